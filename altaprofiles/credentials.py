@@ -1,0 +1,222 @@
+"""Who is asking, and where: accounts, regions and base URLs. Checks form; contacts nobody."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from .checks import check_whole
+from .errors import ConfigurationError
+
+__all__ = ["REGIONS", "Alta", "CleverTap"]
+
+REGIONS = {
+    "eu1": "https://eu1.api.clevertap.com",
+    # The vendor's region table has Europe here; its newer pages have it under eu1.
+    "global": "https://api.clevertap.com",
+    "in1": "https://in1.api.clevertap.com",
+    "us1": "https://us1.api.clevertap.com",
+    "sg1": "https://sg1.api.clevertap.com",
+    "aps3": "https://aps3.api.clevertap.com",
+    "mec1": "https://mec1.api.clevertap.com",
+}
+"""CleverTap region to base URL ("Get User Profiles", Base URL)."""
+
+
+class _Secret(str):
+    """Text that shows itself to whoever uses it, and to nobody who only looks.
+
+    Debuggers and error reporters print the `repr` of every local in every frame: with this type
+    they print stars, in our frames and in aiohttp's.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError(
+            "credentials do not pickle, so that they never reach a disk or a queue by accident; "
+            "build them where they are used, for example with from_env()"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Secret:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class CleverTap:
+    """A CleverTap account, and how hard it may be used.
+
+    Args:
+        account_id: the account ID (project ID) from the dashboard.
+        passcode: its passcode. Never shown, never pickled.
+        region: "eu1", "global", "in1", "us1", "sg1", "aps3" or "mec1". A wrong region answers as
+            a wrong passcode does.
+        base_url: replaces the region's address: https, or http on loopback only.
+        max_in_flight: requests under way at once, over all calls of one session. CleverTap allows
+            3 per account ("API limits").
+
+    Raises:
+        ConfigurationError: a value that cannot work.
+
+    >>> CleverTap(account_id="W9R-654-865Z", passcode="secret", region="in1")
+    CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)
+    """
+
+    account_id: str
+    passcode: str
+    region: str = "eu1"
+    base_url: str | None = None
+    max_in_flight: int = 3
+    url: str = field(init=False, repr=False)
+    """The base URL that `region` and `base_url` come to, without a trailing slash."""
+
+    def __post_init__(self) -> None:
+        _check_token("account_id", self.account_id)
+        _check_token("passcode", self.passcode, secret=True)
+        _set(self, "passcode", _Secret(self.passcode))
+        if self.region not in REGIONS:
+            raise ConfigurationError(
+                f"region: unknown region {self.region!r}; use one of {', '.join(REGIONS)}"
+            )
+        check_whole("max_in_flight", self.max_in_flight, least=1)
+        _set(self, "url", REGIONS[self.region] if self.base_url is None else _base(self.base_url))
+
+    @classmethod
+    def from_env(cls) -> CleverTap:
+        """Return the account that `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE` name.
+
+        `CLEVERTAP_REGION` and `CLEVERTAP_BASE_URL` may be set beside them.
+
+        Raises:
+            ConfigurationError: one of the two is missing or empty, or a value cannot work.
+        """
+        return cls(
+            account_id=_from_env("CLEVERTAP_ACCOUNT_ID"),
+            passcode=_from_env("CLEVERTAP_PASSCODE"),
+            region=os.environ.get("CLEVERTAP_REGION") or "eu1",
+            base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
+        )
+
+    def __repr__(self) -> str:
+        where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
+        return (
+            f"CleverTap(account_id={self.account_id!r}, passcode='***', {where}, "
+            f"max_in_flight={self.max_in_flight})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Alta:
+    """An Alta (GPTBots) API key, and how hard it may be used.
+
+    The token decides which agent's users are seen: data of one user is isolated between agents
+    ("Query User CDP").
+
+    Args:
+        token: the API key. Never shown, never pickled.
+        base_url: https, or http on loopback only. GPTBots' own platform is at
+            `https://api.gptbots.ai`, or `api-sg`, `api-jp`, `api-th`.
+        max_in_flight: requests under way at once, over all calls of one session.
+        requests_per_minute: spreads requests evenly to this rate; None for no limit. The vendor
+            documents none for this call; a sibling call allows about 100.
+
+    Raises:
+        ConfigurationError: a value that cannot work.
+    """
+
+    token: str
+    base_url: str = "https://altatech.ai"
+    max_in_flight: int = 16
+    requests_per_minute: int | None = None
+    url: str = field(init=False, repr=False)
+    """`base_url` without a trailing slash."""
+
+    def __post_init__(self) -> None:
+        _check_token("token", self.token, secret=True)
+        _set(self, "token", _Secret(self.token))
+        check_whole("max_in_flight", self.max_in_flight, least=1)
+        if self.requests_per_minute is not None:
+            check_whole("requests_per_minute", self.requests_per_minute, least=1)
+        _set(self, "url", _base(self.base_url))
+
+    @classmethod
+    def from_env(cls) -> Alta:
+        """Return the key that `ALTA_TOKEN` holds, for `ALTA_BASE_URL` where that is set.
+
+        Raises:
+            ConfigurationError: `ALTA_TOKEN` is missing or empty, or a value cannot work.
+        """
+        base_url = os.environ.get("ALTA_BASE_URL") or "https://altatech.ai"
+        return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
+
+    def __repr__(self) -> str:
+        rate = self.requests_per_minute
+        paced = "" if rate is None else f", requests_per_minute={rate}"
+        return (
+            f"Alta(token='***', base_url={self.url!r}, max_in_flight={self.max_in_flight}{paced})"
+        )
+
+
+def _set(credentials: CleverTap | Alta, name: str, value: str) -> None:
+    object.__setattr__(credentials, name, value)
+
+
+def _from_env(name: str) -> str:
+    if not (value := os.environ.get(name)):
+        raise ConfigurationError(f"the environment variable {name} is not set")
+    return value
+
+
+def _check_token(name: str, value: object, *, secret: bool = False) -> None:
+    if not isinstance(value, str) or not value:
+        shown = f"a {type(value).__name__}" if secret and value else repr(value)
+        raise ConfigurationError(f"{name}: expected text that is not empty, got {shown}")
+    # It becomes an HTTP header: a line break in it would start another one.
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ConfigurationError(
+            f"{name}: holds a space, a line break or a character outside ASCII; "
+            f"copy it again from the dashboard"
+        )
+
+
+def _base(url: object) -> str:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"base_url: expected a URL as text, got {url!r}")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError(
+            f"base_url: {error}; write https://HOST or https://HOST:PORT"
+        ) from None
+    if "@" in parts.netloc:
+        # Not shown: what stands before the @ is a credential.
+        raise ConfigurationError("base_url: holds user:password@; pass credentials as arguments")
+    if parts.scheme not in ("https", "http") or not host:
+        raise ConfigurationError(f"base_url: {url!r} is not a URL; write https://HOST")
+    if parts.query or parts.fragment or re.search(r"[\x00-\x20\x7f]", url):
+        raise ConfigurationError(
+            f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
+        )
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(
+            f"base_url: {url!r} would send credentials unencrypted; use https "
+            f"(http is accepted for loopback addresses only)"
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

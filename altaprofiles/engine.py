@@ -1,0 +1,326 @@
+"""One request's life — cap, send, interpret, retry — and the background tasks of a session.
+
+The only place that retries. Knows neither endpoints nor what an answer means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from .errors import (
+    AltaProfilesError,
+    ConfigurationError,
+    NotReady,
+    RateLimited,
+    RequestTimeout,
+)
+from .limits import Cap, Pace
+from .models import Attempt, Stats
+from .retry import Budget, Retry, is_transient
+from .transport import Transport
+from .wire.http import Request, Response
+
+__all__ = ["Engine", "Service"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("altaprofiles")
+
+
+class Service:
+    """One account on one API: where it is, what proves who asks, and the slots it allows.
+
+    Args:
+        api: "CleverTap" or "Alta".
+        url: its base URL.
+        headers: sent with every request.
+        secret: what must not appear in an error.
+        cap: its requests in flight.
+        pace: how fast they may start, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: str,
+        url: str,
+        headers: Mapping[str, str],
+        secret: str,
+        cap: Cap,
+        pace: Pace | None = None,
+    ) -> None:
+        self.api = api
+        self.url = url
+        self.headers = headers
+        self.secret = secret
+        self.cap = cap
+        self.pace = pace
+
+
+class Engine:
+    """Sends requests for as long as it is open, and owns the tasks that work ahead of callers.
+
+    Those tasks live in one task group hosted by a task of its own, so that the engine can be opened
+    in one task and closed in another, as test fixtures and web frameworks do.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        retry: Retry,
+        on_event: Callable[[Attempt], object] | None,
+    ) -> None:
+        self.stats = Stats()
+        self._transport = transport
+        self._retry = retry
+        self._on_event = on_event
+        self._budget = Budget(retry.budget, time.monotonic())
+        self._state = "new"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._host: asyncio.Task[None] | None = None
+        self._tasks: TaskGroup | None = None
+        self._stop: asyncio.Event | None = None
+
+    # ------------------------------------------------------------------------------- open and close
+
+    async def open(self) -> None:
+        """Start the host task.
+
+        Raises:
+            ConfigurationError: it has been opened before.
+        """
+        if self._state != "new":
+            raise ConfigurationError(
+                "this Session has been opened before; make a new one each time"
+            )
+        self._state = "open"
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        await self._transport.open()
+        ready = self._loop.create_future()
+        self._host = self._loop.create_task(self._run(ready, self._stop), name="altaprofiles")
+        try:
+            await ready
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """End every background task and close every connection. Safe to call more than once."""
+        self._state = "closed"
+        if self._host is None or self._stop is None:
+            return
+        self._stop.set()
+        # Shielded: a caller cancelled here must not leave the closing half done.
+        await asyncio.shield(self._host)
+
+    async def _run(self, ready: asyncio.Future[None], stop: asyncio.Event) -> None:
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                if not ready.done():
+                    ready.set_result(None)
+                await stop.wait()
+                self._tasks.cancel_scope.cancel()
+        finally:
+            self._state = "closed"
+            with anyio.CancelScope(shield=True):
+                await self._transport.aclose()
+
+    def check_open(self) -> None:
+        """Raise `ConfigurationError` unless this can be used here and now."""
+        if self._state == "new":
+            raise ConfigurationError(
+                "this Session is not open yet; use it inside `async with Session(...) as session:`"
+            )
+        if self._state == "closed":
+            raise ConfigurationError("this Session is closed; use it before its `async with` ends")
+        if self._loop is not asyncio.get_running_loop():
+            raise ConfigurationError(
+                "this Session was opened in another event loop; open one Session per loop"
+            )
+
+    # ----------------------------------------------------------------------------- background tasks
+
+    def spawn(
+        self,
+        job: Callable[[], Awaitable[None]],
+        ended: Callable[[BaseException | None], None],
+    ) -> Callable[[], None]:
+        """Run `job` in the background and return what cancels it.
+
+        `ended` is called exactly once, when it is over: with None after success, else with the
+        exception; closing the session counts as a `ConfigurationError`.
+        """
+        self.check_open()
+        scope = anyio.CancelScope()
+
+        async def run() -> None:
+            error: BaseException | None = ConfigurationError(
+                "this Session was closed while its results were still being read"
+            )
+            try:
+                with scope:
+                    await job()
+                    error = None
+            except Exception as failure:
+                # Not raised here: in the task group it would end every other task.
+                error = failure
+            finally:
+                ended(error)
+
+        if self._tasks is None:
+            raise RuntimeError("an open engine has a task group")
+        self._tasks.start_soon(run)
+        return scope.cancel
+
+    # --------------------------------------------------------------------------- one request's life
+
+    async def call(
+        self,
+        service: Service,
+        request: Request,
+        read: Callable[[Response], T],
+        *,
+        within_budget: bool = True,
+    ) -> T:
+        """Return what `read` makes of the answer to `request`, trying again while that can help.
+
+        Args:
+            service: whom to ask, and under which cap.
+            request: what to ask.
+            read: turns a response into a value, or raises what it stands for. It runs after the
+                slot has been given back.
+            within_budget: whether retries are taken from the session's budget.
+
+        Raises:
+            AltaProfilesError: what the last try ended with.
+        """
+        if (deadline := self._retry.deadline) is None:
+            return await self._attempts(service, request, read, within_budget)
+        try:
+            with anyio.fail_after(deadline):
+                return await self._attempts(service, request, read, within_budget)
+        except TimeoutError:
+            pass
+        raise RequestTimeout(
+            f"{service.api}: {request.operation} was not done within the deadline of {deadline} s"
+        )
+
+    async def _attempts(
+        self,
+        service: Service,
+        request: Request,
+        read: Callable[[Response], T],
+        within_budget: bool,
+    ) -> T:
+        failures = polls = 0
+        ready_by: float | None = None
+        while True:
+            self.check_open()
+            response = None
+            started = time.monotonic()
+            try:
+                response = await self._send(service, request)
+                value = read(response)
+            except AltaProfilesError as failure:
+                error = failure
+            else:
+                self._budget.deposit()
+                self._tell(service, request, failures + polls + 1, started, response, None, None)
+                return value
+
+            error.redact(service.secret)
+            now = time.monotonic()
+            if isinstance(error, NotReady):
+                self.stats.not_ready += 1
+                polls += 1
+                if ready_by is None:
+                    ready_by = now + self._retry.ready_timeout
+                delay = self._retry.delay(polls, random.random)
+                again = now + delay <= ready_by
+            else:
+                failures += 1
+                delay = max(
+                    self._retry.delay(failures, random.random),
+                    getattr(error, "retry_after", None) or 0.0,
+                )
+                again = (
+                    is_transient(error)
+                    and failures < self._retry.attempts
+                    and (not within_budget or self._budget.withdraw(now))
+                )
+            if isinstance(error, RateLimited):
+                self.stats.throttles += 1
+            number = failures + polls
+            self._tell(service, request, number, started, response, error, delay if again else None)
+            if not again:
+                _raise(error)
+            self.stats.retries += 1
+            await anyio.sleep(delay)
+
+    async def _send(self, service: Service, request: Request) -> Response:
+        await service.cap.acquire()
+        try:
+            if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
+                # With the slot in hand: several that waited for a slot first could start at once.
+                await anyio.sleep(wait)
+            self.stats.requests += 1
+            response = await self._transport.send(request, service.url, service.headers)
+        except BaseException:
+            # The socket of an abandoned request is closed on the loop's next turn. Until then the
+            # service still counts it, so the slot is not free earlier.
+            asyncio.get_running_loop().call_soon(service.cap.release)
+            raise
+        service.cap.release()
+        self.stats.bytes += len(response.body)
+        return response
+
+    def _tell(
+        self,
+        service: Service,
+        request: Request,
+        number: int,
+        started: float,
+        response: Response | None,
+        error: AltaProfilesError | None,
+        delay: float | None,
+    ) -> None:
+        if error is not None:
+            logger.debug(
+                "%s %s, try %d: %s; next try in %s",
+                service.api,
+                request.operation,
+                number,
+                error,
+                "no case" if delay is None else f"{delay:.2f} s",
+            )
+        if self._on_event is not None:
+            self._on_event(
+                Attempt(
+                    api=service.api,
+                    operation=request.operation,
+                    number=number,
+                    seconds=time.monotonic() - started,
+                    status=None if response is None else response.status,
+                    bytes=0 if response is None else len(response.body),
+                    error=error,
+                    delay=delay,
+                )
+            )
+
+
+def _raise(error: AltaProfilesError) -> NoReturn:
+    try:
+        raise error
+    finally:
+        # The traceback refers to this frame: without this the two would keep each other alive.
+        del error

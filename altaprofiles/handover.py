@@ -1,0 +1,56 @@
+"""Results on their way from background tasks to one reader. Bounds nothing by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+__all__ = ["Handover"]
+
+T = TypeVar("T")
+
+
+class Handover(Generic[T]):
+    """An unbounded queue with an end; those who fill it bound themselves by an allowance.
+
+    Putting and closing never wait, so they can be done while a task is being cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._items: deque[T] = deque()
+        self._closed = False
+        self._error: BaseException | None = None
+        self._changed: asyncio.Future[None] | None = None
+
+    def put(self, item: T) -> None:
+        """Hand one item over."""
+        self._items.append(item)
+        self._wake()
+
+    def close(self, error: BaseException | None) -> None:
+        """End it, with what the reader gets after the last item. The first call counts."""
+        if not self._closed:
+            self._closed = True
+            self._error = error
+            self._wake()
+
+    async def get(self) -> T:
+        """Return the next item.
+
+        Raises:
+            StopAsyncIteration: it has been closed without an error, and all is read.
+            Exception: the error it was closed with, after the last item.
+        """
+        while not self._items:
+            if self._closed:
+                if self._error is None:
+                    raise StopAsyncIteration
+                raise self._error
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
+        return self._items.popleft()
+
+    def _wake(self) -> None:
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)

@@ -1,0 +1,359 @@
+"""What the two services' answers become. No I/O, and no rule of either API.
+
+Profiles are decoded in two steps, because most callers touch few fields: the record's own bytes and
+its outer keys at once, the nested parts on first access.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from .errors import AltaProfilesError
+from .jsontext import decode_json
+
+__all__ = [
+    "AnonymousId",
+    "Attempt",
+    "CdpUser",
+    "Customer",
+    "EventSummary",
+    "Key",
+    "Lookup",
+    "Page",
+    "Platform",
+    "Profile",
+    "Stats",
+    "parse_date",
+]
+
+Key: TypeAlias = str | int
+"""An identifier as callers have it: text, or an int whose decimal text is meant."""
+
+V = TypeVar("V")
+
+
+class EventSummary(Struct, frozen=True, gc=False):
+    """How often and when a person did one event.
+
+    Attributes:
+        count: times in all.
+        first_seen, last_seen: epoch seconds, or None where the service left them out.
+    """
+
+    count: int = 0
+    first_seen: int | None = None
+    last_seen: int | None = None
+
+    @property
+    def first_seen_at(self) -> datetime | None:
+        """`first_seen` as an aware datetime in UTC."""
+        return None if self.first_seen is None else datetime.fromtimestamp(self.first_seen, UTC)
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        """`last_seen` as an aware datetime in UTC."""
+        return None if self.last_seen is None else datetime.fromtimestamp(self.last_seen, UTC)
+
+
+class Platform(Struct, frozen=True, gc=False):
+    """One device or browser of a person. Everything but `platform` may be missing."""
+
+    platform: str | None = None
+    os_version: str | None = None
+    app_version: str | None = None
+    make: str | None = None
+    model: str | None = None
+    push_token: str | None = None
+    object_id: str | None = None
+    phone: str | None = None
+
+
+class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
+    """One person's record, as `Profile.decode` makes it from the bytes of one record.
+
+    `identity`, `email`, `name`, `phone` and `object_id` are text or None, whatever JSON type the
+    service used. `profile_data`, `events` and `platform_info` are decoded when first touched, and
+    raise `DecodeError` then if they are not what the API describes. Keys this library does not know
+    stand in `raw`. Two profiles are equal when their bytes are.
+
+    >>> profile = Profile.decode(b'{"identity": 7, "profileData": {"plan": "gold"}}')
+    >>> profile.identity, profile.profile_data
+    ('7', {'plan': 'gold'})
+    """
+
+    _identity: Any = field(name="identity", default=None)
+    _email: Any = field(name="email", default=None)
+    _name: Any = field(name="name", default=None)
+    _phone: Any = field(name="phone", default=None)
+    _object_id: Any = field(name="objectId", default=None)
+    _all_identities: Any = field(name="all_identities", default=None)
+    _profile_data: Raw | UnsetType = field(name="profileData", default=UNSET)
+    _events: Raw | UnsetType = field(name="events", default=UNSET)
+    _platform_info: Raw | UnsetType = field(name="platformInfo", default=UNSET)
+
+    @classmethod
+    def decode(cls, raw: bytes | Raw) -> Profile:
+        """Return the profile that the JSON object `raw` describes.
+
+        The bytes are copied, so that one profile kept does not keep its whole page in memory.
+
+        Raises:
+            DecodeError: `raw` is not a JSON object.
+        """
+        own = bytes(raw)
+        profile: Profile = decode_json(_PROFILE, own, "$")
+        profile.__dict__["raw"] = own
+        return profile
+
+    @cached_property
+    def raw(self) -> bytes:
+        """The record's bytes as the service sent them, unknown keys included."""
+        return msgspec.json.encode(self)
+
+    @property
+    def identity(self) -> str | None:
+        """The customer's own ID for this person."""
+        return as_text(self._identity)
+
+    @property
+    def email(self) -> str | None:
+        return as_text(self._email)
+
+    @property
+    def name(self) -> str | None:
+        return as_text(self._name)
+
+    @property
+    def phone(self) -> str | None:
+        return as_text(self._phone)
+
+    @property
+    def object_id(self) -> str | None:
+        """The record's top-level `objectId`: one device, not the person."""
+        return as_text(self._object_id)
+
+    @cached_property
+    def all_identities(self) -> list[str]:
+        """Every identity the service lists for this person; empty when it lists none."""
+        listed = self._all_identities
+        return as_texts(listed if isinstance(listed, list) else [listed])
+
+    @cached_property
+    def profile_data(self) -> dict[str, Any]:
+        """The free-form properties. One property may have different types in different people."""
+        found = self._nested(_OBJECT, self._profile_data, "$.profileData")
+        return {} if found is None else found
+
+    @cached_property
+    def events(self) -> dict[str, EventSummary]:
+        """Event name to how often and when; empty for a query with `events=False`."""
+        found = self._nested(_EVENTS, self._events, "$.events")
+        return {} if found is None else found
+
+    @cached_property
+    def platform_info(self) -> list[Platform]:
+        """The person's devices, in the order sent."""
+        return [
+            Platform(
+                platform=as_text(device.get("platform")),
+                os_version=as_text(device.get("os_version")),
+                app_version=as_text(device.get("app_version")),
+                make=as_text(device.get("make")),
+                model=as_text(device.get("model")),
+                push_token=as_text(device.get("push_token")),
+                object_id=as_text(device.get("objectId")),
+                phone=as_text(device.get("phone")),
+            )
+            for device in self._nested(_DEVICES, self._platform_info, "$.platformInfo") or ()
+        ]
+
+    @cached_property
+    def object_ids(self) -> list[str]:
+        """The `objectId` of the record and of each of its devices, each once, in that order."""
+        devices = self._nested(_DEVICE_IDS, self._platform_info, "$.platformInfo") or ()
+        found = as_texts([self._object_id, *(device.object_id for device in devices)])
+        return list(dict.fromkeys(found))
+
+    @property
+    def person_key(self) -> str | None:
+        """Names the person: `identity:…`, else `objectId:…` of the first device, else None.
+
+        Two records without an identity are one person when they share any of `object_ids`.
+        """
+        if (identity := self.identity) is not None:
+            return f"identity:{identity}"
+        return f"objectId:{self.object_ids[0]}" if self.object_ids else None
+
+    def _nested(self, decoder: msgspec.json.Decoder[V], part: Raw | UnsetType, path: str) -> V:
+        return decode_json(decoder, b"null" if part is UNSET else part, path)
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, Profile) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __repr__(self) -> str:
+        return f"Profile(identity={self.identity!r}, email={self.email!r}, name={self.name!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Profile.decode, (self.raw,)
+
+
+class Page(Struct, frozen=True, gc=False):
+    """One page of a cursor chain.
+
+    Attributes:
+        profiles: the people on it, in the order sent. May be empty on any page.
+        raw: the body as the service sent it, decompressed.
+        cursor: the cursor that asked for this page; asking again gives the same page.
+        next_cursor: the cursor of the next page, or None on the last one. Keep it to resume.
+    """
+
+    profiles: list[Profile]
+    raw: bytes
+    cursor: str
+    next_cursor: str | None
+
+    def __repr__(self) -> str:
+        last = "" if self.next_cursor else ", last"
+        return f"Page({len(self.profiles)} profiles, {len(self.raw)} bytes{last})"
+
+
+class AnonymousId(Struct, frozen=True, gc=False):
+    """One anonymous ID bound to a user.
+
+    Attributes:
+        conversation_type: where the conversation took place, such as "WEB". An open set.
+        source_id: which bot or channel of that type, or None.
+    """
+
+    anonymous_id: str
+    conversation_type: str | None = None
+    source_id: str | None = None
+
+
+class CdpUser(Struct, frozen=True, gc=False):
+    """One user of an agent, and the anonymous IDs bound to it (at most 100)."""
+
+    user_id: str
+    anonymous_ids: list[AnonymousId]
+
+
+class Lookup(Struct, Generic[V], frozen=True, gc=False):
+    """What became of one key of a bulk lookup.
+
+    Attributes:
+        key: the key as it was passed in.
+        value: what was found; None when the service knows nothing under this key, or on an error.
+        error: why this key failed, or None.
+    """
+
+    key: Key
+    value: V | None = None
+    error: AltaProfilesError | None = None
+
+
+class Customer(Struct, frozen=True, gc=False):
+    """A profile and what Alta knows of the same person.
+
+    Attributes:
+        profile: the person.
+        cdp: user ID to CDP user, found under `user_id == profile.identity`; empty when nothing is
+            bound, or when the person has no identity.
+        error: why the CDP lookup failed, or None. The profile is delivered all the same.
+    """
+
+    profile: Profile
+    cdp: dict[str, CdpUser]
+    error: AltaProfilesError | None = None
+
+
+class Attempt(Struct, frozen=True, gc=False):
+    """One HTTP request and how it ended, as `Session(on_event=…)` receives it.
+
+    Attributes:
+        api: "CleverTap" or "Alta".
+        operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp".
+        number: 1 for the first try of a call.
+        seconds: from the moment it was sent until it was read or had failed.
+        status: the HTTP status, or None when no answer arrived.
+        bytes: size of the body, decompressed.
+        error: what went wrong, or None.
+        delay: seconds until the next try; None when there is none.
+    """
+
+    api: str
+    operation: str
+    number: int
+    seconds: float
+    status: int | None
+    bytes: int
+    error: AltaProfilesError | None
+    delay: float | None
+
+
+class Stats(Struct, gc=False):
+    """Counts over a session's life.
+
+    Attributes:
+        requests: HTTP requests sent, retries included.
+        retries: tries after a first one, polls of pages that were not ready included.
+        throttles: answers that said "too many" (429 or throttled).
+        not_ready: answers that said "still in progress".
+        bytes: bytes of all bodies, decompressed.
+    """
+
+    requests: int = 0
+    retries: int = 0
+    throttles: int = 0
+    not_ready: int = 0
+    bytes: int = 0
+
+
+_DATE = re.compile(r"\$D_(-?\d{1,11})")
+
+
+def parse_date(value: str) -> datetime:
+    """Return the moment that a date property such as `"$D_1487576752"` names, in UTC.
+
+    CleverTap writes dates inside `profileData` as `$D_` and epoch seconds.
+
+    Raises:
+        ValueError: `value` is not of that form.
+
+    >>> parse_date("$D_1487576752")
+    datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
+    """
+    if not isinstance(value, str) or not (match := _DATE.fullmatch(value)):
+        raise ValueError(f"not a date property: {value!r}; expected '$D_' and epoch seconds")
+    return datetime.fromtimestamp(int(match[1]), UTC)
+
+
+class _DeviceId(Struct, gc=False):
+    object_id: Any = field(name="objectId", default=None)
+
+
+_PROFILE = msgspec.json.Decoder(Profile)
+_OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
+_EVENTS = msgspec.json.Decoder(dict[str, EventSummary] | None, strict=False)
+_DEVICES = msgspec.json.Decoder(list[dict[str, Any]] | None)
+_DEVICE_IDS = msgspec.json.Decoder(list[_DeviceId] | None)
+
+
+def as_text(value: Any) -> str | None:
+    """Return a JSON scalar as text, None for null: one field may be sent as several types."""
+    if value is None or type(value) is str:
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+def as_texts(values: list[Any]) -> list[str]:
+    """Return each of `values` as text, without the nulls."""
+    return [text for value in values if (text := as_text(value)) is not None]

@@ -1,0 +1,272 @@
+"""`session.profiles`: CleverTap's people, by event and by ID."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar
+
+from .checks import check_whole
+from .engine import Engine, Service
+from .errors import AltaProfilesError, ConfigurationError
+from .fanout import Source, check_source, dooms_all, fan_out, worker_count
+from .models import Key, Lookup, Page, Profile
+from .paging import Chain, Distinct, walk
+from .wire import clevertap
+from .wire.clevertap import By
+from .wire.http import Request, Response
+from .wire.query import (
+    BATCH_SIZE,
+    Day,
+    check_batch_size,
+    check_cursor,
+    check_range,
+    split_range,
+)
+
+__all__ = ["EventProfiles", "Profiles"]
+
+T = TypeVar("T")
+
+
+class Profiles:
+    """People of one CleverTap account. Reached as `session.profiles`."""
+
+    def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
+        self._engine = engine
+        self._service = service
+
+    async def get(
+        self,
+        *,
+        identity: Key | None = None,
+        email: str | None = None,
+        object_id: str | None = None,
+    ) -> Profile | None:
+        """Return the person with this identifier, or None when the service knows none.
+
+        Pass exactly one: `identity` is the customer's own ID, `object_id` CleverTap's ID of one
+        device ("Download User Profiles by ID").
+
+        Raises:
+            ConfigurationError: none or more than one is given, it is empty or holds a control
+                character, or the session cannot be used; nothing was sent.
+            Unauthorized: the credentials or the region are wrong.
+            AltaProfilesError: the last try ended with something else.
+
+        >>> person = await session.profiles.get(identity="5555555555")
+        >>> person.profile_data["favoriteFood"]
+        'pizza'
+        """
+        given: list[tuple[By, Key]] = [
+            (by, value)
+            for by, value in _pairs(identity=identity, email=email, object_id=object_id)
+            if value is not None
+        ]
+        if len(given) != 1:
+            names = ", ".join(by for by, _ in given) or "none"
+            raise ConfigurationError(f"identity, email, object_id: pass exactly one, got {names}")
+        by, value = given[0]
+        return await self._fetch(clevertap.get_profile(by, value), clevertap.read_profile)
+
+    def get_many(
+        self,
+        keys: Source[Key],
+        *,
+        by: By,
+        concurrency: int | None = None,
+        ordered: bool = False,
+    ) -> AsyncGenerator[Lookup[Profile], None]:
+        """Yield what became of each of `keys`, one `Lookup` per key, repeats included.
+
+        Results come as they complete, or in input order with `ordered`. `keys` may be any iterable
+        or async iterable, also an endless one: it is read no further ahead than four keys per
+        worker. A failing key, an invalid one included, is that key's `lookup.error`.
+
+        Args:
+            keys: identifiers, as text or int.
+            by: "identity", "email" or "object_id".
+            concurrency: lookups at work at once, waiting ones included; twice the account's
+                `max_in_flight` when None. The requests in flight never exceed that cap.
+            ordered: keep the order of `keys`.
+
+        Raises:
+            ConfigurationError: an argument is wrong, or the session cannot be used.
+            Unauthorized, Forbidden: the credentials are refused, which would fail every key.
+
+        >>> async for lookup in session.profiles.get_many(["5555555555", "nobody"], by="identity"):
+        ...     print(lookup.key, lookup.value)
+        """
+        clevertap.check_by(by)
+        check_source("keys", keys)
+        service = self._service()
+        workers = worker_count(concurrency, service.cap)
+
+        async def look_up(key: Key) -> Lookup[Profile]:
+            try:
+                request = clevertap.get_profile(by, key)
+            except ConfigurationError as error:
+                return Lookup(key, error=error)
+            try:
+                found = await self._engine.call(
+                    service, request, clevertap.read_profile, within_budget=False
+                )
+            except AltaProfilesError as error:
+                if dooms_all(error):
+                    raise
+                return Lookup(key, error=error)
+            return Lookup(key, found)
+
+        return fan_out(
+            look_up, keys, concurrency=workers, ordered=ordered, spawn=self._engine.spawn
+        )
+
+    def by_event(
+        self,
+        event: str,
+        *,
+        start: Day,
+        end: Day,
+        batch_size: int = BATCH_SIZE,
+        app: bool = False,
+        events: bool = True,
+        profile: bool = True,
+        windows: int = 1,
+        distinct: bool = True,
+        cursor: str | None = None,
+        prefetch: int = 2,
+    ) -> EventProfiles:
+        """Return everyone who did `event`, to be read with `async for` as people or as pages.
+
+        Args:
+            event: its name, in the spelling of the dashboard: the service minds upper case.
+            start, end: first and last day, both included, in the time zone of the CleverTap
+                project: dates or ints YYYYMMDD. Or two ints of epoch seconds.
+            batch_size: people per page, a multiple of 23 from 23 to 4,991.
+            app: add app version, OS version, make and model to the devices.
+            events: include the event summaries, some 75 % of a record.
+            profile: include the custom properties.
+            windows: split the range into so many contiguous parts (at most one per day), each a
+                chain of its own, walked side by side.
+            distinct: with several windows, leave out people that an earlier page has had. One text
+                per person is kept in memory for this.
+            cursor: go on with a chain from this `page.next_cursor`, for about 4 days. Event, range
+                and flags are the chain's own then, and `windows` must be 1.
+            prefetch: pages fetched ahead; at most `prefetch + 1` per window exist at once.
+
+        Raises:
+            ConfigurationError: an argument is wrong. Nothing is sent before the first item is
+                asked for.
+
+        >>> async for person in session.profiles.by_event(
+        ...     "App Launched", start=date(2026, 1, 1), end=date(2026, 1, 31)
+        ... ):
+        ...     print(person.identity)
+        """
+        first, last = check_range(start, end)
+        size = check_batch_size(batch_size)
+        check_whole("windows", windows, least=1)
+        check_whole("prefetch", prefetch, least=0)
+        if cursor is not None:
+            check_cursor(cursor)
+            if windows > 1:
+                raise ConfigurationError(
+                    f"windows: a cursor belongs to one chain, got {windows}; leave windows at 1"
+                )
+        opening = [
+            clevertap.open_chain(
+                event, low, high, batch_size=size, app=app, events=events, profile=profile
+            )
+            for low, high in split_range(first, last, windows)
+        ]
+        service = self._service()
+
+        def chain(request: Request) -> Chain:
+            async def open_chain() -> str:
+                if cursor is not None:
+                    return cursor
+                return await self._engine.call(
+                    service, request, clevertap.read_cursor, within_budget=False
+                )
+
+            return Chain(open_chain, fetch)
+
+        async def fetch(cursor: str) -> Page:
+            return await self._engine.call(
+                service,
+                clevertap.get_page(cursor),
+                lambda response: clevertap.read_page(response, cursor),
+                within_budget=False,
+            )
+
+        def pages() -> AsyncGenerator[Page, None]:
+            return walk(
+                [chain(request) for request in opening], prefetch=prefetch, spawn=self._engine.spawn
+            )
+
+        return EventProfiles(pages, distinct=distinct and len(opening) > 1)
+
+    async def count(self, event: str, *, start: Day, end: Day) -> int:
+        """Return how many people did `event`, by the service's own count.
+
+        Args:
+            event, start, end: as for `by_event`.
+
+        Raises:
+            ConfigurationError: an argument is wrong; nothing was sent.
+            NotReady: the service was still counting when `Retry.ready_timeout` ran out.
+            AltaProfilesError: the last try ended with something else.
+        """
+        first, last = check_range(start, end)
+        found = await self._fetch(clevertap.count(event, first, last), clevertap.read_count_started)
+        if isinstance(found, int):
+            return found
+        return await self._fetch(clevertap.poll_count(found), clevertap.read_count)
+
+    async def _fetch(self, request: Request, read: Callable[[Response], T]) -> T:
+        return await self._engine.call(self._service(), request, read)
+
+
+class EventProfiles:
+    """Everyone who did one event: iterate for people, or over `pages()` for pages.
+
+    Each iteration walks anew. Leaving one early, cancelling it or closing the session stops the
+    requests behind it.
+    """
+
+    def __init__(self, pages: Callable[[], AsyncGenerator[Page, None]], *, distinct: bool) -> None:
+        self._pages = pages
+        self._distinct = distinct
+
+    async def __aiter__(self) -> AsyncGenerator[Profile, None]:
+        """Yield each person once, page by page; those of one window in server order.
+
+        Raises:
+            CursorLoop, CursorExpired: a chain cannot go on.
+            AltaProfilesError: a chain could not be opened or a page not be fetched.
+        """
+        pages = self.pages()
+        try:
+            async for page in pages:
+                for profile in page.profiles:
+                    yield profile
+        finally:
+            await pages.aclose()
+
+    async def pages(self) -> AsyncGenerator[Page, None]:
+        """Yield each page; with several windows, its `profiles` without people seen before.
+
+        Raises: as for iterating over people.
+        """
+        seen = Distinct() if self._distinct else None
+        pages = self._pages()
+        try:
+            async for page in pages:
+                yield page if seen is None else seen.filtered(page)
+        finally:
+            await pages.aclose()
+
+
+def _pairs(
+    *, identity: Key | None, email: str | None, object_id: str | None
+) -> list[tuple[By, Key | None]]:
+    return [("identity", identity), ("email", email), ("object_id", object_id)]

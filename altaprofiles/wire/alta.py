@@ -1,0 +1,167 @@
+"""The rules of Alta's (GPTBots') "Query User CDP". Pure functions.
+
+[cdp] cites the vendor's page of that name; facts from public clients and sibling calls are marked
+[seen].
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias, get_args
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from ..checks import check_key
+from ..errors import (
+    AltaProfilesError,
+    BadRequest,
+    ConfigurationError,
+    DecodeError,
+    Forbidden,
+    RateLimited,
+    ServerError,
+    StatusError,
+    Unauthorized,
+)
+from ..jsontext import decode_json, excerpt
+from ..models import AnonymousId, CdpUser, as_text
+from .http import (
+    Request,
+    Response,
+    decode_body,
+    error_for,
+    query,
+    read_code,
+    shown,
+    status_error,
+)
+
+__all__ = ["By", "auth_headers", "check_by", "get_user_cdp", "read_users"]
+
+API = "Alta"
+
+By: TypeAlias = Literal["user_id", "anonymous_id"]
+"""What CDP users can be looked up by."""
+
+
+def auth_headers(token: str) -> dict[str, str]:
+    """Return the headers of every request ([cdp], Request Headers)."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def check_by(by: object) -> None:
+    """Raise `ConfigurationError` unless users can be looked up by `by`."""
+    known = get_args(By)
+    if by not in known:
+        raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(known)}")
+
+
+def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Request:
+    """Ask what is bound to a user, to an anonymous ID, or whether the pair is ([cdp]).
+
+    Raises:
+        ConfigurationError: neither is given, or one is no identifier.
+    """
+    given = {
+        name: value
+        for name, value in (("user_id", user_id), ("anonymous_id", anonymous_id))
+        if value is not None
+    }
+    if not given:
+        raise ConfigurationError("user_id, anonymous_id: both are missing; pass at least one")
+    asked = "&".join(query(name, check_key(name, value)) for name, value in given.items())
+    return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{asked}")
+
+
+class _Bound(Struct, gc=False):
+    anonymous_id: Any
+    conversation_type: Any = None
+    source_id: Any = None
+
+
+class _User(Struct, gc=False):
+    user_id: Any = None
+    anonymous_ids: list[_Bound] | None = None
+
+
+class _Body(Struct, gc=False):
+    code: Any = UNSET
+    message: Any = None
+    data: msgspec.Raw | UnsetType = UNSET
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_DATA = msgspec.json.Decoder(dict[str, _User])
+
+_NOTHING = (b"null", b"[]")
+_NOT_FOUND = (503, 504)
+
+
+def read_users(response: Response) -> dict[str, CdpUser]:
+    """Return user ID to user, in the order sent; empty when nothing is bound.
+
+    Nothing bound comes as an empty `data`, as null, or without `data`. A sibling call says it with
+    the *body* codes 503 and 504, which are no HTTP statuses [seen].
+    """
+    body, _ = decode_body(API, response, _BODY)
+    code, words = read_code(body.code), shown(body.message)
+    if code in _NOT_FOUND and response.status < 500:
+        return {}
+    if not 200 <= response.status < 300 or code != 0:
+        raise _failure(response, code, words)
+    if body.data is UNSET or bytes(body.data) in _NOTHING:
+        return {}
+    users = decode_json(_DATA, body.data, "$.data")
+    return {key: _user(key, user) for key, user in users.items()}
+
+
+def _user(key: str, user: _User) -> CdpUser:
+    return CdpUser(
+        user_id=as_text(user.user_id) or key,
+        anonymous_ids=[
+            AnonymousId(
+                anonymous_id=as_text(bound.anonymous_id) or "",
+                conversation_type=as_text(bound.conversation_type),
+                source_id=as_text(bound.source_id),
+            )
+            for bound in user.anonymous_ids or ()
+        ],
+    )
+
+
+_BY_CODE: dict[int, type[StatusError]] = {
+    40000: BadRequest,
+    40008: RateLimited,  # requests per minute exceeded
+    40127: Unauthorized,
+    50000: ServerError,
+}
+_BY_FAMILY: dict[int, type[StatusError]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    429: RateLimited,
+}
+
+
+def _failure(response: Response, code: int | str | None, words: str) -> AltaProfilesError:
+    """Return what an answer that is no success stands for.
+
+    Error codes can come with HTTP 200 [seen]. A code of five digits begins with the HTTP status of
+    its family.
+    """
+    status = response.status
+    kind = _BY_CODE.get(code) if isinstance(code, int) else None
+    if kind is None and status < 300:
+        if code is None and not words:
+            return DecodeError("expected a `code`", path="$", excerpt=excerpt(response.body))
+        family = code // 100 if isinstance(code, int) and code >= 10_000 else None
+        # A failure that nothing explains may pass: it is asked again and, in the end, raised.
+        kind = _BY_FAMILY.get(family, ServerError) if family else ServerError
+    if kind is None:
+        return error_for(API, response, code, words)
+    return status_error(kind, API, response, code, words, _HINTS.get(kind))
+
+
+_HINTS: dict[type[StatusError], str] = {
+    Unauthorized: "Check the API key, and that base_url is the platform that issued it"
+}

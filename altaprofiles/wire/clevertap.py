@@ -1,0 +1,343 @@
+"""The rules of CleverTap's "Get User Profiles" and of its profile counts. Pure functions.
+
+Facts are cited by the vendor's page: [profiles] is "Get User Profiles", [counts] "Get User Profile
+Counts", [limits] "API limits". Facts from public clients and captures are marked [seen].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from ..checks import check_key
+from ..errors import (
+    AltaProfilesError,
+    BadRequest,
+    ConfigurationError,
+    CursorExpired,
+    DecodeError,
+    Forbidden,
+    NotReady,
+    RateLimited,
+    ServerError,
+    Unauthorized,
+)
+from ..jsontext import excerpt
+from ..models import Page, Profile
+from .http import (
+    Request,
+    Response,
+    decode_body,
+    error_for,
+    fails_with_html,
+    query,
+    read_code,
+    shown,
+    status_error,
+)
+from .query import CURSOR
+
+__all__ = [
+    "By",
+    "auth_headers",
+    "check_by",
+    "count",
+    "get_page",
+    "get_profile",
+    "open_chain",
+    "poll_count",
+    "read_count",
+    "read_count_started",
+    "read_cursor",
+    "read_page",
+    "read_profile",
+]
+
+API = "CleverTap"
+
+By: TypeAlias = Literal["identity", "email", "object_id"]
+"""What a profile can be looked up by."""
+
+
+def auth_headers(account_id: str, passcode: str) -> dict[str, str]:
+    """Return the headers of every request ([profiles], Authentication)."""
+    return {
+        "X-CleverTap-Account-Id": account_id,
+        "X-CleverTap-Passcode": passcode,
+        "Content-Type": "application/json",
+    }
+
+
+# ----------------------------------------------------------------------------------------- requests
+
+
+def open_chain(
+    event: str,
+    start: int,
+    end: int,
+    *,
+    batch_size: int,
+    app: bool = False,
+    events: bool = True,
+    profile: bool = True,
+) -> Request:
+    """Ask for the first cursor of everyone who did `event` ([profiles], Get Cursor).
+
+    The flags belong to this request only: the cursor carries them on [seen].
+    """
+    flags = "".join(
+        f"&{name}={str(value).lower()}"
+        for name, value, default in (
+            ("app", app, False),
+            ("events", events, True),
+            ("profile", profile, True),
+        )
+        if value is not default
+    )
+    target = f"/1/profiles.json?batch_size={batch_size}{flags}"
+    return Request("open_chain", "POST", target, _event_query(event, start, end))
+
+
+def get_page(cursor: str) -> Request:
+    """Ask for the page of `cursor` ([profiles], Get User Profiles Using Cursor).
+
+    The cursor arrives percent-encoded. Encoded once more, the service answers "Incorrect Usage".
+    """
+    return Request("get_page", "GET", f"/1/profiles.json?cursor={cursor}")
+
+
+_PARAMETER: Mapping[str, str] = {
+    "identity": "identity",
+    "email": "email",
+    "object_id": "objectId",
+}
+
+
+def check_by(by: object) -> None:
+    """Raise `ConfigurationError` unless profiles can be looked up by `by`."""
+    if by not in _PARAMETER:
+        raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(_PARAMETER)}")
+
+
+def get_profile(by: By, value: object) -> Request:
+    """Ask for one person ([profiles], Download User Profiles by ID).
+
+    Raises:
+        ConfigurationError: `value` is no identifier.
+    """
+    target = f"/1/profile.json?{query(_PARAMETER[by], check_key(by, value))}"
+    return Request("get_profile", "GET", target)
+
+
+def count(event: str, start: int, end: int) -> Request:
+    """Ask how many people did `event` ([counts])."""
+    return Request("count", "POST", "/1/counts/profiles.json", _event_query(event, start, end))
+
+
+def poll_count(req_id: str) -> Request:
+    """Ask for a count that was not ready at once ([counts], partial responses)."""
+    return Request("count", "GET", f"/1/counts/profiles.json?{query('req_id', req_id)}")
+
+
+def _event_query(event: str, start: int, end: int) -> bytes:
+    name = check_key("event", event)
+    return msgspec.json.encode({"event_name": name, "from": start, "to": end})
+
+
+# ------------------------------------------------------------------------------------------ answers
+
+
+class _Body(Struct, gc=False):
+    """What every answer may hold. Only `status` decides whether it is one."""
+
+    status: Any = None
+    error: Any = None
+    message: Any = None
+    code: Any = None
+
+
+class _CursorBody(_Body, gc=False):
+    cursor: Any = UNSET
+
+
+class _PageBody(_Body, gc=False):
+    next_cursor: Any = UNSET
+    records: list[Raw] | UnsetType | None = UNSET
+
+
+class _RecordBody(_Body, gc=False):
+    record: Raw | UnsetType = UNSET
+
+
+class _CountBody(_Body, gc=False):
+    count: Any = UNSET
+    req_id: Any = UNSET
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_CURSOR_BODY = msgspec.json.Decoder(_CursorBody)
+_PAGE_BODY = msgspec.json.Decoder(_PageBody)
+_RECORD_BODY = msgspec.json.Decoder(_RecordBody)
+_COUNT_BODY = msgspec.json.Decoder(_CountBody)
+
+
+def read_cursor(response: Response) -> str:
+    """Return the first cursor of a chain."""
+    body, _ = decode_body(API, response, _CURSOR_BODY)
+    _raise_for_failure(response, body)
+    return _cursor(body.cursor, "$.cursor", response)
+
+
+def read_page(response: Response, cursor: str) -> Page:
+    """Return the page that `cursor` asked for.
+
+    Only an absent `next_cursor` ends a chain: an empty `records` beside one does not, and the last
+    answer may hold records or be `{"status": "success"}` alone ([profiles]; [seen]). The keys come
+    in any order [seen].
+    """
+    body, mended = decode_body(API, response, _PAGE_BODY)
+    _raise_for_failure(response, body)
+    found = () if body.records is UNSET else body.records or ()
+    if body.next_cursor is UNSET:
+        if response.status == 202 and not found:
+            raise NotReady(f"{API} answered HTTP 202: the page is still being prepared")
+        following = None
+    else:
+        following = _cursor(body.next_cursor, "$.next_cursor", response)
+    profiles = []
+    for number, record in enumerate(_as_sent(found, mended, response.body)):
+        try:
+            profiles.append(Profile.decode(record))
+        except DecodeError as error:
+            place = f"$.records[{number}]{error.path[1:]}"
+            raise DecodeError("not a record", path=place, excerpt=error.excerpt) from None
+    return Page(profiles, response.body, cursor, following)
+
+
+def read_profile(response: Response) -> Profile | None:
+    """Return the person asked for, or None when the service knows none.
+
+    The vendor does not say what "not found" looks like. Seen or likely, and all read as None: HTTP
+    404, `record` null, `record` missing, and a failure whose words say that there is no profile.
+    """
+    if response.status == 404 and not fails_with_html(response):
+        return None
+    body, mended = decode_body(API, response, _RECORD_BODY)
+    if not _succeeded(response, body) and _says_unknown_person(response, body):
+        return None
+    _raise_for_failure(response, body)
+    if body.record is UNSET or bytes(body.record) == b"null":
+        return None
+    return Profile.decode(*_as_sent([body.record], mended, response.body))
+
+
+def read_count_started(response: Response) -> int | str:
+    """Return the count, or the `req_id` under which it can be polled."""
+    body, _ = decode_body(API, response, _COUNT_BODY)
+    if body.status == "partial" and isinstance(body.req_id, str | int):
+        return str(body.req_id)
+    return _count(response, body)
+
+
+def read_count(response: Response) -> int:
+    """Return the count that was polled for.
+
+    Raises:
+        NotReady: the service is still counting.
+    """
+    body, _ = decode_body(API, response, _COUNT_BODY)
+    if body.status == "partial":
+        raise NotReady(f"{API} is still counting")
+    return _count(response, body)
+
+
+def _count(response: Response, body: _CountBody) -> int:
+    _raise_for_failure(response, body)
+    if isinstance(body.count, bool) or not isinstance(body.count, int):
+        raise DecodeError("expected `int`", path="$.count", excerpt=excerpt(response.body))
+    return body.count
+
+
+def _as_sent(records: Sequence[Raw], mended: bytes | None, sent: bytes) -> Iterable[Raw | bytes]:
+    """Return `records` as they stand in `sent`, when they were decoded from `mended`."""
+    if mended is None:
+        return records
+    found, position = [], 0
+    for record in map(bytes, records):
+        position = mended.index(record, position)
+        found.append(sent[position : position + len(record)])
+        position += len(record)
+    return found
+
+
+def _cursor(value: object, path: str, response: Response) -> str:
+    if not isinstance(value, str) or not CURSOR.fullmatch(value):
+        raise DecodeError("expected a cursor", path=path, excerpt=excerpt(response.body))
+    return value
+
+
+def _succeeded(response: Response, body: _Body) -> bool:
+    return 200 <= response.status < 300 and body.status == "success"
+
+
+_UNKNOWN_PERSON = re.compile(
+    r"\b(?:profile|user|record)s?\b.*(?:\bnot (?:be )?found\b|(?:\bnot|n't) exist)"
+    r"|\b(?:no|unknown) (?:such |matching )?(?:profile|user|record)s?\b"
+    r"(?=\W*$| (?:found|exists?|with|for|match\w*|was|is)\b)"
+    r"|^not found\W*$",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _says_unknown_person(response: Response, body: _Body) -> bool:
+    return (
+        response.status in (200, 400, 404)
+        and read_code(body.code) not in (1, 2, 3, 401, 403, 429)
+        and bool(_UNKNOWN_PERSON.search(shown(body.error or body.message)))
+    )
+
+
+def _raise_for_failure(response: Response, body: _Body) -> None:
+    """Raise what an answer that is no success stands for.
+
+    Failures often come with HTTP 200, and their code as an int or a string [seen]: what tells them
+    apart is, in this order, who may ask at all, then the body's code and words, then the status.
+    """
+    if _succeeded(response, body):
+        return
+    code, words = read_code(body.code), shown(body.error or body.message)
+    if 200 <= response.status < 300 and body.status != "fail" and code is None and not words:
+        raise DecodeError("expected `success`", path="$.status", excerpt=excerpt(response.body))
+    raise _failure(response, code, words)
+
+
+def _failure(response: Response, code: int | str | None, words: str) -> AltaProfilesError:
+    status, said = response.status, words.lower()
+    if 401 in (status, code) or "invalid credentials" in said:
+        hint = "Check account ID and passcode; a wrong region gives this answer, too"
+        return status_error(Unauthorized, API, response, code, words, hint)
+    if 403 in (status, code):
+        return status_error(Forbidden, API, response, code, words)
+    if code == 2 or "still in progress" in said:
+        return NotReady(f"{API}: {words or 'request still in progress'}")
+    if code in (1, 429) or status == 429 or "throttle" in said or "too many" in said:
+        return status_error(RateLimited, API, response, code, words)
+    if "CURSOR" in str(code) or ("cursor" in said and ("expired" in said or "invalidated" in said)):
+        return CursorExpired(
+            f"{API} refuses the cursor as expired ({words or code}); cursors live about 4 days: "
+            f"open a new chain, without `cursor=`"
+        )
+    if code == 3 or "incorrect usage" in said:
+        hint = "The cursor must be passed on byte for byte as it was received"
+        return status_error(BadRequest, API, response, code, words, hint)
+    if code == 400:
+        return status_error(BadRequest, API, response, code, words)
+    if status < 300:
+        # A failure the service does not explain is never taken for the end of a chain: it is asked
+        # again and, in the end, raised.
+        return status_error(ServerError, API, response, code, words)
+    return error_for(API, response, code, words)
