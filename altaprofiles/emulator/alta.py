@@ -1,0 +1,72 @@
+"""Alta's Query User CDP: what the service answers to one request. Knows no socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .faults import Fault, patience
+from .reply import Reply, as_json, parameters
+
+if TYPE_CHECKING:
+    from .dice import Dice
+    from .people import Population
+
+
+class AltaService:
+    """Answers of one agent. Every answer has one form for one request, decided by the seed."""
+
+    def __init__(self, population: Population, dice: Dice) -> None:
+        self._population = population
+        self._dice = dice
+
+    def unauthorized(self, target: str) -> Reply:
+        """Answer a request with a wrong token: HTTP 401, or HTTP 200 with the error's code."""
+        status = 401 if self._dice.share("token", target) < 0.5 else 200
+        return self.fail(40127, "Authentication failed", status=status)
+
+    def fail(self, code: int, message: str, *, status: int) -> Reply:
+        """Return an error; body codes are not HTTP statuses."""
+        return as_json({"code": code, "message": message}, status=status)
+
+    def trouble(self, fault: Fault, target: str) -> Reply:
+        """Answer with a fault of the service's own."""
+        if fault is Fault.SERVER_ERROR:
+            return self.fail(50000, "Internal server error", status=500)
+        status = 200 if fault is Fault.THROTTLED else 429
+        reply = self.fail(40008, "Requests per minute exceeded", status=status)
+        return patience(self._dice, reply, target)
+
+    def cdp(self, target: str) -> Reply:
+        """Answer `GET /v1/user/get-user-cdp`."""
+        asked = parameters(target)
+        if asked is None:
+            return self.fail(40000, "Invalid query string", status=400)
+        user_id = asked.get("user_id", [""])[0]
+        anonymous_id = asked.get("anonymous_id", [""])[0]
+        if user_id and anonymous_id:
+            data = self._population.cdp_by_pair(user_id, anonymous_id)
+        elif user_id:
+            data = self._population.cdp_by_user(user_id)
+        elif anonymous_id:
+            data = self._population.cdp_by_anonymous(anonymous_id)
+        else:
+            return self.fail(40000, "Pass user_id or anonymous_id", status=400)
+        if data:
+            return _ok(data=data)
+        return self._nothing(user_id, anonymous_id)
+
+    def _nothing(self, user_id: str, anonymous_id: str) -> Reply:
+        form = self._dice.below(4, "nothing", user_id, anonymous_id)
+        if form == 0:
+            return _ok(data={})
+        if form == 1:
+            return _ok(data=None)
+        if form == 2:
+            return _ok()
+        if user_id:
+            return self.fail(503, "User not found", status=200)
+        return self.fail(504, "Anonymous id not found", status=200)
+
+
+def _ok(**members: Any) -> Reply:
+    return as_json({"code": 0, "message": "OK", **members})

@@ -1,0 +1,115 @@
+"""Which users and anonymous IDs of the emulated Alta agent are bound to each other."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .people import Person, Population
+
+_TYPES = (
+    *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "API", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),
+    *("WHATSAPP_META", "WHATSAPP_ENGAGELAB", "DINGTALK", "DISCORD", "SLACK", "ZAPIER", "WXKF"),
+    *("TELEGRAM", "LIVECHAT", "LINE", "INSTAGRAM", "FACEBOOK", "SO_BOT", "ZOHO_SALES_IQ"),
+    *("INTERCOM", "HOLOGRAM"),  # the last is nobody's: the set is open
+)
+
+
+def _binding(anonymous_id: str, conversation_type: str, source_id: str | None) -> dict[str, Any]:
+    return {
+        "anonymous_id": anonymous_id,
+        "conversation_type": conversation_type,
+        "source_id": source_id,
+    }
+
+
+# The answer of the vendor's page "Query User CDP", and the user of its sample requests.
+_SAMPLES = {
+    "user1": [_binding("aId3", "WEB", None)],
+    "67b58121035e5b152b0419ee": [_binding("aId3", "C", None)],
+    "BC123": [_binding("22ses32dsafdabd1w2sad", "WEB", None)],
+}
+
+
+class Bindings:
+    """Bindings of a population: 0 to 4 anonymous IDs a person, some shared with a second user."""
+
+    def __init__(self, population: Population) -> None:
+        self._population = population
+
+    def by_user(self, user_id: str) -> dict[str, Any]:
+        """Return the data of one user, empty when nothing is bound."""
+        bindings = _SAMPLES.get(user_id)
+        if bindings is None:
+            bindings = self._owned(user_id)
+        return _data({user_id: bindings})
+
+    def by_anonymous(self, anonymous_id: str) -> dict[str, Any]:
+        """Return the data of every user bound to an anonymous ID."""
+        for users in (_SAMPLES, self._users_near(anonymous_id)):
+            bound = {
+                user_id: bindings
+                for user_id, bindings in users.items()
+                if any(binding["anonymous_id"] == anonymous_id for binding in bindings)
+            }
+            if bound:
+                return _data(bound)
+        return {}
+
+    def by_pair(self, user_id: str, anonymous_id: str) -> dict[str, Any]:
+        """Return the data of one user with one binding, empty when it does not exist."""
+        return _data(
+            {
+                name: [one for one in user["anonymous_ids"] if one["anonymous_id"] == anonymous_id]
+                for name, user in self.by_user(user_id).items()
+            }
+        )
+
+    def _owned(self, user_id: str) -> list[dict[str, Any]]:
+        population = self._population
+        hidden = re.fullmatch(r"67([0-9a-f]{8})[0-9a-f]{14}", user_id)
+        for index in (
+            population.reveal(hidden[1]) if hidden else None,
+            population.find("identity", user_id),
+        ):
+            if index is not None and index < len(population):
+                owned = self._users(population.person(index)).get(user_id)
+                if owned is not None:
+                    return owned
+        return []
+
+    def _users_near(self, anonymous_id: str) -> dict[str, list[dict[str, Any]]]:
+        hidden = re.fullmatch(r"([0-9a-f]{8})[0-9a-f]{13}", anonymous_id)
+        index = self._population.reveal(hidden[1]) if hidden else len(self._population)
+        if index >= len(self._population):
+            return {}
+        return self._users(self._population.person(index))
+
+    def _users(self, person: Person) -> dict[str, list[dict[str, Any]]]:
+        """Return the users that a person is known as, each with its bindings."""
+        draw = person.draw
+        count = 0 if draw[11] < 38 else 1 + draw[12] % 4
+        bindings = [
+            _binding(
+                self._population.hide(person.number, slot) + draw[40 + slot : 47 + slot].hex()[:13],
+                _TYPES[(draw[50] + 7 * slot) % len(_TYPES)],
+                f"src-{draw[51] + slot}" if (draw[51] + 97 * slot) % 256 < 100 else None,
+            )
+            for slot in range(count)
+        ]
+        generated = f"67{self._population.hide(person.number, 6)}{draw[52:59].hex()}"
+        if person.identity is None:
+            return {generated: bindings}
+        users = {str(person.identity): bindings}
+        if bindings and draw[13] < 51:
+            users[generated] = [bindings[0] | {"conversation_type": "C", "source_id": None}]
+        return users
+
+
+def _data(users: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    return {
+        user_id: {"user_id": user_id, "anonymous_ids": bindings}
+        for user_id, bindings in users.items()
+        if bindings
+    }

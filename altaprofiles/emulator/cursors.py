@@ -1,0 +1,60 @@
+"""Cursors: the text that stands for one page of one chain, and the strict way back."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import quote, unquote_to_bytes
+
+if TYPE_CHECKING:
+    from .dice import Dice
+
+CHAIN_KEY_BYTES = 9
+_TARGET = "/1/profiles.json?cursor="
+_MARKER = b"\xff\xef\xbe"  # shows as %2F%2B%2B%2B, so that every cursor holds escapes
+
+
+class Place(NamedTuple):
+    """A page of a chain. `hop` is 1 behind a page that a fault emptied, else 0."""
+
+    chain: bytes
+    page: int
+    hop: int = 0
+
+    @property
+    def name(self) -> bytes:
+        """What tells this page from every other."""
+        return self.chain + _MARKER + self.page.to_bytes(4, "big") + self.hop.to_bytes(1, "big")
+
+
+class Cursors:
+    """Writes cursors and reads them back, by the seed alone: none has to be remembered."""
+
+    def __init__(self, dice: Dice) -> None:
+        self._dice = dice
+
+    def write(self, place: Place) -> str:
+        """Return the cursor of a page: percent-encoded base64 of 60 to 2,400 characters."""
+        share = self._dice.share("cursor", place)
+        length = 24 + int(share * 50) if share < 0.8 else 100 + int((share - 0.8) * 7500)
+        # Never a multiple of three bytes: there is always a %3D at the end.
+        length += (len(place.name) + length) % 3 == 0
+        return quote(b64encode(place.name + self._dice.filler(length, place)), safe="")
+
+    def read(self, target: str) -> Place | None:
+        """Return the page that a raw request target asks for, None unless its cursor is exact.
+
+        The bytes on the wire must be those that were handed out, escapes included.
+        """
+        cursor = target.removeprefix(_TARGET)
+        if cursor == target:
+            return None
+        try:
+            raw = b64decode(unquote_to_bytes(cursor), validate=True)
+        except ValueError:
+            return None
+        rest = raw[CHAIN_KEY_BYTES + len(_MARKER) :]
+        if len(rest) < 5:
+            return None
+        place = Place(raw[:CHAIN_KEY_BYTES], int.from_bytes(rest[:4], "big"), rest[4])
+        return place if self.write(place) == cursor else None

@@ -1,0 +1,145 @@
+"""What can go wrong, and a seed-decided plan of when. Decides only; the server does the damage."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from enum import StrEnum
+from hashlib import blake2b
+
+import msgspec
+
+from .dice import Dice
+from .reply import Reply
+
+STREAK = 3
+"""Faulty answers in a row to one request, after which the next goes through."""
+
+MEMORY = 32_768
+"""Requests whose attempts are remembered; the one unused for longest is forgotten first."""
+
+
+class Fault(StrEnum):
+    """Everything the emulator can do wrong; each value is its name in `faults={...}`."""
+
+    NOT_READY = "not_ready"
+    """CleverTap pages: code 2, "Request still in progress", with HTTP 200 or 202."""
+    THROTTLED = "throttled"
+    """HTTP 200 with code 1 (CleverTap) or 40008 (Alta)."""
+    TOO_MANY = "too_many"
+    """HTTP 429, at times with `Retry-After: 0`."""
+    SERVER_ERROR = "server_error"
+    """HTTP 500 or 503 (CleverTap), HTTP 500 with code 50000 (Alta)."""
+    HTML = "html"
+    """A proxy's HTML page with HTTP 502, 504 or even 200."""
+    EMPTY = "empty"
+    """An empty body with HTTP 200 or 504."""
+    DISCONNECT = "disconnect"
+    """The connection closes before a byte of the answer."""
+    RESET = "reset"
+    """The connection is reset (RST) in the middle of the body."""
+    TRUNCATED = "truncated"
+    """A body without Content-Length that ends, with the connection, in its middle."""
+    GARBLED = "garbled"
+    """HTTP 200 with the right Content-Length and bytes that are no JSON, or half of one."""
+    SLOW = "slow"
+    """The right answer, dripped in pieces over 0.2 seconds. Not a failure."""
+    GZIP = "gzip"
+    """The right answer, compressed, to a client that accepts gzip. Not a failure."""
+    EMPTY_PAGE = "empty_page"
+    """CleverTap pages: no records, and a cursor that leads on to the page. Not a failure."""
+
+
+_PROXY_PAGE = b"""<html>
+<head><title>502 Bad Gateway</title></head>
+<body><center><h1>502 Bad Gateway</h1></center><hr><center>nginx</center></body>
+</html>
+"""
+
+HARMLESS = frozenset({Fault.SLOW, Fault.GZIP, Fault.EMPTY_PAGE})
+"""Faults whose answer is right: they do not count towards the streak."""
+
+_FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)
+
+
+def check_rates(
+    faults: Mapping[str, float] | Mapping[Fault, float] | None,
+) -> dict[Fault, float]:
+    """Return `faults` with checked names and rates.
+
+    Raises:
+        ValueError: an unknown fault, or a rate outside 0 to 1.
+    """
+    rates: dict[Fault, float] = {}
+    for name, rate in (faults or {}).items():
+        try:
+            fault = Fault(name)
+        except ValueError:
+            known = ", ".join(Fault)
+            raise ValueError(f"faults: {name!r} is no fault; use one of {known}") from None
+        if not 0 <= rate <= 1:
+            raise ValueError(f"faults: {name!r} has rate {rate!r}; use a number from 0 to 1")
+        rates[fault] = rate
+    return rates
+
+
+class Plan:
+    """Which attempt at which request meets which faults.
+
+    A pure function of seed, fault, request and attempt number, so that the order in which different
+    requests arrive changes nothing.
+    """
+
+    def __init__(self, dice: Dice) -> None:
+        self._dice = dice
+        self._attempts: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        self.rates: dict[Fault, float] = {}
+
+    def meets(self, fault: Fault, key: object, attempt: int = 0) -> bool:
+        """Tell whether one attempt meets one fault."""
+        rate = self.rates.get(fault, 0.0)
+        return rate > 0 and self._dice.share("fault", fault.value, key, attempt) < rate
+
+    def next(self, request: bytes, possible: frozenset[Fault]) -> frozenset[Fault]:
+        """Return the `possible` faults of the next attempt at `request`: one failure, or none."""
+        if not self.rates:
+            return frozenset()
+        key = blake2b(request, digest_size=16).digest()
+        attempt, streak = self._attempts.pop(key, (0, 0))
+        failure = self._failure(key, attempt, streak, possible)
+        self._attempts[key] = (attempt + 1, 0 if failure is None else streak + 1)
+        if len(self._attempts) > MEMORY:
+            self._attempts.popitem(last=False)
+        if failure is not None:
+            return frozenset({failure})
+        return frozenset(fault for fault in HARMLESS if self.meets(fault, key, attempt)) & possible
+
+    def _failure(
+        self, key: bytes, attempt: int, streak: int, possible: frozenset[Fault]
+    ) -> Fault | None:
+        for fault in _FAILURES:
+            # A rate of 1 is an outage: nothing goes through until it ends.
+            spent = streak >= STREAK and self.rates.get(fault, 0.0) < 1
+            if fault in possible and not spent and self.meets(fault, key, attempt):
+                return fault
+        return None
+
+
+def patience(dice: Dice, reply: Reply, key: str) -> Reply:
+    """Return a refusal that may also ask to be called again at once."""
+    if dice.share("retry after", key) < 0.5:
+        return reply
+    return msgspec.structs.replace(reply, headers={"Retry-After": "0"})
+
+
+def proxy_reply(dice: Dice, fault: Fault, key: str) -> Reply:
+    """Return what a proxy in front of a service answers: HTML, or nothing at all."""
+    if fault is Fault.HTML:
+        status = (502, 504, 200)[dice.below(3, "html", key)]
+        return Reply(body=_PROXY_PAGE, status=status, content_type="text/html")
+    return Reply(body=b"", status=(200, 504)[dice.below(2, "empty", key)])
+
+
+def garble(dice: Dice, reply: Reply, key: str) -> Reply:
+    """Return an answer that claims success and cannot be parsed."""
+    if dice.share("garble", key) < 0.5:
+        return Reply(body=reply.body[: len(reply.body) // 2])
+    return Reply(body=b"\x00\xff\xfe{]" + reply.body[:100][::-1])

@@ -1,0 +1,132 @@
+"""Counting of what the emulator does: requests in flight, cursors in use, faults, connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from .faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OPERATIONS = ("open_chain", "page", "profile", "count", "cdp")
+
+_TURNS = 20
+"""Turns of the loop in which a connection that the client closed comes to be noticed."""
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """What the emulator has seen so far."""
+
+    requests: dict[str, int]
+    """Requests by operation: open_chain, page, profile, count, cdp."""
+    in_flight: dict[str, int]
+    """Requests being answered now, by API: clevertap, alta."""
+    peak_in_flight: dict[str, int]
+    """Most requests at once, by API; above the cap when one was refused for it."""
+    too_many: int
+    """Requests refused with 429 because there really were too many."""
+    double_served: int
+    """Cursor pages served whole more than once."""
+    overlapping_cursors: int
+    """Requests for a cursor that was still being answered."""
+    faults: dict[str, int]
+    """Faults injected, by name."""
+    connections: int
+    """Connections accepted."""
+    open_connections: int
+    """Connections open now."""
+
+
+async def let_loop_turn() -> None:
+    """Let connections that are already closed end their requests."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+class Slot:
+    """One request in flight, until released."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave: Callable[[], None] | None = leave
+
+    def release(self) -> None:
+        """Stop counting the request; once is enough."""
+        leave, self._leave = self._leave, None
+        if leave is not None:
+            leave()
+
+
+class Load:
+    """Requests in flight at one API, at most `limit` (None: any number)."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._cursors: Counter[bytes] = Counter()
+        self.in_flight = 0
+        self.peak = 0
+        self.too_many = 0
+        self.overlapping = 0
+
+    async def enter(self, cursor: bytes | None) -> Slot | None:
+        """Return the request's slot, or None when there are too many in flight."""
+        if self._full() or self.in_flight >= self.peak or self._cursors[cursor or b""]:
+            # Whoever drops one request and sends another has one in flight, not two.
+            await let_loop_turn()
+        full = self._full()
+        self.peak = max(self.peak, self.in_flight + 1)
+        if full:
+            self.too_many += 1
+            return None
+        self.in_flight += 1
+        if cursor is None:
+            return Slot(self._leave)
+        self.overlapping += self._cursors[cursor] > 0
+        self._cursors[cursor] += 1
+        return Slot(lambda: self._leave(cursor))
+
+    def _full(self) -> bool:
+        return self._limit is not None and self.in_flight >= self._limit
+
+    def _leave(self, cursor: bytes | None = None) -> None:
+        self.in_flight -= 1
+        if cursor is not None:
+            self._cursors[cursor] -= 1
+            if not self._cursors[cursor]:
+                del self._cursors[cursor]
+
+
+class Tally:
+    """Running numbers of one emulator."""
+
+    def __init__(self, max_in_flight: int) -> None:
+        self.loads = {"clevertap": Load(max_in_flight), "alta": Load(None)}
+        self.requests = dict.fromkeys(OPERATIONS, 0)
+        self.faults = {fault.value: 0 for fault in Fault}
+        self.connections = 0
+        self.open_connections = 0
+        self._served: set[bytes] = set()
+        self._double_served = 0
+
+    def served(self, page: bytes) -> None:
+        """Note that a cursor page went out whole."""
+        self._double_served += page in self._served
+        self._served.add(page)
+
+    def snapshot(self) -> Stats:
+        """Return the numbers as they stand."""
+        return Stats(
+            requests=dict(self.requests),
+            in_flight={api: load.in_flight for api, load in self.loads.items()},
+            peak_in_flight={api: load.peak for api, load in self.loads.items()},
+            too_many=sum(load.too_many for load in self.loads.values()),
+            double_served=self._double_served,
+            overlapping_cursors=sum(load.overlapping for load in self.loads.values()),
+            faults=dict(self.faults),
+            connections=self.connections,
+            open_connections=self.open_connections,
+        )

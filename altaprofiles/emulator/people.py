@@ -1,0 +1,232 @@
+"""The people of the emulated account: their keys and the way back from a key to a person.
+
+Everything is a function of the seed and a person's number: keys carry the number in disguise, so a
+million people need no index.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .activity import EVENTS, Activity, day_number
+from .bindings import Bindings
+from .dice import Dice
+from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, render
+
+if TYPE_CHECKING:
+    from array import array
+
+_WORD = 2**32
+_SPREAD = 0x9E3779B1  # odd, hence invertible modulo 2**32
+_UNSPREAD = pow(_SPREAD, -1, _WORD)
+
+_NUMERIC_TEXT = 7_000_000_000
+_NUMERIC_JSON = 8_000_000_000
+_PLATFORMS = ("Android", "iOS", "Web", "Android", "Windows", "Web", "iOS")
+_TAGS = ("news", "test", "a+b", "shop")
+_DOMAINS = ("example.com", "example.org", "mail.example.net")
+
+# Each needs percent-encoding in a query, most in a way that a careless client gets wrong.
+_TRICKY = (
+    "team {n}/å",
+    "a+b={n}",
+    "R&D#{n}",
+    "50%{n}",
+    "田中・{n}",
+    "Zoë?x={n}&y",
+    "🙂{n}",
+    "DOMAIN\\{n}",
+    'the "{n}"',
+    "{n};v,@:!",
+)
+
+
+class Person(NamedTuple):
+    """Who somebody is. `draw` is 64 bytes of chance that decide everything else about them."""
+
+    number: int
+    draw: bytes
+    identity: str | int | None
+    email: str | None
+    devices: list[tuple[str, str | None]]
+    """Platform and objectId of each device, at most four."""
+    homeless: str | None
+    """The objectId of a person who has no device left."""
+
+
+class Population:
+    """Everyone, rendered on demand: the ground truth for tests.
+
+    Person 0 is the sample of CleverTap's cursor page, person 1 that of its by-ID page.
+    """
+
+    events = EVENTS
+
+    def __init__(self, people: int, seed: int) -> None:
+        self._people = people
+        self._dice = Dice(seed)
+        self._shift = self._dice.number("shift")
+        self._activity = Activity(people, self._dice)
+        self._bindings = Bindings(self)
+
+    def __len__(self) -> int:
+        return self._people
+
+    def record(
+        self,
+        index: int,
+        *,
+        app: bool = False,
+        events: bool = True,
+        profile: bool = True,
+        turn: int = 0,
+    ) -> dict[str, Any]:
+        """Return a person's record as the service delivers it with these flags.
+
+        `turn` moves the devices of a person without identity: each query has its own.
+        """
+        return render(
+            self.person(index),
+            self._activity.events_of(index) if events else None,
+            app=app,
+            profile=profile,
+            turn=turn,
+        )
+
+    def identity(self, index: int) -> str | None:
+        """Return a person's identity as text, also where the record holds it as a number."""
+        identity = self.person(index).identity
+        return None if identity is None else str(identity)
+
+    def email(self, index: int) -> str | None:
+        """Return a person's e-mail address."""
+        return self.person(index).email
+
+    def object_ids(self, index: int) -> list[str]:
+        """Return the objectIds of a person's devices; never empty without an identity."""
+        person = self.person(index)
+        known = [object_id for _, object_id in person.devices if object_id is not None]
+        return known if person.homeless is None else [person.homeless]
+
+    def active(self, event: str, start: int, end: int) -> list[int]:
+        """Return who did `event` from `start` to `end` (inclusive), in the order of delivery.
+
+        Both are YYYYMMDD or epoch seconds; an epoch stands for its whole UTC day.
+
+        Raises:
+            ValueError: a date that is none.
+            KeyError: an unknown event.
+        """
+        return self.during(event, day_number(start), day_number(end)).tolist()
+
+    def during(self, event: str, first: int, last: int) -> array[int]:
+        """Return the same for a range of proleptic day numbers, 4 bytes a person."""
+        return self._activity.during(event, first, last)
+
+    def find(self, by: str, key: str) -> int | None:
+        """Return the person whose `by` ("email", "identity" or "objectId") is exactly `key`."""
+        for index in self._candidates(by, key):
+            if not 0 <= index < self._people:
+                continue
+            if by == "objectId":
+                if key in self.object_ids(index):
+                    return index
+            elif key == (self.email(index) if by == "email" else self.identity(index)):
+                return index
+        return None
+
+    def cdp_by_user(self, user_id: str) -> dict[str, Any]:
+        """Return the CDP data of a user: empty when nothing is bound."""
+        return self._bindings.by_user(user_id)
+
+    def cdp_by_anonymous(self, anonymous_id: str) -> dict[str, Any]:
+        """Return the CDP data of every user bound to an anonymous ID: empty when there is none."""
+        return self._bindings.by_anonymous(anonymous_id)
+
+    def cdp_by_pair(self, user_id: str, anonymous_id: str) -> dict[str, Any]:
+        """Return the CDP data of exactly this binding: empty when it does not exist."""
+        return self._bindings.by_pair(user_id, anonymous_id)
+
+    def hide(self, index: int, slot: int) -> str:
+        """Return 8 hex digits that hide a person's number and a slot of 0 to 7."""
+        return f"{((index << 3 | slot) * _SPREAD + self._shift) % _WORD:08x}"
+
+    def reveal(self, digits: str) -> int:
+        """Return the person's number that `hide` hid; any other 8 hex digits give some number."""
+        return (int(digits, 16) - self._shift) * _UNSPREAD % _WORD >> 3
+
+    def person(self, index: int) -> Person:
+        """Return who a person is.
+
+        Raises:
+            IndexError: no such person.
+        """
+        if not 0 <= index < self._people:
+            raise IndexError(f"person {index} of {self._people}")
+        draw = self._dice.token(64, index)
+        if index == 0:
+            return Person(0, draw, SAMPLE_IDENTITY, None, SAMPLE_DEVICES, None)
+        if index == 1:
+            devices: list[tuple[str, str | None]] = [
+                (platform, self._object_id(1, draw, slot, platform))
+                for slot, (platform, _) in enumerate(SAMPLE_DEVICES)
+            ]
+            return Person(1, draw, None, SAMPLE_EMAIL, devices, None)
+        nameless = draw[0] < 20
+        homeless = nameless and draw[4] < 16
+        return Person(
+            index,
+            draw,
+            None if nameless else self._draw_identity(index, draw),
+            _draw_email(index, draw) if draw[2] < (100 if nameless else 240) else None,
+            [] if homeless else self._draw_devices(index, draw, nameless),
+            self._object_id(index, draw, 0, "iOS") if homeless else None,
+        )
+
+    def _draw_identity(self, index: int, draw: bytes) -> str | int:
+        style = draw[1]
+        if style < 40:
+            return str(_NUMERIC_TEXT + index)
+        if style < 60:
+            return _NUMERIC_JSON + index
+        if style < 140:
+            rest = draw[16:28].hex()
+            return f"{self.hide(index, 7)}-{rest[:4]}-4{rest[4:7]}-a{rest[7:10]}-{rest[12:24]}"
+        if style < 200:
+            return f"user_{index}"
+        return _TRICKY[style % len(_TRICKY)].format(n=index)
+
+    def _draw_devices(
+        self, index: int, draw: bytes, nameless: bool
+    ) -> list[tuple[str, str | None]]:
+        count = sum(draw[3] >= floor for floor in (12, 128, 205, 241))
+        devices: list[tuple[str, str | None]] = []
+        for slot in range(max(count, 1) if nameless else count):
+            platform = _PLATFORMS[(draw[9] + 3 * slot) % len(_PLATFORMS)]
+            unknown = not nameless and (draw[10] + 61 * slot) % 256 < 12
+            object_id = None if unknown else self._object_id(index, draw, slot, platform)
+            devices.append((platform, object_id))
+        return devices
+
+    def _object_id(self, index: int, draw: bytes, slot: int, platform: str) -> str:
+        digits = self.hide(index, slot) + draw[16 + slot : 28 + slot].hex()
+        if platform == "Web":
+            return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        return f"-{digits}" if draw[10] & 1 else digits
+
+    def _candidates(self, by: str, key: str) -> list[int]:
+        hidden = re.match(r"-?([0-9a-f]{8})", key)
+        candidates = [0, 1] + ([self.reveal(hidden[1])] if hidden else [])
+        for digits in (
+            re.findall(r"(?<![0-9])[0-9]{1,12}(?![0-9])", key) if by != "objectId" else ()
+        ):
+            number = int(digits)
+            candidates += (number, number - _NUMERIC_TEXT, number - _NUMERIC_JSON)
+        return candidates
+
+
+def _draw_email(index: int, draw: bytes) -> str:
+    _, mailbox = NAMES[draw[6] % len(NAMES)]
+    tag = f"+{_TAGS[draw[2] % len(_TAGS)]}" if draw[14] < 100 else ""
+    return f"{mailbox}{index}{tag}@{_DOMAINS[draw[15] % len(_DOMAINS)]}"

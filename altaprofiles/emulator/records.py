@@ -1,0 +1,208 @@
+"""Rendering of one person as a CleverTap profile record. Knows nothing of requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .people import Person
+
+SAMPLE_IDENTITY = "5555555555"
+SAMPLE_EMAIL = "jack+test@example.com"
+SAMPLE_DEVICES: list[tuple[str, str | None]] = [
+    ("iOS", "-1a063854f83a4c6484285039ecff87cb"),
+    ("Web", "a8ffcbc9-a747-4ee3-a791-c5e58ad03097"),
+]
+_SAMPLE_PUSH_TOKEN = "95f98af6ad9a5e714a56c5bf527a78cb1e3eda18d2f23bc8591437d0d8ae71a3"  # noqa: S105
+_SAMPLE_PROFILES: tuple[dict[str, Any], ...] = (
+    {"favoriteFood": "pizza"},
+    {"Last Score": 308, "High Score": 308, "Replayed": True},
+)
+_SAMPLE_EVENTS = {
+    "App Launched": {"count": 10, "first_seen": 1457271567, "last_seen": 1458041215},
+    "Charged": {"count": 6, "first_seen": 1457962417, "last_seen": 1458041276},
+}
+
+NAMES = (
+    ("Ana Sousa", "ana.sousa"),
+    ("Zoë Müller-Łukasz", "zoe"),
+    ("Siobhán O'Brien", "s.obrien"),
+    ("田中 美咲", "misaki"),
+    ("Дмитрий Иванов", "d.ivanov"),
+    ("محمد علي", "m.ali"),
+    ("प्रिया शर्मा", "priya_sharma"),
+    ("김민준", "minjun-kim"),
+    ("Nguyễn Thị Hoa", "hoa"),
+    ("John \"Jack\" Doe", "jack"),
+    ("Chris 🚀 Lee", "Chris.Lee"),
+    ("Ελένη Παππά", "eleni"),
+)  # fmt: skip
+"""Names, each with the mailbox its owner chose."""
+
+_FOODS: tuple[Any, ...] = (
+    "pizza", 7, True, ["sushi", "tacos"], {"name": "soup", "spicy": False, "rank": 2},
+    "crème brûlée", False, 3.5, ["寿司"], None, "bread", "",
+)  # fmt: skip
+_SCORES: tuple[Any, ...] = (308, "308", 12.25, 0, -4, 9007199254740993, "n/a", True)
+_TAGS: tuple[Any, ...] = (
+    ["vip", "beta"], "vip", ["new"], [], ["a,b", "c\"d", "e\\f"], "vip;beta", ["🎁", "été"],
+)  # fmt: skip
+_PLANS = ("free", "pro", "team", None, "Pro ")
+_CITIES = ("Mumbai", "São Paulo", "東京", "Zürich", "Ho Chi Minh City", "Nairobi")
+# Text that trips readers who look for keys in the bytes instead of parsing them.
+_NOTES = (
+    'said "next_cursor":"x" and left',
+    '{"status":"fail","code":1}',
+    "}],\"records\":[{",
+    "C:\\temp\\new",
+    "ends with a backslash \\",
+    "first line\nsecond\tline\r\n",
+    "👩‍👩‍👧 family plan 🎉",
+    "\u2028line and paragraph\u2029 separators, \u0007 a bell",
+    "next_cursor",
+    "ordinary remark, nothing to see",
+    "<b>bold</b> & more",
+)  # fmt: skip
+_MODELS = {
+    "iOS": ("17.5", "Apple", "iPhone15,2"),
+    "Android": ("14", "Samsung", "SM-G991B"),
+    "Web": ("", "", ""),
+    "Windows": ("10.0.19045", "Microsoft", "Surface Pro"),
+}
+_SIGNUP = 1_600_000_000
+
+
+def render(
+    person: Person, events: Sequence[str] | None, *, app: bool, profile: bool, turn: int
+) -> dict[str, Any]:
+    """Return the record of `person`.
+
+    `events` are the names in the event summary, None to leave it out; `app` adds the app fields of
+    the devices, `profile` the free-form properties; `turn` moves the devices of the nameless.
+    """
+    draw = person.draw
+    sample = person.number < len(_SAMPLE_PROFILES)
+    record: dict[str, Any] = {}
+    if person.email is not None:
+        record["email"] = person.email
+    if person.identity is not None:
+        record["identity"] = person.identity
+    if not sample:
+        if person.identity is not None or draw[20] < 128:
+            record["name"] = NAMES[draw[6] % len(NAMES)][0]
+        if draw[5] < 128:
+            phone = 12_025_550_000 + person.number
+            record["phone"] = phone if draw[5] < 32 else f"+{phone}"
+    if profile:
+        record["profileData"] = (
+            dict(_SAMPLE_PROFILES[person.number]) if sample else _properties(draw, person.number)
+        )
+    if events is not None:
+        record["events"] = _SAMPLE_EVENTS if sample else _summary(draw, events)
+    devices = [_device(person, slot, app=app, sample=sample) for slot in range(len(person.devices))]
+    if person.identity is None and devices:
+        start = turn % len(devices)
+        devices = devices[start:] + devices[:start]
+    record["platformInfo"] = devices
+    if not sample:
+        _extras(record, person, devices)
+    return record
+
+
+def _properties(draw: bytes, index: int) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "Customer Type": ("Gold", "Silver", "Platinum", "Bronze")[draw[32] % 4],
+        "Signup Date": f"$D_{_SIGNUP + (draw[33] << 16 | draw[34] << 8 | draw[35])}",
+        "favoriteFood": _FOODS[draw[36] % len(_FOODS)],
+        "Last Score": _SCORES[draw[37] % len(_SCORES)],
+        "note": _NOTES[draw[38] % len(_NOTES)],
+        "Plan": _PLANS[draw[39] % len(_PLANS)],
+        "Referral Code": draw[40:46].hex().upper(),
+        "Preferred Language": ("en", "pt-BR", "ja", "de", "vi")[draw[45] % 5],
+        "Favourite Store": _CITIES[draw[44] % len(_CITIES)],
+    }
+    bits = draw[47]
+    if bits & 1:
+        data["Tags"] = _TAGS[draw[46] % len(_TAGS)]
+    if bits & 2:
+        city = _CITIES[draw[48] % len(_CITIES)]
+        place = {"city": city, "geo": {"lat": draw[49] / 4, "lon": -draw[50] / 4}, "unit": None}
+        data["Address"] = place if draw[48] & 64 else f"{index % 900} Main St, {city}"
+    if bits & 4:
+        data["Replayed"] = (True, "true", 1)[draw[51] % 3]
+    if bits & 8:
+        data["Cart Value"] = (draw[52] << 8 | draw[53]) / 100
+    if bits & 16:
+        data["MSG-email"] = draw[54] < 128
+    if bits & 32:
+        data["Interests"] = ["outdoor & garden", "books", "jazz 🎷"][: 1 + draw[55] % 3]
+    if bits & 64:
+        data["Last Visited URL"] = f"https://shop.example.com/p/{draw[56:60].hex()}?ref=mail&x=%2F"
+    if bits & 128:
+        data["Loyalty ID"] = index * 7919 if draw[60] < 128 else str(index * 7919)
+    return data
+
+
+def _summary(draw: bytes, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    summary = {}
+    for slot, name in enumerate(names):
+        first = _SIGNUP + (draw[24 + slot] << 17 | draw[25 + slot] << 9)
+        last = first + (draw[26 + slot] << 13)
+        summary[name] = {"count": 1 + draw[27 + slot], "first_seen": first, "last_seen": last}
+    return summary
+
+
+def _device(person: Person, slot: int, *, app: bool, sample: bool) -> dict[str, Any]:
+    platform, object_id = person.devices[slot]
+    draw = person.draw
+    device: dict[str, Any] = {"platform": platform}
+    bits = 255 if sample else draw[61] ^ (37 * slot)
+    if app and platform != "Web":
+        if sample:
+            version, make, model = "10.2", "Apple", "iPhone7,2"
+        else:
+            version, make, model = _MODELS[platform]
+        device["os_version"] = version
+        device["app_version"] = "6.1.3"
+        device["make"] = make
+        device["model"] = model
+    if platform != "Web" and bits & 3:
+        if sample:
+            device["push_token"] = _SAMPLE_PUSH_TOKEN
+        else:
+            device["push_token"] = _push_token(platform, draw, slot)
+    if object_id is not None:
+        device["objectId"] = object_id
+    if bits & 12 == 0:
+        device["phone"] = f"+{12_025_550_000 + person.number}"
+    return device
+
+
+def _push_token(platform: str, draw: bytes, slot: int) -> str:
+    if platform == "iOS":
+        return draw[slot : 32 + slot].hex()
+    return f"{draw[slot : 11 + slot].hex()}:APA91b{draw[:60].hex()}"
+
+
+def _extras(record: dict[str, Any], person: Person, devices: list[dict[str, Any]]) -> None:
+    """Add what the vendor's page does not name: seen in answers, or made up to stay unknown."""
+    draw = person.draw
+    if person.homeless is not None:
+        record["objectId"] = person.homeless
+    elif draw[7] < 80:
+        known = [device["objectId"] for device in devices if "objectId" in device]
+        if known:
+            record["objectId"] = known[0]
+    if draw[8] < 60 and person.identity is not None:
+        others = [] if person.email is None else [person.email]
+        record["all_identities"] = [person.identity, *others]
+    if draw[62] < 20:
+        record["badKs"] = ["Old Key", "x" * (draw[62] + 1)]
+    if draw[63] < 120:
+        record["ls"] = _SIGNUP + (draw[63] << 16)
+    if draw[62] >= 236:
+        record["futureField"] = {"nested": [1, None, {"deep": "🙂"}], "n": 1e-7}
+    if draw[63] >= 250:
+        record["x/y~z"] = "unknown key"
