@@ -7,48 +7,102 @@
 ...         print(person.identity)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
-from .credentials import Alta, CleverTap
-from .errors import (
-    AltaProfilesError,
-    BadRequest,
-    ConfigurationError,
-    ConnectError,
-    CursorError,
-    CursorExpired,
-    CursorLoop,
-    DecodeError,
-    ExportError,
-    ExportLocked,
-    Forbidden,
-    Incomplete,
-    NotReady,
-    PlanMismatch,
-    RateLimited,
-    RequestTimeout,
-    ResponseTooLarge,
-    ServerError,
-    StatusError,
-    TransportError,
-    Unauthorized,
-)
-from .models import (
-    AnonymousId,
-    Attempt,
-    CdpUser,
-    Customer,
-    EventSummary,
-    Lookup,
-    Page,
-    Platform,
-    Profile,
-    Stats,
-    parse_date,
-)
-from .profiles import EventProfiles
-from .retry import Retry
-from .session import Session
-from .transport import Timeout
+
+if TYPE_CHECKING:
+    from .credentials import Alta, CleverTap
+    from .errors import (
+        AltaProfilesError,
+        BadRequest,
+        ConfigurationError,
+        ConnectError,
+        CursorError,
+        CursorExpired,
+        CursorLoop,
+        DecodeError,
+        ExportError,
+        ExportLocked,
+        Forbidden,
+        Incomplete,
+        NotReady,
+        PlanMismatch,
+        RateLimited,
+        RequestTimeout,
+        ResponseTooLarge,
+        ServerError,
+        StatusError,
+        TransportError,
+        Unauthorized,
+    )
+    from .models import (
+        AnonymousId,
+        Attempt,
+        CdpUser,
+        Customer,
+        EventSummary,
+        Lookup,
+        Page,
+        Platform,
+        Profile,
+        Stats,
+        parse_date,
+    )
+    from .profiles import EventProfiles
+    from .retry import Retry
+    from .session import Session
+    from .transport import Timeout
+
+# Loaded when first used: aiohttp takes longer to import than `altaprofiles --help` may take.
+_HOMES = {
+    name: module
+    for module, names in {
+        "credentials": ("Alta", "CleverTap"),
+        "errors": (
+            "AltaProfilesError",
+            "BadRequest",
+            "ConfigurationError",
+            "ConnectError",
+            "CursorError",
+            "CursorExpired",
+            "CursorLoop",
+            "DecodeError",
+            "ExportError",
+            "ExportLocked",
+            "Forbidden",
+            "Incomplete",
+            "NotReady",
+            "PlanMismatch",
+            "RateLimited",
+            "RequestTimeout",
+            "ResponseTooLarge",
+            "ServerError",
+            "StatusError",
+            "TransportError",
+            "Unauthorized",
+        ),
+        "models": (
+            "AnonymousId",
+            "Attempt",
+            "CdpUser",
+            "Customer",
+            "EventSummary",
+            "Lookup",
+            "Page",
+            "Platform",
+            "Profile",
+            "Stats",
+            "parse_date",
+        ),
+        "profiles": ("EventProfiles",),
+        "retry": ("Retry",),
+        "session": ("Session",),
+        "transport": ("Timeout",),
+    }.items()
+    for name in names
+}
 
 __all__ = [
     "Alta",
@@ -91,3 +145,15 @@ __all__ = [
     "__version__",
     "parse_date",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
