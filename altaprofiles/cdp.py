@@ -87,7 +87,7 @@ class Cdp:
         check_source("profiles", profiles)
 
         async def look_up(profile: Profile) -> Customer:
-            if profile.identity is None:
+            if not profile.identity:
                 return Customer(profile, {})
             found, error = await self._look_up("user_id", profile.identity)
             return Customer(profile, found, error)

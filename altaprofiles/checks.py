@@ -6,7 +6,7 @@ import math
 
 from .errors import ConfigurationError
 
-__all__ = ["check_key", "check_seconds", "check_whole"]
+__all__ = ["check_flag", "check_key", "check_seconds", "check_whole"]
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -19,6 +19,17 @@ def check_whole(name: str, value: object, *, least: int) -> int:
         raise ConfigurationError(
             f"{name}: expected a whole number of at least {least}, got {value!r}"
         )
+    return value
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return `value`, which must be True or False.
+
+    Raises:
+        ConfigurationError: it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}: expected True or False, got {value!r}")
     return value
 
 

@@ -49,7 +49,7 @@ class _Secret(str):
         return self
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class CleverTap:
     """A CleverTap account, and how hard it may be used.
 
@@ -71,22 +71,32 @@ class CleverTap:
 
     account_id: str
     passcode: str
-    region: str = "eu1"
-    base_url: str | None = None
-    max_in_flight: int = 3
+    region: str
+    base_url: str | None
+    max_in_flight: int
     url: str = field(init=False, repr=False)
     """The base URL that `region` and `base_url` come to, without a trailing slash."""
 
-    def __post_init__(self) -> None:
-        _check_token("account_id", self.account_id)
-        _check_token("passcode", self.passcode, secret=True)
-        _set(self, "passcode", _Secret(self.passcode))
-        if self.region not in REGIONS:
+    def __init__(
+        self,
+        account_id: str,
+        passcode: str,
+        region: str = "eu1",
+        base_url: str | None = None,
+        max_in_flight: int = 3,
+    ) -> None:
+        # Before any check: a traceback that shows locals shows these two.
+        passcode = _hidden(passcode)
+        _set(self, account_id=account_id, passcode=passcode, region=region)
+        _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
+        _check_token("account_id", account_id)
+        _check_token("passcode", passcode)
+        if not isinstance(region, str) or region not in REGIONS:
             raise ConfigurationError(
-                f"region: unknown region {self.region!r}; use one of {', '.join(REGIONS)}"
+                f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
             )
-        check_whole("max_in_flight", self.max_in_flight, least=1)
-        _set(self, "url", REGIONS[self.region] if self.base_url is None else _base(self.base_url))
+        check_whole("max_in_flight", max_in_flight, least=1)
+        _set(self, url=REGIONS[region] if base_url is None else _base(base_url))
 
     @classmethod
     def from_env(cls) -> CleverTap:
@@ -112,7 +122,7 @@ class CleverTap:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Alta:
     """An Alta (GPTBots) API key, and how hard it may be used.
 
@@ -132,19 +142,27 @@ class Alta:
     """
 
     token: str
-    base_url: str = "https://altatech.ai"
-    max_in_flight: int = 16
-    requests_per_minute: int | None = None
+    base_url: str
+    max_in_flight: int
+    requests_per_minute: int | None
     url: str = field(init=False, repr=False)
     """`base_url` without a trailing slash."""
 
-    def __post_init__(self) -> None:
-        _check_token("token", self.token, secret=True)
-        _set(self, "token", _Secret(self.token))
-        check_whole("max_in_flight", self.max_in_flight, least=1)
-        if self.requests_per_minute is not None:
-            check_whole("requests_per_minute", self.requests_per_minute, least=1)
-        _set(self, "url", _base(self.base_url))
+    def __init__(
+        self,
+        token: str,
+        base_url: str = "https://altatech.ai",
+        max_in_flight: int = 16,
+        requests_per_minute: int | None = None,
+    ) -> None:
+        token = _hidden(token)
+        _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
+        _set(self, requests_per_minute=requests_per_minute, url="")
+        _check_token("token", token)
+        check_whole("max_in_flight", max_in_flight, least=1)
+        if requests_per_minute is not None:
+            check_whole("requests_per_minute", requests_per_minute, least=1)
+        _set(self, url=_base(base_url))
 
     @classmethod
     def from_env(cls) -> Alta:
@@ -164,8 +182,14 @@ class Alta:
         )
 
 
-def _set(credentials: CleverTap | Alta, name: str, value: str) -> None:
-    object.__setattr__(credentials, name, value)
+def _set(credentials: CleverTap | Alta, **values: object) -> None:
+    for name, value in values.items():
+        object.__setattr__(credentials, name, value)
+
+
+def _hidden(value: object) -> _Secret:
+    """Return a secret as text that hides itself; empty for what is no text."""
+    return _Secret(value if isinstance(value, str) else "")
 
 
 def _from_env(name: str) -> str:
@@ -174,10 +198,12 @@ def _from_env(name: str) -> str:
     return value
 
 
-def _check_token(name: str, value: object, *, secret: bool = False) -> None:
+def _check_token(name: str, value: object) -> None:
     if not isinstance(value, str) or not value:
-        shown = f"a {type(value).__name__}" if secret and value else repr(value)
-        raise ConfigurationError(f"{name}: expected text that is not empty, got {shown}")
+        shown = "" if isinstance(value, _Secret) else f", got {value!r}"
+        raise ConfigurationError(
+            f"{name}: expected text that is not empty{shown}; copy it from the dashboard"
+        )
     # It becomes an HTTP header: a line break in it would start another one.
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ConfigurationError(
@@ -189,19 +215,19 @@ def _check_token(name: str, value: object, *, secret: bool = False) -> None:
 def _base(url: object) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"base_url: expected a URL as text, got {url!r}")
+    if "@" in url:
+        # Not shown: what stands before the @ is a credential.
+        raise ConfigurationError("base_url: holds user:password@; pass credentials as arguments")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise ConfigurationError(
-            f"base_url: {error}; write https://HOST or https://HOST:PORT"
+            f"base_url: {error} in {url!r}; write https://HOST or https://HOST:PORT"
         ) from None
-    if "@" in parts.netloc:
-        # Not shown: what stands before the @ is a credential.
-        raise ConfigurationError("base_url: holds user:password@; pass credentials as arguments")
     if parts.scheme not in ("https", "http") or not host:
         raise ConfigurationError(f"base_url: {url!r} is not a URL; write https://HOST")
-    if parts.query or parts.fragment or re.search(r"[\x00-\x20\x7f]", url):
+    if re.search(r"[\x00-\x20\x7f?#]", url):
         raise ConfigurationError(
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
         )

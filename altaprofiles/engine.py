@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -225,7 +225,7 @@ class Engine:
         failures = polls = 0
         ready_by: float | None = None
         while True:
-            self.check_open()
+            await self._turn(service)
             response = None
             started = time.monotonic()
             try:
@@ -238,6 +238,8 @@ class Engine:
                 self._tell(service, request, failures + polls + 1, started, response, None, None)
                 return value
 
+            # Its frames hold the body, which may be megabytes, and may echo the request's headers.
+            error.__traceback__ = None
             error.redact(service.secret)
             now = time.monotonic()
             if isinstance(error, NotReady):
@@ -263,17 +265,31 @@ class Engine:
             number = failures + polls
             self._tell(service, request, number, started, response, error, delay if again else None)
             if not again:
-                _raise(error)
+                try:
+                    raise error
+                finally:
+                    # This frame is in the traceback: they would keep each other alive.
+                    del error
             self.stats.retries += 1
             await anyio.sleep(delay)
 
-    async def _send(self, service: Service, request: Request) -> Response:
+    async def _turn(self, service: Service) -> None:
+        """Wait for a slot, and for the pace with the slot in hand."""
         await service.cap.acquire()
         try:
+            self.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
-                # With the slot in hand: several that waited for a slot first could start at once.
+                # Paced before they have a slot, requests could wait for one and start at once.
                 await anyio.sleep(wait)
-            self.stats.requests += 1
+                self.check_open()
+        except BaseException:
+            service.cap.release()
+            raise
+
+    async def _send(self, service: Service, request: Request) -> Response:
+        """Return the response, and give the slot back."""
+        self.stats.requests += 1
+        try:
             response = await self._transport.send(request, service.url, service.headers)
         except BaseException:
             # The socket of an abandoned request is closed on the loop's next turn. Until then the
@@ -316,11 +332,3 @@ class Engine:
                     delay=delay,
                 )
             )
-
-
-def _raise(error: AltaProfilesError) -> NoReturn:
-    try:
-        raise error
-    finally:
-        # The traceback refers to this frame: without this the two would keep each other alive.
-        del error

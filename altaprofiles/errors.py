@@ -56,6 +56,10 @@ __all__ = [
 ]
 
 
+_TELLING = 6
+"""Characters of a secret's beginning that must not be shown either."""
+
+
 def _restore(
     cls: type[AltaProfilesError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> AltaProfilesError:
@@ -82,7 +86,15 @@ class AltaProfilesError(Exception):
 
 
 def _masked(value: Any, secret: str) -> Any:
-    return value.replace(secret, "***") if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # An excerpt may end within the secret, and stands in its message as its repr, with backslashes
+    # and perhaps quotes escaped.
+    escaped = secret.replace("\\", "\\\\")
+    for shown in (secret, escaped, escaped.replace("'", "\\'")):
+        for length in range(len(shown), min(len(shown), _TELLING) - 1, -1):
+            value = value.replace(shown[:length], "***")
+    return value
 
 
 class ConfigurationError(AltaProfilesError, ValueError):

@@ -20,9 +20,8 @@ import anyio
 
 from .checks import check_whole
 from .errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
-from .handover import Handover
+from .handover import Handover, Spawn
 from .limits import Cap
-from .paging import Spawn
 
 __all__ = ["Source", "check_source", "dooms_all", "fan_out", "worker_count"]
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeAlias, TypeVar
 
-__all__ = ["Handover"]
+__all__ = ["Handover", "Spawn"]
 
 T = TypeVar("T")
+
+Spawn: TypeAlias = Callable[
+    [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
+]
+"""Runs a job in the background, tells when it has ended, returns what cancels it."""
 
 
 class Handover(Generic[T]):

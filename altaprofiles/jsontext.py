@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from msgspec import Raw
 
 from .errors import DecodeError
 
-__all__ = ["decode_json", "decode_mended", "excerpt"]
+__all__ = ["decode_json", "decode_mended", "element_spans", "excerpt", "member_span"]
 
 V = TypeVar("V")
 
@@ -32,7 +33,7 @@ def decode_mended(
     """Do as `decode_json`, and return the mended bytes too where lone surrogates were found."""
     try:
         return decoder.decode(data), None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         failure = error
     mended = _mend_surrogates(bytes(data))
     if mended is None:
@@ -51,9 +52,12 @@ def excerpt(data: bytes) -> str:
     return data[:_EXCERPT].decode("utf-8", "replace").strip()
 
 
-# An even run of backslashes before the `u` means that the `\u` is itself escaped text.
-_ESCAPES = re.compile(
-    rb"\\(?:[^u]|u(?![dD][89a-fA-F])|(?P<pair>u[dD][89abAB]..\\u[dD][c-fC-F]..)|(?P<lone>u....))",
+_HEX = rb"[0-9a-fA-F]"
+_HIGH = rb"u[dD][89abAB]" + _HEX + rb"{2}"
+_LOW = rb"u[dD][c-fC-F]" + _HEX + rb"{2}"
+# Escapes are consumed from the left, so that the `u` of an escaped backslash and a `u` is none.
+_ESCAPE = re.compile(
+    rb"\\(?:(?P<pair>" + _HIGH + rb"\\" + _LOW + rb")|(?P<lone>" + _HIGH + rb"|" + _LOW + rb")|.)",
     re.DOTALL,
 )
 
@@ -63,5 +67,46 @@ def _mend_surrogates(data: bytes) -> bytes | None:
 
     The length does not change, so that offsets into the one hold in the other.
     """
-    mended = _ESCAPES.sub(lambda found: b"\\ufffd" if found["lone"] else found[0], data)
+    mended = _ESCAPE.sub(lambda found: b"\\ufffd" if found["lone"] else found[0], data)
     return None if mended == data else mended
+
+
+_SPACE = re.compile(r"[ \t\n\r]*")
+_scan = json.JSONDecoder(strict=False).raw_decode
+
+
+def member_span(data: bytes, name: str) -> tuple[int, int]:
+    """Return where the value of the last member `name` of a JSON object begins and ends."""
+    span = (0, 0)
+    # Byte for byte a character: JSON's own structure is ASCII, and offsets stay what they are.
+    text = data.decode("latin-1")
+    position = _skip(text, text.index("{") + 1)
+    while text[position] != "}":
+        key, position = _scan(text, position)
+        start = _skip(text, _skip(text, position) + 1)
+        _, end = _scan(text, start)
+        if key == name:
+            span = (start, end)
+        position = _skip(text, end)
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+    return span
+
+
+def element_spans(data: bytes) -> list[tuple[int, int]]:
+    """Return where each element of a JSON array begins and ends."""
+    spans = []
+    text = data.decode("latin-1")
+    position = _skip(text, text.index("[") + 1)
+    while text[position] != "]":
+        _, end = _scan(text, position)
+        spans.append((position, end))
+        position = _skip(text, end)
+        if text[position] == ",":
+            position = _skip(text, position + 1)
+    return spans
+
+
+def _skip(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    return found.end() if found else position

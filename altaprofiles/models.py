@@ -98,16 +98,20 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
     _platform_info: Raw | UnsetType = field(name="platformInfo", default=UNSET)
 
     @classmethod
-    def decode(cls, raw: bytes | Raw) -> Profile:
+    def decode(cls, raw: bytes | Raw, path: str = "$") -> Profile:
         """Return the profile that the JSON object `raw` describes.
 
         The bytes are copied, so that one profile kept does not keep its whole page in memory.
+
+        Args:
+            raw: the record.
+            path: where it stands in its answer, for the error.
 
         Raises:
             DecodeError: `raw` is not a JSON object.
         """
         own = bytes(raw)
-        profile: Profile = decode_json(_PROFILE, own, "$")
+        profile: Profile = decode_json(_PROFILE, own, path)
         profile.__dict__["raw"] = own
         return profile
 
@@ -178,7 +182,7 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         """The `objectId` of the record and of each of its devices, each once, in that order."""
         devices = self._nested(_DEVICE_IDS, self._platform_info, "$.platformInfo") or ()
         found = as_texts([self._object_id, *(device.object_id for device in devices)])
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(filter(None, found)))
 
     @property
     def person_key(self) -> str | None:
@@ -186,7 +190,7 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
 
         Two records without an identity are one person when they share any of `object_ids`.
         """
-        if (identity := self.identity) is not None:
+        if identity := self.identity:
             return f"identity:{identity}"
         return f"objectId:{self.object_ids[0]}" if self.object_ids else None
 
@@ -201,6 +205,12 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
 
     def __repr__(self) -> str:
         return f"Profile(identity={self.identity!r}, email={self.email!r}, name={self.name!r})"
+
+    def __copy__(self) -> Profile:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Profile:
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Profile.decode, (self.raw,)
@@ -282,7 +292,8 @@ class Attempt(Struct, frozen=True, gc=False):
         api: "CleverTap" or "Alta".
         operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp".
         number: 1 for the first try of a call.
-        seconds: from the moment it was sent until it was read or had failed.
+        seconds: from the moment it was sent until it was read or had failed; waiting for a slot
+            comes before.
         status: the HTTP status, or None when no answer arrived.
         bytes: size of the body, decompressed.
         error: what went wrong, or None.

@@ -8,22 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from hashlib import blake2b
-from typing import TypeAlias
 
 import anyio
 import msgspec
 from msgspec import Struct
 
 from .errors import CursorLoop
-from .handover import Handover
+from .handover import Handover, Spawn
 from .models import Page, Profile
 
-__all__ = ["Chain", "Distinct", "Spawn", "walk"]
-
-Spawn: TypeAlias = Callable[
-    [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
-]
-"""Runs a job in the background, tells when it has ended, returns what cancels it."""
+__all__ = ["Chain", "Distinct", "walk"]
 
 
 class Chain(Struct, frozen=True):
@@ -114,7 +108,7 @@ class Distinct:
 
         A profile with neither identity nor device is always new: nothing shows that it is not.
         """
-        if (identity := profile.identity) is not None:
+        if identity := profile.identity:
             new = identity not in self._identities
             self._identities.add(identity)
             return new

@@ -28,7 +28,7 @@ class Retry(Struct, frozen=True, kw_only=True):
         attempts: tries of one request, the first included; 1 never retries.
         base_delay: upper bound of the first delay. It doubles with each further try, and each
             delay is drawn evenly between zero and its bound (full jitter).
-        max_delay: the most that bound grows to.
+        max_delay: the most that bound grows to. A longer `Retry-After` is honoured all the same.
         ready_timeout: how long one page or count may stay "not ready" before `NotReady` is raised.
             Such polls do not count as attempts, because nothing has failed.
         deadline: how long one call may take in all, waiting for its turn and retries included; None
@@ -64,7 +64,8 @@ class Retry(Struct, frozen=True, kw_only=True):
         `random() * min(max_delay, base_delay * 2 ** (failures - 1))`.
         """
         # Beyond 2 ** 63 the bound is `max_delay` for any base that a person would choose.
-        return random() * min(self.max_delay, self.base_delay * 2 ** min(failures - 1, 63))
+        bound = self.base_delay * 2.0 ** min(failures - 1, 63)
+        return random() * min(self.max_delay, bound)
 
 
 def is_transient(error: AltaProfilesError) -> bool:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from .cdp import Cdp
+from .checks import check_whole
 from .credentials import Alta, CleverTap
 from .engine import Engine, Service
 from .errors import ConfigurationError
@@ -75,15 +76,11 @@ class Session:
         ):
             optional = kind in (CleverTap, Alta)
             if not isinstance(value, kind) and not (optional and value is None):
+                # The value is not shown: it may be the secret itself.
                 raise ConfigurationError(
-                    f"{name}: expected {kind.__name__}(…), got the {type(value).__name__} {value!r}"
+                    f"{name}: expected {kind.__name__}(…), got a {type(value).__name__}"
                 )
-        if isinstance(max_response_bytes, bool) or not (
-            isinstance(max_response_bytes, int) and max_response_bytes >= 1
-        ):
-            raise ConfigurationError(
-                f"max_response_bytes: expected a number of bytes, got {max_response_bytes!r}"
-            )
+        check_whole("max_response_bytes", max_response_bytes, least=1)
         self._engine = Engine(
             transport=Transport(
                 timeout=timeout,

@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..checks import check_key
 from ..errors import (
@@ -91,9 +91,8 @@ class _Body(Struct, gc=False):
 
 
 _BODY = msgspec.json.Decoder(_Body)
-_DATA = msgspec.json.Decoder(dict[str, _User])
+_DATA = msgspec.json.Decoder(dict[str, _User] | Annotated[list[Any], Meta(max_length=0)] | None)
 
-_NOTHING = (b"null", b"[]")
 _NOT_FOUND = (503, 504)
 
 
@@ -109,10 +108,11 @@ def read_users(response: Response) -> dict[str, CdpUser]:
         return {}
     if not 200 <= response.status < 300 or code != 0:
         raise _failure(response, code, words)
-    if body.data is UNSET or bytes(body.data) in _NOTHING:
+    if body.data is UNSET:
         return {}
     users = decode_json(_DATA, body.data, "$.data")
-    return {key: _user(key, user) for key, user in users.items()}
+    # An empty object may come as an empty array.
+    return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
 
 
 def _user(key: str, user: _User) -> CdpUser:

@@ -7,13 +7,13 @@ Counts", [limits] "API limits". Facts from public clients and captures are marke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from ..checks import check_key
+from ..checks import check_flag, check_key
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -26,7 +26,7 @@ from ..errors import (
     ServerError,
     Unauthorized,
 )
-from ..jsontext import excerpt
+from ..jsontext import element_spans, excerpt, member_span
 from ..models import Page, Profile
 from .http import (
     Request,
@@ -90,7 +90,7 @@ def open_chain(
     The flags belong to this request only: the cursor carries them on [seen].
     """
     flags = "".join(
-        f"&{name}={str(value).lower()}"
+        f"&{name}={'true' if check_flag(name, value) else 'false'}"
         for name, value, default in (
             ("app", app, False),
             ("events", events, True),
@@ -119,7 +119,7 @@ _PARAMETER: Mapping[str, str] = {
 
 def check_by(by: object) -> None:
     """Raise `ConfigurationError` unless profiles can be looked up by `by`."""
-    if by not in _PARAMETER:
+    if not isinstance(by, str) or by not in _PARAMETER:
         raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(_PARAMETER)}")
 
 
@@ -201,20 +201,20 @@ def read_page(response: Response, cursor: str) -> Page:
     """
     body, mended = decode_body(API, response, _PAGE_BODY)
     _raise_for_failure(response, body)
-    found = () if body.records is UNSET else body.records or ()
+    found: Sequence[Raw | bytes] = () if body.records is UNSET else body.records or ()
     if body.next_cursor is UNSET:
         if response.status == 202 and not found:
             raise NotReady(f"{API} answered HTTP 202: the page is still being prepared")
         following = None
     else:
         following = _cursor(body.next_cursor, "$.next_cursor", response)
-    profiles = []
-    for number, record in enumerate(_as_sent(found, mended, response.body)):
-        try:
-            profiles.append(Profile.decode(record))
-        except DecodeError as error:
-            place = f"$.records[{number}]{error.path[1:]}"
-            raise DecodeError("not a record", path=place, excerpt=error.excerpt) from None
+    if mended is not None and found:
+        start, end = member_span(mended, "records")
+        sent = response.body[start:end]
+        found = [sent[first:last] for first, last in element_spans(mended[start:end])]
+    profiles = [
+        Profile.decode(record, f"$.records[{number}]") for number, record in enumerate(found)
+    ]
     return Page(profiles, response.body, cursor, following)
 
 
@@ -232,7 +232,10 @@ def read_profile(response: Response) -> Profile | None:
     _raise_for_failure(response, body)
     if body.record is UNSET or bytes(body.record) == b"null":
         return None
-    return Profile.decode(*_as_sent([body.record], mended, response.body))
+    if mended is None:
+        return Profile.decode(body.record, "$.record")
+    start, end = member_span(mended, "record")
+    return Profile.decode(response.body[start:end], "$.record")
 
 
 def read_count_started(response: Response) -> int | str:
@@ -262,18 +265,6 @@ def _count(response: Response, body: _CountBody) -> int:
     return body.count
 
 
-def _as_sent(records: Sequence[Raw], mended: bytes | None, sent: bytes) -> Iterable[Raw | bytes]:
-    """Return `records` as they stand in `sent`, when they were decoded from `mended`."""
-    if mended is None:
-        return records
-    found, position = [], 0
-    for record in map(bytes, records):
-        position = mended.index(record, position)
-        found.append(sent[position : position + len(record)])
-        position += len(record)
-    return found
-
-
 def _cursor(value: object, path: str, response: Response) -> str:
     if not isinstance(value, str) or not CURSOR.fullmatch(value):
         raise DecodeError("expected a cursor", path=path, excerpt=excerpt(response.body))
@@ -281,7 +272,11 @@ def _cursor(value: object, path: str, response: Response) -> str:
 
 
 def _succeeded(response: Response, body: _Body) -> bool:
-    return 200 <= response.status < 300 and body.status == "success"
+    return (
+        200 <= response.status < 300
+        and body.status == "success"
+        and read_code(body.code) in (None, 0, 200)
+    )
 
 
 _UNKNOWN_PERSON = re.compile(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from ..errors import (
     AltaProfilesError,
@@ -23,6 +24,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..jsontext import decode_mended, excerpt
+from ..models import as_text
 
 __all__ = ["Request", "Response", "decode_body", "error_for", "query", "read_code"]
 
@@ -52,6 +54,9 @@ class Response(Struct, frozen=True):
     headers: Mapping[str, str]
     body: bytes
 
+    def __repr__(self) -> str:
+        return f"Response({self.status}, {len(self.body)} bytes)"
+
 
 def query(name: str, value: str) -> str:
     """Return `name=value` with the value percent-encoded, `+` and `@` included."""
@@ -60,11 +65,15 @@ def query(name: str, value: str) -> str:
 
 def read_code(code: Any) -> int | str | None:
     """Return a body's `code`, as an int wherever it reads as one: it may come as a string."""
-    if isinstance(code, str):
-        return int(code) if code.strip().lstrip("-").isdecimal() else code
+    if code is None or code is UNSET:
+        return None
     if isinstance(code, float) and code.is_integer():
         return int(code)
-    return code if code is None or isinstance(code, int) else str(code)
+    if isinstance(code, int) and not isinstance(code, bool):
+        return code
+    if isinstance(code, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", code):
+        return int(code)
+    return as_text(code)
 
 
 def decode_body(

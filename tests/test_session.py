@@ -1,0 +1,239 @@
+"""A session's life: opened, shared, cancelled, closed, from whichever task."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from altaprofiles import Attempt, CleverTap, ConfigurationError, Profile, Session
+from altaprofiles.emulator import Emulator, Fault
+
+from .conftest import QUICK, nothing_left_behind
+from .test_chains import EVENT, RANGE, delivered, expected, session_for
+
+pytestmark = pytest.mark.anyio
+
+
+async def export(session: Session) -> None:
+    async for _ in session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=23):
+        pass
+
+
+async def look_up(session: Session) -> None:
+    async for _ in session.profiles.get_many(map(str, range(60)), by="identity"):
+        pass
+
+
+async def join(session: Session) -> None:
+    async for _ in session.with_cdp(session.profiles.by_event(EVENT, **RANGE, batch_size=23)):
+        pass
+
+
+async def get(session: Session) -> None:
+    await session.profiles.get(identity="5555555555")
+
+
+async def count(session: Session) -> None:
+    await session.profiles.count(EVENT, **RANGE)
+
+
+JOBS: list[Callable[[Session], Awaitable[None]]] = [export, look_up, join, get, count]
+
+
+async def all_slots_are_free(session: Session, emulator: Emulator) -> None:
+    """Fail unless one more request than there are slots gets through, one after the other."""
+    with anyio.fail_after(20):
+        await asyncio.gather(*(get(session) for _ in range(4)))
+        assert await session.cdp.get(user_id="BC123")
+
+
+async def test_it_opens_in_one_task_and_closes_in_another() -> None:
+    async with Emulator(people=200, seed=1) as emulator:
+        stack = contextlib.AsyncExitStack()
+        session = await asyncio.create_task(stack.enter_async_context(session_for(emulator)))
+        people: list[Profile] = []
+
+        async def read() -> None:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=2, batch_size=23)
+            people.extend([person async for person in query])
+
+        await asyncio.create_task(read())
+        await asyncio.create_task(stack.aclose())
+        assert delivered(people) == expected(emulator)
+        with pytest.raises(ConfigurationError, match="closed"):
+            await get(session)
+
+
+async def test_thousands_of_tasks_share_it_under_the_cap() -> None:
+    async with Emulator(people=20, think=0.001) as emulator, session_for(emulator) as session:
+        await asyncio.gather(*(get(session) for _ in range(2000)))
+        assert emulator.stats.peak_in_flight["clevertap"] == 3
+        assert emulator.stats.too_many == 0
+
+
+async def test_the_cap_holds_under_a_mix_of_calls_and_cancellations() -> None:
+    choose = random.Random(5)  # noqa: S311
+    faults = {Fault.NOT_READY: 0.1, Fault.RESET: 0.1, Fault.SLOW: 0.1, Fault.SERVER_ERROR: 0.1}
+    async with (
+        nothing_left_behind(),
+        Emulator(people=300, seed=2, faults=faults, think=0.002) as emulator,
+    ):
+        async with session_for(emulator) as session:
+            running = [asyncio.ensure_future(choose.choice(JOBS)(session)) for _ in range(40)]
+            for job in choose.sample(running, 15):
+                # A few more requests answered each time, then somebody gives up.
+                goal = session.stats.requests + choose.randrange(1, 20)
+                while session.stats.requests < goal and not job.done():
+                    await asyncio.sleep(0)
+                job.cancel()
+            results = await asyncio.gather(*running, return_exceptions=True)
+            failed = [r for r in results if isinstance(r, Exception)]
+            assert failed == []
+            await all_slots_are_free(session, emulator)
+        stats = emulator.stats
+        assert stats.peak_in_flight["clevertap"] == 3
+        assert stats.peak_in_flight["alta"] <= 16
+        assert stats.too_many == 0
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
+async def test_cancelling_at_any_moment_leaves_nothing_behind(
+    job: Callable[[Session], Awaitable[None]],
+) -> None:
+    faults = {Fault.NOT_READY: 0.2, Fault.RESET: 0.2}
+    async with nothing_left_behind(), Emulator(people=120, seed=3, faults=faults) as emulator:
+        async with session_for(emulator) as session:
+            for turns in range(0, 120, 3):
+                task = asyncio.ensure_future(job(session))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            await all_slots_are_free(session, emulator)
+        assert emulator.stats.too_many == 0
+
+
+async def test_leaving_a_loop_early_stops_the_requests_behind_it() -> None:
+    async with nothing_left_behind(), Emulator(people=500, seed=4) as emulator:
+        async with session_for(emulator) as session:
+            for _ in range(10):
+                async for _person in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+                    break
+                async for _page in session.profiles.by_event(
+                    EVENT, **RANGE, windows=3, batch_size=23
+                ).pages():
+                    break
+                async for _lookup in session.profiles.get_many(map(str, range(99)), by="identity"):
+                    break
+                async for _customer in session.with_cdp(
+                    session.profiles.by_event(EVENT, **RANGE, batch_size=23)
+                ):
+                    break
+            await all_slots_are_free(session, emulator)
+            with anyio.fail_after(20):
+                while emulator.stats.in_flight != {"clevertap": 0, "alta": 0}:
+                    await asyncio.sleep(0.001)
+        # One chain has some 21 pages: walking on unseen, these forty loops would have read 1,200.
+        assert emulator.stats.requests["page"] < 10 * (3 + 9 + 3) + 50
+
+
+async def test_an_iteration_that_outlives_its_session_says_so() -> None:
+    async with nothing_left_behind(), Emulator(people=300, seed=5) as emulator:
+        async with session_for(emulator) as session:
+            people = session.profiles.by_event(EVENT, **RANGE, batch_size=23).pages()
+            lookups = session.profiles.get_many(map(str, range(1000)), by="identity")
+            await anext(people)
+            await anext(lookups)
+        for left in (people, lookups):
+            with pytest.raises(ConfigurationError, match="closed"):
+                async for _ in left:
+                    pass
+
+
+async def test_closing_it_ends_calls_that_are_under_way() -> None:
+    async with nothing_left_behind(), Emulator(people=5, think=30) as emulator:
+        async with session_for(emulator) as session:
+            calls = [asyncio.ensure_future(get(session)) for _ in range(6)]
+            with anyio.fail_after(10):
+                while emulator.stats.in_flight["clevertap"] < 3:
+                    await asyncio.sleep(0)
+        with anyio.fail_after(10):
+            results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(result) for result in results} == {ConfigurationError}
+
+
+async def test_it_closes_twice_and_opens_once() -> None:
+    async with Emulator(people=5) as emulator:
+        session = session_for(emulator)
+        async with session:
+            pass
+        await session.aclose()
+        with pytest.raises(ConfigurationError, match="opened before"):
+            await session.__aenter__()
+
+
+async def test_a_body_that_fails_closes_it_too() -> None:
+    async with nothing_left_behind(), Emulator(people=300, seed=6) as emulator:
+        with pytest.raises(ZeroDivisionError):
+            async with session_for(emulator) as session:
+                async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+                    raise ZeroDivisionError
+
+
+def test_use_from_another_loop_is_refused() -> None:
+    first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+    session = Session(clevertap=CleverTap("ACCOUNT", "passcode", base_url="http://127.0.0.1:9"))
+    try:
+        first.run_until_complete(session.__aenter__())
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            second.run_until_complete(get(session))
+        first.run_until_complete(session.aclose())
+    finally:
+        first.close()
+        second.close()
+
+
+async def test_a_session_from_the_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Emulator(people=5) as emulator:
+        for name, value in emulator.environment.items():
+            monkeypatch.setenv(name, value)
+        async with Session.from_env(retry=QUICK) as session:
+            assert await session.profiles.get(identity="5555555555") is not None
+            assert await session.cdp.get(user_id="BC123")
+
+
+@pytest.mark.parametrize("given", [[], ["CLEVERTAP_ACCOUNT_ID"], ["CLEVERTAP_PASSCODE"]])
+def test_an_environment_without_credentials_names_what_is_missing(
+    given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name in given:
+        monkeypatch.setenv(name, "set")
+    missing = "PASSCODE" if given == ["CLEVERTAP_ACCOUNT_ID"] else "CLEVERTAP_ACCOUNT_ID"
+    with pytest.raises(ConfigurationError, match=missing):
+        Session.from_env()
+
+
+async def test_events_tell_of_every_request() -> None:
+    attempts: list[Attempt] = []
+    faults = {Fault.SERVER_ERROR: 0.3}
+    async with Emulator(people=200, seed=7, faults=faults) as emulator:
+        async with session_for(emulator, on_event=attempts.append) as session:
+            await export(session)
+            await get(session)
+            assert len(attempts) == session.stats.requests
+            assert sum(attempt.bytes for attempt in attempts) == session.stats.bytes
+    assert {attempt.operation for attempt in attempts} == {
+        "open_chain",
+        "get_page",
+        "get_profile",
+    }
+    failed = [attempt for attempt in attempts if attempt.error is not None]
+    assert len(failed) == emulator.stats.faults[Fault.SERVER_ERROR]
+    assert all(attempt.delay is not None for attempt in failed)
