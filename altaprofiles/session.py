@@ -52,7 +52,7 @@ class Session:
     Raises:
         ConfigurationError: a value that cannot work.
 
-    >>> async with Session(clevertap=CleverTap("W9R-654-865Z", "passcode", "in1")) as session:
+    >>> async with Session.from_env() as session:
     ...     person = await session.profiles.get(email="jack+test@example.com")
     """
 

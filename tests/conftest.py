@@ -113,3 +113,20 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     with anyio.fail_after(20):
         while asyncio.all_tasks() - before:
             await asyncio.sleep(0.001)
+
+
+def spawn(
+    job: Callable[[], Awaitable[None]], ended: Callable[[BaseException | None], None]
+) -> Callable[[], None]:
+    """Run `job` in a task: what a session's engine does for chains and fan-outs."""
+
+    async def run() -> None:
+        error: BaseException | None = None
+        try:
+            await job()
+        except Exception as failure:
+            error = failure
+        ended(error)
+
+    task = asyncio.ensure_future(run())
+    return task.cancel

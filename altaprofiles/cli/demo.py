@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from datetime import date
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import msgspec
+from msgspec import Struct
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -58,23 +60,12 @@ def run(*, people: int, out: Path | None) -> None:
     if out is None:
         out = Path(tempfile.mkdtemp(prefix="altaprofiles-demo-")) / "people.ndjson"
     try:
-        asyncio.run(_demo(people, out))
+        with out.open("wb") as file:
+            asyncio.run(_demo(people, file))
+    except OSError as error:
+        raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     except KeyboardInterrupt:
         raise click.Abort from None
-
-
-class _Watch:
-    """What went wrong so far, told beside the progress bar."""
-
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self.troubles: Counter[str] = Counter()
-        self._progress = progress
-        self._task = task
-
-    def __call__(self, attempt: Attempt) -> None:
-        if attempt.error is not None:
-            self.troubles[_trouble(attempt)] += 1
-            self._progress.update(self._task, trouble=_listed(self.troubles))
 
 
 def _trouble(attempt: Attempt) -> str:
@@ -87,11 +78,7 @@ def _trouble(attempt: Attempt) -> str:
     }.get(type(attempt.error).__name__, type(attempt.error).__name__)
 
 
-def _listed(troubles: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in troubles.most_common())
-
-
-async def _demo(people: int, out: Path) -> None:
+async def _demo(people: int, file: BinaryIO) -> None:
     err = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -99,60 +86,78 @@ async def _demo(people: int, out: Path) -> None:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[trouble]}"),
+        TextColumn("[dim]{task.fields[note]}"),
     )
+    troubles: Counter[str] = Counter()
     started = time.monotonic()
     async with Emulator(people=people, seed=7, faults=FAULTS, think=0.02) as emulator:
         expected = len(emulator.population.active(EVENT, 20260101, 20260131))
-        err.print(f"A service with {people:,} people runs on {emulator.url}, with faults.")
+        err.print(
+            f"A month of “{EVENT}”, from a service with {people:,} people that fails at times",
+            highlight=False,
+        )
         with Progress(*columns, console=err) as progress:
-            exporting = progress.add_task(f"export “{EVENT}”", total=expected, trouble="")
-            watch = _Watch(progress, exporting)
+            exporting = progress.add_task("export", total=expected, note="")
+
+            def watch(attempt: Attempt) -> None:
+                if attempt.error is not None:
+                    troubles[_trouble(attempt)] += 1
+                    progress.update(
+                        exporting, note=f"{troubles.total()} bad answers, all asked again"
+                    )
+
             async with Session(
                 clevertap=emulator.clevertap,
                 alta=emulator.alta,
                 retry=Retry(base_delay=0.05, max_delay=0.5),
                 on_event=watch,
             ) as session:
-                sample, written, pages = await _export(session, out, progress, exporting)
-                await _look_up_and_join(session, sample, progress)
+                export = await _export(session, file, progress, exporting)
+                await _look_up_and_join(session, export.sample, progress)
                 stats = session.stats
         seen = emulator.stats
     seconds = time.monotonic() - started
 
+    complete = export.written == len(export.keys) == expected
+    verdict = "each once" if complete else f"the service holds {expected:,}"
+    peaks = seen.peak_in_flight
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column(style="bold")
-    table.add_column(justify="right")
-    exact = "each once" if written == expected else f"but the service holds {expected:,}"
-    table.add_row("people exported", f"{written:,}, {exact}")
-    table.add_row("chains, pages", f"{WINDOWS}, {pages:,}")
-    table.add_row("requests", f"{stats.requests:,}")
-    table.add_row("retries", f"{stats.retries:,}")
-    table.add_row("because of", _listed(watch.troubles))
-    table.add_row("peak in flight", f"{seen.peak_in_flight['clevertap']} of 3 allowed")
+    table.add_column()
+    table.add_row("people exported", f"{export.written:,}, {verdict}")
+    table.add_row("chains and pages", f"{WINDOWS} and {export.pages:,}")
+    table.add_row("requests", f"{stats.requests:,}, of them {stats.retries:,} retries")
+    table.add_row("retried because", ", ".join(f"{n} {name}" for name, n in troubles.most_common()))
+    table.add_row(
+        "peak in flight", f"CleverTap {peaks['clevertap']} of 3, Alta {peaks['alta']} of 16"
+    )
     table.add_row("seconds", f"{seconds:.1f}")
-    out_console = Console()
-    out_console.print(table)
-    out_console.print(f"The people are in {out}", soft_wrap=True, highlight=False)
-    if written != expected:
+    console = Console()
+    console.print(table)
+    console.print(f"The people are in {file.name}", soft_wrap=True, highlight=False)
+    if not complete:
         raise click.ClickException("the export is not complete")
 
 
-async def _export(
-    session: Session, out: Path, progress: Progress, task: TaskID
-) -> tuple[list[Profile], int, int]:
-    """Write everyone to `out`; return some of them, how many they were, and on how many pages."""
+class _Export(Struct):
     sample: list[Profile] = []
-    written = pages = 0
+    keys: set[str] = set()
+    written: int = 0
+    pages: int = 0
+
+
+async def _export(session: Session, file: BinaryIO, progress: Progress, task: TaskID) -> _Export:
+    """Write everyone to `file`."""
+    done = _Export()
     people = session.profiles.by_event(EVENT, start=START, end=END, windows=WINDOWS, batch_size=460)
-    with out.open("wb") as file:
-        async for page in people.pages():
-            file.writelines(_line(profile) for profile in page.profiles)
-            pages += 1
-            written += len(page.profiles)
-            sample.extend(page.profiles[: LOOKUPS - len(sample)])
-            progress.update(task, completed=written)
-    return sample, written, pages
+    async for page in people.pages():
+        file.writelines(_line(profile) for profile in page.profiles)
+        done.pages += 1
+        done.written += len(page.profiles)
+        done.keys.update(profile.person_key or "" for profile in page.profiles)
+        done.sample += page.profiles[: LOOKUPS - len(done.sample)]
+        progress.update(task, completed=done.written)
+    return done
 
 
 def _line(profile: Profile) -> bytes:
@@ -163,13 +168,13 @@ def _line(profile: Profile) -> bytes:
 
 async def _look_up_and_join(session: Session, sample: list[Profile], progress: Progress) -> None:
     keys = [profile.identity or "nobody" for profile in sample]
-    looking = progress.add_task(f"look up {len(keys)} IDs", total=len(keys), trouble="")
+    looking = progress.add_task("look up", total=len(keys), note="")
     found = 0
     async for lookup in session.profiles.get_many(keys, by="identity"):
         found += lookup.value is not None
-        progress.update(looking, advance=1, trouble=f"{found} found")
-    joining = progress.add_task("join CDP users", total=len(sample), trouble="")
+        progress.update(looking, advance=1, note=f"{found} found")
+    joining = progress.add_task("join CDP", total=len(sample), note="")
     bound = 0
     async for customer in session.with_cdp(sample):
         bound += bool(customer.cdp)
-        progress.update(joining, advance=1, trouble=f"{bound} with anonymous IDs")
+        progress.update(joining, advance=1, note=f"{bound} with anonymous IDs")

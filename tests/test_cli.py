@@ -1,0 +1,127 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "altaprofiles"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    """Run `altaprofiles emulator`; give the process and the variables it printed."""
+    with subprocess.Popen(
+        [*COMMAND, "emulator", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stderr.readline()
+            lines = [process.stdout.readline() for _ in range(5)]
+            yield process, dict(re.fullmatch(r"export (\w+)=(.*)\n", x).groups() for x in lines)  # type: ignore[union-attr, misc]
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["emulator", "-h"]])
+def test_help_explains_itself(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 0
+    assert "Usage: altaprofiles" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_does_not_wait_for_aiohttp() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\n"
+        "from altaprofiles.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: print('aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+
+
+def test_the_demo_exports_everyone_and_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "people.ndjson"
+    done = run("demo", "--people", "700", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    people = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert f"people exported  │ {len(people)}, each once" in done.stdout
+    assert len(people) > 600
+    assert str(out) in done.stdout
+    assert "retries" in done.stdout
+
+
+def test_the_demo_refuses_a_file_it_cannot_write() -> None:
+    done = run("demo", "--people", "10", "--out", "/no/such/folder/people.ndjson")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "/no/such/folder" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_emulator_serves_until_it_is_interrupted(number: signal.Signals) -> None:
+    with serving("--people", "20") as (process, variables):
+        request = urllib.request.Request(  # noqa: S310
+            variables["CLEVERTAP_BASE_URL"] + "/1/profile.json?identity=5555555555",
+            headers={
+                "X-CleverTap-Account-Id": variables["CLEVERTAP_ACCOUNT_ID"],
+                "X-CleverTap-Passcode": variables["CLEVERTAP_PASSCODE"],
+            },
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            assert json.load(response)["record"]["identity"] == "5555555555"
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 0
+
+
+def test_the_emulator_names_a_port_that_is_taken() -> None:
+    with serving() as (_, variables):
+        port = variables["ALTA_BASE_URL"].rpartition(":")[2]
+        done = run("emulator", "--port", port)
+        assert done.returncode == 1
+        assert port in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("not_ready", "NAME=RATE"),
+        ("not_ready=often", "NAME=RATE"),
+        ("nonsense=0.5", "not_ready"),
+        ("not_ready=2", "not_ready"),
+    ],
+)
+def test_a_wrong_fault_is_a_usage_error_that_says_what_is_right(fault: str, words: str) -> None:
+    done = run("emulator", "--fault", fault)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

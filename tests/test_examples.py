@@ -1,0 +1,109 @@
+"""What the README and the docstrings show, runs as it stands."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import doctest
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sybil import Sybil
+from sybil.document import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+import altaprofiles
+from altaprofiles import Alta, CleverTap, Session
+from altaprofiles.emulator import Emulator
+
+from .test_cli import serving
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    with serving("--people", "300", "--fault", "not_ready=0.1") as (_, variables):
+        yield variables
+
+
+def readme() -> Document:
+    return Sybil(parsers=[PythonCodeBlockParser()]).parse(README)
+
+
+def test_the_readme_runs(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    document = readme()
+    examples = list(document.examples())
+    assert len(examples) >= 4
+    for example in examples:
+        example.evaluate()
+    printed = capsys.readouterr().out
+    assert "5555555555 None ['5555555555']" in printed
+    questions = document.namespace["questions"]
+    asyncio.run(questions(CleverTap.from_env(), Alta.from_env(), ["5555555555", "nobody"]))
+    printed = capsys.readouterr().out
+    assert "{'favoriteFood': 'pizza'} 6 " in printed
+    assert "nobody None None" in printed
+    assert "['user1', '67b58121035e5b152b0419ee']" in printed
+
+
+def modules() -> Iterator[Any]:
+    yield altaprofiles
+    for found in pkgutil.walk_packages(altaprofiles.__path__, "altaprofiles."):
+        if not found.name.endswith("__main__"):
+            yield importlib.import_module(found.name)
+
+
+def docstring_examples() -> dict[str, doctest.DocTest]:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    return {
+        test.name: test
+        for module in modules()
+        for test in finder.find(module, module.__name__, module)
+        if test.examples
+    }
+
+
+EXAMPLES = docstring_examples()
+
+
+def test_there_are_examples_for_what_users_call() -> None:
+    for name in ("Profiles.get", "Profiles.get_many", "Profiles.by_event"):
+        assert f"altaprofiles.profiles.{name}" in EXAMPLES
+    assert "altaprofiles.session.Session.with_cdp" in EXAMPLES
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", EXAMPLES)
+async def test_a_docstring_example_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checker = doctest.OutputChecker()
+    async with Emulator(people=60) as emulator:
+        for variable, value in emulator.environment.items():
+            monkeypatch.setenv(variable, value)
+        async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+            names = {**vars(altaprofiles), "session": session, "date": date}
+            names |= {public: getattr(altaprofiles, public) for public in altaprofiles.__all__}
+            for example in EXAMPLES[name].examples:
+                # `await` at the top level, as in a notebook or `python -m asyncio`.
+                code = compile(example.source, name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+                capsys.readouterr()
+                running = eval(code, names)  # noqa: S307
+                if inspect.isawaitable(running):
+                    await running
+                printed = capsys.readouterr().out
+                if example.want:
+                    assert checker.check_output(example.want, printed, 0), printed

@@ -1,0 +1,170 @@
+"""Bounded workers over any source, without a session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import resource
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from altaprofiles import ConfigurationError
+from altaprofiles.fanout import Source, fan_out
+
+from .conftest import nothing_left_behind, spawn
+
+pytestmark = pytest.mark.anyio
+
+
+async def double(item: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * item
+
+
+def doubled(source: Source[int], *, ordered: bool = False, concurrency: int = 8) -> Any:
+    return fan_out(double, source, concurrency=concurrency, ordered=ordered, spawn=spawn)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 500])
+async def test_every_item_has_one_result(count: int, ordered: bool) -> None:
+    found = [result async for result in doubled(range(count), ordered=ordered)]
+    expected = [2 * item for item in range(count)]
+    assert (found if ordered else sorted(found)) == expected
+
+
+async def test_input_order_is_kept_when_later_items_are_done_first() -> None:
+    gates = [asyncio.Event() for _ in range(20)]
+
+    async def wait(item: int) -> int:
+        await gates[item].wait()
+        return item
+
+    results = fan_out(wait, range(20), concurrency=20, ordered=True, spawn=spawn)
+    for gate in reversed(gates):
+        gate.set()
+    assert [result async for result in results] == list(range(20))
+
+
+async def test_results_come_as_they_complete() -> None:
+    slow = asyncio.Event()
+
+    async def wait(item: int) -> int:
+        if item == 0:
+            await slow.wait()
+        return item
+
+    results = fan_out(wait, range(20), concurrency=2, ordered=False, spawn=spawn)
+    first = [await anext(results) for _ in range(19)]
+    assert sorted(first) == list(range(1, 20))
+    slow.set()
+    assert [result async for result in results] == [0]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_reader_that_pauses_holds_back_the_intake(ordered: bool) -> None:
+    taken = itertools.count()
+    results = doubled((next(taken) for _ in itertools.repeat(None)), ordered=ordered)
+    await anext(results)
+    await wait_all_tasks_blocked()
+    assert next(taken) <= 1 + 4 * 8
+    await results.aclose()
+
+
+async def test_a_slow_first_item_holds_back_the_intake_when_order_is_kept() -> None:
+    taken = itertools.count()
+    forever = asyncio.Event()
+
+    async def wait(item: int) -> int:
+        if item == 0:
+            await forever.wait()
+        return item
+
+    source = (next(taken) for _ in itertools.repeat(None))
+    results = fan_out(wait, source, concurrency=5, ordered=True, spawn=spawn)
+    reading = asyncio.ensure_future(anext(results))
+    await wait_all_tasks_blocked()
+    assert next(taken) == 4 * 5
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await results.aclose()
+
+
+@pytest.mark.slow
+async def test_a_million_keys_of_an_endless_generator_take_no_memory() -> None:
+    async def look_up(key: str) -> str:
+        return key
+
+    keys = (f"customer-{number:012}" for number in itertools.count())
+    results = fan_out(look_up, keys, concurrency=8, ordered=False, spawn=spawn)
+    grown_from = 0
+    for done in itertools.count():
+        await anext(results)
+        if done == 50_000:
+            grown_from = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if done == 1_000_000:
+            break
+    await results.aclose()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown_from
+    # A million keys kept would be 80 MB.
+    assert grown < 8 * 1024
+
+
+async def test_what_was_made_from_the_source_is_closed_and_what_was_passed_in_is_not() -> None:
+    closed: list[str] = []
+
+    class Made:
+        async def __aiter__(self) -> AsyncIterator[int]:
+            try:
+                for number in itertools.count():
+                    yield number
+            finally:
+                closed.append("made")
+
+    async def passed_in() -> AsyncIterator[int]:
+        try:
+            for number in itertools.count():
+                yield number
+        finally:
+            closed.append("passed in")
+
+    async with nothing_left_behind():
+        async for _ in doubled(Made()):
+            break
+        numbers = passed_in()
+        async for _ in doubled(numbers):
+            break
+        await wait_all_tasks_blocked()
+        assert closed == ["made"]
+        assert await anext(numbers) > 0
+
+
+async def test_a_failing_call_is_raised_and_ends_the_others() -> None:
+    async def fail(item: int) -> int:
+        if item == 5:
+            raise ConfigurationError("five")
+        await asyncio.sleep(0)
+        return item
+
+    async with nothing_left_behind():
+        with pytest.raises(ConfigurationError, match="five"):
+            async for _ in fan_out(
+                fail, itertools.count(), concurrency=3, ordered=False, spawn=spawn
+            ):
+                pass
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_failing_source_loses_nothing_that_was_taken(ordered: bool) -> None:
+    def source() -> Iterator[int]:
+        yield from range(10)
+        raise OSError("unplugged")
+
+    found = []
+    with pytest.raises(OSError, match="unplugged"):
+        async for result in doubled(source(), ordered=ordered):
+            found.append(result)
+    assert sorted(found) == [2 * item for item in range(10)]
