@@ -55,54 +55,9 @@ if TYPE_CHECKING:
     from .session import Session
     from .transport import Timeout
 
-# Loaded when first used: aiohttp takes longer to import than `altaprofiles --help` may take.
-_HOMES = {
-    name: module
-    for module, names in {
-        "credentials": ("Alta", "CleverTap"),
-        "errors": (
-            "AltaProfilesError",
-            "BadRequest",
-            "ConfigurationError",
-            "ConnectError",
-            "CursorError",
-            "CursorExpired",
-            "CursorLoop",
-            "DecodeError",
-            "ExportError",
-            "ExportLocked",
-            "Forbidden",
-            "Incomplete",
-            "NotReady",
-            "PlanMismatch",
-            "RateLimited",
-            "RequestTimeout",
-            "ResponseTooLarge",
-            "ServerError",
-            "StatusError",
-            "TransportError",
-            "Unauthorized",
-        ),
-        "models": (
-            "AnonymousId",
-            "Attempt",
-            "CdpUser",
-            "Customer",
-            "EventSummary",
-            "Lookup",
-            "Page",
-            "Platform",
-            "Profile",
-            "Stats",
-            "parse_date",
-        ),
-        "profiles": ("EventProfiles",),
-        "retry": ("Retry",),
-        "session": ("Session",),
-        "transport": ("Timeout",),
-    }.items()
-    for name in names
-}
+# Searched when a name is first used, the cheap ones first: aiohttp takes longer to import than
+# `altaprofiles --help` may take.
+_HOMES = ("errors", "credentials", "models", "retry", "session", "profiles", "transport")
 
 __all__ = [
     "Alta",
@@ -148,11 +103,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f".{home}", __name__)
+            if name in module.__all__:
+                value = globals()[name] = getattr(module, name)
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

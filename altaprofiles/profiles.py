@@ -249,6 +249,8 @@ class EventProfiles:
             async for page in pages:
                 for profile in page.profiles:
                     yield profile
+                # Not held while the next one is waited for.
+                del page
         finally:
             await pages.aclose()
 
@@ -262,6 +264,7 @@ class EventProfiles:
         try:
             async for page in pages:
                 yield page if seen is None else seen.filtered(page)
+                del page
         finally:
             await pages.aclose()
 

@@ -76,10 +76,9 @@ class Session:
         ):
             optional = kind in (CleverTap, Alta)
             if not isinstance(value, kind) and not (optional and value is None):
-                # The value is not shown: it may be the secret itself.
-                raise ConfigurationError(
-                    f"{name}: expected {kind.__name__}(…), got a {type(value).__name__}"
-                )
+                # Where credentials belong, the value may be the secret itself.
+                shown = f"a {type(value).__name__}" if optional else repr(value)
+                raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {shown}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         self._engine = Engine(
             transport=Transport(

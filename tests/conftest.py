@@ -129,4 +129,8 @@ def spawn(
         ended(error)
 
     task = asyncio.ensure_future(run())
-    return task.cancel
+
+    def cancel() -> None:
+        task.cancel()
+
+    return cancel

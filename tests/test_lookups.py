@@ -144,7 +144,7 @@ async def test_a_failing_source_is_raised_after_what_was_taken_from_it() -> None
         results = []
         with pytest.raises(OSError, match="the disk is gone"):
             async for lookup in session.profiles.get_many(keys(), by="identity"):
-                results.append(lookup.key)  # noqa: PERF401
+                results.append(lookup.key)
         assert sorted(map(str, results)) == ["a", "b", "c"]
 
 

@@ -178,7 +178,6 @@ class _CountBody(_Body, gc=False):
     req_id: Any = UNSET
 
 
-_BODY = msgspec.json.Decoder(_Body)
 _CURSOR_BODY = msgspec.json.Decoder(_CursorBody)
 _PAGE_BODY = msgspec.json.Decoder(_PageBody)
 _RECORD_BODY = msgspec.json.Decoder(_RecordBody)
