@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from .errors import DecodeError
 
-__all__ = ["decode_json", "decode_mended", "element_spans", "excerpt", "member_span"]
+__all__ = ["check_utf8", "decode_json", "decode_mended", "element_spans", "excerpt", "member_span"]
 
 V = TypeVar("V")
 
@@ -47,6 +47,19 @@ def _decode_error(error: Exception, data: bytes, path: str = "$") -> DecodeError
     return DecodeError(message, path=path + inner.removesuffix("`"), excerpt=excerpt(data))
 
 
+def check_utf8(data: bytes, path: str) -> None:
+    """Raise `DecodeError` unless `data` is UTF-8, as JSON is: keys that nobody decodes, too."""
+    if data.isascii():
+        return
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        failure = error
+    else:
+        return
+    raise _decode_error(failure, data, path)
+
+
 def excerpt(data: bytes) -> str:
     """Return the first characters of `data`, as a person can read them."""
     return data[:_EXCERPT].decode("utf-8", "replace").strip()
@@ -72,7 +85,8 @@ def _mend_surrogates(data: bytes) -> bytes | None:
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_scan = json.JSONDecoder(strict=False).raw_decode
+# Only where a value ends matters: numbers stay text, as converting long ones is refused.
+_scan = json.JSONDecoder(parse_int=str, parse_float=str, strict=False).raw_decode
 
 
 def member_span(data: bytes, name: str) -> tuple[int, int]:

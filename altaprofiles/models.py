@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from .errors import AltaProfilesError
-from .jsontext import decode_json
+from .jsontext import check_utf8, decode_json
 
 __all__ = [
     "AnonymousId",
@@ -108,9 +108,10 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
             path: where it stands in its answer, for the error.
 
         Raises:
-            DecodeError: `raw` is not a JSON object.
+            DecodeError: `raw` is not a JSON object in UTF-8.
         """
         own = bytes(raw)
+        check_utf8(own, path)
         profile: Profile = decode_json(_PROFILE, own, path)
         profile.__dict__["raw"] = own
         return profile
@@ -210,7 +211,7 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Profile:
-        return self
+        return Profile.decode(self.raw)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Profile.decode, (self.raw,)

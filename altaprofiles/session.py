@@ -90,6 +90,7 @@ class Session:
             retry=retry,
             on_event=on_event,
         )
+        self._credentials = (clevertap, alta)
         self._clevertap = None if clevertap is None else _clevertap_service(clevertap)
         self._alta = None if alta is None else _alta_service(alta)
         self.profiles = Profiles(self._engine, self._clevertap_service)
@@ -171,7 +172,8 @@ class Session:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"Session(clevertap={self._clevertap!r}, alta={self._alta!r})"
+        clevertap, alta = self._credentials
+        return f"Session(clevertap={clevertap!r}, alta={alta!r})"
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:

@@ -237,3 +237,8 @@ async def test_events_tell_of_every_request() -> None:
     failed = [attempt for attempt in attempts if attempt.error is not None]
     assert len(failed) == emulator.stats.faults[Fault.SERVER_ERROR]
     assert all(attempt.delay is not None for attempt in failed)
+
+
+async def test_its_repr_says_whom_it_talks_to() -> None:
+    account = CleverTap("ACCOUNT", "passcode", "in1")
+    assert repr(Session(clevertap=account)) == f"Session(clevertap={account!r}, alta=None)"

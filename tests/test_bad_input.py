@@ -1,0 +1,435 @@
+"""Wrong calls: each a clear error that names argument and value, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import date, datetime
+from socket import socket
+from typing import Any
+
+import pytest
+
+from altaprofiles import Alta, CleverTap, ConfigurationError, Profile, Retry, Session, Timeout
+
+pytestmark = pytest.mark.anyio
+
+DAYS: dict[str, Any] = {"start": 20260101, "end": 20260131}
+
+
+@asynccontextmanager
+async def unsent(*, opened: bool = True) -> AsyncIterator[Session]:
+    """Give a session towards a port that nobody listens on; nothing may be sent through it."""
+    with socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        session = Session(
+            clevertap=CleverTap("W9R", "passcode", base_url=url),
+            alta=Alta("token", base_url=url),
+            retry=Retry(attempts=1),
+        )
+        if opened:
+            async with session:
+                yield session
+        else:
+            yield session
+        assert session.stats.requests == 0
+
+
+async def drained(results: Any) -> list[Any]:
+    return [result async for result in results]
+
+
+async def refused(call: Callable[[Session], object], *said: str) -> str:
+    """Make a call that must be refused when made, or when awaited or iterated at the latest."""
+    async with unsent() as session:
+        with pytest.raises(ConfigurationError) as caught:
+            made = call(session)
+            if isinstance(made, Awaitable):
+                await made
+            else:
+                await drained(made)
+    for words in said:
+        assert words in str(caught.value)
+    return str(caught.value)
+
+
+# ----------------------------------------------------------------------------------- one identifier
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, "none"),
+        ({"identity": None, "email": None}, "none"),
+        ({"identity": "7", "email": "a@example.com"}, "identity, email"),
+        ({"identity": "7", "object_id": "d"}, "identity, object_id"),
+        (
+            {"identity": "7", "email": "a@example.com", "object_id": "d"},
+            "identity, email, object_id",
+        ),
+    ],
+)
+async def test_a_profile_is_asked_for_by_exactly_one_identifier(
+    given: dict[str, Any], named: str
+) -> None:
+    await refused(
+        lambda session: session.profiles.get(**given),
+        "identity, email, object_id: pass exactly one",
+        f"got {named}",
+    )
+
+
+@pytest.mark.parametrize("given", [{}, {"user_id": None, "anonymous_id": None}])
+async def test_a_cdp_user_is_asked_for_by_at_least_one_id(given: dict[str, Any]) -> None:
+    await refused(lambda session: session.cdp.get(**given), "user_id, anonymous_id: ")
+
+
+NO_IDENTIFIER: list[Any] = [
+    "",
+    " ",
+    "\t\n",
+    "a\nb",
+    "7\r\n",
+    "\x00",
+    "a\x7f",
+    "a\x85",
+    "\ufeff7",
+    "7\u2028",
+    "a\ud83d",
+    True,
+    1.5,
+    b"7",
+    ["7"],
+    {"identity": "7"},
+]
+
+
+@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
+@pytest.mark.parametrize("name", ["identity", "email", "object_id"])
+async def test_what_is_no_identifier_of_a_profile_is_refused(name: str, value: Any) -> None:
+    await refused(lambda session: session.profiles.get(**{name: value}), f"{name}: ", repr(value))
+
+
+@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
+@pytest.mark.parametrize("name", ["user_id", "anonymous_id"])
+async def test_what_is_no_id_of_a_cdp_user_is_refused(name: str, value: Any) -> None:
+    await refused(lambda session: session.cdp.get(**{name: value}), f"{name}: ", repr(value))
+    other = "user_id" if name == "anonymous_id" else "anonymous_id"
+    await refused(lambda session: session.cdp.get(**{name: value, other: "7"}), f"{name}: ")
+
+
+@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
+async def test_what_is_no_identifier_among_many_is_its_own_error_alone(value: Any) -> None:
+    async with unsent() as session:
+        for results in (
+            session.profiles.get_many([value, value], by="email"),
+            session.cdp.get_many([value, value], by="user_id"),
+        ):
+            lookups = await drained(results)
+            assert [lookup.key for lookup in lookups] == [value, value]
+            for lookup in lookups:
+                assert isinstance(lookup.error, ConfigurationError)
+                assert repr(value) in str(lookup.error)
+                assert lookup.value is None
+
+
+async def test_a_profile_whose_identity_is_no_id_is_still_delivered() -> None:
+    person = Profile.decode(b'{"identity":"a\\nb"}')
+    async with unsent() as session:
+        [customer] = await drained(session.with_cdp([person]))
+    assert customer.profile is person
+    assert customer.cdp == {}
+    assert isinstance(customer.error, ConfigurationError)
+
+
+async def test_no_keys_are_no_results() -> None:
+    async with unsent() as session:
+        assert await drained(session.profiles.get_many([], by="identity")) == []
+        assert await drained(session.cdp.get_many(iter(()), by="user_id")) == []
+        assert await drained(session.with_cdp([])) == []
+
+
+# --------------------------------------------------------------------------------- many identifiers
+
+
+@pytest.mark.parametrize("by", ["objectId", "id", "", "Identity", None, 1, ["identity"]])
+async def test_an_unknown_by_is_refused(by: Any) -> None:
+    known = ("by: ", repr(by), "identity, email, object_id")
+    await refused(lambda session: session.profiles.get_many(["7"], by=by), *known)
+
+
+@pytest.mark.parametrize("by", ["identity", "userId", "", None, 1, ["user_id"]])
+async def test_an_unknown_by_of_cdp_users_is_refused(by: Any) -> None:
+    known = ("by: ", repr(by), "user_id, anonymous_id")
+    await refused(lambda session: session.cdp.get_many(["7"], by=by), *known)
+
+
+@pytest.mark.parametrize("keys", ["5555555555", "", b"5555", 7, None, object()], ids=type)
+async def test_keys_that_are_not_several_are_refused(keys: Any) -> None:
+    said = ("keys: ", repr(keys), "list")
+    await refused(lambda session: session.profiles.get_many(keys, by="identity"), *said)
+    await refused(lambda session: session.cdp.get_many(keys, by="user_id"), *said)
+    await refused(lambda session: session.with_cdp(keys), "profiles: ", repr(keys))
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "4"])
+async def test_a_concurrency_below_one_is_refused(value: Any) -> None:
+    said = ("concurrency: ", repr(value))
+    await refused(
+        lambda session: session.profiles.get_many(["7"], by="identity", concurrency=value), *said
+    )
+    await refused(
+        lambda session: session.cdp.get_many(["7"], by="user_id", concurrency=value), *said
+    )
+    await refused(lambda session: session.with_cdp([], concurrency=value), *said)
+
+
+# ------------------------------------------------------------------------------------ event queries
+
+
+def asking(**options: Any) -> Callable[[Session], object]:
+    event = options.pop("event", "Charged")
+    return lambda session: session.profiles.by_event(event, **DAYS | options)
+
+
+def counting(**options: Any) -> Callable[[Session], object]:
+    event = options.pop("event", "Charged")
+    return lambda session: session.profiles.count(event, **DAYS | options)
+
+
+either = pytest.mark.parametrize("query", [asking, counting], ids=["by_event", "count"])
+Query = Callable[..., Callable[[Session], object]]
+
+
+@either
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (20260102, 20260101),
+        (date(2026, 1, 2), date(2026, 1, 1)),
+        (date(2026, 1, 2), 20260101),
+        (1625097600, 1622505600),
+    ],
+)
+async def test_an_end_before_the_start_is_refused(query: Query, start: Any, end: Any) -> None:
+    said = await refused(query(start=start, end=end), "end: ", "before", repr(start), repr(end))
+    assert "start" in said
+
+
+@either
+@pytest.mark.parametrize("name", ["start", "end"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        20261399,
+        20260230,
+        20250229,
+        20260100,
+        10000000,
+        2026,
+        260101,
+        202601,
+        0,
+        -20260101,
+        1767225600000,
+        17672256000,
+        20260101.0,
+        1767225600.5,
+        float("nan"),
+        "20260101",
+        "2026-01-01",
+        "yesterday",
+        b"20260101",
+        True,
+        None,
+        (2026, 1, 1),
+        datetime(2026, 1, 1),  # noqa: DTZ001
+        datetime.fromisoformat("2026-01-01T00:00:00+00:00"),
+    ],
+    ids=repr,
+)
+async def test_a_date_of_the_wrong_form_is_refused(query: Query, name: str, value: Any) -> None:
+    said = await refused(query(**{name: value}), f"{name}: ", repr(value))
+    if value == 1767225600000:
+        assert "milliseconds" in said
+
+
+@either
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(20260101, 1767225600), (1767225600, 20260131), (date(2026, 1, 1), 1767225600)],
+)
+async def test_two_forms_of_date_do_not_mix(query: Query, start: Any, end: Any) -> None:
+    await refused(query(start=start, end=end), "end: ", repr(end), "start", repr(start))
+
+
+@either
+@pytest.mark.parametrize("event", ["", " ", "App\nLaunched", "\x00", None, 1.5, b"Charged", []])
+async def test_what_is_no_event_name_is_refused(query: Query, event: Any) -> None:
+    await refused(query(event=event), "event: ", repr(event))
+
+
+@pytest.mark.parametrize(
+    ("size", "nearest"),
+    [
+        (22, 23),
+        (1, 23),
+        (0, 23),
+        (-46, 23),
+        (24, 23),
+        (34, 23),
+        (35, 46),
+        (50, 46),
+        (4990, 4991),
+        (4992, 4991),
+        (5000, 4991),
+        (5001, 4991),
+        (5014, 4991),
+        (10**9, 4991),
+    ],
+)
+async def test_a_batch_size_that_cannot_work_is_refused_with_the_nearest_that_can(
+    size: int, nearest: int
+) -> None:
+    said = await refused(asking(batch_size=size), "batch_size: ", f" {size} ", "23")
+    assert said.endswith(f" {nearest}")
+
+
+@pytest.mark.parametrize("size", [23.0, "23", True, None, float("inf")])
+async def test_a_batch_size_that_is_no_int_is_refused(size: Any) -> None:
+    await refused(asking(batch_size=size), "batch_size: ", repr(size))
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        " ",
+        "a b",
+        "a\n",
+        "a\r\nX-Evil: 1",
+        "a&batch_size=1",
+        "a#b",
+        'a"b',
+        "é",
+        "a\x00",
+        7,
+        b"a",
+    ],
+)
+async def test_a_cursor_with_characters_that_no_cursor_has_is_refused(cursor: Any) -> None:
+    await refused(asking(cursor=cursor), "cursor: ", repr(cursor))
+
+
+@pytest.mark.parametrize("name", ["app", "events", "profile"])
+@pytest.mark.parametrize("value", ["false", "no", "true&batch_size=1", 0, None])
+async def test_a_flag_that_is_no_bool_is_refused(name: str, value: Any) -> None:
+    await refused(asking(**{name: value}), f"{name}: ", repr(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("windows", value) for value in (0, -1, 1.5, True, "2", None)),
+        *(("prefetch", value) for value in (-1, 0.5, False, "2", None)),
+    ],
+)
+async def test_windows_and_prefetch_that_cannot_work_are_refused(name: str, value: Any) -> None:
+    await refused(asking(**{name: value}), f"{name}: ", repr(value))
+
+
+async def test_a_cursor_and_windows_exclude_each_other() -> None:
+    await refused(asking(cursor="c", windows=3), "windows: ", "cursor", "3")
+
+
+# -------------------------------------------------------------------------------------- the session
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("clevertap", "W9R"),
+        ("clevertap", Alta("token")),
+        ("alta", {"url": 1}),
+        ("alta", CleverTap("W9R", "passcode")),
+        ("retry", None),
+        ("retry", 3),
+        ("timeout", 30),
+        ("timeout", None),
+        ("max_response_bytes", 0),
+        ("max_response_bytes", -1),
+        ("max_response_bytes", True),
+        ("max_response_bytes", 1e6),
+        ("max_response_bytes", None),
+    ],
+)
+def test_a_session_of_wrong_parts_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Session(**{name: value})
+    assert str(caught.value).startswith(f"{name}: expected ")
+    # Not the value itself where a secret could stand.
+    assert (type(value).__name__ if name in ("clevertap", "alta") else repr(value)) in str(
+        caught.value
+    )
+
+
+def test_a_session_of_right_parts_is_not() -> None:
+    Session(retry=Retry(attempts=2), timeout=Timeout(total=None), max_response_bytes=1)
+
+
+CALLS: dict[str, Callable[[Session], object]] = {
+    "profiles.get": lambda session: session.profiles.get(identity="7"),
+    "profiles.count": counting(),
+    "profiles.by_event": asking(),
+    "profiles.by_event.pages": lambda session: session.profiles.by_event("Charged", **DAYS).pages(),
+    "profiles.get_many": lambda session: session.profiles.get_many(["7"], by="identity"),
+    "cdp.get": lambda session: session.cdp.get(user_id="7"),
+    "cdp.get_many": lambda session: session.cdp.get_many(["7"], by="user_id"),
+    "with_cdp": lambda session: session.with_cdp([Profile.decode(b'{"identity":"7"}')]),
+}
+every_call = pytest.mark.parametrize("name", CALLS)
+
+
+async def use(session: Session, name: str) -> None:
+    made = CALLS[name](session)
+    if isinstance(made, Awaitable):
+        await made
+    else:
+        await drained(made)
+
+
+@every_call
+async def test_a_session_cannot_be_used_before_it_is_entered(name: str) -> None:
+    async with unsent(opened=False) as session:
+        with pytest.raises(ConfigurationError, match=r"not open yet; .*async with"):
+            await use(session, name)
+
+
+@every_call
+async def test_a_session_cannot_be_used_after_it_is_closed(name: str) -> None:
+    async with unsent() as session:
+        await session.aclose()
+        with pytest.raises(ConfigurationError, match="is closed"):
+            await use(session, name)
+
+
+@every_call
+async def test_a_session_cannot_be_used_without_the_credentials(name: str) -> None:
+    api, given = (
+        ("CleverTap", {"alta": Alta("token", base_url="http://127.0.0.1:1")})
+        if name.startswith("profiles")
+        else ("Alta", {"clevertap": CleverTap("W9R", "p", base_url="http://127.0.0.1:1")})
+    )
+    async with Session(**given) as session:
+        with pytest.raises(ConfigurationError, match=rf"{api.lower()}={api}\("):
+            await use(session, name)
+    assert session.stats.requests == 0
+
+
+async def test_a_session_is_entered_once() -> None:
+    async with unsent() as session:
+        with pytest.raises(ConfigurationError, match="opened before"):
+            await session.__aenter__()
+    with pytest.raises(ConfigurationError, match="opened before"):
+        await session.__aenter__()

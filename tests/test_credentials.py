@@ -1,0 +1,458 @@
+"""Credentials: what is accepted, and that nothing shows a secret."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from socket import socket
+from typing import Any
+
+import pytest
+
+from altaprofiles import (
+    Alta,
+    AltaProfilesError,
+    CleverTap,
+    ConfigurationError,
+    ConnectError,
+    Retry,
+    Session,
+)
+from altaprofiles.credentials import REGIONS
+from altaprofiles.wire import alta, clevertap
+from altaprofiles.wire.http import Response
+
+PASSCODE = "pa55-c0de-of-nobody"
+TOKEN = "t0k3n-of-nobody"
+VARIABLES = [
+    "CLEVERTAP_ACCOUNT_ID",
+    "CLEVERTAP_PASSCODE",
+    "CLEVERTAP_REGION",
+    "CLEVERTAP_BASE_URL",
+    "ALTA_TOKEN",
+    "ALTA_BASE_URL",
+]
+
+
+def account(**options: Any) -> CleverTap:
+    return CleverTap(**{"account_id": "W9R-654-865Z", "passcode": PASSCODE} | options)
+
+
+def key(**options: Any) -> Alta:
+    return Alta(**{"token": TOKEN} | options)
+
+
+both = pytest.mark.parametrize(
+    ("build", "secret", "field"),
+    [(account, PASSCODE, "passcode"), (key, TOKEN, "token")],
+    ids=["CleverTap", "Alta"],
+)
+Build = Callable[..., Any]
+
+
+# ------------------------------------------------------------------------------------ where to send
+
+
+@pytest.mark.parametrize("region", ["in1", "us1", "sg1", "aps3", "mec1", "eu1"])
+def test_a_region_has_a_host_of_its_own(region: str) -> None:
+    assert account(region=region).url == f"https://{region}.api.clevertap.com"
+
+
+def test_europe_is_the_default_and_global_the_host_without_region() -> None:
+    assert account().url == REGIONS["eu1"] == "https://eu1.api.clevertap.com"
+    assert account(region="global").url == "https://api.clevertap.com"
+    assert key().url == "https://altatech.ai"
+
+
+@pytest.mark.parametrize(
+    "region", ["mars", "", "EU1", " in1", None, 1, ["in1"], "in1.evil.example"]
+)
+def test_an_unknown_region_is_refused(region: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        account(region=region)
+    assert str(caught.value).startswith("region: ")
+    assert repr(region) in str(caught.value)
+    assert "eu1, global, in1, us1, sg1, aps3, mec1" in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize(
+    ("base_url", "url"),
+    [
+        ("https://api-sg.gptbots.ai", "https://api-sg.gptbots.ai"),
+        ("https://api-sg.gptbots.ai/", "https://api-sg.gptbots.ai"),
+        ("https://gateway.example:8443/proxy/", "https://gateway.example:8443/proxy"),
+        ("HTTPS://example.com", "HTTPS://example.com"),
+        ("http://localhost:8080", "http://localhost:8080"),
+        ("http://LOCALHOST", "http://LOCALHOST"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.0.0.2", "http://127.0.0.2"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://[2001:db8::1]", "https://[2001:db8::1]"),
+    ],
+)
+def test_a_base_url_replaces_the_host(
+    build: Build, secret: str, field: str, base_url: str, url: str
+) -> None:
+    assert build(base_url=base_url).url == url
+
+
+@both
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "http://api.clevertap.com",
+        "http://10.0.0.1",
+        "http://0.0.0.0",
+        "http://[2001:db8::1]",
+        "http://localhost.example.com",
+        "http://127.0.0.1.example.com",
+        "ftp://example.com",
+        "file:///etc/hosts",
+        "//example.com",
+        "example.com",
+        "example.com:443",
+        "https://",
+        "https:///path",
+        "",
+        " ",
+        "https://example.com?x=1",
+        "https://example.com/#top",
+        "https://example.com?",
+        "https://example.com/?",
+        "https://example.com#",
+        "https://example.com/a b",
+        "https://exa\tmple.com",
+        7,
+        b"https://example.com",
+    ],
+)
+def test_a_base_url_that_is_unsafe_or_none_is_refused(
+    build: Build, secret: str, field: str, base_url: Any
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build(base_url=base_url)
+    assert str(caught.value).startswith("base_url: ")
+    assert repr(base_url) in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://example.com:port",
+        "https://example.com:99999",
+        "https://[::1",
+        "https://example.com\r\nX-Evil: 1",
+    ],
+)
+def test_a_base_url_with_a_broken_host_is_refused(
+    build: Build, secret: str, field: str, base_url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^base_url: .*https://HOST"):
+        build(base_url=base_url)
+
+
+@both
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://user:hunter2@example.com",
+        "https://hunter2@example.com",
+        "https://:hunter2@example.com/path",
+        "http://user:hunter2@127.0.0.1:8080",
+        "https://user:hunter2@example.com:port",
+        "https://user:hunter2@example.com?x#y",
+        "//user:hunter2@example.com",
+        "user:hunter2@example.com",
+        "https:/user:hunter2@example.com",
+        "https://user:1#hunter2@example.com",
+        "https://user:hunter2#1@example.com",
+    ],
+)
+def test_a_password_in_a_base_url_is_refused_and_not_shown(
+    build: Build, secret: str, field: str, base_url: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^base_url: ") as caught:
+        build(base_url=base_url)
+    assert "hunter2" not in str(caught.value)
+    assert "hunter2" not in repr(caught.value)
+
+
+# ------------------------------------------------------------------------------------- what to send
+
+NOT_A_HEADER = ["a\r\nX-Evil: 1", "a\nb", "a\rb", "a\x00b", "a b", " a", "a\n", "a\x7f", "é", "密"]
+
+
+@both
+@pytest.mark.parametrize("value", NOT_A_HEADER)
+def test_a_secret_that_would_break_a_header_is_refused_and_not_shown(
+    build: Build, secret: str, field: str, value: str
+) -> None:
+    given = f"{secret}{value}"
+    with pytest.raises(ConfigurationError) as caught:
+        build(**{field: given})
+    assert str(caught.value).startswith(f"{field}: ")
+    assert secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", *NOT_A_HEADER, None, 7, b"abc"])
+def test_an_account_id_that_would_break_a_header_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^account_id: "):
+        account(account_id=value)
+
+
+@both
+@pytest.mark.parametrize("value", ["", None, 7, b"hunter2", ["hunter2"]])
+def test_a_secret_that_is_no_text_is_refused_and_not_shown(
+    build: Build, secret: str, field: str, value: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{field}: ") as caught:
+        build(**{field: value})
+    assert "hunter2" not in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", None])
+def test_a_cap_below_one_is_refused(build: Build, secret: str, field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        build(max_in_flight=value)
+    assert str(caught.value).startswith("max_in_flight: ")
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "100"])
+def test_a_rate_below_one_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^requests_per_minute: ") as caught:
+        key(requests_per_minute=value)
+    assert repr(value) in str(caught.value)
+
+
+def test_the_secret_reaches_the_headers() -> None:
+    sent = clevertap.auth_headers("W9R-654-865Z", account().passcode)
+    assert str(sent["X-CleverTap-Passcode"]) == PASSCODE
+    assert "".join(alta.auth_headers(key().token)["Authorization"]) == f"Bearer {TOKEN}"
+
+
+# -------------------------------------------------------------------------------- nothing shows it
+
+
+@both
+def test_no_way_of_looking_at_credentials_shows_the_secret(
+    build: Build, secret: str, field: str
+) -> None:
+    for base_url in ("https://example.com", "http://[::1]:1"):
+        given = build(base_url=base_url)
+        looks = [
+            repr(given),
+            str(given),
+            f"{given}",
+            f"{given!r:>80}",
+            f"{given!a}",
+            repr([given]),
+            repr(dataclasses.asdict(given)),
+            repr(dataclasses.astuple(given)),
+            repr(dataclasses.replace(given, max_in_flight=2)),
+            repr(copy.deepcopy(given)),
+            repr(getattr(given, field)),
+            repr({"passcode": getattr(given, field)}),
+            repr(Session(**{"clevertap" if field == "passcode" else "alta": given})),
+        ]
+        for look in looks:
+            assert secret not in look
+        assert "***" in looks[0]
+
+
+def test_credentials_show_what_they_are_for() -> None:
+    assert repr(account(region="in1")) == (
+        "CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)"
+    )
+    assert "http://[::1]:1" in repr(account(base_url="http://[::1]:1"))
+    assert "https://altatech.ai" in repr(key())
+    assert "requests_per_minute=90" in repr(key(requests_per_minute=90))
+
+
+@both
+def test_credentials_refuse_to_pickle_and_say_why(build: Build, secret: str, field: str) -> None:
+    given = build()
+    for thing in (given, [given], getattr(given, field), dataclasses.asdict(given)):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(TypeError, match="credentials do not pickle") as caught:
+                pickle.dumps(thing, protocol)
+            assert secret not in str(caught.value)
+
+
+@both
+def test_credentials_copy(build: Build, secret: str, field: str) -> None:
+    given = build(base_url="https://example.com", max_in_flight=2)
+    for twin in (copy.copy(given), copy.deepcopy(given), dataclasses.replace(given)):
+        assert twin == given
+        assert str(getattr(twin, field)) == secret
+        assert twin.url == given.url
+    assert given != build()
+    assert len({given, copy.deepcopy(given)}) == 1
+
+
+def with_locals(error: BaseException) -> str:
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    return "".join(shown.format())
+
+
+# The secrets are read from the module inside each function: as an argument or a local of the test
+# they would be the caller's own to hide.
+MISTAKES: dict[str, Callable[[], object]] = {
+    "region": lambda: CleverTap("W9R", PASSCODE, region="mars"),
+    "account": lambda: CleverTap("W9R\n", PASSCODE),
+    "cap": lambda: CleverTap("W9R", PASSCODE, max_in_flight=0),
+    "base_url": lambda: CleverTap("W9R", PASSCODE, base_url="http://example.com"),
+    "passcode": lambda: CleverTap("W9R", PASSCODE + "\n"),
+    "token": lambda: Alta(TOKEN + "\n"),
+    "alta cap": lambda: Alta(TOKEN, max_in_flight=0),
+    "alta base_url": lambda: Alta(TOKEN, base_url="http://example.com"),
+}
+
+
+@pytest.mark.parametrize(
+    "given", [{"alta": TOKEN}, {"clevertap": ("W9R", PASSCODE)}, {"clevertap": {"key": PASSCODE}}]
+)
+def test_a_bare_secret_in_place_of_credentials_is_refused_and_not_shown(given: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^(alta|clevertap): expected ") as caught:
+        Session(**given)
+    assert PASSCODE not in str(caught.value)
+    assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_no_traceback_of_a_mistake_shows_a_secret_in_its_locals(name: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        MISTAKES[name]()
+    shown = with_locals(caught.value)
+    assert "__init__" in shown
+    assert PASSCODE not in shown
+    assert TOKEN not in shown
+
+
+@asynccontextmanager
+async def to_nobody() -> AsyncIterator[Session]:
+    """Open a session towards a port that nobody listens on."""
+    with socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        async with Session(
+            clevertap=account(base_url=url), alta=key(base_url=url), retry=Retry(attempts=1)
+        ) as session:
+            yield session
+
+
+async def first_page(session: Session) -> None:
+    async for _ in session.profiles.by_event("Charged", start=20260101, end=20260101).pages():
+        pass
+
+
+CALLS: dict[str, Callable[[Session], Awaitable[object]]] = {
+    "profiles.get": lambda session: session.profiles.get(identity="7"),
+    "profiles.count": lambda session: session.profiles.count(
+        "Charged", start=20260101, end=20260101
+    ),
+    "profiles.by_event": first_page,
+    "cdp.get": lambda session: session.cdp.get(user_id="7"),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", CALLS)
+async def test_no_traceback_of_a_failed_request_shows_a_secret_in_its_locals(name: str) -> None:
+    async with to_nobody() as session:
+        with pytest.raises(ConnectError) as caught:
+            await CALLS[name](session)
+    shown = with_locals(caught.value)
+    assert "engine.py" in shown
+    assert PASSCODE not in shown
+    assert TOKEN not in shown
+
+
+@pytest.mark.parametrize("position", [0, 60, 75, 80, 85, 100, 500])
+def test_an_echoed_secret_is_hidden_wherever_the_excerpt_ends(position: int) -> None:
+    body = b"x" * position + f"<!-- X-CleverTap-Passcode: {PASSCODE} -->".encode()
+    for status in (200, 502):
+        with pytest.raises(AltaProfilesError) as caught:
+            clevertap.read_cursor(Response(status, {}, body))
+        caught.value.redact(PASSCODE)
+        for length in range(6, len(PASSCODE) + 1):
+            assert PASSCODE[:length] not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------- the environment
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_environment_gives_all_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    assert CleverTap.from_env() == CleverTap("W9R", PASSCODE)
+    assert Alta.from_env() == Alta(TOKEN)
+    monkeypatch.setenv("CLEVERTAP_REGION", "in1")
+    monkeypatch.setenv("ALTA_BASE_URL", "https://api-jp.gptbots.ai")
+    assert CleverTap.from_env() == CleverTap("W9R", PASSCODE, "in1")
+    assert Alta.from_env().url == "https://api-jp.gptbots.ai"
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", "http://127.0.0.1:1/")
+    assert CleverTap.from_env().url == "http://127.0.0.1:1"
+
+
+def test_an_empty_optional_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    assert CleverTap.from_env() == CleverTap("W9R", PASSCODE)
+    assert Alta.from_env() == Alta(TOKEN)
+
+
+@pytest.mark.parametrize("value", [None, ""])
+@pytest.mark.parametrize("name", ["CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE", "ALTA_TOKEN"])
+def test_a_missing_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None
+) -> None:
+    for other in ("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
+        if other != name:
+            monkeypatch.setenv(other, PASSCODE)
+        elif value is not None:
+            monkeypatch.setenv(other, value)
+    with pytest.raises(ConfigurationError, match=name) as caught:
+        (Alta if name == "ALTA_TOKEN" else CleverTap).from_env()
+    assert PASSCODE not in str(caught.value)
+
+
+def test_a_wrong_variable_is_refused_like_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", f"{PASSCODE}\n")
+    with pytest.raises(ConfigurationError, match="passcode: ") as caught:
+        CleverTap.from_env()
+    assert PASSCODE not in str(caught.value)
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("CLEVERTAP_REGION", "mars")
+    with pytest.raises(ConfigurationError, match=r"region: .*'mars'"):
+        CleverTap.from_env()
+
+
+def test_a_session_from_the_environment_needs_one_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match=r"CLEVERTAP_ACCOUNT_ID.*ALTA_TOKEN"):
+        Session.from_env()
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    assert isinstance(Session.from_env(), Session)
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    with pytest.raises(ConfigurationError, match="CLEVERTAP_ACCOUNT_ID"):
+        Session.from_env()
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    assert isinstance(Session.from_env(retry=Retry(attempts=1)), Session)

@@ -1,0 +1,214 @@
+"""The cap and the pace: bounds that hold at every moment, turns in order, no slot lost."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from altaprofiles.limits import Cap, Pace
+
+
+class Callers:
+    """Tasks that ask a cap for slots, on a loop of their own that is stepped by hand."""
+
+    def __init__(self, limit: int) -> None:
+        self.cap = Cap(limit)
+        self.loop = asyncio.new_event_loop()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.holders: list[int] = []
+        self.turns: list[int] = []
+        self.most = 0
+
+    def ask(self) -> int:
+        number = len(self.tasks)
+        self.tasks.append(self.loop.create_task(self._ask(number)))
+        return number
+
+    async def _ask(self, number: int) -> None:
+        await self.cap.acquire()
+        self.holders.append(number)
+        self.turns.append(number)
+        self.most = max(self.most, len(self.holders))
+
+    def release(self, number: int) -> None:
+        self.cap.release()
+        self.holders.remove(number)
+
+    def waiting(self) -> list[int]:
+        return [number for number, task in enumerate(self.tasks) if not task.done()]
+
+    def step(self) -> None:
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def settle(self) -> None:
+        # A hand-over takes a few turns of the loop, and each can cause another.
+        quiet, seen = 0, (-1, -1)
+        while quiet < 4:
+            self.step()
+            now = (len(self.turns), len(self.waiting()))
+            quiet, seen = (quiet + 1 if now == seen else 0), now
+
+    def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        self.settle()
+        self.loop.close()
+
+
+class CapMachine(RuleBasedStateMachine):
+    """Callers come, leave and are cancelled in any order, also between a hand-over and its turn."""
+
+    @initialize(limit=st.integers(1, 4))
+    def start(self, limit: int) -> None:
+        self.limit = limit
+        self.callers = Callers(limit)
+
+    @rule(count=st.integers(1, 3))
+    def ask(self, count: int) -> None:
+        for _ in range(count):
+            self.callers.ask()
+
+    @precondition(lambda self: self.callers.holders)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.callers.release(data.draw(st.sampled_from(self.callers.holders)))
+
+    @precondition(lambda self: self.callers.waiting())
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        self.callers.tasks[data.draw(st.sampled_from(self.callers.waiting()))].cancel()
+
+    @precondition(lambda self: self.callers.holders and self.callers.waiting())
+    @rule()
+    def release_and_cancel_the_one_it_goes_to(self) -> None:
+        self.callers.release(self.callers.holders[0])
+        self.callers.tasks[self.callers.waiting()[0]].cancel()
+
+    @rule()
+    def step(self) -> None:
+        self.callers.step()
+
+    @rule()
+    def settle(self) -> None:
+        self.callers.settle()
+        holding, waiting = len(self.callers.holders), self.callers.waiting()
+        assert self.callers.cap.in_flight == holding
+        assert holding == self.limit or not waiting
+        # Whoever still waits asked later than everyone who has had a turn.
+        assert not waiting or max(self.callers.turns) < waiting[0]
+
+    @invariant()
+    def never_more_than_the_limit(self) -> None:
+        assert self.callers.most <= self.limit
+        assert self.callers.cap.in_flight <= self.limit
+
+    def teardown(self) -> None:
+        if not hasattr(self, "callers"):
+            return
+        self.settle()
+        while self.callers.holders:
+            self.callers.release(self.callers.holders[0])
+            self.callers.settle()
+        assert self.callers.waiting() == []
+        assert self.callers.cap.in_flight == 0
+        for task in self.callers.tasks:
+            assert task.cancelled() or task.exception() is None
+        self.callers.close()
+
+
+TestCap = CapMachine.TestCase
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_turns_come_in_the_order_asked(limit: int) -> None:
+    callers = Callers(limit)
+    asked = [callers.ask() for _ in range(9)]
+    callers.settle()
+    while callers.holders:
+        assert len(callers.holders) == limit or not callers.waiting()
+        callers.release(callers.holders[-1])
+        callers.settle()
+    assert callers.turns == asked
+    callers.close()
+
+
+def test_a_caller_cancelled_at_the_moment_of_its_turn_wakes_the_next() -> None:
+    callers = Callers(1)
+    holder, cancelled, following = callers.ask(), callers.ask(), callers.ask()
+    callers.settle()
+    assert callers.holders == [holder]
+    # The slot has been handed over, and its taker is cancelled before it could run.
+    callers.release(holder)
+    callers.tasks[cancelled].cancel()
+    callers.settle()
+    assert callers.tasks[cancelled].cancelled()
+    assert callers.holders == [following]
+    callers.release(following)
+    callers.settle()
+    assert callers.cap.in_flight == 0
+    callers.close()
+
+
+def test_a_caller_cancelled_just_before_its_turn_is_passed_over() -> None:
+    callers = Callers(1)
+    holder, cancelled, following = callers.ask(), callers.ask(), callers.ask()
+    callers.settle()
+    callers.tasks[cancelled].cancel()
+    callers.release(holder)
+    callers.settle()
+    assert callers.tasks[cancelled].cancelled()
+    assert callers.holders == [following]
+    callers.close()
+
+
+def test_nobody_slips_in_between_a_release_and_the_turn_it_gives() -> None:
+    callers = Callers(1)
+    holder, waiting = callers.ask(), callers.ask()
+    callers.settle()
+    late = callers.ask()
+    callers.release(holder)
+    callers.settle()
+    assert callers.holders == [waiting]
+    callers.release(waiting)
+    callers.settle()
+    assert callers.holders == [late]
+    callers.close()
+
+
+@given(
+    per_minute=st.integers(1, 6000),
+    pauses=st.lists(st.floats(0, 30), min_size=1, max_size=60),
+    begin=st.floats(0, 1e6),
+)
+def test_starts_are_never_closer_than_the_pace(
+    per_minute: int, pauses: list[float], begin: float
+) -> None:
+    pace, now, starts = Pace(per_minute), begin, []
+    for pause in pauses:
+        now += pause
+        wait = pace.reserve(now)
+        assert wait >= 0
+        starts.append(now + wait)
+    interval = 60 / per_minute
+    assert starts[0] == begin + pauses[0]
+    for earlier, later in pairwise(starts):
+        assert later - earlier >= interval - 1e-6
+
+
+def test_a_burst_is_spread_evenly_and_rest_earns_no_second_burst() -> None:
+    pace = Pace(60)
+    assert [pace.reserve(100.0) for _ in range(4)] == [0, 1, 2, 3]
+    assert pace.reserve(103.5) == pytest.approx(0.5)
+    assert [pace.reserve(1000.0) for _ in range(3)] == [0, 1, 2]
