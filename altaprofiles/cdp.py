@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
+from .checks import check_flag
 from .engine import Engine, Service
 from .errors import AltaProfilesError, ConfigurationError
 from .fanout import Source, check_source, dooms_all, fan_out, worker_count
@@ -67,6 +68,7 @@ class Cdp:
         """
         alta.check_by(by)
         check_source("keys", keys)
+        check_flag("ordered", ordered)
 
         async def look_up(key: Key) -> Lookup[dict[str, CdpUser]]:
             found, error = await self._look_up(by, key)
@@ -85,8 +87,14 @@ class Cdp:
     ) -> AsyncGenerator[Customer, None]:
         """Yield each of `profiles` with the users under its identity: `Session.with_cdp`."""
         check_source("profiles", profiles)
+        check_flag("ordered", ordered)
 
         async def look_up(profile: Profile) -> Customer:
+            if not isinstance(profile, Profile):
+                raise ConfigurationError(
+                    f"profiles: expected each item to be a Profile, got {profile!r}; "
+                    f"pass the people themselves, such as by_event(…) without .pages()"
+                )
             if not profile.identity:
                 return Customer(profile, {})
             found, error = await self._look_up("user_id", profile.identity)

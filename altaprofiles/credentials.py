@@ -86,11 +86,11 @@ class CleverTap:
         max_in_flight: int = 3,
     ) -> None:
         # Before any check: a traceback that shows locals shows these two.
-        passcode = _hidden(passcode)
+        kind, passcode = type(passcode).__name__, _hidden(passcode)
         _set(self, account_id=account_id, passcode=passcode, region=region)
         _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
-        _check_token("account_id", account_id)
-        _check_token("passcode", passcode)
+        _check_token("account_id", account_id, type(account_id).__name__)
+        _check_token("passcode", passcode, kind)
         if not isinstance(region, str) or region not in REGIONS:
             raise ConfigurationError(
                 f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
@@ -155,10 +155,10 @@ class Alta:
         max_in_flight: int = 16,
         requests_per_minute: int | None = None,
     ) -> None:
-        token = _hidden(token)
+        kind, token = type(token).__name__, _hidden(token)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
         _set(self, requests_per_minute=requests_per_minute, url="")
-        _check_token("token", token)
+        _check_token("token", token, kind)
         check_whole("max_in_flight", max_in_flight, least=1)
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
@@ -194,21 +194,22 @@ def _hidden(value: object) -> _Secret:
 
 def _from_env(name: str) -> str:
     if not (value := os.environ.get(name)):
-        raise ConfigurationError(f"the environment variable {name} is not set")
+        raise ConfigurationError(f"the environment variable {name} is not set, or empty")
     return value
 
 
-def _check_token(name: str, value: object) -> None:
+def _check_token(name: str, value: object, kind: str) -> None:
     if not isinstance(value, str) or not value:
-        shown = "" if isinstance(value, _Secret) else f", got {value!r}"
+        # The kind alone: the value may be a secret.
+        shown = "empty text" if kind == "str" else f"a {kind}"
         raise ConfigurationError(
-            f"{name}: expected text that is not empty{shown}; copy it from the dashboard"
+            f"{name}: expected text that is not empty, got {shown}; copy it from the dashboard"
         )
     # It becomes an HTTP header: a line break in it would start another one.
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ConfigurationError(
             f"{name}: holds a space, a line break or a character outside ASCII; "
-            f"copy it again from the dashboard"
+            f"pass the bare value that the dashboard shows"
         )
 
 
@@ -230,6 +231,11 @@ def _base(url: object) -> str:
     if re.search(r"[\x00-\x20\x7f?#]", url):
         raise ConfigurationError(
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
+        )
+    if re.search(r"/v?1/*$", parts.path):
+        # The paths of both APIs begin with it. Twice, it makes every lookup "404, no such person".
+        raise ConfigurationError(
+            f"base_url: {url!r} ends in the version, which is added to it; leave that off"
         )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(

@@ -115,13 +115,20 @@ class Engine:
             raise
 
     async def aclose(self) -> None:
-        """End every background task and close every connection. Safe to call more than once."""
-        self._state = "closed"
-        if self._host is None or self._stop is None:
+        """End every background task and close every connection. Safe to call more than once.
+
+        Raises:
+            ConfigurationError: it was opened in another event loop, which is still running.
+        """
+        if self._host is None or self._stop is None or self._host.done():
+            self._state = "closed"
             return
+        self._check_loop()
+        self._state = "closed"
         self._stop.set()
-        # Shielded: a caller cancelled here must not leave the closing half done.
-        await asyncio.shield(self._host)
+        # Not awaited itself: a caller cancelled here must not leave the closing half done, and a
+        # host that somebody cancelled must not cancel the caller.
+        await asyncio.wait([self._host])
 
     async def _run(self, ready: asyncio.Future[None], stop: asyncio.Event) -> None:
         try:
@@ -142,7 +149,10 @@ class Engine:
                 "this Session is not open yet; use it inside `async with Session(...) as session:`"
             )
         if self._state == "closed":
-            raise ConfigurationError("this Session is closed; use it before its `async with` ends")
+            raise ConfigurationError("this Session is closed, or its event loop is; open a new one")
+        self._check_loop()
+
+    def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():
             raise ConfigurationError(
                 "this Session was opened in another event loop; open one Session per loop"

@@ -118,8 +118,21 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
 
     @cached_property
     def raw(self) -> bytes:
-        """The record's bytes as the service sent them, unknown keys included."""
+        """The record's bytes as the service sent them, unknown keys included.
+
+        The service pretty-prints at times: for one line a record, take `encode()`.
+        """
         return msgspec.json.encode(self)
+
+    def encode(self) -> bytes:
+        """Return `raw` without line breaks: a line of NDJSON, but for the break at its end.
+
+        >>> Profile.decode(b'{"identity": "7",\\n "name": null}').encode()
+        b'{"identity":"7","name":null}'
+        """
+        raw = self.raw
+        # Within a string a line break is escaped, so that each one here is white space.
+        return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
 
     @property
     def identity(self) -> str | None:
@@ -221,16 +234,21 @@ class Page(Struct, frozen=True, gc=False):
     """One page of a cursor chain.
 
     Attributes:
-        profiles: the people on it, in the order sent. May be empty on any page.
+        profiles: the people on it, in the order sent. May be empty on any page. With `distinct` and
+            several windows, people of earlier pages are left out here, though not of `raw`.
         raw: the body as the service sent it, decompressed.
         cursor: the cursor that asked for this page; asking again gives the same page.
-        next_cursor: the cursor of the next page, or None on the last one. Keep it to resume.
+        next_cursor: the cursor of the next page of the same chain, or None on its last page. Keep
+            it to resume that chain, and with several windows one for each: see `window`.
+        window: first and last day (or second) of the chain, as they were sent; None when the chain
+            was resumed from a cursor.
     """
 
     profiles: list[Profile]
     raw: bytes
     cursor: str
     next_cursor: str | None
+    window: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from .errors import CursorLoop
+from .errors import AltaProfilesError, CursorLoop
 from .handover import Handover, Spawn
 from .models import Page, Profile
 
@@ -61,7 +61,14 @@ async def walk(
                 )
             used.add(mark)
             await allowance.acquire()
-            page = await chain.fetch(cursor)
+            try:
+                page = await chain.fetch(cursor)
+            except AltaProfilesError as error:
+                error.add_note(
+                    f"This was page {len(used)} of its chain, and all earlier ones were "
+                    f"delivered; to go on there: cursor={cursor!r}"
+                )
+                raise
             handover.put((page, allowance))
             cursor = page.next_cursor
 
@@ -94,7 +101,7 @@ async def walk(
 
 
 class Distinct:
-    """Tells people apart by what the house calls a person: `identity`, else any shared `objectId`.
+    """Tells people apart: one is an `identity`, and without one any shared `objectId`.
 
     Remembers one text per person with an identity, and one per device of the others.
     """

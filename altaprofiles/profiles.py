@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-from .checks import check_whole
+from .checks import check_flag, check_whole
 from .engine import Engine, Service
 from .errors import AltaProfilesError, ConfigurationError
 from .fanout import Source, check_source, dooms_all, fan_out, worker_count
@@ -54,8 +54,8 @@ class Profiles:
             AltaProfilesError: the last try ended with something else.
 
         >>> person = await session.profiles.get(identity="5555555555")
-        >>> person.profile_data["favoriteFood"]
-        'pizza'
+        >>> person.profile_data if person else "nobody"
+        {'favoriteFood': 'pizza'}
         """
         given: list[tuple[By, Key]] = [
             (by, value)
@@ -98,8 +98,8 @@ class Profiles:
         """
         clevertap.check_by(by)
         check_source("keys", keys)
-        service = self._service()
-        workers = worker_count(concurrency, service.cap)
+        check_flag("ordered", ordered)
+        workers = worker_count(concurrency, self._service().cap)
 
         async def look_up(key: Key) -> Lookup[Profile]:
             try:
@@ -107,9 +107,7 @@ class Profiles:
             except ConfigurationError as error:
                 return Lookup(key, error=error)
             try:
-                found = await self._engine.call(
-                    service, request, clevertap.read_profile, within_budget=False
-                )
+                found = await self._fetch(request, clevertap.read_profile, within_budget=False)
             except AltaProfilesError as error:
                 if dooms_all(error):
                     raise
@@ -146,11 +144,14 @@ class Profiles:
             events: include the event summaries, some 75 % of a record.
             profile: include the custom properties.
             windows: split the range into so many contiguous parts (at most one per day), each a
-                chain of its own, walked side by side.
+                chain of its own, walked side by side. Whoever did the event in several parts is
+                sent with each, so that more windows mean more bytes: worth it where the service
+                takes long over a page.
             distinct: with several windows, leave out people that an earlier page has had. One text
                 per person is kept in memory for this.
-            cursor: go on with a chain from this `page.next_cursor`, for about 4 days. Event, range
-                and flags are the chain's own then, and `windows` must be 1.
+            cursor: go on with one chain from this `page.next_cursor`, for about 4 days. The chain's
+                own event, range and flags hold then, whatever is passed here, and `windows` must
+                be 1. None begins anew, so do not pass on the None of a last page.
             prefetch: pages fetched ahead; at most `prefetch + 1` per window exist at once.
 
         Raises:
@@ -162,6 +163,7 @@ class Profiles:
         ... ):
         ...     print(person.identity)
         """
+        self._service()
         first, last = check_range(start, end)
         size = check_batch_size(batch_size)
         check_whole("windows", windows, least=1)
@@ -172,38 +174,25 @@ class Profiles:
                 raise ConfigurationError(
                     f"windows: a cursor belongs to one chain, got {windows}; leave windows at 1"
                 )
-        opening = [
-            clevertap.open_chain(
-                event, low, high, batch_size=size, app=app, events=events, profile=profile
+        check_flag("distinct", distinct)
+        windowed = [
+            (
+                window,
+                clevertap.open_chain(
+                    event, *window, batch_size=size, app=app, events=events, profile=profile
+                ),
             )
-            for low, high in split_range(first, last, windows)
+            for window in split_range(first, last, windows)
         ]
-        service = self._service()
-
-        def chain(request: Request) -> Chain:
-            async def open_chain() -> str:
-                if cursor is not None:
-                    return cursor
-                return await self._engine.call(
-                    service, request, clevertap.read_cursor, within_budget=False
-                )
-
-            return Chain(open_chain, fetch)
-
-        async def fetch(cursor: str) -> Page:
-            return await self._engine.call(
-                service,
-                clevertap.get_page(cursor),
-                lambda response: clevertap.read_page(response, cursor),
-                within_budget=False,
-            )
+        if cursor is None:
+            chains = [self._chain(window, self._opening(request)) for window, request in windowed]
+        else:
+            chains = [self._chain(None, _returning(cursor))]
 
         def pages() -> AsyncGenerator[Page, None]:
-            return walk(
-                [chain(request) for request in opening], prefetch=prefetch, spawn=self._engine.spawn
-            )
+            return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
 
-        return EventProfiles(pages, distinct=distinct and len(opening) > 1)
+        return EventProfiles(pages, distinct=distinct and len(chains) > 1)
 
     async def count(self, event: str, *, start: Day, end: Day) -> int:
         """Return how many people did `event`, by the service's own count.
@@ -222,8 +211,22 @@ class Profiles:
             return found
         return await self._fetch(clevertap.poll_count(found), clevertap.read_count)
 
-    async def _fetch(self, request: Request, read: Callable[[Response], T]) -> T:
-        return await self._engine.call(self._service(), request, read)
+    async def _fetch(
+        self, request: Request, read: Callable[[Response], T], *, within_budget: bool = True
+    ) -> T:
+        return await self._engine.call(self._service(), request, read, within_budget=within_budget)
+
+    def _chain(self, window: tuple[int, int] | None, first: Callable[[], Awaitable[str]]) -> Chain:
+        async def fetch(cursor: str) -> Page:
+            def read(response: Response) -> Page:
+                return clevertap.read_page(response, cursor, window)
+
+            return await self._fetch(clevertap.get_page(cursor), read, within_budget=False)
+
+        return Chain(first, fetch)
+
+    def _opening(self, request: Request) -> Callable[[], Awaitable[str]]:
+        return lambda: self._fetch(request, clevertap.read_cursor, within_budget=False)
 
 
 class EventProfiles:
@@ -267,6 +270,13 @@ class EventProfiles:
                 del page
         finally:
             await pages.aclose()
+
+
+def _returning(cursor: str) -> Callable[[], Awaitable[str]]:
+    async def first() -> str:
+        return cursor
+
+    return first
 
 
 def _pairs(

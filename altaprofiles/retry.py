@@ -32,7 +32,8 @@ class Retry(Struct, frozen=True, kw_only=True):
         ready_timeout: how long one page or count may stay "not ready" before `NotReady` is raised.
             Such polls do not count as attempts, because nothing has failed.
         deadline: how long one call may take in all, waiting for its turn and retries included; None
-            for no limit. A chain's pages are a call each, and so is each key of a bulk lookup.
+            for no limit. A chain's pages are a call each, and so are each key of a bulk lookup, and
+            the start and the polling of a count.
         budget: retries that single calls may owe at once, over the whole session. Each retry takes
             one, each success gives one back, and a twentieth of it comes back every second. Where
             none is left a call is not tried again, so that an outage is not multiplied by

@@ -1,14 +1,15 @@
-"""`Session`, the roof: puts the parts together and adds no rule of its own."""
+"""`Session`: puts the parts together and adds no rule of its own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
+from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from .cdp import Cdp
-from .checks import check_whole
+from .checks import check_flag, check_whole
 from .credentials import Alta, CleverTap
 from .engine import Engine, Service
 from .errors import ConfigurationError
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["Session"]
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
+
+
+class SessionOptions(TypedDict, total=False):
+    """What `Session` takes besides credentials."""
+
+    retry: Retry
+    timeout: Timeout
+    max_response_bytes: int
+    trace_configs: Sequence[aiohttp.TraceConfig]
+    on_event: Callable[[Attempt], object] | None
+    trust_env: bool
 
 
 class Session:
@@ -80,6 +92,11 @@ class Session:
                 shown = f"a {type(value).__name__}" if optional else repr(value)
                 raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {shown}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
+        check_flag("trust_env", trust_env)
+        if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
+            raise ConfigurationError(
+                f"on_event: expected a plain function of one Attempt, got {on_event!r}"
+            )
         self._engine = Engine(
             transport=Transport(
                 timeout=timeout,
@@ -93,20 +110,18 @@ class Session:
         self._credentials = (clevertap, alta)
         self._clevertap = None if clevertap is None else _clevertap_service(clevertap)
         self._alta = None if alta is None else _alta_service(alta)
-        self.profiles = Profiles(self._engine, self._clevertap_service)
-        """CleverTap's people."""
-        self.cdp = Cdp(self._engine, self._alta_service)
-        """Alta's users."""
+        self._profiles = Profiles(self._engine, self._clevertap_service)
+        self._cdp = Cdp(self._engine, self._alta_service)
 
     @classmethod
-    def from_env(cls, **options: Any) -> Self:
+    def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
         """Return a session with the credentials that the environment holds.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `ALTA_TOKEN` and `ALTA_BASE_URL`. One service is enough.
 
         Args:
-            options: passed on to `Session`.
+            options: everything that `Session` takes besides credentials.
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
@@ -123,6 +138,16 @@ class Session:
             alta=Alta.from_env() if has_alta else None,
             **options,
         )
+
+    @property
+    def profiles(self) -> Profiles:
+        """CleverTap's people: `get`, `get_many`, `by_event`, `count`."""
+        return self._profiles
+
+    @property
+    def cdp(self) -> Cdp:
+        """Alta's users: `get`, `get_many`."""
+        return self._cdp
 
     @property
     def stats(self) -> Stats:
@@ -153,7 +178,7 @@ class Session:
         >>> async for customer in session.with_cdp(people):
         ...     print(customer.profile.identity, list(customer.cdp))
         """
-        return self.cdp.join(profiles, concurrency=concurrency, ordered=ordered)
+        return self._cdp.join(profiles, concurrency=concurrency, ordered=ordered)
 
     async def aclose(self) -> None:
         """Stop all work and close all connections. What `async with` does at its end."""

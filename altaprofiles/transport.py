@@ -20,6 +20,7 @@ from ._version import __version__
 from .checks import check_seconds
 from .errors import (
     AltaProfilesError,
+    ConfigurationError,
     ConnectError,
     RequestTimeout,
     ResponseTooLarge,
@@ -72,7 +73,7 @@ class Transport:
     ) -> None:
         self._timeout = timeout
         self._max_response_bytes = max_response_bytes
-        self._trace_configs = list(trace_configs)
+        self._trace_configs = _checked(trace_configs)
         self._trust_env = trust_env
         self._proxies: dict[str, tuple[str | None, dict[str, str] | None]] = {}
         self._http: aiohttp.ClientSession | None = None
@@ -167,6 +168,16 @@ class Transport:
         if base_url not in self._proxies:
             self._proxies[base_url] = _proxy_from_env(base_url)
         return self._proxies[base_url]
+
+
+def _checked(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.TraceConfig]:
+    if not isinstance(trace_configs, Sequence) or not all(
+        isinstance(config, aiohttp.TraceConfig) for config in trace_configs
+    ):
+        raise ConfigurationError(
+            f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
+        )
+    return list(trace_configs)
 
 
 def _proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:

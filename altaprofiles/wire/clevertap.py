@@ -144,6 +144,8 @@ def poll_count(req_id: str) -> Request:
 
 
 def _event_query(event: str, start: int, end: int) -> bytes:
+    if not isinstance(event, str):
+        raise ConfigurationError(f"event: expected its name as text, got {event!r}")
     name = check_key("event", event)
     return msgspec.json.encode({"event_name": name, "from": start, "to": end})
 
@@ -191,8 +193,8 @@ def read_cursor(response: Response) -> str:
     return _cursor(body.cursor, "$.cursor", response)
 
 
-def read_page(response: Response, cursor: str) -> Page:
-    """Return the page that `cursor` asked for.
+def read_page(response: Response, cursor: str, window: tuple[int, int] | None = None) -> Page:
+    """Return the page that `cursor` asked for, of the chain over `window`.
 
     Only an absent `next_cursor` ends a chain: an empty `records` beside one does not, and the last
     answer may hold records or be `{"status": "success"}` alone ([profiles]; [seen]). The keys come
@@ -214,7 +216,7 @@ def read_page(response: Response, cursor: str) -> Page:
     profiles = [
         Profile.decode(record, f"$.records[{number}]") for number, record in enumerate(found)
     ]
-    return Page(profiles, response.body, cursor, following)
+    return Page(profiles, response.body, cursor, following, window)
 
 
 def read_profile(response: Response) -> Profile | None:

@@ -30,7 +30,6 @@ BATCH_SIZE = 4991
 `batch_size` is left out [seen]."""
 
 _BUCKETS = 23
-_MAX_BATCH = 5000
 
 # What RFC 3986 lets stand in a query, without the `&` that would end the parameter.
 CURSOR = re.compile(r"[A-Za-z0-9\-._~%!$'()*+,;=:@/?]+")
@@ -47,13 +46,13 @@ def check_batch_size(batch_size: object) -> int:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise ConfigurationError(
-            f"batch_size: expected an int, got {batch_size!r}; use {BATCH_SIZE}"
+            f"batch_size: expected an int, got {batch_size!r}; pass a multiple of {_BUCKETS}"
         )
-    if not _BUCKETS <= batch_size <= _MAX_BATCH or batch_size % _BUCKETS:
+    if not _BUCKETS <= batch_size <= BATCH_SIZE or batch_size % _BUCKETS:
         nearest = min(max(round(batch_size / _BUCKETS) * _BUCKETS, _BUCKETS), BATCH_SIZE)
         raise ConfigurationError(
             f"batch_size: {batch_size} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
-            f"{_MAX_BATCH}; the nearest is {nearest}"
+            f"{BATCH_SIZE}; the nearest is {nearest}"
         )
     return batch_size
 
