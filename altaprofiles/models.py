@@ -131,8 +131,13 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         b'{"identity":"7","name":null}'
         """
         raw = self.raw
-        # Within a string a line break is escaped, so that each one here is white space.
-        return msgspec.json.format(raw, indent=-1) if b"\n" in raw or b"\r" in raw else raw
+        if b"\n" not in raw and b"\r" not in raw:
+            return raw
+        try:
+            return msgspec.json.format(raw, indent=-1)
+        except msgspec.DecodeError:
+            # A lone surrogate. Within strings line breaks are escaped: these are white space.
+            return raw.translate(None, b"\r\n")
 
     @property
     def identity(self) -> str | None:

@@ -433,3 +433,49 @@ async def test_a_session_is_entered_once() -> None:
             await session.__aenter__()
     with pytest.raises(ConfigurationError, match="opened before"):
         await session.__aenter__()
+
+
+async def later(attempt: object) -> None:
+    """Stand for a callback that would have to be awaited."""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("on_event", 5),
+        ("on_event", later),
+        ("trust_env", "yes"),
+        ("trace_configs", 5),
+        ("trace_configs", [5]),
+    ],
+)
+def test_a_session_option_that_cannot_work_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: expected "):
+        Session(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://in1.api.clevertap.com/1", "https://gateway.example/x/v1/"]
+)
+def test_a_base_url_with_the_version_is_refused(url: str) -> None:
+    """It would be there twice, and every lookup would be "404, no such person"."""
+    with pytest.raises(ConfigurationError, match="leave that off"):
+        CleverTap("ACCOUNT", "passcode", base_url=url)
+    with pytest.raises(ConfigurationError, match="leave that off"):
+        Alta("token", base_url=url)
+
+
+@pytest.mark.parametrize("event", [5, None, b"Charged", "", " ", "a\nb"])
+def test_an_event_that_is_no_name_is_refused(event: Any) -> None:
+    session = Session(clevertap=CleverTap("ACCOUNT", "passcode"))
+    with pytest.raises(ConfigurationError, match=r"^event: "):
+        session.profiles.by_event(event, start=20260101, end=20260131)
+
+
+@pytest.mark.parametrize("value", [None, "", b"bytes"])
+def test_a_missing_secret_says_what_came_instead(value: Any) -> None:
+    came = "empty text" if value == "" else f"a {type(value).__name__}"
+    with pytest.raises(ConfigurationError, match=rf"^passcode: .* got {came}"):
+        CleverTap("ACCOUNT", value)
+    with pytest.raises(ConfigurationError, match=rf"^token: .* got {came}"):
+        Alta(value)

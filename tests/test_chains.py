@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
 from collections import Counter
 from datetime import date
 from typing import Any
@@ -158,6 +160,48 @@ async def test_pages_say_how_to_ask_for_them_again() -> None:
         )
         assert isinstance(again, Page)
         assert again.raw == pages[1].raw
+
+
+async def test_pages_name_the_window_whose_cursor_they_carry() -> None:
+    async with Emulator(people=400, seed=4) as emulator:
+        people: list[Profile] = []
+        left: dict[tuple[int, int], str | None] = {}
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=46)
+            pages = query.pages()
+            while len(left) < 3 or len(people) < 200:
+                page = await anext(pages)
+                assert page.window is not None
+                people += page.profiles
+                left[page.window] = page.next_cursor
+            await pages.aclose()
+            assert sorted(left) == [
+                (20260101, 20260110),
+                (20260111, 20260120),
+                (20260121, 20260131),
+            ]
+            for cursor in filter(None, left.values()):
+                rest = session.profiles.by_event(EVENT, **RANGE, cursor=cursor)
+                async for page in rest.pages():
+                    assert page.window is None
+                    people += page.profiles
+        assert delivered(people).keys() == expected(emulator).keys()
+
+
+async def test_a_chain_that_breaks_off_names_the_cursor_to_go_on_from() -> None:
+    async with Emulator(people=300, seed=7) as emulator, session_for(emulator) as session:
+        people: list[Profile] = []
+        query = session.profiles.by_event(EVENT, **RANGE, batch_size=46)
+        with pytest.raises(ServerError) as caught:
+            async for person in query:
+                people.append(person)
+                emulator.faults = {Fault.SERVER_ERROR: 1.0}
+        emulator.faults = {}
+        said = "".join(traceback.format_exception(pickle.loads(pickle.dumps(caught.value))))  # noqa: S301
+        cursor = said.split("cursor='")[1].split("'")[0]
+        rest = session.profiles.by_event(EVENT, **RANGE, cursor=cursor)
+        people += [person async for person in rest]
+        assert delivered(people) == expected(emulator)
 
 
 async def test_an_iteration_can_be_repeated() -> None:

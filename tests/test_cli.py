@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,6 +85,23 @@ def test_the_demo_refuses_a_file_it_cannot_write() -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "/no/such/folder" in done.stderr
+
+
+def test_an_interrupted_demo_says_where_the_beginning_is(tmp_path: Path) -> None:
+    out = tmp_path / "people.ndjson"
+    command = [*COMMAND, "demo", "--out", str(out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not out.exists() or out.stat().st_size == 0:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert printed == ""
+    assert str(out) in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

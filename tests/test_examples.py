@@ -7,6 +7,7 @@ import asyncio
 import doctest
 import importlib
 import inspect
+import json
 import pkgutil
 from collections.abc import Iterator
 from datetime import date
@@ -41,6 +42,7 @@ def test_the_readme_runs(
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -51,12 +53,24 @@ def test_the_readme_runs(
         example.evaluate()
     printed = capsys.readouterr().out
     assert "5555555555 None ['5555555555']" in printed
+    monkeypatch.chdir(tmp_path)
     questions = document.namespace["questions"]
     asyncio.run(questions(CleverTap.from_env(), Alta.from_env(), ["5555555555", "nobody"]))
     printed = capsys.readouterr().out
     assert "{'favoriteFood': 'pizza'} 6 " in printed
     assert "nobody None None" in printed
     assert "['user1', '67b58121035e5b152b0419ee']" in printed
+    people = [json.loads(line) for line in Path("people.ndjson").read_bytes().splitlines()]
+    assert len(people) > 250
+
+    async def resume() -> str | None:
+        async with Session.from_env() as session:
+            cursor: str | None = await document.namespace["go_on"](session, None)
+            return cursor
+
+    # 300 people are one page.
+    assert asyncio.run(resume()) is None
+    assert "people; kept before the cursor is: None" in capsys.readouterr().out
 
 
 def modules() -> Iterator[Any]:

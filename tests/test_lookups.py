@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
@@ -199,3 +200,11 @@ async def test_an_export_that_fails_ends_the_join_with_its_own_error() -> None:
                 if seen == 30:
                     emulator.faults = {Fault.SERVER_ERROR: 1.0}
         assert seen >= 30
+
+
+async def test_joining_what_are_no_people_says_what_to_pass() -> None:
+    async with Emulator(people=30) as emulator, session_for(emulator) as session:
+        pages: Any = session.profiles.by_event(EVENT, **RANGE).pages()
+        with pytest.raises(ConfigurationError, match=r"profiles: .* without \.pages\(\)"):
+            async for _ in session.with_cdp(pages):
+                pass

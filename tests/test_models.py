@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 import sys
 import weakref
@@ -292,3 +293,13 @@ def test_what_is_no_date_property_is_refused(value: Any) -> None:
 def test_a_date_beyond_the_calendar_is_a_value_error(value: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         parse_date(value)
+
+
+@pytest.mark.parametrize(
+    "sent", [b'{\n  "a": "x\\ny",\r\n  "b": [1,\n 2.50]}', b'{"a":"\\ud83d","b":\n1}', b'{"a": 1}']
+)
+def test_a_record_encodes_to_one_line_that_means_the_same(sent: bytes) -> None:
+    line = Profile.decode(sent).encode()
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert json.loads(line) == json.loads(sent)

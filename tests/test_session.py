@@ -198,6 +198,31 @@ def test_use_from_another_loop_is_refused() -> None:
         second.close()
 
 
+def test_closing_it_from_another_loop_is_refused_and_after_its_loop_is_nothing() -> None:
+    session = Session(clevertap=CleverTap("ACCOUNT", "passcode", base_url="http://127.0.0.1:9"))
+    first = asyncio.new_event_loop()
+    try:
+        first.run_until_complete(session.__aenter__())
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            asyncio.run(session.aclose())
+        first.run_until_complete(session.aclose())
+    finally:
+        first.close()
+    asyncio.run(session.aclose())
+    with pytest.raises(ConfigurationError, match="closed, or its event loop is"):
+        asyncio.run(get(session))
+
+
+async def test_closing_it_after_its_tasks_were_cancelled_cancels_nobody() -> None:
+    async with Emulator(people=5) as emulator:
+        before = asyncio.all_tasks()
+        async with session_for(emulator) as session:
+            for task in asyncio.all_tasks() - before:
+                task.cancel()
+        with pytest.raises(ConfigurationError, match="closed"):
+            await get(session)
+
+
 async def test_a_session_from_the_environment_works(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Emulator(people=5) as emulator:
         for name, value in emulator.environment.items():

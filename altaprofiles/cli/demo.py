@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,12 +18,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..emulator import Emulator
 from ..models import Attempt, Profile
@@ -64,7 +65,12 @@ def run(*, people: int, out: Path | None) -> None:
     except OSError as error:
         raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
     except KeyboardInterrupt:
-        raise click.Abort from None
+        click.echo(f"Interrupted; {out} holds what had been exported by then.", err=True)
+        sys.exit(130)
+
+
+def _person(identity: str | None, devices: list[str]) -> frozenset[str]:
+    return frozenset([identity] if identity is not None else devices)
 
 
 def _trouble(attempt: Attempt) -> str:
@@ -77,38 +83,43 @@ def _trouble(attempt: Attempt) -> str:
     }.get(type(attempt.error).__name__, type(attempt.error).__name__)
 
 
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
 async def _demo(people: int, file: BinaryIO) -> None:
     err = Console(stderr=True)
-    columns = (
-        SpinnerColumn(),
+    columns: list[ProgressColumn] = [
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=None, table_column=Column(max_width=24, ratio=1)),
         MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[note]}"),
-    )
+    ]
+    if err.width >= 60:
+        columns += [TimeElapsedColumn(), TextColumn("[dim]{task.fields[note]}")]
     troubles: Counter[str] = Counter()
     started = time.monotonic()
-    async with Emulator(people=people, seed=7, faults=FAULTS, think=0.02) as emulator:
-        expected = len(emulator.population.active(EVENT, 20260101, 20260131))
+    async with Emulator(people=people, seed=7, faults=FAULTS, think=0.01) as emulator:
+        population = emulator.population
+        expected = {
+            _person(population.identity(index), population.object_ids(index))
+            for index in population.active(EVENT, 20260101, 20260131)
+        }
         err.print(
             f"A month of “{EVENT}”, from a service with {people:,} people that fails at times",
             highlight=False,
         )
         with Progress(*columns, console=err) as progress:
-            exporting = progress.add_task("export", total=expected, note="")
+            exporting = progress.add_task("export", total=len(expected), note="")
 
             def watch(attempt: Attempt) -> None:
                 if attempt.error is not None:
                     troubles[_trouble(attempt)] += 1
-                    progress.update(
-                        exporting, note=f"{troubles.total()} bad answers, all asked again"
-                    )
+                    progress.update(exporting, note=f"bad answers so far: {troubles.total()}")
 
             async with Session(
                 clevertap=emulator.clevertap,
                 alta=emulator.alta,
-                retry=Retry(base_delay=0.05, max_delay=0.5),
+                retry=Retry(base_delay=0.02, max_delay=0.5),
                 on_event=watch,
             ) as session:
                 export = await _export(session, file, progress, exporting)
@@ -117,16 +128,17 @@ async def _demo(people: int, file: BinaryIO) -> None:
         seen = emulator.stats
     seconds = time.monotonic() - started
 
-    complete = export.written == len(export.keys) == expected
-    verdict = "each once" if complete else f"the service holds {expected:,}"
+    complete = export.people == expected and export.written == len(expected)
+    verdict = "each once" if complete else f"the service holds {len(expected):,}"
     peaks = seen.peak_in_flight
     table = Table(title="What happened", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column()
     table.add_row("people exported", f"{export.written:,}, {verdict}")
     table.add_row("chains and pages", f"{WINDOWS} and {export.pages:,}")
-    table.add_row("requests", f"{stats.requests:,}, of them {stats.retries:,} retries")
-    table.add_row("retried because", ", ".join(f"{n} {name}" for name, n in troubles.most_common()))
+    table.add_row("requests", f"{stats.requests:,}")
+    table.add_row("retries", f"{stats.retries:,}")
+    table.add_row("retried because", _listed(troubles))
     table.add_row(
         "peak in flight", f"CleverTap {peaks['clevertap']} of 3, Alta {peaks['alta']} of 16"
     )
@@ -140,7 +152,7 @@ async def _demo(people: int, file: BinaryIO) -> None:
 
 class _Export(Struct):
     sample: list[Profile] = []
-    keys: set[str] = set()
+    people: set[frozenset[str]] = set()
     written: int = 0
     pages: int = 0
 
@@ -153,19 +165,20 @@ async def _export(session: Session, file: BinaryIO, progress: Progress, task: Ta
         file.writelines(profile.encode() + b"\n" for profile in page.profiles)
         done.pages += 1
         done.written += len(page.profiles)
-        done.keys.update(profile.person_key or "" for profile in page.profiles)
+        done.people.update(_person(one.identity, one.object_ids) for one in page.profiles)
         done.sample += page.profiles[: LOOKUPS - len(done.sample)]
         progress.update(task, completed=done.written)
     return done
 
 
 async def _look_up_and_join(session: Session, sample: list[Profile], progress: Progress) -> None:
-    keys = [profile.identity or "nobody" for profile in sample]
+    known = [profile.identity for profile in sample if profile.identity is not None]
+    keys = (known + [f"nobody-{number}" for number in range(LOOKUPS)])[:LOOKUPS]
     looking = progress.add_task("look up", total=len(keys), note="")
-    found = 0
+    found: Counter[str] = Counter()
     async for lookup in session.profiles.get_many(keys, by="identity"):
-        found += lookup.value is not None
-        progress.update(looking, advance=1, note=f"{found} found")
+        found["found" if lookup.value else "failed" if lookup.error else "unknown"] += 1
+        progress.update(looking, advance=1, note=_listed(found))
     joining = progress.add_task("join CDP", total=len(sample), note="")
     bound = 0
     async for customer in session.with_cdp(sample):
