@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from operator import index
+from typing import SupportsIndex
 
 from .errors import ConfigurationError
 
@@ -52,6 +54,8 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
         raise ConfigurationError(f"{name}: expected seconds {bound} 0, got {value!r}")
 
 
+_MAX_DIGITS = 100
+
 # U+FEFF and U+2028 come from files read with the wrong encoding or split at the wrong places: they
 # would make an ID silently unknown.
 _NEVER_IN_A_KEY = {
@@ -69,8 +73,11 @@ def check_key(name: str, value: object) -> str:
     Raises:
         ConfigurationError: it is neither text nor an int, empty, or holds a control character.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
+    if not isinstance(value, str | bool) and isinstance(value, SupportsIndex):
+        number = index(value)
+        if abs(number) < 10**_MAX_DIGITS:
+            return str(number)
+        raise ConfigurationError(f"{name}: an int of over {_MAX_DIGITS} digits is no identifier")
     if not isinstance(value, str):
         raise ConfigurationError(
             f"{name}: expected text or an int, got the {type(value).__name__} {value!r}; "
@@ -88,4 +95,5 @@ def check_key(name: str, value: object) -> str:
         raise ConfigurationError(
             f"{name}: holds half a surrogate pair, got {value!r}; decode the source as UTF-8"
         ) from None
-    return value
+    # Of a subclass, such as NumPy's, the plain text.
+    return str.__str__(value)

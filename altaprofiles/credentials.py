@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from .checks import check_whole
 from .errors import ConfigurationError
 
-__all__ = ["REGIONS", "Alta", "CleverTap"]
+__all__ = ["REGIONS", "Alta", "CleverTap", "Secret"]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -27,7 +27,7 @@ REGIONS = {
 """CleverTap region to base URL ("Get User Profiles", Base URL)."""
 
 
-class _Secret(str):
+class Secret(str):
     """Text that shows itself to whoever uses it, and to nobody who only looks.
 
     Debuggers and error reporters print the `repr` of every local in every frame: with this type
@@ -45,7 +45,7 @@ class _Secret(str):
             "build them where they are used, for example with from_env()"
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Secret:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
         return self
 
 
@@ -187,9 +187,9 @@ def _set(credentials: CleverTap | Alta, **values: object) -> None:
         object.__setattr__(credentials, name, value)
 
 
-def _hidden(value: object) -> _Secret:
+def _hidden(value: object) -> Secret:
     """Return a secret as text that hides itself; empty for what is no text."""
-    return _Secret(value if isinstance(value, str) else "")
+    return Secret(value if isinstance(value, str) else "")
 
 
 def _from_env(name: str) -> str:
@@ -232,7 +232,7 @@ def _base(url: object) -> str:
         raise ConfigurationError(
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
         )
-    if re.search(r"/v?1/*$", parts.path):
+    if re.search(r"/v?\d+/*$", parts.path):
         # The paths of both APIs begin with it. Twice, it makes every lookup "404, no such person".
         raise ConfigurationError(
             f"base_url: {url!r} ends in the version, which is added to it; leave that off"

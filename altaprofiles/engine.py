@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +22,9 @@ from .errors import (
     NotReady,
     RateLimited,
     RequestTimeout,
+    TransportError,
 )
+from .handover import INTERRUPTED, is_cancelled_here
 from .limits import Cap, Pace
 from .models import Attempt, Stats
 from .retry import Budget, Retry, is_transient
@@ -100,7 +103,7 @@ class Engine:
         """
         if self._state != "new":
             raise ConfigurationError(
-                "this Session has been opened before; make a new one each time"
+                "this Session has been opened before, or closed; make a new one each time"
             )
         self._state = "open"
         self._loop = asyncio.get_running_loop()
@@ -120,15 +123,16 @@ class Engine:
         Raises:
             ConfigurationError: it was opened in another event loop, which is still running.
         """
-        if self._host is None or self._stop is None or self._host.done():
+        if self._host is not None and self._stop is not None and not self._host.done():
+            self._check_loop()
             self._state = "closed"
-            return
-        self._check_loop()
+            self._stop.set()
+            # Not awaited itself: a caller cancelled here must not leave the closing half done, and
+            # a host that somebody cancelled must not cancel the caller.
+            await asyncio.wait([self._host])
         self._state = "closed"
-        self._stop.set()
-        # Not awaited itself: a caller cancelled here must not leave the closing half done, and a
-        # host that somebody cancelled must not cancel the caller.
-        await asyncio.wait([self._host])
+        # The host does this too, unless it was cancelled before it had begun.
+        await self._transport.aclose()
 
     async def _run(self, ready: asyncio.Future[None], stop: asyncio.Event) -> None:
         try:
@@ -181,7 +185,12 @@ class Engine:
                 with scope:
                     await job()
                     error = None
-            except Exception as failure:
+            except asyncio.CancelledError:
+                if is_cancelled_here():
+                    raise
+                # Raised, it would end every other task of the session, too.
+                error = AltaProfilesError(INTERRUPTED)
+            except BaseException as failure:
                 # Not raised here: in the task group it would end every other task.
                 error = failure
             finally:
@@ -215,12 +224,10 @@ class Engine:
             AltaProfilesError: what the last try ended with.
         """
         if (deadline := self._retry.deadline) is None:
-            return await self._attempts(service, request, read, within_budget)
-        try:
-            with anyio.fail_after(deadline):
-                return await self._attempts(service, request, read, within_budget)
-        except TimeoutError:
-            pass
+            return await self._attempts(service, request, read, within_budget, math.inf)
+        ends = time.monotonic() + deadline
+        with anyio.move_on_after(deadline):
+            return await self._attempts(service, request, read, within_budget, ends)
         raise RequestTimeout(
             f"{service.api}: {request.operation} was not done within the deadline of {deadline} s"
         )
@@ -231,9 +238,10 @@ class Engine:
         request: Request,
         read: Callable[[Response], T],
         within_budget: bool,
+        ends: float,
     ) -> T:
         failures = polls = 0
-        ready_by: float | None = None
+        ready_by = math.inf
         while True:
             await self._turn(service)
             response = None
@@ -248,28 +256,28 @@ class Engine:
                 self._tell(service, request, failures + polls + 1, started, response, None, None)
                 return value
 
-            # Its frames hold the body, which may be megabytes, and may echo the request's headers.
-            error.__traceback__ = None
+            # Frames and contexts hold the body, which may be megabytes, and may echo the request.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             error.redact(service.secret)
             now = time.monotonic()
             if isinstance(error, NotReady):
                 self.stats.not_ready += 1
                 polls += 1
-                if ready_by is None:
+                if polls == 1:
                     ready_by = now + self._retry.ready_timeout
-                delay = self._retry.delay(polls, random.random)
-                again = now + delay <= ready_by
+                delay = min(self._retry.delay(polls, random.random), max(ready_by - now, 0.0))
+                again = now < ready_by
             else:
                 failures += 1
-                delay = max(
-                    self._retry.delay(failures, random.random),
-                    getattr(error, "retry_after", None) or 0.0,
-                )
+                delay = self._retry.delay(failures, random.random)
                 again = (
                     is_transient(error)
                     and failures < self._retry.attempts
                     and (not within_budget or self._budget.withdraw(now))
                 )
+            delay = max(delay, getattr(error, "retry_after", None) or 0.0)
+            # A wait that the deadline would end is none: the error says more than the deadline.
+            again = again and now + delay < ends
             if isinstance(error, RateLimited):
                 self.stats.throttles += 1
             number = failures + polls
@@ -278,10 +286,17 @@ class Engine:
                 try:
                     raise error
                 finally:
-                    # This frame is in the traceback: they would keep each other alive.
-                    del error
+                    # This frame is in the traceback: with these it would keep the body alive, and
+                    # the error itself.
+                    del error, response
             self.stats.retries += 1
-            await anyio.sleep(delay)
+            await self._pause(delay)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, or wake up when the session is closed."""
+        if self._stop is not None:
+            with anyio.move_on_after(seconds):
+                await self._stop.wait()
 
     async def _turn(self, service: Service) -> None:
         """Wait for a slot, and for the pace with the slot in hand."""
@@ -290,7 +305,7 @@ class Engine:
             self.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
                 # Paced before they have a slot, requests could wait for one and start at once.
-                await anyio.sleep(wait)
+                await self._pause(wait)
                 self.check_open()
         except BaseException:
             service.cap.release()
@@ -301,14 +316,20 @@ class Engine:
         self.stats.requests += 1
         try:
             response = await self._transport.send(request, service.url, service.headers)
-        except BaseException:
+        except BaseException as error:
             # The socket of an abandoned request is closed on the loop's next turn. Until then the
             # service still counts it, so the slot is not free earlier.
             asyncio.get_running_loop().call_soon(service.cap.release)
-            raise
-        service.cap.release()
-        self.stats.bytes += len(response.body)
-        return response
+            if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
+                raise
+        else:
+            service.cap.release()
+            self.stats.bytes += len(response.body)
+            return response
+        # Nobody cancelled the caller: closing the pool cancels its own name resolution, and that
+        # comes out of it as if the caller had been.
+        self.check_open()
+        raise TransportError(f"{service.api}: the connection pool gave up on the request")
 
     def _tell(
         self,
@@ -342,3 +363,8 @@ class Engine:
                     delay=delay,
                 )
             )
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -56,10 +56,6 @@ __all__ = [
 ]
 
 
-_TELLING = 6
-"""Characters of a secret's beginning that must not be shown either."""
-
-
 def _restore(
     cls: type[AltaProfilesError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> AltaProfilesError:
@@ -88,13 +84,26 @@ class AltaProfilesError(Exception):
 def _masked(value: Any, secret: str) -> Any:
     if not isinstance(value, str):
         return value
-    # An excerpt may end within the secret, and stands in its message as its repr, with backslashes
-    # and perhaps quotes escaped.
-    escaped = secret.replace("\\", "\\\\")
-    for shown in (secret, escaped, escaped.replace("'", "\\'")):
-        for length in range(len(shown), min(len(shown), _TELLING) - 1, -1):
-            value = value.replace(shown[:length], "***")
+    # A body may have it JSON-escaped, and an excerpt of it stands in its message as its repr.
+    forms = {secret, secret.replace("/", "\\/")}
+    forms |= {form.replace("\\", "\\\\") for form in forms}
+    forms |= {form.replace("'", "\\'") for form in forms}
+    for form in forms:
+        value = _without(value, form)
     return value
+
+
+def _without(text: str, secret: str) -> str:
+    """Return `text` with stars for `secret`, also where an excerpt ends within it."""
+    kept, position = [], 0
+    while (start := text.find(secret[:6], position)) >= 0:
+        kept.append(text[position:start])
+        position = start
+        for character in secret:
+            if text[position : position + 1] != character:
+                break
+            position += 1
+    return "***".join([*kept, text[position:]])
 
 
 class ConfigurationError(AltaProfilesError, ValueError):
@@ -189,7 +198,15 @@ class ServerError(StatusError):
 
 
 class NotReady(AltaProfilesError):
-    """The service is still preparing the answer, and `Retry.ready_timeout` has run out."""
+    """The service is still preparing the answer, and `Retry.ready_timeout` has run out.
+
+    Attributes:
+        retry_after: seconds the service asks to wait, or None.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class DecodeError(AltaProfilesError):

@@ -17,10 +17,11 @@ from collections.abc import (
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .checks import check_whole
 from .errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
-from .handover import Handover, Spawn
+from .handover import INTERRUPTED, Ended, Handover, Spawn, is_cancelled_here
 from .limits import Cap
 
 __all__ = ["Source", "check_source", "dooms_all", "fan_out", "worker_count"]
@@ -83,40 +84,15 @@ async def fan_out(
     """
     handover: Handover[tuple[int, R]] = Handover()
     allowance = asyncio.Semaphore(concurrency * _AHEAD)
-    items = _Intake(source)
-
-    async def work(group: anyio.abc.TaskGroup) -> None:
-        try:
-            while True:
-                await allowance.acquire()
-                try:
-                    number, item = await items.take()
-                except StopAsyncIteration:
-                    return
-                handover.put((number, await call(item)))
-        except Exception as error:
-            # Not raised: it would leave the group wrapped in an ExceptionGroup.
-            handover.close(error)
-            group.cancel_scope.cancel()
-
-    async def work_all() -> None:
-        try:
-            async with anyio.create_task_group() as group:
-                for _ in range(concurrency):
-                    group.start_soon(work, group)
-        finally:
-            await items.aclose()
-        if items.error is not None:
-            raise items.error
-
+    work = _Work(call, source, concurrency, allowance, handover)
     early: dict[int, R] = {}
     due = 0
-    cancel = spawn(work_all, handover.close)
+    cancel = spawn(work.run, handover.close)
     try:
         while True:
             try:
                 number, result = await handover.get()
-            except StopAsyncIteration:
+            except Ended:
                 return
             if not ordered:
                 allowance.release()
@@ -132,41 +108,92 @@ async def fan_out(
         cancel()
 
 
-class _Intake(Generic[K]):
-    """Numbers the items of a source and shares them out, one worker at a time."""
+class _Work(Generic[K, R]):
+    """What goes on behind one fan-out: a task that reads the source, and the workers.
 
-    def __init__(self, source: Source[K]) -> None:
+    One task reads, from the first item to closing it, because a source may hold a task group or a
+    timeout open across its items, and those belong to the task that opened them.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[K], Awaitable[R]],
+        source: Source[K],
+        concurrency: int,
+        allowance: asyncio.Semaphore,
+        handover: Handover[tuple[int, R]],
+    ) -> None:
+        self._call = call
         self._source = source
-        self._iterator: AsyncIterator[K] = (
-            aiter(source) if isinstance(source, AsyncIterable) else _as_async(source)
-        )
-        self._turn = asyncio.Lock()
+        self._concurrency = concurrency
+        self._allowance = allowance
+        self._handover = handover
+        self._queue: asyncio.Queue[tuple[int, K] | None] = asyncio.Queue()
+        self._workers = 0
+        self._idle = 0
         self._taken = 0
-        self._over = False
-        self.error: Exception | None = None
+        self._done = 0
 
-    async def take(self) -> tuple[int, K]:
-        """Return the next item and its number, from 0."""
-        async with self._turn:
-            if self._over:
-                raise StopAsyncIteration
+    async def run(self) -> None:
+        """Do it all; return only when every item has its result."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
             try:
-                item = await anext(self._iterator)
-            except StopAsyncIteration:
-                self._over = True
-                raise
+                await self._read(group)
+            except asyncio.CancelledError:
+                if is_cancelled_here():
+                    raise
+                failure = AltaProfilesError(INTERRUPTED)
             except Exception as error:
-                self._over, self.error = True, error
-                raise StopAsyncIteration from None
-            number = self._taken
-            self._taken += 1
-            return number, item
+                # What was taken from the source is finished first.
+                failure = error
+            for _ in range(self._workers):
+                self._queue.put_nowait(None)
+        if failure is not None:
+            raise failure
+        if self._done < self._taken:
+            # The group takes a child that somebody else cancelled for one that is done.
+            raise AltaProfilesError(INTERRUPTED)
 
-    async def aclose(self) -> None:
-        """Close the iterator if it was made here; one that was passed in belongs to the caller."""
-        if self._iterator is not self._source and isinstance(self._iterator, AsyncGenerator):
-            with anyio.CancelScope(shield=True):
-                await self._iterator.aclose()
+    async def _read(self, group: TaskGroup) -> None:
+        source = self._source
+        items = aiter(source) if isinstance(source, AsyncIterable) else _as_async(source)
+        try:
+            while True:
+                await self._allowance.acquire()
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+                self._queue.put_nowait((self._taken, item))
+                self._taken += 1
+                if self._idle < self._queue.qsize() and self._workers < self._concurrency:
+                    self._workers += 1
+                    group.start_soon(self._serve, group)
+        finally:
+            # What was made here is closed here; an iterator that was passed in is its owner's.
+            if items is not source and isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    async def _serve(self, group: TaskGroup) -> None:
+        try:
+            while True:
+                self._idle += 1
+                try:
+                    taken = await self._queue.get()
+                finally:
+                    self._idle -= 1
+                if taken is None:
+                    return
+                number, item = taken
+                self._handover.put((number, await self._call(item)))
+                self._done += 1
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Not raised: it would leave the group wrapped in an ExceptionGroup.
+            self._handover.close(error)
+            group.cancel_scope.cancel()
 
 
 async def _as_async(source: Iterable[K]) -> AsyncIterator[K]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeAlias, TypeVar
 
-__all__ = ["Handover", "Spawn"]
+import anyio
+
+__all__ = ["INTERRUPTED", "Ended", "Handover", "Spawn", "is_cancelled_here"]
 
 T = TypeVar("T")
 
@@ -15,6 +18,25 @@ Spawn: TypeAlias = Callable[
     [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
 ]
 """Runs a job in the background, tells when it has ended, returns what cancels it."""
+
+
+INTERRUPTED = (
+    "something cancelled the work behind this iteration from outside, so that its results are not "
+    "complete; cancel the task that reads them instead"
+)
+"""What a reader is told whose background tasks were cancelled one by one."""
+
+
+def is_cancelled_here() -> bool:
+    """Whether a `CancelledError` comes from a scope around this task, and from nobody else."""
+    return anyio.current_effective_deadline() == -math.inf
+
+
+class Ended(Exception):
+    """The reader has had everything.
+
+    A type of its own: callers' code can raise `StopAsyncIteration`, which is no end of ours.
+    """
 
 
 class Handover(Generic[T]):
@@ -45,13 +67,13 @@ class Handover(Generic[T]):
         """Return the next item.
 
         Raises:
-            StopAsyncIteration: it has been closed without an error, and all is read.
-            Exception: the error it was closed with, after the last item.
+            Ended: it has been closed without an error, and all is read.
+            BaseException: the error it was closed with, after the last item.
         """
         while not self._items:
             if self._closed:
                 if self._error is None:
-                    raise StopAsyncIteration
+                    raise Ended
                 raise self._error
             self._changed = asyncio.get_running_loop().create_future()
             await self._changed

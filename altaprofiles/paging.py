@@ -13,8 +13,8 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from .errors import AltaProfilesError, CursorLoop
-from .handover import Handover, Spawn
+from .errors import AltaProfilesError, CursorLoop, DecodeError
+from .handover import INTERRUPTED, Ended, Handover, Spawn
 from .models import Page, Profile
 
 __all__ = ["Chain", "Distinct", "walk"]
@@ -73,25 +73,34 @@ async def walk(
             cursor = page.next_cursor
 
     async def follow_all() -> None:
+        walked = 0
         async with anyio.create_task_group() as group:
 
             async def run(chain: Chain) -> None:
+                nonlocal walked
                 try:
                     await follow(chain)
-                except Exception as error:
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:
                     # Not raised: it would leave the group wrapped in an ExceptionGroup.
                     handover.close(error)
                     group.cancel_scope.cancel()
+                else:
+                    walked += 1
 
             for chain in chains:
                 group.start_soon(run, chain)
+        if walked < len(chains):
+            # The group takes a child that somebody else cancelled for one that is done.
+            raise AltaProfilesError(INTERRUPTED)
 
     cancel = spawn(follow_all, handover.close)
     try:
         while True:
             try:
                 page, allowance = await handover.get()
-            except StopAsyncIteration:
+            except Ended:
                 return
             yield page
             del page
@@ -119,7 +128,11 @@ class Distinct:
             new = identity not in self._identities
             self._identities.add(identity)
             return new
-        devices = profile.object_ids
+        try:
+            devices = profile.object_ids
+        except DecodeError:
+            # One odd record must not end the walk. It is delivered, and fails when it is looked at.
+            return True
         new = not devices or self._devices.isdisjoint(devices)
         self._devices.update(devices)
         return new

@@ -25,7 +25,7 @@ class Retry(Struct, frozen=True, kw_only=True):
     """How long a session keeps trying. All times are seconds.
 
     Args:
-        attempts: tries of one request, the first included; 1 never retries.
+        attempts: tries of one request, the first included; with 1 a failure is never retried.
         base_delay: upper bound of the first delay. It doubles with each further try, and each
             delay is drawn evenly between zero and its bound (full jitter).
         max_delay: the most that bound grows to. A longer `Retry-After` is honoured all the same.

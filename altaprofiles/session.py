@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from .cdp import Cdp
 from .checks import check_flag, check_whole
-from .credentials import Alta, CleverTap
+from .credentials import Alta, CleverTap, Secret
 from .engine import Engine, Service
 from .errors import ConfigurationError
 from .fanout import Source
@@ -217,7 +217,7 @@ def _clevertap_service(account: CleverTap) -> Service:
     return Service(
         api=clevertap_rules.API,
         url=account.url,
-        headers=clevertap_rules.auth_headers(account.account_id, account.passcode),
+        headers=_hidden(clevertap_rules.auth_headers(account.account_id, account.passcode)),
         secret=account.passcode,
         cap=Cap(account.max_in_flight),
     )
@@ -228,8 +228,13 @@ def _alta_service(account: Alta) -> Service:
     return Service(
         api=alta_rules.API,
         url=account.url,
-        headers=alta_rules.auth_headers(account.token),
+        headers=_hidden(alta_rules.auth_headers(account.token)),
         secret=account.token,
         cap=Cap(account.max_in_flight),
         pace=None if rate is None else Pace(rate),
     )
+
+
+def _hidden(headers: dict[str, str]) -> dict[str, str]:
+    # "Bearer " and a token is plain text again.
+    return {name: Secret(value) for name, value in headers.items()}

@@ -18,6 +18,7 @@ from yarl import URL
 
 from ._version import __version__
 from .checks import check_seconds
+from .credentials import Secret
 from .errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -187,8 +188,16 @@ def _proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.netloc):
         return None, None
-    url = URL(proxy if "://" in proxy else f"http://{proxy}")
+    try:
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        # Not shown: it may hold a password.
+        raise ConfigurationError(
+            f"{parts.scheme.upper()}_PROXY: not an http or https proxy; write http://HOST:PORT"
+        )
     if url.user is None:
         return str(url), None
     login = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-    return str(url.with_user(None)), {"Proxy-Authorization": f"Basic {login}"}
+    return str(url.with_user(None)), {"Proxy-Authorization": Secret(f"Basic {login}")}

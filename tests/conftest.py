@@ -120,17 +120,17 @@ def spawn(
 ) -> Callable[[], None]:
     """Run `job` in a task: what a session's engine does for chains and fan-outs."""
 
+    scope = anyio.CancelScope()
+
     async def run() -> None:
         error: BaseException | None = None
-        try:
-            await job()
-        except Exception as failure:
-            error = failure
-        ended(error)
+        with scope:
+            try:
+                await job()
+            except Exception as failure:
+                error = failure
+            ended(error)
 
-    task = asyncio.ensure_future(run())
-
-    def cancel() -> None:
-        task.cancel()
-
-    return cancel
+    # Kept by the callback: the loop itself refers to tasks weakly.
+    asyncio.ensure_future(run()).add_done_callback(lambda task: task)
+    return scope.cancel

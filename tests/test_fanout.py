@@ -8,10 +8,11 @@ import resource
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from altaprofiles import ConfigurationError
+from altaprofiles import AltaProfilesError, ConfigurationError
 from altaprofiles.fanout import Source, fan_out
 
 from .conftest import nothing_left_behind, spawn
@@ -168,3 +169,77 @@ async def test_a_failing_source_loses_nothing_that_was_taken(ordered: bool) -> N
         async for result in doubled(source(), ordered=ordered):
             found.append(result)
     assert sorted(found) == [2 * item for item in range(10)]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_source_that_is_cancelled_from_inside_is_no_end(ordered: bool) -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(20):
+            yield number
+        helper = asyncio.ensure_future(asyncio.Event().wait())
+        helper.cancel()
+        await helper
+
+    with pytest.raises(AltaProfilesError, match="not complete"):
+        async for _ in doubled(source(), ordered=ordered):
+            pass
+
+
+async def test_a_call_that_is_cancelled_from_inside_is_no_end() -> None:
+    async def call(item: int) -> int:
+        if item == 7:
+            raise asyncio.CancelledError
+        return item
+
+    with pytest.raises(AltaProfilesError, match="not complete"):
+        async for _ in fan_out(call, range(50), concurrency=4, ordered=False, spawn=spawn):
+            pass
+
+
+class Unusual(BaseException):
+    """What test frameworks raise, past every `except Exception`."""
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration("mine"), StopIteration("mine"), Unusual()])
+async def test_no_exception_of_a_call_is_taken_for_the_end(error: BaseException) -> None:
+    async def call(item: int) -> int:
+        if item == 7:
+            raise error
+        return item
+
+    with pytest.raises((Unusual, RuntimeError)):
+        async for _ in fan_out(call, range(50), concurrency=4, ordered=False, spawn=spawn):
+            pass
+
+
+async def test_a_source_may_hold_scopes_open_across_its_items() -> None:
+    async def grouped() -> AsyncIterator[int]:
+        async with anyio.create_task_group(), asyncio.timeout(60):
+            for number in range(50):
+                yield number
+
+    assert sorted([result async for result in doubled(grouped())]) == [2 * n for n in range(50)]
+
+    async def impatient() -> AsyncIterator[int]:
+        async with asyncio.timeout(0.05):
+            for number in itertools.count():
+                yield number
+                await asyncio.sleep(0.001)
+
+    with pytest.raises(TimeoutError):
+        async for _ in doubled(impatient()):
+            pass
+
+
+async def test_no_more_workers_are_started_than_there_is_work_for() -> None:
+    before = len(asyncio.all_tasks())
+    busy = 0
+
+    async def call(item: int) -> int:
+        nonlocal busy
+        busy = max(busy, len(asyncio.all_tasks()) - before)
+        return item
+
+    results = fan_out(call, range(3), concurrency=100_000, ordered=False, spawn=spawn)
+    assert len([result async for result in results]) == 3
+    assert busy <= 5

@@ -208,3 +208,20 @@ async def test_joining_what_are_no_people_says_what_to_pass() -> None:
         with pytest.raises(ConfigurationError, match=r"profiles: .* without \.pages\(\)"):
             async for _ in session.with_cdp(pages):
                 pass
+
+
+async def test_keys_of_other_libraries_are_taken_for_what_they_are() -> None:
+    class Integer:
+        def __index__(self) -> int:
+            return 5555555555
+
+    class Text(str):
+        __slots__ = ()
+
+    keys: list[Any] = [Integer(), Text("5555555555"), 10**5000]
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        lookups = session.profiles.get_many(keys, by="identity", ordered=True)
+        found = [(lookup.value is not None, type(lookup.error)) async for lookup in lookups]
+        assert found == [(True, type(None)), (True, type(None)), (False, ConfigurationError)]
+        people = session.profiles.by_event(Text(EVENT), **RANGE)
+        assert [person async for person in people]

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from altaprofiles import CursorLoop, NotReady, Page, Profile
+from altaprofiles import AltaProfilesError, CursorLoop, DecodeError, NotReady, Page, Profile
 from altaprofiles.paging import Chain, Distinct, walk
 
 from .conftest import nothing_left_behind, spawn
@@ -146,3 +146,28 @@ def test_a_page_keeps_its_new_people_and_everything_else() -> None:
     assert seen.filtered(page) is page
     again = seen.filtered(Page([second, third], b"more", "b", None))
     assert again == Page([third], b"more", "b", None)
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+async def test_a_chain_that_is_cancelled_from_outside_is_no_end(chains: int) -> None:
+    class Cancelled(Book):
+        async def fetch(self, cursor: str) -> Page:
+            if cursor == "a3":
+                raise asyncio.CancelledError
+            return await super().fetch(cursor)
+
+    first = Cancelled("a", {"a0": "a1", "a1": "a2", "a2": "a3"})
+    others = [book(name, 50) for name in "bc"]
+    walked = [one.chain for one in [first, *others][:chains]]
+    with pytest.raises(AltaProfilesError, match="not complete"):
+        async for _ in walk(walked, prefetch=1, spawn=spawn):
+            pass
+
+
+def test_an_odd_record_is_delivered_and_tells_its_trouble_when_it_is_looked_at() -> None:
+    odd = Profile.decode(b'{"platformInfo":{}}')
+    seen = Distinct()
+    assert seen.is_new(odd)
+    assert seen.is_new(odd)
+    with pytest.raises(DecodeError):
+        _ = odd.platform_info

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import socket
+import threading
 import traceback
 import zlib
 from typing import Any
@@ -18,6 +20,7 @@ from altaprofiles import (
     Attempt,
     BadRequest,
     CleverTap,
+    ConfigurationError,
     ConnectError,
     CursorLoop,
     DecodeError,
@@ -31,6 +34,7 @@ from altaprofiles import (
     Timeout,
     TransportError,
 )
+from altaprofiles.wire.http import Response
 
 from .conftest import QUICK, Scripted, always, http, in_turn, nothing_left_behind, scripted
 
@@ -164,13 +168,126 @@ async def test_a_server_that_falls_silent_runs_into_the_read_timeout() -> None:
             await session.profiles.get(identity="7")
 
 
-async def test_a_deadline_bounds_the_call_with_all_its_retries() -> None:
-    patient = Retry(attempts=10_000, base_delay=0.01, max_delay=0.01, deadline=0.3)
-    async with scripted(always(http(b"", "503 Busy"))) as server:
-        async with session_for(server, patient) as session:
-            with pytest.raises(RequestTimeout, match=r"deadline of 0\.3 s"):
+async def test_a_deadline_bounds_an_attempt_that_hangs() -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with scripted(answer) as server:
+        async with session_for(server, Retry(deadline=0.2)) as session:
+            with pytest.raises(RequestTimeout, match=r"deadline of 0\.2 s"):
                 await session.profiles.get(identity="7")
-            assert session.stats.requests > 1
+
+
+async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    busy = http(b"", "429 Too Many Requests", "Retry-After: 3600")
+    async with scripted(always(busy)) as server:
+        async with session_for(server, Retry(deadline=60)) as session:
+            with pytest.raises(RateLimited) as caught:
+                await session.profiles.get(identity="7")
+            assert caught.value.retry_after == 3600
+            assert session.stats.requests == 1
+
+
+async def test_a_callback_that_times_out_is_not_taken_for_the_deadline() -> None:
+    def fail(attempt: Attempt) -> None:
+        raise TimeoutError("my own")
+
+    async with scripted(always(FOUND)) as server:
+        async with session_for(server, Retry(deadline=60), on_event=fail) as session:
+            with pytest.raises(TimeoutError, match="my own"):
+                await session.profiles.get(identity="7")
+
+
+async def test_closing_the_session_ends_a_wait_before_the_next_try() -> None:
+    busy = http(b"", "429 Too Many Requests", "Retry-After: 3600")
+    told = asyncio.Event()
+    async with scripted(always(busy)) as server:
+        async with session_for(server, on_event=lambda attempt: told.set()) as session:
+            call = asyncio.ensure_future(session.profiles.get(identity="7"))
+            await told.wait()
+        with anyio.fail_after(10), pytest.raises(ConfigurationError, match="closed"):
+            await call
+
+
+async def test_closing_the_session_while_a_name_is_resolved_cancels_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+        asked.set()
+        answered.wait(10)
+        raise socket.gaierror("no such host")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    account = CleverTap("ACCOUNT", PASSCODE, base_url="https://clevertap.example")
+    async with Session(clevertap=account, retry=QUICK) as session:
+        call = asyncio.ensure_future(session.profiles.get(identity="7"))
+        await asyncio.to_thread(asked.wait, 10)
+    with pytest.raises(ConfigurationError, match="closed"):
+        await call
+    answered.set()
+
+
+@pytest.mark.parametrize("service", ["profiles", "cdp"])
+async def test_a_call_that_its_caller_gave_up_shows_no_credential(service: str) -> None:
+    arrived = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        arrived.set()
+        await asyncio.Event().wait()
+
+    async with scripted(answer) as server, session_for(server) as session:
+        call = asyncio.ensure_future(
+            session.profiles.get(identity="7")
+            if service == "profiles"
+            else session.cdp.get(user_id="7")
+        )
+        await arrived.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    text = "".join(shown.format())
+    assert "_connect_and_send_request" in text
+    assert PASSCODE not in text
+    assert TOKEN not in text
+
+
+async def test_an_error_keeps_neither_the_body_nor_its_frames() -> None:
+    page = http(b"<html>" + b"x" * 2_000_000, "502 Bad Gateway")
+    async with scripted(always(page)) as server:
+        async with session_for(server, ONCE) as session:
+            lookups = session.profiles.get_many(map(str, range(3)), by="identity")
+            errors = [lookup.error async for lookup in lookups]
+    for error in errors:
+        assert isinstance(error, ServerError)
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        assert len(pickle.dumps(error)) < 2000
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            assert not any(isinstance(value, Response) for value in frame.f_locals.values())
+
+
+async def test_an_endless_error_text_is_cut() -> None:
+    words = http(b'{"status":"fail","error":"%b","code":400}' % (b"pass-4711-" * 100_000))
+    async with scripted(always(words)) as server, session_for(server) as session:
+        with pytest.raises(BadRequest) as caught:
+            await session.profiles.get(identity="7")
+        assert len(str(caught.value)) < 1000
+        assert "pass-4711" not in str(caught.value)
+
+
+@pytest.mark.parametrize("proxy", ["http://h:99999", "http://[::1", "socks5://127.0.0.1:9"])
+async def test_a_proxy_that_cannot_be_used_is_named(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, proxy)
+    async with scripted(always(FOUND)) as server:
+        async with session_for(server, trust_env=True) as session:
+            with pytest.raises(ConfigurationError, match="HTTP_PROXY"):
+                await session.profiles.get(identity="7")
 
 
 async def test_nobody_listening_is_retried_and_named() -> None:
@@ -332,7 +449,7 @@ async def test_an_even_rate_is_kept_between_starts() -> None:
     answer = always(http(b'{"code":0,"data":{}}'))
     async with scripted(answer) as server:
         alta = Alta(TOKEN, base_url=server.url, requests_per_minute=6)
-        async with Session(alta=alta, retry=Retry(attempts=1, deadline=0.2)) as session:
+        async with Session(alta=alta, retry=Retry(attempts=1, deadline=1.0)) as session:
             await session.cdp.get(user_id="1")
             with pytest.raises(RequestTimeout):
                 await session.cdp.get(user_id="2")

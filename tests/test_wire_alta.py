@@ -317,3 +317,15 @@ def test_nesting_without_end_is_an_error_of_this_library() -> None:
     deep = b"[" * 50_000 + b"]" * 50_000
     with pytest.raises(DecodeError):
         alta.read_users(answer(b'{"code":0,"extra":%b,"data":{}}' % deep))
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_a_body_code_of_nothing_found_does_not_hide_what_the_status_says(status: int) -> None:
+    with pytest.raises(StatusError):
+        alta.read_users(answer(b'{"code":503,"message":"?"}', status))
+
+
+def test_what_is_bound_to_nothing_is_left_out() -> None:
+    data = b'{"code":0,"data":{"u":null,"v":{"anonymous_ids":[{"anonymous_id":null}]}}}'
+    users = alta.read_users(answer(data))
+    assert [(user.user_id, user.anonymous_ids) for user in users.values()] == [("u", []), ("v", [])]

@@ -887,3 +887,60 @@ def test_bytes_that_are_no_text_are_an_error_also_where_nobody_looks() -> None:
     with pytest.raises(DecodeError, match="utf-8") as caught:
         read_page(answer(body))
     assert caught.value.path == "$.records[1]"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "Order Still In Progress",
+        "Throttle Opened",
+        "Too Many Requests",
+        "Invalid Credentials Shown",
+        "Cursor Expired",
+        "Incorrect Usage",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_code_outranks_words_that_quote_the_caller(event: str, status: int) -> None:
+    body = f'{{"status":"fail","error":["Invalid event : {event}"],"code":400}}'.encode()
+    with pytest.raises(BadRequest, match=event):
+        clevertap.read_cursor(answer(body, status))
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b'{"message":"no Route matched with those values"}'),
+        (404, b"\xef\xbb\xbf<html>nothing here</html>"),
+        (404, b'{"status":"fail","error":"Invalid Credentials","code":401}'),
+        (200, b'{"status":"fail","error":"profile store: shard 7 not found","code":500}'),
+        (200, b'{"status":"fail","error":"User is not allowed: account does not exist"}'),
+    ],
+)
+def test_what_does_not_say_that_there_is_no_such_person_is_an_error(
+    status: int, body: bytes
+) -> None:
+    with pytest.raises(StatusError):
+        clevertap.read_profile(answer(body, status))
+
+
+def test_an_answer_that_is_not_ready_may_say_how_long_to_wait() -> None:
+    body = b'{"status":"fail","error":"Request still in progress, please retry later","code":2}'
+    with pytest.raises(NotReady) as caught:
+        clevertap.read_page(Response(202, {"Retry-After": "7"}, body), "cursor")
+    assert caught.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize("depth", [50, 400, 900])
+def test_an_error_nested_without_end_is_still_an_error_of_this_library(depth: int) -> None:
+    body = b'{"status":"fail","error":' + b"[" * depth + b"]" * depth + b"}"
+    with pytest.raises(AltaProfilesError):
+        clevertap.read_cursor(answer(body))
+
+
+@pytest.mark.parametrize("after", ["Fri, 31 Dec 99999999999999999999 00:00:00 GMT", "1e400", "-1"])
+def test_a_senseless_retry_after_is_no_trouble(after: str) -> None:
+    headers = {"Retry-After": after, "Date": "Fri, 31 Dec 2021 00:00:00 GMT"}
+    with pytest.raises(RateLimited) as caught:
+        clevertap.read_cursor(Response(429, headers, b""))
+    assert caught.value.retry_after in (None, 0.0)

@@ -91,7 +91,9 @@ class _Body(Struct, gc=False):
 
 
 _BODY = msgspec.json.Decoder(_Body)
-_DATA = msgspec.json.Decoder(dict[str, _User] | Annotated[list[Any], Meta(max_length=0)] | None)
+_DATA = msgspec.json.Decoder(
+    dict[str, _User | None] | Annotated[list[Any], Meta(max_length=0)] | None
+)
 
 _NOT_FOUND = (503, 504)
 
@@ -104,7 +106,7 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     """
     body, _ = decode_body(API, response, _BODY)
     code, words = read_code(body.code), shown(body.message)
-    if code in _NOT_FOUND and response.status < 500:
+    if code in _NOT_FOUND and response.status in (200, 400, 404):
         return {}
     if not 200 <= response.status < 300 or code != 0:
         raise _failure(response, code, words)
@@ -115,16 +117,18 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
 
 
-def _user(key: str, user: _User) -> CdpUser:
+def _user(key: str, user: _User | None) -> CdpUser:
+    bound = (user.anonymous_ids if user else None) or ()
     return CdpUser(
-        user_id=as_text(user.user_id) or key,
+        user_id=(as_text(user.user_id) if user else None) or key,
         anonymous_ids=[
             AnonymousId(
-                anonymous_id=as_text(bound.anonymous_id) or "",
-                conversation_type=as_text(bound.conversation_type),
-                source_id=as_text(bound.source_id),
+                anonymous_id=anonymous_id,
+                conversation_type=as_text(one.conversation_type),
+                source_id=as_text(one.source_id),
             )
-            for bound in user.anonymous_ids or ()
+            for one in bound
+            if (anonymous_id := as_text(one.anonymous_id))
         ],
     )
 

@@ -36,6 +36,7 @@ from .http import (
     fails_with_html,
     query,
     read_code,
+    read_retry_after,
     shown,
     status_error,
 )
@@ -205,7 +206,7 @@ def read_page(response: Response, cursor: str, window: tuple[int, int] | None = 
     found: Sequence[Raw | bytes] = () if body.records is UNSET else body.records or ()
     if body.next_cursor is UNSET:
         if response.status == 202 and not found:
-            raise NotReady(f"{API} answered HTTP 202: the page is still being prepared")
+            raise _not_ready(response, "HTTP 202, the page is still being prepared")
         following = None
     else:
         following = _cursor(body.next_cursor, "$.next_cursor", response)
@@ -225,7 +226,7 @@ def read_profile(response: Response) -> Profile | None:
     The vendor does not say what "not found" looks like. Seen or likely, and all read as None: HTTP
     404, `record` null, `record` missing, and a failure whose words say that there is no profile.
     """
-    if response.status == 404 and not fails_with_html(response):
+    if response.status == 404 and _is_bare(response):
         return None
     body, mended = decode_body(API, response, _RECORD_BODY)
     if not _succeeded(response, body) and _says_unknown_person(response, body):
@@ -255,7 +256,7 @@ def read_count(response: Response) -> int:
     """
     body, _ = decode_body(API, response, _COUNT_BODY)
     if body.status == "partial":
-        raise NotReady(f"{API} is still counting")
+        raise _not_ready(response, "it is still counting")
     return _count(response, body)
 
 
@@ -281,18 +282,27 @@ def _succeeded(response: Response, body: _Body) -> bool:
 
 
 _UNKNOWN_PERSON = re.compile(
-    r"\b(?:profile|user|record)s?\b.*(?:\bnot (?:be )?found\b|(?:\bnot|n't) exist)"
+    r"\b(?:profile|user|record)s?(?: \S+){0,3}? (?:not (?:be )?found\b|(?:not|\S+n't) exist)"
     r"|\b(?:no|unknown) (?:such |matching )?(?:profile|user|record)s?\b"
     r"(?=\W*$| (?:found|exists?|with|for|match\w*|was|is)\b)"
     r"|^not found\W*$",
-    re.IGNORECASE | re.DOTALL,
+    re.IGNORECASE,
 )
 
 
+def _is_bare(response: Response) -> bool:
+    """Whether a body says nothing: neither a web page of a proxy nor JSON of whomever."""
+    return not fails_with_html(response) and response.body.lstrip()[:1] not in (b"{", b"[")
+
+
 def _says_unknown_person(response: Response, body: _Body) -> bool:
+    code = read_code(body.code)
+    if response.status == 404:
+        # JSON without a `status` is a gateway's, which does not know the path.
+        return isinstance(body.status, str) and code in (None, 404, 400)
     return (
-        response.status in (200, 400, 404)
-        and read_code(body.code) not in (1, 2, 3, 401, 403, 429)
+        response.status in (200, 400)
+        and code in (None, 404, 400)
         and bool(_UNKNOWN_PERSON.search(shown(body.error or body.message)))
     )
 
@@ -300,8 +310,9 @@ def _says_unknown_person(response: Response, body: _Body) -> bool:
 def _raise_for_failure(response: Response, body: _Body) -> None:
     """Raise what an answer that is no success stands for.
 
-    Failures often come with HTTP 200, and their code as an int or a string [seen]: what tells them
-    apart is, in this order, who may ask at all, then the body's code and words, then the status.
+    Failures often come with HTTP 200, and their code as an int or a string [seen]. What tells them
+    apart is the code. The words only do without one, as they may quote what the caller sent: an
+    event may be called "Too Many Requests".
     """
     if _succeeded(response, body):
         return
@@ -312,28 +323,50 @@ def _raise_for_failure(response: Response, body: _Body) -> None:
 
 
 def _failure(response: Response, code: int | str | None, words: str) -> AltaProfilesError:
-    status, said = response.status, words.lower()
-    if 401 in (status, code) or "invalid credentials" in said:
+    status = response.status
+    meant = _code_of(words) if code is None else code
+    if 401 in (status, meant):
         hint = "Check account ID and passcode; a wrong region gives this answer, too"
         return status_error(Unauthorized, API, response, code, words, hint)
-    if 403 in (status, code):
+    if 403 in (status, meant):
         return status_error(Forbidden, API, response, code, words)
-    if code == 2 or "still in progress" in said:
-        return NotReady(f"{API}: {words or 'request still in progress'}")
-    if code in (1, 429) or status == 429 or "throttle" in said or "too many" in said:
+    if meant == 2:
+        return _not_ready(response, words or "the request is still in progress")
+    if meant in (1, 429) or status == 429:
         return status_error(RateLimited, API, response, code, words)
-    if "CURSOR" in str(code) or ("cursor" in said and ("expired" in said or "invalidated" in said)):
+    if "CURSOR" in str(meant):
         return CursorExpired(
             f"{API} refuses the cursor as expired ({words or code}); cursors live about 4 days: "
             f"open a new chain, without `cursor=`"
         )
-    if code == 3 or "incorrect usage" in said:
+    if meant == 3:
         hint = "The cursor must be passed on byte for byte as it was received"
         return status_error(BadRequest, API, response, code, words, hint)
-    if code == 400:
+    if meant == 400:
         return status_error(BadRequest, API, response, code, words)
     if status < 300:
         # A failure the service does not explain is never taken for the end of a chain: it is asked
         # again and, in the end, raised.
         return status_error(ServerError, API, response, code, words)
     return error_for(API, response, code, words)
+
+
+_CODES: tuple[tuple[str, int | str], ...] = (
+    (r"invalid credentials", 401),
+    (r"still in progress", 2),
+    (r"throttl|too many (?:concurrent )?requests", 1),
+    (r"incorrect usage", 3),
+    (r"cursor\b.* (?:expired|invalidated)", "CURSOR_INVALIDATED"),
+)
+
+
+def _code_of(words: str) -> int | str | None:
+    """Return the code that goes with the words of an answer that has none."""
+    for pattern, code in _CODES:
+        if re.search(pattern, words, re.IGNORECASE):
+            return code
+    return None
+
+
+def _not_ready(response: Response, words: str) -> NotReady:
+    return NotReady(f"{API}: {words}", retry_after=read_retry_after(response.headers))

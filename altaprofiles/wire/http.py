@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from ..errors import (
     StatusError,
     Unauthorized,
 )
-from ..jsontext import decode_mended, excerpt
+from ..jsontext import decode_mended
 from ..models import as_text
 
 __all__ = ["Request", "Response", "decode_body", "error_for", "query", "read_code"]
@@ -133,13 +134,13 @@ def status_error(
         code=code,
         message=message,
         hint=hint,
-        retry_after=_retry_after(response.headers),
+        retry_after=read_retry_after(response.headers),
     )
 
 
 def fails_with_html(response: Response) -> bool:
     """Whether the body is a web page: a proxy or the wrong host, never one of the two APIs."""
-    return response.body.lstrip()[:1] == b"<"
+    return response.body[:100].removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"
 
 
 _BY_STATUS: dict[int, type[StatusError]] = {
@@ -150,7 +151,7 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 }
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that `Retry-After` asks for, in either of its forms, or None."""
     value = headers.get("Retry-After")
     if value is None:
@@ -162,17 +163,23 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
             # Measured on the server's own clock, as ours may be off.
             until = parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])
             seconds = until.total_seconds()
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+_LONGEST = 500
 
 
 def shown(message: Any) -> str:
     """Return a body's error text: it may be a string, a list of strings, or missing."""
     if message is None:
         return ""
-    if isinstance(message, str):
-        return message
-    if isinstance(message, list):
-        return "; ".join(shown(part) for part in message)
-    return excerpt(msgspec.json.encode(message))
+    if isinstance(message, list) and all(isinstance(part, str) for part in message):
+        message = "; ".join(message)
+    if not isinstance(message, str):
+        try:
+            message = msgspec.json.encode(message).decode()
+        except RecursionError:
+            return "an error nested too deeply to be shown"
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
