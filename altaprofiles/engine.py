@@ -27,7 +27,7 @@ from .errors import (
 from .handover import INTERRUPTED, is_cancelled_here
 from .limits import Cap, Pace
 from .models import Attempt, Stats
-from .retry import Budget, Retry, is_transient
+from .retry import MAX_RETRY_AFTER, Budget, Retry, is_transient
 from .transport import Transport
 from .wire.http import Request, Response
 
@@ -275,9 +275,10 @@ class Engine:
                     and failures < self._retry.attempts
                     and (not within_budget or self._budget.withdraw(now))
                 )
-            delay = max(delay, getattr(error, "retry_after", None) or 0.0)
+            asked = getattr(error, "retry_after", None) or 0.0
+            delay = max(delay, asked)
             # A wait that the deadline would end is none: the error says more than the deadline.
-            again = again and now + delay < ends
+            again = again and asked <= MAX_RETRY_AFTER and now + delay < ends
             if isinstance(error, RateLimited):
                 self.stats.throttles += 1
             number = failures + polls

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 from msgspec import Struct
 
-from .errors import AltaProfilesError, CursorLoop, DecodeError
+from .errors import AltaProfilesError, CursorError, CursorLoop, DecodeError
 from .handover import INTERRUPTED, Ended, Handover, Spawn
 from .models import Page, Profile
 
@@ -64,10 +64,11 @@ async def walk(
             try:
                 page = await chain.fetch(cursor)
             except AltaProfilesError as error:
-                error.add_note(
-                    f"This was page {len(used)} of its chain, and all earlier ones were "
-                    f"delivered; to go on there: cursor={cursor!r}"
-                )
+                if not isinstance(error, CursorError):
+                    error.add_note(
+                        f"This was page {len(used)} of its chain, and all earlier ones were "
+                        f"delivered; to go on there: cursor={cursor!r}"
+                    )
                 raise
             handover.put((page, allowance))
             cursor = page.next_cursor

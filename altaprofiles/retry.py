@@ -18,7 +18,11 @@ from .errors import (
     TransportError,
 )
 
-__all__ = ["Budget", "Retry", "is_transient"]
+__all__ = ["MAX_RETRY_AFTER", "Budget", "Retry", "is_transient"]
+
+
+MAX_RETRY_AFTER = 600.0
+"""Seconds: what asks for more than this is an error, and not a wait."""
 
 
 class Retry(Struct, frozen=True, kw_only=True):
@@ -28,7 +32,8 @@ class Retry(Struct, frozen=True, kw_only=True):
         attempts: tries of one request, the first included; with 1 a failure is never retried.
         base_delay: upper bound of the first delay. It doubles with each further try, and each
             delay is drawn evenly between zero and its bound (full jitter).
-        max_delay: the most that bound grows to. A longer `Retry-After` is honoured all the same.
+        max_delay: the most that bound grows to. A longer `Retry-After` is honoured all the same,
+            up to ten minutes; beyond that there is no further try.
         ready_timeout: how long one page or count may stay "not ready" before `NotReady` is raised.
             Such polls do not count as attempts, because nothing has failed.
         deadline: how long one call may take in all, waiting for its turn and retries included; None

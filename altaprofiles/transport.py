@@ -154,10 +154,10 @@ class Transport:
             cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
             untrusted = isinstance(cause, ssl.SSLCertVerificationError)
             return ConnectError(f"no TLS connection to {host}: {cause}", untrusted=untrusted)
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return ConnectError(f"no connection to {host}: {error.os_error}")
         if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
             return ConnectError(f"no connection to {host} through the proxy")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return ConnectError(f"no connection to {host}: {error.os_error}")
         if isinstance(error, aiohttp.ClientResponseError):
             return TransportError(f"{host} answered something that is not HTTP: {error.message}")
         if isinstance(error, aiohttp.ClientPayloadError):

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import pickle
 import socket
+import ssl
 import threading
 import traceback
 import zlib
@@ -13,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trustme
 
 from altaprofiles import (
     Alta,
@@ -188,6 +190,29 @@ async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
             assert session.stats.requests == 1
 
 
+async def test_a_wait_of_more_than_ten_minutes_is_an_error() -> None:
+    busy = http(b"", "503 Back next year", "Retry-After: 30000000")
+    async with scripted(always(busy)) as server, session_for(server) as session:
+        with pytest.raises(ServerError) as caught:
+            await session.profiles.get(identity="7")
+        assert caught.value.retry_after == 30_000_000
+        assert session.stats.requests == 1
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_and_not_retried() -> None:
+    unknown = trustme.CA().issue_cert("localhost")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    unknown.configure_cert(tls)
+    async with scripted(always(FOUND), tls) as server:
+        account = CleverTap("ACCOUNT", PASSCODE, base_url=server.url)
+        async with Session(clevertap=account, retry=QUICK) as session:
+            with pytest.raises(ConnectError, match="CERTIFICATE_VERIFY_FAILED") as caught:
+                await session.profiles.get(identity="7")
+            assert caught.value.untrusted
+            assert session.stats.requests == 1
+        assert server.heads == []
+
+
 async def test_a_callback_that_times_out_is_not_taken_for_the_deadline() -> None:
     def fail(attempt: Attempt) -> None:
         raise TimeoutError("my own")
@@ -199,7 +224,7 @@ async def test_a_callback_that_times_out_is_not_taken_for_the_deadline() -> None
 
 
 async def test_closing_the_session_ends_a_wait_before_the_next_try() -> None:
-    busy = http(b"", "429 Too Many Requests", "Retry-After: 3600")
+    busy = http(b"", "429 Too Many Requests", "Retry-After: 500")
     told = asyncio.Event()
     async with scripted(always(busy)) as server:
         async with session_for(server, on_event=lambda attempt: told.set()) as session:
