@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -68,12 +67,11 @@ Answer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def scripted(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
-    """Serve `answer` on a free port of loopback."""
+async def scripted(answer: Answer) -> AsyncIterator[Scripted]:
+    """Serve `answer` on a free port of 127.0.0.1."""
     served = Scripted(answer)
-    server = await asyncio.start_server(served, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
-    port = server.sockets[0].getsockname()[1]
-    served.url = f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}"
+    server = await asyncio.start_server(served, "127.0.0.1", 0, limit=1 << 20)
+    served.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield served
     finally:
