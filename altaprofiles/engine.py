@@ -243,7 +243,7 @@ class Engine:
         failures = polls = 0
         ready_by = math.inf
         while True:
-            await self._turn(service)
+            began = await self._turn(service)
             response = None
             started = time.monotonic()
             try:
@@ -253,6 +253,7 @@ class Engine:
                 error = failure
             else:
                 self._budget.deposit()
+                service.cap.succeeded()
                 self._tell(service, request, failures + polls + 1, started, response, None, None)
                 return value
 
@@ -281,6 +282,7 @@ class Engine:
             again = again and asked <= MAX_RETRY_AFTER and now + delay < ends
             if isinstance(error, RateLimited):
                 self.stats.throttles += 1
+                service.cap.throttled(began)
             number = failures + polls
             self._tell(service, request, number, started, response, error, delay if again else None)
             if not again:
@@ -299,9 +301,9 @@ class Engine:
             with anyio.move_on_after(seconds):
                 await self._stop.wait()
 
-    async def _turn(self, service: Service) -> None:
-        """Wait for a slot, and for the pace with the slot in hand."""
-        await service.cap.acquire()
+    async def _turn(self, service: Service) -> int:
+        """Wait for a slot, and for the pace with the slot in hand; return when it began."""
+        began = await service.cap.acquire()
         try:
             self.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
@@ -311,6 +313,7 @@ class Engine:
         except BaseException:
             service.cap.release()
             raise
+        return began
 
     async def _send(self, service: Service, request: Request) -> Response:
         """Return the response, and give the slot back."""

@@ -14,18 +14,35 @@ class Cap:
 
     A slot passes straight from the one who releases it to the one who has waited longest, so that
     nobody can slip in between and the bound holds at every moment.
+
+    Other programs may use the same account. So the bound halves when the service says that there
+    are too many, and grows back by one after a run of successes.
+
+    Attributes:
+        limit: the most there ever are.
+        allowed: the most there are at present, from 1 to `limit`.
+        in_flight: how many there are.
     """
+
+    RUN = 10
+    """Successes in a row before one more is allowed."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.allowed = limit
         self.in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._halvings = 0
+        self._successes = 0
 
-    async def acquire(self) -> None:
-        """Wait for a slot. Cancelled while waiting, the caller holds none."""
-        if self.in_flight < self.limit:
+    async def acquire(self) -> int:
+        """Wait for a slot; return what `throttled` wants to know about this request.
+
+        Cancelled while waiting, the caller holds none.
+        """
+        if self.in_flight < self.allowed:
             self.in_flight += 1
-            return
+            return self._halvings
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -39,15 +56,41 @@ class Cap:
                 with suppress(ValueError):  # `release` may have passed it over already
                     self._waiting.remove(turn)
             raise
+        return self._halvings
 
     def release(self) -> None:
         """Give the slot back, to the one who has waited longest."""
-        while self._waiting:
+        self.in_flight -= 1
+        self._hand_out()
+
+    def throttled(self, began: int) -> None:
+        """Halve the bound, because a request was one too many.
+
+        Args:
+            began: what `acquire` returned to it. Several requests that were under way together are
+                refused together, and are one reason to halve, not several.
+        """
+        self._successes = 0
+        if began == self._halvings:
+            self._halvings += 1
+            self.allowed = max(1, self.allowed // 2)
+
+    def succeeded(self) -> None:
+        """Count one success towards growing back."""
+        if self.allowed == self.limit:
+            return
+        self._successes += 1
+        if self._successes == self.RUN:
+            self._successes = 0
+            self.allowed += 1
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._waiting and self.in_flight < self.allowed:
             turn = self._waiting.popleft()
             if not turn.done():
+                self.in_flight += 1
                 turn.set_result(None)
-                return
-        self.in_flight -= 1
 
 
 class Pace:

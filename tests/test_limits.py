@@ -96,6 +96,15 @@ class CapMachine(RuleBasedStateMachine):
         self.callers.release(self.callers.holders[0])
         self.callers.tasks[self.callers.waiting()[0]].cancel()
 
+    @rule(began=st.integers(0, 3))
+    def throttled(self, began: int) -> None:
+        self.callers.cap.throttled(began)
+
+    @rule(count=st.integers(1, 3 * Cap.RUN))
+    def succeeded(self, count: int) -> None:
+        for _ in range(count):
+            self.callers.cap.succeeded()
+
     @rule()
     def step(self) -> None:
         self.callers.step()
@@ -105,7 +114,7 @@ class CapMachine(RuleBasedStateMachine):
         self.callers.settle()
         holding, waiting = len(self.callers.holders), self.callers.waiting()
         assert self.callers.cap.in_flight == holding
-        assert holding == self.limit or not waiting
+        assert holding >= self.callers.cap.allowed or not waiting
         # Whoever still waits asked later than everyone who has had a turn.
         assert not waiting or max(self.callers.turns) < waiting[0]
 
@@ -113,6 +122,7 @@ class CapMachine(RuleBasedStateMachine):
     def never_more_than_the_limit(self) -> None:
         assert self.callers.most <= self.limit
         assert self.callers.cap.in_flight <= self.limit
+        assert 1 <= self.callers.cap.allowed <= self.limit
 
     def teardown(self) -> None:
         if not hasattr(self, "callers"):
@@ -185,6 +195,45 @@ def test_nobody_slips_in_between_a_release_and_the_turn_it_gives() -> None:
     callers.settle()
     assert callers.holders == [late]
     callers.close()
+
+
+def test_one_request_too_many_halves_and_successes_grow_back_one_by_one() -> None:
+    callers = Callers(8)
+    for _ in range(20):
+        callers.ask()
+    callers.settle()
+    assert len(callers.holders) == 8
+    # Three that were under way together are refused together.
+    for _ in range(3):
+        callers.cap.throttled(0)
+        callers.release(callers.holders[0])
+    callers.settle()
+    assert callers.cap.allowed == 4
+    assert len(callers.holders) == 5
+    for allowed in (5, 6, 7, 8):
+        for _ in range(Cap.RUN):
+            callers.cap.succeeded()
+        callers.settle()
+        assert callers.cap.allowed == allowed == max(len(callers.holders), 5)
+    for _ in range(10 * Cap.RUN):
+        callers.cap.succeeded()
+    assert callers.cap.allowed == 8
+    callers.close()
+
+
+def test_it_never_falls_below_one_and_a_refusal_starts_the_run_again() -> None:
+    cap = Cap(3)
+    for began in range(5):
+        cap.throttled(began)
+    assert cap.allowed == 1
+    for _ in range(5):
+        for _ in range(Cap.RUN - 1):
+            cap.succeeded()
+        cap.throttled(0)
+    assert cap.allowed == 1
+    for _ in range(2 * Cap.RUN):
+        cap.succeeded()
+    assert cap.allowed == 3
 
 
 @given(

@@ -76,6 +76,15 @@ async def test_thousands_of_tasks_share_it_under_the_cap() -> None:
         assert emulator.stats.too_many == 0
 
 
+async def test_where_the_account_allows_less_it_settles_below_its_cap() -> None:
+    async with Emulator(people=50, max_in_flight=2, think=0.002) as emulator:
+        async with session_for(emulator) as session:
+            await asyncio.gather(*(get(session) for _ in range(400)))
+            # Trying for more once per ten successes, it is refused now and then, never for good.
+            assert 0 < emulator.stats.too_many < 60
+            assert session.stats.throttles == emulator.stats.too_many
+
+
 async def test_the_cap_holds_under_a_mix_of_calls_and_cancellations() -> None:
     choose = random.Random(5)  # noqa: S311
     faults = {Fault.NOT_READY: 0.1, Fault.RESET: 0.1, Fault.SLOW: 0.1, Fault.SERVER_ERROR: 0.1}
