@@ -1,4 +1,4 @@
-"""One request's life — cap, send, interpret, retry — and the background tasks of a session.
+"""One request's life: cap, send, interpret, retry.
 
 The only place that retries. Knows neither endpoints nor what an answer means.
 """
@@ -10,21 +10,20 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from .errors import (
     AltaProfilesError,
-    ConfigurationError,
     NotReady,
     RateLimited,
     RequestTimeout,
     TransportError,
 )
-from .handover import INTERRUPTED, is_cancelled_here
+from .handover import Spawn
+from .lifetime import Lifetime
 from .limits import Cap, Pace
 from .models import Attempt, Stats
 from .retry import MAX_RETRY_AFTER, Budget, Retry, is_transient
@@ -69,11 +68,7 @@ class Service:
 
 
 class Engine:
-    """Sends requests for as long as it is open, and owns the tasks that work ahead of callers.
-
-    Those tasks live in one task group hosted by a task of its own, so that the engine can be opened
-    in one task and closed in another, as test fixtures and web frameworks do.
-    """
+    """Sends requests for as long as it is open."""
 
     def __init__(
         self,
@@ -87,121 +82,20 @@ class Engine:
         self._retry = retry
         self._on_event = on_event
         self._budget = Budget(retry.budget, time.monotonic())
-        self._state = "new"
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._host: asyncio.Task[None] | None = None
-        self._tasks: TaskGroup | None = None
-        self._stop: asyncio.Event | None = None
-
-    # ------------------------------------------------------------------------------- open and close
+        self._lifetime = Lifetime(transport)
 
     async def open(self) -> None:
-        """Start the host task.
-
-        Raises:
-            ConfigurationError: it has been opened before.
-        """
-        if self._state != "new":
-            raise ConfigurationError(
-                "this Session has been opened before, or closed; make a new one each time"
-            )
-        self._state = "open"
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        await self._transport.open()
-        ready = self._loop.create_future()
-        self._host = self._loop.create_task(self._run(ready, self._stop), name="altaprofiles")
-        try:
-            await ready
-        except BaseException:
-            await self.aclose()
-            raise
+        """Open the connection pool, and what runs in the background."""
+        await self._lifetime.open()
 
     async def aclose(self) -> None:
-        """End every background task and close every connection. Safe to call more than once.
+        """End every background task and close every connection. Safe to call more than once."""
+        await self._lifetime.aclose()
 
-        Raises:
-            ConfigurationError: it was opened in another event loop, which is still running.
-        """
-        if self._host is not None and self._stop is not None and not self._host.done():
-            self._check_loop()
-            self._state = "closed"
-            self._stop.set()
-            # Not awaited itself: a caller cancelled here must not leave the closing half done, and
-            # a host that somebody cancelled must not cancel the caller.
-            await asyncio.wait([self._host])
-        self._state = "closed"
-        # The host does this too, unless it was cancelled before it had begun.
-        await self._transport.aclose()
-
-    async def _run(self, ready: asyncio.Future[None], stop: asyncio.Event) -> None:
-        try:
-            async with anyio.create_task_group() as self._tasks:
-                if not ready.done():
-                    ready.set_result(None)
-                await stop.wait()
-                self._tasks.cancel_scope.cancel()
-        finally:
-            self._state = "closed"
-            with anyio.CancelScope(shield=True):
-                await self._transport.aclose()
-
-    def check_open(self) -> None:
-        """Raise `ConfigurationError` unless this can be used here and now."""
-        if self._state == "new":
-            raise ConfigurationError(
-                "this Session is not open yet; use it inside `async with Session(...) as session:`"
-            )
-        if self._state == "closed":
-            raise ConfigurationError("this Session is closed, or its event loop is; open a new one")
-        self._check_loop()
-
-    def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError(
-                "this Session was opened in another event loop; open one Session per loop"
-            )
-
-    # ----------------------------------------------------------------------------- background tasks
-
-    def spawn(
-        self,
-        job: Callable[[], Awaitable[None]],
-        ended: Callable[[BaseException | None], None],
-    ) -> Callable[[], None]:
-        """Run `job` in the background and return what cancels it.
-
-        `ended` is called exactly once, when it is over: with None after success, else with the
-        exception; closing the session counts as a `ConfigurationError`.
-        """
-        self.check_open()
-        scope = anyio.CancelScope()
-
-        async def run() -> None:
-            error: BaseException | None = ConfigurationError(
-                "this Session was closed while its results were still being read"
-            )
-            try:
-                with scope:
-                    await job()
-                    error = None
-            except asyncio.CancelledError:
-                if is_cancelled_here():
-                    raise
-                # Raised, it would end every other task of the session, too.
-                error = AltaProfilesError(INTERRUPTED)
-            except BaseException as failure:
-                # Not raised here: in the task group it would end every other task.
-                error = failure
-            finally:
-                ended(error)
-
-        if self._tasks is None:
-            raise RuntimeError("an open engine has a task group")
-        self._tasks.start_soon(run)
-        return scope.cancel
-
-    # --------------------------------------------------------------------------- one request's life
+    @property
+    def spawn(self) -> Spawn:
+        """Runs a job in the background, for as long as this is open."""
+        return self._lifetime.spawn
 
     async def call(
         self,
@@ -293,23 +187,17 @@ class Engine:
                     # the error itself.
                     del error, response
             self.stats.retries += 1
-            await self._pause(delay)
-
-    async def _pause(self, seconds: float) -> None:
-        """Sleep, or wake up when the session is closed."""
-        if self._stop is not None:
-            with anyio.move_on_after(seconds):
-                await self._stop.wait()
+            await self._lifetime.pause(delay)
 
     async def _turn(self, service: Service) -> int:
         """Wait for a slot, and for the pace with the slot in hand; return when it began."""
         began = await service.cap.acquire()
         try:
-            self.check_open()
+            self._lifetime.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
                 # Paced before they have a slot, requests could wait for one and start at once.
-                await self._pause(wait)
-                self.check_open()
+                await self._lifetime.pause(wait)
+                self._lifetime.check_open()
         except BaseException:
             service.cap.release()
             raise
@@ -332,7 +220,7 @@ class Engine:
             return response
         # Nobody cancelled the caller: closing the pool cancels its own name resolution, and that
         # comes out of it as if the caller had been.
-        self.check_open()
+        self._lifetime.check_open()
         raise TransportError(f"{service.api}: the connection pool gave up on the request")
 
     def _tell(
