@@ -176,7 +176,7 @@ class _Work(Generic[K, R]):
                 await items.aclose()
 
     async def _serve(self, group: TaskGroup) -> None:
-        try:
+        with self._handover.ended_by_failure(group):
             while True:
                 self._idle += 1
                 try:
@@ -188,12 +188,6 @@ class _Work(Generic[K, R]):
                 number, item = taken
                 self._handover.put((number, await self._call(item)))
                 self._done += 1
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            # Not raised: it would leave the group wrapped in an ExceptionGroup.
-            self._handover.close(error)
-            group.cancel_scope.cancel()
 
 
 async def _as_async(source: Iterable[K]) -> AsyncIterator[K]:

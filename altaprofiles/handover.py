@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
 __all__ = ["INTERRUPTED", "Ended", "Handover", "Spawn", "is_cancelled_here"]
 
@@ -62,6 +64,20 @@ class Handover(Generic[T]):
             self._closed = True
             self._error = error
             self._wake()
+
+    @contextmanager
+    def ended_by_failure(self, group: TaskGroup) -> Iterator[None]:
+        """Let what is raised inside end this and every task of `group`.
+
+        It is not raised on: it would leave the group wrapped in an ExceptionGroup.
+        """
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self.close(error)
+            group.cancel_scope.cancel()
 
     async def get(self) -> T:
         """Return the next item.

@@ -39,7 +39,7 @@ class Lifetime:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
-        self._stop: asyncio.Event | None = None
+        self._stop = asyncio.Event()
 
     async def open(self) -> None:
         """Start the host task.
@@ -53,10 +53,9 @@ class Lifetime:
             )
         self._state = "open"
         self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
         await self._pool.open()
         ready = self._loop.create_future()
-        self._host = self._loop.create_task(self._run(ready, self._stop), name="altaprofiles")
+        self._host = self._loop.create_task(self._run(ready), name="altaprofiles")
         try:
             await ready
         except BaseException:
@@ -69,7 +68,7 @@ class Lifetime:
         Raises:
             ConfigurationError: it was opened in another event loop, which is still running.
         """
-        if self._host is not None and self._stop is not None and not self._host.done():
+        if self._host is not None and not self._host.done():
             self._check_loop()
             self._state = "closed"
             self._stop.set()
@@ -80,12 +79,12 @@ class Lifetime:
         # The host does this too, unless it was cancelled before it had begun.
         await self._pool.aclose()
 
-    async def _run(self, ready: asyncio.Future[None], stop: asyncio.Event) -> None:
+    async def _run(self, ready: asyncio.Future[None]) -> None:
         try:
             async with anyio.create_task_group() as self._tasks:
                 if not ready.done():
                     ready.set_result(None)
-                await stop.wait()
+                await self._stop.wait()
                 self._tasks.cancel_scope.cancel()
         finally:
             self._state = "closed"
@@ -147,6 +146,5 @@ class Lifetime:
 
     async def pause(self, seconds: float) -> None:
         """Sleep, or wake up when the session is closed."""
-        if self._stop is not None:
-            with anyio.move_on_after(seconds):
-                await self._stop.wait()
+        with anyio.move_on_after(seconds):
+            await self._stop.wait()

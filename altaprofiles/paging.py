@@ -79,15 +79,8 @@ async def walk(
 
             async def run(chain: Chain) -> None:
                 nonlocal walked
-                try:
+                with handover.ended_by_failure(group):
                     await follow(chain)
-                except asyncio.CancelledError:
-                    raise
-                except BaseException as error:
-                    # Not raised: it would leave the group wrapped in an ExceptionGroup.
-                    handover.close(error)
-                    group.cancel_scope.cancel()
-                else:
                     walked += 1
 
             for chain in chains:

@@ -115,6 +115,9 @@ async def nothing_left_behind() -> AsyncIterator[None]:
             await asyncio.sleep(0.001)
 
 
+_RUNNING: set[asyncio.Future[None]] = set()
+
+
 def spawn(
     job: Callable[[], Awaitable[None]], ended: Callable[[BaseException | None], None]
 ) -> Callable[[], None]:
@@ -131,6 +134,8 @@ def spawn(
                 error = failure
             ended(error)
 
-    # Kept by the callback: the loop itself refers to tasks weakly.
-    asyncio.ensure_future(run()).add_done_callback(lambda task: task)
+    # The loop itself refers to tasks weakly.
+    task = asyncio.ensure_future(run())
+    _RUNNING.add(task)
+    task.add_done_callback(_RUNNING.discard)
     return scope.cancel

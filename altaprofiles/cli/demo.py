@@ -37,7 +37,7 @@ START, END = date(2026, 1, 1), date(2026, 1, 31)
 WINDOWS = 4
 LOOKUPS = 500
 
-# About every fourth answer is none: enough to see each kind, few enough to finish in seconds.
+# About every seventh answer is none: enough to see each kind, few enough to finish in seconds.
 FAULTS = {
     "not_ready": 0.15,
     "throttled": 0.02,
