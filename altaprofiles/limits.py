@@ -13,10 +13,12 @@ class Cap:
     """A bound on requests in flight; callers get their turn in the order they asked.
 
     A slot passes straight from the one who releases it to the one who has waited longest, so that
-    nobody can slip in between and the bound holds at every moment.
+    nobody can slip in between and the bound holds at every moment. Single calls go before bulk
+    work, which has many more callers; while both wait, bulk work gets every fourth slot.
 
     Other programs may use the same account. So the bound halves when the service says that there
-    are too many, and grows back by one after a run of successes.
+    are too many, and grows back by one after a run of successes. Where the service refused before,
+    each refusal doubles the run before that bound is tried again: it settles below it.
 
     Attributes:
         limit: the most there ever are.
@@ -27,15 +29,25 @@ class Cap:
     RUN = 10
     """Successes in a row before one more is allowed."""
 
+    LONGEST_RUN = 640
+    """Successes in a row before a bound that was refused over and over is tried again."""
+
+    FAVOURED = 3
+    """Slots that single calls get in a row while bulk work waits, too."""
+
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.allowed = limit
         self.in_flight = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._single: deque[asyncio.Future[None]] = deque()
+        self._bulk: deque[asyncio.Future[None]] = deque()
+        self._favoured = 0
         self._halvings = 0
         self._successes = 0
+        self._refused: int | None = None
+        self._run = self.RUN
 
-    async def acquire(self) -> int:
+    async def acquire(self, *, bulk: bool = False) -> int:
         """Wait for a slot; return what `throttled` wants to know about this request.
 
         Cancelled while waiting, the caller holds none.
@@ -43,8 +55,9 @@ class Cap:
         if self.in_flight < self.allowed:
             self.in_flight += 1
             return self._halvings
+        waiting = self._bulk if bulk else self._single
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        waiting.append(turn)
         try:
             await turn
         except BaseException:
@@ -54,14 +67,15 @@ class Cap:
             else:
                 turn.cancel()
                 with suppress(ValueError):  # `release` may have passed it over already
-                    self._waiting.remove(turn)
+                    waiting.remove(turn)
             raise
         return self._halvings
 
     def release(self) -> None:
-        """Give the slot back, to the one who has waited longest."""
+        """Give the slot back, to the one whose turn it is."""
         self.in_flight -= 1
-        self._hand_out()
+        if self._single or self._bulk:
+            self._hand_out()
 
     def throttled(self, began: int) -> None:
         """Halve the bound, because a request was one too many.
@@ -71,23 +85,40 @@ class Cap:
                 refused together, and are one reason to halve, not several.
         """
         self._successes = 0
-        if began == self._halvings:
-            self._halvings += 1
-            self.allowed = max(1, self.allowed // 2)
+        if began != self._halvings:
+            return
+        self._halvings += 1
+        if self.allowed > 1:
+            if self._refused is not None:
+                self._run = min(2 * self._run, self.LONGEST_RUN)
+            self._refused = self.allowed
+            self.allowed //= 2
 
     def succeeded(self) -> None:
         """Count one success towards growing back."""
-        if self.allowed == self.limit:
+        if self._refused is None:
             return
         self._successes += 1
-        if self._successes == self.RUN:
-            self._successes = 0
+        tried = self.allowed + 1 < self._refused
+        if self._successes < (self.RUN if tried else self._run):
+            return
+        self._successes = 0
+        if self.allowed >= self._refused:
+            # What was too much has gone well for a whole run: the account has room again.
+            self._refused, self._run = None if self.allowed == self.limit else self.limit, self.RUN
+        if self.allowed < self.limit:
             self.allowed += 1
             self._hand_out()
 
     def _hand_out(self) -> None:
-        while self._waiting and self.in_flight < self.allowed:
-            turn = self._waiting.popleft()
+        while self.in_flight < self.allowed and (self._single or self._bulk):
+            if self._single and not (self._bulk and self._favoured == self.FAVOURED):
+                waiting = self._single
+                self._favoured = self._favoured + 1 if self._bulk else 0
+            else:
+                waiting = self._bulk
+                self._favoured = 0
+            turn = waiting.popleft()
             if not turn.done():
                 self.in_flight += 1
                 turn.set_result(None)
