@@ -116,9 +116,7 @@ class Cdp:
         except ConfigurationError as error:
             return {}, error
         try:
-            users = await self._engine.call(
-                self._service(), request, alta.read_users, within_budget=False
-            )
+            users = await self._engine.call(self._service(), request, alta.read_users, bulk=True)
         except AltaProfilesError as error:
             if dooms_all(error):
                 raise

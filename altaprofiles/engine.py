@@ -10,8 +10,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from typing import Any, TypeVar, overload
 
 import anyio
 
@@ -28,7 +28,7 @@ from .limits import Cap, Pace
 from .models import Attempt, Stats
 from .retry import MAX_RETRY_AFTER, Budget, Retry, is_transient
 from .transport import Transport
-from .wire.http import Request, Response
+from .wire.http import Request, Response, Slices
 
 __all__ = ["Engine", "Service"]
 
@@ -97,31 +97,67 @@ class Engine:
         """Runs a job in the background, for as long as this is open."""
         return self._lifetime.spawn
 
-    async def call(
+    @overload
+    def call(
+        self,
+        service: Service,
+        request: Request,
+        read: Callable[[Response], Slices[T]],
+        *,
+        bulk: bool = False,
+        on_head: Callable[[bytes], bool] | None = None,
+    ) -> Awaitable[T]: ...
+
+    @overload
+    def call(
         self,
         service: Service,
         request: Request,
         read: Callable[[Response], T],
         *,
-        within_budget: bool = True,
-    ) -> T:
+        bulk: bool = False,
+        on_head: Callable[[bytes], bool] | None = None,
+    ) -> Awaitable[T]: ...
+
+    def call(
+        self,
+        service: Service,
+        request: Request,
+        read: Callable[[Response], Any],
+        *,
+        bulk: bool = False,
+        on_head: Callable[[bytes], bool] | None = None,
+    ) -> Awaitable[Any]:
         """Return what `read` makes of the answer to `request`, trying again while that can help.
 
         Args:
             service: whom to ask, and under which cap.
             request: what to ask.
-            read: turns a response into a value, or raises what it stands for. It runs after the
-                slot has been given back.
-            within_budget: whether retries are taken from the session's budget.
+            read: turns a response into a value, at once or in slices, or raises what it stands for.
+                It runs after the slot has been given back.
+            bulk: part of a chain or a bulk lookup: waits behind single calls, and its retries are
+                not taken from the session's budget.
+            on_head: sees the beginning of each answer; see `Transport.send`.
 
         Raises:
             AltaProfilesError: what the last try ended with.
         """
         if (deadline := self._retry.deadline) is None:
-            return await self._attempts(service, request, read, within_budget, math.inf)
+            return self._attempts(service, request, read, bulk, on_head, math.inf)
+        return self._within(deadline, service, request, read, bulk, on_head)
+
+    async def _within(
+        self,
+        deadline: float,
+        service: Service,
+        request: Request,
+        read: Callable[[Response], Any],
+        bulk: bool,
+        on_head: Callable[[bytes], bool] | None,
+    ) -> Any:
         ends = time.monotonic() + deadline
         with anyio.move_on_after(deadline):
-            return await self._attempts(service, request, read, within_budget, ends)
+            return await self._attempts(service, request, read, bulk, on_head, ends)
         raise RequestTimeout(
             f"{service.api}: {request.operation} was not done within the deadline of {deadline} s"
         )
@@ -130,25 +166,30 @@ class Engine:
         self,
         service: Service,
         request: Request,
-        read: Callable[[Response], T],
-        within_budget: bool,
+        read: Callable[[Response], Any],
+        bulk: bool,
+        on_head: Callable[[bytes], bool] | None,
         ends: float,
-    ) -> T:
+    ) -> Any:
         failures = polls = 0
         ready_by = math.inf
         while True:
-            began = await self._turn(service)
+            began = await self._turn(service, bulk)
             response = None
             started = time.monotonic()
             try:
-                response = await self._send(service, request)
+                response = await self._send(service, request, on_head)
                 value = read(response)
+                if isinstance(value, Generator):
+                    value = await _finished(value)
             except AltaProfilesError as failure:
                 error = failure
             else:
                 self._budget.deposit()
                 service.cap.succeeded()
-                self._tell(service, request, failures + polls + 1, started, response, None, None)
+                if self._on_event is not None:
+                    number = failures + polls + 1
+                    self._tell(service, request, number, started, response, None, None)
                 return value
 
             # Frames and contexts hold the body, which may be megabytes, and may echo the request.
@@ -168,7 +209,7 @@ class Engine:
                 again = (
                     is_transient(error)
                     and failures < self._retry.attempts
-                    and (not within_budget or self._budget.withdraw(now))
+                    and (bulk or self._budget.withdraw(now))
                 )
             asked = getattr(error, "retry_after", None) or 0.0
             delay = max(delay, asked)
@@ -189,9 +230,9 @@ class Engine:
             self.stats.retries += 1
             await self._lifetime.pause(delay)
 
-    async def _turn(self, service: Service) -> int:
+    async def _turn(self, service: Service, bulk: bool) -> int:
         """Wait for a slot, and for the pace with the slot in hand; return when it began."""
-        began = await service.cap.acquire()
+        began = await service.cap.acquire(bulk=bulk)
         try:
             self._lifetime.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
@@ -203,11 +244,13 @@ class Engine:
             raise
         return began
 
-    async def _send(self, service: Service, request: Request) -> Response:
+    async def _send(
+        self, service: Service, request: Request, on_head: Callable[[bytes], bool] | None
+    ) -> Response:
         """Return the response, and give the slot back."""
         self.stats.requests += 1
         try:
-            response = await self._transport.send(request, service.url, service.headers)
+            response = await self._transport.send(request, service.url, service.headers, on_head)
         except BaseException as error:
             # The socket of an abandoned request is closed on the loop's next turn. Until then the
             # service still counts it, so the slot is not free earlier.
@@ -255,6 +298,16 @@ class Engine:
                     delay=delay,
                 )
             )
+
+
+async def _finished(slices: Slices[T]) -> T:
+    while True:
+        await asyncio.sleep(0)
+        try:
+            next(slices)
+        except StopIteration as done:
+            value: T = done.value
+            return value
 
 
 def _is_being_cancelled() -> bool:

@@ -12,6 +12,8 @@ from typing import Generic, TypeAlias, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from .errors import AltaProfilesError
+
 __all__ = ["INTERRUPTED", "Ended", "Handover", "Spawn", "is_cancelled_here"]
 
 T = TypeVar("T")
@@ -74,6 +76,10 @@ class Handover(Generic[T]):
         try:
             yield
         except asyncio.CancelledError:
+            if not is_cancelled_here():
+                # The group would not mind, and others may wait for this task.
+                self.close(AltaProfilesError(INTERRUPTED))
+                group.cancel_scope.cancel()
             raise
         except BaseException as error:
             self.close(error)

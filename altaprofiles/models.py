@@ -7,6 +7,7 @@ its outer keys at once, the nested parts on first access.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -235,12 +236,14 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         return Profile.decode, (self.raw,)
 
 
-class Page(Struct, frozen=True, gc=False):
+class Page(Struct, frozen=True, dict=True):
     """One page of a cursor chain.
 
     Attributes:
-        profiles: the people on it, in the order sent. May be empty on any page. With `distinct` and
-            several windows, people of earlier pages are left out here, though not of `raw`.
+        records: the bytes of each record as the service sent them, in its order; without a copy
+            where that is possible, so that each keeps its whole page in memory. May be empty on any
+            page. With `distinct` and several windows, people of earlier pages are left out, though
+            not of `raw`.
         raw: the body as the service sent it, decompressed.
         cursor: the cursor that asked for this page; asking again gives the same page.
         next_cursor: the cursor of the next page of the same chain, or None on its last page. Keep
@@ -249,15 +252,45 @@ class Page(Struct, frozen=True, gc=False):
             was resumed from a cursor.
     """
 
-    profiles: list[Profile]
+    records: Sequence[Raw | bytes]
     raw: bytes
     cursor: str
     next_cursor: str | None
     window: tuple[int, int] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        profiles: list[Profile],
+        raw: bytes,
+        cursor: str,
+        next_cursor: str | None,
+        window: tuple[int, int] | None = None,
+    ) -> Page:
+        """Return a page whose profiles are decoded already."""
+        page = cls([profile.raw for profile in profiles], raw, cursor, next_cursor, window)
+        page.__dict__["profiles"] = profiles
+        return page
+
+    @cached_property
+    def profiles(self) -> list[Profile]:
+        """The people on it, one for each of `records`."""
+        return [Profile.decode(record) for record in self.records]
+
+    def encode(self) -> bytes:
+        """Return `records` as NDJSON: each on a line of its own, the last line ended, too.
+
+        >>> Page([b'{"identity": "7"}', b'{"identity": "8"}'], b"", "c1", None).encode()
+        b'{"identity": "7"}\\n{"identity": "8"}\\n'
+        """
+        lines: Sequence[Raw | bytes] = self.records
+        if b"\n" in self.raw or b"\r" in self.raw:
+            lines = [profile.encode() for profile in self.profiles]
+        return b"\n".join([*lines, b""])
+
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"
-        return f"Page({len(self.profiles)} profiles, {len(self.raw)} bytes{last})"
+        return f"Page({len(self.records)} profiles, {len(self.raw)} bytes{last})"
 
 
 class AnonymousId(Struct, frozen=True, gc=False):

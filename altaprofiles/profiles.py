@@ -13,7 +13,7 @@ from .models import Key, Lookup, Page, Profile
 from .paging import Chain, Distinct, walk
 from .wire import clevertap
 from .wire.clevertap import By
-from .wire.http import Request, Response
+from .wire.http import Request, Response, Slices
 from .wire.query import (
     BATCH_SIZE,
     Day,
@@ -107,7 +107,7 @@ class Profiles:
             except ConfigurationError as error:
                 return Lookup(key, error=error)
             try:
-                found = await self._fetch(request, clevertap.read_profile, within_budget=False)
+                found = await self._fetch(request, clevertap.read_profile, bulk=True)
             except AltaProfilesError as error:
                 if dooms_all(error):
                     raise
@@ -184,15 +184,17 @@ class Profiles:
             )
             for window in split_range(first, last, windows)
         ]
-        if cursor is None:
-            chains = [self._chain(window, self._opening(request)) for window, request in windowed]
-        else:
-            chains = [self._chain(None, _returning(cursor))]
+        openings = (
+            [(window, self._opening(request)) for window, request in windowed]
+            if cursor is None
+            else [(None, _returning(cursor))]
+        )
 
-        def pages() -> AsyncGenerator[Page, None]:
+        def pages(decode: bool) -> AsyncGenerator[Page, None]:
+            chains = [self._chain(window, first, decode) for window, first in openings]
             return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
 
-        return EventProfiles(pages, distinct=distinct and len(chains) > 1)
+        return EventProfiles(pages, distinct=distinct and len(openings) > 1)
 
     async def count(self, event: str, *, start: Day, end: Day) -> int:
         """Return how many people did `event`, by the service's own count.
@@ -211,22 +213,34 @@ class Profiles:
             return found
         return await self._fetch(clevertap.poll_count(found), clevertap.read_count)
 
-    async def _fetch(
-        self, request: Request, read: Callable[[Response], T], *, within_budget: bool = True
-    ) -> T:
-        return await self._engine.call(self._service(), request, read, within_budget=within_budget)
+    def _fetch(
+        self, request: Request, read: Callable[[Response], T], *, bulk: bool = False
+    ) -> Awaitable[T]:
+        return self._engine.call(self._service(), request, read, bulk=bulk)
 
-    def _chain(self, window: tuple[int, int] | None, first: Callable[[], Awaitable[str]]) -> Chain:
-        async def fetch(cursor: str) -> Page:
-            def read(response: Response) -> Page:
-                return clevertap.read_page(response, cursor, window)
+    def _chain(
+        self,
+        window: tuple[int, int] | None,
+        first: Callable[[], Awaitable[str]],
+        decode: bool,
+    ) -> Chain:
+        def fetch(cursor: str, ahead: Callable[[str], None]) -> Awaitable[Page]:
+            def on_head(head: bytes) -> bool:
+                following = clevertap.peek_next_cursor(head)
+                if following is not None:
+                    ahead(following)
+                return following is not None
 
-            return await self._fetch(clevertap.get_page(cursor), read, within_budget=False)
+            def read(response: Response) -> Slices[Page]:
+                return clevertap.read_page(response, cursor, window, decode=decode)
+
+            request = clevertap.get_page(cursor)
+            return self._engine.call(self._service(), request, read, bulk=True, on_head=on_head)
 
         return Chain(first, fetch)
 
     def _opening(self, request: Request) -> Callable[[], Awaitable[str]]:
-        return lambda: self._fetch(request, clevertap.read_cursor, within_budget=False)
+        return lambda: self._fetch(request, clevertap.read_cursor, bulk=True)
 
 
 class EventProfiles:
@@ -236,7 +250,9 @@ class EventProfiles:
     requests behind it.
     """
 
-    def __init__(self, pages: Callable[[], AsyncGenerator[Page, None]], *, distinct: bool) -> None:
+    def __init__(
+        self, pages: Callable[[bool], AsyncGenerator[Page, None]], *, distinct: bool
+    ) -> None:
         self._pages = pages
         self._distinct = distinct
 
@@ -257,13 +273,25 @@ class EventProfiles:
         finally:
             await pages.aclose()
 
-    async def pages(self) -> AsyncGenerator[Page, None]:
-        """Yield each page; with several windows, its `profiles` without people seen before.
+    async def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
+        """Yield each page; with several windows, without the people seen before.
+
+        Args:
+            decode: have `page.profiles` decoded beforehand, in slices of a few milliseconds, so
+                that nothing else in the event loop has to wait for it. Without, it is decoded when
+                it is touched, all at once: for those who pass `page.records` or `page.encode()` on
+                and want no profiles. What tells people apart is decoded in any case.
 
         Raises: as for iterating over people.
+
+        >>> charged = session.profiles.by_event("Charged", start=20260101, end=20260131)
+        >>> with open("people.ndjson", "wb") as file:
+        ...     async for page in charged.pages(decode=False):
+        ...         file.write(page.encode())
         """
+        check_flag("decode", decode)
         seen = Distinct() if self._distinct else None
-        pages = self._pages()
+        pages = self._pages(decode or self._distinct)
         try:
             async for page in pages:
                 yield page if seen is None else seen.filtered(page)

@@ -6,10 +6,11 @@ itself may send a GET once more when a kept-alive connection turns out to be clo
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import ssl
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,6 +20,7 @@ from yarl import URL
 from ._version import __version__
 from .checks import check_seconds
 from .credentials import Secret
+from .deadlines import Deadlines, Watched
 from .errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -27,17 +29,21 @@ from .errors import (
     ResponseTooLarge,
     TransportError,
 )
+from .inflate import Garbled, Inflater, codings
 from .wire.http import Request, Response
 
 __all__ = ["Timeout", "Transport"]
+
+
+_HEAD = 16 * 1024
 
 
 class Timeout(Struct, frozen=True, kw_only=True):
     """Limits of one attempt, in seconds; None switches one off.
 
     Args:
-        connect: to have a connection: name resolution, TCP and TLS.
-        read: between two pieces of an answer.
+        connect: to have a new connection: name resolution, TCP and TLS.
+        read: between two pieces of an answer, and from the start until the first.
         total: the whole attempt. It is what ends an answer that drips for ever.
 
     Raises:
@@ -73,6 +79,7 @@ class Transport:
         trust_env: bool,
     ) -> None:
         self._timeout = timeout
+        self._deadlines = Deadlines(read=timeout.read, total=timeout.total)
         self._max_response_bytes = max_response_bytes
         self._trace_configs = _checked(trace_configs)
         self._trust_env = trust_env
@@ -85,21 +92,37 @@ class Transport:
         self._http = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": f"altaprofiles/{__version__}", "Accept": "application/json"},
-            timeout=aiohttp.ClientTimeout(
-                total=self._timeout.total,
-                connect=self._timeout.connect,
-                sock_read=self._timeout.read,
-            ),
+            headers={
+                "User-Agent": f"altaprofiles/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": ", ".join(codings()),
+            },
+            # The other limits are kept by `Deadlines`, and inflating is bounded here.
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout.connect),
+            auto_decompress=False,
             trace_configs=self._trace_configs,
         )
 
     async def aclose(self) -> None:
+        self._deadlines.close()
         if self._http is not None:
             await self._http.close()
 
-    async def send(self, request: Request, base_url: str, headers: Mapping[str, str]) -> Response:
+    async def send(
+        self,
+        request: Request,
+        base_url: str,
+        headers: Mapping[str, str],
+        on_head: Callable[[bytes], bool] | None = None,
+    ) -> Response:
         """Return the complete response to `request`, whatever its status.
+
+        Args:
+            request: what to ask.
+            base_url: whom to ask.
+            headers: what to send besides.
+            on_head: called with the first bytes of the body of a 2xx answer, up to 16 KiB and
+                decompressed, as more and more of them arrive, until it returns True.
 
         Raises:
             TransportError: no complete answer arrived, or it is over the byte cap.
@@ -107,9 +130,10 @@ class Transport:
         if self._http is None:
             raise RuntimeError("the transport is not open")
         proxy, proxy_headers = self._proxy(base_url) if self._trust_env else (None, None)
+        watched = self._deadlines.begin()
         try:
             # Encoded already: a cursor must reach the request line byte for byte.
-            async with self._http.request(
+            response = await self._http.request(
                 request.method,
                 URL(base_url + request.target, encoded=True),
                 headers=headers,
@@ -117,37 +141,77 @@ class Transport:
                 allow_redirects=False,
                 proxy=proxy,
                 proxy_headers=proxy_headers,
-            ) as response:
-                return Response(response.status, response.headers, await self._read(response))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            )
+            try:
+                body = await self._read(response, watched, on_head)
+            except BaseException:
+                response.close()
+                raise
+            return Response(response.status, response.headers, body)
+        except asyncio.CancelledError:
+            if not watched.ended_by_deadline():
+                raise
+            failure = self._overdue(watched, base_url)
+        except (aiohttp.ClientError, Garbled, OSError) as error:
             failure = self._translated(error, base_url)
+        finally:
+            self._deadlines.end(watched)
         # Raised outside the handler: aiohttp's errors show request headers in their repr, and its
         # frames hold them, so none of that may hang on ours as context.
         raise failure
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(
+        self,
+        response: aiohttp.ClientResponse,
+        watched: Watched,
+        on_head: Callable[[bytes], bool] | None,
+    ) -> bytes:
+        content = response.content
+        inflater = _inflater(response)
+        if inflater is None and content.is_eof():
+            # A small answer that arrived at once, as most lookups are.
+            body = content.read_nowait()
+            self._check_size(len(body))
+            return body
+        if response.status >= 300:
+            on_head = None
+        pieces: list[bytes] = []
+        size = 0
+        while not content.at_eof():
+            arrived = await content.readany()
+            self._deadlines.heard(watched)
+            for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
+                if number > 0:
+                    # Little can become very much, and others want the loop, too.
+                    await asyncio.sleep(0)
+                size += len(piece)
+                self._check_size(size)
+                pieces.append(piece)
+                if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
+                    on_head = None
+        if inflater is not None and size > 0 and not inflater.complete:
+            raise aiohttp.ClientPayloadError
+        return b"".join(pieces)
+
+    def _check_size(self, size: int) -> None:
         limit = self._max_response_bytes
-        chunks, size = [], 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                response.close()
-                raise ResponseTooLarge(
-                    f"the response is over {limit:,} bytes; ask for less (a smaller batch_size, "
-                    f"events=False) or raise max_response_bytes",
-                    limit=limit,
-                )
-            chunks.append(chunk)
-        return b"".join(chunks)
+        if size > limit:
+            raise ResponseTooLarge(
+                f"the response is over {limit:,} bytes; ask for less (a smaller batch_size, "
+                f"events=False) or raise max_response_bytes",
+                limit=limit,
+            )
+
+    def _overdue(self, watched: Watched, base_url: str) -> AltaProfilesError:
+        host = urlsplit(base_url).netloc
+        if watched.overdue == "read":
+            return RequestTimeout(f"{host} sent nothing for {self._timeout.read} s")
+        return RequestTimeout(f"no complete answer from {host} within {self._timeout.total} s")
 
     def _translated(self, error: Exception, base_url: str) -> AltaProfilesError:
         host = urlsplit(base_url).netloc
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return RequestTimeout(f"no connection to {host} within {self._timeout.connect} s")
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            return RequestTimeout(f"{host} sent nothing for {self._timeout.read} s")
-        if isinstance(error, TimeoutError):
-            return RequestTimeout(f"no complete answer from {host} within {self._timeout.total} s")
         if isinstance(
             error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError
         ):
@@ -160,6 +224,8 @@ class Transport:
             return ConnectError(f"no connection to {host}: {error.os_error}")
         if isinstance(error, aiohttp.ClientResponseError):
             return TransportError(f"{host} answered something that is not HTTP: {error.message}")
+        if isinstance(error, Garbled):
+            return TransportError(f"the compressed answer of {host} is garbled: {error}")
         if isinstance(error, aiohttp.ClientPayloadError):
             return TransportError(f"the answer of {host} ended before it was complete")
         return TransportError(f"the connection to {host} broke: {error or type(error).__name__}")
@@ -169,6 +235,16 @@ class Transport:
         if base_url not in self._proxies:
             self._proxies[base_url] = _proxy_from_env(base_url)
         return self._proxies[base_url]
+
+
+def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding in ("identity", ""):
+        return None
+    coding = coding.removeprefix("x-")
+    if coding not in codings():
+        raise Garbled(f"the answer is in a coding that was not asked for: {coding[:40]!r}")
+    return Inflater(coding)
 
 
 def _checked(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.TraceConfig]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import anyio
 import pytest
@@ -18,6 +19,19 @@ QUICK = Retry(base_delay=0.001, max_delay=0.01)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+T = TypeVar("T")
+
+
+def whole(slices: Generator[None, None, T]) -> T:
+    """Return what comes out at the end of `slices`."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            value: T = done.value
+            return value
 
 
 class Scripted:

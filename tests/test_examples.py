@@ -102,8 +102,12 @@ def test_there_are_examples_for_what_users_call() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("name", EXAMPLES)
 async def test_a_docstring_example_runs(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     checker = doctest.OutputChecker()
     async with Emulator(people=60) as emulator:
         for variable, value in emulator.environment.items():

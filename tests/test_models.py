@@ -17,6 +17,8 @@ from altaprofiles import DecodeError, EventSummary, Page, Platform, Profile, par
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.http import Response
 
+from .conftest import whole
+
 FULL = (
     b'{"identity":"7","email":"a@example.com","name":"Ann","phone":4915112345678,"objectId":"d0",'
     b'"all_identities":["7",8,null],"badKs":["x"],"profileData":{"plan":"gold","since":"$D_0"},'
@@ -213,7 +215,7 @@ def test_a_kept_profile_does_not_keep_its_page(escape: bytes) -> None:
     body = Body(b'{"records":[%b,%b],"status":"success"}' % (record, other))
     body.guard = Guard()
     alive = weakref.ref(body.guard)
-    page = clevertap.read_page(Response(200, {}, body), "c")
+    page = whole(clevertap.read_page(Response(200, {}, body), "c"))
     kept = page.profiles[0]
     assert alive() is not None
     del page, body
@@ -226,7 +228,7 @@ def test_a_kept_profile_does_not_keep_its_page(escape: bytes) -> None:
 
 def test_a_page_shows_its_size_and_whether_it_is_the_last() -> None:
     people = [Profile.decode(FULL)] * 3
-    assert repr(Page(people, b"x" * 500, "c", "n" * 2400)) == "Page(3 profiles, 500 bytes)"
+    assert repr(Page.of(people, b"x" * 500, "c", "n" * 2400)) == "Page(3 profiles, 500 bytes)"
     assert repr(Page([], b"{}", "c", None)) == "Page(0 profiles, 2 bytes, last)"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from anyio import wait_all_tasks_blocked
@@ -27,7 +27,7 @@ class Book:
     async def open(self) -> str:
         return f"{self.name}0"
 
-    async def fetch(self, cursor: str) -> Page:
+    async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
         self.asked.append(cursor)
         await asyncio.sleep(0)
         if cursor not in self._following:
@@ -142,19 +142,19 @@ def test_people_are_told_apart(people: list[Profile], new: list[bool]) -> None:
 def test_a_page_keeps_its_new_people_and_everything_else() -> None:
     seen = Distinct()
     first, second, third = person("1"), person("2"), person("3")
-    page = Page([first, second], b"raw", "a", "b")
+    page = Page.of([first, second], b"raw", "a", "b")
     assert seen.filtered(page) is page
-    again = seen.filtered(Page([second, third], b"more", "b", None))
-    assert again == Page([third], b"more", "b", None)
+    again = seen.filtered(Page.of([second, third], b"more", "b", None))
+    assert again == Page.of([third], b"more", "b", None)
 
 
 @pytest.mark.parametrize("chains", [1, 3])
 async def test_a_chain_that_is_cancelled_from_outside_is_no_end(chains: int) -> None:
     class Cancelled(Book):
-        async def fetch(self, cursor: str) -> Page:
+        async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
             if cursor == "a3":
                 raise asyncio.CancelledError
-            return await super().fetch(cursor)
+            return await super().fetch(cursor, ahead)
 
     first = Cancelled("a", {"a0": "a1", "a1": "a2", "a2": "a3"})
     others = [book(name, 50) for name in "bc"]

@@ -30,6 +30,8 @@ from altaprofiles.retry import is_transient
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.http import Response
 
+from .conftest import whole
+
 # The samples of "Get User Profiles", as the page prints them.
 
 CURSOR_ANSWER = b"""{
@@ -122,7 +124,7 @@ def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> R
 
 
 def read_page(response: Response) -> Page:
-    return clevertap.read_page(response, "asked")
+    return whole(clevertap.read_page(response, "asked"))
 
 
 READERS: list[Callable[[Response], object]] = [
@@ -927,7 +929,7 @@ def test_what_does_not_say_that_there_is_no_such_person_is_an_error(
 def test_an_answer_that_is_not_ready_may_say_how_long_to_wait() -> None:
     body = b'{"status":"fail","error":"Request still in progress, please retry later","code":2}'
     with pytest.raises(NotReady) as caught:
-        clevertap.read_page(Response(202, {"Retry-After": "7"}, body), "cursor")
+        read_page(Response(202, {"Retry-After": "7"}, body))
     assert caught.value.retry_after == 7.0
 
 
