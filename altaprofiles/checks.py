@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from operator import index
-from typing import SupportsIndex
 
 from .errors import ConfigurationError
 
@@ -73,7 +72,7 @@ def check_key(name: str, value: object) -> str:
     Raises:
         ConfigurationError: it is neither text nor an int, empty, or holds a control character.
     """
-    if not isinstance(value, str | bool) and isinstance(value, SupportsIndex):
+    if not isinstance(value, str | bool) and hasattr(value, "__index__"):
         number = index(value)
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)

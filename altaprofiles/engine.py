@@ -27,7 +27,7 @@ from .lifetime import Lifetime
 from .limits import Cap, Pace
 from .models import Attempt, Stats
 from .retry import MAX_RETRY_AFTER, Budget, Retry, is_transient
-from .transport import Transport
+from .transport import Peer, Transport
 from .wire.http import Request, Response, Slices
 
 __all__ = ["Engine", "Service"]
@@ -60,8 +60,7 @@ class Service:
         pace: Pace | None = None,
     ) -> None:
         self.api = api
-        self.url = url
-        self.headers = headers
+        self.peer = Peer(url, headers)
         self.secret = secret
         self.cap = cap
         self.pace = pace
@@ -250,7 +249,7 @@ class Engine:
         """Return the response, and give the slot back."""
         self.stats.requests += 1
         try:
-            response = await self._transport.send(request, service.url, service.headers, on_head)
+            response = await self._transport.send(request, service.peer, on_head)
         except BaseException as error:
             # The socket of an abandoned request is closed on the loop's next turn. Until then the
             # service still counts it, so the slot is not free earlier.

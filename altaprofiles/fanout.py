@@ -6,10 +6,10 @@ Knows no API: what to do with one item is passed in.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Iterable,
@@ -83,27 +83,28 @@ async def fan_out(
             taken before is finished and yielded first.
     """
     handover: Handover[tuple[int, R]] = Handover()
-    allowance = asyncio.Semaphore(concurrency * _AHEAD)
-    work = _Work(call, source, concurrency, allowance, handover)
+    work = _Work(call, source, concurrency, handover)
     early: dict[int, R] = {}
     due = 0
     cancel = spawn(work.run, handover.close)
     try:
         while True:
             try:
-                number, result = await handover.get()
+                batch = await handover.get_all()
             except Ended:
                 return
-            if not ordered:
-                allowance.release()
-                yield result
-                continue
-            early[number] = result
-            while due in early:
-                result = early.pop(due)
-                due += 1
-                allowance.release()
-                yield result
+            while batch:
+                number, result = batch.popleft()
+                if not ordered:
+                    work.give_back()
+                    yield result
+                    continue
+                early[number] = result
+                while due in early:
+                    result = early.pop(due)
+                    due += 1
+                    work.give_back()
+                    yield result
     finally:
         cancel()
 
@@ -112,7 +113,9 @@ class _Work(Generic[K, R]):
     """What goes on behind one fan-out: a task that reads the source, and the workers.
 
     One task reads, from the first item to closing it, because a source may hold a task group or a
-    timeout open across its items, and those belong to the task that opened them.
+    timeout open across its items, and those belong to the task that opened them. It reads on when a
+    quarter of what it may hold has been given back: by then the workers have not run dry, and one
+    turn of the loop serves many items.
     """
 
     def __init__(
@@ -120,17 +123,18 @@ class _Work(Generic[K, R]):
         call: Callable[[K], Awaitable[R]],
         source: Source[K],
         concurrency: int,
-        allowance: asyncio.Semaphore,
         handover: Handover[tuple[int, R]],
     ) -> None:
         self._call = call
         self._source = source
         self._concurrency = concurrency
-        self._allowance = allowance
         self._handover = handover
-        self._queue: asyncio.Queue[tuple[int, K] | None] = asyncio.Queue()
+        self._room = concurrency * _AHEAD
+        self._more_room: asyncio.Future[None] | None = None
+        self._ready: deque[tuple[int, K]] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
         self._workers = 0
-        self._idle = 0
+        self._exhausted = False
         self._taken = 0
         self._done = 0
 
@@ -147,49 +151,73 @@ class _Work(Generic[K, R]):
             except Exception as error:
                 # What was taken from the source is finished first.
                 failure = error
-            for _ in range(self._workers):
-                self._queue.put_nowait(None)
+            self._exhausted = True
+            while self._idle:
+                self._wake(self._idle.popleft())
         if failure is not None:
             raise failure
         if self._done < self._taken:
             # The group takes a child that somebody else cancelled for one that is done.
             raise AltaProfilesError(INTERRUPTED)
 
+    def give_back(self) -> None:
+        """Make room for one more item."""
+        self._room += 1
+        if self._more_room is not None and self._room >= self._concurrency:
+            self._wake(self._more_room)
+
     async def _read(self, group: TaskGroup) -> None:
         source = self._source
-        items = aiter(source) if isinstance(source, AsyncIterable) else _as_async(source)
+        if not isinstance(source, AsyncIterable):
+            for item in source:
+                self._offer(item, group)
+                if self._room == 0:
+                    await self._wait_for_room()
+            return
+        items = aiter(source)
         try:
             while True:
-                await self._allowance.acquire()
                 try:
                     item = await anext(items)
                 except StopAsyncIteration:
                     return
-                self._queue.put_nowait((self._taken, item))
-                self._taken += 1
-                if self._idle < self._queue.qsize() and self._workers < self._concurrency:
-                    self._workers += 1
-                    group.start_soon(self._serve, group)
+                self._offer(item, group)
+                if self._room == 0:
+                    await self._wait_for_room()
         finally:
             # What was made here is closed here; an iterator that was passed in is its owner's.
             if items is not source and isinstance(items, AsyncGenerator):
                 await items.aclose()
 
+    def _offer(self, item: K, group: TaskGroup) -> None:
+        self._room -= 1
+        self._ready.append((self._taken, item))
+        self._taken += 1
+        if self._idle:
+            self._wake(self._idle.popleft())
+        elif self._workers < self._concurrency:
+            self._workers += 1
+            group.start_soon(self._serve, group)
+
+    async def _wait_for_room(self) -> None:
+        self._more_room = asyncio.get_running_loop().create_future()
+        await self._more_room
+        self._more_room = None
+
     async def _serve(self, group: TaskGroup) -> None:
         with self._handover.ended_by_failure(group):
             while True:
-                self._idle += 1
-                try:
-                    taken = await self._queue.get()
-                finally:
-                    self._idle -= 1
-                if taken is None:
-                    return
-                number, item = taken
+                while not self._ready:
+                    if self._exhausted:
+                        return
+                    turn = asyncio.get_running_loop().create_future()
+                    self._idle.append(turn)
+                    await turn
+                number, item = self._ready.popleft()
                 self._handover.put((number, await self._call(item)))
                 self._done += 1
 
-
-async def _as_async(source: Iterable[K]) -> AsyncIterator[K]:
-    for item in source:
-        yield item
+    @staticmethod
+    def _wake(waiting: asyncio.Future[None]) -> None:
+        if not waiting.done():
+            waiting.set_result(None)

@@ -92,6 +92,16 @@ class Handover(Generic[T]):
             Ended: it has been closed without an error, and all is read.
             BaseException: the error it was closed with, after the last item.
         """
+        await self._filled()
+        return self._items.popleft()
+
+    async def get_all(self) -> deque[T]:
+        """Return every item there is, at least one. Raises as `get` does."""
+        await self._filled()
+        items, self._items = self._items, deque()
+        return items
+
+    async def _filled(self) -> None:
         while not self._items:
             if self._closed:
                 if self._error is None:
@@ -99,7 +109,6 @@ class Handover(Generic[T]):
                 raise self._error
             self._changed = asyncio.get_running_loop().create_future()
             await self._changed
-        return self._items.popleft()
 
     def _wake(self) -> None:
         if self._changed is not None and not self._changed.done():
