@@ -28,15 +28,18 @@ class Callers:
         self.tasks: list[asyncio.Task[None]] = []
         self.holders: list[int] = []
         self.turns: list[int] = []
+        self.bulk: set[int] = set()
         self.most = 0
 
-    def ask(self) -> int:
+    def ask(self, *, bulk: bool = False) -> int:
         number = len(self.tasks)
-        self.tasks.append(self.loop.create_task(self._ask(number)))
+        self.tasks.append(self.loop.create_task(self._ask(number, bulk)))
+        if bulk:
+            self.bulk.add(number)
         return number
 
-    async def _ask(self, number: int) -> None:
-        await self.cap.acquire()
+    async def _ask(self, number: int, bulk: bool) -> None:
+        await self.cap.acquire(bulk=bulk)
         self.holders.append(number)
         self.turns.append(number)
         self.most = max(self.most, len(self.holders))
@@ -75,10 +78,10 @@ class CapMachine(RuleBasedStateMachine):
         self.limit = limit
         self.callers = Callers(limit)
 
-    @rule(count=st.integers(1, 3))
-    def ask(self, count: int) -> None:
+    @rule(count=st.integers(1, 3), bulk=st.booleans())
+    def ask(self, count: int, bulk: bool) -> None:
         for _ in range(count):
-            self.callers.ask()
+            self.callers.ask(bulk=bulk)
 
     @precondition(lambda self: self.callers.holders)
     @rule(data=st.data())
@@ -115,8 +118,11 @@ class CapMachine(RuleBasedStateMachine):
         holding, waiting = len(self.callers.holders), self.callers.waiting()
         assert self.callers.cap.in_flight == holding
         assert holding >= self.callers.cap.allowed or not waiting
-        # Whoever still waits asked later than everyone who has had a turn.
-        assert not waiting or max(self.callers.turns) < waiting[0]
+        # Whoever still waits asked later than everyone of the same kind who has had a turn.
+        for kind in (self.callers.bulk, set(range(len(self.callers.tasks))) - self.callers.bulk):
+            served = [number for number in self.callers.turns if number in kind]
+            behind = [number for number in waiting if number in kind]
+            assert not (served and behind) or max(served) < min(behind)
 
     @invariant()
     def never_more_than_the_limit(self) -> None:
@@ -234,6 +240,91 @@ def test_it_never_falls_below_one_and_a_refusal_starts_the_run_again() -> None:
     for _ in range(2 * Cap.RUN):
         cap.succeeded()
     assert cap.allowed == 3
+
+
+def test_a_single_call_goes_before_the_bulk_work_that_waits() -> None:
+    callers = Callers(1)
+    holder = callers.ask(bulk=True)
+    waiting = [callers.ask(bulk=True) for _ in range(5)]
+    callers.settle()
+    single = callers.ask()
+    callers.settle()
+    callers.release(holder)
+    callers.settle()
+    assert callers.holders == [single]
+    callers.release(single)
+    callers.settle()
+    assert callers.holders == waiting[:1]
+    callers.close()
+
+
+def test_bulk_work_gets_every_fourth_slot_however_many_single_calls_there_are() -> None:
+    callers = Callers(1)
+    callers.ask(bulk=True)
+    for _ in range(10):
+        callers.ask(bulk=True)
+    for _ in range(40):
+        callers.ask()
+    for _ in range(41):
+        callers.settle()
+        callers.release(callers.holders[0])
+    kinds = ["bulk" if number in callers.bulk else "single" for number in callers.turns]
+    assert kinds == ["bulk", *["single", "single", "single", "bulk"] * 10]
+    callers.close()
+
+
+def test_single_calls_that_had_it_to_themselves_owe_bulk_work_nothing() -> None:
+    callers = Callers(1)
+    for _ in range(10):
+        callers.ask()
+    for _ in range(6):
+        callers.settle()
+        callers.release(callers.holders[0])
+    callers.settle()
+    bulk = callers.ask(bulk=True)
+    for _ in range(3):
+        callers.release(callers.holders[0])
+        callers.settle()
+        assert bulk not in callers.holders
+    callers.release(callers.holders[0])
+    callers.settle()
+    assert callers.holders == [bulk]
+    callers.close()
+
+
+@pytest.mark.parametrize(("limit", "room"), [(3, 2), (3, 1), (16, 9), (64, 20), (64, 63)])
+def test_beside_another_program_it_settles_below_what_is_refused(limit: int, room: int) -> None:
+    cap, throttles = Cap(limit), []
+    used = 0
+    for request in range(20_000):
+        if cap.allowed > room:
+            throttles.append(request)
+            cap.throttled(len(throttles) - 1)
+        else:
+            cap.succeeded()
+            used += cap.allowed
+    assert used > 0.7 * 20_000 * min(room, limit)
+    assert (
+        len([request for request in throttles if request > 10_000]) <= 1 + 10_000 / Cap.LONGEST_RUN
+    )
+
+
+def test_where_there_is_room_again_it_grows_back_as_fast_as_at_first() -> None:
+    cap = Cap(8)
+    refusals = 0
+    for _ in range(3_000):
+        if cap.allowed > 5:
+            cap.throttled(refusals)
+            refusals += 1
+        else:
+            cap.succeeded()
+    for _ in range(2 * Cap.LONGEST_RUN + 8 * Cap.RUN):
+        cap.succeeded()
+    assert cap.allowed == 8
+    cap.throttled(refusals)
+    for _ in range(4 * Cap.RUN):
+        cap.succeeded()
+    assert cap.allowed == 8
 
 
 @given(
