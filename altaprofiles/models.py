@@ -7,13 +7,15 @@ its outer keys at once, the nested parts on first access.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec.structs import force_setattr
 
 from .errors import AltaProfilesError
 from .jsontext import check_utf8, decode_json
@@ -75,7 +77,7 @@ class Platform(Struct, frozen=True, gc=False):
     phone: str | None = None
 
 
-class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
+class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     """One person's record, as `Profile.decode` makes it from the bytes of one record.
 
     `identity`, `email`, `name`, `phone` and `object_id` are text or None, whatever JSON type the
@@ -88,6 +90,9 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
     ('7', {'plan': 'gold'})
     """
 
+    # Without a `__dict__` the garbage collector does not know of profiles. Thousands that are made
+    # at once would set it off, and it stops the loop for longer than decoding a page takes. What is
+    # decoded on first touch takes the place of its bytes.
     _identity: Any = field(name="identity", default=None)
     _email: Any = field(name="email", default=None)
     _name: Any = field(name="name", default=None)
@@ -97,6 +102,7 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
     _profile_data: Raw | UnsetType = field(name="profileData", default=UNSET)
     _events: Raw | UnsetType = field(name="events", default=UNSET)
     _platform_info: Raw | UnsetType = field(name="platformInfo", default=UNSET)
+    _raw: Raw | UnsetType = field(name="raw", default=UNSET)
 
     @classmethod
     def decode(cls, raw: bytes | Raw, path: str = "$") -> Profile:
@@ -114,16 +120,16 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         own = bytes(raw)
         check_utf8(own, path)
         profile: Profile = decode_json(_PROFILE, own, path)
-        profile.__dict__["raw"] = own
+        force_setattr(profile, "_raw", Raw(own))
         return profile
 
-    @cached_property
+    @property
     def raw(self) -> bytes:
         """The record's bytes as the service sent them, unknown keys included.
 
         The service pretty-prints at times: for one line a record, take `encode()`.
         """
-        return msgspec.json.encode(self)
+        return msgspec.json.encode(self) if self._raw is UNSET else bytes(self._raw)
 
     def encode(self) -> bytes:
         """Return `raw` without line breaks: a line of NDJSON, but for the break at its end.
@@ -162,28 +168,39 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         """The record's top-level `objectId`: one device, not the person."""
         return as_text(self._object_id)
 
-    @cached_property
+    @property
     def all_identities(self) -> list[str]:
         """Every identity the service lists for this person; empty when it lists none."""
         listed = self._all_identities
         return as_texts(listed if isinstance(listed, list) else [listed])
 
-    @cached_property
+    @property
     def profile_data(self) -> dict[str, Any]:
         """The free-form properties. One property may have different types in different people."""
-        found = self._nested(_OBJECT, self._profile_data, "$.profileData")
-        return {} if found is None else found
+        kept: Any = self._profile_data
+        if isinstance(kept, dict):
+            return kept
+        found = self._nested(_OBJECT, kept, "$.profileData") or {}
+        force_setattr(self, "_profile_data", found)
+        return found
 
-    @cached_property
+    @property
     def events(self) -> dict[str, EventSummary]:
         """Event name to how often and when; empty for a query with `events=False`."""
-        found = self._nested(_EVENTS, self._events, "$.events")
-        return {} if found is None else found
+        kept: Any = self._events
+        if isinstance(kept, dict):
+            return kept
+        found = self._nested(_EVENTS, kept, "$.events") or {}
+        force_setattr(self, "_events", found)
+        return found
 
-    @cached_property
+    @property
     def platform_info(self) -> list[Platform]:
         """The person's devices, in the order sent."""
-        return [
+        kept: Any = self._platform_info
+        if isinstance(kept, list):
+            return kept
+        found = [
             Platform(
                 platform=as_text(device.get("platform")),
                 os_version=as_text(device.get("os_version")),
@@ -194,13 +211,17 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
                 object_id=as_text(device.get("objectId")),
                 phone=as_text(device.get("phone")),
             )
-            for device in self._nested(_DEVICES, self._platform_info, "$.platformInfo") or ()
+            for device in self._nested(_DEVICES, kept, "$.platformInfo") or ()
         ]
+        force_setattr(self, "_platform_info", found)
+        return found
 
-    @cached_property
+    @property
     def object_ids(self) -> list[str]:
         """The `objectId` of the record and of each of its devices, each once, in that order."""
-        devices = self._nested(_DEVICE_IDS, self._platform_info, "$.platformInfo") or ()
+        devices: Any = self._platform_info
+        if not isinstance(devices, list):
+            devices = self._nested(_DEVICE_IDS, devices, "$.platformInfo") or ()
         found = as_texts([self._object_id, *(device.object_id for device in devices)])
         return list(dict.fromkeys(filter(None, found)))
 
@@ -212,7 +233,8 @@ class Profile(Struct, frozen=True, dict=True, eq=False, omit_defaults=True):
         """
         if identity := self.identity:
             return f"identity:{identity}"
-        return f"objectId:{self.object_ids[0]}" if self.object_ids else None
+        known = self.object_ids
+        return f"objectId:{known[0]}" if known else None
 
     def _nested(self, decoder: msgspec.json.Decoder[V], part: Raw | UnsetType, path: str) -> V:
         return decode_json(decoder, b"null" if part is UNSET else part, path)
@@ -267,8 +289,8 @@ class Page(Struct, frozen=True, dict=True):
         next_cursor: str | None,
         window: tuple[int, int] | None = None,
     ) -> Page:
-        """Return a page whose profiles are decoded already."""
-        page = cls([profile.raw for profile in profiles], raw, cursor, next_cursor, window)
+        """Return a page whose profiles are decoded already, each by `Profile.decode`."""
+        page = cls(list(map(_RAW, profiles)), raw, cursor, next_cursor, window)
         page.__dict__["profiles"] = profiles
         return page
 
@@ -408,6 +430,7 @@ class _DeviceId(Struct, gc=False):
     object_id: Any = field(name="objectId", default=None)
 
 
+_RAW: Callable[[Profile], Raw] = attrgetter("_raw")
 _PROFILE = msgspec.json.Decoder(Profile)
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 _EVENTS = msgspec.json.Decoder(dict[str, EventSummary] | None, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
@@ -24,6 +25,9 @@ from .wire.query import (
 )
 
 __all__ = ["EventProfiles", "Profiles"]
+
+_TURN = 500
+"""People between two turns of the event loop."""
 
 T = TypeVar("T")
 
@@ -266,8 +270,11 @@ class EventProfiles:
         pages = self.pages()
         try:
             async for page in pages:
-                for profile in page.profiles:
+                for number, profile in enumerate(page.profiles, 1):
                     yield profile
+                    if number % _TURN == 0:
+                        # Thousands of people are there at once, and the caller may not await.
+                        await asyncio.sleep(0)
                 # Not held while the next one is waited for.
                 del page
         finally:

@@ -206,13 +206,16 @@ class Transport:
             body = content.read_nowait()
             self._check_size(len(body))
             return body
+        self._deadlines.heard(watched)
         if response.status >= 300:
             on_head = None
         pieces: list[bytes] = []
         size = 0
+        begun = False
         while not content.at_eof():
             arrived = await content.readany()
             self._deadlines.heard(watched)
+            begun = begun or arrived != b""
             for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
                 if number > 0:
                     # Little can become very much, and others want the loop, too.
@@ -222,7 +225,7 @@ class Transport:
                 pieces.append(piece)
                 if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
                     on_head = None
-        if inflater is not None and size > 0 and not inflater.complete:
+        if inflater is not None and begun and not inflater.complete:
             raise aiohttp.ClientPayloadError
         return b"".join(pieces)
 

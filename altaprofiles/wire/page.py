@@ -97,17 +97,16 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
             found += _RECORDS.decode(b"[%b]" % data[position : cut.start() + 1])
             position = cut.end()
             yield
-        rest = PAGE_BODY.decode(b'{"records":[%b' % data[position:])
+        rest = _REST.decode(b'{"":[%b' % data[position:])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    if rest.records is UNSET or rest.records is None:
+    if rest.records is not UNSET:
+        # The list comes twice, and this was not the one that counts.
         return None
-    for name in Body.__struct_fields__:
-        if getattr(rest, name) is not None:
-            setattr(body, name, getattr(rest, name))
-    if rest.next_cursor is not UNSET:
-        body.next_cursor = rest.next_cursor
-    body.records = [*found, *rest.records]
+    for name in _Rest.__struct_fields__:
+        if name != "last" and (value := getattr(rest, name)) is not UNSET:
+            setattr(body, name, value)
+    body.records = [*found, *rest.last]
     return body
 
 
@@ -115,3 +114,18 @@ _SLICE = 1 << 20  # two or three milliseconds of decoding
 _NEAR = 1 << 16
 _FIRST_KEY = re.compile(rb"\{\s*+" + _STRING + rb"\s*+:", re.DOTALL)
 _RECORDS = msgspec.json.Decoder(list[Raw])
+
+
+class _Rest(Struct, gc=False):
+    """The last slice. No member is taken for missing that says null."""
+
+    last: list[Raw] = msgspec.field(name="")
+    records: Any = UNSET
+    next_cursor: Any = UNSET
+    status: Any = UNSET
+    error: Any = UNSET
+    message: Any = UNSET
+    code: Any = UNSET
+
+
+_REST = msgspec.json.Decoder(_Rest)

@@ -1,0 +1,102 @@
+"""`python -m benchmarks`: all questions, or some, as Markdown or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+from msgspec import to_builtins
+
+from . import chain, compression, export, imports, lookups, memory, pauses, picture, quick, windows
+from .measure import note
+from .report import Report, machine, markdown, ratio_table
+
+_QUESTIONS: dict[str, Callable[[], Report]] = {
+    "lookups": lookups.measure,
+    "chain": chain.measure,
+    "export": export.measure,
+    "windows": windows.measure,
+    "memory": memory.measure,
+    "pauses": pauses.measure,
+    "imports": imports.measure,
+    "compression": compression.measure,
+}
+
+
+def main() -> int:
+    """Do what the command line says; return the exit status, 1 for a wrong count."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument(
+        "--quick", action="store_true", help="check counts only, in miniature; judge no time"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=_QUESTIONS,
+        metavar="NAME",
+        help=f"ask this question only; repeatable: {', '.join(_QUESTIONS)}",
+    )
+    parser.add_argument("--plot", type=Path, metavar="PATH", help="draw one chain as SVG, too")
+    chosen = parser.parse_args()
+    if chosen.quick and chosen.plot:
+        parser.error("--plot: there is nothing to draw with --quick")
+    names = [name for name in _QUESTIONS if chosen.only is None or name in chosen.only]
+    return _check(names, chosen.json) if chosen.quick else _measure(names, chosen.json, chosen.plot)
+
+
+def _check(names: list[str], as_json: bool) -> int:
+    checks = []
+    for name in names:
+        note(name)
+        for check in quick.CHECKS[name]():
+            checks.append(check)
+            if not as_json:
+                print(check, flush=True)
+    passed = all(check.passed for check in checks)
+    if as_json:
+        counted = [{**to_builtins(check), "passed": check.passed} for check in checks]
+        print(msgspec.json.encode({"passed": passed, "checks": counted}).decode())
+    return 0 if passed else 1
+
+
+def _measure(names: list[str], as_json: bool, plot: Path | None) -> int:
+    facts = machine()
+    if not as_json:
+        print(markdown(facts), flush=True)
+    reports: dict[str, Report] = {}
+    for name in names:
+        note(name)
+        reports[name] = report = _QUESTIONS[name]()
+        if not as_json:
+            print("\n".join(map(markdown, report.tables)), flush=True)
+    ratios = [ratio for report in reports.values() for ratio in report.ratios]
+    if as_json:
+        judged = [{**to_builtins(ratio), "verdict": ratio.verdict} for ratio in ratios]
+        on = {str(what): which for what, which in facts.rows}
+        document = {"machine": on, "questions": reports, "ratios": judged}
+        print(msgspec.json.encode(document).decode())
+    elif ratios:
+        print(markdown(ratio_table(ratios)), flush=True)
+    if plot is not None:
+        _draw(plot)
+    return 0
+
+
+def _draw(path: Path) -> None:
+    if find_spec("matplotlib") is None:
+        note("Left out: the picture (no matplotlib here).")
+        return
+    picture.draw(path)
+    note(f"picture: {path}")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

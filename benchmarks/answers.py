@@ -1,0 +1,157 @@
+"""What the benchmark server answers to which request, all of it built beforehand. No I/O."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+from importlib import import_module
+from typing import Literal, NamedTuple, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+from msgspec import Struct
+
+from .bodies import PLACE, cursor, page_ending, page_opening, place, record, records
+
+__all__ = ["ZSTD", "Answer", "Answers", "Compression", "Shape"]
+
+Compression: TypeAlias = Literal["identity", "gzip", "zstd"]
+
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+"""The module that has zstd: of the standard library from Python 3.14 on."""
+
+
+class Shape(Struct, frozen=True, kw_only=True):
+    """What a server sends, and how fast.
+
+    Attributes:
+        think: seconds from a request to the first byte of its answer.
+        rate: bytes per second on each connection, or None for as fast as it goes.
+        chains: pages of each chain. Chain i is opened with a `from` of the (i + 1)th of any month.
+        records: records on each page.
+        record_bytes: size of a record, and of the one found by ID.
+        compression: how pages are sent to whoever accepts it.
+        unique: whether everybody stands on one page only; else all pages hold the same people.
+        cursor_last: whether `next_cursor` comes after the records.
+    """
+
+    think: float = 0.0
+    rate: float | None = None
+    chains: tuple[int, ...] = (1,)
+    records: int = 23
+    record_bytes: int = 1168
+    compression: Compression = "identity"
+    unique: bool = False
+    cursor_last: bool = False
+
+
+class Answer(NamedTuple):
+    """An answer in three parts, so that all pages can share the megabytes in the middle.
+
+    Attributes:
+        operation: what was asked, as the ledger counts it.
+        cursor: whose page was asked for, if one was.
+        head: the status line, the headers, and the body as far as it is this answer's own.
+        middle, end: the rest of the body.
+        size: bytes of the body.
+    """
+
+    operation: str
+    cursor: str | None
+    head: bytes
+    middle: bytes
+    end: bytes
+    size: int
+
+
+class _Opening(Struct):
+    start: int = msgspec.field(name="from")
+
+
+class Answers:
+    """All that a server of `shape` can say."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._records = records(shape.records, shape.record_bytes)
+        self._shared = self._records.replace(PLACE, place(0, 0))
+        found = record(0, min(shape.record_bytes, 1000)).replace(PLACE, place(0, 0))
+        self._found = _answer("get_profile", b'{"status":"success","record":' + found + b"}")
+        self._places = {
+            cursor(chain, page): (chain, page)
+            for chain, pages in enumerate(shape.chains)
+            for page in range(pages)
+        }
+        self._packed: dict[str, Answer] = {}
+        if shape.compression != "identity":
+            self._packed = {name: self._pack(self._page(name)) for name in self._places}
+
+    def answer(self, method: str, target: str, head: bytes, body: bytes) -> Answer:
+        """Return what is said to a request; `head` is all of it up to its body."""
+        path, _, query = target.partition("?")
+        name, _, value = query.partition("=")
+        if method == "POST" and path == "/1/profiles.json":
+            return self._opened(body)
+        if path == "/1/profiles.json" and name == "cursor" and value in self._places:
+            if self._packed and _accepts(head, self._shape.compression):
+                return self._packed[value]
+            return self._page(value)
+        if path == "/1/profiles.json":
+            refusal = b'{"status":"fail","error":"Incorrect Usage","code":3}'
+            return _answer("get_page", refusal, cursor=value)
+        if path == "/1/profile.json":
+            return self._found
+        if path == "/v1/user/get-user-cdp" and name == "user_id":
+            return _user(unquote(value))
+        return _answer("unknown", b'{"status":"fail","error":"no such path","code":404}')
+
+    def _opened(self, body: bytes) -> Answer:
+        chain = msgspec.json.decode(body, type=_Opening).start % 100 - 1
+        if not 0 <= chain < len(self._shape.chains):
+            return _answer("open_chain", b'{"status":"fail","error":"no such chain","code":400}')
+        opened = f'{{"cursor":"{cursor(chain, 0)}","status":"success"}}'
+        return _answer("open_chain", opened.encode())
+
+    def _page(self, name: str) -> Answer:
+        chain, page = self._places[name]
+        following = cursor(chain, page + 1) if page + 1 < self._shape.chains[chain] else None
+        last = self._shape.cursor_last
+        opening = page_opening(following, cursor_last=last)
+        middle = self._shared
+        if self._shape.unique:
+            middle = self._records.replace(PLACE, place(chain, page))
+        ending = page_ending(following, cursor_last=last)
+        size = len(opening) + len(middle) + len(ending)
+        return Answer("get_page", name, _head(size) + opening, middle, ending, size)
+
+    def _pack(self, plain: Answer) -> Answer:
+        kind = self._shape.compression
+        body = plain.head.partition(b"\r\n\r\n")[2] + plain.middle + plain.end
+        if kind == "gzip":
+            packed = gzip.compress(body, 6, mtime=0)
+        else:
+            packed = import_module(ZSTD).compress(body)
+        head = _head(len(packed), f"Content-Encoding: {kind}\r\n")
+        return Answer("get_page", plain.cursor, head, packed, b"", len(packed))
+
+
+def _answer(operation: str, body: bytes, cursor: str | None = None) -> Answer:
+    return Answer(operation, cursor, _head(len(body)) + body, b"", b"", len(body))
+
+
+def _user(name: str) -> Answer:
+    bound = [{"anonymous_id": f"a-{name}", "conversation_type": "WEB", "source_id": None}]
+    data = {name: {"user_id": name, "anonymous_ids": bound}}
+    body = msgspec.json.encode({"code": 0, "message": "OK", "data": data})
+    return _answer("get_user_cdp", body)
+
+
+def _head(size: int, more: str = "") -> bytes:
+    kind = "Content-Type: application/json\r\n"
+    return f"HTTP/1.1 200 OK\r\n{kind}Content-Length: {size}\r\n{more}\r\n".encode()
+
+
+def _accepts(head: bytes, compression: str) -> bool:
+    named = re.search(rb"(?i)\naccept-encoding:([^\r]*)", head)
+    return named is not None and compression.encode() in named[1]

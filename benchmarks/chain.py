@@ -1,0 +1,204 @@
+"""One cursor chain: how close does a walk come to what server and link allow?
+
+The server thinks before each page and then sends it at a fixed rate, and the consumer takes some
+time over each. The floor is arithmetic. A cursor is known when its page begins, so every page costs
+the thinking, the consumer's time or a slot's share of a whole request, whichever is longest; to
+that comes the last page's way over the link:
+
+    pages x max(think, consumer, (think + transfer) / 3 slots) + transfer
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from msgspec import Struct
+
+from .answers import Shape
+from .clients import (
+    DAY,
+    HEADERS,
+    OPENING,
+    aiohttp_pages,
+    opening_url,
+    page_url,
+    run,
+    session,
+    tuned_aiohttp,
+)
+from .measure import Contender, Run, Watch, left_out, median, over, present, rounds, serving
+from .report import Cell, Ratio, Report, Table
+
+__all__ = [
+    "FAST",
+    "OURS",
+    "SEQUENTIAL_AIOHTTP",
+    "SEQUENTIAL_REQUESTS",
+    "Link",
+    "floor",
+    "measure",
+    "walls",
+]
+
+OURS = "altaprofiles pages(), prefetch=2"
+SEQUENTIAL_AIOHTTP = "aiohttp, sequential"
+SEQUENTIAL_REQUESTS = "requests, sequential"
+_SEQUENTIAL_HTTPX = "httpx, sequential"
+
+_RECORDS = 1000
+_RECORD_BYTES = 1170
+_SLOTS = 3
+
+
+class Link(Struct, frozen=True):
+    """A server's way of answering, and a consumer's of taking it. Seconds, and bytes per second."""
+
+    think: float = 0.030
+    rate: float = 50e6
+    consumer: float = 0.010
+
+
+FAST = Link()
+
+
+def floor(link: Link, pages: int) -> float:
+    """Return the least seconds that `pages` can take."""
+    transfer = _RECORDS * _RECORD_BYTES / link.rate
+    per_page = max(link.think, link.consumer, (link.think + transfer) / _SLOTS)
+    return pages * per_page + transfer
+
+
+def altaprofiles(url: str, consumer: float) -> Run:
+    """Walk the chain with `pages()`."""
+
+    async def main() -> Run:
+        ours = session(url)
+        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY, prefetch=2)
+        records = 0
+        with Watch() as watch:
+            async with ours:
+                async for page in people.pages():
+                    records += len(page.records)
+                    await asyncio.sleep(consumer)
+        return watch.run(records=records)
+
+    return run(main())
+
+
+def aiohttp_sequential(url: str, consumer: float) -> Run:
+    """Walk the chain with aiohttp, `list[Raw]`, and one page at a time."""
+
+    async def main() -> Run:
+        records = 0
+        async with tuned_aiohttp() as client:
+            with Watch() as watch:
+                async for page in aiohttp_pages(client, url):
+                    records += len(page.records)
+                    await asyncio.sleep(consumer)
+        return watch.run(records=records)
+
+    return run(main())
+
+
+def requests_sequential(url: str, consumer: float) -> Run:
+    """Walk the chain as public CleverTap scripts do: `requests.get(…).json()` in a loop."""
+    import requests
+
+    records = 0
+    with Watch() as watch:
+        opened = requests.post(opening_url(url), data=OPENING, headers=HEADERS, timeout=60)
+        cursor = opened.json()["cursor"]
+        while cursor is not None:
+            page = requests.get(page_url(url, cursor), headers=HEADERS, timeout=60).json()
+            records += len(page["records"])
+            cursor = page.get("next_cursor")
+            time.sleep(consumer)
+    return watch.run(records=records)
+
+
+def httpx_sequential(url: str, consumer: float) -> Run:
+    """Walk the chain with one httpx client and `.json()`."""
+    import httpx
+
+    records = 0
+    with httpx.Client(headers=HEADERS, timeout=60) as client, Watch() as watch:
+        cursor = client.post(opening_url(url), content=OPENING).json()["cursor"]
+        while cursor is not None:
+            page = client.get(page_url(url, cursor)).json()
+            records += len(page["records"])
+            cursor = page.get("next_cursor")
+            time.sleep(consumer)
+    return watch.run(records=records)
+
+
+def contenders(link: Link) -> list[Contender]:
+    """Return all who walk a chain over `link`."""
+    arguments: dict[str, Any] = {"consumer": link.consumer}
+    return [
+        Contender(OURS, altaprofiles, arguments),
+        Contender(SEQUENTIAL_AIOHTTP, aiohttp_sequential, arguments),
+        Contender(SEQUENTIAL_REQUESTS, requests_sequential, arguments, ("requests",)),
+        Contender(_SEQUENTIAL_HTTPX, httpx_sequential, arguments, ("httpx",)),
+    ]
+
+
+def shape(link: Link, pages: int) -> Shape:
+    """Return a server with one chain of `pages` on `link`."""
+    return Shape(
+        think=link.think,
+        rate=link.rate,
+        chains=(pages,),
+        records=_RECORDS,
+        record_bytes=_RECORD_BYTES,
+    )
+
+
+def walls(link: Link, pages: int, repeats: int, walkers: list[Contender]) -> dict[str, float]:
+    """Return the median seconds that each of `walkers` takes over a chain of `pages`."""
+    with serving(shape(link, pages)) as server:
+        runs = rounds(server, present(walkers), repeats)
+    for label, of in runs.items():
+        if any(run.figures["records"] != pages * _RECORDS for run in of):
+            raise RuntimeError(f"{label} lost or repeated records")
+    return {label: median(of, lambda run: run.wall) for label, of in runs.items()}
+
+
+def measure(*, pages: int = 200, slow_pages: int = 60, repeats: int = 3) -> Report:
+    """Return what each walker takes at 50 MB/s and at 20 MB/s, and the ratios at 50 MB/s."""
+    fast = walls(FAST, pages, repeats, contenders(FAST))
+    slow_link = Link(rate=20e6)
+    slow = walls(slow_link, slow_pages, repeats, contenders(slow_link))
+    return Report(
+        [_table(FAST, pages, repeats, fast), _table(slow_link, slow_pages, repeats, slow)],
+        [
+            Ratio(
+                2, "one chain, wall against its floor", fast[OURS] / floor(FAST, pages), 1.15, False
+            ),
+            Ratio(
+                2,
+                "one chain, sequential requests against ours",
+                over(fast, SEQUENTIAL_REQUESTS, OURS),
+                2.7,
+                True,
+            ),
+        ],
+    )
+
+
+def _table(link: Link, pages: int, repeats: int, found: dict[str, float]) -> Table:
+    least = floor(link, pages)
+    rows: list[list[Cell]] = [["floor", least, 1.0]]
+    rows += [[label, wall, wall / least] for label, wall in found.items()]
+    megabytes = _RECORDS * _RECORD_BYTES / 1e6
+    notes = [
+        (
+            f"{pages} pages of {megabytes:.2f} MB, the server thinks {link.think * 1000:.0f} ms, "
+            f"the consumer takes {link.consumer * 1000:.0f} ms a page; medians of {repeats} rounds."
+        ),
+        f"Floor: pages x max(think, consumer, (think + transfer) / {_SLOTS}) + transfer.",
+        *left_out(contenders(link)),
+    ]
+    title = f"One chain at {link.rate / 1e6:.0f} MB/s per connection"
+    return Table(title, ["walker", "wall s", "x floor"], rows, notes)

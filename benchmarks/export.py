@@ -1,0 +1,181 @@
+"""Export to NDJSON: how many megabytes a second reach a file when the server does not slow it?
+
+From loopback, as fast as it sends, into a temporary file. The yardstick is aiohttp's `read()`, the
+records as `list[Raw]` and one write per page, one page at a time. curl writes bodies without
+looking at them: what the machine allows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .answers import Shape
+from .bodies import cursor
+from .clients import (
+    DAY,
+    HEADERS,
+    OPENING,
+    aiohttp_pages,
+    opening_url,
+    page_url,
+    run,
+    session,
+    tuned_aiohttp,
+)
+from .measure import Contender, Run, Watch, left_out, median, over, present, rounds, serving
+from .report import Cell, Ratio, Report, Table
+
+__all__ = ["RECORDS", "RECORD_BYTES", "by_page", "measure"]
+
+RECORDS = 5000
+RECORD_BYTES = 1168
+
+_ROOM = 3 * 10**9
+
+_OURS = "altaprofiles, page.encode()"
+_BARE = "aiohttp read() + list[Raw]"
+_JSON = "aiohttp + json.loads + json.dumps"
+
+
+def export_folder() -> str:
+    """Return where to write: in memory where that can be, as the disk is not what is measured."""
+    memory = Path("/dev/shm")  # noqa: S108
+    usable = memory.is_dir() and os.access(memory, os.W_OK)
+    if usable and shutil.disk_usage(memory).free > _ROOM:
+        return str(memory)
+    return tempfile.gettempdir()
+
+
+def by_page(url: str) -> Run:
+    """Export with `pages()`, a write per page."""
+
+    async def main() -> Run:
+        ours = session(url)
+        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY)
+        records = 0
+        with tempfile.TemporaryFile(dir=export_folder()) as file, Watch() as watch:
+            async with ours:
+                async for page in people.pages(decode=False):
+                    records += len(page.records)
+                    file.write(page.encode())
+        return watch.run(records=records)
+
+    return run(main())
+
+
+def by_person(url: str) -> Run:
+    """Export by iterating over people, a write for each."""
+
+    async def main() -> Run:
+        ours = session(url)
+        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY)
+        records = 0
+        with tempfile.TemporaryFile(dir=export_folder()) as file, Watch() as watch:
+            async with ours:
+                async for person in people:
+                    records += 1
+                    file.write(person.encode() + b"\n")
+        return watch.run(records=records)
+
+    return run(main())
+
+
+def bare(url: str) -> Run:
+    """Export with aiohttp and `list[Raw]`, a write per page."""
+
+    async def main() -> Run:
+        records = 0
+        async with tuned_aiohttp() as client:
+            with tempfile.TemporaryFile(dir=export_folder()) as file, Watch() as watch:
+                async for page in aiohttp_pages(client, url):
+                    records += len(page.records)
+                    file.write(b"\n".join(page.records) + b"\n")
+        return watch.run(records=records)
+
+    return run(main())
+
+
+def by_json(url: str, pages: int) -> Run:
+    """Export `pages` with aiohttp, every record decoded and encoded by `json`."""
+    from yarl import URL
+
+    async def main() -> Run:
+        records = 0
+        async with tuned_aiohttp() as client:
+            with tempfile.TemporaryFile("w", dir=export_folder()) as file, Watch() as watch:
+                async with client.post(opening_url(url), data=OPENING) as response:
+                    following = json.loads(await response.read())["cursor"]
+                for _ in range(pages):
+                    async with client.get(URL(page_url(url, following), encoded=True)) as response:
+                        page = json.loads(await response.read())
+                    following = page.get("next_cursor")
+                    for record in page["records"]:
+                        records += 1
+                        file.write(json.dumps(record) + "\n")
+        return watch.run(records=records)
+
+    return run(main())
+
+
+def curl(url: str, pages: int) -> Run:
+    """Have curl write the bodies of `pages` to files, one after the other."""
+    headers = "".join(f'header = "{name}: {value}"\n' for name, value in HEADERS.items())
+    with tempfile.TemporaryDirectory(dir=export_folder()) as folder:
+        asked = [
+            f'url = "{page_url(url, cursor(0, page))}"\noutput = "{folder}/page"\n'
+            for page in range(pages)
+        ]
+        wanted = Path(folder, "wanted")
+        wanted.write_text(headers + "".join(asked))
+        with Watch() as watch:
+            subprocess.run(["curl", "-s", "-f", "-K", wanted], check=True)
+    return watch.run(records=pages * RECORDS)
+
+
+def measure(*, pages: int = 60, repeats: int = 5) -> Report:
+    """Return the throughput of all contenders, and the ratios of the library's."""
+    contenders = [
+        Contender(_OURS, by_page),
+        Contender(_BARE, bare),
+        Contender("altaprofiles, person.encode()", by_person),
+        Contender(_JSON, by_json, {"pages": max(1, pages // 6)}),
+        Contender("curl, bodies unread", curl, {"pages": pages}, ("$curl",)),
+    ]
+    shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES)
+    with serving(shape) as server:
+        runs = rounds(server, present(contenders), repeats)
+    rate = {
+        label: median(of, lambda run: run.figures["records"] / run.wall)
+        for label, of in runs.items()
+    }
+    rows: list[list[Cell]] = [
+        [
+            label,
+            found * (RECORD_BYTES + 1) / 1e6,
+            found,
+            rate[label] / rate[_BARE],
+            round(runs[label][0].figures["records"]),
+        ]
+        for label, found in rate.items()
+    ]
+    columns = ["export", "MB/s", "records/s", f"x {_BARE}", "records a round"]
+    notes = [
+        (
+            f"Pages of {RECORDS:,} records of {RECORD_BYTES:,} bytes, no thinking, no throttle; "
+            f"medians of {repeats} rounds."
+        ),
+        f"Written to {export_folder()}.",
+        *left_out(contenders),
+    ]
+    return Report(
+        [Table("Export to NDJSON", columns, rows, notes)],
+        [
+            Ratio(3, f"export by page against {_BARE}", over(rate, _OURS, _BARE), 0.90, True),
+            Ratio(3, f"export by page against {_JSON}", over(rate, _OURS, _JSON), 6, True),
+        ],
+    )

@@ -1,0 +1,65 @@
+"""Start: what does importing the library cost beyond its dependencies, and `--help`?
+
+Wall time of fresh interpreters, in turns; medians.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from importlib.util import find_spec
+
+from .measure import Contender, Run, Watch, once
+from .report import Cell, Ratio, Report, Table
+
+__all__ = ["commands", "measure", "starts"]
+
+_NOTHING = "python -c pass"
+_DEPENDENCIES = "import aiohttp, msgspec, anyio"
+_OURS = f"{_DEPENDENCIES}, altaprofiles; altaprofiles.Session"
+_HELP = "python -m altaprofiles --help"
+
+
+def commands() -> dict[str, list[str]]:
+    """Return what an interpreter is started with, by what that is called."""
+    found = {
+        _NOTHING: ["-c", "pass"],
+        _DEPENDENCIES: ["-c", _DEPENDENCIES],
+        _OURS: ["-c", _OURS],
+    }
+    if find_spec("click") and find_spec("rich"):
+        found[_HELP] = ["-m", "altaprofiles", "--help"]
+    return found
+
+
+def starts(repeats: int) -> Run:
+    """Start interpreters in turns; the figures are median seconds by what they do."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands()}
+    with Watch() as watch:
+        # One more than counts: the first writes what later ones read, such as bytecode.
+        for _ in range(repeats + 1):
+            for name, arguments in commands().items():
+                with Watch() as each:
+                    subprocess.run(
+                        [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL
+                    )
+                seconds[name].append(each.wall)
+    return watch.run(**{name: statistics.median(taken[1:]) for name, taken in seconds.items()})
+
+
+def measure(*, repeats: int = 15) -> Report:
+    """Return what starting costs, and the two figures to reach."""
+    found = once(Contender("starts", starts, {"repeats": repeats})).figures
+    rows: list[list[Cell]] = [[f"`{name}`", 1000 * seconds] for name, seconds in found.items()]
+    notes = [f"Fresh interpreters, medians of {repeats}."]
+    if _HELP not in found:
+        notes.append(f"Left out: {_HELP} (no click or no rich here).")
+    beyond = found[_OURS] - found[_DEPENDENCIES]
+    return Report(
+        [Table("Start", ["command", "wall ms"], rows, notes)],
+        [
+            Ratio(7, "importing Session, beyond its dependencies", beyond, 0.15, False, "s"),
+            Ratio(7, _HELP, found.get(_HELP), 0.25, False, "s"),
+        ],
+    )

@@ -1,0 +1,84 @@
+"""What the benchmark server has seen: how many requests, how many at once, for how long."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from msgspec import Struct
+
+__all__ = ["Ledger", "Seen"]
+
+
+class Seen(Struct, frozen=True):
+    """Counts since the server started.
+
+    Attributes:
+        requests: how many came, by operation: "open_chain", "get_page", "get_profile",
+            "get_user_cdp", or "unknown".
+        peak: most in flight at once. A request is in flight from its first byte in until the last
+            byte of its answer is with the kernel.
+        busy: slot-seconds in flight, so two requests for one second are 2.
+        seconds: from the first byte of the first request to the last byte of the last answer.
+        repeated: how often a cursor was asked for that was in flight already.
+        sent: bytes of all bodies, as they were on the wire.
+    """
+
+    requests: dict[str, int]
+    peak: int
+    busy: float
+    seconds: float
+    repeated: int
+    sent: int
+
+
+class Ledger:
+    """Adds up. The clock's readings, in seconds, come in as `now`."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[str] = Counter()
+        self._cursors: Counter[str] = Counter()
+        self._in_flight = 0
+        self._peak = 0
+        self._busy = 0.0
+        self._first: float | None = None
+        self._last = 0.0
+        self._repeated = 0
+        self._sent = 0
+
+    def began(self, now: float) -> None:
+        """Count one more request in flight."""
+        self._move_to(now)
+        self._in_flight += 1
+        self._peak = max(self._peak, self._in_flight)
+
+    def understood(self, operation: str, cursor: str | None) -> None:
+        """Note what a request that began is for."""
+        self._requests[operation] += 1
+        if cursor is not None:
+            self._repeated += self._cursors[cursor] > 0
+            self._cursors[cursor] += 1
+
+    def ended(self, now: float, cursor: str | None, sent: int) -> None:
+        """Count one request less in flight, answered or given up."""
+        self._move_to(now)
+        self._in_flight -= 1
+        self._sent += sent
+        if cursor is not None:
+            self._cursors[cursor] -= 1
+
+    def seen(self) -> Seen:
+        """Return the counts so far."""
+        return Seen(
+            requests=dict(self._requests),
+            peak=self._peak,
+            busy=self._busy,
+            seconds=0.0 if self._first is None else self._last - self._first,
+            repeated=self._repeated,
+            sent=self._sent,
+        )
+
+    def _move_to(self, now: float) -> None:
+        if self._first is None:
+            self._first = self._last = now
+        self._busy += self._in_flight * (now - self._last)
+        self._last = now

@@ -1,0 +1,90 @@
+"""Pauses: how long does the event loop stand still while pages of 5,000 records are walked?
+
+A task that does nothing but take its turn notes the longest time between two turns. Whatever else
+the loop has to serve waits that long. Nothing is subtracted, and garbage is collected as always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+from .answers import Shape
+from .clients import DAY, run, session
+from .export import RECORD_BYTES, RECORDS
+from .measure import Contender, Run, Watch, median, rounds, serving
+from .report import Cell, Ratio, Report, Table
+
+__all__ = ["measure", "walk"]
+
+How = Literal["people", "profiles", "records"]
+
+_LABELS: dict[How, str] = {
+    "people": "each person",
+    "profiles": "page.profiles of each page",
+    "records": "page.records of each page",
+}
+
+
+def walk(url: str, how: How) -> Run:
+    """Walk the chain; counts people, and milliseconds of the longest pause."""
+
+    async def main() -> Run:
+        longest = 0.0
+
+        async def tick() -> None:
+            nonlocal longest
+            last = time.perf_counter()
+            while True:
+                await asyncio.sleep(0)
+                now = time.perf_counter()
+                longest = max(longest, now - last)
+                last = now
+
+        ours = session(url)
+        chain = ours.profiles.by_event("App Launched", start=DAY, end=DAY)
+        people = 0
+        async with ours:
+            ticking = asyncio.create_task(tick())
+            with Watch() as watch:
+                if how == "people":
+                    async for person in chain:
+                        people += person.identity is not None
+                else:
+                    async for page in chain.pages(decode=how == "profiles"):
+                        people += len(page.profiles if how == "profiles" else page.records)
+            ticking.cancel()
+        return watch.run(people=people, longest=1000 * longest)
+
+    return run(main())
+
+
+def measure(*, pages: int = 40, repeats: int = 7) -> Report:
+    """Return the longest pauses of three ways to walk."""
+    contenders = [Contender(label, walk, {"how": how}) for how, label in _LABELS.items()]
+    shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES)
+    with serving(shape) as server:
+        runs = rounds(server, contenders, repeats)
+    longest = {label: median(of, _longest) for label, of in runs.items()}
+    rows: list[list[Cell]] = [
+        [label, longest[label], max(map(_longest, of))] for label, of in runs.items()
+    ]
+    notes = [
+        (
+            f"{pages} pages of {RECORDS:,} records from loopback, {repeats} rounds: the longest "
+            f"pause of each, their median, and the worst of all."
+        )
+    ]
+    columns = ["what is read", "longest pause ms", "worst ms"]
+    return Report(
+        [Table("Pauses of the event loop", columns, rows, notes)],
+        [
+            Ratio(6, f"longest pause, {_LABELS[how]}", longest[_LABELS[how]], 15, False, "ms")
+            for how in ("people", "profiles")
+        ],
+    )
+
+
+def _longest(run: Run) -> float:
+    return run.figures["longest"]

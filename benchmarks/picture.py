@@ -1,0 +1,62 @@
+"""The picture of one chain: wall time per page against how long the server thinks.
+
+The same walk as in `chain`, with fewer pages, once per latency.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from .chain import FAST, OURS, SEQUENTIAL_AIOHTTP, SEQUENTIAL_REQUESTS, contenders, floor, walls
+from .measure import note
+
+__all__ = ["draw"]
+
+_THINK_MS = (0, 10, 30, 60, 100)
+_PAGES = 40
+_LINES = {
+    OURS: ("altaprofiles", "#1f6feb", "o"),
+    SEQUENTIAL_AIOHTTP: ("aiohttp, one page at a time", "#b35900", "s"),
+    SEQUENTIAL_REQUESTS: ("requests, one page at a time", "#8b2fa0", "^"),
+}
+
+
+def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
+    """Measure and write the picture as SVG: the same bytes for the same figures."""
+    import matplotlib as mpl
+
+    # No display is needed, and the ids of the SVG's parts are not to be random.
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "altaprofiles"
+    from matplotlib import pyplot
+
+    lines: dict[str, list[float]] = {}
+    floors: list[float] = []
+    for think in _THINK_MS:
+        note(f"picture: the server thinks {think} ms")
+        link = msgspec.structs.replace(FAST, think=think / 1000)
+        walkers = [walker for walker in contenders(link) if walker.label in _LINES]
+        floors.append(1000 * floor(link, pages) / pages)
+        for label, wall in walls(link, pages, repeats, walkers).items():
+            lines.setdefault(label, []).append(1000 * wall / pages)
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), facecolor="white")
+    for label, found in lines.items():
+        name, colour, marker = _LINES[label]
+        axes.plot(_THINK_MS, found, label=name, color=colour, marker=marker, linewidth=2)
+    axes.plot(_THINK_MS, floors, label="floor", color="#57606a", linestyle="--")
+    axes.set_title(
+        f"One cursor chain of {pages} pages of 1.17 MB at {FAST.rate / 1e6:.0f} MB/s,\n"
+        f"the consumer takes {1000 * FAST.consumer:.0f} ms a page"
+    )
+    axes.set_xlabel("time the server thinks before each page (ms)")
+    axes.set_ylabel("wall time per page (ms)")
+    axes.set_xlim(0, max(_THINK_MS))
+    axes.set_ylim(bottom=0)
+    axes.grid(color="#d0d7de", linewidth=0.6)
+    axes.legend(loc="upper left")
+    figure.tight_layout()
+    figure.savefig(path, format="svg", metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,241 @@
+"""`--quick`: every question in miniature, judged by counts alone.
+
+Exactly the requests that are needed, never more of them at once than allowed, no cursor twice at
+once, everybody exactly once. Nothing here depends on how fast the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from . import compression, export, imports, lookups, memory, pauses, windows
+from .answers import ZSTD, Compression, Shape
+from .clients import DAY, run, session
+from .ledger import Seen
+from .measure import Contender, Run, Server, Watch, once, present, serving
+from .report import Check
+
+__all__ = ["CHECKS", "everyone", "stopping_reader", "users"]
+
+_CAP = 3
+_PER_PAGE = 23
+_PATIENCE = 30.0
+_QUIET = 0.5
+
+
+def everyone(url: str, chains: int) -> Run:
+    """Walk `chains` by page; counts records as sent, people, and different identities."""
+
+    async def main() -> Run:
+        ours = session(url, _CAP)
+        walk = ours.profiles.by_event("E", start=DAY, end=DAY + chains - 1, windows=chains)
+        records = people = 0
+        identities: set[str | None] = set()
+        with Watch() as watch:
+            async with ours:
+                async for page in walk.pages():
+                    records += len(page.records)
+                    people += len(page.profiles)
+                    identities.update(person.identity for person in page.profiles)
+        return watch.run(records=records, people=people, identities=len(identities))
+
+    return run(main())
+
+
+def users(url: str, count: int, in_flight: int) -> Run:
+    """Look `count` Alta users up; counts lookups, those found, and different keys."""
+
+    async def main() -> Run:
+        ours = session(url, in_flight)
+        keys = [f"user {number}" for number in range(count)]
+        came = set()
+        done = found = 0
+        with Watch() as watch:
+            async with ours:
+                async for lookup in ours.cdp.get_many(keys, by="user_id"):
+                    done += 1
+                    found += lookup.value is not None
+                    came.add(lookup.key)
+        return watch.run(lookups=done, found=found, keys=len(came))
+
+    return run(main())
+
+
+def stopping_reader(url: str, prefetch: int) -> Run:
+    """Hold the first page and read no further; counts pages asked for once nothing moves.
+
+    The wait for what may be asked for is long and ends early; the wait for what may not is short.
+    """
+    server = Server(url)
+
+    def asked() -> int:
+        return server.seen().requests.get("get_page", 0)
+
+    def settled() -> int:
+        give_up = time.monotonic() + _PATIENCE
+        while asked() <= prefetch and time.monotonic() < give_up:
+            time.sleep(0.01)
+        time.sleep(_QUIET)
+        return asked()
+
+    async def main() -> Run:
+        ours = session(url, prefetch + 2)
+        walk = ours.profiles.by_event("E", start=DAY, end=DAY, prefetch=prefetch)
+        with Watch() as watch:
+            async with ours:
+                pages = walk.pages()
+                held = await anext(pages)
+                count = await asyncio.to_thread(settled)
+                del held
+                await pages.aclose()
+        return watch.run(pages=count)
+
+    return run(main())
+
+
+def _look_up() -> list[Check]:
+    arguments = {"count": 500, "loop": "asyncio", "in_flight": 16}
+    with serving(Shape(think=0.005, record_bytes=1000)) as server:
+        figures = once(Contender("people", lookups.altaprofiles, arguments), server).figures
+        people = server.seen()
+    arguments = {"count": 200, "in_flight": 8}
+    with serving(Shape(think=0.005)) as server:
+        found = once(Contender("users", users, arguments), server).figures
+        bound = server.seen()
+    return [
+        *_asked("people by ID", people, get_profile=500),
+        Check("people by ID, most in flight", people.peak, 16),
+        Check("people by ID, lookups", int(figures["requests"]), 500),
+        Check("people by ID, found", int(figures["found"]), 500),
+        Check("people by ID, different keys", int(figures["keys"]), 500),
+        *_asked("Alta users", bound, get_user_cdp=200),
+        Check("Alta users, most in flight", bound.peak, 8),
+        Check("Alta users, lookups", int(found["lookups"]), 200),
+        Check("Alta users, found", int(found["found"]), 200),
+        Check("Alta users, different keys", int(found["keys"]), 200),
+    ]
+
+
+def _walk_chain() -> list[Check]:
+    plain = Shape(think=0.005, chains=(12,), unique=True)
+    checks = [
+        *_walked("one chain", plain),
+        *_walked("one chain, cursor last", replace(plain, cursor_last=True)),
+        # So long on the wire that the pages asked for early fill the cap beside the first.
+        *_walked("one chain, slow link", replace(plain, rate=1e6, records=200), uses_cap=True),
+    ]
+    for prefetch in (0, 2, 4):
+        with serving(Shape(chains=(20,), unique=True)) as server:
+            reader = Contender("reader", stopping_reader, {"prefetch": prefetch})
+            pages = int(once(reader, server).figures["pages"])
+        name = f"a reader that stops, prefetch={prefetch}, pages asked for"
+        checks.append(Check(name, pages, prefetch + 1))
+    return checks
+
+
+def _walk_windows() -> list[Check]:
+    shape = Shape(think=0.010, chains=windows.EVEN, unique=True)
+    return _walked("windows", shape, uses_cap=True)
+
+
+def _export() -> list[Check]:
+    return _read_by("export", Contender("export", export.by_page), Shape(chains=(6,)))
+
+
+def _remember() -> list[Check]:
+    # The same people on every page of both windows: they come once.
+    walk = Contender("walk", memory.by_window)
+    with serving(Shape(chains=(4, 4))) as server:
+        people = int(once(walk, server).figures["people"])
+        seen = server.seen()
+    return [
+        *_asked("distinct", seen, open_chain=2, get_page=8),
+        Check("distinct, people", people, _PER_PAGE),
+    ]
+
+
+def _take_turns() -> list[Check]:
+    shape = Shape(chains=(6,))
+    return [
+        check
+        for how in ("people", "profiles")
+        for check in _read_by(f"pauses, {how}", Contender(how, pauses.walk, {"how": how}), shape)
+    ]
+
+
+def _start() -> list[Check]:
+    figures = once(Contender("starts", imports.starts, {"repeats": 1})).figures
+    return [Check("start, commands that ended well", len(figures), len(imports.commands()))]
+
+
+def _inflate() -> list[Check]:
+    checks = []
+    kinds: tuple[Compression, ...] = ("identity", "gzip", "zstd")
+    for kind in kinds:
+        walk = Contender(kind, compression.altaprofiles, {}, (ZSTD,) if kind == "zstd" else ())
+        if present([walk]):
+            checks += _read_by(f"compression, {kind}", walk, Shape(chains=(6,), compression=kind))
+    return checks
+
+
+def _walked(name: str, shape: Shape, *, uses_cap: bool = False) -> list[Check]:
+    """Return the checks of a walk over all chains of `shape`, which may have to use the cap."""
+    chains = len(shape.chains)
+    with serving(shape) as server:
+        figures = once(Contender(name, everyone, {"chains": chains}), server).figures
+        seen = server.seen()
+    people = sum(shape.chains) * shape.records
+    return [
+        *_asked(name, seen, open_chain=chains, get_page=sum(shape.chains)),
+        Check(f"{name}, most in flight", seen.peak, _CAP, at_most=not uses_cap),
+        *(
+            Check(f"{name}, {what}", int(figures[what]), people)
+            for what in ("records", "people", "identities")
+        ),
+    ]
+
+
+def _read_by(name: str, contender: Contender, shape: Shape) -> list[Check]:
+    """Return the checks of one `contender`, which reads one chain and counts what it reads."""
+    with serving(shape) as server:
+        figures = once(contender, server).figures
+        seen = server.seen()
+    pages = shape.chains[0]
+    return [
+        *_asked(name, seen, open_chain=1, get_page=pages),
+        *(
+            Check(f"{name}, {what}", int(figures[what]), pages * shape.records)
+            for what in ("records", "people")
+            if what in figures
+        ),
+    ]
+
+
+def _asked(name: str, seen: Seen, **expected: int) -> list[Check]:
+    """Return the checks of what was asked: as often as `expected`, nothing else, none twice."""
+    other = sum(count for what, count in seen.requests.items() if what not in expected)
+    return [
+        *(
+            Check(f"{name}, {what} requests", seen.requests.get(what, 0), count)
+            for what, count in expected.items()
+        ),
+        Check(f"{name}, other requests", other, 0),
+        Check(f"{name}, cursors in flight twice", seen.repeated, 0),
+    ]
+
+
+CHECKS: dict[str, Callable[[], list[Check]]] = {
+    "lookups": _look_up,
+    "chain": _walk_chain,
+    "export": _export,
+    "windows": _walk_windows,
+    "memory": _remember,
+    "pauses": _take_turns,
+    "imports": _start,
+    "compression": _inflate,
+}
+"""What is counted for each question."""
