@@ -87,6 +87,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     between = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
     found: list[Raw] = []
     position = records.end()
+    view = memoryview(data)
     try:
         body = PAGE_BODY.decode(data[:position] + b"]}")
         while len(data) - position > 2 * _SLICE:
@@ -94,10 +95,10 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
             cut = between.search(data, near, near + _NEAR)
             if cut is None:
                 break
-            found += _RECORDS.decode(b"[%b]" % data[position : cut.start() + 1])
+            found += _RECORDS.decode(b"".join((b"[", view[position : cut.start() + 1], b"]")))
             position = cut.end()
             yield
-        rest = _REST.decode(b'{"":[%b' % data[position:])
+        rest = _REST.decode(b"".join((b'{"":[', view[position:])))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if rest.records is not UNSET:
