@@ -27,7 +27,7 @@ from .clients import (
     session,
     tuned_aiohttp,
 )
-from .measure import Contender, Run, Watch, left_out, median, over, present, rounds, serving
+from .measure import Contender, Run, Watch, left_out, median, paired, present, rounds, serving
 from .report import Cell, Ratio, Report, Table
 
 __all__ = ["RECORDS", "RECORD_BYTES", "by_page", "measure"]
@@ -149,19 +149,15 @@ def measure(*, pages: int = 60, repeats: int = 5) -> Report:
     shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES)
     with serving(shape) as server:
         runs = rounds(server, present(contenders), repeats)
-    rate = {
-        label: median(of, lambda run: run.figures["records"] / run.wall)
-        for label, of in runs.items()
-    }
     rows: list[list[Cell]] = [
         [
             label,
-            found * (RECORD_BYTES + 1) / 1e6,
-            found,
-            rate[label] / rate[_BARE],
-            round(runs[label][0].figures["records"]),
+            median(of, _rate) * (RECORD_BYTES + 1) / 1e6,
+            median(of, _rate),
+            paired(runs, label, _BARE, _rate),
+            round(of[0].figures["records"]),
         ]
-        for label, found in rate.items()
+        for label, of in runs.items()
     ]
     columns = ["export", "MB/s", "records/s", f"x {_BARE}", "records a round"]
     notes = [
@@ -175,7 +171,11 @@ def measure(*, pages: int = 60, repeats: int = 5) -> Report:
     return Report(
         [Table("Export to NDJSON", columns, rows, notes)],
         [
-            Ratio(3, f"export by page against {_BARE}", over(rate, _OURS, _BARE), 0.90, True),
-            Ratio(3, f"export by page against {_JSON}", over(rate, _OURS, _JSON), 6, True),
+            Ratio(3, f"export by page against {name}", paired(runs, _OURS, name, _rate), *to)
+            for name, *to in ((_BARE, 0.90, True), (_JSON, 6, True))
         ],
     )
+
+
+def _rate(run: Run) -> float:
+    return run.figures["records"] / run.wall

@@ -20,7 +20,7 @@ from msgspec import Raw, Struct, UnsetType
 
 from .answers import Shape
 from .clients import HEADERS, Loop, run, session, tuned_aiohttp
-from .measure import Contender, Run, Watch, left_out, median, over, present, rounds, serving
+from .measure import Contender, Run, Watch, left_out, median, paired, present, rounds, serving
 from .report import Cell, Ratio, Report, Table
 
 __all__ = ["altaprofiles", "measure"]
@@ -208,17 +208,13 @@ def measure(*, count: int = 20_000, repeats: int = 5) -> Report:
     with serving(Shape(record_bytes=1000), module) as server:
         runs = rounds(server, present(contenders), repeats)
 
-    rate = {
-        label: median(of, lambda run: run.figures["requests"] / run.wall)
-        for label, of in runs.items()
-    }
     ours, bare = f"{_OURS}, {fast}", f"{_BARE}, {fast}"
     rows: list[list[Cell]] = [
         [
             label,
-            rate[label],
+            median(of, _rate),
             median(of, lambda run: 1e6 * run.cpu / run.figures["requests"]),
-            rate[label] / rate[bare],
+            paired(runs, label, bare, _rate),
             round(of[0].figures["requests"]),
         ]
         for label, of in runs.items()
@@ -234,14 +230,11 @@ def measure(*, count: int = 20_000, repeats: int = 5) -> Report:
     return Report(
         [Table("Bulk lookups", columns, rows, notes)],
         [
-            Ratio(1, f"get_many, requests/s against {bare}", rate[ours] / rate[bare], 0.90, True),
-            Ratio(1, "get_many, requests/s against httpx", over(rate, ours, _HTTPX), 15, True),
-            Ratio(
-                1,
-                "get_many, requests/s against requests in threads",
-                over(rate, ours, _THREADS),
-                5,
-                True,
-            ),
+            Ratio(1, f"get_many, requests/s against {name}", paired(runs, ours, name, _rate), *to)
+            for name, *to in ((bare, 0.90, True), (_HTTPX, 15, True), (_THREADS, 5, True))
         ],
     )
+
+
+def _rate(run: Run) -> float:
+    return run.figures["requests"] / run.wall

@@ -34,7 +34,7 @@ __all__ = [
     "median",
     "note",
     "once",
-    "over",
+    "paired",
     "peak_rss",
     "present",
     "rounds",
@@ -172,11 +172,18 @@ def median(runs: Sequence[Run], figure: Callable[[Run], float]) -> float:
     return statistics.median(figure(run) for run in runs)
 
 
-def over(figures: Mapping[str, float], one: str, other: str) -> float | None:
-    """Return the figure of `one` over that of `other`, or None when one of them was left out."""
-    if one not in figures or other not in figures:
+def paired(
+    runs: Mapping[str, Sequence[Run]], one: str, other: str, figure: Callable[[Run], float]
+) -> float | None:
+    """Return the median of what `one` has over `other`, round by round.
+
+    None when one of them was left out. Round by round, because a machine that others use too is
+    faster in some minutes than in others.
+    """
+    if one not in runs or other not in runs:
         return None
-    return figures[one] / figures[other]
+    pairs = zip(runs[one], runs[other], strict=True)
+    return statistics.median(figure(first) / figure(second) for first, second in pairs)
 
 
 def present(contenders: Iterable[Contender]) -> list[Contender]:

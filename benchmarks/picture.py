@@ -9,8 +9,17 @@ from pathlib import Path
 
 import msgspec
 
-from .chain import FAST, OURS, SEQUENTIAL_AIOHTTP, SEQUENTIAL_REQUESTS, contenders, floor, walls
-from .measure import note
+from .chain import (
+    FAST,
+    OURS,
+    SEQUENTIAL_AIOHTTP,
+    SEQUENTIAL_REQUESTS,
+    contenders,
+    floor,
+    walks,
+    wall,
+)
+from .measure import median, note
 
 __all__ = ["draw"]
 
@@ -39,8 +48,8 @@ def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
         link = msgspec.structs.replace(FAST, think=think / 1000)
         walkers = [walker for walker in contenders(link) if walker.label in _LINES]
         floors.append(1000 * floor(link, pages) / pages)
-        for label, wall in walls(link, pages, repeats, walkers).items():
-            lines.setdefault(label, []).append(1000 * wall / pages)
+        for label, of in walks(link, pages, repeats, walkers).items():
+            lines.setdefault(label, []).append(1000 * median(of, wall) / pages)
 
     figure, axes = pyplot.subplots(figsize=(8, 5), facecolor="white")
     for label, found in lines.items():
