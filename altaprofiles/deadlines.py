@@ -7,6 +7,9 @@ import math
 
 __all__ = ["Deadlines", "Watched"]
 
+_HELD_UP = 0.05
+"""Seconds that a timer may be late in a loop that is not held up."""
+
 
 class Watched:
     """One attempt under way, made by the task that makes the attempt."""
@@ -75,10 +78,16 @@ class Deadlines:
 
     def _set(self, when: float) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = None if when == math.inf else loop.call_at(when, self._check)
+        self._timer = None if when == math.inf else loop.call_at(when, self._check, when, True)
 
-    def _check(self) -> None:
-        now = asyncio.get_running_loop().time()
+    def _check(self, due: float, first: bool) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if first and now > due + _HELD_UP:
+            # The caller's own work held the loop up. Answers may have arrived meanwhile that nobody
+            # could read yet.
+            self._timer = loop.call_at(now + _HELD_UP, self._check, now, False)
+            return
         earliest = math.inf
         for watched in self._running:
             silent, whole = watched.heard + self._read, watched.started + self._total

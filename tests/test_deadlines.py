@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import threading
 import time
 import weakref
 
@@ -336,3 +338,34 @@ async def test_what_is_closed_is_not_kept_alive_until_its_limit() -> None:
     del deadlines
     gc.collect()
     assert kept() is None
+
+
+async def test_an_answer_that_came_while_the_loop_was_held_up_is_read() -> None:
+    asked, held_up, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            asked.set()
+            held_up.wait(20)
+            connection.sendall(FOUND)
+            answered.set()
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=serve, args=(listening,))
+        server.start()
+        account = CleverTap(
+            "A", "passcode", base_url=f"http://127.0.0.1:{listening.getsockname()[1]}"
+        )
+        async with Session(clevertap=account, retry=ONCE, timeout=Timeout(read=SHORT)) as session:
+            looked_up = asyncio.ensure_future(session.profiles.get(identity="7"))
+            # The loop reads nothing from here on, until the limit is over.
+            while not asked.is_set():
+                await asyncio.sleep(0)
+            held_up.set()
+            assert answered.wait(20)
+            hold_up(3 * SHORT)
+            assert await looked_up is not None
+        server.join()
