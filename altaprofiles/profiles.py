@@ -151,12 +151,15 @@ class Profiles:
                 chain of its own, walked side by side. Whoever did the event in several parts is
                 sent with each, so that more windows mean more bytes: worth it where the service
                 takes long over a page.
-            distinct: with several windows, leave out people that an earlier page has had. One text
-                per person is kept in memory for this.
+            distinct: with several windows, leave out people that an earlier page has had. Some 120
+                bytes per person are kept in memory for this.
             cursor: go on with one chain from this `page.next_cursor`, for about 4 days. The chain's
                 own event, range and flags hold then, whatever is passed here, and `windows` must
                 be 1. None begins anew, so do not pass on the None of a last page.
-            prefetch: pages fetched ahead; at most `prefetch + 1` per window exist at once.
+            prefetch: pages fetched ahead; at most `prefetch + 1` per window exist at once, those
+                still on their way included. A page is asked for as soon as the one before names
+                its cursor, which most do in their first bytes: two ahead are enough for one chain
+                to use three slots.
 
         Raises:
             ConfigurationError: an argument is wrong. Nothing is sent before the first item is
