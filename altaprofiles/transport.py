@@ -181,12 +181,13 @@ class Transport:
                 response.close()
                 raise
             return Response(response.status, response.headers, body)
-        except asyncio.CancelledError:
-            if not watched.ended_by_deadline():
+        except (asyncio.CancelledError, aiohttp.ClientError, Garbled, OSError) as error:
+            if watched.ended_by_deadline():
+                failure = self._overdue(watched, peer.host)
+            elif isinstance(error, asyncio.CancelledError):
                 raise
-            failure = self._overdue(watched, peer.host)
-        except (aiohttp.ClientError, Garbled, OSError) as error:
-            failure = self._translated(error, peer.host)
+            else:
+                failure = self._translated(error, peer.host)
         finally:
             self._deadlines.end(watched)
         # Raised outside the handler: aiohttp's errors show request headers in their repr, and its
