@@ -296,8 +296,15 @@ class Page(Struct, frozen=True, dict=True):
 
     @cached_property
     def profiles(self) -> list[Profile]:
-        """The people on it, one for each of `records`."""
-        return [Profile.decode(record) for record in self.records]
+        """The people on it, one for each of `records`.
+
+        Raises:
+            DecodeError: a record is no object, on a page that was asked for with `decode=False`.
+        """
+        return [
+            Profile.decode(record, f"$.records[{number}]")
+            for number, record in enumerate(self.records)
+        ]
 
     def encode(self) -> bytes:
         """Return `records` as NDJSON: each on a line of its own, the last line ended, too.

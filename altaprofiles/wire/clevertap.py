@@ -7,8 +7,7 @@ Counts", [limits] "API limits". Facts from public clients and captures are marke
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -210,18 +209,9 @@ def read_page(
     if decode:
         profiles = yield from _profiles(found)
         return Page.of(profiles, response.body, cursor, following, window)
-    # What the decoder steps over it does not check for these.
+    # The decoder steps over the records, and does not look at their text.
     check_utf8(response.body, "$")
-    if not _first_bytes(found) <= {ord("{")}:
-        yield from _profiles(found)
     return Page(found, response.body, cursor, following, window)
-
-
-_view: Callable[[Raw], memoryview] = memoryview
-
-
-def _first_bytes(records: Sequence[Raw]) -> set[int]:
-    return set(map(itemgetter(0), map(_view, records)))
 
 
 _SLICE = 1 << 20
