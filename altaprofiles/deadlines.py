@@ -14,21 +14,24 @@ _HELD_UP = 0.05
 class Watched:
     """One attempt under way, made by the task that makes the attempt."""
 
-    __slots__ = ("cancelling", "heard", "overdue", "started", "task")
+    __slots__ = ("cancelling", "heard", "overdue", "started", "taken_back", "task")
 
     def __init__(self, task: asyncio.Task[object], now: float) -> None:
         self.task = task
         self.cancelling = task.cancelling()
         self.started = self.heard = now
         self.overdue: str | None = None
+        self.taken_back = False
 
     def ended_by_deadline(self) -> bool:
-        """Whether a `CancelledError` that has just come out of the attempt is this deadline's.
+        """Whether it was this deadline that cancelled the attempt, and nobody else did.
 
-        To be asked once. The cancellation is taken back then, as `asyncio.timeout` does; not so
-        when somebody else has cancelled the task as well.
+        The cancellation is taken back then, as `asyncio.timeout` does.
         """
-        return self.overdue is not None and self.task.uncancel() <= self.cancelling
+        if self.overdue is None or self.taken_back:
+            return False
+        self.taken_back = True
+        return self.task.uncancel() <= self.cancelling
 
 
 class Deadlines:
@@ -69,6 +72,9 @@ class Deadlines:
     def end(self, watched: Watched) -> None:
         """Watch no longer."""
         self._running.discard(watched)
+        if watched.overdue is not None:
+            # Whatever else the attempt ended with, the task is not to stay cancelled.
+            watched.ended_by_deadline()
 
     def close(self) -> None:
         """Drop the timer."""

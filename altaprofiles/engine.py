@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from functools import partial
 from typing import Any, TypeVar, overload
 
 import anyio
@@ -27,8 +28,9 @@ from .lifetime import Lifetime
 from .limits import Cap, Pace
 from .models import Attempt, Stats
 from .retry import MAX_RETRY_AFTER, Budget, Retry, is_transient
+from .slices import Slices, finish
 from .transport import Peer, Transport
-from .wire.http import Request, Response, Slices
+from .wire.http import Request, Response
 
 __all__ = ["Engine", "Service"]
 
@@ -177,10 +179,10 @@ class Engine:
             response = None
             started = time.monotonic()
             try:
-                response = await self._send(service, request, on_head)
+                response = await self._send(service, request, bulk, on_head)
                 value = read(response)
                 if isinstance(value, Generator):
-                    value = await _finished(value)
+                    value = await finish(value)
             except AltaProfilesError as failure:
                 error = failure
             else:
@@ -231,6 +233,8 @@ class Engine:
 
     async def _turn(self, service: Service, bulk: bool) -> int:
         """Wait for a slot, and for the pace with the slot in hand; return when it began."""
+        # Before, too: from another event loop nobody may wait with those of this one.
+        self._lifetime.check_open()
         began = await service.cap.acquire(bulk=bulk)
         try:
             self._lifetime.check_open()
@@ -239,12 +243,16 @@ class Engine:
                 await self._lifetime.pause(wait)
                 self._lifetime.check_open()
         except BaseException:
-            service.cap.release()
+            service.cap.release(bulk=bulk)
             raise
         return began
 
     async def _send(
-        self, service: Service, request: Request, on_head: Callable[[bytes], bool] | None
+        self,
+        service: Service,
+        request: Request,
+        bulk: bool,
+        on_head: Callable[[bytes], bool] | None,
     ) -> Response:
         """Return the response, and give the slot back."""
         self.stats.requests += 1
@@ -253,11 +261,11 @@ class Engine:
         except BaseException as error:
             # The socket of an abandoned request is closed on the loop's next turn. Until then the
             # service still counts it, so the slot is not free earlier.
-            asyncio.get_running_loop().call_soon(service.cap.release)
+            asyncio.get_running_loop().call_soon(partial(service.cap.release, bulk=bulk))
             if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise
         else:
-            service.cap.release()
+            service.cap.release(bulk=bulk)
             self.stats.bytes += len(response.body)
             return response
         # Nobody cancelled the caller: closing the pool cancels its own name resolution, and that
@@ -297,16 +305,6 @@ class Engine:
                     delay=delay,
                 )
             )
-
-
-async def _finished(slices: Slices[T]) -> T:
-    while True:
-        await asyncio.sleep(0)
-        try:
-            next(slices)
-        except StopIteration as done:
-            value: T = done.value
-            return value
 
 
 def _is_being_cancelled() -> bool:

@@ -185,8 +185,8 @@ class _Work(Generic[K, R]):
                 if self._room == 0:
                     await self._wait_for_room()
         finally:
-            # What was made here is closed here; an iterator that was passed in is its owner's.
-            if items is not source and isinstance(items, AsyncGenerator):
+            # By the task that has read it: what a generator holds open ends with no other.
+            if isinstance(items, AsyncGenerator):
                 await items.aclose()
 
     def _offer(self, item: K, group: TaskGroup) -> None:

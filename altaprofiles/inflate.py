@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["Garbled", "Inflater", "codings"]
 
 _PIECE = 1 << 20
-_MEMBERS = 64
+_MEMBERS = 1024
 
 
 class Garbled(Exception):
@@ -32,7 +32,6 @@ class Inflater:
     def __init__(self, coding: str) -> None:
         self._new = codings()[coding]
         self._decompressor = self._new()
-        self._members = 1
 
     @property
     def complete(self) -> bool:
@@ -45,12 +44,16 @@ class Inflater:
         Raises:
             Garbled: it cannot be inflated.
         """
-        more = True
+        more, members = True, 0
         while data or more:
             if self._decompressor.eof:
                 if not data:
                     return
-                self._begin_member()
+                # Each copies what follows it, so that very many small ones would take for ever.
+                if members == _MEMBERS:
+                    raise Garbled(f"over {_MEMBERS} compressed members in {len(data)} bytes")
+                members += 1
+                self._decompressor = self._new()
             try:
                 piece = self._decompressor.decompress(data, _PIECE)
             except Exception as error:  # each backend has its own, and they share no base
@@ -58,13 +61,6 @@ class Inflater:
             data, more = self._left(piece)
             if piece:
                 yield piece
-
-    def _begin_member(self) -> None:
-        # Each copies what follows it, so that very many small ones would take for ever.
-        if self._members == _MEMBERS:
-            raise Garbled(f"over {_MEMBERS} compressed members in one body")
-        self._members += 1
-        self._decompressor = self._new()
 
     def _left(self, piece: bytes) -> tuple[bytes, bool]:
         """Return input that is still to be fed, and whether output may be waiting inside."""

@@ -11,7 +11,15 @@ from msgspec import Raw
 
 from .errors import DecodeError
 
-__all__ = ["check_utf8", "decode_json", "decode_mended", "element_spans", "excerpt", "member_span"]
+__all__ = [
+    "check_utf8",
+    "decode_json",
+    "decode_mended",
+    "element_spans",
+    "excerpt",
+    "member_span",
+    "mend_surrogates",
+]
 
 V = TypeVar("V")
 
@@ -35,7 +43,7 @@ def decode_mended(
         return decoder.decode(data), None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         failure = error
-    mended = _mend_surrogates(bytes(data))
+    mended = mend_surrogates(bytes(data))
     if mended is None:
         raise _decode_error(failure, bytes(data), path)
     return decode_json(decoder, mended, path), mended
@@ -75,7 +83,7 @@ _ESCAPE = re.compile(
 )
 
 
-def _mend_surrogates(data: bytes) -> bytes | None:
+def mend_surrogates(data: bytes) -> bytes | None:
     r"""Return `data` with each lone surrogate escape as `\ufffd`, or None if it holds none.
 
     The length does not change, so that offsets into the one hold in the other.

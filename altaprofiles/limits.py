@@ -14,7 +14,8 @@ class Cap:
 
     A slot passes straight from the one who releases it to the one who has waited longest, so that
     nobody can slip in between and the bound holds at every moment. Single calls go before bulk
-    work, which has many more callers; while both wait, bulk work gets every fourth slot.
+    work, which has many more callers and takes longer. But bulk work that has no slot at all gets
+    the next one when three single calls have gone before it.
 
     Other programs may use the same account. So the bound halves when the service says that there
     are too many, and grows back by one after a run of successes. Where the service refused before,
@@ -33,7 +34,7 @@ class Cap:
     """Successes in a row before a bound that was refused over and over is tried again."""
 
     FAVOURED = 3
-    """Slots that single calls get in a row while bulk work waits, too."""
+    """Slots that single calls get in a row while bulk work waits and has none."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -41,6 +42,7 @@ class Cap:
         self.in_flight = 0
         self._single: deque[asyncio.Future[None]] = deque()
         self._bulk: deque[asyncio.Future[None]] = deque()
+        self._bulk_in_flight = 0
         self._favoured = 0
         self._halvings = 0
         self._successes = 0
@@ -54,6 +56,7 @@ class Cap:
         """
         if self.in_flight < self.allowed:
             self.in_flight += 1
+            self._bulk_in_flight += bulk
             return self._halvings
         waiting = self._bulk if bulk else self._single
         turn = asyncio.get_running_loop().create_future()
@@ -63,7 +66,7 @@ class Cap:
         except BaseException:
             if turn.done() and not turn.cancelled():
                 # The slot had been handed over before the cancellation arrived.
-                self.release()
+                self.release(bulk=bulk)
             else:
                 turn.cancel()
                 with suppress(ValueError):  # `release` may have passed it over already
@@ -71,9 +74,10 @@ class Cap:
             raise
         return self._halvings
 
-    def release(self) -> None:
-        """Give the slot back, to the one whose turn it is."""
+    def release(self, *, bulk: bool = False) -> None:
+        """Give the slot back, to the one whose turn it is. `bulk` as it was acquired."""
         self.in_flight -= 1
+        self._bulk_in_flight -= bulk
         if self._single or self._bulk:
             self._hand_out()
 
@@ -112,16 +116,16 @@ class Cap:
 
     def _hand_out(self) -> None:
         while self.in_flight < self.allowed and (self._single or self._bulk):
-            if self._single and not (self._bulk and self._favoured == self.FAVOURED):
-                waiting = self._single
-                self._favoured = self._favoured + 1 if self._bulk else 0
-            else:
-                waiting = self._bulk
-                self._favoured = 0
-            turn = waiting.popleft()
-            if not turn.done():
-                self.in_flight += 1
-                turn.set_result(None)
+            bulk = not self._single or (
+                bool(self._bulk) and not self._bulk_in_flight and self._favoured >= self.FAVOURED
+            )
+            turn = (self._bulk if bulk else self._single).popleft()
+            if turn.done():
+                continue
+            self.in_flight += 1
+            self._bulk_in_flight += bulk
+            self._favoured = self._favoured + 1 if self._bulk and not bulk else 0
+            turn.set_result(None)
 
 
 class Pace:

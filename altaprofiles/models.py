@@ -7,10 +7,9 @@ its outer keys at once, the nested parts on first access.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from operator import attrgetter
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -83,7 +82,8 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     `identity`, `email`, `name`, `phone` and `object_id` are text or None, whatever JSON type the
     service used. `profile_data`, `events` and `platform_info` are decoded when first touched, and
     raise `DecodeError` then if they are not what the API describes. Keys this library does not know
-    stand in `raw`. Two profiles are equal when their bytes are.
+    stand in `raw`. Two profiles are equal when their bytes are. To store or send one, take
+    `encode()`: its other parts are an inner matter.
 
     >>> profile = Profile.decode(b'{"identity": 7, "profileData": {"plan": "gold"}}')
     >>> profile.identity, profile.profile_data
@@ -102,7 +102,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     _profile_data: Raw | UnsetType = field(name="profileData", default=UNSET)
     _events: Raw | UnsetType = field(name="events", default=UNSET)
     _platform_info: Raw | UnsetType = field(name="platformInfo", default=UNSET)
-    _raw: Raw | UnsetType = field(name="raw", default=UNSET)
+    _raw: Any = field(name="_raw", default=None)
 
     @classmethod
     def decode(cls, raw: bytes | Raw, path: str = "$") -> Profile:
@@ -120,7 +120,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         own = bytes(raw)
         check_utf8(own, path)
         profile: Profile = decode_json(_PROFILE, own, path)
-        force_setattr(profile, "_raw", Raw(own))
+        force_setattr(profile, "_raw", own)
         return profile
 
     @property
@@ -129,7 +129,8 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
 
         The service pretty-prints at times: for one line a record, take `encode()`.
         """
-        return msgspec.json.encode(self) if self._raw is UNSET else bytes(self._raw)
+        kept: bytes | None = self._raw
+        return msgspec.json.encode(self) if kept is None else kept
 
     def encode(self) -> bytes:
         """Return `raw` without line breaks: a line of NDJSON, but for the break at its end.
@@ -259,13 +260,9 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
 
 
 class Page(Struct, frozen=True, dict=True):
-    """One page of a cursor chain.
+    """One page of a cursor chain. In memory it takes twice its body.
 
     Attributes:
-        records: the bytes of each record as the service sent them, in its order; without a copy
-            where that is possible, so that each keeps its whole page in memory. May be empty on any
-            page. With `distinct` and several windows, people of earlier pages are left out, though
-            not of `raw`.
         raw: the body as the service sent it, decompressed.
         cursor: the cursor that asked for this page; asking again gives the same page.
         next_cursor: the cursor of the next page of the same chain, or None on its last page. Keep
@@ -274,7 +271,7 @@ class Page(Struct, frozen=True, dict=True):
             was resumed from a cursor.
     """
 
-    records: Sequence[Raw | bytes]
+    _records: Sequence[Raw | bytes]
     raw: bytes
     cursor: str
     next_cursor: str | None
@@ -289,10 +286,19 @@ class Page(Struct, frozen=True, dict=True):
         next_cursor: str | None,
         window: tuple[int, int] | None = None,
     ) -> Page:
-        """Return a page whose profiles are decoded already, each by `Profile.decode`."""
-        page = cls(list(map(_RAW, profiles)), raw, cursor, next_cursor, window)
+        """Return a page whose profiles are decoded already."""
+        page = cls([profile.raw for profile in profiles], raw, cursor, next_cursor, window)
         page.__dict__["profiles"] = profiles
         return page
+
+    @cached_property
+    def records(self) -> list[bytes]:
+        """Each record as the service sent it, in its order. May be empty on any page.
+
+        With `distinct` and several windows, people of earlier pages are left out here, and of
+        `profiles` and `encode()`, though not of `raw`.
+        """
+        return list(map(bytes, self._records))
 
     @cached_property
     def profiles(self) -> list[Profile]:
@@ -303,23 +309,25 @@ class Page(Struct, frozen=True, dict=True):
         """
         return [
             Profile.decode(record, f"$.records[{number}]")
-            for number, record in enumerate(self.records)
+            for number, record in enumerate(self._records)
         ]
 
     def encode(self) -> bytes:
         """Return `records` as NDJSON: each on a line of its own, the last line ended, too.
 
+        Thousands take a millisecond or two; when the service pretty-prints, some tens.
+
         >>> Page([b'{"identity": "7"}', b'{"identity": "8"}'], b"", "c1", None).encode()
         b'{"identity": "7"}\\n{"identity": "8"}\\n'
         """
-        lines: Sequence[Raw | bytes] = self.records
+        lines = self._records
         if b"\n" in self.raw or b"\r" in self.raw:
             lines = [profile.encode() for profile in self.profiles]
         return b"\n".join([*lines, b""])
 
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"
-        return f"Page({len(self.records)} profiles, {len(self.raw)} bytes{last})"
+        return f"Page({len(self._records)} profiles, {len(self.raw)} bytes{last})"
 
 
 class AnonymousId(Struct, frozen=True, gc=False):
@@ -437,7 +445,6 @@ class _DeviceId(Struct, gc=False):
     object_id: Any = field(name="objectId", default=None)
 
 
-_RAW: Callable[[Profile], Raw] = attrgetter("_raw")
 _PROFILE = msgspec.json.Decoder(Profile)
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 _EVENTS = msgspec.json.Decoder(dict[str, EventSummary] | None, strict=False)

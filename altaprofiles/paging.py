@@ -18,6 +18,7 @@ from msgspec import Struct
 from .errors import AltaProfilesError, CursorError, CursorLoop, DecodeError
 from .handover import INTERRUPTED, Ended, Handover, Spawn
 from .models import Page, Profile
+from .slices import Slices
 
 __all__ = ["Chain", "Distinct", "walk"]
 
@@ -161,7 +162,7 @@ class _Walk:
     async def _fetch(self, step: _Step) -> Page:
         try:
             return await self._ask(step.cursor, partial(self._begin_following, step))
-        except AltaProfilesError as error:
+        except Exception as error:
             # With a cursor that turns out to be wrong, it would mean nothing.
             await step.confirmed.wait()
             if not isinstance(error, CursorError):
@@ -188,7 +189,11 @@ class _Walk:
         """End what follows, to its end: the chain may yet come to the same cursors."""
         dropped = step.following
         while dropped is not None:
-            dropped.scope.cancel()
+            later: _Step | None = dropped
+            while later is not None:
+                later.scope.cancel()
+                later = later.following
+            # One that has had its page already may begin another before it notices.
             await dropped.ended.wait()
             self._asked.discard(dropped.mark)
             dropped = dropped.following
@@ -227,9 +232,17 @@ class Distinct:
         self._devices.update(devices)
         return new
 
-    def filtered(self, page: Page) -> Page:
+    def filtered(self, page: Page) -> Slices[Page]:
         """Return `page` with its new people only."""
-        profiles = [profile for profile in page.profiles if self.is_new(profile)]
-        if len(profiles) == len(page.profiles):
+        new: list[Profile] = []
+        for number, profile in enumerate(page.profiles, 1):
+            if self.is_new(profile):
+                new.append(profile)
+            if number % _SLICE == 0:
+                yield
+        if len(new) == len(page.profiles):
             return page
-        return Page.of(profiles, page.raw, page.cursor, page.next_cursor, page.window)
+        return Page.of(new, page.raw, page.cursor, page.next_cursor, page.window)
+
+
+_SLICE = 500  # two milliseconds when devices have to be looked at

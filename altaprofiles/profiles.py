@@ -12,9 +12,10 @@ from .errors import AltaProfilesError, ConfigurationError
 from .fanout import Source, check_source, dooms_all, fan_out, worker_count
 from .models import Key, Lookup, Page, Profile
 from .paging import Chain, Distinct, walk
+from .slices import Slices, finish
 from .wire import clevertap
 from .wire.clevertap import By
-from .wire.http import Request, Response, Slices
+from .wire.http import Request, Response
 from .wire.query import (
     BATCH_SIZE,
     Day,
@@ -283,14 +284,15 @@ class EventProfiles:
         finally:
             await pages.aclose()
 
-    async def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
+    def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
         """Yield each page; with several windows, without the people seen before.
 
         Args:
             decode: have `page.profiles` decoded beforehand, in slices of a few milliseconds, so
                 that nothing else in the event loop has to wait for it. Without, it is decoded when
-                it is touched, all at once: for those who pass `page.records` or `page.encode()` on
-                and want no profiles. What tells people apart is decoded in any case.
+                it is touched, all at once: for those who pass `page.encode()` or `page.records` on
+                and want no profiles. With `distinct` and several windows they are decoded in any
+                case, as that tells people apart.
 
         Raises: as for iterating over people.
 
@@ -300,11 +302,14 @@ class EventProfiles:
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
+        return self._walk(decode or self._distinct)
+
+    async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
-        pages = self._pages(decode or self._distinct)
+        pages = self._pages(decode)
         try:
             async for page in pages:
-                yield page if seen is None else seen.filtered(page)
+                yield page if seen is None else await finish(seen.filtered(page))
                 del page
         finally:
             await pages.aclose()

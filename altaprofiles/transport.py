@@ -157,8 +157,9 @@ class Transport:
         Args:
             request: what to ask.
             peer: whom to ask.
-            on_head: called with the first bytes of the body of a 2xx answer, up to 16 KiB and
-                decompressed, as more and more of them arrive, until it returns True.
+            on_head: called with the first bytes of the body of a 2xx answer, decompressed, as more
+                and more of them arrive: until it returns True, or has had 16 KiB. Not called for a
+                body that was there at once.
 
         Raises:
             TransportError: no complete answer arrived, or it is over the byte cap.

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 
+import aiohttp
 import anyio
 import pytest
 
@@ -369,3 +370,18 @@ async def test_an_answer_that_came_while_the_loop_was_held_up_is_read() -> None:
             hold_up(3 * SHORT)
             assert await looked_up is not None
         server.join()
+
+
+async def test_an_attempt_that_ends_otherwise_leaves_its_task_uncancelled() -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the exporter of spans is down")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_exception.append(fail)
+    async with scripted(silent_about("silent")) as server:
+        account = CleverTap("A", "passcode", base_url=server.url)
+        timeout = Timeout(read=SHORT)
+        async with Session(clevertap=account, timeout=timeout, trace_configs=[trace]) as session:
+            with pytest.raises(RuntimeError, match="spans"):
+                await session.profiles.get(identity="silent")
+            await goes_on(session)

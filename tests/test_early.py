@@ -122,6 +122,27 @@ async def test_what_a_wrong_announcement_brought_is_dropped_and_its_error_never_
     assert found == ["a0", "a1", "a2", "a3"]
 
 
+async def test_whatever_goes_wrong_with_a_wrong_guess_is_dropped_with_it() -> None:
+    class Odd(Slow):
+        async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+            if cursor == "wrong":
+                raise RuntimeError("no error of this library")
+            return await super().fetch(cursor, ahead)
+
+    chain = Odd(straight(2), {"a0": "wrong"})
+    found: list[str] = []
+
+    async def read() -> None:
+        found.extend([page.cursor async for page in chain.walked(2)])
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(read)
+        for cursor in ("a0", "a1"):
+            await wait_all_tasks_blocked()
+            chain.arriving[cursor].set()
+    assert found == ["a0", "a1"]
+
+
 async def test_what_is_known_to_be_wrong_at_once_is_not_asked_for() -> None:
     class Hasty(Slow):
         async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
@@ -393,3 +414,33 @@ async def test_a_garbled_head_that_names_a_wrong_cursor_costs_nobody() -> None:
     assert found == ["0", "1"]
     assert asked[b"c0"] == 2
     assert asked[b"c1"] == 1
+
+
+async def test_a_single_call_goes_before_the_pages_that_wait() -> None:
+    asked: list[str] = []
+    arrive = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if head.startswith(b"POST"):
+            writer.write(http(b'{"status":"success","cursor":"c%d"}' % len(asked)))
+        elif b"identity=" in head:
+            writer.write(http(b'{"status":"success","record":{"identity":"7"}}'))
+        else:
+            await arrive.wait()
+            writer.write(http(b'{"status":"success","records":[{"identity":"1"}]}'))
+        asked.append("get" if b"identity=" in head else head[:4].decode())
+
+    async with scripted(answer) as server:
+        account = CleverTap("A", "passcode", base_url=server.url, max_in_flight=1)
+        async with Session(clevertap=account, retry=QUICK) as session:
+            export = session.profiles.by_event("E", start=20260101, end=20260104, windows=4)
+            reading = asyncio.ensure_future(anext(people := aiter(export)))
+            await eventually(lambda: len(server.heads) == 5)
+            await wait_all_tasks_blocked()
+            getting = asyncio.ensure_future(session.profiles.get(identity="7"))
+            await wait_all_tasks_blocked()
+            arrive.set()
+            await getting
+            assert asked[:6] == ["POST"] * 4 + ["GET ", "get"]
+            await reading
+            await people.aclose()

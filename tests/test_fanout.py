@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import resource
 from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -114,33 +115,28 @@ async def test_a_million_keys_of_an_endless_generator_take_no_memory() -> None:
     assert grown < 8 * 1024
 
 
-async def test_what_was_made_from_the_source_is_closed_and_what_was_passed_in_is_not() -> None:
+async def test_generators_are_closed_whoever_made_them() -> None:
     closed: list[str] = []
 
-    class Made:
-        async def __aiter__(self) -> AsyncIterator[int]:
-            try:
+    async def numbers(name: str) -> AsyncIterator[int]:
+        try:
+            with anyio.fail_after(60):
                 for number in itertools.count():
                     yield number
-            finally:
-                closed.append("made")
-
-    async def passed_in() -> AsyncIterator[int]:
-        try:
-            for number in itertools.count():
-                yield number
         finally:
-            closed.append("passed in")
+            closed.append(name)
+
+    class Made:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return numbers("made")
 
     async with nothing_left_behind():
-        async for _ in doubled(Made()):
-            break
-        numbers = passed_in()
-        async for _ in doubled(numbers):
-            break
-        await wait_all_tasks_blocked()
-        assert closed == ["made"]
-        assert await anext(numbers) > 0
+        for source in (Made(), numbers("passed in")):
+            async with aclosing(doubled(source)) as results:
+                async for _ in results:
+                    break
+            await wait_all_tasks_blocked()
+    assert closed == ["made", "passed in"]
 
 
 async def test_a_failing_call_is_raised_and_ends_the_others() -> None:

@@ -45,7 +45,7 @@ class Callers:
         self.most = max(self.most, len(self.holders))
 
     def release(self, number: int) -> None:
-        self.cap.release()
+        self.cap.release(bulk=number in self.bulk)
         self.holders.remove(number)
 
     def waiting(self) -> list[int]:
@@ -270,6 +270,30 @@ def test_bulk_work_gets_every_fourth_slot_however_many_single_calls_there_are() 
         callers.release(callers.holders[0])
     kinds = ["bulk" if number in callers.bulk else "single" for number in callers.turns]
     assert kinds == ["bulk", *["single", "single", "single", "bulk"] * 10]
+    callers.close()
+
+
+def test_bulk_work_keeps_one_slot_and_single_calls_have_the_others() -> None:
+    callers = Callers(3)
+    for _ in range(10):
+        callers.ask(bulk=True)
+    callers.settle()
+    for _ in range(40):
+        callers.ask()
+    callers.settle()
+    for turn in range(44):
+        singles = [holder for holder in callers.holders if holder not in callers.bulk]
+        # What the bulk work does takes ten times as long.
+        bulk_is_done = turn % 11 == 0 or not singles
+        callers.release(
+            next(iter(callers.bulk & {*callers.holders})) if bulk_is_done else singles[0]
+        )
+        callers.settle()
+        # Once the pages that had all slots at the beginning are done.
+        assert turn < 22 or len(callers.bulk & {*callers.holders}) <= 1
+    served = [number in callers.bulk for number in callers.turns]
+    assert served.count(False) > 35
+    assert served.count(True) > 4
     callers.close()
 
 

@@ -13,7 +13,7 @@ import pytest
 from altaprofiles import Attempt, CleverTap, ConfigurationError, Profile, Session
 from altaprofiles.emulator import Emulator, Fault
 
-from .conftest import QUICK, nothing_left_behind
+from .conftest import QUICK, http, nothing_left_behind, scripted
 from .test_chains import EVENT, RANGE, delivered, expected, session_for
 
 pytestmark = pytest.mark.anyio
@@ -205,6 +205,26 @@ def test_use_from_another_loop_is_refused() -> None:
     finally:
         first.close()
         second.close()
+
+
+async def test_nobody_from_another_loop_waits_for_a_slot_of_this_one() -> None:
+    arrive = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await arrive.wait()
+        writer.write(http(b'{"status":"success","record":{"identity":"7"}}'))
+
+    async with scripted(answer) as server:
+        account = CleverTap("ACCOUNT", "passcode", base_url=server.url, max_in_flight=1)
+        async with Session(clevertap=account) as session:
+            first = asyncio.ensure_future(get(session))
+            while not server.heads:
+                await asyncio.sleep(0.001)
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, get(session))
+            arrive.set()
+            await first
+            assert await session.profiles.get(identity="7") is not None
 
 
 def test_closing_it_from_another_loop_is_refused_and_after_its_loop_is_nothing() -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from altaprofiles import DecodeError, Page, ServerError, Unauthorized
+from altaprofiles.slices import Slices
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.clevertap import peek_next_cursor
-from altaprofiles.wire.http import Response, Slices
+from altaprofiles.wire.http import Response
 
 from .conftest import whole
 
@@ -291,10 +292,10 @@ def test_a_record_of_a_large_page_that_is_not_utf8_is_refused(position: int, dec
 def test_a_record_of_a_large_page_that_is_no_object_is_named(position: int, wrong: bytes) -> None:
     body = body_of([*PLAIN[:position], wrong, *PLAIN[position + 1 :]])
     with pytest.raises(DecodeError) as caught:
-        read_page(body)
+        read_page(body, decode=True)
     assert caught.value.path == f"$.records[{position}]"
     passed_on = read_page(body, decode=False)
-    assert bytes(passed_on.records[position]) == wrong
+    assert passed_on.records[position] == wrong
     with pytest.raises(DecodeError) as caught:
         _ = passed_on.profiles
     assert caught.value.path == f"$.records[{position}]"
@@ -318,6 +319,26 @@ def test_decoding_few_but_large_records_lets_others_work_in_between() -> None:
     body = body_of(large)
     assert len(body) // MIB == 6
     assert pauses(body, decode=True) >= pauses(body, decode=False) + 5
+
+
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        RECORDS.keys()
+        - {"nothing but lists of the same first key", "longer than the search for an end"}
+    ),
+)
+def test_odd_records_are_read_in_slices_too(name: str) -> None:
+    body = body_of(RECORDS[name] * 2)
+    assert pauses(body, decode=False) >= len(body) // MIB - 2
+
+
+@pytest.mark.parametrize(
+    "tail", [b'"":[]', b'"the records of the last slice":[]', b'"x":[{"a":1}]']
+)
+def test_unknown_members_behind_the_records_lose_none_of_them(tail: bytes) -> None:
+    body = body_of(PLAIN, "all before").removesuffix(b"}") + b"," + tail + b"}"
+    assert len(read_page(body, decode=False).records) == len(PLAIN)
 
 
 # ----------------------------------------------------------------------------------------- as lines

@@ -28,10 +28,10 @@ from ..errors import (
 )
 from ..jsontext import check_utf8, element_spans, excerpt, member_span
 from ..models import Page, Profile
+from ..slices import Slices
 from .http import (
     Request,
     Response,
-    Slices,
     decode_body,
     error_for,
     fails_with_html,
@@ -197,7 +197,7 @@ def read_page(
         window: as in `Page.window`.
         decode: whether to decode its profiles, too.
     """
-    body = yield from _page_body(response)
+    body = yield from _page_body(response, decode)
     _raise_for_failure(response, body)
     found = [] if body.records is UNSET else body.records or []
     if body.next_cursor is UNSET:
@@ -209,8 +209,6 @@ def read_page(
     if decode:
         profiles = yield from _profiles(found)
         return Page.of(profiles, response.body, cursor, following, window)
-    # The decoder steps over the records, and does not look at their text.
-    check_utf8(response.body, "$")
     return Page(found, response.body, cursor, following, window)
 
 
@@ -227,20 +225,23 @@ def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
         except DecodeError:
             # Again, now saying where: to name the place of every record costs a tenth on top.
             profiles.append(Profile.decode(record, f"$.records[{len(profiles)}]"))
-        undivided += _EACH + len(profiles[-1].raw)
+        undivided += _EACH + len(memoryview(record))
         if undivided >= _SLICE:
             undivided = 0
             yield
     return profiles
 
 
-def _page_body(response: Response) -> Slices[PageBody]:
+def _page_body(response: Response, decode: bool) -> Slices[PageBody]:
     if response.status == 200:
         apart = yield from take_apart(response.body)
         if apart is not None:
             return apart
     body, mended = decode_body(API, response, PAGE_BODY)
     yield
+    if not decode:
+        # The decoder steps over the records, and does not look at their text.
+        check_utf8(response.body, "$")
     if mended is not None and body.records:
         start, end = member_span(mended, "records")
         sent = response.body[start:end]

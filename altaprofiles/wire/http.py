@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -27,12 +27,9 @@ from ..errors import (
 from ..jsontext import decode_mended
 from ..models import as_text
 
-__all__ = ["Request", "Response", "Slices", "decode_body", "error_for", "query", "read_code"]
+__all__ = ["Request", "Response", "decode_body", "error_for", "query", "read_code"]
 
 T = TypeVar("T")
-
-Slices: TypeAlias = Generator[None, None, T]
-"""A value that takes long to make: each `yield` is a moment to let others work."""
 
 
 class Request(Struct, frozen=True, gc=False):

@@ -7,12 +7,16 @@ slices.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from .http import Slices
+from ..errors import DecodeError
+from ..jsontext import check_utf8, element_spans, mend_surrogates
+from ..slices import Slices
 from .query import CURSOR
 
 __all__ = ["PAGE_BODY", "Body", "PageBody", "peek_next_cursor", "take_apart"]
@@ -71,7 +75,7 @@ _BEFORE_RECORDS = re.compile(
 
 
 def take_apart(data: bytes) -> Slices[PageBody | None]:
-    """Return the body of a large page, slice by slice.
+    """Return the body of a large page, slice by slice, its text checked to be UTF-8.
 
     None for a small one, and where it is not as it usually is: decoded whole it will show why.
 
@@ -84,22 +88,32 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     first = _FIRST_KEY.match(data, records.end()) if records else None
     if records is None or first is None:
         return None
-    between = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
+    # Records mostly begin with the same key, and devices with another.
+    likely = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
     found: list[Raw] = []
     position = records.end()
-    view = memoryview(data)
+    size = _SLICE
     try:
         body = PAGE_BODY.decode(data[:position] + b"]}")
-        while len(data) - position > 2 * _SLICE:
-            near = position + _SLICE
-            cut = between.search(data, near, near + _NEAR)
-            if cut is None:
-                break
-            found += _RECORDS.decode(b"".join((b"[", view[position : cut.start() + 1], b"]")))
-            position = cut.end()
+        while len(data) - position > 2 * size:
+            taken = None
+            for cut in _cuts(likely, data, position + size):
+                taken = _read_slice(data[position : cut.start() + 1], mend=size < _SLICE)
+                if taken is not None:
+                    found += taken
+                    position = cut.end()
+                    break
+            if taken is None and size < _SLICE:
+                return None
+            # What does not parse is tried again in slices so small that it can be mended.
+            size = _SLICE if taken is not None and size == _SLICE else _SMALL
             yield
-        rest = _REST.decode(b"".join((b'{"":[', view[position:])))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        last = data[position:]
+        check_utf8(last, "$")
+        if _LAST in last:
+            return None
+        rest = _REST.decode(b'{"%b":[%b' % (_LAST, last))
+    except (msgspec.DecodeError, DecodeError, RecursionError):
         return None
     if rest.records is not UNSET:
         # The list comes twice, and this was not the one that counts.
@@ -111,16 +125,43 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     return body
 
 
+def _cuts(likely: re.Pattern[bytes], data: bytes, near: int) -> Iterator[re.Match[bytes]]:
+    """Yield where the slice that goes on to `near` may end, the likeliest place first."""
+    if cut := likely.search(data, near, near + _NEAR):
+        yield cut
+    yield from islice(_BETWEEN.finditer(data, near, near + _NEAR), _TRIES)
+
+
+def _read_slice(data: bytes, *, mend: bool) -> list[Raw] | None:
+    check_utf8(data, "$")
+    text = b"[%b]" % data
+    try:
+        return _RECORDS.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        mended = mend_surrogates(text) if mend else None
+    if mended is None:
+        return None
+    try:
+        _RECORDS.decode(mended)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return [Raw(text[start:end]) for start, end in element_spans(mended)]
+
+
 _SLICE = 1 << 20  # two or three milliseconds of decoding
+_SMALL = 1 << 15
 _NEAR = 1 << 16
+_TRIES = 3
+_BETWEEN = re.compile(rb"\}\s*+,\s*+(?=\{)")
 _FIRST_KEY = re.compile(rb"\{\s*+" + _STRING + rb"\s*+:", re.DOTALL)
 _RECORDS = msgspec.json.Decoder(list[Raw])
+_LAST = b"the records of the last slice"
 
 
 class _Rest(Struct, gc=False):
     """The last slice. No member is taken for missing that says null."""
 
-    last: list[Raw] = msgspec.field(name="")
+    last: list[Raw] = field(name=_LAST.decode())
     records: Any = UNSET
     next_cursor: Any = UNSET
     status: Any = UNSET
