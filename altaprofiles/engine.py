@@ -285,12 +285,12 @@ class Engine:
     ) -> None:
         if error is not None:
             logger.debug(
-                "%s %s, try %d: %s; next try in %s",
+                "%s %s, try %d: %s; %s",
                 service.api,
                 request.operation,
                 number,
                 error,
-                "no case" if delay is None else f"{delay:.2f} s",
+                "no further try" if delay is None else f"next try in {delay:.2f} s",
             )
         if self._on_event is not None:
             self._on_event(

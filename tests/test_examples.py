@@ -70,7 +70,7 @@ def test_the_readme_runs(
 
     # 300 people are one page.
     assert asyncio.run(resume()) is None
-    assert "people; kept before the cursor is: None" in capsys.readouterr().out
+    assert "people written; the next page is None" in capsys.readouterr().out
 
 
 def modules() -> Iterator[Any]:

@@ -278,7 +278,7 @@ def test_bulk_work_keeps_one_slot_and_single_calls_have_the_others() -> None:
     for _ in range(10):
         callers.ask(bulk=True)
     callers.settle()
-    for _ in range(40):
+    for _ in range(60):
         callers.ask()
     callers.settle()
     for turn in range(44):
