@@ -31,8 +31,8 @@ def main() -> int:
     """Do what the command line says; return the exit status, 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures altaprofiles beside its peers and judges seven ratios. All of it takes "
-        "some 20 minutes, and wants a machine that does nothing else. Peers that are not installed "
+        description="Measures altaprofiles beside its peers and judges seven ratios. It takes "
+        "some 20 minutes on a machine that does nothing else. Peers that are not installed "
         "are left out: pip install -e '.[bench]' brings all but curl, wrk and nginx.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
