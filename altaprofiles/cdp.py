@@ -59,7 +59,7 @@ class Cdp:
         Args:
             keys: identifiers, as text or int.
             by: "user_id" or "anonymous_id".
-            concurrency: lookups at work at once; twice `Alta.max_in_flight` when None.
+            concurrency: lookups at work at once; `Alta.max_in_flight` when None.
             ordered: keep the order of `keys`.
 
         Raises:
@@ -80,6 +80,7 @@ class Cdp:
             concurrency=self._workers(concurrency),
             ordered=ordered,
             spawn=self._engine.spawn,
+            pausing=lambda: self._service().pausing,
         )
 
     def join(
@@ -106,6 +107,7 @@ class Cdp:
             concurrency=self._workers(concurrency),
             ordered=ordered,
             spawn=self._engine.spawn,
+            pausing=lambda: self._service().pausing,
         )
 
     async def _look_up(

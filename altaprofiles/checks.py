@@ -72,6 +72,8 @@ def check_key(name: str, value: object) -> str:
     Raises:
         ConfigurationError: it is neither text nor an int, empty, or holds a control character.
     """
+    if type(value) is str and value.isascii() and value.isprintable() and value.strip():
+        return value
     if not isinstance(value, str | bool) and hasattr(value, "__index__"):
         number = index(value)
         if abs(number) < 10**_MAX_DIGITS:

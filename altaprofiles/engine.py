@@ -49,6 +49,9 @@ class Service:
         secret: what must not appear in an error.
         cap: its requests in flight.
         pace: how fast they may start, or None.
+
+    Attributes:
+        pausing: calls that wait to be tried again, and hold no slot.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Service:
         self.secret = secret
         self.cap = cap
         self.pace = pace
+        self.pausing = 0
 
 
 class Engine:
@@ -229,7 +233,11 @@ class Engine:
                     # the error itself.
                     del error, response
             self.stats.retries += 1
-            await self._lifetime.pause(delay)
+            service.pausing += 1
+            try:
+                await self._lifetime.pause(delay)
+            finally:
+                service.pausing -= 1
 
     async def _turn(self, service: Service, bulk: bool) -> int:
         """Wait for a slot, and for the pace with the slot in hand; return when it began."""

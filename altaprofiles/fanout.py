@@ -36,13 +36,13 @@ _AHEAD = 4
 
 
 def worker_count(concurrency: int | None, cap: Cap) -> int:
-    """Return `concurrency`, or twice the cap: while one worker waits to try again, another sends.
+    """Return `concurrency`, or what keeps every slot of `cap` busy.
 
     Raises:
         ConfigurationError: it is no whole number of at least 1.
     """
     if concurrency is None:
-        return 2 * cap.limit
+        return cap.limit
     return check_whole("concurrency", concurrency, least=1)
 
 
@@ -72,8 +72,13 @@ async def fan_out(
     concurrency: int,
     ordered: bool,
     spawn: Spawn,
+    pausing: Callable[[], int] = int,
 ) -> AsyncGenerator[R, None]:
     """Yield `call(item)` for each item of `source`, `concurrency` of them at work at once.
+
+    `pausing` tells how many calls only wait to be tried again: as many others are begun beside
+    them, up to `concurrency` more. Not at once, as workers without a slot would wait for one before
+    each call, which costs a tenth of it.
 
     Results come as they complete, or in input order. Items are taken from the source as results are
     read: at most four per worker are under way or unread, so that an endless source is no problem.
@@ -83,7 +88,7 @@ async def fan_out(
             taken before is finished and yielded first.
     """
     handover: Handover[tuple[int, R]] = Handover()
-    work = _Work(call, source, concurrency, handover)
+    work = _Work(call, source, concurrency, pausing, handover)
     early: dict[int, R] = {}
     due = 0
     cancel = spawn(work.run, handover.close)
@@ -123,11 +128,13 @@ class _Work(Generic[K, R]):
         call: Callable[[K], Awaitable[R]],
         source: Source[K],
         concurrency: int,
+        pausing: Callable[[], int],
         handover: Handover[tuple[int, R]],
     ) -> None:
         self._call = call
         self._source = source
         self._concurrency = concurrency
+        self._pausing = pausing
         self._handover = handover
         self._room = concurrency * _AHEAD
         self._more_room: asyncio.Future[None] | None = None
@@ -195,9 +202,15 @@ class _Work(Generic[K, R]):
         self._taken += 1
         if self._idle:
             self._wake(self._idle.popleft())
-        elif self._workers < self._concurrency:
-            self._workers += 1
-            group.start_soon(self._serve, group)
+        elif self._workers < self._wanted():
+            self._start_worker(group)
+
+    def _wanted(self) -> int:
+        return self._concurrency + min(self._pausing(), self._concurrency)
+
+    def _start_worker(self, group: TaskGroup) -> None:
+        self._workers += 1
+        group.start_soon(self._serve, group)
 
     async def _wait_for_room(self) -> None:
         self._more_room = asyncio.get_running_loop().create_future()
@@ -216,6 +229,12 @@ class _Work(Generic[K, R]):
                 number, item = self._ready.popleft()
                 self._handover.put((number, await self._call(item)))
                 self._done += 1
+                wanted = self._wanted()
+                if self._workers > wanted:
+                    self._workers -= 1
+                    return
+                if self._workers < wanted and len(self._ready) > 1:
+                    self._start_worker(group)
 
     @staticmethod
     def _wake(waiting: asyncio.Future[None]) -> None:

@@ -90,8 +90,8 @@ class Profiles:
         Args:
             keys: identifiers, as text or int.
             by: "identity", "email" or "object_id".
-            concurrency: lookups at work at once, waiting ones included; twice the account's
-                `max_in_flight` when None. The requests in flight never exceed that cap.
+            concurrency: lookups at work at once, beside those that wait to be tried again; the
+                account's `max_in_flight` when None. The requests in flight never exceed that cap.
             ordered: keep the order of `keys`.
 
         Raises:
@@ -104,7 +104,8 @@ class Profiles:
         clevertap.check_by(by)
         check_source("keys", keys)
         check_flag("ordered", ordered)
-        workers = worker_count(concurrency, self._service().cap)
+        service = self._service()
+        workers = worker_count(concurrency, service.cap)
 
         async def look_up(key: Key) -> Lookup[Profile]:
             try:
@@ -120,7 +121,12 @@ class Profiles:
             return Lookup(key, found)
 
         return fan_out(
-            look_up, keys, concurrency=workers, ordered=ordered, spawn=self._engine.spawn
+            look_up,
+            keys,
+            concurrency=workers,
+            ordered=ordered,
+            spawn=self._engine.spawn,
+            pausing=lambda: service.pausing,
         )
 
     def by_event(

@@ -166,7 +166,7 @@ class Session:
         Args:
             profiles: any iterable or async iterable, such as `session.profiles.by_event(…)`. It is
                 read no further ahead than four profiles per worker.
-            concurrency: lookups at work at once; twice `Alta.max_in_flight` when None.
+            concurrency: lookups at work at once; `Alta.max_in_flight` when None.
             ordered: keep the order of `profiles`.
 
         Raises:

@@ -11,10 +11,12 @@ import base64
 import ssl
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from msgspec import Struct
+from multidict import CIMultiDict
 from yarl import URL
 
 from ._version import __version__
@@ -72,7 +74,7 @@ class Peer:
         parts = urlsplit(url)
         self.url = url
         self.host = parts.netloc
-        self.headers = headers
+        self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
         self._scheme = parts.scheme
         self._path = parts.path
 
@@ -145,6 +147,7 @@ class Transport:
             # The other limits are kept by `Deadlines`, and inflating is bounded here.
             timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout.connect),
             auto_decompress=False,
+            request_class=_Request,
             trace_configs=self._trace_configs,
         )
         return client
@@ -271,6 +274,20 @@ class Transport:
         if peer not in self._proxies:
             self._proxies[peer] = _proxy_from_env(peer.url)
         return self._proxies[peer]
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that takes its headers as its client has prepared them, the host included.
+
+    To copy them one by one and look for missing ones is a twentieth of what a lookup costs. Were
+    aiohttp to call these by other names, it would do just that again.
+    """
+
+    def update_headers(self, headers: Any) -> None:
+        self.headers = headers if isinstance(headers, CIMultiDict) else CIMultiDict(headers or ())
+
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
+        pass
 
 
 def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:

@@ -61,7 +61,8 @@ class Response(Struct, frozen=True):
 
 def query(name: str, value: str) -> str:
     """Return `name=value` with the value percent-encoded, `+` and `@` included."""
-    return f"{name}={quote(value, safe='')}"
+    plain = value.isascii() and value.isalnum()
+    return f"{name}={value if plain else quote(value, safe='')}"
 
 
 def read_code(code: Any) -> int | str | None:

@@ -93,12 +93,13 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     found: list[Raw] = []
     position = records.end()
     size = _SLICE
+    view = memoryview(data)
     try:
         body = PAGE_BODY.decode(data[:position] + b"]}")
         while len(data) - position > 2 * size:
             taken = None
             for cut in _cuts(likely, data, position + size):
-                taken = _read_slice(data[position : cut.start() + 1], mend=size < _SLICE)
+                taken = _read_slice(view[position : cut.start() + 1], mend=size < _SLICE)
                 if taken is not None:
                     found += taken
                     position = cut.end()
@@ -108,11 +109,11 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
             # What does not parse is tried again in slices so small that it can be mended.
             size = _SLICE if taken is not None and size == _SLICE else _SMALL
             yield
-        last = data[position:]
-        check_utf8(last, "$")
-        if _LAST in last:
+        if data.find(_LAST, position) >= 0:
             return None
-        rest = _REST.decode(b'{"%b":[%b' % (_LAST, last))
+        last = b"".join((b'{"', _LAST, b'":[', view[position:]))
+        check_utf8(last, "$")
+        rest = _REST.decode(last)
     except (msgspec.DecodeError, DecodeError, RecursionError):
         return None
     if rest.records is not UNSET:
@@ -132,9 +133,9 @@ def _cuts(likely: re.Pattern[bytes], data: bytes, near: int) -> Iterator[re.Matc
     yield from islice(_BETWEEN.finditer(data, near, near + _NEAR), _TRIES)
 
 
-def _read_slice(data: bytes, *, mend: bool) -> list[Raw] | None:
-    check_utf8(data, "$")
-    text = b"[%b]" % data
+def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
+    text = b"".join((b"[", data, b"]"))
+    check_utf8(text, "$")
     try:
         return _RECORDS.decode(text)
     except (msgspec.DecodeError, RecursionError):
