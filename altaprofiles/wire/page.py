@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import islice
+from secrets import token_hex
 from typing import Any
 
 import msgspec
@@ -109,8 +110,6 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
             # What does not parse is tried again in slices so small that it can be mended.
             size = _SLICE if taken is not None and size == _SLICE else _SMALL
             yield
-        if data.find(_LAST, position) >= 0:
-            return None
         last = b"".join((b'{"', _LAST, b'":[', view[position:]))
         check_utf8(last, "$")
         rest = _REST.decode(last)
@@ -156,7 +155,8 @@ _TRIES = 3
 _BETWEEN = re.compile(rb"\}\s*+,\s*+(?=\{)")
 _FIRST_KEY = re.compile(rb"\{\s*+" + _STRING + rb"\s*+:", re.DOTALL)
 _RECORDS = msgspec.json.Decoder(list[Raw])
-_LAST = b"the records of the last slice"
+# A name that nobody else can have given to anything: of two that are alike the last would count.
+_LAST = token_hex(16).encode()
 
 
 class _Rest(Struct, gc=False):
