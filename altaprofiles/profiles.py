@@ -158,7 +158,7 @@ class Profiles:
                 chain of its own, walked side by side. Whoever did the event in several parts is
                 sent with each, so that more windows mean more bytes: worth it where the service
                 takes longer over a page than the page takes to arrive.
-            distinct: with several windows, leave out people that an earlier page has had. Some 120
+            distinct: with several windows, leave out people that an earlier page has had. Some 100
                 bytes per person are kept in memory for this.
             cursor: go on with one chain from this `page.next_cursor`, for about 4 days. The chain's
                 own event, range and flags hold then, whatever is passed here, and `windows` must

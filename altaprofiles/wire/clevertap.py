@@ -212,7 +212,7 @@ def read_page(
     return Page(found, response.body, cursor, following, window)
 
 
-_SLICE = 1 << 20
+_SLICE = 1 << 19
 _EACH = 2048  # what a record costs before its first byte
 
 

@@ -148,7 +148,7 @@ def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
     return [Raw(text[start:end]) for start, end in element_spans(mended)]
 
 
-_SLICE = 1 << 20  # two or three milliseconds of decoding
+_SLICE = 1 << 19  # about a millisecond of decoding
 _SMALL = 1 << 15
 _NEAR = 1 << 16
 _TRIES = 3
