@@ -59,6 +59,10 @@ class Slow:
         return walk([Chain(self.open, self.fetch)], prefetch=prefetch, spawn=spawn)
 
 
+async def first_of(pages: AsyncGenerator[Page, None]) -> None:
+    await anext(pages)
+
+
 def straight(pages: int) -> dict[str, str | None]:
     return {f"a{n}": f"a{n + 1}" if n + 1 < pages else None for n in range(pages)}
 
@@ -72,7 +76,7 @@ async def test_as_many_pages_are_on_their_way_at_once_as_may_be_held(prefetch: i
     chain = Slow(straight(20), right(straight(20)))
     pages = chain.walked(prefetch)
     async with anyio.create_task_group() as group:
-        group.start_soon(anext, pages)
+        group.start_soon(first_of, pages)
         await wait_all_tasks_blocked()
         assert list(chain.arriving) == [f"a{n}" for n in range(prefetch + 1)]
         group.cancel_scope.cancel()
@@ -179,7 +183,7 @@ async def test_leaving_ends_what_was_asked_for_early() -> None:
     async with nothing_left_behind():
         pages = chain.walked(3)
         async with anyio.create_task_group() as group:
-            group.start_soon(anext, pages)
+            group.start_soon(first_of, pages)
             await wait_all_tasks_blocked()
             group.cancel_scope.cancel()
         await pages.aclose()
