@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 __all__ = ["Garbled", "Inflater", "codings"]
@@ -93,12 +94,8 @@ def _zstd() -> Callable[[], Any] | None:
     return decompressor
 
 
-_found: dict[str, Callable[[], Any]] = {}
-
-
+@cache
 def codings() -> Mapping[str, Callable[[], Any]]:
     """Return what makes a decompressor, by coding, the one to prefer first."""
-    if not _found:
-        zstd = _zstd()
-        _found.update({} if zstd is None else {"zstd": zstd}, gzip=_gzip())
-    return _found
+    zstd = _zstd()
+    return {**({} if zstd is None else {"zstd": zstd}), "gzip": _gzip()}

@@ -78,8 +78,7 @@ class Cap:
         """Give the slot back, to the one whose turn it is. `bulk` as it was acquired."""
         self.in_flight -= 1
         self._bulk_in_flight -= bulk
-        if self._single or self._bulk:
-            self._hand_out()
+        self._hand_out()
 
     def throttled(self, began: int) -> None:
         """Halve the bound, because a request was one too many.

@@ -178,22 +178,12 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     @property
     def profile_data(self) -> dict[str, Any]:
         """The free-form properties. One property may have different types in different people."""
-        kept: Any = self._profile_data
-        if isinstance(kept, dict):
-            return kept
-        found = self._nested(_OBJECT, kept, "$.profileData") or {}
-        force_setattr(self, "_profile_data", found)
-        return found
+        return self._object("_profile_data", _OBJECT, "$.profileData")
 
     @property
     def events(self) -> dict[str, EventSummary]:
         """Event name to how often and when; empty for a query with `events=False`."""
-        kept: Any = self._events
-        if isinstance(kept, dict):
-            return kept
-        found = self._nested(_EVENTS, kept, "$.events") or {}
-        force_setattr(self, "_events", found)
-        return found
+        return self._object("_events", _EVENTS, "$.events")
 
     @property
     def platform_info(self) -> list[Platform]:
@@ -236,6 +226,16 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
             return f"identity:{identity}"
         known = self.object_ids
         return f"objectId:{known[0]}" if known else None
+
+    def _object(
+        self, name: str, decoder: msgspec.json.Decoder[dict[str, V] | None], path: str
+    ) -> dict[str, V]:
+        kept: Any = getattr(self, name)
+        if isinstance(kept, dict):
+            return kept
+        found = self._nested(decoder, kept, path) or {}
+        force_setattr(self, name, found)
+        return found
 
     def _nested(self, decoder: msgspec.json.Decoder[V], part: Raw | UnsetType, path: str) -> V:
         return decode_json(decoder, b"null" if part is UNSET else part, path)

@@ -18,7 +18,7 @@ from msgspec import Struct
 from .errors import AltaProfilesError, CursorError, CursorLoop, DecodeError
 from .handover import INTERRUPTED, Ended, Handover, Spawn
 from .models import Page, Profile
-from .slices import Slices
+from .slices import ITEMS, Slices
 
 __all__ = ["Chain", "Distinct", "walk"]
 
@@ -238,11 +238,8 @@ class Distinct:
         for number, profile in enumerate(page.profiles, 1):
             if self.is_new(profile):
                 new.append(profile)
-            if number % _SLICE == 0:
+            if number % ITEMS == 0:
                 yield
         if len(new) == len(page.profiles):
             return page
         return Page.of(new, page.raw, page.cursor, page.next_cursor, page.window)
-
-
-_SLICE = 500  # two milliseconds when devices have to be looked at

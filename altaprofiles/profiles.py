@@ -12,7 +12,7 @@ from .errors import AltaProfilesError, ConfigurationError
 from .fanout import Source, check_source, dooms_all, fan_out, worker_count
 from .models import Key, Lookup, Page, Profile
 from .paging import Chain, Distinct, walk
-from .slices import Slices, finish
+from .slices import ITEMS, Slices, finish
 from .wire import clevertap
 from .wire.clevertap import By
 from .wire.http import Request, Response
@@ -26,9 +26,6 @@ from .wire.query import (
 )
 
 __all__ = ["EventProfiles", "Profiles"]
-
-_TURN = 500
-"""People between two turns of the event loop."""
 
 T = TypeVar("T")
 
@@ -282,7 +279,7 @@ class EventProfiles:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
                     yield profile
-                    if number % _TURN == 0:
+                    if number % ITEMS == 0:
                         # Thousands of people are there at once, and the caller may not await.
                         await asyncio.sleep(0)
                 # Not held while the next one is waited for.

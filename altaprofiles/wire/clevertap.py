@@ -41,7 +41,7 @@ from .http import (
     shown,
     status_error,
 )
-from .page import PAGE_BODY, Body, PageBody, peek_next_cursor, take_apart
+from .page import PAGE_BODY, SLICE, Body, PageBody, peek_next_cursor, take_apart
 from .query import CURSOR
 
 __all__ = [
@@ -212,7 +212,6 @@ def read_page(
     return Page(found, response.body, cursor, following, window)
 
 
-_SLICE = 1 << 19
 _EACH = 2048  # what a record costs before its first byte
 
 
@@ -226,7 +225,7 @@ def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
             # Again, now saying where: to name the place of every record costs a tenth on top.
             profiles.append(Profile.decode(record, f"$.records[{len(profiles)}]"))
         undivided += _EACH + len(memoryview(record))
-        if undivided >= _SLICE:
+        if undivided >= SLICE:
             undivided = 0
             yield
     return profiles

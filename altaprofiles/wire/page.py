@@ -20,7 +20,7 @@ from ..jsontext import check_utf8, element_spans, mend_surrogates
 from ..slices import Slices
 from .query import CURSOR
 
-__all__ = ["PAGE_BODY", "Body", "PageBody", "peek_next_cursor", "take_apart"]
+__all__ = ["PAGE_BODY", "SLICE", "Body", "PageBody", "peek_next_cursor", "take_apart"]
 
 
 class Body(Struct, gc=False):
@@ -38,6 +38,9 @@ class PageBody(Body, gc=False):
 
 
 PAGE_BODY = msgspec.json.Decoder(PageBody)
+
+SLICE = 1 << 19
+"""Bytes decoded in one go: about a millisecond."""
 
 
 def peek_next_cursor(head: bytes) -> str | None:
@@ -83,7 +86,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     A slice that parses as a list on its own is one: it begins where a record begins, and if it were
     cut inside a record or a string, its brackets or quotes would not come out even.
     """
-    if len(data) < 2 * _SLICE:
+    if len(data) < 2 * SLICE:
         return None
     records = _BEFORE_RECORDS.match(data)
     first = _FIRST_KEY.match(data, records.end()) if records else None
@@ -93,22 +96,22 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     likely = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
     found: list[Raw] = []
     position = records.end()
-    size = _SLICE
+    size = SLICE
     view = memoryview(data)
     try:
         body = PAGE_BODY.decode(data[:position] + b"]}")
         while len(data) - position > 2 * size:
             taken = None
             for cut in _cuts(likely, data, position + size):
-                taken = _read_slice(view[position : cut.start() + 1], mend=size < _SLICE)
+                taken = _read_slice(view[position : cut.start() + 1], mend=size < SLICE)
                 if taken is not None:
                     found += taken
                     position = cut.end()
                     break
-            if taken is None and size < _SLICE:
+            if taken is None and size < SLICE:
                 return None
             # What does not parse is tried again in slices so small that it can be mended.
-            size = _SLICE if taken is not None and size == _SLICE else _SMALL
+            size = SLICE if taken is not None and size == SLICE else _SMALL
             yield
         last = b"".join((b'{"', _LAST, b'":[', view[position:]))
         check_utf8(last, "$")
@@ -148,7 +151,6 @@ def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
     return [Raw(text[start:end]) for start, end in element_spans(mended)]
 
 
-_SLICE = 1 << 19  # about a millisecond of decoding
 _SMALL = 1 << 15
 _NEAR = 1 << 16
 _TRIES = 3
