@@ -11,6 +11,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
+from copy import copy
 from functools import partial
 from typing import Any, TypeVar, overload
 
@@ -49,6 +50,7 @@ class Service:
         secret: what must not appear in an error.
         cap: its requests in flight.
         pace: how fast they may start, or None.
+        account: its ID; empty where only the secret tells whose it is.
 
     Attributes:
         pausing: calls that wait to be tried again, and hold no slot.
@@ -63,8 +65,11 @@ class Service:
         secret: str,
         cap: Cap,
         pace: Pace | None = None,
+        account: str = "",
     ) -> None:
         self.api = api
+        self.account = account
+        self.url = url
         self.peer = Peer(url, headers)
         self.secret = secret
         self.cap = cap
@@ -83,6 +88,7 @@ class Engine:
         on_event: Callable[[Attempt], object] | None,
     ) -> None:
         self.stats = Stats()
+        self._tallies = [self.stats]
         self._transport = transport
         self._retry = retry
         self._on_event = on_event
@@ -96,6 +102,16 @@ class Engine:
     async def aclose(self) -> None:
         """End every background task and close every connection. Safe to call more than once."""
         await self._lifetime.aclose()
+
+    def check_open(self) -> None:
+        """Raise `ConfigurationError` unless requests can be sent here and now."""
+        self._lifetime.check_open()
+
+    def counting(self, tally: Stats) -> Engine:
+        """Return the same engine, which counts in `tally`, too, what is asked through it."""
+        counting = copy(self)
+        counting._tallies = [*self._tallies, tally]  # noqa: SLF001
+        return counting
 
     @property
     def spawn(self) -> Spawn:
@@ -202,7 +218,8 @@ class Engine:
             error.redact(service.secret)
             now = time.monotonic()
             if isinstance(error, NotReady):
-                self.stats.not_ready += 1
+                for tally in self._tallies:
+                    tally.not_ready += 1
                 polls += 1
                 if polls == 1:
                     ready_by = now + self._retry.ready_timeout
@@ -221,7 +238,8 @@ class Engine:
             # A wait that the deadline would end is none: the error says more than the deadline.
             again = again and asked <= MAX_RETRY_AFTER and now + delay < ends
             if isinstance(error, RateLimited):
-                self.stats.throttles += 1
+                for tally in self._tallies:
+                    tally.throttles += 1
                 service.cap.throttled(began)
             number = failures + polls
             self._tell(service, request, number, started, response, error, delay if again else None)
@@ -232,7 +250,8 @@ class Engine:
                     # This frame is in the traceback: with these it would keep the body alive, and
                     # the error itself.
                     del error, response
-            self.stats.retries += 1
+            for tally in self._tallies:
+                tally.retries += 1
             service.pausing += 1
             try:
                 await self._lifetime.pause(delay)
@@ -263,7 +282,8 @@ class Engine:
         on_head: Callable[[bytes], bool] | None,
     ) -> Response:
         """Return the response, and give the slot back."""
-        self.stats.requests += 1
+        for tally in self._tallies:
+            tally.requests += 1
         try:
             response = await self._transport.send(request, service.peer, on_head)
         except BaseException as error:
@@ -274,7 +294,8 @@ class Engine:
                 raise
         else:
             service.cap.release(bulk=bulk)
-            self.stats.bytes += len(response.body)
+            for tally in self._tallies:
+                tally.bytes += len(response.body)
             return response
         # Nobody cancelled the caller: closing the pool cancels its own name resolution, and that
         # comes out of it as if the caller had been.

@@ -20,7 +20,7 @@
     │   ├── CursorLoop            the service repeated a cursor
     │   └── CursorExpired         the service refuses a cursor as too old
     └── ExportError               an export cannot start or finish
-        ├── PlanMismatch          the journal on disk belongs to another export
+        ├── PlanMismatch          what is on disk was begun by another export
         ├── ExportLocked          another process works on the same output
         └── Incomplete            something is missing from the output
 
@@ -29,6 +29,7 @@ All of them pickle, and none holds a credential.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
@@ -241,12 +242,30 @@ class ExportError(AltaProfilesError):
 
 
 class PlanMismatch(ExportError):
-    """The journal on disk belongs to another export."""
+    """What is on disk was begun by another export.
+
+    Attributes:
+        differences: what differs: its name to what it was then and what it is now.
+    """
+
+    def __init__(self, message: str, *, differences: Mapping[str, tuple[Any, Any]]) -> None:
+        super().__init__(message)
+        self.differences = differences
 
 
 class ExportLocked(ExportError):
-    """Another process works on the same output."""
+    """Another process, or another task of this one, works on the same output."""
 
 
 class Incomplete(ExportError):
-    """Something is missing from the output."""
+    """Something is missing from the output. The same call goes on where it was.
+
+    Attributes:
+        missing: what is missing, a sentence for each part.
+        report: what there is: an `ExportReport` or a `LookupReport`.
+    """
+
+    def __init__(self, message: str, *, missing: Sequence[str], report: Any) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.report = report

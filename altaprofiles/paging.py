@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from hashlib import blake2b
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
@@ -20,7 +21,7 @@ from .handover import INTERRUPTED, Ended, Handover, Spawn
 from .models import Page, Profile
 from .slices import ITEMS, Slices
 
-__all__ = ["Chain", "Distinct", "walk"]
+__all__ = ["Chain", "Distinct", "Seen", "mark", "walk"]
 
 
 class Chain(Struct, frozen=True):
@@ -93,7 +94,7 @@ class _Step:
 
     def __init__(self, cursor: str) -> None:
         self.cursor = cursor
-        self.mark = _mark(cursor)
+        self.mark = mark(cursor)
         self.confirmed = asyncio.Event()
         self.following: _Step | None = None
         self.scope = anyio.CancelScope()
@@ -133,7 +134,7 @@ class _Walk:
 
     def _begin_following(self, step: _Step, cursor: str) -> None:
         # One that is or was asked for would make the chain a loop: `_deliver` says so in time.
-        if step.following is None and _mark(cursor) not in self._asked:
+        if step.following is None and mark(cursor) not in self._asked:
             step.following = self._begin(cursor)
 
     async def _run(self, step: _Step) -> None:
@@ -200,19 +201,41 @@ class _Walk:
         step.following = None
 
 
-def _mark(cursor: str) -> bytes:
+def mark(cursor: str) -> bytes:
+    """Return what stands for a cursor, which can have 2.4 KB."""
     return blake2b(cursor.encode(), digest_size=16).digest()
+
+
+class Seen(Protocol):
+    """Remembers texts."""
+
+    def add(self, text: str) -> bool:
+        """Remember `text`, and return whether it is new."""
+        ...
+
+
+class _InMemory:
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def add(self, text: str) -> bool:
+        known = len(self._texts)
+        self._texts.add(text)
+        return len(self._texts) > known
 
 
 class Distinct:
     """Tells people apart: one is an `identity`, and without one any shared `objectId`.
 
     Remembers one text per person with an identity, and one per device of the others.
+
+    Args:
+        identities, devices: what remembers them; in memory by default.
     """
 
-    def __init__(self) -> None:
-        self._identities: set[str] = set()
-        self._devices: set[str] = set()
+    def __init__(self, identities: Seen | None = None, devices: Seen | None = None) -> None:
+        self._identities = identities or _InMemory()
+        self._devices = devices or _InMemory()
 
     def is_new(self, profile: Profile) -> bool:
         """Whether this person has not been seen here; from now on it has.
@@ -220,17 +243,15 @@ class Distinct:
         A profile with neither identity nor device is always new: nothing shows that it is not.
         """
         if identity := profile.identity:
-            new = identity not in self._identities
-            self._identities.add(identity)
-            return new
+            return self._identities.add(identity)
         try:
             devices = profile.object_ids
         except DecodeError:
             # One odd record must not end the walk. It is delivered, and fails when it is looked at.
             return True
-        new = not devices or self._devices.isdisjoint(devices)
-        self._devices.update(devices)
-        return new
+        # All of them are remembered, so that the next record is known by any.
+        new = [self._devices.add(device) for device in devices]
+        return all(new)
 
     def filtered(self, page: Page) -> Slices[Page]:
         """Return `page` with its new people only."""

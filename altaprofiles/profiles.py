@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
+from .chains import Beginning, Chains
 from .checks import check_flag, check_whole
 from .engine import Engine, Service
 from .errors import AltaProfilesError, ConfigurationError
 from .fanout import Source, check_source, dooms_all, fan_out, worker_count
 from .models import Key, Lookup, Page, Profile
-from .paging import Chain, Distinct, walk
-from .slices import ITEMS, Slices, finish
+from .paging import Distinct
+from .slices import ITEMS, finish
 from .wire import clevertap
 from .wire.clevertap import By
 from .wire.http import Request, Response
@@ -36,6 +37,7 @@ class Profiles:
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
         self._service = service
+        self._chains = Chains(engine, service)
 
     async def get(
         self,
@@ -186,26 +188,22 @@ class Profiles:
                     f"windows: a cursor belongs to one chain, got {windows}; leave windows at 1"
                 )
         check_flag("distinct", distinct)
-        windowed = [
+        beginnings: list[Beginning] = [
             (
-                window,
                 clevertap.open_chain(
                     event, *window, batch_size=size, app=app, events=events, profile=profile
                 ),
+                window,
             )
             for window in split_range(first, last, windows)
         ]
-        openings = (
-            [(window, self._opening(request)) for window, request in windowed]
-            if cursor is None
-            else [(None, _returning(cursor))]
-        )
+        if cursor is not None:
+            beginnings = [(cursor, None)]
 
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
-            chains = [self._chain(window, first, decode) for window, first in openings]
-            return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
+            return self._chains.walk(beginnings, prefetch=prefetch, decode=decode)
 
-        return EventProfiles(pages, distinct=distinct and len(openings) > 1)
+        return EventProfiles(pages, distinct=distinct and len(beginnings) > 1)
 
     async def count(self, event: str, *, start: Day, end: Day) -> int:
         """Return how many people did `event`, by the service's own count.
@@ -218,40 +216,12 @@ class Profiles:
             NotReady: the service was still counting when `Retry.ready_timeout` ran out.
             AltaProfilesError: the last try ended with something else.
         """
-        first, last = check_range(start, end)
-        found = await self._fetch(clevertap.count(event, first, last), clevertap.read_count_started)
-        if isinstance(found, int):
-            return found
-        return await self._fetch(clevertap.poll_count(found), clevertap.read_count)
+        return await self._chains.count(event, check_range(start, end))
 
     def _fetch(
         self, request: Request, read: Callable[[Response], T], *, bulk: bool = False
     ) -> Awaitable[T]:
         return self._engine.call(self._service(), request, read, bulk=bulk)
-
-    def _chain(
-        self,
-        window: tuple[int, int] | None,
-        first: Callable[[], Awaitable[str]],
-        decode: bool,
-    ) -> Chain:
-        def fetch(cursor: str, ahead: Callable[[str], None]) -> Awaitable[Page]:
-            def on_head(head: bytes) -> bool:
-                following = clevertap.peek_next_cursor(head)
-                if following is not None:
-                    ahead(following)
-                return following is not None
-
-            def read(response: Response) -> Slices[Page]:
-                return clevertap.read_page(response, cursor, window, decode=decode)
-
-            request = clevertap.get_page(cursor)
-            return self._engine.call(self._service(), request, read, bulk=True, on_head=on_head)
-
-        return Chain(first, fetch)
-
-    def _opening(self, request: Request) -> Callable[[], Awaitable[str]]:
-        return lambda: self._fetch(request, clevertap.read_cursor, bulk=True)
 
 
 class EventProfiles:
@@ -316,13 +286,6 @@ class EventProfiles:
                 del page
         finally:
             await pages.aclose()
-
-
-def _returning(cursor: str) -> Callable[[], Awaitable[str]]:
-    async def first() -> str:
-        return cursor
-
-    return first
 
 
 def _pairs(

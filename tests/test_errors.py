@@ -34,9 +34,13 @@ SAMPLES: dict[str, AltaProfilesError] = {
     "ExportError": errors.ExportError("an export cannot start"),
     "ExportLocked": errors.ExportLocked("another process works on people.parquet"),
     "Forbidden": errors.Forbidden(**STATUS | {"status": 403, "code": None}),
-    "Incomplete": errors.Incomplete("2 chains are not finished"),
+    "Incomplete": errors.Incomplete(
+        "2 chains are not finished", missing=["the first", "the second"], report=None
+    ),
     "NotReady": errors.NotReady("Request still in progress, please retry later"),
-    "PlanMismatch": errors.PlanMismatch("the journal belongs to another export"),
+    "PlanMismatch": errors.PlanMismatch(
+        "the journal belongs to another export", differences={"start": (20260101, 20260102)}
+    ),
     "RateLimited": errors.RateLimited(**STATUS),
     "RequestTimeout": errors.RequestTimeout("example.com sent nothing for 60.0 s"),
     "ResponseTooLarge": errors.ResponseTooLarge("over 1,000 bytes", limit=1000),

@@ -62,9 +62,9 @@ TRANSIENT: list[tuple[AltaProfilesError, bool]] = [
     (errors.CursorLoop("x"), False),
     (errors.CursorExpired("x"), False),
     (errors.ExportError("x"), False),
-    (errors.PlanMismatch("x"), False),
+    (errors.PlanMismatch("x", differences={}), False),
     (errors.ExportLocked("x"), False),
-    (errors.Incomplete("x"), False),
+    (errors.Incomplete("x", missing=[], report=None), False),
 ]
 
 

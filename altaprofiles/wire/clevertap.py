@@ -209,7 +209,16 @@ def read_page(
     if decode:
         profiles = yield from _profiles(found)
         return Page.of(profiles, response.body, cursor, following, window)
+    for number, record in enumerate(found):
+        # What is passed on unread must not turn out to be no person when it is too late to ask.
+        if memoryview(record)[0] != _BRACE:
+            raise DecodeError(
+                "Expected `object`", path=f"$.records[{number}]", excerpt=excerpt(bytes(record))
+            )
     return Page(found, response.body, cursor, following, window)
+
+
+_BRACE = ord("{")
 
 
 _EACH = 2048  # what a record costs before its first byte
