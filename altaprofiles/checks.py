@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from operator import index
+from typing import Any
 
 from .errors import ConfigurationError
 
-__all__ = ["check_flag", "check_key", "check_seconds", "check_whole"]
+__all__ = ["check_flag", "check_key", "check_seconds", "check_whole", "require"]
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -98,3 +100,17 @@ def check_key(name: str, value: object) -> str:
         ) from None
     # Of a subclass, such as NumPy's, the plain text.
     return str.__str__(value)
+
+
+def require(module: str, *, extra: str, what: str) -> Any:
+    """Return the optional dependency `module`, which `what` needs and `extra` brings.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ConfigurationError(
+            f"{what} needs {module}; install it with: pip install 'altaprofiles[{extra}]'"
+        ) from None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -12,12 +13,15 @@ from msgspec import Raw
 from .errors import DecodeError
 
 __all__ = [
+    "as_text",
+    "as_texts",
     "check_utf8",
     "decode_json",
     "decode_mended",
     "element_spans",
     "excerpt",
     "member_span",
+    "members",
     "mend_surrogates",
 ]
 
@@ -78,17 +82,34 @@ _HIGH = rb"u[dD][89abAB]" + _HEX + rb"{2}"
 _LOW = rb"u[dD][c-fC-F]" + _HEX + rb"{2}"
 # Escapes are consumed from the left, so that the `u` of an escaped backslash and a `u` is none.
 _ESCAPE = re.compile(
-    rb"\\(?:(?P<pair>" + _HIGH + rb"\\" + _LOW + rb")|(?P<lone>" + _HIGH + rb"|" + _LOW + rb")|.)",
+    rb"\\(?:(?P<pair>"
+    + _HIGH
+    + rb"\\"
+    + _LOW
+    + rb")|(?P<lone>"
+    + _HIGH
+    + rb"|"
+    + _LOW
+    + rb")|(?P<nul>u0000)|.)",
     re.DOTALL,
 )
 
 
-def mend_surrogates(data: bytes) -> bytes | None:
+def mend_surrogates(data: bytes, *, nul: bool = False) -> bytes | None:
     r"""Return `data` with each lone surrogate escape as `\ufffd`, or None if it holds none.
 
     The length does not change, so that offsets into the one hold in the other.
+
+    Args:
+        data: JSON.
+        nul: whether to take `\u0000` for broken, too.
     """
-    mended = _ESCAPE.sub(lambda found: b"\\ufffd" if found["lone"] else found[0], data)
+
+    def mend(found: re.Match[bytes]) -> bytes:
+        broken = found["lone"] or (nul and found["nul"])
+        return b"\\ufffd" if broken else found[0]
+
+    mended = _ESCAPE.sub(mend, data)
     return None if mended == data else mended
 
 
@@ -115,6 +136,32 @@ def member_span(data: bytes, name: str) -> tuple[int, int]:
     return span
 
 
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}:,]', re.DOTALL)
+
+
+def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each member of a JSON object: its key as it was sent, where its value begins and ends.
+
+    For what is nested too deep to be decoded: nothing is checked, and nothing recurses.
+    """
+    level, key, start = 0, b"", None
+    for token in _TOKEN.finditer(data):
+        sign = token[0]
+        if sign in (b"]", b"}"):
+            level -= 1
+        if start is None:
+            if sign == b":":
+                start = token.end()
+            elif sign.startswith(b'"'):
+                key = sign
+        elif (level == 1 and sign == b",") or level == 0:
+            value = data[start : token.start()]
+            yield key, start + len(value) - len(value.lstrip()), start + len(value.rstrip())
+            start = None
+        if sign in (b"[", b"{"):
+            level += 1
+
+
 def element_spans(data: bytes) -> list[tuple[int, int]]:
     """Return where each element of a JSON array begins and ends."""
     spans = []
@@ -132,3 +179,15 @@ def element_spans(data: bytes) -> list[tuple[int, int]]:
 def _skip(text: str, position: int) -> int:
     found = _SPACE.match(text, position)
     return found.end() if found else position
+
+
+def as_text(value: Any) -> str | None:
+    """Return a JSON scalar as text, None for null: one field may be sent as several types."""
+    if value is None or type(value) is str:
+        return value
+    return msgspec.json.encode(value).decode()
+
+
+def as_texts(values: list[Any]) -> list[str]:
+    """Return each of `values` as text, without the nulls."""
+    return [text for value in values if (text := as_text(value)) is not None]

@@ -23,8 +23,8 @@ from ..errors import (
     StatusError,
     Unauthorized,
 )
-from ..jsontext import decode_json, excerpt
-from ..models import AnonymousId, CdpUser, as_text
+from ..jsontext import as_text, decode_json, excerpt
+from ..models import AnonymousId, CdpUser
 from .http import (
     Request,
     Response,

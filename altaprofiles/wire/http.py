@@ -24,8 +24,7 @@ from ..errors import (
     StatusError,
     Unauthorized,
 )
-from ..jsontext import decode_mended
-from ..models import as_text
+from ..jsontext import as_text, decode_mended
 
 __all__ = ["Request", "Response", "decode_body", "error_for", "query", "read_code"]
 
