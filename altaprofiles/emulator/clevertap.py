@@ -59,6 +59,8 @@ class Chain(msgspec.Struct, kw_only=True):
     events: bool
     profile: bool
     opened: float
+    look: bytes
+    """Decides how pages are written: the same however often the same chain is opened."""
     bare_end: bool
     """Whether a page without records follows the last one with records."""
 
@@ -139,6 +141,7 @@ class CleverTapService:
             query=query,
             batch=batch,
             opened=time.monotonic(),
+            look=self._dice.token(CHAIN_KEY_BYTES, "look", identity),
             bare_end=self._dice.share("end", key) < 0.5,
             **flags,
         )
@@ -159,19 +162,20 @@ class CleverTapService:
         if time.monotonic() - chain.opened > self._lifetime:
             return self._either("CURSOR_INVALIDATED", "Cursor has been invalidated", target)
         if place.hop == 0 and self._plan.meets(Fault.EMPTY_PAGE, place):
-            body = self._page_body(place, [], place._replace(hop=1))
+            body = self._page_body(place, [], place._replace(hop=1), "compact")
             return Reply(body=body, page=place.name, empty_page=True)
         people = self._matching(chain.query)
         size = chain.batch or max(len(people), 1)
         first = place.page * size
         if first >= len(people) and chain.bare_end:
-            style: Style = "spaced" if self._dice.share("bare", place) < 0.5 else "compact"
-            body = encode_members({"status": b'"success"'}, style)
+            bare: Style = "spaced" if self._dice.share("bare", place) < 0.5 else "compact"
+            body = encode_members({"status": b'"success"'}, bare)
         else:
-            records = await self._records(chain, people[first : first + size], self._style(place))
+            style = self._style((chain.look, place.page))
+            records = await self._records(chain, people[first : first + size], style)
             ends = first + size >= len(people) and not chain.bare_end
             following = None if ends else Place(chain.key, place.page + 1)
-            body = self._page_body(place, records, following)
+            body = self._page_body(place, records, following, style)
         return Reply(body=body, page=place.name)
 
     async def _records(self, chain: Chain, people: array[int], style: Style) -> list[bytes]:
@@ -187,13 +191,15 @@ class CleverTapService:
             await asyncio.sleep(0)
         return records
 
-    def _page_body(self, place: Place, records: list[bytes], following: Place | None) -> bytes:
+    def _page_body(
+        self, place: Place, records: list[bytes], following: Place | None, style: Style
+    ) -> bytes:
         members = {"status": b'"success"', "records": b"[" + b",".join(records) + b"]"}
         if following is not None:
             members["next_cursor"] = encode_value(self.cursors.write(following))
         order = _ORDERS[self._dice.below(len(_ORDERS), "order", place)]
         members = {key: members[key] for key in order if key in members}
-        return encode_members(members, self._style(place))
+        return encode_members(members, style)
 
     def profile(self, target: str) -> Reply:
         """Answer `GET /1/profile.json`."""
