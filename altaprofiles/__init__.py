@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .arrow import to_arrow
     from .credentials import Alta, CleverTap
     from .errors import (
         AltaProfilesError,
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
         TransportError,
         Unauthorized,
     )
+    from .export.report import (
+        ChainStatus,
+        ExportProgress,
+        ExportReport,
+        LookupProgress,
+        LookupReport,
+    )
     from .models import (
         AnonymousId,
         Attempt,
@@ -57,7 +65,17 @@ if TYPE_CHECKING:
 
 # Searched when a name is first used, the cheap ones first: aiohttp takes longer to import than
 # `altaprofiles --help` may take.
-_HOMES = ("errors", "credentials", "models", "retry", "session", "profiles", "transport")
+_HOMES = (
+    "errors",
+    "credentials",
+    "models",
+    "arrow",
+    "export.report",
+    "retry",
+    "session",
+    "profiles",
+    "transport",
+)
 
 __all__ = [
     "Alta",
@@ -66,6 +84,7 @@ __all__ = [
     "Attempt",
     "BadRequest",
     "CdpUser",
+    "ChainStatus",
     "CleverTap",
     "ConfigurationError",
     "ConnectError",
@@ -78,9 +97,13 @@ __all__ = [
     "EventSummary",
     "ExportError",
     "ExportLocked",
+    "ExportProgress",
+    "ExportReport",
     "Forbidden",
     "Incomplete",
     "Lookup",
+    "LookupProgress",
+    "LookupReport",
     "NotReady",
     "Page",
     "PlanMismatch",
@@ -99,6 +122,7 @@ __all__ = [
     "Unauthorized",
     "__version__",
     "parse_date",
+    "to_arrow",
 ]
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from inspect import iscoroutinefunction
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 from .cdp import Cdp
 from .checks import check_flag, check_whole
@@ -21,9 +21,14 @@ from .retry import Retry
 from .transport import Timeout, Transport
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
+from .wire.clevertap import By
+from .wire.query import BATCH_SIZE, Day
 
 if TYPE_CHECKING:
     import aiohttp
+
+    from .export.keys import Keys
+    from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
 
 __all__ = ["Session"]
 
@@ -180,6 +185,187 @@ class Session:
         """
         return self._cdp.join(profiles, concurrency=concurrency, ordered=ordered)
 
+    async def export(
+        self,
+        events: str | Sequence[str],
+        *,
+        start: Day,
+        end: Day,
+        to: str | os.PathLike[str],
+        format: str | None = None,
+        windows: int | Literal["auto"] = "auto",
+        distinct: bool = True,
+        flatten: Sequence[str] = (),
+        table: str | None = None,
+        bom: bool = False,
+        batch_size: int = BATCH_SIZE,
+        app: bool = False,
+        event_summaries: bool = True,
+        profile: bool = True,
+        count: bool = False,
+        resume: bool = True,
+        spool: str | os.PathLike[str] | None = None,
+        on_progress: Callable[[ExportProgress], object] | None = None,
+    ) -> ExportReport:
+        """Write everyone who did one or several events to a file or a database, each once.
+
+        What arrives is made durable page by page in a folder beside the output, `<to>.export`. If
+        anything ends the export, the process itself included, the same call goes on from there, and
+        its output is the same to the byte as without the interruption (a DuckDB file: the same
+        rows). The output is put in place when it is complete, with `<to>.manifest.json` beside it;
+        after that the same call begins anew. `format`, `flatten`, `distinct`, `table` and `bom` may
+        differ between runs: the last one's count.
+
+        A chain whose cursor is older than about 4 days, or refused, begins again by itself; a
+        warning in the log and `report.chains` say so.
+
+        Args:
+            events: the name of an event, or several. Whoever did several of them is written once.
+            start, end: as for `profiles.by_event`.
+            to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each also
+                with `.gz` or `.zst` behind it), `.parquet`, `.duckdb`; or the address of a table,
+                `postgresql://user:password@host/database/table`. A file that exists is replaced at
+                the end and at once; a table in an existing DuckDB file is, too, and the file's
+                other tables stay; in PostgreSQL people are updated.
+            format: "ndjson", "csv", "parquet", "duckdb" or "postgres", where the ending does not
+                say it.
+            windows: into how many parts the range is split, each a chain of its own, at most one
+                per day; "auto" for as many chains as the account has slots, and for as many as an
+                earlier run has begun with.
+            distinct: leave out people that an earlier chain has brought: one is the `identity`,
+                else any shared `objectId`. The first in the order of `events` and of the days is
+                kept. Needs some 25 bytes a person on disk while finishing, and no memory. Within
+                one chain the service sends each person once.
+            flatten: keys of `profileData` that get a column of their own, not for NDJSON. In
+                Parquet and DuckDB its type is what all values share, else text; elsewhere text.
+                Dates stay `$D_…`, see `parse_date`.
+            table: the table in a DuckDB file, or in PostgreSQL where the address names none;
+                "profiles" when None.
+            bom: begin a CSV file with a byte-order mark, for Excel. Cells are what people typed,
+                formulas included.
+            batch_size, app, profile: as for `profiles.by_event`.
+            event_summaries: include what people did, some 75 % of a record (`events` there).
+            count: ask for the service's own counts, too: for `report.counted`, and so that
+                progress has a total.
+            resume: go on with what an earlier run has left. False discards it.
+            spool: where the folder is made in which the export gathers; beside the output when
+                None, and for PostgreSQL in the current folder. It needs the room of all records as
+                JSON.
+            on_progress: called in the event loop after each page, and now and then while finishing.
+                It must be quick; what it raises ends the export.
+
+        Returns:
+            What was written, with the digest of the output. `report.mended` counts values that the
+            format cannot hold: lone surrogates and NUL become U+FFFD where text must be Unicode
+            (DuckDB, PostgreSQL, text columns), numbers beyond PostgreSQL's text.
+
+        Raises:
+            ConfigurationError: an argument is wrong, or an extra is missing. Nothing was sent.
+            BadRequest: the service refuses one of the events, in its own words. No page of any
+                other has been asked for by then.
+            Unauthorized, Forbidden: the credentials are refused.
+            PlanMismatch: an earlier run, not finished, was for something else.
+            ExportLocked: another process, or task, works on the same output.
+            Incomplete: something is missing, such as a chain that the service fails for longer than
+                `Retry` allows, or room on the disk. The same call goes on.
+            ExportError: the output, or what an earlier run has left, cannot be used.
+            AltaProfilesError: the service could not be asked for any of the events.
+
+        >>> report = await session.export(
+        ...     "Charged", start=date(2026, 1, 1), end=date(2026, 1, 31), to="people.parquet"
+        ... )
+        >>> print(report.people, report.sha256)
+        """
+        from .export.start import start_export
+
+        return await start_export(
+            self._engine,
+            self._clevertap_service(),
+            events=events,
+            start=start,
+            end=end,
+            to=to,
+            format=format,
+            windows=windows,
+            distinct=distinct,
+            flatten=flatten,
+            table=table,
+            bom=bom,
+            batch_size=batch_size,
+            app=app,
+            event_summaries=event_summaries,
+            profile=profile,
+            count=count,
+            resume=resume,
+            spool=spool,
+            on_progress=on_progress,
+        )
+
+    async def export_lookups(
+        self,
+        keys: Keys,
+        *,
+        by: By,
+        to: str | os.PathLike[str],
+        column: str | None = None,
+        format: str | None = None,
+        flatten: Sequence[str] = (),
+        table: str | None = None,
+        bom: bool = False,
+        resume: bool = True,
+        spool: str | os.PathLike[str] | None = None,
+        on_progress: Callable[[LookupProgress], object] | None = None,
+    ) -> LookupReport:
+        """Look up many people, and write those that are found to a file or a database.
+
+        Durable as `export` is: all keys are read first, then each is asked for once, and an answer
+        that is on disk is never asked for again, whatever ends the process. The output is in the
+        order of the keys. Keys that the service does not know are in `<to>.not-found.txt`, a key a
+        line, and those without an answer in `<to>.failed.ndjson` with the reason.
+
+        Args:
+            keys: any iterable or async iterable that ends, or the path of a file: one column of a
+                CSV file, of an NDJSON file, or the lines of any other; UTF-8. Blank lines and cells
+                are no keys. A key that is there twice is asked for once.
+            by: "identity", "email" or "object_id".
+            column: which column of a CSV file, or which key of each NDJSON line; needed unless
+                there is only one. A CSV file of one column may begin with its name or with a key:
+                without `column`, its first line is a key unless it reads like `by`.
+            to, format, flatten, table, bom, resume, spool: as for `export`.
+            on_progress: as for `export`, called after each few hundred answers.
+
+        Raises:
+            ConfigurationError: an argument is wrong, a file of keys is not what its name says, or
+                an extra is missing. Nothing was sent.
+            Unauthorized, Forbidden: the credentials are refused.
+            PlanMismatch: an earlier run, not finished, was for other keys, or by something else.
+            ExportLocked: another process, or task, works on the same output.
+            Incomplete: keys failed for longer than `Retry` allows. The files are written all the
+                same, and the same call asks for those keys again. Or ten failed in a row: then the
+                service is taken to be down, and nothing is written.
+            ExportError: the output, or what an earlier run has left, cannot be used.
+
+        >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
+        >>> print(report.found, report.not_found, report.failed)
+        """
+        from .export.start import start_lookups
+
+        return await start_lookups(
+            self._engine,
+            self._clevertap_service(),
+            keys=keys,
+            by=by,
+            to=to,
+            column=column,
+            format=format,
+            flatten=flatten,
+            table=table,
+            bom=bom,
+            resume=resume,
+            spool=spool,
+            on_progress=on_progress,
+        )
+
     async def aclose(self) -> None:
         """Stop all work and close all connections. What `async with` does at its end."""
         await self._engine.aclose()
@@ -216,6 +402,7 @@ class Session:
 def _clevertap_service(account: CleverTap) -> Service:
     return Service(
         api=clevertap_rules.API,
+        account=account.account_id,
         url=account.url,
         headers=_hidden(clevertap_rules.auth_headers(account.account_id, account.passcode)),
         secret=account.passcode,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 import pytest
 
 from altaprofiles import Retry
+
+from .postgres import Server, binaries, serving
 
 QUICK = Retry(base_delay=0.001, max_delay=0.01)
 """Retries as many times as the default does, without the waiting."""
@@ -19,6 +24,20 @@ QUICK = Retry(base_delay=0.001, max_delay=0.01)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    programs = binaries()
+    if programs is None:
+        reason = "no PostgreSQL server is installed: apt-get install postgresql"
+        if os.environ.get("ALTAPROFILES_TEST_POSTGRES") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    # Not in pytest's own folder, which the server's user may not enter.
+    with tempfile.TemporaryDirectory(prefix="altaprofiles-") as folder:
+        with serving(programs, Path(folder)) as server:
+            yield server
 
 
 T = TypeVar("T")
@@ -40,10 +59,12 @@ class Scripted:
     Attributes:
         url: its base URL.
         heads: request line and headers of every request, as they came.
+        bodies: what came behind each of those.
     """
 
     def __init__(self, answer: Answer) -> None:
         self.heads: list[bytes] = []
+        self.bodies: list[bytes] = []
         self.url = ""
         self._answer = answer
         self._connections: set[asyncio.Task[None]] = set()
@@ -59,11 +80,13 @@ class Scripted:
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                body = b""
                 for line in head.split(b"\r\n"):
                     name, _, value = line.partition(b":")
                     if name.lower() == b"content-length":
-                        await reader.readexactly(int(value))
+                        body = await reader.readexactly(int(value))
                 self.heads.append(head)
+                self.bodies.append(body)
                 await self._answer(head, writer)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
@@ -125,8 +148,13 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     before = asyncio.all_tasks()
     yield
     with anyio.fail_after(20):
-        while asyncio.all_tasks() - before:
+        while any(map(_is_ours, asyncio.all_tasks() - before)):
             await asyncio.sleep(0.001)
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    # The emulator's side of a connection that is kept for the next request is none of ours.
+    return getattr(task.get_coro(), "__qualname__", "") != "RequestHandler.start"
 
 
 _RUNNING: set[asyncio.Future[None]] = set()

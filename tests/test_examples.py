@@ -46,6 +46,7 @@ def test_the_readme_runs(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
     document = readme()
     examples = list(document.examples())
     assert len(examples) >= 4
@@ -53,7 +54,6 @@ def test_the_readme_runs(
         example.evaluate()
     printed = capsys.readouterr().out
     assert "5555555555 None ['5555555555']" in printed
-    monkeypatch.chdir(tmp_path)
     questions = document.namespace["questions"]
     asyncio.run(questions(CleverTap.from_env(), Alta.from_env(), ["5555555555", "nobody"]))
     printed = capsys.readouterr().out
@@ -96,7 +96,8 @@ EXAMPLES = docstring_examples()
 def test_there_are_examples_for_what_users_call() -> None:
     for name in ("Profiles.get", "Profiles.get_many", "Profiles.by_event"):
         assert f"altaprofiles.profiles.{name}" in EXAMPLES
-    assert "altaprofiles.session.Session.with_cdp" in EXAMPLES
+    for name in ("with_cdp", "export", "export_lookups"):
+        assert f"altaprofiles.session.Session.{name}" in EXAMPLES
 
 
 @pytest.mark.anyio
@@ -108,6 +109,7 @@ async def test_a_docstring_example_runs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("ids.csv").write_text("identity\n5555555555\nnobody\n")
     checker = doctest.OutputChecker()
     async with Emulator(people=60) as emulator:
         for variable, value in emulator.environment.items():

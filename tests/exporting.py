@@ -1,0 +1,359 @@
+"""Processes that export, and can be made to die: what the crash tests run and kill.
+
+Run as a script it is a process with all imports done, which forks for each job that it reads from
+standard input: so a process that gets killed costs milliseconds to replace. What it wraps to die at
+a given step is of the standard library, never of `altaprofiles`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import importlib
+import io
+import os
+import pathlib
+import resource
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+
+class Job(Struct, kw_only=True):
+    """What one process is to do.
+
+    Attributes:
+        arguments: of `Session.export`, or of `Session.export_lookups` if there are `keys` in it.
+        environment: with the service's address and credentials.
+        slots: requests at once.
+        die: at which step, and when in it: "before", "half" or "after".
+        stop: before which step to stop, until somebody lets it continue.
+        fail: which write, counted from 1, fails half-way, as on a full disk.
+        file_limit: the largest file it may write, in bytes.
+        listed: whether every step it takes is listed.
+    """
+
+    arguments: dict[str, Any]
+    environment: dict[str, str]
+    slots: int = 3
+    die: tuple[int, str] | None = None
+    stop: int | None = None
+    fail: int | None = None
+    file_limit: int | None = None
+    listed: bool = False
+
+
+class Outcome(Struct, kw_only=True):
+    """What became of a process.
+
+    Attributes:
+        signal: what killed it, or 0.
+        report: what the export returned, or None.
+        error, message, notes: what it raised.
+        steps: its steps, if they were to be listed.
+    """
+
+    signal: int = 0
+    report: dict[str, Any] | None = None
+    error: str | None = None
+    message: str = ""
+    notes: list[str] = []
+    steps: list[str] = []
+
+
+_OVER, _STOPPED = -1, -2
+
+# --------------------------------------------------------------------------- in the test's process
+
+
+class Exporter:
+    """Processes that export, one after the other."""
+
+    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
+        self._process = process
+        self._result = folder / "result.json"
+
+    async def start(self, job: Job) -> int:
+        """Start a process, and return its id, which stays its own until `ended`."""
+        self._result.unlink(missing_ok=True)
+        await self._tell({"job": msgspec.to_builtins(job), "result": str(self._result)})
+        number = await self._hear()
+        assert isinstance(number, int)
+        return number
+
+    async def ended(self) -> Outcome:
+        """Wait for the process that was started."""
+        await self._over()
+        return await self._outcome()
+
+    async def stopped(self) -> None:
+        """Wait until the process that was started has stopped itself."""
+        assert await self._hear() == _STOPPED
+
+    async def run(self, job: Job) -> Outcome:
+        """Run a process to its end."""
+        await self.start(job)
+        return await self.ended()
+
+    async def killed_after(self, job: Job, seconds: float) -> Outcome:
+        """Run a process, and kill it unless it ends before."""
+        number = await self.start(job)
+        over = asyncio.ensure_future(self._over())
+        await asyncio.wait([over], timeout=seconds)
+        # Nobody has reaped it, so that the id is still its own.
+        os.kill(number, signal.SIGKILL)
+        await over
+        return await self._outcome()
+
+    async def _over(self) -> None:
+        assert await self._hear() == _OVER
+
+    async def _outcome(self) -> Outcome:
+        await self._tell("reap")
+        status = await self._hear()
+        if os.WIFSIGNALED(status):
+            return Outcome(signal=os.WTERMSIG(status))
+        return msgspec.json.decode(self._result.read_bytes(), type=Outcome)
+
+    async def _tell(self, message: Any) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(message) + b"\n")
+        await self._process.stdin.drain()
+
+    async def _hear(self) -> int:
+        assert self._process.stdout is not None
+        # Long enough for a machine with much else to do: it only bounds a process that hangs.
+        line = await asyncio.wait_for(self._process.stdout.readline(), 120)
+        return int(line)
+
+
+@asynccontextmanager
+async def exporter(folder: Path) -> AsyncIterator[Exporter]:
+    """Start what forks the processes, with `folder` for their results; end it at the end."""
+    folder.mkdir(exist_ok=True)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        yield Exporter(process, folder)
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
+
+
+# -------------------------------------------------------------------------- in a process of its own
+
+
+class Steps:
+    """Counts the steps by which something becomes durable, and dies or fails at one of them."""
+
+    def __init__(self, job: Job) -> None:
+        self.listed: list[str] = []
+        self._job = job
+        self._number = self._writes = 0
+
+    def step(
+        self, name: str, whole: Callable[[], Any], half: Callable[[], Any] | None = None
+    ) -> Any:
+        number = self._number
+        self._number += 1
+        if self._job.listed:
+            self.listed.append(name + (" (can be done by half)" if half else ""))
+        if number == self._job.stop:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        at, when = self._job.die or (-1, "")
+        if number == at and when == "before":
+            _die()
+        if number == at and when == "half":
+            if half is not None:
+                half()
+            _die()
+        if half is not None:
+            self._writes += 1
+            if self._writes == self._job.fail:
+                half()
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        try:
+            return whole()
+        finally:
+            if number == at:
+                _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+_steps: Steps | None = None
+
+
+def _step(name: str, whole: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
+    return whole() if _steps is None else _steps.step(name, whole, half)
+
+
+def _wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **options: Any) -> Any:
+        return _step(name, partial(function, *args, **options))
+
+    return call
+
+
+class _Database(sqlite3.Connection):
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        whole = partial(super().execute, sql, *args)
+        counts = sql == "commit" or "journal_mode" in sql
+        cursor: sqlite3.Cursor = _step(f"sqlite3 {sql}", whole) if counts else whole()
+        return cursor
+
+    def executescript(self, sql: str) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = _step("sqlite3 script", partial(super().executescript, sql))
+        return cursor
+
+
+class _File(io.FileIO):
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        write = super().write
+
+        def half() -> None:
+            write(view[: len(view) // 2])
+
+        written: int = _step("file.write", partial(write, view), half)
+        return written
+
+    def truncate(self, size: int | None = None) -> int:
+        end: int = _step("file.truncate", partial(super().truncate, size))
+        return end
+
+
+def _wrap_standard_library() -> None:
+    for name in ("fdatasync", "fsync", "replace", "unlink", "rmdir", "mkdir"):
+        setattr(os, name, _wrapped(f"os.{name}", getattr(os, name)))
+
+    write = os.write
+
+    def write_some(number: int, data: Any) -> Any:
+        view = memoryview(data)
+        half = partial(write, number, view[: len(view) // 2])
+        return _step("os.write", partial(write, number, view), half)
+
+    os.write = write_some
+
+    real_fdopen, real_open = os.fdopen, pathlib.Path.open
+
+    def fdopen(number: int, mode: str = "r", buffering: int = -1, *rest: Any) -> Any:
+        if mode == "r+b" and buffering == 0:
+            return _File(number, mode)
+        if mode == "wb" and buffering == -1:
+            return io.BufferedWriter(_File(number, mode))
+        return real_fdopen(number, mode, buffering, *rest)
+
+    def open_path(self: Path, mode: str = "r", buffering: int = -1, **options: Any) -> Any:
+        if mode != "wb":
+            return real_open(self, mode, buffering, **options)
+        raw = _File(self, mode)
+        return raw if buffering == 0 else io.BufferedWriter(raw)
+
+    os.fdopen = fdopen  # type: ignore[assignment]
+    pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
+    sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
+
+
+async def _work(job: Job) -> dict[str, Any]:
+    from altaprofiles import CleverTap, Retry, Session
+
+    account = CleverTap(
+        account_id=os.environ["CLEVERTAP_ACCOUNT_ID"],
+        passcode=os.environ["CLEVERTAP_PASSCODE"],
+        base_url=os.environ["CLEVERTAP_BASE_URL"],
+        max_in_flight=job.slots,
+    )
+    retry = Retry(attempts=20, base_delay=0.001, max_delay=0.01)
+    async with Session(clevertap=account, retry=retry) as session:
+        report: Any
+        if "keys" in job.arguments:
+            report = await session.export_lookups(**job.arguments)
+        else:
+            report = await session.export(**job.arguments)
+    told: dict[str, Any] = msgspec.to_builtins(report)
+    return told
+
+
+def _run(job: Job, result: str) -> None:
+    global _steps
+    # Should the test be gone, nobody else ends this.
+    signal.alarm(120)
+    os.environ.update(job.environment)
+    if job.file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job.file_limit, resource.RLIM_INFINITY))
+    outcome = Outcome()
+    _steps = steps = Steps(job)
+    try:
+        outcome.report = asyncio.run(_work(job))
+    except Exception as error:
+        outcome.error, outcome.message = type(error).__name__, str(error)
+        outcome.notes = getattr(error, "__notes__", [])
+    _steps = None
+    outcome.steps = steps.listed
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    with io.open(result, "wb") as file:  # noqa: UP020
+        file.write(msgspec.json.encode(outcome))
+
+
+_ENDED = os.WEXITED | os.WNOWAIT
+
+
+def _serve() -> None:
+    _wrap_standard_library()
+    # After the wrapping: a module may keep a function of `os` for itself. And all that a run would
+    # import when it comes to it, so that no process has to.
+    for module in (
+        "aiohttp",
+        "anyio._backends._asyncio",
+        "isal.isal_zlib",
+        "pyarrow.parquet",
+        "altaprofiles.arrow",
+        "altaprofiles.session",
+        "altaprofiles.export.start",
+    ):
+        importlib.import_module(module)
+    # So that no process copies what it only looks at.
+    gc.freeze()
+
+    def tell(number: int) -> None:
+        sys.stdout.write(f"{number}\n")
+        sys.stdout.flush()
+
+    for line in sys.stdin:
+        told = msgspec.json.decode(line)
+        child = os.fork()
+        if child == 0:
+            try:
+                _run(msgspec.convert(told["job"], Job), told["result"])
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+                os._exit(1)
+            os._exit(0)
+        tell(child)
+        while (seen := os.waitid(os.P_PID, child, _ENDED | os.WSTOPPED)) is not None:
+            if seen.si_code != os.CLD_STOPPED:
+                break
+            os.waitid(os.P_PID, child, os.WSTOPPED)
+            tell(_STOPPED)
+        tell(_OVER)
+        sys.stdin.readline()
+        tell(os.waitpid(child, 0)[1])
+
+
+if __name__ == "__main__":
+    _serve()
