@@ -11,7 +11,19 @@ from pathlib import Path
 import msgspec
 from msgspec import to_builtins
 
-from . import chain, compression, export, imports, lookups, memory, pauses, picture, quick, windows
+from . import (
+    chain,
+    compression,
+    durable,
+    export,
+    imports,
+    lookups,
+    memory,
+    pauses,
+    picture,
+    quick,
+    windows,
+)
 from .measure import note
 from .report import Report, machine, markdown, ratio_table
 
@@ -21,6 +33,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "export": export.measure,
     "windows": windows.measure,
     "memory": memory.measure,
+    "durable": durable.measure,
     "pauses": pauses.measure,
     "imports": imports.measure,
     "compression": compression.measure,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from . import compression, export, imports, lookups, memory, pauses, windows
+from . import compression, durable, export, imports, lookups, memory, pauses, windows
 from .answers import ZSTD, Compression, Shape
 from .clients import DAY, run, session
 from .ledger import Seen
@@ -146,6 +146,22 @@ def _export() -> list[Check]:
     return _read_by("export", Contender("export", export.by_page), Shape(chains=(6,)))
 
 
+def _survive() -> list[Check]:
+    # The same people in all chains: each is written once, and only output and manifest are left.
+    pages = 2
+    with serving(Shape(chains=(pages,) * durable.CHAINS)) as server:
+        exporting = Contender("durable", durable.durable, {"ending": "ndjson"})
+        figures = once(exporting, server).figures
+        seen = server.seen()
+    chains = durable.CHAINS
+    return [
+        *_asked("durable", seen, open_chain=chains, get_page=chains * pages),
+        Check("durable, records", int(figures["records"]), chains * pages * _PER_PAGE),
+        Check("durable, people", int(figures["people"]), _PER_PAGE),
+        Check("durable, files", int(figures["files"]), 2),
+    ]
+
+
 def _remember() -> list[Check]:
     # The same people on every page of both windows: they come once.
     walk = Contender("walk", memory.by_window)
@@ -234,6 +250,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "export": _export,
     "windows": _walk_windows,
     "memory": _remember,
+    "durable": _survive,
     "pauses": _take_turns,
     "imports": _start,
     "compression": _inflate,
