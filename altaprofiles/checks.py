@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from importlib import import_module
+from inspect import iscoroutinefunction
 from operator import index
 from typing import Any
 
 from .errors import ConfigurationError
 
-__all__ = ["check_flag", "check_key", "check_seconds", "check_whole", "require"]
+__all__ = ["check_callback", "check_flag", "check_key", "check_seconds", "check_whole", "require"]
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -23,6 +24,18 @@ def check_whole(name: str, value: object, *, least: int) -> int:
             f"{name}: expected a whole number of at least {least}, got {value!r}"
         )
     return value
+
+
+def check_callback(name: str, value: object, *, takes: str) -> None:
+    """Raise `ConfigurationError` unless `value` is None or a plain function.
+
+    Args:
+        name: the argument's name.
+        value: what was passed.
+        takes: what it is called with.
+    """
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise ConfigurationError(f"{name}: expected a plain function of {takes}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> bool:

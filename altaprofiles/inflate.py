@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-__all__ = ["Garbled", "Inflater", "codings"]
+__all__ = ["Garbled", "Inflater", "codings", "zstd_module"]
 
 _PIECE = 1 << 20
 _MEMBERS = 1024
@@ -82,15 +82,24 @@ def _gzip() -> Callable[[], Any]:
     return lambda: isal_zlib.decompressobj(with_header)
 
 
+def zstd_module() -> Any:
+    """Return the module for zstd.
+
+    Raises:
+        ImportError: neither Python nor `backports.zstd` has it.
+    """
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
 def _zstd() -> Callable[[], Any] | None:
     try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+        decompressor: Callable[[], Any] = zstd_module().ZstdDecompressor
     except ImportError:
         return None
-    decompressor: Callable[[], Any] = zstd.ZstdDecompressor
     return decompressor
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 from .cdp import Cdp
-from .checks import check_flag, check_whole
+from .checks import check_callback, check_flag, check_whole
 from .credentials import Alta, CleverTap, Secret
 from .engine import Engine, Service
 from .errors import ConfigurationError
@@ -98,10 +97,7 @@ class Session:
                 raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {shown}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)
-        if on_event is not None and (not callable(on_event) or iscoroutinefunction(on_event)):
-            raise ConfigurationError(
-                f"on_event: expected a plain function of one Attempt, got {on_event!r}"
-            )
+        check_callback("on_event", on_event, takes="one Attempt")
         self._engine = Engine(
             transport=Transport(
                 timeout=timeout,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -150,6 +150,32 @@ async def nothing_left_behind() -> AsyncIterator[None]:
     with anyio.fail_after(20):
         while any(map(_is_ours, asyncio.all_tasks() - before)):
             await asyncio.sleep(0.001)
+
+
+async def end_midway(
+    way: str, ending: list[Callable[[], object]], work: Callable[[], Coroutine[Any, Any, object]]
+) -> None:
+    """Run `work`, which calls `ending[0]` on its way, and ends as that `way` of cancelling does.
+
+    Args:
+        way: "task", "scope" or "timeout".
+    """
+    if way == "task":
+        task = asyncio.ensure_future(work())
+        ending.append(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+    elif way == "scope":
+        with anyio.CancelScope() as scope:
+            ending.append(scope.cancel)
+            await work()
+        assert scope.cancelled_caught
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as timeout:
+                ending.append(lambda: timeout.reschedule(0))
+                await work()
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:

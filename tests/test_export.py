@@ -21,7 +21,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 
 from altaprofiles import (
@@ -40,7 +39,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.report import ExportProgress, ExportReport
 
-from .conftest import QUICK, http, nothing_left_behind, scripted
+from .conftest import QUICK, end_midway, http, nothing_left_behind, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -488,23 +487,11 @@ async def test_cancelled_and_resumed(tmp_path: Path, way: str) -> None:
         uninterrupted = to.read_bytes()
         to.unlink()
         async with nothing_left_behind():
-            if way == "task":
-                task = asyncio.ensure_future(
-                    session.export(**ARGUMENTS, to=to, on_progress=on_progress)
-                )
-                ending.append(task.cancel)
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-            elif way == "scope":
-                with anyio.CancelScope() as scope:
-                    ending.append(scope.cancel)
-                    await session.export(**ARGUMENTS, to=to, on_progress=on_progress)
-                assert scope.cancelled_caught
-            else:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(None) as timeout:
-                        ending.append(lambda: timeout.reschedule(0))
-                        await session.export(**ARGUMENTS, to=to, on_progress=on_progress)
+            await end_midway(
+                way,
+                ending,
+                lambda: session.export(**ARGUMENTS, to=to, on_progress=on_progress),
+            )
         assert not to.exists()
         told: list[ExportProgress] = []
         # Nothing holds it any more, and what there was is there.
@@ -1156,22 +1143,11 @@ async def test_cancelled_while_it_finishes(tmp_path: Path, way: str) -> None:
 
     async with Emulator(people=100, seed=2) as emulator, session_for(emulator) as session:
         async with nothing_left_behind():
-            if way == "task":
-                task = asyncio.ensure_future(session.export(**arguments, on_progress=on_progress))
-                ending.append(task.cancel)
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                assert task.cancelled()
-            elif way == "scope":
-                with anyio.CancelScope() as scope:
-                    ending.append(scope.cancel)
-                    await session.export(**arguments, on_progress=on_progress)
-                assert scope.cancelled_caught
-            else:
-                with pytest.raises(TimeoutError):
-                    async with asyncio.timeout(None) as timeout:
-                        ending.append(lambda: timeout.reschedule(0))
-                        await session.export(**arguments, on_progress=on_progress)
+            await end_midway(
+                way,
+                ending,
+                lambda: session.export(**arguments, on_progress=on_progress),
+            )
         # Of sixty.
         assert len(told) == 3
         assert [path.name for path in tmp_path.iterdir()] == ["p.ndjson.export"]

@@ -32,7 +32,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.report import LookupProgress, LookupReport
 
-from .conftest import QUICK, http, scripted
+from .conftest import QUICK, end_midway, http, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -573,24 +573,11 @@ async def test_cancelled_while_a_file_of_keys_is_read(tmp_path: Path, way: str) 
     arguments: dict[str, Any] = {"keys": source, "by": "identity", "to": to}
     directory = Directory()
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        if way == "task":
-            task = asyncio.ensure_future(
-                session.export_lookups(**arguments, on_progress=on_progress)
-            )
-            ending.append(task.cancel)
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            assert task.cancelled()
-        elif way == "scope":
-            with anyio.CancelScope() as scope:
-                ending.append(scope.cancel)
-                await session.export_lookups(**arguments, on_progress=on_progress)
-            assert scope.cancelled_caught
-        else:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(None) as timeout:
-                    ending.append(lambda: timeout.reschedule(0))
-                    await session.export_lookups(**arguments, on_progress=on_progress)
+        await end_midway(
+            way,
+            ending,
+            lambda: session.export_lookups(**arguments, on_progress=on_progress),
+        )
         # Two of ten batches.
         assert [progress.stage for progress in told] == ["reading"] * 2
         assert not directory.asked

@@ -26,7 +26,7 @@ from altaprofiles import ConfigurationError, ExportError, ExportLocked
 from altaprofiles.columns import CORE, TEXTS, Columns, Kinds
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.sinks import Sink, Target, parquet, resolve
-from altaprofiles.export.sinks.files import zstd_module
+from altaprofiles.inflate import zstd_module
 
 from .test_columns import BROKEN, ODD
 from .test_postgres import RECORDS as ANY_RECORD

@@ -76,7 +76,7 @@ async def assemble(
         OSError: it cannot be written.
     """
     kinds = Kinds(target.flatten)
-    if target.typed_flatten and target.flatten:
+    if target.typed_flatten:
         looking = batches()
         while await threads.run(lambda: _look(looking, kinds)):
             await checkpoint()

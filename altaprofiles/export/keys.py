@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
@@ -209,11 +208,10 @@ async def in_batches(source: Source[Key] | KeyFile, threads: Threads) -> AsyncGe
     while True:
         if isinstance(source, KeyFile):
             batch = await threads.run(lambda: list(islice(keys, _BATCH)))
-            await checkpoint()
         else:
             # The caller's own, which may not bear another thread.
             batch = list(islice(keys, _BATCH))
-            await asyncio.sleep(0)
+        await checkpoint()
         yield batch
         if len(batch) < _BATCH:
             return

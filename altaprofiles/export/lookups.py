@@ -52,7 +52,6 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         profiles: the service.
         by: what the keys are.
         keys: the source.
-        not_found, failed: where those files go.
         on_progress: told where it is.
     """
 
@@ -66,16 +65,13 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         profiles: Profiles,
         by: By,
         keys: Source[Key] | KeyFile,
-        not_found: Path,
-        failed: Path,
         on_progress: OnLookupProgress | None,
     ) -> None:
         super().__init__(setting, plan)
         self._profiles = profiles
         self._by = by
         self._keys = keys
-        self._not_found_file = not_found
-        self._failed_file = failed
+        self._not_found_file, self._failed_file = setting.beside
         self._on_progress = on_progress
         self._read = 0
         self._counts: dict[int | None, int] = {}

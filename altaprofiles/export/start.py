@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
 from ..chains import Chains
-from ..checks import check_flag
+from ..checks import check_callback, check_flag
 from ..engine import Engine, Service
 from ..errors import ConfigurationError
 from ..models import Stats
@@ -70,30 +69,23 @@ async def start_export(
     check_flag("distinct", distinct)
     check_flag("count", count)
     check_flag("resume", resume)
-    _check_callback(on_progress)
-    threads = Threads()
-    # There, as it may import pyarrow.
-    target = await threads.run(
-        lambda: resolve(to, format=format, table=table, bom=bom, flatten=flatten)
-    )
-    beside = _beside(target)
-    tally = Stats()
-    options = _options(target, table, bom=bom)
-    setting = Setting(
-        threads=threads,
-        cap=service.cap,
-        tally=tally,
-        target=target,
-        folder=_folder(spool, beside),
-        manifest=_named(beside, ".manifest.json"),
-        beside=(),
-        options={"distinct": distinct, **options},
+    check_callback("on_progress", on_progress, takes="one argument")
+    setting = await _setting(
+        service,
+        to=to,
+        format=format,
+        flatten=flatten,
+        table=table,
+        bom=bom,
         resume=resume,
+        spool=spool,
+        endings=(),
+        options={"distinct": distinct},
     )
     return await Export(
         setting,
         plan,
-        chains=Chains(engine.counting(tally), lambda: service),
+        chains=Chains(engine.counting(setting.tally), lambda: service),
         adopt=windows == "auto",
         distinct=distinct,
         count=count,
@@ -122,44 +114,71 @@ async def start_lookups(
     check_by(by)
     source = check_keys(keys, by, column)
     check_flag("resume", resume)
-    _check_callback(on_progress)
+    check_callback("on_progress", on_progress, takes="one argument")
+    setting = await _setting(
+        service,
+        to=to,
+        format=format,
+        flatten=flatten,
+        table=table,
+        bom=bom,
+        resume=resume,
+        spool=spool,
+        endings=(".not-found.txt", ".failed.ndjson"),
+        options={},
+    )
+    _check_kept(source, setting.target.path, setting.manifest, *setting.beside)
+    return await LookupExport(
+        setting,
+        LookupPlan(account=service.account, host=service.url, by=by),
+        profiles=Profiles(engine.counting(setting.tally), lambda: service),
+        by=by,
+        keys=source,
+        on_progress=on_progress,
+    ).run()
+
+
+async def _setting(
+    service: Service,
+    *,
+    to: str | os.PathLike[str],
+    format: str | None,
+    flatten: Sequence[str],
+    table: str | None,
+    bom: bool,
+    resume: bool,
+    spool: str | os.PathLike[str] | None,
+    endings: tuple[str, ...],
+    options: dict[str, Any],
+) -> Setting:
+    """Return where a run takes place.
+
+    Args:
+        endings: of the names of the files that are written beside output and manifest.
+        options: what the manifest tells beside how the output is laid out.
+    """
     threads = Threads()
     # There, as it may import pyarrow.
     target = await threads.run(
         lambda: resolve(to, format=format, table=table, bom=bom, flatten=flatten)
     )
     beside = _beside(target)
-    manifest = _named(beside, ".manifest.json")
-    not_found, failed = _named(beside, ".not-found.txt"), _named(beside, ".failed.ndjson")
-    _check_kept(source, target.path, manifest, not_found, failed)
-    tally = Stats()
-    options = _options(target, table, bom=bom)
-    setting = Setting(
+    layout = {
+        "table": None if table is None else str.__str__(table),
+        "bom": bom,
+        "flatten": list(target.flatten),
+    }
+    return Setting(
         threads=threads,
         cap=service.cap,
-        tally=tally,
+        tally=Stats(),
         target=target,
         folder=_folder(spool, beside),
-        manifest=manifest,
-        beside=(not_found, failed),
-        options=options,
+        manifest=_named(beside, ".manifest.json"),
+        beside=tuple(_named(beside, ending) for ending in endings),
+        options={**options, **layout},
         resume=resume,
     )
-    return await LookupExport(
-        setting,
-        LookupPlan(account=service.account, host=service.url, by=by),
-        profiles=Profiles(engine.counting(tally), lambda: service),
-        by=by,
-        keys=source,
-        not_found=not_found,
-        failed=failed,
-        on_progress=on_progress,
-    ).run()
-
-
-def _options(target: Target, table: str | None, *, bom: bool) -> dict[str, Any]:
-    plain = None if table is None else str.__str__(table)
-    return {"table": plain, "bom": bom, "flatten": list(target.flatten)}
 
 
 def _check_kept(source: object, *written: Path | None) -> None:
@@ -199,10 +218,3 @@ def _folder(spool: str | os.PathLike[str] | None, beside: Path) -> Path:
         raise ConfigurationError(f"spool: there is no folder {os.fspath(spool)!r}; make it first")
     # In one of its own, as the other may hold anything.
     return Path(spool).resolve() / folder.name
-
-
-def _check_callback(on_progress: Any) -> None:
-    if on_progress is not None and (not callable(on_progress) or iscoroutinefunction(on_progress)):
-        raise ConfigurationError(
-            f"on_progress: expected a plain function of one argument, got {on_progress!r}"
-        )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import BinaryIO, Protocol
 
 from ...errors import ExportError, ExportLocked
+from ...inflate import zstd_module
 from ..spool import sync_folder
 from .target import Target
 
@@ -184,16 +184,3 @@ def _coder_of(path: Path) -> Coder:
         coder: Coder = zstd.ZstdCompressor(options=checked)
         return coder
     return _Plain()
-
-
-def zstd_module() -> Any:
-    """Return the module that compresses to zstd.
-
-    Raises:
-        ImportError: neither Python nor `backports.zstd` has it.
-    """
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -260,7 +261,7 @@ class PostgresSink:
     def write(self, records: Sequence[bytes]) -> None:
         for start in range(0, len(records), _SLICE):
             data = self._encode(records[start : start + _SLICE])
-            self._target.guard(lambda data=data: self._copy.write(data))  # type: ignore[misc]
+            self._target.guard(partial(self._copy.write, data))
 
     def close(self) -> None:
         self._target.guard(self._finish)
