@@ -247,8 +247,9 @@ class Session:
             spool: where the folder is made in which the export gathers; beside the output when
                 None, and for PostgreSQL in the current folder. It needs the room of all records as
                 JSON.
-            on_progress: called in the event loop after each page, and now and then while finishing.
-                It must be quick; what it raises ends the export.
+            on_progress: called in the event loop after each page, at least every second, and now
+                and then while finishing. It must be quick; what it raises ends the export. `print`
+                will do, and `altaprofiles.notebook.Progress()` in a notebook.
 
         Returns:
             What was written, with the digest of the output. `report.mended` counts values that the

@@ -21,6 +21,7 @@ from altaprofiles.columns import Kinds
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.sinks import Target, resolve
 from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
+from altaprofiles.export.sinks.postgres_url import without_password
 
 from .postgres import PASSWORD, Server
 
@@ -472,6 +473,24 @@ def test_a_target_without_a_password_pickles() -> None:
     assert target.name == "postgresql://db.example.com,b:5433/crm/people"
     assert target.path is None
     assert (target.format, target.typed_flatten) == ("postgres", False)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@h:5/d/t", "postgresql://me@h:5/d/t"),
+        ("postgres://me@h/d/t?sslmode=require", "postgres://me@h/d/t?sslmode=require"),
+        ("POSTGRES://h/d?password=secret", "POSTGRES://h/d"),
+        ("postgres://h/d?a=1&p%61ssword=secret&sslpassword=secret&b=2", "postgres://h/d?a=1&b=2"),
+        # Not what a URL may be, and a secret all the same.
+        ("postgres://me:se@cr?et@h/d", "postgres://me@h/d"),
+        ("people.csv", "people.csv"),
+        ("C:\\a:b@c.csv", "C:\\a:b@c.csv"),
+        ("https://me:there@h/", "https://me:there@h/"),
+    ],
+)
+def test_a_url_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
 
 
 def test_options_of_the_url_are_kept(postgres: Server) -> None:

@@ -11,39 +11,84 @@ from pathlib import Path
 import click
 
 from .._version import __version__
+from .app import App, Group
+from .exporting import export, lookup
+from .questions import cdp, count, get
+from .setup import doctor, login
 
 __all__ = ["cli"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="altaprofiles")
 def cli() -> None:
-    """Customer profiles from CleverTap and CDP users from Alta, every record exactly once."""
+    """Customer profiles from CleverTap and CDP users from Alta, every record exactly once.
+
+    Data goes to stdout, everything else to stderr. `altaprofiles COMMAND --help` has examples of
+    each command.
+
+    \b
+    Begin with:
+        altaprofiles demo
+        altaprofiles login
+        altaprofiles doctor
+        altaprofiles get --identity 5555555555
+        altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+
+    \b
+    Exit codes:
+        0    all done
+        1    failed
+        2    wrong usage
+        3    credentials are missing, or refused
+        4    incomplete; the same command goes on
+        130  interrupted by Ctrl-C (SIGINT)
+        141  whoever read the output closed it
+        143  terminated (SIGTERM)
+
+    \b
+    Completion, in the shell's start file:
+        eval "$(_ALTAPROFILES_COMPLETE=bash_source altaprofiles)"
+        eval "$(_ALTAPROFILES_COMPLETE=zsh_source altaprofiles)"
+        _ALTAPROFILES_COMPLETE=fish_source altaprofiles | source
+    """
+
+
+for command in (login, doctor, export, lookup, get, cdp, count):
+    cli.add_command(command)
 
 
 @cli.command()
 @click.option(
     "--people",
     type=click.IntRange(min=1, max=1_000_000),
-    default=21_000,
+    default=18_000,
     show_default=True,
     help="How many people the emulated account holds.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
-    help="The file to write. By default a new one in the system's folder for temporary files.",
+    help="The NDJSON file to write. By default a new one in the system's folder for temporary "
+    "files.",
 )
-def demo(people: int, out: Path | None) -> None:
-    """Export, look up and join people from an emulated service that misbehaves.
+@click.pass_obj
+def demo(app: App, people: int, out: Path | None) -> None:
+    """Export, interrupt, resume, look up and join, without an account.
 
-    Needs no account and no network: both services run inside this command, on loopback. They are
-    not ready, throttle, break off and answer nonsense at times, as the real ones do. The export
-    must come out complete all the same, and is compared with what the services hold.
+    Both services are emulated inside this command, on loopback. They are not ready, throttle, break
+    off and answer nonsense at times, as the real ones do. An export of a month is interrupted
+    midway and goes on; it must come out complete all the same, and is compared with what the
+    services hold. With duckdb installed, a question is put to the file.
+
+    \b
+    Examples:
+        altaprofiles demo
+        altaprofiles demo --people 100000 --out people.ndjson
     """
     from .demo import run
 
-    run(people=people, out=out)
+    run(app, people=people, out=out)
 
 
 @cli.command()

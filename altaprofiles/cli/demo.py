@@ -1,41 +1,37 @@
-"""`altaprofiles demo`: an export, lookups and a join against services that misbehave."""
+"""`altaprofiles demo`: what the library does, against services that misbehave."""
 
 from __future__ import annotations
 
-import asyncio
-import sys
+import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
+from importlib.util import find_spec
+from itertools import islice
+from math import inf
 from pathlib import Path
-from typing import BinaryIO
 
+import anyio
 import click
-from msgspec import Struct
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Column, Table
+from rich.table import Table
 
 from ..emulator import Emulator
+from ..export.report import ExportProgress, ExportReport, LookupReport
 from ..models import Attempt, Profile
 from ..retry import Retry
 from ..session import Session
+from .app import App
+from .consoles import output_console
+from .progress import showing
 
 __all__ = ["run"]
 
 EVENT = "App Launched"
-START, END = date(2026, 1, 1), date(2026, 1, 31)
+FIRST, LAST = date(2026, 1, 1), date(2026, 1, 31)
 WINDOWS = 4
-LOOKUPS = 500
+LOOKUPS = 150
 
 # About every seventh answer is none: enough to see each kind, few enough to finish in seconds.
 FAULTS = {
@@ -54,23 +50,149 @@ FAULTS = {
     "empty_page": 0.02,
 }
 
+QUESTION = """
+select json ->> '$.profileData."Customer Type"' as type,
+       count(*) as people,
+       sum((json ->> '$.events.Charged.count')::int)::int as charged
+from read_ndjson_objects(?) group by all order by people desc
+"""
 
-def run(*, people: int, out: Path | None) -> None:
-    """Run the demo; progress goes to stderr, the table to stdout."""
+
+def run(app: App, *, people: int, out: Path | None) -> None:
+    """Run the demo; what happens goes to stderr, what came of it to stdout."""
     if out is None:
         out = Path(tempfile.mkdtemp(prefix="altaprofiles-demo-")) / "people.ndjson"
-    try:
-        with out.open("wb") as file:
-            asyncio.run(_demo(people, file))
-    except OSError as error:
-        raise click.ClickException(f"cannot write {out}: {error.strerror}") from None
-    except KeyboardInterrupt:
-        click.echo(f"Interrupted; {out} holds what had been exported by then.", err=True)
-        sys.exit(130)
+    demo = _Demo(app, people, out)
+    app.run(demo.run)
+    if not demo.complete:
+        raise click.ClickException("the export is not complete")
 
 
-def _person(identity: str | None, devices: list[str]) -> frozenset[str]:
-    return frozenset([identity] if identity is not None else devices)
+class _Demo:
+    def __init__(self, app: App, people: int, out: Path) -> None:
+        self._app = app
+        self._people = people
+        self._out = out
+        self._troubles: Counter[str] = Counter()
+        self._resumed = 0
+        self.complete = False
+
+    async def run(self) -> None:
+        began = time.monotonic()
+        async with Emulator(people=self._people, seed=7, faults=FAULTS, think=0.01) as emulator:
+            expected = _everyone(emulator)
+            self._app.say(
+                f'Everyone who did "{EVENT}" in January, from a service with {self._people:,} '
+                f"people that fails at times, into {self._out}:"
+            )
+            async with self._session(emulator) as session:
+                await self._export(session, until=0.5)
+            self._app.say("Interrupted, as by Ctrl-C. The same once more goes on:")
+            async with self._session(emulator) as session:
+                report = await self._export(session)
+                assert report is not None  # noqa: S101
+                written = [_person_of(one.identity, one.object_ids) for one in _profiles(self._out)]
+                self.complete = set(written) == expected and len(written) == len(expected)
+                sample = list(islice(_profiles(self._out), LOOKUPS))
+                self._app.say(f"{len(sample):,} of them, and as many unknown, by identity:")
+                found = await self._look_up(session, sample)
+                self._app.say(f"{len(sample):,} of them joined with the CDP.")
+                bound = [bool(one.cdp) async for one in session.with_cdp(sample)].count(True)
+            peaks = emulator.stats.peak_in_flight
+        verdict = "each once" if self.complete else f"the service holds {len(expected):,}"
+        self._print(
+            "What happened",
+            [
+                ("people exported", f"{report.people:,}, {verdict}"),
+                ("chains and pages", f"{len(report.chains)} and {report.pages:,}"),
+                ("records", f"{report.records:,}, {self._resumed:,} before the interruption"),
+                ("retries", f"{report.retries:,} in {report.requests:,} requests"),
+                ("retried because", _listed(self._troubles)),
+                ("looked up", f"{found.found:,} found, {found.not_found:,} not found"),
+                ("joined", f"{bound:,} of {len(sample):,} have anonymous IDs"),
+                (
+                    "peak in flight",
+                    f"CleverTap {peaks['clevertap']} of 3, Alta {peaks['alta']} of 16",
+                ),
+                ("seconds", f"{time.monotonic() - began:.1f}"),
+            ],
+        )
+        if find_spec("duckdb") is not None:
+            answers = await anyio.to_thread.run_sync(_ask_duckdb, self._out)
+            columns = ("Customer Type", "people", "charges")
+            self._print("What DuckDB says of the file", answers, columns=columns)
+        self._app.write(b"The people are in %b\n" % os.fsencode(self._out))
+
+    def _session(self, emulator: Emulator) -> Session:
+        return Session(
+            clevertap=emulator.clevertap,
+            alta=emulator.alta,
+            retry=Retry(base_delay=0.02, max_delay=0.5),
+            on_event=self._note_trouble,
+        )
+
+    def _note_trouble(self, attempt: Attempt) -> None:
+        if attempt.error is not None:
+            self._troubles[_trouble(attempt)] += 1
+
+    async def _export(self, session: Session, until: float = inf) -> ExportReport | None:
+        """Export, and return the report; or cancel it when that share of the records is there."""
+        with anyio.CancelScope() as scope, showing(self._app) as show:
+
+            def watch(progress: ExportProgress) -> None:
+                show(progress)
+                self._resumed = progress.resumed
+                if progress.records > until * (progress.total or inf):
+                    scope.cancel()
+
+            return await session.export(
+                EVENT,
+                start=FIRST,
+                end=LAST,
+                to=self._out,
+                format="ndjson",
+                windows=WINDOWS,
+                batch_size=460,
+                count=True,
+                # What an earlier demo has left is of another service.
+                resume=until == inf,
+                on_progress=watch,
+            )
+        return None
+
+    async def _look_up(self, session: Session, sample: list[Profile]) -> LookupReport:
+        known = [profile.identity for profile in sample if profile.identity is not None]
+        keys = known + [f"nobody-{number}" for number in range(len(sample))]
+        with tempfile.TemporaryDirectory() as folder, showing(self._app) as show:
+            return await session.export_lookups(
+                keys, by="identity", to=Path(folder) / "found.ndjson", on_progress=show
+            )
+
+    def _print(
+        self, title: str, rows: Iterable[Sequence[object]], *, columns: Sequence[str] = ()
+    ) -> None:
+        table = Table(*columns, title=title, title_justify="left", show_header=bool(columns))
+        for row in rows:
+            table.add_row(*map(str, row))
+        output_console().print(table)
+
+
+def _person_of(identity: str | None, devices: Iterable[str]) -> frozenset[str]:
+    return frozenset(devices if identity is None else [identity])
+
+
+def _everyone(emulator: Emulator) -> set[frozenset[str]]:
+    population = emulator.population
+    return {
+        _person_of(population.identity(index), population.object_ids(index))
+        for index in population.active(EVENT, 20260101, 20260131)
+    }
+
+
+def _profiles(path: Path) -> Iterator[Profile]:
+    with path.open("rb") as file:
+        for line in file:
+            yield Profile.decode(line)
 
 
 def _trouble(attempt: Attempt) -> str:
@@ -87,100 +209,8 @@ def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
 
 
-async def _demo(people: int, file: BinaryIO) -> None:
-    err = Console(stderr=True)
-    columns: list[ProgressColumn] = [
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None, table_column=Column(max_width=24, ratio=1)),
-        MofNCompleteColumn(),
-    ]
-    if err.width >= 60:
-        columns += [TimeElapsedColumn(), TextColumn("[dim]{task.fields[note]}")]
-    troubles: Counter[str] = Counter()
-    started = time.monotonic()
-    async with Emulator(people=people, seed=7, faults=FAULTS, think=0.01) as emulator:
-        population = emulator.population
-        expected = {
-            _person(population.identity(index), population.object_ids(index))
-            for index in population.active(EVENT, 20260101, 20260131)
-        }
-        err.print(
-            f"A month of “{EVENT}”, from a service with {people:,} people that fails at times",
-            highlight=False,
-        )
-        with Progress(*columns, console=err) as progress:
-            exporting = progress.add_task("export", total=len(expected), note="")
+def _ask_duckdb(path: Path) -> list[tuple[object, ...]]:
+    import duckdb
 
-            def watch(attempt: Attempt) -> None:
-                if attempt.error is not None:
-                    troubles[_trouble(attempt)] += 1
-                    progress.update(exporting, note=f"bad answers so far: {troubles.total()}")
-
-            async with Session(
-                clevertap=emulator.clevertap,
-                alta=emulator.alta,
-                retry=Retry(base_delay=0.02, max_delay=0.5),
-                on_event=watch,
-            ) as session:
-                export = await _export(session, file, progress, exporting)
-                await _look_up_and_join(session, export.sample, progress)
-                stats = session.stats
-        seen = emulator.stats
-    seconds = time.monotonic() - started
-
-    complete = export.people == expected and export.written == len(expected)
-    verdict = "each once" if complete else f"the service holds {len(expected):,}"
-    peaks = seen.peak_in_flight
-    table = Table(title="What happened", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_row("people exported", f"{export.written:,}, {verdict}")
-    table.add_row("chains and pages", f"{WINDOWS} and {export.pages:,}")
-    table.add_row("requests", f"{stats.requests:,}")
-    table.add_row("retries", f"{stats.retries:,}")
-    table.add_row("retried because", _listed(troubles))
-    table.add_row(
-        "peak in flight", f"CleverTap {peaks['clevertap']} of 3, Alta {peaks['alta']} of 16"
-    )
-    table.add_row("seconds", f"{seconds:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(f"The people are in {file.name}", soft_wrap=True, highlight=False)
-    if not complete:
-        raise click.ClickException("the export is not complete")
-
-
-class _Export(Struct):
-    sample: list[Profile] = []
-    people: set[frozenset[str]] = set()
-    written: int = 0
-    pages: int = 0
-
-
-async def _export(session: Session, file: BinaryIO, progress: Progress, task: TaskID) -> _Export:
-    """Write everyone to `file`."""
-    done = _Export()
-    people = session.profiles.by_event(EVENT, start=START, end=END, windows=WINDOWS, batch_size=460)
-    async for page in people.pages():
-        file.writelines(profile.encode() + b"\n" for profile in page.profiles)
-        done.pages += 1
-        done.written += len(page.profiles)
-        done.people.update(_person(one.identity, one.object_ids) for one in page.profiles)
-        done.sample += page.profiles[: LOOKUPS - len(done.sample)]
-        progress.update(task, completed=done.written)
-    return done
-
-
-async def _look_up_and_join(session: Session, sample: list[Profile], progress: Progress) -> None:
-    known = [profile.identity for profile in sample if profile.identity is not None]
-    keys = (known + [f"nobody-{number}" for number in range(LOOKUPS)])[:LOOKUPS]
-    looking = progress.add_task("look up", total=len(keys), note="")
-    found: Counter[str] = Counter()
-    async for lookup in session.profiles.get_many(keys, by="identity"):
-        found["found" if lookup.value else "failed" if lookup.error else "unknown"] += 1
-        progress.update(looking, advance=1, note=_listed(found))
-    joining = progress.add_task("join CDP", total=len(sample), note="")
-    bound = 0
-    async for customer in session.with_cdp(sample):
-        bound += bool(customer.cdp)
-        progress.update(joining, advance=1, note=f"{bound} with anonymous IDs")
+    answers: list[tuple[object, ...]] = duckdb.execute(QUESTION, [str(path)]).fetchall()
+    return answers

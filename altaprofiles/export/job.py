@@ -21,7 +21,7 @@ from .plan import LookupPlan, Plan
 from .report import ExportProgress, ExportReport, LookupProgress, LookupReport, encode_manifest
 from .sinks import Target
 from .sinks.files import check_place
-from .work import Threads
+from .work import Threads, alongside
 from .workspace import Workspace, writing_in
 
 __all__ = ["Job", "Setting"]
@@ -29,6 +29,10 @@ __all__ = ["Job", "Setting"]
 P = TypeVar("P", Plan, LookupPlan)
 R = TypeVar("R", ExportReport, LookupReport)
 S = TypeVar("S", ExportProgress, LookupProgress)
+
+
+_TELL_EVERY = 1.0
+"""Seconds after which progress is told even if nothing has arrived."""
 
 
 class Setting(Struct, frozen=True):
@@ -61,6 +65,7 @@ class Totals(TypedDict):
     """What reports of both kinds tell alike."""
 
     output: str
+    manifest: str
     format: str
     complete: bool
     requests: int
@@ -116,7 +121,8 @@ class Job(ABC, Generic[P, R]):
         try:
             await self.load(work)
             try:
-                await self.fetch(work)
+                async with alongside(self._tell_on):
+                    await self.fetch(work)
                 report = await self.finish(work)
             except (OSError, ExportError) as error:
                 if isinstance(error, Incomplete) or error is self._failure_of_caller:
@@ -142,6 +148,10 @@ class Job(ABC, Generic[P, R]):
         """Bring what is not in the workspace yet."""
 
     @abstractmethod
+    def tell(self) -> None:
+        """Tell whoever wants to know where it is, while fetching."""
+
+    @abstractmethod
     async def finish(self, work: Workspace) -> R:
         """Make the output of what is in the workspace."""
 
@@ -154,7 +164,7 @@ class Job(ABC, Generic[P, R]):
     def kept(self) -> int:
         """How much another run can go on with."""
 
-    def tell(self, on_progress: Callable[[S], object], progress: S) -> None:
+    def call_back(self, on_progress: Callable[[S], object], progress: S) -> None:
         """Call the caller's function, and know what it raises for what it is."""
         try:
             on_progress(progress)
@@ -203,6 +213,7 @@ class Job(ABC, Generic[P, R]):
         """Return what the report says of any export."""
         return {
             "output": self.setting.target.name,
+            "manifest": str(self.setting.manifest),
             "format": self.setting.target.format,
             "complete": complete,
             "requests": self._before.requests + self.setting.tally.requests,
@@ -234,6 +245,12 @@ class Job(ABC, Generic[P, R]):
             return "nothing of it has been kept; run the same export again"
         where = self.setting.folder
         return f"{self.kept:,} {self.KEPT} are in {where}; run the same export again to go on there"
+
+    async def _tell_on(self) -> None:
+        # When nothing arrives, it is retries and slots that say why.
+        while True:
+            await anyio.sleep(_TELL_EVERY)
+            self.tell()
 
     def _leave(self, work: Workspace) -> None:
         # What has ended this run must not be hidden by another error.

@@ -157,7 +157,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         keys = self._unanswered(work)
         lookups = self._profiles.get_many(keys, by=self._by)
         try:
-            self._tell("asking")
+            self.tell()
             async for lookup in lookups:
                 answers.append(lookup)
                 answered = lookup.error is None or _is_final(lookup.error)
@@ -167,7 +167,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                 if len(answers) >= _AT_ONCE or time.monotonic() - kept > _AT_LEAST_EVERY:
                     await self.threads.run(lambda: self._keep(work, spool, answers))
                     kept = time.monotonic()
-                    self._tell("asking")
+                    self.tell()
         finally:
             try:
                 with anyio.CancelScope(shield=True):
@@ -176,7 +176,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                     await self.threads.run(lambda: self._keep(work, spool, answers))
             finally:
                 spool.close()
-        self._tell("asking")
+        self.tell()
 
     async def _unanswered(self, work: Workspace) -> AsyncGenerator[Key, None]:
         last = -1
@@ -271,6 +271,9 @@ class LookupExport(Job[LookupPlan, LookupReport]):
     def _count(self, *outcomes: int) -> int:
         return sum(self._counts.get(outcome, 0) for outcome in outcomes)
 
+    def tell(self) -> None:
+        self._tell("asking")
+
     def _tell_finished(self, read: int, written: int) -> None:
         self._finished = written
         self._tell("finishing")
@@ -278,7 +281,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
     def _tell(self, stage: Literal["reading", "asking", "finishing"]) -> None:
         if self._on_progress is None:
             return
-        self.tell(
+        self.call_back(
             self._on_progress,
             LookupProgress(
                 stage=stage,

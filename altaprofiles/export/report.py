@@ -18,7 +18,10 @@ __all__ = [
     "ExportReport",
     "LookupProgress",
     "LookupReport",
+    "as_builtins",
+    "clock",
     "encode_manifest",
+    "share",
 ]
 
 
@@ -49,6 +52,7 @@ class ExportReport(Struct, frozen=True, kw_only=True):
 
     Attributes:
         output: the file, or the address of the table, without credentials.
+        manifest: the file that says all this, too, and what was asked for.
         format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
         complete: whether everything is in the output. If not, there is no output yet.
         people: written to the output.
@@ -64,6 +68,7 @@ class ExportReport(Struct, frozen=True, kw_only=True):
     """
 
     output: str
+    manifest: str
     format: str
     complete: bool
     people: int
@@ -80,7 +85,7 @@ class ExportReport(Struct, frozen=True, kw_only=True):
 
 
 class ExportProgress(Struct, frozen=True, kw_only=True):
-    """Where an export is, as `on_progress` receives it.
+    """Where an export is, as `on_progress` receives it; as text, a line for a person.
 
     Attributes:
         stage: "reading" from the service, or "finishing": putting the output together.
@@ -109,16 +114,40 @@ class ExportProgress(Struct, frozen=True, kw_only=True):
     seconds: float
 
     @property
+    def fetching(self) -> bool:
+        """Whether it is the service that this stage waits for."""
+        return self.stage == "reading"
+
+    @property
+    def done(self) -> int:
+        """How many records this stage is through with."""
+        return self.records if self.stage == "reading" else self.finished
+
+    @property
+    def goal(self) -> int | None:
+        """How many records this stage has, or None if unknown."""
+        return self.total if self.stage == "reading" else self.records
+
+    @property
+    def pace(self) -> float:
+        """Records received per second of this run."""
+        return _pace(self.records - self.resumed, self.seconds)
+
+    @property
     def eta(self) -> float | None:
         """Seconds until everything has been received, at the pace so far; None if unknown."""
         return _eta(self.total, self.records, self.resumed, self.seconds)
+
+    def __str__(self) -> str:
+        return _line(self, "records")
 
 
 class LookupReport(Struct, frozen=True, kw_only=True):
     """What a bulk lookup came to, earlier runs that it went on from included.
 
     Attributes:
-        output, format, bytes, sha256, mended, requests, retries, seconds: as in `ExportReport`.
+        output, manifest, format, bytes, sha256, mended, requests, retries, seconds: as in
+            `ExportReport`.
         complete: whether each key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: keys of the source that had been in it before; they are asked once.
@@ -130,6 +159,7 @@ class LookupReport(Struct, frozen=True, kw_only=True):
     """
 
     output: str
+    manifest: str
     format: str
     complete: bool
     keys: int
@@ -148,7 +178,7 @@ class LookupReport(Struct, frozen=True, kw_only=True):
 
 
 class LookupProgress(Struct, frozen=True, kw_only=True):
-    """Where a bulk lookup is, as `on_progress` receives it.
+    """Where a bulk lookup is, as `on_progress` receives it; as text, a line for a person.
 
     Attributes:
         stage: "reading" the keys, "asking", or "finishing": putting the output together.
@@ -173,17 +203,107 @@ class LookupProgress(Struct, frozen=True, kw_only=True):
     seconds: float
 
     @property
+    def fetching(self) -> bool:
+        """Whether it is the service that this stage waits for."""
+        return self.stage == "asking"
+
+    @property
+    def answered(self) -> int:
+        """How many keys have an answer."""
+        return self.found + self.not_found + self.failed
+
+    @property
+    def done(self) -> int:
+        """How many keys, or in the end people, this stage is through with."""
+        if self.stage == "finishing":
+            return self.finished
+        return self.keys if self.stage == "reading" else self.answered
+
+    @property
+    def goal(self) -> int | None:
+        """How many of them this stage has, or None if unknown."""
+        if self.stage == "finishing":
+            return self.found
+        return None if self.stage == "reading" else self.keys
+
+    @property
+    def pace(self) -> float:
+        """Keys answered per second of this run."""
+        return _pace(self.answered - self.resumed, self.seconds)
+
+    @property
     def eta(self) -> float | None:
         """Seconds until each key has its answer, at the pace so far; None if unknown."""
-        answered = self.found + self.not_found + self.failed
         total = None if self.stage == "reading" else self.keys
-        return _eta(total, answered, self.resumed, self.seconds)
+        return _eta(total, self.answered, self.resumed, self.seconds)
+
+    def __str__(self) -> str:
+        return _line(
+            self,
+            "people" if self.stage == "finishing" else "keys",
+            *(f"{count:,} {name}" for name, count in self.outcomes.items()),
+        )
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """How many keys have each answer so far, by what it is called."""
+        return {"found": self.found, "not found": self.not_found, "failed": self.failed}
+
+
+def clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds, such as `0:02:10`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def share(done: int, goal: int | None) -> float | None:
+    """Return which part of `goal` is done, from 0 to 1, or None if unknown."""
+    if goal is None:
+        return None
+    # The service's count need not be what its chains bring.
+    return min(done / goal, 1.0) if goal else 1.0
+
+
+def _line(at: ExportProgress | LookupProgress, what: str, *more: str) -> str:
+    part = share(at.done, at.goal)
+    counted = f"{at.done:,} {what}"
+    if at.goal is not None and part is not None:
+        # Not rounded up: 100 % is all of it.
+        counted = f"{at.done:,} of {at.goal:,} {what} ({int(100 * part)} %)"
+    parts = [f"{at.stage}: {counted}"]
+    if at.fetching:
+        parts += [
+            *more,
+            f"{at.pace:,.0f} a second",
+            f"{at.in_flight} of {at.slots} {'slot' if at.slots == 1 else 'slots'}",
+            f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}",
+        ]
+    parts.append(clock(at.seconds))
+    if at.fetching and at.eta is not None:
+        parts.append(f"{clock(at.eta)} left")
+    return ", ".join(parts)
+
+
+def _pace(done: int, seconds: float) -> float:
+    # A chain that begins again takes away what an earlier run had received of it.
+    return max(done, 0) / seconds if seconds > 0 else 0.0
 
 
 def _eta(total: int | None, done: int, before: int, seconds: float) -> float | None:
     if total is None or done <= before or seconds <= 0:
         return None
     return max(total - done, 0) * seconds / (done - before)
+
+
+def as_builtins(report: ExportReport | LookupReport) -> dict[str, Any]:
+    """Return what can be written as JSON, also of paths that are no Unicode text."""
+    told: dict[str, Any] = msgspec.to_builtins(report)
+    return {
+        name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        if isinstance(value, str)
+        else value
+        for name, value in told.items()
+    }
 
 
 def encode_manifest(
@@ -199,7 +319,7 @@ def encode_manifest(
         written: the time, in ISO 8601.
     """
     manifest: dict[str, Any] = {
-        **msgspec.to_builtins(report),
+        **as_builtins(report),
         "plan": msgspec.to_builtins(plan),
         "options": options,
         "written": written,

@@ -132,7 +132,7 @@ class Export(Job[Plan, ExportReport]):
         after the hours that the others take.
         """
         await self.threads.run(lambda: self._drop_expired(work))
-        self._tell("reading")
+        self.tell()
         await self._open_events(work)
         waiting = [state for state in self._states if not state.row.done]
         queue = iter(waiting)
@@ -229,7 +229,7 @@ class Export(Job[Plan, ExportReport]):
             try:
                 async for page in pages:
                     await self.threads.run(partial(self._keep, work, state, spool, page))
-                    self._tell("reading")
+                    self.tell()
                     # Not held while the next one is waited for.
                     del page
             finally:
@@ -304,7 +304,7 @@ class Export(Job[Plan, ExportReport]):
             self._counted[event] = count
         for state in states:
             state.counted = count
-        self._tell("reading")
+        self.tell()
 
     # ------------------------------------------------------------------- from spools to the output
 
@@ -350,6 +350,9 @@ class Export(Job[Plan, ExportReport]):
 
     # ------------------------------------------------------------------------------- what is told
 
+    def tell(self) -> None:
+        self._tell("reading")
+
     def _tell_finished(self, read: int, written: int) -> None:
         self._finished, self._people = read, written
         self._tell("finishing")
@@ -358,7 +361,7 @@ class Export(Job[Plan, ExportReport]):
         if self._on_progress is None:
             return
         counts = [state.counted for state in self._states if state.counted is not None]
-        self.tell(
+        self.call_back(
             self._on_progress,
             ExportProgress(
                 stage=stage,

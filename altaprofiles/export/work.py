@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 
-__all__ = ["Threads", "run_all"]
+__all__ = ["Threads", "alongside", "run_all"]
 
 T = TypeVar("T")
 
@@ -65,5 +66,28 @@ async def run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
     async with anyio.create_task_group() as group:
         for job in jobs:
             group.start_soon(run, job)
+    if failures:
+        raise failures[0]
+
+
+@asynccontextmanager
+async def alongside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run `job` until the body is over; whichever fails ends the other, and is raised as it is."""
+    failures: list[Exception] = []
+
+    async def run() -> None:
+        try:
+            await job()
+        except Exception as error:
+            failures.append(error)
+            group.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(run)
+        try:
+            yield
+        except Exception as error:
+            failures.append(error)
+        group.cancel_scope.cancel()
     if failures:
         raise failures[0]

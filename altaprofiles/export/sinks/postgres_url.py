@@ -16,11 +16,12 @@ from ...checks import require
 from ...credentials import Secret
 from ...errors import AltaProfilesError, ConfigurationError
 
-__all__ = ["PostgresUrl", "check_name", "parse", "table_of"]
+__all__ = ["PostgresUrl", "check_name", "parse", "table_of", "without_password"]
 
 _FORM = "postgresql://user:password@host:port/database/table"
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:,@/\s]*)(?::[0-9]*)?"
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
+_SCHEME = re.compile(r"postgres(?:ql)?", re.IGNORECASE)
 _SECRET_OPTIONS = ("password", "sslpassword")
 _TABLE = "profiles"
 
@@ -82,6 +83,23 @@ def parse(url: str) -> PostgresUrl:
     )
     _check_conninfo(parsed)
     return parsed
+
+
+def without_password(url: str) -> str:
+    """Return `url` without its password, or as it is if it has none. Any text will do."""
+    scheme, slashes, rest = url.partition("://")
+    if not _SCHEME.fullmatch(scheme) or not slashes:
+        return url
+    # The last @, as a password may hold others, and a ?, in a URL that `parse` refuses.
+    user, at, rest = rest.rpartition("@")
+    place, _, query = rest.partition("?")
+    options = [
+        option
+        for option in query.split("&")
+        if unquote(option.partition("=")[0]) not in _SECRET_OPTIONS
+    ]
+    query = "&".join(options)
+    return f"{scheme}://{user.partition(':')[0]}{at}{place}{'?' if query else ''}{query}"
 
 
 def _check_conninfo(url: PostgresUrl) -> None:

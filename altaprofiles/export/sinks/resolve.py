@@ -107,10 +107,6 @@ def _as_path(to: object) -> str:
     text = os.fspath(to)
     if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigurationError(f"to: expected a path or a URL as text, got {to!r}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(f"to: {text!r} is not UTF-8; choose another name") from None
     return text
 
 

@@ -1,0 +1,353 @@
+"""Named accounts: the credentials file, and the keyring behind it. Contacts nobody.
+
+The file is TOML::
+
+    default = "shop"
+
+    [accounts.shop]
+    account_id = "W9R-654-865Z"
+    passcode = "…"
+    region = "in1"
+    alta_token = "…"
+
+No error shows a secret's value.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import stat
+import sys
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from .credentials import Alta, CleverTap, Secret
+from .errors import ConfigurationError
+
+__all__ = [
+    "ENVIRONMENT",
+    "KEYS",
+    "Accounts",
+    "Found",
+    "accounts_path",
+    "find_alta",
+    "find_clevertap",
+]
+
+C = TypeVar("C", CleverTap, Alta)
+
+_CLEVERTAP = {
+    "account_id": "account_id",
+    "passcode": "passcode",
+    "region": "region",
+    "base_url": "base_url",
+    "max_in_flight": "max_in_flight",
+}
+_ALTA = {
+    "alta_token": "token",
+    "alta_base_url": "base_url",
+    "alta_max_in_flight": "max_in_flight",
+    "alta_requests_per_minute": "requests_per_minute",
+}
+
+KEYS = (*_CLEVERTAP, *_ALTA)
+"""What an account in the file may hold."""
+
+_PLAIN = ("default", "account_id", "region", "base_url", "alta_base_url")
+
+ENVIRONMENT = "the environment"
+"""The `source` of what environment variables hold."""
+
+_KEYRING = "altaprofiles"
+
+
+def accounts_path() -> Path:
+    """Return where the credentials file is, or would be.
+
+    `$ALTAPROFILES_CONFIG`, else `altaprofiles/accounts.toml` in `$XDG_CONFIG_HOME` or `~/.config`
+    (on Windows, in `%APPDATA%`).
+
+    Raises:
+        ConfigurationError: nobody knows where the home folder is.
+    """
+    variable = "APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME"
+    folder = os.environ.get(variable)
+    try:
+        if chosen := os.environ.get("ALTAPROFILES_CONFIG"):
+            return Path(chosen).expanduser()
+        # The XDG specification: a path that is not absolute is to be ignored.
+        base = Path(folder) if folder and Path(folder).is_absolute() else Path.home() / ".config"
+    except RuntimeError as error:
+        # As in containers whose user is a bare number.
+        raise ConfigurationError(f"{error} Set ALTAPROFILES_CONFIG to a path") from None
+    return base / "altaprofiles" / "accounts.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[C]):
+    """Credentials, and where they come from, in words."""
+
+    credentials: C
+    source: str
+
+
+def find_clevertap(account: str | None = None) -> Found[CleverTap] | None:
+    """Return the CleverTap account to use, or None when nothing says which.
+
+    Args:
+        account: a name in the credentials file. None for what the environment holds, else the
+            file's default account.
+
+    Raises:
+        ConfigurationError: half of it is missing, or cannot be used.
+    """
+    if account is None and _in_environment("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE"):
+        return Found(CleverTap.from_env(), ENVIRONMENT)
+    accounts = Accounts.read()
+    name = accounts.pick(account)
+    return None if name is None else accounts.clevertap(name)
+
+
+def find_alta(account: str | None = None) -> Found[Alta] | None:
+    """Return the Alta key to use, or None when nothing says which. As `find_clevertap`."""
+    if account is None and _in_environment("ALTA_TOKEN"):
+        return Found(Alta.from_env(), ENVIRONMENT)
+    accounts = Accounts.read()
+    name = accounts.pick(account)
+    return None if name is None else accounts.alta(name)
+
+
+def _in_environment(*names: str) -> bool:
+    return any(name in os.environ for name in names)
+
+
+class Accounts:
+    """What a credentials file says.
+
+    Attributes:
+        path: the file, which need not exist.
+        default: the account to use when none is named.
+        tables: account name to its keys and values, secrets included.
+    """
+
+    def __init__(
+        self, path: Path, default: str | None, tables: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.path = path
+        self.default = default
+        self.tables = {name: dict(table) for name, table in tables.items()}
+
+    @classmethod
+    def read(cls, path: Path | None = None) -> Accounts:
+        """Return what `path` says; without accounts when there is no such file.
+
+        Raises:
+            ConfigurationError: others can read it, or it is not what it should be.
+        """
+        path = path or accounts_path()
+        try:
+            with path.open("rb") as file:
+                _check_private(path, os.fstat(file.fileno()).st_mode)
+                held = _hidden(tomllib.loads(file.read().decode()))
+        except FileNotFoundError:
+            return cls(path, None, {})
+        except OSError as error:
+            failure = f"{path} cannot be read: {error.strerror}"
+        except UnicodeDecodeError:
+            failure = f"{path} is not UTF-8; save it as UTF-8"
+        except tomllib.TOMLDecodeError as error:
+            failure = f"{path} is not TOML: {error}"
+        else:
+            return cls(path, *_checked(path, held))
+        # Outside the handlers: the frames below those errors hold the whole text.
+        raise ConfigurationError(failure)
+
+    def pick(self, account: str | None) -> str | None:
+        """Return the account to use: `account`, else the default, else the only one.
+
+        Returns:
+            Its name, or None when there is none at all.
+
+        Raises:
+            ConfigurationError: there is no such account, or several and no default.
+        """
+        known = ", ".join(self.tables)
+        if account is not None and account not in self.tables:
+            has = f"has {known}" if known else "has none"
+            if not self.path.exists():
+                has = "does not exist"
+            raise ConfigurationError(
+                f"no account {account!r}: {self.path} {has}; "
+                f"run: altaprofiles login {account or 'NAME'}"
+            )
+        if account is None and self.default is None and len(self.tables) > 1:
+            raise ConfigurationError(
+                f"{self.path} has the accounts {known}; pass --account NAME, or add the line "
+                f'default = "NAME" at its top'
+            )
+        return account if account is not None else self.default or next(iter(self.tables), None)
+
+    def clevertap(self, name: str) -> Found[CleverTap] | None:
+        """Return the CleverTap account that `name` stands for; None when it has none.
+
+        Raises:
+            ConfigurationError: a key is missing or cannot be used.
+        """
+        given = self._given(name, _CLEVERTAP)
+        if "account_id" not in given:
+            if given:
+                raise ConfigurationError(f"{self._where(name)}: account_id is missing")
+            return None
+        source = self._complete(name, "passcode", "passcode", given)
+        if source is None:
+            raise ConfigurationError(
+                f"{self._where(name)}: passcode is missing, and the keyring has none; "
+                f"run: altaprofiles login {name}"
+            )
+        return Found(self._made(CleverTap, name, "", given), source)
+
+    def alta(self, name: str) -> Found[Alta] | None:
+        """Return the Alta key that `name` stands for; None when it has none.
+
+        Raises:
+            ConfigurationError: a key cannot be used.
+        """
+        given = self._given(name, _ALTA)
+        source = self._complete(name, "alta_token", "token", given)
+        return None if source is None else Found(self._made(Alta, name, "alta_", given), source)
+
+    def write(self) -> None:
+        """Replace the file, at once and for the owner's eyes only. Comments in it are lost.
+
+        Raises:
+            OSError: it cannot be written; the old one is as it was.
+        """
+        # Where it really is: a link into a folder that is kept elsewhere stays one.
+        path = self.path.resolve()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # For the owner alone from the start, and never half a file under the name.
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(self._toml().encode())
+                file.flush()
+                os.fsync(handle)
+            Path(scratch).replace(path)
+        except BaseException:
+            Path(scratch).unlink(missing_ok=True)
+            raise
+
+    def _where(self, name: str) -> str:
+        return f"{self.path}: account {name!r}"
+
+    def _given(self, name: str, keys: Mapping[str, str]) -> dict[str, Any]:
+        table = self.tables[name]
+        return {keys[key]: value for key, value in table.items() if key in keys}
+
+    def _complete(self, name: str, key: str, argument: str, given: dict[str, Any]) -> str | None:
+        """Add the secret from the keyring if the file has none; return the source, if any."""
+        if argument in given:
+            return self._where(name)
+        try:
+            secret = _from_keyring(f"{name}.{key}")
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"{self._where(name)}: {key} is missing, and {error}"
+            ) from None
+        if secret is None:
+            return None
+        given[argument] = secret
+        return f"{self._where(name)}, {key} from the keyring"
+
+    def _made(self, kind: type[C], name: str, prefix: str, given: dict[str, Any]) -> C:
+        try:
+            return kind(**given)
+        except ConfigurationError as error:
+            # Each begins with the argument's name, which is the key's but for the prefix.
+            raise ConfigurationError(f"{self._where(name)}: {prefix}{error}") from None
+
+    def _toml(self) -> str:
+        lines = [] if self.default is None else [f"default = {_toml_text(self.default)}", ""]
+        for name, table in self.tables.items():
+            lines.append(f"[accounts.{_toml_key(name)}]")
+            for key, value in table.items():
+                shown = _toml_text(value) if isinstance(value, str) else str(value)
+                lines.append(f"{_toml_key(key)} = {shown}")
+            lines.append("")
+        return "\n".join(lines)
+
+
+def _check_private(path: Path, mode: int) -> None:
+    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+        raise ConfigurationError(
+            f"{path} holds secrets, and others can read or change it (mode "
+            f"{stat.S_IMODE(mode):04o}); run: chmod 600 {shlex.quote(str(path))}"
+        )
+
+
+def _hidden(held: dict[str, Any]) -> dict[str, Any]:
+    """Return what a file holds, with all that can be a secret hidden from who only looks."""
+    # Also under keys that are unknown, which may be misspelt.
+    return {
+        key: _hidden(value)
+        if isinstance(value, dict)
+        else Secret(value)
+        if isinstance(value, str) and key not in _PLAIN
+        else value
+        for key, value in held.items()
+    }
+
+
+def _checked(path: Path, held: dict[str, Any]) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """Return the default account and all accounts of a file's content."""
+    tables, default = held.get("accounts", {}), held.get("default")
+    for key in held:
+        if key not in ("accounts", "default"):
+            raise ConfigurationError(
+                f"{path}: unknown key {key!r}; it has `default` and tables [accounts.NAME]"
+            )
+    if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
+        raise ConfigurationError(f"{path}: accounts are tables; write [accounts.NAME]")
+    for name, table in tables.items():
+        for key, value in table.items():
+            where = f"{path}: account {name!r}: {key}"
+            if key not in KEYS:
+                raise ConfigurationError(f"{where} is unknown; use {', '.join(KEYS)}")
+            # What has other types is refused where it is used, but for what TOML alone has.
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise ConfigurationError(f"{where} is neither text nor a whole number")
+    if default is not None and default not in tables:
+        raise ConfigurationError(f"{path}: default is {default!r}, and there is no such account")
+    return default, tables
+
+
+def _from_keyring(user: str) -> str | None:
+    try:
+        keyring = import_module("keyring")
+    except ImportError:
+        return None
+    try:
+        secret: str | None = keyring.get_password(_KEYRING, user)
+    except keyring.errors.NoKeyringError:
+        # The package without anything to keep secrets in, as on servers.
+        return None
+    except keyring.errors.KeyringError as error:
+        raise ConfigurationError(f"the keyring cannot be read: {error}") from None
+    return secret
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml_text(key)
+
+
+def _toml_text(text: str) -> str:
+    # JSON's escapes are TOML's, which also wants DEL escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

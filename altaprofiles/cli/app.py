@@ -1,0 +1,375 @@
+"""What all commands share: options, credentials, streams, signals, exit codes.
+
+Importing this must stay cheap, as it happens for every `--help`. A command is made with
+`@click.command(cls=Command)` and `@click.pass_obj`, and does its work in `app.run(main)`. Whatever
+a user can cause comes out of it as a message on stderr and one of the codes of `Exit`; other
+exceptions are mistakes of ours, and stay tracebacks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from enum import IntEnum
+from functools import cached_property
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import FrameType
+    from typing import Unpack
+
+    from rich.console import Console
+
+    from ..session import Session, SessionOptions
+
+__all__ = ["App", "Command", "Exit", "Failure", "Group", "settle_streams"]
+
+T = TypeVar("T")
+
+
+class Exit(IntEnum):
+    """Exit codes, beside 0 and those of signals (130 for SIGINT, 143 for SIGTERM)."""
+
+    FAILED = 1
+    USAGE = 2
+    CREDENTIALS = 3
+    INCOMPLETE = 4
+    # What a shell shows for a program that SIGPIPE ended. Python ignores that signal, and has to:
+    # it would also come from a connection that the service has closed.
+    PIPE = 141
+
+
+class Failure(Exception):
+    """Ends a command with a message and an exit code, where no error of the library says it."""
+
+    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _Interrupted(Exception):
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.code = 128 + number
+
+
+class App:
+    """What the options for every command say, and what follows from it. click's `ctx.obj`.
+
+    Attributes:
+        account: the name of an account in the credentials file, or None.
+        quiet: nothing but warnings and errors on stderr.
+        verbose: all that the library logs, and tracebacks, on stderr.
+        log_format: "json" makes each line on stderr a JSON object.
+    """
+
+    def __init__(self) -> None:
+        self.account: str | None = None
+        self.quiet = False
+        self.verbose = False
+        self.log_format: Literal["text", "json"] = "text"
+        self._go_on: str | None = None
+
+    @cached_property
+    def console(self) -> Console:
+        """A rich console of stderr."""
+        from .consoles import error_console
+
+        return error_console(quiet=self.quiet)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person watches stderr, on a terminal that can redraw."""
+        return (
+            sys.stderr.isatty()
+            and os.environ.get("TERM") != "dumb"
+            and not self.quiet
+            and self.log_format == "text"
+        )
+
+    def session(
+        self,
+        *,
+        service: Literal["clevertap", "alta"] = "clevertap",
+        **options: Unpack[SessionOptions],
+    ) -> Session:
+        """Return a session, not opened, with the credentials for `service`.
+
+        Raises:
+            Failure: there are none, or they cannot be used.
+        """
+        from ..accounts import accounts_path, find_alta, find_clevertap
+        from ..errors import ConfigurationError
+        from ..session import Session
+
+        try:
+            project = find_clevertap(self.account) if service == "clevertap" else None
+            key = find_alta(self.account) if service == "alta" else None
+        except ConfigurationError as error:
+            raise Failure(str(error), Exit.CREDENTIALS) from error
+        if project is not None:
+            return Session(clevertap=project.credentials, **options)
+        if key is not None:
+            return Session(alta=key.credentials, **options)
+        label, variables = _SERVICES[service]
+        if self.account is not None:
+            raise Failure(
+                f"account {self.account!r} in {accounts_path()} has no {label} credentials; "
+                f"run: altaprofiles login {self.account}",
+                Exit.CREDENTIALS,
+            )
+        raise Failure(
+            f"no {label} credentials, neither in the environment nor in {accounts_path()}; "
+            f"run: altaprofiles login; or set {variables}",
+            Exit.CREDENTIALS,
+        )
+
+    def say(self, text: str, **facts: object) -> None:
+        """Write a line for a person to stderr; with `quiet`, none.
+
+        Args:
+            facts: what a JSON line holds besides, for programs.
+        """
+        # Not as a format: file names may hold a percent sign.
+        _logger().info("%s", text, extra={"facts": facts})
+
+    def write(self, data: bytes) -> None:
+        """Write data to stdout, at once."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]], *, go_on: str | None = None) -> T:
+        """Return what `main` returns. SIGINT or SIGTERM cancels it, a second one ends the process.
+
+        Args:
+            main: called in a new event loop.
+            go_on: the command line that goes on, shown if `main` is interrupted or raises
+                `Incomplete`.
+        """
+        import asyncio
+
+        self._go_on = go_on
+        received: list[int] = []
+
+        async def cancellable() -> T:
+            loop, task = asyncio.get_running_loop(), asyncio.current_task()
+            assert task is not None  # noqa: S101
+
+            def stop(number: int, frame: FrameType | None) -> None:
+                if received:
+                    self._end_at_once(number)
+                received.append(number)
+                loop.call_soon_threadsafe(task.cancel)
+
+            # Not the loop's own handlers, which Windows does not have.
+            before = {number: signal.signal(number, stop) for number in _SIGNALS}
+            try:
+                return await main()
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+        try:
+            return asyncio.run(cancellable())
+        except (Exception, asyncio.CancelledError) as error:
+            if received:
+                raise _Interrupted(received[0]) from error
+            raise
+
+    def begin(self) -> None:
+        """Let the log go to stderr, now that all options are known."""
+        import logging
+
+        from .logs import Handler
+
+        # The root's: what asyncio has to say must be JSON, too, where all else is.
+        logging.getLogger().addHandler(Handler(self.log_format))
+        level = logging.DEBUG if self.verbose else logging.WARNING
+        logging.getLogger("altaprofiles").setLevel(level)
+        _logger().setLevel(logging.WARNING if self.quiet else logging.INFO)
+
+    def end(self, error: BaseException) -> int | None:
+        """Tell the user of `error`; return the exit code, or None if no user can have caused it."""
+        from ..errors import AltaProfilesError, Incomplete
+
+        if isinstance(error, BrokenPipeError):
+            return Exit.PIPE
+        if isinstance(error, click.Abort | KeyboardInterrupt):
+            error = _Interrupted(signal.SIGINT)
+        if isinstance(error, _Interrupted):
+            cause = error.__cause__
+            if isinstance(cause, AltaProfilesError | OSError):
+                self._tell(cause)
+            elif isinstance(cause, Exception):
+                return None
+            self._tell(error)
+            self._tell_how_to_go_on()
+            return error.code
+        if not isinstance(error, AltaProfilesError | OSError | Failure):
+            return None
+        self._tell(error)
+        if isinstance(error, Incomplete):
+            self._tell_how_to_go_on()
+        return _code(error)
+
+    def _tell(self, error: BaseException) -> None:
+        text = str(error)
+        if isinstance(error, OSError) and error.strerror is not None:
+            where = "" if error.filename is None else f"{error.filename}: "
+            text = f"{where}{error.strerror}"
+        lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
+        _logger().error("\n".join(lines), exc_info=error if self.verbose else None)
+
+    def _tell_how_to_go_on(self) -> None:
+        if self._go_on is not None:
+            # Also with `quiet`: it belongs to the error.
+            _logger().error("To go on: %s", self._go_on, extra={"bare": True})
+
+    def _end_at_once(self, number: int) -> NoReturn:
+        if self.interactive:
+            # A progress view hides the cursor, and will not get to show it again.
+            os.write(2, b"\x1b[?25h\n")
+        os._exit(128 + number)
+
+
+_SERVICES = {
+    "clevertap": ("CleverTap", "CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE"),
+    "alta": ("Alta", "ALTA_TOKEN"),
+}
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _logger() -> Any:
+    import logging
+
+    return logging.getLogger("altaprofiles.cli")
+
+
+def _code(error: BaseException) -> Exit:
+    from ..errors import ConfigurationError, Forbidden, Incomplete, Unauthorized
+
+    if isinstance(error, Failure):
+        return error.code
+    if isinstance(error, Unauthorized | Forbidden):
+        return Exit.CREDENTIALS
+    if isinstance(error, ConfigurationError):
+        return Exit.USAGE
+    return Exit.INCOMPLETE if isinstance(error, Incomplete) else Exit.FAILED
+
+
+def settle_streams() -> None:
+    """Make stdout and stderr take any text, whatever the locale says."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Closed by who started us (`>&-`).
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Files and pipes get UTF-8, a terminal what it can show. stderr escapes by itself.
+        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def _abandon_broken_streams() -> None:
+    """Forget what can no longer be written: Python would try once more at its end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _note(context: click.Context, option: click.Parameter, value: object) -> None:
+    app = context.ensure_object(App)
+    if value not in (None, False):
+        setattr(app, str(option.name), value)
+
+
+def _shared() -> list[click.Parameter]:
+    """Return the options that every command takes, and the group in front of it."""
+    return [
+        click.Option(
+            ["--account"],
+            metavar="NAME",
+            expose_value=False,
+            callback=_note,
+            help="Use this account of the credentials file, whatever the environment holds.",
+        ),
+        click.Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            expose_value=False,
+            callback=_note,
+            help="Show warnings and errors only.",
+        ),
+        click.Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            expose_value=False,
+            callback=_note,
+            help="Show every failed request, and tracebacks.",
+        ),
+        click.Option(
+            ["--log-format"],
+            type=click.Choice(["text", "json"]),
+            show_default="text",
+            expose_value=False,
+            callback=_note,
+            help="What stderr is made of: text, or one JSON object a line.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the shared options, too, and whose errors become exit codes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._own = len(self.params)
+        self.params += _shared()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        app = ctx.ensure_object(App)
+        app.begin()
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt) as error:
+            try:
+                code = app.end(error)
+            except BrokenPipeError:
+                code = Exit.PIPE
+            if code is None:
+                raise
+            _abandon_broken_streams()
+            sys.exit(code)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shared = self.params[self._own :]
+        own: list[tuple[str, str]] = []
+        others: list[tuple[str, str]] = []
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None and isinstance(option, click.Option):
+                (others if option in shared else own).append(record)
+        for title, records in (("Options", own), ("Options of all commands", others)):
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+class Group(click.Group):
+    """Commands that share options, which stand before the command's name or behind it."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _shared()
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        # As they are likely to be needed, and not by the alphabet.
+        return list(self.commands)

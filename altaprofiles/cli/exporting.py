@@ -1,0 +1,335 @@
+"""`altaprofiles export` and `altaprofiles lookup`: what runs for hours, and goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine
+from datetime import date
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+
+import click
+
+from .app import App, Command
+
+if TYPE_CHECKING:
+    from ..export.report import ExportReport, LookupReport
+
+__all__ = ["export", "lookup"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _day(value: str) -> date | int:
+    try:
+        return int(value) if value.isdecimal() else date.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no day; write it as 2026-01-31") from None
+
+
+class _Output(TypedDict):
+    """Where to, and how: the options that both commands have."""
+
+    out: str
+    format: str | None
+    flatten: tuple[str, ...]
+    table: str | None
+    bom: bool
+    spool: str | None
+    resume: bool
+
+
+def _output_options(command: F) -> F:
+    for option in reversed(
+        [
+            click.option(
+                "-o",
+                "--out",
+                required=True,
+                metavar="FILE|URL",
+                help="The output. Its ending says what it becomes: .ndjson, .jsonl, .csv (each "
+                "also with .gz or .zst), .parquet, .duckdb; or a table in PostgreSQL, "
+                "postgresql://user@host/database/table.",
+            ),
+            click.option(
+                "--format",
+                type=click.Choice(["ndjson", "csv", "parquet", "duckdb", "postgres"]),
+                help="What it becomes, whatever its ending.",
+            ),
+            click.option(
+                "--flatten",
+                metavar="KEY",
+                multiple=True,
+                help="A key of the profile that gets a column of its own. Repeatable.",
+            ),
+            click.option(
+                "--table",
+                metavar="NAME",
+                help='The table, in DuckDB and PostgreSQL; "profiles" by default.',
+            ),
+            click.option(
+                "--bom", is_flag=True, help="Begin a CSV file with a byte-order mark, for Excel."
+            ),
+            click.option(
+                "--spool",
+                metavar="DIR",
+                help="Where the folder is made in which it gathers until it is complete, "
+                "<out>.export. By default it is beside the output.",
+            ),
+            click.option(
+                "--resume/--fresh",
+                default=True,
+                help="Go on with what an earlier run has left (as it does by default), or discard "
+                "that and begin again.",
+            ),
+            click.option(
+                "--json",
+                "as_json",
+                is_flag=True,
+                help="Print the report as JSON, and not the path of the output.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.command(cls=Command)
+@click.argument("events", metavar="EVENT...", nargs=-1, required=True)
+@click.option(
+    "--from",
+    "start",
+    type=_day,
+    metavar="DAY",
+    required=True,
+    help="The first day, such as 2026-01-31, in the time zone of the CleverTap project. Or a time, "
+    "in seconds since 1970.",
+)
+@click.option(
+    "--to",
+    "end",
+    type=_day,
+    metavar="DAY",
+    required=True,
+    help="The last day; it counts, too.",
+)
+@_output_options
+@click.option(
+    "--windows",
+    metavar="N|auto",
+    default="auto",
+    show_default=True,
+    help="Into how many parts the days are split, to be read side by side.",
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    metavar="N",
+    default=4991,
+    show_default=True,
+    help="People per page, a multiple of 23.",
+)
+@click.option(
+    "--events/--no-events",
+    "event_summaries",
+    default=True,
+    help="Include what people did, some 75 % of each record, or leave it out.",
+)
+@click.option(
+    "--profile/--no-profile",
+    default=True,
+    help="Include the properties of people, or leave them out.",
+)
+@click.option(
+    "--app",
+    "with_app",
+    is_flag=True,
+    help="Include versions, make and model in what is known of devices.",
+)
+@click.option(
+    "--distinct/--no-distinct",
+    default=True,
+    help="Write each person once, or once for each event and part that has them.",
+)
+@click.option(
+    "--count",
+    is_flag=True,
+    help="Ask for the service's own counts as well: to compare with, and to say how long it will "
+    "take.",
+)
+@click.pass_obj
+def export(
+    app: App,
+    events: tuple[str, ...],
+    start: date | int,
+    end: date | int,
+    windows: str,
+    batch_size: int,
+    event_summaries: bool,
+    profile: bool,
+    with_app: bool,
+    distinct: bool,
+    count: bool,
+    as_json: bool,
+    **output: Unpack[_Output],
+) -> None:
+    """Write everyone who did an event to a file or a database.
+
+    Each is written once, also who did several EVENTs.
+
+    Ctrl-C stops it, and the same command goes on where it was, after a crash as well; the output is
+    the same in the end. It is put in place when it is complete, and its path printed, with
+    <out>.manifest.json beside it, which says what it is.
+
+    A password for PostgreSQL need not be in the address: PGPASSWORD and ~/.pgpass will do.
+
+    \b
+    Examples:
+      altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+      altaprofiles export Charged Refunded --from 2026-01-01 --to 2026-01-31 --count \\
+          --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
+      duckdb -c "select count(*) from '$(altaprofiles export Charged \\
+          --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
+    """
+    parts = _parts(windows)
+
+    async def main() -> ExportReport:
+        from .progress import showing
+
+        async with app.session() as session:
+            with showing(app) as show:
+                return await session.export(
+                    events,
+                    start=start,
+                    end=end,
+                    to=output["out"],
+                    format=output["format"],
+                    windows=parts,
+                    distinct=distinct,
+                    flatten=output["flatten"],
+                    table=output["table"],
+                    bom=output["bom"],
+                    batch_size=batch_size,
+                    app=with_app,
+                    event_summaries=event_summaries,
+                    profile=profile,
+                    count=count,
+                    resume=output["resume"],
+                    spool=output["spool"],
+                    on_progress=show,
+                )
+
+    _run(app, main, out=output["out"], as_json=as_json)
+
+
+@click.command(cls=Command)
+@click.argument("keys", metavar="FILE|-")
+@click.option(
+    "--by",
+    type=click.Choice(["identity", "email", "object-id"]),
+    required=True,
+    help="What the keys are.",
+)
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The column of a CSV file, or the key of each line of an NDJSON file, that holds them; "
+    "needed where there are several.",
+)
+@_output_options
+@click.pass_obj
+def lookup(
+    app: App,
+    keys: str,
+    by: Literal["identity", "email", "object-id"],
+    column: str | None,
+    as_json: bool,
+    **output: Unpack[_Output],
+) -> None:
+    """Look up many people, and write those who are found.
+
+    FILE holds their keys. It is CSV or NDJSON by its ending; any other is text, a key a line, as is
+    what comes through standard input with "-". Each key is asked for once. Those that nobody has
+    are in <out>.not-found.txt, and those without an answer in <out>.failed.ndjson with the reason.
+
+    Ctrl-C stops it, and the same command goes on where it was. With "-", the same keys must be
+    piped in again.
+
+    \b
+    Examples:
+      altaprofiles lookup ids.csv --by identity -o found.ndjson
+      cut -d, -f2 people.csv | altaprofiles lookup - --by email -o found.parquet
+    """
+
+    async def main() -> LookupReport:
+        from .progress import showing
+        from .stdin import keys_from_stdin
+
+        async with app.session() as session:
+            with showing(app) as show:
+                return await session.export_lookups(
+                    keys_from_stdin() if keys == "-" else keys,
+                    by="object_id" if by == "object-id" else by,
+                    to=output["out"],
+                    column=column,
+                    format=output["format"],
+                    flatten=output["flatten"],
+                    table=output["table"],
+                    bom=output["bom"],
+                    resume=output["resume"],
+                    spool=output["spool"],
+                    on_progress=show,
+                )
+
+    before = "pipe the same keys into " if keys == "-" else ""
+    _run(app, main, out=output["out"], as_json=as_json, before=before)
+
+
+def _parts(windows: str) -> int | Literal["auto"]:
+    if windows == "auto":
+        return "auto"
+    if not windows.isdecimal():
+        raise click.BadParameter(
+            f"{windows!r} is neither auto nor a number", param_hint="--windows"
+        )
+    return int(windows)
+
+
+def _run(
+    app: App,
+    main: Callable[[], Coroutine[Any, Any, ExportReport | LookupReport]],
+    *,
+    out: str,
+    as_json: bool,
+    before: str = "",
+) -> None:
+    """Run an export: its path or report goes to stdout, and all else to stderr.
+
+    Args:
+        before: what stands before the command that goes on.
+    """
+    from msgspec import json
+
+    from ..errors import Incomplete
+    from ..export.report import as_builtins
+    from ..export.sinks.postgres_url import without_password
+    from .again import command_line
+    from .summary import summarize
+
+    if without_password(out) != out:
+        app.say(
+            "Everyone on this machine can see the password in --out while this runs; PGPASSWORD or "
+            "~/.pgpass hide it. What is printed here leaves it out."
+        )
+    try:
+        report = app.run(main, go_on=before + command_line(click.get_current_context()))
+    except Incomplete as error:
+        if as_json and error.report is not None:
+            app.write(json.encode(as_builtins(error.report)) + b"\n")
+        raise
+    summarize(app, report)
+    if as_json:
+        app.write(json.encode(as_builtins(report)) + b"\n")
+    else:
+        # A file's name is bytes, and not what the locale makes of it.
+        output = report.output.encode() if report.bytes is None else os.fsencode(report.output)
+        app.write(output + b"\n")

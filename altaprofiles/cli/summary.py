@@ -1,0 +1,64 @@
+"""What is said of an export or a lookup that is complete."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from ..export.report import ExportReport, LookupReport, as_builtins, clock
+from .app import App
+
+__all__ = ["summarize"]
+
+Report: TypeAlias = ExportReport | LookupReport
+
+
+def summarize(app: App, report: Report) -> None:
+    """Tell a person, in a few lines, what `report` says."""
+    rows = _of_export(report) if isinstance(report, ExportReport) else _of_lookup(report)
+    rows.append(("retries", f"{report.retries:,} in {report.requests:,} requests"))
+    rows.append(("time", clock(report.seconds)))
+    if report.bytes is not None:
+        rows.append(("size", _size(report.bytes)))
+    if report.sha256 is not None:
+        rows.append(("SHA-256", report.sha256))
+    if report.mended:
+        rows.append(("mended", f"{report.mended:,} texts that {report.format} cannot hold"))
+    rows.append(("manifest", report.manifest))
+    wide = max(len(name) for name, _ in rows)
+    told = "\n".join(f"{name:<{wide}}  {value}" for name, value in rows)
+    app.say(told, report=as_builtins(report))
+
+
+def _of_export(report: ExportReport) -> list[tuple[str, str]]:
+    pages = f"{report.pages:,} {'page' if report.pages == 1 else 'pages'}"
+    rows = [
+        ("people", f"{report.people:,}"),
+        ("records", f"{report.records:,} on {pages}"),
+    ]
+    for event in dict.fromkeys(chain.event for chain in report.chains):
+        chains = [chain for chain in report.chains if chain.event == event]
+        counts = [chain.counted for chain in chains if chain.counted is not None]
+        if len(counts) == len(chains):
+            records = sum(chain.records for chain in chains)
+            rows.append(("counted", f"{event}: {sum(counts):,} by the service, {records:,} here"))
+    return rows
+
+
+def _of_lookup(report: LookupReport) -> list[tuple[str, str]]:
+    rows = [("keys", f"{report.keys:,}"), ("found", f"{report.found:,}")]
+    if report.repeated:
+        rows[0] = ("keys", f"{report.keys:,}, and {report.repeated:,} that are repeated")
+    for name, count, file in (
+        ("not found", report.not_found, report.not_found_file),
+        ("failed", report.failed, report.failed_file),
+    ):
+        rows.append((name, f"{count:,}" if file is None else f"{count:,}, in {file}"))
+    return rows
+
+
+def _size(size: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

@@ -1,0 +1,313 @@
+"""The credentials file: what it may say, who may read it, how it is written."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keyring
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keyring.backend import KeyringBackend
+from keyring.errors import KeyringLocked
+
+from altaprofiles import ConfigurationError
+from altaprofiles.accounts import KEYS, Accounts, accounts_path, find_alta, find_clevertap
+
+SECRET = "s3cr3t-PASS"
+SHOP = f"""
+default = "shop"
+
+[accounts.shop]
+account_id = "W9R-654-865Z"
+passcode = "{SECRET}"
+region = "in1"
+max_in_flight = 2
+alta_token = "app-{SECRET}"
+alta_base_url = "https://api.gptbots.ai"
+alta_requests_per_minute = 90
+
+[accounts.other]
+account_id = "OTHER"
+passcode = "other-{SECRET}"
+"""
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return where the file is; nothing else says who is asking."""
+    for name in list(os.environ):
+        if name.startswith(("CLEVERTAP_", "ALTA_", "ALTAPROFILES_", "XDG_")):
+            monkeypatch.delenv(name)
+    path = tmp_path / "accounts.toml"
+    monkeypatch.setenv("ALTAPROFILES_CONFIG", str(path))
+    return path
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+
+
+def test_an_account_has_all_that_the_credentials_take(place: Path) -> None:
+    write(place, SHOP)
+    clevertap, alta = find_clevertap(), find_alta()
+    assert clevertap is not None
+    assert clevertap.credentials.account_id == "W9R-654-865Z"
+    assert clevertap.credentials.passcode == SECRET
+    assert clevertap.credentials.url == "https://in1.api.clevertap.com"
+    assert clevertap.credentials.max_in_flight == 2
+    assert clevertap.source == f"{place}: account 'shop'"
+    assert alta is not None
+    assert alta.credentials.url == "https://api.gptbots.ai"
+    assert alta.credentials.requests_per_minute == 90
+
+
+def test_the_environment_goes_before_the_file_unless_an_account_is_named(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, SHOP)
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "ENV")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "p")
+    found, named = find_clevertap(), find_clevertap("other")
+    assert found is not None
+    assert named is not None
+    assert (found.credentials.account_id, found.source) == ("ENV", "the environment")
+    assert named.credentials.account_id == "OTHER"
+
+
+def test_half_of_the_environment_is_not_completed_from_the_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, SHOP)
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "ENV")
+    with pytest.raises(ConfigurationError, match="CLEVERTAP_PASSCODE is not set"):
+        find_clevertap()
+
+
+def test_without_a_file_there_is_nobody(place: Path) -> None:
+    assert find_clevertap() is None
+    assert find_alta() is None
+    with pytest.raises(ConfigurationError, match=r"no account 'x'.* does not exist"):
+        find_clevertap("x")
+
+
+def test_a_single_account_needs_no_default(place: Path) -> None:
+    write(place, '[accounts.shop]\naccount_id = "A"\npasscode = "p"\n')
+    found = find_clevertap()
+    assert found is not None
+    assert found.credentials.account_id == "A"
+    assert find_alta() is None
+
+
+def test_several_accounts_without_default_are_named(place: Path) -> None:
+    write(place, SHOP.replace('default = "shop"', ""))
+    with pytest.raises(ConfigurationError, match="shop, other; pass --account NAME"):
+        find_clevertap()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such modes")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o602])
+def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode: int) -> None:
+    write(place, SHOP, mode)
+    with pytest.raises(ConfigurationError, match=f"chmod 600 {place}") as caught:
+        find_clevertap("shop")
+    assert f"{mode:04o}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('[accounts.a]\npasscode = "s3cr3t-PASS" "', "is not TOML"),
+        ('secret = "s3cr3t-PASS"', "unknown key 'secret'"),
+        ("accounts = 3", "accounts are tables"),
+        ('[accounts]\nshop = "s3cr3t-PASS"', "accounts are tables"),
+        (
+            '[accounts.a]\npassword = "s3cr3t-PASS"',
+            "account 'a': password is unknown; use account_id",
+        ),
+        ("[accounts.a]\npasscode = 1979-05-27", "account 'a': passcode is neither text"),
+        ("[accounts.a]\npasscode = true", "account 'a': passcode is neither text"),
+        ('default = "b"\n[accounts.a]', "default is 'b'"),
+        ('[accounts.a]\npasscode = "s3cr3t-PASS"', "account 'a': account_id is missing"),
+        ('[accounts.a]\naccount_id = "A"', "account 'a': passcode is missing"),
+        ('[accounts.a]\naccount_id = "A"\npasscode = 7', "account 'a': passcode: expected text"),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS "',
+            "account 'a': passcode: holds a space",
+        ),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS"\nregion = "xx"',
+            "account 'a': region: unknown region 'xx'",
+        ),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS"\nmax_in_flight = 0',
+            "account 'a': max_in_flight: expected",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_by_file_account_and_key(place: Path, text: str, words: str) -> None:
+    write(place, text)
+    with pytest.raises(ConfigurationError) as caught:
+        find_clevertap()
+    assert words in str(caught.value)
+    assert str(place) in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in seen_by_a_reporter(caught.value)
+
+
+def seen_by_a_reporter(error: BaseException) -> str:
+    """Return what error reporters send home: every local of every frame, of all errors behind."""
+    shown: list[str] = []
+    behind: BaseException | None = error
+    while behind is not None:
+        for frame, _ in traceback.walk_tb(behind.__traceback__):
+            if (
+                "altaprofiles" in frame.f_code.co_filename
+                and "tests" not in frame.f_code.co_filename
+            ) or "tomllib" in frame.f_code.co_filename:
+                shown += map(repr, frame.f_locals.values())
+        behind = behind.__context__
+    return "".join(shown)
+
+
+def test_a_wrong_alta_key_is_named_as_the_file_does(place: Path) -> None:
+    write(place, '[accounts.a]\nalta_token = "s3cr3t-PASS "')
+    with pytest.raises(ConfigurationError, match="account 'a': alta_token: holds a space"):
+        find_alta()
+
+
+def test_bytes_that_are_no_text_and_folders_are_told_apart(place: Path) -> None:
+    place.write_bytes(b"\xff\xfe")
+    place.chmod(0o600)
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        find_clevertap()
+    place.unlink()
+    place.mkdir()
+    with pytest.raises(ConfigurationError, match="cannot be read: Is a directory"):
+        find_clevertap()
+
+
+def test_what_is_written_is_for_the_owner_alone_and_keeps_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "accounts.toml"
+    accounts = Accounts(path, "shop", {"shop": {"account_id": "A", "passcode": SECRET}})
+    accounts.write()
+    accounts = Accounts.read(path)
+    accounts.tables["other.name"] = {"alta_token": 'quo"te\\', "alta_max_in_flight": 3}
+    accounts.write()
+    again = Accounts.read(path)
+    assert again.default == "shop"
+    assert again.tables == accounts.tables
+    assert again.tables["shop"] == {"account_id": "A", "passcode": SECRET}
+    if sys.platform != "win32":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert [one.name for one in path.parent.iterdir()] == ["accounts.toml"]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.toml"
+    write(kept, SHOP)
+    link = tmp_path / "link.toml"
+    link.symlink_to(kept)
+    Accounts(link, None, {"a": {"account_id": "A"}}).write()
+    assert link.is_symlink()
+    assert Accounts.read(kept).tables == {"a": {"account_id": "A"}}
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.dictionaries(
+        texts,
+        st.dictionaries(st.sampled_from(KEYS), texts | st.integers(-(2**63), 2**63 - 1)),
+        max_size=3,
+    )
+)
+def test_any_text_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, tables: dict[str, dict[str, str | int]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    Accounts(path, next(iter(tables), None), tables).write()
+    read = Accounts.read(path)
+    assert read.tables == tables
+    assert read.default == next(iter(tables), None)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="elsewhere")
+def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert accounts_path() == tmp_path / "accounts.toml"
+    monkeypatch.delenv("ALTAPROFILES_CONFIG")
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert accounts_path() == Path("/home/ann/.config/altaprofiles/accounts.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "relative")
+    assert accounts_path() == Path("/home/ann/.config/altaprofiles/accounts.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/etc/xdg")
+    assert accounts_path() == Path("/etc/xdg/altaprofiles/accounts.toml")
+
+
+class Ring(KeyringBackend):
+    """A keyring in memory; locked without one."""
+
+    priority = 1.0
+
+    def __init__(self, held: dict[tuple[str, str], str] | None) -> None:
+        self._held = held
+
+    def get_password(self, service: str, username: str) -> str | None:
+        if self._held is None:
+            raise KeyringLocked("it is locked")
+        return self._held.get((service, username))
+
+    def set_password(self, service: str, username: str, password: str) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def ring() -> Iterator[Callable[[dict[tuple[str, str], str] | None], None]]:
+    before = keyring.get_keyring()
+    yield lambda held: keyring.set_keyring(Ring(held))
+    keyring.set_keyring(before)
+
+
+Rings = Callable[[dict[tuple[str, str], str] | None], None]
+
+
+def test_secrets_that_are_not_in_the_file_come_from_the_keyring(place: Path, ring: Rings) -> None:
+    ring({("altaprofiles", "a.passcode"): SECRET, ("altaprofiles", "a.alta_token"): "app-1"})
+    write(place, '[accounts.a]\naccount_id = "A"\n')
+    clevertap, alta = find_clevertap(), find_alta()
+    assert clevertap is not None
+    assert clevertap.credentials.passcode == SECRET
+    assert clevertap.source == f"{place}: account 'a', passcode from the keyring"
+    assert alta is not None
+    assert alta.credentials.token == "app-1"
+
+
+def test_the_file_goes_before_the_keyring(place: Path, ring: Rings) -> None:
+    ring(None)
+    write(place, SHOP)
+    found = find_clevertap()
+    assert found is not None
+    assert found.credentials.passcode == SECRET
+
+
+def test_a_keyring_that_fails_is_named(place: Path, ring: Rings) -> None:
+    ring(None)
+    write(place, '[accounts.a]\naccount_id = "A"\n')
+    with pytest.raises(
+        ConfigurationError, match="'a': passcode is missing, and the keyring cannot"
+    ):
+        find_clevertap()
+
+
+def test_nobody_knows_where_home_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALTAPROFILES_CONFIG", "~no-such-user-here/accounts.toml")
+    with pytest.raises(ConfigurationError, match="Set ALTAPROFILES_CONFIG to a path"):
+        find_clevertap()

@@ -1,0 +1,124 @@
+"""Progress in a notebook: in a real kernel, and where there is none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from altaprofiles.export.report import ChainStatus, ExportProgress, LookupProgress
+from altaprofiles.notebook import Progress
+
+EXAMPLE = Path(__file__).with_name("example.ipynb")
+
+AT = ExportProgress(
+    stage="reading",
+    chains=[ChainStatus("<b>", 20260101, 20260131, 50, 1, False, 0, 200)],
+    records=50,
+    total=200,
+    resumed=0,
+    finished=0,
+    people=0,
+    requests=3,
+    retries=1,
+    in_flight=2,
+    slots=3,
+    seconds=2.0,
+)
+LOOKING_UP = LookupProgress(
+    stage="asking",
+    keys=10,
+    found=1,
+    not_found=2,
+    failed=3,
+    resumed=0,
+    finished=0,
+    requests=6,
+    retries=2,
+    in_flight=1,
+    slots=1,
+    seconds=1.0,
+)
+
+RUN = """
+import sys, nbformat
+from nbclient import NotebookClient
+notebook = nbformat.read(sys.argv[1], as_version=4)
+NotebookClient(notebook, timeout=60, resources={"metadata": {"path": sys.argv[2]}}).execute()
+print(nbformat.writes(notebook))
+"""
+
+
+def executed(folder: Path) -> list[dict[str, Any]]:
+    """Run the example's cells in a kernel of its own, and return what each put out."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(EXAMPLE), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    cells = json.loads(done.stdout)["cells"]
+    return [{"outputs": cell["outputs"]} for cell in cells if cell["cell_type"] == "code"]
+
+
+def text_of(cell: dict[str, Any]) -> str:
+    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
+
+
+def test_the_example_runs_in_jupyter(tmp_path: Path) -> None:
+    _, exported, asked, looked_up, closed = executed(tmp_path)
+    for cell, line in ((exported, "finishing: "), (looked_up, "finishing: ")):
+        # However often it was told, it is one thing on the page.
+        (shown,) = (one for one in cell["outputs"] if one["output_type"] == "display_data")
+        html = "".join(shown["data"]["text/html"])
+        assert html.startswith('<progress value="1.000"')
+        assert line in html
+        assert "".join(shown["data"]["text/plain"]) in html
+    assert "people, 5," in text_of(exported)
+    assert "Customer Type" in text_of(asked)
+    beside = tmp_path / "found.ndjson.not-found.txt"
+    assert text_of(looked_up) == f"1 found; 99 not found, see {beside}\n"
+    assert closed["outputs"] == []
+    assert (tmp_path / "people.parquet").exists()
+
+
+def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Progress()
+    assert str(show) == "nothing yet"
+    show(AT)
+    show(msgspec.structs.replace(AT, records=60))
+    show(msgspec.structs.replace(AT, records=200))
+    show(msgspec.structs.replace(AT, stage="finishing", records=200, finished=20))
+    out, err = capsys.readouterr()
+    assert out == ""
+    traffic = "2 of 3 slots, 1 retry, 0:00:02"
+    assert err.splitlines() == [
+        f"reading: 50 of 200 records (25 %), 25 a second, {traffic}, 0:00:06 left",
+        f"reading: 200 of 200 records (100 %), 100 a second, {traffic}, 0:00:00 left",
+        "finishing: 20 of 200 records (10 %), 0:00:02",
+    ]
+
+
+def test_progress_is_a_line_for_a_person() -> None:
+    assert str(LOOKING_UP) == (
+        "asking: 6 of 10 keys (60 %), 1 found, 2 not found, 3 failed, 6 a second, "
+        "1 of 1 slot, 2 retries, 0:00:01, 0:00:01 left"
+    )
+    assert str(msgspec.structs.replace(AT, total=None, records=0, seconds=3723.4)) == (
+        "reading: 0 records, 0 a second, 2 of 3 slots, 1 retry, 1:02:03"
+    )
+    reading = msgspec.structs.replace(LOOKING_UP, stage="reading")
+    assert str(reading) == "reading: 10 keys, 0:00:01"
+    finishing = msgspec.structs.replace(LOOKING_UP, stage="finishing", found=3, finished=1)
+    assert str(finishing) == "finishing: 1 of 3 people (33 %), 0:00:01"
+    assert msgspec.structs.replace(AT, resumed=60).pace == 0
+    # The service's count need not be what comes.
+    assert "300 of 200 records (100 %)" in str(msgspec.structs.replace(AT, records=300))
+    assert "0 of 0 records (100 %)" in str(msgspec.structs.replace(AT, records=0, total=0))
