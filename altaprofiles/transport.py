@@ -34,7 +34,7 @@ from .errors import (
 from .inflate import Garbled, Inflater, codings
 from .wire.http import Request, Response
 
-__all__ = ["Peer", "Timeout", "Transport"]
+__all__ = ["Peer", "Timeout", "Transport", "proxy_from_env"]
 
 
 _HEAD = 16 * 1024
@@ -134,6 +134,9 @@ class Transport:
         """Return what sends to `peer`, over the one pool: with its headers prepared once."""
         if self._connector is None:
             raise RuntimeError("the transport is not open")
+        # What a client sends with every request, aiohttp also shows to the proxy, in the clear:
+        # credentials must go along with each request then, which only the service can read.
+        proxied = self._proxy(peer)[0] is not None
         client = self._clients[peer] = aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
@@ -142,7 +145,7 @@ class Transport:
                 "User-Agent": f"altaprofiles/{__version__}",
                 "Accept": "application/json",
                 "Accept-Encoding": ", ".join(codings()),
-                **peer.headers,
+                **({} if proxied else peer.headers),
             },
             # The other limits are kept by `Deadlines`, and inflating is bounded here.
             timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout.connect),
@@ -168,13 +171,14 @@ class Transport:
             TransportError: no complete answer arrived, or it is over the byte cap.
         """
         client = self._clients.get(peer) or self._client(peer)
-        proxy, proxy_headers = self._proxy(peer) if self._trust_env else (None, None)
+        proxy, proxy_headers = self._proxy(peer)
         watched = self._deadlines.begin()
         try:
             response = await client.request(
                 request.method,
                 peer.target(request),
                 data=request.body or None,
+                headers=peer.headers if proxy else None,
                 allow_redirects=False,
                 proxy=proxy,
                 proxy_headers=proxy_headers,
@@ -272,7 +276,7 @@ class Transport:
     def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
         """Return the proxy for `peer`, and the headers it wants."""
         if peer not in self._proxies:
-            self._proxies[peer] = _proxy_from_env(peer.url)
+            self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
         return self._proxies[peer]
 
 
@@ -310,7 +314,12 @@ def _checked(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.Trace
     return list(trace_configs)
 
 
-def _proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
+def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
+    """Return the proxy that the environment has for a service, and the headers it wants.
+
+    Raises:
+        ConfigurationError: it is of no kind that can be used.
+    """
     # Not aiohttp's own `trust_env`: that one also reads ~/.netrc, and refuses to send our
     # Authorization header when it finds the host there.
     parts = urlsplit(base_url)

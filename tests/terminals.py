@@ -20,7 +20,7 @@ from anyio.from_thread import start_blocking_portal
 
 from altaprofiles.emulator import Emulator
 
-__all__ = ["COMMAND", "Done", "Terminal", "emulated", "environment", "run"]
+__all__ = ["COMMAND", "Done", "Terminal", "emulated", "environment", "longest", "run"]
 
 COMMAND = [sys.executable, "-m", "altaprofiles"]
 
@@ -52,6 +52,11 @@ class Done(NamedTuple):
     code: int
     stdout: bytes
     stderr: str
+
+
+def longest(text: str) -> int:
+    """Return how many columns a text takes on a terminal that is wide enough."""
+    return max(len(line.rpartition("\r")[2]) for line in text.split("\n"))
 
 
 def run(
@@ -139,8 +144,8 @@ class Terminal:
         """Wait until `words` appear, after those that were expected before."""
         end = time.monotonic() + 30
         while (place := self.text.find(words, self._taken)) < 0:
-            assert time.monotonic() < end, f"{words!r} did not appear in {self.text!r}"
-            assert self._pump(), f"{words!r} is missing in {self.text!r}"
+            assert time.monotonic() < end, f"{words!r} did not appear in {self.text[-2000:]!r}"
+            assert self._pump(), f"{words!r} is missing in {self.text[-2000:]!r}"
         self._taken = place + len(words)
 
     def type(self, line: str) -> None:
@@ -154,7 +159,7 @@ class Terminal:
         """Wait for the end; return the exit code and what the pipes have got."""
         end = time.monotonic() + 60
         while self._pump():
-            assert time.monotonic() < end, self.text
+            assert time.monotonic() < end, self.text[-2000:]
         code = self.process.wait(timeout=30)
         stdout, stderr = (
             b"" if pipe is None else self._outputs[pipe.fileno()]

@@ -11,7 +11,7 @@ import pytest
 
 from altaprofiles.emulator import Emulator
 
-from .terminals import COMMAND, Terminal, emulated, environment, run
+from .terminals import COMMAND, Terminal, emulated, environment, longest, run
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
     [
         (["get"], "pass one of --identity, --email, --object-id; got none"),
         (["get", "--identity", "1", "--email", "a@b"], "got --identity and --email"),
-        (["get", "--identity", ""], "identity: empty"),
+        (["get", "--identity", ""], "--identity: empty"),
         (["get", "--passcode", "x"], "No such option"),
         (["cdp"], "pass --user-id, --anonymous-id, both, or --file"),
         (["cdp", "--user-id", "1", "--by", "user_id"], "go with --file"),
@@ -113,8 +113,11 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
         (["cdp", "--file", "-"], "--file needs --by"),
         (["cdp", "--file", "-", "--by", "user_id", "--user-id", "1"], "pass either --file"),
         (["count", "Charged", "--from", "2026-01-01"], "--to"),
-        (["count", "Charged", "--from", "20260101", "--to", "2026-01-02"], "write it like 2026"),
-        (["count", "Charged", "--from", "2026-02-01", "--to", "2026-01-02"], "is before 2026-02"),
+        (["count", "Charged", "--from", "2026/1/1", "--to", "2026-01-02"], "write it as 2026"),
+        (
+            ["count", "Charged", "--from", "2026-02-01", "--to", "2026-01-02"],
+            "--to: 2026-01-02 is before --from",
+        ),
     ],
 )
 def test_wrong_usage_says_what_is_right(
@@ -181,6 +184,27 @@ def test_count_prints_a_number(env: dict[str, str], emulator: Emulator) -> None:
     done = run(env, "count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31")
     expected = len(emulator.population.active("Charged", 20260101, 20260131))
     assert done == (0, b"%d\n" % expected, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31"],
+        ["get", "--identity", "1"],
+        ["cdp", "--user-id", "1"],
+    ],
+)
+def test_a_terminal_is_told_why_it_takes_longer(env: dict[str, str], arguments: list[str]) -> None:
+    with emulated(people=1, faults={"server_error": 1}) as failing:
+        with Terminal(
+            env | failing.environment, *arguments, columns=40, piped=("stdout",)
+        ) as terminal:
+            terminal.expect("asking again: ")
+            terminal.expect("…")
+            terminal.press_ctrl_c()
+            assert terminal.ended()[:2] == (130, b"")
+    assert "error: interrupted by SIGINT" in terminal.text
+    assert longest(terminal.text) <= 40
 
 
 def test_an_event_that_the_service_refuses_is_told_in_its_words(env: dict[str, str]) -> None:

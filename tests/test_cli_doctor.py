@@ -6,15 +6,19 @@ import asyncio
 import datetime as dt
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import trustme
+from anyio import to_thread
 
 from altaprofiles import Forbidden, Unauthorized
 from altaprofiles.cli.app import App, Exit
-from altaprofiles.cli.doctor import Finding, examine, try_regions
+from altaprofiles.cli.doctor import examine, try_regions
+from altaprofiles.cli.findings import Finding
 from altaprofiles.emulator import Emulator
 
 from .conftest import always, http, scripted
@@ -106,8 +110,7 @@ def test_a_name_that_does_not_resolve(env: dict[str, str]) -> None:
 def test_a_proxy_is_told_of_without_its_password(env: dict[str, str]) -> None:
     done = run(env | {"HTTPS_PROXY": "http://ann:s3cret@proxy.example:3128"}, "doctor")
     assert done.code == 0
-    assert "note   a proxy is set (https: proxy.example:3128)" in done.stdout.decode()
-    assert "trust_env" in done.stdout.decode()
+    assert "ok     a proxy is set (https: proxy.example:3128)" in done.stdout.decode()
     assert "s3cret" not in done.stdout.decode()
 
 
@@ -204,18 +207,132 @@ async def test_a_clock_that_is_off(
     assert clock[0].code is (None if hours is None else Exit.FAILED)
 
 
-@pytest.fixture
-async def certified() -> AsyncIterator[str]:
-    """Give the address of a TLS server whose certificate nobody here trusts."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+AUTHORITY = trustme.CA()
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+@pytest.fixture
+async def certified(emulator: Emulator) -> AsyncIterator[str]:
+    """Give the address of the emulator behind TLS, with a certificate that nobody here trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    port = urlsplit(emulator.url).port
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await join(reader, writer, "127.0.0.1", port)
+
+    async with listening(relay, context) as own:
+        yield f"https://127.0.0.1:{own}"
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve every connection to a free port, and give the port."""
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, OSError):
+            await serve(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=context)
     async with server:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+        for task in filter(None, tasks):
+            task.cancel()
+        await asyncio.gather(*filter(None, tasks))
+
+
+async def join(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int | None
+) -> None:
+    """Pass bytes on between a connection and a new one, both ways, until either ends."""
+    other_reader, other_writer = await asyncio.open_connection(host, port)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
+
+
+@asynccontextmanager
+async def tunnel(status: str = "200 OK") -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a proxy for TLS; give its address, with a login, and the heads of what it is asked."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+        if status.startswith("200"):
+            host, _, port = heads[-1].split()[1].rpartition(":")
+            await join(reader, writer, host, int(port))
+
+    async with listening(serve) as port:
+        yield f"http://ann:s3cret@127.0.0.1:{port}", heads
+
+
+async def test_everything_goes_through_the_proxy(
+    env: dict[str, str], tmp_path: Path, certified: str
+) -> None:
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "authority.pem")
+    env |= {"SSL_CERT_FILE": str(tmp_path / "authority.pem"), "CLEVERTAP_BASE_URL": certified}
+    async with tunnel() as (proxy, heads):
+        env |= {"HTTPS_PROXY": proxy}
+        done = await to_thread.run_sync(run, env, "doctor")
+        # Once to look, once to ask.
+        assert len(heads) == 2
+        got = await to_thread.run_sync(run, env, "get", "--identity", "nobody")
+        assert got.stderr == "error: no such person: identity 'nobody'\n"
+        assert len(heads) == 3
+        without = await to_thread.run_sync(run, env | {"NO_PROXY": "127.0.0.1"}, "doctor")
+        assert len(heads) == 3
+    told = done.stdout.decode()
+    assert done.code == without.code == 0, told
+    assert f"CleverTap: 127.0.0.1 through the proxy {proxy.rpartition('@')[2]}" in told
+    assert "TLSv1.3, certificate trusted" in told
+    assert "CleverTap: this machine's clock is right" in told
+    assert "CleverTap: the credentials are accepted" in told
+    assert "s3cret" not in told
+    for head in heads:
+        assert head.startswith(f"CONNECT {certified.removeprefix('https://')} ")
+        assert "Proxy-Authorization: Basic " in head
+        assert "X-CleverTap" not in head
+
+
+async def test_a_proxy_for_what_is_not_encrypted(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"status": "success", "record": null}'
+    async with scripted(always(http(body))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        findings = await found(app)
+        assert "CleverTap: the credentials are accepted" in {x.text for x in findings}
+        assert proxy.request_lines[0].startswith(f"HEAD {emulator.url}/ ")
+
+
+async def test_a_proxy_that_refuses(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", "https://eu1.api.clevertap.com")
+    async with tunnel("407 Proxy Authentication Required") as (proxy, _):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        wrong = [x for x in await found(app) if x.code is not None]
+    assert len(wrong) == 1
+    assert "the proxy answers HTTP/1.1 407 Proxy Authentication Required" in wrong[0].text
+
+
+async def test_a_proxy_of_another_kind(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", "https://eu1.api.clevertap.com")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
+    wrong = [x for x in await found(app) if x.code is not None]
+    assert len(wrong) == 1
+    assert "HTTPS_PROXY: not an http or https proxy" in wrong[0].text
 
 
 async def test_a_certificate_that_is_not_trusted(

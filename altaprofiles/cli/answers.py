@@ -17,6 +17,7 @@ from ..export.keys import KeyFile
 from ..models import CdpUser, EventSummary, Lookup, Platform, Profile
 from ..wire.alta import By
 from .app import App, Failure
+from .asking import ask
 from .consoles import output_console, plain
 from .stdin import keys_from_stdin
 
@@ -33,11 +34,7 @@ def get_person(app: App, key: Mapping[str, Any]) -> None:
         Failure: there is no such person.
     """
 
-    async def main() -> Profile | None:
-        async with app.session() as session:
-            return await session.profiles.get(**key)
-
-    person = app.run(main)
+    person = ask(app, lambda session: session.profiles.get(**key))
     if person is None:
         raise Failure(f"no such person: {_named(key)}")
     if sys.stdout.isatty():
@@ -54,11 +51,7 @@ def get_users(app: App, key: Mapping[str, Any]) -> None:
         Failure: nothing is bound.
     """
 
-    async def main() -> dict[str, CdpUser]:
-        async with app.session(service="alta") as session:
-            return await session.cdp.get(**key)
-
-    users = app.run(main).values()
+    users = ask(app, lambda session: session.cdp.get(**key), service="alta").values()
     if not users:
         raise Failure(f"nothing is bound: {_named(key)}")
     if sys.stdout.isatty():

@@ -9,6 +9,7 @@ exceptions are mistakes of ours, and stay tracebacks.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from enum import IntEnum
@@ -21,11 +22,11 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import FrameType
-    from typing import Unpack
 
     from rich.console import Console
 
-    from ..session import Session, SessionOptions
+    from ..models import Attempt
+    from ..session import Session
 
 __all__ = ["App", "Command", "Exit", "Failure", "Group", "settle_streams"]
 
@@ -96,9 +97,11 @@ class App:
         self,
         *,
         service: Literal["clevertap", "alta"] = "clevertap",
-        **options: Unpack[SessionOptions],
+        on_event: Callable[[Attempt], object] | None = None,
     ) -> Session:
         """Return a session, not opened, with the credentials for `service`.
+
+        It takes proxies from the environment, as all programs of the command line do.
 
         Raises:
             Failure: there are none, or they cannot be used.
@@ -113,9 +116,9 @@ class App:
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
         if project is not None:
-            return Session(clevertap=project.credentials, **options)
+            return Session(clevertap=project.credentials, on_event=on_event, trust_env=True)
         if key is not None:
-            return Session(alta=key.credentials, **options)
+            return Session(alta=key.credentials, on_event=on_event, trust_env=True)
         label, variables = _SERVICES[service]
         if self.account is not None:
             raise Failure(
@@ -223,7 +226,8 @@ class App:
             where = "" if error.filename is None else f"{error.filename}: "
             text = f"{where}{error.strerror}"
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
-        _logger().error("\n".join(lines), exc_info=error if self.verbose else None)
+        told = _in_options("\n".join(lines), click.get_current_context().command)
+        _logger().error("%s", told, exc_info=error if self.verbose else None)
 
     def _tell_how_to_go_on(self) -> None:
         if self._go_on is not None:
@@ -249,6 +253,20 @@ def _logger() -> Any:
     import logging
 
     return logging.getLogger("altaprofiles.cli")
+
+
+def _in_options(text: str, command: click.Command) -> str:
+    """Let what the library says of its arguments name the options that they come from."""
+    names: dict[str | None, str | None] = {}
+    for option in command.params:
+        if isinstance(option, click.Option):
+            names[option.name] = max(option.opts, key=len)
+            names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
+    return re.sub(
+        r"\A(?P<subject>\w+)(?=: )|`(?P<other>[\w=]+)`",
+        lambda match: names.get(match["subject"] or match["other"]) or match[0],
+        text,
+    )
 
 
 def _code(error: BaseException) -> Exit:

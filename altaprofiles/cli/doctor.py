@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 import platform
 import shutil
-import ssl
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import urlsplit
-
-from rich.text import Text
 
 from .. import __version__
 from ..accounts import ENVIRONMENT, Found, accounts_path, find_alta, find_clevertap
@@ -27,15 +20,16 @@ from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthori
 from ..retry import Retry
 from ..session import Session
 from .app import App, Exit
-from .consoles import output_console, plain
+from .connection import look_at_connection
+from .consoles import output_console
+from .findings import Finding
 
-__all__ = ["QUICK", "Finding", "ask_alta", "ask_clevertap", "examine", "examine_all", "try_regions"]
+__all__ = ["QUICK", "ask_alta", "ask_clevertap", "examine", "examine_all", "try_regions"]
 
 QUICK = Retry(attempts=3, max_delay=2.0, deadline=30.0)
 """Enough to get past a hiccup while somebody waits."""
 
 _NOBODY = "altaprofiles-doctor"
-_MOST_SKEW = 60.0
 _LEAST_ROOM = 1 << 30
 
 _EXTRAS = {
@@ -48,23 +42,6 @@ _EXTRAS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        text: what was found.
-        advice: what to do about it.
-        code: the exit code it stands for, if it is wrong.
-        note: whether it is not wrong, and worth reading all the same.
-    """
-
-    text: str
-    advice: str | None = None
-    code: Exit | None = None
-    note: bool = False
-
-
 def examine_all(app: App, *, try_regions: bool) -> None:
     """Print the report, line by line, and exit with what it comes to."""
     console = output_console()
@@ -74,25 +51,11 @@ def examine_all(app: App, *, try_regions: bool) -> None:
         async for finding in examine(app, REGIONS if try_regions else {}):
             if finding.code is not None:
                 worst.append(finding.code)
-            console.print(_line(finding), soft_wrap=True)
+            console.print(finding.line(), soft_wrap=True)
 
     app.run(main)
     if worst:
         sys.exit(max(worst))
-
-
-def _line(finding: Finding) -> Text:
-    word, style = (
-        ("wrong", "bold red")
-        if finding.code is not None
-        else ("note", "yellow")
-        if finding.note
-        else ("ok", "green")
-    )
-    line = Text(f"{word:<7}", style) + plain(finding.text)
-    if finding.advice is not None:
-        line += Text("\n       ") + plain(finding.advice)
-    return line
 
 
 async def examine(
@@ -175,12 +138,7 @@ def _proxies() -> Iterator[Finding]:
         return
     # Without user and password.
     shown = ", ".join(f"{name}: {url.rpartition('@')[2]}" for name, url in found.items())
-    yield Finding(
-        f"a proxy is set ({shown}) and is not used",
-        "Requests go straight to the services. If your network lets nothing past the proxy, use "
-        "the library: Session(trust_env=True)",
-        note=True,
-    )
+    yield Finding(f"a proxy is set ({shown})")
 
 
 async def _clevertap(
@@ -190,13 +148,13 @@ async def _clevertap(
     where = account.url if account.base_url else f"region {account.region}"
     yield Finding(f"CleverTap: account {account.account_id}, {where}, from {found.source}")
     reached = True
-    async for finding in _connection("CleverTap", account.url, patience):
+    async for finding in look_at_connection("CleverTap", account.url, patience):
         reached = reached and finding.code is None
         yield finding
     if not reached:
         return
     try:
-        async with Session(clevertap=account, retry=QUICK) as session:
+        async with Session(clevertap=account, retry=QUICK, trust_env=True) as session:
             await ask_clevertap(session)
     except (Unauthorized, Forbidden) as error:
         try_them = "" if regions else "; for the region: altaprofiles doctor --try-regions"
@@ -246,7 +204,7 @@ async def try_regions(
     async def one(url: str) -> AltaProfilesError | None:
         account = CleverTap(account_id, passcode, base_url=url)
         try:
-            async with Session(clevertap=account, retry=QUICK) as session:
+            async with Session(clevertap=account, retry=QUICK, trust_env=True) as session:
                 await ask_clevertap(session)
         except AltaProfilesError as error:
             return error
@@ -260,13 +218,13 @@ async def _alta(found: Found[Alta], patience: float) -> AsyncIterator[Finding]:
     key = found.credentials
     yield Finding(f"Alta: {key.url}, from {found.source}")
     reached = True
-    async for finding in _connection("Alta", key.url, patience):
+    async for finding in look_at_connection("Alta", key.url, patience):
         reached = reached and finding.code is None
         yield finding
     if not reached:
         return
     try:
-        async with Session(alta=key, retry=QUICK) as session:
+        async with Session(alta=key, retry=QUICK, trust_env=True) as session:
             await ask_alta(session)
     except (Unauthorized, Forbidden) as error:
         yield Finding(str(error), _correct(found.source), Exit.CREDENTIALS)
@@ -295,80 +253,3 @@ async def ask_clevertap(session: Session) -> None:
 async def ask_alta(session: Session) -> None:
     """Send one small request to Alta. As `ask_clevertap`."""
     await session.cdp.get(user_id=_NOBODY)
-
-
-async def _connection(service: str, url: str, patience: float) -> AsyncIterator[Finding]:
-    """Look at the way to a service, and at its clock: without credentials."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(patience):
-            found = await loop.getaddrinfo(host, port, type=0)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or f"no answer within {patience:.0f} s"
-        yield Finding(
-            f"{service}: the name {host} does not resolve: {reason}",
-            "Check the network, and the region or base URL",
-            Exit.FAILED,
-        )
-        return
-    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
-    yield Finding(f"{service}: {host} is {', '.join(addresses[:3])}")
-    writer = None
-    try:
-        async with asyncio.timeout(patience):
-            reader, writer = await asyncio.open_connection(host, port)
-            if parts.scheme == "https":
-                await writer.start_tls(ssl.create_default_context(), server_hostname=host)
-            began = time.time()
-            writer.write(
-                f"HEAD / HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n".encode()
-            )
-            head = await reader.readuntil(b"\r\n\r\n")
-    except ssl.SSLCertVerificationError as error:
-        yield Finding(
-            f"{service}: the certificate of {host} is refused: {error.verify_message}",
-            "Check this machine's clock. If a proxy opens TLS here, let SSL_CERT_FILE name its "
-            "certificate",
-            Exit.FAILED,
-        )
-        return
-    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {patience:.0f} s"
-        yield Finding(
-            f"{service}: no connection to {host}:{port}: {reason}",
-            "Check the network and its firewall",
-            Exit.FAILED,
-        )
-        return
-    finally:
-        if writer is not None:
-            writer.close()
-    secured = writer.get_extra_info("ssl_object")
-    how = "not encrypted" if secured is None else f"{secured.version()}, certificate trusted"
-    yield Finding(f"{service}: connected to {host}:{port}, {how}")
-    yield _clock(service, head, (began + time.time()) / 2)
-
-
-def _clock(service: str, head: bytes, now: float) -> Finding:
-    for line in head.decode("latin-1").splitlines():
-        name, _, value = line.partition(":")
-        if name.lower() == "date":
-            try:
-                # It is cut to whole seconds.
-                skew = now - parsedate_to_datetime(value.strip()).timestamp() - 0.5
-            except ValueError:
-                break
-            if abs(skew) <= _MOST_SKEW:
-                return Finding(
-                    f"{service}: this machine's clock is right to {max(abs(skew), 1):.0f} s"
-                )
-            return Finding(
-                f"{service}: this machine's clock is {abs(skew):,.0f} s "
-                f"{'ahead' if skew > 0 else 'behind'}",
-                "Let it follow a time server: certificates, and what “today” is, hang on it",
-                Exit.FAILED,
-            )
-    return Finding(f"{service}: does not tell the time, so the clock is unchecked", note=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 import click
 
 from .app import App, Command
+from .days import day_options
 
 if TYPE_CHECKING:
     from ..export.report import ExportReport, LookupReport
@@ -19,17 +20,10 @@ __all__ = ["export", "lookup"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _day(value: str) -> date | int:
-    try:
-        return int(value) if value.isdecimal() else date.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no day; write it as 2026-01-31") from None
-
-
 class _Output(TypedDict):
     """Where to, and how: the options that both commands have."""
 
-    out: str
+    to: str
     format: str | None
     flatten: tuple[str, ...]
     table: str | None
@@ -44,6 +38,7 @@ def _output_options(command: F) -> F:
             click.option(
                 "-o",
                 "--out",
+                "to",
                 required=True,
                 metavar="FILE|URL",
                 help="The output. Its ending says what it becomes: .ndjson, .jsonl, .csv (each "
@@ -95,23 +90,7 @@ def _output_options(command: F) -> F:
 
 @click.command(cls=Command)
 @click.argument("events", metavar="EVENT...", nargs=-1, required=True)
-@click.option(
-    "--from",
-    "start",
-    type=_day,
-    metavar="DAY",
-    required=True,
-    help="The first day, such as 2026-01-31, in the time zone of the CleverTap project. Or a time, "
-    "in seconds since 1970.",
-)
-@click.option(
-    "--to",
-    "end",
-    type=_day,
-    metavar="DAY",
-    required=True,
-    help="The last day; it counts, too.",
-)
+@day_options
 @_output_options
 @click.option(
     "--windows",
@@ -201,7 +180,7 @@ def export(
                     events,
                     start=start,
                     end=end,
-                    to=output["out"],
+                    to=output["to"],
                     format=output["format"],
                     windows=parts,
                     distinct=distinct,
@@ -218,7 +197,7 @@ def export(
                     on_progress=show,
                 )
 
-    _run(app, main, out=output["out"], as_json=as_json)
+    _run(app, main, out=output["to"], as_json=as_json)
 
 
 @click.command(cls=Command)
@@ -269,7 +248,7 @@ def lookup(
                 return await session.export_lookups(
                     keys_from_stdin() if keys == "-" else keys,
                     by="object_id" if by == "object-id" else by,
-                    to=output["out"],
+                    to=output["to"],
                     column=column,
                     format=output["format"],
                     flatten=output["flatten"],
@@ -281,7 +260,7 @@ def lookup(
                 )
 
     before = "pipe the same keys into " if keys == "-" else ""
-    _run(app, main, out=output["out"], as_json=as_json, before=before)
+    _run(app, main, out=output["to"], as_json=as_json, before=before)
 
 
 def _parts(windows: str) -> int | Literal["auto"]:

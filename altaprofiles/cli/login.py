@@ -71,7 +71,7 @@ def log_in(app: App, name: str | None, *, test: bool) -> None:
 
 
 async def _try(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
-    async with Session(clevertap=clevertap, alta=alta, retry=QUICK) as session:
+    async with Session(clevertap=clevertap, alta=alta, retry=QUICK, trust_env=True) as session:
         if clevertap is not None:
             await ask_clevertap(session)
             app.say("CleverTap accepts them.")

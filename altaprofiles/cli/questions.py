@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .app import App, Command
+from .days import day_options
 
 if TYPE_CHECKING:
     from ..wire.alta import By
 
-__all__ = ["cdp", "check_days", "count", "day", "get"]
-
-
-def day(text: str) -> date:
-    """Return the date that an option's value stands for; a usage error if it stands for none."""
-    try:
-        # Not `fromisoformat`, which takes more than a person means, such as 20260131.
-        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a day; write it like 2026-01-31") from None
-
-
-def check_days(start: date, end: date) -> None:
-    """Raise a usage error if `end` is before `start`."""
-    if end < start:
-        raise click.BadParameter(f"{end} is before {start}", param_hint="--to")
+__all__ = ["cdp", "count", "get"]
 
 
 def _one_of(**given: str | None) -> str:
@@ -124,19 +110,9 @@ def cdp(
 
 @click.command(cls=Command)
 @click.argument("event")
-@click.option(
-    "--from",
-    "start",
-    type=day,
-    metavar="DAY",
-    required=True,
-    help="The first day, such as 2026-01-31, in the time zone of the CleverTap project.",
-)
-@click.option(
-    "--to", "end", type=day, metavar="DAY", required=True, help="The last day; it counts, too."
-)
+@day_options
 @click.pass_obj
-def count(app: App, event: str, start: date, end: date) -> None:
+def count(app: App, event: str, start: date | int, end: date | int) -> None:
     """Print how many people did EVENT, from CleverTap.
 
     EVENT is spelt as in the dashboard: the service minds upper case.
@@ -145,10 +121,7 @@ def count(app: App, event: str, start: date, end: date) -> None:
     Example:
         altaprofiles count "App Launched" --from 2026-01-01 --to 2026-01-31
     """
-    check_days(start, end)
+    from .asking import ask
 
-    async def main() -> int:
-        async with app.session() as session:
-            return await session.profiles.count(event, start=start, end=end)
-
-    app.write(b"%d\n" % app.run(main))
+    people = ask(app, lambda session: session.profiles.count(event, start=start, end=end))
+    app.write(b"%d\n" % people)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeAlias
 
 from ..export.report import ExportReport, LookupReport, as_builtins, clock
@@ -23,7 +24,7 @@ def summarize(app: App, report: Report) -> None:
         rows.append(("SHA-256", report.sha256))
     if report.mended:
         rows.append(("mended", f"{report.mended:,} texts that {report.format} cannot hold"))
-    rows.append(("manifest", report.manifest))
+    rows.append(("manifest", _near(report.manifest)))
     wide = max(len(name) for name, _ in rows)
     told = "\n".join(f"{name:<{wide}}  {value}" for name, value in rows)
     app.say(told, report=as_builtins(report))
@@ -52,8 +53,14 @@ def _of_lookup(report: LookupReport) -> list[tuple[str, str]]:
         ("not found", report.not_found, report.not_found_file),
         ("failed", report.failed, report.failed_file),
     ):
-        rows.append((name, f"{count:,}" if file is None else f"{count:,}, in {file}"))
+        rows.append((name, f"{count:,}" if file is None else f"{count:,}, in {_near(file)}"))
     return rows
+
+
+def _near(file: str) -> str:
+    """Return the path of a file as short as it is for somebody who is here."""
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 
 
 def _size(size: float) -> str:

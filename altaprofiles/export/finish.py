@@ -110,7 +110,7 @@ def _check_count(read: int, records: int) -> None:
     if read != records:
         raise ExportError(
             f"the spools hold {read:,} records where their journal counts {records:,}; discard the "
-            f"export with resume=False"
+            f"export with `resume=False`"
         )
 
 

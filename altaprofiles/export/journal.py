@@ -251,7 +251,7 @@ def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
     if version != _VERSION:
         raise ExportError(
             f"{path.parent} was begun by another version of altaprofiles (journal {version}, this "
-            f"one writes {_VERSION}); finish it with that one, or discard it with resume=False"
+            f"one writes {_VERSION}); finish it with that one, or discard it with `resume=False`"
         )
     found = db.execute("pragma quick_check(1)").fetchone()[0]
     if found != "ok":
@@ -261,7 +261,7 @@ def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
 def _damaged(path: Path, why: object) -> ExportError:
     return ExportError(
         f"the journal of this export is damaged ({path}: {why}), so that nothing tells what of it "
-        f"is on disk; restore the file, or discard what there is with resume=False"
+        f"is on disk; restore the file, or discard what there is with `resume=False`"
     )
 
 

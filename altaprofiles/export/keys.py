@@ -66,7 +66,8 @@ class KeyFile:
         self._read = (
             self._csv if ending in _CSV else self._ndjson if ending in _NDJSON else self._text
         )
-        if not path.is_file():
+        # A pipe is one, too: `lookup <(…)`.
+        if not path.exists() or path.is_dir():
             raise ConfigurationError(
                 f"keys: there is no file {str(path)!r}; for a single key pass a list of it"
             )

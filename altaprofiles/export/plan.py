@@ -194,11 +194,11 @@ def check_same(begun: Plan | LookupPlan, now: Plan | LookupPlan, where: str) -> 
     if not differences:
         return
     shown = "; ".join(
-        f"{name} was {was!r} and is now {now!r}" for name, (was, now) in differences.items()
+        f"`{name}` was {was!r} and is now {now!r}" for name, (was, now) in differences.items()
     )
     raise PlanMismatch(
         f"{where} holds another export, begun and not finished: {shown}. Finish that one with its "
-        f"own arguments, discard it with resume=False, or choose another `to` or `spool`",
+        f"own arguments, discard it with `resume=False`, or choose another `to` or `spool`",
         differences=differences,
     )
 

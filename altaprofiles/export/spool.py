@@ -54,7 +54,7 @@ class Spool:
             raise ExportError(
                 f"{self._path} has {size:,} bytes where its journal counts {self.offset:,}: "
                 f"something has cut it short; restore the file, or discard the export with "
-                f"resume=False"
+                f"`resume=False`"
             )
 
     def append(self, data: bytes) -> int:

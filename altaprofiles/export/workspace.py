@@ -159,7 +159,7 @@ def _check_empty(folder: Path) -> None:
         raise ExportError(
             f"{folder} holds parts of an export, and its journal is missing or empty, so that "
             f"nothing tells what they are; restore {_JOURNAL}, or discard what there is with "
-            f"resume=False"
+            f"`resume=False`"
         )
 
 

@@ -79,11 +79,11 @@ def check_range(start: object, end: object) -> tuple[int, int]:
     first, last = _check_day("start", start), _check_day("end", end)
     if _is_day(first) != _is_day(last):
         raise ConfigurationError(
-            f"end: {end!r} is not of the same form as start, {start!r}; use dates for both, or "
+            f"end: {end} is not of the same form as `start`, {start}; use dates for both, or "
             f"epoch seconds for both"
         )
     if last < first:
-        raise ConfigurationError(f"end: {end!r} is before start, {start!r}; swap them")
+        raise ConfigurationError(f"end: {end} is before `start`, {start}; swap them")
     return first, last
 
 

@@ -71,7 +71,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         if kind is not None and kind[0] != "BASE TABLE":
             raise ExportError(
                 f"{self.name}: {self.table!r} is a {kind[0].lower()} there, and no table; "
-                f"pass another name as table="
+                f"pass another name as `table`"
             )
 
     def open(self, kinds: Kinds) -> DuckDbSink:

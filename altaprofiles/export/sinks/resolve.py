@@ -136,7 +136,7 @@ def _format_of(text: str, given: str | None) -> str:
     raise ConfigurationError(
         f"to: the ending of {text!r} tells no format; "
         f"use {', '.join(_ENDINGS)} ({' and '.join(_COMPRESSED)} also with .gz or .zst), or pass "
-        f"format= one of {known}"
+        f"as `format` one of {known}"
     )
 
 
