@@ -108,10 +108,10 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
         (["get", "--identity", ""], "--identity: empty"),
         (["get", "--passcode", "x"], "No such option"),
         (["cdp"], "pass --user-id, --anonymous-id, both, or --file"),
-        (["cdp", "--user-id", "1", "--by", "user_id"], "go with --file"),
-        (["cdp", "--file", "/nowhere", "--by", "user_id"], "does not exist"),
+        (["cdp", "--user-id", "1", "--by", "user-id"], "go with --file"),
+        (["cdp", "--file", "/nowhere", "--by", "user-id"], "does not exist"),
         (["cdp", "--file", "-"], "--file needs --by"),
-        (["cdp", "--file", "-", "--by", "user_id", "--user-id", "1"], "pass either --file"),
+        (["cdp", "--file", "-", "--by", "user-id", "--user-id", "1"], "pass either --file"),
         (["count", "Charged", "--from", "2026-01-01"], "--to"),
         (["count", "Charged", "--from", "2026/1/1", "--to", "2026-01-02"], "write it as 2026"),
         (
@@ -156,7 +156,7 @@ def test_many_users_come_in_the_order_of_the_file(
     keys = f"\ufeff{bound}\n\nnobody\nbad\x01key\n{bound}".encode()
     (tmp_path / "ids.txt").write_bytes(keys)
     file = "-" if from_stdin else str(tmp_path / "ids.txt")
-    done = run(env, "cdp", "--file", file, "--by", "user_id", stdin=keys)
+    done = run(env, "cdp", "--file", file, "--by", "user-id", stdin=keys)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [answer["key"] for answer in answers] == [bound, "nobody", "bad\x01key", bound]
     assert answers[0]["users"][0]["user_id"] == bound
@@ -167,7 +167,7 @@ def test_many_users_come_in_the_order_of_the_file(
 
 def test_many_users_on_a_terminal(env: dict[str, str], bound: str, tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text(f"name,id\nann,{bound}\nbob,nobody\n")
-    arguments = ["cdp", "--file", str(tmp_path / "ids.csv"), "--by", "user_id", "--column", "id"]
+    arguments = ["cdp", "--file", str(tmp_path / "ids.csv"), "--by", "user-id", "--column", "id"]
     with Terminal(env, *arguments) as terminal:
         assert terminal.ended().code == 0
     assert f"{bound}\n" in terminal.text
@@ -218,7 +218,7 @@ def test_an_event_that_the_service_refuses_is_told_in_its_words(env: dict[str, s
 def test_whoever_closes_the_pipe_ends_it_quietly(env: dict[str, str]) -> None:
     keys = "".join(f"{number}\n" for number in range(20_000))
     with subprocess.Popen(
-        [*COMMAND, "cdp", "--file", "-", "--by", "user_id"],
+        [*COMMAND, "cdp", "--file", "-", "--by", "user-id"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

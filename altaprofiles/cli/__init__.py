@@ -62,6 +62,7 @@ for command in (login, doctor, export, lookup, get, cdp, count):
 @click.option(
     "--people",
     type=click.IntRange(min=1, max=1_000_000),
+    metavar="N",
     default=18_000,
     show_default=True,
     help="How many people the emulated account holds.",
@@ -95,6 +96,7 @@ def demo(app: App, people: int, out: Path | None) -> None:
 @click.option(
     "--port",
     type=click.IntRange(min=0, max=65_535),
+    metavar="N",
     default=0,
     show_default="a free one",
     help="The port to listen on, on 127.0.0.1.",
@@ -102,6 +104,7 @@ def demo(app: App, people: int, out: Path | None) -> None:
 @click.option(
     "--people",
     type=click.IntRange(min=0),
+    metavar="N",
     default=10_000,
     show_default=True,
     help="How many people the account holds.",
@@ -109,6 +112,7 @@ def demo(app: App, people: int, out: Path | None) -> None:
 @click.option(
     "--seed",
     type=int,
+    metavar="N",
     default=0,
     show_default=True,
     help="Decides who they are, and when faults strike.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -12,7 +12,7 @@ from .app import App, Command
 from .days import day_options
 
 if TYPE_CHECKING:
-    from ..wire.alta import By
+    pass
 
 __all__ = ["cdp", "count", "get"]
 
@@ -65,7 +65,7 @@ def get(app: App, identity: str | None, email: str | None, object_id: str | None
 )
 @click.option(
     "--by",
-    type=click.Choice(["user_id", "anonymous_id"]),
+    type=click.Choice(["user-id", "anonymous-id"]),
     help="What the file holds. Needed with --file.",
 )
 @click.option("--column", metavar="NAME", help="Which column of the file, if it has several.")
@@ -75,7 +75,7 @@ def cdp(
     user_id: str | None,
     anonymous_id: str | None,
     file: Path | None,
-    by: By | None,
+    by: Literal["user-id", "anonymous-id"] | None,
     column: str | None,
 ) -> None:
     """Print which users and anonymous IDs belong together, from Alta.
@@ -90,7 +90,7 @@ def cdp(
     Examples:
         altaprofiles cdp --user-id BC123
         altaprofiles cdp --anonymous-id aId3 | jq -r .user_id
-        altaprofiles cdp --file ids.txt --by user_id > users.ndjson
+        altaprofiles cdp --file ids.txt --by user-id > users.ndjson
     """
     from .answers import get_users, get_users_of_file
 
@@ -104,8 +104,8 @@ def cdp(
     if user_id is not None or anonymous_id is not None:
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
-        raise click.UsageError("--file needs --by user_id or --by anonymous_id")
-    get_users_of_file(app, file, by=by, column=column)
+        raise click.UsageError("--file needs --by user-id or --by anonymous-id")
+    get_users_of_file(app, file, by="user_id" if by == "user-id" else "anonymous_id", column=column)
 
 
 @click.command(cls=Command)
