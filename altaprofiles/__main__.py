@@ -14,11 +14,15 @@ def main() -> None:
             f"altaprofiles: the command line needs {' and '.join(missing)}; "
             f"install it with: pip install 'altaprofiles[cli]'"
         )
-    from .cli import cli
-    from .cli.app import settle_streams
+    try:
+        from .cli import cli
+        from .cli.app import settle_streams
 
-    settle_streams()
-    cli(prog_name="altaprofiles")
+        settle_streams()
+        cli(prog_name="altaprofiles")
+    except KeyboardInterrupt:
+        # So early that there is nothing to say of it.
+        sys.exit(130)
 
 
 if __name__ == "__main__":

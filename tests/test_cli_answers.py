@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from altaprofiles.emulator import Emulator
 
+from .conftest import always, http, scripted
 from .terminals import COMMAND, Terminal, emulated, environment, longest, run
 
 
@@ -174,10 +176,30 @@ def test_many_users_on_a_terminal(env: dict[str, str], bound: str, tmp_path: Pat
     assert "nobody  nothing is bound" in terminal.text
 
 
-def test_a_service_cannot_command_the_terminal() -> None:
-    from altaprofiles.cli.consoles import plain
+COMMANDS = "a\x1b]0;owned\x07[red]b\u202e"
 
-    assert plain("a\x1b]0;owned\x07[red]b\u202e").plain == r"a\x1b]0;owned\x07[red]b\u202e"
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "success", "record": {"identity": "1", "name": COMMANDS, "profileData": {}}},
+        {"status": "fail", "code": 3, "error": COMMANDS},
+    ],
+)
+async def test_a_service_cannot_command_the_terminal(
+    env: dict[str, str], body: dict[str, object]
+) -> None:
+    def screen() -> str:
+        with Terminal(env, "get", "--identity", "1") as terminal:
+            terminal.ended()
+        return terminal.screen
+
+    async with scripted(always(http(json.dumps(body).encode()))) as server:
+        env |= {"CLEVERTAP_BASE_URL": server.url}
+        shown = await to_thread.run_sync(screen)
+    assert r"a\x1b]0;owned\x07[red]b\u202e" in shown
+    assert "\x1b]0" not in shown
 
 
 def test_count_prints_a_number(env: dict[str, str], emulator: Emulator) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
+from .logs import harmless
+
 __all__ = ["error_console", "output_console", "plain"]
 
 
@@ -26,5 +28,4 @@ def output_console() -> Console:
 
 def plain(text: str, style: str = "") -> Text:
     """Return text of somebody else's: without markup, and without what a terminal would obey."""
-    shown = (x if x.isprintable() or x == "\n" else repr(x)[1:-1] for x in text)
-    return Text("".join(shown), style)
+    return Text(harmless(text), style)

@@ -8,7 +8,12 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
-__all__ = ["Handler"]
+__all__ = ["Handler", "harmless"]
+
+
+def harmless(text: str) -> str:
+    """Return text of somebody else's with what a terminal would obey shown as escapes."""
+    return "".join(x if x.isprintable() or x in "\n\t" else repr(x)[1:-1] for x in text)
 
 
 class Handler(logging.Handler):
@@ -30,11 +35,12 @@ class _Text(logging.Formatter):
         return record.message if bare else f"{record.levelname.lower()}: {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
+        record.message = record.getMessage()
+        told = self.formatMessage(record)
         # The traceback first: what happened stands last, where it is seen.
         if record.exc_info:
-            record.message = record.getMessage()
-            return f"{self.formatException(record.exc_info)}\n{self.formatMessage(record)}"
-        return super().format(record)
+            told = f"{self.formatException(record.exc_info)}\n{told}"
+        return harmless(told)
 
 
 class _Json(logging.Formatter):

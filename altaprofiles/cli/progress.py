@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..export.report import ChainStatus, ExportProgress, LookupProgress, clock, share
+from .consoles import plain
 
 if TYPE_CHECKING:
     from .app import App
@@ -181,7 +182,7 @@ def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[Render
     for number in shown:
         chain = chains[number]
         part = share(chain.records, chain.counted)
-        row: list[RenderableType] = [Text(chain.event)] if events else []
+        row: list[RenderableType] = [plain(chain.event)] if events else []
         if windows:
             row.append(windows[number])
         if bars:
