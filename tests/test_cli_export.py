@@ -478,7 +478,7 @@ def test_lookups_from_a_file(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, *arguments, cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"f.ndjson\n")
     assert "found      1\n" in done.stderr
-    assert f"not found  30, in {tmp_path / 'f.ndjson.not-found.txt'}\n" in done.stderr
+    assert "not found  30, in f.ndjson.not-found.txt\n" in done.stderr
     assert (tmp_path / "f.ndjson.not-found.txt").read_text().splitlines() == KEYS[1:]
     assert run(env, *arguments[:4], "-o", "g.ndjson", cwd=tmp_path).code == 2
 

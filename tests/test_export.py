@@ -709,7 +709,7 @@ async def test_another_plan(
         error = caught.value
         assert error.differences == differences
         for name, (was, now) in differences.items():
-            assert f"{name} was {was!r} and is now {now!r}" in str(error)
+            assert f"`{name}` was {was!r} and is now {now!r}" in str(error)
         assert str(workspace_of(to)) in str(error)
         assert "resume=False" in str(error)
         assert pickle.loads(pickle.dumps(error)).differences == differences  # noqa: S301
@@ -724,10 +724,10 @@ async def test_another_account_and_another_kind(tmp_path: Path) -> None:
     async with Emulator(people=200, seed=2) as emulator:
         await interrupted(emulator, to, 6)
         async with session_for(emulator, account_id="OTHER") as session:
-            with pytest.raises(PlanMismatch, match=r"account was 'TEST-.*' and is now 'OTHER'"):
+            with pytest.raises(PlanMismatch, match=r"`account` was 'TEST-.*' and is now 'OTHER'"):
                 await session.export(**ARGUMENTS, to=to)
         async with session_for(emulator) as session:
-            with pytest.raises(PlanMismatch, match="kind was 'events' and is now 'lookups'"):
+            with pytest.raises(PlanMismatch, match="`kind` was 'events' and is now 'lookups'"):
                 await session.export_lookups(["1"], by="identity", to=to)
         # What decides how it is asked or written may change.
         await export(emulator, to, batch_size=92, distinct=True, count=True)

@@ -416,7 +416,7 @@ async def test_other_keys(tmp_path: Path) -> None:
             with pytest.raises(PlanMismatch) as caught:
                 await session.export_lookups(**arguments)
             assert set(caught.value.differences) == names
-        with pytest.raises(PlanMismatch, match="kind was 'lookups' and is now 'events'"):
+        with pytest.raises(PlanMismatch, match="`kind` was 'lookups' and is now 'events'"):
             await session.export("Charged", start=20260101, end=20260102, to=to)
         assert directory.asked == before
         await session.export_lookups(KEYS, by="identity", to=to)
