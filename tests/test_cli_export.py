@@ -367,11 +367,10 @@ def test_killed_and_run_again(large: Emulator, tmp_path: Path, uninterrupted: st
 
 
 def command_of(*arguments: str) -> str:
-    app = App()
-    with cli.make_context("altaprofiles", list(arguments), obj=app) as group:
-        name, command, rest = cli.resolve_command(group, [*group._protected_args, *group.args])  # noqa: SLF001
-        assert command is not None
-        with command.make_context(name, rest, parent=group) as context:
+    place = next(number for number, word in enumerate(arguments) if word in cli.commands)
+    name, rest = arguments[place], list(arguments[place + 1 :])
+    with cli.make_context("altaprofiles", [*arguments[:place], name], obj=App()) as group:
+        with cli.commands[name].make_context(name, rest, parent=group) as context:
             return command_line(context).partition(" ")[2]
 
 

@@ -66,7 +66,7 @@ def test_it_fits(columns: int, rows: int, number: int) -> None:
 
 def test_a_wide_one() -> None:
     first, *_, last, figures = drawn(of(3, records=3_000, total=120_000), columns=100)
-    assert re.fullmatch(r"App Launched +01-01 to 01-02 ━+ 40,000    done", first)
+    assert re.fullmatch(r"App Launched +01-01 to 01-02 ━+ 40,000 +done", first)
     assert re.fullmatch(r"reading ━+╸ +3,000 of 120,000   2 %", last)
     assert figures == "1,500 records/s, 2 of 3 slots, 1 retry, 0:00:02, 0:01:18 left"
 
@@ -76,8 +76,9 @@ def test_a_narrow_one_shows_those_that_are_being_read() -> None:
         of(30, records=3_000, total=1_200_000), columns=40
     )
     assert len(shown) == 7
-    assert shown[0].split() == ["App", "Launc…", "01-03", "to", "01-04", "1,234", "3", "%"]
-    assert shown[6].endswith("0 waiting")
+    # Versions of rich differ by a column.
+    assert re.fullmatch(r"App Laun?c?… 01-03 to 01-04 +1,234 +3 %", shown[0])
+    assert re.search(" 0 +waiting$", shown[6])
     assert rest == "2 of 30 chains done, 23 not shown"
     assert re.fullmatch(r"reading +0 %", total)
     assert counted == "3,000 of 1,200,000"
