@@ -26,6 +26,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -33,6 +34,7 @@ from .credentials import Alta, CleverTap, Secret
 from .errors import ConfigurationError
 
 __all__ = [
+    "CLEVERTAP_KEYS",
     "ENVIRONMENT",
     "KEYS",
     "Accounts",
@@ -57,6 +59,9 @@ _ALTA = {
     "alta_max_in_flight": "max_in_flight",
     "alta_requests_per_minute": "requests_per_minute",
 }
+
+CLEVERTAP_KEYS = tuple(_CLEVERTAP)
+"""What of an account in the file is for CleverTap."""
 
 KEYS = (*_CLEVERTAP, *_ALTA)
 """What an account in the file may hold."""
@@ -155,16 +160,21 @@ class Accounts:
         path = path or accounts_path()
         try:
             with path.open("rb") as file:
-                _check_private(path, os.fstat(file.fileno()).st_mode)
+                _check_private(path, os.fstat(file.fileno()))
                 held = _hidden(tomllib.loads(file.read().decode()))
         except FileNotFoundError:
             return cls(path, None, {})
+        except ConfigurationError:
+            raise
         except OSError as error:
             failure = f"{path} cannot be read: {error.strerror}"
         except UnicodeDecodeError:
             failure = f"{path} is not UTF-8; save it as UTF-8"
         except tomllib.TOMLDecodeError as error:
             failure = f"{path} is not TOML: {error}"
+        except (ValueError, RecursionError):
+            # What Python itself refuses: numbers of thousands of digits, as many brackets.
+            failure = f"{path} cannot be read: a number is too long, or it nests too deep"
         else:
             return cls(path, *_checked(path, held))
         # Outside the handlers: the frames below those errors hold the whole text.
@@ -285,11 +295,19 @@ class Accounts:
         return "\n".join(lines)
 
 
-def _check_private(path: Path, mode: int) -> None:
-    if os.name == "posix" and stat.S_IMODE(mode) & 0o077:
+def _check_private(path: Path, status: os.stat_result) -> None:
+    if os.name != "posix":
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    if mode & 0o077:
         raise ConfigurationError(
-            f"{path} holds secrets, and others can read or change it (mode "
-            f"{stat.S_IMODE(mode):04o}); run: chmod 600 {shlex.quote(str(path))}"
+            f"{path} holds secrets, and others can read or change it (mode {mode:04o}); "
+            f"run: chmod 600 {shlex.quote(str(path))}"
+        )
+    if status.st_uid not in (0, os.geteuid()):
+        raise ConfigurationError(
+            f"{path} holds secrets, and is somebody else's (user {status.st_uid}); run: "
+            f"altaprofiles login, with ALTAPROFILES_CONFIG set to a file of your own"
         )
 
 
@@ -324,22 +342,24 @@ def _checked(path: Path, held: dict[str, Any]) -> tuple[str | None, dict[str, di
             # What has other types is refused where it is used, but for what TOML alone has.
             if isinstance(value, bool) or not isinstance(value, str | int):
                 raise ConfigurationError(f"{where} is neither text nor a whole number")
-    if default is not None and default not in tables:
+    if default is not None and (not isinstance(default, str) or default not in tables):
         raise ConfigurationError(f"{path}: default is {default!r}, and there is no such account")
     return default, tables
 
 
 def _from_keyring(user: str) -> str | None:
+    if find_spec("keyring") is None:
+        return None
     try:
         keyring = import_module("keyring")
-    except ImportError:
-        return None
-    try:
         secret: str | None = keyring.get_password(_KEYRING, user)
-    except keyring.errors.NoKeyringError:
-        # The package without anything to keep secrets in, as on servers.
-        return None
-    except keyring.errors.KeyringError as error:
+    except Exception as error:
+        # Backends are anybody's, and raise what they like: without D-Bus, or with a wrong
+        # PYTHON_KEYRING_BACKEND, it is none of the package's own errors.
+        errors = sys.modules.get("keyring.errors")
+        if errors is not None and isinstance(error, errors.NoKeyringError):
+            # The package without anything to keep secrets in, as on servers.
+            return None
         raise ConfigurationError(f"the keyring cannot be read: {error}") from None
     return secret
 

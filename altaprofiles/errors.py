@@ -166,7 +166,9 @@ class StatusError(AltaProfilesError):
         hint: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        said = f": {message}" if message else ""
+        # Somebody else's words: no line of their own, and nothing that a terminal would obey.
+        shown = "".join(x if x.isprintable() else repr(x)[1:-1] for x in message)
+        said = f": {shown}" if shown else ""
         coded = "" if code is None else f" (code {code})"
         advice = f". {hint}" if hint else ""
         super().__init__(f"{api} answered HTTP {status}{coded}{said}{advice}")

@@ -150,10 +150,19 @@ class Terminal:
 
     def type(self, line: str) -> None:
         """Type a line, and press Enter."""
-        os.write(self._master, line.encode() + b"\n")
+        self.press(line + "\n")
 
     def press_ctrl_c(self) -> None:
-        os.write(self._master, b"\x03")
+        self.press("\x03")
+
+    def press(self, keys: str) -> None:
+        """Send what keys send."""
+        os.write(self._master, keys.encode(errors="surrogateescape"))
+
+    @property
+    def echoes(self) -> bool:
+        """Whether what is typed is shown."""
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def ended(self) -> Done:
         """Wait for the end; return the exit code and what the pipes have got."""

@@ -19,6 +19,8 @@ from keyring.errors import KeyringLocked
 from altaprofiles import ConfigurationError
 from altaprofiles.accounts import KEYS, Accounts, accounts_path, find_alta, find_clevertap
 
+from .terminals import environment, run
+
 SECRET = "s3cr3t-PASS"
 SHOP = f"""
 default = "shop"
@@ -134,6 +136,9 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
         ("[accounts.a]\npasscode = 1979-05-27", "account 'a': passcode is neither text"),
         ("[accounts.a]\npasscode = true", "account 'a': passcode is neither text"),
         ('default = "b"\n[accounts.a]', "default is 'b'"),
+        ('default = ["b"]\n[accounts.a]', "default is ['b']"),
+        (f"x = {'9' * 5000}", "a number is too long"),
+        (f"x = {'[' * 5000}", "nests too deep"),
         ('[accounts.a]\npasscode = "s3cr3t-PASS"', "account 'a': account_id is missing"),
         ('[accounts.a]\naccount_id = "A"', "account 'a': passcode is missing"),
         ('[accounts.a]\naccount_id = "A"\npasscode = 7', "account 'a': passcode: expected text"),
@@ -305,6 +310,27 @@ def test_a_keyring_that_fails_is_named(place: Path, ring: Rings) -> None:
         ConfigurationError, match="'a': passcode is missing, and the keyring cannot"
     ):
         find_clevertap()
+
+
+@pytest.mark.parametrize(
+    "backend", ["nope", "keyring.backends.nope.Keyring", "keyring.backends.fail.nope"]
+)
+def test_a_keyring_that_cannot_be_begun_is_named(place: Path, tmp_path: Path, backend: str) -> None:
+    """As where there is no D-Bus: such backends raise what they like."""
+    write(place, '[accounts.a]\naccount_id = "A"\n')
+    env = environment(tmp_path, ALTAPROFILES_CONFIG=str(place), PYTHON_KEYRING_BACKEND=backend)
+    done = run(env, "get", "--identity", "1")
+    assert done.code == 3
+    assert "account 'a': passcode is missing, and the keyring cannot be read: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_somebody_else_is_refused(place: Path) -> None:
+    write(place, '[accounts.a]\nalta_token = "s3cret"\n')
+    os.chown(place, 12345, -1)
+    with pytest.raises(ConfigurationError, match=r"somebody else's \(user 12345\)"):
+        Accounts.read(place)
 
 
 def test_nobody_knows_where_home_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from altaprofiles.accounts import Accounts
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
-from .terminals import Done, Terminal, emulated, environment, run
+from .terminals import COMMAND, Done, Terminal, emulated, environment, run
 
 MAIN = """
 import asyncio, sys
 import click
-from altaprofiles import ConfigurationError, Incomplete
+from altaprofiles import ConfigurationError, Forbidden, Incomplete, PlanMismatch
 from altaprofiles.cli.app import App, Command, Exit, Failure, settle_streams
 
 def incomplete():
@@ -32,6 +36,8 @@ def incomplete():
 
 ERRORS = {
     "incomplete": incomplete,
+    "forbidden": lambda: Forbidden(api="Alta", status=403, code=None, message="no"),
+    "other plan": lambda: PlanMismatch("it is another", differences={}),
     "configuration": lambda: ConfigurationError("start: is wrong"),
     "failure": lambda: Failure("no such thing"),
     "os": lambda: OSError(28, "No space left on device", "people.parquet"),
@@ -74,9 +80,9 @@ def env(tmp_path: Path) -> dict[str, str]:
     return environment(tmp_path)
 
 
-def begin(env: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+def begin(env: dict[str, str], *arguments: str, program: str = MAIN) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *arguments],
+        [sys.executable, "-c", program, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=env,
@@ -102,6 +108,8 @@ GO_ON = "To go on: altaprofiles export 'App Launched'\n"
             f"error: 2 chains are missing\nThey have failed for an hour\n{GO_ON}",
         ),
         ("configuration", 2, "error: start: is wrong\n"),
+        ("forbidden", 3, "error: Alta answered HTTP 403: no\n"),
+        ("other plan", 2, "error: it is another\n"),
         ("failure", 1, "error: no such thing\n"),
         ("os", 1, "error: people.parquet: No space left on device\n"),
         ("nameless", 1, "error: gone\n"),
@@ -167,10 +175,38 @@ def test_a_second_signal_does_not_wait(
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "cleaning up\n"
-    started = time.monotonic()
     process.send_signal(number)
-    assert finished(process) == (code, b"", "")
-    assert time.monotonic() - started < 10
+    assert finished(process) == (code, b"", GO_ON)
+
+
+def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:
+    """As for what a script starts with `&`."""
+    ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{MAIN}"
+    process = begin(env, "sleep", program=ignoring)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    done = finished(process)
+    assert done.code == 143
+    assert "interrupted by SIGTERM" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_it_starts(env: dict[str, str], number: signal.Signals) -> None:
+    """Its own imports take most of that time."""
+    starting = (
+        "import os, signal, sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Interrupting(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'altaprofiles.cli':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from altaprofiles.__main__ import main\n"
+        "main()\n"
+    )
+    assert finished(begin(env, "--help", program=starting)) == (128 + number, b"", "")
 
 
 def test_ctrl_c_on_a_terminal(env: dict[str, str]) -> None:
@@ -200,6 +236,39 @@ def test_json_makes_every_line_an_object(env: dict[str, str]) -> None:
     assert lines[-2]["level"] == "error"
     assert "Incomplete" in lines[-2]["traceback"]
     assert "traceback" not in lines[-1]
+
+
+def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
+    done = run(env, "--log-format", "json", "get")
+    assert done.code == 2
+    assert "pass one of --identity" in json.loads(done.stderr)["message"]
+    done = run(env, "--log-format", "json", "count", "Charged", "--from", "yesterday")
+    assert done.code == 2
+    assert "'yesterday' is no day" in json.loads(done.stderr)["message"]
+
+
+def test_streams_that_take_no_more(env: dict[str, str], tmp_path: Path) -> None:
+    """A log that cannot be written ends nothing; an output that cannot is an error."""
+
+    def limited(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+        command = [*COMMAND, *arguments]
+        return subprocess.run(command, env=env, preexec_fn=limit, check=False, **streams)
+
+    with (tmp_path / "full").open("wb") as full, emulated(people=10) as emulator:
+        env |= emulator.environment
+        assert limited(*COUNT, "-v", stdout=subprocess.PIPE, stderr=full).returncode == 0
+        assert limited("get", "--identity", "nobody", stderr=full).returncode == 1
+        done = limited("--version", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"error: File too large\n")
+
+
+def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123
+        done = subprocess.run([*COMMAND, *COUNT], env=env, stderr=nobody, check=False)
+    assert done.returncode == 141
 
 
 def test_verbose_adds_the_traceback_before_the_message(env: dict[str, str]) -> None:
@@ -240,6 +309,16 @@ def test_missing_credentials_say_what_to_do(env: dict[str, str], emulator: Emula
     alta = {name: value for name, value in emulator.environment.items() if "ALTA" in name}
     assert "no CleverTap credentials" in run(env | alta, *COUNT).stderr
     assert run(env | alta, "cdp", "--user-id", "nobody").code == 1
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    first = {"account_id": "A", "passcode": "p"}
+    Accounts(path, "shop", {"shop": first, "agent": {"alta_token": "t"}}).write()
+    told = run(env, "cdp", "--user-id", "nobody")
+    assert (told.code, told.stdout) == (3, b"")
+    assert "account 'shop' in " in told.stderr
+    assert "has no Alta credentials; pass another as --account NAME, or run:" in told.stderr
+    completing = {"COMP_WORDS": "altaprofiles get --account a", "COMP_CWORD": "3"}
+    done = run(env | completing | {"_ALTAPROFILES_COMPLETE": "bash_complete"})
+    assert done.stdout == b"plain,agent\n"
     assert run(env | {"CLEVERTAP_PASSCODE": "x"}, *COUNT).code == 3
 
 
@@ -252,6 +331,7 @@ def test_refused_credentials_are_told_and_not_shown(
         done = run(env, *arguments, *more)
         assert (done.code, done.stdout) == (3, b"")
         assert "wr0ng" not in done.stderr
+        assert "These credentials are from the environment." in done.stderr
         assert ("Traceback" in done.stderr) == ("-v" in more)
 
 
@@ -351,3 +431,8 @@ def test_completion(env: dict[str, str], shell: str) -> None:
     words = {"COMP_WORDS": "altaprofiles co", "COMP_CWORD": "co" if shell == "fish" else "1"}
     done = run(env | words | {variable: f"{shell}_complete"})
     assert "count" in done.stdout.decode()
+    for line in ("lookup i", "export x -o p"):
+        place = line.split()[-1] if shell == "fish" else str(len(line.split()))
+        words = {"COMP_WORDS": f"altaprofiles {line}", "COMP_CWORD": place}
+        done = run(env | words | {variable: f"{shell}_complete"})
+        assert "file" in done.stdout.decode()

@@ -19,6 +19,7 @@ from altaprofiles import Forbidden, Unauthorized
 from altaprofiles.cli.app import App, Exit
 from altaprofiles.cli.doctor import examine, try_regions
 from altaprofiles.cli.findings import Finding
+from altaprofiles.credentials import REGIONS
 from altaprofiles.emulator import Emulator
 
 from .conftest import always, http, scripted
@@ -165,6 +166,24 @@ async def test_the_right_region_is_named(
         assert "CLEVERTAP_REGION=in1" in told[0].advice
         # Found is not mended.
         assert Exit.CREDENTIALS in [x.code for x in await found(app, regions)]
+
+
+async def test_regions_are_tried_when_asked(env: dict[str, str]) -> None:
+    """The services are behind a proxy here, which lets nothing out."""
+    async with tunnel("502 Bad Gateway") as (proxy, heads):
+        env |= {"CLEVERTAP_PASSCODE": "wr0ng", "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
+        without = await to_thread.run_sync(run, env, "doctor")
+        assert heads == []
+        done = await to_thread.run_sync(run, env, "doctor", "--try-regions")
+    asked = {head.split()[1] for head in heads}
+    assert asked == {f"{urlsplit(url).hostname}:443" for url in REGIONS.values()}
+    assert "altaprofiles doctor --try-regions" in without.stdout.decode()
+    told = done.stdout.decode()
+    assert "CleverTap: refused in no region; no answer from eu1, " in told
+    # What is wrong with the credentials matters more than what cannot be reached.
+    assert done.code == 3
+    for head in heads:
+        assert "X-CleverTap" not in head
 
 
 async def test_a_wrong_passcode_is_wrong_in_every_region(

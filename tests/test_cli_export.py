@@ -87,7 +87,7 @@ def test_an_export_through_pipes(env: dict[str, str], tmp_path: Path) -> None:
     assert told["manifest"] == f"{out}.manifest.json"
     counted = [line for line in lines if line.startswith("counted")]
     for event, line in zip(EVENTS, counted, strict=True):
-        found = re.search(rf"{event}: ([\d,]+) by the service, ([\d,]+) here", line)
+        found = re.search(rf"{event}: ([\d,]+) records by the service, ([\d,]+) here", line)
         assert found is not None
         assert found[1] == found[2]
 
@@ -109,6 +109,20 @@ def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
     assert lines[0]["progress"]["slots"] == 3
     assert len(lines[0]["progress"]["chains"]) == 4
     assert lines[-1]["report"]["sha256"] == digest(tmp_path / "p.ndjson")
+
+
+def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) -> None:
+    with emulated(people=1, faults={"server_error": 1}) as failing:
+        env = environment(tmp_path, failing.environment)
+        command = [*COMMAND, *WORDS, "-o", str(tmp_path / "p.ndjson")]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            lines = [process.stderr.readline() for _ in range(2)]
+            process.terminate()
+            process.stderr.read()
+            assert process.wait(timeout=30) == 143
+    assert lines[0].startswith("reading: 0 records, 0 a second, ")
+    assert re.search(r"[1-9]\d* retries, 0:00:0[1-9]", lines[1])
 
 
 def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -> None:
@@ -134,6 +148,15 @@ def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -
     done = run(env, "export", "Charged", *DAYS, "-o", "p.ndjson", "--no-profile", cwd=tmp_path)
     assert b"profileData" not in (tmp_path / "p.ndjson").read_bytes()
     assert done.code == 0
+
+
+def test_an_empty_pipe_is_no_list_of_keys(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, "lookup", "-", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "standard input is empty" in done.stderr
+    (tmp_path / "none.txt").touch()
+    done = run(env, "lookup", "none.txt", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"f.ndjson\n")
 
 
 def test_a_name_that_is_no_text(env: dict[str, str], tmp_path: Path) -> None:
@@ -232,7 +255,7 @@ def test_another_export_in_the_same_place_fails_and_fresh_discards_it(
     assert limited(env, tmp_path, *WORDS, "-o", "p.ndjson").code == 4
     other = ("export", "Charged", *DAYS, "-o", "p.ndjson")
     refused = run(env, *other, cwd=tmp_path)
-    assert (refused.code, refused.stdout) == (1, b"")
+    assert (refused.code, refused.stdout) == (2, b"")
     assert "holds another export" in refused.stderr
     assert "--events was" not in refused.stderr
     assert "discard it with --fresh, or choose another --out or --spool" in refused.stderr
@@ -298,11 +321,12 @@ def test_a_locale_that_is_not_utf_8(
         assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
         assert done.stderr.isascii()
         return
-    with Terminal(plain, *arguments, piped=("stdout",)) as terminal:
-        done = terminal.ended()
+    with emulated(people=600, think=0.3) as slow:
+        with Terminal(plain | slow.environment, *arguments, piped=("stdout",)) as terminal:
+            terminal.expect("reading ---")
+            done = terminal.ended()
     assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
     assert terminal.text.isascii()
-    assert "reading ---" in terminal.text
 
 
 # ---------------------------------------------------------- interruptions, and what comes after
@@ -348,6 +372,26 @@ def test_interrupted_and_gone_on_with(
     resumed = run(env, *again)
     assert (resumed.code, resumed.stdout) == (0, os.fsencode(out) + b"\n")
     assert digest(out) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_when_all_is_in_place_is_too_late(
+    large: Emulator, tmp_path: Path, uninterrupted: str, number: signal.Signals
+) -> None:
+    """To go on would be to begin anew."""
+    env = environment(tmp_path, large.environment)
+    out = tmp_path / "p.ndjson"
+    with subprocess.Popen(
+        [*COMMAND, *WORDS, "-o", str(out)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while not (tmp_path / "p.ndjson.manifest.json").exists():
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(number)
+        printed, told = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (0, os.fsencode(out) + b"\n")
+    assert uninterrupted in told.decode()
+    assert b"To go on" not in told
 
 
 def test_killed_and_run_again(large: Emulator, tmp_path: Path, uninterrupted: str) -> None:
@@ -545,7 +589,6 @@ def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_pa
         while not list(tmp_path.glob("f.ndjson.export/journal.sqlite")):
             assert process.poll() is None
             time.sleep(0.05)
-        time.sleep(0.2)
         process.terminate()
         assert process.stderr is not None
         # Its end is still open.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import signal
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,6 +118,7 @@ def test_refused_credentials_are_not_kept(
         assert terminal.ended().code == 3
     assert "wrong region" in terminal.text
     assert "Nothing was saved" in terminal.text
+    assert "altaprofiles doctor --account main --try-regions" in terminal.text
     assert "wr0ng" not in terminal.screen
     assert not path.exists()
 
@@ -183,11 +184,100 @@ def test_ctrl_c_ends_the_dialog(env: dict[str, str], path: Path, question: str) 
         if question == "passcode":
             terminal.type("A")
             terminal.expect("Its passcode: ")
-        # CPython does not hear of a signal that comes just before its `input` begins to wait.
-        time.sleep(0.5)
         terminal.press_ctrl_c()
         assert terminal.ended().code == 130
     assert "Traceback" not in terminal.text
+    assert not path.exists()
+
+
+def test_what_hides_an_answer_shows_the_next_ones(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID")
+        terminal.type("A")
+        terminal.expect("Its passcode: ")
+        terminal.interrupt(signal.SIGTERM)
+        assert terminal.ended().code == 143
+        assert terminal.echoes
+    assert "error: interrupted by SIGTERM" in terminal.text
+    assert not path.exists()
+
+
+def test_ctrl_d_is_the_end_of_the_answers(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID (Enter for none): ")
+        terminal.press("\x04")
+        assert terminal.ended().code == 1
+    assert "the input has ended; nothing was saved" in terminal.text
+    assert "SIGINT" not in terminal.text
+
+
+def test_answers_that_are_no_text_are_asked_for_again(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("A")
+        terminal.expect("Its passcode: ")
+        terminal.type("p\udcff")
+        terminal.expect("not UTF-8")
+        terminal.expect("Its passcode: ")
+        terminal.type("s3cret")
+        terminal.expect("region")
+        terminal.type("https://h\udcff.example")
+        terminal.expect("Error: ")
+        terminal.expect("region")
+        terminal.type("in1")
+        terminal.expect("API key")
+        terminal.type("")
+        assert terminal.ended().code == 0, terminal.text
+    assert Accounts.read(path).tables["main"]["region"] == "in1"
+
+
+def test_a_service_can_be_taken_out(env: dict[str, str], path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    held = {"account_id": "A", "passcode": "p", "region": "in1", "max_in_flight": 2}
+    Accounts(path, None, {"shop": {**held, "alta_token": "t"}}).write()
+    with Terminal(env, "login", "--no-test") as terminal:
+        terminal.expect("Account 'shop', as it is")
+        terminal.expect("CleverTap account ID (- for none) [A]: ")
+        terminal.type("-")
+        terminal.expect("API key (Enter to keep the present one, - for none): ")
+        terminal.type("")
+        terminal.expect("base URL")
+        terminal.type("")
+        assert terminal.ended().code == 0, terminal.text
+    accounts = Accounts.read(path)
+    assert accounts.tables == {"shop": {"alta_token": "t", "alta_base_url": "https://altatech.ai"}}
+    assert accounts.default == "shop"
+
+
+def test_a_second_account_does_not_become_the_default(env: dict[str, str], path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    Accounts(path, None, {"shop": {"account_id": "A", "passcode": "p"}}).write()
+    with Terminal(env | {"CLEVERTAP_ACCOUNT_ID": "E"}, "login", "x", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("B")
+        for question, told in (("passcode: ", "p"), ("base URL", "eu1"), ("API key", "")):
+            terminal.expect(question)
+            terminal.type(told)
+        assert terminal.ended().code == 0, terminal.text
+    assert "(the default)" not in terminal.text
+    # Before, there was no need to say which.
+    assert Accounts.read(path).default == "shop"
+    assert "CLEVERTAP_ACCOUNT_ID goes before it, unless you pass --account x" in terminal.text
+
+
+def test_a_key_that_alta_refuses_is_none_of_clevertap_s_regions(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID")
+        terminal.type("")
+        terminal.expect("API key")
+        terminal.type("wr0ng")
+        terminal.expect("base URL")
+        terminal.type(emulator.url)
+        assert terminal.ended().code == 3
+    assert "Nothing was saved" in terminal.text
+    assert "region" not in terminal.text
     assert not path.exists()
 
 

@@ -127,3 +127,18 @@ def test_lookups() -> None:
 def test_a_terminal_that_cannot_show_bars() -> None:
     assert "".join(drawn(of(30), encoding="ascii")).isascii()
     assert "reading ---" in "\n".join(drawn(of(30), encoding="latin-1"))
+
+
+def test_what_went_wrong_last_is_shown_on_one_line() -> None:
+    at = of(3, records=3_000, total=120_000)
+    trouble = "CleverTap answered HTTP 400: " + "a long story\n\x1b[2J" * 10
+    file = io.StringIO()
+    Console(file=file, width=60, color_system=None).print(View(at, trouble))
+    *_, last = file.getvalue().splitlines()
+    assert last.startswith("last failure: CleverTap answered HTTP 400: a long story \\x1b")
+    assert len(last) <= 60
+
+
+def test_the_time_left_is_reckoned_with_what_this_run_has_received() -> None:
+    at = msgspec.structs.replace(of(3, records=600, total=1000), resumed=500, seconds=10.0)
+    assert (at.pace, at.eta) == (10.0, 40.0)

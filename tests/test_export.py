@@ -30,6 +30,7 @@ from altaprofiles import (
     ExportError,
     ExportLocked,
     Incomplete,
+    NotReady,
     PlanMismatch,
     Profile,
     ServerError,
@@ -407,7 +408,9 @@ async def test_credentials_refused_on_the_way_keep_what_there_is(tmp_path: Path)
         ({"to": "."}, "to"),
         ({"to": 3}, "to"),
         ({"to": "s3://bucket/people.ndjson"}, "to"),
-        # What the name caf\xe9 in Latin-1 is to Python.
+        # What the name caf\xe9 in Latin-1 is to Python; and what no file can be called.
+        ({"to": "caf\udce9.duckdb"}, "to"),
+        ({"to": "caf\ud800.ndjson"}, "to"),
         ({"spool": "missing/spool"}, "spool"),
         ({"spool": "a-file"}, "spool"),
         ({"spool": 3}, "spool"),
@@ -1352,3 +1355,22 @@ async def test_progress_is_told_while_nothing_arrives(tmp_path: Path) -> None:
     assert told[-1].requests > 0
     assert told[-1].in_flight > 0
     assert told[-1].records == 0
+
+
+@pytest.mark.parametrize("kind", [BrokenPipeError, NotReady])
+async def test_what_the_caller_raises_comes_out_and_nothing_is_told_after_it(
+    tmp_path: Path, kind: type[Exception]
+) -> None:
+    told: list[ExportProgress] = []
+
+    def on_progress(progress: ExportProgress) -> None:
+        told.append(progress)
+        if progress.records:
+            raise kind("mine")
+
+    async with Emulator(people=2000) as emulator:
+        with pytest.raises(kind, match="mine"):
+            await export(
+                emulator, tmp_path / "p.ndjson", batch_size=230, windows=4, on_progress=on_progress
+            )
+    assert [bool(progress.records) for progress in told].count(True) == 1

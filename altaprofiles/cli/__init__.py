@@ -27,6 +27,10 @@ def cli() -> None:
     Data goes to stdout, everything else to stderr. `altaprofiles COMMAND --help` has examples of
     each command.
 
+    Credentials are those of an account that `login` has saved, or of the environment, which goes
+    first: CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION (or CLEVERTAP_BASE_URL),
+    ALTA_TOKEN (and ALTA_BASE_URL). None are needed for `demo` and `emulator`.
+
     \b
     Begin with:
         altaprofiles demo
@@ -39,7 +43,7 @@ def cli() -> None:
     Exit codes:
         0    all done
         1    failed
-        2    wrong usage
+        2    wrong usage; also other options than an unfinished export was begun with
         3    credentials are missing, or refused
         4    incomplete; the same command goes on
         130  interrupted by Ctrl-C (SIGINT)
@@ -98,8 +102,8 @@ def demo(app: App, people: int, out: Path | None) -> None:
     type=click.IntRange(min=0, max=65_535),
     metavar="N",
     default=0,
-    show_default="a free one",
-    help="The port to listen on, on 127.0.0.1.",
+    show_default=False,
+    help="The port to listen on, on 127.0.0.1; by default a free one.",
 )
 @click.option(
     "--people",
@@ -127,9 +131,13 @@ def demo(app: App, people: int, out: Path | None) -> None:
 def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None:
     """Serve both APIs on loopback until interrupted.
 
-    Prints the environment variables that point a client here; paste them into another shell:
+    Prints the environment variables that point a client here; paste them into another shell.
+
+    Faults are not_ready, throttled, too_many, server_error, html, empty, disconnect, reset,
+    truncated, garbled, slow, gzip, empty_page and others, which a wrong name lists.
 
     \b
+    Example:
         altaprofiles emulator --port 8123 --fault not_ready=0.2 --fault reset=0.05
     """
     from .serve import run

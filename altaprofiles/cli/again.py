@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -35,7 +36,26 @@ def command_line(context: click.Context) -> str:
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
         words = [*options, "--", *arguments]
-    return shlex.join([*_program(), context.info_name or "", *words])
+    return " ".join(map(_quoted, [*_program(), context.info_name or "", *words]))
+
+
+def _quoted(word: str) -> str:
+    """Return `word` for a shell, also if it cannot be shown, or pasted, as it is."""
+    if word.isprintable() and _can_be_shown(word):
+        return shlex.quote(word)
+    # Bytes that are no text, line breaks, escape sequences: as bash, zsh and ksh escape them.
+    shown = (
+        chr(x) if 0x20 <= x < 0x7F and x not in b"\\'" else f"\\{x:03o}" for x in os.fsencode(word)
+    )
+    return f"$'{''.join(shown)}'"
+
+
+def _can_be_shown(word: str) -> bool:
+    try:
+        word.encode(sys.stderr.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _program() -> list[str]:
@@ -44,7 +64,10 @@ def _program() -> list[str]:
         return [sys.executable, "-m", "altaprofiles"]
     found = shutil.which(started.name)
     known = found is not None and started.exists() and started.samefile(found)
-    return [started.name if known else str(started)]
+    if known or len(started.parts) > 1:
+        return [started.name if known else str(started)]
+    # Without a folder in front of it, a shell would look for it on PATH.
+    return [f"./{started}"]
 
 
 def _option(option: click.Option, value: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import ConfigurationError
 from ..export.keys import KeyFile
 from ..models import CdpUser, EventSummary, Lookup, Platform, Profile
 from ..wire.alta import By
@@ -66,13 +67,16 @@ def get_users_of_file(app: App, file: Path, *, by: By, column: str | None) -> No
     Raises:
         Failure: some of them failed.
     """
-    keys = keys_from_stdin() if str(file) == "-" else KeyFile(file, by, column)
+    if str(file) == "-" and column is not None:
+        raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
+    session = app.session(service="alta")
     console = output_console() if sys.stdout.isatty() else None
     asked = failed = 0
 
     async def main() -> None:
         nonlocal asked, failed
-        async with app.session(service="alta") as session:
+        keys = keys_from_stdin() if str(file) == "-" else KeyFile(file, by, column)
+        async with session:
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 asked += 1
                 failed += lookup.error is not None

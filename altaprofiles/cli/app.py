@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App", "Command", "Exit", "Failure", "Group", "settle_streams"]
+__all__ = [
+    "App",
+    "Command",
+    "Exit",
+    "Failure",
+    "Group",
+    "Interrupted",
+    "heeded_signals",
+    "settle_streams",
+]
 
 T = TypeVar("T")
 
@@ -53,7 +62,9 @@ class Failure(Exception):
         self.code = code
 
 
-class _Interrupted(Exception):
+class Interrupted(Exception):
+    """SIGINT or SIGTERM has ended a command."""
+
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.code = 128 + number
@@ -75,6 +86,8 @@ class App:
         self.verbose = False
         self.log_format: Literal["text", "json"] = "text"
         self._go_on: str | None = None
+        self._source = ""
+        self._begun = False
 
     @cached_property
     def console(self) -> Console:
@@ -87,10 +100,11 @@ class App:
     def interactive(self) -> bool:
         """Whether a person watches stderr, on a terminal that can redraw."""
         return (
-            sys.stderr.isatty()
-            and os.environ.get("TERM") != "dumb"
-            and not self.quiet
+            not self.quiet
             and self.log_format == "text"
+            and self.console.is_terminal
+            and self.console.is_interactive
+            and not self.console.is_dumb_terminal
         )
 
     def session(
@@ -106,7 +120,7 @@ class App:
         Raises:
             Failure: there are none, or they cannot be used.
         """
-        from ..accounts import accounts_path, find_alta, find_clevertap
+        from ..accounts import Accounts, accounts_path, find_alta, find_clevertap
         from ..errors import ConfigurationError
         from ..session import Session
 
@@ -116,14 +130,18 @@ class App:
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
         if project is not None:
+            self._source = project.source
             return Session(clevertap=project.credentials, on_event=on_event, trust_env=True)
         if key is not None:
+            self._source = key.source
             return Session(alta=key.credentials, on_event=on_event, trust_env=True)
         label, variables = _SERVICES[service]
-        if self.account is not None:
+        accounts = Accounts.read()
+        if (account := accounts.pick(self.account)) is not None:
+            others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
             raise Failure(
-                f"account {self.account!r} in {accounts_path()} has no {label} credentials; "
-                f"run: altaprofiles login {self.account}",
+                f"account {account!r} in {accounts.path} has no {label} credentials; "
+                f"{others}run: altaprofiles login {account}",
                 Exit.CREDENTIALS,
             )
         raise Failure(
@@ -170,7 +188,7 @@ class App:
                 loop.call_soon_threadsafe(task.cancel)
 
             # Not the loop's own handlers, which Windows does not have.
-            before = {number: signal.signal(number, stop) for number in _SIGNALS}
+            before = {number: signal.signal(number, stop) for number in heeded_signals()}
             try:
                 return await main()
             finally:
@@ -181,7 +199,7 @@ class App:
             return asyncio.run(cancellable())
         except (Exception, asyncio.CancelledError) as error:
             if received:
-                raise _Interrupted(received[0]) from error
+                raise Interrupted(received[0]) from error
             raise
 
     def begin(self) -> None:
@@ -190,6 +208,9 @@ class App:
 
         from .logs import Handler
 
+        if self._begun:
+            return
+        self._begun = True
         # The root's: what asyncio has to say must be JSON, too, where all else is.
         logging.getLogger().addHandler(Handler(self.log_format))
         level = logging.DEBUG if self.verbose else logging.WARNING
@@ -198,13 +219,15 @@ class App:
 
     def end(self, error: BaseException) -> int | None:
         """Tell the user of `error`; return the exit code, or None if no user can have caused it."""
-        from ..errors import AltaProfilesError, Incomplete
+        from ..errors import AltaProfilesError, Forbidden, Incomplete, Unauthorized
 
         if isinstance(error, BrokenPipeError):
             return Exit.PIPE
+        if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
+            error = Failure("the input has ended")
         if isinstance(error, click.Abort | KeyboardInterrupt):
-            error = _Interrupted(signal.SIGINT)
-        if isinstance(error, _Interrupted):
+            error = Interrupted(signal.SIGINT)
+        if isinstance(error, Interrupted):
             cause = error.__cause__
             if isinstance(cause, AltaProfilesError | OSError):
                 self._tell(cause)
@@ -215,6 +238,8 @@ class App:
             return error.code
         if not isinstance(error, AltaProfilesError | OSError | Failure):
             return None
+        if isinstance(error, Unauthorized | Forbidden) and self._source:
+            error.add_note(f"These credentials are from {self._source}.")
         self._tell(error)
         if isinstance(error, Incomplete):
             self._tell_how_to_go_on()
@@ -238,6 +263,8 @@ class App:
         if self.interactive:
             # A progress view hides the cursor, and will not get to show it again.
             os.write(2, b"\x1b[?25h\n")
+        if self._go_on is not None and self.log_format == "text":
+            os.write(2, f"To go on: {self._go_on}\n".encode(errors="backslashreplace"))
         os._exit(128 + number)
 
 
@@ -246,7 +273,11 @@ _SERVICES = {
     "alta": ("Alta", "ALTA_TOKEN"),
 }
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def heeded_signals() -> list[signal.Signals]:
+    """Return what interrupts: not what whoever started us has told us to ignore."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _logger() -> Any:
@@ -270,13 +301,13 @@ def _in_options(text: str, command: click.Command) -> str:
 
 
 def _code(error: BaseException) -> Exit:
-    from ..errors import ConfigurationError, Forbidden, Incomplete, Unauthorized
+    from ..errors import ConfigurationError, Forbidden, Incomplete, PlanMismatch, Unauthorized
 
     if isinstance(error, Failure):
         return error.code
     if isinstance(error, Unauthorized | Forbidden):
         return Exit.CREDENTIALS
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, ConfigurationError | PlanMismatch):
         return Exit.USAGE
     return Exit.INCOMPLETE if isinstance(error, Incomplete) else Exit.FAILED
 
@@ -308,6 +339,18 @@ def _note(context: click.Context, option: click.Parameter, value: object) -> Non
         setattr(app, str(option.name), value)
 
 
+def _complete_account(
+    context: click.Context, option: click.Parameter, incomplete: str
+) -> list[str]:
+    from ..accounts import Accounts
+    from ..errors import ConfigurationError
+
+    try:
+        return [name for name in Accounts.read().tables if name.startswith(incomplete)]
+    except ConfigurationError:
+        return []
+
+
 def _shared() -> list[click.Parameter]:
     """Return the options that every command takes, and the group in front of it."""
     return [
@@ -316,6 +359,7 @@ def _shared() -> list[click.Parameter]:
             metavar="NAME",
             expose_value=False,
             callback=_note,
+            shell_complete=_complete_account,
             help="Use this account of the credentials file, whatever the environment holds.",
         ),
         click.Option(
@@ -335,12 +379,21 @@ def _shared() -> list[click.Parameter]:
         click.Option(
             ["--log-format"],
             type=click.Choice(["text", "json"]),
-            show_default="text",
             expose_value=False,
             callback=_note,
-            help="What stderr is made of: text, or one JSON object a line.",
+            help="What stderr is made of: text, as by default, or one JSON object a line.",
         ),
     ]
+
+
+def _show(error: click.ClickException) -> None:
+    context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
+    app = None if context is None else context.find_object(App)
+    if app is None or app.log_format == "text":
+        error.show()
+        return
+    app.begin()
+    _logger().error("%s", error.format_message())
 
 
 class Command(click.Command):
@@ -387,6 +440,21 @@ class Group(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += _shared()
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.ClickException as error:
+            _show(error)
+            code = error.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            code = 128 + signal.SIGINT
+        except OSError as error:
+            # Of help or a version that cannot be written.
+            sys.stderr.write(f"error: {error.strerror}\n")
+            code = Exit.FAILED
+            _abandon_broken_streams()
+        sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         # As they are likely to be needed, and not by the alphabet.

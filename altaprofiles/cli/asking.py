@@ -26,12 +26,14 @@ def ask(
 ) -> T:
     """Return the answer to `question`; on a terminal, say meanwhile why it is asked again."""
 
-    async def main() -> T:
-        with _telling(app) as on_event:
-            async with app.session(service=service, on_event=on_event) as session:
+    with _telling(app) as on_event:
+        session = app.session(service=service, on_event=on_event)
+
+        async def main() -> T:
+            async with session:
                 return await question(session)
 
-    return app.run(main)
+        return app.run(main)
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def _telling(app: App) -> Iterator[Callable[[Attempt], None] | None]:
         if attempt.error is not None and attempt.delay is not None:
             told = plain(f"asking again: {attempt.error}")
             # Beside the spinner, on one line: it leaves behind what it has to wrap.
-            told.truncate(app.console.width - 2, overflow="ellipsis")
+            told.truncate(app.console.width - 2, overflow="crop")
             status.update(told)
             status.start()
 

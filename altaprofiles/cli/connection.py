@@ -47,7 +47,7 @@ async def look_at_connection(service: str, url: str, patience: float) -> AsyncIt
     if proxy:
         yield Finding(f"{service}: {parts.hostname} through the proxy {host}:{port} ({addresses})")
     else:
-        yield Finding(f"{service}: {host} is {addresses}")
+        yield Finding(f"{service}: {host}" + ("" if host == addresses else f" is {addresses}"))
     way = _Way(url, proxy, login or {})
     try:
         async with asyncio.timeout(patience):

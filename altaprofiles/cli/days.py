@@ -38,8 +38,8 @@ def day_options(command: F) -> F:
             type=_day,
             metavar="DAY",
             required=True,
-            help="The first day, such as 2026-01-31, in the time zone of the CleverTap project. Or "
-            "a time, in seconds since 1970.",
+            help="The first day, such as 2026-01-31 or 20260131, in the time zone of the "
+            "CleverTap project. Or a time, in seconds since 1970.",
         ),
     ):
         command = option(command)

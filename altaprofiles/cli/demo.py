@@ -93,7 +93,8 @@ class _Demo:
                 assert report is not None  # noqa: S101
                 written = [_person_of(one.identity, one.object_ids) for one in _profiles(self._out)]
                 self.complete = set(written) == expected and len(written) == len(expected)
-                sample = list(islice(_profiles(self._out), LOOKUPS))
+                people = (one for one in _profiles(self._out) if one.identity is not None)
+                sample = list(islice(people, LOOKUPS))
                 self._app.say(f"{len(sample):,} of them, and as many unknown, by identity:")
                 found = await self._look_up(session, sample)
                 self._app.say(f"{len(sample):,} of them joined with the CDP.")
@@ -106,8 +107,11 @@ class _Demo:
                 ("people exported", f"{report.people:,}, {verdict}"),
                 ("chains and pages", f"{len(report.chains)} and {report.pages:,}"),
                 ("records", f"{report.records:,}, {self._resumed:,} before the interruption"),
-                ("retries", f"{report.retries:,} in {report.requests:,} requests"),
-                ("retried because", _listed(self._troubles)),
+                (
+                    "requests of the export",
+                    f"{report.requests:,}, {report.retries:,} of them retries",
+                ),
+                ("failures in all", _listed(self._troubles)),
                 ("looked up", f"{found.found:,} found, {found.not_found:,} not found"),
                 ("joined", f"{bound:,} of {len(sample):,} have anonymous IDs"),
                 (
@@ -119,7 +123,7 @@ class _Demo:
         )
         if find_spec("duckdb") is not None:
             answers = await anyio.to_thread.run_sync(_ask_duckdb, self._out)
-            columns = ("Customer Type", "people", "charges")
+            columns = ("Customer Type", "people", "charges ever")
             self._print("What DuckDB says of the file", answers, columns=columns)
         self._app.write(b"The people are in %b\n" % os.fsencode(self._out))
 
@@ -173,7 +177,7 @@ class _Demo:
     ) -> None:
         table = Table(*columns, title=title, title_justify="left", show_header=bool(columns))
         for row in rows:
-            table.add_row(*map(str, row))
+            table.add_row(*("unknown" if cell is None else str(cell) for cell in row))
         output_console().print(table)
 
 

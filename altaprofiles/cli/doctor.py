@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import shlex
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,14 @@ from pathlib import Path
 from .. import __version__
 from ..accounts import ENVIRONMENT, Found, accounts_path, find_alta, find_clevertap
 from ..credentials import REGIONS, Alta, CleverTap
-from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
+from ..errors import (
+    AltaProfilesError,
+    BadRequest,
+    ConfigurationError,
+    Forbidden,
+    StatusError,
+    Unauthorized,
+)
 from ..retry import Retry
 from ..session import Session
 from .app import App, Exit
@@ -83,10 +91,10 @@ async def examine(
             Exit.CREDENTIALS,
         )
     if clevertap is not None:
-        async for finding in _clevertap(clevertap, regions, patience):
+        async for finding in _clevertap(clevertap, app.account, regions, patience):
             yield finding
     if alta is not None:
-        async for finding in _alta(alta, patience):
+        async for finding in _alta(alta, app.account, patience):
             yield finding
 
 
@@ -142,7 +150,7 @@ def _proxies() -> Iterator[Finding]:
 
 
 async def _clevertap(
-    found: Found[CleverTap], regions: Mapping[str, str], patience: float
+    found: Found[CleverTap], name: str | None, regions: Mapping[str, str], patience: float
 ) -> AsyncIterator[Finding]:
     account = found.credentials
     where = account.url if account.base_url else f"region {account.region}"
@@ -157,32 +165,44 @@ async def _clevertap(
         async with Session(clevertap=account, retry=QUICK, trust_env=True) as session:
             await ask_clevertap(session)
     except (Unauthorized, Forbidden) as error:
-        try_them = "" if regions else "; for the region: altaprofiles doctor --try-regions"
-        yield Finding(str(error), f"{_correct(found.source)}{try_them}", Exit.CREDENTIALS)
+        option = "" if name is None else f" --account {shlex.quote(name)}"
+        advice = _correct(found.source, name)
+        if not regions:
+            advice += f"; for the region: altaprofiles doctor{option} --try-regions"
+        yield Finding(str(error), advice, Exit.CREDENTIALS)
         if regions:
-            yield await _right_region(account, regions)
+            yield await _right_region(found, regions)
     except AltaProfilesError as error:
-        yield Finding(str(error), "Try again later", Exit.FAILED)
+        yield Finding(str(error), _later(error), Exit.FAILED)
     else:
         yield Finding("CleverTap: the credentials are accepted")
 
 
-async def _right_region(account: CleverTap, regions: Mapping[str, str]) -> Finding:
+def _later(error: AltaProfilesError) -> str | None:
+    # What is refused as it is will be refused again.
+    return None if isinstance(error, BadRequest) else "Try again later"
+
+
+async def _right_region(found: Found[CleverTap], regions: Mapping[str, str]) -> Finding:
+    account = found.credentials
     results = await try_regions(account.account_id, account.passcode, regions)
     right = [name for name, error in results.items() if error is None]
     if right:
         return Finding(
             f"CleverTap: the credentials are accepted in region {' and '.join(right)}",
-            f'Set CLEVERTAP_REGION={right[0]}, or region = "{right[0]}" in {accounts_path()}, and '
-            f"leave any base URL out",
+            f"Set CLEVERTAP_REGION={right[0]}, and leave CLEVERTAP_BASE_URL out"
+            if found.source == ENVIRONMENT
+            else f'Write region = "{right[0]}" in {accounts_path()}, and leave base_url out',
             note=True,
         )
-    refused = [name for name, error in results.items() if isinstance(error, Unauthorized)]
-    unknown = [f"{name} ({error})" for name, error in results.items() if name not in refused]
+    refused = [name for name, error in results.items() if isinstance(error, StatusError)]
+    unknown = [name for name in results if name not in refused]
     text = f"CleverTap: refused in {', '.join(refused) or 'no region'}"
     if unknown:
         return Finding(
-            f"{text}; no answer from {', '.join(unknown)}", "Try again later", Exit.FAILED
+            f"{text}; no answer from {', '.join(unknown)} ({results[unknown[0]]})",
+            "Check the network, or try again later",
+            Exit.FAILED,
         )
     return Finding(
         f"{text}, which is every region",
@@ -214,7 +234,7 @@ async def try_regions(
     return dict(zip(regions, answers, strict=True))
 
 
-async def _alta(found: Found[Alta], patience: float) -> AsyncIterator[Finding]:
+async def _alta(found: Found[Alta], name: str | None, patience: float) -> AsyncIterator[Finding]:
     key = found.credentials
     yield Finding(f"Alta: {key.url}, from {found.source}")
     reached = True
@@ -227,17 +247,17 @@ async def _alta(found: Found[Alta], patience: float) -> AsyncIterator[Finding]:
         async with Session(alta=key, retry=QUICK, trust_env=True) as session:
             await ask_alta(session)
     except (Unauthorized, Forbidden) as error:
-        yield Finding(str(error), _correct(found.source), Exit.CREDENTIALS)
+        yield Finding(str(error), _correct(found.source, name), Exit.CREDENTIALS)
     except AltaProfilesError as error:
-        yield Finding(str(error), "Try again later", Exit.FAILED)
+        yield Finding(str(error), _later(error), Exit.FAILED)
     else:
         yield Finding("Alta: the API key is accepted")
 
 
-def _correct(source: str) -> str:
+def _correct(source: str, name: str | None) -> str:
     if source == ENVIRONMENT:
         return "Correct the environment; it goes before the file, unless you pass --account NAME"
-    return "Log in again: altaprofiles login"
+    return f"Log in again: altaprofiles login{'' if name is None else f' {shlex.quote(name)}'}"
 
 
 async def ask_clevertap(session: Session) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import date
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 import click
 
-from .app import App, Command
+from .app import App, Command, Interrupted
 from .days import day_options
 
 if TYPE_CHECKING:
     from ..export.report import ExportReport, LookupReport
+    from ..session import Session
+    from .progress import Shown
 
 __all__ = ["export", "lookup"]
 
@@ -39,6 +41,7 @@ def _output_options(command: F) -> F:
                 "-o",
                 "--out",
                 "to",
+                type=click.Path(),
                 required=True,
                 metavar="FILE|URL",
                 help="The output. Its ending says what it becomes: .ndjson, .jsonl, .csv (each "
@@ -66,6 +69,7 @@ def _output_options(command: F) -> F:
             ),
             click.option(
                 "--spool",
+                type=click.Path(file_okay=False),
                 metavar="DIR",
                 help="Where the folder is made in which it gathers until it is complete, "
                 "<out>.export. By default it is beside the output.",
@@ -80,7 +84,8 @@ def _output_options(command: F) -> F:
                 "--json",
                 "as_json",
                 is_flag=True,
-                help="Print the report as JSON, and not the path of the output.",
+                help="Print the report as JSON, and not the path of the output; also of an "
+                "incomplete one.",
             ),
         ]
     ):
@@ -153,11 +158,17 @@ def export(
 ) -> None:
     """Write everyone who did an event to a file or a database.
 
-    Each is written once, also who did several EVENTs.
+    Each is written once, also who did several EVENTs. An EVENT is spelt as in the dashboard, upper
+    case included, and in quotes if it has blanks.
 
     Ctrl-C stops it, and the same command goes on where it was, after a crash as well; the output is
-    the same in the end. It is put in place when it is complete, and its path printed, with
-    <out>.manifest.json beside it, which says what it is.
+    the same in the end. It is put in place when it is complete, in place of a file that is there,
+    and its path printed; <out>.manifest.json beside it says what it is. Until then all records are
+    gathered as JSON in the folder <out>.export.
+
+    NDJSON has each record as the service sent it. Tables have the columns identity, email, name,
+    phone, object_ids, and as JSON text profile_data, events, platform_info and extra; --flatten
+    adds others. What `events` counts is a person's whole history, not these days.
 
     A password for PostgreSQL need not be in the address: PGPASSWORD and ~/.pgpass will do.
 
@@ -171,37 +182,35 @@ def export(
     """
     parts = _parts(windows)
 
-    async def main() -> ExportReport:
-        from .progress import showing
+    async def begin(session: Session, show: Shown) -> ExportReport:
+        return await session.export(
+            events,
+            start=start,
+            end=end,
+            to=output["to"],
+            format=output["format"],
+            windows=parts,
+            distinct=distinct,
+            flatten=output["flatten"],
+            table=output["table"],
+            bom=output["bom"],
+            batch_size=batch_size,
+            app=with_app,
+            event_summaries=event_summaries,
+            profile=profile,
+            count=count,
+            resume=output["resume"],
+            spool=output["spool"],
+            on_progress=show,
+        )
 
-        async with app.session() as session:
-            with showing(app) as show:
-                return await session.export(
-                    events,
-                    start=start,
-                    end=end,
-                    to=output["to"],
-                    format=output["format"],
-                    windows=parts,
-                    distinct=distinct,
-                    flatten=output["flatten"],
-                    table=output["table"],
-                    bom=output["bom"],
-                    batch_size=batch_size,
-                    app=with_app,
-                    event_summaries=event_summaries,
-                    profile=profile,
-                    count=count,
-                    resume=output["resume"],
-                    spool=output["spool"],
-                    on_progress=show,
-                )
-
-    _run(app, main, out=output["to"], as_json=as_json)
+    _run(app, begin, out=output["to"], as_json=as_json)
 
 
 @click.command(cls=Command)
-@click.argument("keys", metavar="FILE|-")
+@click.argument(
+    "keys", metavar="FILE|-", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
 @click.option(
     "--by",
     type=click.Choice(["identity", "email", "object-id"]),
@@ -212,7 +221,8 @@ def export(
     "--column",
     metavar="NAME",
     help="The column of a CSV file, or the key of each line of an NDJSON file, that holds them; "
-    "needed where there are several.",
+    "needed where there are several. Without it, the first line of a CSV file is a key, too, "
+    "unless it is called as --by says.",
 )
 @_output_options
 @click.pass_obj
@@ -239,28 +249,25 @@ def lookup(
       cut -d, -f2 people.csv | altaprofiles lookup - --by email -o found.parquet
     """
 
-    async def main() -> LookupReport:
-        from .progress import showing
+    async def begin(session: Session, show: Shown) -> LookupReport:
         from .stdin import keys_from_stdin
 
-        async with app.session() as session:
-            with showing(app) as show:
-                return await session.export_lookups(
-                    keys_from_stdin() if keys == "-" else keys,
-                    by="object_id" if by == "object-id" else by,
-                    to=output["to"],
-                    column=column,
-                    format=output["format"],
-                    flatten=output["flatten"],
-                    table=output["table"],
-                    bom=output["bom"],
-                    resume=output["resume"],
-                    spool=output["spool"],
-                    on_progress=show,
-                )
+        return await session.export_lookups(
+            keys_from_stdin() if keys == "-" else keys,
+            by="object_id" if by == "object-id" else by,
+            to=output["to"],
+            column=column,
+            format=output["format"],
+            flatten=output["flatten"],
+            table=output["table"],
+            bom=output["bom"],
+            resume=output["resume"],
+            spool=output["spool"],
+            on_progress=show,
+        )
 
     before = "pipe the same keys into " if keys == "-" else ""
-    _run(app, main, out=output["to"], as_json=as_json, before=before)
+    _run(app, begin, out=output["to"], as_json=as_json, before=before)
 
 
 def _parts(windows: str) -> int | Literal["auto"]:
@@ -275,7 +282,7 @@ def _parts(windows: str) -> int | Literal["auto"]:
 
 def _run(
     app: App,
-    main: Callable[[], Coroutine[Any, Any, ExportReport | LookupReport]],
+    begin: Callable[[Session, Shown], Awaitable[ExportReport | LookupReport]],
     *,
     out: str,
     as_json: bool,
@@ -286,29 +293,41 @@ def _run(
     Args:
         before: what stands before the command that goes on.
     """
-    from msgspec import json
-
     from ..errors import Incomplete
-    from ..export.report import as_builtins
     from ..export.sinks.postgres_url import without_password
     from .again import command_line
-    from .summary import summarize
+    from .progress import showing
+    from .summary import summarize, write_report
 
     if without_password(out) != out:
         app.say(
             "Everyone on this machine can see the password in --out while this runs; PGPASSWORD or "
             "~/.pgpass hide it. What is printed here leaves it out."
         )
-    try:
-        report = app.run(main, go_on=before + command_line(click.get_current_context()))
-    except Incomplete as error:
-        if as_json and error.report is not None:
-            app.write(json.encode(as_builtins(error.report)) + b"\n")
-        raise
-    summarize(app, report)
+    reports: list[ExportReport | LookupReport] = []
+
+    with showing(app) as show:
+        session = app.session(on_event=show.note)
+
+        async def main() -> None:
+            async with session:
+                reports.append(await begin(session, show))
+
+        try:
+            app.run(main, go_on=before + command_line(click.get_current_context()))
+        except Incomplete as error:
+            if as_json and error.report is not None:
+                write_report(app, error.report)
+            raise
+        except Interrupted:
+            # Too late, if all is in place: to go on would be to begin anew.
+            if not reports:
+                raise
+    summarize(app, reports[0])
     if as_json:
-        app.write(json.encode(as_builtins(report)) + b"\n")
+        write_report(app, reports[0])
     else:
         # A file's name is bytes, and not what the locale makes of it.
-        output = report.output.encode() if report.bytes is None else os.fsencode(report.output)
-        app.write(output + b"\n")
+        output = reports[0].output
+        name = output.encode() if reports[0].bytes is None else os.fsencode(output)
+        app.write(name + b"\n")

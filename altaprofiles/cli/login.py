@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from getpass import getpass
+from typing import Any, NoReturn
 
 import click
 
-from ..accounts import Accounts
+from ..accounts import CLEVERTAP_KEYS, Accounts
 from ..credentials import REGIONS, Alta, CleverTap, Secret
-from ..errors import ConfigurationError, Forbidden, Unauthorized
+from ..errors import AltaProfilesError, ConfigurationError, Forbidden, StatusError, Unauthorized
 from ..session import Session
-from .app import App, Exit, Failure
+from .app import App, Exit, Failure, Interrupted
 from .doctor import QUICK, ask_alta, ask_clevertap
 
 __all__ = ["log_in"]
@@ -25,7 +28,7 @@ def log_in(app: App, name: str | None, *, test: bool) -> None:
 
     Raises:
         Failure: there is no terminal, or nothing was answered.
-        Unauthorized, Forbidden: the credentials are refused; nothing was saved.
+        AltaProfilesError: the credentials are refused, or cannot be tried; nothing was saved.
     """
     if not sys.stdin.isatty():
         raise Failure(
@@ -35,19 +38,20 @@ def log_in(app: App, name: str | None, *, test: bool) -> None:
         )
     try:
         accounts = Accounts.read()
+        name = name or app.account or accounts.pick(None) or "main"
     except ConfigurationError as error:
         raise Failure(str(error), Exit.CREDENTIALS) from error
-    name = name or app.account or accounts.default or "main"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise Failure(f"{name!r}: use letters, digits, - and _ for a name", Exit.USAGE)
-    # Older versions of click write the blank behind a question to stdout, whatever they are told.
-    with redirect_stdout(sys.stderr):
-        table = _asked(accounts.tables.get(name, {}))
-    accounts.tables[name] = table
-    accounts.default = accounts.default or name
+    app.say(f"Account {name!r}, {'as it is' if name in accounts.tables else 'a new one'}:")
+    # One account needs no default; of two, the first is it as before.
+    accounts.default = accounts.pick(None) or name
+    with _interruptible():
+        accounts.tables[name] = _asked(accounts.tables.get(name, {}))
     # Through the file's own rules, so that what is saved can be read again.
-    clevertap = accounts.clevertap(name) if "account_id" in table else None
-    alta = accounts.alta(name) if "alta_token" in table else None
+    clevertap = accounts.clevertap(name)
+    kept = "alta_token" in accounts.tables[name] or clevertap is None
+    alta = accounts.alta(name) if kept else None
     if clevertap is None and alta is None:
         raise Failure("nothing to save: give a CleverTap account ID, an Alta API key, or both")
     if test:
@@ -59,15 +63,24 @@ def log_in(app: App, name: str | None, *, test: bool) -> None:
                     None if alta is None else alta.credentials,
                 )
             )
-        except (Unauthorized, Forbidden) as error:
-            error.add_note(
-                "Nothing was saved. To find the region: altaprofiles login --no-test, then "
-                "altaprofiles doctor --try-regions"
-            )
+        except AltaProfilesError as error:
+            error.add_note("Nothing was saved.")
+            if isinstance(error, Unauthorized | Forbidden) and _is_clevertap_s(error):
+                error.add_note(
+                    f"To find the region: altaprofiles login {name} --no-test, then altaprofiles "
+                    f"doctor --account {name} --try-regions"
+                )
             raise
     accounts.write()
-    role = ", the default" if accounts.default == name else ""
-    app.say(f"Account {name!r}{role}, is in {accounts.path}")
+    role = " (the default)" if accounts.pick(None) == name else ""
+    app.say(f"Account {name!r}{role} is in {accounts.path}.")
+    for service, variable in (("CleverTap", "CLEVERTAP_ACCOUNT_ID"), ("Alta", "ALTA_TOKEN")):
+        if variable in os.environ:
+            app.say(f"For {service}, {variable} goes before it, unless you pass --account {name}.")
+
+
+def _is_clevertap_s(error: StatusError) -> bool:
+    return error.api == "CleverTap"
 
 
 async def _try(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
@@ -84,16 +97,23 @@ def _asked(before: dict[str, Any]) -> dict[str, Any]:
     """Return the account's keys, as they are answered now; what is not asked for stays."""
     table = dict(before)
     account_id = _ask(
-        "CleverTap account ID (Enter for none)",
+        "CleverTap account ID",
         lambda text: CleverTap(text, "x"),
         default=str(before.get("account_id", "")),
+        optional=True,
     )
-    for key in ("account_id", "passcode", "region"):
-        table.pop(key, None)
-    if account_id:
+    if not account_id:
+        for key in CLEVERTAP_KEYS:
+            table.pop(key, None)
+    else:
         table["account_id"] = account_id
-        table["passcode"] = _ask_secret(
-            "Its passcode", lambda text: CleverTap("x", text), before.get("passcode")
+        _put_secret(
+            table,
+            "passcode",
+            "Its passcode",
+            lambda text: CleverTap("x", text),
+            # It may be in the keyring.
+            optional="account_id" in before and "passcode" not in before,
         )
         where = _ask(
             f"Its region ({', '.join(REGIONS)}), or a base URL",
@@ -101,13 +121,10 @@ def _asked(before: dict[str, Any]) -> dict[str, Any]:
             default=str(before.get("base_url") or before.get("region") or "eu1"),
         )
         table.pop("base_url", None)
+        table.pop("region", None)
         table["base_url" if "://" in where else "region"] = where
-    token = _ask_secret(
-        "Alta API key (Enter for none)", Alta, before.get("alta_token"), optional=True
-    )
-    table.pop("alta_token", None)
-    if token:
-        table["alta_token"] = token
+    _put_secret(table, "alta_token", "Alta API key", Alta, optional=True)
+    if "alta_token" in table:
         table["alta_base_url"] = _ask(
             "Alta's base URL",
             lambda text: Alta("x", base_url=text),
@@ -120,39 +137,104 @@ def _clevertap_at(where: str) -> CleverTap:
     return CleverTap("x", "x", base_url=where) if "://" in where else CleverTap("x", "x", where)
 
 
-def _ask(question: str, check: Callable[[str], object], *, default: str) -> str:
-    answer: str = click.prompt(
-        question,
-        default=default,
-        show_default=bool(default),
-        value_proc=lambda text: _checked(text, check),
-        err=True,
-    )
-    return answer
-
-
-def _ask_secret(
-    question: str, check: Callable[[str], object], before: str | None, *, optional: bool = False
+def _ask(
+    question: str, check: Callable[[str], object], *, default: str, optional: bool = False
 ) -> str:
-    if before is not None:
-        question = f"{question.removesuffix(' (Enter for none)')} (Enter to keep the present one)"
-    answer: str = click.prompt(
-        question,
-        default="" if optional or before is not None else None,
-        show_default=False,
-        hide_input=True,
-        value_proc=lambda text: _checked(text, check),
-        err=True,
-    )
-    return Secret(answer or before or "")
+    if default and optional:
+        question = f"{question} (- for none)"
+    elif optional:
+        question = f"{question} (Enter for none)"
+    shown = f" [{default}]" if default else ""
+    answer = _answer(_line, f"{question}{shown}: ", check, optional=optional or bool(default))
+    return "" if answer == _NONE else answer or default
 
 
-def _checked(text: str, check: Callable[[str], object]) -> str:
-    """Return an answer; what it raises makes click ask again."""
-    text = text.strip()
-    if text:
+def _put_secret(
+    table: dict[str, Any],
+    key: str,
+    question: str,
+    check: Callable[[str], object],
+    *,
+    optional: bool = False,
+) -> None:
+    """Ask for a secret, and have it in `table`, or not."""
+    there = key in table
+    if there and optional:
+        question = f"{question} (Enter to keep the present one, - for none)"
+    elif there:
+        question = f"{question} (Enter to keep the present one)"
+    elif optional:
+        question = f"{question} (Enter for none)"
+    answer = _answer(getpass, f"{question}: ", check, optional=optional or there)
+    if answer == _NONE:
+        table.pop(key, None)
+    elif answer:
+        table[key] = Secret(answer)
+
+
+_NONE = "-"
+"""The answer that takes out what there was."""
+
+
+def _answer(
+    read: Callable[[str], str], prompt: str, check: Callable[[str], object], *, optional: bool
+) -> str:
+    """Return an answer that `check` takes, or nothing if it is optional; ask until there is one."""
+    while True:
         try:
-            check(text)
+            answer = read(prompt).strip()
+            # Some locales let bytes pass that are no text.
+            answer.encode()
+            if answer and not (optional and answer == _NONE):
+                check(answer)
+        except UnicodeError:
+            click.echo("Error: that is not UTF-8", err=True)
         except ConfigurationError as error:
-            raise click.UsageError(str(error)) from None
-    return text
+            click.echo(f"Error: {error}", err=True)
+        except EOFError:
+            click.echo(err=True)
+            raise Failure("the input has ended; nothing was saved") from None
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            raise
+        else:
+            if answer or optional:
+                return answer
+
+
+def _line(prompt: str) -> str:
+    # Not `input`: it forgets a Ctrl-C that comes while it writes its prompt.
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let signals be exceptions, which show again what a hidden answer has hidden.
+
+    Also one that comes just before a read begins: a read that has begun knows nothing of it until
+    another signal interrupts it.
+    """
+    before: dict[int, Any] = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, _end),
+    }
+    ticking = hasattr(signal, "setitimer")
+    if ticking:
+        before[signal.SIGALRM] = signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+    try:
+        yield
+    finally:
+        if ticking:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, _: object) -> NoReturn:
+    raise Interrupted(number)

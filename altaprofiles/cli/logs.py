@@ -24,8 +24,14 @@ class Handler(logging.Handler):
         self.setFormatter(_Json() if log_format == "json" else _Text())
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stderr.write(self.format(record) + "\n")
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(self.format(record) + "\n")
+            sys.stderr.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            # A log that is full ends no export.
+            pass
 
 
 class _Text(logging.Formatter):

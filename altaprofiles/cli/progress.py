@@ -16,10 +16,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..export.report import ChainStatus, ExportProgress, LookupProgress, clock, share
+from ..export.report import (
+    ChainStatus,
+    ExportProgress,
+    LookupProgress,
+    clock,
+    numbered,
+    percent,
+    share,
+)
 from .consoles import plain
 
 if TYPE_CHECKING:
+    from ..models import Attempt
     from .app import App
 
 __all__ = ["Shown", "View", "showing"]
@@ -41,6 +50,7 @@ class Shown:
     """Seconds from one to the next that is shown, unless a new stage begins."""
 
     def __init__(self) -> None:
+        self.trouble: str | None = None
         self._stage = ""
         self._shown = float("-inf")
 
@@ -50,6 +60,11 @@ class Shown:
         if self._stage != progress.stage or now - self._shown >= self.every:
             self._stage, self._shown = progress.stage, now
             self.show(progress)
+
+    def note(self, attempt: Attempt) -> None:
+        """Keep in mind what went wrong, as the session's `on_event`."""
+        if attempt.error is not None:
+            self.trouble = str(attempt.error)
 
     def show(self, progress: Progress) -> None:
         """Show it."""
@@ -77,7 +92,9 @@ class _Picture(Shown):
         self._live = live
 
     def show(self, progress: Progress) -> None:
-        self._live.update(View(progress), refresh=True)
+        # Not before: an empty picture would leave an empty line.
+        self._live.start()
+        self._live.update(View(progress, self.trouble), refresh=True)
 
 
 @contextmanager
@@ -91,16 +108,21 @@ def showing(app: App) -> Iterator[Shown]:
         yield _Lines(app)
         return
     # No thread of its own: progress comes at least every second.
-    with Live(console=app.console, auto_refresh=False) as live:
+    live = Live(console=app.console, auto_refresh=False)
+    try:
         yield _Picture(live)
         live.transient = True
+    finally:
+        if live.is_started:
+            live.stop()
 
 
 class View:
     """One picture of an export or a lookup, as wide and as high as the terminal lets it be."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, trouble: str | None = None) -> None:
         self._at = progress
+        self._trouble = trouble
 
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
@@ -114,12 +136,16 @@ class View:
         if isinstance(at, LookupProgress) and at.fetching:
             outcomes = (f"{count:,} {name}" for name, count in at.outcomes.items())
             figures.insert(0, ", ".join(outcomes))
+        if at.fetching and self._trouble is not None:
+            figures.append(f"last failure: {self._trouble}")
         if isinstance(at, ExportProgress) and at.fetching:
             # Room for the total, the figures, and the line that the cursor is on.
             yield from _chains(at.chains, min(_ROWS, height - len(figures) - 4), width)
         yield _total(at, width)
         for line in figures:
-            yield Text(line, style="dim", no_wrap=True, overflow="crop")
+            shown = plain(line.replace("\n", " "), "dim")
+            shown.no_wrap, shown.overflow = True, "crop"
+            yield shown
 
 
 def _figures(at: Progress, *, wide: bool) -> list[str]:
@@ -127,7 +153,7 @@ def _figures(at: Progress, *, wide: bool) -> list[str]:
     if not at.fetching:
         return [clock(at.seconds)]
     what = "records" if isinstance(at, ExportProgress) else "keys"
-    slots = f"{at.in_flight} of {at.slots} {'slot' if at.slots == 1 else 'slots'}"
+    slots = f"{at.in_flight} of {numbered(at.slots, 'slot')}"
     traffic = [f"{at.pace:,.0f} {what}/s", slots]
     passed = [f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}", clock(at.seconds)]
     if at.eta is not None:
@@ -141,9 +167,9 @@ def _total(at: Progress, width: int) -> RenderableType:
     table.add_column(no_wrap=True)
     counted = f"{at.done:,}"
     if part is None or at.goal is None:
-        what = "keys" if isinstance(at, LookupProgress) else "records"
+        what = "key" if isinstance(at, LookupProgress) else "record"
         table.add_column(ratio=1, no_wrap=True)
-        table.add_row(Text(at.stage, style="bold"), f"{counted} {what}")
+        table.add_row(Text(at.stage, style="bold"), numbered(at.done, what))
         return table
     table.add_column(ratio=1)
     table.add_column(justify="right", no_wrap=True)
@@ -214,8 +240,7 @@ def _state(chain: ChainStatus, part: float | None) -> str:
 
 
 def _percent(part: float) -> str:
-    # Not rounded up: 100 % is all of it.
-    return f"{int(100 * part):>3} %"
+    return f"{percent(part):>3} %"
 
 
 def _bar(part: float) -> ProgressBar:

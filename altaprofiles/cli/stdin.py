@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import io
 import os
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -50,16 +51,22 @@ async def keys_from_stdin() -> AsyncGenerator[str, None]:
 
 def _batches() -> Iterator[Batch]:
     """Yield what has arrived, some lines at once; at the end an error, or no line."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
-    chunk, rest = b"-", ""
+    decoder = io.IncrementalNewlineDecoder(
+        codecs.getincrementaldecoder("utf-8-sig")(), translate=True
+    )
+    chunk, rest, anything = b"-", "", False
     try:
         while chunk:
             # Not `sys.stdin`: its encoding is the locale's, and the interpreter waits for it.
             chunk = os.read(0, _CHUNK)
+            anything = anything or bool(chunk)
             rest += decoder.decode(chunk, final=not chunk)
             *lines, rest = rest.split("\n")
             if lines:
-                yield [line.rstrip("\r") for line in lines]
+                yield lines
+        if not anything:
+            # Whatever should have written there has failed, more likely than not.
+            yield ConfigurationError("keys: standard input is empty; pipe a key a line into it")
         if rest:
             yield [rest]
         yield []

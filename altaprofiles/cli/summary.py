@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
-from ..export.report import ExportReport, LookupReport, as_builtins, clock
+from msgspec import json
+
+from ..export.report import ExportReport, LookupReport, as_builtins, clock, numbered
 from .app import App
 
-__all__ = ["summarize"]
+__all__ = ["summarize", "write_report"]
 
 Report: TypeAlias = ExportReport | LookupReport
 
@@ -16,7 +18,7 @@ Report: TypeAlias = ExportReport | LookupReport
 def summarize(app: App, report: Report) -> None:
     """Tell a person, in a few lines, what `report` says."""
     rows = _of_export(report) if isinstance(report, ExportReport) else _of_lookup(report)
-    rows.append(("retries", f"{report.retries:,} in {report.requests:,} requests"))
+    rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))
     if report.bytes is not None:
         rows.append(("size", _size(report.bytes)))
@@ -30,8 +32,13 @@ def summarize(app: App, report: Report) -> None:
     app.say(told, report=as_builtins(report))
 
 
+def write_report(app: App, report: Report) -> None:
+    """Write `report` to stdout, as a line of JSON."""
+    app.write(json.encode(as_builtins(report)) + b"\n")
+
+
 def _of_export(report: ExportReport) -> list[tuple[str, str]]:
-    pages = f"{report.pages:,} {'page' if report.pages == 1 else 'pages'}"
+    pages = numbered(report.pages, "page")
     rows = [
         ("people", f"{report.people:,}"),
         ("records", f"{report.records:,} on {pages}"),
@@ -41,7 +48,8 @@ def _of_export(report: ExportReport) -> list[tuple[str, str]]:
         counts = [chain.counted for chain in chains if chain.counted is not None]
         if len(counts) == len(chains):
             records = sum(chain.records for chain in chains)
-            rows.append(("counted", f"{event}: {sum(counts):,} by the service, {records:,} here"))
+            told = f"{event}: {sum(counts):,} records by the service, {records:,} here"
+            rows.append(("counted", told))
     return rows
 
 

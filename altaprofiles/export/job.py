@@ -125,7 +125,7 @@ class Job(ABC, Generic[P, R]):
                     await self.fetch(work)
                 report = await self.finish(work)
             except (OSError, ExportError) as error:
-                if isinstance(error, Incomplete) or error is self._failure_of_caller:
+                if isinstance(error, Incomplete) or self.is_caller_s(error):
                     raise
                 raise self.incomplete([str(error)]) from error
             except AltaProfilesError as error:
@@ -166,11 +166,18 @@ class Job(ABC, Generic[P, R]):
 
     def call_back(self, on_progress: Callable[[S], object], progress: S) -> None:
         """Call the caller's function, and know what it raises for what it is."""
+        if self._failure_of_caller is not None:
+            # It has ended the export, and is not asked again while that unwinds.
+            return
         try:
             on_progress(progress)
         except Exception as error:
             self._failure_of_caller = error
             raise
+
+    def is_caller_s(self, error: Exception) -> bool:
+        """Whether the caller's function has raised `error`."""
+        return error is self._failure_of_caller
 
     def begin(self, work: Workspace) -> None:
         """Make the workspace this export's. Blocking."""

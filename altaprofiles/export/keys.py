@@ -112,20 +112,25 @@ class KeyFile:
                 yield from first
             for row in rows:
                 if row:
-                    yield self._cell(row, place, rows.line_num)
+                    if len(row) != len(first):
+                        raise ConfigurationError(
+                            f"keys: line {rows.line_num} of {self.path} has {len(row)} columns, "
+                            f"and the first has {len(first)}; correct the file"
+                        )
+                    yield row[place]
 
     def _place(self, first: list[str]) -> int:
         """Return which column holds the keys."""
+        if len(first) == 1 and {";", "\t"} & set(first[0]):
+            raise ConfigurationError(
+                f"column: {self.path} seems to be separated by other than commas, its first "
+                f"line is {first[0]!r}; save it with commas, or as .txt if that is a key"
+            )
         if self._column is None:
             if len(first) > 1:
                 raise ConfigurationError(
                     f"column: {self.path} has the columns {', '.join(map(repr, first))}; say which "
                     f"of them holds the keys"
-                )
-            if {";", "\t"} & set("".join(first)):
-                raise ConfigurationError(
-                    f"column: {self.path} seems to be separated by other than commas, its first "
-                    f"line is {first[0]!r}; save it with commas, or as .txt if that is a key"
                 )
             return 0
         if first.count(self._column) != 1:
@@ -138,13 +143,6 @@ class KeyFile:
     def _names_keys(self, first: list[str]) -> bool:
         """Whether a single column's first row is its name. Any other would be taken for a key."""
         return [_letters(cell) for cell in first] == [_letters(self._by)]
-
-    def _cell(self, row: list[str], place: int, line: int) -> str:
-        if place >= len(row) or (self._column is None and len(row) > 1):
-            raise ConfigurationError(
-                f"keys: line {line} of {self.path} has {len(row)} columns, unlike its first"
-            )
-        return row[place]
 
     def _ndjson(self) -> Iterator[str]:
         with self.path.open("rb") as file:

@@ -119,6 +119,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                 with work.journal.transaction():
                     work.journal.drop_keys()
             self._counts = work.journal.tally()
+        self._resumed = self.kept
         return loaded
 
     def _put_keys(self, work: Workspace, keys: list[tuple[str, ConfigurationError | None]]) -> None:

@@ -194,7 +194,8 @@ def check_same(begun: Plan | LookupPlan, now: Plan | LookupPlan, where: str) -> 
     if not differences:
         return
     shown = "; ".join(
-        f"`{name}` was {was!r} and is now {now!r}" for name, (was, now) in differences.items()
+        "the keys are others" if name == "digest" else f"`{name}` was {was!r} and is now {now!r}"
+        for name, (was, now) in differences.items()
     )
     raise PlanMismatch(
         f"{where} holds another export, begun and not finished: {shown}. Finish that one with its "

@@ -21,6 +21,8 @@ __all__ = [
     "as_builtins",
     "clock",
     "encode_manifest",
+    "numbered",
+    "percent",
     "share",
 ]
 
@@ -139,7 +141,7 @@ class ExportProgress(Struct, frozen=True, kw_only=True):
         return _eta(self.total, self.records, self.resumed, self.seconds)
 
     def __str__(self) -> str:
-        return _line(self, "records")
+        return _line(self, "record")
 
 
 class LookupReport(Struct, frozen=True, kw_only=True):
@@ -228,8 +230,8 @@ class LookupProgress(Struct, frozen=True, kw_only=True):
 
     @property
     def pace(self) -> float:
-        """Keys answered per second of this run."""
-        return _pace(self.answered - self.resumed, self.seconds)
+        """Keys answered per second of this run; 0 while they are read."""
+        return 0.0 if self.stage == "reading" else _pace(self.answered - self.resumed, self.seconds)
 
     @property
     def eta(self) -> float | None:
@@ -240,7 +242,7 @@ class LookupProgress(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         return _line(
             self,
-            "people" if self.stage == "finishing" else "keys",
+            "people" if self.stage == "finishing" else "key",
             *(f"{count:,} {name}" for name, count in self.outcomes.items()),
         )
 
@@ -248,6 +250,11 @@ class LookupProgress(Struct, frozen=True, kw_only=True):
     def outcomes(self) -> dict[str, int]:
         """How many keys have each answer so far, by what it is called."""
         return {"found": self.found, "not found": self.not_found, "failed": self.failed}
+
+
+def numbered(count: int, what: str) -> str:
+    """Return a count of things, such as `1 key` or `1,234 keys`."""
+    return f"{count:,} {what}" if count == 1 or what == "people" else f"{count:,} {what}s"
 
 
 def clock(seconds: float) -> str:
@@ -264,18 +271,23 @@ def share(done: int, goal: int | None) -> float | None:
     return min(done / goal, 1.0) if goal else 1.0
 
 
+def percent(part: float) -> int:
+    """Return a share in percent, not rounded up: 100 is all of it."""
+    # 0.29 is a little less than 29 / 100.
+    return int(100 * part + 1e-9)
+
+
 def _line(at: ExportProgress | LookupProgress, what: str, *more: str) -> str:
     part = share(at.done, at.goal)
-    counted = f"{at.done:,} {what}"
+    counted = numbered(at.done, what)
     if at.goal is not None and part is not None:
-        # Not rounded up: 100 % is all of it.
-        counted = f"{at.done:,} of {at.goal:,} {what} ({int(100 * part)} %)"
+        counted = f"{at.done:,} of {numbered(at.goal, what)} ({percent(part)} %)"
     parts = [f"{at.stage}: {counted}"]
     if at.fetching:
         parts += [
             *more,
             f"{at.pace:,.0f} a second",
-            f"{at.in_flight} of {at.slots} {'slot' if at.slots == 1 else 'slots'}",
+            f"{at.in_flight} of {numbered(at.slots, 'slot')}",
             f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}",
         ]
     parts.append(clock(at.seconds))
@@ -285,7 +297,7 @@ def _line(at: ExportProgress | LookupProgress, what: str, *more: str) -> str:
 
 
 def _pace(done: int, seconds: float) -> float:
-    # A chain that begins again takes away what an earlier run had received of it.
+    # A chain that begins again takes away what this run had received of it.
     return max(done, 0) / seconds if seconds > 0 else 0.0
 
 

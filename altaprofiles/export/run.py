@@ -48,6 +48,7 @@ class _ChainState:
         self.plan = plan
         self.row = row
         self.path = path
+        self.resumed = row.records
         self.counted: int | None = None
         self.error: AltaProfilesError | None = None
 
@@ -98,7 +99,7 @@ class Export(Job[Plan, ExportReport]):
         self._on_progress = on_progress
         self._states: list[_ChainState] = []
         self._counted: dict[str, int] = {}
-        self._resumed = self._finished = self._people = 0
+        self._finished = self._people = 0
 
     @property
     def kept(self) -> int:
@@ -121,7 +122,6 @@ class Export(Job[Plan, ExportReport]):
                 with writing_in(path.parent):
                     Spool(path, row.offset).close()
             self._states.append(_ChainState(chain, row, path))
-        self._resumed = self.kept
 
     # ------------------------------------------------------------------- from the service to spools
 
@@ -189,7 +189,7 @@ class Export(Job[Plan, ExportReport]):
             try:
                 await self._bring(work, state)
             except AltaProfilesError as error:
-                if dooms_all(error) or isinstance(error, ExportError):
+                if dooms_all(error) or isinstance(error, ExportError) or self.is_caller_s(error):
                     raise
                 # The others can be brought all the same: what is missing is told at the end.
                 state.error = error
@@ -209,7 +209,7 @@ class Export(Job[Plan, ExportReport]):
                 refused = isinstance(error, CursorError) or (
                     state.row.cursor == first and error.code is not None
                 )
-                if not refused:
+                if not refused or self.is_caller_s(error):
                     raise
                 # Also before giving up: it cannot be gone on with.
                 await self.threads.run(partial(self._restart, work, state, error))
@@ -234,6 +234,10 @@ class Export(Job[Plan, ExportReport]):
                     del page
             finally:
                 await pages.aclose()
+        except AltaProfilesError as error:
+            # It names the cursor to go on with, for those who keep cursors; here it is journalled.
+            vars(error).pop("__notes__", None)
+            raise
         finally:
             spool.close()
 
@@ -278,6 +282,7 @@ class Export(Job[Plan, ExportReport]):
     def _restart(self, work: Workspace, state: _ChainState, why: object) -> None:
         logger.warning("%s begins again with its first page: %s", state.plan, why)
         restarts = state.row.restarts + 1
+        state.resumed = 0
         self._commit(work, state, ChainRow(state.row.number, restarts=restarts))
 
     def _counts(self) -> Iterator[Callable[[], Awaitable[None]]]:
@@ -368,7 +373,7 @@ class Export(Job[Plan, ExportReport]):
                 chains=[state.status for state in self._states],
                 records=self.kept,
                 total=sum(counts) if len(counts) == len(self._states) else None,
-                resumed=self._resumed,
+                resumed=sum(state.resumed for state in self._states),
                 finished=self._finished,
                 people=self._people,
                 **self.traffic(),

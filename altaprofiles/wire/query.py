@@ -88,7 +88,7 @@ def check_range(start: object, end: object) -> tuple[int, int]:
 
 
 def _check_day(name: str, value: object) -> int:
-    fix = "pass a date, an int YYYYMMDD, or an int of epoch seconds"
+    fix = "pass a date, or a whole number: YYYYMMDD, or epoch seconds"
     if isinstance(value, datetime):
         raise ConfigurationError(
             f"{name}: got the datetime {value!r}, which could mean its day or its second; "

@@ -80,6 +80,8 @@ def resolve(
     if kind == "duckdb" and "?" in str(path):
         # It puts the name of its log in front of the question mark, as if this were a URL.
         raise ConfigurationError(f"to: DuckDB cannot write to a path with a '?', got {name!r}")
+    if kind == "duckdb" and not _is_text(str(path)):
+        raise ConfigurationError(f"to: DuckDB cannot write to a path that is no text, got {name!r}")
     if path.suffix.lower() == ".zst" and kind in _COMPRESSED:
         try:
             zstd_module()
@@ -107,7 +109,20 @@ def _as_path(to: object) -> str:
     text = os.fspath(to)
     if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigurationError(f"to: expected a path or a URL as text, got {to!r}")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"to: {text!r} cannot be a file's name; choose another") from None
     return text
+
+
+def _is_text(path: str) -> bool:
+    """Return whether `path` is Unicode text; bytes that are no UTF-8 are surrogates in Python."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _format_of(text: str, given: str | None) -> str:
@@ -133,6 +148,12 @@ def _format_of(text: str, given: str | None) -> str:
             return found
     elif ending in _ENDINGS:
         return _ENDINGS[ending]
+    if re.search("@|password|postgres", text, re.IGNORECASE):
+        # Not shown: it may hold a password.
+        raise ConfigurationError(
+            "to: this looks like a database and is neither the address of one nor a file; write "
+            "postgresql://user@host/database/table"
+        )
     raise ConfigurationError(
         f"to: the ending of {text!r} tells no format; "
         f"use {', '.join(_ENDINGS)} ({' and '.join(_COMPRESSED)} also with .gz or .zst), or pass "
