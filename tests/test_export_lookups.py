@@ -771,3 +771,24 @@ async def test_a_spool_cut_on_the_way_is_never_delivered(tmp_path: Path, stage: 
     assert report.complete
     assert found_in(to) == keys
     assert set(directory.asked.values()) == {1}
+
+
+async def test_progress_is_told_while_keys_arrive(tmp_path: Path) -> None:
+    told: list[LookupProgress] = []
+
+    def on_progress(progress: LookupProgress) -> None:
+        told.append(progress)
+        if len(told) == 2:
+            raise InterruptedError
+
+    async def keys() -> AsyncIterator[str]:
+        yield "1"
+        await anyio.sleep(30)
+
+    async with scripted(Directory().answer) as server, session_for(server.url) as session:
+        with pytest.raises(InterruptedError):
+            await session.export_lookups(
+                keys(), by="identity", to=tmp_path / "p.ndjson", on_progress=on_progress
+            )
+    assert [progress.stage for progress in told] == ["reading", "reading"]
+    assert told[-1].pace == 0

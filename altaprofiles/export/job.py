@@ -119,25 +119,28 @@ class Job(ABC, Generic[P, R]):
         setting = self.setting
         work = await self.threads.run(lambda: Workspace.open(setting.folder, resume=setting.resume))
         try:
-            await self.load(work)
-            try:
-                async with alongside(self._tell_on):
-                    await self.fetch(work)
-                report = await self.finish(work)
-            except (OSError, ExportError) as error:
-                if isinstance(error, Incomplete) or self.is_caller_s(error):
-                    raise
-                raise self.incomplete([str(error)]) from error
-            except AltaProfilesError as error:
-                if self.kept:
-                    error.add_note(f"{self._what_there_is}.")
-                raise
+            async with alongside(self._tell_on):
+                await self.load(work)
+                report = await self._bring_and_finish(work)
             self._done = True
             return report
         finally:
             with anyio.CancelScope(shield=True):
                 await self.threads.run(lambda: self._leave(work))
             self.threads.close()
+
+    async def _bring_and_finish(self, work: Workspace) -> R:
+        try:
+            await self.fetch(work)
+            return await self.finish(work)
+        except (OSError, ExportError) as error:
+            if isinstance(error, Incomplete) or self.is_caller_s(error):
+                raise
+            raise self.incomplete([str(error)]) from error
+        except AltaProfilesError as error:
+            if self.kept:
+                error.add_note(f"{self._what_there_is}.")
+            raise
 
     @abstractmethod
     async def load(self, work: Workspace) -> None:
@@ -149,7 +152,7 @@ class Job(ABC, Generic[P, R]):
 
     @abstractmethod
     def tell(self) -> None:
-        """Tell whoever wants to know where it is, while fetching."""
+        """Tell whoever wants to know where it is, if there is anything to tell."""
 
     @abstractmethod
     async def finish(self, work: Workspace) -> R:
@@ -254,7 +257,8 @@ class Job(ABC, Generic[P, R]):
         return f"{self.kept:,} {self.KEPT} are in {where}; run the same export again to go on there"
 
     async def _tell_on(self) -> None:
-        # When nothing arrives, it is retries and slots that say why.
+        # When nothing arrives, it is retries and slots that say why; and some databases take what
+        # they are given in one long statement.
         while True:
             await anyio.sleep(_TELL_EVERY)
             self.tell()

@@ -73,6 +73,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         self._keys = keys
         self._not_found_file, self._failed_file = setting.beside
         self._on_progress = on_progress
+        self._stage: Literal["reading", "asking", "finishing"] = "reading"
         self._read = 0
         self._counts: dict[int | None, int] = {}
         self._resumed = self._finished = 0
@@ -98,7 +99,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                 if not loaded:
                     await self.threads.run(partial(self._put_keys, work, keys))
                 self._read += len(keys)
-                self._tell("reading")
+                self.tell()
         finally:
             await batches.aclose()
         read = msgspec.structs.replace(self.plan, keys=self._read, digest=digest.hexdigest())
@@ -157,6 +158,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         kept = time.monotonic()
         keys = self._unanswered(work)
         lookups = self._profiles.get_many(keys, by=self._by)
+        self._stage = "asking"
         try:
             self.tell()
             async for lookup in lookups:
@@ -272,20 +274,17 @@ class LookupExport(Job[LookupPlan, LookupReport]):
     def _count(self, *outcomes: int) -> int:
         return sum(self._counts.get(outcome, 0) for outcome in outcomes)
 
-    def tell(self) -> None:
-        self._tell("asking")
-
     def _tell_finished(self, read: int, written: int) -> None:
-        self._finished = written
-        self._tell("finishing")
+        self._stage, self._finished = "finishing", written
+        self.tell()
 
-    def _tell(self, stage: Literal["reading", "asking", "finishing"]) -> None:
+    def tell(self) -> None:
         if self._on_progress is None:
             return
         self.call_back(
             self._on_progress,
             LookupProgress(
-                stage=stage,
+                stage=self._stage,
                 keys=sum(self._counts.values()),
                 found=self._count(FOUND),
                 not_found=self._count(NOT_FOUND),

@@ -99,6 +99,7 @@ class Export(Job[Plan, ExportReport]):
         self._on_progress = on_progress
         self._states: list[_ChainState] = []
         self._counted: dict[str, int] = {}
+        self._stage: Literal["reading", "finishing"] | None = None
         self._finished = self._people = 0
 
     @property
@@ -132,6 +133,7 @@ class Export(Job[Plan, ExportReport]):
         after the hours that the others take.
         """
         await self.threads.run(lambda: self._drop_expired(work))
+        self._stage = "reading"
         self.tell()
         await self._open_events(work)
         waiting = [state for state in self._states if not state.row.done]
@@ -355,21 +357,18 @@ class Export(Job[Plan, ExportReport]):
 
     # ------------------------------------------------------------------------------- what is told
 
-    def tell(self) -> None:
-        self._tell("reading")
-
     def _tell_finished(self, read: int, written: int) -> None:
-        self._finished, self._people = read, written
-        self._tell("finishing")
+        self._stage, self._finished, self._people = "finishing", read, written
+        self.tell()
 
-    def _tell(self, stage: Literal["reading", "finishing"]) -> None:
-        if self._on_progress is None:
+    def tell(self) -> None:
+        if self._on_progress is None or self._stage is None:
             return
         counts = [state.counted for state in self._states if state.counted is not None]
         self.call_back(
             self._on_progress,
             ExportProgress(
-                stage=stage,
+                stage=self._stage,
                 chains=[state.status for state in self._states],
                 records=self.kept,
                 total=sum(counts) if len(counts) == len(self._states) else None,
