@@ -86,6 +86,7 @@ async def test_each_fault_alone_costs_nobody(fault: Fault) -> None:
         assert emulator.stats.peak_in_flight["clevertap"] <= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_all_faults_together_cost_nobody(seed: int) -> None:
     faults = dict.fromkeys(Fault, 0.08)

@@ -87,6 +87,7 @@ def test_the_demo_refuses_a_file_it_cannot_write() -> None:
     assert "/no/such/folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_says_where_the_beginning_is(tmp_path: Path) -> None:
     out = tmp_path / "people.ndjson"
     command = [*COMMAND, "demo", "--out", str(out)]

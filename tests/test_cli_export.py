@@ -111,6 +111,7 @@ def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
     assert lines[-1]["report"]["sha256"] == digest(tmp_path / "p.ndjson")
 
 
+@pytest.mark.slow
 def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) -> None:
     with emulated(people=1, faults={"server_error": 1}) as failing:
         env = environment(tmp_path, failing.environment)
@@ -125,6 +126,7 @@ def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) ->
     assert re.search(r"[1-9]\d* retries, 0:00:0[1-9]", lines[1])
 
 
+@pytest.mark.slow
 def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -> None:
     arguments = (
         *("export", "Charged", *DAYS, "-o", "people.dat", "--format", "csv", "--bom"),
@@ -235,6 +237,7 @@ def limited(env: dict[str, str], folder: Path, *arguments: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr.decode())
 
 
+@pytest.mark.slow
 def test_what_is_incomplete_goes_on(env: dict[str, str], tmp_path: Path) -> None:
     whole = run(env, *WORDS, "-o", "whole.ndjson", "--json", cwd=tmp_path)
     done = limited(env, tmp_path, *WORDS, "-o", "p.ndjson", "--json")
@@ -249,6 +252,7 @@ def test_what_is_incomplete_goes_on(env: dict[str, str], tmp_path: Path) -> None
     assert limited(env, tmp_path, *WORDS, "-o", "q.ndjson").stdout == b""
 
 
+@pytest.mark.slow
 def test_another_export_in_the_same_place_fails_and_fresh_discards_it(
     env: dict[str, str], tmp_path: Path
 ) -> None:
@@ -309,6 +313,7 @@ def test_terminals_that_want_less(env: dict[str, str], tmp_path: Path, how: str)
         assert all(json.loads(line) for line in terminal.text.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal_too", [False, True])
 def test_a_locale_that_is_not_utf_8(
     env: dict[str, str], tmp_path: Path, terminal_too: bool
@@ -343,6 +348,7 @@ def uninterrupted(large: Emulator, tmp_path_factory: pytest.TempPathFactory) -> 
 STAGES = {"opening": "reading 0 records", "reading": "records/s", "finishing": "finishing"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "how"), [*((stage, "Ctrl-C") for stage in STAGES), ("reading", "SIGTERM")]
 )
@@ -374,6 +380,7 @@ def test_interrupted_and_gone_on_with(
     assert digest(out) == uninterrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_when_all_is_in_place_is_too_late(
     large: Emulator, tmp_path: Path, uninterrupted: str, number: signal.Signals
@@ -394,6 +401,7 @@ def test_an_interruption_when_all_is_in_place_is_too_late(
     assert b"To go on" not in told
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(large: Emulator, tmp_path: Path, uninterrupted: str) -> None:
     env = environment(tmp_path, large.environment)
     arguments = (*WORDS, "-o", str(tmp_path / "p.ndjson"))
@@ -469,6 +477,7 @@ def test_the_command_that_goes_on_is_the_one_that_was_started(
 # ----------------------------------------------------------------------------------- PostgreSQL
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["PGPASSWORD", "pgpass"])
 def test_a_password_that_is_not_on_the_command_line(
     env: dict[str, str], tmp_path: Path, postgres: Server, source: str
@@ -488,6 +497,7 @@ def test_a_password_that_is_not_on_the_command_line(
     assert f"people    {people:,}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_password_on_the_command_line_is_not_printed(
     large: Emulator, tmp_path: Path, postgres: Server
 ) -> None:
@@ -551,6 +561,7 @@ def test_lookups_from_a_pipe_with_a_name(env: dict[str, str], tmp_path: Path) ->
     assert f"keys       {len(KEYS)}" in done.stderr
 
 
+@pytest.mark.slow
 def test_lookups_on_a_terminal_interrupted_and_gone_on_with(tmp_path: Path) -> None:
     with emulated(people=600, seed=3, think=0.05) as emulator:
         env = environment(tmp_path, emulator.environment)

@@ -14,6 +14,8 @@ from altaprofiles.emulator import Emulator
 
 from .terminals import Terminal, emulated, environment, run
 
+pytestmark = pytest.mark.slow
+
 COUNT = ["count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31"]
 
 

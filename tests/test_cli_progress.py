@@ -135,7 +135,7 @@ def test_what_went_wrong_last_is_shown_on_one_line() -> None:
     file = io.StringIO()
     Console(file=file, width=60, color_system=None).print(View(at, trouble))
     *_, last = file.getvalue().splitlines()
-    assert last.startswith("last failure: CleverTap answered HTTP 400: a long story \\x1b")
+    assert last.startswith("retried: CleverTap answered HTTP 400: a long story \\x1b")
     assert len(last) <= 60
 
 

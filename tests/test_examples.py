@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -67,6 +68,22 @@ def test_the_readme_runs(
         async with Session.from_env() as session:
             cursor: str | None = await document.namespace["go_on"](session, None)
             return cursor
+
+    asyncio.run(document.namespace["export"]())
+    printed = capsys.readouterr().out
+    assert re.search(r"reading: .*\nfinishing: [\s\S]*\n[\d,]+ people, [\d,]+ records", printed)
+    assert Path("people.parquet").exists()
+
+    async def exports() -> None:
+        Path("ids.csv").write_text("identity\n5555555555\nnobody\n")
+        async with Session.from_env() as session:
+            await document.namespace["look_up"](session)
+            await document.namespace["in_a_notebook"](session)
+
+    asyncio.run(exports())
+    first, people_of_the_notebook = capsys.readouterr().out.splitlines()
+    assert first == "1 1 0"
+    assert Path("charged.ndjson").read_bytes().count(b"\n") == int(people_of_the_notebook)
 
     # 300 people are one page.
     assert asyncio.run(resume()) is None

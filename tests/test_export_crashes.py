@@ -148,6 +148,7 @@ SMALL: dict[str, Any] = {
 # ----------------------------------------------------------------------------- crashes at each step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 async def test_what_must_survive_a_power_cut_is_synced_before_it_counts(
     tmp_path: Path, name: str
@@ -607,6 +608,7 @@ async def test_target_that_becomes_read_only_loses_nothing(tmp_path: Path) -> No
         assert list((tmp_path / "spool").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_two_processes_want_the_same_output(tmp_path: Path) -> None:
     """The second one is told so at whatever point the first one is, and does it no harm."""
     async with (

@@ -144,7 +144,7 @@ class CapMachine(RuleBasedStateMachine):
         self.callers.close()
 
 
-TestCap = CapMachine.TestCase
+TestCap = pytest.mark.slow(CapMachine.TestCase)
 
 
 @pytest.mark.parametrize("limit", [1, 3])

@@ -85,6 +85,7 @@ async def test_where_the_account_allows_less_it_settles_below_its_cap() -> None:
             assert session.stats.throttles == emulator.stats.too_many
 
 
+@pytest.mark.slow
 async def test_the_cap_holds_under_a_mix_of_calls_and_cancellations() -> None:
     choose = random.Random(5)  # noqa: S311
     faults = {Fault.NOT_READY: 0.1, Fault.RESET: 0.1, Fault.SLOW: 0.1, Fault.SERVER_ERROR: 0.1}

@@ -197,6 +197,7 @@ def test_what_cannot_be_held_is_counted(tmp_path: Path) -> None:
         assert export(resolve(tmp_path / name), [BROKEN, b"{}"]) == mended, name
 
 
+@pytest.mark.slow
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -347,6 +348,7 @@ def test_a_failed_export_leaves_the_old_table_of_a_duckdb_file(tmp_path: Path) -
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.duckdb"]
 
 
+@pytest.mark.slow
 def test_an_export_that_is_killed_leaves_the_old_table_of_a_duckdb_file(tmp_path: Path) -> None:
     path = existing(tmp_path, "CREATE TABLE profiles AS SELECT 7 AS n")
     code = (

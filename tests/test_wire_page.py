@@ -92,6 +92,7 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str | None, bool]:
     return body, cursor if legal else None, early
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(bodies())
 def test_what_is_told_early_is_what_the_page_says(drawn: tuple[bytes, str | None, bool]) -> None:
@@ -258,6 +259,7 @@ def test_of_a_member_that_comes_twice_the_last_counts_as_on_a_small_page() -> No
             read_page(body % b'"status":null', decode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("envelope", ["all before", "all behind"])
 @pytest.mark.parametrize("name", ["plain", "lists of the same first key"])
 def test_a_large_page_cut_short_is_no_shorter_page(name: str, envelope: str) -> None:

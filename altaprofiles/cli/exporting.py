@@ -162,9 +162,9 @@ def export(
     case included, and in quotes if it has blanks.
 
     Ctrl-C stops it, and the same command goes on where it was, after a crash as well; the output is
-    the same in the end. It is put in place when it is complete, in place of a file that is there,
-    and its path printed; <out>.manifest.json beside it says what it is. Until then all records are
-    gathered as JSON in the folder <out>.export.
+    the same in the end, to the byte (of a DuckDB file, its rows). It is put in place when it is
+    complete, in place of a file that is there, and its path printed; <out>.manifest.json beside it
+    says what it is. Until then all records are gathered as JSON in the folder <out>.export.
 
     NDJSON has each record as the service sent it. Tables have the columns identity, email, name,
     phone, object_ids, and as JSON text profile_data, events, platform_info and extra; --flatten

@@ -137,7 +137,7 @@ class View:
             outcomes = (f"{count:,} {name}" for name, count in at.outcomes.items())
             figures.insert(0, ", ".join(outcomes))
         if at.fetching and self._trouble is not None:
-            figures.append(f"last failure: {self._trouble}")
+            figures.append(f"retried: {self._trouble}")
         if isinstance(at, ExportProgress) and at.fetching:
             # Room for the total, the figures, and the line that the cursor is on.
             yield from _chains(at.chains, min(_ROWS, height - len(figures) - 4), width)
