@@ -176,7 +176,8 @@ def test_a_second_signal_does_not_wait(
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() == "cleaning up\n"
     process.send_signal(number)
-    assert finished(process) == (code, b"", GO_ON)
+    told = f"error: interrupted by {number.name}\n{GO_ON}"
+    assert finished(process) == (code, b"", told)
 
 
 def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:

@@ -159,6 +159,7 @@ def test_an_empty_pipe_is_no_list_of_keys(env: dict[str, str], tmp_path: Path) -
     (tmp_path / "none.txt").touch()
     done = run(env, "lookup", "none.txt", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"f.ndjson\n")
+    assert "warning: there were no keys to look up" in done.stderr
 
 
 def test_a_name_that_is_no_text(env: dict[str, str], tmp_path: Path) -> None:

@@ -73,12 +73,13 @@ for command in (login, doctor, export, lookup, get, cdp, count):
 )
 @click.option(
     "--out",
+    "to",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     help="The NDJSON file to write. By default a new one in the system's folder for temporary "
     "files.",
 )
 @click.pass_obj
-def demo(app: App, people: int, out: Path | None) -> None:
+def demo(app: App, people: int, to: Path | None) -> None:
     """Export, interrupt, resume, look up and join, without an account.
 
     Both services are emulated inside this command, on loopback. They are not ready, throttle, break
@@ -93,7 +94,7 @@ def demo(app: App, people: int, out: Path | None) -> None:
     """
     from .demo import run
 
-    run(app, people=people, out=out)
+    run(app, people=people, out=to)
 
 
 @cli.command()

@@ -159,18 +159,30 @@ class App:
         # Not as a format: file names may hold a percent sign.
         _logger().info("%s", text, extra={"facts": facts})
 
+    def warn(self, text: str) -> None:
+        """Write a warning to stderr."""
+        _logger().warning("%s", text)
+
     def write(self, data: bytes) -> None:
         """Write data to stdout, at once."""
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, T]], *, go_on: str | None = None) -> T:
+    def run(
+        self,
+        main: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        go_on: str | None = None,
+        too_late: Callable[[], bool] = lambda: False,
+    ) -> T:
         """Return what `main` returns. SIGINT or SIGTERM cancels it, a second one ends the process.
 
         Args:
             main: called in a new event loop.
             go_on: the command line that goes on, shown if `main` is interrupted or raises
                 `Incomplete`.
+            too_late: whether all is done that could be stopped. Then one signal is not heeded any
+                more, after this has returned neither.
         """
         import asyncio
 
@@ -185,15 +197,17 @@ class App:
                 if received:
                     self._end_at_once(number)
                 received.append(number)
-                loop.call_soon_threadsafe(task.cancel)
+                if not too_late():
+                    loop.call_soon_threadsafe(task.cancel)
 
             # Not the loop's own handlers, which Windows does not have.
             before = {number: signal.signal(number, stop) for number in heeded_signals()}
             try:
                 return await main()
             finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
+                if not too_late():
+                    for number, handler in before.items():
+                        signal.signal(number, handler)
 
         try:
             return asyncio.run(cancellable())
@@ -223,8 +237,6 @@ class App:
 
         if isinstance(error, BrokenPipeError):
             return Exit.PIPE
-        if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
-            error = Failure("the input has ended")
         if isinstance(error, click.Abort | KeyboardInterrupt):
             error = Interrupted(signal.SIGINT)
         if isinstance(error, Interrupted):
@@ -263,8 +275,11 @@ class App:
         if self.interactive:
             # A progress view hides the cursor, and will not get to show it again.
             os.write(2, b"\x1b[?25h\n")
-        if self._go_on is not None and self.log_format == "text":
-            os.write(2, f"To go on: {self._go_on}\n".encode(errors="backslashreplace"))
+        if self.log_format == "text":
+            told = f"error: {Interrupted(number)}\n"
+            if self._go_on is not None:
+                told += f"To go on: {self._go_on}\n"
+            os.write(2, told.encode(errors="backslashreplace"))
         os._exit(128 + number)
 
 

@@ -100,7 +100,11 @@ class _Demo:
                 self._app.say(f"{len(sample):,} of them joined with the CDP.")
                 bound = [bool(one.cdp) async for one in session.with_cdp(sample)].count(True)
             peaks = emulator.stats.peak_in_flight
-        verdict = "each once" if self.complete else f"the service holds {len(expected):,}"
+        verdict = (
+            "each once, and nobody is missing"
+            if self.complete
+            else f"the service holds {len(expected):,}"
+        )
         self._print(
             "What happened",
             [

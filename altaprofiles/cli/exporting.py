@@ -314,13 +314,14 @@ def _run(
                 reports.append(await begin(session, show))
 
         try:
-            app.run(main, go_on=before + command_line(click.get_current_context()))
+            go_on = before + command_line(click.get_current_context())
+            app.run(main, go_on=go_on, too_late=lambda: bool(reports))
         except Incomplete as error:
             if as_json and error.report is not None:
                 write_report(app, error.report)
             raise
         except Interrupted:
-            # Too late, if all is in place: to go on would be to begin anew.
+            # Heard before all was in place, and now it is: to go on would be to begin anew.
             if not reports:
                 raise
     summarize(app, reports[0])

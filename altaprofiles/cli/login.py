@@ -15,7 +15,7 @@ import click
 
 from ..accounts import CLEVERTAP_KEYS, Accounts
 from ..credentials import REGIONS, Alta, CleverTap, Secret
-from ..errors import AltaProfilesError, ConfigurationError, Forbidden, StatusError, Unauthorized
+from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
 from ..session import Session
 from .app import App, Exit, Failure, Interrupted
 from .doctor import QUICK, ask_alta, ask_clevertap
@@ -65,7 +65,8 @@ def log_in(app: App, name: str | None, *, test: bool) -> None:
             )
         except AltaProfilesError as error:
             error.add_note("Nothing was saved.")
-            if isinstance(error, Unauthorized | Forbidden) and _is_clevertap_s(error):
+            refused = isinstance(error, Unauthorized | Forbidden) and error.api == "CleverTap"
+            if refused and clevertap is not None and clevertap.credentials.base_url is None:
                 error.add_note(
                     f"To find the region: altaprofiles login {name} --no-test, then altaprofiles "
                     f"doctor --account {name} --try-regions"
@@ -77,10 +78,6 @@ def log_in(app: App, name: str | None, *, test: bool) -> None:
     for service, variable in (("CleverTap", "CLEVERTAP_ACCOUNT_ID"), ("Alta", "ALTA_TOKEN")):
         if variable in os.environ:
             app.say(f"For {service}, {variable} goes before it, unless you pass --account {name}.")
-
-
-def _is_clevertap_s(error: StatusError) -> bool:
-    return error.api == "CleverTap"
 
 
 async def _try(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
@@ -200,6 +197,7 @@ def _answer(
         else:
             if answer or optional:
                 return answer
+            click.echo("Error: it cannot be empty", err=True)
 
 
 def _line(prompt: str) -> str:

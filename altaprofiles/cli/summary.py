@@ -17,6 +17,8 @@ Report: TypeAlias = ExportReport | LookupReport
 
 def summarize(app: App, report: Report) -> None:
     """Tell a person, in a few lines, what `report` says."""
+    if isinstance(report, LookupReport) and not report.keys:
+        app.warn("there were no keys to look up")
     rows = _of_export(report) if isinstance(report, ExportReport) else _of_lookup(report)
     rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))

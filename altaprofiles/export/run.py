@@ -181,7 +181,10 @@ class Export(Job[Plan, ExportReport]):
         try:
             cursor = await self._chains.open(self.plan.opening(state.plan))
         except BadRequest as error:
-            error.add_note(f"That is what the service says of the event {state.plan.event!r}.")
+            error.add_note(
+                f"That is what the service says of the event {state.plan.event!r}; it wants the "
+                f"name as the dashboard has it, upper case and blanks included."
+            )
             raise
         row = ChainRow(state.row.number, cursor, time.time(), restarts=state.row.restarts)
         await self.threads.run(lambda: self._commit(work, state, row))

@@ -31,20 +31,8 @@ class Threads:
         """Return what `call` returns; cancelled meanwhile, the caller learns so right after."""
         # anyio's own threads let go of a call when the task itself is cancelled, as
         # `asyncio.timeout` and Ctrl-C do: the next call would run beside it.
-        running = self._executor.submit(call)
-        done = asyncio.wrap_future(running)
-        cancelled: asyncio.CancelledError | None = None
-        with anyio.CancelScope(shield=True):
-            while not done.done():
-                try:
-                    await asyncio.wait([done])
-                except asyncio.CancelledError as error:
-                    cancelled = error
-        if cancelled is not None and (task := asyncio.current_task()) is not None:
-            # Once more, as one and the same: `asyncio.timeout` counts how often, and anyio knows
-            # its own by the message.
-            task.uncancel()
-            task.cancel(*cancelled.args)
+        done = asyncio.wrap_future(self._executor.submit(call))
+        await _wait_out(done)
         return done.result()
 
     def close(self) -> None:
@@ -72,7 +60,10 @@ async def run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 @asynccontextmanager
 async def alongside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run `job` until the body is over; whichever fails ends the other, and is raised as it is."""
+    """Run `job` until the body is over; whichever fails ends the other, and is raised as it is.
+
+    A cancellation that comes when the body is over is heard behind it: what it has done is done.
+    """
     failures: list[Exception] = []
 
     async def run() -> None:
@@ -80,14 +71,32 @@ async def alongside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
             await job()
         except Exception as error:
             failures.append(error)
-            group.cancel_scope.cancel()
+            scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(run)
+    with anyio.CancelScope() as scope:
+        running = asyncio.create_task(run())
         try:
             yield
         except Exception as error:
             failures.append(error)
-        group.cancel_scope.cancel()
+        finally:
+            running.cancel()
+            await _wait_out(running)
     if failures:
         raise failures[0]
+
+
+async def _wait_out(done: asyncio.Future[T]) -> None:
+    """Wait until it is done, also when cancelled; the caller learns of that right after."""
+    cancelled: asyncio.CancelledError | None = None
+    with anyio.CancelScope(shield=True):
+        while not done.done():
+            try:
+                await asyncio.wait([done])
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if cancelled is not None and (task := asyncio.current_task()) is not None:
+        # Once more, as one and the same: `asyncio.timeout` counts how often, and anyio knows its
+        # own by the message.
+        task.uncancel()
+        task.cancel(*cancelled.args)
