@@ -456,6 +456,11 @@ def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             ["export", "a", *DAYS, "-o", "postgresql://me:s3cret@h/d/t?sslmode=require"],
             f"export a {days} --out 'postgresql://me@h/d/t?sslmode=require'",
         ),
+        (
+            # Bytes that are no text, and what would do something on the way into a shell.
+            ["export", "a\nb\x1b'\\", *DAYS, "-o", "caf\udce9.csv"],
+            rf"export $'a\012b\033\047\134' {days} --out $'caf\351.csv'",
+        ),
     ):
         assert command_of(*given) == shown
 
@@ -473,6 +478,9 @@ def test_the_command_that_goes_on_is_the_one_that_was_started(
     elsewhere = str(tmp_path / "elsewhere" / "altaprofiles")
     monkeypatch.setattr(sys, "argv", [elsewhere])
     assert command_line(context) == f"{elsewhere} x"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "argv", ["./altaprofiles"])
+    assert command_line(context) == "./altaprofiles x"
 
 
 # ----------------------------------------------------------------------------------- PostgreSQL
@@ -535,6 +543,27 @@ def test_lookups_from_a_file(env: dict[str, str], tmp_path: Path) -> None:
     assert "not found  30, in f.ndjson.not-found.txt\n" in done.stderr
     assert (tmp_path / "f.ndjson.not-found.txt").read_text().splitlines() == KEYS[1:]
     assert run(env, *arguments[:4], "-o", "g.ndjson", cwd=tmp_path).code == 2
+
+
+def test_every_option_of_a_lookup_reaches_the_library(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    device = small.population.object_ids(7)[0]
+    email = next(filter(None, map(small.population.email, range(600))))
+    (tmp_path / "keys.csv").write_text(f"device,email\n{device},{email}\n")
+    (tmp_path / "gathering").mkdir()
+    command = ("lookup", "keys.csv", "-o", "f.dat", "--format", "csv", "--bom", "--json", "--fresh")
+    for by, column in (("object-id", "device"), ("email", "email")):
+        more = ("--by", by, "--column", column, "--spool", "gathering", "--flatten", "City")
+        done = run(env, *command, *more, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["found"], report["format"]) == (1, "csv")
+        written = (tmp_path / "f.dat").read_text("utf-8")
+        assert written.startswith("\ufeff")
+        assert "City" in written.splitlines()[0]
+        manifest = json.loads((tmp_path / "f.dat.manifest.json").read_text())
+        assert manifest["plan"]["by"] == by.replace("-", "_")
 
 
 def test_lookups_from_stdin(env: dict[str, str], tmp_path: Path) -> None:
