@@ -143,6 +143,11 @@ class ResponseTooLarge(TransportError):
         self.limit = limit
 
 
+def harmless(text: str, *, keep: str = "") -> str:
+    """Return `text` with what a terminal would obey shown as escapes; `keep` stays as it is."""
+    return "".join(x if x.isprintable() or x in keep else repr(x)[1:-1] for x in text)
+
+
 class StatusError(AltaProfilesError):
     """The service answered, and the answer is an error. The HTTP status alone does not tell: an
     error can come with status 200.
@@ -167,8 +172,8 @@ class StatusError(AltaProfilesError):
         retry_after: float | None = None,
     ) -> None:
         # Somebody else's words: no line of their own, and nothing that a terminal would obey.
-        shown = "".join(x if x.isprintable() else repr(x)[1:-1] for x in message)
-        said = f": {shown}" if shown else ""
+        # Somebody else's words: no line of their own, and nothing that a terminal would obey.
+        said = f": {harmless(message)}" if message else ""
         coded = "" if code is None else f" (code {code})"
         advice = f". {hint}" if hint else ""
         super().__init__(f"{api} answered HTTP {status}{coded}{said}{advice}")

@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, partial
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -368,34 +368,27 @@ def _complete_account(
 
 def _shared() -> list[click.Parameter]:
     """Return the options that every command takes, and the group in front of it."""
+    option = partial(click.Option, expose_value=False, callback=_note)
     return [
-        click.Option(
+        option(
             ["--account"],
             metavar="NAME",
-            expose_value=False,
-            callback=_note,
             shell_complete=_complete_account,
             help="Use this account of the credentials file, whatever the environment holds.",
         ),
-        click.Option(
+        option(
             ["-q", "--quiet"],
             is_flag=True,
-            expose_value=False,
-            callback=_note,
             help="Show warnings and errors only.",
         ),
-        click.Option(
+        option(
             ["-v", "--verbose"],
             is_flag=True,
-            expose_value=False,
-            callback=_note,
             help="Show every failed request, and tracebacks.",
         ),
-        click.Option(
+        option(
             ["--log-format"],
             type=click.Choice(["text", "json"]),
-            expose_value=False,
-            callback=_note,
             help="What stderr is made of: text, as by default, or one JSON object a line.",
         ),
     ]

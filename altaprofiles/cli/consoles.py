@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from .logs import harmless
+from ..errors import harmless
 
 __all__ = ["error_console", "output_console", "plain"]
 
@@ -28,4 +28,4 @@ def output_console() -> Console:
 
 def plain(text: str, style: str = "") -> Text:
     """Return text of somebody else's: without markup, and without what a terminal would obey."""
-    return Text(harmless(text), style)
+    return Text(harmless(text, keep="\n\t"), style)

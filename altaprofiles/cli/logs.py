@@ -8,12 +8,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
-__all__ = ["Handler", "harmless"]
+from ..errors import harmless
 
-
-def harmless(text: str) -> str:
-    """Return text of somebody else's with what a terminal would obey shown as escapes."""
-    return "".join(x if x.isprintable() or x in "\n\t" else repr(x)[1:-1] for x in text)
+__all__ = ["Handler"]
 
 
 class Handler(logging.Handler):
@@ -46,7 +43,7 @@ class _Text(logging.Formatter):
         # The traceback first: what happened stands last, where it is seen.
         if record.exc_info:
             told = f"{self.formatException(record.exc_info)}\n{told}"
-        return harmless(told)
+        return harmless(told, keep="\n\t")
 
 
 class _Json(logging.Formatter):

@@ -18,8 +18,8 @@ def login(app: App, name: str | None, no_test: bool) -> None:
 
     Asks on the terminal for the CleverTap account ID, its passcode and region, and for an Alta API
     key; each service can be left out. They are tried with one small request each, and saved if they
-    are accepted, in a file that only you can read. NAME is "main" unless you give another, or the
-    file has a default already. The first account becomes the default.
+    are accepted, in a file that only you can read. NAME is the account that is used when none
+    is named, and "main" when there is none. The first account is the default.
 
     Without a terminal, set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION, or
     ALTA_TOKEN, instead. They go before the file, unless a command is given --account.
