@@ -172,7 +172,6 @@ class StatusError(AltaProfilesError):
         retry_after: float | None = None,
     ) -> None:
         # Somebody else's words: no line of their own, and nothing that a terminal would obey.
-        # Somebody else's words: no line of their own, and nothing that a terminal would obey.
         said = f": {harmless(message)}" if message else ""
         coded = "" if code is None else f" (code {code})"
         advice = f". {hint}" if hint else ""
