@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from .arrow import to_arrow
     from .credentials import Alta, CleverTap
     from .errors import (
         AltaProfilesError,
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
         LookupProgress,
         LookupReport,
     )
+    from .http.retry import Retry
+    from .http.transport import Timeout
     from .models import (
         AnonymousId,
         Attempt,
@@ -59,9 +60,8 @@ if TYPE_CHECKING:
         parse_date,
     )
     from .profiles import EventProfiles
-    from .retry import Retry
     from .session import Session
-    from .transport import Timeout
+    from .tables.arrow import to_arrow
 
 # Searched when a name is first used, the cheap ones first: aiohttp takes longer to import than
 # `altaprofiles --help` may take.
@@ -69,12 +69,12 @@ _HOMES = (
     "errors",
     "credentials",
     "models",
-    "arrow",
+    "tables.arrow",
     "export.report",
-    "retry",
+    "http.retry",
     "session",
     "profiles",
-    "transport",
+    "http.transport",
 )
 
 __all__ = [

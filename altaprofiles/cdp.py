@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
-from .checks import check_flag
-from .engine import Engine, Service
+from .base.checks import check_flag
 from .errors import AltaProfilesError, ConfigurationError
-from .fanout import Source, check_source, dooms_all, fan_out, worker_count
+from .flow.fanout import Source, check_source, dooms_all, fan_out, worker_count
+from .http.engine import Engine, Service
 from .models import CdpUser, Customer, Key, Lookup, Profile
 from .wire import alta
 from .wire.alta import By

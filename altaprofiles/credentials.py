@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from .checks import check_whole
+from .base.checks import check_whole
 from .errors import ConfigurationError
 
 __all__ = ["REGIONS", "Alta", "CleverTap", "Secret"]

@@ -6,25 +6,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-from .chains import Beginning, Chains
-from .checks import check_flag, check_whole
-from .engine import Engine, Service
+from .base.checks import check_flag, check_whole
 from .errors import AltaProfilesError, ConfigurationError
-from .fanout import Source, check_source, dooms_all, fan_out, worker_count
+from .flow.fanout import Source, check_source, dooms_all, fan_out, worker_count
+from .flow.paging import Distinct
+from .flow.slices import ITEMS, finish
+from .http.engine import Engine, Service
 from .models import Key, Lookup, Page, Profile
-from .paging import Distinct
-from .slices import ITEMS, finish
+from .sources.chains import Beginning, Chains
 from .wire import clevertap
 from .wire.clevertap import By
-from .wire.http import Request, Response
-from .wire.query import (
-    BATCH_SIZE,
-    Day,
-    check_batch_size,
-    check_cursor,
-    check_range,
-    split_range,
-)
+from .wire.query import BATCH_SIZE, Day, check_batch_size, check_cursor, check_range, split_range
+from .wire.reading import Request, Response
 
 __all__ = ["EventProfiles", "Profiles"]
 

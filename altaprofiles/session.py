@@ -7,17 +7,17 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
+from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
-from .checks import check_callback, check_flag, check_whole
 from .credentials import Alta, CleverTap, Secret
-from .engine import Engine, Service
 from .errors import ConfigurationError
-from .fanout import Source
-from .limits import Cap, Pace
+from .flow.fanout import Source
+from .http.engine import Engine, Service
+from .http.limits import Cap, Pace
+from .http.retry import Retry
+from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
-from .retry import Retry
-from .transport import Timeout, Transport
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.clevertap import By

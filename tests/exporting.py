@@ -322,7 +322,7 @@ def _serve() -> None:
         "anyio._backends._asyncio",
         "isal.isal_zlib",
         "pyarrow.parquet",
-        "altaprofiles.arrow",
+        "altaprofiles.tables.arrow",
         "altaprofiles.session",
         "altaprofiles.export.start",
     ):

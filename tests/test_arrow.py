@@ -14,8 +14,8 @@ import pytest
 
 import altaprofiles
 from altaprofiles import ConfigurationError, DecodeError, Page, Profile, to_arrow
-from altaprofiles.columns import CORE
 from altaprofiles.emulator.people import Population
+from altaprofiles.tables.columns import CORE
 
 RECORDS = [json.dumps(Population(3000, 3).record(number)).encode() for number in range(3000)]
 

@@ -17,8 +17,8 @@ from anyio import to_thread
 
 from altaprofiles import Forbidden, Unauthorized
 from altaprofiles.cli.app import App, Exit
-from altaprofiles.cli.doctor import examine, try_regions
-from altaprofiles.cli.findings import Finding
+from altaprofiles.cli.doctor.examine import examine, try_regions
+from altaprofiles.cli.doctor.findings import Finding
 from altaprofiles.credentials import REGIONS
 from altaprofiles.emulator import Emulator
 

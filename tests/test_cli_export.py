@@ -22,7 +22,7 @@ import pytest
 from altaprofiles.cli import cli
 from altaprofiles.cli.again import command_line
 from altaprofiles.cli.app import App
-from altaprofiles.cli.exporting import export
+from altaprofiles.cli.running import export
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, DecodeError, Profile
-from altaprofiles.columns import (
+from altaprofiles.emulator.people import Population
+from altaprofiles.tables.columns import (
     CORE,
     JSON_TEXTS,
     TEXTS,
@@ -19,7 +20,6 @@ from altaprofiles.columns import (
     check_flatten,
     column_names,
 )
-from altaprofiles.emulator.people import Population
 
 from .test_models import FULL
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 
 from altaprofiles import CleverTap, Profile, RequestTimeout, Retry, Session, Timeout
-from altaprofiles.deadlines import Deadlines
+from altaprofiles.http.deadlines import Deadlines
 
 from .conftest import Answer, Scripted, http, nothing_left_behind, scripted
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from altaprofiles import NotReady, Page, Session
 from altaprofiles.credentials import CleverTap
-from altaprofiles.paging import Chain, walk
+from altaprofiles.flow.paging import Chain, walk
 
 from .conftest import QUICK, http, nothing_left_behind, scripted, spawn
 

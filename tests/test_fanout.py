@@ -14,7 +14,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, ConfigurationError
-from altaprofiles.fanout import Source, fan_out
+from altaprofiles.flow.fanout import Source, fan_out
 
 from .conftest import nothing_left_behind, spawn
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import CleverTap, ResponseTooLarge, Retry, Session, TransportError
-from altaprofiles.inflate import Garbled, Inflater, codings
+from altaprofiles.http.inflate import Garbled, Inflater, codings
 
 if sys.version_info >= (3, 14):
     from compression import zstd

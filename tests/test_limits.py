@@ -16,7 +16,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from altaprofiles.limits import Cap, Pace
+from altaprofiles.http.limits import Cap, Pace
 
 
 class Callers:

@@ -9,7 +9,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, CursorLoop, DecodeError, NotReady, Page, Profile
-from altaprofiles.paging import Chain, Distinct, walk
+from altaprofiles.flow.paging import Chain, Distinct, walk
 
 from .conftest import nothing_left_behind, spawn, whole
 

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, ExportError, Profile
-from altaprofiles.columns import Kinds
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.sinks import Target, resolve
 from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
 from altaprofiles.export.sinks.postgres_url import without_password
+from altaprofiles.tables.columns import Kinds
 
 from .postgres import PASSWORD, Server
 

@@ -26,9 +26,9 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.retry import is_transient
+from altaprofiles.http.retry import is_transient
 from altaprofiles.wire import clevertap
-from altaprofiles.wire.http import Response
+from altaprofiles.wire.reading import Response
 
 from .conftest import whole
 

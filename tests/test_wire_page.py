@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from altaprofiles import DecodeError, Page, ServerError, Unauthorized
-from altaprofiles.slices import Slices
+from altaprofiles.flow.slices import Slices
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.clevertap import peek_next_cursor
-from altaprofiles.wire.http import Response
+from altaprofiles.wire.reading import Response
 
 from .conftest import whole
 

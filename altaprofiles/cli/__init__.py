@@ -12,9 +12,9 @@ import click
 
 from .._version import __version__
 from .app import App, Group
-from .exporting import export, lookup
-from .questions import cdp, count, get
-from .setup import doctor, login
+from .commands.get import cdp, count, get
+from .commands.login import doctor, login
+from .running import export, lookup
 
 __all__ = ["cli"]
 

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from ..emulator import Emulator
 from ..export.report import ExportProgress, ExportReport, LookupReport
+from ..http.retry import Retry
 from ..models import Attempt, Profile
-from ..retry import Retry
 from ..session import Session
 from .app import App
 from .consoles import output_console

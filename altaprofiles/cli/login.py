@@ -18,7 +18,7 @@ from ..credentials import REGIONS, Alta, CleverTap, Secret
 from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
 from ..session import Session
 from .app import App, Exit, Failure, Interrupted
-from .doctor import QUICK, ask_alta, ask_clevertap
+from .doctor.examine import QUICK, ask_alta, ask_clevertap
 
 __all__ = ["log_in"]
 

@@ -14,15 +14,15 @@ import anyio
 from msgspec import Struct
 
 from ..errors import AltaProfilesError, ExportError, Incomplete
-from ..limits import Cap
+from ..http.limits import Cap
 from ..models import Stats
-from .finish import Output, write_file
+from .assemble import Output, write_file
 from .plan import LookupPlan, Plan
 from .report import ExportProgress, ExportReport, LookupProgress, LookupReport, encode_manifest
 from .sinks import Target
 from .sinks.files import check_place
-from .work import Threads, alongside
-from .workspace import Workspace, writing_in
+from .store.workspace import Workspace, writing_in
+from .threads import Threads, alongside
 
 __all__ = ["Job", "Setting"]
 

@@ -13,11 +13,11 @@ from typing import TypeAlias
 import msgspec
 from anyio.lowlevel import checkpoint
 
-from ..checks import check_key
+from ..base.checks import check_key
 from ..errors import ConfigurationError
-from ..fanout import Source, check_source
+from ..flow.fanout import Source, check_source
 from ..models import Key
-from .work import Threads
+from .threads import Threads
 
 __all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
 

@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..chains import Chains
-from ..checks import check_callback, check_flag
-from ..engine import Engine, Service
+from ..base.checks import check_callback, check_flag
 from ..errors import ConfigurationError
+from ..http.engine import Engine, Service
 from ..models import Stats
 from ..profiles import Profiles
+from ..sources.chains import Chains
 from ..wire.clevertap import By, check_by
 from ..wire.query import Day
+from .gather.chains import Export
+from .gather.lookups import LookupExport
 from .job import Setting
 from .keys import KeyFile, Keys, check_keys
-from .lookups import LookupExport
 from .plan import LookupPlan, plan_events
 from .report import ExportProgress, ExportReport, LookupProgress, LookupReport
-from .run import Export
 from .sinks import Target, resolve
-from .work import Threads
+from .threads import Threads
 
 __all__ = ["start_export", "start_lookups"]
 

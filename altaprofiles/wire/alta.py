@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ..checks import check_key
+from ..base.checks import check_key
+from ..base.jsontext import as_text, decode_json, excerpt
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -23,9 +24,8 @@ from ..errors import (
     StatusError,
     Unauthorized,
 )
-from ..jsontext import as_text, decode_json, excerpt
 from ..models import AnonymousId, CdpUser
-from .http import (
+from .reading import (
     Request,
     Response,
     decode_body,

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..checks import check_flag, check_key
+from ..base.checks import check_flag, check_key
+from ..base.jsontext import check_utf8, element_spans, excerpt, member_span
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -26,10 +27,11 @@ from ..errors import (
     ServerError,
     Unauthorized,
 )
-from ..jsontext import check_utf8, element_spans, excerpt, member_span
+from ..flow.slices import Slices
 from ..models import Page, Profile
-from ..slices import Slices
-from .http import (
+from .page import PAGE_BODY, SLICE, Body, PageBody, peek_next_cursor, take_apart
+from .query import CURSOR
+from .reading import (
     Request,
     Response,
     decode_body,
@@ -41,8 +43,6 @@ from .http import (
     shown,
     status_error,
 )
-from .page import PAGE_BODY, SLICE, Body, PageBody, peek_next_cursor, take_apart
-from .query import CURSOR
 
 __all__ = [
     "By",

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
+from ..base.jsontext import check_utf8, element_spans, mend_surrogates
 from ..errors import DecodeError
-from ..jsontext import check_utf8, element_spans, mend_surrogates
-from ..slices import Slices
+from ..flow.slices import Slices
 from .query import CURSOR
 
 __all__ = ["PAGE_BODY", "SLICE", "Body", "PageBody", "peek_next_cursor", "take_apart"]

@@ -17,9 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ...columns import CORE, JSON_TEXTS, Kind, Kinds, column_names
 from ...errors import ExportError
-from ..spool import sync_folder
+from ...tables.columns import CORE, JSON_TEXTS, Kind, Kinds, column_names
+from ..store.spool import sync_folder
 from .files import FileTarget, check_place, partial_of
 from .parquet import ParquetSink
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ...errors import ExportError, ExportLocked
-from ...inflate import zstd_module
-from ..spool import sync_folder
+from ...http.inflate import zstd_module
+from ..store.spool import sync_folder
 from .target import Target
 
 try:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import msgspec
 
-from ...columns import Columns, Kinds, column_names
+from ...tables.columns import Columns, Kinds, column_names
 from .files import FileTarget, stream_to
 
 __all__ = ["CsvTarget", "NdjsonTarget"]

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from ...arrow import Tables
-from ...columns import Kinds
+from ...tables.arrow import Tables
+from ...tables.columns import Kinds
 from .files import FileTarget, PartialFile
 
 __all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget"]

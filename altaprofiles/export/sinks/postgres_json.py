@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from ...jsontext import mend_surrogates
+from ...base.jsontext import mend_surrogates
 
 __all__ = ["MAX_DEPTH", "fit_json"]
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from ...checks import require
+from ...base.checks import require
 from ...credentials import Secret
 from ...errors import AltaProfilesError, ConfigurationError
 

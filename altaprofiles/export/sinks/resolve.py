@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...checks import check_flag, require
-from ...columns import check_flatten
+from ...base.checks import check_flag, require
 from ...errors import ConfigurationError
-from ...inflate import zstd_module
+from ...http.inflate import zstd_module
+from ...tables.columns import check_flatten
 from .duck import DuckDbTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget

@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from ...columns import Kinds
+from ...tables.columns import Kinds
 
 __all__ = ["Sink", "Target"]
 

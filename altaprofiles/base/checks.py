@@ -1,0 +1,129 @@
+"""Checks of what callers pass in. Each error names the argument, the value and the fix."""
+
+from __future__ import annotations
+
+import math
+from importlib import import_module
+from inspect import iscoroutinefunction
+from operator import index
+from typing import Any
+
+from ..errors import ConfigurationError
+
+__all__ = ["check_callback", "check_flag", "check_key", "check_seconds", "check_whole", "require"]
+
+
+def check_whole(name: str, value: object, *, least: int) -> int:
+    """Return `value`, an int of at least `least`.
+
+    Raises:
+        ConfigurationError: it is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigurationError(
+            f"{name}: expected a whole number of at least {least}, got {value!r}"
+        )
+    return value
+
+
+def check_callback(name: str, value: object, *, takes: str) -> None:
+    """Raise `ConfigurationError` unless `value` is None or a plain function.
+
+    Args:
+        name: the argument's name.
+        value: what was passed.
+        takes: what it is called with.
+    """
+    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+        raise ConfigurationError(f"{name}: expected a plain function of {takes}, got {value!r}")
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return `value`, which must be True or False.
+
+    Raises:
+        ConfigurationError: it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{name}: expected True or False, got {value!r}")
+    return value
+
+
+def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
+    """Raise `ConfigurationError` unless `value` is a finite number of seconds above zero.
+
+    Args:
+        name: the argument's name.
+        value: what was passed.
+        zero: whether zero will do, too.
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or value < 0
+        or (value == 0 and not zero)
+    ):
+        bound = "of at least" if zero else "above"
+        raise ConfigurationError(f"{name}: expected seconds {bound} 0, got {value!r}")
+
+
+_MAX_DIGITS = 100
+
+# U+FEFF and U+2028 come from files read with the wrong encoding or split at the wrong places: they
+# would make an ID silently unknown.
+_NEVER_IN_A_KEY = {
+    *map(chr, range(0x20)),
+    *map(chr, range(0x7F, 0xA0)),
+    "\ufeff",
+    "\u2028",
+    "\u2029",
+}
+
+
+def check_key(name: str, value: object) -> str:
+    """Return the identifier `value` as text.
+
+    Raises:
+        ConfigurationError: it is neither text nor an int, empty, or holds a control character.
+    """
+    if type(value) is str and value.isascii() and value.isprintable() and value.strip():
+        return value
+    if not isinstance(value, str | bool) and hasattr(value, "__index__"):
+        number = index(value)
+        if abs(number) < 10**_MAX_DIGITS:
+            return str(number)
+        raise ConfigurationError(f"{name}: an int of over {_MAX_DIGITS} digits is no identifier")
+    if not isinstance(value, str):
+        raise ConfigurationError(
+            f"{name}: expected text or an int, got the {type(value).__name__} {value!r}; "
+            f"convert it to str the way the service stores it"
+        )
+    if not value.strip():
+        raise ConfigurationError(f"{name}: empty, got {value!r}; pass the identifier itself")
+    if not _NEVER_IN_A_KEY.isdisjoint(value):
+        raise ConfigurationError(
+            f"{name}: holds a control character, got {value!r}; strip it before the call"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{name}: holds half a surrogate pair, got {value!r}; decode the source as UTF-8"
+        ) from None
+    # Of a subclass, such as NumPy's, the plain text.
+    return str.__str__(value)
+
+
+def require(module: str, *, extra: str, what: str) -> Any:
+    """Return the optional dependency `module`, which `what` needs and `extra` brings.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError:
+        raise ConfigurationError(
+            f"{what} needs {module}; install it with: pip install 'altaprofiles[{extra}]'"
+        ) from None

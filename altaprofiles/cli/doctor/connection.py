@@ -1,0 +1,151 @@
+"""The way to a service, looked at step by step: name, proxy, TLS, clock. Sends no credentials."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from email.utils import parsedate_to_datetime
+from urllib.parse import SplitResult, urlsplit
+
+from ...errors import ConfigurationError
+from ...http.transport import proxy_from_env
+from ..app import Exit
+from .findings import Finding
+
+__all__ = ["look_at_connection"]
+
+_MOST_SKEW = 60.0
+"""Seconds."""
+
+
+async def look_at_connection(service: str, url: str, patience: float) -> AsyncIterator[Finding]:
+    """Look at the way to a service, and at its clock: without credentials."""
+    try:
+        proxy, login = proxy_from_env(url)
+    except ConfigurationError as error:
+        yield Finding(f"{service}: {error}", "Correct the environment", Exit.FAILED)
+        return
+    parts, via = urlsplit(url), urlsplit(proxy or url)
+    host, port = _address(via)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(patience):
+            found = await loop.getaddrinfo(host, port, type=0)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or f"no answer within {patience:.0f} s"
+        yield Finding(
+            f"{service}: the name {host} does not resolve: {reason}",
+            "Check the network, and the proxy"
+            if proxy
+            else "Check the network, and the region or base URL",
+            Exit.FAILED,
+        )
+        return
+    addresses = ", ".join(list(dict.fromkeys(str(one[4][0]) for one in found))[:3])
+    if proxy:
+        yield Finding(f"{service}: {parts.hostname} through the proxy {host}:{port} ({addresses})")
+    else:
+        yield Finding(f"{service}: {host}" + ("" if host == addresses else f" is {addresses}"))
+    way = _Way(url, proxy, login or {})
+    try:
+        async with asyncio.timeout(patience):
+            began = time.time()
+            head = await way.greet()
+    except ssl.SSLCertVerificationError as error:
+        yield Finding(
+            f"{service}: the certificate of {parts.hostname} is refused: {error.verify_message}",
+            "Check this machine's clock. If a proxy opens TLS here, let SSL_CERT_FILE name its "
+            "certificate",
+            Exit.FAILED,
+        )
+        return
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {patience:.0f} s"
+        yield Finding(
+            f"{service}: no connection to {host}:{port}: {reason}",
+            "Check the network and its firewall",
+            Exit.FAILED,
+        )
+        return
+    finally:
+        way.close()
+    yield Finding(f"{service}: connected to {':'.join(map(str, _address(parts)))}, {way.secured}")
+    yield _clock(service, head, (began + time.time()) / 2)
+
+
+def _address(parts: SplitResult) -> tuple[str, int]:
+    return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+
+class _Way:
+    """One connection to a service, through the proxy if there is one.
+
+    Attributes:
+        secured: how it is encrypted, in words.
+    """
+
+    def __init__(self, url: str, proxy: str | None, login: Mapping[str, str]) -> None:
+        self._service = urlsplit(url)
+        self._proxy = None if proxy is None else urlsplit(proxy)
+        self._login = "".join(f"{name}: {value}\r\n" for name, value in login.items())
+        self._writer: asyncio.StreamWriter | None = None
+        self.secured = "not connected"
+
+    async def greet(self) -> bytes:
+        """Connect; return the head of the answer to a request without credentials."""
+        host, port = _address(self._service)
+        encrypted = self._service.scheme == "https"
+        first = self._service if self._proxy is None else self._proxy
+        reader, writer = await asyncio.open_connection(*_address(first))
+        self._writer = writer
+        if first.scheme == "https":
+            await writer.start_tls(ssl.create_default_context(), server_hostname=first.hostname)
+        path, login = "/", ""
+        if self._proxy is not None and encrypted:
+            target = f"{host}:{port}"
+            writer.write(
+                f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{self._login}\r\n".encode()
+            )
+            answer = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0].decode("latin-1")
+            if answer.split()[1:2] != ["200"]:
+                raise OSError(f"the proxy answers {answer}")
+            await writer.start_tls(ssl.create_default_context(), server_hostname=host)
+        elif self._proxy is not None:
+            path, login = f"{self._service.geturl()}/", self._login
+        writer.write(
+            f"HEAD {path} HTTP/1.1\r\nHost: {self._service.netloc}\r\n{login}"
+            f"Connection: close\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        tls = writer.get_extra_info("ssl_object") if encrypted else None
+        self.secured = "not encrypted" if tls is None else f"{tls.version()}, certificate trusted"
+        return head
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _clock(service: str, head: bytes, now: float) -> Finding:
+    for line in head.decode("latin-1").splitlines():
+        name, _, value = line.partition(":")
+        if name.lower() == "date":
+            try:
+                # It is cut to whole seconds.
+                skew = now - parsedate_to_datetime(value.strip()).timestamp() - 0.5
+            except ValueError:
+                break
+            if abs(skew) <= _MOST_SKEW:
+                return Finding(
+                    f"{service}: this machine's clock is right to {max(abs(skew), 1):.0f} s"
+                )
+            return Finding(
+                f"{service}: this machine's clock is {abs(skew):,.0f} s "
+                f"{'ahead' if skew > 0 else 'behind'}",
+                "Let it follow a time server: certificates, and what “today” is, hang on it",
+                Exit.FAILED,
+            )
+    return Finding(f"{service}: does not tell the time, so the clock is unchecked", note=True)

@@ -1,0 +1,221 @@
+"""The last part of an export: from the spools to the output. Begun anew after an interruption.
+
+Everything that blocks is done in worker threads, a few milliseconds' worth of records at a time, so
+that the event loop turns and cancelling is heard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+from anyio.lowlevel import checkpoint
+from msgspec import Struct
+
+from ..errors import DecodeError, ExportError
+from ..flow.paging import Distinct
+from ..models import Profile
+from ..tables.columns import Kinds
+from .sinks import Sink, Target
+from .sinks.files import PartialFile
+from .threads import Threads
+
+logger = logging.getLogger("altaprofiles")
+
+__all__ = ["Batches", "Output", "PeopleOnDisk", "assemble", "write_file"]
+
+Batches: TypeAlias = Callable[[], Iterator[list[bytes]]]
+"""Makes an iterator over all records, batch by batch, always the same ones in the same order."""
+
+_BLOCK = 4 << 20
+
+
+class Output(Struct, frozen=True):
+    """What has been put in place.
+
+    Attributes:
+        records: how many it holds.
+        bytes, sha256: of the file; None for a database server.
+        mended: texts that had to be changed.
+    """
+
+    records: int
+    bytes: int | None
+    sha256: str | None
+    mended: int
+
+
+async def assemble(
+    threads: Threads,
+    target: Target,
+    batches: Batches,
+    *,
+    records: int,
+    distinct: Distinct | None,
+    on_batch: Callable[[int, int], None],
+) -> Output:
+    """Write the records of `batches` to `target`, and put it in place.
+
+    Args:
+        threads: where to do it.
+        target: where to write.
+        batches: what to write.
+        records: how many there must be.
+        distinct: leaves out who came before, or None.
+        on_batch: told after each batch how many records were read and written so far.
+
+    Raises:
+        ExportError: the target refuses, or there are more or fewer records.
+        OSError: it cannot be written.
+    """
+    kinds = Kinds(target.flatten)
+    if target.typed_flatten:
+        looking = batches()
+        while await threads.run(lambda: _look(looking, kinds)):
+            await checkpoint()
+    unseen = Kinds(()) if target.typed_flatten else kinds
+    sink = await threads.run(lambda: target.open(kinds))
+    try:
+        read = written = 0
+        writing = batches()
+        while (
+            step := await threads.run(lambda: _write(writing, distinct, sink, unseen))
+        ) is not None:
+            read += step[0]
+            written += step[1]
+            on_batch(read, written)
+            await checkpoint()
+        _check_count(read, records)
+        await threads.run(sink.close)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await threads.run(sink.abort)
+        raise
+    for key in kinds.unseen:
+        logger.warning("nobody has the property %r, so that its column is empty", key)
+    if target.path is None:
+        return Output(written - sink.repeated, None, None, sink.mended)
+    size, digest = await _digest(threads, target.path)
+    return Output(written, size, digest, sink.mended)
+
+
+def _check_count(read: int, records: int) -> None:
+    if read != records:
+        raise ExportError(
+            f"the spools hold {read:,} records where their journal counts {records:,}; discard the "
+            f"export with `resume=False`"
+        )
+
+
+def _look(batches: Iterator[list[bytes]], kinds: Kinds) -> bool:
+    if (records := next(batches, None)) is None:
+        return False
+    kinds.look(records)
+    return True
+
+
+def _write(
+    batches: Iterator[list[bytes]], distinct: Distinct | None, sink: Sink, unseen: Kinds
+) -> tuple[int, int] | None:
+    records = next(batches, None)
+    if records is None:
+        return None
+    if unseen.unseen:
+        unseen.look(records)
+    kept = records if distinct is None else [one for one in records if _is_new(one, distinct)]
+    sink.write(kept)
+    return len(records), len(kept)
+
+
+def _is_new(record: bytes, distinct: Distinct) -> bool:
+    try:
+        profile = Profile.decode(record)
+    except DecodeError:
+        # Nothing shows who it is. What was received is delivered.
+        return True
+    return distinct.is_new(profile)
+
+
+async def _digest(threads: Threads, path: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+
+    def block() -> bool:
+        data = file.read(_BLOCK)
+        digest.update(data)
+        return bool(data)
+
+    file = await threads.run(lambda: path.open("rb", buffering=0))
+    with file:
+        while await threads.run(block):
+            await checkpoint()
+        return file.tell(), digest.hexdigest()
+
+
+class PeopleOnDisk:
+    """A `Distinct` that remembers tens of millions of people in a file, and little in memory.
+
+    Args:
+        path: the file. What is there is replaced: it means nothing beyond one pass.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        with _explained():
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            with _explained():
+                for name in _SETTINGS:
+                    self._db.execute(f"pragma {name}")
+                self._db.execute("begin")
+                seen = (_OnDisk(self._db, "identities"), _OnDisk(self._db, "devices"))
+        except BaseException:
+            self._db.close()
+            raise
+        self.distinct = Distinct(*seen)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+
+# It is made anew when it is lost. The cache, in KiB, is what it costs in memory.
+_SETTINGS = ("journal_mode = off", "synchronous = off", f"cache_size = -{8 << 10}")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OSError(f"cannot keep whom the export has seen: {error}") from error
+
+
+class _OnDisk:
+    def __init__(self, db: sqlite3.Connection, table: str) -> None:
+        db.execute(f"create table {table} (mark blob primary key) without rowid")
+        self._insert = f"insert or ignore into {table} values (?)"  # noqa: S608
+        self._db = db.cursor()
+
+    def add(self, text: str) -> bool:
+        # 128 bits: among 10**8 people the chance that any two share them is 10**-23.
+        mark = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        with _explained():
+            return self._db.execute(self._insert, (mark,)).rowcount > 0
+
+
+def write_file(path: Path, data: Iterable[bytes]) -> None:
+    """Write a file, all of it or nothing. Blocking."""
+    partial = PartialFile(path)
+    try:
+        partial.file.writelines(data)
+        partial.put_in_place()
+    except BaseException:
+        partial.discard()
+        raise

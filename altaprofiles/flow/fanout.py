@@ -1,0 +1,242 @@
+"""Lookups in parallel: bounded workers over any iterable, also an endless one.
+
+Knows no API: what to do with one item is passed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+)
+from typing import Generic, TypeAlias, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from ..base.checks import check_whole
+from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
+from ..http.limits import Cap
+from .handover import INTERRUPTED, Ended, Handover, Spawn, is_cancelled_here
+
+__all__ = ["Source", "check_source", "dooms_all", "fan_out", "worker_count"]
+
+K = TypeVar("K")
+R = TypeVar("R")
+
+Source: TypeAlias = Iterable[K] | AsyncIterable[K]
+
+_AHEAD = 4
+"""Items taken from the source per worker, results not yet read included."""
+
+
+def worker_count(concurrency: int | None, cap: Cap) -> int:
+    """Return `concurrency`, or what keeps every slot of `cap` busy.
+
+    Raises:
+        ConfigurationError: it is no whole number of at least 1.
+    """
+    if concurrency is None:
+        return cap.limit
+    return check_whole("concurrency", concurrency, least=1)
+
+
+def check_source(name: str, source: object) -> None:
+    """Raise `ConfigurationError` unless `source` is an iterable of whole items."""
+    if isinstance(source, str | bytes) or not isinstance(source, Iterable | AsyncIterable):
+        raise ConfigurationError(
+            f"{name}: expected an iterable or async iterable, got {source!r}; "
+            f"put a single item in a list"
+        )
+
+
+def dooms_all(error: AltaProfilesError) -> bool:
+    """Whether what failed one item will fail every other: credentials, or a closed session.
+
+    A 403 without a code of the API's own is a firewall that dislikes one key.
+    """
+    if isinstance(error, Forbidden):
+        return error.code is not None
+    return isinstance(error, Unauthorized | ConfigurationError)
+
+
+async def fan_out(
+    call: Callable[[K], Awaitable[R]],
+    source: Source[K],
+    *,
+    concurrency: int,
+    ordered: bool,
+    spawn: Spawn,
+    pausing: Callable[[], int] = int,
+) -> AsyncGenerator[R, None]:
+    """Yield `call(item)` for each item of `source`, `concurrency` of them at work at once.
+
+    `pausing` tells how many calls only wait to be tried again: as many others are begun beside
+    them, up to `concurrency` more. Not at once, as workers without a slot would wait for one before
+    each call, which costs a tenth of it.
+
+    Results come as they complete, or in input order. Items are taken from the source as results are
+    read: at most four per worker are under way or unread, so that an endless source is no problem.
+
+    Raises:
+        Exception: what `call` or `source` raised. A failing source ends the intake only: what was
+            taken before is finished and yielded first.
+    """
+    handover: Handover[tuple[int, R]] = Handover()
+    work = _Work(call, source, concurrency, pausing, handover)
+    early: dict[int, R] = {}
+    due = 0
+    cancel = spawn(work.run, handover.close)
+    try:
+        while True:
+            try:
+                batch = await handover.get_all()
+            except Ended:
+                return
+            while batch:
+                number, result = batch.popleft()
+                if not ordered:
+                    work.give_back()
+                    yield result
+                    continue
+                early[number] = result
+                while due in early:
+                    result = early.pop(due)
+                    due += 1
+                    work.give_back()
+                    yield result
+    finally:
+        cancel()
+
+
+class _Work(Generic[K, R]):
+    """What goes on behind one fan-out: a task that reads the source, and the workers.
+
+    One task reads, from the first item to closing it, because a source may hold a task group or a
+    timeout open across its items, and those belong to the task that opened them. It reads on when a
+    quarter of what it may hold has been given back: by then the workers have not run dry, and one
+    turn of the loop serves many items.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[K], Awaitable[R]],
+        source: Source[K],
+        concurrency: int,
+        pausing: Callable[[], int],
+        handover: Handover[tuple[int, R]],
+    ) -> None:
+        self._call = call
+        self._source = source
+        self._concurrency = concurrency
+        self._pausing = pausing
+        self._handover = handover
+        self._room = concurrency * _AHEAD
+        self._more_room: asyncio.Future[None] | None = None
+        self._ready: deque[tuple[int, K]] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._workers = 0
+        self._exhausted = False
+        self._taken = 0
+        self._done = 0
+
+    async def run(self) -> None:
+        """Do it all; return only when every item has its result."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as group:
+            try:
+                await self._read(group)
+            except asyncio.CancelledError:
+                if is_cancelled_here():
+                    raise
+                failure = AltaProfilesError(INTERRUPTED)
+            except Exception as error:
+                # What was taken from the source is finished first.
+                failure = error
+            self._exhausted = True
+            while self._idle:
+                self._wake(self._idle.popleft())
+        if failure is not None:
+            raise failure
+        if self._done < self._taken:
+            # The group takes a child that somebody else cancelled for one that is done.
+            raise AltaProfilesError(INTERRUPTED)
+
+    def give_back(self) -> None:
+        """Make room for one more item."""
+        self._room += 1
+        if self._more_room is not None and self._room >= self._concurrency:
+            self._wake(self._more_room)
+
+    async def _read(self, group: TaskGroup) -> None:
+        source = self._source
+        if not isinstance(source, AsyncIterable):
+            for item in source:
+                self._offer(item, group)
+                if self._room == 0:
+                    await self._wait_for_room()
+            return
+        items = aiter(source)
+        try:
+            while True:
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    return
+                self._offer(item, group)
+                if self._room == 0:
+                    await self._wait_for_room()
+        finally:
+            # By the task that has read it: what a generator holds open ends with no other.
+            if isinstance(items, AsyncGenerator):
+                await items.aclose()
+
+    def _offer(self, item: K, group: TaskGroup) -> None:
+        self._room -= 1
+        self._ready.append((self._taken, item))
+        self._taken += 1
+        if self._idle:
+            self._wake(self._idle.popleft())
+        elif self._workers < self._wanted():
+            self._start_worker(group)
+
+    def _wanted(self) -> int:
+        return self._concurrency + min(self._pausing(), self._concurrency)
+
+    def _start_worker(self, group: TaskGroup) -> None:
+        self._workers += 1
+        group.start_soon(self._serve, group)
+
+    async def _wait_for_room(self) -> None:
+        self._more_room = asyncio.get_running_loop().create_future()
+        await self._more_room
+        self._more_room = None
+
+    async def _serve(self, group: TaskGroup) -> None:
+        with self._handover.ended_by_failure(group):
+            while True:
+                while not self._ready:
+                    if self._exhausted:
+                        return
+                    turn = asyncio.get_running_loop().create_future()
+                    self._idle.append(turn)
+                    await turn
+                number, item = self._ready.popleft()
+                self._handover.put((number, await self._call(item)))
+                self._done += 1
+                wanted = self._wanted()
+                if self._workers > wanted:
+                    self._workers -= 1
+                    return
+                if self._workers < wanted and len(self._ready) > 1:
+                    self._start_worker(group)
+
+    @staticmethod
+    def _wake(waiting: asyncio.Future[None]) -> None:
+        if not waiting.done():
+            waiting.set_result(None)

@@ -1,0 +1,266 @@
+"""Cursor chains: each walked in sequence, its next pages fetched while earlier ones are read.
+
+Knows no API: what opens a chain and what fetches a page are passed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+from msgspec import Struct
+
+from ..errors import AltaProfilesError, CursorError, CursorLoop, DecodeError
+from ..models import Page, Profile
+from .handover import INTERRUPTED, Ended, Handover, Spawn
+from .slices import ITEMS, Slices
+
+__all__ = ["Chain", "Distinct", "Seen", "mark", "walk"]
+
+
+class Chain(Struct, frozen=True):
+    """One cursor walk.
+
+    Attributes:
+        open: returns the first cursor.
+        fetch: returns the page of a cursor. As soon as it knows what the next cursor will be, it
+            tells its second argument; it may do so more than once, and may be wrong.
+    """
+
+    open: Callable[[], Awaitable[str]]
+    fetch: Callable[[str, Callable[[str], None]], Awaitable[Page]]
+
+
+async def walk(
+    chains: Sequence[Chain], *, prefetch: int, spawn: Spawn
+) -> AsyncGenerator[Page, None]:
+    """Yield the pages of all `chains`, those of one chain in server order.
+
+    The chains are walked side by side and their pages come as they arrive. Of each chain at most
+    `prefetch + 1` pages exist at once, the one being read and those on their way included, however
+    slow the reader is. No cursor is asked for twice at once.
+
+    Raises:
+        CursorLoop: the service repeated a cursor within a chain.
+        AltaProfilesError: a chain could not be opened or a page not be fetched. Pages that had
+            arrived by then are yielded first.
+    """
+    handover: Handover[tuple[Page, asyncio.Semaphore]] = Handover()
+
+    async def walk_all() -> None:
+        walks: list[_Walk] = []
+        async with anyio.create_task_group() as group:
+
+            async def begin(chain: Chain) -> None:
+                with handover.ended_by_failure(group):
+                    cursor = await chain.open()
+                    walks.append(_Walk(chain.fetch, cursor, prefetch, handover, group))
+
+            for chain in chains:
+                group.start_soon(begin, chain)
+        if len(walks) < len(chains) or not all(walk.complete for walk in walks):
+            # The group takes a child that somebody else cancelled for one that is done.
+            raise AltaProfilesError(INTERRUPTED)
+
+    cancel = spawn(walk_all, handover.close)
+    try:
+        while True:
+            try:
+                page, allowance = await handover.get()
+            except Ended:
+                return
+            yield page
+            del page
+            allowance.release()
+    finally:
+        cancel()
+
+
+class _Step:
+    """One page of a walk, from the moment its cursor is known.
+
+    Attributes:
+        mark: stands for the cursor, which can have 2.4 KB.
+        confirmed: the page before has been handed over, and names this cursor.
+        following: the next step, once begun.
+        ended: nothing is under way any more.
+    """
+
+    def __init__(self, cursor: str) -> None:
+        self.cursor = cursor
+        self.mark = mark(cursor)
+        self.confirmed = asyncio.Event()
+        self.following: _Step | None = None
+        self.scope = anyio.CancelScope()
+        self.ended = asyncio.Event()
+
+
+class _Walk:
+    """One chain under way: a task for each page that is wanted, which begins the next one's.
+
+    A page is asked for as soon as its cursor is known, mostly while the page before is still
+    arriving. But nothing is true of a page before all of it has been read: only then is the cursor
+    it named confirmed, and what was asked for with another one dropped unseen.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[str, Callable[[str], None]], Awaitable[Page]],
+        cursor: str,
+        prefetch: int,
+        handover: Handover[tuple[Page, asyncio.Semaphore]],
+        group: TaskGroup,
+    ) -> None:
+        self.complete = False
+        self._ask = fetch
+        self._handover = handover
+        self._group = group
+        self._allowance = asyncio.Semaphore(prefetch + 1)
+        self._asked: set[bytes] = set()
+        self._delivered = 0
+        self._begin(cursor).confirmed.set()
+
+    def _begin(self, cursor: str) -> _Step:
+        step = _Step(cursor)
+        self._asked.add(step.mark)
+        self._group.start_soon(self._run, step)
+        return step
+
+    def _begin_following(self, step: _Step, cursor: str) -> None:
+        # One that is or was asked for would make the chain a loop: `_deliver` says so in time.
+        if step.following is None and mark(cursor) not in self._asked:
+            step.following = self._begin(cursor)
+
+    async def _run(self, step: _Step) -> None:
+        with self._handover.ended_by_failure(self._group):
+            try:
+                with step.scope:
+                    await anyio.lowlevel.checkpoint_if_cancelled()
+                    await self._take(step)
+            finally:
+                step.ended.set()
+
+    async def _take(self, step: _Step) -> None:
+        await self._allowance.acquire()
+        try:
+            page = await self._fetch(step)
+            if step.following is not None and step.following.cursor != page.next_cursor:
+                await self._drop_following(step)
+            if page.next_cursor is not None:
+                self._begin_following(step, page.next_cursor)
+            await step.confirmed.wait()
+        except BaseException:
+            self._allowance.release()
+            raise
+        self._deliver(step, page)
+
+    async def _fetch(self, step: _Step) -> Page:
+        try:
+            return await self._ask(step.cursor, partial(self._begin_following, step))
+        except Exception as error:
+            # With a cursor that turns out to be wrong, it would mean nothing.
+            await step.confirmed.wait()
+            if not isinstance(error, CursorError):
+                error.add_note(
+                    f"This was page {self._delivered + 1} of its chain, and all earlier ones were "
+                    f"delivered; to go on there: cursor={step.cursor!r}"
+                )
+            raise
+
+    def _deliver(self, step: _Step, page: Page) -> None:
+        self._delivered += 1
+        self._handover.put((page, self._allowance))
+        if page.next_cursor is None:
+            self.complete = True
+        elif step.following is None:
+            raise CursorLoop(
+                f"the service repeated a cursor after {self._delivered} pages of its chain; "
+                f"the chain cannot end, open a new one"
+            )
+        else:
+            step.following.confirmed.set()
+
+    async def _drop_following(self, step: _Step) -> None:
+        """End what follows, to its end: the chain may yet come to the same cursors."""
+        dropped = step.following
+        while dropped is not None:
+            later: _Step | None = dropped
+            while later is not None:
+                later.scope.cancel()
+                later = later.following
+            # One that has had its page already may begin another before it notices.
+            await dropped.ended.wait()
+            self._asked.discard(dropped.mark)
+            dropped = dropped.following
+        step.following = None
+
+
+def mark(cursor: str) -> bytes:
+    """Return what stands for a cursor, which can have 2.4 KB."""
+    return blake2b(cursor.encode(), digest_size=16).digest()
+
+
+class Seen(Protocol):
+    """Remembers texts."""
+
+    def add(self, text: str) -> bool:
+        """Remember `text`, and return whether it is new."""
+        ...
+
+
+class _InMemory:
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def add(self, text: str) -> bool:
+        known = len(self._texts)
+        self._texts.add(text)
+        return len(self._texts) > known
+
+
+class Distinct:
+    """Tells people apart: one is an `identity`, and without one any shared `objectId`.
+
+    Remembers one text per person with an identity, and one per device of the others.
+
+    Args:
+        identities, devices: what remembers them; in memory by default.
+    """
+
+    def __init__(self, identities: Seen | None = None, devices: Seen | None = None) -> None:
+        self._identities = identities or _InMemory()
+        self._devices = devices or _InMemory()
+
+    def is_new(self, profile: Profile) -> bool:
+        """Whether this person has not been seen here; from now on it has.
+
+        A profile with neither identity nor device is always new: nothing shows that it is not.
+        """
+        if identity := profile.identity:
+            return self._identities.add(identity)
+        try:
+            devices = profile.object_ids
+        except DecodeError:
+            # One odd record must not end the walk. It is delivered, and fails when it is looked at.
+            return True
+        # All of them are remembered, so that the next record is known by any.
+        new = [self._devices.add(device) for device in devices]
+        return all(new)
+
+    def filtered(self, page: Page) -> Slices[Page]:
+        """Return `page` with its new people only."""
+        new: list[Profile] = []
+        for number, profile in enumerate(page.profiles, 1):
+            if self.is_new(profile):
+                new.append(profile)
+            if number % ITEMS == 0:
+                yield
+        if len(new) == len(page.profiles):
+            return page
+        return Page.of(new, page.raw, page.cursor, page.next_cursor, page.window)

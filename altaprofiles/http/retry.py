@@ -1,0 +1,118 @@
+"""Retry arithmetic: what to try again, when, and how often. Never sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from ..base.checks import check_seconds, check_whole
+from ..errors import (
+    AltaProfilesError,
+    ConnectError,
+    DecodeError,
+    NotReady,
+    RateLimited,
+    ResponseTooLarge,
+    ServerError,
+    TransportError,
+)
+
+__all__ = ["MAX_RETRY_AFTER", "Budget", "Retry", "is_transient"]
+
+
+MAX_RETRY_AFTER = 600.0
+"""Seconds: what asks for more than this is an error, and not a wait."""
+
+
+class Retry(Struct, frozen=True, kw_only=True):
+    """How long a session keeps trying. All times are seconds.
+
+    Args:
+        attempts: tries of one request, the first included; with 1 a failure is never retried.
+        base_delay: upper bound of the first delay. It doubles with each further try, and each
+            delay is drawn evenly between zero and its bound (full jitter).
+        max_delay: the most that bound grows to. A longer `Retry-After` is honoured all the same,
+            up to ten minutes; beyond that there is no further try.
+        ready_timeout: how long one page or count may stay "not ready" before `NotReady` is raised.
+            Such polls do not count as attempts, because nothing has failed.
+        deadline: how long one call may take in all, waiting for its turn and retries included; None
+            for no limit. A chain's pages are a call each, and so are each key of a bulk lookup, and
+            the start and the polling of a count.
+        budget: retries that single calls may owe at once, over the whole session. Each retry takes
+            one, each success gives one back, and a twentieth of it comes back every second. Where
+            none is left a call is not tried again, so that an outage is not multiplied by
+            thousands of callers. Chains and bulk lookups are exempt: their few workers wait before
+            each try, and giving up would only lose what they have done.
+
+    Raises:
+        ConfigurationError: a value that cannot work.
+    """
+
+    attempts: int = 8
+    base_delay: float = 0.5
+    max_delay: float = 30.0
+    ready_timeout: float = 600.0
+    deadline: float | None = None
+    budget: int = 100
+
+    def __post_init__(self) -> None:
+        check_whole("attempts", self.attempts, least=1)
+        check_whole("budget", self.budget, least=0)
+        for name in ("base_delay", "max_delay", "ready_timeout"):
+            check_seconds(name, getattr(self, name), zero=True)
+        if self.deadline is not None:
+            check_seconds("deadline", self.deadline)
+
+    def delay(self, failures: int, random: Callable[[], float]) -> float:
+        """Return the seconds before the next try, after `failures` in a row.
+
+        `random() * min(max_delay, base_delay * 2 ** (failures - 1))`.
+        """
+        # Beyond 2 ** 63 the bound is `max_delay` for any base that a person would choose.
+        bound = self.base_delay * 2.0 ** min(failures - 1, 63)
+        return random() * min(self.max_delay, bound)
+
+
+def is_transient(error: AltaProfilesError) -> bool:
+    """Whether the same request can succeed later.
+
+    Undecodable bodies count: they come from connections cut short and from proxies.
+    """
+    if isinstance(error, ConnectError):
+        return not error.untrusted
+    if isinstance(error, ResponseTooLarge):
+        return False
+    return isinstance(error, TransportError | RateLimited | ServerError | NotReady | DecodeError)
+
+
+class Budget:
+    """The retries that a session may still make.
+
+    Args:
+        capacity: tokens when full.
+        now: a monotonic clock reading, in seconds.
+    """
+
+    REFILL = 1 / 20
+    """Share of the capacity that comes back each second."""
+
+    def __init__(self, capacity: int, now: float) -> None:
+        self._capacity = float(capacity)
+        self._tokens = float(capacity)
+        self._filled_at = now
+
+    def deposit(self) -> None:
+        """Give one token back, after a success."""
+        if self._tokens < self._capacity:
+            self._tokens = min(self._capacity, self._tokens + 1)
+
+    def withdraw(self, now: float) -> bool:
+        """Take the token of one retry; False when none is left."""
+        refill = (now - self._filled_at) * self._capacity * self.REFILL
+        self._tokens = min(self._capacity, self._tokens + refill)
+        self._filled_at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True

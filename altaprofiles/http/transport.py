@@ -1,0 +1,341 @@
+"""One HTTP request over aiohttp: sent, read under a byte cap, its failures told apart.
+
+The only client-side module that knows aiohttp. Never retries; never interprets a body. aiohttp
+itself may send a GET once more when a kept-alive connection turns out to be closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from msgspec import Struct
+from multidict import CIMultiDict
+from yarl import URL
+
+from .._version import __version__
+from ..base.checks import check_seconds
+from ..credentials import Secret
+from ..errors import (
+    AltaProfilesError,
+    ConfigurationError,
+    ConnectError,
+    RequestTimeout,
+    ResponseTooLarge,
+    TransportError,
+)
+from ..wire.reading import Request, Response
+from .deadlines import Deadlines, Watched
+from .inflate import Garbled, Inflater, codings
+
+__all__ = ["Peer", "Timeout", "Transport", "proxy_from_env"]
+
+
+_HEAD = 16 * 1024
+
+
+class Timeout(Struct, frozen=True, kw_only=True):
+    """Limits of one attempt, in seconds; None switches one off.
+
+    Args:
+        connect: to have a new connection: name resolution, TCP and TLS.
+        read: between two pieces of an answer, and from the start until the first.
+        total: the whole attempt. It is what ends an answer that drips for ever.
+
+    Raises:
+        ConfigurationError: a value that is not above zero.
+    """
+
+    connect: float | None = 10.0
+    read: float | None = 60.0
+    total: float | None = 300.0
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            if (value := getattr(self, name)) is not None:
+                check_seconds(name, value)
+
+
+class Peer:
+    """Whom requests go to, and what goes with each.
+
+    Args:
+        url: base URL, without a slash at its end.
+        headers: sent with every request.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.host = parts.netloc
+        self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
+        self._scheme = parts.scheme
+        self._path = parts.path
+
+    def target(self, request: Request) -> URL:
+        """Return where `request` goes, byte for byte: it is encoded already, as cursors come."""
+        path, _, query = request.target.partition("?")
+        # Built of its parts, which is a third of what taking a whole one apart costs.
+        return URL.build(
+            scheme=self._scheme,
+            authority=self.host,
+            path=self._path + path,
+            query_string=query,
+            encoded=True,
+        )
+
+
+class Transport:
+    """A pool of connections. Redirects are errors, cookies are not kept.
+
+    Args:
+        timeout: limits of each attempt.
+        max_response_bytes: most bytes of one body, decompressed.
+        trace_configs: passed on to aiohttp.
+        trust_env: take proxies from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: Timeout,
+        max_response_bytes: int,
+        trace_configs: Sequence[aiohttp.TraceConfig],
+        trust_env: bool,
+    ) -> None:
+        self._timeout = timeout
+        self._deadlines = Deadlines(read=timeout.read, total=timeout.total)
+        self._max_response_bytes = max_response_bytes
+        self._trace_configs = _checked(trace_configs)
+        self._trust_env = trust_env
+        self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
+        self._connector: aiohttp.TCPConnector | None = None
+        self._clients: dict[Peer, aiohttp.ClientSession] = {}
+
+    async def open(self) -> None:
+        # How many connections there are is bounded by the requests in flight, not here.
+        self._connector = aiohttp.TCPConnector(limit=0)
+
+    async def aclose(self) -> None:
+        self._deadlines.close()
+        # First, as requests under way would miss it, instead of learning that it is closed.
+        if self._connector is not None:
+            await self._connector.close()
+        for client in self._clients.values():
+            await client.close()
+
+    def _client(self, peer: Peer) -> aiohttp.ClientSession:
+        """Return what sends to `peer`, over the one pool: with its headers prepared once."""
+        if self._connector is None:
+            raise RuntimeError("the transport is not open")
+        # What a client sends with every request, aiohttp also shows to the proxy, in the clear:
+        # credentials must go along with each request then, which only the service can read.
+        proxied = self._proxy(peer)[0] is not None
+        client = self._clients[peer] = aiohttp.ClientSession(
+            connector=self._connector,
+            connector_owner=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={
+                "User-Agent": f"altaprofiles/{__version__}",
+                "Accept": "application/json",
+                "Accept-Encoding": ", ".join(codings()),
+                **({} if proxied else peer.headers),
+            },
+            # The other limits are kept by `Deadlines`, and inflating is bounded here.
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout.connect),
+            auto_decompress=False,
+            request_class=_Request,
+            trace_configs=self._trace_configs,
+        )
+        return client
+
+    async def send(
+        self, request: Request, peer: Peer, on_head: Callable[[bytes], bool] | None = None
+    ) -> Response:
+        """Return the complete response to `request`, whatever its status.
+
+        Args:
+            request: what to ask.
+            peer: whom to ask.
+            on_head: called with the first bytes of the body of a 2xx answer, decompressed, as more
+                and more of them arrive: until it returns True, or has had 16 KiB. Not called for a
+                body that was there at once.
+
+        Raises:
+            TransportError: no complete answer arrived, or it is over the byte cap.
+        """
+        client = self._clients.get(peer) or self._client(peer)
+        proxy, proxy_headers = self._proxy(peer)
+        watched = self._deadlines.begin()
+        try:
+            response = await client.request(
+                request.method,
+                peer.target(request),
+                data=request.body or None,
+                headers=peer.headers if proxy else None,
+                allow_redirects=False,
+                proxy=proxy,
+                proxy_headers=proxy_headers,
+            )
+            try:
+                body = await self._read(response, watched, on_head)
+            except BaseException:
+                response.close()
+                raise
+            return Response(response.status, response.headers, body)
+        except (asyncio.CancelledError, aiohttp.ClientError, Garbled, OSError) as error:
+            if watched.ended_by_deadline():
+                failure = self._overdue(watched, peer.host)
+            elif isinstance(error, asyncio.CancelledError):
+                raise
+            else:
+                failure = self._translated(error, peer.host)
+        finally:
+            self._deadlines.end(watched)
+        # Raised outside the handler: aiohttp's errors show request headers in their repr, and its
+        # frames hold them, so none of that may hang on ours as context.
+        raise failure
+
+    async def _read(
+        self,
+        response: aiohttp.ClientResponse,
+        watched: Watched,
+        on_head: Callable[[bytes], bool] | None,
+    ) -> bytes:
+        content = response.content
+        inflater = _inflater(response)
+        if inflater is None and content.is_eof():
+            # A small answer that arrived at once, as most lookups are.
+            body = content.read_nowait()
+            self._check_size(len(body))
+            return body
+        self._deadlines.heard(watched)
+        if response.status >= 300:
+            on_head = None
+        pieces: list[bytes] = []
+        size = 0
+        begun = False
+        while not content.at_eof():
+            arrived = await content.readany()
+            self._deadlines.heard(watched)
+            begun = begun or arrived != b""
+            for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
+                if number > 0:
+                    # Little can become very much, and others want the loop, too.
+                    await asyncio.sleep(0)
+                size += len(piece)
+                self._check_size(size)
+                pieces.append(piece)
+                if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
+                    on_head = None
+        if inflater is not None and begun and not inflater.complete:
+            raise aiohttp.ClientPayloadError
+        return b"".join(pieces)
+
+    def _check_size(self, size: int) -> None:
+        limit = self._max_response_bytes
+        if size > limit:
+            raise ResponseTooLarge(
+                f"the response is over {limit:,} bytes; ask for less (a smaller batch_size, "
+                f"events=False) or raise max_response_bytes",
+                limit=limit,
+            )
+
+    def _overdue(self, watched: Watched, host: str) -> AltaProfilesError:
+        if watched.overdue == "read":
+            return RequestTimeout(f"{host} sent nothing for {self._timeout.read} s")
+        return RequestTimeout(f"no complete answer from {host} within {self._timeout.total} s")
+
+    def _translated(self, error: Exception, host: str) -> AltaProfilesError:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return RequestTimeout(f"no connection to {host} within {self._timeout.connect} s")
+        if isinstance(
+            error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError
+        ):
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+            untrusted = isinstance(cause, ssl.SSLCertVerificationError)
+            return ConnectError(f"no TLS connection to {host}: {cause}", untrusted=untrusted)
+        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+            return ConnectError(f"no connection to {host} through the proxy")
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return ConnectError(f"no connection to {host}: {error.os_error}")
+        if isinstance(error, aiohttp.ClientResponseError):
+            return TransportError(f"{host} answered something that is not HTTP: {error.message}")
+        if isinstance(error, Garbled):
+            return TransportError(f"the compressed answer of {host} is garbled: {error}")
+        if isinstance(error, aiohttp.ClientPayloadError):
+            return TransportError(f"the answer of {host} ended before it was complete")
+        return TransportError(f"the connection to {host} broke: {error or type(error).__name__}")
+
+    def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
+        """Return the proxy for `peer`, and the headers it wants."""
+        if peer not in self._proxies:
+            self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
+        return self._proxies[peer]
+
+
+class _Request(aiohttp.ClientRequest):
+    """A request that takes its headers as its client has prepared them, the host included.
+
+    To copy them one by one and look for missing ones is a twentieth of what a lookup costs. Were
+    aiohttp to call these by other names, it would do just that again.
+    """
+
+    def update_headers(self, headers: Any) -> None:
+        self.headers = headers if isinstance(headers, CIMultiDict) else CIMultiDict(headers or ())
+
+    def update_auto_headers(self, skip_auto_headers: Any) -> None:
+        pass
+
+
+def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
+    coding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if coding in ("identity", ""):
+        return None
+    coding = coding.removeprefix("x-")
+    if coding not in codings():
+        raise Garbled(f"the answer is in a coding that was not asked for: {coding[:40]!r}")
+    return Inflater(coding)
+
+
+def _checked(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.TraceConfig]:
+    if not isinstance(trace_configs, Sequence) or not all(
+        isinstance(config, aiohttp.TraceConfig) for config in trace_configs
+    ):
+        raise ConfigurationError(
+            f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
+        )
+    return list(trace_configs)
+
+
+def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
+    """Return the proxy that the environment has for a service, and the headers it wants.
+
+    Raises:
+        ConfigurationError: it is of no kind that can be used.
+    """
+    # Not aiohttp's own `trust_env`: that one also reads ~/.netrc, and refuses to send our
+    # Authorization header when it finds the host there.
+    parts = urlsplit(base_url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+        return None, None
+    try:
+        url = URL(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError:
+        url = URL()
+    if url.scheme not in ("http", "https") or not url.host:
+        # Not shown: it may hold a password.
+        raise ConfigurationError(
+            f"{parts.scheme.upper()}_PROXY: not an http or https proxy; write http://HOST:PORT"
+        )
+    if url.user is None:
+        return str(url), None
+    login = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
+    return str(url.with_user(None)), {"Proxy-Authorization": Secret(f"Basic {login}")}

@@ -1,0 +1,148 @@
+"""From records to Arrow tables. Needs the extra `parquet`, and imports it on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..base.checks import require
+from ..base.jsontext import check_utf8
+from ..errors import DecodeError
+from .columns import Columns, Kind, Kinds, check_flatten, column_names
+
+if TYPE_CHECKING:
+    import pyarrow
+
+    from ..models import Profile
+
+__all__ = ["Tables", "records_to_arrow", "to_arrow"]
+
+SLICE = 1 << 17
+"""Bytes of records whose cells are in the making at once: what the processor's caches hold."""
+
+
+def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
+    """Return a table with one row for each of `profiles`, for pandas, polars or DuckDB.
+
+    Columns: `identity`, `email`, `name`, `phone` (text); `object_ids` (list of text);
+    `profile_data`, `events`, `platform_info` (JSON text as the service sent it), `extra` (JSON text
+    of all other keys, so that nothing is lost). Then one for each key of `flatten`.
+
+    Everything is held in memory, twice for a moment: for millions of people, export to a file.
+
+    Args:
+        profiles: any iterable; it is read once, to its end.
+        flatten: keys of `profile_data` that get a column of their own: bool, int64 or double where
+            all values are, else text. Named like the key, with `profile_data.` in front where that
+            name is taken.
+
+    Raises:
+        ConfigurationError: pyarrow is not installed, or `flatten` is no list of keys.
+
+    >>> person = await session.profiles.get(identity="5555555555")
+    >>> table = to_arrow([person], flatten=["favoriteFood"])
+    >>> table.select(["identity", "favoriteFood"]).to_pylist()
+    [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
+    """
+    return records_to_arrow((profile.raw for profile in profiles), flatten=flatten)
+
+
+def records_to_arrow(records: Iterable[bytes], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
+    """Do as `to_arrow`, for records as the service sent them."""
+    keys = check_flatten(flatten)
+    require("pyarrow", extra="parquet", what="to_arrow")
+    kept = list(records)
+    kinds = Kinds(keys)
+    kinds.look(kept)
+    tables = Tables(keys, kinds)
+    for record in kept:
+        tables.add(record)
+    return tables.take()
+
+
+class Tables:
+    """Makes tables of the records that are added, up to any size.
+
+    Which records make a table together, and its bytes, are a matter of their order alone.
+
+    Attributes:
+        bytes, rows: what was added since the last `take`.
+        mended: how many values were mended so far, as in `Columns.mended`.
+    """
+
+    def __init__(self, flatten: Sequence[str], kinds: Kinds, *, mend: bool = False) -> None:
+        self.bytes = 0
+        self.rows = 0
+        self.mended = 0
+        self._flatten = flatten
+        self._kinds: list[Kind] = [kinds[key] for key in flatten]
+        self._mend = mend
+        self._schema = _schema(flatten, self._kinds)
+        self._slice: list[bytes] = []
+        self._in_slice = 0
+        self._batches: list[pyarrow.RecordBatch] = []
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        return self._schema
+
+    def add(self, record: bytes) -> None:
+        """Add a row.
+
+        Raises:
+            DecodeError: this record, or one shortly before it, is no JSON object in UTF-8.
+        """
+        self._slice.append(record)
+        self._in_slice += len(record)
+        self.rows += 1
+        self.bytes += len(record)
+        if self._in_slice >= SLICE:
+            self._convert()
+
+    def take(self) -> pyarrow.Table:
+        """Return what was added since the last call, as a table of one chunk where it can be.
+
+        Raises:
+            DecodeError: as `add` does.
+        """
+        import pyarrow
+
+        if self._slice:
+            self._convert()
+        table = pyarrow.Table.from_batches(self._batches, self._schema).combine_chunks()
+        self._batches, self.bytes, self.rows = [], 0, 0
+        return table
+
+    def _convert(self) -> None:
+        import pyarrow
+
+        columns = Columns(self._slice, self._flatten, mend=self._mend)
+        cells: list[list[Any]] = [*columns.texts, columns.object_ids, *columns.json_texts]
+        cells += [columns.lifted(number, kind) for number, kind in enumerate(self._kinds)]
+        try:
+            arrays = [
+                pyarrow.array(values, field.type)
+                for values, field in zip(cells, self._schema, strict=True)
+            ]
+        except pyarrow.ArrowInvalid as error:
+            for record in self._slice:
+                check_utf8(record, "$")
+            raise DecodeError(str(error), path="$", excerpt="") from error
+        self._batches.append(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self.mended += columns.mended
+        self._slice, self._in_slice = [], 0
+
+
+def _schema(flatten: Sequence[str], kinds: Sequence[Kind]) -> pyarrow.Schema:
+    import pyarrow
+
+    text = pyarrow.string()
+    types: dict[Kind, pyarrow.DataType] = {
+        "bool": pyarrow.bool_(),
+        "int64": pyarrow.int64(),
+        "double": pyarrow.float64(),
+        "text": text,
+    }
+    core = [text, text, text, text, pyarrow.list_(text), text, text, text, text]
+    names = column_names(flatten)
+    return pyarrow.schema([*zip(names, [*core, *(types[kind] for kind in kinds)], strict=True)])
