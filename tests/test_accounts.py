@@ -19,7 +19,7 @@ from keyring.errors import KeyringLocked
 from altaprofiles import ConfigurationError
 from altaprofiles.accounts import KEYS, Accounts, accounts_path, find_alta, find_clevertap
 
-from .terminals import environment, run
+from .support.terminals import environment, run
 
 SECRET = "s3cr3t-PASS"
 SHOP = f"""

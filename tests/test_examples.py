@@ -24,7 +24,7 @@ import altaprofiles
 from altaprofiles import Alta, CleverTap, Session
 from altaprofiles.emulator import Emulator
 
-from .test_cli import serving
+from .support.terminals import serving
 
 README = Path(__file__).parents[1] / "README.md"
 

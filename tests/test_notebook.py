@@ -11,39 +11,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from altaprofiles.export.report import ChainStatus, ExportProgress, LookupProgress
 from altaprofiles.notebook import Progress
+
+from .support.records import AT, LOOKING_UP
 
 EXAMPLE = Path(__file__).with_name("example.ipynb")
 
-AT = ExportProgress(
-    stage="reading",
-    chains=[ChainStatus("<b>", 20260101, 20260131, 50, 1, False, 0, 200)],
-    records=50,
-    total=200,
-    resumed=0,
-    finished=0,
-    people=0,
-    requests=3,
-    retries=1,
-    in_flight=2,
-    slots=3,
-    seconds=2.0,
-)
-LOOKING_UP = LookupProgress(
-    stage="asking",
-    keys=10,
-    found=1,
-    not_found=2,
-    failed=3,
-    resumed=0,
-    finished=0,
-    requests=6,
-    retries=2,
-    in_flight=1,
-    slots=1,
-    seconds=1.0,
-)
 
 RUN = """
 import sys, nbformat

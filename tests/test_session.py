@@ -13,8 +13,9 @@ import pytest
 from altaprofiles import Attempt, CleverTap, ConfigurationError, Profile, Session
 from altaprofiles.emulator import Emulator, Fault
 
-from .conftest import QUICK, http, nothing_left_behind, scripted
-from .test_chains import EVENT, RANGE, delivered, expected, session_for
+from .support.servers import http, scripted
+from .support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
+from .support.tasks import nothing_left_behind
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,277 @@
+"""`get`, `cdp` and `count`: what goes where, on terminals and through pipes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anyio import to_thread
+
+from altaprofiles.emulator import Emulator
+
+from ..support.servers import always, http, scripted
+from ..support.terminals import COMMAND, Terminal, emulated, environment, longest, run
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=300, seed=3) as running:
+        yield running
+
+
+@pytest.fixture
+def env(emulator: Emulator, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, emulator.environment)
+
+
+@pytest.fixture(scope="module")
+def bound(emulator: Emulator) -> str:
+    """Return a user ID with anonymous IDs."""
+    people = emulator.population
+    return next(
+        identity
+        for index in range(len(people))
+        if (identity := people.identity(index)) and people.cdp_by_user(identity)
+    )
+
+
+def test_a_record_is_one_line_of_json_in_a_pipe(env: dict[str, str]) -> None:
+    done = run(env, "get", "--identity", "5555555555")
+    assert (done.code, done.stderr) == (0, "")
+    assert done.stdout.count(b"\n") == 1
+    assert json.loads(done.stdout)["profileData"] == {"favoriteFood": "pizza"}
+
+
+@pytest.mark.parametrize("columns", [40, 120])
+def test_a_record_is_a_table_on_a_terminal(env: dict[str, str], columns: int) -> None:
+    with Terminal(env, "get", "--identity", "5555555555", columns=columns) as terminal:
+        assert terminal.ended().code == 0
+    assert "favoriteFood" in terminal.text
+    assert "2016-03-15" in terminal.text
+    assert "profileData" not in terminal.text
+    assert max(map(len, terminal.text.splitlines())) <= columns
+    # An ID is worth nothing in part.
+    shown = "".join(x for x in terminal.text if x.isalnum() or x == "-")
+    assert "-1a063854f83a4c6484285039ecff87cb" in shown or columns == 40
+    assert "…" not in terminal.text
+
+
+def test_a_terminal_gets_no_colours_with_no_color(env: dict[str, str]) -> None:
+    with Terminal(env | {"NO_COLOR": "1"}, "get", "--identity", "5555555555") as terminal:
+        assert terminal.ended().code == 0
+    assert "\x1b[3" not in terminal.screen
+
+
+def test_a_terminal_that_cannot_show_boxes_gets_none(env: dict[str, str]) -> None:
+    latin = env | {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C"}
+    with Terminal(latin, "get", "--identity", "5555555555") as terminal:
+        assert terminal.ended().code == 0
+    assert "favoriteFood" in terminal.text
+    assert "+--" in terminal.text
+    assert "\\u25" not in terminal.text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
+def test_data_is_utf8_whatever_the_locale_says(
+    env: dict[str, str], emulator: Emulator, encoding: str
+) -> None:
+    people = emulator.population
+    identity = next(
+        identity
+        for index in range(len(people))
+        if (identity := people.identity(index)) is not None
+        and not json.dumps(people.record(index), ensure_ascii=False).isascii()
+    )
+    foreign = env | {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
+    done = run(foreign, "get", "--identity", identity)
+    assert done.code == 0, done.stderr
+    assert done == run(env, "get", "--identity", identity)
+    assert not done.stdout.isascii()
+    done = run(foreign, "get", "--identity", "nobody-Zoë-☃")
+    assert (done.code, done.stdout) == (1, b"")
+    assert "no such person" in done.stderr
+
+
+def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
+    done = run(env, "get", "--email", "nobody@example.com")
+    assert done == (1, b"", "error: no such person: email 'nobody@example.com'\n")
+    done = run(env, "cdp", "--user-id", "nobody")
+    assert done == (1, b"", "error: nothing is bound: user_id 'nobody'\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["get"], "pass one of --identity, --email, --object-id; got none"),
+        (["get", "--identity", "1", "--email", "a@b"], "got --identity and --email"),
+        (["get", "--identity", ""], "--identity: empty"),
+        (["get", "--passcode", "x"], "No such option"),
+        (["cdp"], "pass --user-id, --anonymous-id, both, or --file"),
+        (["cdp", "--user-id", "1", "--by", "user-id"], "go with --file"),
+        (["cdp", "--file", "/nowhere", "--by", "user-id"], "does not exist"),
+        (["cdp", "--file", "-"], "--file needs --by"),
+        (["cdp", "--file", "-", "--by", "user-id", "--user-id", "1"], "pass either --file"),
+        (["count", "Charged", "--from", "2026-01-01"], "--to"),
+        (["count", "Charged", "--from", "2026/1/1", "--to", "2026-01-02"], "write it as 2026"),
+        (
+            ["count", "Charged", "--from", "2026-02-01", "--to", "2026-01-02"],
+            "--to: 2026-01-02 is before --from",
+        ),
+    ],
+)
+def test_wrong_usage_says_what_is_right(
+    env: dict[str, str], arguments: list[str], words: str
+) -> None:
+    done = run(env, *arguments)
+    assert (done.code, done.stdout) == (2, b"")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_users_are_json_in_a_pipe_and_a_table_on_a_terminal(
+    env: dict[str, str], bound: str, emulator: Emulator
+) -> None:
+    expected = emulator.population.cdp_by_user(bound)
+    done = run(env, "cdp", "--user-id", bound)
+    assert (done.code, done.stderr) == (0, "")
+    user = json.loads(done.stdout)
+    assert user["user_id"] == bound
+    ids = [one["anonymous_id"] for one in user["anonymous_ids"]]
+    assert ids == [one["anonymous_id"] for one in expected[bound]["anonymous_ids"]]
+    found = run(env, "cdp", "--anonymous-id", ids[0])
+    assert bound in [json.loads(line)["user_id"] for line in found.stdout.splitlines()]
+    pair = run(env, "cdp", "--anonymous-id", ids[0], "--user-id", bound)
+    assert json.loads(pair.stdout)["user_id"] == bound
+    with Terminal(env, "cdp", "--user-id", bound, columns=100) as terminal:
+        assert terminal.ended().code == 0
+    assert ids[0] in terminal.text
+    assert "{" not in terminal.text
+
+
+@pytest.mark.parametrize("from_stdin", [False, True])
+def test_many_users_come_in_the_order_of_the_file(
+    env: dict[str, str], bound: str, tmp_path: Path, from_stdin: bool
+) -> None:
+    keys = f"\ufeff{bound}\n\nnobody\nbad\x01key\n{bound}".encode()
+    (tmp_path / "ids.txt").write_bytes(keys)
+    file = "-" if from_stdin else str(tmp_path / "ids.txt")
+    done = run(env, "cdp", "--file", file, "--by", "user-id", stdin=keys)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [answer["key"] for answer in answers] == [bound, "nobody", "bad\x01key", bound]
+    assert answers[0]["users"][0]["user_id"] == bound
+    assert answers[1] == {"key": "nobody", "users": []}
+    assert "control character" in answers[2]["error"]
+    assert (done.code, done.stderr) == (1, "error: 1 of 4 lookups failed; their lines say why\n")
+
+
+def test_many_users_on_a_terminal(env: dict[str, str], bound: str, tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text(f"name,id\nann,{bound}\nbob,nobody\n")
+    arguments = ["cdp", "--file", str(tmp_path / "ids.csv"), "--by", "user-id", "--column", "id"]
+    with Terminal(env, *arguments) as terminal:
+        assert terminal.ended().code == 0
+    assert f"{bound}\n" in terminal.text
+    assert "nobody  nothing is bound" in terminal.text
+
+
+COMMANDS = "a\x1b]0;owned\x07[red]b\u202e"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "success", "record": {"identity": "1", "name": COMMANDS, "profileData": {}}},
+        {"status": "fail", "code": 3, "error": COMMANDS},
+    ],
+)
+async def test_a_service_cannot_command_the_terminal(
+    env: dict[str, str], body: dict[str, object]
+) -> None:
+    def screen() -> str:
+        with Terminal(env, "get", "--identity", "1") as terminal:
+            terminal.ended()
+        return terminal.screen
+
+    async with scripted(always(http(json.dumps(body).encode()))) as server:
+        env |= {"CLEVERTAP_BASE_URL": server.url}
+        shown = await to_thread.run_sync(screen)
+    assert r"a\x1b]0;owned\x07[red]b\u202e" in shown
+    assert "\x1b]0" not in shown
+
+
+def test_count_prints_a_number(env: dict[str, str], emulator: Emulator) -> None:
+    done = run(env, "count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31")
+    expected = len(emulator.population.active("Charged", 20260101, 20260131))
+    assert done == (0, b"%d\n" % expected, "")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31"],
+        ["get", "--identity", "1"],
+        ["cdp", "--user-id", "1"],
+    ],
+)
+def test_a_terminal_is_told_why_it_takes_longer(env: dict[str, str], arguments: list[str]) -> None:
+    with emulated(people=1, faults={"server_error": 1}) as failing:
+        with Terminal(
+            env | failing.environment, *arguments, columns=40, piped=("stdout",)
+        ) as terminal:
+            terminal.expect("asking again: ")
+            terminal.press_ctrl_c()
+            assert terminal.ended()[:2] == (130, b"")
+    assert "error: interrupted by SIGINT" in terminal.text
+    assert longest(terminal.text) <= 40
+
+
+def test_an_event_that_the_service_refuses_is_told_in_its_words(env: dict[str, str]) -> None:
+    done = run(env, "count", "Charge", "--from", "2026-01-01", "--to", "2026-01-31")
+    assert (done.code, done.stdout) == (1, b"")
+    assert done.stderr.startswith("error: CleverTap answered HTTP ")
+    assert "Invalid event : Charge" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_whoever_closes_the_pipe_ends_it_quietly(env: dict[str, str]) -> None:
+    keys = "".join(f"{number}\n" for number in range(20_000))
+    with subprocess.Popen(
+        [*COMMAND, "cdp", "--file", "-", "--by", "user-id"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(keys.encode())
+        process.stdin.close()
+        assert process.stdout.read(1) == b"{"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=30) == 141
+
+
+def test_a_full_disk_is_an_error(env: dict[str, str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "get", "--identity", "5555555555"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=env,
+            timeout=30,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"error: No space left on device\n")
+
+
+def test_a_closed_stdout_is_none_of_our_business(env: dict[str, str]) -> None:
+    command = ["sh", "-c", '"$@" >&-', "sh", *COMMAND, "get", "--identity", "5555555555"]
+    done = subprocess.run(command, stderr=subprocess.PIPE, env=env, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -1,0 +1,439 @@
+"""What all commands share: exit codes, signals, streams, the log, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from altaprofiles.accounts import Accounts
+from altaprofiles.cli import cli
+from altaprofiles.emulator import Emulator
+
+from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, run
+
+MAIN = """
+import asyncio, sys
+import click
+from altaprofiles import ConfigurationError, Forbidden, Incomplete, PlanMismatch
+from altaprofiles.cli.app import App, Command, Exit, Failure, settle_streams
+
+def incomplete():
+    error = Incomplete("2 chains are missing", missing=[], report=None)
+    error.add_note("They have failed for an hour")
+    return error
+
+ERRORS = {
+    "incomplete": incomplete,
+    "forbidden": lambda: Forbidden(api="Alta", status=403, code=None, message="no"),
+    "other plan": lambda: PlanMismatch("it is another", differences={}),
+    "configuration": lambda: ConfigurationError("start: is wrong"),
+    "failure": lambda: Failure("no such thing"),
+    "os": lambda: OSError(28, "No space left on device", "people.parquet"),
+    "nameless": lambda: OSError("gone"),
+    "pipe": lambda: BrokenPipeError(32, "Broken pipe"),
+    "interrupt": KeyboardInterrupt,
+    "abort": click.Abort,
+    "bug": lambda: KeyError("bug"),
+}
+
+@click.command(cls=Command)
+@click.argument("how")
+@click.pass_obj
+def command(app: App, how: str) -> None:
+    async def main() -> str:
+        app.say(f"at 100% of {how}")
+        if how in ERRORS:
+            raise ERRORS[how]()
+        try:
+            await asyncio.sleep(0 if how == "well" else 60)
+        finally:
+            app.say("cleaning up")
+            if how == "stuck":
+                await asyncio.sleep(60)
+            if how == "bad":
+                raise KeyError("bug")
+            if how == "worse":
+                raise OSError(28, "No space left on device")
+        return "done"
+
+    app.write(app.run(main, go_on="altaprofiles export 'App Launched'").encode() + b"\\n")
+
+settle_streams()
+command()
+"""
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path)
+
+
+def begin(env: dict[str, str], *arguments: str, program: str = MAIN) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> Done:
+    stdout, stderr = process.communicate(timeout=30)
+    return Done(process.returncode, stdout.encode(), stderr)
+
+
+GO_ON = "To go on: altaprofiles export 'App Launched'\n"
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [
+        ("well", 0, "cleaning up\n"),
+        (
+            "incomplete",
+            4,
+            f"error: 2 chains are missing\nThey have failed for an hour\n{GO_ON}",
+        ),
+        ("configuration", 2, "error: start: is wrong\n"),
+        ("forbidden", 3, "error: Alta answered HTTP 403: no\n"),
+        ("other plan", 2, "error: it is another\n"),
+        ("failure", 1, "error: no such thing\n"),
+        ("os", 1, "error: people.parquet: No space left on device\n"),
+        ("nameless", 1, "error: gone\n"),
+        ("pipe", 141, ""),
+        ("interrupt", 130, f"error: interrupted by SIGINT\n{GO_ON}"),
+        ("abort", 130, f"error: interrupted by SIGINT\n{GO_ON}"),
+    ],
+)
+def test_what_comes_out_becomes_an_exit_code(
+    env: dict[str, str], how: str, code: int, told: str
+) -> None:
+    done = finished(begin(env, how))
+    assert done == (code, b"done\n" if code == 0 else b"", f"at 100% of {how}\n{told}")
+
+
+def test_a_mistake_of_ours_stays_a_traceback(env: dict[str, str]) -> None:
+    done = finished(begin(env, "bug"))
+    assert done.code == 1
+    assert "Traceback" in done.stderr
+    assert "KeyError: 'bug'" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_cancels_and_says_how_to_go_on(
+    env: dict[str, str], number: signal.Signals, code: int
+) -> None:
+    process = begin(env, "sleep")
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(number)
+    done = finished(process)
+    assert done == (code, b"", f"cleaning up\nerror: interrupted by {number.name}\n{GO_ON}")
+
+
+def test_what_goes_wrong_while_stopping_is_told_too(env: dict[str, str]) -> None:
+    process = begin(env, "worse")
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    done = finished(process)
+    assert done.code == 130
+    assert done.stderr == (
+        f"cleaning up\nerror: No space left on device\nerror: interrupted by SIGINT\n{GO_ON}"
+    )
+
+
+def test_a_mistake_of_ours_while_stopping_is_not_hidden(env: dict[str, str]) -> None:
+    process = begin(env, "bad")
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    done = finished(process)
+    assert done.code == 1
+    assert "KeyError: 'bug'" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_does_not_wait(
+    env: dict[str, str], number: signal.Signals, code: int
+) -> None:
+    process = begin(env, "stuck")
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "cleaning up\n"
+    process.send_signal(number)
+    told = f"error: interrupted by {number.name}\n{GO_ON}"
+    assert finished(process) == (code, b"", told)
+
+
+def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:
+    """As for what a script starts with `&`."""
+    ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{MAIN}"
+    process = begin(env, "sleep", program=ignoring)
+    assert process.stderr is not None
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    done = finished(process)
+    assert done.code == 143
+    assert "interrupted by SIGTERM" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_it_starts(env: dict[str, str], number: signal.Signals) -> None:
+    """Its own imports take most of that time."""
+    starting = (
+        "import os, signal, sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Interrupting(MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'altaprofiles.cli':\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from altaprofiles.__main__ import main\n"
+        "main()\n"
+    )
+    assert finished(begin(env, "--help", program=starting)) == (128 + number, b"", "")
+
+
+def test_ctrl_c_on_a_terminal(env: dict[str, str]) -> None:
+    with Terminal(env, "sleep", command=[sys.executable, "-c", MAIN]) as terminal:
+        terminal.expect("at 100% of sleep")
+        terminal.press_ctrl_c()
+        assert terminal.ended().code == 130
+        terminal.expect("To go on: altaprofiles export 'App Launched'")
+
+
+def test_quiet_leaves_what_is_wrong(env: dict[str, str]) -> None:
+    assert finished(begin(env, "well", "--quiet")) == (0, b"done\n", "")
+    done = finished(begin(env, "-q", "incomplete"))
+    assert done.stderr.startswith("error: 2 chains")
+    assert done.stderr.endswith(GO_ON)
+
+
+def test_json_makes_every_line_an_object(env: dict[str, str]) -> None:
+    done = finished(begin(env, "incomplete", "--log-format", "json", "-v"))
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["message"].split("\n")[0] for line in lines][-3:] == [
+        "at 100% of incomplete",
+        "2 chains are missing",
+        GO_ON.strip(),
+    ]
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+    assert lines[-2]["level"] == "error"
+    assert "Incomplete" in lines[-2]["traceback"]
+    assert "traceback" not in lines[-1]
+
+
+def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
+    done = run(env, "--log-format", "json", "get")
+    assert done.code == 2
+    assert "pass one of --identity" in json.loads(done.stderr)["message"]
+    done = run(env, "--log-format", "json", "count", "Charged", "--from", "yesterday")
+    assert done.code == 2
+    assert "'yesterday' is no day" in json.loads(done.stderr)["message"]
+
+
+def test_streams_that_take_no_more(env: dict[str, str], tmp_path: Path) -> None:
+    """A log that cannot be written ends nothing; an output that cannot is an error."""
+
+    def limited(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+        command = [*COMMAND, *arguments]
+        return subprocess.run(command, env=env, preexec_fn=limit, check=False, **streams)
+
+    with (tmp_path / "full").open("wb") as full, emulated(people=10) as emulator:
+        env |= emulator.environment
+        assert limited(*COUNT, "-v", stdout=subprocess.PIPE, stderr=full).returncode == 0
+        assert limited("get", "--identity", "nobody", stderr=full).returncode == 1
+        done = limited("--version", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, b"error: File too large\n")
+
+
+def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:  # noqa: PTH123
+        done = subprocess.run([*COMMAND, *COUNT], env=env, stderr=nobody, check=False)
+    assert done.returncode == 141
+
+
+def test_verbose_adds_the_traceback_before_the_message(env: dict[str, str]) -> None:
+    done = finished(begin(env, "configuration", "-v"))
+    assert "Traceback" in done.stderr
+    assert done.stderr.endswith("\nerror: start: is wrong\n")
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=50) as running:
+        yield running
+
+
+COUNT = ["count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31"]
+
+
+def test_options_for_all_commands_stand_before_or_behind(
+    env: dict[str, str], emulator: Emulator
+) -> None:
+    env |= emulator.environment
+    assert run(env, *COUNT).code == 0
+    for arguments in (["--account", "x", *COUNT], [*COUNT, "--account", "x"]):
+        done = run(env, *arguments)
+        assert (done.code, done.stdout) == (3, b"")
+        assert "no account 'x'" in done.stderr
+        assert "altaprofiles login x" in done.stderr
+    # An unset variable of a script is no account, and not the default one either.
+    assert run(env, *COUNT, "--account", "").code == 3
+
+
+def test_missing_credentials_say_what_to_do(env: dict[str, str], emulator: Emulator) -> None:
+    done = run(env, *COUNT)
+    assert (done.code, done.stdout) == (3, b"")
+    assert "altaprofiles login" in done.stderr
+    assert "CLEVERTAP_ACCOUNT_ID" in done.stderr
+    assert "accounts.toml" in done.stderr
+    alta = {name: value for name, value in emulator.environment.items() if "ALTA" in name}
+    assert "no CleverTap credentials" in run(env | alta, *COUNT).stderr
+    assert run(env | alta, "cdp", "--user-id", "nobody").code == 1
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    first = {"account_id": "A", "passcode": "p"}
+    Accounts(path, "shop", {"shop": first, "agent": {"alta_token": "t"}}).write()
+    told = run(env, "cdp", "--user-id", "nobody")
+    assert (told.code, told.stdout) == (3, b"")
+    assert "account 'shop' in " in told.stderr
+    assert "has no Alta credentials; pass another as --account NAME, or run:" in told.stderr
+    completing = {"COMP_WORDS": "altaprofiles get --account a", "COMP_CWORD": "3"}
+    done = run(env | completing | {"_ALTAPROFILES_COMPLETE": "bash_complete"})
+    assert done.stdout == b"plain,agent\n"
+    assert run(env | {"CLEVERTAP_PASSCODE": "x"}, *COUNT).code == 3
+
+
+@pytest.mark.parametrize("more", [[], ["-v"], ["-v", "--log-format", "json"]])
+def test_refused_credentials_are_told_and_not_shown(
+    env: dict[str, str], emulator: Emulator, more: list[str]
+) -> None:
+    env |= emulator.environment | {"CLEVERTAP_PASSCODE": "wr0ng-one", "ALTA_TOKEN": "wr0ng-two"}
+    for arguments in (COUNT, ["get", "--identity", "1"], ["cdp", "--user-id", "1"]):
+        done = run(env, *arguments, *more)
+        assert (done.code, done.stdout) == (3, b"")
+        assert "wr0ng" not in done.stderr
+        assert "These credentials are from the environment." in done.stderr
+        assert ("Traceback" in done.stderr) == ("-v" in more)
+
+
+def test_the_file_of_accounts_is_used(env: dict[str, str], emulator: Emulator) -> None:
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    path.parent.mkdir(parents=True)
+    held = emulator.environment
+    path.write_text(
+        f'[accounts.shop]\naccount_id = "{held["CLEVERTAP_ACCOUNT_ID"]}"\n'
+        f'passcode = "{held["CLEVERTAP_PASSCODE"]}"\nbase_url = "{emulator.url}"\n'
+    )
+    path.chmod(0o644)
+    done = run(env, *COUNT)
+    assert done.code == 3
+    assert f"run: chmod 600 {path}" in done.stderr
+    assert held["CLEVERTAP_PASSCODE"] not in done.stderr
+    path.chmod(0o600)
+    assert run(env, *COUNT).code == 0
+    wrong = env | held | {"CLEVERTAP_PASSCODE": "wrong"}
+    assert run(wrong, *COUNT).code == 3
+    assert run(wrong, *COUNT, "--account", "shop").code == 0
+
+
+def test_a_request_that_is_tried_again_stops_at_once(
+    env: dict[str, str], emulator: Emulator
+) -> None:
+    with emulated(people=10, faults={"server_error": 1}) as failing:
+        with Terminal(env | failing.environment, *COUNT, "-v") as terminal:
+            terminal.expect("try 2")
+            terminal.press_ctrl_c()
+            assert terminal.ended().code == 130
+
+
+def commands() -> dict[str, click.Command]:
+    return {"": cli, **cli.commands}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = commands()[name]
+    told = command.help or ""
+    # The list of commands has a line for each.
+    assert len(command.get_short_help_str(limit=200)) <= 66 or not name
+    assert re.search(r"^ +altaprofiles ", told, re.MULTILINE), "no example"
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            # What a passcode looks like on a command line stands in every list of processes.
+            assert not {"passcode", "token", "password"} & set((parameter.name or "").split("_"))
+        else:
+            shown = re.findall("[A-Z]+", parameter.metavar or str(parameter.name).upper())
+            assert shown[0] in told, parameter.name
+
+
+def reference(heading: str) -> str:
+    """Return the section of the README that begins with `heading`."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, found, behind = readme.partition(f"\n### {heading}")
+    assert found, f"the README has no section {heading!r}"
+    return behind.partition("\n### ")[0].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", [*cli.commands, None])
+def test_every_command_and_option_stands_in_the_readme(name: str | None) -> None:
+    common = {option for parameter in cli.params for option in parameter.opts}
+    if name is None:
+        section, options = reference("For all commands"), common
+    else:
+        section = reference(f"`altaprofiles {name}")
+        params = [param for param in cli.commands[name].params if isinstance(param, click.Option)]
+        options = {x for param in params for x in (*param.opts, *param.secondary_opts)} - common
+    rows = [
+        re.split(r"(?<!\\)\|", line)[1] for line in section.splitlines() if line.startswith("| `-")
+    ]
+    told = {word for row in rows for word in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row)}
+    assert told - {"-h", "--help"} == options - {"--version"}
+
+
+@pytest.mark.parametrize("name", commands())
+def test_help_fits_a_narrow_terminal(env: dict[str, str], name: str) -> None:
+    done = run(env, *name.split(), "--help")
+    assert (done.code, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.decode().splitlines())) <= 100
+    with Terminal(env, *name.split(), "--help", columns=40) as terminal:
+        assert terminal.ended().code == 0
+    assert "Usage: altaprofiles" in terminal.text
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(env: dict[str, str], shell: str) -> None:
+    variable = "_ALTAPROFILES_COMPLETE"
+    told = run(env, "--help").stdout.decode()
+    assert f"{variable}={shell}_source" in told
+    done = run(env | {variable: f"{shell}_source"})
+    assert done.code == 0
+    assert f"{variable}={shell}_complete" in done.stdout.decode()
+    words = {"COMP_WORDS": "altaprofiles co", "COMP_CWORD": "co" if shell == "fish" else "1"}
+    done = run(env | words | {variable: f"{shell}_complete"})
+    assert "count" in done.stdout.decode()
+    for line in ("lookup i", "export x -o p"):
+        place = line.split()[-1] if shell == "fish" else str(len(line.split()))
+        words = {"COMP_WORDS": f"altaprofiles {line}", "COMP_CWORD": place}
+        done = run(env | words | {variable: f"{shell}_complete"})
+        assert "file" in done.stdout.decode()

@@ -1,0 +1,128 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from ..support.terminals import serving
+
+COMMAND = [sys.executable, "-m", "altaprofiles"]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["emulator", "-h"]])
+def test_help_explains_itself(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 0
+    assert "Usage: altaprofiles" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_does_not_wait_for_aiohttp() -> None:
+    code = (
+        "import sys; sys.argv[1:] = ['--help']\n"
+        "from altaprofiles.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: print('aiohttp' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+
+
+def test_the_demo_exports_everyone_and_says_so(tmp_path: Path) -> None:
+    out = tmp_path / "people.ndjson"
+    done = run("demo", "--people", "700", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    people = [json.loads(line) for line in out.read_bytes().splitlines()]
+    assert re.search(rf"people exported +│ {len(people)}, each once", done.stdout)
+    assert len(people) > 600
+    assert str(out) in done.stdout
+    assert "retries" in done.stdout
+
+
+def test_the_demo_refuses_a_file_it_cannot_write() -> None:
+    done = run("demo", "--people", "10", "--out", "/no/such/folder/people.ndjson")
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "/no/such/folder" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_says_where_the_beginning_is(tmp_path: Path) -> None:
+    out = tmp_path / "people.ndjson"
+    command = [*COMMAND, "demo", "--out", str(out)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(tmp_path.glob("people.ndjson.export/*.ndjson")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert printed == ""
+    assert not out.exists()
+    assert f"into {out}" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_emulator_serves_until_it_is_interrupted(number: signal.Signals) -> None:
+    with serving("--people", "20") as (process, variables):
+        request = urllib.request.Request(  # noqa: S310
+            variables["CLEVERTAP_BASE_URL"] + "/1/profile.json?identity=5555555555",
+            headers={
+                "X-CleverTap-Account-Id": variables["CLEVERTAP_ACCOUNT_ID"],
+                "X-CleverTap-Passcode": variables["CLEVERTAP_PASSCODE"],
+            },
+        )
+        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+            assert json.load(response)["record"]["identity"] == "5555555555"
+        process.send_signal(number)
+        assert process.wait(timeout=10) == 0
+
+
+def test_the_emulator_names_a_port_that_is_taken() -> None:
+    with serving() as (_, variables):
+        port = variables["ALTA_BASE_URL"].rpartition(":")[2]
+        done = run("emulator", "--port", port)
+        assert done.returncode == 1
+        assert port in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("not_ready", "NAME=RATE"),
+        ("not_ready=often", "NAME=RATE"),
+        ("nonsense=0.5", "not_ready"),
+        ("not_ready=2", "not_ready"),
+    ],
+)
+def test_a_wrong_fault_is_a_usage_error_that_says_what_is_right(fault: str, words: str) -> None:
+    done = run("emulator", "--fault", fault)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,373 @@
+"""`altaprofiles doctor`: what it finds, and what it says to do."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import trustme
+from anyio import to_thread
+
+from altaprofiles import Forbidden, Unauthorized
+from altaprofiles.cli.app import App, Exit
+from altaprofiles.cli.doctor.examine import examine, try_regions
+from altaprofiles.cli.doctor.findings import Finding
+from altaprofiles.credentials import REGIONS
+from altaprofiles.emulator import Emulator
+
+from ..support.servers import always, http, scripted
+from ..support.terminals import Terminal, emulated, environment, run
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=50) as running:
+        yield running
+
+
+@pytest.fixture
+def env(tmp_path: Path, emulator: Emulator) -> dict[str, str]:
+    return environment(tmp_path, emulator.environment)
+
+
+def lines(stdout: bytes) -> list[str]:
+    return [line for line in stdout.decode().splitlines() if not line.startswith(" ")]
+
+
+def test_all_is_well(env: dict[str, str]) -> None:
+    done = run(env, "doctor")
+    assert (done.code, done.stderr) == (0, "")
+    assert {line.split()[0] for line in lines(done.stdout)} == {"ok"}
+    told = done.stdout.decode()
+    assert "CleverTap: the credentials are accepted" in told
+    assert "Alta: the API key is accepted" in told
+    assert "from the environment" in told
+    assert "this machine's clock is right" in told
+    assert "extras installed: parquet" in told
+    for secret in ("CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
+        assert env[secret] not in told
+
+
+def test_refused_credentials_come_with_what_to_do(env: dict[str, str]) -> None:
+    done = run(env | {"CLEVERTAP_PASSCODE": "wr0ng"}, "doctor")
+    told = done.stdout.decode()
+    assert (done.code, done.stderr) == (3, "")
+    assert "wrong  CleverTap answered HTTP 401" in told
+    assert "Correct the environment" in told
+    assert "doctor --try-regions" in told
+    assert "ok     Alta: the API key is accepted" in told
+    assert "wr0ng" not in told
+    done = run(env | {"ALTA_TOKEN": "wr0ng"}, "doctor")
+    assert done.code == 3
+    assert "wrong  Alta answered" in done.stdout.decode()
+
+
+def test_no_credentials_at_all(tmp_path: Path) -> None:
+    done = run(environment(tmp_path), "doctor")
+    assert done.code == 3
+    assert "Run: altaprofiles login" in done.stdout.decode()
+    done = run(environment(tmp_path), "doctor", "--account", "shop")
+    assert done.code == 3
+    assert "no account 'shop'" in done.stdout.decode()
+
+
+def test_a_file_that_others_can_read(env: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "accounts.toml"
+    path.write_text('[accounts.a]\naccount_id = "A"\npasscode = "s3cret"\n')
+    path.chmod(0o640)
+    done = run(env | {"ALTAPROFILES_CONFIG": str(path)}, "doctor", "--account", "a")
+    assert done.code == 3
+    assert f"run: chmod 600 {path}" in done.stdout.decode()
+    assert "s3cret" not in done.stdout.decode()
+
+
+def test_nobody_listens(env: dict[str, str]) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        done = run(env | {"CLEVERTAP_BASE_URL": url}, "doctor")
+    assert done.code == 1
+    assert "wrong  CleverTap: no connection to 127.0.0.1" in done.stdout.decode()
+    # What has been found so far says nothing of the credentials.
+    assert "CleverTap answered" not in done.stdout.decode()
+    assert "ok     Alta: the API key is accepted" in done.stdout.decode()
+
+
+def test_a_name_that_does_not_resolve(env: dict[str, str]) -> None:
+    done = run(env | {"CLEVERTAP_BASE_URL": "https://nowhere.invalid"}, "doctor")
+    assert done.code == 1
+    assert "wrong  CleverTap: the name nowhere.invalid does not resolve" in done.stdout.decode()
+
+
+def test_a_proxy_is_told_of_without_its_password(env: dict[str, str]) -> None:
+    done = run(env | {"HTTPS_PROXY": "http://ann:s3cret@proxy.example:3128"}, "doctor")
+    assert done.code == 0
+    assert "ok     a proxy is set (https: proxy.example:3128)" in done.stdout.decode()
+    assert "s3cret" not in done.stdout.decode()
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="no folder that nobody may write to")
+def test_a_folder_that_cannot_be_written(env: dict[str, str]) -> None:
+    done = run(env, "doctor", cwd=Path("/proc"))
+    assert done.code == 1
+    assert "wrong  cannot write to the current folder" in done.stdout.decode()
+
+
+def test_it_is_coloured_for_people_only(env: dict[str, str]) -> None:
+    with Terminal(env, "doctor", columns=40) as terminal:
+        assert terminal.ended().code == 0
+    assert "\x1b[32mok" in terminal.screen
+    with Terminal(env | {"NO_COLOR": "1"}, "doctor") as terminal:
+        assert terminal.ended().code == 0
+    assert "\x1b[3" not in terminal.screen
+
+
+async def found(app: App, regions: dict[str, str] | None = None) -> list[Finding]:
+    return [finding async for finding in examine(app, regions or {})]
+
+
+@pytest.fixture
+def app(emulator: Emulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> App:
+    for name, value in environment(tmp_path, emulator.environment).items():
+        monkeypatch.setenv(name, value)
+    return App()
+
+
+async def test_the_right_region_is_named(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with emulated(people=1, seed=8) as other, socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        regions = {
+            "eu1": other.url,
+            "in1": emulator.url,
+            "us1": f"http://127.0.0.1:{unheard.getsockname()[1]}",
+        }
+        account = emulator.clevertap
+        results = await try_regions(account.account_id, account.passcode, regions)
+        assert isinstance(results["eu1"], Unauthorized)
+        assert results["in1"] is None
+        assert results["us1"] is not None
+        assert not isinstance(results["us1"], Unauthorized | Forbidden)
+
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", other.url)
+        told = [x for x in await found(app, regions) if "accepted in region in1" in x.text]
+        assert len(told) == 1
+        assert told[0].advice is not None
+        assert "CLEVERTAP_REGION=in1" in told[0].advice
+        # Found is not mended.
+        assert Exit.CREDENTIALS in [x.code for x in await found(app, regions)]
+
+
+async def test_regions_are_tried_when_asked(env: dict[str, str]) -> None:
+    """The services are behind a proxy here, which lets nothing out."""
+    async with tunnel("502 Bad Gateway") as (proxy, heads):
+        env |= {"CLEVERTAP_PASSCODE": "wr0ng", "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
+        without = await to_thread.run_sync(run, env, "doctor")
+        assert heads == []
+        done = await to_thread.run_sync(run, env, "doctor", "--try-regions")
+    asked = {head.split()[1] for head in heads}
+    assert asked == {f"{urlsplit(url).hostname}:443" for url in REGIONS.values()}
+    assert "altaprofiles doctor --try-regions" in without.stdout.decode()
+    told = done.stdout.decode()
+    assert "CleverTap: refused in no region; no answer from eu1, " in told
+    # What is wrong with the credentials matters more than what cannot be reached.
+    assert done.code == 3
+    for head in heads:
+        assert "X-CleverTap" not in head
+
+
+async def test_a_wrong_passcode_is_wrong_in_every_region(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "wr0ng")
+    told = [x for x in await found(app, {"eu1": emulator.url}) if "every region" in x.text]
+    assert [x.code for x in told] == [Exit.CREDENTIALS]
+    assert told[0].advice is not None
+    assert "not the region" in told[0].advice
+
+
+async def test_regions_that_do_not_answer_leave_it_open(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "wr0ng")
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        told = [x for x in await found(app, {"sg1": url}) if "no answer from sg1" in x.text]
+    assert [x.code for x in told] == [Exit.FAILED]
+
+
+@pytest.mark.parametrize(("hours", "words"), [(2, "behind"), (-2, "ahead"), (None, "unchecked")])
+async def test_a_clock_that_is_off(
+    app: App, monkeypatch: pytest.MonkeyPatch, hours: int | None, words: str
+) -> None:
+    shown = []
+    if hours is not None:
+        now = dt.datetime.now(dt.UTC) + dt.timedelta(hours=hours)
+        shown = [f"Date: {now:%a, %d %b %Y %H:%M:%S GMT}"]
+    body = b'{"status": "success", "record": null}'
+    async with scripted(always(http(body, "200 OK", *shown))) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        findings = await found(app)
+    clock = [x for x in findings if "clock" in x.text and x.text.startswith("CleverTap")]
+    assert len(clock) == 1
+    assert words in clock[0].text
+    assert clock[0].note == (hours is None)
+    assert clock[0].code is (None if hours is None else Exit.FAILED)
+
+
+AUTHORITY = trustme.CA()
+
+
+@pytest.fixture
+async def certified(emulator: Emulator) -> AsyncIterator[str]:
+    """Give the address of the emulator behind TLS, with a certificate that nobody here trusts."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
+    port = urlsplit(emulator.url).port
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await join(reader, writer, "127.0.0.1", port)
+
+    async with listening(relay, context) as own:
+        yield f"https://127.0.0.1:{own}"
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve every connection to a free port, and give the port."""
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, OSError):
+            await serve(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+        server.close()
+        for task in filter(None, tasks):
+            task.cancel()
+        await asyncio.gather(*filter(None, tasks))
+
+
+async def join(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int | None
+) -> None:
+    """Pass bytes on between a connection and a new one, both ways, until either ends."""
+    other_reader, other_writer = await asyncio.open_connection(host, port)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
+
+
+@asynccontextmanager
+async def tunnel(status: str = "200 OK") -> AsyncIterator[tuple[str, list[str]]]:
+    """Run a proxy for TLS; give its address, with a login, and the heads of what it is asked."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+        if status.startswith("200"):
+            host, _, port = heads[-1].split()[1].rpartition(":")
+            await join(reader, writer, host, int(port))
+
+    async with listening(serve) as port:
+        yield f"http://ann:s3cret@127.0.0.1:{port}", heads
+
+
+async def test_everything_goes_through_the_proxy(
+    env: dict[str, str], tmp_path: Path, certified: str
+) -> None:
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "authority.pem")
+    env |= {"SSL_CERT_FILE": str(tmp_path / "authority.pem"), "CLEVERTAP_BASE_URL": certified}
+    async with tunnel() as (proxy, heads):
+        env |= {"HTTPS_PROXY": proxy}
+        done = await to_thread.run_sync(run, env, "doctor")
+        # Once to look, once to ask.
+        assert len(heads) == 2
+        got = await to_thread.run_sync(run, env, "get", "--identity", "nobody")
+        assert got.stderr == "error: no such person: identity 'nobody'\n"
+        assert len(heads) == 3
+        without = await to_thread.run_sync(run, env | {"NO_PROXY": "127.0.0.1"}, "doctor")
+        assert len(heads) == 3
+    told = done.stdout.decode()
+    assert done.code == without.code == 0, told
+    assert f"CleverTap: 127.0.0.1 through the proxy {proxy.rpartition('@')[2]}" in told
+    assert "TLSv1.3, certificate trusted" in told
+    assert "CleverTap: this machine's clock is right" in told
+    assert "CleverTap: the credentials are accepted" in told
+    assert "s3cret" not in told
+    for head in heads:
+        assert head.startswith(f"CONNECT {certified.removeprefix('https://')} ")
+        assert "Proxy-Authorization: Basic " in head
+        assert "X-CleverTap" not in head
+
+
+async def test_a_proxy_for_what_is_not_encrypted(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"status": "success", "record": null}'
+    async with scripted(always(http(body))) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        findings = await found(app)
+        assert "CleverTap: the credentials are accepted" in {x.text for x in findings}
+        assert proxy.request_lines[0].startswith(f"HEAD {emulator.url}/ ")
+
+
+async def test_a_proxy_that_refuses(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", "https://eu1.api.clevertap.com")
+    async with tunnel("407 Proxy Authentication Required") as (proxy, _):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        wrong = [x for x in await found(app) if x.code is not None]
+    assert len(wrong) == 1
+    assert "the proxy answers HTTP/1.1 407 Proxy Authentication Required" in wrong[0].text
+
+
+async def test_a_proxy_of_another_kind(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", "https://eu1.api.clevertap.com")
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
+    wrong = [x for x in await found(app) if x.code is not None]
+    assert len(wrong) == 1
+    assert "HTTPS_PROXY: not an http or https proxy" in wrong[0].text
+
+
+async def test_a_certificate_that_is_not_trusted(
+    app: App, monkeypatch: pytest.MonkeyPatch, certified: str
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_BASE_URL", certified)
+    wrong = [x for x in await found(app) if x.code is not None]
+    assert [x.code for x in wrong] == [Exit.FAILED]
+    assert "certificate of 127.0.0.1 is refused" in wrong[0].text
+    assert wrong[0].advice is not None
+    assert "SSL_CERT_FILE" in wrong[0].advice
+
+
+async def test_whoever_hangs_up_is_no_service(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scripted(always(b"")) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        wrong = [x async for x in examine(app, {}, patience=0.3) if x.code is not None]
+    assert len(wrong) == 1
+    assert "no connection to 127.0.0.1" in wrong[0].text

@@ -1,0 +1,641 @@
+"""`altaprofiles export` and `lookup` as people and programs meet them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from altaprofiles.cli import cli
+from altaprofiles.cli.again import command_line
+from altaprofiles.cli.app import App
+from altaprofiles.cli.running import export
+from altaprofiles.emulator import Emulator
+from altaprofiles.export.sinks.resolve import FORMATS
+from altaprofiles.wire.query import BATCH_SIZE
+
+from ..support.postgres import PASSWORD, Server
+from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, longest, run
+
+EVENTS = ("App Launched", "Charged")
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+FAULTS = {"not_ready": 0.05, "reset": 0.03, "garbled": 0.03}
+WORDS = ("export", *EVENTS, *DAYS, "--count", "--batch-size", "230")
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Emulator]:
+    with emulated(people=600, seed=3, faults=FAULTS) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def large() -> Iterator[Emulator]:
+    """What it takes seconds to export, and to finish."""
+    with emulated(people=4500, seed=3, think=0.02) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def env(small: Emulator, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, small.environment)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def command_in(text: str) -> list[str]:
+    """Return the arguments of the command that is said to go on."""
+    line = text.partition("To go on: ")[2].partition("\n")[0].strip()
+    words = shlex.split(line[line.index(shlex.quote(sys.executable)) :])
+    assert words[:3] == [sys.executable, "-m", "altaprofiles"]
+    return words[3:]
+
+
+# ------------------------------------------------------------------------------ through pipes
+
+
+def test_an_export_through_pipes(env: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "people.ndjson"
+    done = run(env, *WORDS, "-o", str(out))
+    assert done.code == 0
+    assert done.stdout == os.fsencode(out) + b"\n"
+    people = out.read_bytes().count(b"\n")
+    lines = done.stderr.splitlines()
+    # One that it has begun, one when it finishes, and what it came to.
+    assert re.fullmatch(
+        r"reading: 0 records, 0 a second, \d of 3 slots, 0 retries, 0:00:00", lines[0]
+    )
+    assert [line.partition(":")[0] for line in lines[:2]] == ["reading", "finishing"]
+    told = dict(re.split(r" {2,}", line, maxsplit=1) for line in lines[2:])
+    assert told["people"] == f"{people:,}"
+    assert told["SHA-256"] == digest(out)
+    assert told["manifest"] == f"{out}.manifest.json"
+    counted = [line for line in lines if line.startswith("counted")]
+    for event, line in zip(EVENTS, counted, strict=True):
+        found = re.search(rf"{event}: ([\d,]+) records by the service, ([\d,]+) here", line)
+        assert found is not None
+        assert found[1] == found[2]
+
+
+def test_the_report_as_json(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, *WORDS, "-o", "people.csv", "--json", "--quiet", cwd=tmp_path)
+    assert done.code == 0
+    assert done.stderr == ""
+    report = json.loads(done.stdout)
+    assert report["sha256"] == digest(tmp_path / "people.csv")
+    assert report["complete"] is True
+    assert report["manifest"] == str(tmp_path / "people.csv.manifest.json")
+
+
+def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, *WORDS, "-o", "p.ndjson", "--log-format", "json", cwd=tmp_path)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["progress"]["stage"] for line in lines[:-1]] == ["reading", "finishing"]
+    assert lines[0]["progress"]["slots"] == 3
+    assert len(lines[0]["progress"]["chains"]) == 4
+    assert lines[-1]["report"]["sha256"] == digest(tmp_path / "p.ndjson")
+
+
+@pytest.mark.slow
+def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) -> None:
+    with emulated(people=1, faults={"server_error": 1}) as failing:
+        env = environment(tmp_path, failing.environment)
+        command = [*COMMAND, *WORDS, "-o", str(tmp_path / "p.ndjson")]
+        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            lines = [process.stderr.readline() for _ in range(2)]
+            process.terminate()
+            process.stderr.read()
+            assert process.wait(timeout=30) == 143
+    assert lines[0].startswith("reading: 0 records, 0 a second, ")
+    assert re.search(r"[1-9]\d* retries, 0:00:0[1-9]", lines[1])
+
+
+@pytest.mark.slow
+def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -> None:
+    arguments = (
+        *("export", "Charged", *DAYS, "-o", "people.dat", "--format", "csv", "--bom"),
+        *("--flatten", "Customer Type", "--flatten", "nothing", "--windows", "5"),
+        *("--no-distinct", "--no-events", "--app", "--spool", "gathering", "--json", "-q"),
+    )
+    (tmp_path / "gathering").mkdir()
+    done = run(env, *arguments, cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert len(report["chains"]) == 5
+    assert report["people"] == report["records"]
+    written = (tmp_path / "people.dat").read_bytes()
+    assert written.startswith(b'\xef\xbb\xbf"identity",')
+    assert b'"Customer Type","nothing"' in written.partition(b"\n")[0]
+    assert b"Charged" not in written
+    manifest = json.loads((tmp_path / "people.dat.manifest.json").read_bytes())
+    assert manifest["plan"]["app"] is True
+    assert manifest["plan"]["event_summaries"] is False
+    done = run(env, "export", "Charged", *DAYS, "-o", "p.duckdb", "--table", "t 1", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    done = run(env, "export", "Charged", *DAYS, "-o", "p.ndjson", "--no-profile", cwd=tmp_path)
+    assert b"profileData" not in (tmp_path / "p.ndjson").read_bytes()
+    assert done.code == 0
+
+
+def test_an_empty_pipe_is_no_list_of_keys(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, "lookup", "-", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert "standard input is empty" in done.stderr
+    (tmp_path / "none.txt").touch()
+    done = run(env, "lookup", "none.txt", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"f.ndjson\n")
+    assert "warning: there were no keys to look up" in done.stderr
+
+
+def test_a_name_that_is_no_text(env: dict[str, str], tmp_path: Path) -> None:
+    out = os.fsencode(tmp_path) + b"/p\xe9.ndjson"
+    done = run(env, "export", "Charged", *DAYS, "-o", os.fsdecode(out))
+    assert (done.code, done.stdout) == (0, out + b"\n"), done.stderr
+    manifest = json.loads((tmp_path / os.fsdecode(b"p\xe9.ndjson.manifest.json")).read_bytes())
+    assert manifest["output"].endswith("p\\xe9.ndjson")
+    done = run(env, "export", os.fsdecode(b"\xe9"), *DAYS, "-o", "p.ndjson", cwd=tmp_path)
+    assert done.code == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_epoch_seconds_are_days_too(env: dict[str, str], tmp_path: Path) -> None:
+    seconds = ("--from", "1767225600", "--to", "1767312000")
+    done = run(env, "export", "Charged", *seconds, "-o", "p.ndjson", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["chains"][0]["start"] == 1767225600
+
+
+def test_what_the_command_line_says_by_default_is_the_library_s() -> None:
+    options = {param.name: param for param in export.params}
+    assert options["batch_size"].default == BATCH_SIZE
+    assert isinstance(options["format"].type, click.Choice)
+    assert tuple(options["format"].type.choices) == FORMATS
+
+
+# ------------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--from", "yesterday", "--to", "2026-01-31", "-o", "p.csv"), "'yesterday' is no day"),
+        (
+            ("--from", "2026-02-01", "--to", "2026-01-31", "-o", "p.csv"),
+            "--to: 2026-01-31 is before",
+        ),
+        ((*DAYS, "-o", "people.xlsx"), "--out: the ending of 'people.xlsx' tells no format"),
+        ((*DAYS, "-o", "people.xlsx"), "or pass as --format one of"),
+        ((*DAYS, "-o", "p.csv", "--windows", "many"), "'many' is neither auto nor a number"),
+        ((*DAYS, "-o", "p.csv", "--batch-size", "100"), "--batch-size: 100 is not"),
+        ((*DAYS, "-o", "nowhere/p.csv"), "nowhere"),
+        ((*DAYS,), "--out"),
+    ],
+)
+def test_wrong_usage(
+    env: dict[str, str], tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(env, "export", "Charged", *arguments, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_credentials_that_are_refused(env: dict[str, str], tmp_path: Path) -> None:
+    wrong = {**env, "CLEVERTAP_PASSCODE": "not-the-passcode"}
+    done = run(wrong, *WORDS, "-o", "p.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (3, b"")
+    assert "not-the-passcode" not in done.stderr
+    assert "To go on" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def limited(env: dict[str, str], folder: Path, *arguments: str) -> Done:
+    """Run a command that may write no file of more than some kilobytes, as on a full disk."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -f 1000; exec "$@"', "sh", *COMMAND, *arguments],
+        capture_output=True,
+        timeout=60,
+        env=env,
+        cwd=folder,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr.decode())
+
+
+@pytest.mark.slow
+def test_what_is_incomplete_goes_on(env: dict[str, str], tmp_path: Path) -> None:
+    whole = run(env, *WORDS, "-o", "whole.ndjson", "--json", cwd=tmp_path)
+    done = limited(env, tmp_path, *WORDS, "-o", "p.ndjson", "--json")
+    assert done.code == 4
+    assert "not complete" in done.stderr
+    assert json.loads(done.stdout)["complete"] is False
+    assert not (tmp_path / "p.ndjson").exists()
+    again = run(env, *command_in(done.stderr), cwd=tmp_path)
+    assert again.code == 0
+    assert json.loads(again.stdout)["sha256"] == json.loads(whole.stdout)["sha256"]
+    # Without --json, nothing is printed that could be taken for an output.
+    assert limited(env, tmp_path, *WORDS, "-o", "q.ndjson").stdout == b""
+
+
+@pytest.mark.slow
+def test_another_export_in_the_same_place_fails_and_fresh_discards_it(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    assert limited(env, tmp_path, *WORDS, "-o", "p.ndjson").code == 4
+    other = ("export", "Charged", *DAYS, "-o", "p.ndjson")
+    refused = run(env, *other, cwd=tmp_path)
+    assert (refused.code, refused.stdout) == (2, b"")
+    assert "holds another export" in refused.stderr
+    assert "--events was" not in refused.stderr
+    assert "discard it with --fresh, or choose another --out or --spool" in refused.stderr
+    assert run(env, *other, "--fresh", cwd=tmp_path).code == 0
+
+
+# ------------------------------------------------------------------------- on a terminal
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_progress_on_a_terminal(env: dict[str, str], tmp_path: Path, columns: int) -> None:
+    out = tmp_path / "p.ndjson"
+    arguments = (*WORDS, "--windows", "15", "-o", str(out))
+    with Terminal(env, *arguments, columns=columns, piped=("stdout",)) as terminal:
+        for words in ("0 of 30 chains done", "records/s", "of 3 slots", "%", "finishing"):
+            terminal.expect(words)
+        terminal.expect("SHA-256")
+        done = terminal.ended()
+    assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
+    picture, _, summary = terminal.text.partition("people  ")
+    assert longest(picture) <= columns
+    assert "chains" not in summary
+    assert f"manifest  {out}.manifest.json" in summary
+    # The cursor is there again.
+    assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l")
+
+
+def test_both_streams_on_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
+    with Terminal(env, *WORDS, "-o", str(tmp_path / "p.ndjson")) as terminal:
+        assert terminal.ended().code == 0
+    assert terminal.text.splitlines()[-1] == str(tmp_path / "p.ndjson")
+
+
+@pytest.mark.parametrize("how", ["quiet", "dumb", "json", "no colour"])
+def test_terminals_that_want_less(env: dict[str, str], tmp_path: Path, how: str) -> None:
+    more = {"dumb": {"TERM": "dumb"}, "no colour": {"NO_COLOR": "1"}}.get(how, {})
+    options = {"quiet": ["-q"], "json": ["--log-format", "json"]}.get(how, [])
+    out = tmp_path / "p.ndjson"
+    arguments = (*WORDS, *options, "-o", str(out))
+    with Terminal({**env, **more}, *arguments, piped=("stdout",)) as terminal:
+        assert terminal.ended().code == 0
+    if how == "quiet":
+        assert terminal.screen == ""
+    elif how == "no colour":
+        assert "records/s" in terminal.text
+        assert not re.search(r"\x1b\[[0-9;]*[349][0-7]m", terminal.screen)
+    else:
+        assert "\x1b" not in terminal.screen
+        assert ("reading: 0 records" in terminal.text) or how == "json"
+    if how == "json":
+        assert all(json.loads(line) for line in terminal.text.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("terminal_too", [False, True])
+def test_a_locale_that_is_not_utf_8(
+    env: dict[str, str], tmp_path: Path, terminal_too: bool
+) -> None:
+    plain = {**env, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out = tmp_path / "pé.ndjson"
+    arguments = (*WORDS, "-o", str(out))
+    if not terminal_too:
+        done = run(plain, *arguments)
+        assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
+        assert done.stderr.isascii()
+        return
+    with emulated(people=600, think=0.3) as slow:
+        with Terminal(plain | slow.environment, *arguments, piped=("stdout",)) as terminal:
+            terminal.expect("reading ---")
+            done = terminal.ended()
+    assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
+    assert terminal.text.isascii()
+
+
+# ---------------------------------------------------------- interruptions, and what comes after
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(large: Emulator, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    done = run(environment(folder, large.environment), *WORDS, "-o", "p.ndjson", cwd=folder)
+    assert done.code == 0, done.stderr
+    return digest(folder / "p.ndjson")
+
+
+STAGES = {"opening": "reading 0 records", "reading": "records/s", "finishing": "finishing"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "how"), [*((stage, "Ctrl-C") for stage in STAGES), ("reading", "SIGTERM")]
+)
+def test_interrupted_and_gone_on_with(
+    large: Emulator, tmp_path: Path, uninterrupted: str, stage: str, how: str
+) -> None:
+    env = environment(tmp_path, large.environment)
+    out = tmp_path / "it's here.ndjson"
+    arguments = (*WORDS, "--fresh", "-o", str(out))
+    with Terminal(env, *arguments, piped=("stdout",)) as terminal:
+        if stage == "reading":
+            terminal.expect(" reading")
+            terminal.expect("%")
+        else:
+            terminal.expect(STAGES[stage])
+        if how == "Ctrl-C":
+            terminal.press_ctrl_c()
+        else:
+            terminal.interrupt(signal.SIGTERM)
+        done = terminal.ended()
+    assert (done.code, done.stdout) == (130 if how == "Ctrl-C" else 143, b"")
+    # The last moment is between putting it in place and saying so.
+    assert not out.exists() or digest(out) == uninterrupted
+    assert "Traceback" not in terminal.text
+    again = command_in(terminal.text)
+    assert "--fresh" not in again
+    resumed = run(env, *again)
+    assert (resumed.code, resumed.stdout) == (0, os.fsencode(out) + b"\n")
+    assert digest(out) == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_when_all_is_in_place_is_too_late(
+    large: Emulator, tmp_path: Path, uninterrupted: str, number: signal.Signals
+) -> None:
+    """To go on would be to begin anew."""
+    env = environment(tmp_path, large.environment)
+    out = tmp_path / "p.ndjson"
+    with subprocess.Popen(
+        [*COMMAND, *WORDS, "-o", str(out)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while not (tmp_path / "p.ndjson.manifest.json").exists():
+            assert process.poll() is None
+            time.sleep(0.001)
+        process.send_signal(number)
+        printed, told = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (0, os.fsencode(out) + b"\n")
+    assert uninterrupted in told.decode()
+    assert b"To go on" not in told
+
+
+@pytest.mark.slow
+def test_killed_and_run_again(large: Emulator, tmp_path: Path, uninterrupted: str) -> None:
+    env = environment(tmp_path, large.environment)
+    arguments = (*WORDS, "-o", str(tmp_path / "p.ndjson"))
+    with Terminal(env, *arguments) as terminal:
+        terminal.expect(" reading")
+        terminal.expect("%")
+        terminal.interrupt(signal.SIGKILL)
+        terminal.ended()
+    with Terminal(env, *arguments) as terminal:
+        assert terminal.ended().code == 0
+    assert digest(tmp_path / "p.ndjson") == uninterrupted
+
+
+# ---------------------------------------------------------------------- the command that goes on
+
+
+def command_of(*arguments: str) -> str:
+    place = next(number for number, word in enumerate(arguments) if word in cli.commands)
+    name, rest = arguments[place], list(arguments[place + 1 :])
+    with cli.make_context("altaprofiles", [*arguments[:place], name], obj=App()) as group:
+        with cli.commands[name].make_context(name, rest, parent=group) as context:
+            return command_line(context).partition(" ")[2]
+
+
+def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["altaprofiles"])
+    days = "--from 2026-01-01 --to 2026-01-31"
+    out = "--out p.csv"
+    for given, shown in (
+        (
+            ["--account", "my shop", "export", "It's", *DAYS, "-o", "p.csv", "--fresh"],
+            f"export 'It'\"'\"'s' {days} {out} --account 'my shop'",
+        ),
+        (
+            ["export", *DAYS, "-o", "p.csv", "--no-events", "-q", "--", "-1", "b"],
+            f"export {days} {out} --no-events --quiet -- -1 b",
+        ),
+        (
+            ["export", "a", *DAYS, "-op.csv", "--flatten=b c", "--flatten", "d", "--windows", "2"],
+            f"export a {days} {out} --flatten 'b c' --flatten d --windows 2",
+        ),
+        (
+            ["export", "a", "--from", "20260101", "--to", "20260102", "-op.csv", "--bom", "-v"],
+            f"export a --from 20260101 --to 20260102 {out} --bom --verbose",
+        ),
+        (
+            ["lookup", "-", "--by", "object-id", "-op.csv", "--log-format", "json", "--resume"],
+            f"lookup - --by object-id {out} --resume --log-format json",
+        ),
+        (
+            ["export", "a", *DAYS, "-o", "postgresql://me:s3cret@h/d/t?sslmode=require"],
+            f"export a {days} --out 'postgresql://me@h/d/t?sslmode=require'",
+        ),
+        (
+            # Bytes that are no text, and what would do something on the way into a shell.
+            ["export", "a\nb\x1b'\\", *DAYS, "-o", "caf\udce9.csv"],
+            rf"export $'a\012b\033\047\134' {days} --out $'caf\351.csv'",
+        ),
+    ):
+        assert command_of(*given) == shown
+
+
+def test_the_command_that_goes_on_is_the_one_that_was_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for folder in ("on-path", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "altaprofiles").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "on-path"))
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "on-path" / "altaprofiles")])
+    context = click.Context(click.Command("x"), info_name="x", obj=App())
+    assert command_line(context) == "altaprofiles x"
+    elsewhere = str(tmp_path / "elsewhere" / "altaprofiles")
+    monkeypatch.setattr(sys, "argv", [elsewhere])
+    assert command_line(context) == f"{elsewhere} x"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(sys, "argv", ["./altaprofiles"])
+    assert command_line(context) == "./altaprofiles x"
+
+
+# ----------------------------------------------------------------------------------- PostgreSQL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["PGPASSWORD", "pgpass"])
+def test_a_password_that_is_not_on_the_command_line(
+    env: dict[str, str], tmp_path: Path, postgres: Server, source: str
+) -> None:
+    secret = tmp_path / ".pgpass"
+    escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
+    secret.write_text(f"127.0.0.1:{postgres.port}:*:owner:{escaped}\n")
+    secret.chmod(0o600)
+    there = {"PGPASSWORD": PASSWORD} if source == "PGPASSWORD" else {"PGPASSFILE": str(secret)}
+    url = f"postgresql://owner@127.0.0.1:{postgres.port}/postgres/from_{source}"
+    done = run({**env, **there}, *WORDS, "-o", url, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert PASSWORD not in done.stderr
+    assert "can see the password" not in done.stderr
+    assert done.stdout.decode().startswith(f"postgresql://127.0.0.1:{postgres.port}/postgres")
+    people = postgres.rows(f'select count(*) from "from_{source}"')[0][0]
+    assert f"people    {people:,}" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_password_on_the_command_line_is_not_printed(
+    large: Emulator, tmp_path: Path, postgres: Server
+) -> None:
+    env = environment(tmp_path, large.environment)
+    shown = postgres.url("t").partition("@")[0].rpartition(":")[2]
+    (tmp_path / "spool").mkdir()
+    arguments = (*WORDS, "-o", postgres.url("t"), "--spool", str(tmp_path / "spool"))
+    with Terminal(env, *arguments) as terminal:
+        terminal.expect("records/s")
+        terminal.press_ctrl_c()
+        assert terminal.ended().code == 130
+    for secret in (PASSWORD, shown):
+        assert secret not in terminal.text
+    assert "can see the password in --out" in " ".join(terminal.text.split())
+    again = command_in(terminal.text)
+    resumed = run({**env, "PGPASSWORD": PASSWORD}, *again, cwd=tmp_path)
+    assert resumed.code == 0, resumed.stderr
+    # And none at all is an error that says so.
+    assert run(env, *again, cwd=tmp_path).code == 1
+
+
+# -------------------------------------------------------------------------------------- lookups
+
+
+KEYS = ["5555555555", *(f"nobody-{number}" for number in range(30))]
+
+
+def test_lookups_from_a_file(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("name,id\n" + "".join(f"x,{key}\n" for key in KEYS))
+    arguments = ("lookup", "ids.csv", "--by", "identity", "--column", "id", "-o", "f.ndjson")
+    done = run(env, *arguments, cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"f.ndjson\n")
+    assert "found      1\n" in done.stderr
+    assert "not found  30, in f.ndjson.not-found.txt\n" in done.stderr
+    assert (tmp_path / "f.ndjson.not-found.txt").read_text().splitlines() == KEYS[1:]
+    assert run(env, *arguments[:4], "-o", "g.ndjson", cwd=tmp_path).code == 2
+
+
+def test_every_option_of_a_lookup_reaches_the_library(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    device = small.population.object_ids(7)[0]
+    email = next(filter(None, map(small.population.email, range(600))))
+    (tmp_path / "keys.csv").write_text(f"device,email\n{device},{email}\n")
+    (tmp_path / "gathering").mkdir()
+    command = ("lookup", "keys.csv", "-o", "f.dat", "--format", "csv", "--bom", "--json", "--fresh")
+    for by, column in (("object-id", "device"), ("email", "email")):
+        more = ("--by", by, "--column", column, "--spool", "gathering", "--flatten", "City")
+        done = run(env, *command, *more, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["found"], report["format"]) == (1, "csv")
+        written = (tmp_path / "f.dat").read_text("utf-8")
+        assert written.startswith("\ufeff")
+        assert "City" in written.splitlines()[0]
+        manifest = json.loads((tmp_path / "f.dat.manifest.json").read_text())
+        assert manifest["plan"]["by"] == by.replace("-", "_")
+
+
+def test_lookups_from_stdin(env: dict[str, str], tmp_path: Path) -> None:
+    arguments = ("lookup", "-", "--by", "identity", "-o", "f.ndjson", "--json")
+    keys = "\ufeff" + "\r\n".join([*KEYS, "", " ", KEYS[0]])
+    plain = {**env, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = run(plain, *arguments, stdin=keys.encode(), cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["found"], report["not_found"], report["repeated"]) == (1, 30, 1)
+    assert run(env, *arguments, "--column", "id", cwd=tmp_path).code == 2
+    done = run(env, *arguments, stdin=b"\xff\xfe", cwd=tmp_path)
+    assert done.code == 2
+    assert "not UTF-8" in done.stderr
+
+
+def test_lookups_from_a_pipe_with_a_name(env: dict[str, str], tmp_path: Path) -> None:
+    """As from `lookup <(…)`."""
+    os.mkfifo(tmp_path / "ids")
+    with ThreadPoolExecutor() as threads:
+        writing = threads.submit((tmp_path / "ids").write_text, "\n".join(KEYS))
+        done = run(env, "lookup", "ids", "--by", "identity", "-o", "found.ndjson", cwd=tmp_path)
+        writing.result()
+    assert done.code == 0, done.stderr
+    assert f"keys       {len(KEYS)}" in done.stderr
+
+
+@pytest.mark.slow
+def test_lookups_on_a_terminal_interrupted_and_gone_on_with(tmp_path: Path) -> None:
+    with emulated(people=600, seed=3, think=0.05) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        known = [emulator.population.identity(number) for number in range(200)]
+        keys = [key for key in known if key is not None] + KEYS
+        (tmp_path / "ids.txt").write_text("\n".join(keys))
+        found = tmp_path / "found.ndjson"
+        command = ("lookup", str(tmp_path / "ids.txt"), "--by", "identity", "-o", str(found))
+        with Terminal(env, *command, columns=40) as terminal:
+            terminal.expect("keys/s")
+            # Something is on disk.
+            terminal.expect(" left")
+            terminal.press_ctrl_c()
+            assert terminal.ended().code == 130
+        picture = terminal.text.partition("error: interrupted")[0]
+        assert re.search(r"\d+ found, \d+ not found, 0 failed", picture)
+        assert longest(picture) <= 40
+        asked = emulator.stats.requests["profile"]
+        resumed = run(env, *command_in(terminal.text))
+        assert resumed.code == 0, resumed.stderr
+        # What was answered is not asked for again.
+        assert emulator.stats.requests["profile"] - asked < len(keys)
+    with emulated(people=600, seed=3) as quick:
+        whole = tmp_path / "whole.ndjson"
+        assert run(env | quick.environment, *command[:-1], str(whole)).code == 0
+    assert digest(whole) == digest(found)
+
+
+def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_path: Path) -> None:
+    command = [*COMMAND, "lookup", "-", "--by", "identity", "-o", "f.ndjson"]
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **streams, env=env, cwd=tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.write(b"5555555555\n")
+        process.stdin.flush()
+        while not list(tmp_path.glob("f.ndjson.export/journal.sqlite")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.stderr is not None
+        # Its end is still open.
+        told = process.stderr.read().decode()
+        assert process.wait(timeout=10) == 143
+    assert "To go on: pipe the same keys into " in told
+    again = command_in(told)
+    done = run(env, *again, stdin=b"5555555555\n", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"f.ndjson\n")

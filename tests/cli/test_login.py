@@ -1,0 +1,315 @@
+"""`altaprofiles login`: the dialog on a terminal, and the file it leaves."""
+
+from __future__ import annotations
+
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from altaprofiles.accounts import Accounts
+from altaprofiles.emulator import Emulator
+
+from ..support.terminals import Terminal, emulated, environment, run
+
+pytestmark = pytest.mark.slow
+
+COUNT = ["count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31"]
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=50) as running:
+        yield running
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / ".config" / "altaprofiles" / "accounts.toml"
+
+
+def answer(terminal: Terminal, emulator: Emulator, *, passcode: str | None = None) -> None:
+    """Answer all questions, both services included."""
+    held = emulator.environment
+    terminal.expect("CleverTap account ID")
+    terminal.type(held["CLEVERTAP_ACCOUNT_ID"])
+    terminal.expect("Its passcode: ")
+    terminal.type(passcode or held["CLEVERTAP_PASSCODE"])
+    terminal.expect("region")
+    terminal.type(emulator.url)
+    terminal.expect("Alta API key (Enter for none): ")
+    terminal.type(held["ALTA_TOKEN"])
+    terminal.expect("Alta's base URL")
+    terminal.type(emulator.url)
+
+
+def test_the_answers_are_tried_and_kept_for_the_owner(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login", "shop") as terminal:
+        answer(terminal, emulator)
+        done = terminal.ended()
+    assert done.code == 0, terminal.text
+    assert "CleverTap accepts" in terminal.text
+    assert "Alta accepts" in terminal.text
+    assert str(path) in terminal.text.replace("\n", "")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    accounts = Accounts.read(path)
+    assert accounts.default == "shop"
+    assert accounts.tables["shop"] == {
+        "account_id": emulator.environment["CLEVERTAP_ACCOUNT_ID"],
+        "passcode": emulator.environment["CLEVERTAP_PASSCODE"],
+        "base_url": emulator.url,
+        "alta_token": emulator.environment["ALTA_TOKEN"],
+        "alta_base_url": emulator.url,
+    }
+    for secret in ("CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
+        assert emulator.environment[secret] not in terminal.screen
+    assert run(env, *COUNT).code == 0
+    assert run(env, "cdp", "--user-id", "nobody").code == 1
+    assert run(env, "doctor").code == 0
+
+
+def test_a_second_account_leaves_the_first_as_it_was(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    path.parent.mkdir(parents=True)
+    first = {"account_id": "A", "passcode": 'qu"ote', "max_in_flight": 2}
+    Accounts(path, "main", {"main": first}).write()
+    with Terminal(env, "login", "shop") as terminal:
+        answer(terminal, emulator)
+        assert terminal.ended().code == 0, terminal.text
+    accounts = Accounts.read(path)
+    assert accounts.default == "main"
+    assert accounts.tables["main"] == first
+    assert run(env, *COUNT, "--account", "shop").code == 0
+
+
+def test_logging_in_again_offers_what_there_was(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login") as terminal:
+        answer(terminal, emulator)
+        assert terminal.ended().code == 0, terminal.text
+    accounts = Accounts.read(path)
+    accounts.tables["main"]["max_in_flight"] = 2
+    accounts.write()
+    with Terminal(env, "login") as terminal:
+        for question in ("account ID", "passcode", "region", "API key", "base URL"):
+            terminal.expect(question)
+            terminal.expect(": ")
+            terminal.type("")
+        assert terminal.ended().code == 0, terminal.text
+    assert Accounts.read(path).tables == accounts.tables
+    assert emulator.environment["CLEVERTAP_PASSCODE"] not in terminal.screen
+
+
+def test_refused_credentials_are_not_kept(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login") as terminal:
+        answer(terminal, emulator, passcode="wr0ng")
+        assert terminal.ended().code == 3
+    assert "wrong region" in terminal.text
+    assert "Nothing was saved" in terminal.text
+    # It was no region that was given.
+    assert "--try-regions" not in terminal.text
+    assert "wr0ng" not in terminal.screen
+    assert not path.exists()
+
+
+def test_without_a_test_they_are_kept_as_they_are(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("W9R-654-865Z")
+        terminal.expect("Its passcode: ")
+        terminal.type("s3cret")
+        terminal.expect("region")
+        terminal.type("in1")
+        terminal.expect("API key (Enter for none): ")
+        terminal.type("")
+        assert terminal.ended().code == 0
+    assert Accounts.read(path).tables == {
+        "main": {"account_id": "W9R-654-865Z", "passcode": "s3cret", "region": "in1"}
+    }
+
+
+def test_an_answer_that_cannot_work_is_asked_for_again(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("W9R 654")
+        terminal.expect("holds a space")
+        terminal.expect("account ID")
+        terminal.type("W9R-654")
+        terminal.expect("Its passcode: ")
+        terminal.type("s3 cret")
+        terminal.expect("Its passcode: ")
+        terminal.type("s3cret")
+        terminal.expect("region")
+        terminal.type("mars")
+        terminal.expect("unknown region 'mars'")
+        terminal.expect("region")
+        terminal.type("http://example.com")
+        terminal.expect("unencrypted")
+        terminal.type("sg1")
+        terminal.expect("API key (Enter for none): ")
+        terminal.type("")
+        assert terminal.ended().code == 0
+    assert "cret" not in terminal.screen
+    assert Accounts.read(path).tables["main"]["region"] == "sg1"
+
+
+def test_nothing_is_nothing_to_save(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID")
+        terminal.type("")
+        terminal.expect("API key (Enter for none): ")
+        terminal.type("")
+        assert terminal.ended().code == 1
+    assert "nothing to save" in terminal.text
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("question", ["account ID", "passcode"])
+def test_ctrl_c_ends_the_dialog(env: dict[str, str], path: Path, question: str) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID")
+        if question == "passcode":
+            terminal.type("A")
+            terminal.expect("Its passcode: ")
+        terminal.press_ctrl_c()
+        assert terminal.ended().code == 130
+    assert "Traceback" not in terminal.text
+    assert not path.exists()
+
+
+def test_what_hides_an_answer_shows_the_next_ones(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID")
+        terminal.type("A")
+        terminal.expect("Its passcode: ")
+        terminal.interrupt(signal.SIGTERM)
+        assert terminal.ended().code == 143
+        assert terminal.echoes
+    assert "error: interrupted by SIGTERM" in terminal.text
+    assert not path.exists()
+
+
+def test_ctrl_d_is_the_end_of_the_answers(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID (Enter for none): ")
+        terminal.press("\x04")
+        assert terminal.ended().code == 1
+    assert "the input has ended; nothing was saved" in terminal.text
+    assert "SIGINT" not in terminal.text
+
+
+def test_answers_that_are_no_text_are_asked_for_again(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("A")
+        terminal.expect("Its passcode: ")
+        terminal.type("p\udcff")
+        terminal.expect("not UTF-8")
+        terminal.expect("Its passcode: ")
+        terminal.type("s3cret")
+        terminal.expect("region")
+        terminal.type("https://h\udcff.example")
+        terminal.expect("Error: ")
+        terminal.expect("region")
+        terminal.type("in1")
+        terminal.expect("API key")
+        terminal.type("")
+        assert terminal.ended().code == 0, terminal.text
+    assert Accounts.read(path).tables["main"]["region"] == "in1"
+
+
+def test_a_service_can_be_taken_out(env: dict[str, str], path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    held = {"account_id": "A", "passcode": "p", "region": "in1", "max_in_flight": 2}
+    Accounts(path, None, {"shop": {**held, "alta_token": "t"}}).write()
+    with Terminal(env, "login", "--no-test") as terminal:
+        terminal.expect("Account 'shop', as it is")
+        terminal.expect("CleverTap account ID (- for none) [A]: ")
+        terminal.type("-")
+        terminal.expect("API key (Enter to keep the present one, - for none): ")
+        terminal.type("")
+        terminal.expect("base URL")
+        terminal.type("")
+        assert terminal.ended().code == 0, terminal.text
+    accounts = Accounts.read(path)
+    assert accounts.tables == {"shop": {"alta_token": "t", "alta_base_url": "https://altatech.ai"}}
+    assert accounts.default == "shop"
+
+
+def test_a_second_account_does_not_become_the_default(env: dict[str, str], path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    Accounts(path, None, {"shop": {"account_id": "A", "passcode": "p"}}).write()
+    with Terminal(env | {"CLEVERTAP_ACCOUNT_ID": "E"}, "login", "x", "--no-test") as terminal:
+        terminal.expect("account ID")
+        terminal.type("B")
+        for question, told in (("passcode: ", "p"), ("base URL", "eu1"), ("API key", "")):
+            terminal.expect(question)
+            terminal.type(told)
+        assert terminal.ended().code == 0, terminal.text
+    assert "(the default)" not in terminal.text
+    # Before, there was no need to say which.
+    assert Accounts.read(path).default == "shop"
+    assert "CLEVERTAP_ACCOUNT_ID goes before it, unless you pass --account x" in terminal.text
+
+
+def test_a_key_that_alta_refuses_is_none_of_clevertap_s_regions(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login") as terminal:
+        terminal.expect("account ID")
+        terminal.type("")
+        terminal.expect("API key")
+        terminal.type("wr0ng")
+        terminal.expect("base URL")
+        terminal.type(emulator.url)
+        assert terminal.ended().code == 3
+    assert "Nothing was saved" in terminal.text
+    assert "region" not in terminal.text
+    assert not path.exists()
+
+
+def test_it_needs_a_terminal_and_a_private_file(env: dict[str, str], path: Path) -> None:
+    done = run(env, "login", stdin=b"A\np\neu1\n\n")
+    assert (done.code, done.stdout) == (2, b"")
+    assert "no terminal" in done.stderr
+    with Terminal(env, "login", "no/name") as terminal:
+        assert terminal.ended().code == 2
+    path.parent.mkdir(parents=True)
+    path.write_text('[accounts.main]\naccount_id = "A"\npasscode = "p"\n')
+    path.chmod(0o644)
+    with Terminal(env, "login") as terminal:
+        assert terminal.ended().code == 3
+    assert "chmod 600" in terminal.text
+
+
+def test_questions_go_to_stderr_and_nothing_to_stdout(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login", piped=("stdout",)) as terminal:
+        answer(terminal, emulator)
+        assert terminal.ended() == (0, b"", "")
+    assert path.exists()
+
+
+def test_a_folder_that_is_none_is_named(env: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / ".config").write_text("a file, where a folder belongs")
+    with Terminal(env, "login") as terminal:
+        assert terminal.ended().code == 3
+    assert "Not a directory" in terminal.text
+    assert "Traceback" not in terminal.text

@@ -1,0 +1,630 @@
+"""Exports in processes that die, on disks that are full or cannot be written: nothing is lost.
+
+Every process is a real one, which kills itself at a chosen step or is killed by the test, and talks
+to an emulator in the test's process over real sockets. ALTAPROFILES_KILLS is the number of kills at
+random moments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+
+from altaprofiles.emulator import Emulator
+
+from ..support.exporting import Exporter, Job, Outcome, exporter
+from ..support.servers import Scripted, http, scripted
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals"),
+]
+
+KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60"))
+
+TROUBLE = {
+    # Seldom: after each of these there is less at once for a while.
+    "throttled": 0.01,
+    "too_many": 0.01,
+    "server_error": 0.04,
+    "html": 0.03,
+    "empty": 0.03,
+    "disconnect": 0.04,
+    "reset": 0.04,
+    "truncated": 0.04,
+    "garbled": 0.04,
+    "not_ready": 0.04,
+    "gzip": 0.3,
+    "empty_page": 0.2,
+}
+
+FORMATS = ["people.ndjson", "people.csv.gz", "people.parquet"]
+
+
+class Export:
+    """One export to one file, run over and over: what it must come to, and what it must leave."""
+
+    def __init__(self, processes: Exporter, job: Job) -> None:
+        self.processes = processes
+        self.job = job
+        self.to = Path(job.arguments["to"])
+        self.workspace = self.to.with_name(f"{self.to.name}.export")
+        self.uninterrupted = b""
+        self.steps: list[str] = []
+        self.report: dict[str, Any] = {}
+
+    def job_with(self, **changes: Any) -> Job:
+        return Job(**{name: getattr(self.job, name) for name in Job.__struct_fields__} | changes)
+
+    async def run_through(self) -> None:
+        """Run it as nothing ever interrupts it."""
+        outcome = await self.processes.run(self.job_with(listed=True))
+        self.uninterrupted = self.check_complete(outcome)
+        self.steps = outcome.steps
+        self.forget()
+
+    def check_complete(self, outcome: Outcome) -> bytes:
+        assert outcome.report is not None, outcome
+        self.report = outcome.report
+        written = self.to.read_bytes()
+        digest = hashlib.sha256(written).hexdigest()
+        assert self.report["complete"] is True
+        assert self.report["sha256"] == digest
+        assert self.report["bytes"] == len(written)
+        manifest = json.loads(self.to.with_name(f"{self.to.name}.manifest.json").read_bytes())
+        assert manifest["sha256"] == digest
+        left = {path.name for path in self.to.parent.iterdir()}
+        assert left <= {
+            self.to.name,
+            f"{self.to.name}.manifest.json",
+            f"{self.to.name}.not-found.txt",
+            f"{self.to.name}.failed.ndjson",
+        }
+        return written
+
+    def check_same(self, outcome: Outcome) -> None:
+        assert self.check_complete(outcome) == self.uninterrupted
+        self.forget()
+
+    def check_whole_or_absent(self) -> None:
+        """Whatever happened, there is no half an output under the output's name."""
+        assert not self.to.exists() or self.to.read_bytes() == self.uninterrupted
+
+    def forget(self) -> None:
+        for path in self.to.parent.iterdir():
+            path.unlink()
+
+    def moments(self) -> Iterator[tuple[int, str]]:
+        for number, step in enumerate(self.steps):
+            # Before any other step it is as after the one before.
+            if "half" in step or "commit" in step:
+                yield number, "before"
+            if "half" in step:
+                yield number, "half"
+            yield number, "after"
+
+
+@asynccontextmanager
+async def exporting(
+    folder: Path, arguments: dict[str, Any], emulator: Emulator, **options: Any
+) -> AsyncIterator[Export]:
+    """Yield one export by processes of its own, whose output stands alone in a folder."""
+    target = folder / "out"
+    target.mkdir()
+    arguments = {**arguments, "to": str(target / arguments["to"])}
+    async with exporter(folder / "processes") as processes:
+        job = Job(arguments=arguments, environment=emulator.environment, **options)
+        export = Export(processes, job)
+        await export.run_through()
+        yield export
+
+
+SMALL: dict[str, Any] = {
+    "events": ["App Launched", "Charged"],
+    "start": 20260101,
+    "end": 20260110,
+    "windows": 1,
+    "batch_size": 46,
+}
+
+
+# ----------------------------------------------------------------------------- crashes at each step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+async def test_what_must_survive_a_power_cut_is_synced_before_it_counts(
+    tmp_path: Path, name: str
+) -> None:
+    """No test can cut the power. But the order of the steps is known, and that is what it takes."""
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, {**SMALL, "to": name}, emulator) as export,
+    ):
+        steps = [step.partition(" (")[0] for step in export.steps]
+        for number, step in enumerate(steps):
+            if step == "os.write":
+                assert steps[number + 1 : number + 3] == ["os.fdatasync", "sqlite3 commit"]
+            if step == "file.write" and steps[number + 1] != "file.write":
+                assert steps[number + 1 : number + 4] == ["os.fsync", "os.replace", "os.fsync"]
+        first_page = steps.index("os.write")
+        # The folder, and the files in it.
+        assert steps[:first_page].count("os.fsync") >= 3
+        placed = max(number for number, step in enumerate(steps) if step == "os.replace")
+        gone = [number for number, step in enumerate(steps) if step in ("os.unlink", "os.rmdir")]
+        # What is gathered goes last of all; only the set of people is made anew before.
+        assert len([number for number in gone if first_page < number < placed]) == 1
+        assert len([number for number in gone if number > placed]) >= 4
+        assert steps[-1] == "os.fsync"
+
+
+def last_commit(steps: list[str]) -> int:
+    """Return the step by which everything is in spools and journal: what follows is finishing."""
+    spooled = max(n for n, step in enumerate(steps) if step == "os.fdatasync")
+    return steps.index("sqlite3 commit", spooled)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+async def test_killed_at_each_step(tmp_path: Path, name: str) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, {**SMALL, "to": name}, emulator) as export,
+    ):
+        # Of every kind that there is: folder, spools, journal, output, manifest, cleaning up.
+        kinds = Counter(step.partition(" (")[0] for step in export.steps)
+        assert kinds["os.write"] >= 3
+        assert kinds["os.fdatasync"] >= kinds["os.write"]
+        assert kinds["sqlite3 commit"] >= 5
+        assert kinds["file.write"] >= 2
+        assert kinds["os.replace"] == 2
+        assert kinds["os.fsync"] >= 7
+        assert kinds["os.unlink"] >= 4
+        assert kinds["os.mkdir"] == kinds["os.rmdir"] == 1
+        finishing = last_commit(export.steps)
+        placed = max(n for n, step in enumerate(export.steps) if step == "os.replace")
+        moments = list(export.moments())
+        if name != FORMATS[0]:
+            # Up to here nothing knows the format.
+            moments = [moment for moment in moments if finishing < moment[0] <= placed + 1]
+            moments = moments if name == FORMATS[1] else moments[::2]
+        died = 0
+        for number, when in moments:
+            outcome = await export.processes.run(export.job_with(die=(number, when)))
+            died += outcome.signal == signal.SIGKILL
+            export.check_whole_or_absent()
+            asked = emulator.stats.requests
+            outcome = await export.processes.run(export.job)
+            try:
+                export.check_same(outcome)
+                if name != FORMATS[0] and number < placed:
+                    assert emulator.stats.requests == asked
+            except AssertionError as error:
+                error.add_note(f"killed {when} step {number}: {export.steps[number]}")
+                raise
+        # Whether a page without people ends a chain is another matter with each opening, so that
+        # the last steps of the first run need not be there.
+        assert died >= len(moments) - 12
+        assert died >= (55 if name == FORMATS[0] else 6)
+
+
+@pytest.mark.slow
+async def test_killed_twice(tmp_path: Path) -> None:
+    chance = random.Random(5)  # noqa: S311
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+    ):
+        for number in range(0, len(export.steps), 2):
+            for die in ((number, "half"), (chance.randrange(len(export.steps)), "half")):
+                await export.processes.run(export.job_with(die=die))
+                export.check_whole_or_absent()
+            export.check_same(await export.processes.run(export.job))
+
+
+@pytest.mark.slow
+async def test_what_is_there_stays_until_the_new_output_is_whole(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+    ):
+        placed = next(n for n, step in enumerate(export.steps) if step == "os.replace")
+        for number in range(placed - 12, placed + 1):
+            export.to.write_bytes(b"last week's\n")
+            await export.processes.run(export.job_with(die=(number, "before")))
+            assert export.to.read_bytes() == b"last week's\n"
+            export.check_same(await export.processes.run(export.job))
+
+
+# ----------------------------------------------------------------------------- lookups at each step
+
+
+def lookup_keys(emulator: Emulator, count: int) -> list[str]:
+    everyone = range(len(emulator.population))
+    known = (emulator.population.identity(index) for index in everyone)
+    found = [key for key, _ in zip((k for k in known if k is not None), range(count), strict=False)]
+    return [
+        key
+        for pair in zip(found, (f"nobody {n}" for n in range(count)), strict=True)
+        for key in pair
+    ][:count]
+
+
+@pytest.mark.slow
+async def test_lookups_killed_at_each_step(tmp_path: Path) -> None:
+    async with Emulator(people=10_000, seed=3, max_in_flight=8) as emulator:
+        keys = lookup_keys(emulator, 40)
+        arguments = {"keys": keys, "by": "identity", "to": "people.ndjson"}
+        async with exporting(tmp_path, arguments, emulator, slots=8) as export:
+            not_found = [key for key in keys if key.startswith("nobody")]
+            finishing = last_commit(export.steps)
+            placed = max(n for n, step in enumerate(export.steps) if step == "os.replace")
+            moments = list(export.moments())
+            died = 0
+            for number, when in moments:
+                outcome = await export.processes.run(export.job_with(die=(number, when)))
+                died += outcome.signal == signal.SIGKILL
+                export.check_whole_or_absent()
+                asked = emulator.stats.requests["profile"]
+                outcome = await export.processes.run(export.job)
+                try:
+                    beside = export.to.with_name("people.ndjson.not-found.txt")
+                    assert beside.read_text().splitlines() == not_found
+                    export.check_same(outcome)
+                    if finishing < number < placed:
+                        assert emulator.stats.requests["profile"] == asked
+                except AssertionError as error:
+                    error.add_note(f"killed {when} step {number} of {export.steps}")
+                    raise
+            assert died == len(moments)
+            assert died >= 45
+
+
+@pytest.mark.slow
+async def test_lookups_killed_between_answers(tmp_path: Path) -> None:
+    """With more keys than are made durable together."""
+    async with Emulator(people=10_000, seed=3, max_in_flight=8) as emulator:
+        keys = lookup_keys(emulator, 450)
+        arguments = {"keys": keys, "by": "identity", "to": "people.ndjson"}
+        async with exporting(tmp_path, arguments, emulator, slots=8) as export:
+            writes = [n for n, step in enumerate(export.steps) if step.startswith("os.write")]
+            assert len(writes) == 3
+            first_commit = export.steps.index("sqlite3 commit", writes[0])
+            for number, when in (
+                *((n, when) for n in writes for when in ("before", "half", "after")),
+                (first_commit, "before"),
+                (first_commit, "after"),
+            ):
+                asked = emulator.stats.requests["profile"]
+                outcome = await export.processes.run(export.job_with(die=(number, when)))
+                assert outcome.signal == signal.SIGKILL
+                kept = len(journalled(export.workspace))
+                assert kept == 200 * (writes.index(number) if number in writes else when == "after")
+                asked = emulator.stats.requests["profile"]
+                export.check_same(await export.processes.run(export.job))
+                assert emulator.stats.requests["profile"] - asked == len(keys) - kept
+
+
+def journalled(workspace: Path) -> set[str]:
+    """Return the keys whose answers are durable, without touching what a resumed export finds."""
+    copied = workspace.with_name("copied")
+    if not (workspace / "journal.sqlite").exists():
+        return set()
+    shutil.copytree(workspace, copied)
+    try:
+        db = sqlite3.connect(copied / "journal.sqlite")
+        try:
+            rows = db.execute("select key from keys where outcome in (1, 2)").fetchall()
+        except sqlite3.OperationalError:
+            rows = []  # killed before there were any tables
+        finally:
+            db.close()
+        return {key for (key,) in rows}
+    finally:
+        shutil.rmtree(copied)
+
+
+# ------------------------------------------------------------------------- killed at random moments
+
+
+@pytest.mark.slow
+async def test_killed_at_random_moments(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)  # noqa: S311
+    arguments = {**SMALL, "end": 20260131, "windows": 2, "batch_size": 69}
+    killed = 0
+    for name in FORMATS:
+        folder = tmp_path / name
+        folder.mkdir()
+        async with (
+            Emulator(people=400, seed=7, faults=TROUBLE) as emulator,
+            exporting(folder, {**arguments, "to": name}, emulator) as export,
+        ):
+            began = time.monotonic()
+            await export.processes.run(export.job)
+            export.forget()
+            took = time.monotonic() - began
+            wanted = -(-KILLS // len(FORMATS))
+            here = 0
+            while here < wanted:
+                outcome = await export.processes.killed_after(
+                    export.job, chance.uniform(0, 0.8 * took)
+                )
+                if outcome.signal:
+                    here += 1
+                    export.check_whole_or_absent()
+                    continue
+                try:
+                    export.check_same(outcome)
+                except AssertionError as error:
+                    error.add_note(f"seed {seed}, {here} kills into {name}")
+                    raise
+            export.check_same(await export.processes.run(export.job))
+            killed += here
+            assert emulator.stats.requests["count"] == 0
+    assert killed >= KILLS
+
+
+class Directory:
+    """Answers lookups by identity, at times wrongly at first, and remembers what it was asked."""
+
+    def __init__(self, known: int) -> None:
+        self.asked: list[str] = []
+        self._known = known
+        self._chance = random.Random(1)  # noqa: S311
+
+    def keys(self) -> list[str]:
+        return [f"person {n}" for n in range(self._known)]
+
+    async def answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        key = unquote(head.split(b"identity=")[1].split(b" ")[0].decode().replace("+", "%20"))
+        self.asked.append(key)
+        trouble = self._chance.random()
+        if trouble < 0.002:
+            writer.write(http(b'{"status":"fail","code":1,"error":"Request throttled"}'))
+        elif trouble < 0.04:
+            writer.write(http(b"", "503 Service Unavailable"))
+        elif trouble < 0.06:
+            writer.write(http(b'{"status":"success","record":{"identity"'))
+        elif trouble < 0.07:
+            writer.close()
+        elif int(key.rpartition(" ")[2]) % 5 == 0:
+            writer.write(http(b'{"status":"success","record":null}'))
+        else:
+            record = json.dumps({"identity": key, "profileData": {"filler": key * 20}})
+            writer.write(http(b'{"status":"success","record":%b}' % record.encode()))
+
+
+def environment_of(server: Scripted) -> dict[str, str]:
+    return {
+        "CLEVERTAP_ACCOUNT_ID": "TEST",
+        "CLEVERTAP_PASSCODE": "PASS",
+        "CLEVERTAP_BASE_URL": server.url,
+    }
+
+
+@pytest.mark.slow
+async def test_lookups_killed_at_random_moments(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)  # noqa: S311
+    directory = Directory(320)
+    target = tmp_path / "out"
+    target.mkdir()
+    async with scripted(directory.answer) as server, exporter(tmp_path / "processes") as processes:
+        arguments = {
+            "keys": directory.keys(),
+            "by": "identity",
+            "to": str(target / "people.csv.gz"),
+        }
+        job = Job(arguments=arguments, environment=environment_of(server), slots=8)
+        export = Export(processes, job)
+        began = time.monotonic()
+        await export.run_through()
+        took = time.monotonic() - began
+        killed = partly = 0
+        answered: set[str] = set()
+        while killed < KILLS:
+            before = len(directory.asked)
+            outcome = await processes.killed_after(job, chance.uniform(0, 0.8 * took))
+            again = answered.intersection(directory.asked[before:])
+            assert not again, f"seed {seed}, kill {killed}: asked again after it was journalled"
+            if outcome.signal:
+                killed += 1
+                export.check_whole_or_absent()
+                now = journalled(export.workspace)
+                # What has been kept once stays, until the output is in place.
+                assert answered <= now or export.to.exists(), f"seed {seed}, kill {killed}: lost"
+                answered = now
+                partly += 0 < len(now) < len(directory.keys())
+                continue
+            export.check_same(outcome)
+            answered = set()
+        export.check_same(await processes.run(job))
+        assert partly >= KILLS // 12
+
+
+# -------------------------------------------------------------------- disks that are full, and such
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+async def test_files_may_not_grow(tmp_path: Path, name: str) -> None:
+    """RLIMIT_FSIZE: every file of an export meets it in turn, and the same call goes on."""
+    async with (
+        Emulator(people=200, seed=3) as emulator,
+        exporting(tmp_path, {**SMALL, "to": name}, emulator) as export,
+    ):
+        refused: list[str] = []
+        limit = 1000
+        while True:
+            outcome = await export.processes.run(export.job_with(file_limit=limit))
+            if outcome.error is None:
+                break
+            refused.append(outcome.error)
+            assert outcome.error in ("ExportError", "Incomplete"), outcome
+            assert str(export.to.parent) in outcome.message, outcome
+            assert not export.to.exists()
+            assert not list(export.to.parent.glob("*.partial"))
+            limit = limit * 3 // 2
+        assert refused.count("ExportError") >= 1
+        assert refused.count("Incomplete") >= 3
+        export.check_same(outcome)
+
+
+@pytest.mark.slow
+async def test_each_write_fails_half_way_once(tmp_path: Path) -> None:
+    """As on a disk that is full, and has room again a moment later."""
+    async with Emulator(people=600, seed=3, max_in_flight=8) as emulator:
+        lookups: dict[str, Any] = {"keys": lookup_keys(emulator, 450), "by": "identity"}
+        for number, chosen in enumerate((lookups, SMALL)):
+            arguments = dict(chosen)
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            if chosen is SMALL:
+                arguments["batch_size"] = 230
+            async with exporting(
+                folder, {**arguments, "to": "people.ndjson"}, emulator, slots=8
+            ) as export:
+                writes = [step for step in export.steps if "half" in step]
+                assert len(writes) >= 4
+                for write, step in enumerate(writes, 1):
+                    outcome = await export.processes.run(export.job_with(fail=write))
+                    assert outcome.error == "Incomplete", (step, outcome)
+                    assert "No space left on device" in outcome.message
+                    assert "run the same export again" in outcome.message
+                    export.check_same(await export.processes.run(export.job))
+
+
+@asynccontextmanager
+async def tmpfs(folder: Path, options: str) -> AsyncIterator[Path]:
+    """Mount a small file system of its own; skip the test where that may not be done."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("mounting takes root")
+    command = [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:  # noqa: ASYNC221
+        pytest.skip("no file system can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: ASYNC221, S607
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)  # noqa: S607
+
+
+async def test_disk_full(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=400, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=200k") as disk,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        reference = tmp_path / "people.ndjson"
+        job = Job(arguments={**SMALL, "to": str(reference)}, environment=emulator.environment)
+        assert (await processes.run(job)).error is None
+        job.arguments["to"] = str(disk / "people.ndjson")
+        messages = []
+        size = 200
+        while (outcome := await processes.run(job)).error is not None:
+            assert outcome.error in ("ExportError", "Incomplete"), outcome
+            messages.append(outcome.message)
+            assert not (disk / "people.ndjson").exists()
+            size += 100
+            remount(disk, f"size={size}k")
+        assert any("No space left on device" in message for message in messages)
+        assert len(messages) >= 5
+        assert (disk / "people.ndjson").read_bytes() == reference.read_bytes()
+        assert sorted(path.name for path in disk.iterdir()) == [
+            "people.ndjson",
+            "people.ndjson.manifest.json",
+        ]
+
+
+async def test_target_that_cannot_be_written(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=2m") as disk,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        (tmp_path / "spool").mkdir()
+        remount(disk, "ro")
+        for more in ({}, {"spool": str(tmp_path / "spool")}):
+            arguments = {**SMALL, "to": str(disk / "people.ndjson"), **more}
+            outcome = await processes.run(
+                Job(arguments=arguments, environment=emulator.environment)
+            )
+            assert outcome.error == "ExportError", outcome
+            assert "Read-only file system" in outcome.message
+            assert str(disk / "people.ndjson") in outcome.message
+            assert list((tmp_path / "spool").iterdir()) == []
+        assert not any(emulator.stats.requests.values())
+
+
+async def test_target_that_becomes_read_only_loses_nothing(tmp_path: Path) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        tmpfs(tmp_path / "disk", "size=2m") as disk,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+    ):
+        arguments = {
+            **export.job.arguments,
+            "to": str(disk / "people.ndjson"),
+            "spool": str(tmp_path / "spool"),
+        }
+        (tmp_path / "spool").mkdir()
+        job = export.job_with(arguments=arguments)
+        finishing = last_commit(export.steps)
+        await export.processes.run(export.job_with(arguments=arguments, die=(finishing, "after")))
+        remount(disk, "ro")
+        asked = emulator.stats.requests
+        outcome = await export.processes.run(job)
+        assert outcome.error in ("ExportError", "Incomplete")
+        assert "Read-only file system" in outcome.message
+        assert list((tmp_path / "spool").iterdir()) != []
+        remount(disk, "rw")
+        outcome = await export.processes.run(job)
+        assert outcome.error is None
+        assert emulator.stats.requests == asked
+        assert (disk / "people.ndjson").read_bytes() == export.uninterrupted
+        assert list((tmp_path / "spool").iterdir()) == []
+
+
+@pytest.mark.slow
+async def test_two_processes_want_the_same_output(tmp_path: Path) -> None:
+    """The second one is told so at whatever point the first one is, and does it no harm."""
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
+        exporter(tmp_path / "others") as others,
+    ):
+        for number in range(4, len(export.steps) - 6, 2):
+            first = await export.processes.start(export.job_with(stop=number))
+            await export.processes.stopped()
+            refused = await others.run(export.job)
+            assert refused.error == "ExportLocked", (export.steps[number], refused)
+            assert str(export.workspace) in refused.message
+            os.kill(first, signal.SIGCONT)
+            try:
+                export.check_same(await export.processes.ended())
+            except AssertionError as error:
+                error.add_note(f"stopped before step {number}: {export.steps[number]}")
+                raise

@@ -1,0 +1,796 @@
+"""Bulk lookups to files, in process: against the emulator, and a server that remembers requests."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import pickle
+import sqlite3
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import anyio
+import pytest
+
+from altaprofiles import (
+    CleverTap,
+    ConfigurationError,
+    ExportError,
+    ExportLocked,
+    Incomplete,
+    PlanMismatch,
+    Profile,
+    Session,
+    Unauthorized,
+)
+from altaprofiles.emulator import Emulator
+from altaprofiles.export.report import LookupProgress, LookupReport
+
+from ..support.servers import http, scripted
+from ..support.sessions import QUICK
+from ..support.tasks import end_midway
+
+pytestmark = pytest.mark.anyio
+
+
+class Directory:
+    """Knows whom it is told, fails whom it is told, and remembers whom it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.unknown: set[str] = set()
+        self.failing: set[str] = set()
+        self.refused: set[str] = set()
+        self.unauthorized = False
+        self.blocked: str | None = None
+        self.blocked_after = 0
+        self.padding = ""
+
+    async def answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        query = head.split(b"identity=")[1].split(b" ")[0].decode()
+        key = unquote(query.replace("+", " "))
+        self.asked[key] += 1
+        if self.unauthorized:
+            writer.write(http(b'{"status":"fail","error":"no","code":401}', "401 Unauthorized"))
+        elif self.blocked is not None and self.asked.total() > self.blocked_after:
+            writer.write(http(b"<html>No.</html>", self.blocked, "Content-Type: text/html"))
+        elif key in self.failing:
+            writer.write(http(b"", "503 Service Unavailable"))
+        elif key in self.refused:
+            writer.write(http(b'{"status":"fail","error":"no","code":400}', "400 Bad Request"))
+        elif key in self.unknown:
+            writer.write(http(b'{"status":"success","record":null}'))
+        else:
+            told = {"identity": key, "odd": [1, {"kept": None}]}
+            if self.padding:
+                told["padding"] = self.padding
+            record = json.dumps(told).encode()
+            writer.write(http(b'{"status":"success","record":%b}' % record))
+
+
+def session_for(url: str) -> Session:
+    return Session(
+        clevertap=CleverTap(account_id="TEST", passcode="PASS", base_url=url), retry=QUICK
+    )
+
+
+def found_in(to: Path) -> list[str | None]:
+    return [Profile.decode(line).identity for line in to.read_bytes().splitlines()]
+
+
+class Halt(Exception):
+    """What ends an export from outside."""
+
+
+async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.unknown = {"nobody", "none, really"}
+    directory.failing = {"ill"}
+    directory.refused = {"bad"}
+    keys: list[Any] = ["z", "nobody", 7, "ill", "a", "bad", "", "tab\t", None, "none, really", "m"]
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete) as caught:
+            await session.export_lookups(keys, by="identity", to=to)
+        report = caught.value.report
+        assert isinstance(report, LookupReport)
+        assert not report.complete
+        assert (report.keys, report.repeated) == (11, 0)
+        assert (report.found, report.not_found, report.failed) == (4, 2, 5)
+        # In the order of the keys, not in that of the answers.
+        assert found_in(to) == ["z", "7", "a", "m"]
+        assert to.read_bytes().splitlines()[0] == b'{"identity": "z", "odd": [1, {"kept": null}]}'
+        assert report.sha256 == hashlib.sha256(to.read_bytes()).hexdigest()
+        assert report.not_found_file == str(tmp_path / "people.ndjson.not-found.txt")
+        assert (
+            tmp_path.joinpath("people.ndjson.not-found.txt").read_bytes()
+            == b"nobody\nnone, really\n"
+        )
+        assert report.failed_file == str(tmp_path / "people.ndjson.failed.ndjson")
+        failed = [
+            json.loads(line)
+            for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
+        ]
+        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", "None"]
+        assert [line["error"] for line in failed] == [
+            "ServerError",
+            "BadRequest",
+            *["ConfigurationError"] * 3,
+        ]
+        assert "HTTP 503" in failed[0]["message"]
+        assert "control character" in failed[3]["message"]
+        assert str(tmp_path / "people.ndjson.failed.ndjson") in caught.value.missing[0]
+        assert pickle.loads(pickle.dumps(caught.value)).report == report  # noqa: S301
+        assert "PASS" not in repr(caught.value) + str(caught.value) + repr(report)
+        # The same call asks for the one that failed, and for no other.
+        directory.failing = set()
+        directory.asked.clear()
+        report = await session.export_lookups(keys, by="identity", to=to)
+        assert directory.asked == {"ill": 1}
+        assert report.complete
+        assert (report.found, report.not_found, report.failed) == (5, 2, 4)
+        assert found_in(to) == ["z", "7", "ill", "a", "m"]
+    manifest = json.loads(tmp_path.joinpath("people.ndjson.manifest.json").read_bytes())
+    assert manifest["sha256"] == report.sha256
+    assert manifest["plan"]["keys"] == 11
+    assert not tmp_path.joinpath("people.ndjson.export").exists()
+
+
+async def test_files_that_no_longer_hold_go(tmp_path: Path) -> None:
+    to = tmp_path / "people.csv.gz"
+    directory = Directory()
+    directory.failing, directory.unknown = {"a"}, {"b"}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete):
+            await session.export_lookups(["a", "b"], by="identity", to=to)
+        assert tmp_path.joinpath("people.csv.gz.failed.ndjson").exists()
+        assert tmp_path.joinpath("people.csv.gz.not-found.txt").exists()
+        directory.failing = set()
+        report = await session.export_lookups(["a", "b"], by="identity", to=to)
+        assert report.failed_file is None
+        assert not tmp_path.joinpath("people.csv.gz.failed.ndjson").exists()
+        report = await session.export_lookups(["a", "c"], by="identity", to=to)
+        assert report.not_found_file is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "people.csv.gz",
+        "people.csv.gz.manifest.json",
+    ]
+
+
+async def test_repeats_are_asked_once_and_written_once(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    keys: list[str | int] = ["b", "a", 5, "b", "5", "a", "c"] * 700
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(keys, by="identity", to=to)
+    assert set(directory.asked.values()) == {1}
+    assert found_in(to) == ["b", "a", "5", "c"]
+    assert (report.keys, report.repeated, report.found) == (4, 4896, 4)
+
+
+async def test_any_source_of_keys(tmp_path: Path) -> None:
+    directory = Directory()
+
+    def generator() -> Iterator[str]:
+        yield from ("b", "a")
+
+    async def asynchronous() -> AsyncIterator[str]:
+        for key in generator():
+            await asyncio.sleep(0)
+            yield key
+
+    sources: list[Any] = [["b", "a"], ("b", "a"), {"b": 1, "a": 2}, generator(), asynchronous()]
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        for number, source in enumerate(sources):
+            to = tmp_path / f"{number}.ndjson"
+            await session.export_lookups(source, by="identity", to=to)
+            assert found_in(to) == ["b", "a"]
+        to = tmp_path / "none.ndjson"
+        report = await session.export_lookups([], by="identity", to=to)
+        assert (report.keys, report.found, report.complete) == (0, 0, True)
+        assert to.read_bytes() == b""
+
+
+async def test_a_source_that_fails_is_told_as_it_is(tmp_path: Path) -> None:
+    def source() -> Iterator[str]:
+        yield from map(str, range(5000))
+        raise OSError("the tape is torn")
+
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(OSError, match=r"^the tape is torn$"):
+            await session.export_lookups(source(), by="identity", to=tmp_path / "p.ndjson")
+    assert not directory.asked
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_against_the_emulator_by_each_kind_of_key(tmp_path: Path) -> None:
+    faults = {"server_error": 0.05, "truncated": 0.05, "garbled": 0.05}
+    async with Emulator(people=300, seed=4, faults=faults) as emulator:
+        population = emulator.population
+        kinds: dict[Any, list[str]] = {
+            "identity": [key for n in range(300) if (key := population.identity(n))],
+            "email": [key for n in range(300) if (key := population.email(n))],
+            "object_id": [key for n in range(300) for key in population.object_ids(n)],
+        }
+        async with Session(clevertap=emulator.clevertap, retry=QUICK) as session:
+            for by, keys in kinds.items():
+                to = tmp_path / f"{by}.parquet"
+                report = await session.export_lookups([*keys, "nobody"], by=by, to=to)
+                assert (report.found, report.not_found) == (len(set(keys)), 1)
+                assert report.retries > 0
+
+
+# ---------------------------------------------------------------------------------- files of keys
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "column", "keys"),
+    [
+        ("k.txt", b"a\nb c\n\n  \nd", None, ["a", "b c", "d"]),
+        ("k.txt", b"\xef\xbb\xbfa\r\nb\r\n", None, ["a", "b"]),
+        ("ids", b"a,b\nc", None, ["a,b", "c"]),
+        ("k.csv", b"name,id\nAnn,1\nBob,2\n", "id", ["1", "2"]),
+        ("k.csv", b"\xef\xbb\xbfid,name\r\n1,Ann\r\n2,Bob\r\n", "id", ["1", "2"]),
+        ("k.csv", b'id,name\n"a,b","x"\n"say ""hi""",y\n', "id", ["a,b", 'say "hi"']),
+        ("k.csv", b"id\n7\n\n8\n", "id", ["7", "8"]),
+        ("k.csv", b"identity\n7\n8\n", None, ["7", "8"]),
+        ("k.csv", b"Identity\r\n7\r\n8\r\n", None, ["7", "8"]),
+        ("k.csv", b"7\n8\n", None, ["7", "8"]),
+        ("k.CSV", b"\xef\xbb\xbf7\r\n8", None, ["7", "8"]),
+        ("k.csv", "id,n\nJosé,1\n田中,2\n".encode(), "id", ["José", "田中"]),
+        ("k.csv", b"id,n\n,1\n  ,2\n9,3\n", "id", ["9"]),
+        ("k.csv", b"", None, []),
+        ("k.ndjson", b'"a"\n7\n\n"b"\n', None, ["a", "7", "b"]),
+        ("k.jsonl", b'\xef\xbb\xbf"a"\r\n"b"', None, ["a", "b"]),
+        ("k.ndjson", b'{"id":"a","x":1}\n{"x":2,"id":7}\n{"id":null}\n', "id", ["a", "7"]),
+    ],
+)
+async def test_files(
+    tmp_path: Path, name: str, data: bytes, column: str | None, keys: list[str]
+) -> None:
+    source, to = tmp_path / name, tmp_path / "people.parquet"
+    source.write_bytes(data)
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        for path in (source, str(source)):
+            report = await session.export_lookups(path, by="identity", column=column, to=to)
+            assert report.found == len(keys)
+            assert list(directory.asked) == keys
+    assert source.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "column", "words"),
+    [
+        ("k.csv", b"id,name\n1,Ann\n", None, "column: .* has the columns 'id', 'name'; say which"),
+        ("k.csv", b"id,name\n1,Ann\n", "ID", "column: no one column of .* is called 'ID'"),
+        ("k.csv", b"id,id\n1,2\n", "id", "column: no one column of .* is called 'id'"),
+        ("k.csv", b"", "id", "column: no one column of .* is called 'id'; it has none"),
+        ("k.csv", b"id,name\n1,Ann\n2\n", "name", "keys: line 3 of .* has 1 columns"),
+        ("k.csv", b"id;name\n1;Ann\n", None, "column: .* commas, its first line is 'id;name'"),
+        ("k.csv", b"id\tname\n1\tA\n", None, r"column: .* commas, its first line is 'id\\tname'"),
+        ("k.csv", b"\xef\xbb\xbf7;Ann\r\n8;Bo", None, "column: .* its first line is '7;Ann'"),
+        ("k.csv", b"id\n1\n2,3\n", None, "keys: line 3 of .* has 2 columns"),
+        ("k.csv", b"id\n\xff\xfe\n", None, "keys: .* is not UTF-8"),
+        ("k.txt", "a\n".encode("utf-16"), None, "keys: .* is not UTF-8"),
+        ("k.txt", b"a\n", "id", "column: got 'id', and k.txt is read as text"),
+        ("k.ndjson", b'"a"\nb\n', None, "keys: line 2 of .* is no JSON"),
+        ("k.ndjson", b'{"id":1}\n', None, "column: line 1 of .* holds an object; say which"),
+        ("k.ndjson", b'{"id":1}\n{"ID":2}\n', "id", "column: line 2 of .* has no 'id'"),
+        ("k.ndjson", b'"a"\n', "id", "column: got 'id', and line 1 of .* is no object"),
+        ("k.ndjson", b"1.5\n", None, "keys: line 1 of .* holds 1.5, which is no identifier"),
+        ("k.ndjson", b"true\n", None, "keys: line 1 of .* holds True, which is no identifier"),
+        ("k.ndjson", b'{"id":["a"]}\n', "id", "keys: line 1 of .* holds .*no identifier"),
+    ],
+)
+async def test_wrong_files(
+    tmp_path: Path, name: str, data: bytes, column: str | None, words: str
+) -> None:
+    source = tmp_path / name
+    source.write_bytes(data)
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(ConfigurationError, match=f"^{words}"):
+            await session.export_lookups(
+                source, by="identity", column=column, to=tmp_path / "people.ndjson"
+            )
+    assert not directory.asked
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"by": "name"}, "by"),
+        ({"by": None}, "by"),
+        ({"keys": 3}, "keys"),
+        ({"keys": None}, "keys"),
+        ({"keys": b"abc"}, "keys"),
+        # In another order in each process.
+        ({"keys": {"a", "b"}}, "keys: got a set"),
+        ({"keys": frozenset({"a"})}, "keys: got a set"),
+        ({"keys": "missing.csv"}, "keys"),
+        ({"keys": "."}, "keys"),
+        ({"column": "id"}, "column"),
+        ({"to": "people"}, "to"),
+        ({"resume": 1}, "resume"),
+        ({"spool": 3}, "spool"),
+        ({"spool": ""}, "spool"),
+        ({"on_progress": 3}, "on_progress"),
+        ({"flatten": ["City"]}, "flatten"),
+    ],
+)
+async def test_bad_input_is_refused_before_anything_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    directory = Directory()
+    arguments: dict[str, Any] = {"keys": ["a"], "by": "identity", "to": "people.ndjson", **changes}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(ConfigurationError, match=f"^{name}\\b"):
+            await session.export_lookups(**arguments)
+    assert not directory.asked
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["people.ndjson", "people.ndjson.not-found.txt", "people.ndjson.failed.ndjson"]
+)
+async def test_the_file_of_keys_is_never_overwritten(tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    source.write_bytes(b'"a"\n')
+    directory = Directory()
+    directory.unknown = directory.failing = set()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(ConfigurationError, match=f"keys: .*{name}.* is written by this"):
+            await session.export_lookups(source, by="identity", to=tmp_path / "people.ndjson")
+    assert source.read_bytes() == b'"a"\n'
+    assert not directory.asked
+
+
+# ---------------------------------------------------------------------------- interrupted, and on
+
+KEYS = [f"key {n}" for n in range(700)]
+
+
+async def interrupted(session: Session, to: Path, answers: int, **changes: Any) -> None:
+    def on_progress(progress: LookupProgress) -> None:
+        if progress.found + progress.not_found + progress.failed >= answers:
+            raise Halt
+
+    arguments = {"keys": KEYS, "by": "identity", "to": to, **changes}
+    with pytest.raises(Halt):
+        await session.export_lookups(**arguments, on_progress=on_progress)
+
+
+async def test_going_on_asks_only_for_what_is_missing(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.unknown = set(KEYS[::7])
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        await interrupted(session, to, 200)
+        assert not to.exists()
+        before = Counter(directory.asked)
+        told: list[LookupProgress] = []
+        # Keys of another type, and from elsewhere: the same ones all the same.
+        report = await session.export_lookups(
+            iter(KEYS), by="identity", to=to, on_progress=told.append
+        )
+        again = [key for key, times in directory.asked.items() if times > 1]
+    assert found_in(to) == [k for k in KEYS if k not in directory.unknown]
+    # Those that were under way when it ended have no answer.
+    assert len(KEYS) <= report.requests <= directory.asked.total()
+    resumed = told[-1].resumed
+    assert resumed >= 200
+    # Only what was under way when it ended.
+    assert len(again) == len(before) - resumed <= 16
+    stages = [progress.stage for progress in told]
+    assert [stage for stage, _ in itertools.groupby(stages)] == ["reading", "asking", "finishing"]
+    answered = [p.found + p.not_found + p.failed for p in told if p.stage == "asking"]
+    assert answered == sorted(answered)
+    assert answered[0] == resumed
+    assert answered[-1] == told[-1].keys == 700
+    assert told[-1].finished == report.found
+
+
+async def test_other_keys(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        await interrupted(session, to, 200)
+        before = Counter(directory.asked)
+        changes: list[tuple[dict[str, Any], set[str]]] = [
+            ({"keys": KEYS[:-1]}, {"keys", "digest"}),
+            ({"keys": [*KEYS, "one more"]}, {"keys", "digest"}),
+            ({"keys": KEYS[::-1]}, {"digest"}),
+            ({"keys": [*KEYS[:-1], "another"]}, {"digest"}),
+            ({"by": "email"}, {"by"}),
+        ]
+        for change, names in changes:
+            arguments = {"keys": KEYS, "by": "identity", "to": to, **change}
+            with pytest.raises(PlanMismatch) as caught:
+                await session.export_lookups(**arguments)
+            assert set(caught.value.differences) == names
+        with pytest.raises(PlanMismatch, match="`kind` was 'lookups' and is now 'events'"):
+            await session.export("Charged", start=20260101, end=20260102, to=to)
+        assert directory.asked == before
+        await session.export_lookups(KEYS, by="identity", to=to)
+        assert found_in(to) == KEYS
+        await interrupted(session, to, 200)
+        await session.export_lookups(KEYS[:3], by="identity", to=to, resume=False)
+        assert found_in(to) == KEYS[:3]
+
+
+async def test_wrong_credentials(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.unauthorized = True
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Unauthorized):
+            await session.export_lookups(KEYS, by="identity", to=to)
+        assert list(tmp_path.iterdir()) == []
+        directory.unauthorized = False
+        await interrupted(session, to, 200)
+        directory.unauthorized = True
+        with pytest.raises(Unauthorized) as caught:
+            await session.export_lookups(KEYS, by="identity", to=to)
+        assert any("run the same export again" in note for note in caught.value.__notes__)
+        directory.unauthorized = False
+        directory.asked.clear()
+        await session.export_lookups(KEYS, by="identity", to=to)
+        assert directory.asked.total() <= 500
+        assert found_in(to) == KEYS
+
+
+async def test_cancelled_and_locked(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        enough = asyncio.Event()
+
+        def on_progress(progress: LookupProgress) -> None:
+            if progress.found:
+                enough.set()
+
+        task = asyncio.ensure_future(
+            session.export_lookups(KEYS, by="identity", to=to, on_progress=on_progress)
+        )
+        await enough.wait()
+        with pytest.raises(ExportLocked, match=r"people\.ndjson\.export"):
+            await session.export_lookups(KEYS, by="identity", to=to)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        asked = Counter(directory.asked)
+        await session.export_lookups(KEYS, by="identity", to=to)
+        # What was answered when it was cancelled has been kept.
+        assert sum(times > 1 for times in directory.asked.values()) <= 16 < len(asked)
+        assert found_in(to) == KEYS
+
+
+# ------------------------------------------------------------------------ what others do meanwhile
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "400 Bad Request", "503 Out of Service"])
+async def test_a_proxy_that_refuses_settles_nothing(tmp_path: Path, status: str) -> None:
+    to = tmp_path / "people.ndjson"
+    to.write_bytes(b"last week's\n")
+    directory = Directory()
+    directory.blocked, directory.blocked_after = status, 30
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete, match="does not answer") as caught:
+            await session.export_lookups(KEYS, by="identity", to=to)
+        assert "run the same export again" in str(caught.value)
+        # Nothing is asked for long, and nothing is put in place.
+        assert len(directory.asked) < 70
+        assert to.read_bytes() == b"last week's\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "people.ndjson",
+            "people.ndjson.export",
+        ]
+        directory.blocked = None
+        told: list[LookupProgress] = []
+        report = await session.export_lookups(KEYS, by="identity", to=to, on_progress=told.append)
+    assert next(progress.resumed for progress in told if progress.stage == "asking") >= 10
+    assert (report.complete, report.found, report.failed) == (True, len(KEYS), 0)
+    assert found_in(to) == KEYS
+
+
+async def test_a_few_keys_that_a_proxy_refuses_are_asked_again(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.blocked = "403 Forbidden"
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete, match="no answer for 3 keys"):
+            await session.export_lookups(KEYS[:3], by="identity", to=to)
+        directory.blocked = None
+        report = await session.export_lookups(KEYS[:3], by="identity", to=to)
+    assert report.complete
+    assert found_in(to) == KEYS[:3]
+    assert set(directory.asked.values()) == {2}
+
+
+async def test_keys_that_the_service_refuses_do_not_end_it(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.refused = set(KEYS[:50])
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(KEYS[:60], by="identity", to=to)
+        assert (report.complete, report.found, report.failed) == (True, 10, 50)
+        # Nor do they hide that it has gone since.
+        directory.failing = set(KEYS[50:])
+        directory.asked.clear()
+        with pytest.raises(Incomplete, match="does not answer"):
+            await session.export_lookups(KEYS, by="identity", to=to)
+    assert len(directory.asked) < 100
+
+
+def tables_of_his_own(folder: Path) -> dict[str, bytes]:
+    """Make databases that are called like ours, and return what is in the folder."""
+    folder.mkdir()
+    for name in ("people.sqlite", "journal.sqlite"):
+        db = sqlite3.connect(folder / name)
+        with db:
+            db.execute("create table mine (x)")
+            db.execute("insert into mine values (42)")
+        db.close()
+    for name in ("people.sqlite.backup", "found.spool.ndjson", "over"):
+        folder.joinpath(name).write_bytes(b"mine")
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+async def test_a_spool_folder_of_the_users_own_is_left_alone(tmp_path: Path, resume: bool) -> None:
+    to, spool = tmp_path / "people.ndjson", tmp_path / "project"
+    before = tables_of_his_own(spool)
+    arguments: dict[str, Any] = {"spool": spool, "resume": resume}
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        await interrupted(session, to, 200, **arguments)
+        assert spool.joinpath("people.ndjson.export").is_dir()
+        await session.export_lookups(KEYS, by="identity", to=to, **arguments)
+    assert found_in(to) == KEYS
+    assert {path.name: path.read_bytes() for path in spool.iterdir()} == before
+
+
+@pytest.mark.parametrize("way", ["task", "scope", "timeout"])
+async def test_cancelled_while_a_file_of_keys_is_read(tmp_path: Path, way: str) -> None:
+    to, source = tmp_path / "people.ndjson", tmp_path / "keys.txt"
+    source.write_text("\n".join(KEYS[:50] * 400))
+    told: list[LookupProgress] = []
+    ending: list[Any] = []
+
+    def on_progress(progress: LookupProgress) -> None:
+        told.append(progress)
+        if len(told) == 2:
+            ending[0]()
+
+    arguments: dict[str, Any] = {"keys": source, "by": "identity", "to": to}
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        await end_midway(
+            way,
+            ending,
+            lambda: session.export_lookups(**arguments, on_progress=on_progress),
+        )
+        # Two of ten batches.
+        assert [progress.stage for progress in told] == ["reading"] * 2
+        assert not directory.asked
+        assert [path.name for path in tmp_path.iterdir()] == ["keys.txt"]
+        report = await session.export_lookups(**arguments)
+    assert (report.keys, report.repeated) == (50, 19_950)
+    assert found_in(to) == KEYS[:50]
+
+
+async def test_a_source_with_a_task_group_open_when_on_progress_raises(tmp_path: Path) -> None:
+    log: list[str] = []
+
+    async def source() -> AsyncIterator[str]:
+        try:
+            async with anyio.create_task_group():
+                for number in range(5000):
+                    yield str(number)
+        finally:
+            log.append("closed")
+
+    def on_progress(progress: LookupProgress) -> None:
+        raise Halt
+
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Halt):
+            await session.export_lookups(
+                source(), by="identity", to=tmp_path / "p.ndjson", on_progress=on_progress
+            )
+        assert log == ["closed"]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", ["reading", "asking", "finishing"])
+async def test_what_on_progress_raises_comes_out_as_it_is(tmp_path: Path, stage: str) -> None:
+    to = tmp_path / "people.ndjson"
+    mine = BrokenPipeError(32, "Broken pipe")
+
+    def on_progress(progress: LookupProgress) -> None:
+        if progress.stage == stage:
+            raise mine
+
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(BrokenPipeError) as caught:
+            await session.export_lookups(KEYS, by="identity", to=to, on_progress=on_progress)
+        assert caught.value is mine
+        assert not to.exists()
+        await session.export_lookups(KEYS, by="identity", to=to)
+    assert found_in(to) == KEYS
+
+
+# ------------------------------------------------------------------------------------ invalid keys
+
+
+async def test_an_invalid_key_is_not_taken_for_one_that_reads_like_it(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    keys: list[Any] = [None, "None", float("nan"), "nan", "5"]
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(keys, by="identity", to=to)
+    assert directory.asked == {"None": 1, "nan": 1, "5": 1}
+    assert found_in(to) == ["None", "nan", "5"]
+    assert (report.keys, report.repeated, report.found, report.failed) == (5, 0, 3, 2)
+    failed = [
+        json.loads(line)
+        for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
+    ]
+    assert [line["key"] for line in failed] == ["None", "nan"]
+    assert [line["error"] for line in failed] == ["ConfigurationError"] * 2
+    assert "NoneType" in failed[0]["message"]
+    assert "float" in failed[1]["message"]
+
+
+@pytest.mark.parametrize("keys", [[None, float("nan")], ["\t"], ["", "", ""], [None] * 5000])
+async def test_a_source_of_invalid_keys_only(tmp_path: Path, keys: list[Any]) -> None:
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(ConfigurationError, match=r"^keys: none of .* can be asked for: "):
+            await session.export_lookups(keys, by="identity", to=tmp_path / "people.ndjson")
+    assert not directory.asked
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------ files, and where
+
+
+@pytest.mark.parametrize("ending", [".manifest.json", ".not-found.txt", ".failed.ndjson"])
+async def test_a_folder_where_a_file_is_to_be(tmp_path: Path, ending: str) -> None:
+    to = tmp_path / "people.ndjson"
+    folder = tmp_path / f"people.ndjson{ending}"
+    folder.mkdir()
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(ExportError, match=f"people.ndjson{ending} cannot be written"):
+            await session.export_lookups(["a"], by="identity", to=to)
+    assert not directory.asked
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+async def test_two_outputs_that_differ_in_their_ending_only(tmp_path: Path) -> None:
+    directory = Directory()
+    directory.unknown, directory.refused = {"nobody"}, {"bad"}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        one = await session.export_lookups(
+            ["ok", "nobody", "bad"], by="identity", to=tmp_path / "v.csv"
+        )
+        await session.export_lookups(["ok"], by="identity", to=tmp_path / "v.parquet")
+        two = await session.export_lookups(["bad"], by="identity", to=tmp_path / "v.ndjson")
+    assert (one.not_found, one.failed, two.not_found, two.failed) == (1, 1, 0, 1)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {name for name in names if "failed" in name or "not-found" in name} == {
+        "v.csv.failed.ndjson",
+        "v.csv.not-found.txt",
+        "v.ndjson.failed.ndjson",
+    }
+    assert tmp_path.joinpath("v.csv.not-found.txt").read_bytes() == b"nobody\n"
+
+
+async def test_relative_paths_are_those_of_the_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    here.joinpath("keys.txt").write_text("\n".join(KEYS))
+    here.joinpath("spool").mkdir()
+    directory = Directory()
+    directory.unknown, directory.refused = {KEYS[1]}, {KEYS[2]}
+
+    def on_progress(progress: LookupProgress) -> None:
+        os.chdir(there)
+
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        monkeypatch.chdir(here)
+        report = await session.export_lookups(
+            "keys.txt", by="identity", to="p.ndjson", spool="spool", on_progress=on_progress
+        )
+    assert report.complete
+    assert list(there.iterdir()) == list(here.joinpath("spool").iterdir()) == []
+    assert sorted(path.name for path in here.iterdir()) == [
+        "keys.txt",
+        "p.ndjson",
+        "p.ndjson.failed.ndjson",
+        "p.ndjson.manifest.json",
+        "p.ndjson.not-found.txt",
+        "spool",
+    ]
+
+
+async def test_the_manifest_tells_the_options(tmp_path: Path) -> None:
+    to = tmp_path / "people.csv"
+    directory = Directory()
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        await session.export_lookups(["a"], by="identity", to=to, flatten=["City"], bom=True)
+    manifest = json.loads(tmp_path.joinpath("people.csv.manifest.json").read_bytes())
+    assert manifest["options"] == {"table": None, "bom": True, "flatten": ["City"]}
+
+
+@pytest.mark.parametrize("stage", ["asking", "finishing"])
+async def test_a_spool_cut_on_the_way_is_never_delivered(tmp_path: Path, stage: str) -> None:
+    """Also in the middle of the finishing pass, which reads some megabytes at once."""
+    to = tmp_path / "people.ndjson"
+    spool = tmp_path / "people.ndjson.export" / "found.spool.ndjson"
+    whole: list[bytes] = []
+    directory = Directory()
+    directory.padding = "x" * 600_000
+    keys = KEYS[:10]
+
+    def on_progress(progress: LookupProgress) -> None:
+        if progress.stage == stage and progress.found == len(keys) and not whole:
+            whole.append(spool.read_bytes())
+            assert progress.finished < len(keys)
+            os.truncate(spool, len(whole[0]) - 100)
+
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete, match=r"found\.spool\.ndjson is shorter"):
+            await session.export_lookups(keys, by="identity", to=to, on_progress=on_progress)
+        assert [path.name for path in tmp_path.iterdir()] == ["people.ndjson.export"]
+        with pytest.raises(Incomplete, match=r"where its journal counts"):
+            await session.export_lookups(keys, by="identity", to=to)
+        assert not to.exists()
+        # As the message says: restored, it goes on.
+        spool.write_bytes(whole[0])
+        report = await session.export_lookups(keys, by="identity", to=to)
+    assert report.complete
+    assert found_in(to) == keys
+    assert set(directory.asked.values()) == {1}
+
+
+async def test_progress_is_told_while_keys_arrive(tmp_path: Path) -> None:
+    told: list[LookupProgress] = []
+
+    def on_progress(progress: LookupProgress) -> None:
+        told.append(progress)
+        if len(told) == 2:
+            raise InterruptedError
+
+    async def keys() -> AsyncIterator[str]:
+        yield "1"
+        await anyio.sleep(30)
+
+    async with scripted(Directory().answer) as server, session_for(server.url) as session:
+        with pytest.raises(InterruptedError):
+            await session.export_lookups(
+                keys(), by="identity", to=tmp_path / "p.ndjson", on_progress=on_progress
+            )
+    assert [progress.stage for progress in told] == ["reading", "reading"]
+    assert told[-1].pace == 0

@@ -1,0 +1,507 @@
+"""The PostgreSQL sink, against a real server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from altaprofiles import ConfigurationError, ExportError, Profile
+from altaprofiles.emulator.people import Population
+from altaprofiles.export.sinks import Target, resolve
+from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
+from altaprofiles.export.sinks.postgres_url import without_password
+from altaprofiles.tables.columns import Kinds
+
+from ..support.postgres import PASSWORD, Server
+from ..support.records import RECORDS
+
+NOTHING = Kinds(())
+
+
+@pytest.fixture(autouse=True)
+def empty(postgres: Server) -> Iterator[None]:
+    yield
+    postgres.run(
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        "DROP SCHEMA IF EXISTS crm CASCADE",
+    )
+
+
+def export(target: Target, records: Sequence[bytes], step: int = 7) -> int:
+    target.check()
+    sink = target.open(NOTHING)
+    try:
+        for start in range(0, len(records), step):
+            sink.write(records[start : start + step])
+        sink.close()
+    except BaseException:
+        sink.abort()
+        raise
+    return sink.mended
+
+
+def line(**record: Any) -> bytes:
+    return msgspec.json.encode(record)
+
+
+def devices(*ids: str) -> list[dict[str, str]]:
+    return [{"platform": "Web", "objectId": one} for one in ids]
+
+
+def test_what_goes_in_comes_out(postgres: Server) -> None:
+    population = Population(400, 5)
+    records = [line(**population.record(number, app=True)) for number in range(400)]
+    target = resolve(postgres.url("people"), flatten=["Plan", "favoriteFood", "Email", "person"])
+    assert export(target, records) == 0
+    with postgres.connect() as connection:
+        cursor = connection.execute("SELECT * FROM people")
+        assert cursor.description is not None
+        names = [column.name for column in cursor.description]
+        rows = [dict(zip(names, row, strict=True)) for row in cursor]
+    assert names[-4:] == ["Plan", "favoriteFood", "profile_data.Email", "profile_data.person"]
+    assert len(rows) == len(records)
+    found = {row["identity"] or frozenset(row["object_ids"]): row for row in rows}
+    for record in records:
+        profile = Profile.decode(record)
+        row = found[profile.identity or frozenset(profile.object_ids)]
+        assert (row["email"], row["name"], row["phone"]) == (
+            profile.email,
+            profile.name,
+            profile.phone,
+        )
+        assert row["object_ids"] == profile.object_ids
+        sent = json.loads(record)
+        assert row["profile_data"] == sent.pop("profileData", None)
+        assert row["events"] == sent.pop("events", None)
+        assert row["platform_info"] == sent.pop("platformInfo", None)
+        for name in ("identity", "email", "name", "phone"):
+            sent.pop(name, None)
+        assert row["extra"] == (sent or None)
+        food = row["profile_data"].get("favoriteFood")
+        if food is None or isinstance(food, str):
+            assert row["favoriteFood"] == food
+        else:
+            assert json.loads(row["favoriteFood"]) == food
+
+
+def test_a_second_export_doubles_nobody(postgres: Server) -> None:
+    population = Population(300, 5)
+    target = resolve(postgres.url("people"))
+    for turn in range(3):
+        export(target, [line(**population.record(n, turn=turn)) for n in range(300)])
+        assert postgres.rows("SELECT count(*) FROM people") == [(300,)]
+    before = postgres.rows("SELECT person FROM people ORDER BY person")
+    export(target, [line(**population.record(n, turn=1)) for n in range(100)])
+    assert postgres.rows("SELECT person FROM people ORDER BY person") == before
+
+
+def test_people_of_earlier_exports_are_updated_and_others_stay(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    export(target, [line(identity="1", name="A"), line(identity="2", name="B")])
+    export(target, [line(identity=2, name="C"), line(identity="3", name="D")])
+    assert postgres.rows("SELECT person, identity, name FROM people ORDER BY person") == [
+        ("identity:1", "1", "A"),
+        ("identity:2", "2", "C"),
+        ("identity:3", "3", "D"),
+    ]
+
+
+def test_the_nameless_are_who_shares_a_device(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    export(
+        target,
+        [
+            line(name="A", platformInfo=devices("a", "b")),
+            line(name="B", platformInfo=devices("c")),
+            line(name="C", objectId="d"),
+            line(name="D", identity="", platformInfo=devices("e")),
+            line(name="named", identity="1", platformInfo=devices("a")),
+        ],
+    )
+    export(
+        target,
+        [
+            line(name="A2", platformInfo=devices("z", "b")),
+            line(name="C2", platformInfo=devices("y", "d")),
+            line(name="D2", platformInfo=devices("f", "e")),
+        ],
+    )
+    found = postgres.rows("SELECT name, object_ids FROM people ORDER BY name")
+    assert found == [
+        ("A2", ["z", "b"]),
+        ("B", ["c"]),
+        ("C2", ["y", "d"]),
+        ("D2", ["f", "e"]),
+        ("named", ["a"]),
+    ]
+
+
+def test_within_one_export_the_first_row_of_a_person_counts(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    export(target, [line(name="old", platformInfo=devices("c"))])
+    export(
+        target,
+        [
+            line(identity="1", name="first"),
+            line(identity=1, name="second"),
+            line(name="A", platformInfo=devices("a")),
+            line(name="A again", platformInfo=devices("b", "a")),
+            # Known to be A only by a row that goes itself; and so is the old one.
+            line(name="A once more", platformInfo=devices("c", "b")),
+            line(email="x@example.com"),
+            line(email="x@example.com"),
+        ],
+        step=1,
+    )
+    assert postgres.rows("SELECT name, email FROM people ORDER BY name NULLS LAST") == [
+        ("A", None),
+        ("first", None),
+        (None, "x@example.com"),
+    ]
+
+
+def test_a_person_with_neither_identity_nor_device_comes_once(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    for _ in range(2):
+        export(target, [line(email="x@example.com"), b"{}"])
+    found = postgres.rows("SELECT person, email FROM people ORDER BY email")
+    assert [email for _, email in found] == ["x@example.com", None]
+    assert all(person.startswith("record:") for person, _ in found)
+
+
+HOSTILE: list[tuple[bytes, str, Any, int]] = [
+    (rb'{"name":"a\u0000b"}', "name", "a\ufffdb", 1),
+    (rb'{"name":"\ud83d"}', "name", "\ufffd", 1),
+    (rb'{"name":"a\\u0000"}', "name", r"a\u0000", 0),
+    (rb'{"name":"\t\\N\\.\n\\.\n\r\"x\u2028"}', "name", '\t\\N\\.\n\\.\n\r"x\u2028', 0),
+    (rb'{"name":"\\N"}', "name", "\\N", 0),
+    (b'{"name":""}', "name", "", 0),
+    (b'{"phone":1e400000}', "phone", "1e400000", 0),
+    (rb'{"profileData":{"a":"\u0000","b":"\\u0000"}}', "profile_data",
+     {"a": "\ufffd", "b": "\\u0000"}, 1),
+    (rb'{"events":{"\udc00":1}}', "events", {"\ufffd": 1}, 1),
+    (rb'{"x":"\ud83d\ude00"}', "extra", {"x": "\U0001f600"}, 0),
+    (rb'{"\ud83d":1}', "extra", {"\ufffd": 1}, 1),
+    (b'{"events":[1e400000,1e-400000,0e99999999,-1E+131072,1e5,"1e400000"]}', "events",
+     ["1e400000", "1e-400000", "0e99999999", "-1E+131072", 100000, "1e400000"], 1),
+    (b'{"profileData":"text","platformInfo":{"objectId":"a"}}', "platform_info",
+     {"objectId": "a"}, 0),
+    (rb'{"objectId":"a\u0000\\\"{},"}', "object_ids", ['a\ufffd\\"{},'], 2),
+    (b'{"platformInfo":[7,null,{"objectId":8},{"objectId":"NULL"},{"objectId":""}]}',
+     "object_ids", ["8", "NULL"], 0),
+    (b'{"identity":"' + b"y" * 9000 + b'"}', "identity", "y" * 9000, 0),
+    (b'{"identity":{"a" : [1.50]}}', "identity", '{"a":[1.5]}', 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "column", "value", "mended"), HOSTILE)
+def test_odd_data_is_kept_or_mended_and_never_fatal(
+    postgres: Server, record: bytes, column: str, value: Any, mended: int
+) -> None:
+    assert export(resolve(postgres.url("people")), [record, b'{"identity":"z"}']) == mended
+    assert postgres.rows(f"SELECT {column} FROM people WHERE identity IS DISTINCT FROM 'z'") == [
+        (value,)
+    ]
+
+
+def test_an_identifier_that_no_index_takes_is_shortened(postgres: Server) -> None:
+    long = b'{"objectId":"%b"}' % (b"y" * 9000)
+    target = resolve(postgres.url("people"))
+    for _ in range(2):
+        assert export(target, [long]) == 1
+    ((ids,),) = postgres.rows("SELECT object_ids FROM people")
+    assert len(ids) == 1
+    assert ids[0].startswith("sha256:")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_the_deepest_nesting_is_kept_as_text(postgres: Server, opening: bytes) -> None:
+    closing = b"]" if opening == b"[" else b"}"
+    for depth in (MAX_DEPTH, MAX_DEPTH + 1, 50_000):
+        deep = opening * depth + b"1" + closing * depth
+        fitted, mended = fit_json(deep)
+        assert mended == (depth > MAX_DEPTH)
+        ((kind,),) = postgres.rows(f"SELECT jsonb_typeof('{fitted.decode()}'::jsonb)")
+        assert (kind == "string") == mended
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(records=st.lists(RECORDS, max_size=5))
+def test_no_record_is_too_odd(postgres: Server, records: list[dict[str, Any]]) -> None:
+    # ASCII, so that surrogates and NUL are escapes, as they are where JSON comes from elsewhere.
+    lines = [json.dumps(record).encode() for record in records]
+    target = resolve(postgres.url("odd"), flatten=["a"])
+    export(target, lines)
+    before = postgres.rows("SELECT count(*) FROM odd")
+    export(target, lines)
+    assert postgres.rows("SELECT count(*) FROM odd") == before
+
+
+def test_an_abandoned_export_leaves_the_table_alone(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    for _ in range(2):
+        sink = target.open(NOTHING)
+        sink.write([line(identity="1", name="new")])
+        sink.abort()
+        sink.abort()
+        assert postgres.rows("SELECT to_regclass('people')::text") in ([(None,)], [("people",)])
+        if postgres.rows("SELECT to_regclass('people')") == [(None,)]:
+            export(target, [line(identity="1", name="old")])
+    assert postgres.rows("SELECT name FROM people") == [("old",)]
+
+
+def test_a_server_that_goes_away_is_an_export_error(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    export(target, [line(identity="1", name="old")])
+    sink = target.open(NOTHING)
+    sink.write([line(identity="1", name="new")])
+    postgres.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'altaprofiles'"
+    )
+    with pytest.raises(ExportError) as caught:
+        for _ in range(1000):
+            sink.write([line(identity="2", name="x" * 10_000)])
+        sink.close()
+    shows_no_password(caught.value)
+    sink.abort()
+    assert postgres.rows("SELECT name FROM people") == [("old",)]
+
+
+def test_columns_that_are_missing_are_added(postgres: Server) -> None:
+    export(resolve(postgres.url("people")), [line(identity="1"), line(identity="2")])
+    target = resolve(postgres.url("people"), flatten=["plan", "a%s;\"b'"])
+    export(target, [line(identity="1", profileData={"plan": 7, "a%s;\"b'": "x"})])
+    assert postgres.rows('SELECT plan, "a%s;""b\'" FROM people ORDER BY identity') == [
+        ("7", "x"),
+        (None, None),
+    ]
+    # And those that this export does not know stay as they are.
+    export(resolve(postgres.url("people")), [line(identity="1", name="A")])
+    assert postgres.rows("SELECT name, plan FROM people WHERE identity = '1'") == [("A", "7")]
+
+
+@pytest.mark.parametrize("key", ["number", "nameless", "lifted_0", "c0", "first", "old"])
+def test_a_key_may_have_the_name_of_anything_within(postgres: Server, key: str) -> None:
+    target = resolve(postgres.url("people"), flatten=[key, "other"])
+    for _ in range(2):
+        export(target, [line(identity="1", profileData={key: "x", "other": "y"})])
+    assert postgres.rows(f'SELECT "{key}", other FROM people') == [("x", "y")]
+
+
+def test_schema_and_table_may_have_any_name(postgres: Server) -> None:
+    postgres.run("CREATE SCHEMA crm", 'CREATE TABLE "Élan" (a int)')
+    target = resolve(postgres.url(quote('crm.My "people"; --')))
+    export(target, [line(identity="1")])
+    assert target.name.endswith('/crm.My "people"; --')
+    assert postgres.rows('SELECT identity FROM crm."My ""people""; --"') == [("1",)]
+    export(resolve(postgres.url(), table="crm.other"), [line(identity="2")])
+    assert postgres.rows("SELECT identity FROM crm.other") == [("2",)]
+    export(resolve(postgres.url()), [line(identity="3")])
+    assert postgres.rows("SELECT identity FROM profiles") == [("3",)]
+
+
+@pytest.mark.parametrize(
+    ("statements", "said"),
+    [
+        (["CREATE VIEW people AS SELECT 1 AS x"], "no table"),
+        (["CREATE TABLE people (identity text)"], "without a primary key 'person'"),
+        (["CREATE TABLE people (person text)"], "without a primary key 'person'"),
+        (["CREATE TABLE people (person text primary key, events text)"], "'events' is text there"),
+        (["CREATE TABLE people (person int primary key)"], "'person' is integer there"),
+        (["CREATE TABLE people (person text primary key, x int NOT NULL)"], "'x' must not be null"),
+    ],
+)
+def test_a_table_of_another_shape_is_refused_before_anything_is_sent(
+    postgres: Server, statements: list[str], said: str
+) -> None:
+    postgres.run(*statements)
+    target = resolve(postgres.url("people"))
+    with pytest.raises(ExportError, match="name another table, or drop or rename") as caught:
+        target.check()
+    assert said in str(caught.value)
+    sink = target.open(NOTHING)
+    with pytest.raises(ExportError):
+        sink.close()
+    sink.abort()
+
+
+@pytest.fixture
+def guest(postgres: Server) -> Iterator[Callable[[str], Target]]:
+    """Another user, with no rights but to connect."""
+    postgres.run(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
+    yield lambda table: resolve(postgres.url(table, user="guest"), flatten=["plan"])
+    postgres.run("DROP OWNED BY guest", "DROP ROLE guest")
+
+
+def test_rights_that_are_missing_are_found_first(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    with pytest.raises(ExportError, match="may not create tables in public"):
+        guest("people").check()
+    with pytest.raises(ExportError, match="the schema is not there"):
+        guest("nowhere.people").check()
+    export(resolve(postgres.url("people")), [line(identity="1")])
+    with pytest.raises(ExportError, match="lacks the columns plan, and only its owner"):
+        guest("people").check()
+    export(resolve(postgres.url("people"), flatten=["plan"]), [line(identity="1")])
+    with pytest.raises(ExportError, match="lacks the right to SELECT"):
+        guest("people").check()
+    postgres.run("GRANT SELECT, INSERT, UPDATE, DELETE ON people TO guest")
+    export(guest("people"), [line(identity="2")])
+    assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
+
+
+def test_a_database_of_another_encoding_is_refused(postgres: Server) -> None:
+    postgres.run("CREATE DATABASE old ENCODING 'LATIN1' TEMPLATE template0")
+    try:
+        with pytest.raises(ExportError, match="LATIN1"):
+            resolve(postgres.url("people").replace("/postgres/", "/old/")).check()
+    finally:
+        postgres.run("DROP DATABASE old")
+
+
+def test_the_index_is_made_once(postgres: Server) -> None:
+    target = resolve(postgres.url("people"))
+    for _ in range(3):
+        export(target, [line(objectId="a")])
+    assert postgres.rows(
+        "SELECT count(*) FROM pg_indexes WHERE tablename = 'people' AND indexdef LIKE '%gin%'"
+    ) == [(1,)]
+
+
+def shows_no_password(error: BaseException) -> None:
+    texts = ["".join(traceback.format_exception(error)), repr(error), str(error.__context__)]
+    texts += [str(pickle.dumps(error)), repr(getattr(error, "__notes__", ""))]
+    for text in texts:
+        for form in (PASSWORD, quote(PASSWORD, safe=""), PASSWORD[:6]):
+            assert form not in text
+
+
+def test_a_password_is_never_shown(postgres: Server, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    wrong = PASSWORD + "x"
+    quoted = quote(wrong, safe="")
+    place = f"127.0.0.1:{postgres.port}"
+    for url in (
+        f"postgresql://owner:{quoted}@{place}/postgres/people",
+        f"postgresql://owner@{place}/postgres/people?password={quoted}",
+        f"postgresql://owner:{quoted}@127.0.0.1:1/postgres/people",
+        f"postgresql://owner:{quoted}@{place}/nodatabase/people",
+    ):
+        target = resolve(url)
+        assert quoted not in repr(target)
+        assert wrong not in repr(target)
+        assert target.name.startswith("postgresql://127.0.0.1:")
+        with pytest.raises(ExportError) as caught:
+            target.check()
+        shows_no_password(caught.value)
+        assert caught.value.__context__ is None
+        with pytest.raises(TypeError, match="credentials do not pickle"):
+            pickle.dumps(target)
+    assert PASSWORD[:6] not in caplog.text
+
+
+SECRET = "hunter22"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"postgresql://u:{SECRET}/x@h/db/t",
+        f"postgresql://u:{SECRET}@x@h/db/t",
+        f"postgresql://u:{SECRET}?x@h/db/t",
+        f"postgresql://u:{SECRET}#x@h/db/t",
+        f"postgresql://u:{SECRET}%zz@h/db/t",
+        f"postgresql://u:{SECRET}/db/t",
+        f"postgresql://u:{SECRET}@h",
+        f"postgresql://u:{SECRET}@h/",
+        f"postgresql://u:{SECRET}@h/db/",
+        f"postgresql://u:{SECRET}@h/db/a/b",
+        f"postgresql://u:{SECRET}@h/db/a.b.c",
+        f"postgresql://u:{SECRET}@h/db/t?{SECRET}",
+        f"postgresql://u:{SECRET}@h/db/t?nosuchoption=1",
+        f"postgresql://u:{SECRET}@h:port/db/t",
+        f"postgresql://u:{SECRET}@h/db/{'t' * 64}",
+        f"mysql://u:{SECRET}@h/db/t",
+        f"postgres+psycopg://u:{SECRET}@h/db/t",
+    ],
+)
+def test_a_url_that_cannot_work_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        resolve(url)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
+    assert SECRET not in str(caught.value.__context__)
+
+
+def test_a_target_without_a_password_pickles() -> None:
+    target = resolve("postgres://owner@db.example.com,b:5433/crm/people?sslmode=verify-full")
+    assert pickle.loads(pickle.dumps(target)) == target  # noqa: S301
+    assert target.name == "postgresql://db.example.com,b:5433/crm/people"
+    assert target.path is None
+    assert (target.format, target.typed_flatten) == ("postgres", False)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@h:5/d/t", "postgresql://me@h:5/d/t"),
+        ("postgres://me@h/d/t?sslmode=require", "postgres://me@h/d/t?sslmode=require"),
+        ("POSTGRES://h/d?password=secret", "POSTGRES://h/d"),
+        ("postgres://h/d?a=1&p%61ssword=secret&sslpassword=secret&b=2", "postgres://h/d?a=1&b=2"),
+        # Not what a URL may be, and a secret all the same.
+        ("postgres://me:se@cr?et@h/d", "postgres://me@h/d"),
+        ("people.csv", "people.csv"),
+        ("C:\\a:b@c.csv", "C:\\a:b@c.csv"),
+        ("https://me:there@h/", "https://me:there@h/"),
+    ],
+)
+def test_a_url_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_options_of_the_url_are_kept(postgres: Server) -> None:
+    target = resolve(postgres.url("people") + "?application_name=crm&sslmode=require")
+    with pytest.raises(ExportError, match="SSL"):
+        target.check()
+
+
+@pytest.mark.parametrize(
+    "flatten", [["plan", "PLAN"], ["x" * 64], ["profile_data.person", "person"], "plan", [""], [1]]
+)
+def test_keys_that_cannot_be_columns_are_refused(flatten: Any) -> None:
+    with pytest.raises(ConfigurationError, match="flatten: "):
+        resolve("postgresql://h/db/t", flatten=flatten)
+
+
+def test_the_table_is_named_once() -> None:
+    with pytest.raises(ConfigurationError, match="table: the URL names"):
+        resolve("postgresql://h/db/t", table="u")
+    with pytest.raises(ConfigurationError, match="bom: "):
+        resolve("postgresql://h/db/t", bom=True)
+
+
+def test_psql_reads_what_was_written(postgres: Server) -> None:
+    export(resolve(postgres.url("people")), [line(identity="1", profileData={"plan": "gold"})])
+    with psycopg.connect(postgres.url()) as connection:
+        found = connection.execute(
+            "SELECT identity, profile_data ->> 'plan' FROM people WHERE profile_data @> %s",
+            ['{"plan":"gold"}'],
+        ).fetchall()
+    assert found == [("1", "gold")]

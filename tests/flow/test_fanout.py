@@ -1,0 +1,241 @@
+"""Bounded workers over any source, without a session."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from altaprofiles import AltaProfilesError, ConfigurationError
+from altaprofiles.flow.fanout import Source, fan_out
+
+from ..support.tasks import nothing_left_behind, spawn
+
+pytestmark = pytest.mark.anyio
+
+
+async def double(item: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * item
+
+
+def doubled(source: Source[int], *, ordered: bool = False, concurrency: int = 8) -> Any:
+    return fan_out(double, source, concurrency=concurrency, ordered=ordered, spawn=spawn)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 500])
+async def test_every_item_has_one_result(count: int, ordered: bool) -> None:
+    found = [result async for result in doubled(range(count), ordered=ordered)]
+    expected = [2 * item for item in range(count)]
+    assert (found if ordered else sorted(found)) == expected
+
+
+async def test_input_order_is_kept_when_later_items_are_done_first() -> None:
+    gates = [asyncio.Event() for _ in range(20)]
+
+    async def wait(item: int) -> int:
+        await gates[item].wait()
+        return item
+
+    results = fan_out(wait, range(20), concurrency=20, ordered=True, spawn=spawn)
+    for gate in reversed(gates):
+        gate.set()
+    assert [result async for result in results] == list(range(20))
+
+
+async def test_results_come_as_they_complete() -> None:
+    slow = asyncio.Event()
+
+    async def wait(item: int) -> int:
+        if item == 0:
+            await slow.wait()
+        return item
+
+    results = fan_out(wait, range(20), concurrency=2, ordered=False, spawn=spawn)
+    first = [await anext(results) for _ in range(19)]
+    assert sorted(first) == list(range(1, 20))
+    slow.set()
+    assert [result async for result in results] == [0]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_reader_that_pauses_holds_back_the_intake(ordered: bool) -> None:
+    taken = itertools.count()
+    results = doubled((next(taken) for _ in itertools.repeat(None)), ordered=ordered)
+    await anext(results)
+    await wait_all_tasks_blocked()
+    assert next(taken) <= 1 + 4 * 8
+    await results.aclose()
+
+
+async def test_a_slow_first_item_holds_back_the_intake_when_order_is_kept() -> None:
+    taken = itertools.count()
+    forever = asyncio.Event()
+
+    async def wait(item: int) -> int:
+        if item == 0:
+            await forever.wait()
+        return item
+
+    source = (next(taken) for _ in itertools.repeat(None))
+    results = fan_out(wait, source, concurrency=5, ordered=True, spawn=spawn)
+    reading = asyncio.ensure_future(anext(results))
+    await wait_all_tasks_blocked()
+    assert next(taken) == 4 * 5
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await results.aclose()
+
+
+@pytest.mark.slow
+async def test_a_million_keys_of_an_endless_generator_take_no_memory() -> None:
+    async def look_up(key: str) -> str:
+        return key
+
+    keys = (f"customer-{number:012}" for number in itertools.count())
+    results = fan_out(look_up, keys, concurrency=8, ordered=False, spawn=spawn)
+    grown_from = 0
+    for done in itertools.count():
+        await anext(results)
+        if done == 50_000:
+            grown_from = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        if done == 1_000_000:
+            break
+    await results.aclose()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown_from
+    # A million keys kept would be 80 MB.
+    assert grown < 8 * 1024
+
+
+async def test_generators_are_closed_whoever_made_them() -> None:
+    closed: list[str] = []
+
+    async def numbers(name: str) -> AsyncIterator[int]:
+        try:
+            with anyio.fail_after(60):
+                for number in itertools.count():
+                    yield number
+        finally:
+            closed.append(name)
+
+    class Made:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return numbers("made")
+
+    async with nothing_left_behind():
+        for source in (Made(), numbers("passed in")):
+            async with aclosing(doubled(source)) as results:
+                async for _ in results:
+                    break
+            await wait_all_tasks_blocked()
+    assert closed == ["made", "passed in"]
+
+
+async def test_a_failing_call_is_raised_and_ends_the_others() -> None:
+    async def fail(item: int) -> int:
+        if item == 5:
+            raise ConfigurationError("five")
+        await asyncio.sleep(0)
+        return item
+
+    async with nothing_left_behind():
+        with pytest.raises(ConfigurationError, match="five"):
+            async for _ in fan_out(
+                fail, itertools.count(), concurrency=3, ordered=False, spawn=spawn
+            ):
+                pass
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_failing_source_loses_nothing_that_was_taken(ordered: bool) -> None:
+    def source() -> Iterator[int]:
+        yield from range(10)
+        raise OSError("unplugged")
+
+    found = []
+    with pytest.raises(OSError, match="unplugged"):
+        async for result in doubled(source(), ordered=ordered):
+            found.append(result)
+    assert sorted(found) == [2 * item for item in range(10)]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_source_that_is_cancelled_from_inside_is_no_end(ordered: bool) -> None:
+    async def source() -> AsyncIterator[int]:
+        for number in range(20):
+            yield number
+        helper = asyncio.ensure_future(asyncio.Event().wait())
+        helper.cancel()
+        await helper
+
+    with pytest.raises(AltaProfilesError, match="not complete"):
+        async for _ in doubled(source(), ordered=ordered):
+            pass
+
+
+async def test_a_call_that_is_cancelled_from_inside_is_no_end() -> None:
+    async def call(item: int) -> int:
+        if item == 7:
+            raise asyncio.CancelledError
+        return item
+
+    with pytest.raises(AltaProfilesError, match="not complete"):
+        async for _ in fan_out(call, range(50), concurrency=4, ordered=False, spawn=spawn):
+            pass
+
+
+class Unusual(BaseException):
+    """What test frameworks raise, past every `except Exception`."""
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration("mine"), StopIteration("mine"), Unusual()])
+async def test_no_exception_of_a_call_is_taken_for_the_end(error: BaseException) -> None:
+    async def call(item: int) -> int:
+        if item == 7:
+            raise error
+        return item
+
+    with pytest.raises((Unusual, RuntimeError)):
+        async for _ in fan_out(call, range(50), concurrency=4, ordered=False, spawn=spawn):
+            pass
+
+
+async def test_a_source_may_hold_scopes_open_across_its_items() -> None:
+    async def grouped() -> AsyncIterator[int]:
+        async with anyio.create_task_group(), asyncio.timeout(60):
+            for number in range(50):
+                yield number
+
+    assert sorted([result async for result in doubled(grouped())]) == [2 * n for n in range(50)]
+
+    async def impatient() -> AsyncIterator[int]:
+        async with asyncio.timeout(0.05):
+            for number in itertools.count():
+                yield number
+                await asyncio.sleep(0.001)
+
+    with pytest.raises(TimeoutError):
+        async for _ in doubled(impatient()):
+            pass
+
+
+async def test_no_more_workers_are_started_than_there_is_work_for() -> None:
+    before = len(asyncio.all_tasks())
+    busy = 0
+
+    async def call(item: int) -> int:
+        nonlocal busy
+        busy = max(busy, len(asyncio.all_tasks()) - before)
+        return item
+
+    results = fan_out(call, range(3), concurrency=100_000, ordered=False, spawn=spawn)
+    assert len([result async for result in results]) == 3
+    assert busy <= 5

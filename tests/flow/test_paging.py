@@ -1,0 +1,173 @@
+"""Cursor chains over a plain dict: order, bounds, ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+from anyio import wait_all_tasks_blocked
+
+from altaprofiles import AltaProfilesError, CursorLoop, DecodeError, NotReady, Page, Profile
+from altaprofiles.flow.paging import Chain, Distinct, walk
+
+from ..support.tasks import nothing_left_behind, spawn, whole
+
+pytestmark = pytest.mark.anyio
+
+
+class Book:
+    """Pages in a dict; notes which were asked for."""
+
+    def __init__(self, name: str, following: dict[str, str | None]) -> None:
+        self.name = name
+        self.asked: list[str] = []
+        self._following = following
+
+    async def open(self) -> str:
+        return f"{self.name}0"
+
+    async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+        self.asked.append(cursor)
+        await asyncio.sleep(0)
+        if cursor not in self._following:
+            raise NotReady(cursor)
+        return Page([], cursor.encode(), cursor, self._following[cursor])
+
+    def walked(self, prefetch: int = 2) -> AsyncGenerator[Page, None]:
+        return walk([self.chain], prefetch=prefetch, spawn=spawn)
+
+    @property
+    def chain(self) -> Chain:
+        return Chain(self.open, self.fetch)
+
+
+def book(name: str, pages: int) -> Book:
+    cursors = [f"{name}{number}" for number in range(pages)]
+    return Book(name, dict(zip(cursors, [*cursors[1:], None], strict=True)))
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2, 50])
+async def test_pages_come_in_server_order(prefetch: int) -> None:
+    chain = book("a", 20)
+    assert [page.cursor async for page in chain.walked(prefetch)] == [f"a{n}" for n in range(20)]
+
+
+async def test_pages_of_several_chains_keep_their_own_order() -> None:
+    books = [book(name, pages) for name, pages in (("a", 7), ("b", 1), ("c", 12))]
+    found = [page.cursor async for page in walk([b.chain for b in books], prefetch=1, spawn=spawn)]
+    for one in books:
+        assert [cursor for cursor in found if cursor.startswith(one.name)] == one.asked
+    assert len(found) == 20
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 2, 5])
+async def test_a_slow_reader_holds_back_the_fetching(prefetch: int) -> None:
+    chain = book("a", 100)
+    pages = chain.walked(prefetch)
+    assert chain.asked == []
+    for read in range(1, 10):
+        await anext(pages)
+        await wait_all_tasks_blocked()
+        assert len(chain.asked) == read + prefetch
+    await pages.aclose()
+
+
+async def test_each_of_several_chains_is_held_back() -> None:
+    books = [book(name, 100) for name in "abc"]
+    pages = walk([one.chain for one in books], prefetch=2, spawn=spawn)
+    await anext(pages)
+    await wait_all_tasks_blocked()
+    assert [len(one.asked) for one in books] == [3, 3, 3]
+    await pages.aclose()
+
+
+async def test_what_had_arrived_comes_before_the_failure() -> None:
+    chain = Book("a", {"a0": "a1", "a1": "gone"})
+    found = []
+    with pytest.raises(NotReady, match="gone"):
+        async for page in chain.walked():
+            await wait_all_tasks_blocked()
+            found.append(page.cursor)
+    assert found == ["a0", "a1"]
+
+
+@pytest.mark.parametrize("back_to", ["a0", "a1", "a2"])
+async def test_a_repeated_cursor_ends_the_chain_with_an_error(back_to: str) -> None:
+    chain = Book("a", {"a0": "a1", "a1": "a2", "a2": back_to})
+    found = []
+    with pytest.raises(CursorLoop):
+        async for page in chain.walked():
+            found.append(page.cursor)
+    assert found == ["a0", "a1", "a2"]
+    assert chain.asked == found
+
+
+async def test_leaving_stops_the_fetching() -> None:
+    chain = book("a", 100)
+    async with nothing_left_behind():
+        async for _ in chain.walked():
+            break
+        await wait_all_tasks_blocked()
+        asked = len(chain.asked)
+        await wait_all_tasks_blocked()
+    assert len(chain.asked) == asked <= 4
+
+
+def person(identity: str | None, *devices: str) -> Profile:
+    known = "" if identity is None else f'"identity":"{identity}",'
+    listed = ",".join(f'{{"platform":"iOS","objectId":"{device}"}}' for device in devices)
+    return Profile.decode(f'{{{known}"platformInfo":[{listed}]}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("people", "new"),
+    [
+        ([person("1"), person("1", "x"), person("2")], [True, False, True]),
+        ([person(None, "x"), person(None, "y"), person(None, "x")], [True, True, False]),
+        # Any shared device: the second knows y and z only through the first's y.
+        ([person(None, "x", "y"), person(None, "y", "z"), person(None, "z")], [True, False, False]),
+        # A device that is shared by a person with an identity and one without tells nothing.
+        ([person("1", "x"), person(None, "x"), person("2", "x")], [True, True, True]),
+        # Nothing shows that these are one person.
+        ([person(None), person(None)], [True, True]),
+        ([person(""), person("", "x"), person("", "x")], [True, True, False]),
+    ],
+)
+def test_people_are_told_apart(people: list[Profile], new: list[bool]) -> None:
+    seen = Distinct()
+    assert [seen.is_new(one) for one in people] == new
+
+
+def test_a_page_keeps_its_new_people_and_everything_else() -> None:
+    seen = Distinct()
+    first, second, third = person("1"), person("2"), person("3")
+    page = Page.of([first, second], b"raw", "a", "b")
+    assert whole(seen.filtered(page)) is page
+    again = whole(seen.filtered(Page.of([second, third], b"more", "b", None)))
+    assert again == Page.of([third], b"more", "b", None)
+
+
+@pytest.mark.parametrize("chains", [1, 3])
+async def test_a_chain_that_is_cancelled_from_outside_is_no_end(chains: int) -> None:
+    class Cancelled(Book):
+        async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+            if cursor == "a3":
+                raise asyncio.CancelledError
+            return await super().fetch(cursor, ahead)
+
+    first = Cancelled("a", {"a0": "a1", "a1": "a2", "a2": "a3"})
+    others = [book(name, 50) for name in "bc"]
+    walked = [one.chain for one in [first, *others][:chains]]
+    with pytest.raises(AltaProfilesError, match="not complete"):
+        async for _ in walk(walked, prefetch=1, spawn=spawn):
+            pass
+
+
+def test_an_odd_record_is_delivered_and_tells_its_trouble_when_it_is_looked_at() -> None:
+    odd = Profile.decode(b'{"platformInfo":{}}')
+    seen = Distinct()
+    assert seen.is_new(odd)
+    assert seen.is_new(odd)
+    with pytest.raises(DecodeError):
+        _ = odd.platform_info

@@ -1,0 +1,388 @@
+"""Time limits of an attempt: which attempts they end, and that they end nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import socket
+import threading
+import time
+import weakref
+
+import aiohttp
+import anyio
+import pytest
+
+from altaprofiles import CleverTap, Profile, RequestTimeout, Retry, Session, Timeout
+from altaprofiles.http.deadlines import Deadlines
+
+from ..support.servers import Answer, Scripted, http, scripted
+from ..support.tasks import nothing_left_behind
+
+pytestmark = pytest.mark.anyio
+
+ONCE = Retry(attempts=1)
+FOUND = http(b'{"status":"success","record":{"identity":"7"}}')
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n"
+SHORT = 0.2
+
+
+def session_for(server: Scripted, timeout: Timeout, retry: Retry = ONCE) -> Session:
+    account = CleverTap("ACCOUNT", "pass-4711-code", base_url=server.url, max_in_flight=100)
+    return Session(clevertap=account, retry=retry, timeout=timeout)
+
+
+def hold_up(seconds: float) -> None:
+    """Keep the loop busy, so that every timer due by then is run in its next turn."""
+    time.sleep(seconds)
+
+
+def silent_about(*names: str, first: bytes = b"") -> Answer:
+    """Return an answer that says no more than `first` when asked for one of `names`."""
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if any(b"identity=%b " % name.encode() in head for name in names):
+            writer.write(first)
+            await writer.drain()
+            await asyncio.Event().wait()
+        writer.write(FOUND)
+
+    return answer
+
+
+def being_cancelled() -> int:
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
+async def goes_on(session: Session) -> None:
+    """Check that the current task works as any other does."""
+    assert being_cancelled() == 0
+    await asyncio.sleep(0)
+    with anyio.fail_after(20):
+        assert await session.profiles.get(identity="answered") is not None
+    assert being_cancelled() == 0
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b"HTTP/1.1 20",
+        HEAD + b"\r\n",
+        HEAD + b"\r\n{",
+        HEAD + b"Content-Encoding: gzip\r\n\r\n",
+    ],
+    ids=["nothing", "half a head", "a head", "half a body", "a head of what is compressed"],
+)
+async def test_a_server_that_says_no_more_is_not_waited_for(first: bytes) -> None:
+    silent = silent_about("silent", first=first)
+    async with scripted(silent) as server, session_for(server, Timeout(read=SHORT)) as session:
+        for _ in range(2):
+            with anyio.fail_after(20), pytest.raises(RequestTimeout, match=r"nothing for 0\.2 s"):
+                await session.profiles.get(identity="silent")
+            await goes_on(session)
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", HEAD + b"\r\n"], ids=["head", "body"])
+async def test_a_server_that_never_stops_talking_is_not_listened_to(begin: bytes) -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin)
+        while b"silent" in head and not writer.is_closing():
+            writer.write(b" ")
+            await asyncio.sleep(0.01)
+
+    async with scripted(answer) as server:
+        async with session_for(server, Timeout(read=20, total=SHORT)) as session:
+            with anyio.fail_after(20), pytest.raises(RequestTimeout, match=r"within 0\.2 s"):
+                await session.profiles.get(identity="silent")
+            assert being_cancelled() == 0
+
+
+END_OF_HEAD = FOUND.index(b"{")
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[END_OF_HEAD + 1, 9, 9, 99], [END_OF_HEAD, 99], [END_OF_HEAD, 9, 99]],
+    ids=["the body in pieces", "the head alone", "the head alone and the body in pieces"],
+)
+async def test_a_server_that_goes_on_talking_is_listened_to(sizes: list[int]) -> None:
+    """All of it takes longer than the limit, but no pause does."""
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        position = 0
+        for size in sizes:
+            await asyncio.sleep(0.4)
+            writer.write(FOUND[position : position + size])
+            position += size
+
+    async with scripted(answer) as server, session_for(server, Timeout(read=0.7)) as session:
+        assert await session.profiles.get(identity="7") is not None
+
+
+async def test_without_limits_an_attempt_is_never_ended() -> None:
+    told = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await told.wait()
+        writer.write(FOUND)
+
+    never = Timeout(connect=None, read=None, total=None)
+    async with scripted(answer) as server:
+        async with (
+            session_for(server, never) as patient,
+            session_for(server, Timeout(read=SHORT)) as other,
+        ):
+            waiting = asyncio.ensure_future(patient.profiles.get(identity="7"))
+            # The same loop's other deadlines strike meanwhile.
+            for _ in range(2):
+                with pytest.raises(RequestTimeout):
+                    await other.profiles.get(identity="7")
+            assert not waiting.done()
+            told.set()
+            with anyio.fail_after(20):
+                assert await waiting is not None
+
+
+@pytest.mark.parametrize("limits", [Timeout(read=1), Timeout(total=1)], ids=["read", "total"])
+async def test_of_many_attempts_at_once_only_the_silent_ones_are_ended(limits: Timeout) -> None:
+    names = [str(number) for number in range(60)]
+    silent = set(names[::3])
+    async with nothing_left_behind(), scripted(silent_about(*silent)) as server:
+        async with session_for(server, limits) as session:
+            with anyio.fail_after(20):
+                found = await asyncio.gather(
+                    *(session.profiles.get(identity=name) for name in names),
+                    return_exceptions=True,
+                )
+            ended = {
+                name
+                for name, each in zip(names, found, strict=True)
+                if isinstance(each, RequestTimeout)
+            }
+            assert ended == silent
+            assert sum(isinstance(each, Profile) for each in found) == len(names) - len(silent)
+            await goes_on(session)
+
+
+@pytest.mark.parametrize("busy", [True, False], ids=["a busy loop", "an idle loop"])
+async def test_a_limit_counts_from_the_attempt_and_not_from_an_earlier_one(busy: bool) -> None:
+    async with scripted(silent_about("silent")) as server:
+        async with session_for(server, Timeout(read=SHORT)) as session:
+            for _ in range(2):
+                await session.profiles.get(identity="answered")
+                if busy:
+                    # What was set for the earlier attempt strikes when the next has just begun.
+                    hold_up(SHORT * 1.5)
+                else:
+                    await asyncio.sleep(SHORT * 1.5)
+                await goes_on(session)
+            # And the next one is watched all the same.
+            with anyio.fail_after(20), pytest.raises(RequestTimeout):
+                await session.profiles.get(identity="silent")
+
+
+# --------------------------------------------------------------------------- others who cancel, too
+
+
+@pytest.mark.parametrize("first", ["owner", "deadline"])
+@pytest.mark.parametrize("limits", [Timeout(read=SHORT), Timeout(total=SHORT)])
+async def test_an_owner_that_cancels_as_the_deadline_strikes_is_obeyed(
+    first: str, limits: Timeout
+) -> None:
+    counts: list[int] = []
+
+    async def call() -> None:
+        try:
+            await session.profiles.get(identity="7")
+        finally:
+            counts.append(being_cancelled())
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        # Both fall into the loop's next turn, before the attempt has noticed either.
+        if first == "owner":
+            asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            asyncio.get_running_loop().call_later(SHORT, task.cancel)
+        hold_up(SHORT * 1.5)
+        await asyncio.Event().wait()
+
+    async with scripted(answer) as server, session_for(server, limits) as session:
+        task = asyncio.ensure_future(call())
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+        assert counts == [1]
+
+
+async def test_an_attempt_made_while_its_task_is_being_cancelled_has_its_deadline() -> None:
+    """Cleaning up may ask something, too. What began it is neither lost nor taken for ours."""
+    begun = asyncio.Event()
+    counts: list[int] = []
+
+    async def call() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            with pytest.raises(RequestTimeout):
+                await session.profiles.get(identity="silent")
+            counts.append(being_cancelled())
+
+    async with scripted(silent_about("silent")) as server:
+        async with session_for(server, Timeout(read=SHORT)) as session:
+            task = asyncio.ensure_future(call())
+            await begun.wait()
+            task.cancel()
+            with anyio.fail_after(20), pytest.raises(asyncio.CancelledError):
+                await task
+            assert counts == [1]
+
+
+SCOPES = ["asyncio.timeout", "anyio.fail_after", "anyio.move_on_after"]
+
+
+async def within(name: str, seconds: float, session: Session) -> str:
+    """Return what became of asking a silent server within a scope of the caller's own."""
+    try:
+        if name == "asyncio.timeout":
+            async with asyncio.timeout(seconds):
+                await session.profiles.get(identity="silent")
+        else:
+            scope = anyio.fail_after if name == "anyio.fail_after" else anyio.move_on_after
+            with scope(seconds):
+                await session.profiles.get(identity="silent")
+    except TimeoutError:
+        return "scope"
+    except RequestTimeout:
+        return "ours"
+    return "scope"
+
+
+@pytest.mark.parametrize("name", SCOPES)
+async def test_a_callers_own_scope_ends_a_call_and_a_longer_one_does_not_mind_ours(
+    name: str,
+) -> None:
+    async with scripted(silent_about("silent")) as server:
+        async with session_for(server, Timeout(read=20)) as session:
+            assert await within(name, 0.1, session) == "scope"
+            await goes_on(session)
+        async with session_for(server, Timeout(read=0.1)) as session:
+            assert await within(name, 20, session) == "ours"
+            await goes_on(session)
+
+
+@pytest.mark.parametrize("retry", [ONCE, Retry()], ids=["once", "with retries"])
+@pytest.mark.parametrize("first", ["scope", "ours"])
+@pytest.mark.parametrize("name", SCOPES)
+async def test_a_callers_own_scope_that_ends_as_the_deadline_strikes_leaves_nothing_behind(
+    name: str, first: str, retry: Retry
+) -> None:
+    """Either may be what is told. Neither may cancel what comes after."""
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"silent" in head:
+            hold_up(SHORT * 1.5)
+            await asyncio.Event().wait()
+        writer.write(FOUND)
+
+    scope, ours = (SHORT * 0.9, SHORT) if first == "scope" else (SHORT, SHORT * 0.9)
+    async with nothing_left_behind(), scripted(answer) as server:
+        async with session_for(server, Timeout(read=ours), retry) as session:
+            for _ in range(2):
+                with anyio.fail_after(20):
+                    assert await within(name, scope, session) in ("scope", "ours")
+                await goes_on(session)
+
+
+async def test_a_scope_around_many_calls_ends_them_all_as_their_deadlines_strike() -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if len(server.heads) == 20:
+            hold_up(SHORT * 2)
+        await asyncio.Event().wait()
+
+    async def call() -> None:
+        await session.profiles.get(identity="silent")
+
+    async with nothing_left_behind(), scripted(answer) as server:
+        async with session_for(server, Timeout(read=SHORT * 2), Retry()) as session:
+            with anyio.fail_after(20):
+                with anyio.move_on_after(SHORT * 2) as scope:
+                    async with anyio.create_task_group() as group:
+                        for _ in range(20):
+                            group.start_soon(call)
+            assert scope.cancelled_caught
+            assert being_cancelled() == 0
+
+
+async def test_the_deadline_of_a_call_and_that_of_its_attempt_may_strike_together() -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"silent" in head:
+            hold_up(SHORT * 1.5)
+            await asyncio.Event().wait()
+        writer.write(FOUND)
+
+    retry = Retry(deadline=SHORT)
+    async with scripted(answer) as server:
+        async with session_for(server, Timeout(read=SHORT), retry) as session:
+            with anyio.fail_after(20), pytest.raises(RequestTimeout):
+                await session.profiles.get(identity="silent")
+            await goes_on(session)
+
+
+async def test_what_is_closed_is_not_kept_alive_until_its_limit() -> None:
+    deadlines = Deadlines(read=3600, total=None)
+    deadlines.end(deadlines.begin())
+    kept = weakref.ref(deadlines)
+    deadlines.close()
+    del deadlines
+    gc.collect()
+    assert kept() is None
+
+
+async def test_an_answer_that_came_while_the_loop_was_held_up_is_read() -> None:
+    asked, held_up, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def serve(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65536)
+            asked.set()
+            held_up.wait(20)
+            connection.sendall(FOUND)
+            answered.set()
+            connection.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=serve, args=(listening,))
+        server.start()
+        account = CleverTap(
+            "A", "passcode", base_url=f"http://127.0.0.1:{listening.getsockname()[1]}"
+        )
+        async with Session(clevertap=account, retry=ONCE, timeout=Timeout(read=SHORT)) as session:
+            looked_up = asyncio.ensure_future(session.profiles.get(identity="7"))
+            # The loop reads nothing from here on, until the limit is over.
+            while not asked.is_set():
+                await asyncio.sleep(0)
+            held_up.set()
+            assert answered.wait(20)
+            hold_up(3 * SHORT)
+            assert await looked_up is not None
+        server.join()
+
+
+async def test_an_attempt_that_ends_otherwise_leaves_its_task_uncancelled() -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the exporter of spans is down")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_exception.append(fail)
+    async with scripted(silent_about("silent")) as server:
+        account = CleverTap("A", "passcode", base_url=server.url)
+        timeout = Timeout(read=SHORT)
+        async with Session(clevertap=account, timeout=timeout, trace_configs=[trace]) as session:
+            with pytest.raises(RuntimeError, match="spans"):
+                await session.profiles.get(identity="silent")
+            await goes_on(session)

@@ -1,0 +1,300 @@
+"""What callers hold in their hands: people, pages, event summaries, dates."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import pickle
+import sys
+import weakref
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from altaprofiles import DecodeError, EventSummary, Page, Platform, Profile, parse_date
+from altaprofiles.wire import clevertap
+from altaprofiles.wire.reading import Response
+
+from ..support.records import FULL
+from ..support.tasks import whole
+
+
+@pytest.mark.parametrize("field", ["identity", "email", "name", "phone", "object_id"])
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        (b'"a"', "a"),
+        (b'"007"', "007"),
+        (b"7", "7"),
+        (b"-7", "-7"),
+        (b"4915112345678", "4915112345678"),
+        (b"123456789012345678901234567890", "123456789012345678901234567890"),
+        (b"1.5", "1.5"),
+        (b"true", "true"),
+        (b"false", "false"),
+        (b"null", None),
+        (b'["a", 1]', '["a",1]'),
+        (b'{"a": "\xc3\xab"}', '{"a":"ë"}'),
+        (b'"\\ud83d\\ude00"', "\U0001f600"),
+    ],
+)
+def test_a_core_field_is_text_or_none_whatever_its_type(
+    field: str, sent: bytes, text: str | None
+) -> None:
+    key = "objectId" if field == "object_id" else field
+    assert getattr(Profile.decode(b'{"%b":%b}' % (key.encode(), sent)), field) == text
+    assert getattr(Profile.decode(b"{}"), field) is None
+
+
+def test_a_record_is_read_whole() -> None:
+    profile = Profile.decode(FULL)
+    assert (profile.identity, profile.email, profile.name) == ("7", "a@example.com", "Ann")
+    assert (profile.phone, profile.object_id) == ("4915112345678", "d0")
+    assert profile.all_identities == ["7", "8"]
+    assert profile.profile_data == {"plan": "gold", "since": "$D_0"}
+    assert profile.events == {"Charged": EventSummary(6, 1457962417, 1458041276)}
+    assert profile.platform_info == [
+        Platform(platform="iOS", os_version="10.2", object_id="d1"),
+        Platform(platform="Web"),
+        Platform(object_id="d1", phone="5"),
+        Platform(object_id="d0"),
+    ]
+    assert profile.object_ids == ["d0", "d1"]
+    assert profile.raw == FULL
+
+
+@pytest.mark.parametrize(
+    "record", [b"{}", b'{"profileData":null,"events":null,"platformInfo":null}']
+)
+def test_missing_parts_are_empty(record: bytes) -> None:
+    profile = Profile.decode(record)
+    assert (profile.profile_data, profile.events, profile.platform_info) == ({}, {}, [])
+    assert (profile.all_identities, profile.object_ids) == ([], [])
+
+
+def test_property_types_are_kept() -> None:
+    data = (
+        b'{"a":1,"b":1.0,"c":"1","d":true,"e":["x","y"],"f":{"g":null},"h":100000000000000000000}'
+    )
+    found = Profile.decode(b'{"profileData":%b}' % data).profile_data
+    assert found == {
+        "a": 1,
+        "b": 1.0,
+        "c": "1",
+        "d": True,
+        "e": ["x", "y"],
+        "f": {"g": None},
+        "h": 10**20,
+    }
+    assert [type(found[key]) for key in "abd"] == [int, float, bool]
+
+
+@pytest.mark.parametrize(
+    ("sent", "listed"),
+    [(b'["a","b"]', ["a", "b"]), (b'"a"', ["a"]), (b"7", ["7"]), (b"[]", []), (b"null", [])],
+)
+def test_all_identities_is_a_list_whatever_was_sent(sent: bytes, listed: list[str]) -> None:
+    assert Profile.decode(b'{"all_identities":%b}' % sent).all_identities == listed
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"null", b"7", b'"x"', b"[]", b"{", b"{}{}", b'{"identity":"\xff"}']
+)
+def test_what_is_no_json_object_is_no_profile(record: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        Profile.decode(record)
+    assert caught.value.path == "$"
+
+
+@pytest.mark.parametrize(
+    ("part", "sent", "path"),
+    [
+        ("profile_data", b'{"profileData":[]}', "$.profileData"),
+        ("profile_data", b'{"profileData":"x"}', "$.profileData"),
+        ("events", b'{"events":7}', "$.events"),
+        ("events", b'{"events":{"A":7}}', "$.events[...]"),
+        ("events", b'{"events":{"A":{"count":"many"}}}', "$.events[...].count"),
+        ("platform_info", b'{"platformInfo":{}}', "$.platformInfo"),
+        ("platform_info", b'{"platformInfo":[{},7]}', "$.platformInfo[1]"),
+        ("object_ids", b'{"platformInfo":[{},{},7]}', "$.platformInfo[2]"),
+        ("person_key", b'{"platformInfo":"x"}', "$.platformInfo"),
+    ],
+)
+def test_a_broken_part_is_an_error_with_its_place_and_only_when_touched(
+    part: str, sent: bytes, path: str
+) -> None:
+    profile = Profile.decode(sent)
+    assert (profile.identity, profile.raw) == (None, sent)
+    for _ in range(2):
+        with pytest.raises(DecodeError) as caught:
+            getattr(profile, part)
+        assert caught.value.path == path
+    unbroken = {"profile_data", "events", "platform_info"} - {part}
+    if path.startswith("$.platformInfo"):
+        unbroken.discard("platform_info")
+    for other in unbroken:
+        assert len(getattr(profile, other)) == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        (b'{"identity":"7","objectId":"d"}', "identity:7"),
+        (b'{"identity":7}', "identity:7"),
+        (b'{"objectId":"d","platformInfo":[{"objectId":"e"}]}', "objectId:d"),
+        (b'{"platformInfo":[{"platform":"Web"},{"objectId":"e"},{"objectId":"f"}]}', "objectId:e"),
+        (b'{"identity":null,"objectId":null,"platformInfo":[{"objectId":"e"}]}', "objectId:e"),
+        (b'{"email":"a@example.com"}', None),
+        # An empty identity names nobody: read as one it would make one person of many.
+        (b'{"identity":"","objectId":"d"}', "objectId:d"),
+        (b'{"identity":"","objectId":""}', None),
+    ],
+)
+def test_a_person_is_the_identity_or_else_the_first_device(record: bytes, key: str | None) -> None:
+    assert Profile.decode(record).person_key == key
+
+
+@pytest.mark.parametrize("record", [FULL, b"{}", b'{ "x" : [1, 2.50] ,"name":"\\ud83d"}'])
+def test_a_profile_survives_pickling_and_copying_byte_for_byte(record: bytes) -> None:
+    profile = Profile.decode(record)
+    copies = [
+        pickle.loads(pickle.dumps(profile, protocol))  # noqa: S301
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    ]
+    for twin in [*copies, copy.copy(profile), copy.deepcopy(profile)]:
+        assert type(twin) is Profile
+        assert twin.raw == record
+        assert twin == profile
+        assert twin.events == profile.events
+
+
+def test_profiles_are_equal_when_their_bytes_are() -> None:
+    one, same = Profile.decode(b'{"identity":"7","x":1}'), Profile.decode(b'{"identity":"7","x":1}')
+    other = Profile.decode(b'{"identity":"7","x":2}')
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != b'{"identity":"7","x":1}'
+    assert len({one, same, other}) == 2
+
+
+def test_a_profile_shows_who_it_is_and_no_more() -> None:
+    shown = repr(Profile.decode(FULL))
+    assert shown == "Profile(identity='7', email='a@example.com', name='Ann')"
+    assert repr(Profile.decode(b"{}")) == "Profile(identity=None, email=None, name=None)"
+
+
+def test_a_profile_cannot_be_changed() -> None:
+    profile = Profile.decode(b'{"identity":"7"}')
+    with pytest.raises(AttributeError):
+        profile.identity = "8"  # type: ignore[misc]
+
+
+class Guard:
+    """Dies with the body it is tied to."""
+
+
+class Body(bytes):
+    guard: Guard
+
+
+@pytest.mark.parametrize("escape", [b"", b"\\ud83d"], ids=["plain", "mended"])
+def test_a_kept_profile_does_not_keep_its_page(escape: bytes) -> None:
+    record = b'{"identity":"7","profileData":{"a":1},"events":{},"platformInfo":[],"name":"%b"}'
+    record %= escape
+    other = b'{"x":"%b"}' % (b"x" * 1_000_000)
+    body = Body(b'{"records":[%b,%b],"status":"success"}' % (record, other))
+    body.guard = Guard()
+    alive = weakref.ref(body.guard)
+    page = whole(clevertap.read_page(Response(200, {}, body), "c"))
+    kept = page.profiles[0]
+    assert alive() is not None
+    del page, body
+    gc.collect()
+    assert alive() is None
+    assert type(kept.raw) is bytes
+    assert sys.getsizeof(kept.raw) == sys.getsizeof(record)
+    assert (kept.raw, kept.profile_data) == (record, {"a": 1})
+
+
+def test_a_page_shows_its_size_and_whether_it_is_the_last() -> None:
+    people = [Profile.decode(FULL)] * 3
+    assert repr(Page.of(people, b"x" * 500, "c", "n" * 2400)) == "Page(3 profiles, 500 bytes)"
+    assert repr(Page([], b"{}", "c", None)) == "Page(0 profiles, 2 bytes, last)"
+
+
+def test_event_times_are_aware_moments_in_utc() -> None:
+    summary = EventSummary(10, 1457271567, 1458041215)
+    assert summary.first_seen_at == datetime(2016, 3, 6, 13, 39, 27, tzinfo=UTC)
+    assert summary.last_seen_at == datetime(2016, 3, 15, 11, 26, 55, tzinfo=UTC)
+    assert summary.last_seen_at is not None
+    assert summary.last_seen_at.utcoffset() == timedelta(0)
+    assert EventSummary().first_seen_at is None
+    assert EventSummary().last_seen_at is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "summary"),
+    [
+        ({"count": 1}, EventSummary(1, None, None)),
+        ({}, EventSummary(0, None, None)),
+        ({"count": "6", "first_seen": "1457962417"}, EventSummary(6, 1457962417, None)),
+        ({"count": 2, "last_seen": None, "new": [1]}, EventSummary(2, None, None)),
+    ],
+)
+def test_an_event_summary_is_read_in_every_form(sent: Any, summary: EventSummary) -> None:
+    text = str(sent).replace("'", '"').replace("None", "null").encode()
+    assert Profile.decode(b'{"events":{"A":%b}}' % text).events == {"A": summary}
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("$D_1487576752", datetime(2017, 2, 20, 7, 45, 52, tzinfo=UTC)),
+        ("$D_0", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("$D_-86400", datetime(1969, 12, 31, tzinfo=UTC)),
+    ],
+)
+def test_a_date_property_names_a_moment(text: str, moment: datetime) -> None:
+    assert parse_date(text) == moment
+    assert parse_date(text).tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "1487576752",
+        "$D_",
+        "$D_x",
+        "$d_1",
+        "$D_1.5",
+        " $D_1",
+        "$D_1\n",
+        "$D_--1",
+        None,
+        7,
+        b"$D_1",
+    ],
+)
+def test_what_is_no_date_property_is_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="not a date property"):
+        parse_date(value)
+
+
+@pytest.mark.parametrize("value", ["$D_99999999999999", "$D_-99999999999"])
+def test_a_date_beyond_the_calendar_is_a_value_error(value: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011
+        parse_date(value)
+
+
+@pytest.mark.parametrize(
+    "sent", [b'{\n  "a": "x\\ny",\r\n  "b": [1,\n 2.50]}', b'{"a":"\\ud83d","b":\n1}', b'{"a": 1}']
+)
+def test_a_record_encodes_to_one_line_that_means_the_same(sent: bytes) -> None:
+    line = Profile.decode(sent).encode()
+    assert b"\n" not in line
+    assert b"\r" not in line
+    assert json.loads(line) == json.loads(sent)

@@ -1,0 +1,260 @@
+"""Cursor chains against the emulator: everyone exactly once, whatever the service does."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections import Counter
+
+import pytest
+
+from altaprofiles import (
+    BadRequest,
+    CursorExpired,
+    NotReady,
+    Page,
+    Profile,
+    Retry,
+    ServerError,
+    Session,
+    Unauthorized,
+)
+from altaprofiles.credentials import CleverTap
+from altaprofiles.emulator import Emulator, Fault
+
+from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize("windows", [1, 2, 5, 31, 400])
+async def test_everyone_is_delivered_exactly_once(windows: int) -> None:
+    async with Emulator(people=400, seed=1) as emulator, session_for(emulator) as session:
+        query = session.profiles.by_event(EVENT, **RANGE, windows=windows, batch_size=46)
+        assert delivered([person async for person in query]) == expected(emulator)
+        assert emulator.stats.requests["open_chain"] == min(windows, 31)
+
+
+async def test_without_distinct_people_of_several_days_come_several_times() -> None:
+    async with Emulator(people=200, seed=1) as emulator, session_for(emulator) as session:
+        query = session.profiles.by_event(EVENT, **RANGE, windows=4, distinct=False)
+        found = delivered([person async for person in query])
+        assert found.keys() == expected(emulator).keys()
+        assert max(found.values()) > 1
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+async def test_each_fault_alone_costs_nobody(fault: Fault) -> None:
+    async with Emulator(people=300, seed=2, faults={fault: 0.4}) as emulator:
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=2, batch_size=46)
+            assert delivered([person async for person in query]) == expected(emulator)
+        assert emulator.stats.faults[fault] > 0
+        assert emulator.stats.peak_in_flight["clevertap"] <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+async def test_all_faults_together_cost_nobody(seed: int) -> None:
+    faults = dict.fromkeys(Fault, 0.08)
+    async with Emulator(people=400, seed=seed, faults=faults) as emulator:
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=46)
+            assert delivered([person async for person in query]) == expected(emulator)
+            ids = [
+                identity
+                for index in range(150)
+                if (identity := emulator.population.identity(index)) is not None
+            ]
+            lookups = [lookup async for lookup in session.profiles.get_many(ids, by="identity")]
+            assert Counter(lookup.key for lookup in lookups) == Counter(ids)
+            assert all(lookup.value and lookup.value.identity == lookup.key for lookup in lookups)
+            bound = [lookup async for lookup in session.cdp.get_many(ids, by="user_id")]
+            assert {lookup.key: sorted(lookup.value or ()) for lookup in bound} == {
+                key: sorted(emulator.population.cdp_by_user(key) or ()) for key in ids
+            }
+            assert not [lookup for lookup in bound if lookup.error]
+        stats = emulator.stats
+        assert stats.peak_in_flight["clevertap"] <= 3
+        assert stats.too_many == 0
+        assert stats.overlapping_cursors == 0
+
+
+async def test_records_arrive_as_they_were_sent() -> None:
+    async with Emulator(people=300, seed=3) as emulator, session_for(emulator) as session:
+        async for page in session.profiles.by_event(EVENT, **RANGE, batch_size=69).pages():
+            for profile in page.profiles:
+                assert profile.raw in page.raw
+
+
+async def test_flags_reach_the_service() -> None:
+    async with Emulator(people=100, seed=3) as emulator, session_for(emulator) as session:
+        lean = session.profiles.by_event(EVENT, **RANGE, events=False, profile=False)
+        async for person in lean:
+            assert not person.events
+            assert not person.profile_data
+        rich = session.profiles.by_event(EVENT, **RANGE, app=True)
+        devices = [device async for person in rich for device in person.platform_info]
+        assert any(device.app_version for device in devices)
+
+
+async def test_a_chain_goes_on_from_a_kept_cursor_in_another_session() -> None:
+    async with Emulator(people=400, seed=4) as emulator:
+        people: list[Profile] = []
+        kept: str | None = None
+        async with session_for(emulator) as session:
+            async for page in session.profiles.by_event(EVENT, **RANGE, batch_size=46).pages():
+                people += page.profiles
+                kept = page.next_cursor
+                if len(people) > 100:
+                    break
+        async with session_for(emulator) as session:
+            rest = session.profiles.by_event(EVENT, **RANGE, cursor=kept)
+            people += [person async for person in rest]
+        assert delivered(people) == expected(emulator)
+        assert emulator.stats.requests["open_chain"] == 1
+
+
+async def test_pages_say_how_to_ask_for_them_again() -> None:
+    async with Emulator(people=100, seed=4) as emulator, session_for(emulator) as session:
+        query = session.profiles.by_event(EVENT, **RANGE, batch_size=23)
+        pages = [page async for page in query.pages()]
+        assert [page.next_cursor for page in pages] == [
+            *(page.cursor for page in pages[1:]),
+            None,
+        ]
+        again = await anext(
+            session.profiles.by_event(EVENT, **RANGE, cursor=pages[1].cursor).pages()
+        )
+        assert isinstance(again, Page)
+        assert again.raw == pages[1].raw
+
+
+async def test_pages_name_the_window_whose_cursor_they_carry() -> None:
+    async with Emulator(people=400, seed=4) as emulator:
+        people: list[Profile] = []
+        left: dict[tuple[int, int], str | None] = {}
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=46)
+            pages = query.pages()
+            while len(left) < 3 or len(people) < 200:
+                page = await anext(pages)
+                assert page.window is not None
+                people += page.profiles
+                left[page.window] = page.next_cursor
+            await pages.aclose()
+            assert sorted(left) == [
+                (20260101, 20260110),
+                (20260111, 20260120),
+                (20260121, 20260131),
+            ]
+            for cursor in filter(None, left.values()):
+                rest = session.profiles.by_event(EVENT, **RANGE, cursor=cursor)
+                async for page in rest.pages():
+                    assert page.window is None
+                    people += page.profiles
+        assert delivered(people).keys() == expected(emulator).keys()
+
+
+async def test_a_chain_that_breaks_off_names_the_cursor_to_go_on_from() -> None:
+    async with Emulator(people=300, seed=7) as emulator, session_for(emulator) as session:
+        people: list[Profile] = []
+        query = session.profiles.by_event(EVENT, **RANGE, batch_size=46)
+        with pytest.raises(ServerError) as caught:
+            async for person in query:
+                people.append(person)
+                emulator.faults = {Fault.SERVER_ERROR: 1.0}
+        emulator.faults = {}
+        said = "".join(traceback.format_exception(pickle.loads(pickle.dumps(caught.value))))  # noqa: S301
+        cursor = said.split("cursor='")[1].split("'")[0]
+        rest = session.profiles.by_event(EVENT, **RANGE, cursor=cursor)
+        people += [person async for person in rest]
+        assert delivered(people) == expected(emulator)
+
+
+async def test_an_iteration_can_be_repeated() -> None:
+    async with Emulator(people=60, seed=4) as emulator, session_for(emulator) as session:
+        query = session.profiles.by_event(EVENT, **RANGE)
+        for _ in range(2):
+            assert delivered([person async for person in query]) == expected(emulator)
+
+
+async def test_epoch_seconds_are_sent_as_they_are() -> None:
+    async with Emulator(people=100, seed=5) as emulator, session_for(emulator) as session:
+        start, end = 1767225600, 1767225600 + 31 * 86400 - 1
+        query = session.profiles.by_event(EVENT, start=start, end=end, windows=3)
+        found = [person async for person in query]
+        assert len(found) == len(emulator.population.active(EVENT, start, end))
+
+
+async def test_a_count_is_polled_until_it_is_there() -> None:
+    async with Emulator(people=200, seed=6) as emulator, session_for(emulator) as session:
+        for event in ("App Launched", "Charged", "Product Viewed"):
+            counted = await session.profiles.count(event, **RANGE)
+            assert counted == len(emulator.population.active(event, 20260101, 20260131))
+        assert session.stats.not_ready > 0
+
+
+async def test_an_expired_cursor_says_what_to_do() -> None:
+    async with (
+        Emulator(people=50, cursor_lifetime=0) as emulator,
+        session_for(emulator) as session,
+    ):
+        with pytest.raises(CursorExpired, match="open a new chain"):
+            await anext(aiter(session.profiles.by_event(EVENT, **RANGE)))
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [("Notification Sent", "Export not allowed"), ("app launched", "Invalid event")],
+)
+async def test_refused_events_carry_the_words_of_the_service(event: str, words: str) -> None:
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        with pytest.raises(BadRequest, match=words):
+            await anext(aiter(session.profiles.by_event(event, **RANGE)))
+        assert session.stats.requests == 1
+
+
+async def test_wrong_credentials_are_asked_once_and_name_the_region() -> None:
+    async with Emulator(people=5) as emulator:
+        account = CleverTap("nobody", "no-such-passcode", base_url=emulator.url)
+        async with Session(clevertap=account, retry=QUICK) as session:
+            with pytest.raises(Unauthorized, match="wrong region"):
+                await anext(aiter(session.profiles.by_event(EVENT, **RANGE)))
+            assert session.stats.requests == 1
+
+
+async def test_an_outage_ends_after_the_attempts_and_not_as_the_end_of_the_chain() -> None:
+    async with Emulator(people=300, seed=7) as emulator, session_for(emulator) as session:
+        pages = session.profiles.by_event(EVENT, **RANGE, batch_size=46, prefetch=0).pages()
+        first = await anext(pages)
+        emulator.faults = {Fault.SERVER_ERROR: 1.0}
+        before = session.stats.requests
+        with pytest.raises(ServerError):
+            await anext(pages)
+        assert session.stats.requests - before == QUICK.attempts
+        emulator.faults = {}
+        rest = session.profiles.by_event(EVENT, **RANGE, cursor=first.next_cursor)
+        people = first.profiles + [person async for person in rest]
+        assert delivered(people) == expected(emulator)
+
+
+async def test_pages_that_never_get_ready_are_given_up_on() -> None:
+    patience = Retry(base_delay=0.001, max_delay=0.01, ready_timeout=0.2, attempts=1)
+    async with Emulator(people=50, faults={Fault.NOT_READY: 1.0}) as emulator:
+        async with session_for(emulator, retry=patience) as session:
+            with pytest.raises(NotReady):
+                await anext(aiter(session.profiles.by_event(EVENT, **RANGE)))
+            assert session.stats.not_ready > 2
+
+
+async def test_one_window_that_fails_ends_the_others_and_is_raised() -> None:
+    async with Emulator(people=300, seed=8) as emulator, session_for(emulator) as session:
+        pages = session.profiles.by_event(
+            EVENT, **RANGE, windows=3, batch_size=23, prefetch=0
+        ).pages()
+        await anext(pages)
+        emulator.faults = {Fault.EMPTY: 1.0}
+        with pytest.raises(Exception, match=r"CleverTap|malformed|truncated"):
+            async for _ in pages:
+                pass

@@ -1,0 +1,226 @@
+"""Lookups by ID and their bulk forms, against the emulator."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from altaprofiles import (
+    Alta,
+    CleverTap,
+    ConfigurationError,
+    Lookup,
+    Profile,
+    ServerError,
+    Session,
+    Unauthorized,
+)
+from altaprofiles.emulator import Emulator, Fault
+
+from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
+
+pytestmark = pytest.mark.anyio
+
+
+def identities(emulator: Emulator, count: int) -> list[str]:
+    every = (emulator.population.identity(index) for index in range(len(emulator.population)))
+    return list(itertools.islice(filter(None, every), count))
+
+
+async def test_one_person_by_each_identifier() -> None:
+    async with Emulator(people=50) as emulator, session_for(emulator) as session:
+        by_identity = await session.profiles.get(identity="5555555555")
+        assert by_identity is not None
+        assert by_identity.profile_data == {"favoriteFood": "pizza"}
+        assert by_identity.events["Charged"].count == 6
+        assert await session.profiles.get(identity=5555555555) == by_identity
+        device = by_identity.object_ids[0]
+        assert await session.profiles.get(object_id=device) == by_identity
+        by_email = await session.profiles.get(email="jack+test@example.com")
+        assert by_email is not None
+        assert by_email.profile_data["High Score"] == 308
+
+
+async def test_every_kind_of_identifier_survives_the_query_string() -> None:
+    async with Emulator(people=400, seed=9) as emulator, session_for(emulator) as session:
+        keys = identities(emulator, 400)
+        assert any(set(key) & set("+&#/ %?") for key in keys)
+        async for lookup in session.profiles.get_many(keys, by="identity"):
+            assert lookup.value is not None, lookup
+            assert lookup.value.identity == lookup.key
+
+
+async def test_unknown_ids_are_none_in_every_form_the_service_has() -> None:
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        keys = [f"nobody-{number}" for number in range(60)]
+        profiles = [lookup async for lookup in session.profiles.get_many(keys, by="identity")]
+        users = [lookup async for lookup in session.cdp.get_many(keys, by="user_id")]
+        anonymous = [lookup async for lookup in session.cdp.get_many(keys, by="anonymous_id")]
+        for found in (profiles, users, anonymous):
+            assert {(lookup.value, lookup.error) for lookup in found} == {(None, None)}
+        assert await session.profiles.get(email="nobody@example.com") is None
+        assert await session.cdp.get(user_id="nobody") == {}
+
+
+async def test_cdp_answers_all_three_questions() -> None:
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        both = await session.cdp.get(anonymous_id="aId3")
+        assert list(both) == ["user1", "67b58121035e5b152b0419ee"]
+        assert both["user1"].anonymous_ids[0].conversation_type == "WEB"
+        assert list(await session.cdp.get(user_id="BC123")) == ["BC123"]
+        pair = await session.cdp.get(user_id="user1", anonymous_id="aId3")
+        assert list(pair) == ["user1"]
+        assert await session.cdp.get(user_id="BC123", anonymous_id="aId3") == {}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_every_key_has_one_result_also_repeated_ones(ordered: bool) -> None:
+    async with Emulator(people=100, seed=10, faults={Fault.SERVER_ERROR: 0.3}) as emulator:
+        async with session_for(emulator) as session:
+            keys = identities(emulator, 80) * 2 + ["nobody"]
+            lookups = session.profiles.get_many(keys, by="identity", ordered=ordered)
+            results = [lookup.key async for lookup in lookups]
+            assert Counter(results) == Counter(keys)
+            if ordered:
+                assert results == keys
+
+
+async def test_keys_may_come_from_an_async_generator() -> None:
+    async def keys() -> AsyncIterator[int]:
+        for number in range(40):
+            yield number
+
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        lookups = session.profiles.get_many(keys(), by="identity", ordered=True)
+        assert [lookup.key async for lookup in lookups] == list(range(40))
+
+
+async def test_a_bad_key_is_its_own_error_only() -> None:
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        keys = ["5555555555", "", "tab\t", "5555555555"]
+        results: list[Lookup[Profile]] = [
+            lookup async for lookup in session.profiles.get_many(keys, by="identity", ordered=True)
+        ]
+        assert [lookup.value is not None for lookup in results] == [True, False, False, True]
+        assert [type(lookup.error) for lookup in results[1:3]] == [ConfigurationError] * 2
+        assert session.stats.requests == 2
+
+
+async def test_an_outage_fails_each_key_and_ends_none() -> None:
+    async with Emulator(people=5, faults={Fault.SERVER_ERROR: 1.0}) as emulator:
+        async with session_for(emulator) as session:
+            keys = [str(number) for number in range(30)]
+            lookups = [lookup async for lookup in session.profiles.get_many(keys, by="identity")]
+            assert len(lookups) == 30
+            assert {type(lookup.error) for lookup in lookups} == {ServerError}
+            users = [lookup async for lookup in session.cdp.get_many(keys, by="user_id")]
+            assert {type(lookup.error) for lookup in users} == {ServerError}
+
+
+async def test_refused_credentials_end_a_bulk_lookup() -> None:
+    async with Emulator(people=5) as emulator:
+        account = CleverTap("nobody", "no-such-passcode", base_url=emulator.url)
+        agent = Alta("wrong", base_url=emulator.url)
+        async with Session(clevertap=account, alta=agent, retry=QUICK) as session:
+            keys = itertools.count()
+            with pytest.raises(Unauthorized):
+                async for _ in session.profiles.get_many(keys, by="identity"):
+                    pass
+            with pytest.raises(Unauthorized):
+                async for _ in session.cdp.get_many(keys, by="user_id"):
+                    pass
+
+
+async def test_a_failing_source_is_raised_after_what_was_taken_from_it() -> None:
+    def keys() -> Iterator[str]:
+        yield from ("a", "b", "c")
+        raise OSError("the disk is gone")
+
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        results = []
+        with pytest.raises(OSError, match="the disk is gone"):
+            async for lookup in session.profiles.get_many(keys(), by="identity"):
+                results.append(lookup.key)
+        assert sorted(map(str, results)) == ["a", "b", "c"]
+
+
+async def test_an_endless_source_is_read_only_a_little_ahead() -> None:
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        taken = itertools.count()
+        keys = (str(next(taken)) for _ in itertools.repeat(None))
+        done = 0
+        async for _ in session.profiles.get_many(keys, by="identity", concurrency=5):
+            done += 1
+            if done == 500:
+                break
+        assert next(taken) <= 500 + 4 * 5
+
+
+async def test_joining_keeps_every_profile() -> None:
+    async with Emulator(people=300, seed=11, faults={Fault.THROTTLED: 0.2}) as emulator:
+        async with session_for(emulator) as session:
+            joined = [
+                customer
+                async for customer in session.with_cdp(
+                    session.profiles.by_event(EVENT, **RANGE), ordered=True
+                )
+            ]
+        people = [customer.profile for customer in joined]
+        assert delivered(people) == expected(emulator)
+        for customer in joined:
+            identity = customer.profile.identity
+            bound = {} if identity is None else emulator.population.cdp_by_user(identity) or {}
+            assert customer.error is None
+            assert sorted(customer.cdp) == sorted(bound)
+
+
+async def test_a_failed_join_still_delivers_the_profile() -> None:
+    async with Emulator(people=30, seed=11) as emulator, session_for(emulator) as session:
+        people = [person async for person in session.profiles.by_event(EVENT, **RANGE)]
+        emulator.faults = {Fault.HTML: 1.0}
+        joined = [customer async for customer in session.with_cdp(people)]
+        assert len(joined) == len(people)
+        with_identity = [c for c in joined if c.profile.identity is not None]
+        assert all(customer.error is not None for customer in with_identity)
+        assert {len(customer.cdp) for customer in joined} == {0}
+
+
+async def test_an_export_that_fails_ends_the_join_with_its_own_error() -> None:
+    async with Emulator(people=300, seed=11) as emulator, session_for(emulator) as session:
+        people = session.profiles.by_event(EVENT, **RANGE, batch_size=23, prefetch=0)
+        seen = 0
+        with pytest.raises(ServerError):
+            async for _ in session.with_cdp(people):
+                seen += 1
+                if seen == 30:
+                    emulator.faults = {Fault.SERVER_ERROR: 1.0}
+        assert seen >= 30
+
+
+async def test_joining_what_are_no_people_says_what_to_pass() -> None:
+    async with Emulator(people=30) as emulator, session_for(emulator) as session:
+        pages: Any = session.profiles.by_event(EVENT, **RANGE).pages()
+        with pytest.raises(ConfigurationError, match=r"profiles: .* without \.pages\(\)"):
+            async for _ in session.with_cdp(pages):
+                pass
+
+
+async def test_keys_of_other_libraries_are_taken_for_what_they_are() -> None:
+    class Integer:
+        def __index__(self) -> int:
+            return 5555555555
+
+    class Text(str):
+        __slots__ = ()
+
+    keys: list[Any] = [Integer(), Text("5555555555"), 10**5000]
+    async with Emulator(people=5) as emulator, session_for(emulator) as session:
+        lookups = session.profiles.get_many(keys, by="identity", ordered=True)
+        found = [(lookup.value is not None, type(lookup.error)) async for lookup in lookups]
+        assert found == [(True, type(None)), (True, type(None)), (False, ConfigurationError)]
+        people = session.profiles.by_event(Text(EVENT), **RANGE)
+        assert [person async for person in people]

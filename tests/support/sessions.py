@@ -1,0 +1,49 @@
+"""Sessions that do not wait between retries, and what they must deliver."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from typing import Any
+
+from altaprofiles import Profile, Retry, Session
+from altaprofiles.emulator import Emulator
+
+QUICK = Retry(base_delay=0.001, max_delay=0.01)
+"""Retries as many times as the default does, without the waiting."""
+
+
+EVENT = "App Launched"
+
+
+START, END = date(2026, 1, 1), date(2026, 1, 31)
+
+
+RANGE: dict[str, Any] = {"start": START, "end": END}
+
+
+def session_for(emulator: Emulator, **options: Any) -> Session:
+    return Session(
+        clevertap=emulator.clevertap,
+        alta=emulator.alta,
+        **{"retry": QUICK, **options},
+    )
+
+
+def expected(emulator: Emulator, event: str = EVENT) -> Counter[frozenset[str]]:
+    population = emulator.population
+    return Counter(
+        frozenset(
+            [identity]
+            if (identity := population.identity(index)) is not None
+            else population.object_ids(index)
+        )
+        for index in population.active(event, 20260101, 20260131)
+    )
+
+
+def delivered(people: list[Profile]) -> Counter[frozenset[str]]:
+    return Counter(
+        frozenset([person.identity] if person.identity is not None else person.object_ids)
+        for person in people
+    )

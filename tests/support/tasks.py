@@ -1,0 +1,90 @@
+"""Tasks of a test: started, cancelled in every way, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+import pytest
+
+T = TypeVar("T")
+
+
+def whole(slices: Generator[None, None, T]) -> T:
+    """Return what comes out at the end of `slices`."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+
+@asynccontextmanager
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """Wait, within reason, until every task that was started inside has ended."""
+    before = asyncio.all_tasks()
+    yield
+    with anyio.fail_after(20):
+        while any(map(_is_ours, asyncio.all_tasks() - before)):
+            await asyncio.sleep(0.001)
+
+
+async def end_midway(
+    way: str, ending: list[Callable[[], object]], work: Callable[[], Coroutine[Any, Any, object]]
+) -> None:
+    """Run `work`, which calls `ending[0]` on its way, and ends as that `way` of cancelling does.
+
+    Args:
+        way: "task", "scope" or "timeout".
+    """
+    if way == "task":
+        task = asyncio.ensure_future(work())
+        ending.append(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert task.cancelled()
+    elif way == "scope":
+        with anyio.CancelScope() as scope:
+            ending.append(scope.cancel)
+            await work()
+        assert scope.cancelled_caught
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(None) as timeout:
+                ending.append(lambda: timeout.reschedule(0))
+                await work()
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    # The emulator's side of a connection that is kept for the next request is none of ours.
+    return getattr(task.get_coro(), "__qualname__", "") != "RequestHandler.start"
+
+
+_RUNNING: set[asyncio.Future[None]] = set()
+
+
+def spawn(
+    job: Callable[[], Awaitable[None]], ended: Callable[[BaseException | None], None]
+) -> Callable[[], None]:
+    """Run `job` in a task: what a session's engine does for chains and fan-outs."""
+
+    scope = anyio.CancelScope()
+
+    async def run() -> None:
+        error: BaseException | None = None
+        with scope:
+            try:
+                await job()
+            except Exception as failure:
+                error = failure
+            ended(error)
+
+    # The loop itself refers to tasks weakly.
+    task = asyncio.ensure_future(run())
+    _RUNNING.add(task)
+    task.add_done_callback(_RUNNING.discard)
+    return scope.cancel

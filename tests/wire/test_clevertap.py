@@ -1,0 +1,948 @@
+"""CleverTap's rules on sample bytes: what is asked, and what each answer becomes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from altaprofiles import (
+    AltaProfilesError,
+    BadRequest,
+    CursorExpired,
+    DecodeError,
+    Forbidden,
+    NotReady,
+    Page,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    StatusError,
+    Unauthorized,
+)
+from altaprofiles.http.retry import is_transient
+from altaprofiles.wire import clevertap
+from altaprofiles.wire.reading import Response
+
+from ..support.tasks import whole
+
+# The samples of "Get User Profiles", as the page prints them.
+
+CURSOR_ANSWER = b"""{
+"cursor":"AfljfgIJBgBnamF5Kz8NegcBAwxhbCe%2Fbmhhe04BBAVlYjT4YG5reQEATQQrai57K2oue04FAUhnd38%3D",
+"status":"success"
+}"""
+
+FIRST_CURSOR = (
+    "AfljfgIJBgBnamF5Kz8NegcBAwxhbCe%2Fbmhhe04BBAVlYjT4YG5reQEATQQrai57K2oue04FAUhnd38%3D"
+)
+TABLE_CURSOR = "ZyZjfwYEAgdjYmZyKz8NegYFAwxmamF%2FZ21meU4BBQFlYmN7ZG5ifAYCTQQrai57K2ouegJMABl6"
+NEXT_CURSOR = "ZiZjNwMEBQBkaWZzY2MuO20BBQFlYmN7ZG5hewYBTQVjb2BzZmphfwEABQUra2Jmeg%3D%3D"
+
+EVENTS = b""""events": {
+"App Launched": {
+"count": 10,
+"first_seen": 1457271567,
+"last_seen": 1458041215
+},
+"Charged": {
+"count": 6,
+"first_seen": 1457962417,
+"last_seen": 1458041276
+}
+}"""
+
+PLATFORM_INFO = b""""platformInfo": [
+{
+"platform": "iOS",
+"os_version": "10.2",
+"app_version": "6.1.3",
+"make": "Apple",
+"model": "iPhone7,2",
+"push_token": "95f98af6ad9a5e714a56c5bf527a78cb1e3eda18d2f23bc8591437d0d8ae71a3",
+"objectId": "-1a063854f83a4c6484285039ecff87cb"
+},
+{
+"platform": "Web",
+"objectId": "a8ffcbc9-a747-4ee3-a791-c5e58ad03097"
+}
+]"""
+
+PAGE_RECORD = b"""{
+"identity": "5555555555",
+"profileData": {
+"favoriteFood": "pizza"
+},
+%b,
+%b
+}""" % (EVENTS, PLATFORM_INFO)
+
+PAGE_ANSWER = (
+    b"""{
+"status": "success",
+"next_cursor": "ZiZjNwMEBQBkaWZzY2MuO20BBQFlYmN7ZG5hewYBTQVjb2BzZmphfwEABQUra2Jmeg%%3D%%3D",
+"records": [
+%b
+]
+}"""
+    % PAGE_RECORD
+)
+
+LAST_ANSWER = b"""{ "status" : "success"}"""
+
+BY_ID_RECORD = b"""{
+"email": "jack@example.com",
+"profileData": {
+"Last Score": 308,
+"High Score": 308,
+"Replayed": true
+},
+%b,
+%b
+}""" % (EVENTS, PLATFORM_INFO)
+
+BY_ID_ANSWER = (
+    b"""{
+"status": "success",
+"record": %b
+}"""
+    % BY_ID_RECORD
+)
+
+
+def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> Response:
+    if isinstance(body, dict):
+        body = json.dumps(body).encode()
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return Response(status, CIMultiDict(named), body)
+
+
+def read_page(response: Response) -> Page:
+    return whole(clevertap.read_page(response, "asked"))
+
+
+READERS: list[Callable[[Response], object]] = [
+    clevertap.read_cursor,
+    read_page,
+    clevertap.read_profile,
+    clevertap.read_count_started,
+    clevertap.read_count,
+]
+every_reader = pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
+
+
+# ----------------------------------------------------------------------------------------- requests
+
+
+def test_every_request_names_the_account_as_the_page_says() -> None:
+    assert clevertap.auth_headers("ACCOUNT_ID", "PASSCODE") == {
+        "X-CleverTap-Account-Id": "ACCOUNT_ID",
+        "X-CleverTap-Passcode": "PASSCODE",
+        "Content-Type": "application/json",
+    }
+
+
+def test_opening_a_chain_sends_the_sample_request() -> None:
+    request = clevertap.open_chain("App Launched", 20171201, 20171225, batch_size=50)
+    assert (request.method, request.target) == ("POST", "/1/profiles.json?batch_size=50")
+    assert request.body == b'{"event_name":"App Launched","from":20171201,"to":20171225}'
+
+
+def test_epoch_seconds_are_sent_as_they_were_asked_for() -> None:
+    request = clevertap.open_chain("Charged", 1622505600, 1625097600, batch_size=23)
+    assert json.loads(request.body) == {
+        "event_name": "Charged",
+        "from": 1622505600,
+        "to": 1625097600,
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "sent"),
+    [
+        ({}, ""),
+        ({"app": False, "events": True, "profile": True}, ""),
+        ({"app": True}, "&app=true"),
+        ({"events": False}, "&events=false"),
+        ({"profile": False}, "&profile=false"),
+        (
+            {"app": True, "events": False, "profile": False},
+            "&app=true&events=false&profile=false",
+        ),
+    ],
+)
+def test_flags_go_on_the_opening_request_where_they_differ_from_the_services_defaults(
+    flags: dict[str, bool], sent: str
+) -> None:
+    request = clevertap.open_chain("Charged", 20260101, 20260102, batch_size=46, **flags)
+    assert request.target == f"/1/profiles.json?batch_size=46{sent}"
+
+
+@pytest.mark.parametrize("event", ["Charged", 'He said "go"', "购买", "a\\b", "50 % + 1 & more"])
+def test_an_event_name_survives_the_request_body(event: str) -> None:
+    for request in (
+        clevertap.open_chain(event, 20260101, 20260102, batch_size=23),
+        clevertap.count(event, 20260101, 20260102),
+    ):
+        assert json.loads(request.body)["event_name"] == event
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [FIRST_CURSOR, TABLE_CURSOR, NEXT_CURSOR, "%2f%2F%25", "a+b/c=", "x" * 2400],
+    ids=lambda cursor: cursor[:12],
+)
+def test_a_cursor_reaches_the_request_target_byte_for_byte(cursor: str) -> None:
+    opened = clevertap.read_cursor(answer({"cursor": cursor, "status": "success"}))
+    followed = read_page(answer({"status": "success", "next_cursor": cursor})).next_cursor
+    assert followed is not None
+    for received in (opened, followed):
+        request = clevertap.get_page(received)
+        assert (request.method, request.body) == ("GET", b"")
+        assert request.target == f"/1/profiles.json?cursor={cursor}"
+
+
+@pytest.mark.parametrize(
+    ("by", "value", "sent"),
+    [
+        ("identity", "5555555555", "identity=5555555555"),
+        ("identity", 5555555555, "identity=5555555555"),
+        (
+            "object_id",
+            "1a063854f83a4c6484285039ecff87cb",
+            "objectId=1a063854f83a4c6484285039ecff87cb",
+        ),
+        ("email", "jack+test@example.com", "email=jack%2Btest%40example.com"),
+        ("identity", "a b&c=d#e/f?g%h", "identity=a%20b%26c%3Dd%23e%2Ff%3Fg%25h"),
+        ("identity", "Zoë", "identity=Zo%C3%AB"),
+    ],
+)
+def test_asking_for_one_person_percent_encodes_the_identifier(
+    by: clevertap.By, value: object, sent: str
+) -> None:
+    request = clevertap.get_profile(by, value)
+    assert (request.method, request.target, request.body) == ("GET", f"/1/profile.json?{sent}", b"")
+
+
+def test_counting_sends_the_chains_body_and_polls_by_its_own_id() -> None:
+    asked = clevertap.count("App Launched", 20171201, 20171225)
+    assert (asked.method, asked.target) == ("POST", "/1/counts/profiles.json")
+    assert asked.body == b'{"event_name":"App Launched","from":20171201,"to":20171225}'
+    polled = clevertap.poll_count("a b/1")
+    assert (polled.method, polled.target) == ("GET", "/1/counts/profiles.json?req_id=a%20b%2F1")
+
+
+# --------------------------------------------------------------------------------- answers as told
+
+
+def test_the_sample_cursor_is_read() -> None:
+    assert clevertap.read_cursor(answer(CURSOR_ANSWER)) == FIRST_CURSOR
+
+
+def test_the_sample_page_is_read() -> None:
+    page = read_page(answer(PAGE_ANSWER))
+    assert (page.cursor, page.next_cursor, page.raw) == ("asked", NEXT_CURSOR, PAGE_ANSWER)
+    [person] = page.profiles
+    assert person.raw == PAGE_RECORD
+    assert person.identity == "5555555555"
+    assert person.profile_data == {"favoriteFood": "pizza"}
+    assert person.events["Charged"].last_seen == 1458041276
+    assert [device.platform for device in person.platform_info] == ["iOS", "Web"]
+    assert person.platform_info[0].model == "iPhone7,2"
+    assert person.object_ids == [
+        "-1a063854f83a4c6484285039ecff87cb",
+        "a8ffcbc9-a747-4ee3-a791-c5e58ad03097",
+    ]
+
+
+def test_the_sample_last_page_ends_the_chain_without_people() -> None:
+    page = read_page(answer(LAST_ANSWER))
+    assert (page.profiles, page.next_cursor) == ([], None)
+
+
+def test_the_sample_person_is_read() -> None:
+    person = clevertap.read_profile(answer(BY_ID_ANSWER))
+    assert person is not None
+    assert (person.email, person.identity, person.raw) == ("jack@example.com", None, BY_ID_RECORD)
+    assert person.profile_data == {"Last Score": 308, "High Score": 308, "Replayed": True}
+    assert person.events["App Launched"].count == 10
+
+
+# ---------------------------------------------------------------------------------- answers as seen
+
+
+@pytest.mark.parametrize(
+    "keys", list(permutations(["status", "next_cursor", "records"])), ids=" ".join
+)
+@pytest.mark.parametrize(
+    ("gap", "colon", "comma"),
+    [("", ":", ","), ("", ": ", ", "), ("\n", " : ", " ,\n\t"), ("\r\n  ", "\t:\r\n", "  ,  ")],
+    ids=["tight", "spaced", "lines", "wild"],
+)
+def test_keys_of_a_page_come_in_any_order_and_spacing(
+    keys: tuple[str, ...], gap: str, colon: str, comma: str
+) -> None:
+    values = {
+        "status": '"success"',
+        "next_cursor": '"next%3D"',
+        "records": comma.join(['[{"identity":"a"}', '{"identity" : "b"}', "{ }]"]),
+    }
+    inner = comma.join(f'"{key}"{colon}{values[key]}' for key in keys)
+    page = read_page(answer(f"{gap}{{{gap}{inner}{gap}}}{gap}".encode()))
+    assert page.next_cursor == "next%3D"
+    assert [person.raw for person in page.profiles] == [
+        b'{"identity":"a"}',
+        b'{"identity" : "b"}',
+        b"{ }",
+    ]
+
+
+def test_escapes_in_the_services_own_keys_and_cursor_are_undone() -> None:
+    page = read_page(answer(rb'{"stat\u0075s":"succ\u0065ss","next\u005fcursor":"a\/b\u0025"}'))
+    assert page.next_cursor == "a/b%"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "success", "next_cursor": "n", "records": []},
+        {"status": "success", "next_cursor": "n", "records": None},
+        {"status": "success", "next_cursor": "n"},
+    ],
+)
+def test_an_empty_page_with_a_cursor_goes_on(body: dict[str, Any]) -> None:
+    page = read_page(answer(body))
+    assert (page.profiles, page.next_cursor) == ([], "n")
+
+
+@pytest.mark.parametrize("records", [[], [{}], [{"identity": "a"}, {"identity": "b"}]])
+def test_the_last_page_may_hold_people(records: list[dict[str, Any]]) -> None:
+    page = read_page(answer({"records": records, "status": "success"}))
+    assert len(page.profiles) == len(records)
+    assert page.next_cursor is None
+
+
+@pytest.mark.parametrize("code", ["0", "null", '"0"'])
+def test_a_code_that_means_nothing_leaves_a_success_alone(code: str) -> None:
+    body = f'{{"status":"success","code":{code},"error":null,"records":[{{}}]}}'
+    assert len(read_page(answer(body.encode())).profiles) == 1
+
+
+def test_unknown_keys_are_kept_in_the_raw_bytes() -> None:
+    record = b'{"badKs":{"x":[1,{}]},"identity":"a","ls":1e3,"new":null}'
+    body = b'{"took":3,"status":"success","records":[%b],"debug":[{"records":[{}]}]}' % record
+    page = read_page(answer(body))
+    assert [person.raw for person in page.profiles] == [record]
+    assert page.raw == body
+
+
+NAMES = st.sampled_from(
+    ["identity", "email", "name", "phone", "objectId", "profileData", "events", "records", "$D_1"]
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(), inner),
+    max_leaves=12,
+)
+OBJECTS = st.dictionaries(NAMES | st.text(), JSON, max_size=6)
+SPACE = st.text(" \t\r\n", max_size=3)
+
+
+@st.composite
+def texts(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> str:
+    spaces = [draw(SPACE) for _ in range(4)]
+    return json.dumps(
+        draw(values),
+        ensure_ascii=draw(st.booleans()),
+        indent=draw(st.none() | st.integers(0, 2)),
+        separators=(f"{spaces[0]},{spaces[1]}", f"{spaces[2]}:{spaces[3]}"),
+    )
+
+
+@given(st.data())
+def test_a_page_is_read_as_the_standard_library_reads_it(data: st.DataObject) -> None:
+    records = data.draw(st.lists(texts(OBJECTS), max_size=4))
+    pieces = {"status": '"success"'}
+    if data.draw(st.booleans()):
+        pieces["records"] = f"[{','.join(f'{data.draw(SPACE)}{text}' for text in records)} ]"
+    else:
+        records = []
+    if data.draw(st.booleans()):
+        pieces["next_cursor"] = json.dumps(data.draw(st.from_regex(r"[\w%=\-.]+", fullmatch=True)))
+    pieces["unknown"] = data.draw(texts(JSON))
+    body = ",".join(
+        f'{data.draw(SPACE)}"{key}"{data.draw(SPACE)}:{data.draw(SPACE)}{pieces[key]}'
+        for key in data.draw(st.permutations(list(pieces)))
+    )
+    sent = f"{data.draw(SPACE)}{{{body}}}{data.draw(SPACE)}".encode()
+    expected = json.loads(sent)
+    cursor = expected.get("next_cursor")
+    if cursor is not None and not cursor.isascii():
+        with pytest.raises(DecodeError):
+            read_page(answer(sent))
+        return
+    page = read_page(answer(sent))
+    assert page.next_cursor == cursor
+    assert [person.raw for person in page.profiles] == [text.encode() for text in records]
+    assert [json.loads(person.raw) for person in page.profiles] == expected.get("records", [])
+    for person, record in zip(page.profiles, expected.get("records", []), strict=True):
+        if isinstance(record.get("identity"), str | None):
+            assert person.identity == record.get("identity")
+
+
+# ---------------------------------------------------------------------------------- lone surrogates
+
+
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        (rb"\ud83d", "\ufffd"),
+        (rb"\uDE00", "\ufffd"),
+        (rb"\ud83d\ude00\ud83d", "\U0001f600\ufffd"),
+        (rb"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (rb"\ude00\ud83d", "\ufffd\ufffd"),
+        (rb"\\ud83d\ud83d", "\\ud83d\ufffd"),
+        (rb"a\ud83db\u0041\n", "a\ufffdbA\n"),
+        (rb"\ud83d\u0041", "\ufffdA"),
+    ],
+)
+def test_half_a_surrogate_pair_spoils_neither_page_nor_bytes(sent: bytes, name: str) -> None:
+    record = b'{"name":"%b","profileData":{"bio":"%b"}}' % (sent, sent)
+    others = [b'{"identity":"before"}', b'{"identity":"after","name":"\\ufffd"}']
+    body = b'{"records":[%b, %b ,%b],"next_cursor":"n","status":"success"}' % (
+        others[0],
+        record,
+        others[1],
+    )
+    page = read_page(answer(body))
+    assert [person.raw for person in page.profiles] == [others[0], record, others[1]]
+    assert page.next_cursor == "n"
+    assert page.profiles[1].name == name
+    assert page.profiles[1].profile_data == {"bio": name}
+
+    person = clevertap.read_profile(answer(b'{"status":"success","record":%b}' % record))
+    assert person is not None
+    assert (person.raw, person.name) == (record, name)
+
+
+def test_records_that_differ_in_their_broken_escapes_only_keep_their_own_bytes() -> None:
+    records = [rb'{"name":"\ud83d"}', rb'{"name":"\ude00"}', rb'{"name":"\ufffd"}']
+    page = read_page(answer(b'{"status":"success","records":[%b]}' % b",".join(records)))
+    assert [person.raw for person in page.profiles] == records
+
+
+def test_an_unknown_key_before_the_records_does_not_lend_them_its_bytes() -> None:
+    record = rb'{"name":"\ude00"}'
+    body = rb'{"sample":{"name":"\ud83d"},"records":[%b],"status":"success"}' % record
+    assert [person.raw for person in read_page(answer(body)).profiles] == [record]
+
+
+@pytest.mark.parametrize(
+    "key", [b'"records"', rb'"\u0072ecords"', b'"records" :[],"x":{"records":[{}]},"records"']
+)
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"9" * 5000,
+        b"1e999",
+        b'"}],{"',
+        rb'"\"\\"',
+        b'{"records":[{},[]]}',
+        b'"\xe6\x97\xa5"',
+        b'"\x7f"',
+    ],
+    ids=["digits", "exponent", "brackets", "escapes", "nested", "text", "delete"],
+)
+def test_nothing_beside_half_a_surrogate_pair_spoils_the_bytes(key: bytes, value: bytes) -> None:
+    records = [rb'{"a":%b,"name":"\ud83d"}' % value, b'{"b":%b}' % value]
+    body = b'{"x":%b,%b: [%b\n, %b ] ,"status":"success"}' % (value, key, *records)
+    assert [person.raw for person in read_page(answer(body)).profiles] == records
+
+
+def test_half_a_surrogate_pair_in_a_failure_does_not_hide_it() -> None:
+    with pytest.raises(BadRequest, match="Invalid event"):
+        read_page(answer(rb'{"status":"fail","error":"Invalid event : \ud83d","code":400}'))
+
+
+# -------------------------------------------------------------------------------- one person: none
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b""),
+        (404, b'{"status":"fail","error":"Not Found","code":404}'),
+        (404, b"not found"),
+        (200, b'{"status":"success","record":null}'),
+        (200, b'{ "record" : null , "status" : "success" }'),
+        (200, b'{"status":"success"}'),
+        (200, b'{"status":"fail","error":"Profile not found","code":400}'),
+        (200, b'{"status":"fail","error":"No such profile"}'),
+        (200, b'{"status":"fail","error":"No profile found for identity 7","code":"404"}'),
+        (200, b'{"status":"fail","error":"User does not exist"}'),
+        (200, b'{"status":"fail","error":["User profile doesn\'t exist"]}'),
+        (200, b'{"status":"fail","message":"No matching records found."}'),
+        (400, b'{"status":"fail","error":"Profile does not exist","code":400}'),
+    ],
+)
+def test_each_way_to_say_that_nobody_is_there_means_none(status: int, body: bytes) -> None:
+    assert clevertap.read_profile(answer(body, status)) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, {"status": "fail", "error": "Account does not exist"}, ServerError),
+        (200, {"status": "fail", "error": "Event not found"}, ServerError),
+        (200, {"status": "fail", "error": "Invalid Credentials"}, Unauthorized),
+        (200, {"status": "fail", "error": "No user permission", "code": 403}, Forbidden),
+        (200, {"status": "fail", "error": "No profile found", "code": 1}, RateLimited),
+        (401, {"status": "fail", "error": "User not found"}, Unauthorized),
+        (429, {"status": "fail", "error": "No such profile"}, RateLimited),
+        (500, {"status": "fail", "error": "Profile not found"}, ServerError),
+        (200, {"status": "fail"}, ServerError),
+    ],
+)
+def test_any_other_failure_of_a_lookup_is_an_error(
+    status: int, body: dict[str, Any], kind: type[AltaProfilesError]
+) -> None:
+    with pytest.raises(kind):
+        clevertap.read_profile(answer(body, status))
+
+
+def test_a_web_page_under_404_does_not_mean_that_nobody_is_there() -> None:
+    with pytest.raises(StatusError) as caught:
+        clevertap.read_profile(answer(b"\n<!DOCTYPE html><title>404</title>", 404))
+    assert caught.value.status == 404
+
+
+# ----------------------------------------------------------------------------------------- failures
+
+STILL = "Request still in progress, please retry later"
+
+FAILURES: list[tuple[int, object, object, type[AltaProfilesError], bool]] = [
+    (200, 2, STILL, NotReady, True),
+    (202, 2, STILL, NotReady, True),
+    (200, 2, None, NotReady, True),
+    (200, None, STILL, NotReady, True),
+    (200, 1, "Request Throttled", RateLimited, True),
+    (429, 1, "Request Throttled", RateLimited, True),
+    (200, None, "request throttled", RateLimited, True),
+    (200, None, "Too many concurrent requests", RateLimited, True),
+    (429, None, "Too many concurrent requests", RateLimited, True),
+    (200, 429, "slow down", RateLimited, True),
+    (200, 3, "Incorrect Usage", BadRequest, False),
+    (400, 3, "Incorrect Usage", BadRequest, False),
+    (200, 400, "Export not allowed for this event", BadRequest, False),
+    (400, 400, "Export not allowed for this event", BadRequest, False),
+    (200, 400, ["Invalid event : X"], BadRequest, False),
+    (400, 400, ["Invalid event : X"], BadRequest, False),
+    (200, 401, "Invalid Credentials", Unauthorized, False),
+    (401, 401, "Invalid Credentials", Unauthorized, False),
+    (401, None, "Invalid Credentials", Unauthorized, False),
+    (200, None, "Invalid Credentials", Unauthorized, False),
+    (403, None, "no", Forbidden, False),
+    (200, 500, "An unknown error occurred", ServerError, True),
+    (500, 500, "An unknown error occurred", ServerError, True),
+    (503, 503, "Service Unavailable", ServerError, True),
+    (200, 99, "something new", ServerError, True),
+    (200, None, None, ServerError, True),
+    (408, None, "slow", RequestTimeout, True),
+]
+
+
+@every_reader
+@pytest.mark.parametrize(("status", "code", "words", "kind", "passes"), FAILURES)
+@pytest.mark.parametrize("form", [int, str, float])
+def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
+    read: Callable[[Response], object],
+    status: int,
+    code: int | None,
+    words: object,
+    kind: type[AltaProfilesError],
+    passes: bool,
+    form: Callable[[int], object],
+) -> None:
+    body: dict[str, object] = {"status": "fail", "error": words}
+    if code is not None:
+        # A float is written as such: 2.0. A string is the bare number.
+        body["code"] = form(code)
+    with pytest.raises(AltaProfilesError) as caught:
+        read(answer(body, status))
+    assert type(caught.value) is kind
+    assert is_transient(caught.value) is passes
+    if isinstance(caught.value, StatusError):
+        assert (caught.value.api, caught.value.status) == ("CleverTap", status)
+        assert caught.value.code == code
+        expected = words[0] if isinstance(words, list) else words or ""
+        assert caught.value.message == expected
+        assert expected in str(caught.value)
+
+
+@every_reader
+@pytest.mark.parametrize("status", [200, 400, 410])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "fail", "error": "Cursor invalidated", "code": "CURSOR_INVALIDATED"},
+        {"status": "fail", "code": "CURSOR_INVALIDATED"},
+        {"status": "fail", "error": "The cursor has expired"},
+    ],
+)
+def test_a_cursor_that_is_too_old_says_so(
+    read: Callable[[Response], object], status: int, body: dict[str, Any]
+) -> None:
+    with pytest.raises(CursorExpired, match="new chain") as caught:
+        read(answer(body, status))
+    assert not is_transient(caught.value)
+
+
+@pytest.mark.parametrize("code", ["--5", "-", "", " 3", "3 ", "9" * 5000, [3], {"a": 1}, 1.5, "²"])
+def test_a_code_of_any_shape_is_a_failure_of_this_library(code: object) -> None:
+    with pytest.raises(StatusError):
+        read_page(answer({"status": "fail", "error": "odd", "code": code}))
+
+
+@pytest.mark.parametrize("code", [1, "1", 2, 3, "CURSOR_INVALIDATED"])
+def test_a_code_beside_success_is_no_page(code: object) -> None:
+    with pytest.raises(AltaProfilesError):
+        read_page(answer({"status": "success", "code": code, "error": "said so"}))
+
+
+@every_reader
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_an_error_that_names_its_target(
+    read: Callable[[Response], object], status: int
+) -> None:
+    with pytest.raises(StatusError, match=r"elsewhere\.example") as caught:
+        read(answer(LAST_ANSWER, status, location="https://elsewhere.example/"))
+    assert caught.value.status == status
+    assert not is_transient(caught.value)
+
+
+@every_reader
+def test_a_redirect_to_nowhere_is_an_error_too(read: Callable[[Response], object]) -> None:
+    with pytest.raises(StatusError):
+        read(answer(b"", 302))
+
+
+PROXY_BODIES = [
+    b"",
+    b" \r\n",
+    b"<html><body><h1>502 Bad Gateway</h1></body></html>",
+    b"upstream connect error",
+    b"\x1f\x8b\x08\x00\xff\xfe",
+]
+
+
+@every_reader
+@pytest.mark.parametrize("body", PROXY_BODIES)
+@pytest.mark.parametrize(
+    ("status", "kind", "passes"),
+    [
+        (200, DecodeError, True),
+        (202, DecodeError, True),
+        (401, Unauthorized, False),
+        (429, RateLimited, True),
+        (500, ServerError, True),
+        (502, ServerError, True),
+        (504, ServerError, True),
+    ],
+)
+def test_what_a_proxy_answers_is_told_by_its_status(
+    read: Callable[[Response], object],
+    body: bytes,
+    status: int,
+    kind: type[AltaProfilesError],
+    passes: bool,
+) -> None:
+    with pytest.raises(AltaProfilesError) as caught:
+        read(answer(body, status))
+    assert type(caught.value) is kind
+    assert is_transient(caught.value) is passes
+
+
+@pytest.mark.parametrize("body", PROXY_BODIES)
+def test_a_chain_at_the_wrong_address_is_a_lasting_error(body: bytes) -> None:
+    for read in (clevertap.read_cursor, read_page, clevertap.read_count):
+        with pytest.raises(StatusError) as caught:
+            read(answer(body, 404))
+        assert caught.value.status == 404
+        assert not is_transient(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry_After": "7"}, 7.0),
+        ({"retry_after": "0"}, 0.0),
+        ({"Retry_After": "1.5"}, 1.5),
+        ({"Retry_After": "-3"}, 0.0),
+        ({"Retry_After": "soon"}, None),
+        ({"Retry_After": ""}, None),
+        ({"Retry_After": "nan"}, None),
+        ({"Retry_After": "inf"}, None),
+        (
+            {
+                "Retry_After": "Wed, 21 Oct 2015 07:28:30 GMT",
+                "Date": "Wed, 21 Oct 2015 07:28:00 GMT",
+            },
+            30.0,
+        ),
+        (
+            {
+                "Retry_After": "Wed, 21 Oct 2015 07:28:00 GMT",
+                "date": "Wed, 21 Oct 2015 07:28:30 GMT",
+            },
+            0.0,
+        ),
+        ({"Retry_After": "Wed, 21 Oct 2015 07:28:30 GMT", "Date": "today"}, None),
+        ({"Retry_After": "Wed, 21 Oct 2015 07:28:30 GMT"}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 429, 503])
+def test_retry_after_is_read_in_both_forms_by_the_servers_own_clock(
+    headers: dict[str, str], seconds: float | None, status: int
+) -> None:
+    with pytest.raises(StatusError) as caught:
+        read_page(answer({"status": "fail", "error": "Throttled", "code": 1}, status, **headers))
+    assert caught.value.retry_after == seconds
+
+
+# -------------------------------------------------------------------------- never taken for an end
+
+
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        (read_page, PAGE_ANSWER),
+        (read_page, LAST_ANSWER),
+        (read_page, b'{"records":[{"identity":"a"},{}],"next_cursor":"n","status":"success"}'),
+        (read_page, rb'{"status":"success","records":[{"name":"\ud83d\ude00\ud83d"}]}'),
+        (clevertap.read_cursor, CURSOR_ANSWER),
+        (clevertap.read_profile, BY_ID_ANSWER),
+        (clevertap.read_count, b'{"status":"success","count":7}'),
+        (clevertap.read_count_started, b'{"status":"partial","req_id":"7"}'),
+    ],
+)
+def test_an_answer_cut_short_anywhere_is_an_error(
+    read: Callable[[Response], object], body: bytes
+) -> None:
+    read(answer(body))
+    for end in range(len(body)):
+        with pytest.raises(DecodeError) as caught:
+            read(answer(body[:end]))
+        assert is_transient(caught.value), end
+
+
+@pytest.mark.parametrize(
+    "cursor", ["null", '""', "0", "7", "true", "[]", "{}", '"a b"', '"a&b"', '"a\\n"', '"é"', '"#"']
+)
+def test_a_cursor_that_is_none_is_an_error_and_not_the_end(cursor: str) -> None:
+    body = f'{{"status":"success","records":[],"next_cursor":{cursor}}}'
+    with pytest.raises(DecodeError) as caught:
+        read_page(answer(body.encode()))
+    assert caught.value.path == "$.next_cursor"
+    with pytest.raises(DecodeError) as caught:
+        clevertap.read_cursor(answer(f'{{"status":"success","cursor":{cursor}}}'.encode()))
+    assert caught.value.path == "$.cursor"
+
+
+def test_an_opening_answer_without_a_cursor_is_an_error() -> None:
+    with pytest.raises(DecodeError) as caught:
+        clevertap.read_cursor(answer(LAST_ANSWER))
+    assert caught.value.path == "$.cursor"
+
+
+@every_reader
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"null",
+        b"[]",
+        b'"success"',
+        b"0",
+        b"{}",
+        b'{"status":null}',
+        b'{"status":"done"}',
+        b'{"records":[]}',
+        b'{"status":"success"}{',
+        b'{"status":"success",}',
+        b'{"status":"success"}\x00',
+        b'{"error":"\xff","status":"success"}',
+    ],
+)
+def test_json_that_is_no_answer_is_an_error(
+    read: Callable[[Response], object], body: bytes
+) -> None:
+    with pytest.raises(DecodeError):
+        read(answer(body))
+
+
+@pytest.mark.parametrize(
+    ("records", "path"),
+    [
+        ("{}", "$.records"),
+        ('"none"', "$.records"),
+        ("7", "$.records"),
+        ("[{}, 7]", "$.records[1]"),
+        ("[null]", "$.records[0]"),
+        ('[{}, {}, "x"]', "$.records[2]"),
+    ],
+)
+def test_records_that_are_none_are_errors_that_say_where(records: str, path: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        read_page(answer(f'{{"status":"success","records":{records}}}'.encode()))
+    assert caught.value.path == path
+    assert path in str(caught.value)
+
+
+def test_a_person_who_is_no_object_is_an_error_that_says_where() -> None:
+    with pytest.raises(DecodeError) as caught:
+        clevertap.read_profile(answer(b'{"status":"success","record":7}'))
+    assert caught.value.path == "$.record"
+
+
+@pytest.mark.parametrize(
+    "record", [rb'{"a":"\ud8"}","b":1}', rb'{"name":"\ud8"}","b":1}', rb'{"a":"\udczz0"}']
+)
+def test_a_garbled_escape_is_an_error(record: bytes) -> None:
+    with pytest.raises(DecodeError):
+        read_page(answer(b'{"status":"success","records":[%b]}' % record))
+
+
+def test_nesting_without_end_is_an_error_of_this_library() -> None:
+    deep = b"[" * 50_000 + b"]" * 50_000
+    with pytest.raises(DecodeError):
+        read_page(answer(b'{"status":"success","records":[{"profileData":{"x":%b}}]}' % deep))
+
+
+@pytest.mark.parametrize(
+    ("body", "ends"),
+    [
+        ({"status": "success"}, None),
+        ({"status": "success", "records": []}, None),
+        ({"status": "success", "records": [], "next_cursor": "n"}, "n"),
+        ({"status": "success", "records": [{}], "next_cursor": "n"}, "n"),
+    ],
+)
+def test_a_202_that_holds_nothing_is_not_the_end(body: dict[str, Any], ends: str | None) -> None:
+    if ends is None:
+        with pytest.raises(NotReady):
+            read_page(answer(body, 202))
+    else:
+        assert read_page(answer(body, 202)).next_cursor == ends
+
+
+# ------------------------------------------------------------------------------------------- counts
+
+
+def test_a_count_is_read_at_once_or_under_its_id() -> None:
+    ready = answer({"status": "success", "count": 7})
+    assert clevertap.read_count_started(ready) == clevertap.read_count(ready) == 7
+    assert clevertap.read_count(answer({"count": 0, "status": "success"})) == 0
+
+
+@pytest.mark.parametrize(("req_id", "read"), [("abc", "abc"), (7, "7"), ("7", "7")])
+def test_a_partial_count_gives_its_id(req_id: object, read: str) -> None:
+    assert clevertap.read_count_started(answer({"status": "partial", "req_id": req_id})) == read
+
+
+def test_a_count_still_under_way_is_not_ready() -> None:
+    with pytest.raises(NotReady):
+        clevertap.read_count(answer({"status": "partial", "req_id": "abc"}))
+    with pytest.raises(NotReady):
+        clevertap.read_count(answer({"status": "partial"}))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "success"},
+        {"status": "success", "count": None},
+        {"status": "success", "count": True},
+        {"status": "success", "count": "many"},
+        {"status": "success", "count": [7]},
+        {"status": "partial"},
+        {"status": "partial", "req_id": None},
+        {"status": "partial", "req_id": ["abc"]},
+    ],
+)
+def test_a_count_without_a_number_is_an_error(body: dict[str, Any]) -> None:
+    with pytest.raises(DecodeError):
+        clevertap.read_count_started(answer(body))
+
+
+def test_bytes_that_are_no_text_are_an_error_also_where_nobody_looks() -> None:
+    body = b'{"status":"success","records":[{"identity":"1"},{"unknown":"\xff"}]}'
+    with pytest.raises(DecodeError, match="utf-8") as caught:
+        read_page(answer(body))
+    assert caught.value.path == "$.records[1]"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "Order Still In Progress",
+        "Throttle Opened",
+        "Too Many Requests",
+        "Invalid Credentials Shown",
+        "Cursor Expired",
+        "Incorrect Usage",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_code_outranks_words_that_quote_the_caller(event: str, status: int) -> None:
+    body = f'{{"status":"fail","error":["Invalid event : {event}"],"code":400}}'.encode()
+    with pytest.raises(BadRequest, match=event):
+        clevertap.read_cursor(answer(body, status))
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b'{"message":"no Route matched with those values"}'),
+        (404, b"\xef\xbb\xbf<html>nothing here</html>"),
+        (404, b'{"status":"fail","error":"Invalid Credentials","code":401}'),
+        (200, b'{"status":"fail","error":"profile store: shard 7 not found","code":500}'),
+        (200, b'{"status":"fail","error":"User is not allowed: account does not exist"}'),
+    ],
+)
+def test_what_does_not_say_that_there_is_no_such_person_is_an_error(
+    status: int, body: bytes
+) -> None:
+    with pytest.raises(StatusError):
+        clevertap.read_profile(answer(body, status))
+
+
+def test_an_answer_that_is_not_ready_may_say_how_long_to_wait() -> None:
+    body = b'{"status":"fail","error":"Request still in progress, please retry later","code":2}'
+    with pytest.raises(NotReady) as caught:
+        read_page(Response(202, {"Retry-After": "7"}, body))
+    assert caught.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize("depth", [50, 400, 900])
+def test_an_error_nested_without_end_is_still_an_error_of_this_library(depth: int) -> None:
+    body = b'{"status":"fail","error":' + b"[" * depth + b"]" * depth + b"}"
+    with pytest.raises(AltaProfilesError):
+        clevertap.read_cursor(answer(body))
+
+
+@pytest.mark.parametrize("after", ["Fri, 31 Dec 99999999999999999999 00:00:00 GMT", "1e400", "-1"])
+def test_a_senseless_retry_after_is_no_trouble(after: str) -> None:
+    headers = {"Retry-After": after, "Date": "Fri, 31 Dec 2021 00:00:00 GMT"}
+    with pytest.raises(RateLimited) as caught:
+        clevertap.read_cursor(Response(429, headers, b""))
+    assert caught.value.retry_after in (None, 0.0)
