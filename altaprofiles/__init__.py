@@ -59,9 +59,9 @@ if TYPE_CHECKING:
         Stats,
         parse_date,
     )
+    from .models.page import to_arrow
     from .profiles import EventProfiles
     from .session import Session
-    from .tables.arrow import to_arrow
 
 # Searched when a name is first used, the cheap ones first: aiohttp takes longer to import than
 # `altaprofiles --help` may take.
@@ -69,7 +69,7 @@ _HOMES = (
     "errors",
     "credentials",
     "models",
-    "tables.arrow",
+    "models.page",
     "export.report",
     "http.retry",
     "session",

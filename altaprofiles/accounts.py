@@ -30,8 +30,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from .credentials import Alta, CleverTap, Secret
+from .credentials import Alta, CleverTap
 from .errors import ConfigurationError
+from .redaction import Secret
 
 __all__ = [
     "CLEVERTAP_KEYS",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 
 from .base.checks import check_flag
+from .base.verdicts import dooms_all
 from .errors import AltaProfilesError, ConfigurationError
-from .flow.fanout import Source, check_source, dooms_all, fan_out, worker_count
-from .http.engine import Engine, Service
+from .flow.fanout import Source, check_source, fan_out, worker_count
+from .http.engine import Engine
+from .http.service import Service
 from .models import CdpUser, Customer, Key, Lookup, Profile
 from .wire import alta
 from .wire.alta import By

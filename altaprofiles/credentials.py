@@ -6,13 +6,17 @@ import os
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from .base.checks import check_whole
 from .errors import ConfigurationError
+from .redaction import Secret
 
-__all__ = ["REGIONS", "Alta", "CleverTap", "Secret"]
+__all__ = [
+    "REGIONS",
+    "Alta",
+    "CleverTap",
+]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -25,28 +29,6 @@ REGIONS = {
     "mec1": "https://mec1.api.clevertap.com",
 }
 """CleverTap region to base URL ("Get User Profiles", Base URL)."""
-
-
-class Secret(str):
-    """Text that shows itself to whoever uses it, and to nobody who only looks.
-
-    Debuggers and error reporters print the `repr` of every local in every frame: with this type
-    they print stars, in our frames and in aiohttp's.
-    """
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
-
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError(
-            "credentials do not pickle, so that they never reach a disk or a queue by accident; "
-            "build them where they are used, for example with from_env()"
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
-        return self
 
 
 @dataclass(frozen=True, slots=True, init=False)

@@ -32,6 +32,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .redaction import harmless, masked
+
 __all__ = [
     "AltaProfilesError",
     "BadRequest",
@@ -77,34 +79,9 @@ class AltaProfilesError(Exception):
 
         A service or a proxy may echo the request's headers in what it answers.
         """
-        self.args = tuple(_masked(value, secret) for value in self.args)
+        self.args = tuple(masked(value, secret) for value in self.args)
         for name, value in self.__dict__.items():
-            self.__dict__[name] = _masked(value, secret)
-
-
-def _masked(value: Any, secret: str) -> Any:
-    if not isinstance(value, str):
-        return value
-    # A body may have it JSON-escaped, and an excerpt of it stands in its message as its repr.
-    forms = {secret, secret.replace("/", "\\/")}
-    forms |= {form.replace("\\", "\\\\") for form in forms}
-    forms |= {form.replace("'", "\\'") for form in forms}
-    for form in forms:
-        value = _without(value, form)
-    return value
-
-
-def _without(text: str, secret: str) -> str:
-    """Return `text` with stars for `secret`, also where an excerpt ends within it."""
-    kept, position = [], 0
-    while (start := text.find(secret[:6], position)) >= 0:
-        kept.append(text[position:start])
-        position = start
-        for character in secret:
-            if text[position : position + 1] != character:
-                break
-            position += 1
-    return "***".join([*kept, text[position:]])
+            self.__dict__[name] = masked(value, secret)
 
 
 class ConfigurationError(AltaProfilesError, ValueError):
@@ -141,11 +118,6 @@ class ResponseTooLarge(TransportError):
     def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message)
         self.limit = limit
-
-
-def harmless(text: str, *, keep: str = "") -> str:
-    """Return `text` with what a terminal would obey shown as escapes; `keep` stays as it is."""
-    return "".join(x if x.isprintable() or x in keep else repr(x)[1:-1] for x in text)
 
 
 class StatusError(AltaProfilesError):

@@ -7,7 +7,8 @@ import time
 from html import escape
 from typing import Any
 
-from .export.report import ExportProgress, LookupProgress, share
+from .base.wording import share
+from .export.report import ExportProgress, LookupProgress
 
 __all__ = ["Progress"]
 

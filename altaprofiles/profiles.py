@@ -7,17 +7,19 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from .base.checks import check_flag, check_whole
+from .base.verdicts import dooms_all
 from .errors import AltaProfilesError, ConfigurationError
-from .flow.fanout import Source, check_source, dooms_all, fan_out, worker_count
-from .flow.paging import Distinct
+from .flow.fanout import Source, check_source, fan_out, worker_count
 from .flow.slices import ITEMS, finish
-from .http.engine import Engine, Service
+from .http.engine import Engine
+from .http.service import Service
 from .models import Key, Lookup, Page, Profile
+from .models.people import Distinct
 from .sources.chains import Beginning, Chains
 from .wire import clevertap
 from .wire.clevertap import By
+from .wire.messages import Request, Response
 from .wire.query import BATCH_SIZE, Day, check_batch_size, check_cursor, check_range, split_range
-from .wire.reading import Request, Response
 
 __all__ = ["EventProfiles", "Profiles"]
 

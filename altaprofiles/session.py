@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
-from .credentials import Alta, CleverTap, Secret
+from .credentials import Alta, CleverTap
 from .errors import ConfigurationError
 from .flow.fanout import Source
-from .http.engine import Engine, Service
+from .http.engine import Engine
 from .http.limits import Cap, Pace
 from .http.retry import Retry
+from .http.service import Service
 from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
+from .redaction import Secret
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.clevertap import By

@@ -24,7 +24,7 @@ from altaprofiles import (
 )
 from altaprofiles.credentials import REGIONS
 from altaprofiles.wire import alta, clevertap
-from altaprofiles.wire.reading import Response
+from altaprofiles.wire.messages import Response
 
 PASSCODE = "pa55-c0de-of-nobody"
 TOKEN = "t0k3n-of-nobody"

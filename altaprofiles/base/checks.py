@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from importlib import import_module
 from inspect import iscoroutinefunction
 from operator import index
-from typing import Any
 
 from ..errors import ConfigurationError
 
-__all__ = ["check_callback", "check_flag", "check_key", "check_seconds", "check_whole", "require"]
+__all__ = [
+    "check_callback",
+    "check_flag",
+    "check_key",
+    "check_seconds",
+    "check_whole",
+]
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -113,17 +117,3 @@ def check_key(name: str, value: object) -> str:
         ) from None
     # Of a subclass, such as NumPy's, the plain text.
     return str.__str__(value)
-
-
-def require(module: str, *, extra: str, what: str) -> Any:
-    """Return the optional dependency `module`, which `what` needs and `extra` brings.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError:
-        raise ConfigurationError(
-            f"{what} needs {module}; install it with: pip install 'altaprofiles[{extra}]'"
-        ) from None

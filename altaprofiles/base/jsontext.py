@@ -18,6 +18,7 @@ __all__ = [
     "check_utf8",
     "decode_json",
     "decode_mended",
+    "each_once",
     "element_spans",
     "excerpt",
     "member_span",
@@ -191,3 +192,8 @@ def as_text(value: Any) -> str | None:
 def as_texts(values: list[Any]) -> list[str]:
     """Return each of `values` as text, without the nulls."""
     return [text for value in values if (text := as_text(value)) is not None]
+
+
+def each_once(values: list[Any]) -> list[str]:
+    """Return `values` as text, each once, without nulls and empty ones."""
+    return list(dict.fromkeys(filter(None, as_texts(values))))

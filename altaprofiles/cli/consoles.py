@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.text import Text
 
-from ..errors import harmless
+from ..redaction import harmless
 
 __all__ = ["error_console", "output_console", "plain"]
 

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 import click
 
 from ..accounts import CLEVERTAP_KEYS, Accounts
-from ..credentials import REGIONS, Alta, CleverTap, Secret
+from ..credentials import REGIONS, Alta, CleverTap
 from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
+from ..redaction import Secret
 from ..session import Session
 from .app import App, Exit, Failure, Interrupted
 from .doctor.examine import QUICK, ask_alta, ask_clevertap

@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Literal
 
-from ..errors import harmless
+from ..redaction import harmless
 
 __all__ = ["Handler"]
 

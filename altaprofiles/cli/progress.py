@@ -16,15 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..export.report import (
-    ChainStatus,
-    ExportProgress,
-    LookupProgress,
-    clock,
-    numbered,
-    percent,
-    share,
-)
+from ..base.wording import clock, numbered, percent, share
+from ..export.report import ChainStatus, ExportProgress, LookupProgress
 from .consoles import plain
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from typing import TypeAlias
 
 from msgspec import json
 
-from ..export.report import ExportReport, LookupReport, as_builtins, clock, numbered
+from ..base.wording import clock, numbered
+from ..export.manifest import as_builtins
+from ..export.report import ExportReport, LookupReport
 from .app import App
 
 __all__ = ["summarize", "write_report"]

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from hashlib import blake2b
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,16 +17,19 @@ from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
 from ..errors import DecodeError, ExportError
-from ..flow.paging import Distinct
 from ..models import Profile
-from ..tables.columns import Kinds
+from ..models.people import Distinct
+from ..tables.kinds import Kinds
 from .sinks import Sink, Target
-from .sinks.files import PartialFile
 from .threads import Threads
 
 logger = logging.getLogger("altaprofiles")
 
-__all__ = ["Batches", "Output", "PeopleOnDisk", "assemble", "write_file"]
+__all__ = [
+    "Batches",
+    "Output",
+    "assemble",
+]
 
 Batches: TypeAlias = Callable[[], Iterator[list[bytes]]]
 """Makes an iterator over all records, batch by batch, always the same ones in the same order."""
@@ -156,66 +156,3 @@ async def _digest(threads: Threads, path: Path) -> tuple[int, str]:
         while await threads.run(block):
             await checkpoint()
         return file.tell(), digest.hexdigest()
-
-
-class PeopleOnDisk:
-    """A `Distinct` that remembers tens of millions of people in a file, and little in memory.
-
-    Args:
-        path: the file. What is there is replaced: it means nothing beyond one pass.
-    """
-
-    def __init__(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        with _explained():
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            with _explained():
-                for name in _SETTINGS:
-                    self._db.execute(f"pragma {name}")
-                self._db.execute("begin")
-                seen = (_OnDisk(self._db, "identities"), _OnDisk(self._db, "devices"))
-        except BaseException:
-            self._db.close()
-            raise
-        self.distinct = Distinct(*seen)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
-
-
-# It is made anew when it is lost. The cache, in KiB, is what it costs in memory.
-_SETTINGS = ("journal_mode = off", "synchronous = off", f"cache_size = -{8 << 10}")
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise OSError(f"cannot keep whom the export has seen: {error}") from error
-
-
-class _OnDisk:
-    def __init__(self, db: sqlite3.Connection, table: str) -> None:
-        db.execute(f"create table {table} (mark blob primary key) without rowid")
-        self._insert = f"insert or ignore into {table} values (?)"  # noqa: S608
-        self._db = db.cursor()
-
-    def add(self, text: str) -> bool:
-        # 128 bits: among 10**8 people the chance that any two share them is 10**-23.
-        mark = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-        with _explained():
-            return self._db.execute(self._insert, (mark,)).rowcount > 0
-
-
-def write_file(path: Path, data: Iterable[bytes]) -> None:
-    """Write a file, all of it or nothing. Blocking."""
-    partial = PartialFile(path)
-    try:
-        partial.file.writelines(data)
-        partial.put_in_place()
-    except BaseException:
-        partial.discard()
-        raise

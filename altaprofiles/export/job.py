@@ -16,11 +16,12 @@ from msgspec import Struct
 from ..errors import AltaProfilesError, ExportError, Incomplete
 from ..http.limits import Cap
 from ..models import Stats
-from .assemble import Output, write_file
+from .assemble import Output
+from .manifest import encode_manifest
 from .plan import LookupPlan, Plan
-from .report import ExportProgress, ExportReport, LookupProgress, LookupReport, encode_manifest
+from .report import ExportProgress, ExportReport, LookupProgress, LookupReport
 from .sinks import Target
-from .sinks.files import check_place
+from .sinks.files import check_place, write_file
 from .store.workspace import Workspace, writing_in
 from .threads import Threads, alongside
 

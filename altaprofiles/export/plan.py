@@ -11,8 +11,8 @@ from msgspec import Struct
 from ..base.checks import check_flag, check_whole
 from ..errors import ConfigurationError, PlanMismatch
 from ..wire import clevertap
+from ..wire.messages import Request
 from ..wire.query import BATCH_SIZE, Day, check_batch_size, check_range, split_range
-from ..wire.reading import Request
 
 __all__ = ["ChainPlan", "LookupPlan", "Plan", "check_same", "parse_plan", "plan_events"]
 

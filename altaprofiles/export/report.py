@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import msgspec
 from msgspec import Struct
 
-from .._version import __version__
+from ..base.wording import clock, numbered, percent, share
 
 if TYPE_CHECKING:
-    from .plan import LookupPlan, Plan
+    pass
 
 __all__ = [
     "ChainStatus",
@@ -18,12 +17,6 @@ __all__ = [
     "ExportReport",
     "LookupProgress",
     "LookupReport",
-    "as_builtins",
-    "clock",
-    "encode_manifest",
-    "numbered",
-    "percent",
-    "share",
 ]
 
 
@@ -252,31 +245,6 @@ class LookupProgress(Struct, frozen=True, kw_only=True):
         return {"found": self.found, "not found": self.not_found, "failed": self.failed}
 
 
-def numbered(count: int, what: str) -> str:
-    """Return a count of things, such as `1 key` or `1,234 keys`."""
-    return f"{count:,} {what}" if count == 1 or what == "people" else f"{count:,} {what}s"
-
-
-def clock(seconds: float) -> str:
-    """Return a time as hours, minutes and seconds, such as `0:02:10`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
-
-
-def share(done: int, goal: int | None) -> float | None:
-    """Return which part of `goal` is done, from 0 to 1, or None if unknown."""
-    if goal is None:
-        return None
-    # The service's count need not be what its chains bring.
-    return min(done / goal, 1.0) if goal else 1.0
-
-
-def percent(part: float) -> int:
-    """Return a share in percent, not rounded up: 100 is all of it."""
-    # 0.29 is a little less than 29 / 100.
-    return int(100 * part + 1e-9)
-
-
 def _line(at: ExportProgress | LookupProgress, what: str, *more: str) -> str:
     part = share(at.done, at.goal)
     counted = numbered(at.done, what)
@@ -305,36 +273,3 @@ def _eta(total: int | None, done: int, before: int, seconds: float) -> float | N
     if total is None or done <= before or seconds <= 0:
         return None
     return max(total - done, 0) * seconds / (done - before)
-
-
-def as_builtins(report: ExportReport | LookupReport) -> dict[str, Any]:
-    """Return what can be written as JSON, also of paths that are no Unicode text."""
-    told: dict[str, Any] = msgspec.to_builtins(report)
-    return {
-        name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        if isinstance(value, str)
-        else value
-        for name, value in told.items()
-    }
-
-
-def encode_manifest(
-    report: ExportReport | LookupReport,
-    plan: Plan | LookupPlan,
-    options: dict[str, Any],
-    written: str,
-) -> bytes:
-    """Return the manifest: the report, what was asked for, when, and by which version.
-
-    Args:
-        options: what of it is no part of the plan.
-        written: the time, in ISO 8601.
-    """
-    manifest: dict[str, Any] = {
-        **as_builtins(report),
-        "plan": msgspec.to_builtins(plan),
-        "options": options,
-        "written": written,
-        "altaprofiles": __version__,
-    }
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

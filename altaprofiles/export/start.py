@@ -10,7 +10,8 @@ from typing import Any
 
 from ..base.checks import check_callback, check_flag
 from ..errors import ConfigurationError
-from ..http.engine import Engine, Service
+from ..http.engine import Engine
+from ..http.service import Service
 from ..models import Stats
 from ..profiles import Profiles
 from ..sources.chains import Chains

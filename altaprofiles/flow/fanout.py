@@ -20,11 +20,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ..base.checks import check_whole
-from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
+from ..errors import AltaProfilesError, ConfigurationError
 from ..http.limits import Cap
-from .handover import INTERRUPTED, Ended, Handover, Spawn, is_cancelled_here
+from .handover import Ended, Handover
+from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
 
-__all__ = ["Source", "check_source", "dooms_all", "fan_out", "worker_count"]
+__all__ = ["Source", "check_source", "fan_out", "worker_count"]
 
 K = TypeVar("K")
 R = TypeVar("R")
@@ -53,16 +54,6 @@ def check_source(name: str, source: object) -> None:
             f"{name}: expected an iterable or async iterable, got {source!r}; "
             f"put a single item in a list"
         )
-
-
-def dooms_all(error: AltaProfilesError) -> bool:
-    """Whether what failed one item will fail every other: credentials, or a closed session.
-
-    A 403 without a code of the API's own is a firewall that dislikes one key.
-    """
-    if isinstance(error, Forbidden):
-        return error.code is not None
-    return isinstance(error, Unauthorized | ConfigurationError)
 
 
 async def fan_out(

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
-import anyio
 from anyio.abc import TaskGroup
 
 from ..errors import AltaProfilesError
+from .lifetime import INTERRUPTED, is_cancelled_here
 
-__all__ = ["INTERRUPTED", "Ended", "Handover", "Spawn", "is_cancelled_here"]
+__all__ = [
+    "Ended",
+    "Handover",
+]
 
 T = TypeVar("T")
-
-Spawn: TypeAlias = Callable[
-    [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
-]
-"""Runs a job in the background, tells when it has ended, returns what cancels it."""
-
-
-INTERRUPTED = (
-    "something cancelled the work behind this iteration from outside, so that its results are not "
-    "complete; cancel the task that reads them instead"
-)
-"""What a reader is told whose background tasks were cancelled one by one."""
-
-
-def is_cancelled_here() -> bool:
-    """Whether a `CancelledError` comes from a scope around this task, and from nobody else."""
-    return anyio.current_effective_deadline() == -math.inf
 
 
 class Ended(Exception):

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
 from ..errors import AltaProfilesError, ConfigurationError
-from .handover import INTERRUPTED, is_cancelled_here
 
-__all__ = ["Lifetime"]
+__all__ = ["INTERRUPTED", "Lifetime", "Spawn", "is_cancelled_here"]
+
+
+Spawn: TypeAlias = Callable[
+    [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
+]
+"""Runs a job in the background, tells when it has ended, returns what cancels it."""
+
+
+INTERRUPTED = (
+    "something cancelled the work behind this iteration from outside, so that its results are not "
+    "complete; cancel the task that reads them instead"
+)
+"""What a reader is told whose background tasks were cancelled one by one."""
+
+
+def is_cancelled_here() -> bool:
+    """Whether a `CancelledError` comes from a scope around this task, and from nobody else."""
+    return anyio.current_effective_deadline() == -math.inf
 
 
 class Pool(Protocol):

@@ -10,65 +10,30 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator
 from copy import copy
 from functools import partial
 from typing import Any, TypeVar, overload
 
 import anyio
 
+from ..base.verdicts import is_transient
 from ..errors import AltaProfilesError, NotReady, RateLimited, RequestTimeout, TransportError
-from ..flow.handover import Spawn
-from ..flow.lifetime import Lifetime
+from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
-from ..wire.reading import Request, Response
-from .limits import Cap, Pace
-from .retry import MAX_RETRY_AFTER, Budget, Retry, is_transient
-from .transport import Peer, Transport
+from ..wire.messages import Request, Response
+from .retry import MAX_RETRY_AFTER, Budget, Retry
+from .service import Service
+from .transport import Transport
 
-__all__ = ["Engine", "Service"]
+__all__ = [
+    "Engine",
+]
 
 T = TypeVar("T")
 
 logger = logging.getLogger("altaprofiles")
-
-
-class Service:
-    """One account on one API: where it is, what proves who asks, and the slots it allows.
-
-    Args:
-        api: "CleverTap" or "Alta".
-        url: its base URL.
-        headers: sent with every request.
-        secret: what must not appear in an error.
-        cap: its requests in flight.
-        pace: how fast they may start, or None.
-        account: its ID; empty where only the secret tells whose it is.
-
-    Attributes:
-        pausing: calls that wait to be tried again, and hold no slot.
-    """
-
-    def __init__(
-        self,
-        *,
-        api: str,
-        url: str,
-        headers: Mapping[str, str],
-        secret: str,
-        cap: Cap,
-        pace: Pace | None = None,
-        account: str = "",
-    ) -> None:
-        self.api = api
-        self.account = account
-        self.url = url
-        self.peer = Peer(url, headers)
-        self.secret = secret
-        self.cap = cap
-        self.pace = pace
-        self.pausing = 0
 
 
 class Engine:

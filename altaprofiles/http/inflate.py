@@ -7,13 +7,18 @@ and does not say how much comes out at once.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-__all__ = ["Garbled", "Inflater", "codings", "zstd_module"]
+from ..base.extras import zstd_module
+
+__all__ = [
+    "Garbled",
+    "Inflater",
+    "codings",
+]
 
 _PIECE = 1 << 20
 _MEMBERS = 1024
@@ -80,19 +85,6 @@ def _gzip() -> Callable[[], Any]:
     except ImportError:
         return lambda: zlib.decompressobj(with_header)
     return lambda: isal_zlib.decompressobj(with_header)
-
-
-def zstd_module() -> Any:
-    """Return the module for zstd.
-
-    Raises:
-        ImportError: neither Python nor `backports.zstd` has it.
-    """
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd
 
 
 def _zstd() -> Callable[[], Any] | None:

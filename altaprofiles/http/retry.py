@@ -7,18 +7,12 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from ..base.checks import check_seconds, check_whole
-from ..errors import (
-    AltaProfilesError,
-    ConnectError,
-    DecodeError,
-    NotReady,
-    RateLimited,
-    ResponseTooLarge,
-    ServerError,
-    TransportError,
-)
 
-__all__ = ["MAX_RETRY_AFTER", "Budget", "Retry", "is_transient"]
+__all__ = [
+    "MAX_RETRY_AFTER",
+    "Budget",
+    "Retry",
+]
 
 
 MAX_RETRY_AFTER = 600.0
@@ -72,18 +66,6 @@ class Retry(Struct, frozen=True, kw_only=True):
         # Beyond 2 ** 63 the bound is `max_delay` for any base that a person would choose.
         bound = self.base_delay * 2.0 ** min(failures - 1, 63)
         return random() * min(self.max_delay, bound)
-
-
-def is_transient(error: AltaProfilesError) -> bool:
-    """Whether the same request can succeed later.
-
-    Undecodable bodies count: they come from connections cut short and from proxies.
-    """
-    if isinstance(error, ConnectError):
-        return not error.untrusted
-    if isinstance(error, ResponseTooLarge):
-        return False
-    return isinstance(error, TransportError | RateLimited | ServerError | NotReady | DecodeError)
 
 
 class Budget:

@@ -7,9 +7,7 @@ itself may send a GET once more when a kept-alive connection turns out to be clo
 from __future__ import annotations
 
 import asyncio
-import base64
 import ssl
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,7 +19,6 @@ from yarl import URL
 
 from .._version import __version__
 from ..base.checks import check_seconds
-from ..credentials import Secret
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -30,11 +27,16 @@ from ..errors import (
     ResponseTooLarge,
     TransportError,
 )
-from ..wire.reading import Request, Response
+from ..wire.messages import Request, Response
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
+from .proxies import proxy_from_env
 
-__all__ = ["Peer", "Timeout", "Transport", "proxy_from_env"]
+__all__ = [
+    "Peer",
+    "Timeout",
+    "Transport",
+]
 
 
 _HEAD = 16 * 1024
@@ -312,30 +314,3 @@ def _checked(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.Trace
             f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
         )
     return list(trace_configs)
-
-
-def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
-    """Return the proxy that the environment has for a service, and the headers it wants.
-
-    Raises:
-        ConfigurationError: it is of no kind that can be used.
-    """
-    # Not aiohttp's own `trust_env`: that one also reads ~/.netrc, and refuses to send our
-    # Authorization header when it finds the host there.
-    parts = urlsplit(base_url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.netloc):
-        return None, None
-    try:
-        url = URL(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
-        # Not shown: it may hold a password.
-        raise ConfigurationError(
-            f"{parts.scheme.upper()}_PROXY: not an http or https proxy; write http://HOST:PORT"
-        )
-    if url.user is None:
-        return str(url), None
-    login = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-    return str(url.with_user(None)), {"Proxy-Authorization": Secret(f"Basic {login}")}

@@ -7,40 +7,25 @@ its outer keys at once, the nested parts on first access.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
-from ..base.jsontext import as_text, as_texts, check_utf8, decode_json
-from ..errors import AltaProfilesError
-from ..tables.arrow import records_to_arrow
-from ..tables.columns import DEVICE_IDS, each_once
+from ..base.jsontext import as_text, as_texts, check_utf8, decode_json, each_once
 
 if TYPE_CHECKING:
-    import pyarrow
+    pass
 
 __all__ = [
-    "AnonymousId",
-    "Attempt",
-    "CdpUser",
-    "Customer",
     "EventSummary",
-    "Key",
-    "Lookup",
-    "Page",
     "Platform",
     "Profile",
-    "Stats",
     "parse_date",
 ]
 
-Key: TypeAlias = str | int
-"""An identifier as callers have it: text, or an int whose decimal text is meant."""
 
 V = TypeVar("V")
 
@@ -217,7 +202,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         """The `objectId` of the record and of each of its devices, each once, in that order."""
         devices: Any = self._platform_info
         if not isinstance(devices, list):
-            devices = self._nested(DEVICE_IDS, devices, "$.platformInfo") or ()
+            devices = self._nested(_DEVICE_IDS, devices, "$.platformInfo") or ()
         return each_once([self._object_id, *(device.object_id for device in devices)])
 
     @property
@@ -263,190 +248,6 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         return Profile.decode, (self.raw,)
 
 
-class Page(Struct, frozen=True, dict=True):
-    """One page of a cursor chain. In memory it takes twice its body.
-
-    Attributes:
-        raw: the body as the service sent it, decompressed.
-        cursor: the cursor that asked for this page; asking again gives the same page.
-        next_cursor: the cursor of the next page of the same chain, or None on its last page. Keep
-            it to resume that chain, and with several windows one for each: see `window`.
-        window: first and last day (or second) of the chain, as they were sent; None when the chain
-            was resumed from a cursor.
-    """
-
-    _records: Sequence[Raw | bytes]
-    raw: bytes
-    cursor: str
-    next_cursor: str | None
-    window: tuple[int, int] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        profiles: list[Profile],
-        raw: bytes,
-        cursor: str,
-        next_cursor: str | None,
-        window: tuple[int, int] | None = None,
-    ) -> Page:
-        """Return a page whose profiles are decoded already."""
-        page = cls([profile.raw for profile in profiles], raw, cursor, next_cursor, window)
-        page.__dict__["profiles"] = profiles
-        return page
-
-    @cached_property
-    def records(self) -> list[bytes]:
-        """Each record as the service sent it, in its order. May be empty on any page.
-
-        With `distinct` and several windows, people of earlier pages are left out here, and of
-        `profiles` and `encode()`, though not of `raw`.
-        """
-        return list(map(bytes, self._records))
-
-    @cached_property
-    def profiles(self) -> list[Profile]:
-        """The people on it, one for each of `records`.
-
-        Raises:
-            DecodeError: a record cannot be read, on a page asked for with `decode=False`.
-        """
-        return [
-            Profile.decode(record, f"$.records[{number}]")
-            for number, record in enumerate(self._records)
-        ]
-
-    def encode(self) -> bytes:
-        """Return `records` as NDJSON: each on a line of its own, the last line ended, too.
-
-        Thousands take a millisecond or two; when the service pretty-prints, some tens.
-
-        >>> Page([b'{"identity": "7"}', b'{"identity": "8"}'], b"", "c1", None).encode()
-        b'{"identity": "7"}\\n{"identity": "8"}\\n'
-        """
-        lines = self._records
-        if b"\n" in self.raw or b"\r" in self.raw:
-            lines = [profile.encode() for profile in self.profiles]
-        return b"\n".join([*lines, b""])
-
-    def to_arrow(self, *, flatten: Sequence[str] = ()) -> pyarrow.Table:
-        """Return `records` as a table, a row for each: see `altaprofiles.to_arrow`.
-
-        Profiles are not needed: it is fastest on pages that were asked for with `decode=False`.
-
-        Args:
-            flatten: keys of `profile_data` that get a column of their own. Their types are those of
-                this page's values, and may differ from page to page.
-
-        Raises:
-            ConfigurationError: pyarrow is not installed, or `flatten` is no list of keys.
-            DecodeError: a record is no object, on a page that was asked for with `decode=False`.
-
-        >>> day = date(2026, 1, 1)
-        >>> async for page in session.profiles.by_event("App Launched", start=day, end=day).pages():
-        ...     table = page.to_arrow()
-        >>> table.column_names[:5]
-        ['identity', 'email', 'name', 'phone', 'object_ids']
-        """
-        return records_to_arrow(self.records, flatten=flatten)
-
-    def __repr__(self) -> str:
-        last = "" if self.next_cursor else ", last"
-        return f"Page({len(self._records)} profiles, {len(self.raw)} bytes{last})"
-
-
-class AnonymousId(Struct, frozen=True, gc=False):
-    """One anonymous ID bound to a user.
-
-    Attributes:
-        conversation_type: where the conversation took place, such as "WEB". An open set.
-        source_id: which bot or channel of that type, or None.
-    """
-
-    anonymous_id: str
-    conversation_type: str | None = None
-    source_id: str | None = None
-
-
-class CdpUser(Struct, frozen=True, gc=False):
-    """One user of an agent, and the anonymous IDs bound to it (at most 100)."""
-
-    user_id: str
-    anonymous_ids: list[AnonymousId]
-
-
-class Lookup(Struct, Generic[V], frozen=True, gc=False):
-    """What became of one key of a bulk lookup.
-
-    Attributes:
-        key: the key as it was passed in.
-        value: what was found; None when the service knows nothing under this key, or on an error.
-        error: why this key failed, or None.
-    """
-
-    key: Key
-    value: V | None = None
-    error: AltaProfilesError | None = None
-
-
-class Customer(Struct, frozen=True, gc=False):
-    """A profile and what Alta knows of the same person.
-
-    Attributes:
-        profile: the person.
-        cdp: user ID to CDP user, found under `user_id == profile.identity`; empty when nothing is
-            bound, or when the person has no identity.
-        error: why the CDP lookup failed, or None. The profile is delivered all the same.
-    """
-
-    profile: Profile
-    cdp: dict[str, CdpUser]
-    error: AltaProfilesError | None = None
-
-
-class Attempt(Struct, frozen=True, gc=False):
-    """One HTTP request and how it ended, as `Session(on_event=…)` receives it.
-
-    Attributes:
-        api: "CleverTap" or "Alta".
-        operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp".
-        number: 1 for the first try of a call.
-        seconds: from the moment it was sent until it was read or had failed; waiting for a slot
-            comes before.
-        status: the HTTP status, or None when no answer arrived.
-        bytes: size of the body, decompressed.
-        error: what went wrong, or None.
-        delay: seconds until the next try; None when there is none.
-    """
-
-    api: str
-    operation: str
-    number: int
-    seconds: float
-    status: int | None
-    bytes: int
-    error: AltaProfilesError | None
-    delay: float | None
-
-
-class Stats(Struct, gc=False):
-    """Counts over a session's life.
-
-    Attributes:
-        requests: HTTP requests sent, retries included.
-        retries: tries after a first one, polls of pages that were not ready included.
-        throttles: answers that said "too many" (429 or throttled).
-        not_ready: answers that said "still in progress".
-        bytes: bytes of all bodies, decompressed.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    throttles: int = 0
-    not_ready: int = 0
-    bytes: int = 0
-
-
 _DATE = re.compile(r"\$D_(-?\d{1,11})")
 
 
@@ -465,6 +266,12 @@ def parse_date(value: str) -> datetime:
         raise ValueError(f"not a date property: {value!r}; expected '$D_' and epoch seconds")
     return datetime.fromtimestamp(int(match[1]), UTC)
 
+
+class _DeviceId(Struct, gc=False):
+    object_id: Any = field(name="objectId", default=None)
+
+
+_DEVICE_IDS = msgspec.json.Decoder(list[_DeviceId] | None)
 
 _PROFILE = msgspec.json.Decoder(Profile)
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)

@@ -7,10 +7,11 @@ from typing import TypeAlias
 
 from ..flow.paging import Chain, walk
 from ..flow.slices import Slices
-from ..http.engine import Engine, Service
+from ..http.engine import Engine
+from ..http.service import Service
 from ..models import Page
 from ..wire import clevertap
-from ..wire.reading import Request, Response
+from ..wire.messages import Request, Response
 
 __all__ = ["Beginning", "Chains"]
 

@@ -5,46 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..base.checks import require
+from ..base.extras import require
 from ..base.jsontext import check_utf8
 from ..errors import DecodeError
-from .columns import Columns, Kind, Kinds, check_flatten, column_names
+from .columns import Columns
+from .kinds import Kinds
+from .layout import Kind, check_flatten, column_names
 
 if TYPE_CHECKING:
     import pyarrow
 
-    from ..models import Profile
 
-__all__ = ["Tables", "records_to_arrow", "to_arrow"]
+__all__ = [
+    "Tables",
+    "records_to_arrow",
+]
 
 SLICE = 1 << 17
 """Bytes of records whose cells are in the making at once: what the processor's caches hold."""
-
-
-def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
-    """Return a table with one row for each of `profiles`, for pandas, polars or DuckDB.
-
-    Columns: `identity`, `email`, `name`, `phone` (text); `object_ids` (list of text);
-    `profile_data`, `events`, `platform_info` (JSON text as the service sent it), `extra` (JSON text
-    of all other keys, so that nothing is lost). Then one for each key of `flatten`.
-
-    Everything is held in memory, twice for a moment: for millions of people, export to a file.
-
-    Args:
-        profiles: any iterable; it is read once, to its end.
-        flatten: keys of `profile_data` that get a column of their own: bool, int64 or double where
-            all values are, else text. Named like the key, with `profile_data.` in front where that
-            name is taken.
-
-    Raises:
-        ConfigurationError: pyarrow is not installed, or `flatten` is no list of keys.
-
-    >>> person = await session.profiles.get(identity="5555555555")
-    >>> table = to_arrow([person], flatten=["favoriteFood"])
-    >>> table.select(["identity", "favoriteFood"]).to_pylist()
-    [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
-    """
-    return records_to_arrow((profile.raw for profile in profiles), flatten=flatten)
 
 
 def records_to_arrow(records: Iterable[bytes], *, flatten: Sequence[str] = ()) -> pyarrow.Table:

@@ -6,54 +6,32 @@ every typed schema breaks on that. Odd data makes odd cells, never an error.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 from ..base.jsontext import (
     as_text,
-    as_texts,
     check_utf8,
     decode_json,
     decode_mended,
     members,
     mend_surrogates,
 )
-from ..errors import ConfigurationError
+from .kinds import properties
+from .layout import TEXTS, Kind
 
 __all__ = [
-    "CORE",
-    "DEVICE_IDS",
-    "JSON_TEXTS",
-    "TEXTS",
     "Columns",
-    "Kind",
-    "Kinds",
-    "check_flatten",
-    "column_names",
-    "each_once",
 ]
-
-Kind: TypeAlias = Literal["bool", "int64", "double", "text"]
-
-TEXTS = ("identity", "email", "name", "phone")
-JSON_TEXTS = ("profile_data", "events", "platform_info", "extra")
-CORE = (*TEXTS, "object_ids", *JSON_TEXTS)
-"""The columns of every table, in their order; the flattened ones follow."""
-
-
-class _DeviceId(Struct, gc=False):
-    object_id: Any = field(name="objectId", default=None)
 
 
 class _TextId(Struct, gc=False):
     object_id: str | None = field(name="objectId", default=None)
 
 
-DEVICE_IDS = msgspec.json.Decoder(list[_DeviceId] | None)
 _TEXT_IDS = msgspec.json.Decoder(list[list[_TextId] | None])
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Any])
@@ -62,52 +40,6 @@ _KEY = msgspec.json.Decoder(str)
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NULL = Raw(b"null")
 _EMPTY = Raw(b"")
-
-
-def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> tuple[str, ...]:
-    """Return the keys of `profileData` to lift out, which must be texts, each once.
-
-    Raises:
-        ConfigurationError: it is anything else.
-    """
-    if isinstance(flatten, str) or not isinstance(flatten, Sequence):
-        raise ConfigurationError(
-            f"flatten: expected a list of profileData keys, got {flatten!r}; write ['plan', 'city']"
-        )
-    for key in flatten:
-        if not isinstance(key, str) or not key or not _is_text(key):
-            raise ConfigurationError(
-                f"flatten: expected profileData keys, which are text that is not empty, got {key!r}"
-            )
-    # Of a subclass, such as NumPy's, the plain text.
-    keys = tuple(map(str.__str__, flatten))
-    seen: set[str] = set()
-    for name in column_names(keys, reserved=reserved)[len(reserved) :]:
-        # Most databases take names that differ only in case for one.
-        if name.casefold() in seen:
-            raise ConfigurationError(
-                f"flatten: two columns would be named {name!r}, ignoring case; leave one out"
-            )
-        seen.add(name.casefold())
-    return keys
-
-
-def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> list[str]:
-    """Return the name of every column: `reserved`, then one for each key of `flatten`.
-
-    A key whose name is taken gets `profile_data.` in front.
-    """
-    taken = {name.casefold() for name in reserved}
-    lifted = (f"profile_data.{key}" if key.casefold() in taken else key for key in flatten)
-    return [*reserved, *lifted]
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value
 
 
 class Columns:
@@ -252,23 +184,6 @@ def _check_object(data: bytes) -> None:
         decode_json(_OBJECT, data, "$")
 
 
-def properties(data: Raw) -> dict[str, Raw]:
-    """Return the members of `profileData`, none where it is no object."""
-    try:
-        return _OBJECT.decode(data)
-    except _FAILURES:
-        pass
-    text = bytes(data)
-    if not text.startswith(b"{"):
-        return {}
-    return {decode_json(_KEY, key, "$"): Raw(text[start:end]) for key, start, end in members(text)}
-
-
-def each_once(values: list[Any]) -> list[str]:
-    """Return `values` as text, each once, without nulls and empty ones."""
-    return list(dict.fromkeys(filter(None, as_texts(values))))
-
-
 def _scalar_text(value: Any, part: Raw) -> str | None:
     try:
         return as_text(value)
@@ -278,81 +193,3 @@ def _scalar_text(value: Any, part: Raw) -> str | None:
 
 def _json_texts(parts: list[Raw]) -> list[bytes | None]:
     return [None if text == b"null" else text for text in map(bytes, parts)]
-
-
-class Kinds:
-    """What type each key of `flatten` has over all records that were looked at.
-
-    "bool", "int64" or "double" where every value is that, null and missing ones aside. Whole
-    numbers and others make "double" together as long as none is over 2**53, from where on a double
-    cannot hold each. Any other mixture is "text", as is what has no value at all.
-    """
-
-    def __init__(self, flatten: Sequence[str]) -> None:
-        self._seen = dict.fromkeys(flatten, 0)
-        # Those that can still turn out to be other than text.
-        self._open = set(self._seen)
-
-    def look(self, records: Iterable[bytes]) -> None:
-        """Take the values of `records` into account, JSON objects in UTF-8."""
-        for record in records:
-            if not self._open:
-                return
-            found = properties(_profile_data(record))
-            for key in [*self._open]:
-                if (part := found.get(key)) is not None:
-                    self._seen[key] |= _class_of(bytes(part))
-                    if self._seen[key] & _OTHER:
-                        self._open.discard(key)
-
-    @property
-    def unseen(self) -> list[str]:
-        """The keys that nobody has a value for."""
-        return [key for key, seen in self._seen.items() if not seen]
-
-    def __getitem__(self, key: str) -> Kind:
-        return _KINDS.get(self._seen[key], "text")
-
-
-_BOOL, _WHOLE, _LARGE, _REAL, _OTHER = 1, 2, 4, 8, 16
-_KINDS: dict[int, Kind] = {
-    _BOOL: "bool",
-    _WHOLE: "int64",
-    _LARGE: "int64",
-    _WHOLE | _LARGE: "int64",
-    _REAL: "double",
-    _WHOLE | _REAL: "double",
-}
-_MAX_LENGTH_OF_INT64 = 20
-
-
-def _class_of(part: bytes) -> int:
-    if part == b"null":
-        return 0
-    if part in (b"true", b"false"):
-        return _BOOL
-    if part[:1] not in b"-0123456789":
-        return _OTHER
-    if not part.lstrip(b"-").isdigit():
-        return _REAL if math.isfinite(float(part)) else _OTHER
-    if len(part) > _MAX_LENGTH_OF_INT64 or not -(2**63) <= int(part) < 2**63:
-        return _OTHER
-    return _WHOLE if abs(int(part)) <= 2**53 else _LARGE
-
-
-class _Data(Struct, gc=False):
-    profile_data: Raw = field(name="profileData", default=_NULL)
-
-
-_DATA = msgspec.json.Decoder(_Data)
-
-
-def _profile_data(record: bytes) -> Raw:
-    try:
-        return _DATA.decode(record).profile_data
-    except _FAILURES:
-        found = _NULL
-        for key, start, end in members(record):
-            if decode_json(_KEY, key, "$") == "profileData":
-                found = Raw(record[start:end])
-        return found

@@ -25,16 +25,8 @@ from ..errors import (
     Unauthorized,
 )
 from ..models import AnonymousId, CdpUser
-from .reading import (
-    Request,
-    Response,
-    decode_body,
-    error_for,
-    query,
-    read_code,
-    shown,
-    status_error,
-)
+from .messages import Request, Response, query
+from .reading import decode_body, error_for, read_code, shown, status_error
 
 __all__ = ["By", "auth_headers", "check_by", "get_user_cdp", "read_users"]
 

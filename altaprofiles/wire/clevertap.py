@@ -29,15 +29,13 @@ from ..errors import (
 )
 from ..flow.slices import Slices
 from ..models import Page, Profile
+from .messages import Request, Response, query
 from .page import PAGE_BODY, SLICE, Body, PageBody, peek_next_cursor, take_apart
 from .query import CURSOR
 from .reading import (
-    Request,
-    Response,
     decode_body,
     error_for,
     fails_with_html,
-    query,
     read_code,
     read_retry_after,
     shown,

@@ -8,10 +8,9 @@ import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from ..base.jsontext import as_text, decode_mended
 from ..errors import (
@@ -25,43 +24,11 @@ from ..errors import (
     StatusError,
     Unauthorized,
 )
+from .messages import Response
 
-__all__ = ["Request", "Response", "decode_body", "error_for", "query", "read_code"]
+__all__ = ["decode_body", "error_for", "read_code"]
 
 T = TypeVar("T")
-
-
-class Request(Struct, frozen=True, gc=False):
-    """One HTTP request, without host and credentials.
-
-    Attributes:
-        operation: what it is for, as `Attempt.operation` shows it.
-        method: "GET" or "POST".
-        target: path and query exactly as they go on the request line.
-        body: the bytes to send, empty for none.
-    """
-
-    operation: str
-    method: str
-    target: str
-    body: bytes = b""
-
-
-class Response(Struct, frozen=True):
-    """One complete HTTP response; `body` is decompressed, `headers` ignore case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    def __repr__(self) -> str:
-        return f"Response({self.status}, {len(self.body)} bytes)"
-
-
-def query(name: str, value: str) -> str:
-    """Return `name=value` with the value percent-encoded, `+` and `@` included."""
-    plain = value.isascii() and value.isalnum()
-    return f"{name}={value if plain else quote(value, safe='')}"
 
 
 def read_code(code: Any) -> int | str | None:

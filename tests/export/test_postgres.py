@@ -21,7 +21,7 @@ from altaprofiles.emulator.people import Population
 from altaprofiles.export.sinks import Target, resolve
 from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
 from altaprofiles.export.sinks.postgres_url import without_password
-from altaprofiles.tables.columns import Kinds
+from altaprofiles.tables.kinds import Kinds
 
 from ..support.postgres import PASSWORD, Server
 from ..support.records import RECORDS

@@ -23,10 +23,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, ExportError, ExportLocked
+from altaprofiles.base.extras import zstd_module
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.sinks import Sink, Target, parquet, resolve
-from altaprofiles.http.inflate import zstd_module
-from altaprofiles.tables.columns import CORE, TEXTS, Columns, Kinds
+from altaprofiles.tables.columns import Columns
+from altaprofiles.tables.kinds import Kinds
+from altaprofiles.tables.layout import CORE, TEXTS
 
 from ..support.records import BROKEN, ODD
 from ..support.records import RECORDS as ANY_RECORD
@@ -353,7 +355,7 @@ def test_an_export_that_is_killed_leaves_the_old_table_of_a_duckdb_file(tmp_path
     path = existing(tmp_path, "CREATE TABLE profiles AS SELECT 7 AS n")
     code = (
         "import os, sys\n"
-        "from altaprofiles.tables.columns import Kinds\n"
+        "from altaprofiles.tables.kinds import Kinds\n"
         "from altaprofiles.export.sinks import resolve\n"
         "sink = resolve(sys.argv[1]).open(Kinds(()))\n"
         "sink.write([b'{}'] * 200_000)\n"

@@ -9,7 +9,8 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, CursorLoop, DecodeError, NotReady, Page, Profile
-from altaprofiles.flow.paging import Chain, Distinct, walk
+from altaprofiles.flow.paging import Chain, walk
+from altaprofiles.models.people import Distinct
 
 from ..support.tasks import nothing_left_behind, spawn, whole
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from altaprofiles import AltaProfilesError, ConfigurationError, Retry, Timeout, errors
-from altaprofiles.http.retry import Budget, is_transient
+from altaprofiles.base.verdicts import is_transient
+from altaprofiles.http.retry import Budget
 
 SECONDS = st.floats(0, 1e6) | st.integers(0, 10**6)
 SHARE = st.floats(0, 1, exclude_max=True)

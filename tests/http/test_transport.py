@@ -39,7 +39,7 @@ from altaprofiles import (
     Timeout,
     TransportError,
 )
-from altaprofiles.wire.reading import Response
+from altaprofiles.wire.messages import Response
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -15,7 +15,7 @@ import pytest
 
 from altaprofiles import DecodeError, EventSummary, Page, Platform, Profile, parse_date
 from altaprofiles.wire import clevertap
-from altaprofiles.wire.reading import Response
+from altaprofiles.wire.messages import Response
 
 from ..support.records import FULL
 from ..support.tasks import whole

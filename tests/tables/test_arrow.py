@@ -15,7 +15,7 @@ import pytest
 import altaprofiles
 from altaprofiles import ConfigurationError, DecodeError, Page, Profile, to_arrow
 from altaprofiles.emulator.people import Population
-from altaprofiles.tables.columns import CORE
+from altaprofiles.tables.layout import CORE
 
 RECORDS = [json.dumps(Population(3000, 3).record(number)).encode() for number in range(3000)]
 

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, DecodeError, Profile
 from altaprofiles.emulator.people import Population
-from altaprofiles.tables.columns import (
-    CORE,
-    JSON_TEXTS,
-    TEXTS,
-    Columns,
-    Kinds,
-    check_flatten,
-    column_names,
-)
+from altaprofiles.tables.columns import Columns
+from altaprofiles.tables.kinds import Kinds
+from altaprofiles.tables.layout import CORE, JSON_TEXTS, TEXTS, check_flatten, column_names
 
 from ..support.records import BROKEN, FULL, ODD
 

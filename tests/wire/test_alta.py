@@ -22,9 +22,9 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.http.retry import is_transient
+from altaprofiles.base.verdicts import is_transient
 from altaprofiles.wire import alta
-from altaprofiles.wire.reading import Response
+from altaprofiles.wire.messages import Response
 
 # The sample of "Query User CDP", as the page prints it: two users behind one anonymous ID.
 TWO_USERS = b"""{

@@ -26,9 +26,9 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.http.retry import is_transient
+from altaprofiles.base.verdicts import is_transient
 from altaprofiles.wire import clevertap
-from altaprofiles.wire.reading import Response
+from altaprofiles.wire.messages import Response
 
 from ..support.tasks import whole
 

@@ -16,7 +16,7 @@ from altaprofiles import DecodeError, Page, ServerError, Unauthorized
 from altaprofiles.flow.slices import Slices
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.clevertap import peek_next_cursor
-from altaprofiles.wire.reading import Response
+from altaprofiles.wire.messages import Response
 
 from ..support.tasks import whole
 

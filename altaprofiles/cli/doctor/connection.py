@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit
 
 from ...errors import ConfigurationError
-from ...http.transport import proxy_from_env
+from ...http.proxies import proxy_from_env
 from ..app import Exit
 from .findings import Finding
 

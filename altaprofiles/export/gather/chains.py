@@ -13,17 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from ...base.verdicts import dooms_all
 from ...errors import AltaProfilesError, BadRequest, CursorError, CursorLoop, ExportError
-from ...flow.fanout import dooms_all
-from ...flow.handover import INTERRUPTED
+from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
 from ...models import Page
 from ...sources.chains import Chains
-from ..assemble import Output, PeopleOnDisk, assemble
+from ..assemble import Output, assemble
 from ..job import Job, Setting
 from ..plan import ChainPlan, Plan
 from ..report import ChainStatus, ExportProgress, ExportReport
 from ..store.journal import ChainRow
+from ..store.people import PeopleOnDisk
 from ..store.spool import Spool, read_lines
 from ..store.workspace import Workspace, writing_in
 from ..threads import run_all

@@ -17,16 +17,18 @@ from typing import Literal, TypeAlias
 import anyio
 import msgspec
 
-from ...errors import AltaProfilesError, BadRequest, ConfigurationError, ExportError, Forbidden
+from ...base.verdicts import is_final
+from ...errors import ConfigurationError, ExportError
 from ...flow.fanout import Source
 from ...models import Key, Lookup, Profile
 from ...profiles import Profiles
 from ...wire.clevertap import By
-from ..assemble import Output, assemble, write_file
+from ..assemble import Output, assemble
 from ..job import Job, Setting
 from ..keys import KeyFile, as_text_key, in_batches
 from ..plan import LookupPlan, check_same
 from ..report import LookupProgress, LookupReport
+from ..sinks.files import write_file
 from ..store.journal import FAILED, FOUND, INVALID, NOT_FOUND, Answer
 from ..store.spool import Spool
 from ..store.workspace import Workspace, writing_in
@@ -163,7 +165,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
             self.tell()
             async for lookup in lookups:
                 answers.append(lookup)
-                answered = lookup.error is None or _is_final(lookup.error)
+                answered = lookup.error is None or is_final(lookup.error)
                 in_vain = 0 if answered else in_vain + 1
                 if in_vain == _IN_VAIN:
                     raise self.incomplete([f"the service does not answer: {lookup.error}"])
@@ -201,7 +203,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                 lines.append(line)
                 offset += len(line) + 1
             elif lookup.error is not None:
-                outcome = INVALID if _is_final(lookup.error) else FAILED
+                outcome = INVALID if is_final(lookup.error) else FAILED
                 name = type(lookup.error).__name__
                 answers.append(Answer(key, outcome, error=name, message=str(lookup.error)))
             else:
@@ -308,14 +310,6 @@ class LookupExport(Job[LookupPlan, LookupReport]):
             failed_file=str(self._failed_file) if output and failed else None,
             **self.totals(complete=complete, output=output),
         )
-
-
-def _is_final(error: AltaProfilesError | None) -> bool:
-    """Whether asking again would not change it: the service, or this library, refuses the key."""
-    if isinstance(error, BadRequest | Forbidden):
-        # Without a code of the service's own, it is a proxy or a firewall that refused.
-        return error.code is not None
-    return isinstance(error, ConfigurationError)
 
 
 def _in_order(work: Workspace, outcomes: tuple[int, ...]) -> Iterator[list[Answer]]:

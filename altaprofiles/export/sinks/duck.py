@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ...errors import ExportError
-from ...tables.columns import CORE, JSON_TEXTS, Kind, Kinds, column_names
+from ...tables.kinds import Kinds
+from ...tables.layout import CORE, JSON_TEXTS, Kind, column_names
 from ..store.spool import sync_folder
 from .files import FileTarget, check_place, partial_of
 from .parquet import ParquetSink

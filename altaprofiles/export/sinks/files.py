@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from ...base.extras import zstd_module
 from ...errors import ExportError, ExportLocked
-from ...http.inflate import zstd_module
 from ..store.spool import sync_folder
 from .target import Target
 
@@ -19,7 +20,7 @@ try:
 except ImportError:
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ByteStream", "FileTarget", "PartialFile", "check_place", "stream_to"]
+__all__ = ["ByteStream", "FileTarget", "PartialFile", "check_place", "stream_to", "write_file"]
 
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -184,3 +185,14 @@ def _coder_of(path: Path) -> Coder:
         coder: Coder = zstd.ZstdCompressor(options=checked)
         return coder
     return _Plain()
+
+
+def write_file(path: Path, data: Iterable[bytes]) -> None:
+    """Write a file, all of it or nothing. Blocking."""
+    partial = PartialFile(path)
+    try:
+        partial.file.writelines(data)
+        partial.put_in_place()
+    except BaseException:
+        partial.discard()
+        raise

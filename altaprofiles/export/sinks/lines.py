@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import msgspec
 
-from ...tables.columns import Columns, Kinds, column_names
+from ...tables.columns import Columns
+from ...tables.kinds import Kinds
+from ...tables.layout import column_names
 from .files import FileTarget, stream_to
 
 __all__ = ["CsvTarget", "NdjsonTarget"]

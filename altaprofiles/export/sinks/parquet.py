@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ...tables.arrow import Tables
-from ...tables.columns import Kinds
+from ...tables.kinds import Kinds
 from .files import FileTarget, PartialFile
 
 __all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget"]

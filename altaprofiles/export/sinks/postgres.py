@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from msgspec import Struct
 
-from ...credentials import Secret
 from ...errors import ExportError
-from ...tables.columns import CORE, JSON_TEXTS, Columns, Kinds, check_flatten, column_names
+from ...redaction import Secret
+from ...tables.columns import Columns
+from ...tables.kinds import Kinds
+from ...tables.layout import CORE, JSON_TEXTS, check_flatten, column_names
 from .postgres_json import fit_json
 from .postgres_url import check_name, hide, parse, table_of
 from .target import Target

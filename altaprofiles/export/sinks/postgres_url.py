@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from ...base.checks import require
-from ...credentials import Secret
+from ...base.extras import require
 from ...errors import AltaProfilesError, ConfigurationError
+from ...redaction import Secret
 
 __all__ = ["PostgresUrl", "check_name", "parse", "table_of", "without_password"]
 

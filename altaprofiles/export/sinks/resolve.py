@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ...base.checks import check_flag, require
+from ...base.checks import check_flag
+from ...base.extras import require, zstd_module
 from ...errors import ConfigurationError
-from ...http.inflate import zstd_module
-from ...tables.columns import check_flatten
+from ...tables.layout import check_flatten
 from .duck import DuckDbTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget

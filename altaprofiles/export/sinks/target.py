@@ -8,7 +8,7 @@ from typing import ClassVar, Protocol
 
 from msgspec import Struct
 
-from ...tables.columns import Kinds
+from ...tables.kinds import Kinds
 
 __all__ = ["Sink", "Target"]
 

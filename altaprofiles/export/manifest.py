@@ -1,0 +1,49 @@
+"""The manifest beside an output: the report, the plan, the options, the version. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .._version import __version__
+
+if TYPE_CHECKING:
+    from .plan import LookupPlan, Plan
+    from .report import ExportReport, LookupReport
+
+
+__all__ = ["as_builtins", "encode_manifest"]
+
+
+def as_builtins(report: ExportReport | LookupReport) -> dict[str, Any]:
+    """Return what can be written as JSON, also of paths that are no Unicode text."""
+    told: dict[str, Any] = msgspec.to_builtins(report)
+    return {
+        name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        if isinstance(value, str)
+        else value
+        for name, value in told.items()
+    }
+
+
+def encode_manifest(
+    report: ExportReport | LookupReport,
+    plan: Plan | LookupPlan,
+    options: dict[str, Any],
+    written: str,
+) -> bytes:
+    """Return the manifest: the report, what was asked for, when, and by which version.
+
+    Args:
+        options: what of it is no part of the plan.
+        written: the time, in ISO 8601.
+    """
+    manifest: dict[str, Any] = {
+        **as_builtins(report),
+        "plan": msgspec.to_builtins(plan),
+        "options": options,
+        "written": written,
+        "altaprofiles": __version__,
+    }
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"

@@ -1,0 +1,114 @@
+"""The type that the values of one property share over many records. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from ..base.jsontext import decode_json, members
+from .layout import Kind
+
+__all__ = ["Kinds", "properties"]
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_KEY = msgspec.json.Decoder(str)
+_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_NULL = Raw(b"null")
+
+
+def properties(data: Raw) -> dict[str, Raw]:
+    """Return the members of `profileData`, none where it is no object."""
+    try:
+        return _OBJECT.decode(data)
+    except _FAILURES:
+        pass
+    text = bytes(data)
+    if not text.startswith(b"{"):
+        return {}
+    return {decode_json(_KEY, key, "$"): Raw(text[start:end]) for key, start, end in members(text)}
+
+
+class Kinds:
+    """What type each key of `flatten` has over all records that were looked at.
+
+    "bool", "int64" or "double" where every value is that, null and missing ones aside. Whole
+    numbers and others make "double" together as long as none is over 2**53, from where on a double
+    cannot hold each. Any other mixture is "text", as is what has no value at all.
+    """
+
+    def __init__(self, flatten: Sequence[str]) -> None:
+        self._seen = dict.fromkeys(flatten, 0)
+        # Those that can still turn out to be other than text.
+        self._open = set(self._seen)
+
+    def look(self, records: Iterable[bytes]) -> None:
+        """Take the values of `records` into account, JSON objects in UTF-8."""
+        for record in records:
+            if not self._open:
+                return
+            found = properties(_profile_data(record))
+            for key in [*self._open]:
+                if (part := found.get(key)) is not None:
+                    self._seen[key] |= _class_of(bytes(part))
+                    if self._seen[key] & _OTHER:
+                        self._open.discard(key)
+
+    @property
+    def unseen(self) -> list[str]:
+        """The keys that nobody has a value for."""
+        return [key for key, seen in self._seen.items() if not seen]
+
+    def __getitem__(self, key: str) -> Kind:
+        return _KINDS.get(self._seen[key], "text")
+
+
+_BOOL, _WHOLE, _LARGE, _REAL, _OTHER = 1, 2, 4, 8, 16
+
+
+_KINDS: dict[int, Kind] = {
+    _BOOL: "bool",
+    _WHOLE: "int64",
+    _LARGE: "int64",
+    _WHOLE | _LARGE: "int64",
+    _REAL: "double",
+    _WHOLE | _REAL: "double",
+}
+
+
+_MAX_LENGTH_OF_INT64 = 20
+
+
+def _class_of(part: bytes) -> int:
+    if part == b"null":
+        return 0
+    if part in (b"true", b"false"):
+        return _BOOL
+    if part[:1] not in b"-0123456789":
+        return _OTHER
+    if not part.lstrip(b"-").isdigit():
+        return _REAL if math.isfinite(float(part)) else _OTHER
+    if len(part) > _MAX_LENGTH_OF_INT64 or not -(2**63) <= int(part) < 2**63:
+        return _OTHER
+    return _WHOLE if abs(int(part)) <= 2**53 else _LARGE
+
+
+class _Data(Struct, gc=False):
+    profile_data: Raw = field(name="profileData", default=_NULL)
+
+
+_DATA = msgspec.json.Decoder(_Data)
+
+
+def _profile_data(record: bytes) -> Raw:
+    try:
+        return _DATA.decode(record).profile_data
+    except _FAILURES:
+        found = _NULL
+        for key, start, end in members(record):
+            if decode_json(_KEY, key, "$") == "profileData":
+                found = Raw(record[start:end])
+        return found
