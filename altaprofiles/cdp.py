@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
-from .base.checks import check_flag
-from .base.verdicts import dooms_all
-from .errors import AltaProfilesError, ConfigurationError
-from .flow.fanout import Source, check_source, fan_out, worker_count
+from .flow.fanout import Items
 from .http.engine import Engine
 from .http.service import Service
-from .models import CdpUser, Customer, Key, Lookup, Profile
+from .models import CdpUser, Key, Lookup
+from .sources.lookups import CDP, Lookups
 from .wire import alta
 from .wire.alta import By
 
@@ -48,7 +46,7 @@ class Cdp:
 
     def get_many(
         self,
-        keys: Source[Key],
+        keys: Items[Key],
         *,
         by: By,
         concurrency: int | None = None,
@@ -68,64 +66,7 @@ class Cdp:
             ConfigurationError: an argument is wrong, or the session cannot be used.
             Unauthorized, Forbidden: the token is refused, which would fail every key.
         """
-        alta.check_by(by)
-        check_source("keys", keys)
-        check_flag("ordered", ordered)
+        return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 
-        async def look_up(key: Key) -> Lookup[dict[str, CdpUser]]:
-            found, error = await self._look_up(by, key)
-            return Lookup(key, found or None, error)
-
-        return fan_out(
-            look_up,
-            keys,
-            concurrency=self._workers(concurrency),
-            ordered=ordered,
-            spawn=self._engine.spawn,
-            pausing=lambda: self._service().pausing,
-        )
-
-    def join(
-        self, profiles: Source[Profile], *, concurrency: int | None, ordered: bool
-    ) -> AsyncGenerator[Customer, None]:
-        """Yield each of `profiles` with the users under its identity: `Session.with_cdp`."""
-        check_source("profiles", profiles)
-        check_flag("ordered", ordered)
-
-        async def look_up(profile: Profile) -> Customer:
-            if not isinstance(profile, Profile):
-                raise ConfigurationError(
-                    f"profiles: expected each item to be a Profile, got {profile!r}; "
-                    f"pass the people themselves, such as by_event(…) without .pages()"
-                )
-            if not profile.identity:
-                return Customer(profile, {})
-            found, error = await self._look_up("user_id", profile.identity)
-            return Customer(profile, found, error)
-
-        return fan_out(
-            look_up,
-            profiles,
-            concurrency=self._workers(concurrency),
-            ordered=ordered,
-            spawn=self._engine.spawn,
-            pausing=lambda: self._service().pausing,
-        )
-
-    async def _look_up(
-        self, by: By, key: Key
-    ) -> tuple[dict[str, CdpUser], AltaProfilesError | None]:
-        try:
-            request = alta.get_user_cdp(**{by: key})
-        except ConfigurationError as error:
-            return {}, error
-        try:
-            users = await self._engine.call(self._service(), request, alta.read_users, bulk=True)
-        except AltaProfilesError as error:
-            if dooms_all(error):
-                raise
-            return {}, error
-        return users, None
-
-    def _workers(self, concurrency: int | None) -> int:
-        return worker_count(concurrency, self._service().cap)
+    def _lookups(self) -> Lookups[dict[str, CdpUser]]:
+        return Lookups(self._engine, self._service(), CDP)

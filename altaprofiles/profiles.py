@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Callable
 
 from .base.checks import check_flag, check_whole
-from .base.verdicts import dooms_all
-from .errors import AltaProfilesError, ConfigurationError
-from .flow.fanout import Source, check_source, fan_out, worker_count
+from .errors import ConfigurationError
+from .flow.fanout import Items
 from .flow.slices import ITEMS, finish
 from .http.engine import Engine
 from .http.service import Service
 from .models import Key, Lookup, Page, Profile
 from .models.people import Distinct
-from .sources.chains import Beginning, Chains
-from .wire import clevertap
+from .sources.chains import Chains
+from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
-from .wire.messages import Request, Response
-from .wire.query import BATCH_SIZE, Day, check_batch_size, check_cursor, check_range, split_range
+from .wire.query import BATCH_SIZE, Day, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
-
-T = TypeVar("T")
 
 
 class Profiles:
@@ -32,7 +27,6 @@ class Profiles:
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
         self._service = service
-        self._chains = Chains(engine, service)
 
     async def get(
         self,
@@ -65,11 +59,11 @@ class Profiles:
             names = ", ".join(by for by, _ in given) or "none"
             raise ConfigurationError(f"identity, email, object_id: pass exactly one, got {names}")
         by, value = given[0]
-        return await self._fetch(clevertap.get_profile(by, value), clevertap.read_profile)
+        return await self._lookups().get(by, value)
 
     def get_many(
         self,
-        keys: Source[Key],
+        keys: Items[Key],
         *,
         by: By,
         concurrency: int | None = None,
@@ -95,33 +89,7 @@ class Profiles:
         >>> async for lookup in session.profiles.get_many(["5555555555", "nobody"], by="identity"):
         ...     print(lookup.key, lookup.value)
         """
-        clevertap.check_by(by)
-        check_source("keys", keys)
-        check_flag("ordered", ordered)
-        service = self._service()
-        workers = worker_count(concurrency, service.cap)
-
-        async def look_up(key: Key) -> Lookup[Profile]:
-            try:
-                request = clevertap.get_profile(by, key)
-            except ConfigurationError as error:
-                return Lookup(key, error=error)
-            try:
-                found = await self._fetch(request, clevertap.read_profile, bulk=True)
-            except AltaProfilesError as error:
-                if dooms_all(error):
-                    raise
-                return Lookup(key, error=error)
-            return Lookup(key, found)
-
-        return fan_out(
-            look_up,
-            keys,
-            concurrency=workers,
-            ordered=ordered,
-            spawn=self._engine.spawn,
-            pausing=lambda: service.pausing,
-        )
+        return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 
     def by_event(
         self,
@@ -171,32 +139,29 @@ class Profiles:
         ... ):
         ...     print(person.identity)
         """
-        self._service()
-        first, last = check_range(start, end)
-        size = check_batch_size(batch_size)
+        chains = self._chains()
+        query = EventQuery.of(
+            event,
+            start,
+            end,
+            batch_size=batch_size,
+            app=app,
+            summaries=check_flag("events", events),
+            profile=profile,
+        )
         check_whole("windows", windows, least=1)
         check_whole("prefetch", prefetch, least=0)
+        check_flag("distinct", distinct)
+        beginnings: list[EventQuery | str] = [*query.split(windows)]
         if cursor is not None:
-            check_cursor(cursor)
             if windows > 1:
                 raise ConfigurationError(
                     f"windows: a cursor belongs to one chain, got {windows}; leave windows at 1"
                 )
-        check_flag("distinct", distinct)
-        beginnings: list[Beginning] = [
-            (
-                clevertap.open_chain(
-                    event, *window, batch_size=size, app=app, events=events, profile=profile
-                ),
-                window,
-            )
-            for window in split_range(first, last, windows)
-        ]
-        if cursor is not None:
-            beginnings = [(cursor, None)]
+            beginnings = [check_cursor(cursor)]
 
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
-            return self._chains.walk(beginnings, prefetch=prefetch, decode=decode)
+            return chains.walk(beginnings, prefetch=prefetch, decode=decode)
 
         return EventProfiles(pages, distinct=distinct and len(beginnings) > 1)
 
@@ -211,12 +176,13 @@ class Profiles:
             NotReady: the service was still counting when `Retry.ready_timeout` ran out.
             AltaProfilesError: the last try ended with something else.
         """
-        return await self._chains.count(event, check_range(start, end))
+        return await self._chains().count(EventQuery.of(event, start, end))
 
-    def _fetch(
-        self, request: Request, read: Callable[[Response], T], *, bulk: bool = False
-    ) -> Awaitable[T]:
-        return self._engine.call(self._service(), request, read, bulk=bulk)
+    def _chains(self) -> Chains:
+        return Chains(self._engine, self._service())
+
+    def _lookups(self) -> Lookups[Profile]:
+        return Lookups(self._engine, self._service(), PROFILES)
 
 
 class EventProfiles:
@@ -277,7 +243,7 @@ class EventProfiles:
         pages = self._pages(decode)
         try:
             async for page in pages:
-                yield page if seen is None else await finish(seen.filtered(page))
+                yield page if seen is None else await finish(page.of_new_people(seen))
                 del page
         finally:
             await pages.aclose()

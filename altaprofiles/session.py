@@ -11,7 +11,7 @@ from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
 from .credentials import Alta, CleverTap
 from .errors import ConfigurationError
-from .flow.fanout import Source
+from .flow.fanout import Items
 from .http.engine import Engine
 from .http.limits import Cap, Pace
 from .http.retry import Retry
@@ -20,6 +20,8 @@ from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
 from .redaction import Secret
+from .sources.joined import join
+from .sources.lookups import CDP, Lookups
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.clevertap import By
@@ -158,7 +160,7 @@ class Session:
         return self._engine.stats
 
     def with_cdp(
-        self, profiles: Source[Profile], *, concurrency: int | None = None, ordered: bool = False
+        self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
     ) -> AsyncGenerator[Customer, None]:
         """Yield each of `profiles` with what Alta has bound to its identity.
 
@@ -181,7 +183,8 @@ class Session:
         >>> async for customer in session.with_cdp(people):
         ...     print(customer.profile.identity, list(customer.cdp))
         """
-        return self._cdp.join(profiles, concurrency=concurrency, ordered=ordered)
+        lookups = Lookups(self._engine, self._alta_service(), CDP)
+        return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
     async def export(
         self,

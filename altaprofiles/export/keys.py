@@ -15,19 +15,19 @@ from anyio.lowlevel import checkpoint
 
 from ..base.checks import check_key
 from ..errors import ConfigurationError
-from ..flow.fanout import Source, check_source
+from ..flow.fanout import Items, check_items
 from ..models import Key
 from .threads import Threads
 
 __all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
 
-Keys: TypeAlias = Source[Key] | str | os.PathLike[str]
+Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
 """Identifiers, or the path of a file that holds them."""
 
 _CSV, _NDJSON = (".csv",), (".ndjson", ".jsonl")
 
 
-def check_keys(keys: Keys, by: str, column: str | None) -> Source[Key] | KeyFile:
+def check_keys(keys: Keys, by: str, column: str | None) -> Items[Key] | KeyFile:
     """Return where the keys come from.
 
     Raises:
@@ -35,7 +35,7 @@ def check_keys(keys: Keys, by: str, column: str | None) -> Source[Key] | KeyFile
     """
     if isinstance(keys, str | os.PathLike):
         return KeyFile(Path(keys), by, column)
-    check_source("keys", keys)
+    check_items("keys", keys)
     if isinstance(keys, set | frozenset):
         # It has another order in each process, and an export could not be gone on with.
         raise ConfigurationError("keys: got a set, which has no order; pass sorted(keys)")
@@ -183,7 +183,7 @@ def _letters(text: str) -> str:
     return "".join(filter(str.isalnum, text)).lower()
 
 
-async def in_batches(source: Source[Key] | KeyFile, threads: Threads) -> AsyncGenerator[list[Key]]:
+async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGenerator[list[Key]]:
     """Yield all keys, some thousands at once; a file is read in worker threads."""
     batch: list[Key] = []
     if isinstance(source, AsyncIterable):

@@ -10,22 +10,9 @@ from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..errors import ConfigurationError, PlanMismatch
-from ..wire import clevertap
-from ..wire.messages import Request
-from ..wire.query import BATCH_SIZE, Day, check_batch_size, check_range, split_range
+from ..wire.query import BATCH_SIZE, Day, EventQuery
 
-__all__ = ["ChainPlan", "LookupPlan", "Plan", "check_same", "parse_plan", "plan_events"]
-
-
-class ChainPlan(Struct, frozen=True):
-    """One chain: everyone who did `event` from the first to the last of `window`, inclusive."""
-
-    event: str
-    window: tuple[int, int]
-
-    def __str__(self) -> str:
-        first, last = self.window
-        return f"{self.event!r} {first}" + ("" if first == last else f" to {last}")
+__all__ = ["LookupPlan", "Plan", "check_same", "parse_plan", "plan_events"]
 
 
 class Plan(Struct, frozen=True, tag="events", tag_field="kind"):
@@ -52,20 +39,20 @@ class Plan(Struct, frozen=True, tag="events", tag_field="kind"):
     batch_size: int = BATCH_SIZE
 
     @property
-    def chains(self) -> list[ChainPlan]:
-        """Every chain, event by event, and those of one event in the order of their windows."""
-        windows = split_range(self.start, self.end, self.windows)
-        return [ChainPlan(event, window) for event in self.events for window in windows]
+    def queries(self) -> list[EventQuery]:
+        """One for each chain, event by event, and those of one event in the order of windows."""
+        return [query for event in self.events for query in self.query(event).split(self.windows)]
 
-    def opening(self, chain: ChainPlan) -> Request:
-        """Return what opens one of the chains."""
-        return clevertap.open_chain(
-            chain.event,
-            *chain.window,
-            batch_size=self.batch_size,
-            app=self.app,
-            events=self.event_summaries,
-            profile=self.profile,
+    def query(self, event: str) -> EventQuery:
+        """Return the query for everyone who did one of the events."""
+        return EventQuery(
+            event,
+            self.start,
+            self.end,
+            self.batch_size,
+            self.app,
+            self.event_summaries,
+            self.profile,
         )
 
     def split_as(self, other: Plan | LookupPlan) -> Self:
@@ -138,29 +125,38 @@ def plan_events(
         ConfigurationError: an argument is wrong.
     """
     names = _check_events(events)
-    first, last = check_range(start, end)
     if windows == "auto":
         windows = -(-slots // len(names))
     elif isinstance(windows, str):
         raise ConfigurationError(
             f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"
         )
-    plan = Plan(
+    queries = [
+        EventQuery.of(
+            name,
+            start,
+            end,
+            batch_size=batch_size,
+            app=app,
+            summaries=check_flag("event_summaries", event_summaries),
+            profile=profile,
+        )
+        for name in names
+    ]
+    query = queries[0]
+    return Plan(
         account=account,
         host=host,
         events=names,
-        start=first,
-        end=last,
-        app=check_flag("app", app),
-        event_summaries=check_flag("event_summaries", event_summaries),
-        profile=check_flag("profile", profile),
+        start=query.start,
+        end=query.end,
+        app=query.app,
+        event_summaries=query.summaries,
+        profile=query.profile,
         # Never more than there are days.
-        windows=len(split_range(first, last, check_whole("windows", windows, least=1))),
-        batch_size=check_batch_size(batch_size),
+        windows=len(query.split(check_whole("windows", windows, least=1))),
+        batch_size=query.batch_size,
     )
-    for chain in plan.chains:
-        plan.opening(chain)
-    return plan
 
 
 def _check_events(events: object) -> tuple[str, ...]:

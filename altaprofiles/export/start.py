@@ -13,9 +13,9 @@ from ..errors import ConfigurationError
 from ..http.engine import Engine
 from ..http.service import Service
 from ..models import Stats
-from ..profiles import Profiles
 from ..sources.chains import Chains
-from ..wire.clevertap import By, check_by
+from ..sources.lookups import PROFILES, Lookups
+from ..wire.clevertap import By
 from ..wire.query import Day
 from .gather.chains import Export
 from .gather.lookups import LookupExport
@@ -86,7 +86,7 @@ async def start_export(
     return await Export(
         setting,
         plan,
-        chains=Chains(engine.counting(setting.tally), lambda: service),
+        chains=Chains(engine.counting(setting.tally), service),
         adopt=windows == "auto",
         distinct=distinct,
         count=count,
@@ -112,7 +112,7 @@ async def start_lookups(
 ) -> LookupReport:
     """Check the arguments of `Session.export_lookups`, and run it."""
     engine.check_open()
-    check_by(by)
+    PROFILES.check_by(by)
     source = check_keys(keys, by, column)
     check_flag("resume", resume)
     check_callback("on_progress", on_progress, takes="one argument")
@@ -132,7 +132,7 @@ async def start_lookups(
     return await LookupExport(
         setting,
         LookupPlan(account=service.account, host=service.url, by=by),
-        profiles=Profiles(engine.counting(setting.tally), lambda: service),
+        source=Lookups(engine.counting(setting.tally), service, PROFILES),
         by=by,
         keys=source,
         on_progress=on_progress,

@@ -19,35 +19,22 @@ from typing import Generic, TypeAlias, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ..base.checks import check_whole
 from ..errors import AltaProfilesError, ConfigurationError
-from ..http.limits import Cap
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
 
-__all__ = ["Source", "check_source", "fan_out", "worker_count"]
+__all__ = ["Items", "check_items", "fan_out"]
 
 K = TypeVar("K")
 R = TypeVar("R")
 
-Source: TypeAlias = Iterable[K] | AsyncIterable[K]
+Items: TypeAlias = Iterable[K] | AsyncIterable[K]
 
 _AHEAD = 4
 """Items taken from the source per worker, results not yet read included."""
 
 
-def worker_count(concurrency: int | None, cap: Cap) -> int:
-    """Return `concurrency`, or what keeps every slot of `cap` busy.
-
-    Raises:
-        ConfigurationError: it is no whole number of at least 1.
-    """
-    if concurrency is None:
-        return cap.limit
-    return check_whole("concurrency", concurrency, least=1)
-
-
-def check_source(name: str, source: object) -> None:
+def check_items(name: str, source: object) -> None:
     """Raise `ConfigurationError` unless `source` is an iterable of whole items."""
     if isinstance(source, str | bytes) or not isinstance(source, Iterable | AsyncIterable):
         raise ConfigurationError(
@@ -58,7 +45,7 @@ def check_source(name: str, source: object) -> None:
 
 async def fan_out(
     call: Callable[[K], Awaitable[R]],
-    source: Source[K],
+    source: Items[K],
     *,
     concurrency: int,
     ordered: bool,
@@ -117,7 +104,7 @@ class _Work(Generic[K, R]):
     def __init__(
         self,
         call: Callable[[K], Awaitable[R]],
-        source: Source[K],
+        source: Items[K],
         concurrency: int,
         pausing: Callable[[], int],
         handover: Handover[tuple[int, R]],

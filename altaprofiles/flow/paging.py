@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
 from hashlib import blake2b
+from typing import Generic, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -16,14 +17,25 @@ from anyio.abc import TaskGroup
 from msgspec import Struct
 
 from ..errors import AltaProfilesError, CursorError, CursorLoop
-from ..models import Page
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn
 
-__all__ = ["Chain", "mark", "walk"]
+__all__ = ["Chain", "Linked", "mark", "walk"]
 
 
-class Chain(Struct, frozen=True):
+class Linked(Protocol):
+    """A page of any service: all that a walk needs to know of it."""
+
+    @property
+    def next_cursor(self) -> str | None:
+        """The cursor of the next page, or None on the last one."""
+        ...
+
+
+P = TypeVar("P", bound=Linked)
+
+
+class Chain(Struct, Generic[P], frozen=True):
     """One cursor walk.
 
     Attributes:
@@ -33,12 +45,12 @@ class Chain(Struct, frozen=True):
     """
 
     open: Callable[[], Awaitable[str]]
-    fetch: Callable[[str, Callable[[str], None]], Awaitable[Page]]
+    fetch: Callable[[str, Callable[[str], None]], Awaitable[P]]
 
 
 async def walk(
-    chains: Sequence[Chain], *, prefetch: int, spawn: Spawn
-) -> AsyncGenerator[Page, None]:
+    chains: Sequence[Chain[P]], *, prefetch: int, spawn: Spawn
+) -> AsyncGenerator[P, None]:
     """Yield the pages of all `chains`, those of one chain in server order.
 
     The chains are walked side by side and their pages come as they arrive. Of each chain at most
@@ -50,13 +62,13 @@ async def walk(
         AltaProfilesError: a chain could not be opened or a page not be fetched. Pages that had
             arrived by then are yielded first.
     """
-    handover: Handover[tuple[Page, asyncio.Semaphore]] = Handover()
+    handover: Handover[tuple[P, asyncio.Semaphore]] = Handover()
 
     async def walk_all() -> None:
-        walks: list[_Walk] = []
+        walks: list[_Walk[P]] = []
         async with anyio.create_task_group() as group:
 
-            async def begin(chain: Chain) -> None:
+            async def begin(chain: Chain[P]) -> None:
                 with handover.ended_by_failure(group):
                     cursor = await chain.open()
                     walks.append(_Walk(chain.fetch, cursor, prefetch, handover, group))
@@ -100,7 +112,7 @@ class _Step:
         self.ended = asyncio.Event()
 
 
-class _Walk:
+class _Walk(Generic[P]):
     """One chain under way: a task for each page that is wanted, which begins the next one's.
 
     A page is asked for as soon as its cursor is known, mostly while the page before is still
@@ -110,10 +122,10 @@ class _Walk:
 
     def __init__(
         self,
-        fetch: Callable[[str, Callable[[str], None]], Awaitable[Page]],
+        fetch: Callable[[str, Callable[[str], None]], Awaitable[P]],
         cursor: str,
         prefetch: int,
-        handover: Handover[tuple[Page, asyncio.Semaphore]],
+        handover: Handover[tuple[P, asyncio.Semaphore]],
         group: TaskGroup,
     ) -> None:
         self.complete = False
@@ -159,7 +171,7 @@ class _Walk:
             raise
         self._deliver(step, page)
 
-    async def _fetch(self, step: _Step) -> Page:
+    async def _fetch(self, step: _Step) -> P:
         try:
             return await self._ask(step.cursor, partial(self._begin_following, step))
         except Exception as error:
@@ -172,7 +184,7 @@ class _Walk:
                 )
             raise
 
-    def _deliver(self, step: _Step, page: Page) -> None:
+    def _deliver(self, step: _Step, page: P) -> None:
         self._delivered += 1
         self._handover.put((page, self._allowance))
         if page.next_cursor is None:

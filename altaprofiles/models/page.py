@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw, Struct
 
+from ..flow.slices import ITEMS, Slices
 from ..tables.arrow import records_to_arrow
+from .people import Distinct
 from .profile import Profile
 
 if TYPE_CHECKING:
@@ -70,6 +72,18 @@ class Page(Struct, frozen=True, dict=True):
             Profile.decode(record, f"$.records[{number}]")
             for number, record in enumerate(self._records)
         ]
+
+    def of_new_people(self, distinct: Distinct) -> Slices[Page]:
+        """Return this page with the people that are new to `distinct` only."""
+        new: list[Profile] = []
+        for number, profile in enumerate(self.profiles, 1):
+            if distinct.is_new(profile):
+                new.append(profile)
+            if number % ITEMS == 0:
+                yield
+        if len(new) == len(self.profiles):
+            return self
+        return Page.of(new, self.raw, self.cursor, self.next_cursor, self.window)
 
     def encode(self) -> bytes:
         """Return `records` as NDJSON: each on a line of its own, the last line ended, too.

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from ..errors import DecodeError
-from ..flow.slices import ITEMS, Slices
-from .page import Page
-from .profile import Profile
 
-__all__ = ["Distinct", "Seen"]
+__all__ = ["Distinct", "Identified", "Seen", "person_key"]
+
+
+def person_key(identity: str | None, object_ids: Iterable[str]) -> str | None:
+    """Return the name of a person: `identity:…`, else `objectId:…` of the least, else None.
+
+    The least, so that the order in which the service lists the devices makes no difference.
+    """
+    if identity:
+        return f"identity:{identity}"
+    least = min(object_ids, default=None)
+    return None if least is None else f"objectId:{least}"
+
+
+class Identified(Protocol):
+    """A record that identifies a person."""
+
+    @property
+    def identity(self) -> str | None: ...
+
+    @property
+    def object_ids(self) -> list[str]: ...
 
 
 class Seen(Protocol):
@@ -43,30 +62,18 @@ class Distinct:
         self._identities = identities or _InMemory()
         self._devices = devices or _InMemory()
 
-    def is_new(self, profile: Profile) -> bool:
+    def is_new(self, person: Identified) -> bool:
         """Whether this person has not been seen here; from now on it has.
 
-        A profile with neither identity nor device is always new: nothing shows that it is not.
+        A person with neither identity nor device is always new: nothing shows that it is not.
         """
-        if identity := profile.identity:
+        if identity := person.identity:
             return self._identities.add(identity)
         try:
-            devices = profile.object_ids
+            devices = person.object_ids
         except DecodeError:
             # One odd record must not end the walk. It is delivered, and fails when it is looked at.
             return True
         # All of them are remembered, so that the next record is known by any.
         new = [self._devices.add(device) for device in devices]
         return all(new)
-
-    def filtered(self, page: Page) -> Slices[Page]:
-        """Return `page` with its new people only."""
-        new: list[Profile] = []
-        for number, profile in enumerate(page.profiles, 1):
-            if self.is_new(profile):
-                new.append(profile)
-            if number % ITEMS == 0:
-                yield
-        if len(new) == len(page.profiles):
-            return page
-        return Page.of(new, page.raw, page.cursor, page.next_cursor, page.window)

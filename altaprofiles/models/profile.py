@@ -15,6 +15,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
 from ..base.jsontext import as_text, as_texts, check_utf8, decode_json, each_once
+from .people import person_key
 
 if TYPE_CHECKING:
     pass
@@ -207,14 +208,12 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
 
     @property
     def person_key(self) -> str | None:
-        """Names the person: `identity:…`, else `objectId:…` of the first device, else None.
+        """The person's name: `identity:…`, else `objectId:…` of the least of them, else None.
 
         Two records without an identity are one person when they share any of `object_ids`.
         """
-        if identity := self.identity:
-            return f"identity:{identity}"
-        known = self.object_ids
-        return f"objectId:{known[0]}" if known else None
+        identity = self.identity
+        return person_key(identity, () if identity else self.object_ids)
 
     def _object(
         self, name: str, decoder: msgspec.json.Decoder[dict[str, V] | None], path: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from typing import TypeAlias
 
 from ..flow.paging import Chain, walk
 from ..flow.slices import Slices
@@ -11,46 +10,58 @@ from ..http.engine import Engine
 from ..http.service import Service
 from ..models import Page
 from ..wire import clevertap
-from ..wire.messages import Request, Response
+from ..wire.messages import Response
+from ..wire.query import EventQuery
 
-__all__ = ["Beginning", "Chains"]
-
-Beginning: TypeAlias = tuple[Request | str, tuple[int, int] | None]
-"""Where a chain begins, with a request that opens it or at a cursor, and its `Page.window`."""
+__all__ = ["Chains"]
 
 
 class Chains:
     """Opens and walks chains. Keeps no state: any number can be walked at once."""
 
-    def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
+    def __init__(self, engine: Engine, service: Service) -> None:
         self._engine = engine
         self._service = service
 
-    def open(self, request: Request) -> Awaitable[str]:
-        """Return the first cursor of the chain that `request` asks for."""
-        return self._engine.call(self._service(), request, clevertap.read_cursor, bulk=True)
+    @property
+    def slots(self) -> int:
+        """Most requests that can be in flight."""
+        return self._service.cap.limit
 
-    async def count(self, event: str, window: tuple[int, int], *, bulk: bool = False) -> int:
-        """Return how many people did `event` within `window`, by the service's own count."""
-        ask = clevertap.count(event, *window)
-        found = await self._engine.call(
-            self._service(), ask, clevertap.read_count_started, bulk=bulk
+    def open(self, query: EventQuery) -> Awaitable[str]:
+        """Return the first cursor of the chain that `query` asks for."""
+        request = clevertap.open_chain(query)
+        return self._engine.call(self._service, request, clevertap.read_cursor, bulk=True)
+
+    async def count(self, query: EventQuery, *, bulk: bool = False) -> int:
+        """Return how many people `query` would bring, by the service's own count."""
+        request = clevertap.count(query)
+        count = await self._engine.call(
+            self._service, request, clevertap.read_count_started, bulk=bulk
         )
-        if isinstance(found, int):
-            return found
-        ask = clevertap.poll_count(found)
-        return await self._engine.call(self._service(), ask, clevertap.read_count, bulk=bulk)
+        if isinstance(count, int):
+            return count
+        request = clevertap.poll_count(count)
+        return await self._engine.call(self._service, request, clevertap.read_count, bulk=bulk)
 
     def walk(
-        self, beginnings: Sequence[Beginning], *, prefetch: int, decode: bool
+        self, beginnings: Sequence[EventQuery | str], *, prefetch: int, decode: bool
     ) -> AsyncGenerator[Page, None]:
-        """Yield the pages of all of them, as `paging.walk` does."""
-        chains = [self._chain(first, window, decode) for first, window in beginnings]
+        """Yield the pages of several chains, as `paging.walk` does.
+
+        Args:
+            beginnings: of each chain the query that opens it, or a cursor to resume at.
+            prefetch: pages fetched ahead of each chain.
+            decode: whether `page.profiles` is decoded beforehand.
+        """
+        chains = [self._chain(beginning, decode) for beginning in beginnings]
         return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
 
-    def _chain(self, first: Request | str, window: tuple[int, int] | None, decode: bool) -> Chain:
+    def _chain(self, beginning: EventQuery | str, decode: bool) -> Chain[Page]:
+        window = None if isinstance(beginning, str) else beginning.window
+
         async def begin() -> str:
-            return first if isinstance(first, str) else await self.open(first)
+            return beginning if isinstance(beginning, str) else await self.open(beginning)
 
         def fetch(cursor: str, ahead: Callable[[str], None]) -> Awaitable[Page]:
             def on_head(head: bytes) -> bool:
@@ -63,6 +74,6 @@ class Chains:
                 return clevertap.read_page(response, cursor, window, decode=decode)
 
             request = clevertap.get_page(cursor)
-            return self._engine.call(self._service(), request, read, bulk=True, on_head=on_head)
+            return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
 
         return Chain(begin, fetch)

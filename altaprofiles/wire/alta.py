@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -25,10 +25,10 @@ from ..errors import (
     Unauthorized,
 )
 from ..models import AnonymousId, CdpUser
-from .messages import Request, Response, query
+from .messages import Request, Response, parameter
 from .reading import decode_body, error_for, read_code, shown, status_error
 
-__all__ = ["By", "auth_headers", "check_by", "get_user_cdp", "read_users"]
+__all__ = ["By", "auth_headers", "get_user_cdp", "read_users"]
 
 API = "Alta"
 
@@ -39,13 +39,6 @@ By: TypeAlias = Literal["user_id", "anonymous_id"]
 def auth_headers(token: str) -> dict[str, str]:
     """Return the headers of every request ([cdp], Request Headers)."""
     return {"Authorization": f"Bearer {token}"}
-
-
-def check_by(by: object) -> None:
-    """Raise `ConfigurationError` unless users can be looked up by `by`."""
-    known = get_args(By)
-    if by not in known:
-        raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(known)}")
 
 
 def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Request:
@@ -61,7 +54,7 @@ def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Requ
     }
     if not given:
         raise ConfigurationError("user_id, anonymous_id: both are missing; pass at least one")
-    asked = "&".join(query(name, check_key(name, value)) for name, value in given.items())
+    asked = "&".join(parameter(name, check_key(name, value)) for name, value in given.items())
     return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{asked}")
 
 

@@ -13,12 +13,11 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from ..base.checks import check_flag, check_key
+from ..base.checks import check_key
 from ..base.jsontext import check_utf8, element_spans, excerpt, member_span
 from ..errors import (
     AltaProfilesError,
     BadRequest,
-    ConfigurationError,
     CursorExpired,
     DecodeError,
     Forbidden,
@@ -29,9 +28,9 @@ from ..errors import (
 )
 from ..flow.slices import Slices
 from ..models import Page, Profile
-from .messages import Request, Response, query
+from .messages import Request, Response, parameter
 from .page import PAGE_BODY, SLICE, Body, PageBody, peek_next_cursor, take_apart
-from .query import CURSOR
+from .query import CURSOR, EventQuery
 from .reading import (
     decode_body,
     error_for,
@@ -45,7 +44,6 @@ from .reading import (
 __all__ = [
     "By",
     "auth_headers",
-    "check_by",
     "count",
     "get_page",
     "get_profile",
@@ -77,31 +75,22 @@ def auth_headers(account_id: str, passcode: str) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------- requests
 
 
-def open_chain(
-    event: str,
-    start: int,
-    end: int,
-    *,
-    batch_size: int,
-    app: bool = False,
-    events: bool = True,
-    profile: bool = True,
-) -> Request:
-    """Ask for the first cursor of everyone who did `event` ([profiles], Get Cursor).
+def open_chain(query: EventQuery) -> Request:
+    """Ask for the first cursor of a chain ([profiles], Get Cursor).
 
     The flags belong to this request only: the cursor carries them on [seen].
     """
     flags = "".join(
-        f"&{name}={'true' if check_flag(name, value) else 'false'}"
+        f"&{name}={'true' if value else 'false'}"
         for name, value, default in (
-            ("app", app, False),
-            ("events", events, True),
-            ("profile", profile, True),
+            ("app", query.app, False),
+            ("events", query.summaries, True),
+            ("profile", query.profile, True),
         )
         if value is not default
     )
-    target = f"/1/profiles.json?batch_size={batch_size}{flags}"
-    return Request("open_chain", "POST", target, _event_query(event, start, end))
+    target = f"/1/profiles.json?batch_size={query.batch_size}{flags}"
+    return Request("open_chain", "POST", target, _body(query))
 
 
 def get_page(cursor: str) -> Request:
@@ -119,37 +108,28 @@ _PARAMETER: Mapping[str, str] = {
 }
 
 
-def check_by(by: object) -> None:
-    """Raise `ConfigurationError` unless profiles can be looked up by `by`."""
-    if not isinstance(by, str) or by not in _PARAMETER:
-        raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(_PARAMETER)}")
-
-
-def get_profile(by: By, value: object) -> Request:
+def get_profile(by: str, value: object) -> Request:
     """Ask for one person ([profiles], Download User Profiles by ID).
 
     Raises:
         ConfigurationError: `value` is no identifier.
     """
-    target = f"/1/profile.json?{query(_PARAMETER[by], check_key(by, value))}"
+    target = f"/1/profile.json?{parameter(_PARAMETER[by], check_key(by, value))}"
     return Request("get_profile", "GET", target)
 
 
-def count(event: str, start: int, end: int) -> Request:
-    """Ask how many people did `event` ([counts])."""
-    return Request("count", "POST", "/1/counts/profiles.json", _event_query(event, start, end))
+def count(query: EventQuery) -> Request:
+    """Ask how many people a chain would bring ([counts])."""
+    return Request("count", "POST", "/1/counts/profiles.json", _body(query))
 
 
 def poll_count(req_id: str) -> Request:
     """Ask for a count that was not ready at once ([counts], partial responses)."""
-    return Request("count", "GET", f"/1/counts/profiles.json?{query('req_id', req_id)}")
+    return Request("count", "GET", f"/1/counts/profiles.json?{parameter('req_id', req_id)}")
 
 
-def _event_query(event: str, start: int, end: int) -> bytes:
-    if not isinstance(event, str):
-        raise ConfigurationError(f"event: expected its name as text, got {event!r}")
-    name = check_key("event", event)
-    return msgspec.json.encode({"event_name": name, "from": start, "to": end})
+def _body(query: EventQuery) -> bytes:
+    return msgspec.json.encode({"event_name": query.event, "from": query.start, "to": query.end})
 
 
 # ------------------------------------------------------------------------------------------ answers

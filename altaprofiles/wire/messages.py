@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-__all__ = ["Request", "Response", "query"]
+__all__ = ["Request", "Response", "parameter"]
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -37,7 +37,7 @@ class Response(Struct, frozen=True):
         return f"Response({self.status}, {len(self.body)} bytes)"
 
 
-def query(name: str, value: str) -> str:
+def parameter(name: str, value: str) -> str:
     """Return `name=value` with the value percent-encoded, `+` and `@` included."""
     plain = value.isascii() and value.isalnum()
     return f"{name}={value if plain else quote(value, safe='')}"

@@ -10,16 +10,19 @@ from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
+from msgspec import Struct, structs
+
+from ..base.checks import check_flag, check_key
 from ..errors import ConfigurationError
 
 __all__ = [
     "BATCH_SIZE",
     "CURSOR",
     "Day",
+    "EventQuery",
     "check_batch_size",
     "check_cursor",
     "check_range",
-    "split_range",
 ]
 
 Day: TypeAlias = date | int
@@ -33,6 +36,78 @@ _BUCKETS = 23
 
 # What RFC 3986 lets stand in a query, without the `&` that would end the parameter.
 CURSOR = re.compile(r"[A-Za-z0-9\-._~%!$'()*+,;=:@/?]+")
+
+
+class EventQuery(Struct, frozen=True):
+    """One chain: everyone who did `event` from `start` to `end`, both inclusive.
+
+    Plain values, so that it pickles, reads as JSON and holds no secret.
+
+    Attributes:
+        event: the name, in the dashboard's spelling.
+        start, end: the range as it is sent: YYYYMMDD or epoch seconds.
+        batch_size: people per page.
+        app, summaries, profile: what the records hold.
+    """
+
+    event: str
+    start: int
+    end: int
+    batch_size: int = BATCH_SIZE
+    app: bool = False
+    summaries: bool = True
+    profile: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        event: object,
+        start: object,
+        end: object,
+        *,
+        batch_size: object = BATCH_SIZE,
+        app: object = False,
+        summaries: bool = True,
+        profile: object = True,
+    ) -> EventQuery:
+        """Return the query of arguments as callers pass them.
+
+        Raises:
+            ConfigurationError: one of them cannot work.
+        """
+        if not isinstance(event, str):
+            raise ConfigurationError(f"event: expected its name as text, got {event!r}")
+        first, last = check_range(start, end)
+        return cls(
+            check_key("event", event),
+            first,
+            last,
+            check_batch_size(batch_size),
+            check_flag("app", app),
+            summaries,
+            check_flag("profile", profile),
+        )
+
+    def split(self, windows: int) -> list[EventQuery]:
+        """Return this query as contiguous parts of nearly equal length, in order.
+
+        There are `windows` of them, or fewer when there are not that many days (seconds, for epoch
+        seconds) to share out.
+        """
+        return [
+            structs.replace(self, start=start, end=end)
+            for start, end in _split_range(self.start, self.end, windows)
+        ]
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """First and last day (or second)."""
+        return self.start, self.end
+
+    def __str__(self) -> str:
+        return f"{self.event!r} {self.start}" + (
+            "" if self.start == self.end else f" to {self.end}"
+        )
 
 
 def check_batch_size(batch_size: object) -> int:
@@ -117,12 +192,7 @@ def _to_date(day: int) -> date:
     return date(day // 10_000, day // 100 % 100, day % 100)
 
 
-def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
-    """Return `start` to `end` as contiguous parts of nearly equal length, in order.
-
-    There are `windows` of them, or fewer when there are not that many days (seconds, for epoch
-    seconds) to share out.
-    """
+def _split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
     days = _is_day(start)
     first = _to_date(start).toordinal() if days else start
     span = (_to_date(end).toordinal() if days else end) - first + 1

@@ -14,7 +14,7 @@ import pytest
 from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, ConfigurationError
-from altaprofiles.flow.fanout import Source, fan_out
+from altaprofiles.flow.fanout import Items, fan_out
 
 from ..support.tasks import nothing_left_behind, spawn
 
@@ -26,7 +26,7 @@ async def double(item: int) -> int:
     return 2 * item
 
 
-def doubled(source: Source[int], *, ordered: bool = False, concurrency: int = 8) -> Any:
+def doubled(source: Items[int], *, ordered: bool = False, concurrency: int = 8) -> Any:
     return fan_out(double, source, concurrency=concurrency, ordered=ordered, spawn=spawn)
 
 

@@ -39,7 +39,7 @@ class Book:
         return walk([self.chain], prefetch=prefetch, spawn=spawn)
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> Chain[Page]:
         return Chain(self.open, self.fetch)
 
 
@@ -144,8 +144,8 @@ def test_a_page_keeps_its_new_people_and_everything_else() -> None:
     seen = Distinct()
     first, second, third = person("1"), person("2"), person("3")
     page = Page.of([first, second], b"raw", "a", "b")
-    assert whole(seen.filtered(page)) is page
-    again = whole(seen.filtered(Page.of([second, third], b"more", "b", None)))
+    assert whole(page.of_new_people(seen)) is page
+    again = whole(Page.of([second, third], b"more", "b", None).of_new_people(seen))
     assert again == Page.of([third], b"more", "b", None)
 
 

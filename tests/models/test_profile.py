@@ -145,6 +145,8 @@ def test_a_broken_part_is_an_error_with_its_place_and_only_when_touched(
         (b'{"identity":7}', "identity:7"),
         (b'{"objectId":"d","platformInfo":[{"objectId":"e"}]}', "objectId:d"),
         (b'{"platformInfo":[{"platform":"Web"},{"objectId":"e"},{"objectId":"f"}]}', "objectId:e"),
+        (b'{"platformInfo":[{"objectId":"f"},{"objectId":"e"}]}', "objectId:e"),
+        (b'{"objectId":"f","platformInfo":[{"objectId":"e"}]}', "objectId:e"),
         (b'{"identity":null,"objectId":null,"platformInfo":[{"objectId":"e"}]}', "objectId:e"),
         (b'{"email":"a@example.com"}', None),
         # An empty identity names nobody: read as one it would make one person of many.
@@ -152,7 +154,7 @@ def test_a_broken_part_is_an_error_with_its_place_and_only_when_touched(
         (b'{"identity":"","objectId":""}', None),
     ],
 )
-def test_a_person_is_the_identity_or_else_the_first_device(record: bytes, key: str | None) -> None:
+def test_a_person_is_the_identity_or_else_the_least_device(record: bytes, key: str | None) -> None:
     assert Profile.decode(record).person_key == key
 
 

@@ -29,6 +29,7 @@ from altaprofiles import (
 from altaprofiles.base.verdicts import is_transient
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
+from altaprofiles.wire.query import EventQuery
 
 from ..support.tasks import whole
 
@@ -149,13 +150,13 @@ def test_every_request_names_the_account_as_the_page_says() -> None:
 
 
 def test_opening_a_chain_sends_the_sample_request() -> None:
-    request = clevertap.open_chain("App Launched", 20171201, 20171225, batch_size=50)
+    request = clevertap.open_chain(EventQuery("App Launched", 20171201, 20171225, 50))
     assert (request.method, request.target) == ("POST", "/1/profiles.json?batch_size=50")
     assert request.body == b'{"event_name":"App Launched","from":20171201,"to":20171225}'
 
 
 def test_epoch_seconds_are_sent_as_they_were_asked_for() -> None:
-    request = clevertap.open_chain("Charged", 1622505600, 1625097600, batch_size=23)
+    request = clevertap.open_chain(EventQuery("Charged", 1622505600, 1625097600, 23))
     assert json.loads(request.body) == {
         "event_name": "Charged",
         "from": 1622505600,
@@ -167,12 +168,12 @@ def test_epoch_seconds_are_sent_as_they_were_asked_for() -> None:
     ("flags", "sent"),
     [
         ({}, ""),
-        ({"app": False, "events": True, "profile": True}, ""),
+        ({"app": False, "summaries": True, "profile": True}, ""),
         ({"app": True}, "&app=true"),
-        ({"events": False}, "&events=false"),
+        ({"summaries": False}, "&events=false"),
         ({"profile": False}, "&profile=false"),
         (
-            {"app": True, "events": False, "profile": False},
+            {"app": True, "summaries": False, "profile": False},
             "&app=true&events=false&profile=false",
         ),
     ],
@@ -180,16 +181,14 @@ def test_epoch_seconds_are_sent_as_they_were_asked_for() -> None:
 def test_flags_go_on_the_opening_request_where_they_differ_from_the_services_defaults(
     flags: dict[str, bool], sent: str
 ) -> None:
-    request = clevertap.open_chain("Charged", 20260101, 20260102, batch_size=46, **flags)
+    request = clevertap.open_chain(EventQuery("Charged", 20260101, 20260102, 46, **flags))
     assert request.target == f"/1/profiles.json?batch_size=46{sent}"
 
 
 @pytest.mark.parametrize("event", ["Charged", 'He said "go"', "购买", "a\\b", "50 % + 1 & more"])
 def test_an_event_name_survives_the_request_body(event: str) -> None:
-    for request in (
-        clevertap.open_chain(event, 20260101, 20260102, batch_size=23),
-        clevertap.count(event, 20260101, 20260102),
-    ):
+    query = EventQuery.of(event, 20260101, 20260102)
+    for request in (clevertap.open_chain(query), clevertap.count(query)):
         assert json.loads(request.body)["event_name"] == event
 
 
@@ -231,7 +230,7 @@ def test_asking_for_one_person_percent_encodes_the_identifier(
 
 
 def test_counting_sends_the_chains_body_and_polls_by_its_own_id() -> None:
-    asked = clevertap.count("App Launched", 20171201, 20171225)
+    asked = clevertap.count(EventQuery("App Launched", 20171201, 20171225))
     assert (asked.method, asked.target) == ("POST", "/1/counts/profiles.json")
     assert asked.body == b'{"event_name":"App Launched","from":20171201,"to":20171225}'
     polled = clevertap.poll_count("a b/1")

@@ -19,9 +19,10 @@ from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
 from ...models import Page
 from ...sources.chains import Chains
+from ...wire.query import EventQuery
 from ..assemble import Output, assemble
 from ..job import Job, Setting
-from ..plan import ChainPlan, Plan
+from ..plan import Plan
 from ..report import ChainStatus, ExportProgress, ExportReport
 from ..store.journal import ChainRow
 from ..store.people import PeopleOnDisk
@@ -45,8 +46,8 @@ _RESTARTS = 2
 class _ChainState:
     """One chain of the plan: what is journalled of it, and what this run has learned."""
 
-    def __init__(self, plan: ChainPlan, row: ChainRow, path: Path) -> None:
-        self.plan = plan
+    def __init__(self, query: EventQuery, row: ChainRow, path: Path) -> None:
+        self.query = query
         self.row = row
         self.path = path
         self.resumed = row.records
@@ -57,9 +58,9 @@ class _ChainState:
     def status(self) -> ChainStatus:
         row = self.row
         return ChainStatus(
-            event=self.plan.event,
-            start=self.plan.window[0],
-            end=self.plan.window[1],
+            event=self.query.event,
+            start=self.query.start,
+            end=self.query.end,
             records=row.records,
             pages=row.pages,
             done=row.done,
@@ -116,7 +117,7 @@ class Export(Job[Plan, ExportReport]):
             self.plan = self.plan.split_as(begun)
         self.begin(work)
         rows = work.journal.chains()
-        for number, chain in enumerate(self.plan.chains):
+        for number, chain in enumerate(self.plan.queries):
             row = rows.get(number) or ChainRow(number)
             path = work.spool(f"chain-{number:04d}")
             if row.offset:
@@ -149,7 +150,7 @@ class Export(Job[Plan, ExportReport]):
             ]
         )
         missing = [
-            f"{state.plan} from page {state.row.pages + 1} on: {state.error or INTERRUPTED}"
+            f"{state.query} from page {state.row.pages + 1} on: {state.error or INTERRUPTED}"
             for state in self._states
             if not state.row.done
         ]
@@ -172,18 +173,18 @@ class Export(Job[Plan, ExportReport]):
             raise failures[0]
 
     def _unopened_events(self) -> Iterator[_ChainState]:
-        known = {state.plan.event for state in self._states if state.row.cursor or state.row.done}
+        known = {state.query.event for state in self._states if state.row.cursor or state.row.done}
         for state in self._states:
-            if state.plan.event not in known:
-                known.add(state.plan.event)
+            if state.query.event not in known:
+                known.add(state.query.event)
                 yield state
 
     async def _open(self, work: Workspace, state: _ChainState) -> None:
         try:
-            cursor = await self._chains.open(self.plan.opening(state.plan))
+            cursor = await self._chains.open(state.query)
         except BadRequest as error:
             error.add_note(
-                f"That is what the service says of the event {state.plan.event!r}; it wants the "
+                f"That is what the service says of the event {state.query.event!r}; it wants the "
                 f"name as the dashboard has it, upper case and blanks included."
             )
             raise
@@ -199,7 +200,7 @@ class Export(Job[Plan, ExportReport]):
                     raise
                 # The others can be brought all the same: what is missing is told at the end.
                 state.error = error
-                logger.warning("%s cannot be exported now: %s", state.plan, error)
+                logger.warning("%s cannot be exported now: %s", state.query, error)
 
     async def _bring(self, work: Workspace, state: _ChainState) -> None:
         restarts = 0
@@ -227,7 +228,7 @@ class Export(Job[Plan, ExportReport]):
         spool = await self.threads.run(lambda: Spool(state.path, state.row.offset))
         try:
             pages = self._chains.walk(
-                [(state.row.cursor or "", None)],
+                [state.row.cursor or ""],
                 # One chain alone fills the slots by itself; several need less of each.
                 prefetch=2 if len(self._states) == 1 else 1,
                 decode=False,
@@ -255,7 +256,7 @@ class Export(Job[Plan, ExportReport]):
         ):
             # Before it is kept: a run that goes on does not know what this one has walked.
             raise CursorLoop(
-                f"the service repeated a cursor after {state.row.pages + 1} pages of {state.plan}"
+                f"the service repeated a cursor after {state.row.pages + 1} pages of {state.query}"
             )
         lines = page.encode()
         row = ChainRow(
@@ -286,7 +287,7 @@ class Export(Job[Plan, ExportReport]):
                 self._restart(work, state, f"its cursor is {age / 86_400:.1f} days old")
 
     def _restart(self, work: Workspace, state: _ChainState, why: object) -> None:
-        logger.warning("%s begins again with its first page: %s", state.plan, why)
+        logger.warning("%s begins again with its first page: %s", state.query, why)
         restarts = state.row.restarts + 1
         state.resumed = 0
         self._commit(work, state, ChainRow(state.row.number, restarts=restarts))
@@ -294,25 +295,25 @@ class Export(Job[Plan, ExportReport]):
     def _counts(self) -> Iterator[Callable[[], Awaitable[None]]]:
         plan = self.plan
         for event in plan.events:
-            chains = [state for state in self._states if state.plan.event == event]
-            whole = (plan.start, plan.end)
-            for window in {whole, *(state.plan.window for state in chains)}:
-                counted = [state for state in chains if state.plan.window == window]
-                yield partial(self._ask_count, event, window, counted, of_all=window == whole)
+            chains = [state for state in self._states if state.query.event == event]
+            whole = plan.query(event)
+            for query in {whole, *(state.query for state in chains)}:
+                counted = [state for state in chains if state.query == query]
+                yield partial(self._ask_count, query, counted, of_all=query == whole)
 
     async def _ask_count(
-        self, event: str, window: tuple[int, int], states: list[_ChainState], *, of_all: bool
+        self, query: EventQuery, states: list[_ChainState], *, of_all: bool
     ) -> None:
         try:
-            count = await self._chains.count(event, window, bulk=True)
+            count = await self._chains.count(query, bulk=True)
         except AltaProfilesError as error:
             if dooms_all(error):
                 raise
             # It is a check of the export, and no part of it.
-            logger.warning("the service does not count %s: %s", ChainPlan(event, window), error)
+            logger.warning("the service does not count %s: %s", query, error)
             return
         if of_all:
-            self._counted[event] = count
+            self._counted[query.event] = count
         for state in states:
             state.counted = count
         self.tell()

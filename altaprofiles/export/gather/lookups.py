@@ -19,9 +19,9 @@ import msgspec
 
 from ...base.verdicts import is_final
 from ...errors import ConfigurationError, ExportError
-from ...flow.fanout import Source
+from ...flow.fanout import Items
 from ...models import Key, Lookup, Profile
-from ...profiles import Profiles
+from ...sources.lookups import Lookups
 from ...wire.clevertap import By
 from ..assemble import Output, assemble
 from ..job import Job, Setting
@@ -51,7 +51,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
     """One run of one bulk lookup.
 
     Args:
-        profiles: the service.
+        source: the service.
         by: what the keys are.
         keys: the source.
         on_progress: told where it is.
@@ -64,13 +64,13 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         setting: Setting,
         plan: LookupPlan,
         *,
-        profiles: Profiles,
+        source: Lookups[Profile],
         by: By,
-        keys: Source[Key] | KeyFile,
+        keys: Items[Key] | KeyFile,
         on_progress: OnLookupProgress | None,
     ) -> None:
         super().__init__(setting, plan)
-        self._profiles = profiles
+        self._source = source
         self._by = by
         self._keys = keys
         self._not_found_file, self._failed_file = setting.beside
@@ -159,7 +159,7 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         in_vain = 0
         kept = time.monotonic()
         keys = self._unanswered(work)
-        lookups = self._profiles.get_many(keys, by=self._by)
+        lookups = self._source.get_many(keys, by=self._by, concurrency=None, ordered=False)
         self._stage = "asking"
         try:
             self.tell()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from msgspec import Struct
 
 from ...errors import ExportError
+from ...models.people import person_key
 from ...redaction import Secret
 from ...tables.columns import Columns
 from ...tables.kinds import Kinds
@@ -407,12 +408,8 @@ _SLICE = 100
 
 
 def _person(identity: bytes | None, ids: list[bytes], record: bytes) -> bytes:
-    if identity:
-        return b"identity:" + _shortened(identity)
-    if ids:
-        # The same one however the devices are turned.
-        return b"objectId:" + min(ids)
-    return b"record:" + _digest(record)
+    key = person_key(_shortened(identity or b"").decode(), map(bytes.decode, ids))
+    return b"record:" + _digest(record) if key is None else key.encode()
 
 
 def _shortened(text: bytes) -> bytes:

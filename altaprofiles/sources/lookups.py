@@ -1,0 +1,130 @@
+"""Looking keys up: one way for every API.
+
+An API is an `Endpoint`, plain data; nothing here depends on which one it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Generic, TypeVar, get_args
+
+from msgspec import Struct
+
+from ..base.checks import check_flag, check_whole
+from ..base.verdicts import dooms_all
+from ..errors import AltaProfilesError, ConfigurationError
+from ..flow.fanout import Items, check_items, fan_out
+from ..http.engine import Engine
+from ..http.service import Service
+from ..models import CdpUser, Key, Lookup, Profile
+from ..wire import alta, clevertap
+from ..wire.messages import Request, Response
+
+__all__ = ["CDP", "PROFILES", "Endpoint", "Lookups"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Endpoint(Struct, Generic[V], frozen=True):
+    """One call of an API that finds values by key.
+
+    Attributes:
+        by: the kinds of key it takes.
+        ask: returns the request for a kind and a key; raises `ConfigurationError` for a key that
+            cannot be asked for.
+        read: returns the value in a response, or None when the service knows none.
+    """
+
+    by: tuple[str, ...]
+    ask: Callable[[str, Any], Request]
+    read: Callable[[Response], V | None]
+
+    def check_by(self, by: object) -> None:
+        """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
+        if not isinstance(by, str) or by not in self.by:
+            raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(self.by)}")
+
+
+PROFILES: Endpoint[Profile] = Endpoint(
+    get_args(clevertap.By), clevertap.get_profile, clevertap.read_profile
+)
+CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
+    get_args(alta.By),
+    lambda by, key: alta.get_user_cdp(**{by: key}),
+    lambda response: alta.read_users(response) or None,
+)
+
+
+class Lookups(Generic[V]):
+    """Lookups of one account at one endpoint. Keeps no state: any number can run at once."""
+
+    def __init__(self, engine: Engine, service: Service, endpoint: Endpoint[V]) -> None:
+        self._engine = engine
+        self._service = service
+        self._endpoint = endpoint
+
+    async def get(self, by: str, key: Key) -> V | None:
+        """Return the value of one key, ahead of bulk work; None when the service knows none.
+
+        Raises:
+            ConfigurationError: `key` is not an identifier; nothing was sent.
+            AltaProfilesError: the last attempt ended with something else.
+        """
+        request = self._endpoint.ask(by, key)
+        return await self._engine.call(self._service, request, self._endpoint.read)
+
+    async def look_up(self, by: str, key: Key) -> Lookup[V]:
+        """Return the result of one key, as part of bulk work.
+
+        Raises:
+            AltaProfilesError: an error that would fail every other key as well.
+        """
+        try:
+            request = self._endpoint.ask(by, key)
+        except ConfigurationError as error:
+            return Lookup(key, error=error)
+        try:
+            value = await self._engine.call(self._service, request, self._endpoint.read, bulk=True)
+        except AltaProfilesError as error:
+            if dooms_all(error):
+                raise
+            return Lookup(key, error=error)
+        return Lookup(key, value)
+
+    def get_many(
+        self, keys: Items[Key], *, by: str, concurrency: int | None, ordered: bool
+    ) -> AsyncGenerator[Lookup[V], None]:
+        """Yield the result of each of `keys`: see `Profiles.get_many`."""
+        self._endpoint.check_by(by)
+        check_items("keys", keys)
+        return self.each(
+            keys, lambda key: self.look_up(by, key), concurrency=concurrency, ordered=ordered
+        )
+
+    def each(
+        self,
+        items: Items[T],
+        call: Callable[[T], Awaitable[R]],
+        *,
+        concurrency: int | None,
+        ordered: bool,
+    ) -> AsyncGenerator[R, None]:
+        """Yield `call(item)` for each item, as many at once as keep every slot busy.
+
+        Raises:
+            ConfigurationError: `concurrency` is not a whole number of at least 1, `ordered` not a
+                bool, or the session cannot be used.
+        """
+        check_flag("ordered", ordered)
+        if concurrency is None:
+            concurrency = self._service.cap.limit
+        return fan_out(
+            call,
+            items,
+            concurrency=check_whole("concurrency", concurrency, least=1),
+            ordered=ordered,
+            spawn=self._engine.spawn,
+            pausing=lambda: self._service.pausing,
+        )
