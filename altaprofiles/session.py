@@ -20,8 +20,9 @@ from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
 from .redaction import Secret
+from .sources.chains import Chains
 from .sources.joined import join
-from .sources.lookups import CDP, Lookups
+from .sources.lookups import CDP, PROFILES, Lookups
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.clevertap import By
@@ -278,30 +279,43 @@ class Session:
         ... )
         >>> print(report.people, report.sha256)
         """
-        from .export.start import start_export
+        from .export.gather.chains import EventsGathering
+        from .export.job import Job
+        from .export.output import Output
+        from .export.plan import EventsPlan
+        from .export.reporting import Reporting
 
-        return await start_export(
-            self._engine,
-            self._clevertap_service(),
-            events=events,
+        self._engine.check_open()
+        service = self._clevertap_service()
+        plan = EventsPlan.of(
+            service,
+            events,
             start=start,
             end=end,
-            to=to,
-            format=format,
             windows=windows,
-            distinct=distinct,
-            flatten=flatten,
-            table=table,
-            bom=bom,
             batch_size=batch_size,
             app=app,
             event_summaries=event_summaries,
             profile=profile,
-            count=count,
+        )
+        reporting = Reporting(service.cap, on_progress)
+        gathering = EventsGathering(
+            plan,
+            Chains(self._engine.counting(reporting.tally), service),
+            adopt=windows == "auto",
+            distinct=check_flag("distinct", distinct),
+            count=check_flag("count", count),
+        )
+        output = Output(
+            to=to,
+            format=format,
+            table=table,
+            bom=bom,
+            flatten=flatten,
             resume=resume,
             spool=spool,
-            on_progress=on_progress,
         )
+        return await Job(gathering, output, reporting).run()
 
     async def export_lookups(
         self,
@@ -350,23 +364,33 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
-        from .export.start import start_lookups
+        from .export.gather.lookups import KeysGathering
+        from .export.job import Job
+        from .export.keys import check_keys
+        from .export.output import Output
+        from .export.plan import KeysPlan
+        from .export.reporting import Reporting
 
-        return await start_lookups(
-            self._engine,
-            self._clevertap_service(),
-            keys=keys,
-            by=by,
+        self._engine.check_open()
+        service = self._clevertap_service()
+        PROFILES.check_by(by)
+        source = check_keys(keys, by, column)
+        reporting = Reporting(service.cap, on_progress)
+        gathering = KeysGathering(
+            KeysPlan(service.account, service.url, by),
+            Lookups(self._engine.counting(reporting.tally), service, PROFILES),
+            source,
+        )
+        output = Output(
             to=to,
-            column=column,
             format=format,
-            flatten=flatten,
             table=table,
             bom=bom,
+            flatten=flatten,
             resume=resume,
             spool=spool,
-            on_progress=on_progress,
         )
+        return await Job(gathering, output, reporting).run()
 
     async def aclose(self) -> None:
         """Stop all work and close all connections. What `async with` does at its end."""

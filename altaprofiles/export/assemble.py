@@ -1,7 +1,7 @@
-"""The last part of an export: from the spools to the output. Begun anew after an interruption.
+"""Assembles the output from the records in the store. After an interruption it starts over.
 
-Everything that blocks is done in worker threads, a few milliseconds' worth of records at a time, so
-that the event loop turns and cancelling is heard.
+Blocking calls run in a worker thread, for a few milliseconds of records each, so that the event
+loop turns and a cancellation is noticed.
 """
 
 from __future__ import annotations
@@ -25,24 +25,20 @@ from .threads import Threads
 
 logger = logging.getLogger("altaprofiles")
 
-__all__ = [
-    "Batches",
-    "Output",
-    "assemble",
-]
+__all__ = ["Batches", "Written", "assemble"]
 
 Batches: TypeAlias = Callable[[], Iterator[list[bytes]]]
-"""Makes an iterator over all records, batch by batch, always the same ones in the same order."""
+"""Returns an iterator over all records in batches, the same ones in the same order each time."""
 
 _BLOCK = 4 << 20
 
 
-class Output(Struct, frozen=True):
-    """What has been put in place.
+class Written(Struct, frozen=True):
+    """An output that has been put in place.
 
     Attributes:
-        records: how many it holds.
-        bytes, sha256: of the file; None for a database server.
+        records: number of records in it.
+        bytes, sha256: size and digest of the file; None for a database server.
         mended: texts that had to be changed.
     """
 
@@ -58,18 +54,18 @@ async def assemble(
     batches: Batches,
     *,
     records: int,
-    distinct: Distinct | None,
+    people: Distinct | None,
     on_batch: Callable[[int, int], None],
-) -> Output:
+) -> Written:
     """Write the records of `batches` to `target`, and put it in place.
 
     Args:
-        threads: where to do it.
-        target: where to write.
-        batches: what to write.
-        records: how many there must be.
-        distinct: leaves out who came before, or None.
-        on_batch: told after each batch how many records were read and written so far.
+        threads: runs the blocking calls.
+        target: the output.
+        batches: the records.
+        records: number of records that `batches` must yield.
+        people: leaves out people that came before, or None.
+        on_batch: called after each batch with the records read and written so far.
 
     Raises:
         ExportError: the target refuses, or there are more or fewer records.
@@ -86,7 +82,7 @@ async def assemble(
         read = written = 0
         writing = batches()
         while (
-            step := await threads.run(lambda: _write(writing, distinct, sink, unseen))
+            step := await threads.run(lambda: _write(writing, people, sink, unseen))
         ) is not None:
             read += step[0]
             written += step[1]
@@ -101,9 +97,9 @@ async def assemble(
     for key in kinds.unseen:
         logger.warning("nobody has the property %r, so that its column is empty", key)
     if target.path is None:
-        return Output(written - sink.repeated, None, None, sink.mended)
+        return Written(written - sink.repeated, None, None, sink.mended)
     size, digest = await _digest(threads, target.path)
-    return Output(written, size, digest, sink.mended)
+    return Written(written, size, digest, sink.mended)
 
 
 def _check_count(read: int, records: int) -> None:
@@ -122,25 +118,25 @@ def _look(batches: Iterator[list[bytes]], kinds: Kinds) -> bool:
 
 
 def _write(
-    batches: Iterator[list[bytes]], distinct: Distinct | None, sink: Sink, unseen: Kinds
+    batches: Iterator[list[bytes]], people: Distinct | None, sink: Sink, unseen: Kinds
 ) -> tuple[int, int] | None:
     records = next(batches, None)
     if records is None:
         return None
     if unseen.unseen:
         unseen.look(records)
-    kept = records if distinct is None else [one for one in records if _is_new(one, distinct)]
-    sink.write(kept)
-    return len(records), len(kept)
+    new = records if people is None else [one for one in records if _is_new(one, people)]
+    sink.write(new)
+    return len(records), len(new)
 
 
-def _is_new(record: bytes, distinct: Distinct) -> bool:
+def _is_new(record: bytes, people: Distinct) -> bool:
     try:
         profile = Profile.decode(record)
     except DecodeError:
-        # Nothing shows who it is. What was received is delivered.
+        # A person that cannot be identified is written: nothing shows that it is a repeat.
         return True
-    return distinct.is_new(profile)
+    return people.is_new(profile)
 
 
 async def _digest(threads: Threads, path: Path) -> tuple[int, str]:

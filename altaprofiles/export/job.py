@@ -1,278 +1,217 @@
-"""What both kinds of export are: a run in a workspace, which another run can go on with."""
+"""One run of one export. A later run can resume it."""
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypedDict, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
-from msgspec import Struct
 
 from ..errors import AltaProfilesError, ExportError, Incomplete
-from ..http.limits import Cap
-from ..models import Stats
-from .assemble import Output
+from .assemble import Written, assemble
+from .gather.gathering import Assembled, Gathering, Run
 from .manifest import encode_manifest
-from .plan import LookupPlan, Plan
-from .report import ExportProgress, ExportReport, LookupProgress, LookupReport
-from .sinks import Target
-from .sinks.files import check_place, write_file
+from .output import Output
+from .place import Place
+from .report import Progress, Report
+from .reporting import CallbackFailed, Reporting
+from .sinks.files import write_file
+from .store.people import PeopleOnDisk
 from .store.workspace import Workspace, writing_in
 from .threads import Threads, alongside
 
-__all__ = ["Job", "Setting"]
+__all__ = ["Job"]
 
-P = TypeVar("P", Plan, LookupPlan)
-R = TypeVar("R", ExportReport, LookupReport)
-S = TypeVar("S", ExportProgress, LookupProgress)
+logger = logging.getLogger("altaprofiles")
+
+R = TypeVar("R", bound=Report)
+S = TypeVar("S", bound=Progress)
+
+_REPORT_EVERY = 1.0
+"""Longest time, in seconds, between two progress reports."""
 
 
-_TELL_EVERY = 1.0
-"""Seconds after which progress is told even if nothing has arrived."""
+class Job(Generic[R, S]):
+    """Gathers what `gathering` fetches, and assembles `output` from it.
 
-
-class Setting(Struct, frozen=True):
-    """Where a run takes place.
-
-    Attributes:
-        threads: where what blocks is done.
-        cap: the slots.
-        tally: counts the requests of this export alone.
-        target: where to.
-        folder: where it gathers.
-        manifest: where the manifest goes.
-        beside: other files that are written.
-        options: what else the manifest tells of how it was asked for.
-        resume: whether what an earlier run left is gone on with.
+    Args:
+        gathering: the kind of export.
+        output: the caller's arguments.
+        reporting: counts requests and reports progress.
     """
 
-    threads: Threads
-    cap: Cap
-    tally: Stats
-    target: Target
-    folder: Path
-    manifest: Path
-    beside: tuple[Path, ...]
-    options: dict[str, Any]
-    resume: bool
-
-
-class Totals(TypedDict):
-    """What reports of both kinds tell alike."""
-
-    output: str
-    manifest: str
-    format: str
-    complete: bool
-    requests: int
-    retries: int
-    seconds: float
-    bytes: int | None
-    sha256: str | None
-    mended: int
-
-
-class Traffic(TypedDict):
-    """What is told of the requests, of both kinds, while they run."""
-
-    requests: int
-    retries: int
-    in_flight: int
-    slots: int
-    seconds: float
-
-
-class _Before(Struct):
-    """What earlier runs came to."""
-
-    requests: int = 0
-    retries: int = 0
-    seconds: float = 0.0
-
-
-class Job(ABC, Generic[P, R]):
-    """One run of one export."""
-
-    KEPT: ClassVar[str]
-    """What `kept` counts."""
-
-    def __init__(self, setting: Setting, plan: P) -> None:
-        self.plan: P = plan
-        self.setting = setting
-        self.threads = setting.threads
-        self._began = time.monotonic()
-        self._before = _Before()
+    def __init__(self, gathering: Gathering[R, S], output: Output, reporting: Reporting[S]) -> None:
+        self._gathering = gathering
+        self._output = output
+        self._reporting = reporting
+        self._assembled: Assembled | None = None
         self._begun = self._done = False
-        self._failure_of_caller: Exception | None = None
 
     async def run(self) -> R:
-        """Bring everything, put it in place, and return what it came to.
+        """Fetch everything, put the output in place, and return the report.
 
         Raises:
-            ExportError: it cannot begin, or something is missing at its end (`Incomplete`).
+            ConfigurationError: an argument cannot work; nothing was sent.
+            ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-        setting = self.setting
-        work = await self.threads.run(lambda: Workspace.open(setting.folder, resume=setting.resume))
+        threads = Threads()
         try:
-            async with alongside(self._tell_on):
-                await self.load(work)
-                report = await self._bring_and_finish(work)
+            return await self._run(threads)
+        except CallbackFailed as failed:
+            failure = failed.error
+        finally:
+            threads.close()
+        # Outside of the handler: it is the caller's own, and comes out as it was raised.
+        raise failure
+
+    async def _run(self, threads: Threads) -> R:
+        # In the thread, as it may import pyarrow.
+        place = await threads.run(lambda: Place.of(self._output, self._gathering.endings))
+        place.check_apart(self._gathering.reads)
+        store = await threads.run(lambda: Workspace.open(place.folder, resume=self._output.resume))
+        run = Run(store, place, threads, self._reporting, self._report)
+        try:
+            async with alongside(self._report_regularly):
+                await threads.run(lambda: self._begin(run))
+                await self._gathering.load(run)
+                report = await self._gather_and_assemble(run)
             self._done = True
             return report
         finally:
             with anyio.CancelScope(shield=True):
-                await self.threads.run(lambda: self._leave(work))
-            self.threads.close()
+                await threads.run(lambda: self._leave(run))
 
-    async def _bring_and_finish(self, work: Workspace) -> R:
-        try:
-            await self.fetch(work)
-            return await self.finish(work)
-        except (OSError, ExportError) as error:
-            if isinstance(error, Incomplete) or self.is_caller_s(error):
-                raise
-            raise self.incomplete([str(error)]) from error
-        except AltaProfilesError as error:
-            if self.kept:
-                error.add_note(f"{self._what_there_is}.")
-            raise
-
-    @abstractmethod
-    async def load(self, work: Workspace) -> None:
-        """Take up what is in the workspace."""
-
-    @abstractmethod
-    async def fetch(self, work: Workspace) -> None:
-        """Bring what is not in the workspace yet."""
-
-    @abstractmethod
-    def tell(self) -> None:
-        """Tell whoever wants to know where it is, if there is anything to tell."""
-
-    @abstractmethod
-    async def finish(self, work: Workspace) -> R:
-        """Make the output of what is in the workspace."""
-
-    @abstractmethod
-    def describe(self, *, complete: bool, output: Output | None = None) -> R:
-        """Return the report of what there is."""
-
-    @property
-    @abstractmethod
-    def kept(self) -> int:
-        """How much another run can go on with."""
-
-    def call_back(self, on_progress: Callable[[S], object], progress: S) -> None:
-        """Call the caller's function, and know what it raises for what it is."""
-        if self._failure_of_caller is not None:
-            # It has ended the export, and is not asked again while that unwinds.
-            return
-        try:
-            on_progress(progress)
-        except Exception as error:
-            self._failure_of_caller = error
-            raise
-
-    def is_caller_s(self, error: Exception) -> bool:
-        """Whether the caller's function has raised `error`."""
-        return error is self._failure_of_caller
-
-    def begin(self, work: Workspace) -> None:
-        """Make the workspace this export's. Blocking."""
-        with writing_in(self.setting.folder):
-            work.begin(self.plan)
-            journal = work.journal
-            kept = {name: journal.state(name) for name in _Before.__struct_fields__}
-            self._before = _Before(**{name: was for name, was in kept.items() if was is not None})
+    def _begin(self, run: Run) -> None:
+        begun = run.store.begun()
+        if begun is not None:
+            self._gathering.adopt(begun)
+        with writing_in(run.place.folder):
+            run.store.begin(self._gathering.plan)
+            self._reporting.resume(run.store.journal)
             self._begun = True
-            # Not before it is known that nobody else is writing there.
-            self.setting.target.check()
-            for path in (self.setting.manifest, *self.setting.beside):
-                check_place(path, str(path))
+            # Only now that it is known that nobody else writes there.
+            run.place.check()
 
-    def put_totals(self, work: Workspace) -> None:
-        """Journal what this run and earlier ones came to, inside a transaction. Blocking."""
-        work.journal.put_state(
-            requests=self._before.requests + self.setting.tally.requests,
-            retries=self._before.retries + self.setting.tally.retries,
-            seconds=self._before.seconds + self.seconds,
+    async def _gather_and_assemble(self, run: Run) -> R:
+        try:
+            if missing := await self._gathering.gather(run):
+                raise self._incomplete(run, missing)
+            return await self._assemble(run)
+        except (OSError, ExportError) as error:
+            if isinstance(error, Incomplete):
+                raise
+            raise self._incomplete(run, [str(error)]) from error
+        except AltaProfilesError as error:
+            if self._gathering.kept:
+                error.add_note(f"{self._resumption(run)}.")
+            raise
+
+    async def _assemble(self, run: Run) -> R:
+        gathering = self._gathering
+        people = None
+        if gathering.repeats:
+            people = await run.threads.run(lambda: PeopleOnDisk(run.store.people))
+        try:
+            written = await assemble(
+                run.threads,
+                run.place.target,
+                lambda: gathering.batches(run.store),
+                records=gathering.records,
+                people=None if people is None else people.distinct,
+                on_batch=self._report_assembled,
+            )
+        finally:
+            if people is not None:
+                people.close()
+        self._assembled = Assembled(gathering.records, written.records)
+        for ending, lines in gathering.leftovers(run.store):
+            await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
+        for sentence in gathering.discrepancies(written.records):
+            logger.warning("%s", sentence)
+        missing = gathering.unanswered(run.place)
+        report = self._describe(run, written, complete=not missing)
+        await self._write_manifest(run, report)
+        if missing:
+            raise self._incomplete(run, missing, report)
+        return report
+
+    async def _write_manifest(self, run: Run, report: R) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        options = {**self._gathering.options, **run.place.layout}
+        data = encode_manifest(report, self._gathering.plan, options, now)
+        await run.threads.run(lambda: write_file(run.place.manifest, [data]))
+
+    def _describe(self, run: Run, written: Written | None, *, complete: bool) -> R:
+        totals = self._reporting.totals()
+        common = Report(
+            output=run.place.target.name,
+            manifest=str(run.place.manifest),
+            format=run.place.target.format,
+            complete=complete,
+            requests=totals["requests"],
+            retries=totals["retries"],
+            seconds=round(totals["seconds"], 3),
+            bytes=None if written is None else written.bytes,
+            sha256=None if written is None else written.sha256,
+            mended=0 if written is None else written.mended,
         )
+        people = None if written is None else written.records
+        return self._gathering.describe(common, run.place, people)
 
-    async def put_manifest(self, report: R) -> None:
-        """Write the manifest."""
-        written = datetime.now(UTC).isoformat(timespec="seconds")
-        data = encode_manifest(report, self.plan, self.setting.options, written)
-        await self.threads.run(lambda: write_file(self.setting.manifest, [data]))
-
-    def incomplete(self, missing: Sequence[str], report: R | None = None) -> Incomplete:
-        """Return the error that says what is missing."""
-        listed = "".join(f"\n  {part}" for part in missing)
+    def _incomplete(self, run: Run, missing: list[str], report: R | None = None) -> Incomplete:
+        lines = "".join(f"\n  {sentence}" for sentence in missing)
         return Incomplete(
-            f"the export to {self.setting.target.name} is not complete:{listed}\n"
-            f"{self._what_there_is}",
+            f"the export to {run.place.target.name} is not complete:{lines}\n"
+            f"{self._resumption(run)}",
             missing=missing,
-            report=report or self.describe(complete=False),
+            report=report or self._describe(run, None, complete=False),
         )
 
-    def totals(self, *, complete: bool, output: Output | None) -> Totals:
-        """Return what the report says of any export."""
-        return {
-            "output": self.setting.target.name,
-            "manifest": str(self.setting.manifest),
-            "format": self.setting.target.format,
-            "complete": complete,
-            "requests": self._before.requests + self.setting.tally.requests,
-            "retries": self._before.retries + self.setting.tally.retries,
-            "seconds": round(self._before.seconds + self.seconds, 3),
-            "bytes": None if output is None else output.bytes,
-            "sha256": None if output is None else output.sha256,
-            "mended": 0 if output is None else output.mended,
-        }
-
-    def traffic(self) -> Traffic:
-        """Return what progress says of the requests of any export."""
-        return {
-            "requests": self._before.requests + self.setting.tally.requests,
-            "retries": self._before.retries + self.setting.tally.retries,
-            "in_flight": self.setting.cap.in_flight,
-            "slots": self.setting.cap.limit,
-            "seconds": self.seconds,
-        }
-
-    @property
-    def seconds(self) -> float:
-        """Since this run began."""
-        return time.monotonic() - self._began
-
-    @property
-    def _what_there_is(self) -> str:
-        if not self.kept:
+    def _resumption(self, run: Run) -> str:
+        kept, unit, folder = self._gathering.kept, self._gathering.unit, run.place.folder
+        if not kept:
             return "nothing of it has been kept; run the same export again"
-        where = self.setting.folder
-        return f"{self.kept:,} {self.KEPT} are in {where}; run the same export again to go on there"
+        return f"{kept:,} {unit} are in {folder}; run the same export again to resume there"
 
-    async def _tell_on(self) -> None:
-        # When nothing arrives, it is retries and slots that say why; and some databases take what
-        # they are given in one long statement.
+    def _report(self) -> None:
+        self._reporting.report(lambda traffic: self._gathering.progress(traffic, self._assembled))
+
+    def _report_assembled(self, read: int, written: int) -> None:
+        self._assembled = Assembled(read, written)
+        self._report()
+
+    async def _report_regularly(self) -> None:
+        # While nothing arrives, retries and slots say why; and some databases take their rows in
+        # one long statement.
         while True:
-            await anyio.sleep(_TELL_EVERY)
-            self.tell()
+            await anyio.sleep(_REPORT_EVERY)
+            self._report()
 
-    def _leave(self, work: Workspace) -> None:
-        # What has ended this run must not be hidden by another error.
+    def _leave(self, run: Run) -> None:
+        # Another error must not hide the one that has ended this run.
         with suppress(OSError, ExportError):
-            # By what is on the disk: this run may have ended before it knew. With nothing there,
-            # there is nothing to go on with, and a plan that would be in the way of another.
-            if self._done or (self._begun and work.journal.is_empty()):
-                work.remove()
+            # By what is on the disk: the run may have ended before it learned of it. An empty
+            # journal would only keep its plan in the way of another.
+            if self._done or (self._begun and run.store.journal.is_empty()):
+                run.store.remove()
                 return
             if self._begun:
-                with work.journal.transaction():
-                    self.put_totals(work)
-        work.close()
+                with run.commit():
+                    pass
+        run.store.close()
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> None:
+    """Write `lines` to a file; without any, delete the file that an earlier run has left."""
+    first = next(lines, None)
+    if first is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_file(path, chain([first], lines))

@@ -9,27 +9,27 @@ import msgspec
 from .._version import __version__
 
 if TYPE_CHECKING:
-    from .plan import LookupPlan, Plan
-    from .report import ExportReport, LookupReport
+    from .plan import Plan
+    from .report import Report
 
 
 __all__ = ["as_builtins", "encode_manifest"]
 
 
-def as_builtins(report: ExportReport | LookupReport) -> dict[str, Any]:
+def as_builtins(report: Report) -> dict[str, Any]:
     """Return what can be written as JSON, also of paths that are no Unicode text."""
-    told: dict[str, Any] = msgspec.to_builtins(report)
+    values: dict[str, Any] = msgspec.to_builtins(report)
     return {
         name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if isinstance(value, str)
         else value
-        for name, value in told.items()
+        for name, value in values.items()
     }
 
 
 def encode_manifest(
-    report: ExportReport | LookupReport,
-    plan: Plan | LookupPlan,
+    report: Report,
+    plan: Plan,
     options: dict[str, Any],
     written: str,
 ) -> bytes:

@@ -1,30 +1,31 @@
-"""What an export is to bring: its chains, and what tells it from another one. No I/O."""
+"""What an export fetches, and how a resumed run recognises it. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..errors import ConfigurationError, PlanMismatch
+from ..http.service import Service
 from ..wire.query import BATCH_SIZE, Day, EventQuery
 
-__all__ = ["LookupPlan", "Plan", "check_same", "parse_plan", "plan_events"]
+__all__ = ["EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
 
 
-class Plan(Struct, frozen=True, tag="events", tag_field="kind"):
-    """Which chains an export walks, in the order in which they count.
+class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
+    """The chains of an export of events, in the order in which their people count.
 
     Attributes:
-        account, host: whose people, and where they were asked for.
+        account, host: the account, and the base URL it was asked at.
         events: the names.
         start, end: the range as it is sent, inclusive.
-        app, event_summaries, profile: what records hold.
-        windows: into how many parts the range is split.
-        batch_size: people per page. A chain that has begun keeps its own, so that it may differ.
+        app, event_summaries, profile: the parts of a record that are asked for.
+        windows: the number of parts that the range is split into.
+        batch_size: people per page. It may change between runs: an open chain keeps its own.
     """
 
     account: str
@@ -38,13 +39,61 @@ class Plan(Struct, frozen=True, tag="events", tag_field="kind"):
     windows: int
     batch_size: int = BATCH_SIZE
 
+    @classmethod
+    def of(
+        cls,
+        service: Service,
+        events: str | Sequence[str],
+        *,
+        start: Day,
+        end: Day,
+        windows: object,
+        batch_size: int,
+        app: bool,
+        event_summaries: bool,
+        profile: bool,
+    ) -> EventsPlan:
+        """Return the plan of these arguments of `Session.export`.
+
+        With `windows="auto"` there are as many chains as it takes to fill the service's slots.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        names = _check_events(events)
+        check_flag("event_summaries", event_summaries)
+        query, *_ = [
+            EventQuery.of(name, start, end, batch_size, app, event_summaries, profile)
+            for name in names
+        ]
+        if windows == "auto":
+            windows = -(-service.cap.limit // len(names))
+        elif isinstance(windows, str):
+            raise ConfigurationError(
+                f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"
+            )
+        # Never more than there are days.
+        parts = len(query.split(check_whole("windows", windows, least=1)))
+        return cls(
+            service.account,
+            service.url,
+            names,
+            query.start,
+            query.end,
+            query.app,
+            query.summaries,
+            query.profile,
+            parts,
+            query.batch_size,
+        )
+
     @property
     def queries(self) -> list[EventQuery]:
-        """One for each chain, event by event, and those of one event in the order of windows."""
+        """The query of each chain: event by event, and within an event window by window."""
         return [query for event in self.events for query in self.query(event).split(self.windows)]
 
     def query(self, event: str) -> EventQuery:
-        """Return the query for everyone who did one of the events."""
+        """Return the query for everyone who did `event` in the whole range."""
         return EventQuery(
             event,
             self.start,
@@ -55,24 +104,24 @@ class Plan(Struct, frozen=True, tag="events", tag_field="kind"):
             self.profile,
         )
 
-    def split_as(self, other: Plan | LookupPlan) -> Self:
+    def split_as(self, other: Plan) -> Self:
         """Return this plan with the windows of `other`."""
-        windows = other.windows if isinstance(other, Plan) else self.windows
-        return msgspec.structs.replace(self, windows=windows)
+        parts = other.windows if isinstance(other, EventsPlan) else self.windows
+        return msgspec.structs.replace(self, windows=parts)
 
     def encode(self) -> bytes:
-        """Return what `parse_plan` reads."""
+        """Return the bytes that `parse_plan` reads."""
         return msgspec.json.encode(self)
 
 
-class LookupPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
-    """Which keys are looked up.
+class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
+    """The keys of a bulk lookup.
 
     Attributes:
-        account, host: whose people, and where they were asked for.
-        by: "identity", "email" or "object_id".
-        keys: how many keys the source has; None while it is being read.
-        digest: what tells them from others.
+        account, host: the account, and the base URL it was asked at.
+        by: the kind of key.
+        keys: number of keys in the source; None while the source is being read.
+        digest: SHA-256 of the keys; None while the source is being read.
     """
 
     account: str
@@ -81,89 +130,34 @@ class LookupPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     keys: int | None = None
     digest: str | None = None
 
-    def with_keys_of(self, other: LookupPlan) -> Self:
+    def with_keys_of(self, other: KeysPlan) -> Self:
         """Return this plan with the keys of `other`."""
         return msgspec.structs.replace(self, keys=other.keys, digest=other.digest)
 
     def encode(self) -> bytes:
-        """Return what `parse_plan` reads."""
+        """Return the bytes that `parse_plan` reads."""
         return msgspec.json.encode(self)
 
 
-_PLAN: msgspec.json.Decoder[Plan | LookupPlan] = msgspec.json.Decoder(Plan | LookupPlan)
+Plan: TypeAlias = EventsPlan | KeysPlan
+
+_PLAN: msgspec.json.Decoder[Plan] = msgspec.json.Decoder(Plan)
 
 
-def parse_plan(data: bytes) -> Plan | LookupPlan:
-    """Return the plan that was encoded.
+def parse_plan(data: bytes) -> Plan:
+    """Return the plan that was encoded as `data`.
 
     Raises:
-        msgspec.DecodeError: `data` is none.
+        msgspec.DecodeError: `data` is not a plan.
     """
     return _PLAN.decode(data)
-
-
-def plan_events(
-    events: str | Sequence[str],
-    *,
-    account: str,
-    host: str,
-    slots: int,
-    start: Day,
-    end: Day,
-    windows: object,
-    batch_size: int,
-    app: bool,
-    event_summaries: bool,
-    profile: bool,
-) -> Plan:
-    """Return the plan of these arguments of `Session.export`.
-
-    Args:
-        slots: with "auto", the windows are as many as it takes for so many chains.
-
-    Raises:
-        ConfigurationError: an argument is wrong.
-    """
-    names = _check_events(events)
-    if windows == "auto":
-        windows = -(-slots // len(names))
-    elif isinstance(windows, str):
-        raise ConfigurationError(
-            f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"
-        )
-    queries = [
-        EventQuery.of(
-            name,
-            start,
-            end,
-            batch_size=batch_size,
-            app=app,
-            summaries=check_flag("event_summaries", event_summaries),
-            profile=profile,
-        )
-        for name in names
-    ]
-    query = queries[0]
-    return Plan(
-        account=account,
-        host=host,
-        events=names,
-        start=query.start,
-        end=query.end,
-        app=query.app,
-        event_summaries=query.summaries,
-        profile=query.profile,
-        # Never more than there are days.
-        windows=len(query.split(check_whole("windows", windows, least=1))),
-        batch_size=query.batch_size,
-    )
 
 
 def _check_events(events: object) -> tuple[str, ...]:
     """Return the names, at least one and each once.
 
     Raises:
-        ConfigurationError: `events` is anything else than a name or several.
+        ConfigurationError: `events` is neither a name nor a list of different names.
     """
     if isinstance(events, str):
         return (str.__str__(events),)
@@ -176,31 +170,33 @@ def _check_events(events: object) -> tuple[str, ...]:
             raise ConfigurationError(f"events: expected names as text, got {name!r}")
         if events.count(name) > 1:
             raise ConfigurationError(f"events: {name!r} is in it twice; leave one of them out")
-    # Of a subclass, such as NumPy's, the plain text.
+    # Plain text, of subclasses such as NumPy's as well.
     return tuple(map(str.__str__, events))
 
 
-# What decides how people are delivered, and not which: a resumed export may change it.
+# Fields that decide how people are delivered, not which: a resumed export may change them.
 _FREE = frozenset({"batch_size"})
 
 
-def check_same(begun: Plan | LookupPlan, now: Plan | LookupPlan, where: str) -> None:
-    """Raise `PlanMismatch` unless what was begun in `where` is what is wanted now."""
+def check_same(begun: Plan, now: Plan, where: str) -> None:
+    """Raise `PlanMismatch` unless `begun`, the plan in the folder `where`, is the plan `now`."""
     differences = _differences(begun, now)
     if not differences:
         return
-    shown = "; ".join(
-        "the keys are others" if name == "digest" else f"`{name}` was {was!r} and is now {now!r}"
-        for name, (was, now) in differences.items()
+    parts = "; ".join(
+        "the keys are different"
+        if name == "digest"
+        else f"`{name}` was {was!r} and is now {is_now!r}"
+        for name, (was, is_now) in differences.items()
     )
     raise PlanMismatch(
-        f"{where} holds another export, begun and not finished: {shown}. Finish that one with its "
+        f"{where} holds another export, which is unfinished: {parts}. Finish that export with its "
         f"own arguments, discard it with `resume=False`, or choose another `to` or `spool`",
         differences=differences,
     )
 
 
-def _differences(begun: Plan | LookupPlan, now: Plan | LookupPlan) -> Mapping[str, tuple[Any, Any]]:
+def _differences(begun: Plan, now: Plan) -> Mapping[str, tuple[Any, Any]]:
     if type(begun) is not type(now):
         return {"kind": (begun.__struct_config__.tag, now.__struct_config__.tag)}
     fields = [name for name in begun.__struct_fields__ if name not in _FREE]

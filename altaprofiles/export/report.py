@@ -1,15 +1,12 @@
-"""What exports tell: while they run, at their end, and in the manifest beside the output."""
+"""What an export reports: progress while it runs, and its result. No I/O."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 from msgspec import Struct
 
 from ..base.wording import clock, numbered, percent, share
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "ChainStatus",
@@ -17,19 +14,21 @@ __all__ = [
     "ExportReport",
     "LookupProgress",
     "LookupReport",
+    "Progress",
+    "Report",
 ]
 
 
 class ChainStatus(Struct, frozen=True):
-    """How far one chain is.
+    """The state of one chain.
 
     Attributes:
-        event: whom it brings: everyone who did this,
-        start, end: from the one to the other, inclusive, as sent to the service.
-        records, pages: how many are on disk.
-        done: whether its last page is.
-        restarts: how often it had to begin again, because the service refused its cursor.
-        counted: how many records it will bring by the service's own count, or None.
+        event: the event whose people the chain brings.
+        start, end: the range of the chain, inclusive, as it was sent to the service.
+        records, pages: received and on disk.
+        done: whether the last page is on disk.
+        restarts: how often the chain was restarted, because the service refused its cursor.
+        counted: records that the chain will bring by the service's own count, or None.
     """
 
     event: str
@@ -42,23 +41,19 @@ class ChainStatus(Struct, frozen=True):
     counted: int | None = None
 
 
-class ExportReport(Struct, frozen=True, kw_only=True):
-    """What an export came to, earlier runs that it went on from included.
+class Report(Struct, frozen=True, kw_only=True):
+    """The result of any export, including the runs it resumed.
 
     Attributes:
         output: the file, or the address of the table, without credentials.
-        manifest: the file that says all this, too, and what was asked for.
+        manifest: the file that holds this report and the export's arguments.
         format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
-        complete: whether everything is in the output. If not, there is no output yet.
-        people: written to the output.
-        records: received. There are more of them than people where somebody is in several chains.
-        pages: received.
-        chains: each of them, in the order in which they count.
-        requests, retries: HTTP requests, and those among them that had to be asked again.
-        seconds: of work, breaks between runs not included.
+        complete: whether nothing is missing.
+        requests: HTTP requests sent, retries included.
+        retries: those of them that repeated an earlier one.
+        seconds: time at work, without the breaks between runs.
         bytes: size of the output; None for a database server.
-        sha256: its digest, as hexadecimal digits; None for a database server.
-        counted: event to the service's own count of its people, if it was asked for and answered.
+        sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         mended: texts that the output's format cannot hold as they were; see `Session.export`.
     """
 
@@ -66,210 +61,265 @@ class ExportReport(Struct, frozen=True, kw_only=True):
     manifest: str
     format: str
     complete: bool
-    people: int
-    records: int
-    pages: int
-    chains: list[ChainStatus]
     requests: int
     retries: int
     seconds: float
     bytes: int | None = None
     sha256: str | None = None
-    counted: dict[str, int] | None = None
     mended: int = 0
 
 
-class ExportProgress(Struct, frozen=True, kw_only=True):
-    """Where an export is, as `on_progress` receives it; as text, a line for a person.
+class Progress(Struct, frozen=True, kw_only=True):
+    """The state of any export while it runs. As text it is one line for a person.
 
     Attributes:
-        stage: "reading" from the service, or "finishing": putting the output together.
-        chains: each of them, in the order in which they count.
+        stage: the part of the work that is under way.
+        resumed: items that earlier runs had received.
+        finished: items written to the output, or read for it, in the last stage.
+        requests, retries: as in `Report`.
+        in_flight, slots: requests of the session in flight now, and the most there can be.
+        seconds: time since this run began.
+    """
+
+    unit: ClassVar[str]
+    """The name of one item: "record" or "key"."""
+    _fetching_in: ClassVar[str]
+
+    stage: Literal["reading", "asking", "finishing"]
+    resumed: int
+    finished: int
+    requests: int
+    retries: int
+    in_flight: int
+    slots: int
+    seconds: float
+
+    @property
+    def fetching(self) -> bool:
+        """Whether this stage waits for the service."""
+        return self.stage == self._fetching_in
+
+    @property
+    def received(self) -> int:
+        """Items received from the service, by earlier runs as well."""
+        raise NotImplementedError
+
+    @property
+    def expected(self) -> int | None:
+        """Items that the service will send in all, or None if unknown."""
+        raise NotImplementedError
+
+    @property
+    def done(self) -> int:
+        """Items that this stage has finished."""
+        raise NotImplementedError
+
+    @property
+    def goal(self) -> int | None:
+        """Items that this stage has to finish, or None if unknown."""
+        raise NotImplementedError
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Number of items received so far by the name of their outcome; empty with one outcome."""
+        return {}
+
+    @property
+    def pace(self) -> float:
+        """Items received per second of this run."""
+        # A restarted chain takes away the records that this run had received of it.
+        return max(self.received - self.resumed, 0) / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until everything has been received, at the pace so far; None if unknown."""
+        if self.expected is None or self.received <= self.resumed or self.seconds <= 0:
+            return None
+        left = max(self.expected - self.received, 0)
+        return left * self.seconds / (self.received - self.resumed)
+
+    def __str__(self) -> str:
+        unit = self.unit if self.stage != "finishing" else self._unit_written
+        part = share(self.done, self.goal)
+        counted = numbered(self.done, unit)
+        if self.goal is not None and part is not None:
+            counted = f"{self.done:,} of {numbered(self.goal, unit)} ({percent(part)} %)"
+        parts = [f"{self.stage}: {counted}"]
+        if self.fetching:
+            parts += [f"{count:,} {name}" for name, count in self.outcomes.items()]
+            parts += [
+                f"{self.pace:,.0f} a second",
+                f"{self.in_flight} of {numbered(self.slots, 'slot')}",
+                f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}",
+            ]
+        parts.append(clock(self.seconds))
+        if self.fetching and self.eta is not None:
+            parts.append(f"{clock(self.eta)} left")
+        return ", ".join(parts)
+
+    @property
+    def _unit_written(self) -> str:
+        return self.unit
+
+
+class ExportReport(Report, frozen=True, kw_only=True):
+    """The result of an export, including the runs it resumed.
+
+    Attributes:
+        output: the file, or the address of the table, without credentials.
+        manifest: the file that holds this report and the export's arguments.
+        format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
+        complete: whether everything is in the output. If not, there is no output yet.
+        people: written to the output.
+        records: received. There are more records than people where a person is in several chains.
+        pages: received.
+        chains: every chain, in the order in which their people count.
+        requests: HTTP requests sent, retries included.
+        retries: those of them that repeated an earlier one.
+        seconds: time at work, without the breaks between runs.
+        bytes: size of the output; None for a database server.
+        sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
+        counted: event to the service's own count of its people, where it was asked for and
+            answered; None without.
+        mended: texts that the output's format cannot hold as they were; see `Session.export`.
+    """
+
+    people: int
+    records: int
+    pages: int
+    chains: list[ChainStatus]
+    counted: dict[str, int] | None = None
+
+
+class ExportProgress(Progress, frozen=True, kw_only=True):
+    """The state of an export, as `on_progress` receives it. As text it is one line for a person.
+
+    Attributes:
+        stage: "reading" from the service, or "finishing": assembling the output.
+        chains: every chain, in the order in which their people count.
         records: received so far, by earlier runs as well.
-        total: how many there will be by the service's own count, or None.
-        resumed: how many of `records` earlier runs had received.
-        finished: how many of them have been gone through for the output.
+        total: records in all by the service's own count, or None.
+        resumed: those of `records` that earlier runs had received.
+        finished: those of them that have been read for the output.
         people: written to the output so far.
         requests, retries: as in `ExportReport`.
-        in_flight, slots: requests of the session under way now, and how many may be.
-        seconds: since this run began.
+        in_flight, slots: requests of the session in flight now, and the most there can be.
+        seconds: time since this run began.
     """
+
+    unit = "record"
+    _fetching_in = "reading"
 
     stage: Literal["reading", "finishing"]
     chains: list[ChainStatus]
     records: int
     total: int | None
-    resumed: int
-    finished: int
     people: int
-    requests: int
-    retries: int
-    in_flight: int
-    slots: int
-    seconds: float
 
     @property
-    def fetching(self) -> bool:
-        """Whether it is the service that this stage waits for."""
-        return self.stage == "reading"
+    def received(self) -> int:
+        """`records`."""
+        return self.records
+
+    @property
+    def expected(self) -> int | None:
+        """`total`."""
+        return self.total
 
     @property
     def done(self) -> int:
-        """How many records this stage is through with."""
+        """Records that this stage has finished."""
         return self.records if self.stage == "reading" else self.finished
 
     @property
     def goal(self) -> int | None:
-        """How many records this stage has, or None if unknown."""
+        """Records that this stage has to finish, or None if unknown."""
         return self.total if self.stage == "reading" else self.records
 
-    @property
-    def pace(self) -> float:
-        """Records received per second of this run."""
-        return _pace(self.records - self.resumed, self.seconds)
 
-    @property
-    def eta(self) -> float | None:
-        """Seconds until everything has been received, at the pace so far; None if unknown."""
-        return _eta(self.total, self.records, self.resumed, self.seconds)
-
-    def __str__(self) -> str:
-        return _line(self, "record")
-
-
-class LookupReport(Struct, frozen=True, kw_only=True):
-    """What a bulk lookup came to, earlier runs that it went on from included.
+class LookupReport(Report, frozen=True, kw_only=True):
+    """The result of a bulk lookup, including the runs it resumed.
 
     Attributes:
-        output, manifest, format, bytes, sha256, mended, requests, retries, seconds: as in
+        output, manifest, format, requests, retries, seconds, bytes, sha256, mended: as in
             `ExportReport`.
-        complete: whether each key has an answer that asking again would not change.
+        complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
-        repeated: keys of the source that had been in it before; they are asked once.
-        found: keys with a person, each of whom is in the output.
+        repeated: keys that the source holds once more; they are asked for once.
+        found: keys with a person, who is in the output.
         not_found: keys that the service does not know.
-        failed: keys without an answer: the service failed, or refuses the key.
-        not_found_file: where those are, a key a line; None when there is none.
-        failed_file: where those are, NDJSON of `key`, `error` and `message`; None likewise.
+        failed: keys without an answer, because the service failed or the key is refused.
+        not_found_file: the file of the keys not found, one a line; None when there are none.
+        failed_file: the file of the failed keys, NDJSON of `key`, `error` and `message`; None when
+            there are none.
     """
 
-    output: str
-    manifest: str
-    format: str
-    complete: bool
     keys: int
     repeated: int
     found: int
     not_found: int
     failed: int
-    requests: int
-    retries: int
-    seconds: float
-    bytes: int | None = None
-    sha256: str | None = None
-    mended: int = 0
     not_found_file: str | None = None
     failed_file: str | None = None
 
 
-class LookupProgress(Struct, frozen=True, kw_only=True):
-    """Where a bulk lookup is, as `on_progress` receives it; as text, a line for a person.
+class LookupProgress(Progress, frozen=True, kw_only=True):
+    """The state of a bulk lookup, as `on_progress` receives it. As text it is one line.
 
     Attributes:
-        stage: "reading" the keys, "asking", or "finishing": putting the output together.
+        stage: "reading" the keys, "asking" the service, or "finishing": assembling the output.
         keys: read so far, each counted once.
-        found, not_found, failed: keys with that answer so far, by earlier runs as well.
-        resumed: how many keys earlier runs had an answer to.
-        finished: how many people have been written to the output.
+        found, not_found, failed: keys with that outcome so far, in earlier runs as well.
+        resumed: keys that earlier runs had an answer to.
+        finished: people written to the output so far.
         requests, retries, in_flight, slots, seconds: as in `ExportProgress`.
     """
 
-    stage: Literal["reading", "asking", "finishing"]
+    unit = "key"
+    _fetching_in = "asking"
+
     keys: int
     found: int
     not_found: int
     failed: int
-    resumed: int
-    finished: int
-    requests: int
-    retries: int
-    in_flight: int
-    slots: int
-    seconds: float
-
-    @property
-    def fetching(self) -> bool:
-        """Whether it is the service that this stage waits for."""
-        return self.stage == "asking"
 
     @property
     def answered(self) -> int:
-        """How many keys have an answer."""
+        """Keys with an answer."""
         return self.found + self.not_found + self.failed
 
     @property
+    def received(self) -> int:
+        """`answered`."""
+        return self.answered
+
+    @property
+    def expected(self) -> int | None:
+        """Keys in all, or None while they are read."""
+        return None if self.stage == "reading" else self.keys
+
+    @property
     def done(self) -> int:
-        """How many keys, or in the end people, this stage is through with."""
+        """Items this stage has finished: keys, or people while finishing."""
         if self.stage == "finishing":
             return self.finished
         return self.keys if self.stage == "reading" else self.answered
 
     @property
     def goal(self) -> int | None:
-        """How many of them this stage has, or None if unknown."""
-        if self.stage == "finishing":
-            return self.found
-        return None if self.stage == "reading" else self.keys
+        """Items this stage has to finish, or None if unknown."""
+        return self.found if self.stage == "finishing" else self.expected
 
     @property
     def pace(self) -> float:
         """Keys answered per second of this run; 0 while they are read."""
-        return 0.0 if self.stage == "reading" else _pace(self.answered - self.resumed, self.seconds)
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds until each key has its answer, at the pace so far; None if unknown."""
-        total = None if self.stage == "reading" else self.keys
-        return _eta(total, self.answered, self.resumed, self.seconds)
-
-    def __str__(self) -> str:
-        return _line(
-            self,
-            "people" if self.stage == "finishing" else "key",
-            *(f"{count:,} {name}" for name, count in self.outcomes.items()),
-        )
+        return 0.0 if self.stage == "reading" else super().pace
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many keys have each answer so far, by what it is called."""
+        """Number of keys so far by the name of their outcome."""
         return {"found": self.found, "not found": self.not_found, "failed": self.failed}
 
-
-def _line(at: ExportProgress | LookupProgress, what: str, *more: str) -> str:
-    part = share(at.done, at.goal)
-    counted = numbered(at.done, what)
-    if at.goal is not None and part is not None:
-        counted = f"{at.done:,} of {numbered(at.goal, what)} ({percent(part)} %)"
-    parts = [f"{at.stage}: {counted}"]
-    if at.fetching:
-        parts += [
-            *more,
-            f"{at.pace:,.0f} a second",
-            f"{at.in_flight} of {numbered(at.slots, 'slot')}",
-            f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}",
-        ]
-    parts.append(clock(at.seconds))
-    if at.fetching and at.eta is not None:
-        parts.append(f"{clock(at.eta)} left")
-    return ", ".join(parts)
-
-
-def _pace(done: int, seconds: float) -> float:
-    # A chain that begins again takes away what this run had received of it.
-    return max(done, 0) / seconds if seconds > 0 else 0.0
-
-
-def _eta(total: int | None, done: int, before: int, seconds: float) -> float | None:
-    if total is None or done <= before or seconds <= 0:
-        return None
-    return max(total - done, 0) * seconds / (done - before)
+    @property
+    def _unit_written(self) -> str:
+        return "people"

@@ -64,7 +64,6 @@ class EventQuery(Struct, frozen=True):
         event: object,
         start: object,
         end: object,
-        *,
         batch_size: object = BATCH_SIZE,
         app: object = False,
         summaries: bool = True,

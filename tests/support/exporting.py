@@ -324,7 +324,7 @@ def _serve() -> None:
         "pyarrow.parquet",
         "altaprofiles.tables.arrow",
         "altaprofiles.session",
-        "altaprofiles.export.start",
+        "altaprofiles.export.job",
     ):
         importlib.import_module(module)
     # So that no process copies what it only looks at.

@@ -1,50 +1,50 @@
-"""`Session.export`: chains into spools, spools into the output.
+"""Gathers cursor chains: each page into its chain's spool, to the disk, into the journal.
 
-Each page goes the same way: into its chain's spool, to the disk, into the journal. So whatever ends
-the process, what the journal counts is there, and the same call goes on behind it.
+Because a page goes that way, the spool always holds what the journal counts: the next run resumes
+behind it, whatever has ended this process.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any
 
-from ...base.verdicts import dooms_all
+from msgspec.structs import asdict
+
+from ...base.verdicts import dooms_all, is_final
 from ...errors import AltaProfilesError, BadRequest, CursorError, CursorLoop, ExportError
 from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
 from ...models import Page
 from ...sources.chains import Chains
 from ...wire.query import EventQuery
-from ..assemble import Output, assemble
-from ..job import Job, Setting
-from ..plan import Plan
-from ..report import ChainStatus, ExportProgress, ExportReport
+from ..place import Place
+from ..plan import EventsPlan, Plan
+from ..report import ChainStatus, ExportProgress, ExportReport, Report
+from ..reporting import Traffic
 from ..store.journal import ChainRow
-from ..store.people import PeopleOnDisk
 from ..store.spool import Spool, read_lines
 from ..store.workspace import Workspace, writing_in
 from ..threads import run_all
+from .gathering import Assembled, Run
 
-__all__ = ["Export", "OnProgress"]
+__all__ = ["EventsGathering"]
 
 logger = logging.getLogger("altaprofiles")
 
-OnProgress: TypeAlias = Callable[[ExportProgress], object]
-
 CURSOR_LIFE = 4 * 86_400
-"""Seconds in which a cursor can be used ("Get User Profiles"; seen)."""
+"""Lifetime of a cursor, in seconds ("Get User Profiles" [seen])."""
 
 _RESTARTS = 2
-"""How often one run begins a chain again before it gives up on it."""
+"""Restarts of one chain in one run before it counts as failed."""
 
 
 class _ChainState:
-    """One chain of the plan: what is journalled of it, and what this run has learned."""
+    """One chain of the plan: its journal row, and what this run has learned of it."""
 
     def __init__(self, query: EventQuery, row: ChainRow, path: Path) -> None:
         self.query = query
@@ -69,100 +69,83 @@ class _ChainState:
         )
 
 
-class Export(Job[Plan, ExportReport]):
-    """One run of one export of events.
+class EventsGathering:
+    """Everyone who did one or several events: the `Gathering` of `Session.export`.
 
     Args:
+        plan: the chains.
         chains: the service.
-        adopt: whether the windows of an earlier run will do as well as the plan's.
-        distinct: whether people that several chains bring are written once.
+        adopt: whether the windows of an unfinished run are as good as the plan's.
+        distinct: whether a person in several chains is written once.
         count: whether the service is asked for its own counts.
-        on_progress: told where it is.
     """
 
-    KEPT = "records"
+    unit = "records"
+    endings: Sequence[str] = ()
+    reads: Path | None = None
 
     def __init__(
-        self,
-        setting: Setting,
-        plan: Plan,
-        *,
-        chains: Chains,
-        adopt: bool,
-        distinct: bool,
-        count: bool,
-        on_progress: OnProgress | None,
+        self, plan: EventsPlan, chains: Chains, *, adopt: bool, distinct: bool, count: bool
     ) -> None:
-        super().__init__(setting, plan)
+        self.plan: EventsPlan = plan
+        self.options: dict[str, Any] = {"distinct": distinct}
         self._chains = chains
         self._adopt = adopt
         self._distinct = distinct
         self._count = count
-        self._on_progress = on_progress
         self._states: list[_ChainState] = []
         self._counted: dict[str, int] = {}
-        self._stage: Literal["reading", "finishing"] | None = None
-        self._finished = self._people = 0
+        self._started = False
 
-    @property
-    def kept(self) -> int:
-        return sum(state.row.records for state in self._states)
-
-    async def load(self, work: Workspace) -> None:
-        await self.threads.run(lambda: self._load(work))
-
-    def _load(self, work: Workspace) -> None:
-        begun = work.begun()
-        if begun is not None and self._adopt:
+    def adopt(self, begun: Plan) -> None:
+        if self._adopt:
             self.plan = self.plan.split_as(begun)
-        self.begin(work)
-        rows = work.journal.chains()
-        for number, chain in enumerate(self.plan.queries):
+
+    async def load(self, run: Run) -> None:
+        await run.threads.run(lambda: self._load(run.store))
+
+    def _load(self, store: Workspace) -> None:
+        rows = store.journal.chains()
+        for number, query in enumerate(self.plan.queries):
             row = rows.get(number) or ChainRow(number)
-            path = work.spool(f"chain-{number:04d}")
+            path = store.spool(f"chain-{number:04d}")
             if row.offset:
-                # What is wrong with it shows now, and not after the other chains' hours.
+                # A damaged spool is found now, not after hours of reading the other chains.
                 with writing_in(path.parent):
                     Spool(path, row.offset).close()
-            self._states.append(_ChainState(chain, row, path))
+            self._states.append(_ChainState(query, row, path))
 
     # ------------------------------------------------------------------- from the service to spools
 
-    async def fetch(self, work: Workspace) -> None:
-        """Bring what is not in the spools yet.
-
-        Every event is opened before any chain is walked: that the service refuses one must not show
-        after the hours that the others take.
-        """
-        await self.threads.run(lambda: self._drop_expired(work))
-        self._stage = "reading"
-        self.tell()
-        await self._open_events(work)
+    async def gather(self, run: Run) -> list[str]:
+        # Every event is opened before any chain is walked, so that an event that the service
+        # refuses is found before the hours that the others take.
+        await run.threads.run(lambda: self._drop_expired(run))
+        self._started = True
+        run.report()
+        await self._open_events(run)
         waiting = [state for state in self._states if not state.row.done]
         queue = iter(waiting)
-        # As many as there are slots keep those busy, as many again the slots of those that wait
-        # for a page to be prepared.
-        readers = min(len(waiting), 2 * self.setting.cap.limit)
+        # One for each slot keeps the slots busy; one more each uses them while pages are prepared.
+        readers = min(len(waiting), 2 * self._chains.slots)
         await run_all(
             [
-                *(self._counts() if self._count else ()),
-                *[partial(self._take_chains, work, queue)] * readers,
+                *(self._counts(run) if self._count else ()),
+                *[partial(self._take_chains, run, queue)] * readers,
             ]
         )
-        missing = [
+        return [
             f"{state.query} from page {state.row.pages + 1} on: {state.error or INTERRUPTED}"
             for state in self._states
             if not state.row.done
         ]
-        if missing:
-            raise self.incomplete(missing)
 
-    async def _open_events(self, work: Workspace) -> None:
+    async def _open_events(self, run: Run) -> None:
         failures: list[AltaProfilesError] = []
 
         async def try_to_open(state: _ChainState) -> None:
             try:
-                await self._open(work, state)
+                await self._open(run, state)
             except AltaProfilesError as error:
                 if dooms_all(error) or isinstance(error, BadRequest | ExportError):
                     raise
@@ -173,59 +156,57 @@ class Export(Job[Plan, ExportReport]):
             raise failures[0]
 
     def _unopened_events(self) -> Iterator[_ChainState]:
-        known = {state.query.event for state in self._states if state.row.cursor or state.row.done}
+        opened = {state.query.event for state in self._states if state.row.cursor or state.row.done}
         for state in self._states:
-            if state.query.event not in known:
-                known.add(state.query.event)
+            if state.query.event not in opened:
+                opened.add(state.query.event)
                 yield state
 
-    async def _open(self, work: Workspace, state: _ChainState) -> None:
+    async def _open(self, run: Run, state: _ChainState) -> None:
         try:
             cursor = await self._chains.open(state.query)
         except BadRequest as error:
             error.add_note(
-                f"That is what the service says of the event {state.query.event!r}; it wants the "
-                f"name as the dashboard has it, upper case and blanks included."
+                f"This is the service's answer to the event {state.query.event!r}; it expects the "
+                f"name as the dashboard spells it, upper case and blanks included."
             )
             raise
         row = ChainRow(state.row.number, cursor, time.time(), restarts=state.row.restarts)
-        await self.threads.run(lambda: self._commit(work, state, row))
+        await run.threads.run(lambda: self._commit(run, state, row))
 
-    async def _take_chains(self, work: Workspace, queue: Iterator[_ChainState]) -> None:
+    async def _take_chains(self, run: Run, queue: Iterator[_ChainState]) -> None:
         for state in queue:
             try:
-                await self._bring(work, state)
+                await self._bring(run, state)
             except AltaProfilesError as error:
-                if dooms_all(error) or isinstance(error, ExportError) or self.is_caller_s(error):
+                if dooms_all(error) or isinstance(error, ExportError):
                     raise
-                # The others can be brought all the same: what is missing is told at the end.
+                # The other chains can still be fetched; the end names the chains that are missing.
                 state.error = error
                 logger.warning("%s cannot be exported now: %s", state.query, error)
 
-    async def _bring(self, work: Workspace, state: _ChainState) -> None:
+    async def _bring(self, run: Run, state: _ChainState) -> None:
         restarts = 0
         while not state.row.done:
             if state.row.cursor is None:
-                await self._open(work, state)
+                await self._open(run, state)
             first = state.row.cursor
             try:
-                await self._walk(work, state)
+                await self._walk(run, state)
             except (CursorError, BadRequest) as error:
-                # A request that was right once is wrong only because its cursor has been dropped;
-                # or it is a proxy that says so, without a code of the service's own.
-                refused = isinstance(error, CursorError) or (
-                    state.row.cursor == first and error.code is not None
-                )
-                if not refused or self.is_caller_s(error):
+                # The service refuses the first request after a resumption because it has dropped
+                # the cursor. Without a code of its own, it is a proxy that refuses.
+                dropped = state.row.cursor == first and is_final(error)
+                if not isinstance(error, CursorError) and not dropped:
                     raise
-                # Also before giving up: it cannot be gone on with.
-                await self.threads.run(partial(self._restart, work, state, error))
+                # Before giving up as well, because the chain cannot be resumed.
+                await run.threads.run(partial(self._restart, run, state, error))
                 if restarts == _RESTARTS:
                     raise
                 restarts += 1
 
-    async def _walk(self, work: Workspace, state: _ChainState) -> None:
-        spool = await self.threads.run(lambda: Spool(state.path, state.row.offset))
+    async def _walk(self, run: Run, state: _ChainState) -> None:
+        spool = await run.threads.run(lambda: Spool(state.path, state.row.offset))
         try:
             pages = self._chains.walk(
                 [state.row.cursor or ""],
@@ -235,26 +216,26 @@ class Export(Job[Plan, ExportReport]):
             )
             try:
                 async for page in pages:
-                    await self.threads.run(partial(self._keep, work, state, spool, page))
-                    self.tell()
-                    # Not held while the next one is waited for.
+                    await run.threads.run(partial(self._keep, run, state, spool, page))
+                    run.report()
+                    # Freed before the next page is awaited.
                     del page
             finally:
                 await pages.aclose()
         except AltaProfilesError as error:
-            # It names the cursor to go on with, for those who keep cursors; here it is journalled.
+            # The note names the cursor to resume at, which the journal holds here.
             vars(error).pop("__notes__", None)
             raise
         finally:
             spool.close()
 
-    def _keep(self, work: Workspace, state: _ChainState, spool: Spool, page: Page) -> None:
-        asked = mark(page.cursor)
+    def _keep(self, run: Run, state: _ChainState, file: Spool, page: Page) -> None:
+        asked_for = mark(page.cursor)
         if page.next_cursor is not None and (
             page.next_cursor == page.cursor
-            or work.journal.was_asked(state.row.number, mark(page.next_cursor))
+            or run.store.journal.was_asked(state.row.number, mark(page.next_cursor))
         ):
-            # Before it is kept: a run that goes on does not know what this one has walked.
+            # Before the page is kept: a later run does not know the cursors that this one walked.
             raise CursorLoop(
                 f"the service repeated a cursor after {state.row.pages + 1} pages of {state.query}"
             )
@@ -263,134 +244,117 @@ class Export(Job[Plan, ExportReport]):
             state.row.number,
             page.next_cursor,
             time.time(),
-            # The spool first: what the journal counts must be there.
-            spool.append(lines),
+            # The spool first: it must hold what the journal counts.
+            file.append(lines),
             state.row.records + lines.count(b"\n"),
             state.row.pages + 1,
             page.next_cursor is None,
             state.row.restarts,
         )
-        self._commit(work, state, row, asked)
+        self._commit(run, state, row, asked_for)
 
     def _commit(
-        self, work: Workspace, state: _ChainState, row: ChainRow, asked: bytes | None = None
+        self, run: Run, state: _ChainState, row: ChainRow, asked_for: bytes | None = None
     ) -> None:
-        with work.journal.transaction():
-            work.journal.put_chain(row, asked)
-            self.put_totals(work)
+        with run.commit() as journal:
+            journal.put_chain(row, asked_for)
         state.row = row
 
-    def _drop_expired(self, work: Workspace) -> None:
+    def _drop_expired(self, run: Run) -> None:
         for state in self._states:
             age = time.time() - state.row.since
             if state.row.cursor and age > CURSOR_LIFE:
-                self._restart(work, state, f"its cursor is {age / 86_400:.1f} days old")
+                self._restart(run, state, f"its cursor is {age / 86_400:.1f} days old")
 
-    def _restart(self, work: Workspace, state: _ChainState, why: object) -> None:
-        logger.warning("%s begins again with its first page: %s", state.query, why)
+    def _restart(self, run: Run, state: _ChainState, why: object) -> None:
+        logger.warning("%s restarts with its first page: %s", state.query, why)
         restarts = state.row.restarts + 1
         state.resumed = 0
-        self._commit(work, state, ChainRow(state.row.number, restarts=restarts))
+        self._commit(run, state, ChainRow(state.row.number, restarts=restarts))
 
-    def _counts(self) -> Iterator[Callable[[], Awaitable[None]]]:
-        plan = self.plan
-        for event in plan.events:
+    def _counts(self, run: Run) -> Iterator[Callable[[], Awaitable[None]]]:
+        for event in self.plan.events:
+            whole = self.plan.query(event)
             chains = [state for state in self._states if state.query.event == event]
-            whole = plan.query(event)
             for query in {whole, *(state.query for state in chains)}:
                 counted = [state for state in chains if state.query == query]
-                yield partial(self._ask_count, query, counted, of_all=query == whole)
+                yield partial(self._ask_count, run, query, counted, of_all=query == whole)
 
     async def _ask_count(
-        self, query: EventQuery, states: list[_ChainState], *, of_all: bool
+        self, run: Run, query: EventQuery, states: list[_ChainState], *, of_all: bool
     ) -> None:
         try:
             count = await self._chains.count(query, bulk=True)
         except AltaProfilesError as error:
             if dooms_all(error):
                 raise
-            # It is a check of the export, and no part of it.
+            # The count checks the export, and is not a part of it.
             logger.warning("the service does not count %s: %s", query, error)
             return
         if of_all:
             self._counted[query.event] = count
         for state in states:
             state.counted = count
-        self.tell()
+        run.report()
 
     # ------------------------------------------------------------------- from spools to the output
 
-    async def finish(self, work: Workspace) -> ExportReport:
-        people = None
-        if self._distinct and len(self._states) > 1:
-            people = await self.threads.run(lambda: PeopleOnDisk(work.people))
-        try:
-            output = await assemble(
-                self.threads,
-                self.setting.target,
-                self._batches,
-                records=self.kept,
-                distinct=None if people is None else people.distinct,
-                on_batch=self._tell_finished,
-            )
-        finally:
-            if people is not None:
-                people.close()
-        self._people = output.records
-        self._compare_counts()
-        report = self.describe(complete=True, output=output)
-        await self.put_manifest(report)
-        return report
+    @property
+    def kept(self) -> int:
+        return sum(state.row.records for state in self._states)
 
-    def _compare_counts(self) -> None:
-        """Say so if the service has counted other than what it has sent."""
-        for event, counted in self._counted.items():
-            # Of several events, people are written once; of several windows, perhaps not.
-            alone = len(self._states) == 1 or (self._distinct and len(self.plan.events) == 1)
-            if alone and counted != self._people:
-                logger.warning(
-                    "the service counts %d people for %r, and %d were exported",
-                    counted,
-                    event,
-                    self._people,
-                )
+    @property
+    def records(self) -> int:
+        return self.kept
 
-    def _batches(self) -> Iterator[list[bytes]]:
+    @property
+    def repeats(self) -> bool:
+        return self._distinct and len(self._states) > 1
+
+    def batches(self, store: Workspace) -> Iterator[list[bytes]]:
         for state in self._states:
             if state.row.offset:
                 yield from read_lines(state.path, state.row.offset)
 
-    # ------------------------------------------------------------------------------- what is told
+    def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
+        return iter(())
 
-    def _tell_finished(self, read: int, written: int) -> None:
-        self._stage, self._finished, self._people = "finishing", read, written
-        self.tell()
+    def discrepancies(self, people: int) -> list[str]:
+        # People of several events are written once, and those of several windows perhaps not.
+        comparable = len(self._states) == 1 or (self._distinct and len(self.plan.events) == 1)
+        return [
+            f"the service counts {counted} people for {event!r}, and {people} were exported"
+            for event, counted in self._counted.items()
+            if comparable and counted != people
+        ]
 
-    def tell(self) -> None:
-        if self._on_progress is None or self._stage is None:
-            return
+    def unanswered(self, place: Place) -> list[str]:
+        return []
+
+    # -------------------------------------------------------------------------------------- reports
+
+    def progress(self, traffic: Traffic, assembled: Assembled | None) -> ExportProgress | None:
+        if not self._started:
+            return None
         counts = [state.counted for state in self._states if state.counted is not None]
-        self.call_back(
-            self._on_progress,
-            ExportProgress(
-                stage=self._stage,
-                chains=[state.status for state in self._states],
-                records=self.kept,
-                total=sum(counts) if len(counts) == len(self._states) else None,
-                resumed=sum(state.resumed for state in self._states),
-                finished=self._finished,
-                people=self._people,
-                **self.traffic(),
-            ),
+        return ExportProgress(
+            stage="reading" if assembled is None else "finishing",
+            chains=[state.status for state in self._states],
+            records=self.kept,
+            total=sum(counts) if len(counts) == len(self._states) else None,
+            resumed=sum(state.resumed for state in self._states),
+            finished=0 if assembled is None else assembled.read,
+            people=0 if assembled is None else assembled.written,
+            **traffic,
         )
 
-    def describe(self, *, complete: bool, output: Output | None = None) -> ExportReport:
+    def describe(self, common: Report, place: Place, people: int | None) -> ExportReport:
         counts = {event: self._counted.get(event) for event in self.plan.events}
         return ExportReport(
-            people=0 if output is None else output.records,
+            **asdict(common),
+            people=people or 0,
             records=self.kept,
             pages=sum(state.row.pages for state in self._states),
             chains=[state.status for state in self._states],
             counted={event: count for event, count in counts.items() if count is not None} or None,
-            **self.totals(complete=complete, output=output),
         )

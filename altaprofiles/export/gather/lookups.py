@@ -1,134 +1,123 @@
-"""`Session.export_lookups`: keys into the journal, answers into spool and journal, then the output.
+"""Gathers lookups: keys into the journal, answers into spool and journal.
 
-All keys are read first. So their number is known, each is asked once however often it is there, and
-what tells this export from another is known before anything is asked.
+All keys are read first. Their number is then known, each is asked for once however often it occurs,
+and a resumed run can tell whether the keys are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal
 
 import anyio
 import msgspec
+from msgspec.structs import asdict
 
 from ...base.verdicts import is_final
 from ...errors import ConfigurationError, ExportError
 from ...flow.fanout import Items
 from ...models import Key, Lookup, Profile
 from ...sources.lookups import Lookups
-from ...wire.clevertap import By
-from ..assemble import Output, assemble
-from ..job import Job, Setting
 from ..keys import KeyFile, as_text_key, in_batches
-from ..plan import LookupPlan, check_same
-from ..report import LookupProgress, LookupReport
-from ..sinks.files import write_file
+from ..place import Place
+from ..plan import KeysPlan, Plan, check_same
+from ..report import LookupProgress, LookupReport, Report
+from ..reporting import Traffic
 from ..store.journal import FAILED, FOUND, INVALID, NOT_FOUND, Answer
 from ..store.spool import Spool
 from ..store.workspace import Workspace, writing_in
+from .gathering import Assembled, Run
 
-__all__ = ["LookupExport", "OnLookupProgress"]
-
-OnLookupProgress: TypeAlias = Callable[[LookupProgress], object]
+__all__ = ["KeysGathering"]
 
 _AT_ONCE = 200
-"""Answers made durable together."""
+"""Answers that are committed together."""
 _AT_LEAST_EVERY = 1.0
-"""Seconds after which those that there are will do."""
+"""Longest time, in seconds, before a partial batch of answers is committed."""
 _IN_VAIN = 10
-"""Keys in a row that fail, each as often as `Retry` allows, before it is no use to go on."""
+"""Consecutive failures, after all retries, at which the service counts as down."""
 _BATCH = 2000
 _BLOCK = 4 << 20
 
+_NOT_FOUND_FILE, _FAILED_FILE = ".not-found.txt", ".failed.ndjson"
 
-class LookupExport(Job[LookupPlan, LookupReport]):
-    """One run of one bulk lookup.
+
+class KeysGathering:
+    """The people behind many keys: the `Gathering` of `Session.export_lookups`.
 
     Args:
-        source: the service.
-        by: what the keys are.
-        keys: the source.
-        on_progress: told where it is.
+        plan: the kind of the keys. Their number and digest are added while they are read.
+        lookups: the service.
+        keys: the source of the keys.
     """
 
-    KEPT = "answers"
+    unit = "answers"
+    endings: Sequence[str] = (_NOT_FOUND_FILE, _FAILED_FILE)
+    options: Mapping[str, Any] = {}
+    repeats = False
 
     def __init__(
-        self,
-        setting: Setting,
-        plan: LookupPlan,
-        *,
-        source: Lookups[Profile],
-        by: By,
-        keys: Items[Key] | KeyFile,
-        on_progress: OnLookupProgress | None,
+        self, plan: KeysPlan, lookups: Lookups[Profile], keys: Items[Key] | KeyFile
     ) -> None:
-        super().__init__(setting, plan)
-        self._source = source
-        self._by = by
+        self.plan: KeysPlan = plan
+        self.reads = keys.path if isinstance(keys, KeyFile) else None
+        self._lookups = lookups
         self._keys = keys
-        self._not_found_file, self._failed_file = setting.beside
-        self._on_progress = on_progress
-        self._stage: Literal["reading", "asking", "finishing"] = "reading"
+        self._stage: Literal["reading", "asking"] = "reading"
         self._read = 0
         self._counts: dict[int | None, int] = {}
-        self._resumed = self._finished = 0
+        self._resumed = 0
         self._first_refusal: ConfigurationError | None = None
-
-    @property
-    def kept(self) -> int:
-        return self._count(FOUND, NOT_FOUND, INVALID)
 
     # --------------------------------------------------------------- from the source to the journal
 
-    async def load(self, work: Workspace) -> None:
-        """Read every key, or make sure that they are the ones that an earlier run has read."""
-        loaded = await self.threads.run(lambda: self._begin(work))
+    def adopt(self, begun: Plan) -> None:
+        if isinstance(begun, KeysPlan):
+            self.plan = self.plan.with_keys_of(begun)
+
+    async def load(self, run: Run) -> None:
+        loaded = await run.threads.run(lambda: self._load(run.store))
         digest = hashlib.sha256()
-        batches = in_batches(self._keys, self.threads)
+        batches = in_batches(self._keys, run.threads)
         try:
             async for batch in batches:
-                keys = [as_text_key(self._by, key) for key in batch]
+                keys = [as_text_key(self.plan.by, key) for key in batch]
                 for text, _ in keys:
                     data = text.encode()
                     digest.update(b"%d:%b" % (len(data), data))
                 if not loaded:
-                    await self.threads.run(partial(self._put_keys, work, keys))
+                    await run.threads.run(partial(self._put_keys, run.store, keys))
                 self._read += len(keys)
-                self.tell()
+                run.report()
         finally:
             await batches.aclose()
         read = msgspec.structs.replace(self.plan, keys=self._read, digest=digest.hexdigest())
         if loaded:
-            check_same(self.plan, read, str(self.setting.folder))
+            check_same(self.plan, read, str(run.place.folder))
         self.plan = read
-        await self.threads.run(lambda: self._begin_asking(work))
+        await run.threads.run(lambda: self._start_asking(run.store))
 
-    def _begin(self, work: Workspace) -> bool:
-        """Return whether the keys are in the journal, and some of them answered."""
-        begun = work.begun()
-        loaded = isinstance(begun, LookupPlan) and not work.journal.is_empty()
-        if isinstance(begun, LookupPlan):
-            self.plan = self.plan.with_keys_of(begun)
-        self.begin(work)
-        with writing_in(work.folder):
+    def _load(self, store: Workspace) -> bool:
+        """Return whether the journal holds all keys, some of them answered."""
+        loaded = not store.journal.is_empty()
+        with writing_in(store.folder):
             if not loaded:
-                with work.journal.transaction():
-                    work.journal.drop_keys()
-            self._counts = work.journal.tally()
+                with store.journal.transaction():
+                    store.journal.drop_keys()
+            self._counts = store.journal.tally()
         self._resumed = self.kept
         return loaded
 
-    def _put_keys(self, work: Workspace, keys: list[tuple[str, ConfigurationError | None]]) -> None:
-        with writing_in(work.folder), work.journal.transaction():
-            added = work.journal.put_keys(self._read, [text for text, _ in keys])
-            work.journal.put_answers(
+    def _put_keys(
+        self, store: Workspace, keys: list[tuple[str, ConfigurationError | None]]
+    ) -> None:
+        with writing_in(store.folder), store.journal.transaction():
+            added = store.journal.put_keys(self._read, [text for text, _ in keys])
+            store.journal.put_answers(
                 Answer(text, INVALID, error=type(error).__name__, message=str(error))
                 for text, error in keys
                 if error is not None
@@ -137,12 +126,12 @@ class LookupExport(Job[LookupPlan, LookupReport]):
         for _, error in keys:
             self._first_refusal = self._first_refusal or error
 
-    def _begin_asking(self, work: Workspace) -> None:
-        with writing_in(work.folder), work.journal.transaction():
-            work.journal.put_state(plan=self.plan.encode())
-            # What failed in an earlier run may have passed.
-            work.journal.forget_failures()
-        self._counts = work.journal.tally()
+    def _start_asking(self, store: Workspace) -> None:
+        with writing_in(store.folder), store.journal.transaction():
+            store.journal.put_state(plan=self.plan.encode())
+            # A key that failed in an earlier run may succeed in this one.
+            store.journal.forget_failures()
+        self._counts = store.journal.tally()
         self._resumed = self.kept
         if self._read and self._count(INVALID) == sum(self._counts.values()):
             raise ConfigurationError(
@@ -151,50 +140,53 @@ class LookupExport(Job[LookupPlan, LookupReport]):
 
     # ------------------------------------------------------------------ from the service to a spool
 
-    async def fetch(self, work: Workspace) -> None:
-        spool = await self.threads.run(
-            lambda: Spool(work.spool("found"), work.journal.state("offset") or 0)
+    async def gather(self, run: Run) -> list[str]:
+        spool = await run.threads.run(
+            lambda: Spool(run.store.spool("found"), run.store.journal.state("offset") or 0)
         )
         answers: list[Lookup[Profile]] = []
-        in_vain = 0
-        kept = time.monotonic()
-        keys = self._unanswered(work)
-        lookups = self._source.get_many(keys, by=self._by, concurrency=None, ordered=False)
+        failures = 0
+        committed = time.monotonic()
+        lookups = self._lookups.get_many(
+            self._unanswered(run), by=self.plan.by, concurrency=None, ordered=False
+        )
         self._stage = "asking"
         try:
-            self.tell()
+            run.report()
             async for lookup in lookups:
                 answers.append(lookup)
                 answered = lookup.error is None or is_final(lookup.error)
-                in_vain = 0 if answered else in_vain + 1
-                if in_vain == _IN_VAIN:
-                    raise self.incomplete([f"the service does not answer: {lookup.error}"])
-                if len(answers) >= _AT_ONCE or time.monotonic() - kept > _AT_LEAST_EVERY:
-                    await self.threads.run(lambda: self._keep(work, spool, answers))
-                    kept = time.monotonic()
-                    self.tell()
+                failures = 0 if answered else failures + 1
+                if failures == _IN_VAIN:
+                    return [f"the service does not answer: {lookup.error}"]
+                if len(answers) >= _AT_ONCE or time.monotonic() - committed > _AT_LEAST_EVERY:
+                    await run.threads.run(lambda: self._keep(run, spool, answers))
+                    committed = time.monotonic()
+                    run.report()
         finally:
             try:
                 with anyio.CancelScope(shield=True):
                     await lookups.aclose()
-                    # What has been answered need not be asked again, whatever has ended this.
-                    await self.threads.run(lambda: self._keep(work, spool, answers))
+                    # An answer need not be asked for again, whatever has ended the loop.
+                    await run.threads.run(lambda: self._keep(run, spool, answers))
             finally:
                 spool.close()
-        self.tell()
+        run.report()
+        return []
 
-    async def _unanswered(self, work: Workspace) -> AsyncGenerator[Key, None]:
+    async def _unanswered(self, run: Run) -> AsyncGenerator[Key, None]:
         last = -1
-        while rows := await self.threads.run(partial(work.journal.unanswered, last, _BATCH)):
+        unanswered = run.store.journal.unanswered
+        while rows := await run.threads.run(partial(unanswered, last, _BATCH)):
             for _, key in rows:
                 yield key
             last = rows[-1][0]
 
-    def _keep(self, work: Workspace, spool: Spool, lookups: list[Lookup[Profile]]) -> None:
+    def _keep(self, run: Run, file: Spool, lookups: list[Lookup[Profile]]) -> None:
         """Make `lookups` durable, and empty the list."""
         answers: list[Answer] = []
         lines: list[bytes] = []
-        offset = spool.offset
+        offset = file.offset
         for lookup in lookups:
             key = str(lookup.key)
             if lookup.value is not None:
@@ -210,13 +202,12 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                 answers.append(Answer(key, NOT_FOUND))
         if not answers:
             return
-        # The spool first: what the journal counts must be there.
-        spool.append(b"\n".join([*lines, b""]))
-        with work.journal.transaction():
-            work.journal.put_answers(answers)
-            work.journal.put_state(offset=offset)
-            self.put_totals(work)
-        # Here, and not by the caller, who may be cancelled before this has begun, or after.
+        # The spool first: it must hold what the journal counts.
+        file.append(b"\n".join([*lines, b""]))
+        with run.commit() as journal:
+            journal.put_answers(answers)
+            journal.put_state(offset=offset)
+        # Here, not in the caller, which may be cancelled before this call begins or after it.
         lookups.clear()
         for answer in answers:
             self._counts[answer.outcome] = self._counts.get(answer.outcome, 0) + 1
@@ -224,36 +215,21 @@ class LookupExport(Job[LookupPlan, LookupReport]):
 
     # -------------------------------------------------------------------- from spool to output
 
-    async def finish(self, work: Workspace) -> LookupReport:
-        output = await assemble(
-            self.threads,
-            self.setting.target,
-            lambda: self._batches(work),
-            records=self._count(FOUND),
-            distinct=None,
-            on_batch=self._tell_finished,
-        )
-        for outcomes, path, line in (
-            ((NOT_FOUND,), self._not_found_file, _as_text),
-            ((FAILED, INVALID), self._failed_file, _as_json),
-        ):
-            lines = self._lines(work, outcomes, line)
-            await self.threads.run(partial(_write_lines, path, lines))
-        report = self.describe(complete=not self._count(FAILED), output=output)
-        await self.put_manifest(report)
-        if not report.complete:
-            raise self.incomplete(
-                [f"no answer for {self._count(FAILED):,} keys, see {self._failed_file}"], report
-            )
-        return report
+    @property
+    def kept(self) -> int:
+        return self._count(FOUND, NOT_FOUND, INVALID)
 
-    def _batches(self, work: Workspace) -> Iterator[list[bytes]]:
+    @property
+    def records(self) -> int:
+        return self._count(FOUND)
+
+    def batches(self, store: Workspace) -> Iterator[list[bytes]]:
         if not self._count(FOUND):
             return
-        with work.spool("found").open("rb", buffering=0) as file:
+        with store.spool("found").open("rb", buffering=0) as file:
             batch: list[bytes] = []
             size = 0
-            for answer in chain.from_iterable(_in_order(work, (FOUND,))):
+            for answer in chain.from_iterable(_in_order(store, (FOUND,))):
                 length = answer.length or 0
                 file.seek(answer.offset or 0)
                 batch.append(file.read(length))
@@ -265,58 +241,64 @@ class LookupExport(Job[LookupPlan, LookupReport]):
                     batch, size = [], 0
             yield batch
 
-    def _lines(
-        self, work: Workspace, outcomes: tuple[int, ...], line: Callable[[Answer], bytes]
-    ) -> Iterator[bytes]:
-        for rows in _in_order(work, outcomes):
-            yield b"".join(map(line, rows))
+    def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
+        yield _NOT_FOUND_FILE, _lines(store, (NOT_FOUND,), _as_text)
+        yield _FAILED_FILE, _lines(store, (FAILED, INVALID), _as_json)
 
-    # ------------------------------------------------------------------------------- what is told
+    def discrepancies(self, people: int) -> list[str]:
+        return []
+
+    def unanswered(self, place: Place) -> list[str]:
+        failed = self._count(FAILED)
+        return (
+            [f"no answer for {failed:,} keys, see {place.beside[_FAILED_FILE]}"] if failed else []
+        )
+
+    # -------------------------------------------------------------------------------------- reports
 
     def _count(self, *outcomes: int) -> int:
         return sum(self._counts.get(outcome, 0) for outcome in outcomes)
 
-    def _tell_finished(self, read: int, written: int) -> None:
-        self._stage, self._finished = "finishing", written
-        self.tell()
-
-    def tell(self) -> None:
-        if self._on_progress is None:
-            return
-        self.call_back(
-            self._on_progress,
-            LookupProgress(
-                stage=self._stage,
-                keys=sum(self._counts.values()),
-                found=self._count(FOUND),
-                not_found=self._count(NOT_FOUND),
-                failed=self._count(FAILED, INVALID),
-                resumed=self._resumed,
-                finished=self._finished,
-                **self.traffic(),
-            ),
+    def progress(self, traffic: Traffic, assembled: Assembled | None) -> LookupProgress:
+        return LookupProgress(
+            stage=self._stage if assembled is None else "finishing",
+            keys=sum(self._counts.values()),
+            found=self._count(FOUND),
+            not_found=self._count(NOT_FOUND),
+            failed=self._count(FAILED, INVALID),
+            resumed=self._resumed,
+            finished=0 if assembled is None else assembled.written,
+            **traffic,
         )
 
-    def describe(self, *, complete: bool, output: Output | None = None) -> LookupReport:
+    def describe(self, common: Report, place: Place, people: int | None) -> LookupReport:
         keys = sum(self._counts.values())
         not_found, failed = self._count(NOT_FOUND), self._count(FAILED, INVALID)
+        written = people is not None
         return LookupReport(
+            **asdict(common),
             keys=keys,
             repeated=self._read - keys,
             found=self._count(FOUND),
             not_found=not_found,
             failed=failed,
-            not_found_file=str(self._not_found_file) if output and not_found else None,
-            failed_file=str(self._failed_file) if output and failed else None,
-            **self.totals(complete=complete, output=output),
+            not_found_file=str(place.beside[_NOT_FOUND_FILE]) if written and not_found else None,
+            failed_file=str(place.beside[_FAILED_FILE]) if written and failed else None,
         )
 
 
-def _in_order(work: Workspace, outcomes: tuple[int, ...]) -> Iterator[list[Answer]]:
+def _in_order(store: Workspace, outcomes: tuple[int, ...]) -> Iterator[list[Answer]]:
     last = -1
-    while rows := work.journal.answered(outcomes, last, _BATCH):
+    while rows := store.journal.answered(outcomes, last, _BATCH):
         yield [answer for _, answer in rows]
         last = rows[-1][0]
+
+
+def _lines(
+    store: Workspace, outcomes: tuple[int, ...], line: Callable[[Answer], bytes]
+) -> Iterator[bytes]:
+    for rows in _in_order(store, outcomes):
+        yield b"".join(map(line, rows))
 
 
 def _as_text(answer: Answer) -> bytes:
@@ -324,14 +306,5 @@ def _as_text(answer: Answer) -> bytes:
 
 
 def _as_json(answer: Answer) -> bytes:
-    told = {"key": answer.key.removeprefix("\0"), "error": answer.error, "message": answer.message}
-    return msgspec.json.encode(told) + b"\n"
-
-
-def _write_lines(path: Path, lines: Iterator[bytes]) -> None:
-    """Write `lines` to a file, or delete what an earlier run has left there if there are none."""
-    first = next(lines, None)
-    if first is None:
-        path.unlink(missing_ok=True)
-    else:
-        write_file(path, chain([first], lines))
+    row = {"key": answer.key.removeprefix("\0"), "error": answer.error, "message": answer.message}
+    return msgspec.json.encode(row) + b"\n"

@@ -6,20 +6,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 import msgspec
 
 from ...errors import ExportError, ExportLocked
-from ..plan import LookupPlan, Plan, check_same, parse_plan
+from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
 from .spool import sync_folder
 
 __all__ = ["Workspace", "writing_in"]
 
 logger = logging.getLogger("altaprofiles")
-
-P = TypeVar("P", Plan, LookupPlan)
 
 _JOURNAL = "journal.sqlite"
 _SPOOLS = "*.spool.ndjson"
@@ -86,7 +84,7 @@ class Workspace:
             raise
         return cls(folder, journal)
 
-    def begun(self) -> Plan | LookupPlan | None:
+    def begun(self) -> Plan | None:
         """Return the plan of what is here, or None when nothing is."""
         kept = self.journal.state("plan")
         if kept is None:
@@ -96,7 +94,7 @@ class Workspace:
         except msgspec.DecodeError as error:
             raise ExportError(f"the plan in {self.folder} cannot be read: {error}") from None
 
-    def begin(self, plan: P) -> None:
+    def begin(self, plan: Plan) -> None:
         """Take `plan` as what is done here.
 
         Raises:

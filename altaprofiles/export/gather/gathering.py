@@ -1,0 +1,158 @@
+"""The interface between a job and the kinds of export: what to fetch, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
+
+from ..place import Place
+from ..plan import Plan
+from ..report import Progress, Report
+from ..reporting import Reporting, Traffic
+from ..store.journal import Journal
+from ..store.workspace import Workspace
+from ..threads import Threads
+
+__all__ = ["Assembled", "Gathering", "Run"]
+
+R_co = TypeVar("R_co", bound=Report, covariant=True)
+S_co = TypeVar("S_co", bound=Progress, covariant=True)
+
+
+class Assembled(Struct, frozen=True):
+    """How far the output is assembled.
+
+    Attributes:
+        read: records read from the store.
+        written: records written to the output.
+    """
+
+    read: int
+    written: int
+
+
+class Run:
+    """The means of one run: its store, its place, its thread, its reports.
+
+    Attributes:
+        store: the workspace, open.
+        place: the paths.
+        threads: runs blocking calls.
+        report: reports progress.
+    """
+
+    def __init__(
+        self,
+        store: Workspace,
+        place: Place,
+        threads: Threads,
+        reporting: Reporting[Any],
+        report: Callable[[], None],
+    ) -> None:
+        self.store = store
+        self.place = place
+        self.threads = threads
+        self.report = report
+        self._reporting = reporting
+
+    @contextmanager
+    def commit(self) -> Iterator[Journal]:
+        """Give the journal, and make what is put into it durable with the counters. Blocking."""
+        journal = self.store.journal
+        with journal.transaction():
+            yield journal
+            journal.put_state(**self._reporting.totals())
+
+
+class Gathering(Protocol[R_co, S_co]):
+    """One kind of export. A `Job` calls the methods in the order in which they stand here."""
+
+    @property
+    def unit(self) -> str:
+        """The plural of what a later run can resume with: "records", "answers"."""
+        ...
+
+    @property
+    def endings(self) -> Sequence[str]:
+        """The endings of the files written beside the output."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options that the manifest names beside the layout of the output."""
+        ...
+
+    @property
+    def reads(self) -> Path | None:
+        """A file that is read, and that the export must therefore not replace."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """What is fetched. It may become more exact until `gather`."""
+        ...
+
+    def adopt(self, begun: Plan) -> None:
+        """Take from the plan of an unfinished run what this one leaves open."""
+        ...
+
+    async def load(self, run: Run) -> None:
+        """Read what the store holds of the plan, and what the caller gives to fetch."""
+        ...
+
+    async def gather(self, run: Run) -> list[str]:
+        """Fetch what the store lacks; return what is missing at the end, a sentence each.
+
+        Raises:
+            AltaProfilesError: the service refuses all of it.
+        """
+        ...
+
+    @property
+    def kept(self) -> int:
+        """Number of `unit` that a later run can resume with."""
+        ...
+
+    @property
+    def records(self) -> int:
+        """Number of records that `batches` yields."""
+        ...
+
+    @property
+    def repeats(self) -> bool:
+        """Whether one person may be in several records, and is to be written once."""
+        ...
+
+    def batches(self, store: Workspace) -> Iterator[list[bytes]]:
+        """Yield every record, the same ones in the same order on each call. Blocking."""
+        ...
+
+    def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """Yield an ending and the lines of each file that is written beside the output."""
+        ...
+
+    def discrepancies(self, people: int) -> list[str]:
+        """Return what to warn of in a complete output of `people`, a sentence each."""
+        ...
+
+    def unanswered(self, place: Place) -> list[str]:
+        """Return what is missing although the output has been written, a sentence each."""
+        ...
+
+    def progress(self, traffic: Traffic, assembled: Assembled | None) -> S_co | None:
+        """Return the progress report, or None while there is nothing to report."""
+        ...
+
+    def describe(self, common: Report, place: Place, people: int | None) -> R_co:
+        """Return the report.
+
+        Args:
+            common: the part that every report has.
+            place: the paths.
+            people: number of records in the output, or None without an output.
+        """
+        ...

@@ -1,0 +1,114 @@
+"""The paths of one export: its target, the folder it gathers in, and the files beside the target.
+
+Looks at the file system and sends nothing. Blocking.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from ..base.checks import check_flag
+from ..errors import ConfigurationError
+from .output import Output
+from .sinks import Target, resolve
+from .sinks.files import check_place
+
+__all__ = ["Place"]
+
+
+class Place(Struct, frozen=True):
+    """Every path that one export writes to.
+
+    Attributes:
+        target: the output.
+        folder: the folder in which the export gathers.
+        manifest: the manifest's file.
+        beside: other files beside the output, by the ending of their names.
+        layout: the output's options, as the manifest names them.
+    """
+
+    target: Target
+    folder: Path
+    manifest: Path
+    beside: Mapping[str, Path]
+    layout: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, output: Output, endings: Sequence[str]) -> Place:
+        """Return the place that `output` names.
+
+        Args:
+            output: the caller's arguments.
+            endings: the endings of the files written beside output and manifest.
+
+        Raises:
+            ConfigurationError: an argument cannot work, or an extra is not installed.
+        """
+        check_flag("resume", output.resume)
+        target = resolve(
+            output.to,
+            format=output.format,
+            table=output.table,
+            bom=output.bom,
+            flatten=output.flatten,
+        )
+        stem = _stem(target)
+        return cls(
+            target,
+            _folder(output.spool, stem),
+            _named(stem, ".manifest.json"),
+            {ending: _named(stem, ending) for ending in endings},
+            {
+                "table": None if output.table is None else str.__str__(output.table),
+                "bom": output.bom,
+                "flatten": list(target.flatten),
+            },
+        )
+
+    def check_apart(self, source: Path | None) -> None:
+        """Raise `ConfigurationError` if the file of keys is a file that the export replaces."""
+        for path in (self.target.path, self.manifest, *self.beside.values()):
+            if source and path is not None and path.exists() and path.samefile(source):
+                raise ConfigurationError(
+                    f"keys: {source} is written by this export itself; choose another `to`"
+                )
+
+    def check(self) -> None:
+        """Raise `ExportError` unless every file can be written."""
+        self.target.check()
+        for path in (self.manifest, *self.beside.values()):
+            check_place(path, str(path))
+
+
+def _stem(target: Target) -> Path:
+    """Return the beginning of the names of all other files of an export."""
+    if target.path is not None:
+        return target.path
+    # One for each table of each server, without the characters that file names cannot hold.
+    name = re.sub(r"[^\w.-]", "_", target.name.partition("://")[2]).lstrip(".")
+    return Path(name).resolve()
+
+
+def _named(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def _folder(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
+    """Return the folder in which an export gathers."""
+    folder = _named(stem, ".export")
+    if parent is None:
+        return folder
+    if not isinstance(parent, str | os.PathLike) or not isinstance(os.fspath(parent), str):
+        raise ConfigurationError(f"spool: expected a path, got {parent!r}")
+    if not os.fspath(parent):
+        raise ConfigurationError("spool: expected a path, got ''; leave it out for None")
+    if not Path(parent).is_dir():
+        raise ConfigurationError(f"spool: there is no folder {os.fspath(parent)!r}; make it first")
+    # A folder of its own, because `parent` may hold other files.
+    return Path(parent).resolve() / folder.name

@@ -1,0 +1,124 @@
+"""The counters of one run, and its progress reports to the caller. Sends nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Generic, TypedDict, TypeVar
+
+from msgspec import Struct
+
+from ..base.checks import check_callback
+from ..http.limits import Cap
+from ..models import Stats
+from .report import Progress
+from .store.journal import Journal
+
+__all__ = ["CallbackFailed", "Reporting", "Totals", "Traffic"]
+
+S = TypeVar("S", bound=Progress)
+
+
+class Totals(TypedDict):
+    """Counters over all runs of one export: in its journal, its progress and its report."""
+
+    requests: int
+    retries: int
+    seconds: float
+
+
+class Traffic(TypedDict):
+    """The part of a progress report that every export has."""
+
+    requests: int
+    retries: int
+    in_flight: int
+    slots: int
+    seconds: float
+
+
+class CallbackFailed(Exception):
+    """`on_progress` raised `error`.
+
+    A type of its own, so that nothing takes the caller's error for one of the service or the disk.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Earlier(Struct):
+    requests: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+
+
+class Reporting(Generic[S]):
+    """Counts the requests of one run, and reports its progress.
+
+    Args:
+        cap: the slots of the service.
+        on_progress: called with each report, or None.
+
+    Attributes:
+        tally: counts the requests of this run.
+
+    Raises:
+        ConfigurationError: `on_progress` is not a plain function.
+    """
+
+    def __init__(self, cap: Cap, on_progress: Callable[[S], object] | None) -> None:
+        check_callback("on_progress", on_progress, takes="one argument")
+        self.tally = Stats()
+        self._cap = cap
+        self._callback = on_progress
+        self._began = time.monotonic()
+        self._earlier = _Earlier()
+
+    def resume(self, journal: Journal) -> None:
+        """Count on from the totals of earlier runs. Blocking."""
+        values = {name: journal.state(name) for name in _Earlier.__struct_fields__}
+        self._earlier = _Earlier(**{name: x for name, x in values.items() if x is not None})
+
+    @property
+    def seconds(self) -> float:
+        """Time since this run began."""
+        return time.monotonic() - self._began
+
+    def totals(self) -> Totals:
+        """Return the counters over this run and earlier ones."""
+        return {
+            "requests": self._earlier.requests + self.tally.requests,
+            "retries": self._earlier.retries + self.tally.retries,
+            "seconds": self._earlier.seconds + self.seconds,
+        }
+
+    def report(self, progress: Callable[[Traffic], S | None]) -> None:
+        """Report progress, if there is somebody to report to and something to report.
+
+        Args:
+            progress: makes the report, or returns None while there is nothing to report.
+
+        Raises:
+            CallbackFailed: the callback raised an exception. It is not called again.
+        """
+        if self._callback is None:
+            return
+        totals = self.totals()
+        report = progress(
+            {
+                "requests": totals["requests"],
+                "retries": totals["retries"],
+                "in_flight": self._cap.in_flight,
+                "slots": self._cap.limit,
+                "seconds": self.seconds,
+            }
+        )
+        if report is None:
+            return
+        try:
+            self._callback(report)
+        except Exception as error:
+            self._callback = None
+            raise CallbackFailed(error) from None
