@@ -63,8 +63,8 @@ if TYPE_CHECKING:
     from .profiles import EventProfiles
     from .session import Session
 
-# Searched when a name is first used, the cheap ones first: aiohttp takes longer to import than
-# `altaprofiles --help` may take.
+# Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
+# takes longer than `altaprofiles --help` may take.
 _HOMES = (
     "errors",
     "credentials",
@@ -127,7 +127,7 @@ __all__ = [
 
 
 if not TYPE_CHECKING:
-    # Unseen by type checkers, to whom it would make every misspelt import right.
+    # Hidden from type checkers, which would take every misspelt import for right.
     def __getattr__(name: str) -> Any:
         if name in __all__:
             for home in _HOMES:

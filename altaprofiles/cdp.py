@@ -1,4 +1,7 @@
-"""`session.cdp`: Alta's users and the anonymous IDs bound to them."""
+"""`session.cdp`: Alta's users and the anonymous IDs bound to them.
+
+Vendor facts are from Alta's page "Query User CDP"; `wire.alta` cites each rule.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ __all__ = ["Cdp"]
 
 
 class Cdp:
-    """CDP users of one Alta agent. Reached as `session.cdp`."""
+    """The CDP users of one Alta agent. Use it as `session.cdp`."""
 
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
@@ -25,17 +28,20 @@ class Cdp:
     async def get(
         self, *, user_id: Key | None = None, anonymous_id: Key | None = None
     ) -> dict[str, CdpUser]:
-        """Return user ID to user; empty when nothing is bound.
+        """Return the users found, by user ID; empty when nothing is bound.
 
-        With `user_id` alone: that user and every anonymous ID bound to it. With `anonymous_id`
-        alone: every user bound to it, which can be several. With both: the exact pair ("Query User
-        CDP", Request Parameters).
+        Pass one identifier or both ("Query User CDP", Request Parameters).
+
+        Args:
+            user_id: returns this user with every anonymous ID bound to it.
+            anonymous_id: returns every user bound to this anonymous ID, which can be several; with
+                `user_id`, that pair only.
 
         Raises:
             ConfigurationError: neither is given, one is empty or holds a control character, or the
-                session cannot be used; nothing was sent.
+                session cannot be used. Nothing was sent.
             Unauthorized: the token is refused.
-            AltaProfilesError: the last try ended with something else.
+            AltaProfilesError: the last attempt failed in another way.
 
         >>> users = await session.cdp.get(user_id="BC123")
         >>> users["BC123"].anonymous_ids[0].conversation_type
@@ -52,19 +58,22 @@ class Cdp:
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> AsyncGenerator[Lookup[dict[str, CdpUser]], None]:
-        """Yield what became of each of `keys`; a `lookup.value` of None means nothing is bound.
+        """Yield one `Lookup` for each of `keys`; its value is None when nothing is bound.
 
-        Everything else is as for `session.profiles.get_many`.
+        Order, concurrency and failures are as for `session.profiles.get_many`.
 
         Args:
             keys: identifiers, as text or int.
-            by: "user_id" or "anonymous_id".
-            concurrency: lookups at work at once; `Alta.max_in_flight` when None.
-            ordered: keep the order of `keys`.
+            by: the kind of identifier: "user_id" or "anonymous_id".
+            concurrency: lookups at work at once; by default `Alta.max_in_flight`.
+            ordered: yield results in the order of `keys`.
 
         Raises:
-            ConfigurationError: an argument is wrong, or the session cannot be used.
+            ConfigurationError: an argument cannot work, or the session cannot be used.
             Unauthorized, Forbidden: the token is refused, which would fail every key.
+
+        >>> async for lookup in session.cdp.get_many(["BC123", "nobody"], by="user_id"):
+        ...     print(lookup.key, lookup.value)
         """
         return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 

@@ -1,4 +1,8 @@
-"""`session.profiles`: CleverTap's people, by event and by ID."""
+"""`session.profiles`: CleverTap's people, by event and by ID.
+
+Vendor facts are from CleverTap's page "Get User Profiles",
+https://developer.clevertap.com/docs/get-user-profiles-api; `wire.clevertap` cites each rule.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ __all__ = ["EventProfiles", "Profiles"]
 
 
 class Profiles:
-    """People of one CleverTap account. Reached as `session.profiles`."""
+    """The people of one CleverTap account. Use it as `session.profiles`."""
 
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
@@ -37,14 +41,18 @@ class Profiles:
     ) -> Profile | None:
         """Return the person with this identifier, or None when the service knows none.
 
-        Pass exactly one: `identity` is the customer's own ID, `object_id` CleverTap's ID of one
-        device ("Download User Profiles by ID").
+        Pass exactly one identifier ("Get User Profiles", Download User Profiles by ID).
+
+        Args:
+            identity: the customer's own ID of the person.
+            email: the person's email address.
+            object_id: CleverTap's ID of one of the person's devices.
 
         Raises:
-            ConfigurationError: none or more than one is given, it is empty or holds a control
-                character, or the session cannot be used; nothing was sent.
+            ConfigurationError: not exactly one identifier is given, it is empty or holds a control
+                character, or the session cannot be used. Nothing was sent.
             Unauthorized: the credentials or the region are wrong.
-            AltaProfilesError: the last try ended with something else.
+            AltaProfilesError: the last attempt failed in another way.
 
         >>> person = await session.profiles.get(identity="5555555555")
         >>> person.profile_data if person else "nobody"
@@ -69,21 +77,21 @@ class Profiles:
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> AsyncGenerator[Lookup[Profile], None]:
-        """Yield what became of each of `keys`, one `Lookup` per key, repeats included.
+        """Yield one `Lookup` for each of `keys`, repeated keys included.
 
-        Results come as they complete, or in input order with `ordered`. `keys` may be any iterable
-        or async iterable, also an endless one: it is read no further ahead than four keys per
-        worker. A failing key, an invalid one included, is that key's `lookup.error`.
+        Results arrive as they complete, or in input order with `ordered`. `keys` may be any
+        iterable or async iterable, even an endless one: at most four keys per worker are read
+        ahead. A key that fails or is invalid has a `lookup.error`, and the others continue.
 
         Args:
             keys: identifiers, as text or int.
-            by: "identity", "email" or "object_id".
-            concurrency: lookups at work at once, beside those that wait to be tried again; the
-                account's `max_in_flight` when None. The requests in flight never exceed that cap.
-            ordered: keep the order of `keys`.
+            by: the kind of identifier: "identity", "email" or "object_id".
+            concurrency: lookups at work at once, beside those that wait for a retry; by default
+                the account's `max_in_flight`. The requests in flight never exceed that cap.
+            ordered: yield results in the order of `keys`.
 
         Raises:
-            ConfigurationError: an argument is wrong, or the session cannot be used.
+            ConfigurationError: an argument cannot work, or the session cannot be used.
             Unauthorized, Forbidden: the credentials are refused, which would fail every key.
 
         >>> async for lookup in session.profiles.get_many(["5555555555", "nobody"], by="identity"):
@@ -108,31 +116,34 @@ class Profiles:
     ) -> EventProfiles:
         """Return everyone who did `event`, to be read with `async for` as people or as pages.
 
+        Nothing is sent before the first item is asked for.
+
         Args:
-            event: its name, in the spelling of the dashboard: the service minds upper case.
+            event: the name of the event as the dashboard spells it, upper case included.
             start, end: first and last day, both included, in the time zone of the CleverTap
-                project: dates or ints YYYYMMDD. Or two ints of epoch seconds.
+                project: dates, or ints YYYYMMDD. Or two ints of epoch seconds.
             batch_size: people per page, a multiple of 23 from 23 to 4,991.
-            app: add app version, OS version, make and model to the devices.
+            app: include app version, OS version, make and model of the devices.
             events: include the event summaries, some 75 % of a record.
             profile: include the custom properties.
-            windows: split the range into so many contiguous parts (at most one per day), each a
-                chain of its own, walked side by side. Whoever did the event in several parts is
-                sent with each, so that more windows mean more bytes: worth it where the service
-                takes longer over a page than the page takes to arrive.
-            distinct: with several windows, leave out people that an earlier page has had. Some 100
-                bytes per person are kept in memory for this.
-            cursor: go on with one chain from this `page.next_cursor`, for about 4 days. The chain's
-                own event, range and flags hold then, whatever is passed here, and `windows` must
-                be 1. None begins anew, so do not pass on the None of a last page.
-            prefetch: pages fetched ahead; at most `prefetch + 1` per window exist at once, those
-                still on their way included. A page is asked for as soon as the one before names
-                its cursor, which most do in their first bytes: two ahead are enough for one chain
-                to use three slots.
+            windows: number of contiguous parts that the range is split into, at most one per day.
+                Each part is a chain of its own, and the chains are walked side by side. A person
+                who did the event in several parts is sent with each of them, so that more windows
+                mean more bytes. Windows pay where the service prepares a page for longer than the
+                page takes to arrive.
+            distinct: with several windows, leave out people of earlier pages. This keeps some 100
+                bytes per person in memory.
+            cursor: resume one chain at this `page.next_cursor`, which is valid for about 4 days.
+                The event, range and flags that opened the chain then hold, not those passed here,
+                and `windows` must be 1. None opens a new chain, so do not pass on the None of a
+                last page.
+            prefetch: pages fetched ahead. At most `prefetch + 1` pages per window exist at once,
+                those still arriving included. A page is requested as soon as the page before it
+                names its cursor, mostly in its first bytes: with 2, one chain can use three slots.
 
         Raises:
-            ConfigurationError: an argument is wrong. Nothing is sent before the first item is
-                asked for.
+            ConfigurationError: an argument cannot work, or the session has no CleverTap
+                credentials.
 
         >>> async for person in session.profiles.by_event(
         ...     "App Launched", start=date(2026, 1, 1), end=date(2026, 1, 31)
@@ -166,15 +177,18 @@ class Profiles:
         return EventProfiles(pages, distinct=distinct and len(beginnings) > 1)
 
     async def count(self, event: str, *, start: Day, end: Day) -> int:
-        """Return how many people did `event`, by the service's own count.
+        """Return the number of people who did `event`, by the service's own count.
 
         Args:
             event, start, end: as for `by_event`.
 
         Raises:
-            ConfigurationError: an argument is wrong; nothing was sent.
+            ConfigurationError: an argument cannot work, or the session cannot be used. Nothing
+                was sent.
             NotReady: the service was still counting when `Retry.ready_timeout` ran out.
-            AltaProfilesError: the last try ended with something else.
+            AltaProfilesError: the last attempt failed in another way.
+
+        >>> people = await session.profiles.count("Charged", start=20260101, end=20260131)
         """
         return await self._chains().count(EventQuery.of(event, start, end))
 
@@ -186,10 +200,10 @@ class Profiles:
 
 
 class EventProfiles:
-    """Everyone who did one event: iterate for people, or over `pages()` for pages.
+    """Everyone who did one event: iterate over it for people, or over `pages()` for pages.
 
-    Each iteration walks anew. Leaving one early, cancelling it or closing the session stops the
-    requests behind it.
+    Each iteration opens new chains. Leaving an iteration early, cancelling it or closing the
+    session cancels the requests behind it.
     """
 
     def __init__(
@@ -202,8 +216,8 @@ class EventProfiles:
         """Yield each person once, page by page; those of one window in server order.
 
         Raises:
-            CursorLoop, CursorExpired: a chain cannot go on.
-            AltaProfilesError: a chain could not be opened or a page not be fetched.
+            CursorLoop, CursorExpired: a chain cannot continue.
+            AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
         pages = self.pages()
         try:
@@ -211,24 +225,25 @@ class EventProfiles:
                 for number, profile in enumerate(page.profiles, 1):
                     yield profile
                     if number % ITEMS == 0:
-                        # Thousands of people are there at once, and the caller may not await.
+                        # A page holds thousands of people, and the caller may never await.
                         await asyncio.sleep(0)
-                # Not held while the next one is waited for.
+                # Freed before the next page is awaited.
                 del page
         finally:
             await pages.aclose()
 
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
-        """Yield each page; with several windows, without the people seen before.
+        """Yield each page; with several windows, without the people of earlier pages.
 
         Args:
-            decode: have `page.profiles` decoded beforehand, in slices of a few milliseconds, so
-                that nothing else in the event loop has to wait for it. Without, it is decoded when
-                it is touched, all at once: for those who pass `page.encode()` or `page.records` on
-                and want no profiles. With `distinct` and several windows they are decoded in any
-                case, as that tells people apart.
+            decode: decode `page.profiles` beforehand, in slices of a few milliseconds, so that the
+                event loop stays free. With False, `page.profiles` is decoded at once when it is
+                first used: for callers who pass on `page.encode()` or `page.records` and need no
+                profiles. With `distinct` and several windows profiles are always decoded, because
+                they tell people apart.
 
-        Raises: as for iterating over people.
+        Raises:
+            AltaProfilesError: as for iterating over people.
 
         >>> charged = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> with open("people.ndjson", "wb") as file:

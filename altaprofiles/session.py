@@ -1,4 +1,4 @@
-"""`Session`: puts the parts together and adds no rule of its own."""
+"""`Session`: puts the parts together. It adds no rule of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MAX_RESPONSE_BYTES = 128 * 1024 * 1024
 
 
 class SessionOptions(TypedDict, total=False):
-    """What `Session` takes besides credentials."""
+    """The arguments of `Session` other than credentials."""
 
     retry: Retry
     timeout: Timeout
@@ -51,27 +51,26 @@ class SessionOptions(TypedDict, total=False):
 
 
 class Session:
-    """Everything one account on each service can be asked, over one pool of connections.
+    """One account on each service, over one pool of connections.
 
-    Use it with `async with`, in any task, and share it: caps, retry budget and connections are the
-    session's, so one session per account and process is what keeps the service's limits. It can be
-    used by thousands of tasks at once, and closed from another task than the one that opened it.
+    Open it with `async with` and share it: the caps, the retry budget and the connections belong to
+    the session, so one session per account and process keeps the service's limits. Thousands of
+    tasks can use it at once. It can be closed by a different task from the one that opened it.
 
     Args:
-        clevertap: needed by `session.profiles`.
-        alta: needed by `session.cdp` and `with_cdp`.
-        retry: how long to keep trying.
+        clevertap: credentials for `session.profiles` and the exports.
+        alta: credentials for `session.cdp` and `with_cdp`.
+        retry: limits of retries.
         timeout: limits of each attempt.
-        max_response_bytes: most bytes of one answer, decompressed; 128 MiB. A larger one is refused
-            while it arrives (`ResponseTooLarge`).
-        trace_configs: `aiohttp.TraceConfig`s for the HTTP client underneath. What they see includes
-            the credentials.
-        on_event: called with an `Attempt` after each request, in the event loop. It must be quick
-            and must not raise: what it raises ends the call that it reports on.
+        max_response_bytes: largest body of one response, in bytes after decompression; 128 MiB by
+            default. A larger one is refused while it arrives (`ResponseTooLarge`).
+        trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
+        on_event: called with an `Attempt` after each request, in the event loop. It must return
+            quickly. An exception that it raises ends the call it reports on.
         trust_env: take proxies from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`. Off by default.
 
     Raises:
-        ConfigurationError: a value that cannot work.
+        ConfigurationError: an argument cannot work.
 
     >>> async with Session.from_env() as session:
     ...     person = await session.profiles.get(email="jack+test@example.com")
@@ -97,9 +96,9 @@ class Session:
         ):
             optional = kind in (CleverTap, Alta)
             if not isinstance(value, kind) and not (optional and value is None):
-                # Where credentials belong, the value may be the secret itself.
-                shown = f"a {type(value).__name__}" if optional else repr(value)
-                raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {shown}")
+                # In the place of credentials, the value may be the secret itself.
+                text = f"a {type(value).__name__}" if optional else repr(value)
+                raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)
         check_callback("on_event", on_event, takes="one Attempt")
@@ -121,13 +120,13 @@ class Session:
 
     @classmethod
     def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
-        """Return a session with the credentials that the environment holds.
+        """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `ALTA_TOKEN` and `ALTA_BASE_URL`. One service is enough.
 
         Args:
-            options: everything that `Session` takes besides credentials.
+            options: the arguments of `Session` other than credentials.
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
@@ -147,38 +146,38 @@ class Session:
 
     @property
     def profiles(self) -> Profiles:
-        """CleverTap's people: `get`, `get_many`, `by_event`, `count`."""
+        """The people of the CleverTap account: `get`, `get_many`, `by_event`, `count`."""
         return self._profiles
 
     @property
     def cdp(self) -> Cdp:
-        """Alta's users: `get`, `get_many`."""
+        """The users of the Alta agent: `get`, `get_many`."""
         return self._cdp
 
     @property
     def stats(self) -> Stats:
-        """What this session has sent and received so far; it goes on counting."""
+        """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
 
     def with_cdp(
         self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
     ) -> AsyncGenerator[Customer, None]:
-        """Yield each of `profiles` with what Alta has bound to its identity.
+        """Yield each of `profiles` with the CDP users bound to its identity.
 
-        Every profile is delivered once: without an identity, with nothing bound, or when its lookup
-        failed (`customer.error`), `customer.cdp` is empty. Customers come as their lookups
-        complete, or in the order of `profiles` with `ordered`.
+        Every profile is yielded once. `customer.cdp` is empty when the profile has no identity,
+        when nothing is bound to it, or when its lookup failed (`customer.error`). Customers arrive
+        as their lookups complete, or in the order of `profiles` with `ordered`.
 
         Args:
-            profiles: any iterable or async iterable, such as `session.profiles.by_event(…)`. It is
-                read no further ahead than four profiles per worker.
-            concurrency: lookups at work at once; `Alta.max_in_flight` when None.
-            ordered: keep the order of `profiles`.
+            profiles: any iterable or async iterable, such as `session.profiles.by_event(…)`. At
+                most four profiles per worker are read ahead.
+            concurrency: lookups at work at once; by default `Alta.max_in_flight`.
+            ordered: yield customers in the order of `profiles`.
 
         Raises:
-            ConfigurationError: an argument is wrong, or the session cannot be used.
+            ConfigurationError: an argument cannot work, or the session cannot be used.
             Unauthorized, Forbidden: the token is refused.
-            AltaProfilesError: what reading `profiles` raised.
+            AltaProfilesError: reading `profiles` failed.
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
@@ -209,70 +208,70 @@ class Session:
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[ExportProgress], object] | None = None,
     ) -> ExportReport:
-        """Write everyone who did one or several events to a file or a database, each once.
+        """Write everyone who did one or several events to a file or a database, each person once.
 
-        What arrives is made durable page by page in a folder beside the output, `<to>.export`. If
-        anything ends the export, the process itself included, the same call goes on from there, and
-        its output is the same to the byte as without the interruption (a DuckDB file: the same
-        rows). The output is put in place when it is complete, with `<to>.manifest.json` beside it;
-        after that the same call begins anew. `format`, `flatten`, `distinct`, `table` and `bom` may
-        differ between runs: the last one's count.
+        Each page is made durable in a folder beside the output, `<to>.export`, as it arrives. If
+        anything ends the export, even the process, the same call resumes it. Its output is then
+        the same to the byte as without the interruption (of a DuckDB file: the same rows). A
+        complete output is put in place with `<to>.manifest.json` beside it; after that the same
+        call starts a new export. `format`, `flatten`, `distinct`, `table` and `bom` may differ
+        between runs: those of the last run count.
 
-        A chain whose cursor is older than about 4 days, or refused, begins again by itself; a
-        warning in the log and `report.chains` say so.
+        A chain whose cursor is older than about 4 days, or refused, is restarted. A warning in the
+        log and `report.chains` say so.
 
         Args:
-            events: the name of an event, or several. Whoever did several of them is written once.
+            events: the name of an event, or several names. A person who did several of the events
+                is written once.
             start, end: as for `profiles.by_event`.
-            to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each also
-                with `.gz` or `.zst` behind it), `.parquet`, `.duckdb`; or the address of a table,
-                `postgresql://user:password@host/database/table`. A file that exists is replaced at
-                the end and at once; a table in an existing DuckDB file is, too, and the file's
-                other tables stay; in PostgreSQL people are updated.
-            format: "ndjson", "csv", "parquet", "duckdb" or "postgres", where the ending does not
-                say it.
-            windows: into how many parts the range is split, each a chain of its own, at most one
-                per day; "auto" for as many chains as the account has slots, and for as many as an
-                earlier run has begun with.
-            distinct: leave out people that an earlier chain has brought: one is the `identity`,
-                else any shared `objectId`. The first in the order of `events` and of the days is
-                kept. Needs some 25 bytes a person on disk while finishing, and no memory. Within
-                one chain the service sends each person once.
-            flatten: keys of `profileData` that get a column of their own, not for NDJSON. In
-                Parquet and DuckDB its type is what all values share, else text; elsewhere text.
-                Dates stay `$D_…`, see `parse_date`.
-            table: the table in a DuckDB file, or in PostgreSQL where the address names none;
-                "profiles" when None.
-            bom: begin a CSV file with a byte-order mark, for Excel. Cells are what people typed,
+            to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each with
+                `.gz` or `.zst` behind it if wanted), `.parquet`, `.duckdb`; or the address of a
+                table, `postgresql://user:password@host/database/table`. A file that exists is
+                replaced at the end, in one step. In an existing DuckDB file the table is replaced
+                and other tables stay. In PostgreSQL people are updated.
+            format: "ndjson", "csv", "parquet", "duckdb" or "postgres", for endings that do not
+                decide it.
+            windows: number of parts that the range is split into, at most one per day. Each part
+                is a chain of its own. "auto" makes as many chains as the account has slots, or as
+                many as the run that is resumed.
+            distinct: leave out people of earlier chains. One person is one `identity`, or without
+                it any shared `objectId`. The first record in the order of `events` and days is
+                written. This needs some 25 bytes a person on disk while finishing, and no memory.
+                Within one chain the service sends each person once.
+            flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
+                Parquet and DuckDB the column has the type that all values share, else text;
+                elsewhere text. Dates stay `$D_…`, see `parse_date`.
+            table: the table in a DuckDB file, or in PostgreSQL if the address names none;
+                "profiles" by default.
+            bom: start a CSV file with a byte-order mark, for Excel. Cells hold what people typed,
                 formulas included.
             batch_size, app, profile: as for `profiles.by_event`.
-            event_summaries: include what people did, some 75 % of a record (`events` there).
-            count: ask for the service's own counts, too: for `report.counted`, and so that
-                progress has a total.
-            resume: go on with what an earlier run has left. False discards it.
-            spool: where the folder is made in which the export gathers; beside the output when
-                None, and for PostgreSQL in the current folder. It needs the room of all records as
-                JSON.
-            on_progress: called in the event loop after each page, at least every second, and now
-                and then while finishing. It must be quick; what it raises ends the export. `print`
-                will do, and `altaprofiles.notebook.Progress()` in a notebook.
+            event_summaries: include the event summaries, some 75 % of a record (`events` there).
+            count: ask for the service's own counts as well: for `report.counted`, and as the total
+                of the progress reports.
+            resume: resume an unfinished run. False discards what it left.
+            spool: the folder in which `<to>.export` is made; by default the output's folder, and
+                for PostgreSQL the current one. It needs room for all records as JSON.
+            on_progress: called in the event loop after each page, at least every second, and at
+                times while finishing. It must return quickly. An exception that it raises ends the
+                export. Pass `print`, or `altaprofiles.notebook.Progress()` in a notebook.
 
         Returns:
-            What was written, with the digest of the output. `report.mended` counts values that the
+            The result, with the digest of the output. `report.mended` counts values that the
             format cannot hold: lone surrogates and NUL become U+FFFD where text must be Unicode
-            (DuckDB, PostgreSQL, text columns), numbers beyond PostgreSQL's text.
+            (DuckDB, PostgreSQL, text columns), and numbers beyond PostgreSQL's range become text.
 
         Raises:
-            ConfigurationError: an argument is wrong, or an extra is missing. Nothing was sent.
+            ConfigurationError: an argument cannot work, or an extra is missing. Nothing was sent.
             BadRequest: the service refuses one of the events, in its own words. No page of any
-                other has been asked for by then.
+                other event has been requested yet.
             Unauthorized, Forbidden: the credentials are refused.
-            PlanMismatch: an earlier run, not finished, was for something else.
-            ExportLocked: another process, or task, works on the same output.
-            Incomplete: something is missing, such as a chain that the service fails for longer than
-                `Retry` allows, or room on the disk. The same call goes on.
-            ExportError: the output, or what an earlier run has left, cannot be used.
-            AltaProfilesError: the service could not be asked for any of the events.
+            PlanMismatch: an unfinished run in the folder was for another export.
+            ExportLocked: another process or task works on the same output.
+            Incomplete: something is missing, for example a chain that fails for longer than
+                `Retry` allows, or room on the disk. The same call resumes.
+            ExportError: the output, or what an earlier run left, cannot be used.
+            AltaProfilesError: none of the events could be asked for.
 
         >>> report = await session.export(
         ...     "Charged", start=date(2026, 1, 1), end=date(2026, 1, 31), to="people.parquet"
@@ -334,32 +333,37 @@ class Session:
     ) -> LookupReport:
         """Look up many people, and write those that are found to a file or a database.
 
-        Durable as `export` is: all keys are read first, then each is asked for once, and an answer
+        As durable as `export`: all keys are read first, then each is asked for once, and an answer
         that is on disk is never asked for again, whatever ends the process. The output is in the
-        order of the keys. Keys that the service does not know are in `<to>.not-found.txt`, a key a
-        line, and those without an answer in `<to>.failed.ndjson` with the reason.
+        order of the keys. Keys that the service does not know are written to
+        `<to>.not-found.txt`, one a line; keys without an answer to `<to>.failed.ndjson`, with the
+        reason.
 
         Args:
-            keys: any iterable or async iterable that ends, or the path of a file: one column of a
-                CSV file, of an NDJSON file, or the lines of any other; UTF-8. Blank lines and cells
-                are no keys. A key that is there twice is asked for once.
-            by: "identity", "email" or "object_id".
-            column: which column of a CSV file, or which key of each NDJSON line; needed unless
-                there is only one. A CSV file of one column may begin with its name or with a key:
+            keys: any iterable or async iterable that ends, or the path of a file in UTF-8: a
+                column of a CSV file, a key of each line of an NDJSON file, or the lines of any
+                other file. Blank lines and cells are skipped. A key that occurs twice is asked for
+                once.
+            by: the kind of key: "identity", "email" or "object_id".
+            column: the column of a CSV file, or the key of each NDJSON line; needed unless there
+                is only one. A CSV file of one column may start with its name or with a key:
                 without `column`, its first line is a key unless it reads like `by`.
             to, format, flatten, table, bom, resume, spool: as for `export`.
             on_progress: as for `export`, called after each few hundred answers.
 
+        Returns:
+            The result, with the number of keys by outcome and the digest of the output.
+
         Raises:
-            ConfigurationError: an argument is wrong, a file of keys is not what its name says, or
-                an extra is missing. Nothing was sent.
+            ConfigurationError: an argument cannot work, a file of keys cannot be read as its name
+                says, or an extra is missing. Nothing was sent.
             Unauthorized, Forbidden: the credentials are refused.
-            PlanMismatch: an earlier run, not finished, was for other keys, or by something else.
-            ExportLocked: another process, or task, works on the same output.
+            PlanMismatch: an unfinished run in the folder was for other keys, or another kind.
+            ExportLocked: another process or task works on the same output.
             Incomplete: keys failed for longer than `Retry` allows. The files are written all the
-                same, and the same call asks for those keys again. Or ten failed in a row: then the
-                service is taken to be down, and nothing is written.
-            ExportError: the output, or what an earlier run has left, cannot be used.
+                same, and the same call asks for these keys again. Or ten keys failed in a row: the
+                service then counts as down, and nothing is written.
+            ExportError: the output, or what an earlier run left, cannot be used.
 
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
@@ -393,7 +397,7 @@ class Session:
         return await Job(gathering, output, reporting).run()
 
     async def aclose(self) -> None:
-        """Stop all work and close all connections. What `async with` does at its end."""
+        """Cancel all work and close all connections, as the end of `async with` does."""
         await self._engine.aclose()
 
     async def __aenter__(self) -> Self:

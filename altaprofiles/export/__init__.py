@@ -1,4 +1,5 @@
-"""Exports that survive: what a session's `export` and `export_lookups` do.
+"""Durable exports: `Session.export` and `Session.export_lookups`.
 
-Data flows one way: page → spool → journal, and when every chain is done, spool → sink.
+Data flows one way: a page goes into a spool and is counted in the journal; once everything has
+been gathered, the spools go into the sink.
 """

@@ -38,7 +38,7 @@ _REPORT_EVERY = 1.0
 
 
 class Job(Generic[R, S]):
-    """Gathers what `gathering` fetches, and assembles `output` from it.
+    """Gathers the records of one export, and assembles its output from them.
 
     Args:
         gathering: the kind of export.

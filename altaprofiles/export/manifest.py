@@ -17,7 +17,7 @@ __all__ = ["as_builtins", "encode_manifest"]
 
 
 def as_builtins(report: Report) -> dict[str, Any]:
-    """Return what can be written as JSON, also of paths that are no Unicode text."""
+    """Return a report's fields as JSON values, with the bytes of paths not in UTF-8 escaped."""
     values: dict[str, Any] = msgspec.to_builtins(report)
     return {
         name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
@@ -33,10 +33,12 @@ def encode_manifest(
     options: dict[str, Any],
     written: str,
 ) -> bytes:
-    """Return the manifest: the report, what was asked for, when, and by which version.
+    """Return the manifest: the report, the arguments, the time, and the version of this library.
 
     Args:
-        options: what of it is no part of the plan.
+        report: the result.
+        plan: the arguments that decide what is fetched.
+        options: the other arguments.
         written: the time, in ISO 8601.
     """
     manifest: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What an export fetches, and how a resumed run recognises it. No I/O."""
+"""The chains or keys of an export, and how a resumed run recognises them. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export reports: progress while it runs, and its result. No I/O."""
+"""The reports of an export: progress while it runs, and its result. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where records come from: cursor chains, lookups by key, and the two joined.
+"""Sources of records: cursor chains, lookups by key, and the two joined.
 
-Each source asks through the engine and keeps no state between calls.
+Each source sends through the engine and keeps no state between calls.
 """

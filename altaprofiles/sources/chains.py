@@ -1,4 +1,4 @@
-"""CleverTap's cursor chains over one account: what opens one, and what fetches its pages."""
+"""CleverTap's cursor chains over one account: opened, counted and walked."""
 
 from __future__ import annotations
 

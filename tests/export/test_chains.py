@@ -644,9 +644,7 @@ async def test_a_cursor_refused_begins_its_chain_again(
             assert report.chains[0].restarts == 1
             assert [chain.restarts for chain in report.chains[2:]] == [0, 0, 0, 0]
             warnings = [record.getMessage() for record in caplog.records]
-            assert any(
-                "'App Launched' 20260101 to 20260110 restarts" in text for text in warnings
-            )
+            assert any("'App Launched' 20260101 to 20260110 restarts" in text for text in warnings)
             assert not any("'Charged'" in text for text in warnings)
             caplog.clear()
 

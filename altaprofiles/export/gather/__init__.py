@@ -1,4 +1,4 @@
-"""What an export fetches, made durable as it arrives.
+"""The kinds of export: each fetches its records and makes them durable as they arrive.
 
-Named as the sources it reads from: `gather.chains` reads `sources.chains`.
+Files are named as the sources it reads from: `gather.chains` reads `sources.chains`.
 """

@@ -44,7 +44,7 @@ _RESTARTS = 2
 
 
 class _ChainState:
-    """One chain of the plan: its journal row, and what this run has learned of it."""
+    """One chain of the plan: its journal row, and the state that only this run knows."""
 
     def __init__(self, query: EventQuery, row: ChainRow, path: Path) -> None:
         self.query = query

@@ -1,4 +1,4 @@
-"""The interface between a job and the kinds of export: what to fetch, and what came of it."""
+"""The interface between a job and the kinds of export."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Run:
 
     @contextmanager
     def commit(self) -> Iterator[Journal]:
-        """Give the journal, and make what is put into it durable with the counters. Blocking."""
+        """Give the journal; commit all that is put into it, with the counters. Blocking."""
         journal = self.store.journal
         with journal.transaction():
             yield journal
@@ -73,7 +73,7 @@ class Gathering(Protocol[R_co, S_co]):
 
     @property
     def unit(self) -> str:
-        """The plural of what a later run can resume with: "records", "answers"."""
+        """The name of the items that a later run can resume with: "records", "answers"."""
         ...
 
     @property
@@ -93,19 +93,19 @@ class Gathering(Protocol[R_co, S_co]):
 
     @property
     def plan(self) -> Plan:
-        """What is fetched. It may become more exact until `gather`."""
+        """The plan. `adopt` and `load` may make it more exact."""
         ...
 
     def adopt(self, begun: Plan) -> None:
-        """Take from the plan of an unfinished run what this one leaves open."""
+        """Take values that this plan leaves open from the plan of an unfinished run."""
         ...
 
     async def load(self, run: Run) -> None:
-        """Read what the store holds of the plan, and what the caller gives to fetch."""
+        """Read the state of the plan in the store, and the keys that the caller passed."""
         ...
 
     async def gather(self, run: Run) -> list[str]:
-        """Fetch what the store lacks; return what is missing at the end, a sentence each.
+        """Fetch all that the store lacks; return a sentence for each part missing at the end.
 
         Raises:
             AltaProfilesError: the service refuses all of it.
@@ -136,11 +136,11 @@ class Gathering(Protocol[R_co, S_co]):
         ...
 
     def discrepancies(self, people: int) -> list[str]:
-        """Return what to warn of in a complete output of `people`, a sentence each."""
+        """Return warnings about a complete output of `people`, a sentence each."""
         ...
 
     def unanswered(self, place: Place) -> list[str]:
-        """Return what is missing although the output has been written, a sentence each."""
+        """Return the parts missing from an output that has been written, a sentence each."""
         ...
 
     def progress(self, traffic: Traffic, assembled: Assembled | None) -> S_co | None:
