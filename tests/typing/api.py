@@ -1,0 +1,192 @@
+"""The types of the public surface, as a type checker of a caller sees them.
+
+Not run: mypy --strict and pyright (strict) read it. `assert_type` fails where a type changes.
+Tables are left out, because pyarrow has no types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Literal, assert_type
+
+import altaprofiles
+from altaprofiles import (
+    Alta,
+    AltaProfilesError,
+    AnonymousId,
+    Attempt,
+    CdpUser,
+    ChainStatus,
+    CleverTap,
+    Customer,
+    DecodeError,
+    EventProfiles,
+    EventSummary,
+    ExportProgress,
+    ExportReport,
+    Incomplete,
+    Lookup,
+    LookupProgress,
+    LookupReport,
+    NotReady,
+    Page,
+    Platform,
+    Profile,
+    Retry,
+    Session,
+    Stats,
+    StatusError,
+    Timeout,
+    parse_date,
+)
+from altaprofiles.emulator import Emulator
+from altaprofiles.notebook import Progress
+
+
+def sessions() -> None:
+    clevertap = CleverTap("id", "passcode", region="in1", max_in_flight=3)
+    alta = Alta("token", requests_per_minute=100)
+    assert_type(clevertap.url, str)
+    assert_type(alta.url, str)
+    session = Session(
+        clevertap=clevertap,
+        alta=alta,
+        retry=Retry(attempts=3, deadline=30.0),
+        timeout=Timeout(connect=5.0),
+        on_event=on_event,
+        trust_env=True,
+    )
+    assert_type(session, Session)
+    assert_type(Session.from_env(retry=Retry(attempts=1)), Session)
+    assert_type(session.stats, Stats)
+    assert_type(session.stats.requests, int)
+    assert_type(altaprofiles.__version__, str)
+
+
+def on_event(attempt: Attempt) -> None:
+    assert_type(attempt.seconds, float)
+    assert_type(attempt.status, int | None)
+    assert_type(attempt.error, AltaProfilesError | None)
+    assert_type(attempt.delay, float | None)
+
+
+async def single_calls(session: Session) -> None:
+    async with session as opened:
+        assert_type(opened, Session)
+    profile = await session.profiles.get(identity=5555555555)
+    assert_type(profile, Profile | None)
+    if profile is not None:
+        assert_type(profile.identity, str | None)
+        assert_type(profile.all_identities, list[str])
+        assert_type(profile.profile_data, dict[str, Any])
+        assert_type(profile.events, dict[str, EventSummary])
+        assert_type(profile.events["Charged"].first_seen_at, datetime | None)
+        assert_type(profile.platform_info, list[Platform])
+        assert_type(profile.object_ids, list[str])
+        assert_type(profile.person_key, str | None)
+        assert_type(profile.raw, bytes)
+        assert_type(profile.encode(), bytes)
+    users = await session.cdp.get(user_id="BC123", anonymous_id="a1")
+    assert_type(users, dict[str, CdpUser])
+    assert_type(users["BC123"].anonymous_ids, list[AnonymousId])
+    count = await session.profiles.count("Charged", start=date(2026, 1, 1), end=20260131)
+    assert_type(count, int)
+    assert_type(parse_date("$D_0"), datetime)
+
+
+async def many(session: Session) -> None:
+    profiles = session.profiles.get_many(["1", 2], by="identity", concurrency=4, ordered=True)
+    assert_type(profiles, AsyncGenerator[Lookup[Profile], None])
+    async for lookup in profiles:
+        assert_type(lookup.key, str | int)
+        assert_type(lookup.value, Profile | None)
+        assert_type(lookup.error, AltaProfilesError | None)
+    async for binding in session.cdp.get_many(["1"], by="anonymous_id"):
+        assert_type(binding.value, dict[str, CdpUser] | None)
+
+
+async def chains(session: Session) -> None:
+    people = session.profiles.by_event("Charged", start=20260101, end=20260131, windows=3)
+    assert_type(people, EventProfiles)
+    async for person in people:
+        assert_type(person, Profile)
+    async for page in people.pages(decode=False):
+        assert_type(page, Page)
+        assert_type(page.profiles, list[Profile])
+        assert_type(page.records, list[bytes])
+        assert_type(page.next_cursor, str | None)
+        assert_type(page.window, tuple[int, int] | None)
+        assert_type(page.encode(), bytes)
+    async for customer in session.with_cdp(people, ordered=True):
+        assert_type(customer, Customer)
+        assert_type(customer.profile, Profile)
+        assert_type(customer.cdp, dict[str, CdpUser])
+    await session.with_cdp(people).aclose()
+
+
+def on_export(progress: ExportProgress) -> None:
+    assert_type(progress.stage, Literal["reading", "finishing"])
+    assert_type(progress.chains, list[ChainStatus])
+    assert_type(progress.done, int)
+    assert_type(progress.goal, int | None)
+    assert_type(progress.pace, float)
+    assert_type(progress.eta, float | None)
+    assert_type(progress.outcomes, dict[str, int])
+
+
+def on_lookups(progress: LookupProgress) -> None:
+    assert_type(progress.stage, Literal["reading", "asking", "finishing"])
+    assert_type(progress.answered, int)
+
+
+async def exports(session: Session) -> None:
+    report = await session.export(
+        ["Charged", "Refunded"],
+        start=date(2026, 1, 1),
+        end=date(2026, 1, 31),
+        to=Path("people.parquet"),
+        windows="auto",
+        flatten=["plan"],
+        on_progress=on_export,
+    )
+    assert_type(report, ExportReport)
+    assert_type(report.people, int)
+    assert_type(report.sha256, str | None)
+    assert_type(report.counted, dict[str, int] | None)
+    found = await session.export_lookups(
+        Path("ids.csv"), by="email", to="found.ndjson", on_progress=on_lookups
+    )
+    assert_type(found, LookupReport)
+    assert_type(found.not_found_file, str | None)
+    await session.export("Charged", start=1, end=2, to="x.csv", on_progress=Progress())
+    await session.export("Charged", start=1, end=2, to="x.csv", on_progress=print)
+
+
+def errors(error: AltaProfilesError) -> None:
+    if isinstance(error, StatusError):
+        assert_type(error.code, int | str | None)
+        assert_type(error.retry_after, float | None)
+    elif isinstance(error, DecodeError):
+        assert_type(error.path, str)
+    elif isinstance(error, NotReady):
+        assert_type(error.retry_after, float | None)
+    elif isinstance(error, Incomplete):
+        assert_type(list(error.missing), list[str])
+
+
+async def emulated() -> None:
+    async with Emulator(people=10) as emulator:
+        assert_type(emulator.clevertap, CleverTap)
+        assert_type(emulator.alta, Alta)
+        assert_type(emulator.url, str)
+
+
+async def refused(session: Session) -> None:
+    """Calls that both checkers refuse. An ignore comment without an error fails as well."""
+    session.profiles.get_many(["1"], by="user_id")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    session.cdp.get_many(["1"], by="email")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await session.profiles.get("5555555555")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    CleverTap(account_id="id")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert altaprofiles.Sessions  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
