@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .bindings import Bindings
 from .faults import Fault, patience
 from .reply import Reply, as_json, parameters
 
@@ -16,7 +17,7 @@ class AltaService:
     """Answers of one agent. Every answer has one form for one request, decided by the seed."""
 
     def __init__(self, population: Population, dice: Dice) -> None:
-        self._population = population
+        self.bindings = Bindings(population)
         self._dice = dice
 
     def unauthorized(self, target: str) -> Reply:
@@ -44,11 +45,11 @@ class AltaService:
         user_id = asked.get("user_id", [""])[0]
         anonymous_id = asked.get("anonymous_id", [""])[0]
         if user_id and anonymous_id:
-            data = self._population.cdp_by_pair(user_id, anonymous_id)
+            data = self.bindings.by_pair(user_id, anonymous_id)
         elif user_id:
-            data = self._population.cdp_by_user(user_id)
+            data = self.bindings.by_user(user_id)
         elif anonymous_id:
-            data = self._population.cdp_by_anonymous(anonymous_id)
+            data = self.bindings.by_anonymous(anonymous_id)
         else:
             return self.fail(40000, "Pass user_id or anonymous_id", status=400)
         if data:

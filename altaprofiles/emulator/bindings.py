@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .people import Person, Population
+    from .people import Population
+    from .person import Person
 
 _TYPES = (
     *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "API", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),

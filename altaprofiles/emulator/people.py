@@ -7,11 +7,11 @@ million people need no index.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .activity import EVENTS, Activity, day_number
-from .bindings import Bindings
 from .dice import Dice
+from .person import Person
 from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, render
 
 if TYPE_CHECKING:
@@ -42,19 +42,6 @@ _TRICKY = (
 )
 
 
-class Person(NamedTuple):
-    """Who somebody is. `draw` is 64 bytes of chance that decide everything else about them."""
-
-    number: int
-    draw: bytes
-    identity: str | int | None
-    email: str | None
-    devices: list[tuple[str, str | None]]
-    """Platform and objectId of each device, at most four."""
-    homeless: str | None
-    """The objectId of a person who has no device left."""
-
-
 class Population:
     """Everyone, rendered on demand: the ground truth for tests.
 
@@ -68,7 +55,6 @@ class Population:
         self._dice = Dice(seed)
         self._shift = self._dice.number("shift")
         self._activity = Activity(people, self._dice)
-        self._bindings = Bindings(self)
 
     def __len__(self) -> int:
         return self._people
@@ -135,18 +121,6 @@ class Population:
             elif key == (self.email(index) if by == "email" else self.identity(index)):
                 return index
         return None
-
-    def cdp_by_user(self, user_id: str) -> dict[str, Any]:
-        """Return the CDP data of a user: empty when nothing is bound."""
-        return self._bindings.by_user(user_id)
-
-    def cdp_by_anonymous(self, anonymous_id: str) -> dict[str, Any]:
-        """Return the CDP data of every user bound to an anonymous ID: empty when there is none."""
-        return self._bindings.by_anonymous(anonymous_id)
-
-    def cdp_by_pair(self, user_id: str, anonymous_id: str) -> dict[str, Any]:
-        """Return the CDP data of exactly this binding: empty when it does not exist."""
-        return self._bindings.by_pair(user_id, anonymous_id)
 
     def hide(self, index: int, slot: int) -> str:
         """Return 8 hex digits that hide a person's number and a slot of 0 to 7."""

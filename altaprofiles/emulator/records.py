@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .people import Person
+    from .person import Person
 
 SAMPLE_IDENTITY = "5555555555"
 SAMPLE_EMAIL = "jack+test@example.com"

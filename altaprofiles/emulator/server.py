@@ -20,6 +20,7 @@ from .writing import write
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from .bindings import Bindings
     from .load import Slot, Stats
     from .reply import Reply
 
@@ -198,6 +199,11 @@ class Emulator:
     def population(self) -> Population:
         """Everyone in the account, to compare answers with."""
         return self._population
+
+    @property
+    def bindings(self) -> Bindings:
+        """The users and anonymous IDs of the Alta agent, to compare answers with."""
+        return self._alta.bindings
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()

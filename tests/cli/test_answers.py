@@ -34,7 +34,7 @@ def bound(emulator: Emulator) -> str:
     return next(
         identity
         for index in range(len(people))
-        if (identity := people.identity(index)) and people.cdp_by_user(identity)
+        if (identity := people.identity(index)) and emulator.bindings.by_user(identity)
     )
 
 
@@ -134,7 +134,7 @@ def test_wrong_usage_says_what_is_right(
 def test_users_are_json_in_a_pipe_and_a_table_on_a_terminal(
     env: dict[str, str], bound: str, emulator: Emulator
 ) -> None:
-    expected = emulator.population.cdp_by_user(bound)
+    expected = emulator.bindings.by_user(bound)
     done = run(env, "cdp", "--user-id", bound)
     assert (done.code, done.stderr) == (0, "")
     user = json.loads(done.stdout)

@@ -573,7 +573,7 @@ async def test_cdp_answers_the_population() -> None:
             user_id = people.identity(index)
             if user_id is None:
                 continue
-            expected = people.cdp_by_user(user_id)
+            expected = e.bindings.by_user(user_id)
             answer = await cdp(e, user_id=user_id)
             if not expected:
                 empty += 1
@@ -586,10 +586,10 @@ async def test_cdp_answers_the_population() -> None:
                 anonymous_id = one["anonymous_id"]
                 kinds.add(one["conversation_type"])
                 users = (await cdp(e, anonymous_id=anonymous_id)).json["data"]
-                assert users == people.cdp_by_anonymous(anonymous_id)
+                assert users == e.bindings.by_anonymous(anonymous_id)
                 shared += len(users) == 2
                 for name, user in users.items():
-                    assert user == people.cdp_by_user(name)[name]
+                    assert user == e.bindings.by_user(name)[name]
             pair = (await cdp(e, user_id=user_id, anonymous_id=bound[-1]["anonymous_id"])).json
             assert pair["data"][user_id]["anonymous_ids"] == [bound[-1]]
             stranger = await cdp(e, user_id=user_id, anonymous_id="aId3")

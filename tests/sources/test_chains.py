@@ -71,7 +71,7 @@ async def test_all_faults_together_cost_nobody(seed: int) -> None:
             assert all(lookup.value and lookup.value.identity == lookup.key for lookup in lookups)
             bound = [lookup async for lookup in session.cdp.get_many(ids, by="user_id")]
             assert {lookup.key: sorted(lookup.value or ()) for lookup in bound} == {
-                key: sorted(emulator.population.cdp_by_user(key) or ()) for key in ids
+                key: sorted(emulator.bindings.by_user(key) or ()) for key in ids
             }
             assert not [lookup for lookup in bound if lookup.error]
         stats = emulator.stats

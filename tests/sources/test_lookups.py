@@ -173,7 +173,7 @@ async def test_joining_keeps_every_profile() -> None:
         assert delivered(people) == expected(emulator)
         for customer in joined:
             identity = customer.profile.identity
-            bound = {} if identity is None else emulator.population.cdp_by_user(identity) or {}
+            bound = {} if identity is None else emulator.bindings.by_user(identity) or {}
             assert customer.error is None
             assert sorted(customer.cdp) == sorted(bound)
 
