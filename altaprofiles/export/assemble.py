@@ -113,7 +113,7 @@ def _check_count(read: int, records: int) -> None:
 def _look(batches: Iterator[list[bytes]], kinds: Kinds) -> bool:
     if (records := next(batches, None)) is None:
         return False
-    kinds.look(records)
+    kinds.observe(records)
     return True
 
 
@@ -124,7 +124,7 @@ def _write(
     if records is None:
         return None
     if unseen.unseen:
-        unseen.look(records)
+        unseen.observe(records)
     new = records if people is None else [one for one in records if _is_new(one, people)]
     sink.write(new)
     return len(records), len(new)

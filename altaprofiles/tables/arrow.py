@@ -31,7 +31,7 @@ def records_to_arrow(records: Iterable[bytes], *, flatten: Sequence[str] = ()) -
     require("pyarrow", extra="parquet", what="to_arrow")
     kept = list(records)
     kinds = Kinds(keys)
-    kinds.look(kept)
+    kinds.observe(kept)
     tables = Tables(keys, kinds)
     for record in kept:
         tables.add(record)

@@ -45,7 +45,7 @@ class Kinds:
         # Those that can still turn out to be other than text.
         self._open = set(self._seen)
 
-    def look(self, records: Iterable[bytes]) -> None:
+    def observe(self, records: Iterable[bytes]) -> None:
         """Take the values of `records` into account, JSON objects in UTF-8."""
         for record in records:
             if not self._open:

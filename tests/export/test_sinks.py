@@ -55,7 +55,7 @@ def begin(target: Target, records: Sequence[bytes]) -> Sink:
     target.check()
     kinds = Kinds(target.flatten)
     if target.typed_flatten:
-        kinds.look(records)
+        kinds.observe(records)
     return target.open(kinds)
 
 

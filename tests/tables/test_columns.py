@@ -153,13 +153,13 @@ def test_a_key_has_the_type_that_all_its_values_have(values: list[str | None], k
     ]
     kinds = Kinds(["a", "never"])
     for record in records:
-        kinds.look([record, b'{"profileData":[]}'])
+        kinds.observe([record, b'{"profileData":[]}'])
     assert (kinds["a"], kinds["never"]) == (kind, "text")
 
 
 def test_types_are_found_in_records_with_broken_text_too() -> None:
     kinds = Kinds(["a", "é"])
-    kinds.look([rb'{"x":"\ud83d","profileData":{"a":1,"\u00e9":true,"\udc00":2}}'])
+    kinds.observe([rb'{"x":"\ud83d","profileData":{"a":1,"\u00e9":true,"\udc00":2}}'])
     assert (kinds["a"], kinds["é"]) == ("int64", "bool")
 
 
@@ -171,7 +171,7 @@ def test_types_are_found_in_records_with_broken_text_too() -> None:
 def test_a_typed_column_holds_every_value_unchanged(values: list[Any]) -> None:
     records = [json.dumps({"profileData": {"a": value}}).encode() for value in values]
     kinds = Kinds(["a"])
-    kinds.look(records)
+    kinds.observe(records)
     found = Columns(records, ["a"]).lifted(0, kinds["a"])
     if kinds["a"] == "text":
         found = [None if text is None else json.loads(text) for text in found]
