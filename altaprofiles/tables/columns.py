@@ -20,8 +20,8 @@ from ..base.jsontext import (
     members,
     mend_surrogates,
 )
-from .kinds import properties
 from .layout import TEXTS, Kind
+from .parts import FAILURES, KEY, NULL, OBJECT, properties
 
 __all__ = [
     "Columns",
@@ -33,12 +33,8 @@ class _TextId(Struct, gc=False):
 
 
 _TEXT_IDS = msgspec.json.Decoder(list[list[_TextId] | None])
-_OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _LIST = msgspec.json.Decoder(list[Any])
 _ANY = msgspec.json.Decoder(Any)
-_KEY = msgspec.json.Decoder(str)
-_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_NULL = Raw(b"null")
 _EMPTY = Raw(b"")
 
 
@@ -69,18 +65,18 @@ class Columns:
         self.mended = 0
         self._mend = mend
         rows = [self._members(record) for record in records]
-        data = [row.pop("profileData", _NULL) for row in rows]
-        platform_info = [row.pop("platformInfo", _NULL) for row in rows]
+        data = [row.pop("profileData", NULL) for row in rows]
+        platform_info = [row.pop("platformInfo", NULL) for row in rows]
         self._lifted = self._lift(data, flatten)
-        own = self._texts([row.get("objectId", _NULL) for row in rows])
+        own = self._texts([row.get("objectId", NULL) for row in rows])
         self.object_ids: list[list[str]] = [
             [*dict.fromkeys(filter(None, (one, *devices)))]
             for one, devices in zip(own, self._device_ids(platform_info), strict=True)
         ]
-        self.texts = [self._texts([row.pop(name, _NULL) for row in rows]) for name in TEXTS]
+        self.texts = [self._texts([row.pop(name, NULL) for row in rows]) for name in TEXTS]
         self.json_texts: list[list[bytes | None]] = [
             _json_texts(data),
-            _json_texts([row.pop("events", _NULL) for row in rows]),
+            _json_texts([row.pop("events", NULL) for row in rows]),
             _json_texts(platform_info),
             [msgspec.json.encode(row) if row else None for row in rows],
         ]
@@ -103,14 +99,14 @@ class Columns:
 
     def _members(self, record: bytes) -> dict[str, Raw]:
         try:
-            return _OBJECT.decode(record)
-        except _FAILURES:
+            return OBJECT.decode(record)
+        except FAILURES:
             mended = mend_surrogates(record)
         _check_object(record if mended is None else mended)
         # The same offsets hold in both.
         found: dict[str, Raw] = {}
         for key, start, end in members(record):
-            name, mended_key = decode_mended(_KEY, key, "$")
+            name, mended_key = decode_mended(KEY, key, "$")
             value = record[start:end]
             if self._mend and mended is not None and mended[start:end] != value:
                 value = mended[start:end]
@@ -124,14 +120,14 @@ class Columns:
         try:
             # One call for all of them: most are short, and calls are what takes the time.
             return _LIST.decode(b"".join((b"[", b",".join(parts), b"]")))
-        except _FAILURES:
+        except FAILURES:
             return [self._value(part) for part in parts]
 
     def _value(self, part: Raw) -> Any:
         """Return `part` decoded, or as text where it is out of any number's range."""
         try:
             return _ANY.decode(part)
-        except _FAILURES:
+        except FAILURES:
             pass
         text = bytes(part)
         check_utf8(text, "$")
@@ -141,7 +137,7 @@ class Columns:
         self.mended += 1
         try:
             return _ANY.decode(mended)
-        except _FAILURES:
+        except FAILURES:
             return mended.decode()
 
     def _texts(self, parts: list[Raw]) -> list[str | None]:
@@ -153,7 +149,7 @@ class Columns:
     def _device_ids(self, parts: list[Raw]) -> list[list[str | None]]:
         try:
             known = _TEXT_IDS.decode(b"".join((b"[", b",".join(parts), b"]")))
-        except _FAILURES:
+        except FAILURES:
             return [self._device_ids_of_one(part) for part in parts]
         return [[device.object_id for device in devices] if devices else [] for devices in known]
 
@@ -171,17 +167,17 @@ class Columns:
         if not flatten:
             return []
         rows = [properties(part) for part in data]
-        return [[row.get(key, _NULL) for row in rows] for key in flatten]
+        return [[row.get(key, NULL) for row in rows] for key in flatten]
 
 
 def _check_object(data: bytes) -> None:
     """Raise `DecodeError` unless `data` is a JSON object, or nested too deep to tell."""
     try:
-        _OBJECT.decode(data)
+        OBJECT.decode(data)
     except RecursionError:
         return
     except (msgspec.DecodeError, UnicodeDecodeError):
-        decode_json(_OBJECT, data, "$")
+        decode_json(OBJECT, data, "$")
 
 
 def _scalar_text(value: Any, part: Raw) -> str | None:

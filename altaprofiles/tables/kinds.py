@@ -5,31 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import msgspec
-from msgspec import Raw, Struct, field
-
-from ..base.jsontext import decode_json, members
 from .layout import Kind
+from .parts import profile_data, properties
 
-__all__ = ["Kinds", "properties"]
-
-
-_OBJECT = msgspec.json.Decoder(dict[str, Raw])
-_KEY = msgspec.json.Decoder(str)
-_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_NULL = Raw(b"null")
-
-
-def properties(data: Raw) -> dict[str, Raw]:
-    """Return the members of `profileData`, none where it is no object."""
-    try:
-        return _OBJECT.decode(data)
-    except _FAILURES:
-        pass
-    text = bytes(data)
-    if not text.startswith(b"{"):
-        return {}
-    return {decode_json(_KEY, key, "$"): Raw(text[start:end]) for key, start, end in members(text)}
+__all__ = ["Kinds"]
 
 
 class Kinds:
@@ -50,7 +29,7 @@ class Kinds:
         for record in records:
             if not self._open:
                 return
-            found = properties(_profile_data(record))
+            found = properties(profile_data(record))
             for key in [*self._open]:
                 if (part := found.get(key)) is not None:
                     self._seen[key] |= _class_of(bytes(part))
@@ -94,21 +73,3 @@ def _class_of(part: bytes) -> int:
     if len(part) > _MAX_LENGTH_OF_INT64 or not -(2**63) <= int(part) < 2**63:
         return _OTHER
     return _WHOLE if abs(int(part)) <= 2**53 else _LARGE
-
-
-class _Data(Struct, gc=False):
-    profile_data: Raw = field(name="profileData", default=_NULL)
-
-
-_DATA = msgspec.json.Decoder(_Data)
-
-
-def _profile_data(record: bytes) -> Raw:
-    try:
-        return _DATA.decode(record).profile_data
-    except _FAILURES:
-        found = _NULL
-        for key, start, end in members(record):
-            if decode_json(_KEY, key, "$") == "profileData":
-                found = Raw(record[start:end])
-        return found
