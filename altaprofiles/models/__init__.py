@@ -1,4 +1,4 @@
-"""The values callers get: profiles, pages, CDP users, and the results of lookups."""
+"""Values that calls return: profiles, pages, CDP users, lookup results, and request reports."""
 
 from .attempts import Attempt, Stats
 from .customer import AnonymousId, CdpUser, Customer, Key, Lookup

@@ -1,4 +1,4 @@
-"""Requests as they are reported: one attempt, and counts over a session. Pure."""
+"""Reports of requests: a single attempt, and counters over a session. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ["Attempt", "Stats"]
 
 
 class Attempt(Struct, frozen=True, gc=False):
-    """One HTTP request and how it ended, as `Session(on_event=…)` receives it.
+    """One HTTP request and its outcome, as passed to `Session(on_event=…)`.
 
     Attributes:
         api: "CleverTap" or "Alta".
         operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp".
-        number: 1 for the first try of a call.
-        seconds: from the moment it was sent until it was read or had failed; waiting for a slot
-            comes before.
-        status: the HTTP status, or None when no answer arrived.
+        number: 1 for the first attempt of a call.
+        seconds: time from sending the request until the answer was read or the attempt failed.
+            Waiting for a slot is not included.
+        status: the HTTP status, or None if no answer arrived.
         bytes: size of the body, decompressed.
-        error: what went wrong, or None.
-        delay: seconds until the next try; None when there is none.
+        error: the error of this attempt, or None if it succeeded.
+        delay: seconds until the next attempt, or None if there is none.
     """
 
     api: str
@@ -35,14 +35,14 @@ class Attempt(Struct, frozen=True, gc=False):
 
 
 class Stats(Struct, gc=False):
-    """Counts over a session's life.
+    """Request counters of one session, from its start.
 
     Attributes:
         requests: HTTP requests sent, retries included.
-        retries: tries after a first one, polls of pages that were not ready included.
-        throttles: answers that said "too many" (429 or throttled).
-        not_ready: answers that said "still in progress".
-        bytes: bytes of all bodies, decompressed.
+        retries: attempts after the first of a call, polls of unready pages included.
+        throttles: answers with HTTP 429 or a code for throttling.
+        not_ready: answers that a page or count is still in progress.
+        bytes: total size of all bodies, decompressed.
     """
 
     requests: int = 0

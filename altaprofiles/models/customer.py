@@ -1,4 +1,4 @@
-"""Keys and the results of lookups: CDP users, and a profile joined with its users. Pure."""
+"""Lookup keys and results: CDP users, and profiles joined with them. Pure."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ __all__ = ["AnonymousId", "CdpUser", "Customer", "Key", "Lookup"]
 
 
 Key: TypeAlias = str | int
-"""An identifier as callers have it: text, or an int whose decimal text is meant."""
+"""An identifier: text, or an int that stands for its decimal digits."""
 
 
 V = TypeVar("V")
 
 
 class AnonymousId(Struct, frozen=True, gc=False):
-    """One anonymous ID bound to a user.
+    """One anonymous ID bound to a CDP user.
 
     Attributes:
-        conversation_type: where the conversation took place, such as "WEB". An open set.
-        source_id: which bot or channel of that type, or None.
+        anonymous_id: the ID itself.
+        conversation_type: the kind of conversation the ID comes from, such as "WEB", or None. An
+            open set: expect values that no documentation lists.
+        source_id: the bot or channel of that type, or None.
     """
 
     anonymous_id: str
@@ -33,19 +35,24 @@ class AnonymousId(Struct, frozen=True, gc=False):
 
 
 class CdpUser(Struct, frozen=True, gc=False):
-    """One user of an agent, and the anonymous IDs bound to it (at most 100)."""
+    """One CDP user of an agent.
+
+    Attributes:
+        user_id: the developer's own ID for this user, or an ID that Alta generated.
+        anonymous_ids: the anonymous IDs bound to the user, in the order sent; at most 100.
+    """
 
     user_id: str
     anonymous_ids: list[AnonymousId]
 
 
 class Lookup(Struct, Generic[V], frozen=True, gc=False):
-    """What became of one key of a bulk lookup.
+    """The result for one key of a bulk lookup.
 
     Attributes:
         key: the key as it was passed in.
-        value: what was found; None when the service knows nothing under this key, or on an error.
-        error: why this key failed, or None.
+        value: the value found. None if the service has none under this key, or if `error` is set.
+        error: the reason why this key failed, or None.
     """
 
     key: Key
@@ -54,13 +61,13 @@ class Lookup(Struct, Generic[V], frozen=True, gc=False):
 
 
 class Customer(Struct, frozen=True, gc=False):
-    """A profile and what Alta knows of the same person.
+    """A profile and the CDP users of the same person.
 
     Attributes:
-        profile: the person.
-        cdp: user ID to CDP user, found under `user_id == profile.identity`; empty when nothing is
-            bound, or when the person has no identity.
-        error: why the CDP lookup failed, or None. The profile is delivered all the same.
+        profile: the person's record.
+        cdp: CDP users by user ID, looked up with `user_id=profile.identity`. Empty if nothing is
+            bound, if the person has no identity, or if `error` is set.
+        error: the reason why the CDP lookup failed, or None. The profile is delivered either way.
     """
 
     profile: Profile

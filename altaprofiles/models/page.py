@@ -21,15 +21,15 @@ __all__ = ["Page", "to_arrow"]
 
 
 class Page(Struct, frozen=True, dict=True):
-    """One page of a cursor chain. In memory it takes twice its body.
+    """One page of a cursor chain. In memory it takes about twice the size of its body.
 
     Attributes:
         raw: the body as the service sent it, decompressed.
-        cursor: the cursor that asked for this page; asking again gives the same page.
-        next_cursor: the cursor of the next page of the same chain, or None on its last page. Keep
-            it to resume that chain, and with several windows one for each: see `window`.
-        window: first and last day (or second) of the chain, as they were sent; None when the chain
-            was resumed from a cursor.
+        cursor: the cursor of this page. Requesting it again returns the same page.
+        next_cursor: the cursor of the next page of the same chain, or None on the last page. Keep
+            it to resume the chain. With several windows, keep one for each `window`.
+        window: first and last day (or second) of the chain's range, as sent to the service. None if
+            the chain was resumed from a cursor.
     """
 
     _records: Sequence[Raw | bytes]
@@ -47,26 +47,27 @@ class Page(Struct, frozen=True, dict=True):
         next_cursor: str | None,
         window: tuple[int, int] | None = None,
     ) -> Page:
-        """Return a page whose profiles are decoded already."""
+        """Return a page of profiles that are decoded already."""
         page = cls([profile.raw for profile in profiles], raw, cursor, next_cursor, window)
         page.__dict__["profiles"] = profiles
         return page
 
     @cached_property
     def records(self) -> list[bytes]:
-        """Each record as the service sent it, in its order. May be empty on any page.
+        """The records as the service sent them, in order. Any page may have none.
 
-        With `distinct` and several windows, people of earlier pages are left out here, and of
-        `profiles` and `encode()`, though not of `raw`.
+        With `distinct` and several windows, `records`, `profiles` and `encode()` leave out people
+        of earlier pages. `raw` still holds them.
         """
         return list(map(bytes, self._records))
 
     @cached_property
     def profiles(self) -> list[Profile]:
-        """The people on it, one for each of `records`.
+        """The people on this page, one for each of `records`.
 
         Raises:
-            DecodeError: a record cannot be read, on a page asked for with `decode=False`.
+            DecodeError: a record cannot be decoded. Only on pages requested with `decode=False`,
+                which decode on first access.
         """
         return [
             Profile.decode(record, f"$.records[{number}]")
@@ -74,7 +75,7 @@ class Page(Struct, frozen=True, dict=True):
         ]
 
     def of_new_people(self, distinct: Distinct) -> Slices[Page]:
-        """Return this page with the people that are new to `distinct` only."""
+        """Return this page with only the people that are new to `distinct`."""
         new: list[Profile] = []
         for number, profile in enumerate(self.profiles, 1):
             if distinct.is_new(profile):
@@ -86,9 +87,10 @@ class Page(Struct, frozen=True, dict=True):
         return Page.of(new, self.raw, self.cursor, self.next_cursor, self.window)
 
     def encode(self) -> bytes:
-        """Return `records` as NDJSON: each on a line of its own, the last line ended, too.
+        """Return `records` as NDJSON: one record a line, each line ended by a line break.
 
-        Thousands take a millisecond or two; when the service pretty-prints, some tens.
+        Thousands of records take a millisecond or two, or tens of milliseconds if the service
+        pretty-printed them.
 
         >>> Page([b'{"identity": "7"}', b'{"identity": "8"}'], b"", "c1", None).encode()
         b'{"identity": "7"}\\n{"identity": "8"}\\n'
@@ -99,17 +101,17 @@ class Page(Struct, frozen=True, dict=True):
         return b"\n".join([*lines, b""])
 
     def to_arrow(self, *, flatten: Sequence[str] = ()) -> pyarrow.Table:
-        """Return `records` as a table, a row for each: see `altaprofiles.to_arrow`.
+        """Return a table with one row for each of `records`: see `altaprofiles.to_arrow`.
 
-        Profiles are not needed: it is fastest on pages that were asked for with `decode=False`.
+        This does not need `profiles`, and is fastest on pages requested with `decode=False`.
 
         Args:
-            flatten: keys of `profile_data` that get a column of their own. Their types are those of
-                this page's values, and may differ from page to page.
+            flatten: keys of `profile_data` that get a column of their own. A column has the type of
+                this page's values, and may have another type on another page.
 
         Raises:
-            ConfigurationError: pyarrow is not installed, or `flatten` is no list of keys.
-            DecodeError: a record is no object, on a page that was asked for with `decode=False`.
+            ConfigurationError: pyarrow is not installed, or `flatten` is not a list of keys.
+            DecodeError: a record is not a JSON object. Only on pages requested with `decode=False`.
 
         >>> day = date(2026, 1, 1)
         >>> async for page in session.profiles.by_event("App Launched", start=day, end=day).pages():
@@ -128,19 +130,20 @@ def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pya
     """Return a table with one row for each of `profiles`, for pandas, polars or DuckDB.
 
     Columns: `identity`, `email`, `name`, `phone` (text); `object_ids` (list of text);
-    `profile_data`, `events`, `platform_info` (JSON text as the service sent it), `extra` (JSON text
-    of all other keys, so that nothing is lost). Then one for each key of `flatten`.
+    `profile_data`, `events`, `platform_info` (JSON text as the service sent it); `extra` (JSON text
+    of all other keys, so that nothing is lost); then one column for each key of `flatten`.
 
-    Everything is held in memory, twice for a moment: for millions of people, export to a file.
+    The table is held in memory, and briefly a second time while it is built. For millions of
+    people, export to a file instead.
 
     Args:
-        profiles: any iterable; it is read once, to its end.
-        flatten: keys of `profile_data` that get a column of their own: bool, int64 or double where
-            all values are, else text. Named like the key, with `profile_data.` in front where that
-            name is taken.
+        profiles: any iterable. It is read once, to the end.
+        flatten: keys of `profile_data` that get a column of their own. The type is bool, int64 or
+            double if all values fit it, else text. The column is named after its key, with the
+            prefix `profile_data.` if that name is taken.
 
     Raises:
-        ConfigurationError: pyarrow is not installed, or `flatten` is no list of keys.
+        ConfigurationError: pyarrow is not installed, or `flatten` is not a list of keys.
 
     >>> person = await session.profiles.get(identity="5555555555")
     >>> table = to_arrow([person], flatten=["favoriteFood"])

@@ -1,4 +1,9 @@
-"""Who is the same person. Keeps what it has seen in memory, or where it is told to."""
+"""The rule by which records belong to the same person. No I/O of its own.
+
+Records with an identity belong to the same person if the identity is equal. Records without one, or
+with an empty one, belong to the same person if they share any `objectId`. A record with neither is
+a person of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +16,9 @@ __all__ = ["Distinct", "Identified", "Seen", "person_key"]
 
 
 def person_key(identity: str | None, object_ids: Iterable[str]) -> str | None:
-    """Return the name of a person: `identity:…`, else `objectId:…` of the least, else None.
+    """Return a key for a person: `identity:…`, else `objectId:…` of the least ID, else None.
 
-    The least, so that the order in which the service lists the devices makes no difference.
+    The least, so that the order in which the service lists devices makes no difference.
     """
     if identity:
         return f"identity:{identity}"
@@ -22,7 +27,7 @@ def person_key(identity: str | None, object_ids: Iterable[str]) -> str | None:
 
 
 class Identified(Protocol):
-    """A record that identifies a person."""
+    """The identifiers of a record."""
 
     @property
     def identity(self) -> str | None: ...
@@ -32,10 +37,10 @@ class Identified(Protocol):
 
 
 class Seen(Protocol):
-    """Remembers texts."""
+    """A set of strings, in memory or elsewhere."""
 
     def add(self, text: str) -> bool:
-        """Remember `text`, and return whether it is new."""
+        """Add `text`, and return True if it is new."""
         ...
 
 
@@ -50,12 +55,12 @@ class _InMemory:
 
 
 class Distinct:
-    """Tells people apart: one is an `identity`, and without one any shared `objectId`.
+    """Recognises people seen before.
 
-    Remembers one text per person with an identity, and one per device of the others.
+    Remembers one string for each identity, and one for each device of people without an identity.
 
     Args:
-        identities, devices: what remembers them; in memory by default.
+        identities, devices: the sets that remember them; in memory by default.
     """
 
     def __init__(self, identities: Seen | None = None, devices: Seen | None = None) -> None:
@@ -63,17 +68,14 @@ class Distinct:
         self._devices = devices or _InMemory()
 
     def is_new(self, person: Identified) -> bool:
-        """Whether this person has not been seen here; from now on it has.
-
-        A person with neither identity nor device is always new: nothing shows that it is not.
-        """
+        """Return True if this person has not been seen before, and remember the person."""
         if identity := person.identity:
             return self._identities.add(identity)
         try:
             devices = person.object_ids
         except DecodeError:
-            # One odd record must not end the walk. It is delivered, and fails when it is looked at.
+            # One odd record must not end the walk. It is delivered, and raises when it is read.
             return True
-        # All of them are remembered, so that the next record is known by any.
+        # Remember every device, so that later records match by any of them.
         new = [self._devices.add(device) for device in devices]
         return all(new)

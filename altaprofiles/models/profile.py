@@ -1,14 +1,14 @@
-"""What the two services' answers become. No I/O, and no rule of either API.
+"""The record of one person. No I/O, and no rule of the API.
 
-Profiles are decoded in two steps, because most callers touch few fields: the record's own bytes and
-its outer keys at once, the nested parts on first access.
+Records are decoded in two steps, because most callers read few fields: the top-level keys at once,
+the nested parts on first access.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -16,9 +16,6 @@ from msgspec.structs import force_setattr
 
 from ..base.jsontext import as_text, as_texts, check_utf8, decode_json, each_once
 from .people import person_key
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "EventSummary",
@@ -32,11 +29,11 @@ V = TypeVar("V")
 
 
 class EventSummary(Struct, frozen=True, gc=False):
-    """How often and when a person did one event.
+    """Count and times of one event that a person did.
 
     Attributes:
-        count: times in all.
-        first_seen, last_seen: epoch seconds, or None where the service left them out.
+        count: number of times in total.
+        first_seen, last_seen: epoch seconds, or None if the service did not send them.
     """
 
     count: int = 0
@@ -55,7 +52,15 @@ class EventSummary(Struct, frozen=True, gc=False):
 
 
 class Platform(Struct, frozen=True, gc=False):
-    """One device or browser of a person. Everything but `platform` may be missing."""
+    """One device or browser of a person. Every attribute but `platform` may be missing.
+
+    Attributes:
+        platform: the kind of device, such as "iOS" or "Web".
+        os_version, app_version, make, model: event queries have them only with `app=True`.
+        push_token: the address of the device for push notifications.
+        object_id: CleverTap's ID for the device.
+        phone: a phone number.
+    """
 
     platform: str | None = None
     os_version: str | None = None
@@ -68,22 +73,23 @@ class Platform(Struct, frozen=True, gc=False):
 
 
 class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
-    """One person's record, as `Profile.decode` makes it from the bytes of one record.
+    """The record of one person.
 
     `identity`, `email`, `name`, `phone` and `object_id` are text or None, whatever JSON type the
-    service used. `profile_data`, `events` and `platform_info` are decoded when first touched, and
-    raise `DecodeError` then if they are not what the API describes. Keys this library does not know
-    stand in `raw`. Two profiles are equal when their bytes are. To store or send one, take
-    `encode()`: its other parts are an inner matter.
+    service sent. `profile_data`, `events` and `platform_info` are decoded on first access, and then
+    raise `DecodeError` if they do not have the documented shape. Unknown keys are kept in `raw`.
+
+    Profiles cannot be changed, and are equal if their bytes are equal. To store or send one, use
+    `encode()`: the fields of the struct itself are private.
 
     >>> profile = Profile.decode(b'{"identity": 7, "profileData": {"plan": "gold"}}')
     >>> profile.identity, profile.profile_data
     ('7', {'plan': 'gold'})
     """
 
-    # Without a `__dict__` the garbage collector does not know of profiles. Thousands that are made
-    # at once would set it off, and it stops the loop for longer than decoding a page takes. What is
-    # decoded on first touch takes the place of its bytes.
+    # Without a `__dict__` the garbage collector does not track profiles. Thousands created at once
+    # would trigger it, and it blocks the event loop for longer than decoding a page takes. A part
+    # decoded on first access replaces its bytes.
     _identity: Any = field(name="identity", default=None)
     _email: Any = field(name="email", default=None)
     _name: Any = field(name="name", default=None)
@@ -97,13 +103,13 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
 
     @classmethod
     def decode(cls, raw: bytes | Raw, path: str = "$") -> Profile:
-        """Return the profile that the JSON object `raw` describes.
+        """Return the profile of the record `raw`.
 
-        The bytes are copied, so that one profile kept does not keep its whole page in memory.
+        The bytes are copied, so that a profile does not keep its whole page in memory.
 
         Args:
-            raw: the record.
-            path: where it stands in its answer, for the error.
+            raw: a JSON object.
+            path: JSON path of the record within its answer, for the error.
 
         Raises:
             DecodeError: `raw` is not a JSON object in UTF-8.
@@ -118,13 +124,13 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     def raw(self) -> bytes:
         """The record's bytes as the service sent them, unknown keys included.
 
-        The service pretty-prints at times: for one line a record, take `encode()`.
+        They may contain line breaks, as the service pretty-prints at times: see `encode`.
         """
-        kept: bytes | None = self._raw
-        return msgspec.json.encode(self) if kept is None else kept
+        raw: bytes | None = self._raw
+        return msgspec.json.encode(self) if raw is None else raw
 
     def encode(self) -> bytes:
-        """Return `raw` without line breaks: a line of NDJSON, but for the break at its end.
+        """Return `raw` as one line of NDJSON, without the line break at the end.
 
         >>> Profile.decode(b'{"identity": "7",\\n "name": null}').encode()
         b'{"identity":"7","name":null}'
@@ -135,7 +141,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         try:
             return msgspec.json.format(raw, indent=-1)
         except msgspec.DecodeError:
-            # A lone surrogate. Within strings line breaks are escaped: these are white space.
+            # A lone surrogate. Strings escape line breaks, so that only white space is removed.
             return raw.translate(None, b"\r\n")
 
     @property
@@ -145,43 +151,61 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
 
     @property
     def email(self) -> str | None:
+        """The person's e-mail address."""
         return as_text(self._email)
 
     @property
     def name(self) -> str | None:
+        """The person's name."""
         return as_text(self._name)
 
     @property
     def phone(self) -> str | None:
+        """The person's phone number."""
         return as_text(self._phone)
 
     @property
     def object_id(self) -> str | None:
-        """The record's top-level `objectId`: one device, not the person."""
+        """The record's top-level `objectId`. It identifies a device, not the person."""
         return as_text(self._object_id)
 
     @property
     def all_identities(self) -> list[str]:
-        """Every identity the service lists for this person; empty when it lists none."""
+        """Every identity that the service lists for this person; empty if it lists none."""
         listed = self._all_identities
         return as_texts(listed if isinstance(listed, list) else [listed])
 
     @property
     def profile_data(self) -> dict[str, Any]:
-        """The free-form properties. One property may have different types in different people."""
+        """The person's free-form properties; empty for a query with `profile=False`.
+
+        The same property may have different types in different records. Dates are strings such as
+        `"$D_1487576752"`: see `parse_date`.
+
+        Raises:
+            DecodeError: `profileData` is not an object.
+        """
         return self._object("_profile_data", _OBJECT, "$.profileData")
 
     @property
     def events(self) -> dict[str, EventSummary]:
-        """Event name to how often and when; empty for a query with `events=False`."""
+        """Event summaries by event name; empty for a query with `events=False`.
+
+        Raises:
+            DecodeError: `events` does not have the documented shape.
+        """
         return self._object("_events", _EVENTS, "$.events")
 
     @property
     def platform_info(self) -> list[Platform]:
-        """The person's devices, in the order sent."""
-        kept: Any = self._platform_info
-        if isinstance(kept, list):
-            return kept
+        """The person's devices, in the order sent.
+
+        Raises:
+            DecodeError: `platformInfo` is not a list of objects.
+        """
+        part: Any = self._platform_info
+        if isinstance(part, list):
+            return part
         found = [
             Platform(
                 platform=as_text(device.get("platform")),
@@ -193,14 +217,18 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
                 object_id=as_text(device.get("objectId")),
                 phone=as_text(device.get("phone")),
             )
-            for device in self._nested(_DEVICES, kept, "$.platformInfo") or ()
+            for device in self._nested(_DEVICES, part, "$.platformInfo") or ()
         ]
         force_setattr(self, "_platform_info", found)
         return found
 
     @property
     def object_ids(self) -> list[str]:
-        """The `objectId` of the record and of each of its devices, each once, in that order."""
+        """The `objectId` of the record, then of each device, without duplicates.
+
+        Raises:
+            DecodeError: `platformInfo` is not a list of objects.
+        """
         devices: Any = self._platform_info
         if not isinstance(devices, list):
             devices = self._nested(_DEVICE_IDS, devices, "$.platformInfo") or ()
@@ -208,9 +236,13 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
 
     @property
     def person_key(self) -> str | None:
-        """The person's name: `identity:…`, else `objectId:…` of the least of them, else None.
+        """A key for the person: `identity:…`, else `objectId:…` of the least ID, else None.
 
-        Two records without an identity are one person when they share any of `object_ids`.
+        The keys of one person can differ where there is no identity: two such records belong to the
+        same person if they share any of `object_ids`.
+
+        Raises:
+            DecodeError: there is no identity, and `platformInfo` is not a list of objects.
         """
         identity = self.identity
         return person_key(identity, () if identity else self.object_ids)
@@ -218,10 +250,10 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     def _object(
         self, name: str, decoder: msgspec.json.Decoder[dict[str, V] | None], path: str
     ) -> dict[str, V]:
-        kept: Any = getattr(self, name)
-        if isinstance(kept, dict):
-            return kept
-        found = self._nested(decoder, kept, path) or {}
+        part: Any = getattr(self, name)
+        if isinstance(part, dict):
+            return part
+        found = self._nested(decoder, part, path) or {}
         force_setattr(self, name, found)
         return found
 
@@ -251,12 +283,12 @@ _DATE = re.compile(r"\$D_(-?\d{1,11})")
 
 
 def parse_date(value: str) -> datetime:
-    """Return the moment that a date property such as `"$D_1487576752"` names, in UTC.
+    """Return the date in a property such as `"$D_1487576752"`, as an aware datetime in UTC.
 
-    CleverTap writes dates inside `profileData` as `$D_` and epoch seconds.
+    CleverTap writes dates inside `profileData` as `$D_` followed by epoch seconds.
 
     Raises:
-        ValueError: `value` is not of that form.
+        ValueError: `value` does not have that form.
 
     >>> parse_date("$D_1487576752")
     datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
