@@ -1,4 +1,4 @@
-"""From the bytes of records to the cells of a table.
+"""Tables made from the bytes of records.
 
-Knows no model: a record is a JSON object, and a layout names its columns.
+Knows no model: a record is a JSON object, and the layout names the columns.
 """

@@ -1,4 +1,4 @@
-"""From records to Arrow tables. Needs the extra `parquet`, and imports it on first use."""
+"""Arrow tables of records. Needs the extra `parquet`, and imports pyarrow on first use."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ __all__ = [
 ]
 
 SLICE = 1 << 17
-"""Bytes of records whose cells are in the making at once: what the processor's caches hold."""
+"""Bytes of records converted at once. Their cells fit into the caches of a processor."""
 
 
 def records_to_arrow(records: Iterable[bytes], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
-    """Do as `to_arrow`, for records as the service sent them."""
+    """Return the table of `altaprofiles.to_arrow`, from records as the service sent them."""
     keys = check_flatten(flatten)
     require("pyarrow", extra="parquet", what="to_arrow")
-    kept = list(records)
+    rows = list(records)
     kinds = Kinds(keys)
-    kinds.observe(kept)
+    kinds.observe(rows)
     tables = Tables(keys, kinds)
-    for record in kept:
+    for record in rows:
         tables.add(record)
     return tables.take()
 
 
 class Tables:
-    """Makes tables of the records that are added, up to any size.
+    """Collects records, and returns them as tables of any size.
 
-    Which records make a table together, and its bytes, are a matter of their order alone.
+    The same records in the same order give the same tables, byte for byte.
 
     Attributes:
-        bytes, rows: what was added since the last `take`.
-        mended: how many values were mended so far, as in `Columns.mended`.
+        bytes, rows: size and number of the records added since the last `take`.
+        mended: number of values mended so far, as in `Columns.mended`.
     """
 
     def __init__(self, flatten: Sequence[str], kinds: Kinds, *, mend: bool = False) -> None:
@@ -62,13 +62,15 @@ class Tables:
 
     @property
     def schema(self) -> pyarrow.Schema:
+        """The schema of every table."""
         return self._schema
 
     def add(self, record: bytes) -> None:
-        """Add a row.
+        """Add one row.
 
         Raises:
-            DecodeError: this record, or one shortly before it, is no JSON object in UTF-8.
+            DecodeError: a record is not a JSON object in UTF-8. Records are converted in batches,
+                so that it can be one that was added before this one.
         """
         self._slice.append(record)
         self._in_slice += len(record)
@@ -78,10 +80,10 @@ class Tables:
             self._convert()
 
     def take(self) -> pyarrow.Table:
-        """Return what was added since the last call, as a table of one chunk where it can be.
+        """Return the rows added since the last call, in one chunk if their size allows.
 
         Raises:
-            DecodeError: as `add` does.
+            DecodeError: as in `add`.
         """
         import pyarrow
 

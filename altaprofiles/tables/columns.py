@@ -1,7 +1,7 @@
-"""From records to columns: the layout that every tabular export and every Arrow table has. Pure.
+"""The columns of every tabular export and Arrow table, read from records. Pure.
 
-Free-form parts stay JSON text, because one property may have several types across records, and
-every typed schema breaks on that. Odd data makes odd cells, never an error.
+Free-form parts stay JSON text: one property may have several types across records, and every typed
+schema breaks on that. Odd data makes odd cells, never an error.
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ _EMPTY = Raw(b"")
 
 
 class Columns:
-    """The cells of some records, a list for each column.
+    """The cells of a batch of records, one list for each column.
 
     Attributes:
-        texts: of each of `TEXTS`: text, or None.
-        object_ids: the `objectId` of the record and of each of its devices, each once.
-        json_texts: of each of `JSON_TEXTS`: the JSON as it was sent, or None where it is absent or
-            null. `extra` is an object of all top-level keys that have no column.
-        mended: how many values hold a lone surrogate, which no Unicode text can, and have U+FFFD
-            in its place.
+        texts: a column for each of `TEXTS`, of text or None.
+        object_ids: the `objectId` of each record and of its devices, without duplicates.
+        json_texts: a column for each of `JSON_TEXTS`: the JSON as it was sent, or None if it is
+            missing or null. `extra` is an object of all top-level keys that have no column.
+        mended: number of values in which U+FFFD replaces a lone surrogate, which valid Unicode
+            text cannot hold.
 
     Args:
-        records: JSON objects. That they are UTF-8 is checked where they arrive, and not again.
+        records: JSON objects. They are UTF-8 already: it is checked where they arrive.
         flatten: keys of `profileData`, as `check_flatten` returns them.
-        mend: whether to mend JSON texts, too, which hold such surrogates as escapes: for readers
-            who refuse them.
+        mend: True to mend JSON texts as well, for readers that refuse lone surrogates even as
+            escapes.
 
     Raises:
-        DecodeError: a record is no JSON object.
+        DecodeError: a record is not a JSON object.
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Columns:
         ]
 
     def lifted(self, number: int, kind: Kind) -> list[Any]:
-        """Return the values of one key of `flatten`, None where they are null or missing.
+        """Return the values of one key of `flatten`, None for those that are null or missing.
 
-        As text, strings are what they say, and other values their JSON.
+        As "text", a string stands for itself, and any other value is written as JSON.
         """
         parts = self._lifted[number]
         values = self._values(parts)
@@ -103,7 +103,7 @@ class Columns:
         except FAILURES:
             mended = mend_surrogates(record)
         _check_object(record if mended is None else mended)
-        # The same offsets hold in both.
+        # Mending keeps the length, so that offsets are valid in both.
         found: dict[str, Raw] = {}
         for key, start, end in members(record):
             name, mended_key = decode_mended(KEY, key, "$")
@@ -116,15 +116,15 @@ class Columns:
         return found
 
     def _values(self, parts: list[Raw]) -> list[Any]:
-        """Return `parts` decoded."""
+        """Return the values of `parts`."""
         try:
-            # One call for all of them: most are short, and calls are what takes the time.
+            # One call for all parts: most are short, so that the calls would take the time.
             return _LIST.decode(b"".join((b"[", b",".join(parts), b"]")))
         except FAILURES:
             return [self._value(part) for part in parts]
 
     def _value(self, part: Raw) -> Any:
-        """Return `part` decoded, or as text where it is out of any number's range."""
+        """Return the value of `part`, or its text if it is a number out of range."""
         try:
             return _ANY.decode(part)
         except FAILURES:
@@ -171,7 +171,7 @@ class Columns:
 
 
 def _check_object(data: bytes) -> None:
-    """Raise `DecodeError` unless `data` is a JSON object, or nested too deep to tell."""
+    """Raise `DecodeError` unless `data` is a JSON object or is nested too deeply to decode."""
     try:
         OBJECT.decode(data)
     except RecursionError:

@@ -1,4 +1,4 @@
-"""The type that the values of one property share over many records. Pure."""
+"""The type that all values of a property share. Pure."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ __all__ = ["Kinds"]
 
 
 class Kinds:
-    """What type each key of `flatten` has over all records that were looked at.
+    """The type of each key of `flatten`, over all records observed so far.
 
-    "bool", "int64" or "double" where every value is that, null and missing ones aside. Whole
-    numbers and others make "double" together as long as none is over 2**53, from where on a double
-    cannot hold each. Any other mixture is "text", as is what has no value at all.
+    It is "bool", "int64" or "double" if every value is, apart from null and missing ones. Integers
+    mixed with other numbers are "double" if no integer is beyond 2**53, where doubles become
+    inexact. Any other mixture is "text", and so is a key without values.
     """
 
     def __init__(self, flatten: Sequence[str]) -> None:
         self._seen = dict.fromkeys(flatten, 0)
-        # Those that can still turn out to be other than text.
+        # Keys that are not known to be text yet.
         self._open = set(self._seen)
 
     def observe(self, records: Iterable[bytes]) -> None:
-        """Take the values of `records` into account, JSON objects in UTF-8."""
+        """Add the values of `records`, which are JSON objects in UTF-8."""
         for record in records:
             if not self._open:
                 return
-            found = properties(profile_data(record))
+            data = properties(profile_data(record))
             for key in [*self._open]:
-                if (part := found.get(key)) is not None:
+                if (part := data.get(key)) is not None:
                     self._seen[key] |= _class_of(bytes(part))
                     if self._seen[key] & _OTHER:
                         self._open.discard(key)
 
     @property
     def unseen(self) -> list[str]:
-        """The keys that nobody has a value for."""
+        """The keys for which no record has a value other than null."""
         return [key for key, seen in self._seen.items() if not seen]
 
     def __getitem__(self, key: str) -> Kind:

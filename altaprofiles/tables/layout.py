@@ -1,4 +1,4 @@
-"""The columns of every table, and the keys lifted into columns of their own. Pure."""
+"""Names and order of the columns of every table. Pure."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ __all__ = ["CORE", "JSON_TEXTS", "TEXTS", "Kind", "check_flatten", "column_names
 
 
 Kind: TypeAlias = Literal["bool", "int64", "double", "text"]
+"""The type of a flattened column."""
 
 
 TEXTS = ("identity", "email", "name", "phone")
+"""The columns of plain text."""
 
 
 JSON_TEXTS = ("profile_data", "events", "platform_info", "extra")
+"""The columns of JSON text."""
 
 
 CORE = (*TEXTS, "object_ids", *JSON_TEXTS)
-"""The columns of every table, in their order; the flattened ones follow."""
+"""The columns of every table, in order. Columns of flattened keys follow."""
 
 
 def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> tuple[str, ...]:
-    """Return the keys of `profileData` to lift out, which must be texts, each once.
+    """Return `flatten` as a tuple: the keys of `profileData` that get a column of their own.
 
     Raises:
-        ConfigurationError: it is anything else.
+        ConfigurationError: `flatten` is not a list of text, a key is empty or holds a NUL or a lone
+            surrogate, or two columns would have the same name.
     """
     if isinstance(flatten, str) or not isinstance(flatten, Sequence):
         raise ConfigurationError(
@@ -36,25 +40,25 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> tuple[s
     for key in flatten:
         if not isinstance(key, str) or not key or not _is_text(key):
             raise ConfigurationError(
-                f"flatten: expected profileData keys, which are text that is not empty, got {key!r}"
+                f"flatten: expected profileData keys, each a text that is not empty, got {key!r}"
             )
-    # Of a subclass, such as NumPy's, the plain text.
+    # Plain text, even of a subclass such as NumPy's.
     keys = tuple(map(str.__str__, flatten))
     seen: set[str] = set()
     for name in column_names(keys, reserved=reserved)[len(reserved) :]:
-        # Most databases take names that differ only in case for one.
+        # Most databases ignore case in names.
         if name.casefold() in seen:
             raise ConfigurationError(
-                f"flatten: two columns would be named {name!r}, ignoring case; leave one out"
+                f"flatten: two columns would be named {name!r}, ignoring case; leave out one key"
             )
         seen.add(name.casefold())
     return keys
 
 
 def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> list[str]:
-    """Return the name of every column: `reserved`, then one for each key of `flatten`.
+    """Return the names of all columns: `reserved`, then one for each key of `flatten`.
 
-    A key whose name is taken gets `profile_data.` in front.
+    A key whose name is in `reserved`, ignoring case, gets the prefix `profile_data.`.
     """
     taken = {name.casefold() for name in reserved}
     lifted = (f"profile_data.{key}" if key.casefold() in taken else key for key in flatten)
