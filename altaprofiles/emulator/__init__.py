@@ -1,7 +1,6 @@
-"""Both services on loopback, for tests, benchmarks and trying things out.
+"""Both services on loopback, for tests, benchmarks and experiments.
 
-A second, independent implementation of what the vendors document: it and the
-client share no rule.
+A second implementation of the documented APIs, independent of the client: they share no rule.
 """
 
 from .faults import Fault

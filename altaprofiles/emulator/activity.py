@@ -1,6 +1,6 @@
-"""Which people did an event on which days, for any range of dates, in 8 bytes per person and event.
+"""The days on which people did an event, for any range of dates: 8 bytes per person and event.
 
-A person's days repeat every 64 days; the pattern is decided by the seed and the person's number.
+A person's days repeat every 64 days. The seed and the person's number decide the pattern.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from .dice import Dice
 
 DAY = 86_400
 BUCKETS = 23
-"""Memory buckets of the service: people are delivered bucket by bucket."""
+"""Memory buckets of the service. It delivers people bucket by bucket."""
 
 _EPOCH = date(1970, 1, 1).toordinal()
 _EVERY_DAY = 2**64 - 1
 
-# Event: people of 256 who do it often, words and-ed into their days (each halves the days),
-# people of 256 who do it on one day of the 64.
+# Event: the share of people, in 256ths, who do it often; the number of random words and-ed into
+# their days (each halves the days); the share, in 256ths, who do it on one day of the 64.
 _HABITS = {
     "App Launched": (230, 2, 26),
     "App Installed": (0, 0, 256),
@@ -31,13 +31,13 @@ _HABITS = {
 }
 
 EVENTS = tuple(_HABITS)
-"""The events people do; any other name is unknown to the service."""
+"""The names of all events. The service refuses any other name."""
 
 SAMPLES = 2
-"""The first people are the sample documents'."""
+"""Number of people taken from the vendor's samples. They come first."""
 
 SAMPLE_EVENTS = ("App Launched", "Charged")
-"""What those do, every day."""
+"""The events that they do, every day."""
 
 
 def day_number(value: int) -> int:
@@ -54,7 +54,7 @@ def day_number(value: int) -> int:
 
 
 class Activity:
-    """Everyone's active days. An event's days are drawn when it is first asked for."""
+    """The active days of everyone. The days of an event are drawn on its first use."""
 
     def __init__(self, people: int, dice: Dice) -> None:
         self._people = people
@@ -63,7 +63,7 @@ class Activity:
         self._days: dict[str, array[int]] = {}
 
     def events_of(self, index: int) -> list[str]:
-        """Return the events that a person ever does."""
+        """Return the events that a person does on any day."""
         if index < SAMPLES:
             return list(SAMPLE_EVENTS)
         return [
@@ -73,7 +73,10 @@ class Activity:
         ]
 
     def during(self, event: str, first: int, last: int) -> array[int]:
-        """Return who did `event` on the days `first` to `last` (inclusive), in delivery order."""
+        """Return the people with `event` on the days `first` to `last`, in order of delivery.
+
+        Both are proleptic day numbers, and inclusive.
+        """
         wanted = _EVERY_DAY
         if last - first < 63:
             wanted = 0
@@ -96,7 +99,7 @@ class Activity:
     def _habits_of(self, event: str) -> bytes:
         habits = self._habits.get(event)
         if habits is None:
-            # One draw for everybody: a smaller population's is a prefix of it.
+            # One draw for everyone, so that a smaller population draws a prefix of it.
             habits = self._habits[event] = self._dice.filler(self._people, "habits", event)
         return habits
 
@@ -106,7 +109,7 @@ class Activity:
         days = array(
             "Q",
             [
-                # A frequent visitor comes at least once.
+                # People who do it often have at least one day.
                 (first & second & (third if words == 3 else _EVERY_DAY) or 1)
                 if habit < often
                 else (1 << (first & 63) if habit < often + once else 0)

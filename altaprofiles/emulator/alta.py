@@ -1,11 +1,11 @@
-"""Alta's Query User CDP: what the service answers to one request. Knows no socket."""
+"""Answers of Alta's Query User CDP to single requests. No I/O."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from .bindings import Bindings
-from .faults import Fault, patience
+from .faults import Fault, with_retry_after
 from .reply import Reply, as_json, parameters
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AltaService:
-    """Answers of one agent. Every answer has one form for one request, decided by the seed."""
+    """Answers of one agent. The seed and the request decide the form of an answer."""
 
     def __init__(self, population: Population, dice: Dice) -> None:
         self.bindings = Bindings(population)
@@ -26,24 +26,24 @@ class AltaService:
         return self.fail(40127, "Authentication failed", status=status)
 
     def fail(self, code: int, message: str, *, status: int) -> Reply:
-        """Return an error; body codes are not HTTP statuses."""
+        """Return an error. `code` is the code in the body, not an HTTP status."""
         return as_json({"code": code, "message": message}, status=status)
 
-    def trouble(self, fault: Fault, target: str) -> Reply:
-        """Answer with a fault of the service's own."""
+    def fault_reply(self, fault: Fault, target: str) -> Reply:
+        """Return the answer of a service that has this fault."""
         if fault is Fault.SERVER_ERROR:
             return self.fail(50000, "Internal server error", status=500)
         status = 200 if fault is Fault.THROTTLED else 429
         reply = self.fail(40008, "Requests per minute exceeded", status=status)
-        return patience(self._dice, reply, target)
+        return with_retry_after(self._dice, reply, target)
 
     def cdp(self, target: str) -> Reply:
         """Answer `GET /v1/user/get-user-cdp`."""
-        asked = parameters(target)
-        if asked is None:
+        query = parameters(target)
+        if query is None:
             return self.fail(40000, "Invalid query string", status=400)
-        user_id = asked.get("user_id", [""])[0]
-        anonymous_id = asked.get("anonymous_id", [""])[0]
+        user_id = query.get("user_id", [""])[0]
+        anonymous_id = query.get("anonymous_id", [""])[0]
         if user_id and anonymous_id:
             data = self.bindings.by_pair(user_id, anonymous_id)
         elif user_id:
@@ -54,9 +54,9 @@ class AltaService:
             return self.fail(40000, "Pass user_id or anonymous_id", status=400)
         if data:
             return _ok(data=data)
-        return self._nothing(user_id, anonymous_id)
+        return self._not_found(user_id, anonymous_id)
 
-    def _nothing(self, user_id: str, anonymous_id: str) -> Reply:
+    def _not_found(self, user_id: str, anonymous_id: str) -> Reply:
         form = self._dice.below(4, "nothing", user_id, anonymous_id)
         if form == 0:
             return _ok(data={})

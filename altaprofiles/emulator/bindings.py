@@ -1,4 +1,4 @@
-"""Which users and anonymous IDs of the emulated Alta agent are bound to each other."""
+"""Users and anonymous IDs of the emulated Alta agent, and their bindings to each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TYPES = (
     *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "API", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),
     *("WHATSAPP_META", "WHATSAPP_ENGAGELAB", "DINGTALK", "DISCORD", "SLACK", "ZAPIER", "WXKF"),
     *("TELEGRAM", "LIVECHAT", "LINE", "INSTAGRAM", "FACEBOOK", "SO_BOT", "ZOHO_SALES_IQ"),
-    *("INTERCOM", "HOLOGRAM"),  # the last is nobody's: the set is open
+    *("INTERCOM", "HOLOGRAM"),  # the last is made up, because the set is open
 )
 
 
@@ -25,7 +25,7 @@ def _binding(anonymous_id: str, conversation_type: str, source_id: str | None) -
     }
 
 
-# The answer of the vendor's page "Query User CDP", and the user of its sample requests.
+# The sample answer on the vendor's page "Query User CDP", and the user of its sample requests.
 _SAMPLES = {
     "user1": [_binding("aId3", "WEB", None)],
     "67b58121035e5b152b0419ee": [_binding("aId3", "C", None)],
@@ -34,20 +34,24 @@ _SAMPLES = {
 
 
 class Bindings:
-    """Bindings of a population: 0 to 4 anonymous IDs a person, some shared with a second user."""
+    """All bindings of the agent. A person has 0 to 4 anonymous IDs; some have a second user.
+
+    Each method returns users as the `data` of an answer holds them: a mapping from user ID to
+    `user_id` and `anonymous_ids`. It is empty if nothing is bound.
+    """
 
     def __init__(self, population: Population) -> None:
         self._population = population
 
     def by_user(self, user_id: str) -> dict[str, Any]:
-        """Return the data of one user, empty when nothing is bound."""
+        """Return one user with all of its anonymous IDs."""
         bindings = _SAMPLES.get(user_id)
         if bindings is None:
             bindings = self._owned(user_id)
         return _data({user_id: bindings})
 
     def by_anonymous(self, anonymous_id: str) -> dict[str, Any]:
-        """Return the data of every user bound to an anonymous ID."""
+        """Return every user bound to an anonymous ID, each with all of its anonymous IDs."""
         for users in (_SAMPLES, self._users_near(anonymous_id)):
             bound = {
                 user_id: bindings
@@ -59,7 +63,7 @@ class Bindings:
         return {}
 
     def by_pair(self, user_id: str, anonymous_id: str) -> dict[str, Any]:
-        """Return the data of one user with one binding, empty when it does not exist."""
+        """Return one user with this anonymous ID only."""
         return _data(
             {
                 name: [one for one in user["anonymous_ids"] if one["anonymous_id"] == anonymous_id]
@@ -88,7 +92,7 @@ class Bindings:
         return self._users(self._population.person(index))
 
     def _users(self, person: Person) -> dict[str, list[dict[str, Any]]]:
-        """Return the users that a person is known as, each with its bindings."""
+        """Return the bindings of a person by user ID: a person can be two users."""
         draw = person.draw
         count = 0 if draw[11] < 38 else 1 + draw[12] % 4
         bindings = [

@@ -1,6 +1,6 @@
-"""CleverTap's Get User Profiles and profile counts: what the service answers to one request.
+"""Answers of CleverTap's Get User Profiles and profile counts to single requests. No I/O.
 
-Strict where the vendor is strict, and as various as the vendor's answers are. Knows no socket.
+As strict as the vendor, and as varied as the vendor's answers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 from .activity import BUCKETS, day_number
 from .cursors import CHAIN_KEY_BYTES, Cursors, Place
-from .faults import Fault, patience
+from .faults import Fault, with_retry_after
 from .reply import Reply, as_json, encode_members, encode_value, parameters
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 DEFAULT_BATCH = 4991
 MAX_BATCH = 5000
-_SLICE = 200  # records rendered before other requests get their turn
-_POLLS = 4096  # counts in preparation that are remembered
+_SLICE = 200  # records rendered in one turn of the event loop
+_POLLS = 4096  # counts in preparation; the oldest is forgotten first
 _ORDERS = (
     ("status", "next_cursor", "records"),
     ("status", "records", "next_cursor"),
@@ -42,7 +42,7 @@ _KEYS = ("email", "identity", "objectId")
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is asked for: people who did an event in a range of days."""
+    """An event query: the people who did an event in a range of days."""
 
     event: str
     start: int
@@ -50,7 +50,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Chain(msgspec.Struct, kw_only=True):
-    """One opened cursor walk. `batch` is in records, 0 for all in one page."""
+    """One opened cursor walk. `batch` is the page size in records, 0 for all in one page."""
 
     key: bytes
     query: Query
@@ -60,9 +60,9 @@ class Chain(msgspec.Struct, kw_only=True):
     profile: bool
     opened: float
     look: bytes
-    """Decides how pages are written: the same however often the same chain is opened."""
+    """Decides how pages are written. It is the same each time that the chain is opened."""
     bare_end: bool
-    """Whether a page without records follows the last one with records."""
+    """True if a page without records follows the last one with records."""
 
 
 class CleverTapService:
@@ -82,9 +82,10 @@ class CleverTapService:
         self._polls: OrderedDict[str, tuple[Query, int]] = OrderedDict()
 
     def fail(self, code: int | str, error: str | list[str], key: str, *, status: int) -> Reply:
-        """Return a failure; its code is at times the text of the number."""
-        shown = str(code) if self._dice.share("code", code, key) < 0.3 else code
-        return as_json({"status": "fail", "error": error, "code": shown}, status=status)
+        """Return a failure. Some send their code as text."""
+        if self._dice.share("code", code, key) < 0.3:
+            code = str(code)
+        return as_json({"status": "fail", "error": error, "code": code}, status=status)
 
     def _refuse(self, error: str | list[str], key: str) -> Reply:
         return self.fail(400, error, key, status=400)
@@ -93,22 +94,22 @@ class CleverTapService:
         """Answer a request with wrong credentials."""
         return self.fail(401, "Invalid Credentials", target, status=401)
 
-    def trouble(self, fault: Fault, target: str) -> Reply:
-        """Answer with a fault of the service's own."""
+    def fault_reply(self, fault: Fault, target: str) -> Reply:
+        """Return the answer of a service that has this fault."""
         if fault is Fault.NOT_READY:
             status = (200, 202)[self._dice.below(2, "not ready", target)]
             error = "Request still in progress, please retry later"
             return self.fail(2, error, target, status=status)
         if fault is Fault.THROTTLED:
             reply = self.fail(1, "Request throttled", target, status=200)
-            return patience(self._dice, reply, target)
+            return with_retry_after(self._dice, reply, target)
         if fault is Fault.TOO_MANY:
             reply = self.fail(429, "Too many concurrent requests", target, status=429)
-            return patience(self._dice, reply, target)
+            return with_retry_after(self._dice, reply, target)
         if self._dice.share("server error", target) < 0.5:
             return self.fail(500, "An unknown error occurred", target, status=500)
         reply = self.fail(503, "Service Unavailable", target, status=503)
-        return patience(self._dice, reply, target)
+        return with_retry_after(self._dice, reply, target)
 
     def open_chain(self, target: str, body: bytes) -> Reply:
         """Answer `POST /1/profiles.json`."""
@@ -203,11 +204,11 @@ class CleverTapService:
 
     def profile(self, target: str) -> Reply:
         """Answer `GET /1/profile.json`."""
-        asked = parameters(target)
-        if asked is None:
+        query = parameters(target)
+        if query is None:
             return self._refuse("Invalid query string", target)
         keys = [
-            (name, value) for name, values in asked.items() if name in _KEYS for value in values
+            (name, value) for name, values in query.items() if name in _KEYS for value in values
         ]
         if len(keys) != 1 or not keys[0][1]:
             return self._refuse("Pass exactly one of email, identity and objectId", target)
@@ -227,11 +228,11 @@ class CleverTapService:
         query = self._query(body)
         if isinstance(query, Reply):
             return query
-        asked = (query.event, query.start, query.end)
-        if self._dice.share("partial", asked) < 0.5:
+        identity = (query.event, query.start, query.end)
+        if self._dice.share("partial", identity) < 0.5:
             return self._counted(query)
-        opening = self._opened[asked] = self._opened.get(asked, 0) + 1
-        request = self._dice.token(12, "count", asked, opening).hex()
+        opening = self._opened[identity] = self._opened.get(identity, 0) + 1
+        request = self._dice.token(12, "count", identity, opening).hex()
         self._polls[request] = (query, 1 + self._dice.below(2, "polls", request))
         if len(self._polls) > _POLLS:
             self._polls.popitem(last=False)
@@ -254,10 +255,10 @@ class CleverTapService:
     def _query(self, body: bytes) -> Query | Reply:
         key = body.decode("utf-8", "replace")
         try:
-            asked = msgspec.json.decode(body, type=dict[str, Any])
+            members = msgspec.json.decode(body, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeError):
             return self._refuse("Request body is not a JSON object", key)
-        event, start, end = (asked.get(name) for name in ("event_name", "from", "to"))
+        event, start, end = (members.get(name) for name in ("event_name", "from", "to"))
         if not isinstance(event, str) or not event:
             return self._refuse("event_name must be a string", key)
         if type(start) is not int or type(end) is not int:
@@ -279,7 +280,7 @@ class CleverTapService:
         return self.fail(code, error, key, status=status)
 
     def _matching(self, query: Query) -> array[int]:
-        # By days: the same people are kept once, however often and in whatever form they are asked.
+        # Keyed by days, so that dates and epoch seconds share the same list of people.
         days = (query.event, day_number(query.start), day_number(query.end))
         people = self._people.get(days)
         if people is None:

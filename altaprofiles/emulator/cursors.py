@@ -1,4 +1,4 @@
-"""Cursors: the text that stands for one page of one chain, and the strict way back."""
+"""Cursors: the text that stands for a page of a chain, and a strict parser for it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 CHAIN_KEY_BYTES = 9
 _TARGET = "/1/profiles.json?cursor="
-_MARKER = b"\xff\xef\xbe"  # shows as %2F%2B%2B%2B, so that every cursor holds escapes
+_MARKER = b"\xff\xef\xbe"  # written as %2F%2B%2B%2B, so that every cursor holds escapes
 
 
 class Place(NamedTuple):
-    """A page of a chain. `hop` is 1 behind a page that a fault emptied, else 0."""
+    """A page of a chain. `hop` is 1 for the page after one that a fault emptied, else 0."""
 
     chain: bytes
     page: int
@@ -23,12 +23,12 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> bytes:
-        """What tells this page from every other."""
+        """Bytes that identify this page among all pages."""
         return self.chain + _MARKER + self.page.to_bytes(4, "big") + self.hop.to_bytes(1, "big")
 
 
 class Cursors:
-    """Writes cursors and reads them back, by the seed alone: none has to be remembered."""
+    """Writes cursors and reads them back, from the seed alone and without a list of them."""
 
     def __init__(self, dice: Dice) -> None:
         self._dice = dice
@@ -37,14 +37,14 @@ class Cursors:
         """Return the cursor of a page: percent-encoded base64 of 60 to 2,400 characters."""
         share = self._dice.share("cursor", place)
         length = 24 + int(share * 50) if share < 0.8 else 100 + int((share - 0.8) * 7500)
-        # Never a multiple of three bytes: there is always a %3D at the end.
+        # Never a multiple of three bytes, so that every cursor ends in %3D.
         length += (len(place.name) + length) % 3 == 0
         return quote(b64encode(place.name + self._dice.filler(length, place)), safe="")
 
     def read(self, target: str) -> Place | None:
-        """Return the page that a raw request target asks for, None unless its cursor is exact.
+        """Return the page that a raw request target names, or None if its cursor is not exact.
 
-        The bytes on the wire must be those that were handed out, escapes included.
+        The bytes on the wire must equal those of `write`, escapes included.
         """
         cursor = target.removeprefix(_TARGET)
         if cursor == target:

@@ -1,4 +1,4 @@
-"""What can go wrong, and a seed-decided plan of when. Decides only; the server does the damage."""
+"""Faults, and a plan that decides from the seed when they occur. The server carries them out."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from .dice import Dice
 from .reply import Reply
 
 STREAK = 3
-"""Faulty answers in a row to one request, after which the next goes through."""
+"""Most failures in a row for the same request, unless a rate is 1. The next attempt succeeds."""
 
 MEMORY = 32_768
-"""Requests whose attempts are remembered; the one unused for longest is forgotten first."""
+"""Number of requests whose attempts are remembered. The least recently used is forgotten first."""
 
 
 class Fault(StrEnum):
-    """Everything the emulator can do wrong; each value is its name in `faults={...}`."""
+    """Faults that the emulator can inject. The values are the names in `faults={...}`."""
 
     NOT_READY = "not_ready"
     """CleverTap pages: code 2, "Request still in progress", with HTTP 200 or 202."""
     THROTTLED = "throttled"
     """HTTP 200 with code 1 (CleverTap) or 40008 (Alta)."""
     TOO_MANY = "too_many"
-    """HTTP 429, at times with `Retry-After: 0`."""
+    """HTTP 429, sometimes with `Retry-After: 0`."""
     SERVER_ERROR = "server_error"
     """HTTP 500 or 503 (CleverTap), HTTP 500 with code 50000 (Alta)."""
     HTML = "html"
@@ -33,19 +33,19 @@ class Fault(StrEnum):
     EMPTY = "empty"
     """An empty body with HTTP 200 or 504."""
     DISCONNECT = "disconnect"
-    """The connection closes before a byte of the answer."""
+    """The connection closes before the first byte of the answer."""
     RESET = "reset"
     """The connection is reset (RST) in the middle of the body."""
     TRUNCATED = "truncated"
-    """A body without Content-Length that ends, with the connection, in its middle."""
+    """A body without Content-Length that ends in its middle, when the connection closes."""
     GARBLED = "garbled"
-    """HTTP 200 with the right Content-Length and bytes that are no JSON, or half of one."""
+    """HTTP 200 with the right Content-Length and bytes that are not JSON, or only half of it."""
     SLOW = "slow"
-    """The right answer, dripped in pieces over 0.2 seconds. Not a failure."""
+    """The right answer, sent in pieces over 0.2 seconds. Not a failure."""
     GZIP = "gzip"
-    """The right answer, compressed, to a client that accepts gzip. Not a failure."""
+    """The right answer, compressed, if the client accepts gzip. Not a failure."""
     EMPTY_PAGE = "empty_page"
-    """CleverTap pages: no records, and a cursor that leads on to the page. Not a failure."""
+    """CleverTap pages: no records, and a cursor to the page that has them. Not a failure."""
 
 
 _PROXY_PAGE = b"""<html>
@@ -55,7 +55,7 @@ _PROXY_PAGE = b"""<html>
 """
 
 HARMLESS = frozenset({Fault.SLOW, Fault.GZIP, Fault.EMPTY_PAGE})
-"""Faults whose answer is right: they do not count towards the streak."""
+"""Faults with a right answer. They do not count towards `STREAK`."""
 
 _FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)
 
@@ -63,10 +63,10 @@ _FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)
 def check_rates(
     faults: Mapping[str, float] | Mapping[Fault, float] | None,
 ) -> dict[Fault, float]:
-    """Return `faults` with checked names and rates.
+    """Return `faults` as rates by fault.
 
     Raises:
-        ValueError: an unknown fault, or a rate outside 0 to 1.
+        ValueError: a fault is unknown, or a rate is outside 0 to 1.
     """
     rates: dict[Fault, float] = {}
     for name, rate in (faults or {}).items():
@@ -74,7 +74,7 @@ def check_rates(
             fault = Fault(name)
         except ValueError:
             known = ", ".join(Fault)
-            raise ValueError(f"faults: {name!r} is no fault; use one of {known}") from None
+            raise ValueError(f"faults: {name!r} is not a fault; use one of {known}") from None
         if not 0 <= rate <= 1:
             raise ValueError(f"faults: {name!r} has rate {rate!r}; use a number from 0 to 1")
         rates[fault] = rate
@@ -82,10 +82,10 @@ def check_rates(
 
 
 class Plan:
-    """Which attempt at which request meets which faults.
+    """Decides the faults of each attempt at each request.
 
-    A pure function of seed, fault, request and attempt number, so that the order in which different
-    requests arrive changes nothing.
+    They are a pure function of seed, fault, request and attempt number, so that they do not depend
+    on the order in which different requests arrive.
     """
 
     def __init__(self, dice: Dice) -> None:
@@ -94,12 +94,17 @@ class Plan:
         self.rates: dict[Fault, float] = {}
 
     def meets(self, fault: Fault, key: object, attempt: int = 0) -> bool:
-        """Tell whether one attempt meets one fault."""
+        """Return True if this attempt meets this fault."""
         rate = self.rates.get(fault, 0.0)
         return rate > 0 and self._dice.share("fault", fault.value, key, attempt) < rate
 
     def next(self, request: bytes, possible: frozenset[Fault]) -> frozenset[Fault]:
-        """Return the `possible` faults of the next attempt at `request`: one failure, or none."""
+        """Return the faults of the next attempt at `request`: one failure, or harmless ones.
+
+        Args:
+            request: the request as it was sent.
+            possible: the faults to choose from.
+        """
         if not self.rates:
             return frozenset()
         key = blake2b(request, digest_size=16).digest()
@@ -116,22 +121,22 @@ class Plan:
         self, key: bytes, attempt: int, streak: int, possible: frozenset[Fault]
     ) -> Fault | None:
         for fault in _FAILURES:
-            # A rate of 1 is an outage: nothing goes through until it ends.
+            # A rate of 1 is an outage: every attempt fails until it ends.
             spent = streak >= STREAK and self.rates.get(fault, 0.0) < 1
             if fault in possible and not spent and self.meets(fault, key, attempt):
                 return fault
         return None
 
 
-def patience(dice: Dice, reply: Reply, key: str) -> Reply:
-    """Return a refusal that may also ask to be called again at once."""
+def with_retry_after(dice: Dice, reply: Reply, key: str) -> Reply:
+    """Return a refusal, to some requests with `Retry-After: 0`."""
     if dice.share("retry after", key) < 0.5:
         return reply
     return msgspec.structs.replace(reply, headers={"Retry-After": "0"})
 
 
 def proxy_reply(dice: Dice, fault: Fault, key: str) -> Reply:
-    """Return what a proxy in front of a service answers: HTML, or nothing at all."""
+    """Return the answer of a proxy in front of a service: HTML, or an empty body."""
     if fault is Fault.HTML:
         status = (502, 504, 200)[dice.below(3, "html", key)]
         return Reply(body=_PROXY_PAGE, status=status, content_type="text/html")
@@ -139,7 +144,7 @@ def proxy_reply(dice: Dice, fault: Fault, key: str) -> Reply:
 
 
 def garble(dice: Dice, reply: Reply, key: str) -> Reply:
-    """Return an answer that claims success and cannot be parsed."""
+    """Return an answer with HTTP 200 that is not valid JSON."""
     if dice.share("garble", key) < 0.5:
         return Reply(body=reply.body[: len(reply.body) // 2])
     return Reply(body=b"\x00\xff\xfe{]" + reply.body[:100][::-1])

@@ -1,4 +1,4 @@
-"""Counting of what the emulator does: requests in flight, cursors in use, faults, connections."""
+"""Counters of the emulator: requests in flight, cursors in use, faults, connections."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 OPERATIONS = ("open_chain", "page", "profile", "count", "cdp")
 
 _TURNS = 20
-"""Turns of the loop in which a connection that the client closed comes to be noticed."""
+"""Turns of the event loop until a connection closed by the client has been noticed."""
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """What the emulator has seen so far."""
+    """Counters of one emulator, from its start."""
 
     requests: dict[str, int]
     """Requests by operation: open_chain, page, profile, count, cdp."""
     in_flight: dict[str, int]
     """Requests being answered now, by API: clevertap, alta."""
     peak_in_flight: dict[str, int]
-    """Most requests at once, by API; above the cap when one was refused for it."""
+    """Most requests at the same time, by API. Above the cap if one was refused for it."""
     too_many: int
-    """Requests refused with 429 because there really were too many."""
+    """Requests refused with HTTP 429 because the cap was exceeded. Injected faults do not count."""
     double_served: int
-    """Cursor pages served whole more than once."""
+    """Cursor pages served completely more than once."""
     overlapping_cursors: int
-    """Requests for a cursor that was still being answered."""
+    """Requests for a cursor while an earlier request for it was being answered."""
     faults: dict[str, int]
     """Faults injected, by name."""
     connections: int
@@ -43,7 +43,7 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def let_loop_turn() -> None:
-    """Let connections that are already closed end their requests."""
+    """Wait until connections that are closed have ended their requests."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
@@ -55,14 +55,14 @@ class Slot:
         self._leave: Callable[[], None] | None = leave
 
     def release(self) -> None:
-        """Stop counting the request; once is enough."""
+        """Stop counting the request. Later calls do nothing."""
         leave, self._leave = self._leave, None
         if leave is not None:
             leave()
 
 
 class Load:
-    """Requests in flight at one API, at most `limit` (None: any number)."""
+    """Requests in flight at one API, at most `limit`, or any number if it is None."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
@@ -73,9 +73,9 @@ class Load:
         self.overlapping = 0
 
     async def enter(self, cursor: bytes | None) -> Slot | None:
-        """Return the request's slot, or None when there are too many in flight."""
+        """Return a slot for the request, or None if too many are in flight."""
         if self._full() or self.in_flight >= self.peak or self._cursors[cursor or b""]:
-            # Whoever drops one request and sends another has one in flight, not two.
+            # A client that drops a request and sends another has one in flight, not two.
             await let_loop_turn()
         full = self._full()
         self.peak = max(self.peak, self.in_flight + 1)
@@ -101,7 +101,7 @@ class Load:
 
 
 class Tally:
-    """Running numbers of one emulator."""
+    """The counters as they change."""
 
     def __init__(self, max_in_flight: int) -> None:
         self.loads = {"clevertap": Load(max_in_flight), "alta": Load(None)}
@@ -112,13 +112,13 @@ class Tally:
         self._served: set[bytes] = set()
         self._double_served = 0
 
-    def served(self, page: bytes) -> None:
-        """Note that a cursor page went out whole."""
+    def count_served(self, page: bytes) -> None:
+        """Count a cursor page that was sent completely."""
         self._double_served += page in self._served
         self._served.add(page)
 
     def snapshot(self) -> Stats:
-        """Return the numbers as they stand."""
+        """Return the counters as they are now."""
         return Stats(
             requests=dict(self.requests),
             in_flight={api: load.in_flight for api, load in self.loads.items()},

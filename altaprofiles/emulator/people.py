@@ -1,7 +1,7 @@
-"""The people of the emulated account: their keys and the way back from a key to a person.
+"""The people of the emulated account: from a number to a person, and from a key to a number.
 
-Everything is a function of the seed and a person's number: keys carry the number in disguise, so a
-million people need no index.
+Everything is a function of the seed and a person's number. Keys hold the number in disguise, so
+that a million people need no index.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PLATFORMS = ("Android", "iOS", "Web", "Android", "Windows", "Web", "iOS")
 _TAGS = ("news", "test", "a+b", "shop")
 _DOMAINS = ("example.com", "example.org", "mail.example.net")
 
-# Each needs percent-encoding in a query, most in a way that a careless client gets wrong.
+# Identities that need percent-encoding in a query, most in a way that careless clients get wrong.
 _TRICKY = (
     "team {n}/å",
     "a+b={n}",
@@ -43,9 +43,13 @@ _TRICKY = (
 
 
 class Population:
-    """Everyone, rendered on demand: the ground truth for tests.
+    """Everyone in the account, computed on demand: the ground truth for tests.
 
-    Person 0 is the sample of CleverTap's cursor page, person 1 that of its by-ID page.
+    People are numbered from 0 to `len(population) - 1`. Person 0 is the sample of CleverTap's page
+    on cursors, person 1 that of its page on lookups by ID.
+
+    Attributes:
+        events: the names of all events that people do.
     """
 
     events = EVENTS
@@ -68,9 +72,15 @@ class Population:
         profile: bool = True,
         turn: int = 0,
     ) -> dict[str, Any]:
-        """Return a person's record as the service delivers it with these flags.
+        """Return the record of a person, as the service sends it.
 
-        `turn` moves the devices of a person without identity: each query has its own.
+        Args:
+            index: the person's number.
+            app, events, profile: the flags of the query.
+            turn: rotates the devices of a person without identity. Each query has its own.
+
+        Raises:
+            IndexError: the number is out of range.
         """
         return render(
             self.person(index),
@@ -81,37 +91,45 @@ class Population:
         )
 
     def identity(self, index: int) -> str | None:
-        """Return a person's identity as text, also where the record holds it as a number."""
+        """Return a person's identity, as text even if the record holds a number."""
         identity = self.person(index).identity
         return None if identity is None else str(identity)
 
     def email(self, index: int) -> str | None:
-        """Return a person's e-mail address."""
+        """Return a person's e-mail address, or None."""
         return self.person(index).email
 
     def object_ids(self, index: int) -> list[str]:
-        """Return the objectIds of a person's devices; never empty without an identity."""
+        """Return the objectIds of a person's devices. Not empty if there is no identity."""
         person = self.person(index)
         known = [object_id for _, object_id in person.devices if object_id is not None]
         return known if person.homeless is None else [person.homeless]
 
     def active(self, event: str, start: int, end: int) -> list[int]:
-        """Return who did `event` from `start` to `end` (inclusive), in the order of delivery.
+        """Return the numbers of the people who did `event`, in the order of delivery.
 
-        Both are YYYYMMDD or epoch seconds; an epoch stands for its whole UTC day.
+        Args:
+            event: one of `events`.
+            start, end: the range, both inclusive: YYYYMMDD or epoch seconds. Epoch seconds stand
+                for their whole day in UTC.
 
         Raises:
-            ValueError: a date that is none.
-            KeyError: an unknown event.
+            ValueError: `start` or `end` is not a date.
+            KeyError: the event is unknown.
         """
         return self.during(event, day_number(start), day_number(end)).tolist()
 
     def during(self, event: str, first: int, last: int) -> array[int]:
-        """Return the same for a range of proleptic day numbers, 4 bytes a person."""
+        """Return the same for a range of proleptic day numbers, in 4 bytes a person."""
         return self._activity.during(event, first, last)
 
     def find(self, by: str, key: str) -> int | None:
-        """Return the person whose `by` ("email", "identity" or "objectId") is exactly `key`."""
+        """Return the number of the person with this key, or None.
+
+        Args:
+            by: "email", "identity" or "objectId".
+            key: the exact value, as text.
+        """
         for index in self._candidates(by, key):
             if not 0 <= index < self._people:
                 continue
@@ -123,18 +141,18 @@ class Population:
         return None
 
     def hide(self, index: int, slot: int) -> str:
-        """Return 8 hex digits that hide a person's number and a slot of 0 to 7."""
+        """Return 8 hex digits that stand for a person's number and a slot from 0 to 7."""
         return f"{((index << 3 | slot) * _SPREAD + self._shift) % _WORD:08x}"
 
     def reveal(self, digits: str) -> int:
-        """Return the person's number that `hide` hid; any other 8 hex digits give some number."""
+        """Return the number that `hide` put into `digits`, or any number for other digits."""
         return (int(digits, 16) - self._shift) * _UNSPREAD % _WORD >> 3
 
     def person(self, index: int) -> Person:
-        """Return who a person is.
+        """Return the person with this number.
 
         Raises:
-            IndexError: no such person.
+            IndexError: the number is out of range.
         """
         if not 0 <= index < self._people:
             raise IndexError(f"person {index} of {self._people}")

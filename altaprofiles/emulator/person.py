@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 
 class Person(NamedTuple):
-    """Who somebody is. `draw` is 64 bytes of chance that decide everything else about them."""
+    """The identifiers of one person, and the chance that decides the rest of the record."""
 
     number: int
     draw: bytes
+    """64 random bytes."""
     identity: str | int | None
     email: str | None
     devices: list[tuple[str, str | None]]
     """Platform and objectId of each device, at most four."""
     homeless: str | None
-    """The objectId of a person who has no device left."""
+    """The objectId of a person without any device, else None."""

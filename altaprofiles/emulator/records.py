@@ -1,4 +1,4 @@
-"""Rendering of one person as a CleverTap profile record. Knows nothing of requests."""
+"""CleverTap records of people. Knows nothing of requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NAMES = (
     ("Chris 🚀 Lee", "Chris.Lee"),
     ("Ελένη Παππά", "eleni"),
 )  # fmt: skip
-"""Names, each with the mailbox its owner chose."""
+"""Names, each with the mailbox of its owner."""
 
 _FOODS: tuple[Any, ...] = (
     "pizza", 7, True, ["sushi", "tacos"], {"name": "soup", "spicy": False, "rank": 2},
@@ -51,7 +51,7 @@ _TAGS: tuple[Any, ...] = (
 )  # fmt: skip
 _PLANS = ("free", "pro", "team", None, "Pro ")
 _CITIES = ("Mumbai", "São Paulo", "東京", "Zürich", "Ho Chi Minh City", "Nairobi")
-# Text that trips readers who look for keys in the bytes instead of parsing them.
+# Text that misleads parsers which search the bytes for keys.
 _NOTES = (
     'said "next_cursor":"x" and left',
     '{"status":"fail","code":1}',
@@ -79,8 +79,12 @@ def render(
 ) -> dict[str, Any]:
     """Return the record of `person`.
 
-    `events` are the names in the event summary, None to leave it out; `app` adds the app fields of
-    the devices, `profile` the free-form properties; `turn` moves the devices of the nameless.
+    Args:
+        person: the person.
+        events: the names in the event summary, or None for a record without it.
+        app: True to add the app fields of devices.
+        profile: True to add the free-form properties.
+        turn: rotates the devices of a person without identity.
     """
     draw = person.draw
     sample = person.number < len(_SAMPLE_PROFILES)
@@ -187,7 +191,7 @@ def _push_token(platform: str, draw: bytes, slot: int) -> str:
 
 
 def _extras(record: dict[str, Any], person: Person, devices: list[dict[str, Any]]) -> None:
-    """Add what the vendor's page does not name: seen in answers, or made up to stay unknown."""
+    """Add keys that the vendor's page does not list: some seen in answers, some made up."""
     draw = person.draw
     if person.homeless is not None:
         record["objectId"] = person.homeless

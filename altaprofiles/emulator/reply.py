@@ -1,4 +1,4 @@
-"""What a service decided to answer, before any fault or byte on a socket, and its JSON styles."""
+"""Answers as values, before faults and sockets, and the styles of their JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Style = Literal["compact", "spaced", "indented"]
-"""How JSON is written: without spaces; as the vendor's last sample, and in ASCII; over lines."""
+"""Styles of JSON: no spaces; spaces as in the vendor's sample of a last page; several lines."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,25 +23,25 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = "application/json"
     headers: dict[str, str] = {}
     page: bytes | None = None
-    """The name of the cursor page that this is."""
+    """The name of the cursor page in this answer, or None."""
     empty_page: bool = False
-    """Whether that page was emptied by a fault."""
+    """True if a fault emptied that page."""
 
 
 def as_json(value: Any, *, status: int = 200) -> Reply:
-    """Return `value` as a compact JSON answer."""
+    """Return an answer with `value` as compact JSON."""
     return Reply(body=msgspec.json.encode(value), status=status)
 
 
 def encode_value(value: Any, style: Style = "compact") -> bytes:
-    """Return `value` as a member of an object in the same style."""
+    """Return `value` as JSON, for `encode_members` in the same style."""
     if style == "spaced":
         return json.dumps(value, separators=(",", " : ")).encode()
     return msgspec.json.encode(value)
 
 
 def encode_members(members: Mapping[str, bytes], style: Style = "compact") -> bytes:
-    """Return an object of encoded members, in their order."""
+    """Return a JSON object of encoded members, in their order."""
     if style == "spaced":
         inside = b", ".join(
             b'"%b" : %b' % (name.encode(), value) for name, value in members.items()
@@ -53,9 +53,9 @@ def encode_members(members: Mapping[str, bytes], style: Style = "compact") -> by
 
 
 def parameters(target: str) -> dict[str, list[str]] | None:
-    """Return the query of a raw request target, decoded once as a form is: `+` is a space.
+    """Return the parameters of a raw request target, or None if one of them is not UTF-8.
 
-    None when a name or value is not UTF-8.
+    They are decoded once, as in forms: `+` is a space.
     """
     values: dict[str, list[str]] = {}
     for pair in target.partition("?")[2].split("&"):

@@ -1,4 +1,4 @@
-"""The emulator: both services behind one port of 127.0.0.1, their limits and their faults."""
+"""The emulator: both services on one port of 127.0.0.1, with their limits and faults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REFUSALS = frozenset({Fault.NOT_READY, Fault.THROTTLED, Fault.TOO_MANY, Fault.S
 
 
 class _Server(web.Server):
-    """aiohttp's server, with its connections counted and at hand."""
+    """aiohttp's server, with a count of its connections and access to their transports."""
 
     def __init__(self, handler: Callable[[web.BaseRequest], Any], tally: Tally) -> None:
         super().__init__(handler, handler_cancellation=True, access_log=None)
@@ -62,21 +62,32 @@ class _Server(web.Server):
 class Emulator:
     """CleverTap's Get User Profiles and Alta's Query User CDP, served on loopback.
 
-    An async context manager: it listens while entered, and any task may leave it. Everything it
-    answers follows from the arguments and the requests.
+    An async context manager. It listens while it is entered, and may be exited from another task.
+    The arguments and the requests alone decide the answers.
 
     Args:
-        people: how many people the account has.
-        seed: decides the people, the variants of answers and the faults.
-        faults: rates of 0 to 1 by fault name (see `Fault`). After 3 failures in a row a request
-            goes through, unless a rate is 1: that is an outage.
-        port: the TCP port, 0 for a free one.
-        think: seconds before any request is answered.
-        max_in_flight: CleverTap requests answered at once; one more gets HTTP 429.
-        cursor_lifetime: seconds after its chain was opened in which a cursor is valid.
+        people: number of people in the account, 0 or more.
+        seed: decides the people, the variants of answers, and the faults.
+        faults: rates from 0 to 1 by fault name (see `Fault`). After 3 failures in a row the next
+            attempt at the same request succeeds, unless the rate is 1, which is an outage.
+        port: the TCP port, or 0 for any free one.
+        think: seconds before each answer.
+        max_in_flight: CleverTap requests answered at the same time, 1 or more. Any further request
+            gets HTTP 429.
+        cursor_lifetime: seconds for which a cursor is valid after its chain was opened.
 
     Raises:
-        ValueError: an argument is out of its bounds.
+        ValueError: an argument is out of bounds.
+
+    >>> from altaprofiles.emulator import Emulator
+    >>> day = 20260101
+    >>> async with Emulator(people=100, faults={"server_error": 0.1}) as emulator:
+    ...     async with Session(clevertap=emulator.clevertap) as session:
+    ...         people = session.profiles.by_event("Charged", start=day, end=day)
+    ...         emails = [person.email async for person in people]
+    >>> numbers = emulator.population.active("Charged", day, day)
+    >>> emails == [emulator.population.email(number) for number in numbers]
+    True
     """
 
     def __init__(
@@ -119,7 +130,7 @@ class Emulator:
 
     async def __aenter__(self) -> Self:
         if self._runner is not None:
-            raise RuntimeError("this emulator is running already; make another one")
+            raise RuntimeError("this emulator is already running; create another one")
         self._server = _Server(self._handle, self._tally)
         runner = web.ServerRunner(self._server, shutdown_timeout=1)
         await runner.setup()
@@ -145,34 +156,34 @@ class Emulator:
         await asyncio.gather(*answering, return_exceptions=True)
         await runner.cleanup()
         for transport in list(server.transports.values()):
-            # Closed already, but a client that does not read would keep it open.
+            # It is closed already, but stays open if the client does not read.
             transport.abort()
         await let_loop_turn()
 
     @property
     def url(self) -> str:
-        """The address of both services, such as "http://127.0.0.1:40123".
+        """The base URL of both services, such as "http://127.0.0.1:40123".
 
         Raises:
             RuntimeError: the emulator is not running.
         """
         if self._runner is None:
-            raise RuntimeError("the emulator has an address only while it runs: async with it")
+            raise RuntimeError("the emulator has a URL only while it runs; enter it: async with …")
         return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
 
     @property
     def clevertap(self) -> CleverTap:
-        """Credentials of the CleverTap account, with the emulator's address."""
+        """Credentials for the CleverTap account, with the emulator's URL."""
         return CleverTap(account_id=self._account_id, passcode=self._passcode, base_url=self.url)
 
     @property
     def alta(self) -> Alta:
-        """Credentials of the Alta agent, with the emulator's address."""
+        """Credentials for the Alta agent, with the emulator's URL."""
         return Alta(token=self._token, base_url=self.url)
 
     @property
     def environment(self) -> dict[str, str]:
-        """The same as environment variables."""
+        """Both credentials as environment variables, as `Session.from_env()` reads them."""
         return {
             "CLEVERTAP_ACCOUNT_ID": self._account_id,
             "CLEVERTAP_PASSCODE": self._passcode,
@@ -183,7 +194,7 @@ class Emulator:
 
     @property
     def faults(self) -> dict[str, float]:
-        """Rates by fault name; assign another mapping to start or end an outage."""
+        """Rates by fault name. Assign another mapping to change them, even while it runs."""
         return {fault.value: rate for fault, rate in self._plan.rates.items()}
 
     @faults.setter
@@ -192,12 +203,12 @@ class Emulator:
 
     @property
     def stats(self) -> Stats:
-        """What has been served so far; `GET /stats` answers the same as JSON."""
+        """Counters of requests, faults and connections. `GET /stats` returns them as JSON."""
         return self._tally.snapshot()
 
     @property
     def population(self) -> Population:
-        """Everyone in the account, to compare answers with."""
+        """Everyone in the CleverTap account, to compare answers with."""
         return self._population
 
     @property
@@ -231,7 +242,7 @@ class Emulator:
         cursor = self._clevertap.cursors.read(target) if operation == "page" else None
         slot = await load.enter(None if cursor is None else cursor.name)
         if slot is None:
-            refusal = self._clevertap.trouble(Fault.TOO_MANY, target)
+            refusal = self._clevertap.fault_reply(Fault.TOO_MANY, target)
             return await write(request, refusal, (), lambda: None)
         try:
             return await self._answer(request, operation, slot)
@@ -258,7 +269,7 @@ class Emulator:
         reply = await self._reply(request, operation, body, faults)
         response = await write(request, reply, faults, slot.release)
         if reply.page is not None and faults <= HARMLESS:
-            self._tally.served(reply.page)
+            self._tally.count_served(reply.page)
         return response
 
     async def _reply(
@@ -270,7 +281,7 @@ class Emulator:
                 return proxy_reply(self._dice, fault, target)
             if fault in _REFUSALS:
                 service = self._alta if operation == "cdp" else self._clevertap
-                return service.trouble(fault, target)
+                return service.fault_reply(fault, target)
         if operation == "page":
             reply = await self._clevertap.page(target)
         elif operation == "open_chain":
@@ -288,12 +299,12 @@ class Emulator:
         return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
 
     def _authorized(self, request: web.BaseRequest, operation: str) -> bool:
-        sent = request.headers
+        headers = request.headers
         if operation == "cdp":
-            return sent.get("Authorization") == f"Bearer {self._token}"
+            return headers.get("Authorization") == f"Bearer {self._token}"
         return (
-            sent.get("X-CleverTap-Account-Id") == self._account_id
-            and sent.get("X-CleverTap-Passcode") == self._passcode
+            headers.get("X-CleverTap-Account-Id") == self._account_id
+            and headers.get("X-CleverTap-Passcode") == self._passcode
         )
 
     def _count(self, faults: Collection[Fault]) -> None:
@@ -302,7 +313,7 @@ class Emulator:
 
 
 def _possible(request: web.BaseRequest, operation: str) -> frozenset[Fault]:
-    """Return the faults that make sense for one request."""
+    """Return the faults that can occur for one request."""
     possible = frozenset(Fault) - {Fault.EMPTY_PAGE}
     if operation != "page":
         possible -= {Fault.NOT_READY}

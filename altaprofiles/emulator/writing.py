@@ -1,4 +1,4 @@
-"""Puts one answer on the wire, whole or damaged. Decides nothing."""
+"""Sends one answer, complete or damaged. The decision is made elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .reply import Reply
 
 _PIECE = 65_536
-_TAIL = 1024  # written only after the request stopped counting
+_TAIL = 1024  # last bytes, written after the request has stopped counting as in flight
 _DRIPS = 10
 _DRIP_SECONDS = 0.2
 
@@ -26,13 +26,13 @@ _DRIP_SECONDS = 0.2
 async def write(
     request: web.BaseRequest, reply: Reply, faults: Collection[Fault], release: Callable[[], None]
 ) -> web.StreamResponse:
-    """Write `reply` and return the response that is left for aiohttp to finish.
+    """Send `reply`, and return the response for aiohttp to finish.
 
-    `release` is called before the last bytes go out: the request is over for the service no later
-    than the client can know it.
+    `release` is called before the last bytes are sent, so that the request has ended for the
+    service before the client can know that it has.
 
     Raises:
-        ConnectionError: the client went away.
+        ConnectionError: the client has closed the connection.
     """
     if Fault.DISCONNECT in faults:
         release()
@@ -78,12 +78,12 @@ async def write(
 def _transport(request: web.BaseRequest) -> asyncio.Transport:
     transport = request.transport
     if transport is None:
-        raise ConnectionResetError("the client went away")
+        raise ConnectionResetError("the client has closed the connection")
     return transport
 
 
 def _write_truncated(request: web.BaseRequest, reply: Reply) -> None:
-    # By hand: aiohttp would frame a body of unknown length in chunks, and the cut would show.
+    # By hand: aiohttp would send a body of unknown length in chunks, which reveal the cut.
     head = (
         f"HTTP/1.1 {reply.status} OK\r\nContent-Type: {reply.content_type}\r\n"
         "Connection: close\r\n\r\n"
@@ -95,7 +95,7 @@ def _write_truncated(request: web.BaseRequest, reply: Reply) -> None:
 
 def _reset(request: web.BaseRequest) -> None:
     transport = _transport(request)
-    # Without lingering, closing discards what is unsent and sends RST instead of FIN.
+    # Without lingering, closing discards unsent bytes and sends RST instead of FIN.
     linger = struct.pack("ii", 1, 0)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     transport.abort()

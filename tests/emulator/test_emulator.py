@@ -697,7 +697,7 @@ async def test_it_runs_once_at_a_time() -> None:
     with pytest.raises(RuntimeError, match="only while it runs"):
         _ = e.url
     async with e:
-        with pytest.raises(RuntimeError, match="running already"):
+        with pytest.raises(RuntimeError, match="already running"):
             await e.__aenter__()
         with pytest.raises(ValueError, match="gremlins"):
             e.faults = {"gremlins": 1.0}
