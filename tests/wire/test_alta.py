@@ -26,37 +26,12 @@ from altaprofiles.base.verdicts import is_transient
 from altaprofiles.wire import alta
 from altaprofiles.wire.messages import Response
 
-# The sample of "Query User CDP", as the page prints it: two users behind one anonymous ID.
-TWO_USERS = b"""{
-"code": 0,
-"message": "OK",
-"data": {
-"user1": {
-"user_id": "user1",
-"anonymous_ids": [
-{
-"anonymous_id": "aId3",
-"conversation_type": "WEB",
-"source_id": null
-}
-]
-},
-"67b58121035e5b152b0419ee": {
-"user_id": "67b58121035e5b152b0419ee",
-"anonymous_ids": [
-{
-"anonymous_id": "aId3",
-"conversation_type": "C",
-"source_id": null
-}
-]
-}
-}
-}"""
+from ..support.samples import sample
+
+TWO_USERS = sample("alta/users_of_an_anonymous_id.json")
 
 ONE_USER = (
-    b'{"code":0,"message":"OK","data":{"user1":{"user_id":"user1","anonymous_ids":'
-    b'[{"anonymous_id":"aId3","conversation_type":"WEB","source_id":null}]}}}'
+    b'{"code":0,"message":"OK","data":{"u":{"user_id":"u","anonymous_ids":[{"anonymous_id":"a"}]}}}'
 )
 
 
@@ -102,12 +77,10 @@ def test_asking_for_nobody_is_refused() -> None:
 # ------------------------------------------------------------------------------------------ answers
 
 
-def test_both_sample_answers_are_read_in_the_order_sent() -> None:
-    web = AnonymousId("aId3", "WEB", None)
-    assert alta.read_users(answer(ONE_USER)) == {"user1": CdpUser("user1", [web])}
+def test_the_sample_answer_is_read_in_the_order_sent() -> None:
     users = alta.read_users(answer(TWO_USERS))
     assert list(users) == ["user1", "67b58121035e5b152b0419ee"]
-    assert users["user1"] == CdpUser("user1", [web])
+    assert users["user1"] == CdpUser("user1", [AnonymousId("aId3", "WEB", None)])
     assert users["67b58121035e5b152b0419ee"].anonymous_ids == [AnonymousId("aId3", "C", None)]
 
 

@@ -31,90 +31,19 @@ from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 from altaprofiles.wire.query import EventQuery
 
+from ..support.samples import only_record, sample
 from ..support.tasks import whole
 
-# The samples of "Get User Profiles", as the page prints them.
+OPEN_CHAIN = sample("clevertap/open_chain_request.json")
+CURSOR_ANSWER = sample("clevertap/open_chain_answer.json")
+PAGE_ANSWER = sample("clevertap/page.json")
+LAST_ANSWER = sample("clevertap/last_page.json")
+BY_ID_ANSWER = sample("clevertap/profile_by_email.json")
 
-CURSOR_ANSWER = b"""{
-"cursor":"AfljfgIJBgBnamF5Kz8NegcBAwxhbCe%2Fbmhhe04BBAVlYjT4YG5reQEATQQrai57K2oue04FAUhnd38%3D",
-"status":"success"
-}"""
-
-FIRST_CURSOR = (
-    "AfljfgIJBgBnamF5Kz8NegcBAwxhbCe%2Fbmhhe04BBAVlYjT4YG5reQEATQQrai57K2oue04FAUhnd38%3D"
-)
+FIRST_CURSOR = json.loads(CURSOR_ANSWER)["cursor"]
+NEXT_CURSOR = json.loads(PAGE_ANSWER)["next_cursor"]
+# The example value of the parameter `cursor`.
 TABLE_CURSOR = "ZyZjfwYEAgdjYmZyKz8NegYFAwxmamF%2FZ21meU4BBQFlYmN7ZG5ifAYCTQQrai57K2ouegJMABl6"
-NEXT_CURSOR = "ZiZjNwMEBQBkaWZzY2MuO20BBQFlYmN7ZG5hewYBTQVjb2BzZmphfwEABQUra2Jmeg%3D%3D"
-
-EVENTS = b""""events": {
-"App Launched": {
-"count": 10,
-"first_seen": 1457271567,
-"last_seen": 1458041215
-},
-"Charged": {
-"count": 6,
-"first_seen": 1457962417,
-"last_seen": 1458041276
-}
-}"""
-
-PLATFORM_INFO = b""""platformInfo": [
-{
-"platform": "iOS",
-"os_version": "10.2",
-"app_version": "6.1.3",
-"make": "Apple",
-"model": "iPhone7,2",
-"push_token": "95f98af6ad9a5e714a56c5bf527a78cb1e3eda18d2f23bc8591437d0d8ae71a3",
-"objectId": "-1a063854f83a4c6484285039ecff87cb"
-},
-{
-"platform": "Web",
-"objectId": "a8ffcbc9-a747-4ee3-a791-c5e58ad03097"
-}
-]"""
-
-PAGE_RECORD = b"""{
-"identity": "5555555555",
-"profileData": {
-"favoriteFood": "pizza"
-},
-%b,
-%b
-}""" % (EVENTS, PLATFORM_INFO)
-
-PAGE_ANSWER = (
-    b"""{
-"status": "success",
-"next_cursor": "ZiZjNwMEBQBkaWZzY2MuO20BBQFlYmN7ZG5hewYBTQVjb2BzZmphfwEABQUra2Jmeg%%3D%%3D",
-"records": [
-%b
-]
-}"""
-    % PAGE_RECORD
-)
-
-LAST_ANSWER = b"""{ "status" : "success"}"""
-
-BY_ID_RECORD = b"""{
-"email": "jack@example.com",
-"profileData": {
-"Last Score": 308,
-"High Score": 308,
-"Replayed": true
-},
-%b,
-%b
-}""" % (EVENTS, PLATFORM_INFO)
-
-BY_ID_ANSWER = (
-    b"""{
-"status": "success",
-"record": %b
-}"""
-    % BY_ID_RECORD
-)
 
 
 def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> Response:
@@ -152,16 +81,13 @@ def test_every_request_names_the_account_as_the_page_says() -> None:
 def test_opening_a_chain_sends_the_sample_request() -> None:
     request = clevertap.open_chain(EventQuery("App Launched", 20171201, 20171225, 50))
     assert (request.method, request.target) == ("POST", "/1/profiles.json?batch_size=50")
-    assert request.body == b'{"event_name":"App Launched","from":20171201,"to":20171225}'
+    assert request.body == OPEN_CHAIN
 
 
 def test_epoch_seconds_are_sent_as_they_were_asked_for() -> None:
     request = clevertap.open_chain(EventQuery("Charged", 1622505600, 1625097600, 23))
-    assert json.loads(request.body) == {
-        "event_name": "Charged",
-        "from": 1622505600,
-        "to": 1625097600,
-    }
+    sent = sample("clevertap/open_chain_request_in_seconds.json")
+    assert json.loads(request.body) == json.loads(sent)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +158,7 @@ def test_asking_for_one_person_percent_encodes_the_identifier(
 def test_counting_sends_the_chains_body_and_polls_by_its_own_id() -> None:
     asked = clevertap.count(EventQuery("App Launched", 20171201, 20171225))
     assert (asked.method, asked.target) == ("POST", "/1/counts/profiles.json")
-    assert asked.body == b'{"event_name":"App Launched","from":20171201,"to":20171225}'
+    assert asked.body == OPEN_CHAIN
     polled = clevertap.poll_count("a b/1")
     assert (polled.method, polled.target) == ("GET", "/1/counts/profiles.json?req_id=a%20b%2F1")
 
@@ -248,7 +174,7 @@ def test_the_sample_page_is_read() -> None:
     page = read_page(answer(PAGE_ANSWER))
     assert (page.cursor, page.next_cursor, page.raw) == ("asked", NEXT_CURSOR, PAGE_ANSWER)
     [person] = page.profiles
-    assert person.raw == PAGE_RECORD
+    assert person.raw == only_record(PAGE_ANSWER)
     assert person.identity == "5555555555"
     assert person.profile_data == {"favoriteFood": "pizza"}
     assert person.events["Charged"].last_seen == 1458041276
@@ -268,7 +194,8 @@ def test_the_sample_last_page_ends_the_chain_without_people() -> None:
 def test_the_sample_person_is_read() -> None:
     person = clevertap.read_profile(answer(BY_ID_ANSWER))
     assert person is not None
-    assert (person.email, person.identity, person.raw) == ("jack@example.com", None, BY_ID_RECORD)
+    assert (person.email, person.identity) == ("jack@example.com", None)
+    assert person.raw == only_record(BY_ID_ANSWER)
     assert person.profile_data == {"Last Score": 308, "High Score": 308, "Replayed": True}
     assert person.events["App Launched"].count == 10
 
