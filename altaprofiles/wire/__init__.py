@@ -1,5 +1,5 @@
-"""Every rule of the two APIs, as pure functions: what to ask, and what an answer means.
+"""Every rule of the two APIs, as pure functions without connections, clocks or tasks.
 
-Nothing here knows about connections, clocks or tasks. A function builds a `Request`, another turns
-a `Response` into a value or raises the error that it stands for.
+One function builds a `Request`, another turns a `Response` into a value or raises its error. Each
+rule cites its source in square brackets. The docstring of its module lists the sources.
 """

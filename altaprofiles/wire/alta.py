@@ -1,7 +1,8 @@
 """The rules of Alta's (GPTBots') "Query User CDP". Pure functions.
 
-[cdp] cites the vendor's page of that name; facts from public clients and sibling calls are marked
-[seen].
+Sources:
+    [cdp] "Query User CDP", also as "Benutzer-CDP abfragen" and "ユーザーCDPの照会"
+    [seen] public clients, captures and tests
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from ..errors import (
 )
 from ..models import AnonymousId, CdpUser
 from .messages import Request, Response, parameter
-from .reading import decode_body, error_for, read_code, shown, status_error
+from .reading import decode_body, error_for, error_text, read_code, status_error
 
 __all__ = ["By", "auth_headers", "get_user_cdp", "read_users"]
 
 API = "Alta"
 
 By: TypeAlias = Literal["user_id", "anonymous_id"]
-"""What CDP users can be looked up by."""
+"""The keys by which CDP users can be looked up ([cdp], Request Parameters)."""
 
 
 def auth_headers(token: str) -> dict[str, str]:
@@ -42,20 +43,20 @@ def auth_headers(token: str) -> dict[str, str]:
 
 
 def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Request:
-    """Ask what is bound to a user, to an anonymous ID, or whether the pair is ([cdp]).
+    """Request the users of a user ID, of an anonymous ID, or of exactly this pair ([cdp], Note).
 
     Raises:
-        ConfigurationError: neither is given, or one is no identifier.
+        ConfigurationError: neither is given, or one is not an identifier.
     """
-    given = {
+    keys = {
         name: value
         for name, value in (("user_id", user_id), ("anonymous_id", anonymous_id))
         if value is not None
     }
-    if not given:
+    if not keys:
         raise ConfigurationError("user_id, anonymous_id: both are missing; pass at least one")
-    asked = "&".join(parameter(name, check_key(name, value)) for name, value in given.items())
-    return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{asked}")
+    query = "&".join(parameter(name, check_key(name, value)) for name, value in keys.items())
+    return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{query}")
 
 
 class _Bound(Struct, gc=False):
@@ -80,25 +81,30 @@ _DATA = msgspec.json.Decoder(
     dict[str, _User | None] | Annotated[list[Any], Meta(max_length=0)] | None
 )
 
+# Body codes of a similar call, not HTTP statuses: no such user, no such anonymous ID [seen].
 _NOT_FOUND = (503, 504)
 
 
 def read_users(response: Response) -> dict[str, CdpUser]:
-    """Return user ID to user, in the order sent; empty when nothing is bound.
+    """Return the users by user ID, in the order sent; empty if nothing is bound ([cdp], Response).
 
-    Nothing bound comes as an empty `data`, as null, or without `data`. A sibling call says it with
-    the *body* codes 503 and 504, which are no HTTP statuses [seen].
+    No page documents the answer if nothing is bound. `data` may be empty, null or missing, or the
+    body may have one of two codes ([seen]).
+
+    Raises:
+        StatusError: the service refuses the request, or fails.
+        DecodeError: the body is not an answer of this API.
     """
     body, _ = decode_body(API, response, _BODY)
-    code, words = read_code(body.code), shown(body.message)
+    code, message = read_code(body.code), error_text(body.message)
     if code in _NOT_FOUND and response.status in (200, 400, 404):
         return {}
     if not 200 <= response.status < 300 or code != 0:
-        raise _failure(response, code, words)
+        raise _failure(response, code, message)
     if body.data is UNSET:
         return {}
     users = decode_json(_DATA, body.data, "$.data")
-    # An empty object may come as an empty array.
+    # An empty object can come as an empty array.
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
 
 
@@ -118,12 +124,14 @@ def _user(key: str, user: _User | None) -> CdpUser:
     )
 
 
+# Codes with a meaning of their own [seen].
 _BY_CODE: dict[int, type[StatusError]] = {
     40000: BadRequest,
     40008: RateLimited,  # requests per minute exceeded
     40127: Unauthorized,
     50000: ServerError,
 }
+# All other codes, by the HTTP status they begin with [seen].
 _BY_FAMILY: dict[int, type[StatusError]] = {
     400: BadRequest,
     401: Unauthorized,
@@ -132,25 +140,25 @@ _BY_FAMILY: dict[int, type[StatusError]] = {
 }
 
 
-def _failure(response: Response, code: int | str | None, words: str) -> AltaProfilesError:
-    """Return what an answer that is no success stands for.
+def _failure(response: Response, code: int | str | None, message: str) -> AltaProfilesError:
+    """Return the error of an answer that is not a success ([cdp], Error Response).
 
-    Error codes can come with HTTP 200 [seen]. A code of five digits begins with the HTTP status of
-    its family.
+    Error codes can come with HTTP 200. A code of five digits begins with the HTTP status of its
+    family ([seen]).
     """
     status = response.status
     kind = _BY_CODE.get(code) if isinstance(code, int) else None
     if kind is None and status < 300:
-        if code is None and not words:
+        if code is None and not message:
             return DecodeError("expected a `code`", path="$", excerpt=excerpt(response.body))
         family = code // 100 if isinstance(code, int) and code >= 10_000 else None
-        # A failure that nothing explains may pass: it is asked again and, in the end, raised.
+        # An unexplained failure may be temporary: it is retried, and raised in the end.
         kind = _BY_FAMILY.get(family, ServerError) if family else ServerError
     if kind is None:
-        return error_for(API, response, code, words)
-    return status_error(kind, API, response, code, words, _HINTS.get(kind))
+        return error_for(API, response, code, message)
+    return status_error(kind, API, response, code, message, _HINTS.get(kind))
 
 
 _HINTS: dict[type[StatusError], str] = {
-    Unauthorized: "Check the API key, and that base_url is the platform that issued it"
+    Unauthorized: "Check the API key, and that base_url is the platform which issued it"
 }

@@ -1,7 +1,10 @@
 """The rules of CleverTap's "Get User Profiles" and of its profile counts. Pure functions.
 
-Facts are cited by the vendor's page: [profiles] is "Get User Profiles", [counts] "Get User Profile
-Counts", [limits] "API limits". Facts from public clients and captures are marked [seen].
+Sources:
+    [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
+    [limits] limits of the APIs, https://developer.clevertap.com/docs/api-request-limit
+    [counts] "Get User Profile Counts"
+    [seen] public clients, captures and tests
 """
 
 from __future__ import annotations
@@ -34,10 +37,10 @@ from .query import CURSOR, EventQuery
 from .reading import (
     decode_body,
     error_for,
+    error_text,
     fails_with_html,
     read_code,
     read_retry_after,
-    shown,
     status_error,
 )
 
@@ -60,7 +63,7 @@ __all__ = [
 API = "CleverTap"
 
 By: TypeAlias = Literal["identity", "email", "object_id"]
-"""What a profile can be looked up by."""
+"""The keys by which a profile can be looked up ([profiles], Download User Profiles by ID)."""
 
 
 def auth_headers(account_id: str, passcode: str) -> dict[str, str]:
@@ -76,9 +79,9 @@ def auth_headers(account_id: str, passcode: str) -> dict[str, str]:
 
 
 def open_chain(query: EventQuery) -> Request:
-    """Ask for the first cursor of a chain ([profiles], Get Cursor).
+    """Request the first cursor of a chain ([profiles], Get Cursor).
 
-    The flags belong to this request only: the cursor carries them on [seen].
+    The flags are sent with this request only, because the cursor carries them ([seen]).
     """
     flags = "".join(
         f"&{name}={'true' if value else 'false'}"
@@ -94,9 +97,10 @@ def open_chain(query: EventQuery) -> Request:
 
 
 def get_page(cursor: str) -> Request:
-    """Ask for the page of `cursor` ([profiles], Get User Profiles Using Cursor).
+    """Request the page of `cursor` ([profiles], Get User Profiles Using Cursor).
 
-    The cursor arrives percent-encoded. Encoded once more, the service answers "Incorrect Usage".
+    The cursor arrives percent-encoded, and is sent byte for byte as received. If it is encoded a
+    second time, the service answers "Incorrect Usage" ([seen]).
     """
     return Request("get_page", "GET", f"/1/profiles.json?cursor={cursor}")
 
@@ -109,22 +113,22 @@ _PARAMETER: Mapping[str, str] = {
 
 
 def get_profile(by: str, value: object) -> Request:
-    """Ask for one person ([profiles], Download User Profiles by ID).
+    """Request one person ([profiles], Download User Profiles by ID).
 
     Raises:
-        ConfigurationError: `value` is no identifier.
+        ConfigurationError: `value` is not an identifier.
     """
     target = f"/1/profile.json?{parameter(_PARAMETER[by], check_key(by, value))}"
     return Request("get_profile", "GET", target)
 
 
 def count(query: EventQuery) -> Request:
-    """Ask how many people a chain would bring ([counts])."""
+    """Request the number of people that a chain would return ([counts])."""
     return Request("count", "POST", "/1/counts/profiles.json", _body(query))
 
 
 def poll_count(req_id: str) -> Request:
-    """Ask for a count that was not ready at once ([counts], partial responses)."""
+    """Request a count that was not ready at once ([counts], partial responses)."""
     return Request("count", "GET", f"/1/counts/profiles.json?{parameter('req_id', req_id)}")
 
 
@@ -154,7 +158,11 @@ _COUNT_BODY = msgspec.json.Decoder(_CountBody)
 
 
 def read_cursor(response: Response) -> str:
-    """Return the first cursor of a chain."""
+    """Return the first cursor of a chain ([profiles], Get Cursor).
+
+    Raises:
+        AltaProfilesError: the answer is a failure, or cannot be decoded.
+    """
     body, _ = decode_body(API, response, _CURSOR_BODY)
     _raise_for_failure(response, body)
     return _cursor(body.cursor, "$.cursor", response)
@@ -163,43 +171,46 @@ def read_cursor(response: Response) -> str:
 def read_page(
     response: Response, cursor: str, window: tuple[int, int] | None = None, *, decode: bool = True
 ) -> Slices[Page]:
-    """Return the page that `cursor` asked for, of the chain over `window`.
+    """Return the page of `cursor` ([profiles], Get User Profiles Using Cursor).
 
-    Only an absent `next_cursor` ends a chain: an empty `records` beside one does not, and the last
-    answer may hold records or be `{"status": "success"}` alone ([profiles]; [seen]). The keys come
-    in any order [seen].
+    Only an absent `next_cursor` ends a chain. An empty `records` with a `next_cursor` does not, and
+    the last page may have records or be `{"status": "success"}` alone ([profiles]; [seen]). Members
+    come in any order ([seen]).
 
     Args:
         response: the answer.
-        cursor: what asked for it.
+        cursor: the cursor of the request.
         window: as in `Page.window`.
-        decode: whether to decode its profiles, too.
+        decode: whether to decode the profiles as well.
+
+    Raises:
+        AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
     body = yield from _page_body(response, decode)
     _raise_for_failure(response, body)
-    found = [] if body.records is UNSET else body.records or []
+    records = [] if body.records is UNSET else body.records or []
     if body.next_cursor is UNSET:
-        if response.status == 202 and not found:
+        if response.status == 202 and not records:
             raise _not_ready(response, "HTTP 202, the page is still being prepared")
         following = None
     else:
         following = _cursor(body.next_cursor, "$.next_cursor", response)
     if decode:
-        profiles = yield from _profiles(found)
+        profiles = yield from _profiles(records)
         return Page.of(profiles, response.body, cursor, following, window)
-    for number, record in enumerate(found):
-        # What is passed on unread must not turn out to be no person when it is too late to ask.
+    for number, record in enumerate(records):
+        # A record that is passed on undecoded must fail here, where the page can be retried.
         if memoryview(record)[0] != _BRACE:
             raise DecodeError(
                 "Expected `object`", path=f"$.records[{number}]", excerpt=excerpt(bytes(record))
             )
-    return Page(found, response.body, cursor, following, window)
+    return Page(records, response.body, cursor, following, window)
 
 
 _BRACE = ord("{")
 
 
-_EACH = 2048  # what a record costs before its first byte
+_EACH = 2048  # bytes that take as long to decode as the fixed cost of one record
 
 
 def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
@@ -209,7 +220,7 @@ def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
         try:
             profiles.append(Profile.decode(record))
         except DecodeError:
-            # Again, now saying where: to name the place of every record costs a tenth on top.
+            # Again with its path, which is left out at first because it costs a tenth more.
             profiles.append(Profile.decode(record, f"$.records[{len(profiles)}]"))
         undivided += _EACH + len(memoryview(record))
         if undivided >= SLICE:
@@ -226,7 +237,7 @@ def _page_body(response: Response, decode: bool) -> Slices[PageBody]:
     body, mended = decode_body(API, response, PAGE_BODY)
     yield
     if not decode:
-        # The decoder steps over the records, and does not look at their text.
+        # The decoder skips the records without checking their text.
         check_utf8(response.body, "$")
     if mended is not None and body.records:
         start, end = member_span(mended, "records")
@@ -236,10 +247,13 @@ def _page_body(response: Response, decode: bool) -> Slices[PageBody]:
 
 
 def read_profile(response: Response) -> Profile | None:
-    """Return the person asked for, or None when the service knows none.
+    """Return the person, or None if there is none ([profiles], Download User Profiles by ID).
 
-    The vendor does not say what "not found" looks like. Seen or likely, and all read as None: HTTP
-    404, `record` null, `record` missing, and a failure whose words say that there is no profile.
+    No page documents the answer if there is none. All of these mean it: HTTP 404, `record` null or
+    missing, and a failure whose message says that there is no such profile ([seen]).
+
+    Raises:
+        AltaProfilesError: the answer is any other failure, or cannot be decoded.
     """
     if response.status == 404 and _is_bare(response):
         return None
@@ -256,7 +270,11 @@ def read_profile(response: Response) -> Profile | None:
 
 
 def read_count_started(response: Response) -> int | str:
-    """Return the count, or the `req_id` under which it can be polled."""
+    """Return the count, or the `req_id` to poll it with ([counts], partial responses).
+
+    Raises:
+        AltaProfilesError: the answer is a failure, or cannot be decoded.
+    """
     body, _ = decode_body(API, response, _COUNT_BODY)
     if body.status == "partial" and isinstance(body.req_id, str | int):
         return str(body.req_id)
@@ -264,10 +282,11 @@ def read_count_started(response: Response) -> int | str:
 
 
 def read_count(response: Response) -> int:
-    """Return the count that was polled for.
+    """Return the count that was polled ([counts], partial responses).
 
     Raises:
         NotReady: the service is still counting.
+        AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
     body, _ = decode_body(API, response, _COUNT_BODY)
     if body.status == "partial":
@@ -296,6 +315,7 @@ def _succeeded(response: Response, body: Body) -> bool:
     )
 
 
+# Messages for "not found", which is not documented: seen ones, and likely ones [seen].
 _UNKNOWN_PERSON = re.compile(
     r"\b(?:profile|user|record)s?(?: \S+){0,3}? (?:not (?:be )?found\b|(?:not|\S+n't) exist)"
     r"|\b(?:no|unknown) (?:such |matching )?(?:profile|user|record)s?\b"
@@ -306,66 +326,68 @@ _UNKNOWN_PERSON = re.compile(
 
 
 def _is_bare(response: Response) -> bool:
-    """Whether a body says nothing: neither a web page of a proxy nor JSON of whomever."""
+    """Return True if a body is neither a web page, as of a proxy, nor JSON."""
     return not fails_with_html(response) and response.body.lstrip()[:1] not in (b"{", b"[")
 
 
 def _says_unknown_person(response: Response, body: Body) -> bool:
     code = read_code(body.code)
     if response.status == 404:
-        # JSON without a `status` is a gateway's, which does not know the path.
+        # JSON without a `status` comes from a gateway that does not know the path.
         return isinstance(body.status, str) and code in (None, 404, 400)
     return (
         response.status in (200, 400)
         and code in (None, 404, 400)
-        and bool(_UNKNOWN_PERSON.search(shown(body.error or body.message)))
+        and bool(_UNKNOWN_PERSON.search(error_text(body.error or body.message)))
     )
 
 
 def _raise_for_failure(response: Response, body: Body) -> None:
-    """Raise what an answer that is no success stands for.
+    """Raise the error of an answer that is not a success.
 
-    Failures often come with HTTP 200, and their code as an int or a string [seen]. What tells them
-    apart is the code. The words only do without one, as they may quote what the caller sent: an
-    event may be called "Too Many Requests".
+    Failures often come with HTTP 200, and their code as a number or as text ([seen]). The code
+    decides the error. The message decides only if there is no code, because it may quote the
+    caller: an event can be called "Too Many Requests".
     """
     if _succeeded(response, body):
         return
-    code, words = read_code(body.code), shown(body.error or body.message)
-    if 200 <= response.status < 300 and body.status != "fail" and code is None and not words:
+    code, message = read_code(body.code), error_text(body.error or body.message)
+    if 200 <= response.status < 300 and body.status != "fail" and code is None and not message:
         raise DecodeError("expected `success`", path="$.status", excerpt=excerpt(response.body))
-    raise _failure(response, code, words)
+    raise _failure(response, code, message)
 
 
-def _failure(response: Response, code: int | str | None, words: str) -> AltaProfilesError:
+def _failure(response: Response, code: int | str | None, message: str) -> AltaProfilesError:
+    """Return the error for an HTTP status and a code ([seen]; [limits] for HTTP 429)."""
     status = response.status
-    meant = _code_of(words) if code is None else code
-    if 401 in (status, meant):
-        hint = "Check account ID and passcode; a wrong region gives this answer, too"
-        return status_error(Unauthorized, API, response, code, words, hint)
-    if 403 in (status, meant):
-        return status_error(Forbidden, API, response, code, words)
-    if meant == 2:
-        return _not_ready(response, words or "the request is still in progress")
-    if meant in (1, 429) or status == 429:
-        return status_error(RateLimited, API, response, code, words)
-    if "CURSOR" in str(meant):
+    meaning = _code_of(message) if code is None else code
+    if 401 in (status, meaning):
+        hint = "Check account ID and passcode; a wrong region gives the same answer"
+        return status_error(Unauthorized, API, response, code, message, hint)
+    if 403 in (status, meaning):
+        return status_error(Forbidden, API, response, code, message)
+    if meaning == 2:
+        return _not_ready(response, message or "the request is still in progress")
+    if meaning in (1, 429) or status == 429:
+        return status_error(RateLimited, API, response, code, message)
+    if "CURSOR" in str(meaning):
         return CursorExpired(
-            f"{API} refuses the cursor as expired ({words or code}); cursors live about 4 days: "
+            f"{API} refuses the cursor as expired ({message or code}); cursors live about 4 days: "
             f"open a new chain, without `cursor=`"
         )
-    if meant == 3:
-        hint = "The cursor must be passed on byte for byte as it was received"
-        return status_error(BadRequest, API, response, code, words, hint)
-    if meant == 400:
-        return status_error(BadRequest, API, response, code, words)
+    if meaning == 3:
+        hint = "Pass the cursor byte for byte as it was received"
+        return status_error(BadRequest, API, response, code, message, hint)
+    if meaning == 400:
+        return status_error(BadRequest, API, response, code, message)
     if status < 300:
-        # A failure the service does not explain is never taken for the end of a chain: it is asked
-        # again and, in the end, raised.
-        return status_error(ServerError, API, response, code, words)
-    return error_for(API, response, code, words)
+        # An unexplained failure is never taken for the end of a chain: it is retried, and raised in
+        # the end.
+        return status_error(ServerError, API, response, code, message)
+    return error_for(API, response, code, message)
 
 
+# Messages and the code that goes with each [seen].
 _CODES: tuple[tuple[str, int | str], ...] = (
     (r"invalid credentials", 401),
     (r"still in progress", 2),
@@ -375,13 +397,13 @@ _CODES: tuple[tuple[str, int | str], ...] = (
 )
 
 
-def _code_of(words: str) -> int | str | None:
-    """Return the code that goes with the words of an answer that has none."""
+def _code_of(message: str) -> int | str | None:
+    """Return the code that goes with a message."""
     for pattern, code in _CODES:
-        if re.search(pattern, words, re.IGNORECASE):
+        if re.search(pattern, message, re.IGNORECASE):
             return code
     return None
 
 
-def _not_ready(response: Response, words: str) -> NotReady:
-    return NotReady(f"{API}: {words}", retry_after=read_retry_after(response.headers))
+def _not_ready(response: Response, message: str) -> NotReady:
+    return NotReady(f"{API}: {message}", retry_after=read_retry_after(response.headers))

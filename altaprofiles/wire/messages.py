@@ -1,4 +1,8 @@
-"""HTTP requests and responses as plain values."""
+"""HTTP requests and responses as plain values.
+
+Sources:
+    [uri] RFC 3986, "Uniform Resource Identifier"
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,10 @@ class Request(Struct, frozen=True, gc=False):
     """One HTTP request, without host and credentials.
 
     Attributes:
-        operation: what it is for, as `Attempt.operation` shows it.
+        operation: its purpose, as in `Attempt.operation`.
         method: "GET" or "POST".
-        target: path and query exactly as they go on the request line.
-        body: the bytes to send, empty for none.
+        target: path and query, byte for byte as on the request line.
+        body: the bytes to send, or empty.
     """
 
     operation: str
@@ -27,7 +31,7 @@ class Request(Struct, frozen=True, gc=False):
 
 
 class Response(Struct, frozen=True):
-    """One complete HTTP response; `body` is decompressed, `headers` ignore case."""
+    """One complete HTTP response. `body` is decompressed, and names in `headers` ignore case."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,6 +42,6 @@ class Response(Struct, frozen=True):
 
 
 def parameter(name: str, value: str) -> str:
-    """Return `name=value` with the value percent-encoded, `+` and `@` included."""
+    """Return `name=value` with the value percent-encoded, even `+` and `@` ([uri], 2.1)."""
     plain = value.isascii() and value.isalnum()
     return f"{name}={value if plain else quote(value, safe='')}"

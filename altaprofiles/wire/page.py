@@ -1,7 +1,11 @@
-"""The outside of a page: its members before and behind the records, and where each record is.
+"""CleverTap's pages, read without decoding their records: other members, and bounds of records.
 
-A page is megabytes: it can be asked what comes next before it has arrived, and is taken apart in
-slices.
+Pages have megabytes. The next cursor can be read before the rest of a page has arrived, and a page
+is taken apart in slices.
+
+Sources:
+    [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
+    [seen] public clients, captures and tests
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ __all__ = ["PAGE_BODY", "SLICE", "Body", "PageBody", "peek_next_cursor", "take_a
 
 
 class Body(Struct, gc=False):
-    """What every answer may hold. Only `status` decides whether it is one."""
+    """Members that any answer may have ([profiles], Sample Response; [seen]).
+
+    `status` alone decides whether an object is an answer.
+    """
 
     status: Any = None
     error: Any = None
@@ -33,6 +40,8 @@ class Body(Struct, gc=False):
 
 
 class PageBody(Body, gc=False):
+    """Members of a page ([profiles], Get User Profiles Using Cursor)."""
+
     next_cursor: Any = UNSET
     records: list[Raw] | UnsetType | None = UNSET
 
@@ -40,15 +49,15 @@ class PageBody(Body, gc=False):
 PAGE_BODY = msgspec.json.Decoder(PageBody)
 
 SLICE = 1 << 19
-"""Bytes decoded in one go: about a millisecond."""
+"""Bytes decoded without a pause, which takes about a millisecond."""
 
 
 def peek_next_cursor(head: bytes) -> str | None:
-    """Return the next cursor, if the first bytes of a page hold it in front of its records.
+    """Return the next cursor if the first bytes of a page hold it in front of the records.
 
-    Documentation and most captures have it there ([profiles]; [seen]). What is found is what the
-    whole page says, unless the bytes are garbled: it can be asked for early, and is to be taken for
-    true only when the page has been read.
+    It is there on the vendor's page and in most captures ([profiles], Sample Response; [seen]). It
+    equals the cursor of the complete page unless the bytes are garbled: request its page early, but
+    rely on it only after the complete page has been read.
     """
     found = _BEFORE_CURSOR.match(head)
     if found is None:
@@ -64,7 +73,7 @@ _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _SCALAR_MEMBER = (
     rb"\s*+" + _STRING + rb"\s*+:\s*+(?:" + _STRING + rb"|[-+.0-9eE]++|true|false|null)\s*+,"
 )
-# From the first byte on and over scalars only, so that nothing inside a record can be meant.
+# Anchored at the first byte, and over scalars only: it cannot match inside a record.
 _BEFORE_CURSOR = re.compile(
     rb'\s*+\{(?:(?!\s*+"next_cursor")'
     + _SCALAR_MEMBER
@@ -79,12 +88,13 @@ _BEFORE_RECORDS = re.compile(
 
 
 def take_apart(data: bytes) -> Slices[PageBody | None]:
-    """Return the body of a large page, slice by slice, its text checked to be UTF-8.
+    """Return the body of a large page ([profiles], Sample Response), checked to be UTF-8.
 
-    None for a small one, and where it is not as it usually is: decoded whole it will show why.
+    Return None for a small page, and for an unusual one, which raises its error when it is decoded
+    as a whole.
 
-    A slice that parses as a list on its own is one: it begins where a record begins, and if it were
-    cut inside a record or a string, its brackets or quotes would not come out even.
+    Each slice begins with a record and is parsed as a list of its own. If it parses, it also ends
+    with a record, because brackets or quotes do not balance if it is cut inside one.
     """
     if len(data) < 2 * SLICE:
         return None
@@ -92,7 +102,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     first = _FIRST_KEY.match(data, records.end()) if records else None
     if records is None or first is None:
         return None
-    # Records mostly begin with the same key, and devices with another.
+    # Most records begin with the same key, and devices with another one.
     likely = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
     found: list[Raw] = []
     position = records.end()
@@ -110,7 +120,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
                     break
             if taken is None and size < SLICE:
                 return None
-            # What does not parse is tried again in slices so small that it can be mended.
+            # A slice that does not parse is retried in slices small enough to be mended.
             size = SLICE if taken is not None and size == SLICE else _SMALL
             yield
         last = b"".join((b'{"', _LAST, b'":[', view[position:]))
@@ -119,7 +129,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     except (msgspec.DecodeError, DecodeError, RecursionError):
         return None
     if rest.records is not UNSET:
-        # The list comes twice, and this was not the one that counts.
+        # There is a second list, and of members with the same name the last counts.
         return None
     for name in _Rest.__struct_fields__:
         if name != "last" and (value := getattr(rest, name)) is not UNSET:
@@ -129,7 +139,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
 
 
 def _cuts(likely: re.Pattern[bytes], data: bytes, near: int) -> Iterator[re.Match[bytes]]:
-    """Yield where the slice that goes on to `near` may end, the likeliest place first."""
+    """Yield possible ends of a slice of records, close to `near`, the likeliest first."""
     if cut := likely.search(data, near, near + _NEAR):
         yield cut
     yield from islice(_BETWEEN.finditer(data, near, near + _NEAR), _TRIES)
@@ -157,12 +167,12 @@ _TRIES = 3
 _BETWEEN = re.compile(rb"\}\s*+,\s*+(?=\{)")
 _FIRST_KEY = re.compile(rb"\{\s*+" + _STRING + rb"\s*+:", re.DOTALL)
 _RECORDS = msgspec.json.Decoder(list[Raw])
-# A name that nobody else can have given to anything: of two that are alike the last would count.
+# A random name: of members with the same name only the last would count.
 _LAST = token_hex(16).encode()
 
 
 class _Rest(Struct, gc=False):
-    """The last slice. No member is taken for missing that says null."""
+    """The last slice. Defaults are UNSET, so that a member sent as null differs from none."""
 
     last: list[Raw] = field(name=_LAST.decode())
     records: Any = UNSET

@@ -1,6 +1,9 @@
-"""The arguments of an event query: ranges, batch sizes, cursors. Pure functions.
+"""Arguments of CleverTap's event queries: ranges, batch sizes and cursors. Pure functions.
 
-Facts are cited as in `clevertap.py`.
+Sources:
+    [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
+    [uri] RFC 3986, "Uniform Resource Identifier"
+    [seen] public clients, captures and tests
 """
 
 from __future__ import annotations
@@ -26,28 +29,35 @@ __all__ = [
 ]
 
 Day: TypeAlias = date | int
-"""An end of a date range: a date, an int YYYYMMDD, or an int of epoch seconds."""
+"""The start or end of a range: a date, or an int of the form YYYYMMDD or of epoch seconds.
+
+The service takes both forms ([profiles], Body Parameters).
+"""
 
 BATCH_SIZE = 4991
-"""People per page: the largest multiple of 23 up to 5,000, and what the service takes when
-`batch_size` is left out [seen]."""
+"""People per page by default: the largest multiple of 23 up to 5,000 ([profiles], Batch Size).
+
+The service uses the same size if `batch_size` is left out ([seen]).
+"""
 
 _BUCKETS = 23
 
-# What RFC 3986 lets stand in a query, without the `&` that would end the parameter.
 CURSOR = re.compile(r"[A-Za-z0-9\-._~%!$'()*+,;=:@/?]+")
+"""The characters of a query ([uri], 3.4), without the `&` that would end the parameter."""
 
 
 class EventQuery(Struct, frozen=True):
-    """One chain: everyone who did `event` from `start` to `end`, both inclusive.
+    """The query of one chain: everyone with `event` in a range of days ([profiles], Get Cursor).
 
-    Plain values, so that it pickles, reads as JSON and holds no secret.
+    It consists of plain values: it can be pickled and encoded as JSON, and holds no secret.
 
     Attributes:
-        event: the name, in the dashboard's spelling.
-        start, end: the range as it is sent: YYYYMMDD or epoch seconds.
+        event: the event's name, spelled as in the dashboard.
+        start, end: the range as it is sent, both inclusive: YYYYMMDD or epoch seconds.
         batch_size: people per page.
-        app, summaries, profile: what the records hold.
+        app: whether records hold the app fields of devices.
+        summaries: whether records hold event summaries, which is the parameter `events`.
+        profile: whether records hold custom profile properties.
     """
 
     event: str
@@ -69,13 +79,13 @@ class EventQuery(Struct, frozen=True):
         summaries: bool = True,
         profile: object = True,
     ) -> EventQuery:
-        """Return the query of arguments as callers pass them.
+        """Return a query made of arguments as callers pass them.
 
         Raises:
-            ConfigurationError: one of them cannot work.
+            ConfigurationError: an argument is invalid.
         """
         if not isinstance(event, str):
-            raise ConfigurationError(f"event: expected its name as text, got {event!r}")
+            raise ConfigurationError(f"event: expected the name of an event, got {event!r}")
         first, last = check_range(start, end)
         return cls(
             check_key("event", event),
@@ -88,10 +98,9 @@ class EventQuery(Struct, frozen=True):
         )
 
     def split(self, windows: int) -> list[EventQuery]:
-        """Return this query as contiguous parts of nearly equal length, in order.
+        """Return this query split into contiguous parts of nearly equal length, in order.
 
-        There are `windows` of them, or fewer when there are not that many days (seconds, for epoch
-        seconds) to share out.
+        There are `windows` parts, or fewer if the range has fewer days (or epoch seconds).
         """
         return [
             structs.replace(self, start=start, end=end)
@@ -100,7 +109,7 @@ class EventQuery(Struct, frozen=True):
 
     @property
     def window(self) -> tuple[int, int]:
-        """First and last day (or second)."""
+        """First and last day (or epoch second)."""
         return self.start, self.end
 
     def __str__(self) -> str:
@@ -110,13 +119,13 @@ class EventQuery(Struct, frozen=True):
 
 
 def check_batch_size(batch_size: object) -> int:
-    """Return `batch_size`, a multiple of 23 from 23 to 4,991.
+    """Return `batch_size` if it is a multiple of 23 from 23 to 4,991.
 
-    The service keeps people in 23 buckets and rounds down to a multiple; at 22 and below it sends
-    everyone in one page ([profiles], Batch Size; [seen]).
+    The service keeps people in 23 buckets ([profiles], Batch Size). It rounds down to a multiple of
+    23, and below 23 it sends everyone in one page ([seen]).
 
     Raises:
-        ConfigurationError: any other value; names the nearest valid one.
+        ConfigurationError: any other value. The message names the nearest valid one.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise ConfigurationError(
@@ -132,29 +141,32 @@ def check_batch_size(batch_size: object) -> int:
 
 
 def check_cursor(cursor: object) -> str:
-    """Return `cursor`, which arrives percent-encoded and goes back byte for byte.
+    """Return `cursor` if it can be one.
+
+    Cursors arrive percent-encoded ([profiles], Sample Response).
 
     Raises:
-        ConfigurationError: it is not text, is empty, or holds a character that no cursor has.
+        ConfigurationError: `cursor` is not text, is empty, or holds a character that is not valid
+            in a query ([uri], 3.4).
     """
     if not isinstance(cursor, str) or not CURSOR.fullmatch(cursor):
         raise ConfigurationError(
-            f"cursor: {cursor!r} holds something no cursor has; pass `next_cursor` unchanged"
+            f"cursor: {cursor!r} is not a cursor; pass `next_cursor` of a page unchanged"
         )
     return cursor
 
 
 def check_range(start: object, end: object) -> tuple[int, int]:
-    """Return both ends of a range as the service takes them: YYYYMMDD or epoch seconds, inclusive.
+    """Return both ends of a range in the form in which they are sent ([profiles], Body Parameters).
 
     Raises:
-        ConfigurationError: a value of the wrong form, two different forms, or `end` before `start`.
+        ConfigurationError: an end is not a day, their forms differ, or `end` is before `start`.
     """
     first, last = _check_day("start", start), _check_day("end", end)
     if _is_day(first) != _is_day(last):
         raise ConfigurationError(
-            f"end: {end} is not of the same form as `start`, {start}; use dates for both, or "
-            f"epoch seconds for both"
+            f"end: {end} does not have the form of `start`, {start}; use dates for both, or epoch "
+            f"seconds for both"
         )
     if last < first:
         raise ConfigurationError(f"end: {end} is before `start`, {start}; swap them")
@@ -165,8 +177,8 @@ def _check_day(name: str, value: object) -> int:
     fix = "pass a date, or a whole number: YYYYMMDD, or epoch seconds"
     if isinstance(value, datetime):
         raise ConfigurationError(
-            f"{name}: got the datetime {value!r}, which could mean its day or its second; "
-            f"pass .date(), or int(.timestamp()) of an aware one"
+            f"{name}: got the datetime {value!r}, which could mean a day or a second; "
+            f"pass .date(), or int(.timestamp()) of an aware datetime"
         )
     if isinstance(value, date):
         return value.year * 10_000 + value.month * 100 + value.day
@@ -176,10 +188,10 @@ def _check_day(name: str, value: object) -> int:
         try:
             _to_date(value)
         except ValueError:
-            raise ConfigurationError(f"{name}: {value} is no day of the calendar; {fix}") from None
+            raise ConfigurationError(f"{name}: {value} is not a calendar day; {fix}") from None
     elif not 10**9 <= value < 10**10:
-        hint = "; these look like milliseconds" if 10**12 <= value < 10**13 else ""
-        raise ConfigurationError(f"{name}: {value} has neither 8 digits nor 10{hint}; {fix}")
+        hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
+        raise ConfigurationError(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
     return value
 
 

@@ -1,4 +1,10 @@
-"""HTTP requests and responses as plain values, and what both APIs' answers have in common."""
+"""Rules that the answers of both APIs share.
+
+Sources:
+    [http] RFC 9110, "HTTP Semantics"
+    [cdp] "Query User CDP", also as "Benutzer-CDP abfragen" and "ユーザーCDPの照会"
+    [seen] public clients, captures and tests
+"""
 
 from __future__ import annotations
 
@@ -26,13 +32,24 @@ from ..errors import (
 )
 from .messages import Response
 
-__all__ = ["decode_body", "error_for", "read_code"]
+__all__ = [
+    "decode_body",
+    "error_for",
+    "error_text",
+    "fails_with_html",
+    "read_code",
+    "read_retry_after",
+    "status_error",
+]
 
 T = TypeVar("T")
 
 
 def read_code(code: Any) -> int | str | None:
-    """Return a body's `code`, as an int wherever it reads as one: it may come as a string."""
+    """Return the `code` of a body, as an int if it can be read as one.
+
+    Codes come as numbers or as text, and one is a word ([seen]).
+    """
     if code is None or code is UNSET:
         return None
     if isinstance(code, float) and code.is_integer():
@@ -47,22 +64,23 @@ def read_code(code: Any) -> int | str | None:
 def decode_body(
     api: str, response: Response, decoder: msgspec.json.Decoder[T]
 ) -> tuple[T, bytes | None]:
-    """Return the JSON body of an answer, be it a value or a failure in the API's own words.
+    """Return the JSON body of an answer: a value, or a failure that the API describes.
 
-    Beside it stand the bytes it was really decoded from, where lone surrogates had to be mended.
+    If lone surrogates had to be mended, return the mended bytes as well, else None. Bodies without
+    the API's JSON come from proxies and from connections cut short ([seen]).
 
     Raises:
-        DecodeError: a 2xx answer whose body is not the API's JSON: cut short, garbled, a proxy's.
+        DecodeError: a 2xx answer without the API's JSON.
         StatusError: a redirect, or an error status without the API's JSON.
     """
     status = response.status
     if 300 <= status < 400:
-        where = response.headers.get("Location", "no location")
+        location = response.headers.get("Location", "no location")
         raise StatusError(
             api=api,
             status=status,
-            message=f"a redirect to {where}",
-            hint="Redirects are not followed, as they would carry the credentials along; "
+            message=f"a redirect to {location}",
+            hint="Redirects are not followed, because they would forward the credentials; "
             "check region and base_url",
         )
     try:
@@ -71,17 +89,17 @@ def decode_body(
         if 200 <= status < 300:
             raise
         raise error_for(
-            api, response, None, f"no JSON ({error.excerpt!r})" if error.excerpt else "no body"
+            api, response, None, f"not JSON ({error.excerpt!r})" if error.excerpt else "no body"
         ) from None
 
 
 def error_for(
     api: str, response: Response, code: int | str | None, message: str, hint: str | None = None
 ) -> AltaProfilesError:
-    """Return the error for an HTTP status, whatever the body says."""
+    """Return the error for an HTTP status ([http], 15; [cdp], Status Codes)."""
     status = response.status
     if status == 408:
-        return RequestTimeout(f"{api} answered HTTP 408: it waited too long for the request")
+        return RequestTimeout(f"{api} answered HTTP 408: the request took too long to arrive")
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else StatusError)
     return status_error(kind, api, response, code, message, hint)
 
@@ -94,7 +112,7 @@ def status_error(
     message: str,
     hint: str | None = None,
 ) -> StatusError:
-    """Return an error of `kind` with what `response` says about waiting."""
+    """Return an error of `kind`, with the status and the `Retry-After` of `response` ([http])."""
     return kind(
         api=api,
         status=response.status,
@@ -106,7 +124,7 @@ def status_error(
 
 
 def fails_with_html(response: Response) -> bool:
-    """Whether the body is a web page: a proxy or the wrong host, never one of the two APIs."""
+    """Return True if the body is a web page: of a proxy or another host, not of an API ([seen])."""
     return response.body[:100].removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"
 
 
@@ -119,7 +137,7 @@ _BY_STATUS: dict[int, type[StatusError]] = {
 
 
 def read_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that `Retry-After` asks for, in either of its forms, or None."""
+    """Return the seconds in `Retry-After`, in either of its forms, or None ([http], 10.2.3)."""
     value = headers.get("Retry-After")
     if value is None:
         return None
@@ -127,7 +145,7 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            # Measured on the server's own clock, as ours may be off.
+            # Measured on the server's own clock, because ours may be wrong.
             until = parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])
             seconds = until.total_seconds()
         except (ValueError, KeyError, TypeError, OverflowError):
@@ -135,11 +153,11 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     return max(seconds, 0.0) if math.isfinite(seconds) else None
 
 
-_LONGEST = 500
+_LONGEST = 500  # characters of an error text
 
 
-def shown(message: Any) -> str:
-    """Return a body's error text: it may be a string, a list of strings, or missing."""
+def error_text(message: Any) -> str:
+    """Return the error text of a body. It comes as text, as a list, or not at all ([seen])."""
     if message is None:
         return ""
     if isinstance(message, list) and all(isinstance(part, str) for part in message):
@@ -148,5 +166,5 @@ def shown(message: Any) -> str:
         try:
             message = msgspec.json.encode(message).decode()
         except RecursionError:
-            return "an error nested too deeply to be shown"
+            return "an error message that is nested too deeply"
     return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
