@@ -1,4 +1,4 @@
-"""The emulator as a plain HTTP client sees it: raw sockets, and never the library's own client."""
+"""The emulator over raw sockets, without the library's own client."""
 
 import asyncio
 import gzip
@@ -70,7 +70,7 @@ def request_bytes(e: Emulator, method: str, target: str, body: bytes, headers: H
 async def sent(
     e: Emulator, method: str, target: str, body: bytes = b"", headers: Headers = NO_HEADERS
 ) -> AsyncIterator[asyncio.StreamReader]:
-    """Send a request and yield the reader of its answer; leaving closes the connection."""
+    """Send a request, yield the reader of its answer, and close the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(e.url.rpartition(":")[2]))
     try:
         writer.write(request_bytes(e, method, target, body, headers))
@@ -122,8 +122,8 @@ def records(pages: list[Answer]) -> list[Any]:
     return [record for answer in pages for record in answer.json.get("records", [])]
 
 
-async def cdp(e: Emulator, **asked: str) -> Answer:
-    query = "&".join(f"{name}={quote_plus(value)}" for name, value in asked.items())
+async def cdp(e: Emulator, **keys: str) -> Answer:
+    query = "&".join(f"{name}={quote_plus(value)}" for name, value in keys.items())
     return await ask(e, "GET", f"/v1/user/get-user-cdp?{query}")
 
 
@@ -144,7 +144,7 @@ def test_people_are_a_function_of_the_seed() -> None:
     assert {i for i in some if i < 100} == set(small.active("Charged", 20260101, 20260107))
 
 
-def test_every_key_is_unique_and_leads_back() -> None:
+def test_every_key_is_unique_and_finds_its_person() -> None:
     people = Population(3000, 3)
     seen: set[tuple[str, str]] = set()
     nameless = 0
@@ -167,7 +167,7 @@ def test_every_key_is_unique_and_leads_back() -> None:
     assert people.find("objectId", "ffffffff") is None
 
 
-def test_records_are_as_various_as_real_ones() -> None:
+def test_records_are_as_varied_as_real_ones() -> None:
     people = Population(3000, 3)
     everyone = [people.record(index, app=True) for index in range(len(people))]
     rendered = [json.dumps(record, ensure_ascii=False).encode() for record in everyone]
@@ -221,7 +221,7 @@ def test_activity_covers_any_range() -> None:
     )
 
 
-def test_nameless_people_turn_with_the_query() -> None:
+def test_devices_of_people_without_identity_rotate_with_the_query() -> None:
     people = Population(500, 2)
     turned = 0
     for index in range(len(people)):
@@ -236,7 +236,7 @@ def test_nameless_people_turn_with_the_query() -> None:
     assert turned
 
 
-def test_a_million_people_cost_nothing_until_asked() -> None:
+def test_a_million_people_cost_nothing_until_used() -> None:
     people = Population(1_000_000, 1)
     identity = people.identity(999_983)
     assert identity is None or people.find("identity", identity) == 999_983
@@ -308,7 +308,7 @@ async def test_pages_come_in_every_order_and_both_ends() -> None:
         assert layouts == {b'{"', b"{ ", b"{\n"}
 
 
-async def test_a_chain_opened_again_brings_the_same_bytes() -> None:
+async def test_a_chain_opened_again_returns_the_same_bytes() -> None:
     async with Emulator(people=600, seed=4) as e:
         written: set[tuple[bytes, ...]] = set()
         styles: set[bytes] = set()
@@ -317,7 +317,7 @@ async def test_a_chain_opened_again_brings_the_same_bytes() -> None:
             bodies = [msgspec.json.decode(p.body, type=dict[str, msgspec.Raw]) for p in pages]
             written.add(tuple(bytes(body["records"]) for body in bodies if "records" in body))
             styles |= {answer.body[:2] for answer in pages}
-    # Cursors differ, and where they stand; how a record is written does not.
+    # Cursors and their place in a page differ. The bytes of records do not.
     assert styles == {b'{"', b"{ ", b"{\n"}
     assert len(written) == 1
 
@@ -457,7 +457,7 @@ async def test_profile_by_each_key() -> None:
         assert jack.json["record"]["email"] == "jack+test@example.com"
         for part in ("profileData", "events"):
             assert jack.json["record"][part] == SAMPLE_BY_EMAIL[part]
-        # A plus that is not escaped is a space, and an escape is undone only once.
+        # A plus that is not escaped is a space, and escapes are decoded only once.
         for wrong in ("jack+test@example.com", "jack%252Btest%40example.com"):
             answer = await ask(e, "GET", f"/1/profile.json?email={wrong}")
             assert "email" not in (answer.json.get("record") or {})
@@ -468,8 +468,8 @@ async def test_missing_profile_takes_every_form() -> None:
         seen = set()
         for number in range(40):
             answer = await ask(e, "GET", f"/1/profile.json?identity=nobody{number}")
-            told = answer.json.get("error", "")
-            seen.add((answer.status, answer.json["status"], "record" in answer.json, told))
+            error = answer.json.get("error", "")
+            seen.add((answer.status, answer.json["status"], "record" in answer.json, error))
         assert seen == {
             (404, "fail", False, "Profile not found"),
             (200, "success", True, ""),
@@ -613,7 +613,7 @@ async def test_unknown_paths_and_methods() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"people": -1}, "people is -1"),
         ({"think": -0.5}, "think is -0.5"),
@@ -624,8 +624,8 @@ async def test_unknown_paths_and_methods() -> None:
         ({"faults": {"reset": 1.5}}, "'reset' has rate 1.5"),
     ],
 )
-def test_bad_arguments_are_named(arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Emulator(**arguments)
 
 
@@ -682,7 +682,7 @@ async def test_faults_of_a_proxy() -> None:
         assert {(a.status, a.body) for a in answers} == {(200, b""), (504, b"")}
 
 
-async def test_garbled_bodies_are_whole_and_no_json() -> None:
+async def test_garbled_bodies_are_complete_and_not_json() -> None:
     async with Emulator(people=20) as e:
         for answer in await faulty(e, "garbled"):
             assert answer.status == 200
@@ -734,7 +734,7 @@ async def test_reset_comes_in_the_middle_of_the_body() -> None:
         assert e.stats.double_served == 0
 
 
-async def test_truncated_body_ends_like_a_whole_one() -> None:
+async def test_truncated_body_ends_like_a_complete_one() -> None:
     async with Emulator(people=200, seed=1) as e:
         cursor = await opened(e)
         whole = await page(e, cursor)
@@ -763,7 +763,7 @@ async def test_slow_and_gzip_are_right_answers() -> None:
         assert small.json["status"] in ("success", "fail")
 
 
-async def test_empty_pages_lead_on_to_the_data() -> None:
+async def test_empty_pages_lead_to_the_data() -> None:
     async with Emulator(people=200, seed=1) as e:
         right = records(await walked(e, await opened(e, "?batch_size=46")))
         e.faults = {"empty_page": 1.0}
@@ -771,7 +771,7 @@ async def test_empty_pages_lead_on_to_the_data() -> None:
         assert records(pages) == right
         emptied = [a for a in pages[::2] if a.json["records"] == [] and a.json["next_cursor"]]
         assert len(emptied) == len(pages[::2]) == e.stats.faults["empty_page"]
-        # Rarely emptied pages stay what they are when they are asked for again.
+        # A page that is emptied at random is the same when it is requested again.
         e.faults = {"empty_page": 0.5}
         cursor: str | None = await opened(e, "?batch_size=23")
         while cursor is not None:
@@ -814,7 +814,7 @@ def test_faults_do_not_depend_on_interleaving() -> None:
     assert 0.27 < resets / 2000 < 0.33
 
 
-def test_attempts_are_forgotten_in_the_end() -> None:
+def test_attempts_are_forgotten_eventually() -> None:
     plan = Plan(Dice(0))
     plan.rates = {Fault.RESET: 0.5}
     first = [plan.next(b"0", frozenset(Fault)) for _ in range(10)]
@@ -849,7 +849,7 @@ async def test_fourth_request_in_flight_is_refused() -> None:
         await until(lambda: not any(e.stats.in_flight.values()))
 
 
-async def test_a_dropped_request_frees_its_place_at_once() -> None:
+async def test_a_dropped_request_frees_its_slot_at_once() -> None:
     async with Emulator(people=20, think=3600, max_in_flight=1) as e:
         for _ in range(30):
             async with sent(e, "GET", "/1/profile.json?identity=x"):
@@ -871,14 +871,14 @@ async def test_a_large_body_counts_until_its_end() -> None:
         cursor = await opened(e, "?batch_size=5")
         async with sent(e, "GET", f"/1/profiles.json?cursor={cursor}") as reader:
             await reader.readuntil(b"\r\n\r\n")
-            # Megabytes are left that nobody reads: the request is not over.
+            # Megabytes are still unread: the request has not ended.
             assert (await ask(e, "GET", "/1/profile.json?identity=x")).status == 429
             body = await reader.read()
         assert len(json.loads(body)["records"]) > 18_000
         assert e.stats.in_flight["clevertap"] == 0
 
 
-async def test_stats_tell_what_happened() -> None:
+async def test_stats_count_requests_and_connections() -> None:
     async with Emulator(people=50, seed=1) as e:
         cursor = await opened(e)
         await page(e, cursor)
@@ -934,7 +934,7 @@ async def test_it_stops_promptly_and_leaves_nothing() -> None:
         await dripping.readuntil(b"\r\n\r\n")
         assert e.stats.in_flight["clevertap"] == 2
 
-        # Left by another task than the one that entered.
+        # Exited from another task than the one that entered.
         with anyio.fail_after(10):
             await asyncio.create_task(e.__aexit__())
     assert e.stats.in_flight["clevertap"] == 0

@@ -1,4 +1,4 @@
-"""What callers hold in their hands: people, pages, event summaries, dates."""
+"""Values that callers receive: people, pages, event summaries, dates."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_all_identities_is_a_list_whatever_was_sent(sent: bytes, listed: list[st
 @pytest.mark.parametrize(
     "record", [b"", b"null", b"7", b'"x"', b"[]", b"{", b"{}{}", b'{"identity":"\xff"}']
 )
-def test_what_is_no_json_object_is_no_profile(record: bytes) -> None:
+def test_anything_but_a_json_object_is_refused(record: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         Profile.decode(record)
     assert caught.value.path == "$"
@@ -122,7 +122,7 @@ def test_what_is_no_json_object_is_no_profile(record: bytes) -> None:
         ("person_key", b'{"platformInfo":"x"}', "$.platformInfo"),
     ],
 )
-def test_a_broken_part_is_an_error_with_its_place_and_only_when_touched(
+def test_a_broken_part_raises_with_its_path_on_access_only(
     part: str, sent: bytes, path: str
 ) -> None:
     profile = Profile.decode(sent)
@@ -149,7 +149,7 @@ def test_a_broken_part_is_an_error_with_its_place_and_only_when_touched(
         (b'{"objectId":"f","platformInfo":[{"objectId":"e"}]}', "objectId:e"),
         (b'{"identity":null,"objectId":null,"platformInfo":[{"objectId":"e"}]}', "objectId:e"),
         (b'{"email":"a@example.com"}', None),
-        # An empty identity names nobody: read as one it would make one person of many.
+        # Taken as an identity, the empty text would merge many people into one.
         (b'{"identity":"","objectId":"d"}', "objectId:d"),
         (b'{"identity":"","objectId":""}', None),
     ],
@@ -172,7 +172,7 @@ def test_a_profile_survives_pickling_and_copying_byte_for_byte(record: bytes) ->
         assert twin.events == profile.events
 
 
-def test_profiles_are_equal_when_their_bytes_are() -> None:
+def test_profiles_are_equal_if_their_bytes_are() -> None:
     one, same = Profile.decode(b'{"identity":"7","x":1}'), Profile.decode(b'{"identity":"7","x":1}')
     other = Profile.decode(b'{"identity":"7","x":2}')
     assert one == same
@@ -182,9 +182,9 @@ def test_profiles_are_equal_when_their_bytes_are() -> None:
     assert len({one, same, other}) == 2
 
 
-def test_a_profile_shows_who_it_is_and_no_more() -> None:
-    shown = repr(Profile.decode(FULL))
-    assert shown == "Profile(identity='7', email='a@example.com', name='Ann')"
+def test_the_repr_of_a_profile_is_short() -> None:
+    text = repr(Profile.decode(FULL))
+    assert text == "Profile(identity='7', email='a@example.com', name='Ann')"
     assert repr(Profile.decode(b"{}")) == "Profile(identity=None, email=None, name=None)"
 
 
@@ -195,7 +195,7 @@ def test_a_profile_cannot_be_changed() -> None:
 
 
 class Guard:
-    """Dies with the body it is tied to."""
+    """Lives as long as the body that holds it."""
 
 
 class Body(bytes):
@@ -203,7 +203,7 @@ class Body(bytes):
 
 
 @pytest.mark.parametrize("escape", [b"", b"\\ud83d"], ids=["plain", "mended"])
-def test_a_kept_profile_does_not_keep_its_page(escape: bytes) -> None:
+def test_a_profile_does_not_keep_its_page_in_memory(escape: bytes) -> None:
     record = b'{"identity":"7","profileData":{"a":1},"events":{},"platformInfo":[],"name":"%b"}'
     record %= escape
     other = b'{"x":"%b"}' % (b"x" * 1_000_000)
@@ -211,23 +211,23 @@ def test_a_kept_profile_does_not_keep_its_page(escape: bytes) -> None:
     body.guard = Guard()
     alive = weakref.ref(body.guard)
     page = whole(clevertap.read_page(Response(200, {}, body), "c"))
-    kept = page.profiles[0]
+    profile = page.profiles[0]
     assert alive() is not None
     del page, body
     gc.collect()
     assert alive() is None
-    assert type(kept.raw) is bytes
-    assert sys.getsizeof(kept.raw) == sys.getsizeof(record)
-    assert (kept.raw, kept.profile_data) == (record, {"a": 1})
+    assert type(profile.raw) is bytes
+    assert sys.getsizeof(profile.raw) == sys.getsizeof(record)
+    assert (profile.raw, profile.profile_data) == (record, {"a": 1})
 
 
-def test_a_page_shows_its_size_and_whether_it_is_the_last() -> None:
+def test_the_repr_of_a_page_is_its_size_and_marks_the_last() -> None:
     people = [Profile.decode(FULL)] * 3
     assert repr(Page.of(people, b"x" * 500, "c", "n" * 2400)) == "Page(3 profiles, 500 bytes)"
     assert repr(Page([], b"{}", "c", None)) == "Page(0 profiles, 2 bytes, last)"
 
 
-def test_event_times_are_aware_moments_in_utc() -> None:
+def test_event_times_are_aware_datetimes_in_utc() -> None:
     summary = EventSummary(10, 1457271567, 1458041215)
     assert summary.first_seen_at == datetime(2016, 3, 6, 13, 39, 27, tzinfo=UTC)
     assert summary.last_seen_at == datetime(2016, 3, 15, 11, 26, 55, tzinfo=UTC)
@@ -259,7 +259,7 @@ def test_an_event_summary_is_read_in_every_form(sent: Any, summary: EventSummary
         ("$D_-86400", datetime(1969, 12, 31, tzinfo=UTC)),
     ],
 )
-def test_a_date_property_names_a_moment(text: str, moment: datetime) -> None:
+def test_a_date_property_is_an_aware_datetime(text: str, moment: datetime) -> None:
     assert parse_date(text) == moment
     assert parse_date(text).tzinfo is UTC
 
@@ -281,7 +281,7 @@ def test_a_date_property_names_a_moment(text: str, moment: datetime) -> None:
         b"$D_1",
     ],
 )
-def test_what_is_no_date_property_is_refused(value: Any) -> None:
+def test_anything_but_a_date_property_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="not a date property"):
         parse_date(value)
 

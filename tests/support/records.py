@@ -1,4 +1,4 @@
-"""Records, odd ones included, and reports of progress."""
+"""Records, usual and odd, and reports of progress."""
 
 from __future__ import annotations
 

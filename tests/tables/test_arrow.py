@@ -1,4 +1,4 @@
-"""Arrow tables, and what pyarrow, polars and DuckDB make of them."""
+"""Arrow tables, as pyarrow, polars and DuckDB read them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_table_holds_every_record() -> None:
         assert json.loads(row["extra"] or "{}") == sent
 
 
-def test_others_read_it() -> None:
+def test_polars_and_duckdb_read_it() -> None:
     table = to_arrow(map(Profile.decode, RECORDS), flatten=["Cart Value"])
     expected = sum(json.loads(record)["profileData"].get("Cart Value", 0) for record in RECORDS)
     frame = polars.from_arrow(table)
@@ -64,14 +64,14 @@ def test_a_page_is_a_table_with_and_without_profiles(decode: bool) -> None:
     assert decode or "profiles" not in vars(page)
 
 
-def test_no_people_are_an_empty_table() -> None:
+def test_a_table_of_nobody_is_empty() -> None:
     table = to_arrow([], flatten=["plan"])
     assert (table.num_rows, table.column_names) == (0, [*CORE, "plan"])
     assert table.schema.field("plan").type == pa.string()
 
 
 @pytest.mark.parametrize("record", [b"7", b'{"events":{"a":"\xff"}}', b'{"name":"\xff"}'])
-def test_what_is_no_record_is_a_decode_error(record: bytes) -> None:
+def test_an_invalid_record_is_a_decode_error(record: bytes) -> None:
     with pytest.raises(DecodeError) as caught:
         Page([b"{}", record], b"", "c", None).to_arrow()
     assert caught.value.path == "$"
@@ -83,7 +83,7 @@ def test_a_bad_list_of_keys_is_refused(flatten: Any) -> None:
         to_arrow([], flatten=flatten)
 
 
-def test_without_the_extra_it_says_which_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigurationError) as caught:
         to_arrow([])

@@ -1,4 +1,4 @@
-"""Records to columns: which cell holds what, and of what type a lifted key is."""
+"""Cells made of records, and the types of lifted keys."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_record_has_its_cells() -> None:
 
 
 @pytest.mark.parametrize("record", [b"{}", b'{"profileData":null,"events":null,"name":null}'])
-def test_what_is_missing_is_null(record: bytes) -> None:
+def test_missing_values_are_null(record: bytes) -> None:
     assert set(map(str, row(record, "a").values())) == {"None", "[]", "0"}
 
 
@@ -76,11 +76,11 @@ def test_half_a_surrogate_pair_stays_an_escape_in_json_and_is_mended_in_text() -
     assert cells["profile_data"] == rb'{"a":"\ud800", "b":"x","\ud801":2}'
     assert cells["events"] == rb'{"A":"\udfff"}'
     assert cells["extra"] == '{"\ufffd":1,"x":"\\ud83d\\ude00"}'.encode()
-    # The key outside, identity, objectId and a.
+    # The top-level key, identity, objectId and a.
     assert cells["mended"] == 4
 
 
-def test_json_is_mended_for_readers_who_refuse_it() -> None:
+def test_json_is_mended_for_readers_that_refuse_it() -> None:
     cells = row(BROKEN, "a", mend=True)
     assert cells["profile_data"] == rb'{"a":"\ufffd", "b":"x","\ufffd":2}'
     assert cells["events"] == rb'{"A":"\ufffd"}'
@@ -90,12 +90,12 @@ def test_json_is_mended_for_readers_who_refuse_it() -> None:
 
 
 @pytest.mark.parametrize("record", [b"", b"7", b"[]", b"{", b"{}{}", b'{"a":"\\x"}'])
-def test_what_is_no_object_is_an_error(record: bytes) -> None:
+def test_anything_but_an_object_is_an_error(record: bytes) -> None:
     with pytest.raises(DecodeError):
         Columns([b"{}", record], ())
 
 
-def test_cells_are_what_profiles_say() -> None:
+def test_cells_equal_the_attributes_of_profiles() -> None:
     population = Population(500, 3)
     records = [json.dumps(population.record(n), indent=1).encode() for n in range(500)]
     columns = Columns(records, ["note", "Last Score"])
@@ -157,7 +157,7 @@ def test_a_key_has_the_type_that_all_its_values_have(values: list[str | None], k
     assert (kinds["a"], kinds["never"]) == (kind, "text")
 
 
-def test_types_are_found_in_records_with_broken_text_too() -> None:
+def test_types_are_found_even_in_records_with_broken_text() -> None:
     kinds = Kinds(["a", "é"])
     kinds.observe([rb'{"x":"\ud83d","profileData":{"a":1,"\u00e9":true,"\udc00":2}}'])
     assert (kinds["a"], kinds["é"]) == ("int64", "bool")
@@ -192,7 +192,7 @@ def test_lifted_columns_are_named_like_their_keys() -> None:
         ["email", "profile_data.EMAIL"], ["Straße", "STRASSE"],
     ],
 )  # fmt: skip
-def test_what_is_no_list_of_keys_is_refused(flatten: Any) -> None:
+def test_anything_but_a_list_of_keys_is_refused(flatten: Any) -> None:
     with pytest.raises(ConfigurationError, match="flatten: "):
         check_flatten(flatten)
 

@@ -1,4 +1,4 @@
-"""Alta's rules on sample bytes: what is asked, and what each answer becomes."""
+"""Alta's rules on sample bytes: requests, answers and failures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> R
 # ----------------------------------------------------------------------------------------- requests
 
 
-def test_every_request_bears_the_token() -> None:
+def test_every_request_has_the_token() -> None:
     assert alta.auth_headers("t0k3n") == {"Authorization": "Bearer t0k3n"}
 
 
@@ -63,13 +63,13 @@ def test_every_request_bears_the_token() -> None:
         ({"anonymous_id": "Zoë"}, "anonymous_id=Zo%C3%AB"),
     ],
 )
-def test_asking_sends_the_sample_requests(ids: dict[str, object], sent: str) -> None:
+def test_requests_equal_the_sample_requests(ids: dict[str, object], sent: str) -> None:
     request = alta.get_user_cdp(**ids)
     assert (request.method, request.body) == ("GET", b"")
     assert request.target == f"/v1/user/get-user-cdp?{sent}"
 
 
-def test_asking_for_nobody_is_refused() -> None:
+def test_a_lookup_without_a_key_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="user_id, anonymous_id"):
         alta.get_user_cdp()
 
@@ -113,7 +113,7 @@ def test_success_comes_in_any_order_spacing_and_type_of_code(body: str, code: st
         '{"code":"0"}',
     ],
 )
-def test_each_way_to_say_that_nothing_is_bound_means_nothing(body: str) -> None:
+def test_every_form_of_nothing_bound_is_empty(body: str) -> None:
     assert alta.read_users(answer(body.encode())) == {}
 
 
@@ -146,7 +146,7 @@ def test_a_user_without_anonymous_ids_has_none(user: dict[str, Any]) -> None:
     assert alta.read_users(answer({"code": 0, "data": {"u": user}})) == {"u": CdpUser("u", [])}
 
 
-def test_what_is_bound_is_text_whatever_its_type_and_types_are_an_open_set() -> None:
+def test_ids_are_text_whatever_their_type_and_conversation_types_are_open() -> None:
     bound = [
         {"anonymous_id": 7, "conversation_type": "HOLOGRAM_2031", "source_id": 12},
         {"anonymous_id": "b", "since": 1},
@@ -201,7 +201,7 @@ def test_half_a_surrogate_pair_does_not_spoil_the_answer() -> None:
         (400, 0, BadRequest, False),
     ],
 )
-def test_a_failure_is_told_by_its_code_and_then_by_its_status(
+def test_the_code_and_then_the_status_decide_the_error(
     status: int, code: int, kind: type[AltaProfilesError], passes: bool, form: type
 ) -> None:
     body = {"code": form(code), "message": "what it says", "data": None}
@@ -235,7 +235,7 @@ def test_a_code_of_any_shape_is_a_failure_of_this_library(code: object) -> None:
     ],
 )
 @pytest.mark.parametrize("body", [b"", b"\n", b"<html>Bad Gateway</html>", b"[]", b"oops"])
-def test_what_a_proxy_answers_is_told_by_its_status(
+def test_the_status_decides_the_error_of_a_proxy(
     body: bytes, status: int, kind: type[AltaProfilesError], passes: bool
 ) -> None:
     with pytest.raises(AltaProfilesError) as caught:
@@ -280,25 +280,25 @@ def test_an_answer_without_a_code_never_means_that_nothing_is_bound(body: bytes)
         ('{"u":{"anonymous_ids":[{},7]}}', "$.data[...].anonymous_ids[0]"),
     ],
 )
-def test_data_that_is_none_is_an_error_that_says_where(data: str, path: str) -> None:
+def test_invalid_data_is_an_error_with_its_path(data: str, path: str) -> None:
     with pytest.raises(DecodeError) as caught:
         alta.read_users(answer(f'{{"code":0,"data":{data}}}'.encode()))
     assert caught.value.path == path
 
 
-def test_nesting_without_end_is_an_error_of_this_library() -> None:
+def test_deep_nesting_is_an_error_of_this_library() -> None:
     deep = b"[" * 50_000 + b"]" * 50_000
     with pytest.raises(DecodeError):
         alta.read_users(answer(b'{"code":0,"extra":%b,"data":{}}' % deep))
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
-def test_a_body_code_of_nothing_found_does_not_hide_what_the_status_says(status: int) -> None:
+def test_a_body_code_for_not_found_does_not_hide_a_failed_status(status: int) -> None:
     with pytest.raises(StatusError):
         alta.read_users(answer(b'{"code":503,"message":"?"}', status))
 
 
-def test_what_is_bound_to_nothing_is_left_out() -> None:
+def test_bindings_without_an_anonymous_id_are_left_out() -> None:
     data = b'{"code":0,"data":{"u":null,"v":{"anonymous_ids":[{"anonymous_id":null}]}}}'
     users = alta.read_users(answer(data))
     assert [(user.user_id, user.anonymous_ids) for user in users.values()] == [("u", []), ("v", [])]

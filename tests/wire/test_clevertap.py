@@ -1,4 +1,4 @@
-"""CleverTap's rules on sample bytes: what is asked, and what each answer becomes."""
+"""CleverTap's rules on sample bytes: requests, answers and failures."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_opening_a_chain_sends_the_sample_request() -> None:
     assert request.body == OPEN_CHAIN
 
 
-def test_epoch_seconds_are_sent_as_they_were_asked_for() -> None:
+def test_epoch_seconds_are_sent_unchanged() -> None:
     request = clevertap.open_chain(EventQuery("Charged", 1622505600, 1625097600, 23))
     sent = sample("clevertap/open_chain_request_in_seconds.json")
     assert json.loads(request.body) == json.loads(sent)
@@ -148,22 +148,20 @@ def test_a_cursor_reaches_the_request_target_byte_for_byte(cursor: str) -> None:
         ("identity", "Zoë", "identity=Zo%C3%AB"),
     ],
 )
-def test_asking_for_one_person_percent_encodes_the_identifier(
-    by: clevertap.By, value: object, sent: str
-) -> None:
+def test_an_identifier_is_percent_encoded(by: clevertap.By, value: object, sent: str) -> None:
     request = clevertap.get_profile(by, value)
     assert (request.method, request.target, request.body) == ("GET", f"/1/profile.json?{sent}", b"")
 
 
 def test_counting_sends_the_chains_body_and_polls_by_its_own_id() -> None:
-    asked = clevertap.count(EventQuery("App Launched", 20171201, 20171225))
-    assert (asked.method, asked.target) == ("POST", "/1/counts/profiles.json")
-    assert asked.body == OPEN_CHAIN
+    started = clevertap.count(EventQuery("App Launched", 20171201, 20171225))
+    assert (started.method, started.target) == ("POST", "/1/counts/profiles.json")
+    assert started.body == OPEN_CHAIN
     polled = clevertap.poll_count("a b/1")
     assert (polled.method, polled.target) == ("GET", "/1/counts/profiles.json?req_id=a%20b%2F1")
 
 
-# --------------------------------------------------------------------------------- answers as told
+# ----------------------------------------------------------------------------------- sample answers
 
 
 def test_the_sample_cursor_is_read() -> None:
@@ -200,7 +198,7 @@ def test_the_sample_person_is_read() -> None:
     assert person.events["App Launched"].count == 10
 
 
-# ---------------------------------------------------------------------------------- answers as seen
+# ------------------------------------------------------------------------------------ other answers
 
 
 @pytest.mark.parametrize(
@@ -242,7 +240,7 @@ def test_escapes_in_the_services_own_keys_and_cursor_are_undone() -> None:
         {"status": "success", "next_cursor": "n"},
     ],
 )
-def test_an_empty_page_with_a_cursor_goes_on(body: dict[str, Any]) -> None:
+def test_an_empty_page_with_a_cursor_is_not_the_end(body: dict[str, Any]) -> None:
     page = read_page(answer(body))
     assert (page.profiles, page.next_cursor) == ([], "n")
 
@@ -361,7 +359,7 @@ def test_half_a_surrogate_pair_spoils_neither_page_nor_bytes(sent: bytes, name: 
     assert (person.raw, person.name) == (record, name)
 
 
-def test_records_that_differ_in_their_broken_escapes_only_keep_their_own_bytes() -> None:
+def test_records_that_differ_only_in_broken_escapes_keep_their_own_bytes() -> None:
     records = [rb'{"name":"\ud83d"}', rb'{"name":"\ude00"}', rb'{"name":"\ufffd"}']
     page = read_page(answer(b'{"status":"success","records":[%b]}' % b",".join(records)))
     assert [person.raw for person in page.profiles] == records
@@ -400,7 +398,7 @@ def test_half_a_surrogate_pair_in_a_failure_does_not_hide_it() -> None:
         read_page(answer(rb'{"status":"fail","error":"Invalid event : \ud83d","code":400}'))
 
 
-# -------------------------------------------------------------------------------- one person: none
+# ---------------------------------------------------------------------------------------- not found
 
 
 @pytest.mark.parametrize(
@@ -421,7 +419,7 @@ def test_half_a_surrogate_pair_in_a_failure_does_not_hide_it() -> None:
         (400, b'{"status":"fail","error":"Profile does not exist","code":400}'),
     ],
 )
-def test_each_way_to_say_that_nobody_is_there_means_none(status: int, body: bytes) -> None:
+def test_every_form_of_not_found_is_none(status: int, body: bytes) -> None:
     assert clevertap.read_profile(answer(body, status)) is None
 
 
@@ -446,7 +444,7 @@ def test_any_other_failure_of_a_lookup_is_an_error(
         clevertap.read_profile(answer(body, status))
 
 
-def test_a_web_page_under_404_does_not_mean_that_nobody_is_there() -> None:
+def test_a_web_page_with_404_does_not_mean_not_found() -> None:
     with pytest.raises(StatusError) as caught:
         clevertap.read_profile(answer(b"\n<!DOCTYPE html><title>404</title>", 404))
     assert caught.value.status == 404
@@ -501,7 +499,7 @@ def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
 ) -> None:
     body: dict[str, object] = {"status": "fail", "error": words}
     if code is not None:
-        # A float is written as such: 2.0. A string is the bare number.
+        # As a float it is written 2.0, as text it is the bare number.
         body["code"] = form(code)
     with pytest.raises(AltaProfilesError) as caught:
         read(answer(body, status))
@@ -525,7 +523,7 @@ def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
         {"status": "fail", "error": "The cursor has expired"},
     ],
 )
-def test_a_cursor_that_is_too_old_says_so(
+def test_an_expired_cursor_raises(
     read: Callable[[Response], object], status: int, body: dict[str, Any]
 ) -> None:
     with pytest.raises(CursorExpired, match="new chain") as caught:
@@ -540,7 +538,7 @@ def test_a_code_of_any_shape_is_a_failure_of_this_library(code: object) -> None:
 
 
 @pytest.mark.parametrize("code", [1, "1", 2, 3, "CURSOR_INVALIDATED"])
-def test_a_code_beside_success_is_no_page(code: object) -> None:
+def test_a_success_with_a_code_is_an_error(code: object) -> None:
     with pytest.raises(AltaProfilesError):
         read_page(answer({"status": "success", "code": code, "error": "said so"}))
 
@@ -557,7 +555,7 @@ def test_a_redirect_is_an_error_that_names_its_target(
 
 
 @every_reader
-def test_a_redirect_to_nowhere_is_an_error_too(read: Callable[[Response], object]) -> None:
+def test_a_redirect_without_a_target_is_an_error(read: Callable[[Response], object]) -> None:
     with pytest.raises(StatusError):
         read(answer(b"", 302))
 
@@ -585,7 +583,7 @@ PROXY_BODIES = [
         (504, ServerError, True),
     ],
 )
-def test_what_a_proxy_answers_is_told_by_its_status(
+def test_the_status_decides_the_error_of_a_proxy(
     read: Callable[[Response], object],
     body: bytes,
     status: int,
@@ -599,7 +597,7 @@ def test_what_a_proxy_answers_is_told_by_its_status(
 
 
 @pytest.mark.parametrize("body", PROXY_BODIES)
-def test_a_chain_at_the_wrong_address_is_a_lasting_error(body: bytes) -> None:
+def test_a_chain_at_the_wrong_address_is_a_permanent_error(body: bytes) -> None:
     for read in (clevertap.read_cursor, read_page, clevertap.read_count):
         with pytest.raises(StatusError) as caught:
             read(answer(body, 404))
@@ -646,7 +644,7 @@ def test_retry_after_is_read_in_both_forms_by_the_servers_own_clock(
     assert caught.value.retry_after == seconds
 
 
-# -------------------------------------------------------------------------- never taken for an end
+# --------------------------------------------------------------------------- never taken for an end
 
 
 @pytest.mark.parametrize(
@@ -675,7 +673,7 @@ def test_an_answer_cut_short_anywhere_is_an_error(
 @pytest.mark.parametrize(
     "cursor", ["null", '""', "0", "7", "true", "[]", "{}", '"a b"', '"a&b"', '"a\\n"', '"é"', '"#"']
 )
-def test_a_cursor_that_is_none_is_an_error_and_not_the_end(cursor: str) -> None:
+def test_an_invalid_cursor_is_an_error_and_not_the_end(cursor: str) -> None:
     body = f'{{"status":"success","records":[],"next_cursor":{cursor}}}'
     with pytest.raises(DecodeError) as caught:
         read_page(answer(body.encode()))
@@ -709,7 +707,7 @@ def test_an_opening_answer_without_a_cursor_is_an_error() -> None:
         b'{"error":"\xff","status":"success"}',
     ],
 )
-def test_json_that_is_no_answer_is_an_error(
+def test_json_without_an_answer_is_an_error(
     read: Callable[[Response], object], body: bytes
 ) -> None:
     with pytest.raises(DecodeError):
@@ -727,14 +725,14 @@ def test_json_that_is_no_answer_is_an_error(
         ('[{}, {}, "x"]', "$.records[2]"),
     ],
 )
-def test_records_that_are_none_are_errors_that_say_where(records: str, path: str) -> None:
+def test_invalid_records_are_errors_with_their_path(records: str, path: str) -> None:
     with pytest.raises(DecodeError) as caught:
         read_page(answer(f'{{"status":"success","records":{records}}}'.encode()))
     assert caught.value.path == path
     assert path in str(caught.value)
 
 
-def test_a_person_who_is_no_object_is_an_error_that_says_where() -> None:
+def test_a_person_that_is_not_an_object_is_an_error_with_its_path() -> None:
     with pytest.raises(DecodeError) as caught:
         clevertap.read_profile(answer(b'{"status":"success","record":7}'))
     assert caught.value.path == "$.record"
@@ -748,7 +746,7 @@ def test_a_garbled_escape_is_an_error(record: bytes) -> None:
         read_page(answer(b'{"status":"success","records":[%b]}' % record))
 
 
-def test_nesting_without_end_is_an_error_of_this_library() -> None:
+def test_deep_nesting_is_an_error_of_this_library() -> None:
     deep = b"[" * 50_000 + b"]" * 50_000
     with pytest.raises(DecodeError):
         read_page(answer(b'{"status":"success","records":[{"profileData":{"x":%b}}]}' % deep))
@@ -785,7 +783,7 @@ def test_a_partial_count_gives_its_id(req_id: object, read: str) -> None:
     assert clevertap.read_count_started(answer({"status": "partial", "req_id": req_id})) == read
 
 
-def test_a_count_still_under_way_is_not_ready() -> None:
+def test_an_unfinished_count_is_not_ready() -> None:
     with pytest.raises(NotReady):
         clevertap.read_count(answer({"status": "partial", "req_id": "abc"}))
     with pytest.raises(NotReady):
@@ -810,7 +808,7 @@ def test_a_count_without_a_number_is_an_error(body: dict[str, Any]) -> None:
         clevertap.read_count_started(answer(body))
 
 
-def test_bytes_that_are_no_text_are_an_error_also_where_nobody_looks() -> None:
+def test_invalid_utf8_is_an_error_even_in_unknown_keys() -> None:
     body = b'{"status":"success","records":[{"identity":"1"},{"unknown":"\xff"}]}'
     with pytest.raises(DecodeError, match="utf-8") as caught:
         read_page(answer(body))
@@ -829,7 +827,7 @@ def test_bytes_that_are_no_text_are_an_error_also_where_nobody_looks() -> None:
     ],
 )
 @pytest.mark.parametrize("status", [200, 400])
-def test_the_code_outranks_words_that_quote_the_caller(event: str, status: int) -> None:
+def test_the_code_outranks_a_message_that_quotes_the_caller(event: str, status: int) -> None:
     body = f'{{"status":"fail","error":["Invalid event : {event}"],"code":400}}'.encode()
     with pytest.raises(BadRequest, match=event):
         clevertap.read_cursor(answer(body, status))
@@ -845,9 +843,7 @@ def test_the_code_outranks_words_that_quote_the_caller(event: str, status: int) 
         (200, b'{"status":"fail","error":"User is not allowed: account does not exist"}'),
     ],
 )
-def test_what_does_not_say_that_there_is_no_such_person_is_an_error(
-    status: int, body: bytes
-) -> None:
+def test_a_failure_that_does_not_mean_not_found_is_an_error(status: int, body: bytes) -> None:
     with pytest.raises(StatusError):
         clevertap.read_profile(answer(body, status))
 
@@ -860,14 +856,14 @@ def test_an_answer_that_is_not_ready_may_say_how_long_to_wait() -> None:
 
 
 @pytest.mark.parametrize("depth", [50, 400, 900])
-def test_an_error_nested_without_end_is_still_an_error_of_this_library(depth: int) -> None:
+def test_a_deeply_nested_message_is_an_error_of_this_library(depth: int) -> None:
     body = b'{"status":"fail","error":' + b"[" * depth + b"]" * depth + b"}"
     with pytest.raises(AltaProfilesError):
         clevertap.read_cursor(answer(body))
 
 
 @pytest.mark.parametrize("after", ["Fri, 31 Dec 99999999999999999999 00:00:00 GMT", "1e400", "-1"])
-def test_a_senseless_retry_after_is_no_trouble(after: str) -> None:
+def test_an_invalid_retry_after_is_ignored(after: str) -> None:
     headers = {"Retry-After": after, "Date": "Fri, 31 Dec 2021 00:00:00 GMT"}
     with pytest.raises(RateLimited) as caught:
         clevertap.read_cursor(Response(429, headers, b""))

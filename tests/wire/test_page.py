@@ -1,4 +1,4 @@
-"""Pages from outside: the next cursor before a page has arrived, and large ones slice by slice."""
+"""Pages: the next cursor before a page has arrived, and large pages slice by slice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..support.tasks import whole
 
 MIB = 1 << 20
 
-# ---------------------------------------------------------------------------- before it has arrived
+# ------------------------------------------------------------------------------------ early cursors
 
 LEGAL = st.text("ABCXYZabcxyz0189-._~%!$'()*+,;=:@/?", min_size=1, max_size=12)
 FOOLED = {"next_cursor": "fooled", "records": []}
@@ -41,7 +41,7 @@ NO_CURSORS = st.one_of(
 
 
 class Writer:
-    """Writes JSON as legally and as oddly as what was drawn says."""
+    """Writes valid JSON with drawn white space and escapes."""
 
     def __init__(self, spaces: list[str], escaped: list[bool]) -> None:
         self._spaces = cycle(spaces)
@@ -54,7 +54,7 @@ class Writer:
         elif isinstance(value, list):
             text = "[" + (",".join(map(self.write, value)) or self._space()) + "]"
         elif isinstance(value, str):
-            # Nobody writes that name with escapes, and then it would not be looked for.
+            # With escapes in its name, the cursor would not be found early.
             plain = value == "next_cursor"
             text = '"' + "".join(self._letter(letter, plain) for letter in value) + '"'
         else:
@@ -76,7 +76,7 @@ class Writer:
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bytes, str | None, bool]:
-    """Return a page, its cursor if that is one, and whether it stands before all containers."""
+    """Return a page, its cursor if it is valid, and whether it comes before all containers."""
     keys = KEYS.filter(lambda key: key != "next_cursor")
     values = st.one_of(SCALARS, SCALARS, CONTAINERS)
     members = list(draw(st.dictionaries(keys, values, min_size=1, max_size=4)).items())
@@ -95,17 +95,17 @@ def bodies(draw: st.DrawFn) -> tuple[bytes, str | None, bool]:
 @pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(bodies())
-def test_what_is_told_early_is_what_the_page_says(drawn: tuple[bytes, str | None, bool]) -> None:
+def test_an_early_cursor_is_the_cursor_of_the_page(drawn: tuple[bytes, str | None, bool]) -> None:
     body, cursor, early = drawn
-    told = [peek_next_cursor(body[:length]) for length in range(len(body) + 1)]
-    assert set(told) <= {None, cursor}
-    # Once it has been told it stays so, however much more arrives.
-    first = told.index(told[-1])
-    assert set(told[first:]) == {told[-1]}
-    assert told[-1] == (cursor if early else None)
+    found = [peek_next_cursor(body[:length]) for length in range(len(body) + 1)]
+    assert set(found) <= {None, cursor}
+    # Once found, it does not change with the bytes that follow.
+    first = found.index(found[-1])
+    assert set(found[first:]) == {found[-1]}
+    assert found[-1] == (cursor if early else None)
 
 
-NOTHING_TO_TELL = {
+WITHOUT_CURSOR = {
     "HTML": b'<html>{"next_cursor":"abc"}</html>',
     "behind the records": b'{"records":[],"next_cursor":"abc"}',
     "inside a record": b'{"records":[{"next_cursor":"abc"',
@@ -121,7 +121,7 @@ NOTHING_TO_TELL = {
 }
 
 
-@pytest.mark.parametrize("head", NOTHING_TO_TELL.values(), ids=NOTHING_TO_TELL)
+@pytest.mark.parametrize("head", WITHOUT_CURSOR.values(), ids=WITHOUT_CURSOR)
 def test_no_cursor_is_made_up(head: bytes) -> None:
     assert all(peek_next_cursor(head[:end]) is None for end in range(len(head) + 1))
 
@@ -131,13 +131,13 @@ UNITS = rb"""" \ , \" "" "", ": { {" : - "a":" tr {}, "a":1, "":"",""".split()
 
 @pytest.mark.parametrize("unit", [b" ", *UNITS])
 @pytest.mark.parametrize("begin", [b"", b"{", b'{"', b'{"a":"', b'{"a":1,', b'{"next_cursor":"'])
-def test_what_can_be_read_in_many_ways_is_read_once(begin: bytes, unit: bytes) -> None:
-    """A pattern that steps back tries 2 ** 8,000 ways here: it would not come to an end."""
+def test_ambiguous_heads_are_matched_without_backtracking(begin: bytes, unit: bytes) -> None:
+    """A pattern that backtracks would try 2 ** 8,000 ways, and never return."""
     head = begin + unit * (16_384 // len(unit))
     assert peek_next_cursor(head) is None
 
 
-def test_thousands_of_members_in_front_are_stepped_over() -> None:
+def test_thousands_of_members_in_front_are_skipped() -> None:
     members = b'"a\\"":"\\\\","b":-1.5e3, \t"next_cursors":true ,' * 300
     assert peek_next_cursor(b"{" + members + b'"next_cursor":"abc",') == "abc"
 
@@ -208,7 +208,7 @@ def read_page(body: bytes, *, decode: bool) -> Page:
 
 @pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize("name", RECORDS)
-def test_every_record_of_a_large_page_is_what_was_sent(name: str, decode: bool) -> None:
+def test_every_record_of_a_large_page_is_as_sent(name: str, decode: bool) -> None:
     comma = b" ,\r\n " if name == "pretty-printed" else b","
     body = body_of(RECORDS[name], comma=comma)
     assert len(body) > 3 * MIB
@@ -220,7 +220,7 @@ def test_every_record_of_a_large_page_is_what_was_sent(name: str, decode: bool) 
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
-def test_what_stands_around_many_records_is_read_wherever_it_stands(envelope: str) -> None:
+def test_members_around_many_records_are_read_wherever_they_are(envelope: str) -> None:
     body = body_of(PLAIN, envelope)
     page = read_page(body, decode=False)
     assert [bytes(found) for found in page.records] == PLAIN
@@ -232,7 +232,7 @@ def test_what_stands_around_many_records_is_read_wherever_it_stands(envelope: st
 
 @pytest.mark.parametrize("body", [b"{%b,%%b}", b"{%%b,%b}"], ids=["before", "behind"])
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("members", "kind"),
     [
         (b'"status":"fail","error":"Invalid Credentials","code":401', Unauthorized),
         (b'"error":"Invalid Credentials","status":"fail"', Unauthorized),
@@ -243,14 +243,12 @@ def test_what_stands_around_many_records_is_read_wherever_it_stands(envelope: st
         (b'"status":"success","next_cursor":"a b"', DecodeError),
     ],
 )
-def test_a_large_page_that_says_it_failed_has_failed(
-    body: bytes, said: bytes, kind: type[Exception]
-) -> None:
+def test_a_large_page_can_be_a_failure(body: bytes, members: bytes, kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        read_page(body % said % (b'"records":[%b]' % b",".join(PLAIN)), decode=False)
+        read_page(body % members % (b'"records":[%b]' % b",".join(PLAIN)), decode=False)
 
 
-def test_of_a_member_that_comes_twice_the_last_counts_as_on_a_small_page() -> None:
+def test_the_last_of_two_equal_members_counts_on_pages_of_any_size() -> None:
     for people in (PLAIN[:1], PLAIN):
         body = b'{"status":"success","records":[%b],%%b}' % b",".join(people)
         page = read_page(body % b'"records":[{"identity":"last"}]', decode=True)
@@ -262,7 +260,7 @@ def test_of_a_member_that_comes_twice_the_last_counts_as_on_a_small_page() -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("envelope", ["all before", "all behind"])
 @pytest.mark.parametrize("name", ["plain", "lists of the same first key"])
-def test_a_large_page_cut_short_is_no_shorter_page(name: str, envelope: str) -> None:
+def test_a_large_page_cut_short_is_an_error(name: str, envelope: str) -> None:
     body = body_of(RECORDS[name], envelope)
     size = len(body)
     for end in (*range(40), *range(40, size, 150_001), *range(size - 120, size)):
@@ -270,8 +268,8 @@ def test_a_large_page_cut_short_is_no_shorter_page(name: str, envelope: str) -> 
             read_page(body[:end], decode=False)
 
 
-def test_a_large_page_that_ends_behind_a_record_is_no_shorter_page() -> None:
-    """Nothing but the end of the list is missing there, wherever the slices end."""
+def test_a_large_page_cut_short_after_a_record_is_an_error() -> None:
+    """Only the end of the list is missing, wherever the slices end."""
     body = body_of(PLAIN, "all before")
     ends = [found.end() - 2 for found in re.finditer(rb"},{", body)]
     for position in ends[::80]:
@@ -292,12 +290,12 @@ def test_a_record_of_a_large_page_that_is_not_utf8_is_refused(position: int, dec
 @pytest.mark.parametrize("wrong", [b"7", b'"a"', b"null", b"[]", b'[{"identity":"1"}]'])
 @pytest.mark.parametrize("position", [0, 700, 1999])
 @pytest.mark.parametrize("decode", [True, False])
-def test_a_record_of_a_large_page_that_is_no_object_is_named(
+def test_an_invalid_record_of_a_large_page_is_an_error_with_its_path(
     position: int, wrong: bytes, decode: bool
 ) -> None:
     body = body_of([*PLAIN[:position], wrong, *PLAIN[position + 1 :]])
     with pytest.raises(DecodeError) as caught:
-        # Also when it is passed on unread: an export finds out too late to ask again.
+        # Even if it is not decoded: an export would notice too late to retry the page.
         read_page(body, decode=decode)
     assert caught.value.path == f"$.records[{position}]"
 
@@ -306,7 +304,7 @@ def pauses(body: bytes, *, decode: bool) -> int:
     return sum(1 for _ in slices(body, decode=decode))
 
 
-def test_reading_a_large_page_lets_others_work_in_between() -> None:
+def test_reading_a_large_page_pauses_between_slices() -> None:
     body = body_of(PLAIN * 2)
     assert len(body) // MIB == 7
     # The last two MiB are one slice.
@@ -315,7 +313,7 @@ def test_reading_a_large_page_lets_others_work_in_between() -> None:
     assert pauses(body, decode=True) >= taken_apart + 7
 
 
-def test_decoding_few_but_large_records_lets_others_work_in_between() -> None:
+def test_decoding_few_but_large_records_pauses_between_them() -> None:
     large = [b'{"identity":"%d","pad":"%b"}' % (number, b"x" * 50_000) for number in range(140)]
     body = body_of(large)
     assert len(body) // MIB == 6
@@ -329,13 +327,13 @@ def test_decoding_few_but_large_records_lets_others_work_in_between() -> None:
         - {"nothing but lists of the same first key", "longer than the search for an end"}
     ),
 )
-def test_odd_records_are_read_in_slices_too(name: str) -> None:
+def test_odd_records_are_read_in_slices_as_well(name: str) -> None:
     body = body_of(RECORDS[name] * 2)
     assert pauses(body, decode=False) >= len(body) // MIB - 2
 
 
 @pytest.mark.parametrize("tail", [b'"":[]', b'"x":[{"a":1}]'])
-def test_unknown_members_behind_the_records_lose_none_of_them(tail: bytes) -> None:
+def test_unknown_members_after_the_records_lose_none_of_them(tail: bytes) -> None:
     body = body_of(PLAIN, "all before").removesuffix(b"}") + b"," + tail + b"}"
     assert len(read_page(body, decode=False).records) == len(PLAIN)
 
@@ -360,7 +358,7 @@ def test_a_page_encodes_to_one_line_for_each_record(
     lines = page.encode().split(b"\n")
     assert lines.pop() == b""
     assert not any(b"\r" in line for line in lines)
-    # Numbers as text: they must come through digit by digit.
+    # Numbers as text, because every digit must be kept.
     for line, person in zip(lines, people, strict=True):
         as_sent = json.loads(json.dumps(person), parse_int=str, parse_float=str)
         assert json.loads(line, parse_int=str, parse_float=str) == as_sent
