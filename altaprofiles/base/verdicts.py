@@ -1,6 +1,9 @@
-"""Verdicts on errors: can it pass, does it doom all, is it final. Pure."""
+"""Verdicts on errors, as one table: whether to retry, stop everything, or accept. Pure."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ..errors import (
     AltaProfilesError,
@@ -17,34 +20,68 @@ from ..errors import (
     Unauthorized,
 )
 
-__all__ = ["dooms_all", "is_final", "is_transient"]
+__all__ = ["can_pass", "dooms_all", "is_final"]
 
 
-def is_transient(error: AltaProfilesError) -> bool:
-    """Whether the same request can succeed later.
+class _Verdict(NamedTuple):
+    can_pass: bool = False
+    dooms_all: bool = False
+    is_final: bool = False
 
-    Undecodable bodies count: they come from connections cut short and from proxies.
-    """
-    if isinstance(error, ConnectError):
-        return not error.untrusted
-    if isinstance(error, ResponseTooLarge):
-        return False
-    return isinstance(error, TransportError | RateLimited | ServerError | NotReady | DecodeError)
+
+def _always(error: Any) -> bool:
+    return True
+
+
+def _is_untrusted(error: Any) -> bool:
+    return bool(error.untrusted)
+
+
+def _is_of_the_service(error: Any) -> bool:
+    # Without a code of the API's own, a proxy or a firewall refused, perhaps because of one key.
+    return error.code is not None
+
+
+_NONE = _Verdict()
+_PASSES = _Verdict(can_pass=True)
+
+# The first row that matches decides. An error without a row cannot pass and concerns one item.
+_TABLE: tuple[tuple[type[AltaProfilesError], Callable[[Any], bool], _Verdict], ...] = (
+    (ConnectError, _is_untrusted, _NONE),
+    (ResponseTooLarge, _always, _NONE),
+    (TransportError, _always, _PASSES),
+    (RateLimited, _always, _PASSES),
+    (ServerError, _always, _PASSES),
+    (NotReady, _always, _PASSES),
+    # Connections cut short and proxies cause undecodable bodies.
+    (DecodeError, _always, _PASSES),
+    (BadRequest, _is_of_the_service, _Verdict(is_final=True)),
+    (Unauthorized, _always, _Verdict(dooms_all=True)),
+    (Forbidden, _is_of_the_service, _Verdict(dooms_all=True, is_final=True)),
+    (ConfigurationError, _always, _Verdict(dooms_all=True, is_final=True)),
+)
+
+
+def can_pass(error: AltaProfilesError) -> bool:
+    """Return whether the same request can succeed later."""
+    return _verdict(error).can_pass
 
 
 def dooms_all(error: AltaProfilesError) -> bool:
-    """Whether what failed one item will fail every other: credentials, or a closed session.
-
-    A 403 without a code of the API's own is a firewall that dislikes one key.
-    """
-    if isinstance(error, Forbidden):
-        return error.code is not None
-    return isinstance(error, Unauthorized | ConfigurationError)
+    """Return whether an error of one item would fail every other: credentials, a closed session."""
+    return _verdict(error).dooms_all
 
 
 def is_final(error: AltaProfilesError | None) -> bool:
-    """Whether asking again would not change it: the service, or this library, refuses the key."""
-    if isinstance(error, BadRequest | Forbidden):
-        # Without a code of the service's own, it is a proxy or a firewall that refused.
-        return error.code is not None
-    return isinstance(error, ConfigurationError)
+    """Return whether a later request could not change the result of this key.
+
+    True when the service itself, or this library, refuses the key; False for None.
+    """
+    return error is not None and _verdict(error).is_final
+
+
+def _verdict(error: AltaProfilesError) -> _Verdict:
+    for kind, applies, verdict in _TABLE:
+        if isinstance(error, kind) and applies(error):
+            return verdict
+    return _NONE

@@ -17,7 +17,7 @@ from typing import Any, TypeVar, overload
 
 import anyio
 
-from ..base.verdicts import is_transient
+from ..base.verdicts import can_pass
 from ..errors import AltaProfilesError, NotReady, RateLimited, RequestTimeout, TransportError
 from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
@@ -188,7 +188,7 @@ class Engine:
                 failures += 1
                 delay = self._retry.delay(failures, random.random)
                 again = (
-                    is_transient(error)
+                    can_pass(error)
                     and failures < self._retry.attempts
                     and (bulk or self._budget.withdraw(now))
                 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from altaprofiles import AltaProfilesError, errors
-from altaprofiles.base.verdicts import dooms_all, is_final, is_transient as can_pass
+from altaprofiles.base.verdicts import can_pass, dooms_all, is_final
 
 CODED: dict[str, Any] = {"api": "Alta", "status": 200, "code": 7}
 BARE: dict[str, Any] = {"api": "Alta", "status": 200}

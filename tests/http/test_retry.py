@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altaprofiles import AltaProfilesError, ConfigurationError, Retry, Timeout, errors
-from altaprofiles.base.verdicts import is_transient
+from altaprofiles import ConfigurationError, Retry, Timeout
 from altaprofiles.http.retry import Budget
 
 SECONDS = st.floats(0, 1e6) | st.integers(0, 10**6)
@@ -40,42 +39,6 @@ def test_each_delay_is_drawn_anew() -> None:
     draws = iter([0.25, 0.75])
     retry = Retry(base_delay=4, max_delay=4)
     assert [retry.delay(1, lambda: next(draws)) for _ in range(2)] == [1, 3]
-
-
-STATUS: dict[str, Any] = {"api": "CleverTap", "status": 200}
-TRANSIENT: list[tuple[AltaProfilesError, bool]] = [
-    (errors.AltaProfilesError("x"), False),
-    (errors.ConfigurationError("x"), False),
-    (errors.TransportError("x"), True),
-    (errors.ConnectError("x"), True),
-    (errors.ConnectError("x", untrusted=True), False),
-    (errors.RequestTimeout("x"), True),
-    (errors.ResponseTooLarge("x", limit=1), False),
-    (errors.StatusError(**STATUS), False),
-    (errors.BadRequest(**STATUS), False),
-    (errors.Unauthorized(**STATUS), False),
-    (errors.Forbidden(**STATUS), False),
-    (errors.RateLimited(**STATUS), True),
-    (errors.ServerError(**STATUS), True),
-    (errors.NotReady("x"), True),
-    (errors.DecodeError("x", path="$", excerpt=""), True),
-    (errors.CursorError("x"), False),
-    (errors.CursorLoop("x"), False),
-    (errors.CursorExpired("x"), False),
-    (errors.ExportError("x"), False),
-    (errors.PlanMismatch("x", differences={}), False),
-    (errors.ExportLocked("x"), False),
-    (errors.Incomplete("x", missing=[], report=None), False),
-]
-
-
-@pytest.mark.parametrize(("error", "passes"), TRANSIENT, ids=lambda value: type(value).__name__)
-def test_what_can_pass_is_tried_again(error: AltaProfilesError, passes: bool) -> None:
-    assert is_transient(error) is passes
-
-
-def test_every_error_is_either_tried_again_or_not() -> None:
-    assert {type(error).__name__ for error, _ in TRANSIENT} == set(errors.__all__)
 
 
 def withdrawn(budget: Budget, now: float) -> int:

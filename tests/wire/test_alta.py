@@ -22,7 +22,7 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.base.verdicts import is_transient
+from altaprofiles.base.verdicts import can_pass
 from altaprofiles.wire import alta
 from altaprofiles.wire.messages import Response
 
@@ -130,7 +130,7 @@ def test_http_statuses_503_and_504_are_failures_whatever_the_body_code(
 ) -> None:
     with pytest.raises(ServerError) as caught:
         alta.read_users(answer({"code": code, "message": "unavailable", "data": {}}, status))
-    assert is_transient(caught.value)
+    assert can_pass(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_the_code_and_then_the_status_decide_the_error(
         alta.read_users(answer(body, status, Retry_After="3"))
     error = caught.value
     assert type(error) is kind
-    assert is_transient(error) is passes
+    assert can_pass(error) is passes
     assert (error.api, error.status, error.code) == ("Alta", status, code)
     assert (error.message, error.retry_after) == ("what it says", 3.0)
 
@@ -241,14 +241,14 @@ def test_the_status_decides_the_error_of_a_proxy(
     with pytest.raises(AltaProfilesError) as caught:
         alta.read_users(answer(body, status))
     assert type(caught.value) is kind
-    assert is_transient(caught.value) is passes
+    assert can_pass(caught.value) is passes
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_an_error_that_names_its_target(status: int) -> None:
     with pytest.raises(StatusError, match=r"elsewhere\.example") as caught:
         alta.read_users(answer(ONE_USER, status, location="https://elsewhere.example/"))
-    assert not is_transient(caught.value)
+    assert not can_pass(caught.value)
 
 
 @pytest.mark.parametrize("body", [ONE_USER, TWO_USERS, b'{"code":0,"data":null}'])
@@ -257,7 +257,7 @@ def test_an_answer_cut_short_anywhere_is_an_error(body: bytes) -> None:
     for end in range(len(body)):
         with pytest.raises(DecodeError) as caught:
             alta.read_users(answer(body[:end]))
-        assert is_transient(caught.value), end
+        assert can_pass(caught.value), end
 
 
 @pytest.mark.parametrize(

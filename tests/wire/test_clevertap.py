@@ -26,7 +26,7 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.base.verdicts import is_transient
+from altaprofiles.base.verdicts import can_pass
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 from altaprofiles.wire.query import EventQuery
@@ -504,7 +504,7 @@ def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
     with pytest.raises(AltaProfilesError) as caught:
         read(answer(body, status))
     assert type(caught.value) is kind
-    assert is_transient(caught.value) is passes
+    assert can_pass(caught.value) is passes
     if isinstance(caught.value, StatusError):
         assert (caught.value.api, caught.value.status) == ("CleverTap", status)
         assert caught.value.code == code
@@ -528,7 +528,7 @@ def test_an_expired_cursor_raises(
 ) -> None:
     with pytest.raises(CursorExpired, match="new chain") as caught:
         read(answer(body, status))
-    assert not is_transient(caught.value)
+    assert not can_pass(caught.value)
 
 
 @pytest.mark.parametrize("code", ["--5", "-", "", " 3", "3 ", "9" * 5000, [3], {"a": 1}, 1.5, "²"])
@@ -551,7 +551,7 @@ def test_a_redirect_is_an_error_that_names_its_target(
     with pytest.raises(StatusError, match=r"elsewhere\.example") as caught:
         read(answer(LAST_ANSWER, status, location="https://elsewhere.example/"))
     assert caught.value.status == status
-    assert not is_transient(caught.value)
+    assert not can_pass(caught.value)
 
 
 @every_reader
@@ -593,7 +593,7 @@ def test_the_status_decides_the_error_of_a_proxy(
     with pytest.raises(AltaProfilesError) as caught:
         read(answer(body, status))
     assert type(caught.value) is kind
-    assert is_transient(caught.value) is passes
+    assert can_pass(caught.value) is passes
 
 
 @pytest.mark.parametrize("body", PROXY_BODIES)
@@ -602,7 +602,7 @@ def test_a_chain_at_the_wrong_address_is_a_permanent_error(body: bytes) -> None:
         with pytest.raises(StatusError) as caught:
             read(answer(body, 404))
         assert caught.value.status == 404
-        assert not is_transient(caught.value)
+        assert not can_pass(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -667,7 +667,7 @@ def test_an_answer_cut_short_anywhere_is_an_error(
     for end in range(len(body)):
         with pytest.raises(DecodeError) as caught:
             read(answer(body[:end]))
-        assert is_transient(caught.value), end
+        assert can_pass(caught.value), end
 
 
 @pytest.mark.parametrize(
