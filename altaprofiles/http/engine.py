@@ -10,20 +10,21 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from copy import copy
 from functools import partial
+from types import GeneratorType
 from typing import Any, TypeVar, overload
 
 import anyio
+from msgspec import Struct
 
-from ..base.verdicts import can_pass
-from ..errors import AltaProfilesError, NotReady, RateLimited, RequestTimeout, TransportError
+from ..errors import AltaProfilesError, RequestTimeout, TransportError
 from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..wire.messages import Request, Response
-from .retry import MAX_RETRY_AFTER, Budget, Retry
+from .retry import Budget, Retry, Tries
 from .service import Service
 from .transport import Transport
 
@@ -34,6 +35,36 @@ __all__ = [
 T = TypeVar("T")
 
 logger = logging.getLogger("altaprofiles")
+
+
+class _Call(Struct, frozen=True, gc=False):
+    """The arguments of `Engine.call`."""
+
+    service: Service
+    request: Request
+    read: Callable[[Response], Any]
+    bulk: bool
+    on_head: Callable[[bytes], bool] | None
+
+    def attempt(
+        self,
+        number: int,
+        started: float,
+        response: Response | None,
+        error: AltaProfilesError | None = None,
+        delay: float | None = None,
+    ) -> Attempt:
+        """Return the report of an attempt that ends now."""
+        return Attempt(
+            api=self.service.api,
+            operation=self.request.operation,
+            number=number,
+            seconds=time.monotonic() - started,
+            status=None if response is None else response.status,
+            bytes=0 if response is None else len(response.body),
+            error=error,
+            delay=delay,
+        )
 
 
 class Engine:
@@ -122,45 +153,33 @@ class Engine:
         Raises:
             AltaProfilesError: what the last try ended with.
         """
+        call = _Call(service, request, read, bulk, on_head)
         if (deadline := self._retry.deadline) is None:
-            return self._attempts(service, request, read, bulk, on_head, math.inf)
-        return self._within(deadline, service, request, read, bulk, on_head)
+            return self._attempts(call, math.inf)
+        return self._within(deadline, call)
 
-    async def _within(
-        self,
-        deadline: float,
-        service: Service,
-        request: Request,
-        read: Callable[[Response], Any],
-        bulk: bool,
-        on_head: Callable[[bytes], bool] | None,
-    ) -> Any:
+    async def _within(self, deadline: float, call: _Call) -> Any:
         ends = time.monotonic() + deadline
         with anyio.move_on_after(deadline):
-            return await self._attempts(service, request, read, bulk, on_head, ends)
+            return await self._attempts(call, ends)
         raise RequestTimeout(
-            f"{service.api}: {request.operation} was not done within the deadline of {deadline} s"
+            f"{call.service.api}: {call.request.operation} was not done within the deadline of "
+            f"{deadline} s"
         )
 
-    async def _attempts(
-        self,
-        service: Service,
-        request: Request,
-        read: Callable[[Response], Any],
-        bulk: bool,
-        on_head: Callable[[bytes], bool] | None,
-        ends: float,
-    ) -> Any:
-        failures = polls = 0
-        ready_by = math.inf
+    async def _attempts(self, call: _Call, ends: float) -> Any:
+        service = call.service
+        tries = Tries(self._retry, None if call.bulk else self._budget, ends)
+        number = 0
         while True:
-            began = await self._turn(service, bulk)
+            number += 1
+            began = await self._turn(call)
             response = None
             started = time.monotonic()
             try:
-                response = await self._send(service, request, bulk, on_head)
-                value = read(response)
-                if isinstance(value, Generator):
+                response = await self._send(call)
+                value = call.read(response)
+                if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
                 error = failure
@@ -168,60 +187,34 @@ class Engine:
                 self._budget.deposit()
                 service.cap.succeeded()
                 if self._on_event is not None:
-                    number = failures + polls + 1
-                    self._tell(service, request, number, started, response, None, None)
+                    self._report(call.attempt(number, started, response))
                 return value
 
             # Frames and contexts hold the body, which may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
             error.redact(service.secret)
-            now = time.monotonic()
-            if isinstance(error, NotReady):
-                for tally in self._tallies:
-                    tally.not_ready += 1
-                polls += 1
-                if polls == 1:
-                    ready_by = now + self._retry.ready_timeout
-                delay = min(self._retry.delay(polls, random.random), max(ready_by - now, 0.0))
-                again = now < ready_by
-            else:
-                failures += 1
-                delay = self._retry.delay(failures, random.random)
-                again = (
-                    can_pass(error)
-                    and failures < self._retry.attempts
-                    and (bulk or self._budget.withdraw(now))
-                )
-            asked = getattr(error, "retry_after", None) or 0.0
-            delay = max(delay, asked)
-            # A wait that the deadline would end is none: the error says more than the deadline.
-            again = again and asked <= MAX_RETRY_AFTER and now + delay < ends
-            if isinstance(error, RateLimited):
-                for tally in self._tallies:
-                    tally.throttles += 1
+            decision = tries.failed(error, time.monotonic(), random.random)
+            for tally in self._tallies:
+                tally.not_ready += decision.not_ready
+                tally.throttles += decision.throttled
+            if decision.throttled:
                 service.cap.throttled(began)
-            number = failures + polls
-            self._tell(service, request, number, started, response, error, delay if again else None)
-            if not again:
+            self._report(call.attempt(number, started, response, error, decision.delay))
+            if decision.delay is None:
                 try:
                     raise error
                 finally:
                     # This frame is in the traceback: with these it would keep the body alive, and
                     # the error itself.
                     del error, response
-            for tally in self._tallies:
-                tally.retries += 1
-            service.pausing += 1
-            try:
-                await self._lifetime.pause(delay)
-            finally:
-                service.pausing -= 1
+            await self._pause(service, decision.delay)
 
-    async def _turn(self, service: Service, bulk: bool) -> int:
+    async def _turn(self, call: _Call) -> int:
         """Wait for a slot, and for the pace with the slot in hand; return when it began."""
         # Before, too: from another event loop nobody may wait with those of this one.
         self._lifetime.check_open()
-        began = await service.cap.acquire(bulk=bulk)
+        service = call.service
+        began = await service.cap.acquire(bulk=call.bulk)
         try:
             self._lifetime.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
@@ -229,70 +222,54 @@ class Engine:
                 await self._lifetime.pause(wait)
                 self._lifetime.check_open()
         except BaseException:
-            service.cap.release(bulk=bulk)
+            service.cap.release(bulk=call.bulk)
             raise
         return began
 
-    async def _send(
-        self,
-        service: Service,
-        request: Request,
-        bulk: bool,
-        on_head: Callable[[bytes], bool] | None,
-    ) -> Response:
+    async def _send(self, call: _Call) -> Response:
         """Return the response, and give the slot back."""
         for tally in self._tallies:
             tally.requests += 1
+        cap = call.service.cap
         try:
-            response = await self._transport.send(request, service.peer, on_head)
+            response = await self._transport.send(call.request, call.service.peer, call.on_head)
         except BaseException as error:
             # The socket of an abandoned request is closed on the loop's next turn. Until then the
             # service still counts it, so the slot is not free earlier.
-            asyncio.get_running_loop().call_soon(partial(service.cap.release, bulk=bulk))
+            asyncio.get_running_loop().call_soon(partial(cap.release, bulk=call.bulk))
             if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise
         else:
-            service.cap.release(bulk=bulk)
+            cap.release(bulk=call.bulk)
             for tally in self._tallies:
                 tally.bytes += len(response.body)
             return response
         # Nobody cancelled the caller: closing the pool cancels its own name resolution, and that
         # comes out of it as if the caller had been.
         self._lifetime.check_open()
-        raise TransportError(f"{service.api}: the connection pool gave up on the request")
+        raise TransportError(f"{call.service.api}: the connection pool gave up on the request")
 
-    def _tell(
-        self,
-        service: Service,
-        request: Request,
-        number: int,
-        started: float,
-        response: Response | None,
-        error: AltaProfilesError | None,
-        delay: float | None,
-    ) -> None:
-        if error is not None:
+    async def _pause(self, service: Service, delay: float) -> None:
+        for tally in self._tallies:
+            tally.retries += 1
+        service.pausing += 1
+        try:
+            await self._lifetime.pause(delay)
+        finally:
+            service.pausing -= 1
+
+    def _report(self, attempt: Attempt) -> None:
+        if attempt.error is not None:
             logger.debug(
                 "%s %s, try %d: %s; %s",
-                service.api,
-                request.operation,
-                number,
-                error,
-                "no further try" if delay is None else f"next try in {delay:.2f} s",
+                attempt.api,
+                attempt.operation,
+                attempt.number,
+                attempt.error,
+                "no further try" if attempt.delay is None else f"next try in {attempt.delay:.2f} s",
             )
         if self._on_event is not None:
-            self._on_event(
-                Attempt(
-                    api=service.api,
-                    operation=request.operation,
-                    number=number,
-                    seconds=time.monotonic() - started,
-                    status=None if response is None else response.status,
-                    bytes=0 if response is None else len(response.body),
-                    error=error,
-                    delay=delay,
-                )
-            )
+            self._on_event(attempt)
 
 
 def _is_being_cancelled() -> bool:

@@ -1,17 +1,25 @@
-"""Retry arithmetic: what to try again, when, and how often. Never sleeps."""
+"""Retry decisions as data: whether to retry, after what delay. Pure.
+
+Clock readings and random numbers are passed in. Nothing here sleeps or sends.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from msgspec import Struct
 
 from ..base.checks import check_seconds, check_whole
+from ..base.verdicts import can_pass
+from ..errors import AltaProfilesError, NotReady, RateLimited
 
 __all__ = [
     "MAX_RETRY_AFTER",
     "Budget",
+    "Decision",
     "Retry",
+    "Tries",
 ]
 
 
@@ -98,3 +106,71 @@ class Budget:
             return False
         self._tokens -= 1
         return True
+
+
+class Decision(Struct, frozen=True):
+    """The consequences of one failed attempt.
+
+    Attributes:
+        delay: seconds before the next attempt, or None if the error is to be raised.
+        not_ready: the service is still preparing the answer; nothing failed.
+        throttled: the service refused the request as one too many.
+    """
+
+    delay: float | None
+    not_ready: bool
+    throttled: bool
+
+
+class Tries(Struct, gc=False):
+    """The failed attempts of one call, and the decision after each.
+
+    Args:
+        retry: the limits.
+        budget: the budget that each retry is taken from, or None for bulk work.
+        ends: when the call's deadline ends, as a monotonic clock reading.
+
+    Attributes:
+        failures: failed attempts so far.
+        polls: "not ready" answers so far.
+    """
+
+    retry: Retry
+    budget: Budget | None
+    ends: float = math.inf
+    failures: int = 0
+    polls: int = 0
+    _ready_by: float = math.inf
+
+    def failed(self, error: AltaProfilesError, now: float, random: Callable[[], float]) -> Decision:
+        """Count an attempt that ended with `error`, and return what follows.
+
+        Args:
+            error: the error of the attempt.
+            now: a monotonic clock reading, in seconds.
+            random: returns a number from 0 to 1, 1 excluded.
+        """
+        if not_ready := isinstance(error, NotReady):
+            self.polls += 1
+            if self.polls == 1:
+                self._ready_by = now + self.retry.ready_timeout
+            left = self._ready_by - now
+            delay = min(self.retry.delay(self.polls, random), max(left, 0.0))
+            again = left > 0
+        else:
+            self.failures += 1
+            delay = self.retry.delay(self.failures, random)
+            again = (
+                can_pass(error)
+                and self.failures < self.retry.attempts
+                and (self.budget is None or self.budget.withdraw(now))
+            )
+        requested = getattr(error, "retry_after", None) or 0.0
+        delay = max(delay, requested)
+        # The deadline would cut a longer wait short, and say less than `error` does.
+        again = again and requested <= MAX_RETRY_AFTER and now + delay < self.ends
+        return Decision(
+            delay=delay if again else None,
+            not_ready=not_ready,
+            throttled=isinstance(error, RateLimited),
+        )

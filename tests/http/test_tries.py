@@ -1,0 +1,202 @@
+"""The decision after a failed attempt, without a server, a clock or chance."""
+
+from __future__ import annotations
+
+import math
+from itertools import repeat
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from altaprofiles import AltaProfilesError, Retry, errors
+from altaprofiles.http.retry import MAX_RETRY_AFTER, Budget, Decision, Tries
+
+
+def status(kind: str, retry_after: float | None = None, code: int | None = 9) -> AltaProfilesError:
+    error: AltaProfilesError = getattr(errors, kind)(
+        api="CleverTap", status=500, code=code, retry_after=retry_after
+    )
+    return error
+
+
+def not_ready(retry_after: float | None = None) -> errors.NotReady:
+    return errors.NotReady("still in progress", retry_after=retry_after)
+
+
+BROKEN = errors.TransportError("the connection broke")
+
+STOP = Decision(delay=None, not_ready=False, throttled=False)
+THROTTLED = Decision(delay=None, not_ready=False, throttled=True)
+GIVE_UP = Decision(delay=None, not_ready=True, throttled=False)
+
+
+def again(delay: float) -> Decision:
+    return Decision(delay=delay, not_ready=False, throttled=False)
+
+
+def throttled(delay: float) -> Decision:
+    return Decision(delay=delay, not_ready=False, throttled=True)
+
+
+def poll(delay: float) -> Decision:
+    return Decision(delay=delay, not_ready=True, throttled=False)
+
+
+# The error of a first attempt at 100 s, the limits, and the decision. The draw is the highest.
+FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
+    "a broken connection": (BROKEN, {}, again(0.5)),
+    "a base of its own": (BROKEN, {"base_delay": 3}, again(3)),
+    "a base above the most": (BROKEN, {"base_delay": 3, "max_delay": 2}, again(2)),
+    "one attempt only": (BROKEN, {"attempts": 1}, STOP),
+    "refused credentials": (status("Unauthorized"), {}, STOP),
+    "a wrong request that asks to wait": (status("BadRequest", 1.0), {}, STOP),
+    "an untrusted host": (errors.ConnectError("no TLS", untrusted=True), {}, STOP),
+    "an error of the server": (status("ServerError"), {}, again(0.5)),
+    "a server that asks to wait": (status("ServerError", 7.0), {}, again(7)),
+    "a throttled request": (status("RateLimited"), {}, throttled(0.5)),
+    "one that asks for less than the backoff": (status("RateLimited", 0.1), {}, throttled(0.5)),
+    "one that asks for more than the most": (
+        status("RateLimited", 7.0),
+        {"max_delay": 1},
+        throttled(7),
+    ),
+    "one that asks for ten minutes": (status("RateLimited", MAX_RETRY_AFTER), {}, throttled(600)),
+    "one that asks for more": (status("RateLimited", MAX_RETRY_AFTER + 1), {}, THROTTLED),
+    "a throttled last attempt": (status("RateLimited"), {"attempts": 1}, THROTTLED),
+    "no budget": (BROKEN, {"budget": 0}, STOP),
+    "no budget, bulk": (BROKEN, {"budget": 0, "bulk": True}, again(0.5)),
+    "a deadline after the delay": (BROKEN, {"ends": 100.51}, again(0.5)),
+    "a deadline before its end": (BROKEN, {"ends": 100.5}, STOP),
+    "a deadline within what is asked for": (status("RateLimited", 9.0), {"ends": 109}, THROTTLED),
+    "an answer not ready": (not_ready(), {}, poll(0.5)),
+    "not ready, one attempt only": (not_ready(), {"attempts": 1}, poll(0.5)),
+    "not ready, no budget": (not_ready(), {"budget": 0}, poll(0.5)),
+    "not ready, and no time to wait": (not_ready(), {"ready_timeout": 0}, GIVE_UP),
+    "not ready, and little time to wait": (not_ready(), {"ready_timeout": 0.25}, poll(0.25)),
+    "not ready, asks for longer": (not_ready(9.0), {"ready_timeout": 0.25}, poll(9)),
+    "not ready, asks for too long": (not_ready(MAX_RETRY_AFTER + 1), {}, GIVE_UP),
+    "not ready, a deadline": (not_ready(), {"ends": 100.5}, GIVE_UP),
+}
+
+
+def tries_of(
+    *, budget: int = 100, bulk: bool = False, ends: float = math.inf, **limits: Any
+) -> Tries:
+    retry = Retry(budget=budget, **limits)
+    return Tries(retry, None if bulk else Budget(budget, now=100.0), ends)
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_a_first_failure_has_its_decision(name: str) -> None:
+    error, limits, decision = FIRST[name]
+    assert tries_of(**limits).failed(error, 100.0, lambda: 1.0) == decision
+
+
+def test_the_delay_is_drawn_below_a_bound_that_doubles() -> None:
+    tries = tries_of()
+    delays = [tries.failed(BROKEN, 100.0, lambda: 0.5).delay for _ in range(8)]
+    assert delays == [0.25, 0.5, 1, 2, 4, 8, 15, None]
+
+
+def test_polls_and_failures_are_counted_apart() -> None:
+    tries = tries_of(attempts=3)
+    decisions = [
+        tries.failed(error, 100.0, lambda: 1.0)
+        for error in (not_ready(), BROKEN, not_ready(), BROKEN, not_ready(), BROKEN)
+    ]
+    assert decisions == [poll(0.5), again(0.5), poll(1), again(1), poll(2), STOP]
+
+
+def test_the_time_to_get_ready_starts_with_the_first_poll() -> None:
+    tries = tries_of(ready_timeout=60)
+    tries.failed(BROKEN, 100.0, lambda: 1.0)
+    readings = (500.0, 559.0, 559.9, 560.0)
+    delays = [tries.failed(not_ready(), now, lambda: 1.0).delay for now in readings]
+    assert delays == [0.5, 1, pytest.approx(0.1), None]
+
+
+def test_each_retry_of_a_single_call_takes_one_from_the_budget() -> None:
+    retry, budget = Retry(), Budget(2, now=100.0)
+    calls = [Tries(retry, budget) for _ in range(4)]
+    delays = [call.failed(BROKEN, 100.0, lambda: 1.0).delay for call in calls]
+    assert delays == [0.5, 0.5, None, None]
+    assert Tries(retry, None).failed(BROKEN, 100.0, lambda: 1.0).delay == 0.5
+    budget.deposit()
+    assert calls[0].failed(BROKEN, 100.0, lambda: 1.0).delay == 1
+
+
+FAILURES = st.sampled_from(
+    [BROKEN, status("ServerError"), status("RateLimited"), errors.RequestTimeout("too long")]
+)
+WAITS = st.floats(0, 2 * MAX_RETRY_AFTER)
+ANY = (
+    FAILURES
+    | st.builds(not_ready, st.none() | WAITS)
+    | st.builds(status, st.sampled_from(["RateLimited", "ServerError", "BadRequest"]), WAITS)
+)
+LIMITS = st.builds(
+    Retry,
+    attempts=st.integers(1, 10),
+    base_delay=st.floats(0, 10),
+    max_delay=st.floats(0, 60),
+    ready_timeout=st.floats(0, 50),
+)
+
+
+@given(
+    retry=LIMITS,
+    bulk=st.booleans(),
+    attempts=st.lists(st.tuples(ANY, st.floats(0.01, 100), st.floats(0, 1, exclude_max=True))),
+    deadline=st.floats(0.1, 5000) | st.just(math.inf),
+)
+def test_no_call_exceeds_any_of_its_limits(
+    retry: Retry,
+    bulk: bool,
+    attempts: list[tuple[AltaProfilesError, float, float]],
+    deadline: float,
+) -> None:
+    tries = Tries(retry, None if bulk else Budget(retry.budget, now=0.0), ends=deadline)
+    now, failures, first_poll = 0.0, 0, math.inf
+    for error, seconds, drawn in attempts:
+        now += seconds
+        decision = tries.failed(error, now, repeat(drawn).__next__)
+        assert decision.not_ready is isinstance(error, errors.NotReady)
+        assert decision.throttled is isinstance(error, errors.RateLimited)
+        if decision.not_ready:
+            first_poll = min(first_poll, now)
+        else:
+            failures += 1
+        if decision.delay is None:
+            return
+        requested = getattr(error, "retry_after", None) or 0.0
+        assert not isinstance(error, errors.BadRequest)
+        assert requested <= decision.delay <= max(retry.max_delay, requested)
+        assert requested <= MAX_RETRY_AFTER
+        assert failures < retry.attempts
+        assert now < first_poll + retry.ready_timeout or not decision.not_ready
+        now += decision.delay
+        assert now < deadline
+
+
+@given(retry=LIMITS, error=FAILURES, drawn=st.floats(0, 1, exclude_max=True))
+def test_a_call_that_nothing_else_limits_has_all_its_attempts(
+    retry: Retry, error: AltaProfilesError, drawn: float
+) -> None:
+    tries = Tries(retry, None)
+    delays = [tries.failed(error, 0.0, lambda: drawn).delay for _ in range(retry.attempts)]
+    assert [delay is None for delay in delays] == [False] * (retry.attempts - 1) + [True]
+
+
+@given(retry=LIMITS, seconds=st.floats(0.5, 20), drawn=st.floats(0, 1, exclude_max=True))
+def test_polls_go_on_until_the_time_to_get_ready_is_over(
+    retry: Retry, seconds: float, drawn: float
+) -> None:
+    tries = Tries(retry, Budget(0, now=0.0))
+    first = now = seconds
+    while (delay := tries.failed(not_ready(), now, lambda: drawn).delay) is not None:
+        now += delay + seconds
+    assert now >= first + retry.ready_timeout
+    # The last poll was sent in time.
+    assert now - seconds <= first + retry.ready_timeout + 1e-6
