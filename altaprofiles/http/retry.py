@@ -160,15 +160,14 @@ class Tries(Struct, gc=False):
         else:
             self.failures += 1
             delay = self.retry.delay(self.failures, random)
-            again = (
-                can_pass(error)
-                and self.failures < self.retry.attempts
-                and (self.budget is None or self.budget.withdraw(now))
-            )
+            again = can_pass(error) and self.failures < self.retry.attempts
         requested = getattr(error, "retry_after", None) or 0.0
         delay = max(delay, requested)
         # The deadline would cut a longer wait short, and say less than `error` does.
         again = again and requested <= MAX_RETRY_AFTER and now + delay < self.ends
+        if again and not not_ready and self.budget is not None:
+            # Last, so that only a retry that is made takes a token.
+            again = self.budget.withdraw(now)
         return Decision(
             delay=delay if again else None,
             not_ready=not_ready,

@@ -127,6 +127,24 @@ def test_each_retry_of_a_single_call_takes_one_from_the_budget() -> None:
     assert calls[0].failed(BROKEN, 100.0, lambda: 1.0).delay == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "ends"),
+    [
+        (status("BadRequest"), math.inf),
+        (status("RateLimited", MAX_RETRY_AFTER + 1), math.inf),
+        (BROKEN, 100.25),
+        (not_ready(), math.inf),
+    ],
+    ids=["cannot pass", "asks for too long", "no time left", "a poll"],
+)
+def test_only_a_retry_that_is_made_takes_a_token(
+    error: AltaProfilesError, ends: float
+) -> None:
+    retry, budget = Retry(), Budget(1, now=100.0)
+    Tries(retry, budget, ends).failed(error, 100.0, lambda: 1.0)
+    assert budget.withdraw(100.0)
+
+
 FAILURES = st.sampled_from(
     [BROKEN, status("ServerError"), status("RateLimited"), errors.RequestTimeout("too long")]
 )
