@@ -32,14 +32,14 @@ from typing import Any, Generic, TypeVar
 
 from .credentials import Alta, CleverTap
 from .errors import ConfigurationError
-from .redaction import Secret
+from .redaction import mask_values
 
 __all__ = [
     "CLEVERTAP_KEYS",
     "ENVIRONMENT",
     "KEYS",
     "Accounts",
-    "Found",
+    "Resolved",
     "accounts_path",
     "find_alta",
     "find_clevertap",
@@ -98,14 +98,14 @@ def accounts_path() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[C]):
+class Resolved(Generic[C]):
     """Credentials, and where they come from, in words."""
 
     credentials: C
     source: str
 
 
-def find_clevertap(account: str | None = None) -> Found[CleverTap] | None:
+def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
     """Return the CleverTap account to use, or None when nothing says which.
 
     Args:
@@ -116,16 +116,16 @@ def find_clevertap(account: str | None = None) -> Found[CleverTap] | None:
         ConfigurationError: half of it is missing, or cannot be used.
     """
     if account is None and _in_environment("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE"):
-        return Found(CleverTap.from_env(), ENVIRONMENT)
+        return Resolved(CleverTap.from_env(), ENVIRONMENT)
     accounts = Accounts.read()
     name = accounts.pick(account)
     return None if name is None else accounts.clevertap(name)
 
 
-def find_alta(account: str | None = None) -> Found[Alta] | None:
+def find_alta(account: str | None = None) -> Resolved[Alta] | None:
     """Return the Alta key to use, or None when nothing says which. As `find_clevertap`."""
     if account is None and _in_environment("ALTA_TOKEN"):
-        return Found(Alta.from_env(), ENVIRONMENT)
+        return Resolved(Alta.from_env(), ENVIRONMENT)
     accounts = Accounts.read()
     name = accounts.pick(account)
     return None if name is None else accounts.alta(name)
@@ -162,7 +162,7 @@ class Accounts:
         try:
             with path.open("rb") as file:
                 _check_private(path, os.fstat(file.fileno()))
-                held = _hidden(tomllib.loads(file.read().decode()))
+                held = mask_values(tomllib.loads(file.read().decode()), plain=_PLAIN)
         except FileNotFoundError:
             return cls(path, None, {})
         except ConfigurationError:
@@ -206,7 +206,7 @@ class Accounts:
             )
         return account if account is not None else self.default or next(iter(self.tables), None)
 
-    def clevertap(self, name: str) -> Found[CleverTap] | None:
+    def clevertap(self, name: str) -> Resolved[CleverTap] | None:
         """Return the CleverTap account that `name` stands for; None when it has none.
 
         Raises:
@@ -223,9 +223,9 @@ class Accounts:
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
                 f"run: altaprofiles login {name}"
             )
-        return Found(self._made(CleverTap, name, "", given), source)
+        return Resolved(self._made(CleverTap, name, "", given), source)
 
-    def alta(self, name: str) -> Found[Alta] | None:
+    def alta(self, name: str) -> Resolved[Alta] | None:
         """Return the Alta key that `name` stands for; None when it has none.
 
         Raises:
@@ -233,7 +233,7 @@ class Accounts:
         """
         given = self._given(name, _ALTA)
         source = self._complete(name, "alta_token", "token", given)
-        return None if source is None else Found(self._made(Alta, name, "alta_", given), source)
+        return None if source is None else Resolved(self._made(Alta, name, "alta_", given), source)
 
     def write(self) -> None:
         """Replace the file, at once and for the owner's eyes only. Comments in it are lost.
@@ -310,19 +310,6 @@ def _check_private(path: Path, status: os.stat_result) -> None:
             f"{path} holds secrets, and is somebody else's (user {status.st_uid}); run: "
             f"altaprofiles login, with ALTAPROFILES_CONFIG set to a file of your own"
         )
-
-
-def _hidden(held: dict[str, Any]) -> dict[str, Any]:
-    """Return what a file holds, with all that can be a secret hidden from who only looks."""
-    # Also under keys that are unknown, which may be misspelt.
-    return {
-        key: _hidden(value)
-        if isinstance(value, dict)
-        else Secret(value)
-        if isinstance(value, str) and key not in _PLAIN
-        else value
-        for key, value in held.items()
-    }
 
 
 def _checked(path: Path, held: dict[str, Any]) -> tuple[str | None, dict[str, dict[str, Any]]]:

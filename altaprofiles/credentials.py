@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from .base.checks import check_whole
 from .errors import ConfigurationError
-from .redaction import Secret
+from .redaction import as_secret
 
 __all__ = [
     "REGIONS",
@@ -68,7 +68,7 @@ class CleverTap:
         max_in_flight: int = 3,
     ) -> None:
         # Before any check: a traceback that shows locals shows these two.
-        kind, passcode = type(passcode).__name__, _hidden(passcode)
+        kind, passcode = type(passcode).__name__, as_secret(passcode)
         _set(self, account_id=account_id, passcode=passcode, region=region)
         _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
@@ -137,7 +137,7 @@ class Alta:
         max_in_flight: int = 16,
         requests_per_minute: int | None = None,
     ) -> None:
-        kind, token = type(token).__name__, _hidden(token)
+        kind, token = type(token).__name__, as_secret(token)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
         _set(self, requests_per_minute=requests_per_minute, url="")
         _check_token("token", token, kind)
@@ -167,11 +167,6 @@ class Alta:
 def _set(credentials: CleverTap | Alta, **values: object) -> None:
     for name, value in values.items():
         object.__setattr__(credentials, name, value)
-
-
-def _hidden(value: object) -> Secret:
-    """Return a secret as text that hides itself; empty for what is no text."""
-    return Secret(value if isinstance(value, str) else "")
 
 
 def _from_env(name: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Any, NoReturn
 
-__all__ = ["Secret", "harmless", "masked"]
+__all__ = ["Secret", "as_secret", "harmless", "mask_values", "masked"]
 
 
 class Secret(str):
@@ -27,6 +28,28 @@ class Secret(str):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Secret:
         return self
+
+
+def as_secret(value: object) -> Secret:
+    """Return a credential as a `Secret`: empty for a value that is not text."""
+    return Secret(value if isinstance(value, str) else "")
+
+
+def mask_values(values: Mapping[str, Any], *, plain: Container[str] = ()) -> dict[str, Any]:
+    """Return `values` with each text as a `Secret`, in nested tables as well.
+
+    Args:
+        values: HTTP headers, or the content of a TOML file.
+        plain: keys whose values are not secret.
+    """
+    return {
+        key: mask_values(value, plain=plain)
+        if isinstance(value, Mapping)
+        else Secret(value)
+        if isinstance(value, str) and key not in plain
+        else value
+        for key, value in values.items()
+    }
 
 
 def masked(value: Any, secret: str) -> Any:

@@ -19,7 +19,7 @@ from .http.service import Service
 from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
-from .redaction import Secret
+from .redaction import mask_values
 from .sources.chains import Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups
@@ -434,7 +434,7 @@ def _clevertap_service(account: CleverTap) -> Service:
         api=clevertap_rules.API,
         account=account.account_id,
         url=account.url,
-        headers=_hidden(clevertap_rules.auth_headers(account.account_id, account.passcode)),
+        headers=mask_values(clevertap_rules.auth_headers(account.account_id, account.passcode)),
         secret=account.passcode,
         cap=Cap(account.max_in_flight),
     )
@@ -445,13 +445,8 @@ def _alta_service(account: Alta) -> Service:
     return Service(
         api=alta_rules.API,
         url=account.url,
-        headers=_hidden(alta_rules.auth_headers(account.token)),
+        headers=mask_values(alta_rules.auth_headers(account.token)),
         secret=account.token,
         cap=Cap(account.max_in_flight),
         pace=None if rate is None else Pace(rate),
     )
-
-
-def _hidden(headers: dict[str, str]) -> dict[str, str]:
-    # "Bearer " and a token is plain text again.
-    return {name: Secret(value) for name, value in headers.items()}

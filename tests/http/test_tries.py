@@ -137,9 +137,7 @@ def test_each_retry_of_a_single_call_takes_one_from_the_budget() -> None:
     ],
     ids=["cannot pass", "asks for too long", "no time left", "a poll"],
 )
-def test_only_a_retry_that_is_made_takes_a_token(
-    error: AltaProfilesError, ends: float
-) -> None:
+def test_only_a_retry_that_is_made_takes_a_token(error: AltaProfilesError, ends: float) -> None:
     retry, budget = Retry(), Budget(1, now=100.0)
     Tries(retry, budget, ends).failed(error, 100.0, lambda: 1.0)
     assert budget.withdraw(100.0)

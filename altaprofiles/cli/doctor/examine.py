@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ... import __version__
-from ...accounts import ENVIRONMENT, Found, accounts_path, find_alta, find_clevertap
+from ...accounts import ENVIRONMENT, Resolved, accounts_path, find_alta, find_clevertap
 from ...credentials import REGIONS, Alta, CleverTap
 from ...errors import (
     AltaProfilesError,
@@ -150,7 +150,7 @@ def _proxies() -> Iterator[Finding]:
 
 
 async def _clevertap(
-    found: Found[CleverTap], name: str | None, regions: Mapping[str, str], patience: float
+    found: Resolved[CleverTap], name: str | None, regions: Mapping[str, str], patience: float
 ) -> AsyncIterator[Finding]:
     account = found.credentials
     where = account.url if account.base_url else f"region {account.region}"
@@ -183,7 +183,7 @@ def _later(error: AltaProfilesError) -> str | None:
     return None if isinstance(error, BadRequest) else "Try again later"
 
 
-async def _right_region(found: Found[CleverTap], regions: Mapping[str, str]) -> Finding:
+async def _right_region(found: Resolved[CleverTap], regions: Mapping[str, str]) -> Finding:
     account = found.credentials
     results = await try_regions(account.account_id, account.passcode, regions)
     right = [name for name, error in results.items() if error is None]
@@ -234,7 +234,7 @@ async def try_regions(
     return dict(zip(regions, answers, strict=True))
 
 
-async def _alta(found: Found[Alta], name: str | None, patience: float) -> AsyncIterator[Finding]:
+async def _alta(found: Resolved[Alta], name: str | None, patience: float) -> AsyncIterator[Finding]:
     key = found.credentials
     yield Finding(f"Alta: {key.url}, from {found.source}")
     reached = True
