@@ -223,7 +223,7 @@ class Accounts:
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
                 f"run: altaprofiles login {name}"
             )
-        return Resolved(self._made(CleverTap, name, "", given), source)
+        return Resolved(self._made(CleverTap, name, _CLEVERTAP, given), source)
 
     def alta(self, name: str) -> Resolved[Alta] | None:
         """Return the Alta key that `name` stands for; None when it has none.
@@ -233,7 +233,9 @@ class Accounts:
         """
         given = self._given(name, _ALTA)
         source = self._complete(name, "alta_token", "token", given)
-        return None if source is None else Resolved(self._made(Alta, name, "alta_", given), source)
+        if source is None:
+            return None
+        return Resolved(self._made(Alta, name, _ALTA, {**given, "name": name}), source)
 
     def write(self) -> None:
         """Replace the file, at once and for the owner's eyes only. Comments in it are lost.
@@ -278,12 +280,14 @@ class Accounts:
         given[argument] = secret
         return f"{self._where(name)}, {key} from the keyring"
 
-    def _made(self, kind: type[C], name: str, prefix: str, given: dict[str, Any]) -> C:
+    def _made(self, kind: type[C], name: str, keys: Mapping[str, str], given: dict[str, Any]) -> C:
         try:
             return kind(**given)
         except ConfigurationError as error:
-            # Each begins with the argument's name, which is the key's but for the prefix.
-            raise ConfigurationError(f"{self._where(name)}: {prefix}{error}") from None
+            # Each message starts with the name of the argument, for which the file has a key.
+            argument, _, message = str(error).partition(": ")
+            key = next((key for key in keys if keys[key] == argument), argument)
+            raise ConfigurationError(f"{self._where(name)}: {key}: {message}") from None
 
     def _toml(self) -> str:
         lines = [] if self.default is None else [f"default = {_toml_text(self.default)}", ""]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ REGIONS = {
     "mec1": "https://mec1.api.clevertap.com",
 }
 """CleverTap region to base URL ("Get User Profiles", Base URL)."""
+
+_MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -118,15 +121,21 @@ class Alta:
         max_in_flight: requests under way at once, over all calls of one session.
         requests_per_minute: spreads requests evenly to this rate; None for no limit. The vendor
             documents none for this call; a sibling call allows about 100.
+        name: identifies the agent, for example to work that is resumed, even after its token has
+            changed: 1 to 100 printable characters. When None, a digest of the token does.
 
     Raises:
         ConfigurationError: a value that cannot work.
+
+    >>> Alta("secret", name="support-agent")
+    Alta(token='***', base_url='https://altatech.ai', max_in_flight=16, name='support-agent')
     """
 
     token: str
     base_url: str
     max_in_flight: int
     requests_per_minute: int | None
+    name: str | None
     url: str = field(init=False, repr=False)
     """`base_url` without a trailing slash."""
 
@@ -136,14 +145,17 @@ class Alta:
         base_url: str = "https://altatech.ai",
         max_in_flight: int = 16,
         requests_per_minute: int | None = None,
+        name: str | None = None,
     ) -> None:
         kind, token = type(token).__name__, as_secret(token)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
-        _set(self, requests_per_minute=requests_per_minute, url="")
+        _set(self, requests_per_minute=requests_per_minute, name=name, url="")
         _check_token("token", token, kind)
         check_whole("max_in_flight", max_in_flight, least=1)
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
+        if name is not None:
+            _check_name(name)
         _set(self, url=_base(base_url))
 
     @classmethod
@@ -156,11 +168,22 @@ class Alta:
         base_url = os.environ.get("ALTA_BASE_URL") or "https://altatech.ai"
         return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
 
+    @property
+    def account(self) -> str:
+        """`name`, or 16 hex digits that stand for the token: the start of its BLAKE2b digest.
+
+        Users of one agent are invisible to another, so that this tells the answers of two agents
+        apart without showing a token.
+        """
+        return self.name or hashlib.blake2b(self.token.encode()).hexdigest()[:16]
+
     def __repr__(self) -> str:
-        rate = self.requests_per_minute
+        rate, name = self.requests_per_minute, self.name
         paced = "" if rate is None else f", requests_per_minute={rate}"
+        named = "" if name is None else f", name={name!r}"
         return (
-            f"Alta(token='***', base_url={self.url!r}, max_in_flight={self.max_in_flight}{paced})"
+            f"Alta(token='***', base_url={self.url!r}, max_in_flight={self.max_in_flight}"
+            f"{paced}{named})"
         )
 
 
@@ -187,6 +210,14 @@ def _check_token(name: str, value: object, kind: str) -> None:
         raise ConfigurationError(
             f"{name}: holds a space, a line break or a character outside ASCII; "
             f"pass the bare value that the dashboard shows"
+        )
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
+        raise ConfigurationError(
+            f"name: expected 1 to {_MAX_NAME} printable characters, got {name!r}; "
+            f"use a short name, such as 'support-agent'"
         )
 
 

@@ -444,6 +444,7 @@ def _alta_service(account: Alta) -> Service:
     rate = account.requests_per_minute
     return Service(
         api=alta_rules.API,
+        account=account.account,
         url=account.url,
         headers=mask_values(alta_rules.auth_headers(account.token)),
         secret=account.token,

@@ -68,6 +68,7 @@ def test_an_account_has_all_that_the_credentials_take(place: Path) -> None:
     assert alta is not None
     assert alta.credentials.url == "https://api.gptbots.ai"
     assert alta.credentials.requests_per_minute == 90
+    assert alta.credentials.account == "shop"
 
 
 def test_the_environment_goes_before_the_file_unless_an_account_is_named(
@@ -81,6 +82,12 @@ def test_the_environment_goes_before_the_file_unless_an_account_is_named(
     assert named is not None
     assert (found.credentials.account_id, found.source) == ("ENV", "the environment")
     assert named.credentials.account_id == "OTHER"
+    monkeypatch.setenv("ALTA_TOKEN", "t")
+    alta, named_alta = find_alta(), find_alta("shop")
+    assert alta is not None
+    assert named_alta is not None
+    assert alta.credentials.name is None
+    assert named_alta.credentials.name == "shop"
 
 
 def test_half_of_the_environment_is_not_completed_from_the_file(
@@ -184,6 +191,13 @@ def seen_by_a_reporter(error: BaseException) -> str:
 def test_a_wrong_alta_key_is_named_as_the_file_does(place: Path) -> None:
     write(place, '[accounts.a]\nalta_token = "s3cr3t-PASS "')
     with pytest.raises(ConfigurationError, match="account 'a': alta_token: holds a space"):
+        find_alta()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, "a\\u0007"])
+def test_an_account_with_a_name_that_alta_cannot_have_is_refused(place: Path, name: str) -> None:
+    write(place, f'[accounts."{name}"]\nalta_token = "s3cr3t-PASS"')
+    with pytest.raises(ConfigurationError, match=r"account '.*': name: .* use a short name"):
         find_alta()
 
 

@@ -23,6 +23,7 @@ from altaprofiles import (
     Session,
 )
 from altaprofiles.credentials import REGIONS
+from altaprofiles.session import _alta_service
 from altaprofiles.wire import alta, clevertap
 from altaprofiles.wire.messages import Response
 
@@ -238,6 +239,37 @@ def test_the_secret_reaches_the_headers() -> None:
     assert "".join(alta.auth_headers(key().token)["Authorization"]) == f"Bearer {TOKEN}"
 
 
+# ----------------------------------------------------------------------------------- whose token
+
+
+def test_the_account_of_a_token_is_its_name_else_its_digest() -> None:
+    assert key().account == "baa703755e9d38bf"
+    assert key(base_url="http://[::1]:1", max_in_flight=2).account == key().account
+    assert key(token=f"{TOKEN}2").account != key().account
+    assert key(name="support-agent").account == "support-agent"
+    assert key(token=f"{TOKEN}2", name="support-agent").account == "support-agent"
+
+
+def test_a_session_asks_in_the_name_of_that_account() -> None:
+    for given in (key(), key(name="support-agent")):
+        assert _alta_service(given).account == given.account
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 100, "the shop's agent", "客服"])
+def test_a_name_can_be_any_printable_text(name: str) -> None:
+    assert key(name=name).account == name
+    assert f", name={name!r})" in repr(key(name=name))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 101, "a\nb", "\x1b[31m", "\ufeffa", 7, True, b"a", ["a"]]
+)
+def test_a_name_that_cannot_be_used_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^name: .* use a short name") as caught:
+        key(name=name)
+    assert f"got {name!r}" in str(caught.value)
+
+
 # -------------------------------------------------------------------------------- nothing shows it
 
 
@@ -274,6 +306,7 @@ def test_credentials_show_what_they_are_for() -> None:
     assert "http://[::1]:1" in repr(account(base_url="http://[::1]:1"))
     assert "https://altatech.ai" in repr(key())
     assert "requests_per_minute=90" in repr(key(requests_per_minute=90))
+    assert "name" not in repr(key())
 
 
 @both
@@ -294,6 +327,7 @@ def test_credentials_copy(build: Build, secret: str, field: str) -> None:
         assert str(getattr(twin, field)) == secret
         assert twin.url == given.url
     assert given != build()
+    assert dataclasses.replace(key(name="agent"), max_in_flight=2).account == "agent"
     assert len({given, copy.deepcopy(given)}) == 1
 
 
@@ -312,6 +346,7 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "passcode": lambda: CleverTap("W9R", PASSCODE + "\n"),
     "token": lambda: Alta(TOKEN + "\n"),
     "alta cap": lambda: Alta(TOKEN, max_in_flight=0),
+    "alta name": lambda: Alta(TOKEN, name=""),
     "alta base_url": lambda: Alta(TOKEN, base_url="http://example.com"),
 }
 
