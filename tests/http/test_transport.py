@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import aiohttp
 import anyio
 import pytest
 import trustme
@@ -39,6 +40,7 @@ from altaprofiles import (
     Timeout,
     TransportError,
 )
+from altaprofiles.http.transport import _Request
 from altaprofiles.wire.messages import Response
 
 if sys.version_info >= (3, 14):
@@ -124,6 +126,30 @@ async def test_a_redirect_is_an_error_and_takes_the_passcode_nowhere() -> None:
             assert caught.value.status == 302
             assert len(server.heads) == 1
         assert other.heads == []
+
+
+async def test_aiohttp_calls_the_hooks_that_take_headers_as_they_were_prepared() -> None:
+    """They are private: a version that renames them would look at every header again, unseen."""
+    calls: list[str] = []
+
+    class Recording(_Request):
+        def update_headers(self, headers: Any) -> None:
+            calls.append("update_headers")
+            super().update_headers(headers)
+
+        def update_auto_headers(self, skip_auto_headers: Any) -> None:
+            calls.append("update_auto_headers")
+            super().update_auto_headers(skip_auto_headers)
+
+    headers = {"Host": "clevertap.example", "X-Prepared": "once"}
+    async with scripted(always(FOUND)) as server:
+        async with aiohttp.ClientSession(headers=headers, request_class=Recording) as client:
+            async with client.get(server.url) as response:
+                assert response.status == 200
+        assert server.heads[0] == (
+            b"GET / HTTP/1.1\r\nHost: clevertap.example\r\nX-Prepared: once\r\n\r\n"
+        )
+    assert calls == ["update_headers", "update_auto_headers"]
 
 
 async def test_cookies_are_not_kept() -> None:
