@@ -1,4 +1,4 @@
 """Background work for one reader: in order, bounded, cancelled with its session.
 
-Knows no API and no model; the work itself is passed in.
+Knows no API and no model: the functions to run are passed in.
 """

@@ -1,6 +1,6 @@
-"""Lookups in parallel: bounded workers over any iterable, also an endless one.
+"""Bounded workers over any iterable, even an endless one.
 
-Knows no API: what to do with one item is passed in.
+Knows no API: the call to make for each item is passed in.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ R = TypeVar("R")
 Items: TypeAlias = Iterable[K] | AsyncIterable[K]
 
 _AHEAD = 4
-"""Items taken from the source per worker, results not yet read included."""
+"""Items per worker that are in progress, or whose results are unread."""
 
 
-def check_items(name: str, source: object) -> None:
-    """Raise `ConfigurationError` unless `source` is an iterable of whole items."""
-    if isinstance(source, str | bytes) or not isinstance(source, Iterable | AsyncIterable):
+def check_items(name: str, items: object) -> None:
+    """Raise `ConfigurationError` unless `items` is an iterable and not a single text."""
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
         raise ConfigurationError(
-            f"{name}: expected an iterable or async iterable, got {source!r}; "
+            f"{name}: expected an iterable or async iterable, got {items!r}; "
             f"put a single item in a list"
         )
 
@@ -52,18 +52,19 @@ async def fan_out(
     spawn: Spawn,
     pausing: Callable[[], int] = int,
 ) -> AsyncGenerator[R, None]:
-    """Yield `call(item)` for each item of `source`, `concurrency` of them at work at once.
+    """Yield `call(item)` for each item of `source`, with `concurrency` calls in progress.
 
-    `pausing` tells how many calls only wait to be tried again: as many others are begun beside
-    them, up to `concurrency` more. Not at once, as workers without a slot would wait for one before
-    each call, which costs a tenth of it.
+    Results are yielded as they complete, or in input order if `ordered`. Items are taken from the
+    source as results are read: at most four per worker are in progress or unread, so the source may
+    be endless.
 
-    Results come as they complete, or in input order. Items are taken from the source as results are
-    read: at most four per worker are under way or unread, so that an endless source is no problem.
+    `pausing` returns the number of calls that only wait for a retry. The same number of further
+    calls starts beside them, up to `concurrency` more. These workers do not exist from the start,
+    because a worker without a slot waits for one before each call, and that costs a tenth of it.
 
     Raises:
-        Exception: what `call` or `source` raised. A failing source ends the intake only: what was
-            taken before is finished and yielded first.
+        Exception: the error that `call` or `source` raised. After an error of `source`, the items
+            taken before it are finished and yielded first.
     """
     handover: Handover[tuple[int, R]] = Handover()
     work = _Work(call, source, concurrency, pausing, handover)
@@ -93,12 +94,12 @@ async def fan_out(
 
 
 class _Work(Generic[K, R]):
-    """What goes on behind one fan-out: a task that reads the source, and the workers.
+    """The background of one fan-out: a task that reads the source, and the workers.
 
-    One task reads, from the first item to closing it, because a source may hold a task group or a
-    timeout open across its items, and those belong to the task that opened them. It reads on when a
-    quarter of what it may hold has been given back: by then the workers have not run dry, and one
-    turn of the loop serves many items.
+    One task reads the source from its first item until it is closed, because a source may hold a
+    task group or a timeout open across its items, and those belong to the task that opened them.
+    The task resumes reading once a quarter of the room is free: the workers have not run dry at
+    that point, and one turn of the loop serves many items.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class _Work(Generic[K, R]):
         self._done = 0
 
     async def run(self) -> None:
-        """Do it all; return only when every item has its result."""
+        """Process every item; return once each has its result."""
         failure: Exception | None = None
         async with anyio.create_task_group() as group:
             try:
@@ -134,7 +135,7 @@ class _Work(Generic[K, R]):
                     raise
                 failure = AltaProfilesError(INTERRUPTED)
             except Exception as error:
-                # What was taken from the source is finished first.
+                # Items that were taken before the error are finished first.
                 failure = error
             self._exhausted = True
             while self._idle:
@@ -142,11 +143,11 @@ class _Work(Generic[K, R]):
         if failure is not None:
             raise failure
         if self._done < self._taken:
-            # The group takes a child that somebody else cancelled for one that is done.
+            # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 
     def give_back(self) -> None:
-        """Make room for one more item."""
+        """Free the room of one item whose result has been read."""
         self._room += 1
         if self._more_room is not None and self._room >= self._concurrency:
             self._wake(self._more_room)
@@ -170,7 +171,7 @@ class _Work(Generic[K, R]):
                 if self._room == 0:
                     await self._wait_for_room()
         finally:
-            # By the task that has read it: what a generator holds open ends with no other.
+            # In the task that read it, because only that task can close what a generator holds.
             if isinstance(items, AsyncGenerator):
                 await items.aclose()
 

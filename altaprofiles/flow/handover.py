@@ -1,4 +1,4 @@
-"""Results on their way from background tasks to one reader. Bounds nothing by itself."""
+"""An unbounded queue from background tasks to one reader; producers limit themselves."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ T = TypeVar("T")
 
 
 class Ended(Exception):
-    """The reader has had everything.
+    """The queue is closed, and every item has been read.
 
-    A type of its own: callers' code can raise `StopAsyncIteration`, which is no end of ours.
+    A separate type, because callers' code can raise `StopAsyncIteration`, which must not end a
+    queue.
     """
 
 
 class Handover(Generic[T]):
-    """An unbounded queue with an end; those who fill it bound themselves by an allowance.
+    """An unbounded queue that can be closed; its producers limit themselves by an allowance.
 
-    Putting and closing never wait, so they can be done while a task is being cancelled.
+    `put` and `close` never wait, so they can be called while a task is being cancelled.
     """
 
     def __init__(self) -> None:
@@ -41,12 +42,12 @@ class Handover(Generic[T]):
         self._changed: asyncio.Future[None] | None = None
 
     def put(self, item: T) -> None:
-        """Hand one item over."""
+        """Append one item."""
         self._items.append(item)
         self._wake()
 
     def close(self, error: BaseException | None) -> None:
-        """End it, with what the reader gets after the last item. The first call counts."""
+        """Close the queue; `error` is raised after the last item. Only the first call counts."""
         if not self._closed:
             self._closed = True
             self._error = error
@@ -54,15 +55,15 @@ class Handover(Generic[T]):
 
     @contextmanager
     def ended_by_failure(self, group: TaskGroup) -> Iterator[None]:
-        """Let what is raised inside end this and every task of `group`.
+        """On an exception inside, close the queue with it and cancel every task of `group`.
 
-        It is not raised on: it would leave the group wrapped in an ExceptionGroup.
+        The exception is not re-raised, because it would leave the group as an ExceptionGroup.
         """
         try:
             yield
         except asyncio.CancelledError:
             if not is_cancelled_here():
-                # The group would not mind, and others may wait for this task.
+                # The group would ignore this cancellation, and other tasks may wait for this one.
                 self.close(AltaProfilesError(INTERRUPTED))
                 group.cancel_scope.cancel()
             raise
@@ -74,14 +75,14 @@ class Handover(Generic[T]):
         """Return the next item.
 
         Raises:
-            Ended: it has been closed without an error, and all is read.
-            BaseException: the error it was closed with, after the last item.
+            Ended: the queue was closed without an error, and every item has been read.
+            BaseException: the error that the queue was closed with, after the last item.
         """
         await self._filled()
         return self._items.popleft()
 
     async def get_all(self) -> deque[T]:
-        """Return every item there is, at least one. Raises as `get` does."""
+        """Return every item in the queue, at least one. Raises like `get`."""
         await self._filled()
         items, self._items = self._items, deque()
         return items

@@ -1,4 +1,4 @@
-"""The time in which a session is open, and the tasks that live in it. Sends nothing."""
+"""Background tasks of one session, from open to close. Sends nothing."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ __all__ = ["INTERRUPTED", "Lifetime", "Spawn", "is_cancelled_here"]
 Spawn: TypeAlias = Callable[
     [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
 ]
-"""Runs a job in the background, tells when it has ended, returns what cancels it."""
+"""Runs a job in the background, reports its end, and returns a function that cancels it."""
 
 
 INTERRUPTED = (
-    "something cancelled the work behind this iteration from outside, so that its results are not "
-    "complete; cancel the task that reads them instead"
+    "the background tasks of this iteration were cancelled from outside, so its results are "
+    "incomplete; cancel the task that reads them instead"
 )
-"""What a reader is told whose background tasks were cancelled one by one."""
+"""The message to a reader after something cancelled single background tasks behind it."""
 
 
 def is_cancelled_here() -> bool:
-    """Whether a `CancelledError` comes from a scope around this task, and from nobody else."""
+    """Return whether a cancel scope around this task, and nothing else, cancelled it."""
     return anyio.current_effective_deadline() == -math.inf
 
 
 class Pool(Protocol):
-    """What is opened at the beginning and closed at the end."""
+    """A resource that is opened first and closed last."""
 
     async def open(self) -> None: ...
 
@@ -42,9 +42,9 @@ class Pool(Protocol):
 
 
 class Lifetime:
-    """Being open: from `open` until `aclose`, once.
+    """The open state of a session: once, from `open` to `aclose`.
 
-    The tasks live in one task group hosted by a task of its own, so that a session can be opened in
+    One host task runs the task group of all background tasks. A session can therefore be opened in
     one task and closed in another, as test fixtures and web frameworks do.
 
     Args:
@@ -60,14 +60,14 @@ class Lifetime:
         self._stop = asyncio.Event()
 
     async def open(self) -> None:
-        """Start the host task.
+        """Open the pool and start the host task.
 
         Raises:
-            ConfigurationError: it has been opened before.
+            ConfigurationError: the session was opened before.
         """
         if self._state != "new":
             raise ConfigurationError(
-                "this Session has been opened before, or closed; make a new one each time"
+                "this Session was opened before, or closed; create a new one each time"
             )
         self._state = "open"
         self._loop = asyncio.get_running_loop()
@@ -81,20 +81,20 @@ class Lifetime:
             raise
 
     async def aclose(self) -> None:
-        """End every background task and close every connection. Safe to call more than once.
+        """Cancel every background task and close every connection. Safe to call more than once.
 
         Raises:
-            ConfigurationError: it was opened in another event loop, which is still running.
+            ConfigurationError: the session was opened in another event loop that is still running.
         """
         if self._host is not None and not self._host.done():
             self._check_loop()
             self._state = "closed"
             self._stop.set()
-            # Not awaited itself: a caller cancelled here must not leave the closing half done, and
-            # a host that somebody cancelled must not cancel the caller.
+            # Waited for, not awaited: a caller that is cancelled here must not leave the session
+            # half closed, and a host that was cancelled must not cancel the caller.
             await asyncio.wait([self._host])
         self._state = "closed"
-        # The host does this too, unless it was cancelled before it had begun.
+        # The host closes it as well, unless it was cancelled before it started.
         await self._pool.aclose()
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
@@ -110,7 +110,7 @@ class Lifetime:
                 await self._pool.aclose()
 
     def check_open(self) -> None:
-        """Raise `ConfigurationError` unless this can be used here and now."""
+        """Raise `ConfigurationError` unless the session is open in this event loop."""
         if self._state == "new":
             raise ConfigurationError(
                 "this Session is not open yet; use it inside `async with Session(...) as session:`"
@@ -130,10 +130,10 @@ class Lifetime:
         job: Callable[[], Awaitable[None]],
         ended: Callable[[BaseException | None], None],
     ) -> Callable[[], None]:
-        """Run `job` in the background and return what cancels it.
+        """Run `job` in the background and return a function that cancels it.
 
-        `ended` is called exactly once, when it is over: with None after success, else with the
-        exception; closing the session counts as a `ConfigurationError`.
+        `ended` is called exactly once, after the job: with None after success, else with the
+        exception. If the session closes before, the exception is a `ConfigurationError`.
         """
         self.check_open()
         scope = anyio.CancelScope()
@@ -149,20 +149,20 @@ class Lifetime:
             except asyncio.CancelledError:
                 if is_cancelled_here():
                     raise
-                # Raised, it would end every other task of the session, too.
+                # Raised here, it would cancel every other task of the session.
                 error = AltaProfilesError(INTERRUPTED)
             except BaseException as failure:
-                # Not raised here: in the task group it would end every other task.
+                # Raised here, it would cancel every other task of the session.
                 error = failure
             finally:
                 ended(error)
 
         if self._tasks is None:
-            raise RuntimeError("an open engine has a task group")
+            raise RuntimeError("an open session has a task group")
         self._tasks.start_soon(run)
         return scope.cancel
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, or wake up when the session is closed."""
+        """Sleep for `seconds`, or until the session closes."""
         with anyio.move_on_after(seconds):
             await self._stop.wait()

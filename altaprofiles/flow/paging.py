@@ -1,6 +1,6 @@
 """Cursor chains: each walked in sequence, its next pages fetched while earlier ones are read.
 
-Knows no API: what opens a chain and what fetches a page are passed in.
+Knows no API: the functions that open a chain and fetch a page are passed in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Chain", "Linked", "mark", "walk"]
 
 
 class Linked(Protocol):
-    """A page of any service: all that a walk needs to know of it."""
+    """A page of any service, reduced to the property that a walk needs."""
 
     @property
     def next_cursor(self) -> str | None:
@@ -40,8 +40,8 @@ class Chain(Struct, Generic[P], frozen=True):
 
     Attributes:
         open: returns the first cursor.
-        fetch: returns the page of a cursor. As soon as it knows what the next cursor will be, it
-            tells its second argument; it may do so more than once, and may be wrong.
+        fetch: returns the page of a cursor. It passes the next cursor to its second argument as
+            soon as it knows it. It may do so more than once, and the cursor may be wrong.
     """
 
     open: Callable[[], Awaitable[str]]
@@ -51,16 +51,16 @@ class Chain(Struct, Generic[P], frozen=True):
 async def walk(
     chains: Sequence[Chain[P]], *, prefetch: int, spawn: Spawn
 ) -> AsyncGenerator[P, None]:
-    """Yield the pages of all `chains`, those of one chain in server order.
+    """Yield the pages of all `chains`; the pages of one chain in server order.
 
-    The chains are walked side by side and their pages come as they arrive. Of each chain at most
-    `prefetch + 1` pages exist at once, the one being read and those on their way included, however
-    slow the reader is. No cursor is asked for twice at once.
+    The chains are walked concurrently, and their pages are yielded as they arrive. At most
+    `prefetch + 1` pages of each chain exist at once, including the one being read and those still
+    arriving, however slow the reader is. No cursor is requested twice at the same time.
 
     Raises:
         CursorLoop: the service repeated a cursor within a chain.
-        AltaProfilesError: a chain could not be opened or a page not be fetched. Pages that had
-            arrived by then are yielded first.
+        AltaProfilesError: a chain could not be opened, or a page could not be fetched. Pages that
+            arrived before the error are yielded first.
     """
     handover: Handover[tuple[P, asyncio.Semaphore]] = Handover()
 
@@ -76,7 +76,7 @@ async def walk(
             for chain in chains:
                 group.start_soon(begin, chain)
         if len(walks) < len(chains) or not all(walk.complete for walk in walks):
-            # The group takes a child that somebody else cancelled for one that is done.
+            # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 
     cancel = spawn(walk_all, handover.close)
@@ -97,10 +97,10 @@ class _Step:
     """One page of a walk, from the moment its cursor is known.
 
     Attributes:
-        mark: stands for the cursor, which can have 2.4 KB.
-        confirmed: the page before has been handed over, and names this cursor.
-        following: the next step, once begun.
-        ended: nothing is under way any more.
+        mark: a digest of the cursor, which can be 2.4 KB long.
+        confirmed: set once the previous page has been handed over and names this cursor.
+        following: the next step, once started.
+        ended: set once nothing of this step is running.
     """
 
     def __init__(self, cursor: str) -> None:
@@ -113,11 +113,11 @@ class _Step:
 
 
 class _Walk(Generic[P]):
-    """One chain under way: a task for each page that is wanted, which begins the next one's.
+    """One chain in progress: a task per page, which starts the task of the next page.
 
-    A page is asked for as soon as its cursor is known, mostly while the page before is still
-    arriving. But nothing is true of a page before all of it has been read: only then is the cursor
-    it named confirmed, and what was asked for with another one dropped unseen.
+    A page is requested as soon as its cursor is known, usually while the previous page is still
+    arriving. But a page counts only once all of it has been read: then the cursor that it names is
+    confirmed, and a page that was requested with a different cursor is dropped unseen.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class _Walk(Generic[P]):
         return step
 
     def _begin_following(self, step: _Step, cursor: str) -> None:
-        # One that is or was asked for would make the chain a loop: `_deliver` says so in time.
+        # A cursor that was requested before makes the chain a loop: `_deliver` raises for it.
         if step.following is None and mark(cursor) not in self._asked:
             step.following = self._begin(cursor)
 
@@ -175,12 +175,12 @@ class _Walk(Generic[P]):
         try:
             return await self._ask(step.cursor, partial(self._begin_following, step))
         except Exception as error:
-            # With a cursor that turns out to be wrong, it would mean nothing.
+            # The error means nothing if the cursor turns out to be wrong.
             await step.confirmed.wait()
             if not isinstance(error, CursorError):
                 error.add_note(
-                    f"This was page {self._delivered + 1} of its chain, and all earlier ones were "
-                    f"delivered; to go on there: cursor={step.cursor!r}"
+                    f"This was page {self._delivered + 1} of its chain; all earlier pages were "
+                    f"delivered. To resume here, pass cursor={step.cursor!r}"
                 )
             raise
 
@@ -192,20 +192,23 @@ class _Walk(Generic[P]):
         elif step.following is None:
             raise CursorLoop(
                 f"the service repeated a cursor after {self._delivered} pages of its chain; "
-                f"the chain cannot end, open a new one"
+                f"the chain would never end, so open a new one"
             )
         else:
             step.following.confirmed.set()
 
     async def _drop_following(self, step: _Step) -> None:
-        """End what follows, to its end: the chain may yet come to the same cursors."""
+        """Cancel every page requested after `step` and wait for each to stop.
+
+        The chain may still reach the same cursors, and would otherwise request them twice at once.
+        """
         dropped = step.following
         while dropped is not None:
             later: _Step | None = dropped
             while later is not None:
                 later.scope.cancel()
                 later = later.following
-            # One that has had its page already may begin another before it notices.
+            # A step that has its page already may start another before it notices.
             await dropped.ended.wait()
             self._asked.discard(dropped.mark)
             dropped = dropped.following
@@ -213,5 +216,5 @@ class _Walk(Generic[P]):
 
 
 def mark(cursor: str) -> bytes:
-    """Return what stands for a cursor, which can have 2.4 KB."""
+    """Return a digest of a cursor, which can be 2.4 KB long."""
     return blake2b(cursor.encode(), digest_size=16).digest()

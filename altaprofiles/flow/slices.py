@@ -1,4 +1,4 @@
-"""Work that takes long, done in slices with everybody else let in between."""
+"""Long computations in slices, so that other tasks run in between."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["ITEMS", "Slices", "finish"]
 T = TypeVar("T")
 
 Slices: TypeAlias = Generator[None, None, T]
-"""A value that takes long to make: each `yield` is a moment to let others work."""
+"""A value that takes long to compute; each `yield` lets other tasks run."""
 
 
 ITEMS = 500
-"""Small things done in one go, such as looking at a person: some two milliseconds."""
+"""Small items per slice, such as people to compare: some two milliseconds."""
 
 
 async def finish(slices: Slices[T]) -> T:

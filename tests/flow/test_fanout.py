@@ -176,7 +176,7 @@ async def test_a_source_that_is_cancelled_from_inside_is_no_end(ordered: bool) -
         helper.cancel()
         await helper
 
-    with pytest.raises(AltaProfilesError, match="not complete"):
+    with pytest.raises(AltaProfilesError, match="results are incomplete"):
         async for _ in doubled(source(), ordered=ordered):
             pass
 
@@ -187,7 +187,7 @@ async def test_a_call_that_is_cancelled_from_inside_is_no_end() -> None:
             raise asyncio.CancelledError
         return item
 
-    with pytest.raises(AltaProfilesError, match="not complete"):
+    with pytest.raises(AltaProfilesError, match="results are incomplete"):
         async for _ in fan_out(call, range(50), concurrency=4, ordered=False, spawn=spawn):
             pass
 

@@ -160,7 +160,7 @@ async def test_a_chain_that_is_cancelled_from_outside_is_no_end(chains: int) -> 
     first = Cancelled("a", {"a0": "a1", "a1": "a2", "a2": "a3"})
     others = [book(name, 50) for name in "bc"]
     walked = [one.chain for one in [first, *others][:chains]]
-    with pytest.raises(AltaProfilesError, match="not complete"):
+    with pytest.raises(AltaProfilesError, match="results are incomplete"):
         async for _ in walk(walked, prefetch=1, spawn=spawn):
             pass
 
