@@ -1,4 +1,4 @@
-"""Argument checks, JSON text, wording, and verdicts on errors.
+"""Argument checks, JSON text, optional dependencies, verdicts on errors, and wording.
 
 Knows no API, no model and no I/O.
 """

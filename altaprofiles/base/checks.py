@@ -1,4 +1,4 @@
-"""Checks of what callers pass in. Each error names the argument, the value and the fix."""
+"""Checks of callers' arguments. Each error names the argument, the value and the fix."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = [
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
-    """Return `value`, an int of at least `least`.
+    """Return `value`, which must be an int of at least `least`.
 
     Raises:
-        ConfigurationError: it is anything else.
+        ConfigurationError: `value` is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ConfigurationError(
@@ -35,8 +35,8 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
 
     Args:
         name: the argument's name.
-        value: what was passed.
-        takes: what it is called with.
+        value: the argument's value.
+        takes: the function's argument, in words.
     """
     if value is not None and (not callable(value) or iscoroutinefunction(value)):
         raise ConfigurationError(f"{name}: expected a plain function of {takes}, got {value!r}")
@@ -46,7 +46,7 @@ def check_flag(name: str, value: object) -> bool:
     """Return `value`, which must be True or False.
 
     Raises:
-        ConfigurationError: it is anything else.
+        ConfigurationError: `value` is anything else.
     """
     if not isinstance(value, bool):
         raise ConfigurationError(f"{name}: expected True or False, got {value!r}")
@@ -58,8 +58,8 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
 
     Args:
         name: the argument's name.
-        value: what was passed.
-        zero: whether zero will do, too.
+        value: the argument's value.
+        zero: whether zero is allowed as well.
     """
     if (
         isinstance(value, bool)
@@ -74,8 +74,8 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
 
 _MAX_DIGITS = 100
 
-# U+FEFF and U+2028 come from files read with the wrong encoding or split at the wrong places: they
-# would make an ID silently unknown.
+# U+FEFF and U+2028 come from files that were read with the wrong encoding or split in the wrong
+# places. An ID that holds one is silently unknown to the service.
 _NEVER_IN_A_KEY = {
     *map(chr, range(0x20)),
     *map(chr, range(0x7F, 0xA0)),
@@ -89,7 +89,8 @@ def check_key(name: str, value: object) -> str:
     """Return the identifier `value` as text.
 
     Raises:
-        ConfigurationError: it is neither text nor an int, empty, or holds a control character.
+        ConfigurationError: `value` is neither text nor an int, is empty, or holds a control
+            character.
     """
     if type(value) is str and value.isascii() and value.isprintable() and value.strip():
         return value
@@ -97,7 +98,10 @@ def check_key(name: str, value: object) -> str:
         number = index(value)
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)
-        raise ConfigurationError(f"{name}: an int of over {_MAX_DIGITS} digits is no identifier")
+        raise ConfigurationError(
+            f"{name}: an int of over {_MAX_DIGITS} digits is not an identifier; "
+            f"pass the identifier itself"
+        )
     if not isinstance(value, str):
         raise ConfigurationError(
             f"{name}: expected text or an int, got the {type(value).__name__} {value!r}; "
@@ -115,5 +119,5 @@ def check_key(name: str, value: object) -> str:
         raise ConfigurationError(
             f"{name}: holds half a surrogate pair, got {value!r}; decode the source as UTF-8"
         ) from None
-    # Of a subclass, such as NumPy's, the plain text.
+    # The plain text of a subclass such as NumPy's.
     return str.__str__(value)

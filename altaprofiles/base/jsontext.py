@@ -1,4 +1,4 @@
-"""From JSON bytes to values, with errors that say where. Knows no API and no model."""
+"""JSON bytes to values, with errors that name the place. Knows no API and no model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EXCERPT = 120
 def decode_json(decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str) -> V:
     """Return `data` decoded, or raise `DecodeError` with the place under `path`.
 
-    JSON text may hold a lone UTF-16 surrogate escape, which no Unicode text can: it is read as
+    JSON text can hold the escape of a lone UTF-16 surrogate, but Unicode text cannot. It is read as
     U+FFFD, because one broken emoji must not stop an export.
     """
     return decode_mended(decoder, data, path)[0]
@@ -43,7 +43,7 @@ def decode_json(decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str) 
 def decode_mended(
     decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str
 ) -> tuple[V, bytes | None]:
-    """Do as `decode_json`, and return the mended bytes too where lone surrogates were found."""
+    """Decode like `decode_json`; also return the mended bytes, or None if nothing was broken."""
     try:
         return decoder.decode(data), None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -61,7 +61,7 @@ def _decode_error(error: Exception, data: bytes, path: str = "$") -> DecodeError
 
 
 def check_utf8(data: bytes, path: str) -> None:
-    """Raise `DecodeError` unless `data` is UTF-8, as JSON is: keys that nobody decodes, too."""
+    """Raise `DecodeError` unless all of `data` is UTF-8, even the keys that are never decoded."""
     if data.isascii():
         return
     try:
@@ -74,14 +74,14 @@ def check_utf8(data: bytes, path: str) -> None:
 
 
 def excerpt(data: bytes) -> str:
-    """Return the first characters of `data`, as a person can read them."""
+    """Return the first characters of `data` as readable text."""
     return data[:_EXCERPT].decode("utf-8", "replace").strip()
 
 
 _HEX = rb"[0-9a-fA-F]"
 _HIGH = rb"u[dD][89abAB]" + _HEX + rb"{2}"
 _LOW = rb"u[dD][c-fC-F]" + _HEX + rb"{2}"
-# Escapes are consumed from the left, so that the `u` of an escaped backslash and a `u` is none.
+# Escapes are consumed from the left: a `u` behind an escaped backslash does not start one.
 _ESCAPE = re.compile(
     rb"\\(?:(?P<pair>"
     + _HIGH
@@ -99,30 +99,30 @@ _ESCAPE = re.compile(
 def mend_surrogates(data: bytes, *, nul: bool = False) -> bytes | None:
     r"""Return `data` with each lone surrogate escape as `\ufffd`, or None if it holds none.
 
-    The length does not change, so that offsets into the one hold in the other.
+    The length does not change, so offsets into `data` hold in the result.
 
     Args:
         data: JSON.
-        nul: whether to take `\u0000` for broken, too.
+        nul: whether to treat `\u0000` as broken as well.
     """
 
-    def mend(found: re.Match[bytes]) -> bytes:
-        broken = found["lone"] or (nul and found["nul"])
-        return b"\\ufffd" if broken else found[0]
+    def mend(match: re.Match[bytes]) -> bytes:
+        is_broken = match["lone"] or (nul and match["nul"])
+        return b"\\ufffd" if is_broken else match[0]
 
     mended = _ESCAPE.sub(mend, data)
     return None if mended == data else mended
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-# Only where a value ends matters: numbers stay text, as converting long ones is refused.
+# Only the end of a value matters. Numbers stay text, because Python refuses to convert long ones.
 _scan = json.JSONDecoder(parse_int=str, parse_float=str, strict=False).raw_decode
 
 
 def member_span(data: bytes, name: str) -> tuple[int, int]:
-    """Return where the value of the last member `name` of a JSON object begins and ends."""
+    """Return the start and the end of the value of the last member `name` of a JSON object."""
     span = (0, 0)
-    # Byte for byte a character: JSON's own structure is ASCII, and offsets stay what they are.
+    # One character per byte: JSON's own structure is ASCII, and offsets stay the same.
     text = data.decode("latin-1")
     position = _skip(text, text.index("{") + 1)
     while text[position] != "}":
@@ -141,9 +141,9 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}:,]', re.DOTALL)
 
 
 def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each member of a JSON object: its key as it was sent, where its value begins and ends.
+    """Yield each member of a JSON object: its key as sent, and the start and end of its value.
 
-    For what is nested too deep to be decoded: nothing is checked, and nothing recurses.
+    For objects that are nested too deep to decode: nothing is checked, and nothing recurses.
     """
     level, key, start = 0, b"", None
     for token in _TOKEN.finditer(data):
@@ -164,7 +164,7 @@ def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def element_spans(data: bytes) -> list[tuple[int, int]]:
-    """Return where each element of a JSON array begins and ends."""
+    """Return the start and the end of each element of a JSON array."""
     spans = []
     text = data.decode("latin-1")
     position = _skip(text, text.index("[") + 1)
@@ -178,12 +178,12 @@ def element_spans(data: bytes) -> list[tuple[int, int]]:
 
 
 def _skip(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    return found.end() if found else position
+    space = _SPACE.match(text, position)
+    return space.end() if space else position
 
 
 def as_text(value: Any) -> str | None:
-    """Return a JSON scalar as text, None for null: one field may be sent as several types."""
+    """Return a JSON scalar as text, or None for null: a field may arrive as several types."""
     if value is None or type(value) is str:
         return value
     return msgspec.json.encode(value).decode()
@@ -195,5 +195,5 @@ def as_texts(values: list[Any]) -> list[str]:
 
 
 def each_once(values: list[Any]) -> list[str]:
-    """Return `values` as text, each once, without nulls and empty ones."""
+    """Return `values` as text: each text once, without nulls and empty texts."""
     return list(dict.fromkeys(filter(None, as_texts(values))))

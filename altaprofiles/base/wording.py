@@ -5,26 +5,26 @@ from __future__ import annotations
 __all__ = ["clock", "numbered", "percent", "share"]
 
 
-def numbered(count: int, what: str) -> str:
-    """Return a count of things, such as `1 key` or `1,234 keys`."""
-    return f"{count:,} {what}" if count == 1 or what == "people" else f"{count:,} {what}s"
+def numbered(count: int, noun: str) -> str:
+    """Return a count with its noun, such as `1 key` or `1,234 keys`."""
+    return f"{count:,} {noun}" if count == 1 or noun == "people" else f"{count:,} {noun}s"
 
 
 def clock(seconds: float) -> str:
-    """Return a time as hours, minutes and seconds, such as `0:02:10`."""
+    """Return a duration as hours, minutes and seconds, such as `0:02:10`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def share(done: int, goal: int | None) -> float | None:
-    """Return which part of `goal` is done, from 0 to 1, or None if unknown."""
+    """Return the share of `goal` that is done, from 0 to 1, or None if `goal` is None."""
     if goal is None:
         return None
-    # The service's count need not be what its chains bring.
+    # The service's count can be less than its chains deliver.
     return min(done / goal, 1.0) if goal else 1.0
 
 
 def percent(part: float) -> int:
-    """Return a share in percent, not rounded up: 100 is all of it."""
-    # 0.29 is a little less than 29 / 100.
+    """Return a share in percent, rounded down, so that 100 means complete."""
+    # As a float, 0.29 is a little less than 29 / 100.
     return int(100 * part + 1e-9)
