@@ -1,4 +1,4 @@
-"""The life of one call: a slot, an attempt, its limits, its retries.
+"""The life of one call: a slot, an attempt, its time limits, its retries.
 
-Knows HTTP and no endpoint: `wire` says what to send and how to read the answer.
+Knows HTTP but no endpoint: `wire` builds the requests and reads the answers.
 """

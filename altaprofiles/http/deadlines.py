@@ -1,4 +1,4 @@
-"""Ends attempts that take too long, all of them with one timer. Knows no HTTP."""
+"""Cancels attempts that take too long, all of them with one timer. Knows no HTTP."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import math
 __all__ = ["Deadlines", "Watched"]
 
 _HELD_UP = 0.05
-"""Seconds that a timer may be late in a loop that is not held up."""
+"""Longest delay of a timer, in seconds, in an event loop that is not blocked."""
 
 
 class Watched:
-    """One attempt under way, made by the task that makes the attempt."""
+    """One attempt in progress, created by the task that makes it."""
 
     __slots__ = ("cancelling", "heard", "overdue", "started", "taken_back", "task")
 
@@ -24,9 +24,9 @@ class Watched:
         self.taken_back = False
 
     def ended_by_deadline(self) -> bool:
-        """Whether it was this deadline that cancelled the attempt, and nobody else did.
+        """Return whether a deadline cancelled this attempt, and nothing else did.
 
-        The cancellation is taken back then, as `asyncio.timeout` does.
+        The deadline's own cancellation is taken back, as `asyncio.timeout` does.
         """
         if self.overdue is None or self.taken_back:
             return False
@@ -35,16 +35,16 @@ class Watched:
 
 
 class Deadlines:
-    """Two limits, the same for every attempt.
+    """Two time limits, the same for every attempt.
 
-    Because they are the same, whichever attempt began first is due first, and a timer set for it
-    never comes too late for another. A timer of each attempt's own, as the HTTP client would set
-    it, is a fifth of what a small request costs.
+    Because they are the same, the attempt that started first is due first, and a timer set for it
+    is never too late for another. One timer per attempt, as the HTTP client would set, is a fifth
+    of the cost of a small request.
 
     Args:
-        read: seconds without a piece of the answer, counted from the start until the first; None
-            for no limit.
-        total: seconds of the whole attempt, or None.
+        read: longest silence, in seconds: from the start to the first piece of the answer, and
+            between two pieces. None for no limit.
+        total: longest duration of the whole attempt, in seconds. None for no limit.
     """
 
     def __init__(self, *, read: float | None, total: float | None) -> None:
@@ -58,7 +58,7 @@ class Deadlines:
         loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("an attempt is made in a task")
+            raise RuntimeError("an attempt must run in a task")
         watched = Watched(task, loop.time())
         self._running.add(watched)
         if self._timer is None:
@@ -66,18 +66,18 @@ class Deadlines:
         return watched
 
     def heard(self, watched: Watched) -> None:
-        """Note that a piece of the answer has come."""
+        """Record that a piece of the answer has arrived."""
         watched.heard = watched.task.get_loop().time()
 
     def end(self, watched: Watched) -> None:
-        """Watch no longer."""
+        """Stop watching."""
         self._running.discard(watched)
         if watched.overdue is not None:
-            # Whatever else the attempt ended with, the task is not to stay cancelled.
+            # However the attempt ended, its task must not stay cancelled.
             watched.ended_by_deadline()
 
     def close(self) -> None:
-        """Drop the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -90,8 +90,8 @@ class Deadlines:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if first and now > due + _HELD_UP:
-            # The caller's own work held the loop up. Answers may have arrived meanwhile that nobody
-            # could read yet.
+            # The caller's own work blocked the loop. Answers may have arrived that no task could
+            # read yet.
             self._timer = loop.call_at(now + _HELD_UP, self._check, now, False)
             return
         earliest = math.inf

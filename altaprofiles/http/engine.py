@@ -1,6 +1,6 @@
-"""One request's life: cap, send, interpret, retry.
+"""The life of one call: wait for a slot, send, read, report, retry.
 
-The only place that retries. Knows neither endpoints nor what an answer means.
+The only module that retries. Knows no endpoint; its callers read the answers.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Call(Struct, frozen=True, gc=False):
         error: AltaProfilesError | None = None,
         delay: float | None = None,
     ) -> Attempt:
-        """Return the report of an attempt that ends now."""
+        """Return the report on an attempt that has just ended."""
         return Attempt(
             api=self.service.api,
             operation=self.request.operation,
@@ -68,7 +68,7 @@ class _Call(Struct, frozen=True, gc=False):
 
 
 class Engine:
-    """Sends requests for as long as it is open."""
+    """Sends requests while it is open."""
 
     def __init__(
         self,
@@ -86,26 +86,26 @@ class Engine:
         self._lifetime = Lifetime(transport)
 
     async def open(self) -> None:
-        """Open the connection pool, and what runs in the background."""
+        """Open the connection pool and start the host of background tasks."""
         await self._lifetime.open()
 
     async def aclose(self) -> None:
-        """End every background task and close every connection. Safe to call more than once."""
+        """Cancel every background task and close every connection. Safe to call more than once."""
         await self._lifetime.aclose()
 
     def check_open(self) -> None:
-        """Raise `ConfigurationError` unless requests can be sent here and now."""
+        """Raise `ConfigurationError` unless this event loop can send requests now."""
         self._lifetime.check_open()
 
     def counting(self, tally: Stats) -> Engine:
-        """Return the same engine, which counts in `tally`, too, what is asked through it."""
+        """Return this engine over the same connections, counting in `tally` as well."""
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
         return counting
 
     @property
     def spawn(self) -> Spawn:
-        """Runs a job in the background, for as long as this is open."""
+        """Runs a job in the background while the engine is open."""
         return self._lifetime.spawn
 
     @overload
@@ -139,19 +139,19 @@ class Engine:
         bulk: bool = False,
         on_head: Callable[[bytes], bool] | None = None,
     ) -> Awaitable[Any]:
-        """Return what `read` makes of the answer to `request`, trying again while that can help.
+        """Send `request`, retrying as `Retry` allows, and return the result of `read`.
 
         Args:
-            service: whom to ask, and under which cap.
-            request: what to ask.
-            read: turns a response into a value, at once or in slices, or raises what it stands for.
-                It runs after the slot has been given back.
-            bulk: part of a chain or a bulk lookup: waits behind single calls, and its retries are
-                not taken from the session's budget.
-            on_head: sees the beginning of each answer; see `Transport.send`.
+            service: the account to use, with its cap.
+            request: the request.
+            read: turns a response into a value, at once or in slices, or raises the error that the
+                response stands for. It runs after the slot has been released.
+            bulk: whether the call belongs to a chain or a bulk lookup. Such a call waits behind
+                single ones, and its retries are not taken from the session's budget.
+            on_head: receives the first bytes of each answer; see `Transport.send`.
 
         Raises:
-            AltaProfilesError: what the last try ended with.
+            AltaProfilesError: the error of the last attempt.
         """
         call = _Call(service, request, read, bulk, on_head)
         if (deadline := self._retry.deadline) is None:
@@ -163,7 +163,7 @@ class Engine:
         with anyio.move_on_after(deadline):
             return await self._attempts(call, ends)
         raise RequestTimeout(
-            f"{call.service.api}: {call.request.operation} was not done within the deadline of "
+            f"{call.service.api}: {call.request.operation} did not finish within the deadline of "
             f"{deadline} s"
         )
 
@@ -190,7 +190,7 @@ class Engine:
                     self._report(call.attempt(number, started, response))
                 return value
 
-            # Frames and contexts hold the body, which may be megabytes, and may echo the request.
+            # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
             error.redact(service.secret)
             decision = tries.failed(error, time.monotonic(), random.random)
@@ -204,21 +204,20 @@ class Engine:
                 try:
                     raise error
                 finally:
-                    # This frame is in the traceback: with these it would keep the body alive, and
-                    # the error itself.
+                    # The traceback holds this frame, which would keep the error and the body alive.
                     del error, response
             await self._pause(service, decision.delay)
 
     async def _turn(self, call: _Call) -> int:
-        """Wait for a slot, and for the pace with the slot in hand; return when it began."""
-        # Before, too: from another event loop nobody may wait with those of this one.
+        """Wait for a slot, then for the pace; return the value that `Cap.throttled` takes."""
+        # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
         service = call.service
         began = await service.cap.acquire(bulk=call.bulk)
         try:
             self._lifetime.check_open()
             if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
-                # Paced before they have a slot, requests could wait for one and start at once.
+                # Paced before the slot, requests could wait for slots and then start together.
                 await self._lifetime.pause(wait)
                 self._lifetime.check_open()
         except BaseException:
@@ -227,15 +226,15 @@ class Engine:
         return began
 
     async def _send(self, call: _Call) -> Response:
-        """Return the response, and give the slot back."""
+        """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
         cap = call.service.cap
         try:
             response = await self._transport.send(call.request, call.service.peer, call.on_head)
         except BaseException as error:
-            # The socket of an abandoned request is closed on the loop's next turn. Until then the
-            # service still counts it, so the slot is not free earlier.
+            # The socket of an abandoned request closes on the next turn of the loop. The service
+            # counts the request until then, so the slot must not be free earlier.
             asyncio.get_running_loop().call_soon(partial(cap.release, bulk=call.bulk))
             if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise
@@ -244,10 +243,10 @@ class Engine:
             for tally in self._tallies:
                 tally.bytes += len(response.body)
             return response
-        # Nobody cancelled the caller: closing the pool cancels its own name resolution, and that
-        # comes out of it as if the caller had been.
+        # The caller was not cancelled: closing the pool cancels its name resolution, and aiohttp
+        # passes that cancellation on.
         self._lifetime.check_open()
-        raise TransportError(f"{call.service.api}: the connection pool gave up on the request")
+        raise TransportError(f"{call.service.api}: the connection pool cancelled the request")
 
     async def _pause(self, service: Service, delay: float) -> None:
         for tally in self._tallies:
@@ -261,12 +260,12 @@ class Engine:
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:
             logger.debug(
-                "%s %s, try %d: %s; %s",
+                "%s %s, attempt %d: %s; %s",
                 attempt.api,
                 attempt.operation,
                 attempt.number,
                 attempt.error,
-                "no further try" if attempt.delay is None else f"next try in {attempt.delay:.2f} s",
+                "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
         if self._on_event is not None:
             self._on_event(attempt)

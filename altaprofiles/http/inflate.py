@@ -1,8 +1,8 @@
-"""Compressed bodies: which codings to offer, and inflating them piece by piece.
+"""Compressed bodies: the codings to offer, and inflating piece by piece.
 
-Takes the fastest backend that is installed: isal before zlib for gzip, and zstd where Python or
-`backports.zstd` has it. aiohttp could inflate, too, but it keeps one backend for the whole process
-and does not say how much comes out at once.
+Uses the fastest backend installed: isal before zlib for gzip, and zstd where Python or
+`backports.zstd` provides it. aiohttp could inflate as well, but it has one backend for the whole
+process and does not report how much comes out at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MEMBERS = 1024
 
 
 class Garbled(Exception):
-    """What arrived is not what its coding says."""
+    """The data does not match its coding."""
 
 
 class Inflater:
@@ -41,35 +41,35 @@ class Inflater:
 
     @property
     def complete(self) -> bool:
-        """Whether what was fed so far is a whole body."""
+        """True if the data fed so far is a complete body."""
         return bool(self._decompressor.eof)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` adds to the body, at most a MiB at once.
+        """Yield the part of the body that `data` holds, in pieces of at most 1 MiB.
 
         Raises:
-            Garbled: it cannot be inflated.
+            Garbled: `data` cannot be inflated.
         """
         more, members = True, 0
         while data or more:
             if self._decompressor.eof:
                 if not data:
                     return
-                # Each copies what follows it, so that very many small ones would take for ever.
+                # Each member copies all data behind it, so the time grows with their square.
                 if members == _MEMBERS:
                     raise Garbled(f"over {_MEMBERS} compressed members in {len(data)} bytes")
                 members += 1
                 self._decompressor = self._new()
             try:
                 piece = self._decompressor.decompress(data, _PIECE)
-            except Exception as error:  # each backend has its own, and they share no base
+            except Exception as error:  # each backend has its own class, and they share no base
                 raise Garbled(str(error)) from None
             data, more = self._left(piece)
             if piece:
                 yield piece
 
     def _left(self, piece: bytes) -> tuple[bytes, bool]:
-        """Return input that is still to be fed, and whether output may be waiting inside."""
+        """Return the input still to be fed, and whether output may be pending."""
         decompressor = self._decompressor
         if decompressor.eof:
             return decompressor.unused_data, False
@@ -97,6 +97,6 @@ def _zstd() -> Callable[[], Any] | None:
 
 @cache
 def codings() -> Mapping[str, Callable[[], Any]]:
-    """Return what makes a decompressor, by coding, the one to prefer first."""
+    """Return a factory of decompressors for each coding, the preferred one first."""
     zstd = _zstd()
     return {**({} if zstd is None else {"zstd": zstd}), "gzip": _gzip()}

@@ -1,4 +1,4 @@
-"""How many requests may be under way, and how fast they may start. Never sleeps, never sends."""
+"""A cap on requests in flight, and a pace for their starts. Never sleeps, never sends."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ __all__ = ["Cap", "Pace"]
 
 
 class Cap:
-    """A bound on requests in flight; callers get their turn in the order they asked.
+    """A cap on requests in flight; slots are granted in the order of request.
 
-    A slot passes straight from the one who releases it to the one who has waited longest, so that
-    nobody can slip in between and the bound holds at every moment. Single calls go before bulk
-    work, which has many more callers and takes longer. But bulk work that has no slot at all gets
-    the next one when three single calls have gone before it.
+    A slot passes directly from the caller that releases it to the caller that has waited longest,
+    so no third caller takes it in between, and the cap holds at every moment. Single calls go
+    before bulk work, which has many more callers and takes longer. But bulk work without a slot
+    gets the next one after three single calls have gone before it.
 
-    Other programs may use the same account. So the bound halves when the service says that there
-    are too many, and grows back by one after a run of successes. Where the service refused before,
-    each refusal doubles the run before that bound is tried again: it settles below it.
+    Other programs may use the same account. The cap therefore halves when the service refuses a
+    request as one too many, and grows back by one after a run of successes. Each refusal at a size
+    that was refused before doubles the run before that size is tried again, so the cap settles
+    below it.
 
     Attributes:
-        limit: the most there ever are.
-        allowed: the most there are at present, from 1 to `limit`.
-        in_flight: how many there are.
+        limit: the maximum of the cap.
+        allowed: the cap at present, from 1 to `limit`.
+        in_flight: slots in use.
     """
 
     RUN = 10
-    """Successes in a row before one more is allowed."""
+    """Successes in a row before the cap grows by one."""
 
     LONGEST_RUN = 640
-    """Successes in a row before a bound that was refused over and over is tried again."""
+    """Most successes in a row before a size that was refused repeatedly is tried again."""
 
     FAVOURED = 3
-    """Slots that single calls get in a row while bulk work waits and has none."""
+    """Slots in a row for single calls while bulk work waits without one."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -50,9 +51,9 @@ class Cap:
         self._run = self.RUN
 
     async def acquire(self, *, bulk: bool = False) -> int:
-        """Wait for a slot; return what `throttled` wants to know about this request.
+        """Wait for a slot; return the value that `throttled` takes for this request.
 
-        Cancelled while waiting, the caller holds none.
+        A caller that is cancelled while waiting holds no slot.
         """
         if self.in_flight < self.allowed:
             self.in_flight += 1
@@ -65,27 +66,27 @@ class Cap:
             await turn
         except BaseException:
             if turn.done() and not turn.cancelled():
-                # The slot had been handed over before the cancellation arrived.
+                # The slot was handed over before the cancellation arrived.
                 self.release(bulk=bulk)
             else:
                 turn.cancel()
-                with suppress(ValueError):  # `release` may have passed it over already
+                with suppress(ValueError):  # `release` may have skipped it already
                     waiting.remove(turn)
             raise
         return self._halvings
 
     def release(self, *, bulk: bool = False) -> None:
-        """Give the slot back, to the one whose turn it is. `bulk` as it was acquired."""
+        """Pass the slot to the next caller in line. `bulk` must be as in `acquire`."""
         self.in_flight -= 1
         self._bulk_in_flight -= bulk
         self._hand_out()
 
     def throttled(self, began: int) -> None:
-        """Halve the bound, because a request was one too many.
+        """Halve the cap, because the service refused a request as one too many.
 
         Args:
-            began: what `acquire` returned to it. Several requests that were under way together are
-                refused together, and are one reason to halve, not several.
+            began: the value that `acquire` returned for the request. Requests that were in flight
+                together are refused together: that is one reason to halve, not several.
         """
         self._successes = 0
         if began != self._halvings:
@@ -98,7 +99,7 @@ class Cap:
             self.allowed //= 2
 
     def succeeded(self) -> None:
-        """Count one success towards growing back."""
+        """Count one success towards the growth of the cap."""
         if self._refused is None:
             return
         self._successes += 1
@@ -107,7 +108,7 @@ class Cap:
             return
         self._successes = 0
         if self.allowed >= self._refused:
-            # What was too much has gone well for a whole run: the account has room again.
+            # The refused size has succeeded for a whole run: the account has room again.
             self._refused, self._run = None if self.allowed == self.limit else self.limit, self.RUN
         if self.allowed < self.limit:
             self.allowed += 1
@@ -130,7 +131,8 @@ class Cap:
 class Pace:
     """An even rate: at most one start per interval.
 
-    Evenly, because a burst and the refill behind it would come to twice the rate in one minute.
+    The rate is even because a burst and the refill after it would reach twice the rate within one
+    minute.
 
     Args:
         per_minute: starts per minute.

@@ -1,4 +1,4 @@
-"""The proxy that the environment names for a service."""
+"""The proxy of a service, from the environment variables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["proxy_from_env"]
 
 
 def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
-    """Return the proxy that the environment has for a service, and the headers it wants.
+    """Return the proxy for `base_url` and the headers to send to it; None for each if unset.
 
     Raises:
-        ConfigurationError: it is of no kind that can be used.
+        ConfigurationError: the variable does not hold the URL of an http or https proxy.
     """
-    # Not aiohttp's own `trust_env`: that one also reads ~/.netrc, and refuses to send our
-    # Authorization header when it finds the host there.
+    # Not aiohttp's own `trust_env`: it reads ~/.netrc as well, and refuses to send our
+    # Authorization header if it finds the host there.
     parts = urlsplit(base_url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if not proxy or urllib.request.proxy_bypass(parts.netloc):
@@ -31,7 +31,7 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     except ValueError:
         url = URL()
     if url.scheme not in ("http", "https") or not url.host:
-        # Not shown: it may hold a password.
+        # The value is left out of the message because it may hold a password.
         raise ConfigurationError(
             f"{parts.scheme.upper()}_PROXY: not an http or https proxy; write http://HOST:PORT"
         )

@@ -1,4 +1,4 @@
-"""Retry decisions as data: whether to retry, after what delay. Pure.
+"""Retry decisions as data: whether to retry, and after which delay. Pure.
 
 Clock readings and random numbers are passed in. Nothing here sleeps or sends.
 """
@@ -24,31 +24,33 @@ __all__ = [
 
 
 MAX_RETRY_AFTER = 600.0
-"""Seconds: what asks for more than this is an error, and not a wait."""
+"""Longest `Retry-After`, in seconds, that is honoured; a longer one ends the call."""
 
 
 class Retry(Struct, frozen=True, kw_only=True):
-    """How long a session keeps trying. All times are seconds.
+    """The retry policy of a session. All times are in seconds.
 
     Args:
-        attempts: tries of one request, the first included; with 1 a failure is never retried.
-        base_delay: upper bound of the first delay. It doubles with each further try, and each
-            delay is drawn evenly between zero and its bound (full jitter).
-        max_delay: the most that bound grows to. A longer `Retry-After` is honoured all the same,
-            up to ten minutes; beyond that there is no further try.
-        ready_timeout: how long one page or count may stay "not ready" before `NotReady` is raised.
-            Such polls do not count as attempts, because nothing has failed.
-        deadline: how long one call may take in all, waiting for its turn and retries included; None
-            for no limit. A chain's pages are a call each, and so are each key of a bulk lookup, and
-            the start and the polling of a count.
-        budget: retries that single calls may owe at once, over the whole session. Each retry takes
-            one, each success gives one back, and a twentieth of it comes back every second. Where
-            none is left a call is not tried again, so that an outage is not multiplied by
-            thousands of callers. Chains and bulk lookups are exempt: their few workers wait before
-            each try, and giving up would only lose what they have done.
+        attempts: most attempts of one request, the first included; with 1, no failure is retried.
+        base_delay: upper bound of the first delay. The bound doubles with each further attempt, and
+            each delay is drawn evenly between zero and its bound (full jitter).
+        max_delay: largest value of that bound. A longer `Retry-After` is still honoured, up to ten
+            minutes; one beyond that ends the call.
+        ready_timeout: longest time that one page or count may stay "not ready" before `NotReady` is
+            raised. These polls do not count as attempts, because nothing has failed.
+        deadline: longest duration of one call, including the wait for a slot and all retries; None
+            for no limit. Each page of a chain is a call, as is each key of a bulk lookup. A count
+            is two: its start and its polling.
+        budget: retries that single calls may owe at once, over the whole session. A retry takes one
+            token, a success gives one back, and a twentieth of the budget comes back every second.
+            With no token left, a call is not retried, so that thousands of callers do not multiply
+            an outage. Chains and bulk lookups are exempt: their few workers wait before each
+            attempt, and giving up would only lose the work done so far.
 
     Raises:
-        ConfigurationError: a value that cannot work.
+        ConfigurationError: an argument is invalid.
+
+    >>> session = Session.from_env(retry=Retry(attempts=3, deadline=60))
     """
 
     attempts: int = 8
@@ -67,17 +69,17 @@ class Retry(Struct, frozen=True, kw_only=True):
             check_seconds("deadline", self.deadline)
 
     def delay(self, failures: int, random: Callable[[], float]) -> float:
-        """Return the seconds before the next try, after `failures` in a row.
+        """Return the delay before the next attempt, in seconds, after `failures` in a row.
 
         `random() * min(max_delay, base_delay * 2 ** (failures - 1))`.
         """
-        # Beyond 2 ** 63 the bound is `max_delay` for any base that a person would choose.
+        # Beyond 2 ** 63 the bound is `max_delay` for any sensible base.
         bound = self.base_delay * 2.0 ** min(failures - 1, 63)
         return random() * min(self.max_delay, bound)
 
 
 class Budget:
-    """The retries that a session may still make.
+    """The retries that the single calls of a session may still make.
 
     Args:
         capacity: tokens when full.
@@ -85,7 +87,7 @@ class Budget:
     """
 
     REFILL = 1 / 20
-    """Share of the capacity that comes back each second."""
+    """Share of the capacity that comes back every second."""
 
     def __init__(self, capacity: int, now: float) -> None:
         self._capacity = float(capacity)
@@ -98,7 +100,7 @@ class Budget:
             self._tokens = min(self._capacity, self._tokens + 1)
 
     def withdraw(self, now: float) -> bool:
-        """Take the token of one retry; False when none is left."""
+        """Take the token of one retry; return False if none is left."""
         refill = (now - self._filled_at) * self._capacity * self.REFILL
         self._tokens = min(self._capacity, self._tokens + refill)
         self._filled_at = now
@@ -112,8 +114,8 @@ class Decision(Struct, frozen=True):
     """The consequences of one failed attempt.
 
     Attributes:
-        delay: seconds before the next attempt, or None if the error is to be raised.
-        not_ready: the service is still preparing the answer; nothing failed.
+        delay: seconds before the next attempt, or None to raise the error.
+        not_ready: the service is still preparing the answer. Nothing has failed.
         throttled: the service refused the request as one too many.
     """
 
@@ -123,12 +125,12 @@ class Decision(Struct, frozen=True):
 
 
 class Tries(Struct, gc=False):
-    """The failed attempts of one call, and the decision after each.
+    """The attempts of one call, and the decision after each that does not succeed.
 
     Args:
-        retry: the limits.
-        budget: the budget that each retry is taken from, or None for bulk work.
-        ends: when the call's deadline ends, as a monotonic clock reading.
+        retry: the policy.
+        budget: the budget that retries are taken from, or None for bulk work.
+        ends: the monotonic clock reading, in seconds, at which the deadline of the call ends.
 
     Attributes:
         failures: failed attempts so far.
@@ -143,12 +145,12 @@ class Tries(Struct, gc=False):
     _ready_by: float = math.inf
 
     def failed(self, error: AltaProfilesError, now: float, random: Callable[[], float]) -> Decision:
-        """Count an attempt that ended with `error`, and return what follows.
+        """Count an attempt that ended with `error`, and return the decision.
 
         Args:
             error: the error of the attempt.
             now: a monotonic clock reading, in seconds.
-            random: returns a number from 0 to 1, 1 excluded.
+            random: returns a number in [0, 1), such as `random.random`.
         """
         if not_ready := isinstance(error, NotReady):
             self.polls += 1
@@ -156,20 +158,20 @@ class Tries(Struct, gc=False):
                 self._ready_by = now + self.retry.ready_timeout
             left = self._ready_by - now
             delay = min(self.retry.delay(self.polls, random), max(left, 0.0))
-            again = left > 0
+            can_retry = left > 0
         else:
             self.failures += 1
             delay = self.retry.delay(self.failures, random)
-            again = can_pass(error) and self.failures < self.retry.attempts
+            can_retry = can_pass(error) and self.failures < self.retry.attempts
         requested = getattr(error, "retry_after", None) or 0.0
         delay = max(delay, requested)
-        # The deadline would cut a longer wait short, and say less than `error` does.
-        again = again and requested <= MAX_RETRY_AFTER and now + delay < self.ends
-        if again and not not_ready and self.budget is not None:
+        # The deadline would cut a longer wait short, and explain less than `error` does.
+        can_retry = can_retry and requested <= MAX_RETRY_AFTER and now + delay < self.ends
+        if can_retry and not not_ready and self.budget is not None:
             # Last, so that only a retry that is made takes a token.
-            again = self.budget.withdraw(now)
+            can_retry = self.budget.withdraw(now)
         return Decision(
-            delay=delay if again else None,
+            delay=delay if can_retry else None,
             not_ready=not_ready,
             throttled=isinstance(error, RateLimited),
         )

@@ -11,31 +11,31 @@ __all__ = ["Service"]
 
 
 class Service:
-    """One account on one API: where it is, what proves who asks, and the slots it allows.
+    """One account on one API: base URL, credentials, and the cap on requests in flight.
 
     Args:
         api: "CleverTap" or "Alta".
-        url: its base URL.
+        account: identifies the account, for work that is resumed.
+        url: the base URL.
         headers: sent with every request.
-        secret: what must not appear in an error.
-        cap: its requests in flight.
-        pace: how fast they may start, or None.
-        account: its ID; empty where only the secret tells whose it is.
+        secret: masked in every error.
+        cap: the cap on requests in flight.
+        pace: the pace of their starts, or None.
 
     Attributes:
-        pausing: calls that wait to be tried again, and hold no slot.
+        pausing: calls that wait for their next attempt, without a slot.
     """
 
     def __init__(
         self,
         *,
         api: str,
+        account: str,
         url: str,
         headers: Mapping[str, str],
         secret: str,
         cap: Cap,
         pace: Pace | None = None,
-        account: str = "",
     ) -> None:
         self.api = api
         self.account = account

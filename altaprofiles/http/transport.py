@@ -1,7 +1,7 @@
-"""One HTTP request over aiohttp: sent, read under a byte cap, its failures told apart.
+"""One HTTP request over aiohttp: sent, read under a byte cap, its errors translated.
 
 The only client-side module that knows aiohttp. Never retries; never interprets a body. aiohttp
-itself may send a GET once more when a kept-alive connection turns out to be closed.
+itself may resend a GET once if a kept-alive connection turns out to be closed.
 """
 
 from __future__ import annotations
@@ -43,15 +43,17 @@ _HEAD = 16 * 1024
 
 
 class Timeout(Struct, frozen=True, kw_only=True):
-    """Limits of one attempt, in seconds; None switches one off.
+    """Time limits of one attempt, in seconds; None disables a limit.
 
     Args:
-        connect: to have a new connection: name resolution, TCP and TLS.
-        read: between two pieces of an answer, and from the start until the first.
-        total: the whole attempt. It is what ends an answer that drips for ever.
+        connect: for a new connection: name resolution, TCP and TLS.
+        read: from the start to the first piece of an answer, and between two pieces.
+        total: for the whole attempt. It ends an answer that arrives drop by drop.
 
     Raises:
-        ConfigurationError: a value that is not above zero.
+        ConfigurationError: a limit is not a number above zero.
+
+    >>> session = Session.from_env(timeout=Timeout(read=20, total=60))
     """
 
     connect: float | None = 10.0
@@ -65,10 +67,10 @@ class Timeout(Struct, frozen=True, kw_only=True):
 
 
 class Peer:
-    """Whom requests go to, and what goes with each.
+    """The destination of requests, and the headers sent with each.
 
     Args:
-        url: base URL, without a slash at its end.
+        url: base URL, without a trailing slash.
         headers: sent with every request.
     """
 
@@ -81,9 +83,9 @@ class Peer:
         self._path = parts.path
 
     def target(self, request: Request) -> URL:
-        """Return where `request` goes, byte for byte: it is encoded already, as cursors come."""
+        """Return the URL of `request`. Its target, already encoded, is kept byte for byte."""
         path, _, query = request.target.partition("?")
-        # Built of its parts, which is a third of what taking a whole one apart costs.
+        # Building a URL from parts takes a third of the time of parsing one.
         return URL.build(
             scheme=self._scheme,
             authority=self.host,
@@ -94,13 +96,13 @@ class Peer:
 
 
 class Transport:
-    """A pool of connections. Redirects are errors, cookies are not kept.
+    """A pool of connections. Redirects are errors; cookies are not kept.
 
     Args:
-        timeout: limits of each attempt.
+        timeout: time limits of each attempt.
         max_response_bytes: most bytes of one body, decompressed.
-        trace_configs: passed on to aiohttp.
-        trust_env: take proxies from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+        trace_configs: passed to aiohttp.
+        trust_env: whether to use the proxies in `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
     """
 
     def __init__(
@@ -114,30 +116,30 @@ class Transport:
         self._timeout = timeout
         self._deadlines = Deadlines(read=timeout.read, total=timeout.total)
         self._max_response_bytes = max_response_bytes
-        self._trace_configs = _checked(trace_configs)
+        self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
         self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
         self._connector: aiohttp.TCPConnector | None = None
         self._clients: dict[Peer, aiohttp.ClientSession] = {}
 
     async def open(self) -> None:
-        # How many connections there are is bounded by the requests in flight, not here.
+        # The caps on requests in flight bound the number of connections.
         self._connector = aiohttp.TCPConnector(limit=0)
 
     async def aclose(self) -> None:
         self._deadlines.close()
-        # First, as requests under way would miss it, instead of learning that it is closed.
+        # Closed first, so that requests in flight find it closed and not missing.
         if self._connector is not None:
             await self._connector.close()
         for client in self._clients.values():
             await client.close()
 
     def _client(self, peer: Peer) -> aiohttp.ClientSession:
-        """Return what sends to `peer`, over the one pool: with its headers prepared once."""
+        """Return a client for `peer` over the shared pool, with the headers prepared once."""
         if self._connector is None:
             raise RuntimeError("the transport is not open")
-        # What a client sends with every request, aiohttp also shows to the proxy, in the clear:
-        # credentials must go along with each request then, which only the service can read.
+        # aiohttp sends a client's own headers to the proxy as well, in the clear. With a proxy,
+        # credentials therefore go with each request, which only the service can read.
         proxied = self._proxy(peer)[0] is not None
         client = self._clients[peer] = aiohttp.ClientSession(
             connector=self._connector,
@@ -149,7 +151,7 @@ class Transport:
                 "Accept-Encoding": ", ".join(codings()),
                 **({} if proxied else peer.headers),
             },
-            # The other limits are kept by `Deadlines`, and inflating is bounded here.
+            # `Deadlines` enforces the other limits, and `_read` bounds the inflated size.
             timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout.connect),
             auto_decompress=False,
             request_class=_Request,
@@ -163,14 +165,14 @@ class Transport:
         """Return the complete response to `request`, whatever its status.
 
         Args:
-            request: what to ask.
-            peer: whom to ask.
-            on_head: called with the first bytes of the body of a 2xx answer, decompressed, as more
-                and more of them arrive: until it returns True, or has had 16 KiB. Not called for a
-                body that was there at once.
+            request: the request.
+            peer: its destination.
+            on_head: called with the first bytes of the body of a 2xx answer, decompressed, each
+                time more of them arrive, until it returns True or has received 16 KiB. Not called
+                for a body that arrives in one piece.
 
         Raises:
-            TransportError: no complete answer arrived, or it is over the byte cap.
+            TransportError: no complete answer arrived, or it exceeds the byte cap.
         """
         client = self._clients.get(peer) or self._client(peer)
         proxy, proxy_headers = self._proxy(peer)
@@ -200,8 +202,8 @@ class Transport:
                 failure = self._translated(error, peer.host)
         finally:
             self._deadlines.end(watched)
-        # Raised outside the handler: aiohttp's errors show request headers in their repr, and its
-        # frames hold them, so none of that may hang on ours as context.
+        # Raised outside the handler, so that aiohttp's error does not become its context: that
+        # error shows request headers in its repr, and its frames hold them.
         raise failure
 
     async def _read(
@@ -213,7 +215,7 @@ class Transport:
         content = response.content
         inflater = _inflater(response)
         if inflater is None and content.is_eof():
-            # A small answer that arrived at once, as most lookups are.
+            # A small answer that arrived in one piece, as for most lookups.
             body = content.read_nowait()
             self._check_size(len(body))
             return body
@@ -222,21 +224,21 @@ class Transport:
             on_head = None
         pieces: list[bytes] = []
         size = 0
-        begun = False
+        has_data = False
         while not content.at_eof():
             arrived = await content.readany()
             self._deadlines.heard(watched)
-            begun = begun or arrived != b""
+            has_data = has_data or arrived != b""
             for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
                 if number > 0:
-                    # Little can become very much, and others want the loop, too.
+                    # A little data can inflate to a lot, and other tasks need the loop.
                     await asyncio.sleep(0)
                 size += len(piece)
                 self._check_size(size)
                 pieces.append(piece)
                 if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
                     on_head = None
-        if inflater is not None and begun and not inflater.complete:
+        if inflater is not None and has_data and not inflater.complete:
             raise aiohttp.ClientPayloadError
         return b"".join(pieces)
 
@@ -276,17 +278,17 @@ class Transport:
         return TransportError(f"the connection to {host} broke: {error or type(error).__name__}")
 
     def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
-        """Return the proxy for `peer`, and the headers it wants."""
+        """Return the proxy for `peer` and the headers to send to it."""
         if peer not in self._proxies:
             self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
         return self._proxies[peer]
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that takes its headers as its client has prepared them, the host included.
+    """A request that takes its headers as its client prepared them, the host included.
 
-    To copy them one by one and look for missing ones is a twentieth of what a lookup costs. Were
-    aiohttp to call these by other names, it would do just that again.
+    Copying them one by one and adding missing ones is a twentieth of the cost of a lookup. Both
+    methods are private to aiohttp: if it renames them, it does that work again.
     """
 
     def update_headers(self, headers: Any) -> None:
@@ -302,11 +304,11 @@ def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
         return None
     coding = coding.removeprefix("x-")
     if coding not in codings():
-        raise Garbled(f"the answer is in a coding that was not asked for: {coding[:40]!r}")
+        raise Garbled(f"the answer has a coding that was not offered: {coding[:40]!r}")
     return Inflater(coding)
 
 
-def _checked(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.TraceConfig]:
+def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[aiohttp.TraceConfig]:
     if not isinstance(trace_configs, Sequence) or not all(
         isinstance(config, aiohttp.TraceConfig) for config in trace_configs
     ):
