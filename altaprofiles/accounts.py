@@ -1,4 +1,4 @@
-"""Named accounts: the credentials file, and the keyring behind it. Contacts nobody.
+"""Named accounts: the credentials file, and the keyring for its secrets. Sends nothing.
 
 The file is TOML::
 
@@ -10,7 +10,7 @@ The file is TOML::
     region = "in1"
     alta_token = "…"
 
-No error shows a secret's value.
+No error shows a secret.
 """
 
 from __future__ import annotations
@@ -62,58 +62,58 @@ _ALTA = {
 }
 
 CLEVERTAP_KEYS = tuple(_CLEVERTAP)
-"""What of an account in the file is for CleverTap."""
+"""Keys of an account that belong to CleverTap."""
 
 KEYS = (*_CLEVERTAP, *_ALTA)
-"""What an account in the file may hold."""
+"""All keys that an account can have."""
 
 _PLAIN = ("default", "account_id", "region", "base_url", "alta_base_url")
 
 ENVIRONMENT = "the environment"
-"""The `source` of what environment variables hold."""
+"""The `source` of credentials from environment variables."""
 
 _KEYRING = "altaprofiles"
 
 
 def accounts_path() -> Path:
-    """Return where the credentials file is, or would be.
+    """Return the path of the credentials file, which need not exist.
 
-    `$ALTAPROFILES_CONFIG`, else `altaprofiles/accounts.toml` in `$XDG_CONFIG_HOME` or `~/.config`
-    (on Windows, in `%APPDATA%`).
+    It is `$ALTAPROFILES_CONFIG`, or else `altaprofiles/accounts.toml` in `$XDG_CONFIG_HOME` or
+    `~/.config` (on Windows, in `%APPDATA%`).
 
     Raises:
-        ConfigurationError: nobody knows where the home folder is.
+        ConfigurationError: the home folder is unknown.
     """
     variable = "APPDATA" if sys.platform == "win32" else "XDG_CONFIG_HOME"
     folder = os.environ.get(variable)
     try:
         if chosen := os.environ.get("ALTAPROFILES_CONFIG"):
             return Path(chosen).expanduser()
-        # The XDG specification: a path that is not absolute is to be ignored.
+        # The XDG specification says to ignore a path that is not absolute.
         base = Path(folder) if folder and Path(folder).is_absolute() else Path.home() / ".config"
     except RuntimeError as error:
-        # As in containers whose user is a bare number.
+        # Happens in containers whose user is a bare number.
         raise ConfigurationError(f"{error} Set ALTAPROFILES_CONFIG to a path") from None
     return base / "altaprofiles" / "accounts.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved(Generic[C]):
-    """Credentials, and where they come from, in words."""
+    """Credentials and, in words, their source."""
 
     credentials: C
     source: str
 
 
 def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
-    """Return the CleverTap account to use, or None when nothing says which.
+    """Return the CleverTap account to use, or None if none is configured.
 
     Args:
-        account: a name in the credentials file. None for what the environment holds, else the
-            file's default account.
+        account: a name in the credentials file. None for the account in the environment, or else
+            the default account of the file.
 
     Raises:
-        ConfigurationError: half of it is missing, or cannot be used.
+        ConfigurationError: the account is incomplete or invalid.
     """
     if account is None and _in_environment("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE"):
         return Resolved(CleverTap.from_env(), ENVIRONMENT)
@@ -123,7 +123,7 @@ def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
 
 
 def find_alta(account: str | None = None) -> Resolved[Alta] | None:
-    """Return the Alta key to use, or None when nothing says which. As `find_clevertap`."""
+    """Return the Alta key to use, or None if none is configured: see `find_clevertap`."""
     if account is None and _in_environment("ALTA_TOKEN"):
         return Resolved(Alta.from_env(), ENVIRONMENT)
     accounts = Accounts.read()
@@ -136,12 +136,12 @@ def _in_environment(*names: str) -> bool:
 
 
 class Accounts:
-    """What a credentials file says.
+    """The content of a credentials file.
 
     Attributes:
-        path: the file, which need not exist.
-        default: the account to use when none is named.
-        tables: account name to its keys and values, secrets included.
+        path: the path of the file, which need not exist.
+        default: the name of the default account, or None.
+        tables: the keys and values of each account by its name, secrets included.
     """
 
     def __init__(
@@ -153,16 +153,16 @@ class Accounts:
 
     @classmethod
     def read(cls, path: Path | None = None) -> Accounts:
-        """Return what `path` says; without accounts when there is no such file.
+        """Return the content of `path`, without accounts if the file does not exist.
 
         Raises:
-            ConfigurationError: others can read it, or it is not what it should be.
+            ConfigurationError: other users can read the file, or its content is invalid.
         """
         path = path or accounts_path()
         try:
             with path.open("rb") as file:
                 _check_private(path, os.fstat(file.fileno()))
-                held = mask_values(tomllib.loads(file.read().decode()), plain=_PLAIN)
+                content = mask_values(tomllib.loads(file.read().decode()), plain=_PLAIN)
         except FileNotFoundError:
             return cls(path, None, {})
         except ConfigurationError:
@@ -174,21 +174,21 @@ class Accounts:
         except tomllib.TOMLDecodeError as error:
             failure = f"{path} is not TOML: {error}"
         except (ValueError, RecursionError):
-            # What Python itself refuses: numbers of thousands of digits, as many brackets.
+            # Python itself refuses numbers of thousands of digits, and as many brackets.
             failure = f"{path} cannot be read: a number is too long, or it nests too deep"
         else:
-            return cls(path, *_checked(path, held))
-        # Outside the handlers: the frames below those errors hold the whole text.
+            return cls(path, *_checked(path, content))
+        # Raised outside the handlers, because the frames of those errors hold the whole text.
         raise ConfigurationError(failure)
 
     def pick(self, account: str | None) -> str | None:
-        """Return the account to use: `account`, else the default, else the only one.
+        """Return the name of the account to use: `account`, the default, or the only one.
 
         Returns:
-            Its name, or None when there is none at all.
+            The name, or None if the file has no accounts.
 
         Raises:
-            ConfigurationError: there is no such account, or several and no default.
+            ConfigurationError: the account does not exist, or there are several and no default.
         """
         known = ", ".join(self.tables)
         if account is not None and account not in self.tables:
@@ -207,10 +207,10 @@ class Accounts:
         return account if account is not None else self.default or next(iter(self.tables), None)
 
     def clevertap(self, name: str) -> Resolved[CleverTap] | None:
-        """Return the CleverTap account that `name` stands for; None when it has none.
+        """Return the CleverTap credentials of the account `name`, or None if it has none.
 
         Raises:
-            ConfigurationError: a key is missing or cannot be used.
+            ConfigurationError: a key is missing or invalid.
         """
         given = self._given(name, _CLEVERTAP)
         if "account_id" not in given:
@@ -226,10 +226,10 @@ class Accounts:
         return Resolved(self._made(CleverTap, name, _CLEVERTAP, given), source)
 
     def alta(self, name: str) -> Resolved[Alta] | None:
-        """Return the Alta key that `name` stands for; None when it has none.
+        """Return the Alta credentials of the account `name`, or None if it has none.
 
         Raises:
-            ConfigurationError: a key cannot be used.
+            ConfigurationError: a key is invalid.
         """
         given = self._given(name, _ALTA)
         source = self._complete(name, "alta_token", "token", given)
@@ -238,15 +238,15 @@ class Accounts:
         return Resolved(self._made(Alta, name, _ALTA, {**given, "name": name}), source)
 
     def write(self) -> None:
-        """Replace the file, at once and for the owner's eyes only. Comments in it are lost.
+        """Replace the file atomically, readable by its owner only. Comments in it are lost.
 
         Raises:
-            OSError: it cannot be written; the old one is as it was.
+            OSError: the file cannot be written. The old one is unchanged.
         """
-        # Where it really is: a link into a folder that is kept elsewhere stays one.
+        # Resolved, so that a link to a file in another folder stays a link.
         path = self.path.resolve()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # For the owner alone from the start, and never half a file under the name.
+        # A scratch file, private from the start, so that the name never holds half a file.
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "wb") as file:
@@ -266,7 +266,7 @@ class Accounts:
         return {keys[key]: value for key, value in table.items() if key in keys}
 
     def _complete(self, name: str, key: str, argument: str, given: dict[str, Any]) -> str | None:
-        """Add the secret from the keyring if the file has none; return the source, if any."""
+        """Add the secret from the keyring if the file has none; return its source, or None."""
         if argument in given:
             return self._where(name)
         try:
@@ -284,7 +284,7 @@ class Accounts:
         try:
             return kind(**given)
         except ConfigurationError as error:
-            # Each message starts with the name of the argument, for which the file has a key.
+            # The message starts with the name of the argument; the file has a key of another name.
             argument, _, message = str(error).partition(": ")
             key = next((key for key in keys if keys[key] == argument), argument)
             raise ConfigurationError(f"{self._where(name)}: {key}: {message}") from None
@@ -294,8 +294,8 @@ class Accounts:
         for name, table in self.tables.items():
             lines.append(f"[accounts.{_toml_key(name)}]")
             for key, value in table.items():
-                shown = _toml_text(value) if isinstance(value, str) else str(value)
-                lines.append(f"{_toml_key(key)} = {shown}")
+                text = _toml_text(value) if isinstance(value, str) else str(value)
+                lines.append(f"{_toml_key(key)} = {text}")
             lines.append("")
         return "\n".join(lines)
 
@@ -306,36 +306,38 @@ def _check_private(path: Path, status: os.stat_result) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & 0o077:
         raise ConfigurationError(
-            f"{path} holds secrets, and others can read or change it (mode {mode:04o}); "
+            f"{path} holds secrets, and other users can read or change it (mode {mode:04o}); "
             f"run: chmod 600 {shlex.quote(str(path))}"
         )
     if status.st_uid not in (0, os.geteuid()):
         raise ConfigurationError(
-            f"{path} holds secrets, and is somebody else's (user {status.st_uid}); run: "
+            f"{path} holds secrets, and belongs to another user ({status.st_uid}); run: "
             f"altaprofiles login, with ALTAPROFILES_CONFIG set to a file of your own"
         )
 
 
-def _checked(path: Path, held: dict[str, Any]) -> tuple[str | None, dict[str, dict[str, Any]]]:
-    """Return the default account and all accounts of a file's content."""
-    tables, default = held.get("accounts", {}), held.get("default")
-    for key in held:
+def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str, dict[str, Any]]]:
+    """Return the default account and all accounts in the content of a file."""
+    tables, default = content.get("accounts", {}), content.get("default")
+    for key in content:
         if key not in ("accounts", "default"):
             raise ConfigurationError(
-                f"{path}: unknown key {key!r}; it has `default` and tables [accounts.NAME]"
+                f"{path}: unknown key {key!r}; use `default` and tables [accounts.NAME]"
             )
     if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
-        raise ConfigurationError(f"{path}: accounts are tables; write [accounts.NAME]")
+        raise ConfigurationError(f"{path}: accounts must be tables; write [accounts.NAME]")
     for name, table in tables.items():
         for key, value in table.items():
             where = f"{path}: account {name!r}: {key}"
             if key not in KEYS:
                 raise ConfigurationError(f"{where} is unknown; use {', '.join(KEYS)}")
-            # What has other types is refused where it is used, but for what TOML alone has.
+            # Types that only TOML has are refused here, other wrong types where the value is used.
             if isinstance(value, bool) or not isinstance(value, str | int):
                 raise ConfigurationError(f"{where} is neither text nor a whole number")
     if default is not None and (not isinstance(default, str) or default not in tables):
-        raise ConfigurationError(f"{path}: default is {default!r}, and there is no such account")
+        raise ConfigurationError(
+            f"{path}: default is {default!r}, which is not an account in the file"
+        )
     return default, tables
 
 
@@ -346,11 +348,11 @@ def _from_keyring(user: str) -> str | None:
         keyring = import_module("keyring")
         secret: str | None = keyring.get_password(_KEYRING, user)
     except Exception as error:
-        # Backends are anybody's, and raise what they like: without D-Bus, or with a wrong
-        # PYTHON_KEYRING_BACKEND, it is none of the package's own errors.
+        # Third-party backends raise errors of any class. Without D-Bus, or with a wrong
+        # PYTHON_KEYRING_BACKEND, it is not one of the package's own.
         errors = sys.modules.get("keyring.errors")
         if errors is not None and isinstance(error, errors.NoKeyringError):
-            # The package without anything to keep secrets in, as on servers.
+            # The package is installed without a keyring to read from, as on servers.
             return None
         raise ConfigurationError(f"the keyring cannot be read: {error}") from None
     return secret
@@ -361,5 +363,5 @@ def _toml_key(key: str) -> str:
 
 
 def _toml_text(text: str) -> str:
-    # JSON's escapes are TOML's, which also wants DEL escaped.
+    # TOML has the escapes of JSON, and requires DEL to be escaped as well.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Who is asking, and where: accounts, regions and base URLs. Checks form; contacts nobody."""
+"""Credentials of both services, with their base URLs. Checked for form only; no I/O."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
-    # The vendor's region table has Europe here; its newer pages have it under eu1.
+    # Europe in the vendor's region table. Its newer pages have Europe under eu1.
     "global": "https://api.clevertap.com",
     "in1": "https://in1.api.clevertap.com",
     "us1": "https://us1.api.clevertap.com",
@@ -29,26 +29,29 @@ REGIONS = {
     "aps3": "https://aps3.api.clevertap.com",
     "mec1": "https://mec1.api.clevertap.com",
 }
-"""CleverTap region to base URL ("Get User Profiles", Base URL)."""
+"""The base URL of each CleverTap region.
+
+https://developer.clevertap.com/docs/get-user-profiles-api
+"""
 
 _MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class CleverTap:
-    """A CleverTap account, and how hard it may be used.
+    """Credentials of a CleverTap account, and the limit on its use.
 
     Args:
         account_id: the account ID (project ID) from the dashboard.
-        passcode: its passcode. Never shown, never pickled.
-        region: "eu1", "global", "in1", "us1", "sg1", "aps3" or "mec1". A wrong region answers as
-            a wrong passcode does.
-        base_url: replaces the region's address: https, or http on loopback only.
-        max_in_flight: requests under way at once, over all calls of one session. CleverTap allows
-            3 per account ("API limits").
+        passcode: the passcode of the account. Never shown, never pickled.
+        region: "eu1", "global", "in1", "us1", "sg1", "aps3" or "mec1". With a wrong region,
+            CleverTap refuses the credentials like a wrong passcode.
+        base_url: replaces the address of the region: https, or http on loopback only.
+        max_in_flight: most requests in flight at once, over all calls of one session. CleverTap
+            allows 3 per account: https://developer.clevertap.com/docs/api-request-limit
 
     Raises:
-        ConfigurationError: a value that cannot work.
+        ConfigurationError: an argument is invalid.
 
     >>> CleverTap(account_id="W9R-654-865Z", passcode="secret", region="in1")
     CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)
@@ -60,7 +63,7 @@ class CleverTap:
     base_url: str | None
     max_in_flight: int
     url: str = field(init=False, repr=False)
-    """The base URL that `region` and `base_url` come to, without a trailing slash."""
+    """The base URL in use: `base_url`, or that of `region`; without a trailing slash."""
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class CleverTap:
         base_url: str | None = None,
         max_in_flight: int = 3,
     ) -> None:
-        # Before any check: a traceback that shows locals shows these two.
+        # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = type(passcode).__name__, as_secret(passcode)
         _set(self, account_id=account_id, passcode=passcode, region=region)
         _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
@@ -85,12 +88,12 @@ class CleverTap:
 
     @classmethod
     def from_env(cls) -> CleverTap:
-        """Return the account that `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE` name.
+        """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
-        `CLEVERTAP_REGION` and `CLEVERTAP_BASE_URL` may be set beside them.
+        `CLEVERTAP_REGION` and `CLEVERTAP_BASE_URL` are optional.
 
         Raises:
-            ConfigurationError: one of the two is missing or empty, or a value cannot work.
+            ConfigurationError: one of the first two is unset or empty, or a value is invalid.
         """
         return cls(
             account_id=_from_env("CLEVERTAP_ACCOUNT_ID"),
@@ -109,23 +112,24 @@ class CleverTap:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Alta:
-    """An Alta (GPTBots) API key, and how hard it may be used.
+    """An API key of Alta (GPTBots), and the limits on its use.
 
-    The token decides which agent's users are seen: data of one user is isolated between agents
-    ("Query User CDP").
+    A token belongs to one agent, and gives access to the users of that agent only: the data of a
+    user is isolated between agents ("Query User CDP").
 
     Args:
         token: the API key. Never shown, never pickled.
         base_url: https, or http on loopback only. GPTBots' own platform is at
             `https://api.gptbots.ai`, or `api-sg`, `api-jp`, `api-th`.
-        max_in_flight: requests under way at once, over all calls of one session.
-        requests_per_minute: spreads requests evenly to this rate; None for no limit. The vendor
-            documents none for this call; a sibling call allows about 100.
-        name: identifies the agent, for example to work that is resumed, even after its token has
-            changed: 1 to 100 printable characters. When None, a digest of the token does.
+        max_in_flight: most requests in flight at once, over all calls of one session.
+        requests_per_minute: most requests per minute, spread evenly; None for no limit. The vendor
+            documents no limit for this call; a sibling call allows about 100.
+        name: a name for the agent, 1 to 100 printable characters. It identifies the account, for
+            example in resumed work, even after the token has changed. With None, a digest of the
+            token does so.
 
     Raises:
-        ConfigurationError: a value that cannot work.
+        ConfigurationError: an argument is invalid.
 
     >>> Alta("secret", name="support-agent")
     Alta(token='***', base_url='https://altatech.ai', max_in_flight=16, name='support-agent')
@@ -160,20 +164,20 @@ class Alta:
 
     @classmethod
     def from_env(cls) -> Alta:
-        """Return the key that `ALTA_TOKEN` holds, for `ALTA_BASE_URL` where that is set.
+        """Return the API key in `ALTA_TOKEN`. `ALTA_BASE_URL` is optional.
 
         Raises:
-            ConfigurationError: `ALTA_TOKEN` is missing or empty, or a value cannot work.
+            ConfigurationError: `ALTA_TOKEN` is unset or empty, or a value is invalid.
         """
         base_url = os.environ.get("ALTA_BASE_URL") or "https://altatech.ai"
         return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
 
     @property
     def account(self) -> str:
-        """`name`, or 16 hex digits that stand for the token: the start of its BLAKE2b digest.
+        """`name`, or else the first 16 hex digits of the token's BLAKE2b digest.
 
-        Users of one agent are invisible to another, so that this tells the answers of two agents
-        apart without showing a token.
+        Two agents get different answers for the same user. This tells the agents apart without
+        showing a token.
         """
         return self.name or hashlib.blake2b(self.token.encode()).hexdigest()[:16]
 
@@ -194,18 +198,18 @@ def _set(credentials: CleverTap | Alta, **values: object) -> None:
 
 def _from_env(name: str) -> str:
     if not (value := os.environ.get(name)):
-        raise ConfigurationError(f"the environment variable {name} is not set, or empty")
+        raise ConfigurationError(f"the environment variable {name} is not set, or is empty")
     return value
 
 
 def _check_token(name: str, value: object, kind: str) -> None:
     if not isinstance(value, str) or not value:
-        # The kind alone: the value may be a secret.
-        shown = "empty text" if kind == "str" else f"a {kind}"
+        # The message names the type only, because the value may be a secret.
+        found = "empty text" if kind == "str" else f"a {kind}"
         raise ConfigurationError(
-            f"{name}: expected text that is not empty, got {shown}; copy it from the dashboard"
+            f"{name}: expected text that is not empty, got {found}; copy it from the dashboard"
         )
-    # It becomes an HTTP header: a line break in it would start another one.
+    # The value becomes an HTTP header: a line break in it would start another header.
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise ConfigurationError(
             f"{name}: holds a space, a line break or a character outside ASCII; "
@@ -225,7 +229,7 @@ def _base(url: object) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"base_url: expected a URL as text, got {url!r}")
     if "@" in url:
-        # Not shown: what stands before the @ is a credential.
+        # The message leaves the URL out, because a credential stands before the @.
         raise ConfigurationError("base_url: holds user:password@; pass credentials as arguments")
     try:
         parts = urlsplit(url)
@@ -241,9 +245,10 @@ def _base(url: object) -> str:
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
         )
     if re.search(r"/v?\d+/*$", parts.path):
-        # The paths of both APIs begin with it. Twice, it makes every lookup "404, no such person".
+        # The paths of both APIs start with the version. Given twice, every lookup gets a 404, which
+        # reads as "no such person".
         raise ConfigurationError(
-            f"base_url: {url!r} ends in the version, which is added to it; leave that off"
+            f"base_url: {url!r} ends in the API version, which is added to it; remove the version"
         )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(

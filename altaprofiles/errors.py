@@ -1,30 +1,30 @@
-"""Every exception this library raises on purpose. Nothing here does I/O.
+"""Every exception that this library raises on purpose. Nothing here does I/O.
 
 ::
 
     AltaProfilesError
-    ├── ConfigurationError        call or set-up is wrong, nothing was sent (also a ValueError)
+    ├── ConfigurationError        an argument or the set-up is invalid (also a ValueError)
     ├── TransportError            no complete HTTP answer arrived
     │   ├── ConnectError          no connection to the host could be made
-    │   ├── RequestTimeout        a time limit ran out
-    │   └── ResponseTooLarge      the body is over `max_response_bytes`
-    ├── StatusError               the service answered, and the answer is an error
-    │   ├── BadRequest            400, "Incorrect Usage": the request itself is wrong
-    │   ├── Unauthorized          401: credentials, or the wrong region
-    │   ├── Forbidden             403: these credentials may not do this
+    │   ├── RequestTimeout        a time limit expired
+    │   └── ResponseTooLarge      the body exceeds `max_response_bytes`
+    ├── StatusError               the service answered with an error
+    │   ├── BadRequest            400, "Incorrect Usage": the request is invalid
+    │   ├── Unauthorized          401: wrong credentials, or the wrong region
+    │   ├── Forbidden             403: the credentials lack a permission
     │   ├── RateLimited           429 or "throttled"
-    │   └── ServerError           5xx, or a failure the service does not explain
+    │   └── ServerError           5xx, or a failure without an explanation
     ├── NotReady                  the service is still preparing the answer
-    ├── DecodeError               the body is not what the API describes
-    ├── CursorError               a cursor chain cannot go on
+    ├── DecodeError               the body does not match the API's description
+    ├── CursorError               a cursor chain cannot continue
     │   ├── CursorLoop            the service repeated a cursor
     │   └── CursorExpired         the service refuses a cursor as too old
     └── ExportError               an export cannot start or finish
-        ├── PlanMismatch          what is on disk was begun by another export
-        ├── ExportLocked          another process works on the same output
-        └── Incomplete            something is missing from the output
+        ├── PlanMismatch          the unfinished export on disk is a different one
+        ├── ExportLocked          another process is writing the same output
+        └── Incomplete            part of the output is missing
 
-All of them pickle, and none holds a credential.
+All of them can be pickled, and none contains a credential.
 """
 
 from __future__ import annotations
@@ -68,7 +68,13 @@ def _restore(
 
 
 class AltaProfilesError(Exception):
-    """Base of every error of this library: catch it to catch them all."""
+    """Base class of every error of this library.
+
+    >>> try:
+    ...     person = await session.profiles.get(identity="5555555555")
+    ... except AltaProfilesError as error:
+    ...     print(f"lookup failed: {error}")
+    """
 
     # Keyword-only constructors do not survive the default reduction, which replays `args` alone.
     def __reduce__(self) -> tuple[Any, ...]:
@@ -77,7 +83,7 @@ class AltaProfilesError(Exception):
     def redact(self, secret: str) -> None:
         """Replace `secret` in every text of this error.
 
-        A service or a proxy may echo the request's headers in what it answers.
+        A service or a proxy may echo the request's headers in its answer.
         """
         self.args = tuple(masked(value, secret) for value in self.args)
         for name, value in self.__dict__.items():
@@ -85,18 +91,21 @@ class AltaProfilesError(Exception):
 
 
 class ConfigurationError(AltaProfilesError, ValueError):
-    """The call or the set-up is wrong. Raised before any request is sent."""
+    """An argument or the set-up is invalid. Raised before the call sends a request.
+
+    The message names the argument and the fix, and the value unless it may be secret.
+    """
 
 
 class TransportError(AltaProfilesError):
-    """No complete HTTP answer arrived: the connection broke, or what came was not HTTP."""
+    """No complete HTTP answer arrived: the connection broke, or the data was not HTTP."""
 
 
 class ConnectError(TransportError):
     """No connection to the host could be made.
 
     Attributes:
-        untrusted: the host's TLS certificate was refused, which no retry can mend.
+        untrusted: True if the host's TLS certificate was refused. Such an error is not retried.
     """
 
     def __init__(self, message: str, *, untrusted: bool = False) -> None:
@@ -105,14 +114,14 @@ class ConnectError(TransportError):
 
 
 class RequestTimeout(TransportError):
-    """A time limit ran out: connect, read or total of one attempt, or the call's deadline."""
+    """A time limit expired: `Timeout` for one attempt, or `Retry.deadline` for the whole call."""
 
 
 class ResponseTooLarge(TransportError):
-    """The body, decompressed, is over the session's `max_response_bytes`. Never retried.
+    """The decompressed body exceeds the session's `max_response_bytes`. Never retried.
 
     Attributes:
-        limit: the bound, in bytes.
+        limit: `max_response_bytes`.
     """
 
     def __init__(self, message: str, *, limit: int) -> None:
@@ -121,16 +130,15 @@ class ResponseTooLarge(TransportError):
 
 
 class StatusError(AltaProfilesError):
-    """The service answered, and the answer is an error. The HTTP status alone does not tell: an
-    error can come with status 200.
+    """The service answered with an error. Such an answer can have any HTTP status, even 200.
 
     Attributes:
         api: "CleverTap" or "Alta".
         status: the HTTP status.
-        code: the code in the body, an int wherever it reads as one; None without.
-        message: the service's own words, empty without.
-        hint: what to try, or None.
-        retry_after: seconds the service asks to wait, or None.
+        code: the code in the body, as an int if it reads as one; None if there is none.
+        message: the service's own message; empty if there is none.
+        hint: advice on a fix, or None.
+        retry_after: the wait that the service asks for, in seconds, or None.
     """
 
     def __init__(
@@ -143,11 +151,11 @@ class StatusError(AltaProfilesError):
         hint: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        # Somebody else's words: no line of their own, and nothing that a terminal would obey.
-        said = f": {harmless(message)}" if message else ""
-        coded = "" if code is None else f" (code {code})"
-        advice = f". {hint}" if hint else ""
-        super().__init__(f"{api} answered HTTP {status}{coded}{said}{advice}")
+        code_text = "" if code is None else f" (code {code})"
+        # The service's text may hold line breaks, and characters that a terminal would obey.
+        message_text = f": {harmless(message)}" if message else ""
+        hint_text = f". {hint}" if hint else ""
+        super().__init__(f"{api} answered HTTP {status}{code_text}{message_text}{hint_text}")
         self.api = api
         self.status = status
         self.code = code
@@ -157,30 +165,30 @@ class StatusError(AltaProfilesError):
 
 
 class BadRequest(StatusError):
-    """The request itself is wrong (400, "Incorrect Usage"). Never retried."""
+    """The request is invalid (400, "Incorrect Usage"). Never retried."""
 
 
 class Unauthorized(StatusError):
-    """The credentials are refused (401). A wrong region looks the same. Never retried."""
+    """The service refused the credentials (401), or the region is wrong. Never retried."""
 
 
 class Forbidden(StatusError):
-    """These credentials may not do this (403). Never retried."""
+    """The credentials lack a permission (403). Never retried."""
 
 
 class RateLimited(StatusError):
-    """Too many requests at once or in a minute (429, or "throttled" under any status)."""
+    """Too many requests, at once or per minute (429, or "throttled" with any status)."""
 
 
 class ServerError(StatusError):
-    """The service failed (5xx), or answered a failure that it does not explain."""
+    """The service failed (5xx), or reported a failure without an explanation."""
 
 
 class NotReady(AltaProfilesError):
-    """The service is still preparing the answer, and `Retry.ready_timeout` has run out.
+    """The service was still preparing the answer when `Retry.ready_timeout` expired.
 
     Attributes:
-        retry_after: seconds the service asks to wait, or None.
+        retry_after: the wait that the service asks for, in seconds, or None.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
@@ -189,30 +197,30 @@ class NotReady(AltaProfilesError):
 
 
 class DecodeError(AltaProfilesError):
-    """A body, or a part of it, is not what the API describes.
+    """A body, or a part of it, does not match the API's description.
 
     Attributes:
-        path: where in the JSON, such as `$.records[3].events`; `$` for the whole.
-        excerpt: the first characters of what stood there.
+        path: the place in the JSON, such as `$.records[3].events`; `$` for the whole body.
+        excerpt: the first characters found there.
     """
 
     def __init__(self, message: str, *, path: str, excerpt: str) -> None:
-        shown = f", got {excerpt!r}" if excerpt else ", got nothing"
-        super().__init__(f"{message} at {path}{shown}")
+        found = repr(excerpt) if excerpt else "nothing"
+        super().__init__(f"{message} at {path}, got {found}")
         self.path = path
         self.excerpt = excerpt
 
 
 class CursorError(AltaProfilesError):
-    """A cursor chain cannot go on."""
+    """A cursor chain cannot continue."""
 
 
 class CursorLoop(CursorError):
-    """The service answered with a cursor that this chain has already used."""
+    """The service sent a cursor that this chain has already used."""
 
 
 class CursorExpired(CursorError):
-    """The service refuses the cursor as too old (about 4 days). Open a new chain."""
+    """The service refused the cursor as too old (about 4 days). Open a new chain."""
 
 
 class ExportError(AltaProfilesError):
@@ -220,10 +228,10 @@ class ExportError(AltaProfilesError):
 
 
 class PlanMismatch(ExportError):
-    """What is on disk was begun by another export.
+    """The unfinished export on disk was started with different options.
 
     Attributes:
-        differences: what differs: its name to what it was then and what it is now.
+        differences: the name of each such option, with its earlier and its present value.
     """
 
     def __init__(self, message: str, *, differences: Mapping[str, tuple[Any, Any]]) -> None:
@@ -232,15 +240,15 @@ class PlanMismatch(ExportError):
 
 
 class ExportLocked(ExportError):
-    """Another process, or another task of this one, works on the same output."""
+    """Another process, or another task of this one, is writing the same output."""
 
 
 class Incomplete(ExportError):
-    """Something is missing from the output. The same call goes on where it was.
+    """Part of the output is missing. The same call resumes the export.
 
     Attributes:
-        missing: what is missing, a sentence for each part.
-        report: what there is: an `ExportReport` or a `LookupReport`.
+        missing: one sentence for each missing part.
+        report: the result so far: an `ExportReport` or a `LookupReport`.
     """
 
     def __init__(self, message: str, *, missing: Sequence[str], report: Any) -> None:

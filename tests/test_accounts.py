@@ -134,8 +134,8 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
     [
         ('[accounts.a]\npasscode = "s3cr3t-PASS" "', "is not TOML"),
         ('secret = "s3cr3t-PASS"', "unknown key 'secret'"),
-        ("accounts = 3", "accounts are tables"),
-        ('[accounts]\nshop = "s3cr3t-PASS"', "accounts are tables"),
+        ("accounts = 3", "accounts must be tables"),
+        ('[accounts]\nshop = "s3cr3t-PASS"', "accounts must be tables"),
         (
             '[accounts.a]\npassword = "s3cr3t-PASS"',
             "account 'a': password is unknown; use account_id",
@@ -343,7 +343,7 @@ def test_a_keyring_that_cannot_be_begun_is_named(place: Path, tmp_path: Path, ba
 def test_a_file_of_somebody_else_is_refused(place: Path) -> None:
     write(place, '[accounts.a]\nalta_token = "s3cret"\n')
     os.chown(place, 12345, -1)
-    with pytest.raises(ConfigurationError, match=r"somebody else's \(user 12345\)"):
+    with pytest.raises(ConfigurationError, match=r"belongs to another user \(12345\)"):
         Accounts.read(place)
 
 

@@ -459,9 +459,9 @@ def test_a_session_option_that_cannot_work_is_refused(name: str, value: Any) -> 
 )
 def test_a_base_url_with_the_version_is_refused(url: str) -> None:
     """It would be there twice, and every lookup would be "404, no such person"."""
-    with pytest.raises(ConfigurationError, match="leave that off"):
+    with pytest.raises(ConfigurationError, match="remove the version"):
         CleverTap("ACCOUNT", "passcode", base_url=url)
-    with pytest.raises(ConfigurationError, match="leave that off"):
+    with pytest.raises(ConfigurationError, match="remove the version"):
         Alta("token", base_url=url)
 
 
