@@ -1,4 +1,4 @@
-"""The credentials file: what it may say, who may read it, how it is written."""
+"""The credentials file: its content, its permissions, and writing it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ passcode = "other-{SECRET}"
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return where the file is; nothing else says who is asking."""
+    """Return the path of the file, the only source of credentials."""
     for name in list(os.environ):
         if name.startswith(("CLEVERTAP_", "ALTA_", "ALTAPROFILES_", "XDG_")):
             monkeypatch.delenv(name)
@@ -99,7 +99,7 @@ def test_half_of_the_environment_is_not_completed_from_the_file(
         find_clevertap()
 
 
-def test_without_a_file_there_is_nobody(place: Path) -> None:
+def test_without_a_file_there_is_no_account(place: Path) -> None:
     assert find_clevertap() is None
     assert find_alta() is None
     with pytest.raises(ConfigurationError, match=r"no account 'x'.* does not exist"):
@@ -163,7 +163,7 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
         ),
     ],
 )
-def test_what_is_wrong_is_named_by_file_account_and_key(place: Path, text: str, words: str) -> None:
+def test_a_mistake_is_named_by_file_account_and_key(place: Path, text: str, words: str) -> None:
     write(place, text)
     with pytest.raises(ConfigurationError) as caught:
         find_clevertap()
@@ -174,7 +174,7 @@ def test_what_is_wrong_is_named_by_file_account_and_key(place: Path, text: str, 
 
 
 def seen_by_a_reporter(error: BaseException) -> str:
-    """Return what error reporters send home: every local of every frame, of all errors behind."""
+    """Return the text that error reporters send: every local of every frame, contexts included."""
     shown: list[str] = []
     behind: BaseException | None = error
     while behind is not None:
@@ -201,7 +201,7 @@ def test_an_account_with_a_name_that_alta_cannot_have_is_refused(place: Path, na
         find_alta()
 
 
-def test_bytes_that_are_no_text_and_folders_are_told_apart(place: Path) -> None:
+def test_bytes_that_are_not_text_and_folders_have_their_own_errors(place: Path) -> None:
     place.write_bytes(b"\xff\xfe")
     place.chmod(0o600)
     with pytest.raises(ConfigurationError, match="is not UTF-8"):
@@ -212,7 +212,7 @@ def test_bytes_that_are_no_text_and_folders_are_told_apart(place: Path) -> None:
         find_clevertap()
 
 
-def test_what_is_written_is_for_the_owner_alone_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_a_written_file_is_private_and_keeps_the_other_accounts(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "accounts.toml"
     accounts = Accounts(path, "shop", {"shop": {"account_id": "A", "passcode": SECRET}})
     accounts.write()
@@ -329,8 +329,8 @@ def test_a_keyring_that_fails_is_named(place: Path, ring: Rings) -> None:
 @pytest.mark.parametrize(
     "backend", ["nope", "keyring.backends.nope.Keyring", "keyring.backends.fail.nope"]
 )
-def test_a_keyring_that_cannot_be_begun_is_named(place: Path, tmp_path: Path, backend: str) -> None:
-    """As where there is no D-Bus: such backends raise what they like."""
+def test_a_keyring_that_cannot_start_is_named(place: Path, tmp_path: Path, backend: str) -> None:
+    """As without D-Bus: third-party backends raise errors of any class."""
     write(place, '[accounts.a]\naccount_id = "A"\n')
     env = environment(tmp_path, ALTAPROFILES_CONFIG=str(place), PYTHON_KEYRING_BACKEND=backend)
     done = run(env, "get", "--identity", "1")
@@ -340,14 +340,14 @@ def test_a_keyring_that_cannot_be_begun_is_named(place: Path, tmp_path: Path, ba
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
-def test_a_file_of_somebody_else_is_refused(place: Path) -> None:
+def test_a_file_of_another_user_is_refused(place: Path) -> None:
     write(place, '[accounts.a]\nalta_token = "s3cret"\n')
     os.chown(place, 12345, -1)
     with pytest.raises(ConfigurationError, match=r"belongs to another user \(12345\)"):
         Accounts.read(place)
 
 
-def test_nobody_knows_where_home_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_home_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALTAPROFILES_CONFIG", "~no-such-user-here/accounts.toml")
     with pytest.raises(ConfigurationError, match="Set ALTAPROFILES_CONFIG to a path"):
         find_clevertap()

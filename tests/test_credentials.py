@@ -1,4 +1,4 @@
-"""Credentials: what is accepted, and that nothing shows a secret."""
+"""Credentials: accepted and refused values, and that nothing shows a secret."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_base_url_replaces_the_host(
         b"https://example.com",
     ],
 )
-def test_a_base_url_that_is_unsafe_or_none_is_refused(
+def test_a_base_url_that_is_unsafe_or_not_a_url_is_refused(
     build: Build, secret: str, field: str, base_url: Any
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -209,7 +209,7 @@ def test_an_account_id_that_would_break_a_header_is_refused(value: Any) -> None:
 
 @both
 @pytest.mark.parametrize("value", ["", None, 7, b"hunter2", ["hunter2"]])
-def test_a_secret_that_is_no_text_is_refused_and_not_shown(
+def test_a_secret_that_is_not_text_is_refused_and_not_shown(
     build: Build, secret: str, field: str, value: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{field}: ") as caught:
@@ -239,7 +239,7 @@ def test_the_secret_reaches_the_headers() -> None:
     assert "".join(alta.auth_headers(key().token)["Authorization"]) == f"Bearer {TOKEN}"
 
 
-# ----------------------------------------------------------------------------------- whose token
+# --------------------------------------------------------------------------- the account of a token
 
 
 def test_the_account_of_a_token_is_its_name_else_its_digest() -> None:
@@ -337,7 +337,7 @@ def with_locals(error: BaseException) -> str:
 
 
 # The secrets are read from the module inside each function: as an argument or a local of the test
-# they would be the caller's own to hide.
+# they would be the caller's own responsibility.
 MISTAKES: dict[str, Callable[[], object]] = {
     "region": lambda: CleverTap("W9R", PASSCODE, region="mars"),
     "account": lambda: CleverTap("W9R\n", PASSCODE),

@@ -76,5 +76,5 @@ def test_no_error_is_left_out() -> None:
     }
 
 
-def test_no_error_is_no_final_answer() -> None:
+def test_the_absence_of_an_error_is_not_final() -> None:
     assert not is_final(None)

@@ -115,7 +115,7 @@ async def test_a_million_keys_of_an_endless_generator_take_no_memory() -> None:
     assert grown < 8 * 1024
 
 
-async def test_generators_are_closed_whoever_made_them() -> None:
+async def test_generators_of_any_kind_are_closed() -> None:
     closed: list[str] = []
 
     async def numbers(name: str) -> AsyncIterator[int]:
@@ -168,7 +168,7 @@ async def test_a_failing_source_loses_nothing_that_was_taken(ordered: bool) -> N
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_a_source_that_is_cancelled_from_inside_is_no_end(ordered: bool) -> None:
+async def test_a_source_that_is_cancelled_from_inside_is_an_error(ordered: bool) -> None:
     async def source() -> AsyncIterator[int]:
         for number in range(20):
             yield number
@@ -181,7 +181,7 @@ async def test_a_source_that_is_cancelled_from_inside_is_no_end(ordered: bool) -
             pass
 
 
-async def test_a_call_that_is_cancelled_from_inside_is_no_end() -> None:
+async def test_a_call_that_is_cancelled_from_inside_is_an_error() -> None:
     async def call(item: int) -> int:
         if item == 7:
             raise asyncio.CancelledError
@@ -193,11 +193,11 @@ async def test_a_call_that_is_cancelled_from_inside_is_no_end() -> None:
 
 
 class Unusual(BaseException):
-    """What test frameworks raise, past every `except Exception`."""
+    """An exception that passes every `except Exception`, as test frameworks raise."""
 
 
 @pytest.mark.parametrize("error", [StopAsyncIteration("mine"), StopIteration("mine"), Unusual()])
-async def test_no_exception_of_a_call_is_taken_for_the_end(error: BaseException) -> None:
+async def test_no_exception_of_a_call_is_mistaken_for_the_end(error: BaseException) -> None:
     async def call(item: int) -> int:
         if item == 7:
             raise error

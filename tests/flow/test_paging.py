@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Book:
-    """Pages in a dict; notes which were asked for."""
+    """Pages in a dict, which records the cursors that are requested."""
 
     def __init__(self, name: str, following: dict[str, str | None]) -> None:
         self.name = name
@@ -83,7 +83,7 @@ async def test_each_of_several_chains_is_held_back() -> None:
     await pages.aclose()
 
 
-async def test_what_had_arrived_comes_before_the_failure() -> None:
+async def test_pages_that_had_arrived_come_before_the_failure() -> None:
     chain = Book("a", {"a0": "a1", "a1": "gone"})
     found = []
     with pytest.raises(NotReady, match="gone"):
@@ -128,9 +128,9 @@ def person(identity: str | None, *devices: str) -> Profile:
         ([person(None, "x"), person(None, "y"), person(None, "x")], [True, True, False]),
         # Any shared device: the second knows y and z only through the first's y.
         ([person(None, "x", "y"), person(None, "y", "z"), person(None, "z")], [True, False, False]),
-        # A device that is shared by a person with an identity and one without tells nothing.
+        # A device shared by a person with an identity and one without proves nothing.
         ([person("1", "x"), person(None, "x"), person("2", "x")], [True, True, True]),
-        # Nothing shows that these are one person.
+        # Nothing proves that these are one person.
         ([person(None), person(None)], [True, True]),
         ([person(""), person("", "x"), person("", "x")], [True, True, False]),
     ],
@@ -150,7 +150,7 @@ def test_a_page_keeps_its_new_people_and_everything_else() -> None:
 
 
 @pytest.mark.parametrize("chains", [1, 3])
-async def test_a_chain_that_is_cancelled_from_outside_is_no_end(chains: int) -> None:
+async def test_a_chain_that_is_cancelled_from_outside_is_an_error(chains: int) -> None:
     class Cancelled(Book):
         async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
             if cursor == "a3":
@@ -165,7 +165,7 @@ async def test_a_chain_that_is_cancelled_from_outside_is_no_end(chains: int) -> 
             pass
 
 
-def test_an_odd_record_is_delivered_and_tells_its_trouble_when_it_is_looked_at() -> None:
+def test_an_odd_record_is_delivered_and_raises_when_it_is_read() -> None:
     odd = Profile.decode(b'{"platformInfo":{}}')
     seen = Distinct()
     assert seen.is_new(odd)

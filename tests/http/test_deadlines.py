@@ -1,4 +1,4 @@
-"""Time limits of an attempt: which attempts they end, and that they end nothing else."""
+"""Time limits of an attempt: they end the attempts they should, and nothing else."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def session_for(server: Scripted, timeout: Timeout, retry: Retry = ONCE) -> Sess
 
 
 def hold_up(seconds: float) -> None:
-    """Keep the loop busy, so that every timer due by then is run in its next turn."""
+    """Keep the loop busy, so that its next turn runs every timer that is due."""
     time.sleep(seconds)
 
 
 def silent_about(*names: str, first: bytes = b"") -> Answer:
-    """Return an answer that says no more than `first` when asked for one of `names`."""
+    """Return an answer that sends only `first` for one of `names`, and then falls silent."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if any(b"identity=%b " % name.encode() in head for name in names):
@@ -57,7 +57,7 @@ def being_cancelled() -> int:
 
 
 async def goes_on(session: Session) -> None:
-    """Check that the current task works as any other does."""
+    """Check that the current task works like any other."""
     assert being_cancelled() == 0
     await asyncio.sleep(0)
     with anyio.fail_after(20):
@@ -76,7 +76,7 @@ async def goes_on(session: Session) -> None:
     ],
     ids=["nothing", "half a head", "a head", "half a body", "a head of what is compressed"],
 )
-async def test_a_server_that_says_no_more_is_not_waited_for(first: bytes) -> None:
+async def test_a_server_that_falls_silent_is_not_waited_for(first: bytes) -> None:
     silent = silent_about("silent", first=first)
     async with scripted(silent) as server, session_for(server, Timeout(read=SHORT)) as session:
         for _ in range(2):
@@ -86,7 +86,7 @@ async def test_a_server_that_says_no_more_is_not_waited_for(first: bytes) -> Non
 
 
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", HEAD + b"\r\n"], ids=["head", "body"])
-async def test_a_server_that_never_stops_talking_is_not_listened_to(begin: bytes) -> None:
+async def test_a_server_that_never_stops_sending_is_cut_off(begin: bytes) -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(begin)
         while b"silent" in head and not writer.is_closing():
@@ -108,8 +108,8 @@ END_OF_HEAD = FOUND.index(b"{")
     [[END_OF_HEAD + 1, 9, 9, 99], [END_OF_HEAD, 99], [END_OF_HEAD, 9, 99]],
     ids=["the body in pieces", "the head alone", "the head alone and the body in pieces"],
 )
-async def test_a_server_that_goes_on_talking_is_listened_to(sizes: list[int]) -> None:
-    """All of it takes longer than the limit, but no pause does."""
+async def test_a_server_that_keeps_sending_is_read(sizes: list[int]) -> None:
+    """The whole answer takes longer than the limit, but no pause does."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         position = 0
@@ -136,7 +136,7 @@ async def test_without_limits_an_attempt_is_never_ended() -> None:
             session_for(server, Timeout(read=SHORT)) as other,
         ):
             waiting = asyncio.ensure_future(patient.profiles.get(identity="7"))
-            # The same loop's other deadlines strike meanwhile.
+            # Other deadlines of the same loop strike in the meantime.
             for _ in range(2):
                 with pytest.raises(RequestTimeout):
                     await other.profiles.get(identity="7")
@@ -174,17 +174,17 @@ async def test_a_limit_counts_from_the_attempt_and_not_from_an_earlier_one(busy:
             for _ in range(2):
                 await session.profiles.get(identity="answered")
                 if busy:
-                    # What was set for the earlier attempt strikes when the next has just begun.
+                    # The timer of the earlier attempt strikes just after the next one has started.
                     hold_up(SHORT * 1.5)
                 else:
                     await asyncio.sleep(SHORT * 1.5)
                 await goes_on(session)
-            # And the next one is watched all the same.
+            # The next attempt is watched nevertheless.
             with anyio.fail_after(20), pytest.raises(RequestTimeout):
                 await session.profiles.get(identity="silent")
 
 
-# --------------------------------------------------------------------------- others who cancel, too
+# -------------------------------------------------------------------------- other cancellations
 
 
 @pytest.mark.parametrize("first", ["owner", "deadline"])
@@ -201,7 +201,7 @@ async def test_an_owner_that_cancels_as_the_deadline_strikes_is_obeyed(
             counts.append(being_cancelled())
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
-        # Both fall into the loop's next turn, before the attempt has noticed either.
+        # Both happen in the next turn of the loop, before the attempt notices either.
         if first == "owner":
             asyncio.get_running_loop().call_soon(task.cancel)
         else:
@@ -218,7 +218,7 @@ async def test_an_owner_that_cancels_as_the_deadline_strikes_is_obeyed(
 
 
 async def test_an_attempt_made_while_its_task_is_being_cancelled_has_its_deadline() -> None:
-    """Cleaning up may ask something, too. What began it is neither lost nor taken for ours."""
+    """Clean-up code may send requests. The cancellation before it is neither lost nor ours."""
     begun = asyncio.Event()
     counts: list[int] = []
 
@@ -245,7 +245,7 @@ SCOPES = ["asyncio.timeout", "anyio.fail_after", "anyio.move_on_after"]
 
 
 async def within(name: str, seconds: float, session: Session) -> str:
-    """Return what became of asking a silent server within a scope of the caller's own."""
+    """Return the outcome of a call to a silent server within a cancel scope of the caller."""
     try:
         if name == "asyncio.timeout":
             async with asyncio.timeout(seconds):
@@ -280,7 +280,7 @@ async def test_a_callers_own_scope_ends_a_call_and_a_longer_one_does_not_mind_ou
 async def test_a_callers_own_scope_that_ends_as_the_deadline_strikes_leaves_nothing_behind(
     name: str, first: str, retry: Retry
 ) -> None:
-    """Either may be what is told. Neither may cancel what comes after."""
+    """Either error may be raised. Neither may cancel the calls after it."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if b"silent" in head:
@@ -332,7 +332,7 @@ async def test_the_deadline_of_a_call_and_that_of_its_attempt_may_strike_togethe
             await goes_on(session)
 
 
-async def test_what_is_closed_is_not_kept_alive_until_its_limit() -> None:
+async def test_a_closed_session_is_not_kept_alive_until_its_limit() -> None:
     deadlines = Deadlines(read=3600, total=None)
     deadlines.end(deadlines.begin())
     kept = weakref.ref(deadlines)
@@ -342,7 +342,7 @@ async def test_what_is_closed_is_not_kept_alive_until_its_limit() -> None:
     assert kept() is None
 
 
-async def test_an_answer_that_came_while_the_loop_was_held_up_is_read() -> None:
+async def test_an_answer_that_arrived_while_the_loop_was_blocked_is_read() -> None:
     asked, held_up, answered = threading.Event(), threading.Event(), threading.Event()
 
     def serve(listening: socket.socket) -> None:
@@ -363,7 +363,7 @@ async def test_an_answer_that_came_while_the_loop_was_held_up_is_read() -> None:
         )
         async with Session(clevertap=account, retry=ONCE, timeout=Timeout(read=SHORT)) as session:
             looked_up = asyncio.ensure_future(session.profiles.get(identity="7"))
-            # The loop reads nothing from here on, until the limit is over.
+            # The loop reads nothing from here until the limit has passed.
             while not asked.is_set():
                 await asyncio.sleep(0)
             held_up.set()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 MIB = 1 << 20
 PACK: dict[str, Callable[[bytes], bytes]] = {
-    # Without the time of day, so that what fails once fails again.
+    # Without the time of day, so that a failure can be reproduced.
     "gzip": lambda data: gzip.compress(data, mtime=0),
     "zstd": zstd.compress,
 }
@@ -51,7 +51,7 @@ def test_these_are_all_the_codings_there_are() -> None:
     times=st.integers(1, 100_000),
     sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=8).filter(any),
 )
-def test_what_was_packed_comes_out_however_it_arrives(
+def test_a_packed_body_is_inflated_however_it_arrives(
     coding: str, units: list[bytes], times: int, sizes: list[int]
 ) -> None:
     members = [unit * times for unit in units]
@@ -63,7 +63,7 @@ def test_what_was_packed_comes_out_however_it_arrives(
         size = sizes[turn % len(sizes)]
         found += inflater.feed(packed[position : position + size])
         position, turn = position + size, turn + 1
-    # Not compared in the assertion: to show how megabytes differ takes minutes.
+    # Compared outside the assertion, because a diff of megabytes takes minutes.
     same = b"".join(found) == b"".join(members)
     assert same
     assert inflater.complete == bool(members)
@@ -73,7 +73,7 @@ def test_what_was_packed_comes_out_however_it_arrives(
 @every_coding
 @pytest.mark.parametrize("size", [MIB - 1, MIB, MIB + 1, 3 * MIB, 5 * MIB + 7])
 @pytest.mark.parametrize("step", [100_000_000, 7])
-def test_a_little_that_becomes_much_comes_out_a_mib_at_a_time(
+def test_a_little_that_becomes_a_lot_is_inflated_a_mib_at_a_time(
     coding: str, size: int, step: int
 ) -> None:
     packed = PACK[coding](b"\0" * size)
@@ -103,7 +103,7 @@ def test_a_body_is_complete_at_its_end_and_never_before(coding: str, data: bytes
 
 
 @every_coding
-def test_members_are_one_body_and_an_open_one_is_none(coding: str) -> None:
+def test_members_are_one_body_and_an_open_one_is_not_complete(coding: str) -> None:
     first, second = PACK[coding](SAMPLE), PACK[coding](b"second")
     for end in range(1, len(second)):
         inflater = Inflater(coding)
@@ -140,7 +140,7 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(coding: str, bit: int) -> N
             continue
         noticed += not inflater.complete
         if coding == "gzip" and inflater.complete:
-            # It carries a checksum. Zstandard's is optional, and servers leave it out.
+            # gzip carries a checksum. That of Zstandard is optional, and servers leave it out.
             assert found == SAMPLE
     assert noticed > 5
 
@@ -149,7 +149,7 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(coding: str, bit: int) -> N
 @pytest.mark.parametrize(
     "behind", [b"\0", b"x", b"\x1f", b"\x28", b'{"a":1}', b"<html>", b"garbage" * 10]
 )
-def test_what_stands_behind_the_body_is_not_overlooked(coding: str, behind: bytes) -> None:
+def test_data_behind_the_body_is_not_overlooked(coding: str, behind: bytes) -> None:
     for pieces in ([PACK[coding](SAMPLE) + behind], [PACK[coding](SAMPLE), behind]):
         inflater = Inflater(coding)
         try:
@@ -203,7 +203,7 @@ async def test_a_compressed_answer_is_read_however_its_coding_is_spelt(name: str
         assert session.stats.bytes == len(FOUND)
 
 
-async def test_the_codings_that_can_be_read_are_asked_for() -> None:
+async def test_the_codings_that_can_be_read_are_offered() -> None:
     async with scripted(always(http(FOUND))) as server, session_for(server) as session:
         await session.profiles.get(identity="7")
         lines = server.heads[0].lower().split(b"\r\n")
@@ -241,7 +241,7 @@ def cut(coding: str, body: bytes, kept: float, status: str = "200 OK") -> bytes:
 
 @every_coding
 @pytest.mark.parametrize("kept", [1, 5, 11, 0.3, 0.9, -8, -1])
-async def test_a_compressed_answer_cut_short_is_no_answer(coding: str, kept: float) -> None:
+async def test_a_compressed_answer_cut_short_is_an_error(coding: str, kept: float) -> None:
     answer = always(cut(coding, FOUND, kept))
     async with scripted(answer) as server, session_for(server) as session:
         with pytest.raises(TransportError, match="ended before it was complete"):
@@ -251,7 +251,7 @@ async def test_a_compressed_answer_cut_short_is_no_answer(coding: str, kept: flo
 
 @every_coding
 @pytest.mark.parametrize("kept", [1, 6, 10, 0.3, -1])
-async def test_a_404_cut_short_does_not_say_that_nobody_is_known(coding: str, kept: float) -> None:
+async def test_a_404_cut_short_does_not_mean_not_found(coding: str, kept: float) -> None:
     refused = b'{"status":"fail","error":"Invalid Credentials","code":401}'
     answer = always(cut(coding, refused, kept, "404 Not Found"))
     async with scripted(answer) as server, session_for(server, ONCE) as session:
@@ -260,7 +260,7 @@ async def test_a_404_cut_short_does_not_say_that_nobody_is_known(coding: str, ke
 
 
 @every_coding
-async def test_a_compressed_page_cut_short_is_asked_for_again(coding: str) -> None:
+async def test_a_compressed_page_cut_short_is_retried(coding: str) -> None:
     answers = in_turn(
         OPENED, cut(coding, PAGE, 0.5), cut(coding, PAGE, -1), packed_as(coding, PAGE)
     )
@@ -275,9 +275,7 @@ async def test_a_compressed_page_cut_short_is_asked_for_again(coding: str) -> No
 @pytest.mark.parametrize(
     "damaged", [lambda packed: b"damaged!" * 40, lambda packed: packed + b"behind it" * 9]
 )
-async def test_a_garbled_answer_is_asked_for_again(
-    coding: str, damaged: Callable[[bytes], bytes]
-) -> None:
+async def test_a_garbled_answer_is_retried(coding: str, damaged: Callable[[bytes], bytes]) -> None:
     garbled = http(damaged(PACK[coding](FOUND)), "200 OK", f"Content-Encoding: {coding}")
     async with scripted(in_turn(garbled, packed_as(coding, FOUND))) as server:
         async with session_for(server) as session:
@@ -289,7 +287,7 @@ async def test_a_garbled_answer_is_asked_for_again(
 
 
 @pytest.mark.parametrize("coding", ["br", "deflate", "gzip, gzip", "snappy\xff", "a" * 5000])
-async def test_a_coding_that_nobody_asked_for_is_named(coding: str) -> None:
+async def test_a_coding_that_was_not_offered_is_named(coding: str) -> None:
     answer = always(http(FOUND, "200 OK", f"Content-Encoding: {coding}"))
     async with scripted(answer) as server, session_for(server, ONCE) as session:
         with pytest.raises(TransportError, match="not offered") as caught:
@@ -308,7 +306,7 @@ async def test_an_empty_body_needs_no_inflating(coding: str) -> None:
 
 
 @every_coding
-async def test_a_little_that_becomes_very_much_is_refused_and_lets_others_work(coding: str) -> None:
+async def test_a_little_that_becomes_too_much_is_refused_and_lets_others_work(coding: str) -> None:
     answer = always(packed_as(coding, b"\0" * (60 * MIB)))
     turns = 0
 
@@ -341,7 +339,7 @@ asyncio.run(main())
 """
 
 
-async def test_without_the_speedups_gzip_alone_is_asked_for_and_read() -> None:
+async def test_without_the_speedups_gzip_alone_is_offered_and_read() -> None:
     async with scripted(always(packed_as("gzip", FOUND))) as server:
         done = await anyio.run_process([sys.executable, "-W", "error", "-c", WITHOUT, server.url])
         assert done.stdout.split() == [b"7"]

@@ -71,7 +71,7 @@ class Callers:
 
 
 class CapMachine(RuleBasedStateMachine):
-    """Callers come, leave and are cancelled in any order, also between a hand-over and its turn."""
+    """Callers come, leave and are cancelled in any order, even between a hand-over and its turn."""
 
     @initialize(limit=st.integers(1, 4))
     def start(self, limit: int) -> None:
@@ -118,7 +118,7 @@ class CapMachine(RuleBasedStateMachine):
         holding, waiting = len(self.callers.holders), self.callers.waiting()
         assert self.callers.cap.in_flight == holding
         assert holding >= self.callers.cap.allowed or not waiting
-        # Whoever still waits asked later than everyone of the same kind who has had a turn.
+        # Callers that still wait came after every caller of the same kind that has had a turn.
         for kind in (self.callers.bulk, set(range(len(self.callers.tasks))) - self.callers.bulk):
             served = [number for number in self.callers.turns if number in kind]
             behind = [number for number in waiting if number in kind]
@@ -165,7 +165,7 @@ def test_a_caller_cancelled_at_the_moment_of_its_turn_wakes_the_next() -> None:
     holder, cancelled, following = callers.ask(), callers.ask(), callers.ask()
     callers.settle()
     assert callers.holders == [holder]
-    # The slot has been handed over, and its taker is cancelled before it could run.
+    # The slot is handed over, and its new holder is cancelled before it can run.
     callers.release(holder)
     callers.tasks[cancelled].cancel()
     callers.settle()
@@ -189,7 +189,7 @@ def test_a_caller_cancelled_just_before_its_turn_is_passed_over() -> None:
     callers.close()
 
 
-def test_nobody_slips_in_between_a_release_and_the_turn_it_gives() -> None:
+def test_no_caller_slips_in_between_a_release_and_the_turn_it_gives() -> None:
     callers = Callers(1)
     holder, waiting = callers.ask(), callers.ask()
     callers.settle()
@@ -209,7 +209,7 @@ def test_one_request_too_many_halves_and_successes_grow_back_one_by_one() -> Non
         callers.ask()
     callers.settle()
     assert len(callers.holders) == 8
-    # Three that were under way together are refused together.
+    # Three requests that were in flight together are refused together.
     for _ in range(3):
         callers.cap.throttled(0)
         callers.release(callers.holders[0])
@@ -283,13 +283,13 @@ def test_bulk_work_keeps_one_slot_and_single_calls_have_the_others() -> None:
     callers.settle()
     for turn in range(44):
         singles = [holder for holder in callers.holders if holder not in callers.bulk]
-        # What the bulk work does takes ten times as long.
+        # Bulk requests take ten times as long.
         bulk_is_done = turn % 11 == 0 or not singles
         callers.release(
             next(iter(callers.bulk & {*callers.holders})) if bulk_is_done else singles[0]
         )
         callers.settle()
-        # Once the pages that had all slots at the beginning are done.
+        # Holds once the pages that had all slots at first are done.
         assert turn < 22 or len(callers.bulk & {*callers.holders}) <= 1
     served = [number in callers.bulk for number in callers.turns]
     assert served.count(False) > 35

@@ -1,4 +1,4 @@
-"""The arithmetic of trying again."""
+"""The arithmetic of retries: delays, the budget, and the limits that are refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_bound_doubles_from_the_first_failure_up_to_the_most() -> None:
     assert retry.delay(10**9, lambda: 1.0) == 30
 
 
-def test_each_delay_is_drawn_anew() -> None:
+def test_each_delay_is_drawn_separately() -> None:
     draws = iter([0.25, 0.75])
     retry = Retry(base_delay=4, max_delay=4)
     assert [retry.delay(1, lambda: next(draws)) for _ in range(2)] == [1, 3]

@@ -1,4 +1,4 @@
-"""What a hostile or broken server can do to one request, over raw sockets."""
+"""One request against a hostile or broken server, over raw sockets."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_a_redirect_is_an_error_and_takes_the_passcode_nowhere() -> None:
 
 
 async def test_aiohttp_calls_the_hooks_that_take_headers_as_they_were_prepared() -> None:
-    """They are private: a version that renames them would look at every header again, unseen."""
+    """They are private. A version that renames them would copy every header again, unnoticed."""
     calls: list[str] = []
 
     class Recording(_Request):
@@ -220,7 +220,7 @@ async def test_a_deadline_bounds_an_attempt_that_hangs() -> None:
                 await session.profiles.get(identity="7")
 
 
-async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+async def test_a_wait_beyond_the_deadline_is_not_started() -> None:
     busy = http(b"", "429 Too Many Requests", "Retry-After: 3600")
     async with scripted(always(busy)) as server:
         async with session_for(server, Retry(deadline=60)) as session:
@@ -239,7 +239,7 @@ async def test_a_wait_of_more_than_ten_minutes_is_an_error() -> None:
         assert session.stats.requests == 1
 
 
-async def test_a_certificate_that_nobody_vouches_for_is_refused_and_not_retried() -> None:
+async def test_an_untrusted_certificate_is_refused_and_not_retried() -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("localhost").configure_cert(tls)
     received = b""
@@ -265,7 +265,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused_and_not_retried(
     assert received == b""
 
 
-async def test_a_callback_that_times_out_is_not_taken_for_the_deadline() -> None:
+async def test_a_timeout_in_a_callback_is_not_mistaken_for_the_deadline() -> None:
     def fail(attempt: Attempt) -> None:
         raise TimeoutError("my own")
 
@@ -275,7 +275,7 @@ async def test_a_callback_that_times_out_is_not_taken_for_the_deadline() -> None
                 await session.profiles.get(identity="7")
 
 
-async def test_closing_the_session_ends_a_wait_before_the_next_try() -> None:
+async def test_closing_the_session_ends_a_wait_before_the_next_attempt() -> None:
     busy = http(b"", "429 Too Many Requests", "Retry-After: 500")
     told = asyncio.Event()
     async with scripted(always(busy)) as server:
@@ -286,7 +286,7 @@ async def test_closing_the_session_ends_a_wait_before_the_next_try() -> None:
             await call
 
 
-async def test_closing_the_session_while_a_name_is_resolved_cancels_nobody(
+async def test_closing_the_session_while_a_name_is_resolved_does_not_cancel_the_caller(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked, answered = threading.Event(), threading.Event()
@@ -411,7 +411,7 @@ async def test_broken_answers_are_transport_errors_in_the_end(broken: bytes) -> 
         assert session.stats.requests == QUICK.attempts
 
 
-async def test_a_body_that_ends_early_without_a_length_is_no_answer() -> None:
+async def test_a_body_that_ends_early_without_a_length_is_an_error() -> None:
     cut = b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"status":"success"'
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -424,7 +424,7 @@ async def test_a_body_that_ends_early_without_a_length_is_no_answer() -> None:
 
 
 async def test_a_kept_connection_that_was_closed_is_replaced_unseen() -> None:
-    """aiohttp sends a GET again by itself when a kept-alive connection turns out to be closed."""
+    """aiohttp itself resends a GET if a kept-alive connection turns out to be closed."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if len(server.heads) == 2:

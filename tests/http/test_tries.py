@@ -1,4 +1,4 @@
-"""The decision after a failed attempt, without a server, a clock or chance."""
+"""The decision after a failed attempt, without a server, a clock or randomness."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def poll(delay: float) -> Decision:
     return Decision(delay=delay, not_ready=True, throttled=False)
 
 
-# The error of a first attempt at 100 s, the limits, and the decision. The draw is the highest.
+# The error of a first attempt at 100 s, the limits, and the decision. The random number is 1.
 FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "a broken connection": (BROKEN, {}, again(0.5)),
     "a base of its own": (BROKEN, {"base_delay": 3}, again(3)),
@@ -109,7 +109,7 @@ def test_polls_and_failures_are_counted_apart() -> None:
     assert decisions == [poll(0.5), again(0.5), poll(1), again(1), poll(2), STOP]
 
 
-def test_the_time_to_get_ready_starts_with_the_first_poll() -> None:
+def test_the_ready_timeout_starts_with_the_first_poll() -> None:
     tries = tries_of(ready_timeout=60)
     tries.failed(BROKEN, 100.0, lambda: 1.0)
     readings = (500.0, 559.0, 559.9, 560.0)
@@ -206,9 +206,7 @@ def test_a_call_that_nothing_else_limits_has_all_its_attempts(
 
 
 @given(retry=LIMITS, seconds=st.floats(0.5, 20), drawn=st.floats(0, 1, exclude_max=True))
-def test_polls_go_on_until_the_time_to_get_ready_is_over(
-    retry: Retry, seconds: float, drawn: float
-) -> None:
+def test_polls_continue_until_the_ready_timeout(retry: Retry, seconds: float, drawn: float) -> None:
     tries = Tries(retry, Budget(0, now=0.0))
     first = now = seconds
     while (delay := tries.failed(not_ready(), now, lambda: drawn).delay) is not None:
