@@ -1,4 +1,4 @@
-"""An output as a caller asks for it, before anything is checked. Plain values."""
+"""The output of an export, as its caller describes it. Checks nothing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ __all__ = ["Output"]
 
 
 class Output(Struct, frozen=True, kw_only=True):
-    """The arguments of `Session.export` that say where to, in which layout, and gathered where.
+    """An output as a caller asks for it, before anything of it is checked.
 
-    Attributes: as the arguments of `Session.export` with these names.
+    Attributes:
+        to: the path of a file, or the URL of a PostgreSQL table.
+        format: the format's name; None for the one that `to` implies.
+        table: the name of the table, for formats that have tables; None for the default.
+        bom: whether a CSV file begins with a byte order mark.
+        flatten: keys of `profileData` that get a column each.
+        resume: whether an unfinished export to this output is resumed; if not, it is discarded.
+        spool: an existing folder in which the export makes its own; None for the output's folder.
     """
 
     to: str | os.PathLike[str]
