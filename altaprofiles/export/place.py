@@ -51,13 +51,7 @@ class Place(Struct, frozen=True):
             ConfigurationError: an argument cannot work, or an extra is not installed.
         """
         check_flag("resume", output.resume)
-        target = resolve(
-            output.to,
-            format=output.format,
-            table=output.table,
-            bom=output.bom,
-            flatten=output.flatten,
-        )
+        target = resolve(output)
         stem = _stem(target)
         return cls(
             target,

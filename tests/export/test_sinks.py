@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from altaprofiles import ConfigurationError, ExportError, ExportLocked
 from altaprofiles.base.extras import zstd_module
 from altaprofiles.emulator.people import Population
+from altaprofiles.export.output import Output
 from altaprofiles.export.sinks import Sink, Target, parquet, resolve
 from altaprofiles.tables.columns import Columns
 from altaprofiles.tables.kinds import Kinds
@@ -51,6 +52,10 @@ KEYS: dict[str, tuple[str, ...]] = {
 some_files = pytest.mark.parametrize("name", FILES)
 
 
+def target_of(to: Any, **options: Any) -> Target:
+    return resolve(Output(to=to, **options))
+
+
 def begin(target: Target, records: Sequence[bytes]) -> Sink:
     target.check()
     kinds = Kinds(target.flatten)
@@ -73,7 +78,7 @@ def export(target: Target, records: Sequence[bytes], step: int = 100) -> int:
 
 def written(folder: Path, name: str, records: Sequence[bytes] = RECORDS, **options: Any) -> Path:
     path = folder / name
-    export(resolve(path, **options), records)
+    export(target_of(path, **options), records)
     return path
 
 
@@ -131,7 +136,7 @@ def test_csv_tells_an_empty_text_from_none(tmp_path: Path) -> None:
 
 
 def test_csv_has_no_nul(tmp_path: Path) -> None:
-    target = resolve(tmp_path / "x.csv")
+    target = target_of(tmp_path / "x.csv")
     assert export(target, [rb'{"identity":"a\u0000b","extra":"\u0000"}']) == 1
     data = (tmp_path / "x.csv").read_bytes()
     assert b"\0" not in data
@@ -196,7 +201,7 @@ def test_duckdb_holds_types(tmp_path: Path) -> None:
 
 def test_what_cannot_be_held_is_counted(tmp_path: Path) -> None:
     for name, mended in {"x.ndjson": 0, "x.csv": 3, "x.parquet": 3, "x.duckdb": 5}.items():
-        assert export(resolve(tmp_path / name), [BROKEN, b"{}"]) == mended, name
+        assert export(target_of(tmp_path / name), [BROKEN, b"{}"]) == mended, name
 
 
 @pytest.mark.slow
@@ -220,7 +225,7 @@ def test_no_record_is_too_odd(tmp_path: Path, records: list[dict[str, Any]]) -> 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("duckdb")])
 def test_the_bytes_do_not_depend_on_the_writes(tmp_path: Path, name: str) -> None:
-    target = resolve(tmp_path / name, flatten=KEYS[name])
+    target = target_of(tmp_path / name, flatten=KEYS[name])
     seen = set()
     for step in (1, 7, 333, 10_000):
         export(target, RECORDS, step)
@@ -232,7 +237,7 @@ def test_the_bytes_do_not_depend_on_the_writes(tmp_path: Path, name: str) -> Non
 def test_nothing_has_the_targets_name_before_it_is_complete(tmp_path: Path, name: str) -> None:
     # Left over from a run that was killed.
     (tmp_path / f"{name}.partial").write_bytes(b"garbage")
-    sink = begin(resolve(tmp_path / name, flatten=KEYS[name]), RECORDS)
+    sink = begin(target_of(tmp_path / name, flatten=KEYS[name]), RECORDS)
     assert not (tmp_path / name).exists()
     for _ in range(3):
         sink.write(RECORDS)
@@ -244,7 +249,7 @@ def test_nothing_has_the_targets_name_before_it_is_complete(tmp_path: Path, name
 
 @some_files
 def test_an_abandoned_export_leaves_the_target_alone(tmp_path: Path, name: str) -> None:
-    target = resolve(tmp_path / name, flatten=KEYS[name])
+    target = target_of(tmp_path / name, flatten=KEYS[name])
     sink = begin(target, RECORDS)
     sink.write(RECORDS)
     sink.abort()
@@ -280,7 +285,7 @@ def test_an_empty_export_is_a_file_without_rows(tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize("name", ["x.ndjson", "x.jsonl.zst", "x.csv", "x.parquet"])
 def test_a_full_disk_is_the_oserror_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / f"{name}.partial").symlink_to("/dev/full")
-    sink = resolve(tmp_path / name).open(Kinds(()))
+    sink = target_of(tmp_path / name).open(Kinds(()))
     with pytest.raises(OSError, match="No space left") as caught:
         for _ in range(20):
             sink.write(RECORDS)
@@ -292,7 +297,7 @@ def test_a_full_disk_is_the_oserror_it_is(tmp_path: Path, name: str) -> None:
 
 @some_files
 def test_a_target_pickles(tmp_path: Path, name: str) -> None:
-    target = resolve(tmp_path / name, flatten=KEYS[name])
+    target = target_of(tmp_path / name, flatten=KEYS[name])
     assert pickle.loads(pickle.dumps(target)) == target  # noqa: S301
     assert (target.name, target.path) == (str(tmp_path / name), tmp_path / name)
     assert target.flatten == KEYS[name]
@@ -333,15 +338,15 @@ def tables(path: Path) -> dict[str, int]:
 
 def test_other_tables_of_a_duckdb_file_survive(tmp_path: Path) -> None:
     path = existing(tmp_path)
-    export(resolve(path, table='my "people"'), RECORDS)
+    export(target_of(path, table='my "people"'), RECORDS)
     assert tables(path) == {"other": 1000, 'my "people"': len(RECORDS)}
-    export(resolve(path, table='my "people"'), RECORDS[:10])
+    export(target_of(path, table='my "people"'), RECORDS[:10])
     assert tables(path) == {"other": 1000, 'my "people"': 10}
 
 
 def test_a_failed_export_leaves_the_old_table_of_a_duckdb_file(tmp_path: Path) -> None:
     path = existing(tmp_path, "CREATE TABLE profiles AS SELECT 7 AS n")
-    sink = begin(resolve(path), RECORDS)
+    sink = begin(target_of(path), RECORDS)
     sink.write(RECORDS)
     with pytest.raises(Exception, match="malformed"):
         sink.write([b"no record"] * 20_000)
@@ -356,8 +361,9 @@ def test_an_export_that_is_killed_leaves_the_old_table_of_a_duckdb_file(tmp_path
     code = (
         "import os, sys\n"
         "from altaprofiles.tables.kinds import Kinds\n"
+        "from altaprofiles.export.output import Output\n"
         "from altaprofiles.export.sinks import resolve\n"
-        "sink = resolve(sys.argv[1]).open(Kinds(()))\n"
+        "sink = resolve(Output(to=sys.argv[1])).open(Kinds(()))\n"
         "sink.write([b'{}'] * 200_000)\n"
         "execute = sink._execute\n"
         "def until_commit(statement, *values):\n"
@@ -370,7 +376,7 @@ def test_an_export_that_is_killed_leaves_the_old_table_of_a_duckdb_file(tmp_path
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
     assert done.returncode == -9
     assert tables(path) == {"other": 1000, "profiles": 1}
-    export(resolve(path), RECORDS[:10])
+    export(target_of(path), RECORDS[:10])
     assert tables(path) == {"other": 1000, "profiles": 10}
 
 
@@ -378,11 +384,11 @@ def test_a_duckdb_file_that_cannot_be_used_is_refused_first(tmp_path: Path) -> N
     other = tmp_path / "y.duckdb"
     other.write_bytes(b"something else " * 1000)
     with pytest.raises(ExportError, match="cannot be opened as a DuckDB file"):
-        resolve(other).check()
+        target_of(other).check()
     assert other.read_bytes() == b"something else " * 1000
     path = existing(tmp_path, "CREATE VIEW profiles AS SELECT 1 AS x")
-    with pytest.raises(ExportError, match="is a view there"):
-        resolve(path).check()
+    with pytest.raises(ExportError, match="is a view, not a table"):
+        target_of(path).check()
     code = (
         "import duckdb, sys\n"
         "connection = duckdb.connect(sys.argv[1])\n"
@@ -395,15 +401,15 @@ def test_a_duckdb_file_that_cannot_be_used_is_refused_first(tmp_path: Path) -> N
         assert holder.stdout is not None
         holder.stdout.readline()
         with pytest.raises(ExportError, match="another process has it open"):
-            resolve(path, table="t").check()
+            target_of(path, table="t").check()
         holder.communicate()
-    resolve(path, table="t").check()
+    target_of(path, table="t").check()
 
 
 def test_changes_of_a_duckdb_file_that_is_gone_are_not_taken_for_ours(tmp_path: Path) -> None:
     (tmp_path / "x.duckdb.wal").write_bytes(b"x")
-    with pytest.raises(ExportError, match=r"x\.duckdb\.wal is there"):
-        resolve(tmp_path / "x.duckdb").check()
+    with pytest.raises(ExportError, match=r"x\.duckdb\.wal exists"):
+        target_of(tmp_path / "x.duckdb").check()
 
 
 # From what was written to a target.
@@ -417,23 +423,27 @@ def test_changes_of_a_duckdb_file_that_is_gone_are_not_taken_for_ours(tmp_path: 
         ("x.gz", {}, "to: the ending of "),
         ("x.parquet.gz", {}, "to: the ending of "),
         ("x.csv", {"format": "xml"}, "format: unknown format 'xml'; use one of ndjson, csv"),
-        ("x.csv", {"format": "postgres"}, "to: no PostgreSQL URL"),
+        ("x.csv", {"format": "postgres"}, "to: not a PostgreSQL URL"),
         ("x.csv", {"format": 7}, "format: unknown format 7"),
-        ("x.ndjson", {"bom": True}, "bom: goes with csv only, and this is ndjson"),
+        ("x.ndjson", {"bom": True}, "bom: applies to csv only, got True for ndjson"),
         ("x.csv", {"bom": 1}, "bom: expected True or False, got 1"),
-        ("x.csv", {"table": "t"}, "table: goes with duckdb and postgres only"),
+        ("x.csv", {"table": "t"}, "table: applies to duckdb and postgres only, got 't' for csv"),
         ("x.duckdb", {"table": ""}, "table: "),
         ("x?.duckdb", {}, "DuckDB cannot write to a path with a '?'"),
         ("x.duckdb", {"table": 7}, "table: "),
         ("x.duckdb", {"table": "a\0"}, "table: "),
-        ("x.ndjson", {"flatten": ["plan"]}, "flatten: ndjson has no columns"),
+        (
+            "x.ndjson",
+            {"flatten": ["plan"]},
+            "flatten: applies to csv, parquet, duckdb and postgres only",
+        ),
         ("x.csv", {"flatten": "plan"}, "flatten: expected a list"),
         ("nowhere/x.csv", {}, "does not exist; create it first"),
         (".", {"format": "csv"}, "is a folder; add a file name"),
         ("", {}, "to: expected a path"),
         (7, {}, "to: expected a path or a URL, got 7"),
         (b"x.csv", {}, "to: expected a path"),
-        ("s3://bucket/x.parquet", {}, "to: no PostgreSQL URL"),
+        ("s3://bucket/x.parquet", {}, "to: not a PostgreSQL URL"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_fix(
@@ -441,14 +451,14 @@ def test_what_cannot_work_is_refused_with_the_fix(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError) as caught:
-        resolve(to, **options)
+        target_of(to, **options)
     assert said in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_format_may_be_named(tmp_path: Path) -> None:
-    assert resolve(tmp_path / "x.txt", format="csv").format == "csv"
-    assert resolve(tmp_path / "x.csv", format="ndjson").format == "ndjson"
+    assert target_of(tmp_path / "x.txt", format="csv").format == "csv"
+    assert target_of(tmp_path / "x.csv", format="ndjson").format == "ndjson"
     path = written(tmp_path, "x.gz", [b"{}"], format="ndjson")
     assert gzip.decompress(path.read_bytes()) == b"{}\n"
 
@@ -467,7 +477,7 @@ def test_an_extra_that_is_missing_is_named(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError) as caught:
-        resolve(name)
+        target_of(name)
     assert str(caught.value) == (
         f"to: '{name}' needs {module}; install it with: pip install 'altaprofiles[{extra}]'"
     )
@@ -479,19 +489,19 @@ def test_zstd_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     if sys.version_info < (3, 14):
         monkeypatch.delattr("backports.zstd")
     with pytest.raises(ConfigurationError, match=r"pip install 'altaprofiles\[zstd\]'"):
-        resolve(tmp_path / "x.ndjson.zst")
+        target_of(tmp_path / "x.ndjson.zst")
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_first() -> None:
     # Not even root may create a file there.
     with pytest.raises(ExportError, match=r"/proc/x\.csv cannot be written"):
-        resolve("/proc/x.csv").check()
+        target_of("/proc/x.csv").check()
 
 
 @pytest.mark.parametrize("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
 def test_two_exports_do_not_write_to_one_file(tmp_path: Path, name: str) -> None:
     """They may, as far as their workspaces are concerned, when these are two."""
-    target = resolve(tmp_path / name)
+    target = target_of(tmp_path / name)
     first = target.open(Kinds(()))
     first.write([b'{"identity":"1"}'])
     with pytest.raises(ExportLocked, match="another export is writing"):

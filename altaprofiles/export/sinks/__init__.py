@@ -1,8 +1,10 @@
-"""Where an export ends up: a file or a table, in one of five formats.
+"""The outputs of an export: a file or a database table, in one of five formats.
 
-`resolve` makes a `Target` out of what a caller wrote, and contacts nobody. Its `check` finds what
-would fail in the end, before any request is sent; its `open` begins a `Sink`, which appears under
-the target's name complete or not at all.
+`resolve` turns an `Output` into a `Target` without contacting a server. `Target.check` raises
+before the first request if the export would fail at its end. `Target.open` returns a `Sink`, whose
+records appear under the target's name completely or not at all.
+
+A new format is a module with a `Target` and a `Sink`, and an entry in `resolve.TARGETS`.
 """
 
 from .resolve import resolve

@@ -1,11 +1,11 @@
 """A table in a DuckDB file.
 
-A file that is not there yet is built beside its place and moved there. One that is there may hold
-other tables, gigabytes of them: it is not copied, but changed in one transaction, which DuckDB
-undoes by itself if it does not come to its end, also when the power goes.
+A new file is built beside its place and moved there. An existing file may hold other tables of
+many gigabytes, so it is not copied but changed in one transaction, which DuckDB rolls back if it is
+interrupted, even by a power failure.
 
-Rows are gathered in a Parquet file and loaded with one statement in the end. Appended bit by bit
-they stay in memory until the transaction ends, whatever limit DuckDB has been given.
+Rows are gathered in a Parquet file and loaded by one statement at the end. Rows appended in small
+batches would stay in memory until the transaction ends, whatever DuckDB's memory limit.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from ...errors import ExportError
+from ...errors import ConfigurationError, ExportError
 from ...tables.kinds import Kinds
 from ...tables.layout import CORE, JSON_TEXTS, Kind, column_names
+from ..output import Output
 from ..store.spool import sync_folder
-from .files import FileTarget, check_place, partial_of
+from .files import check_place, partial_of
 from .parquet import ParquetSink
+from .target import DEFAULT_TABLE, FileTarget
 
 __all__ = ["DuckDbTarget"]
 
@@ -35,28 +37,40 @@ _TYPES: dict[Kind, str] = {
 
 
 class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
-    """One table of a DuckDB file, which is created or replaced; other tables stay.
+    """One table of a DuckDB file. The table is created or replaced; other tables stay.
 
     Attributes:
-        table: its name.
+        table: the table's name.
     """
 
     format: ClassVar[str] = "duckdb"
+    endings: ClassVar[tuple[str, ...]] = (".duckdb",)
+    modules: ClassVar[tuple[str, ...]] = ("duckdb", "pyarrow")
+    options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})
+    has_types: ClassVar[bool] = True
 
     table: str
 
-    @property
-    def typed_flatten(self) -> bool:
-        return bool(self.flatten)
+    @classmethod
+    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
+        path = cls.path_of(text)
+        if "?" in str(path):
+            # DuckDB puts the suffix of its log before the question mark, as if this were a URL.
+            raise ConfigurationError(f"to: DuckDB cannot write to a path with a '?', got {text!r}")
+        if not _is_text(str(path)):
+            raise ConfigurationError(
+                f"to: DuckDB cannot write to a path that is not text, got {text!r}"
+            )
+        return cls(name=text, path=path, flatten=keys, table=_checked_table(output.table))
 
     def check(self) -> None:
         if not self.path.exists():
             if _wal_of(self.path).exists():
                 raise ExportError(
-                    f"{self.name} is missing, but {_wal_of(self.path)} is there, which would be "
-                    f"taken for its latest changes; move that away"
+                    f"{self.name} is missing, but {_wal_of(self.path)} exists, which DuckDB would "
+                    f"apply to the new file; move it away"
                 )
-            # Not the partial file, which DuckDB itself may have open for another export.
+            # Not the partial file, which may be open in DuckDB for another export.
             check_place(_rows_of(self.path), self.name)
             return
         connection = _connect(self.path, self.name)
@@ -71,8 +85,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             connection.close()
         if kind is not None and kind[0] != "BASE TABLE":
             raise ExportError(
-                f"{self.name}: {self.table!r} is a {kind[0].lower()} there, and no table; "
-                f"pass another name as `table`"
+                f"{self.name}: {self.table!r} is a {kind[0].lower()}, not a table; pass another "
+                f"name as `table`"
             )
 
     def open(self, kinds: Kinds) -> DuckDbSink:
@@ -80,7 +94,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
 
 
 _MEMORY = "500MB"
-"""What DuckDB may take; with less it fails on tables of a million rows."""
+"""DuckDB's memory limit. With less it fails on tables of a million rows."""
 
 
 class DuckDbSink:
@@ -91,12 +105,12 @@ class DuckDbSink:
         self._kinds = kinds
         self._in_place = target.path.exists()
         self._file = target.path if self._in_place else partial_of(target.path)
-        # First, as it is the lock of what is beside it.
+        # First, because its lock also protects the partial DuckDB file.
         self._rows = ParquetSink(_rows_of(target.path), target.flatten, kinds, mend=True)
         try:
             if not self._in_place:
                 _remove(self._file)
-            # From now on, so that no other process has the file when the rows are there.
+            # Already here, because DuckDB locks the file: no other process can take it meanwhile.
             self._connection = _connect(self._file, target.name)
         except BaseException:
             self._rows.abort()
@@ -123,7 +137,7 @@ class DuckDbSink:
         self._execute(f"SET memory_limit = '{_MEMORY}'")
         self._execute("BEGIN")
         self._execute(f"CREATE OR REPLACE TABLE {table} ({', '.join(columns)})")
-        self._execute(f"INSERT INTO {table} SELECT * FROM read_parquet(?)", _literally(rows))
+        self._execute(f"INSERT INTO {table} SELECT * FROM read_parquet(?)", _escaped(rows))
         self._execute("COMMIT")
         self._execute("CHECKPOINT")
         self._connection.close()
@@ -135,7 +149,7 @@ class DuckDbSink:
         sync_folder(target.path.parent)
 
     def abort(self) -> None:
-        # Closing undoes what was not committed.
+        # Closing rolls back an open transaction.
         with suppress(Exception):
             self._connection.close()
         if not self._in_place:
@@ -158,14 +172,32 @@ def _connect(path: Path, name: str) -> Any:
         return duckdb.connect(path)
     except duckdb.Error as error:
         raise ExportError(
-            f"{name} cannot be opened as a DuckDB file: it is something else, or another process "
-            f"has it open ({error})"
+            f"{name} cannot be opened as a DuckDB file: it is not one, or another process has it "
+            f"open ({error})"
         ) from error
 
 
-def _literally(path: Path) -> str:
-    """Return a pattern that matches `path` only: DuckDB looks for `*`, `?` and `[` in paths."""
+def _escaped(path: Path) -> str:
+    """Return a pattern that matches only `path`, as DuckDB expands `*`, `?` and `[` in paths."""
     return re.sub(r"([*?\[])", r"[\1]", str(path))
+
+
+def _is_text(path: str) -> bool:
+    """Return whether `path` is Unicode text. Python shows bytes that are not as surrogates."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked_table(name: str | None) -> str:
+    if name is None:
+        return DEFAULT_TABLE
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise ConfigurationError(f"table: expected a table's name, got {name!r}")
+    # Plain text, even if the name is of a subclass such as NumPy's.
+    return str.__str__(name)
 
 
 def _rows_of(path: Path) -> Path:
@@ -177,9 +209,9 @@ def _wal_of(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    for left in (path, _wal_of(path)):
+    for file in (path, _wal_of(path)):
         with suppress(OSError):
-            left.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
 
 
 def _quoted(name: str) -> str:

@@ -1,44 +1,32 @@
-"""A file that appears whole or not at all, and its compression."""
+"""Files that appear under their name completely or not at all."""
 
 from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
-from ...base.extras import zstd_module
 from ...errors import ExportError, ExportLocked
 from ..store.spool import sync_folder
-from .target import Target
 
 try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ByteStream", "FileTarget", "PartialFile", "check_place", "stream_to", "write_file"]
+__all__ = ["PartialFile", "check_place", "partial_of", "write_file"]
 
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-class FileTarget(Target, frozen=True, kw_only=True):
-    """A target that is one file, which is replaced when the export is complete."""
-
-    path: Path
-
-    def check(self) -> None:
-        check_place(self.path, self.name)
-
-
 def check_place(path: Path, name: str) -> None:
-    """Raise `ExportError` unless a file can be put at `path`, which a person knows as `name`."""
+    """Raise `ExportError` unless a file can be written at `path`, called `name` in the message."""
     if path.is_dir():
-        raise ExportError(f"{name} cannot be written: there is a folder of that name")
+        raise ExportError(f"{name} cannot be written: a folder has that name")
     try:
         PartialFile(path).discard()
     except OSError as error:
@@ -46,22 +34,24 @@ def check_place(path: Path, name: str) -> None:
 
 
 class PartialFile:
-    """A file under `<name>.partial` until it is put in place. Nobody else writes to it.
+    """A file named `<name>.partial` until it is put in place. A lock keeps other processes out.
+
+    The lock is needed beside that of the workspace, because two exports to the same file may use
+    different workspaces.
 
     Attributes:
-        path: where it is until then.
-        file: what to write to.
+        path: the path until the file is put in place.
+        file: the open file, to write to.
 
     Raises:
-        ExportLocked: somebody else does. The lock of the workspace does not tell, as two exports to
-            the same file may gather in different folders.
-        OSError: it cannot be made.
+        ExportLocked: another export writes to the same file.
+        OSError: the file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
         self._place = path
         self.path = partial_of(path)
-        # Not emptied before it is known whose it is.
+        # Truncated only under the lock: until then the content may be another export's.
         self.file: BinaryIO = os.fdopen(os.open(self.path, _FLAGS, 0o666), "wb")
         try:
             self._lock()
@@ -72,12 +62,12 @@ class PartialFile:
             raise
 
     def _lock(self) -> None:
-        if fcntl is None:  # Windows does not let a file be replaced that somebody has open
+        if fcntl is None:  # Windows refuses to replace an open file, so that no lock is needed
             return
         locked = False
         with suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Else it was put in place between being opened and being locked.
+            # The other export may have put the file in place after it was opened here.
             locked = os.path.samestat(os.fstat(self.file.fileno()), self.path.stat())
         if not locked:
             raise ExportLocked(
@@ -93,13 +83,13 @@ class PartialFile:
         """
         self.file.flush()
         with suppress(FileNotFoundError):
-            # Whoever could not read what was there cannot read what replaces it.
+            # Keep the permissions of the file that is replaced.
             self.path.chmod(stat.S_IMODE(self._place.stat().st_mode))
         os.fsync(self.file.fileno())
         if fcntl is None:
             self.file.close()
         self.path.replace(self._place)
-        # Now, as it has been locked until here.
+        # Closing releases the lock, which must last until the file has its own name.
         self.file.close()
         sync_folder(self._place.parent)
 
@@ -110,85 +100,27 @@ class PartialFile:
         if fcntl is None:
             self._close()
         with suppress(OSError):
-            # Before it is closed: until then nobody else's has that name.
+            # Before closing: once the lock is released, the name may be another export's.
             self.path.unlink(missing_ok=True)
         self._close()
 
     def _close(self) -> None:
-        with suppress(OSError):  # what is not written yet may not fit
+        with suppress(OSError):  # closing flushes, and the disk may be full
             self.file.close()
 
 
 def partial_of(path: Path) -> Path:
-    """Return where the file is until it is complete: beside its place, on the same disk."""
+    """Return the path of the file while it is incomplete: beside its place, on the same disk."""
     return path.with_name(f"{path.name}.partial")
 
 
-class Coder(Protocol):
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
-
-
-class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
-
-    def flush(self) -> bytes:
-        return b""
-
-
-# What a compressor makes of some bytes may depend on where the calls that bring them end.
-_PIECE = 1 << 20
-
-
-class ByteStream:
-    """Writes bytes to a partial file through a compressor, the same bytes however they come."""
-
-    def __init__(self, path: Path, coder: Coder) -> None:
-        self._partial = PartialFile(path)
-        self._coder = coder
-        self._gathered = bytearray()
-
-    def write(self, data: bytes) -> None:
-        gathered = self._gathered
-        gathered += data
-        whole = len(gathered) - len(gathered) % _PIECE
-        if whole:
-            for start in range(0, whole, _PIECE):
-                piece = bytes(gathered[start : start + _PIECE])
-                self._partial.file.write(self._coder.compress(piece))
-            del gathered[:whole]
-
-    def close(self) -> None:
-        self._partial.file.write(self._coder.compress(bytes(self._gathered)))
-        self._partial.file.write(self._coder.flush())
-        self._partial.put_in_place()
-
-    def abort(self) -> None:
-        self._partial.discard()
-
-
-def stream_to(path: Path) -> ByteStream:
-    """Open a stream to `path`, compressed as its ending says."""
-    return ByteStream(path, _coder_of(path))
-
-
-def _coder_of(path: Path) -> Coder:
-    ending = path.suffix.lower()
-    if ending == ".gz":
-        # zlib's own gzip header has neither a time nor a file name in it.
-        return zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-    if ending == ".zst":
-        zstd = zstd_module()
-        # Without a checksum, damage on a disk would come out as other text.
-        checked = {zstd.CompressionParameter.checksum_flag: 1}
-        coder: Coder = zstd.ZstdCompressor(options=checked)
-        return coder
-    return _Plain()
-
-
 def write_file(path: Path, data: Iterable[bytes]) -> None:
-    """Write a file, all of it or nothing. Blocking."""
+    """Write a file completely or not at all. Blocking.
+
+    Raises:
+        ExportLocked: another export writes to the same file.
+        OSError: the file cannot be written.
+    """
     partial = PartialFile(path)
     try:
         partial.file.writelines(data)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from pathlib import Path
+from typing import ClassVar, Self
 
 import msgspec
 
 from ...tables.columns import Columns
 from ...tables.kinds import Kinds
 from ...tables.layout import column_names
-from .files import FileTarget, stream_to
+from ..output import Output
+from .compression import coder_of
+from .files import PartialFile
+from .target import FileTarget
 
 __all__ = ["CsvTarget", "NdjsonTarget"]
 
 
 class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
-    """Each record on a line of its own, byte for byte."""
+    """A file with one record a line, byte for byte as received."""
 
     format: ClassVar[str] = "ndjson"
+    endings: ClassVar[tuple[str, ...]] = (".ndjson", ".jsonl")
+    compresses: ClassVar[bool] = True
 
     def open(self, kinds: Kinds) -> NdjsonSink:
         return NdjsonSink(self)
@@ -29,7 +35,7 @@ class NdjsonSink:
 
     def __init__(self, target: NdjsonTarget) -> None:
         self.mended = 0
-        self._stream = stream_to(target.path)
+        self._stream = _Stream(target.path)
         self.abort = self._stream.abort
         self.close = self._stream.close
 
@@ -39,22 +45,32 @@ class NdjsonSink:
 
 
 class CsvTarget(FileTarget, frozen=True, kw_only=True):
-    """RFC 4180 in UTF-8, with a header. Every value is in quotes, and null is an empty cell without
-    them: so the two can be told apart by readers who look.
+    """A file as in RFC 4180, in UTF-8 and with a header.
+
+    Every value is in quotes. A null is an empty cell without quotes, so that readers can tell it
+    from an empty text.
 
     Attributes:
-        bom: whether a byte order mark comes first, by which Excel knows UTF-8.
+        bom: whether the file begins with a byte order mark, by which Excel recognises UTF-8.
     """
 
     format: ClassVar[str] = "csv"
+    endings: ClassVar[tuple[str, ...]] = (".csv",)
+    compresses: ClassVar[bool] = True
+    options: ClassVar[frozenset[str]] = frozenset({"bom", "flatten"})
 
     bom: bool = False
+
+    @classmethod
+    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
+        return cls(name=text, path=cls.path_of(text), flatten=keys, bom=output.bom)
 
     def open(self, kinds: Kinds) -> CsvSink:
         return CsvSink(self)
 
 
 _SLICE = 100
+"""Records that are turned into cells at once."""
 
 
 class CsvSink:
@@ -62,8 +78,8 @@ class CsvSink:
 
     def __init__(self, target: CsvTarget) -> None:
         self.mended = 0
-        self._flatten = target.flatten
-        self._stream = stream_to(target.path)
+        self._keys = target.flatten
+        self._stream = _Stream(target.path)
         self.abort = self._stream.abort
         self.close = self._stream.close
         try:
@@ -75,8 +91,8 @@ class CsvSink:
 
     def write(self, records: Sequence[bytes]) -> None:
         for start in range(0, len(records), _SLICE):
-            columns = Columns(records[start : start + _SLICE], self._flatten)
-            lifted = [columns.lifted(number, "text") for number in range(len(self._flatten))]
+            columns = Columns(records[start : start + _SLICE], self._keys)
+            lifted = [columns.lifted(number, "text") for number in range(len(self._keys))]
             self._stream.write(
                 _rows(
                     [
@@ -96,7 +112,7 @@ class CsvSink:
                 cells.append(None)
                 continue
             if "\0" in value:
-                # Readers take it for the end of the text, or of the file.
+                # Some readers take a NUL for the end of the text, or of the file.
                 value = value.replace("\0", "\ufffd")
                 self.mended += 1
             cells.append(value.encode())
@@ -104,9 +120,40 @@ class CsvSink:
 
 
 def _rows(columns: Sequence[Iterable[bytes | None]]) -> bytes:
-    """Return the rows that `columns` have in common, each ended."""
+    """Return `columns` as rows, each followed by a line break."""
     quoted = [
         [b"" if value is None else b'"%b"' % value.replace(b'"', b'""') for value in column]
         for column in columns
     ]
     return b"\r\n".join([*map(b",".join, zip(*quoted, strict=True)), b""])
+
+
+_PIECE = 1 << 20
+"""Bytes in each call of the compressor, whose output may depend on where calls end."""
+
+
+class _Stream:
+    """Writes a partial file through a compressor, in pieces that do not depend on the calls."""
+
+    def __init__(self, path: Path) -> None:
+        self._partial = PartialFile(path)
+        self._coder = coder_of(path)
+        self._gathered = bytearray()
+
+    def write(self, data: bytes) -> None:
+        gathered = self._gathered
+        gathered += data
+        whole = len(gathered) - len(gathered) % _PIECE
+        if whole:
+            for start in range(0, whole, _PIECE):
+                piece = bytes(gathered[start : start + _PIECE])
+                self._partial.file.write(self._coder.compress(piece))
+            del gathered[:whole]
+
+    def close(self) -> None:
+        self._partial.file.write(self._coder.compress(bytes(self._gathered)))
+        self._partial.file.write(self._coder.flush())
+        self._partial.put_in_place()
+
+    def abort(self) -> None:
+        self._partial.discard()

@@ -1,4 +1,4 @@
-"""Parquet through pyarrow, a row group at a time."""
+"""Parquet files, written by pyarrow one row group at a time."""
 
 from __future__ import annotations
 
@@ -9,45 +9,47 @@ from typing import ClassVar
 
 from ...tables.arrow import Tables
 from ...tables.kinds import Kinds
-from .files import FileTarget, PartialFile
+from .files import PartialFile
+from .target import FileTarget
 
 __all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget"]
 
 GROUP_BYTES = 32 << 20
 GROUP_ROWS = 100_000
-"""A row group ends when either is reached: it is held in memory, a few times over."""
+"""A row group ends at either limit. Memory holds a few copies of one row group."""
 
 
 class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     """One Parquet file, compressed with zstd."""
 
     format: ClassVar[str] = "parquet"
-
-    @property
-    def typed_flatten(self) -> bool:
-        return bool(self.flatten)
+    endings: ClassVar[tuple[str, ...]] = (".parquet",)
+    modules: ClassVar[tuple[str, ...]] = ("pyarrow",)
+    options: ClassVar[frozenset[str]] = frozenset({"flatten"})
+    has_types: ClassVar[bool] = True
 
     def open(self, kinds: Kinds) -> ParquetSink:
         return ParquetSink(self.path, self.flatten, kinds)
 
 
 class ParquetSink:
-    """Writes a Parquet file under its partial name, and puts it in place in the end.
+    """Writes a Parquet file under its partial name, and puts it in place at the end.
 
     Args:
-        path: its place.
-        flatten, kinds: as a target has them.
-        mend: whether JSON is for a reader who refuses broken text, as in `Columns`.
+        path: the file's place.
+        keys: the flattened keys of `profileData`.
+        kinds: the type of each key's values.
+        mend: whether broken text in JSON is replaced, as in `Columns`, for readers that refuse it.
     """
 
     repeated = 0
 
     def __init__(
-        self, path: Path, flatten: Sequence[str], kinds: Kinds, *, mend: bool = False
+        self, path: Path, keys: Sequence[str], kinds: Kinds, *, mend: bool = False
     ) -> None:
         from pyarrow import parquet
 
-        self._tables = Tables(flatten, kinds, mend=mend)
+        self._tables = Tables(keys, kinds, mend=mend)
         self._partial = PartialFile(path)
         try:
             self._writer = parquet.ParquetWriter(
@@ -69,7 +71,7 @@ class ParquetSink:
                 self._write_group()
 
     def finish(self) -> Path:
-        """Complete the file, and return where it is for now."""
+        """Complete the file, and return its partial path."""
         if self._tables.rows:
             self._write_group()
         self._writer.close()
@@ -81,7 +83,7 @@ class ParquetSink:
         self._partial.put_in_place()
 
     def abort(self) -> None:
-        # It writes the footer, to a disk that may be full.
+        # Closing writes the footer, and the disk may be full.
         with suppress(Exception):
             self._writer.close()
         self._partial.discard()

@@ -1,7 +1,7 @@
-"""A PostgreSQL URL with a table behind the database, taken apart. Contacts nobody.
+"""The parts of a PostgreSQL URL with a table after the database. Contacts no server.
 
-No error shows the URL, and what is shown of it is put together from parts that were understood: a
-password with a character that ought to be percent-encoded would end up in any other part.
+No error shows the URL. The label in messages is put together from parts that were recognised,
+because a password with a character that should be percent-encoded could end up in any other part.
 """
 
 from __future__ import annotations
@@ -12,34 +12,46 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from ...base.extras import require
 from ...errors import AltaProfilesError, ConfigurationError
 from ...redaction import Secret
+from .target import DEFAULT_TABLE
 
-__all__ = ["PostgresUrl", "check_name", "parse", "table_of", "without_password"]
+__all__ = [
+    "SCHEMES",
+    "PostgresUrl",
+    "check_conninfo",
+    "check_name",
+    "hide",
+    "parse",
+    "table_of",
+    "without_password",
+]
+
+SCHEMES = ("postgresql", "postgres")
 
 _FORM = "postgresql://user:password@host:port/database/table"
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^\[\]:,@/\s]*)(?::[0-9]*)?"
 _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
-_SCHEME = re.compile(r"postgres(?:ql)?", re.IGNORECASE)
 _SECRET_OPTIONS = ("password", "sslpassword")
-_TABLE = "profiles"
 
 _MAX_NAME = 63
-"""Bytes; the server cuts longer names off, and two could become one ("Identifiers")."""
+"""Longest name in bytes. The server truncates longer ones, so that two could become one.
+
+https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
+"""
 
 
 class PostgresUrl(Struct, frozen=True):
-    """What a URL says.
+    """The parts of a URL.
 
     Attributes:
-        shown: the database's URL without user, password and options.
-        conninfo: the database's URL for the driver, a `Secret` when it holds a password.
-        table: what stands behind the database, or None.
-        secrets: what must never be shown, in every form it may have.
+        label: the database's URL without user, password and options, for messages.
+        conninfo: the database's URL for the driver; a `Secret` if it holds a password.
+        table: the name after the database, or None.
+        secrets: the passwords, as written and decoded, to mask in messages.
     """
 
-    shown: str
+    label: str
     conninfo: str
     table: str | None
     secrets: tuple[Secret, ...]
@@ -49,7 +61,7 @@ def parse(url: str) -> PostgresUrl:
     """Return the parts of `url`, which begins with `postgres://` or `postgresql://`.
 
     Raises:
-        ConfigurationError: it is not of that form, or psycopg is missing.
+        ConfigurationError: `url` is invalid.
     """
     rest = url.partition("://")[2]
     if "#" in rest or rest.count("@") > 1:
@@ -60,37 +72,35 @@ def parse(url: str) -> PostgresUrl:
         _refuse("a / or ? in user and password must be percent-encoded, as %2F or %3F")
     user, at, hosts = authority.rpartition("@")
     if not _HOSTS.fullmatch(hosts):
-        _refuse("there is no host and port where they belong")
+        _refuse("host and port are missing or invalid")
     database, slash, table = path.partition("/")
     if not database or "/" in table or (slash and not table):
-        _refuse("behind the host come the database and the table")
-    found = [user.partition(":")[2]]
+        _refuse("the host must be followed by a database and, if named, a table")
+    passwords = [user.partition(":")[2]]
     options = [option.partition("=") for option in query.split("&")] if query else []
-    found += [value for name, _, value in options if unquote(name) in _SECRET_OPTIONS]
-    secrets = [Secret(form) for value in found if value for form in {value, unquote(value)}]
+    passwords += [value for name, _, value in options if unquote(name) in _SECRET_OPTIONS]
+    secrets = [Secret(form) for value in passwords if value for form in {value, unquote(value)}]
     names = {unquote(name) for name, _, _ in options}
-    # Without it, a host that does not answer holds the caller up for two minutes.
+    # Without a timeout, a host that does not answer blocks the caller for two minutes.
     more = [] if "connect_timeout" in names else ["connect_timeout=10"]
     if "application_name" not in names:
         more.append("application_name=altaprofiles")
     query = "&".join([query, *more] if query else more)
     conninfo = f"postgresql://{user}{at}{hosts}/{database}?{query}"
-    parsed = PostgresUrl(
+    return PostgresUrl(
         f"postgresql://{hosts}/{database}",
         Secret(conninfo) if secrets else conninfo,
         unquote(table) if table else None,
         tuple(secrets),
     )
-    _check_conninfo(parsed)
-    return parsed
 
 
 def without_password(url: str) -> str:
-    """Return `url` without its password, or as it is if it has none. Any text will do."""
+    """Return `url` without its password. Any other text is returned unchanged."""
     scheme, slashes, rest = url.partition("://")
-    if not _SCHEME.fullmatch(scheme) or not slashes:
+    if scheme.lower() not in SCHEMES or not slashes:
         return url
-    # The last @, as a password may hold others, and a ?, in a URL that `parse` refuses.
+    # Split at the last @, because in a URL that `parse` refuses the password may hold @ and ?.
     user, at, rest = rest.rpartition("@")
     place, _, query = rest.partition("?")
     options = [
@@ -102,8 +112,10 @@ def without_password(url: str) -> str:
     return f"{scheme}://{user.partition(':')[0]}{at}{place}{'?' if query else ''}{query}"
 
 
-def _check_conninfo(url: PostgresUrl) -> None:
-    psycopg = require("psycopg", extra="postgres", what=f"to: {url.shown!r}")
+def check_conninfo(url: PostgresUrl) -> None:
+    """Raise `ConfigurationError` if the driver, which must be installed, cannot read `url`."""
+    import psycopg
+
     try:
         psycopg.conninfo.conninfo_to_dict(str.__str__(url.conninfo))
     except psycopg.Error as error:
@@ -115,7 +127,8 @@ def _check_conninfo(url: PostgresUrl) -> None:
 
 
 def hide(error: AltaProfilesError, secrets: tuple[Secret, ...]) -> None:
-    """Replace `secrets` in the texts of `error`, the longest first."""
+    """Replace `secrets` in the texts of `error`."""
+    # The longest first, because one secret may be part of another.
     for secret in sorted(secrets, key=len, reverse=True):
         error.redact(secret)
 
@@ -125,30 +138,36 @@ def _refuse(reason: str) -> NoReturn:
 
 
 def table_of(given: str | None, in_url: str | None) -> tuple[str | None, str]:
-    """Return schema (or None) and name of the table that an argument or the URL names.
+    """Return the table's schema (or None) and name, from the option or from the URL.
 
     Raises:
-        ConfigurationError: both do, or it is no table's name.
+        ConfigurationError: both name a table, or the name is invalid.
     """
     if given is not None and in_url is not None:
         raise ConfigurationError(
-            f"table: the URL names the table {in_url!r} already, got {given!r}; leave one out"
+            f"table: the URL already names the table {in_url!r}, got {given!r}; leave one out"
         )
-    wanted = in_url or given
-    if wanted is None:
-        return None, _TABLE
+    name = in_url or given
+    if name is None:
+        return None, DEFAULT_TABLE
     where = "to" if given is None else "table"
-    if not isinstance(wanted, str) or wanted.count(".") > 1:
-        raise ConfigurationError(f"{where}: expected table or schema.table, got {wanted!r}")
-    schema, dot, name = wanted.rpartition(".")
-    for part in (schema, name) if dot else (name,):
+    if not isinstance(name, str) or name.count(".") > 1:
+        raise ConfigurationError(f"{where}: expected table or schema.table, got {name!r}")
+    schema, dot, table = name.rpartition(".")
+    for part in (schema, table) if dot else (table,):
         check_name(where, part)
-    return (schema if dot else None), name
+    return (schema if dot else None), table
 
 
 def check_name(where: str, name: str) -> None:
-    """Raise `ConfigurationError` unless `name` can be that of a table or a column."""
+    """Raise `ConfigurationError` unless `name` is valid for a table or a column.
+
+    Args:
+        where: the argument in the message.
+        name: the name.
+    """
     if not name.strip() or not name.isprintable() or len(name.encode()) > _MAX_NAME:
         raise ConfigurationError(
-            f"{where}: {name!r} cannot be a name in PostgreSQL; use 1 to {_MAX_NAME} bytes of text"
+            f"{where}: {name!r} is not a valid name in PostgreSQL; use 1 to {_MAX_NAME} bytes of "
+            f"text"
         )

@@ -1,91 +1,176 @@
-"""What every target and every sink is. No format is known here."""
+"""The interfaces that every format implements. Knows no format."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 from msgspec import Struct
 
+from ...base.extras import require
+from ...errors import ConfigurationError
 from ...tables.kinds import Kinds
+from ...tables.layout import CORE
+from ..output import Output
+from .compression import check_compression
+from .files import check_place
 
-__all__ = ["Sink", "Target"]
+__all__ = ["DEFAULT_TABLE", "FileTarget", "Sink", "Target"]
+
+DEFAULT_TABLE = "profiles"
 
 
 class Sink(Protocol):
-    """Takes an export's records. Everything blocks; one call at a time, from any thread."""
+    """Takes the records of one export. Every call blocks; one call at a time, from any thread."""
 
     @property
     def mended(self) -> int:
-        """How many values the target cannot hold, and have something else in their place."""
+        """The number of values that were replaced because the target cannot hold them."""
         ...
 
     @property
     def repeated(self) -> int:
-        """How many records it has left out, known once it is closed: a table of people holds each
-        of them once."""
+        """The number of records left out because a table holds each person once.
+
+        Known when the sink is closed.
+        """
         ...
 
     def write(self, records: Sequence[bytes]) -> None:
         """Add records, each a JSON object on one line without its line break.
 
         Raises:
-            OSError: of the disk, as it comes.
-            ExportError: a database refuses.
-            DecodeError: a record is no JSON object in UTF-8.
+            OSError: the disk refuses, raised as it comes.
+            ExportError: the database refuses.
+            DecodeError: a record is not a JSON object in UTF-8.
         """
         ...
 
     def close(self) -> None:
-        """Make everything durable and visible under the target's name.
+        """Make all records durable and visible under the target's name.
 
         Raises:
-            OSError, ExportError, DecodeError: as `write` does.
+            OSError, ExportError, DecodeError: as from `write`.
         """
         ...
 
     def abort(self) -> None:
-        """Drop everything; the target stays what it was. Never raises, whatever failed before."""
+        """Drop all records and leave the target as it was. Never raises, even after a failure."""
         ...
 
 
 class Target(Struct, frozen=True, kw_only=True):
-    """Where an export goes, and how it is laid out.
+    """The place of an export's output, and its layout.
+
+    The class variables are all that `resolve` needs to know about a format.
 
     Attributes:
-        name: what a person is shown: the path, or the URL without user and password.
+        format: the format's name. The extra that brings its `modules` has the same name.
+        endings: file endings that imply the format.
+        schemes: URL schemes that imply the format. Only a URL is accepted if there are any.
+        compresses: whether a compression's ending may follow one of `endings`.
+        modules: optional dependencies of the format.
+        options: the options of `Output` that apply: any of "table", "bom" and "flatten".
+        reserved: columns that every output has; a flattened key cannot take their names.
+        has_types: whether flattened columns have the type of their values, instead of text.
+        name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
         flatten: keys of `profileData` that get a column each.
-        format: "ndjson", "csv", "parquet", "duckdb" or "postgres".
     """
 
     format: ClassVar[str]
+    endings: ClassVar[tuple[str, ...]] = ()
+    schemes: ClassVar[tuple[str, ...]] = ()
+    compresses: ClassVar[bool] = False
+    modules: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[frozenset[str]] = frozenset()
+    reserved: ClassVar[tuple[str, ...]] = CORE
+    has_types: ClassVar[bool] = False
 
     name: str
     path: Path | None = None
     flatten: tuple[str, ...] = ()
 
-    @property
-    def typed_flatten(self) -> bool:
-        """Whether `open` needs kinds that have looked at every record."""
-        return False
+    @classmethod
+    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
+        """Return the target that `output` describes.
 
-    def check(self) -> None:
-        """Find out whether the target can be written to, and change nothing. Blocks.
+        Args:
+            text: `output.to` as text.
+            keys: `output.flatten`, checked.
+            output: the other options, not checked yet.
 
         Raises:
-            ExportError: it cannot; the message says why.
+            ConfigurationError: a value is invalid, or an extra is not installed.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def require_modules(cls, name: str) -> None:
+        """Raise `ConfigurationError` if a module is not installed; `name` is for the message."""
+        for module in cls.modules:
+            require(module, extra=cls.format, what=f"to: {name!r}")
+
+    @property
+    def typed_flatten(self) -> bool:
+        """Whether `open` needs `Kinds` that have observed every record."""
+        return self.has_types and bool(self.flatten)
+
+    def check(self) -> None:
+        """Raise if the target cannot be written to. Changes nothing. Blocking.
+
+        Raises:
+            ExportError: the reason.
         """
         raise NotImplementedError
 
     def open(self, kinds: Kinds) -> Sink:
-        """Begin a sink. Blocks.
+        """Return a new sink. Blocking.
 
         Args:
-            kinds: only looked at with `typed_flatten`.
+            kinds: the types of flattened columns; used only with `typed_flatten`.
 
         Raises:
-            OSError, ExportError: it cannot be begun.
+            OSError, ExportError: the target cannot be written to.
         """
         raise NotImplementedError
+
+
+class FileTarget(Target, frozen=True, kw_only=True):
+    """A target that is one file, which is replaced when the export is complete."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
+        return cls(name=text, path=cls.path_of(text), flatten=keys)
+
+    @classmethod
+    def path_of(cls, text: str) -> Path:
+        """Return the absolute path of the file, links resolved.
+
+        Raises:
+            ConfigurationError: no file can have that path, or an extra is not installed.
+        """
+        path = _checked_path(text)
+        if cls.compresses:
+            check_compression(path, text)
+        cls.require_modules(text)
+        return path
+
+    def check(self) -> None:
+        check_place(self.path, self.name)
+
+
+def _checked_path(text: str) -> Path:
+    path = Path(text).resolve()
+    if path.is_dir() or text.endswith(os.sep):
+        raise ConfigurationError(f"to: {text!r} is a folder; add a file name")
+    if path.exists() and not path.is_file():
+        raise ConfigurationError(f"to: {text!r} is not a regular file; choose another path")
+    if not path.parent.is_dir():
+        fix = "write ~ out, as it is not expanded" if text[0] == "~" else "create it first"
+        raise ConfigurationError(f"to: the folder of {text!r} does not exist; {fix}")
+    return path
