@@ -22,26 +22,32 @@ from .threads import Threads
 __all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
 
 Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
-"""Identifiers, or the path of a file that holds them."""
+"""Identifiers, or the path of a file of identifiers."""
 
 _CSV, _NDJSON = (".csv",), (".ndjson", ".jsonl")
 
 
 def check_keys(keys: Keys, by: str, column: str | None) -> Items[Key] | KeyFile:
-    """Return where the keys come from.
+    """Return the source of the keys.
+
+    Args:
+        keys: as the caller passed them.
+        by: the kind of identifier.
+        column: the column of a file, or None.
 
     Raises:
-        ConfigurationError: it is neither an iterable nor a file that can be read.
+        ConfigurationError: `keys` is neither a file nor an iterable with an order, or `column` does
+            not apply.
     """
     if isinstance(keys, str | os.PathLike):
         return KeyFile(Path(keys), by, column)
     check_items("keys", keys)
     if isinstance(keys, set | frozenset):
-        # It has another order in each process, and an export could not be gone on with.
+        # Its order differs between processes, so that an export could not be resumed.
         raise ConfigurationError("keys: got a set, which has no order; pass sorted(keys)")
     if column is not None:
         raise ConfigurationError(
-            f"column: got {column!r}, and the keys are no file; leave it out, or pass a path"
+            f"column: got {column!r}, but the keys are not a file; leave it out, or pass a path"
         )
     return keys
 
@@ -51,11 +57,11 @@ class KeyFile:
 
     Args:
         path: the file, in UTF-8, with or without a byte-order mark.
-        by: what the keys are.
-        column: the CSV column or the JSON key that holds them.
+        by: the kind of identifier.
+        column: the CSV column or the JSON key that holds the identifiers.
 
     Raises:
-        ConfigurationError: there is no such file, or `column` does not go with it.
+        ConfigurationError: there is no such file, or `column` does not apply to it.
     """
 
     def __init__(self, path: Path, by: str, column: str | None) -> None:
@@ -66,22 +72,22 @@ class KeyFile:
         self._read = (
             self._csv if ending in _CSV else self._ndjson if ending in _NDJSON else self._text
         )
-        # A pipe is one, too: `lookup <(…)`.
+        # Not `is_file`, which refuses a pipe: `lookup <(…)`.
         if not path.exists() or path.is_dir():
             raise ConfigurationError(
-                f"keys: there is no file {str(path)!r}; for a single key pass a list of it"
+                f"keys: there is no file {str(path)!r}; to look up a single key, pass it in a list"
             )
         if column is not None and ending not in _CSV + _NDJSON:
             raise ConfigurationError(
-                f"column: got {column!r}, and {path.name} is read as text, a key a line; leave it "
-                f"out, or name the file .csv or .ndjson"
+                f"column: got {column!r}, but {path.name} is read as text with one key a line; "
+                f"leave it out, or give the file the ending .csv or .ndjson"
             )
 
     def __iter__(self) -> Iterator[str]:
-        """Yield each key, in the order of the file; blank ones are none.
+        """Yield each key, in the order of the file. Blank ones are skipped.
 
         Raises:
-            ConfigurationError: the file is not what its name says.
+            ConfigurationError: the file cannot be read, or its content does not match its ending.
         """
         try:
             for key in self._read():
@@ -96,7 +102,7 @@ class KeyFile:
                 f"keys: {self.path} cannot be read: {error.strerror}"
             ) from None
         except csv.Error as error:
-            raise ConfigurationError(f"keys: {self.path} is no CSV: {error}") from None
+            raise ConfigurationError(f"keys: {self.path} is not valid CSV: {error}") from None
 
     def _text(self) -> Iterator[str]:
         with self.path.open(encoding="utf-8-sig", newline=None) as file:
@@ -115,33 +121,33 @@ class KeyFile:
                     if len(row) != len(first):
                         raise ConfigurationError(
                             f"keys: line {rows.line_num} of {self.path} has {len(row)} columns, "
-                            f"and the first has {len(first)}; correct the file"
+                            f"but the first line has {len(first)}; correct the file"
                         )
                     yield row[place]
 
     def _place(self, first: list[str]) -> int:
-        """Return which column holds the keys."""
+        """Return the index of the column that holds the keys."""
         if len(first) == 1 and {";", "\t"} & set(first[0]):
             raise ConfigurationError(
-                f"column: {self.path} seems to be separated by other than commas, its first "
-                f"line is {first[0]!r}; save it with commas, or as .txt if that is a key"
+                f"column: {self.path} does not seem to be separated by commas, as its first line "
+                f"is {first[0]!r}; save it with commas, or as .txt if that line is a key"
             )
         if self._column is None:
             if len(first) > 1:
                 raise ConfigurationError(
-                    f"column: {self.path} has the columns {', '.join(map(repr, first))}; say which "
-                    f"of them holds the keys"
+                    f"column: {self.path} has the columns {', '.join(map(repr, first))}; name the "
+                    f"one that holds the keys"
                 )
             return 0
         if first.count(self._column) != 1:
             raise ConfigurationError(
-                f"column: no one column of {self.path} is called {self._column!r}; it has "
-                f"{', '.join(map(repr, first)) or 'none'}"
+                f"column: not exactly one column of {self.path} is named {self._column!r}; the "
+                f"columns are: {', '.join(map(repr, first)) or 'none'}"
             )
         return first.index(self._column)
 
     def _names_keys(self, first: list[str]) -> bool:
-        """Whether a single column's first row is its name. Any other would be taken for a key."""
+        """Whether the first row of a single column is a header, which must be the name of `by`."""
         return [_letters(cell) for cell in first] == [_letters(self._by)]
 
     def _ndjson(self) -> Iterator[str]:
@@ -155,23 +161,23 @@ class KeyFile:
         try:
             value = _JSON.decode(line)
         except msgspec.DecodeError as error:
-            raise ConfigurationError(f"keys: {where} is no JSON: {error}") from None
+            raise ConfigurationError(f"keys: {where} is not JSON: {error}") from None
         if isinstance(value, dict):
             if self._column is None:
                 raise ConfigurationError(
-                    f"column: {where} holds an object; say which of its keys to look up by"
+                    f"column: {where} holds an object; name the key that holds the identifier"
                 )
             if self._column not in value:
                 raise ConfigurationError(f"column: {where} has no {self._column!r}")
             value = value[self._column]
         elif self._column is not None:
             raise ConfigurationError(
-                f"column: got {self._column!r}, and {where} is no object; leave it out"
+                f"column: got {self._column!r}, but {where} is not an object; leave it out"
             )
         if value is None:
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ConfigurationError(f"keys: {where} holds {value!r}, which is no identifier")
+            raise ConfigurationError(f"keys: {where} holds {value!r}, which is not an identifier")
         return str(value)
 
 
@@ -184,7 +190,10 @@ def _letters(text: str) -> str:
 
 
 async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGenerator[list[Key]]:
-    """Yield all keys, some thousands at once; a file is read in worker threads."""
+    """Yield all keys in batches of some thousands, the last one shorter and possibly empty.
+
+    A file is read in a worker thread, and any other iterable in the caller's.
+    """
     batch: list[Key] = []
     if isinstance(source, AsyncIterable):
         items = aiter(source)
@@ -197,8 +206,8 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
             yield batch
         except BaseException:
             if isinstance(items, AsyncGenerator):
-                # By the task that has read it: what it holds open ends with no other. What it says
-                # to that must not hide why.
+                # Closed by the task that read it, because its cancel scopes cannot be left in
+                # another. An error from closing must not hide the first one.
                 with suppress(Exception, BaseExceptionGroup):
                     await items.aclose()
             raise
@@ -208,7 +217,7 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
         if isinstance(source, KeyFile):
             batch = await threads.run(lambda: list(islice(keys, _BATCH)))
         else:
-            # The caller's own, which may not bear another thread.
+            # The caller's own iterable, which may not be safe to use in another thread.
             batch = list(islice(keys, _BATCH))
         await checkpoint()
         yield batch
@@ -220,12 +229,12 @@ _BATCH = 2000
 
 
 def as_text_key(by: str, key: object) -> tuple[str, ConfigurationError | None]:
-    """Return a key as the text it is asked by, and why it cannot be asked for, if it cannot.
+    """Return a key as text, and the error of an invalid one.
 
-    One that cannot begins with a NUL: no other does, and it could read like another.
+    The text of an invalid key begins with a NUL, so that it cannot collide with a valid key.
     """
     try:
         return check_key(by, key), None
     except ConfigurationError as error:
-        shown = key if isinstance(key, str) else repr(key)
-        return "\0" + shown.encode("utf-8", "backslashreplace").decode(), error
+        text = key if isinstance(key, str) else repr(key)
+        return "\0" + text.encode("utf-8", "backslashreplace").decode(), error

@@ -1,4 +1,4 @@
-"""Threads and tasks, so that what they leave behind is whole."""
+"""Blocking calls and tasks that are finished even when the caller is cancelled."""
 
 from __future__ import annotations
 
@@ -18,30 +18,34 @@ T = TypeVar("T")
 class Threads:
     """Runs blocking calls in a worker thread, one at a time.
 
-    A call that has begun is finished, also when the caller is cancelled: what it writes is whole,
-    what it opens is known to somebody who closes it, and nobody gets at either before.
+    A call that has started is finished even when the caller is cancelled. So a write is complete,
+    an opened file has an owner who closes it, and the next call does not overlap it.
 
-    The thread is its own, as all of the event loop's may be waiting for an export to end.
+    The thread is the object's own, because all of the event loop's threads may be waiting for an
+    export to end.
     """
 
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="altaprofiles")
 
     async def run(self, call: Callable[[], T]) -> T:
-        """Return what `call` returns; cancelled meanwhile, the caller learns so right after."""
-        # anyio's own threads let go of a call when the task itself is cancelled, as
-        # `asyncio.timeout` and Ctrl-C do: the next call would run beside it.
+        """Return the result of `call`.
+
+        A cancellation that arrives during the call is raised at the caller's next `await`.
+        """
+        # anyio's own threads abandon a call when the task itself is cancelled, as
+        # `asyncio.timeout` and Ctrl-C do, and the next call would overlap it.
         done = asyncio.wrap_future(self._executor.submit(call))
         await _wait_out(done)
         return done.result()
 
     def close(self) -> None:
-        """Let the thread end."""
+        """Let the thread end once it is idle."""
         self._executor.shutdown(wait=False)
 
 
 async def run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run all of them at once; the first failure ends the others, and is raised as it is."""
+    """Run all jobs at once. The first failure cancels the others, and is raised without a group."""
     failures: list[Exception] = []
 
     async def run(job: Callable[[], Awaitable[None]]) -> None:
@@ -60,9 +64,10 @@ async def run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 @asynccontextmanager
 async def alongside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run `job` until the body is over; whichever fails ends the other, and is raised as it is.
+    """Run `job` until the body is finished. The first to fail cancels the other, and is raised.
 
-    A cancellation that comes when the body is over is heard behind it: what it has done is done.
+    A cancellation that arrives after the body has finished is raised after this block; the body's
+    work stands.
     """
     failures: list[Exception] = []
 
@@ -87,7 +92,7 @@ async def alongside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
 
 
 async def _wait_out(done: asyncio.Future[T]) -> None:
-    """Wait until it is done, also when cancelled; the caller learns of that right after."""
+    """Wait for `done` even when cancelled; the cancellation is raised at the next `await`."""
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
         while not done.done():
@@ -96,7 +101,7 @@ async def _wait_out(done: asyncio.Future[T]) -> None:
             except asyncio.CancelledError as error:
                 cancelled = error
     if cancelled is not None and (task := asyncio.current_task()) is not None:
-        # Once more, as one and the same: `asyncio.timeout` counts how often, and anyio knows its
-        # own by the message.
+        # Cancel again without adding to the count, which `asyncio.timeout` checks, and with the
+        # same message, by which anyio recognises its own cancellations.
         task.uncancel()
         task.cancel(*cancelled.args)

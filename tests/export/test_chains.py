@@ -1237,7 +1237,7 @@ async def test_no_regular_file(tmp_path: Path) -> None:
     to = tmp_path / "p.ndjson"
     os.mkfifo(to)
     async with Emulator(people=20) as emulator:
-        with pytest.raises(ConfigurationError, match=r"^to: .* is no regular file"):
+        with pytest.raises(ConfigurationError, match=r"^to: .* is not a regular file"):
             await export(emulator, to)
         assert not any(emulator.stats.requests.values())
     assert [path.name for path in tmp_path.iterdir()] == ["p.ndjson"]
@@ -1250,7 +1250,7 @@ async def test_a_folder_where_the_manifest_is_to_be(tmp_path: Path) -> None:
     manifest.mkdir()
     async with Emulator(people=20) as emulator:
         with pytest.raises(
-            ExportError, match=r"manifest\.json cannot be written: there is a folder"
+            ExportError, match=r"manifest\.json cannot be written: a folder has that name"
         ):
             await export(emulator, to)
         assert not any(emulator.stats.requests.values())

@@ -1,7 +1,10 @@
-"""What jsonb and text refuse, and what stands there instead. Pure.
+"""Replaces the parts of JSON that PostgreSQL's jsonb cannot hold. Pure.
 
-PostgreSQL holds neither NUL nor half a surrogate pair ("JSON Types"), numbers only as far as its
-`numeric` goes ("Numeric Types"), and nesting only as far as its stack does.
+PostgreSQL holds neither NUL nor half a surrogate pair, only numbers within the range of `numeric`,
+and nesting only up to the depth of its stack.
+
+https://www.postgresql.org/docs/current/datatype-json.html
+https://www.postgresql.org/docs/current/datatype-numeric.html
 """
 
 from __future__ import annotations
@@ -15,11 +18,12 @@ from ...base.jsontext import mend_surrogates
 __all__ = ["MAX_DEPTH", "fit_json"]
 
 MAX_DEPTH = 1000
-"""Levels. The server's stack takes about seven times as many with the settings it comes with."""
+"""Deepest nesting, in levels. With default settings the server's stack holds about seven times as
+many."""
 
 _MAX_WHOLE = 131_072
 _MAX_FRACTION = 16_383
-"""Digits before and after the decimal point that `numeric` holds."""
+"""Most digits before and after the decimal point in a `numeric`."""
 
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _STRINGS = re.compile(_STRING, re.DOTALL)
@@ -32,10 +36,10 @@ _OTHER_THAN_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def fit_json(data: bytes) -> tuple[bytes, bool]:
-    r"""Return `data` as jsonb takes it, and whether that is something else.
+    r"""Return `data` as jsonb accepts it, and whether anything was replaced.
 
-    `\u0000` and lone surrogates become U+FFFD, a number that is too large or too fine becomes its
-    text, and what is nested over `MAX_DEPTH` deep becomes one string that holds the JSON.
+    `\u0000` and lone surrogates become U+FFFD, a number that is too large or too precise becomes
+    its text, and JSON nested deeper than `MAX_DEPTH` becomes one string of its text.
     """
     fitted = data
     if b"\\u" in data:
@@ -52,7 +56,7 @@ def _fit_number(found: re.Match[bytes]) -> bytes:
     if whole is None:
         return found[0]
     exponent = power or b"0"
-    # Longer ones are out of range by themselves.
+    # Any longer exponent is out of range by itself.
     if len(exponent) <= len("-131072"):
         moved = int(exponent)
         if len(whole) + moved <= _MAX_WHOLE and len(fraction or b"") - moved <= _MAX_FRACTION:

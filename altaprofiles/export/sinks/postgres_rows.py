@@ -16,9 +16,10 @@ from .postgres_json import fit_json
 __all__ = ["RowEncoder"]
 
 _MAX_INDEXED = 1000
-"""Longest text in an index, in bytes. The server allows about 2,700 in a B-tree.
+"""Longest text in an index, in bytes. The server allows about 2,700.
 
 https://www.postgresql.org/docs/current/btree.html
+https://www.postgresql.org/docs/current/gin.html
 """
 
 

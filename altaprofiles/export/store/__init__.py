@@ -1,4 +1,4 @@
 """An export's folder on disk: spools of records, and the journal that counts them.
 
-Blocking; called from the export's own thread.
+Everything blocks, and runs in the export's own thread.
 """

@@ -1,6 +1,7 @@
-"""The journal: what of an export is on disk for good. Blocking; one call at a time.
+"""The journal of an export: a record of its progress that survives a crash.
 
-A row must never say more than the spool holds: callers sync the spool first, then commit here.
+Blocking; one call at a time. A row must never count more than the spool holds: callers sync the
+spool first, and then commit here.
 """
 
 from __future__ import annotations
@@ -36,21 +37,24 @@ commit;
 """
 
 FOUND, NOT_FOUND, FAILED, INVALID = range(1, 5)
-"""What became of a key. One that failed is asked again when the export goes on, an invalid one not:
-the service, or we, refuse the key itself."""
+"""Outcomes of a key.
+
+A resumed export looks failed keys up again, but not invalid ones: those are refused as such, by the
+service or by this library.
+"""
 
 
 class ChainRow(Struct):
-    """How far one chain has come.
+    """The progress of one chain.
 
     Attributes:
-        number: its place in the plan, from 0.
-        cursor: of the page to ask for next; None before it is opened, and when it is done.
-        since: when that cursor came, in epoch seconds.
-        offset: bytes of its spool that count.
-        records, pages: how many those are.
-        done: whether its last page is in the spool.
-        restarts: how often it had to begin again.
+        number: the chain's place in the plan, from 0.
+        cursor: the cursor of the next page; None before the chain is opened and after it is done.
+        since: the time at which that cursor was received, in epoch seconds.
+        offset: the length of the journalled part of the chain's spool, in bytes.
+        records, pages: their number in that part.
+        done: whether the last page is in the spool.
+        restarts: the number of times the chain was restarted.
     """
 
     number: int
@@ -64,12 +68,13 @@ class ChainRow(Struct):
 
 
 class Answer(Struct):
-    """What became of one key.
+    """The outcome of one key.
 
     Attributes:
+        key: the key.
         outcome: `FOUND`, `NOT_FOUND`, `FAILED` or `INVALID`.
-        offset, length: where the record stands in the spool, for one that was found.
-        error, message: for one that failed.
+        offset, length: the record's place in the spool, in bytes, for a key that was found.
+        error, message: the class and the text of the error, for a key that failed or is invalid.
     """
 
     key: str
@@ -81,7 +86,7 @@ class Answer(Struct):
 
 
 class Journal:
-    """One SQLite file, which nobody else can open as long as this is open."""
+    """One SQLite file, which no other process can open while this object has it open."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self._path = path
@@ -89,17 +94,17 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the journal at `path`, or make one.
+        """Open the journal at `path`, or create one.
 
         Raises:
-            ExportLocked: somebody else has it open.
-            ExportError: it is damaged, or of another version of this library.
+            ExportLocked: another export has the journal open.
+            ExportError: the journal is damaged, or has another version.
         """
         with _explained(path):
             db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             with _explained(path):
-                # Kept until the connection is closed, or the process is gone, whatever ends it.
+                # The lock lasts until the connection is closed or the process ends in any way.
                 db.execute("pragma locking_mode = exclusive")
                 db.execute("pragma journal_mode = wal")
                 db.execute("pragma synchronous = full")
@@ -116,43 +121,44 @@ class Journal:
         return cls(path, db)
 
     def close(self) -> None:
-        """Let others open it."""
+        """Close the file, and release its lock."""
         self._db.close()
 
     def remove(self) -> None:
-        """Delete it and close it, in an order in which nobody can open it in between."""
+        """Delete the file, then close it, so that no other process can open it in between."""
         with _explained(self._path):
-            # Else closing would delete a file by name which may be another process's by then.
+            # In WAL mode, closing deletes the log by name, even if another process has made a
+            # new journal and log of these names after the unlink.
             self._db.execute("pragma journal_mode = delete")
         try:
             self._path.unlink()
         except PermissionError:
-            # Windows deletes no open file.
+            # Windows does not delete an open file.
             self._db.close()
             self._path.unlink()
         self._db.close()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all rows."""
         for table in ("state", "chains", "asked", "keys"):
             self._db.execute(f"delete from {table}")  # noqa: S608
 
     def is_empty(self) -> bool:
-        """Whether no page and no answer has been journalled."""
+        """Whether the journal holds neither a page nor an answer of the service."""
         with _explained(self._path):
-            kept = "select 1 from chains where pages > 0 union all select 1 from keys where outcome"
-            asked = (FOUND, NOT_FOUND, FAILED)
-            return not self._db.execute(f"{kept} in (?, ?, ?) limit 1", asked).fetchone()
+            rows = "select 1 from chains where pages > 0 union all select 1 from keys where outcome"
+            answers = (FOUND, NOT_FOUND, FAILED)
+            return not self._db.execute(f"{rows} in (?, ?, ?) limit 1", answers).fetchone()
 
     def state(self, name: str) -> Any:
-        """Return what was kept under `name`, or None."""
+        """Return the value stored as `name`, or None."""
         with _explained(self._path):
             row = self._db.execute("select value from state where name = ?", (name,)).fetchone()
         return row[0] if row else None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Make what is put inside durable, all of it or nothing."""
+        """Commit everything that the block puts, or nothing if it raises."""
         with _explained(self._path):
             self._db.execute("begin")
             try:
@@ -164,23 +170,23 @@ class Journal:
                 raise
 
     def put_state(self, **values: Any) -> None:
-        """Keep each value under its name."""
+        """Store each value under its name."""
         self._db.executemany("insert or replace into state values (?, ?)", values.items())
 
-    def put_chain(self, row: ChainRow, asked: bytes | None = None) -> None:
-        """Keep how far a chain has come, and the mark of the cursor that was asked for last.
+    def put_chain(self, row: ChainRow, mark: bytes | None = None) -> None:
+        """Store the progress of a chain, and the mark of the cursor it requested last.
 
-        With no page yet, it forgets those of before.
+        A chain without pages has been restarted, and its earlier marks are deleted.
         """
-        if asked is not None:
-            self._db.execute("insert or ignore into asked values (?, ?)", (row.number, asked))
+        if mark is not None:
+            self._db.execute("insert or ignore into asked values (?, ?)", (row.number, mark))
         elif not row.pages:
             self._db.execute("delete from asked where chain = ?", (row.number,))
         values = [getattr(row, name) for name in ChainRow.__struct_fields__]
         self._db.execute("insert or replace into chains values (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def was_asked(self, chain: int, mark: bytes) -> bool:
-        """Return whether a chain has been through the cursor of that mark."""
+        """Return whether a chain has requested the cursor with this mark."""
         with _explained(self._path):
             found = self._db.execute(
                 "select 1 from asked where chain = ? and mark = ?", (chain, mark)
@@ -188,7 +194,7 @@ class Journal:
             return found.fetchone() is not None
 
     def chains(self) -> dict[int, ChainRow]:
-        """Return the chains that have been opened, by number."""
+        """Return the progress of each chain that has been opened, by number."""
         with _explained(self._path):
             rows = self._db.execute("select * from chains").fetchall()
         return {
@@ -197,7 +203,7 @@ class Journal:
         }
 
     def put_keys(self, first: int, keys: Iterable[str]) -> int:
-        """Add the keys that are not there yet, numbered from `first`; return how many those are."""
+        """Add the keys that are new, numbered from `first`, and return their number."""
         before = self._db.total_changes
         self._db.executemany(
             "insert or ignore into keys (number, key) values (?, ?)", enumerate(keys, first)
@@ -205,11 +211,11 @@ class Journal:
         return self._db.total_changes - before
 
     def drop_keys(self) -> None:
-        """Forget every key."""
+        """Delete every key."""
         self._db.execute("delete from keys")
 
     def put_answers(self, answers: Iterable[Answer]) -> None:
-        """Keep what became of some keys."""
+        """Store the outcomes of keys."""
         self._db.executemany(
             "update keys set outcome = ?, offset = ?, length = ?, error = ?, message = ? "
             "where key = ?",
@@ -217,17 +223,17 @@ class Journal:
         )
 
     def forget_failures(self) -> None:
-        """Let keys that failed count as not asked."""
+        """Make failed keys unanswered again."""
         self._db.execute("update keys set outcome = null where outcome = ?", (FAILED,))
 
     def tally(self) -> dict[int | None, int]:
-        """Return the number of keys by outcome; under None those that are yet to be asked."""
+        """Return the number of keys by outcome; None stands for unanswered keys."""
         with _explained(self._path):
             rows = self._db.execute("select outcome, count(*) from keys group by outcome")
             return dict(rows.fetchall())
 
     def unanswered(self, after: int, count: int) -> list[tuple[int, str]]:
-        """Return the next `count` numbers and keys without an answer, in order."""
+        """Return up to `count` unanswered keys and their numbers, in order from `after` + 1 on."""
         with _explained(self._path):
             return self._db.execute(
                 "select number, key from keys where outcome is null and number > ? "
@@ -236,7 +242,7 @@ class Journal:
             ).fetchall()
 
     def answered(self, outcomes: Sequence[int], after: int, count: int) -> list[tuple[int, Answer]]:
-        """Return the next `count` numbers and answers with one of `outcomes`, in order."""
+        """Return up to `count` such answers and their numbers, in order from `after` + 1 on."""
         marks = ", ".join("?" * len(outcomes))
         with _explained(self._path):
             rows = self._db.execute(
@@ -250,8 +256,9 @@ class Journal:
 def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
     if version != _VERSION:
         raise ExportError(
-            f"{path.parent} was begun by another version of altaprofiles (journal {version}, this "
-            f"one writes {_VERSION}); finish it with that one, or discard it with `resume=False`"
+            f"{path.parent} was started by another version of altaprofiles, whose journals have "
+            f"version {version} instead of {_VERSION}; finish it with that one, or discard it with "
+            f"`resume=False`"
         )
     found = db.execute("pragma quick_check(1)").fetchone()[0]
     if found != "ok":
@@ -260,8 +267,8 @@ def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
 
 def _damaged(path: Path, why: object) -> ExportError:
     return ExportError(
-        f"the journal of this export is damaged ({path}: {why}), so that nothing tells what of it "
-        f"is on disk; restore the file, or discard what there is with `resume=False`"
+        f"the journal of this export is damaged ({path}: {why}), so that it cannot be resumed; "
+        f"restore the file, or discard the unfinished export with `resume=False`"
     )
 
 
@@ -273,10 +280,10 @@ def _explained(path: Path) -> Iterator[None]:
         code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ExportLocked(
-                f"another export works on this output: {path} is in use; wait for it, stop it, or "
-                f"choose another `to` or `spool`"
+                f"another export is working on this output: {path} is in use; wait for it, stop "
+                f"it, or choose another `to` or `spool`"
             ) from None
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, error) from None
-        # As the other files of an export fail, whose system calls say themselves what is wrong.
-        raise OSError(f"the journal cannot be kept: {error}: {path}") from error
+        # The type of error that writing the other files of an export raises.
+        raise OSError(f"the journal cannot be read or written: {error}: {path}") from error

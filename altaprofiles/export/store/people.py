@@ -1,4 +1,4 @@
-"""The people an export has seen, in a file: memory stays small, whatever their number. Blocking."""
+"""The people an export has seen, remembered in a file to keep memory small. Blocking."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ __all__ = ["PeopleOnDisk"]
 
 
 class PeopleOnDisk:
-    """A `Distinct` that remembers tens of millions of people in a file, and little in memory.
+    """A `Distinct` that remembers tens of millions of people in a file instead of in memory.
 
     Args:
-        path: the file. What is there is replaced: it means nothing beyond one pass.
+        path: the file. An existing one is replaced, because it is of no use after its pass.
+
+    Raises:
+        OSError: the file cannot be created.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +43,7 @@ class PeopleOnDisk:
         self._db.close()
 
 
-# It is made anew when it is lost. The cache, in KiB, is what it costs in memory.
+# A lost file is made again from the spools, so it need not be durable. The cache is in KiB.
 _SETTINGS = ("journal_mode = off", "synchronous = off", f"cache_size = -{8 << 10}")
 
 
@@ -49,17 +52,17 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise OSError(f"cannot keep whom the export has seen: {error}") from error
+        raise OSError(f"cannot remember the people the export has seen: {error}") from error
 
 
 class _OnDisk:
-    def __init__(self, db: sqlite3.Connection, table: str) -> None:
-        db.execute(f"create table {table} (mark blob primary key) without rowid")
-        self._insert = f"insert or ignore into {table} values (?)"  # noqa: S608
+    def __init__(self, db: sqlite3.Connection, name: str) -> None:
+        db.execute(f"create table {name} (mark blob primary key) without rowid")
+        self._insert = f"insert or ignore into {name} values (?)"  # noqa: S608
         self._db = db.cursor()
 
     def add(self, text: str) -> bool:
-        # 128 bits: among 10**8 people the chance that any two share them is 10**-23.
+        # 128 bits: the chance that any two of 10**8 people share a mark is 10**-23.
         mark = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         with _explained():
             return self._db.execute(self._insert, (mark,)).rowcount > 0

@@ -1,6 +1,6 @@
-"""Spools: append-only files of NDJSON, in which an export gathers before it is put together.
+"""Spools: append-only NDJSON files, which hold an export's records until its output is written.
 
-Blocking; one call at a time for each.
+Blocking; one call at a time for each spool.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from ...errors import ExportError
 
 __all__ = ["Spool", "read_lines", "sync_folder"]
 
-# The size of a file is synced with it, and its times of access need not be.
+# fdatasync syncs the size of a file, too, and skips its timestamps, which do not matter here.
 _sync = getattr(os, "fdatasync", os.fsync)
 
 _BLOCK = 4 << 20
 
 
 class Spool:
-    """One file that grows.
+    """A file that grows by whole writes.
 
     Args:
-        path: the file; made when missing.
-        offset: how much of it counts. What stands behind was never journalled, and is cut off.
+        path: the file; created if missing.
+        offset: the journalled length, in bytes. Anything after it is cut off.
 
     Raises:
-        ExportError: the file is shorter than that.
-        OSError: it cannot be opened.
+        ExportError: the file is shorter than `offset`.
+        OSError: the file cannot be opened.
     """
 
     def __init__(self, path: Path, offset: int) -> None:
@@ -53,21 +53,25 @@ class Spool:
         if size < self.offset:
             raise ExportError(
                 f"{self._path} has {size:,} bytes where its journal counts {self.offset:,}: "
-                f"something has cut it short; restore the file, or discard the export with "
+                f"something has truncated it; restore the file, or discard the export with "
                 f"`resume=False`"
             )
 
     def append(self, data: bytes) -> int:
-        """Write `data` behind what is there, wait until it is on the disk, return the new end."""
-        # A try before may have ended half-way, as on a full disk, and be made good by another.
+        """Append `data`, wait until it is on the disk, and return the new length.
+
+        Raises:
+            OSError: the disk refuses. Another call may append again.
+        """
+        # An earlier call may have failed half-way, for example on a full disk.
         self._file.seek(self.offset)
-        left = memoryview(data)
+        rest = memoryview(data)
         try:
-            while left:
-                left = left[os.write(self._file.fileno(), left) :]
+            while rest:
+                rest = rest[os.write(self._file.fileno(), rest) :]
             _sync(self._file.fileno())
         except OSError as error:
-            # The system call does not know the name.
+            # Errors of calls on a file descriptor do not name the file.
             raise OSError(error.errno, error.strerror, str(self._path)) from error
         self.offset += len(data)
         return self.offset
@@ -81,32 +85,37 @@ _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def read_lines(path: Path, end: int) -> Iterator[list[bytes]]:
-    """Yield the lines of the first `end` bytes, without their breaks, some megabytes at once."""
+    """Yield the lines of the first `end` bytes, without line breaks, in batches of some megabytes.
+
+    Raises:
+        ExportError: the file is shorter than `end`, or does not end with a line break there.
+        OSError: the file cannot be read.
+    """
     with path.open("rb", buffering=0) as file:
         rest = b""
         left = end
         while left:
             block = file.read(min(_BLOCK, left))
             if not block:
-                raise ExportError(f"{path} ends {left:,} bytes before its journal says it does")
+                raise ExportError(f"{path} is {left:,} bytes shorter than its journal counts")
             left -= len(block)
             lines = (rest + block).split(b"\n")
             rest = lines.pop()
             if lines:
                 yield lines
         if rest:
-            raise ExportError(f"{path} does not end with the end of a line at {end:,}")
+            raise ExportError(f"{path} has no line break at its end, byte {end:,}")
 
 
 def sync_folder(path: Path) -> None:
-    """Make durable that files were made, renamed or deleted in a folder."""
+    """Make the creation, renaming and deletion of files in a folder durable."""
     if os.name == "nt":
-        return  # its folders cannot be opened
+        return  # Windows cannot open folders
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     except OSError as error:
-        # Some network file systems do not do that to folders.
+        # Some network file systems cannot sync folders.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -1,4 +1,4 @@
-"""The folder in which an export gathers: its journal and its spools. Blocking."""
+"""The folder of an unfinished export: its journal and its spools. Blocking."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ _OVER = "over"
 
 
 class Workspace:
-    """What one export has on disk until it is done; nobody else can open it meanwhile.
+    """The files of one unfinished export. No other process can open them while this object does.
 
     Attributes:
-        journal: how far it has come.
-        people: where the finishing pass may keep whom it has seen.
+        folder: the folder that holds the files.
+        journal: the progress of the export.
+        people: the path of the file in which the finishing pass remembers people.
     """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
@@ -40,23 +41,23 @@ class Workspace:
 
     @classmethod
     def open(cls, folder: Path, *, resume: bool) -> Self:
-        """Open what is in `folder`, or make it anew.
+        """Open the workspace in `folder`, or create one.
 
         Args:
-            folder: made when missing.
-            resume: whether what is there is gone on with, or discarded.
+            folder: the folder; created if missing.
+            resume: whether an unfinished export there is resumed; if not, it is discarded.
 
         Raises:
-            ExportLocked: somebody else has it open.
-            ExportError: what is there cannot be used, or nothing can be written there.
+            ExportLocked: another export has the workspace open.
+            ExportError: the workspace cannot be resumed, or the folder cannot be written to.
         """
         try:
-            # For nobody else to read: these are people.
+            # No other user may read it: records are personal data.
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
         except OSError as error:
             raise ExportError(
-                f"cannot make the folder {folder}, where the export gathers: {error.strerror}; "
+                f"cannot create the folder {folder} for the export's progress: {error.strerror}; "
                 f"choose another `to`, or another folder with `spool`"
             ) from error
         with writing_in(folder):
@@ -85,20 +86,24 @@ class Workspace:
         return cls(folder, journal)
 
     def begun(self) -> Plan | None:
-        """Return the plan of what is here, or None when nothing is."""
-        kept = self.journal.state("plan")
-        if kept is None:
+        """Return the plan of the unfinished export, or None if there is none.
+
+        Raises:
+            ExportError: the plan cannot be read.
+        """
+        data = self.journal.state("plan")
+        if data is None:
             return None
         try:
-            return parse_plan(kept)
+            return parse_plan(data)
         except msgspec.DecodeError as error:
             raise ExportError(f"the plan in {self.folder} cannot be read: {error}") from None
 
     def begin(self, plan: Plan) -> None:
-        """Take `plan` as what is done here.
+        """Store `plan` as that of this workspace.
 
         Raises:
-            PlanMismatch: something else has been begun.
+            PlanMismatch: the workspace holds an unfinished export with another plan.
         """
         if (begun := self.begun()) is not None:
             check_same(begun, plan, str(self.folder))
@@ -107,31 +112,31 @@ class Workspace:
         sync_folder(self.folder)
 
     def spool(self, name: str) -> Path:
-        """Return where a spool of this name is."""
+        """Return the path of the spool with this name."""
         return self.folder / f"{name}.spool.ndjson"
 
     def close(self) -> None:
-        """Let others open it, or what is left of it later on."""
+        """Close the journal, and release the lock."""
         self.journal.close()
 
     def remove(self) -> None:
-        """Delete all of it if that can be done. What it has been for is done, or not begun."""
+        """Delete the workspace of a complete or empty export, or log a warning if that fails."""
         try:
             self.clear()
             self.journal.remove()
-            # Whatever somebody else has put there stays.
+            # Files of other origin stay, and so does the folder then.
             with suppress(OSError):
                 self.folder.rmdir()
             sync_folder(self.folder.parent)
         except (OSError, ExportError) as error:
-            # The same export would find that it is complete, and put it in place again.
+            # Harmless: the same export would find everything complete and write the output again.
             logger.warning("%s cannot be removed: %s", self.folder, error)
             self.close()
 
     def clear(self) -> None:
-        """Forget and delete what has gathered."""
-        # Interrupted here, it is a journal without spools, or spools without a journal. Whoever
-        # opens it then must know that nothing is amiss.
+        """Discard the export's progress."""
+        # An interruption leaves a journal without spools, or spools without journal rows. This mark
+        # shows the next export that they are being discarded, not damaged.
         with self.journal.transaction():
             self.journal.clear()
             self.journal.put_state(**{_OVER: True})
@@ -145,7 +150,7 @@ class Workspace:
 
 @contextmanager
 def writing_in(folder: Path) -> Iterator[None]:
-    """Let what the disk refuses before anything has begun be told as what it is."""
+    """Turn an `OSError` from before the export starts into an `ExportError`."""
     try:
         yield
     except OSError as error:
@@ -155,9 +160,8 @@ def writing_in(folder: Path) -> Iterator[None]:
 def _check_empty(folder: Path) -> None:
     if any(folder.glob(_SPOOLS)):
         raise ExportError(
-            f"{folder} holds parts of an export, and its journal is missing or empty, so that "
-            f"nothing tells what they are; restore {_JOURNAL}, or discard what there is with "
-            f"`resume=False`"
+            f"{folder} holds parts of an export, but its journal is missing or empty, so that "
+            f"they cannot be resumed; restore {_JOURNAL}, or discard them with `resume=False`"
         )
 
 
