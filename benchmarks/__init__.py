@@ -1,6 +1,6 @@
-"""How fast altaprofiles is, beside its peers: `python -m benchmarks`.
+"""The speed of altaprofiles compared with its peers: `python -m benchmarks`.
 
-One module per question; each says in its docstring what it asks and how. What they share: `server`
-and `bodies` (what is talked to), `measure` (who talks, and how long it takes), `clients` (how to
-talk), `report` (what is printed).
+Each question has a module, whose docstring states the question and the method. They share `server`,
+`answers`, `bodies` and `ledger` (the server), `measure` (processes and times), `clients` (sessions
+and requests) and `report` (tables).
 """

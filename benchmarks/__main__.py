@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all questions, or some, as Markdown or JSON."""
+"""`python -m benchmarks`: answers all or some questions, as Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -41,30 +41,30 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
 
 
 def main() -> int:
-    """Do what the command line says; return the exit status, 1 for a wrong count."""
+    """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures altaprofiles beside its peers and judges seven ratios. It takes "
-        "some 20 minutes on a machine that does nothing else. Peers that are not installed "
-        "are left out: pip install -e '.[bench]' brings all but curl, wrk and nginx.",
+        description="Compares altaprofiles with its peers and judges seven ratios. It takes some "
+        "20 minutes on an otherwise idle machine. Peers that are not installed are left out: pip "
+        "install -e '.[bench]' installs all but curl, wrk and nginx.",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead")
+    parser.add_argument("--json", action="store_true", help="print one JSON document, not Markdown")
     parser.add_argument(
-        "--quick", action="store_true", help="check counts only, in miniature; judge no time"
+        "--quick", action="store_true", help="check only counts, on small inputs; judge no times"
     )
     parser.add_argument(
         "--only",
         action="append",
         choices=_QUESTIONS,
         metavar="NAME",
-        help=f"ask this question only; repeatable; one of {', '.join(_QUESTIONS)}",
+        help=f"answer only this question; repeatable; one of {', '.join(_QUESTIONS)}",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="PATH", help="draw the picture of one chain, too, as SVG"
+        "--plot", type=Path, metavar="PATH", help="also draw a plot of one chain, as SVG"
     )
     chosen = parser.parse_args()
     if chosen.quick and chosen.plot:
-        parser.error("--plot: there is nothing to draw with --quick")
+        parser.error("--plot: does not go with --quick, which measures no times")
     if chosen.plot and not chosen.plot.parent.is_dir():
         parser.error(f"--plot: there is no folder {chosen.plot.parent}")
     names = [name for name in _QUESTIONS if chosen.only is None or name in chosen.only]
@@ -101,7 +101,7 @@ def _measure(names: list[str], as_json: bool, plot: Path | None) -> int:
     ratios = [ratio for report in reports.values() for ratio in report.ratios]
     if as_json:
         judged = [{**to_builtins(ratio), "verdict": ratio.verdict} for ratio in ratios]
-        on = {str(what): which for what, which in facts.rows}
+        on = {str(item): value for item, value in facts.rows}
         document = {"machine": on, "questions": reports, "ratios": judged}
         print(msgspec.json.encode(document).decode())
     elif ratios:
@@ -113,10 +113,10 @@ def _measure(names: list[str], as_json: bool, plot: Path | None) -> int:
 
 def _draw(path: Path) -> None:
     if find_spec("matplotlib") is None:
-        note("Left out: the picture (no matplotlib here).")
+        note("Left out: the plot (matplotlib is not installed).")
         return
     picture.draw(path)
-    note(f"picture: {path}")
+    note(f"plot: {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmark server answers to which request, all of it built beforehand. No I/O."""
+"""The benchmark server's answer to each request, all built beforehand. No I/O."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ __all__ = ["ZSTD", "Answer", "Answers", "Compression", "Shape"]
 Compression: TypeAlias = Literal["identity", "gzip", "zstd"]
 
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
-"""The module that has zstd: of the standard library from Python 3.14 on."""
+"""The module for zstd: from Python 3.14 on, the standard library's."""
 
 
 class Shape(Struct, frozen=True, kw_only=True):
-    """What a server sends, and how fast.
+    """The content and the speed of a server's answers.
 
     Attributes:
-        think: seconds from a request to the first byte of its answer.
-        rate: bytes per second on each connection, or None for as fast as it goes.
-        chains: pages of each chain. Chain i is opened with a `from` of the (i + 1)th of any month.
-        records: records on each page.
-        record_bytes: size of a record, and of the one found by ID.
-        compression: how pages are sent to whoever accepts it.
-        unique: whether everybody stands on one page only; else all pages hold the same people.
+        think: time from a request to the first byte of its answer, in seconds.
+        rate: bytes per second on each connection; None for no limit.
+        chains: the number of pages of each chain. Chain i is opened with a `from` on the (i + 1)th
+            of any month.
+        records: the number of records on each page.
+        record_bytes: the size of each record, and of the one found by ID.
+        compression: the encoding of pages for clients that accept it.
+        unique: whether each person is on one page only; if not, all pages hold the same people.
         cursor_last: whether `next_cursor` comes after the records.
     """
 
@@ -50,11 +51,11 @@ class Answer(NamedTuple):
     """An answer in three parts, so that all pages can share the megabytes in the middle.
 
     Attributes:
-        operation: what was asked, as the ledger counts it.
-        cursor: whose page was asked for, if one was.
-        head: the status line, the headers, and the body as far as it is this answer's own.
+        operation: the operation in the ledger's counts.
+        cursor: the cursor of the requested page, if it is one.
+        head: the status line, the headers, and the start of the body.
         middle, end: the rest of the body.
-        size: bytes of the body.
+        size: the size of the body, in bytes.
     """
 
     operation: str
@@ -70,7 +71,7 @@ class _Opening(Struct):
 
 
 class Answers:
-    """All that a server of `shape` can say."""
+    """Every answer of a server of `shape`."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -88,7 +89,7 @@ class Answers:
             self._packed = {name: self._pack(self._page(name)) for name in self._places}
 
     def answer(self, method: str, target: str, head: bytes, body: bytes) -> Answer:
-        """Return what is said to a request; `head` is all of it up to its body."""
+        """Return the answer to a request; `head` is its request line and headers."""
         path, _, query = target.partition("?")
         name, _, value = query.partition("=")
         if method == "POST" and path == "/1/profiles.json":

@@ -1,4 +1,4 @@
-"""What the benchmark server sends: records, pages of them, cursors. Deterministic, no I/O."""
+"""Records, pages and cursors of the benchmark server. Deterministic, no I/O."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 __all__ = ["PLACE", "cursor", "page_ending", "page_opening", "place", "record", "records"]
 
 PLACE = b"ppppppppp"
-"""Stands in every identifier of a record, and is as long as what `place` puts there."""
+"""A placeholder in every identifier of a record, as long as the result of `place`."""
 
 _CITIES = ("Pune", "Delhi", "Mumbai", "Berlin", "Lyon", "Osaka", "Austin", "Leeds")
 _EVENTS = ("App Launched", "Charged", "Product Viewed", "Added To Cart", "Search", "Logout")
@@ -22,7 +22,7 @@ _WORDS = " ".join(random.Random(7).choices(_CITIES, k=600))  # noqa: S311
 def record(number: int, size: int) -> bytes:
     """Return a person's record of exactly `size` bytes, from 1,000 to 2,000.
 
-    It holds no `$`, single quote or backslash: nginx's configuration gives them a meaning.
+    It holds no `$`, single quote or backslash, which have a meaning in nginx's configuration.
     """
     chance = random.Random(number)  # noqa: S311
     name = f"u{PLACE.decode()}{number:07}"
@@ -67,17 +67,17 @@ def record(number: int, size: int) -> bytes:
 
 
 def records(count: int, size: int) -> bytes:
-    """Return `count` records of `size` bytes as they stand between `[` and `]`."""
+    """Return `count` records of `size` bytes, as between the `[` and `]` of a page."""
     return b",".join([record(number, size) for number in range(count)])
 
 
 def place(chain: int, page: int) -> bytes:
-    """Return what takes the place of `PLACE` on one page, so that everybody there is new."""
+    """Return the replacement for `PLACE` that makes the people of one page unique."""
     return b"%03d%06d" % (chain, page)
 
 
 def cursor(chain: int, page: int) -> str:
-    """Return the cursor of one page, percent-encoded, of some 300 bytes as real ones are."""
+    """Return the cursor of one page, percent-encoded; like real ones it has some 300 bytes."""
     filling = b64encode(shake_256(b"%d/%d" % (chain, page)).digest(200)).decode()
     return quote(f"{filling}/{chain}.{page}=", safe="")
 
@@ -89,5 +89,5 @@ def page_opening(following: str | None, *, cursor_last: bool) -> bytes:
 
 
 def page_ending(following: str | None, *, cursor_last: bool) -> bytes:
-    """Return a page's body from its last record on."""
+    """Return a page's body after its last record; `following` is the next page's cursor."""
     return f'],"next_cursor":"{following}"}}'.encode() if following and cursor_last else b"]}"

@@ -1,9 +1,9 @@
-"""One cursor chain: how close does a walk come to what server and link allow?
+"""One cursor chain: how close does a walk come to the limits of server and link?
 
-The server thinks before each page and then sends it at a fixed rate, and the consumer takes some
-time over each. The floor is arithmetic. A cursor is known when its page begins, so every page costs
-the thinking, the consumer's time or a slot's share of a whole request, whichever is longest; to
-that comes the last page's way over the link:
+The server thinks before each page and then sends it at a fixed rate, and the consumer spends some
+time on each. The floor is computed. A cursor is known when its page begins, so every page costs the
+longest of the thinking time, the consumer's time and a slot's share of a whole request. The
+transfer of the last page is added:
 
     pages x max(think, consumer, (think + transfer) / 3 slots) + transfer
 """
@@ -54,7 +54,13 @@ _SLOTS = 3
 
 
 class Link(Struct, frozen=True):
-    """A server's way of answering, and a consumer's of taking it. Seconds, and bytes per second."""
+    """The speed of server, link and consumer.
+
+    Attributes:
+        think: the server's time before each page, in seconds.
+        rate: bytes per second on each connection.
+        consumer: the consumer's time for each page, in seconds.
+    """
 
     think: float = 0.030
     rate: float = 50e6
@@ -65,7 +71,7 @@ FAST = Link()
 
 
 def floor(link: Link, pages: int) -> float:
-    """Return the least seconds that `pages` can take."""
+    """Return the least time for `pages`, in seconds."""
     transfer = _RECORDS * _RECORD_BYTES / link.rate
     per_page = max(link.think, link.consumer, (link.think + transfer) / _SLOTS)
     return pages * per_page + transfer
@@ -89,7 +95,7 @@ def altaprofiles(url: str, consumer: float) -> Run:
 
 
 def aiohttp_sequential(url: str, consumer: float) -> Run:
-    """Walk the chain with aiohttp, `list[Raw]`, and one page at a time."""
+    """Walk the chain with aiohttp and `list[Raw]`, one page at a time."""
 
     async def main() -> Run:
         records = 0
@@ -135,7 +141,7 @@ def httpx_sequential(url: str, consumer: float) -> Run:
 
 
 def contenders(link: Link) -> list[Contender]:
-    """Return all who walk a chain over `link`."""
+    """Return every contender that walks a chain over `link`."""
     arguments: dict[str, Any] = {"consumer": link.consumer}
     return [
         Contender(OURS, altaprofiles, arguments),
@@ -146,7 +152,7 @@ def contenders(link: Link) -> list[Contender]:
 
 
 def shape(link: Link, pages: int) -> Shape:
-    """Return a server with one chain of `pages` on `link`."""
+    """Return the shape of a server with one chain of `pages` on `link`."""
     return Shape(
         think=link.think,
         rate=link.rate,
@@ -157,7 +163,7 @@ def shape(link: Link, pages: int) -> Shape:
 
 
 def walks(link: Link, pages: int, repeats: int, walkers: list[Contender]) -> dict[str, list[Run]]:
-    """Return what each of `walkers` takes over a chain of `pages`, by its label."""
+    """Return the runs of each of `walkers` over a chain of `pages`, by label."""
     with serving(shape(link, pages)) as server:
         runs = rounds(server, present(walkers), repeats)
     for label, of in runs.items():
@@ -167,12 +173,12 @@ def walks(link: Link, pages: int, repeats: int, walkers: list[Contender]) -> dic
 
 
 def wall(run: Run) -> float:
-    """Return its seconds."""
+    """Return the wall time of `run`, in seconds."""
     return run.wall
 
 
 def measure(*, pages: int = 200, slow_pages: int = 60, repeats: int = 3) -> Report:
-    """Return what each walker takes at 50 MB/s and at 20 MB/s, and the ratios at 50 MB/s."""
+    """Return the times of each walker at 50 MB/s and at 20 MB/s, and the ratios at 50 MB/s."""
     fast = walks(FAST, pages, repeats, contenders(FAST))
     slow_link = Link(rate=20e6)
     slow = walks(slow_link, slow_pages, repeats, contenders(slow_link))

@@ -1,7 +1,7 @@
-"""How contenders talk to the server: the library's session, and what its peers have in common.
+"""Sessions and requests of contenders: the library's session, and code that its peers share.
 
-Peers are imported where they are used: each contender is alone in its process, and its memory and
-start are its own.
+Peers are imported where they are used. Each contender has a process of its own, and none pays for
+another's imports in memory or start-up time.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ T = TypeVar("T")
 Loop = Literal["asyncio", "uvloop"]
 
 DAY = 20260101
-"""The day that opens the first chain of the server; the next day opens the next one."""
+"""The day that opens the server's first chain. Each following day opens the next chain."""
 
 HEADERS = {
     "X-CleverTap-Account-Id": "BENCH",
@@ -51,7 +51,7 @@ OPENING = msgspec.json.encode({"event_name": "App Launched", "from": DAY, "to": 
 
 
 class PageBody(Struct, gc=False):
-    """What of a page's body a walk and an export need."""
+    """The members of a page's body that a walk and an export need."""
 
     records: list[Raw] = []
     next_cursor: str | None = None
@@ -61,17 +61,17 @@ PAGE = msgspec.json.Decoder(PageBody)
 
 
 def opening_url(url: str) -> str:
-    """Return where `OPENING` is posted to."""
+    """Return the URL to post `OPENING` to."""
     return f"{url}/1/profiles.json?batch_size=4991"
 
 
 def page_url(url: str, cursor: str) -> str:
-    """Return where the page of `cursor` is."""
+    """Return the URL of the page of `cursor`."""
     return f"{url}/1/profiles.json?cursor={cursor}"
 
 
 def run(main: Coroutine[Any, Any, T], loop: Loop = "asyncio") -> T:
-    """Return what `main` returns, run on a loop of that kind."""
+    """Run `main` on that kind of event loop, and return its result."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     if loop == "uvloop":
         import uvloop
@@ -92,7 +92,7 @@ def session(url: str, max_in_flight: int = 3) -> Session:
 
 
 def tuned_aiohttp() -> aiohttp.ClientSession:
-    """Return an aiohttp session without all that costs time and can be switched off."""
+    """Return an aiohttp session with every costly option switched off."""
     import aiohttp
 
     return aiohttp.ClientSession(
@@ -105,7 +105,7 @@ def tuned_aiohttp() -> aiohttp.ClientSession:
 
 
 async def aiohttp_pages(client: aiohttp.ClientSession, url: str) -> AsyncIterator[PageBody]:
-    """Yield each page of the first chain, one after the other."""
+    """Yield each page of the first chain, requested one after the other."""
     from yarl import URL
 
     async with client.post(opening_url(url), data=OPENING) as response:

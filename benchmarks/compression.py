@@ -1,7 +1,7 @@
-"""Compression: what does it cost to inflate a page, and what does it save on a slow link?
+"""Compression: how much does inflating a page cost, and how much does it save on a slow link?
 
 Pages of 5,000 records, sent plain, as gzip or as zstd, on loopback and at 20 MB/s per connection.
-No target: it shows where compression pays.
+There is no target; the table shows where compression pays.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SLOW = 20e6
 
 
 def altaprofiles(url: str) -> Run:
-    """Walk the chain with `pages()`, and leave the profiles undecoded as aiohttp does."""
+    """Walk the chain with `pages()`, and decode no profiles, as with aiohttp."""
 
     async def main() -> Run:
         ours = session(url)
@@ -34,7 +34,7 @@ def altaprofiles(url: str) -> Run:
 
 
 def aiohttp_default(url: str) -> Run:
-    """Walk the chain with aiohttp as it comes, one page at a time."""
+    """Walk the chain with aiohttp and its defaults, one page at a time."""
     import aiohttp
 
     async def main() -> Run:
@@ -49,7 +49,7 @@ def aiohttp_default(url: str) -> Run:
 
 
 def measure(*, pages: int = 20, slow_pages: int = 8, repeats: int = 3) -> Report:
-    """Return what a page takes, by how it is sent and over which link."""
+    """Return the cost of a page, by compression and link."""
     kinds: tuple[Compression, ...] = ("identity", "gzip", "zstd")
     rows: list[list[Cell]] = []
     missing: list[str] = []

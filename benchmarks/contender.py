@@ -1,7 +1,7 @@
 """One contender in a process of its own: `python -m benchmarks.contender MODULE NAME ARGUMENTS`.
 
-On the first core. Prints its `Run` as JSON, and ends when its stdin closes, so that none is left
-over when a benchmark is killed.
+Runs on the first core and prints its `Run` as JSON. It ends when its stdin closes, so that no
+process is left over when a benchmark is killed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 
 
 def main() -> None:
-    """Call the function that the command line names."""
+    """Call the function named on the command line."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     threading.Thread(target=_end_with_stdin, daemon=True).start()
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _end_with_stdin() -> None:
-    # Not through `sys.stdin`, whose lock the end of the interpreter would wait for.
+    # Not through `sys.stdin`: the interpreter would wait for its lock when it exits.
     while os.read(0, 4096):
         pass
     os._exit(1)

@@ -1,8 +1,8 @@
-"""Durable exports: what do spool, journal and finishing cost, in time and in memory?
+"""Durable exports: how much time and memory do spool, journal and finishing cost?
 
-`session.export` of three chains to a disk, every page synced before the next row of the journal.
-Beside it, `pages()` written to the same disk as they come, without a sync: what is lost when the
-process is.
+`session.export` of three chains to a disk, with every page synced before its row of the journal.
+For comparison, `pages()` written to the same disk as they arrive, without a sync, and lost if the
+process is killed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FORMATS: dict[str, tuple[str, ...]] = {
 
 
 def durable(url: str, ending: str) -> Run:
-    """Export with `session.export`; counts what was received and what was written."""
+    """Export with `session.export`; count records received and people written."""
 
     async def main(to: Path) -> Run:
         ours = session(url)
@@ -48,7 +48,7 @@ def durable(url: str, ending: str) -> Run:
 
 
 def by_page(url: str) -> Run:
-    """Write the same three chains with `pages()`, each once, and sync nothing."""
+    """Write the same three chains with `pages()`, without any sync."""
 
     async def main() -> Run:
         ours = session(url)
@@ -67,7 +67,7 @@ def by_page(url: str) -> Run:
 
 
 def measure(*, small: int = 21, large: int = 201, repeats: int = 1) -> Report:
-    """Return times and peaks for exports of `small` and `large` pages in every format."""
+    """Return time and peak memory of exports of `small` and `large` pages in every format."""
     plain = Contender("pages(), nothing synced", by_page)
     formats = [
         Contender(f"export to .{ending}", durable, {"ending": ending}, needs)

@@ -1,8 +1,8 @@
-"""Export to NDJSON: how many megabytes a second reach a file when the server does not slow it?
+"""Export to NDJSON: how many megabytes per second reach a file if the server is no bottleneck?
 
-From loopback, as fast as it sends, into a temporary file. The yardstick is aiohttp's `read()`, the
-records as `list[Raw]` and one write per page, one page at a time. curl writes bodies without
-looking at them: what the machine allows.
+From loopback at full speed into a temporary file. The yardstick is aiohttp's `read()`, the records
+as `list[Raw]` and one write per page, one page at a time. curl writes bodies without parsing them,
+and so shows the limit of the machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _JSON = "aiohttp + json.loads + json.dumps"
 
 
 def export_folder() -> str:
-    """Return where to write: in memory where that can be, as the disk is not what is measured."""
+    """Return a folder in memory if possible, because the disk is not to be measured."""
     memory = Path("/dev/shm")  # noqa: S108
     usable = memory.is_dir() and os.access(memory, os.W_OK)
     if usable and shutil.disk_usage(memory).free > _ROOM:
@@ -52,7 +52,7 @@ def export_folder() -> str:
 
 
 def by_page(url: str) -> Run:
-    """Export with `pages()`, a write per page."""
+    """Export with `pages()` and one write per page."""
 
     async def main() -> Run:
         ours = session(url)
@@ -70,7 +70,7 @@ def by_page(url: str) -> Run:
 
 
 def by_person(url: str) -> Run:
-    """Export by iterating over people, a write for each."""
+    """Export by iterating over people, with one write for each."""
 
     async def main() -> Run:
         ours = session(url)
@@ -87,7 +87,7 @@ def by_person(url: str) -> Run:
 
 
 def bare(url: str) -> Run:
-    """Export with aiohttp and `list[Raw]`, a write per page."""
+    """Export with aiohttp, `list[Raw]` and one write per page."""
 
     async def main() -> Run:
         records = 0
@@ -102,7 +102,7 @@ def bare(url: str) -> Run:
 
 
 def by_json(url: str, pages: int) -> Run:
-    """Export `pages` with aiohttp, every record decoded and encoded by `json`."""
+    """Export `pages` with aiohttp; decode and encode every record with `json`."""
     from yarl import URL
 
     async def main() -> Run:
@@ -124,22 +124,22 @@ def by_json(url: str, pages: int) -> Run:
 
 
 def curl(url: str, pages: int) -> Run:
-    """Have curl write the bodies of `pages` to files, one after the other."""
+    """Write the bodies of `pages` to files with curl, one after the other."""
     headers = "".join(f'header = "{name}: {value}"\n' for name, value in HEADERS.items())
     with tempfile.TemporaryDirectory(dir=export_folder()) as folder:
-        asked = [
+        requests = [
             f'url = "{page_url(url, cursor(0, page))}"\noutput = "{folder}/page"\n'
             for page in range(pages)
         ]
-        wanted = Path(folder, "wanted")
-        wanted.write_text(headers + "".join(asked))
+        options = Path(folder, "options")
+        options.write_text(headers + "".join(requests))
         with Watch() as watch:
-            subprocess.run(["curl", "-s", "-f", "-K", wanted], check=True)
+            subprocess.run(["curl", "-s", "-f", "-K", options], check=True)
     return watch.run(records=pages * RECORDS)
 
 
 def measure(*, pages: int = 60, repeats: int = 5) -> Report:
-    """Return the throughput of all contenders, and the ratios of the library's."""
+    """Return the throughput of each contender, and the library's ratios."""
     contenders = [
         Contender(_OURS, by_page),
         Contender(_BARE, bare),

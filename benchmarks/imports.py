@@ -1,6 +1,6 @@
-"""Start: what does importing the library cost beyond its dependencies, and `--help`?
+"""Start: how long do importing the library, beyond its dependencies, and `--help` take?
 
-Wall time of fresh interpreters, in turns; medians.
+Median wall times of fresh interpreters, started in turns.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HELP = "python -m altaprofiles --help"
 
 
 def commands() -> dict[str, list[str]]:
-    """Return what an interpreter is started with, by what that is called."""
+    """Return the arguments of each interpreter to start, by label."""
     found = {
         _NOTHING: ["-c", "pass"],
         _DEPENDENCIES: ["-c", _DEPENDENCIES],
@@ -34,10 +34,10 @@ def commands() -> dict[str, list[str]]:
 
 
 def starts(repeats: int) -> Run:
-    """Start interpreters in turns; the figures are median seconds by what they do."""
+    """Start interpreters in turns; the figures are median times in seconds, by label."""
     seconds: dict[str, list[float]] = {name: [] for name in commands()}
     with Watch() as watch:
-        # One more than counts: the first writes what later ones read, such as bytecode.
+        # The first round does not count, because it writes caches such as bytecode.
         for _ in range(repeats + 1):
             for name, arguments in commands().items():
                 with Watch() as each:
@@ -49,7 +49,7 @@ def starts(repeats: int) -> Run:
 
 
 def measure(*, repeats: int = 15) -> Report:
-    """Return what starting costs, and the two figures to reach."""
+    """Return the start-up times, and the two ratios."""
     found = once(Contender("starts", starts, {"repeats": repeats})).figures
     rows: list[list[Cell]] = [[f"`{name}`", 1000 * seconds] for name, seconds in found.items()]
     notes = [f"Fresh interpreters, medians of {repeats}."]

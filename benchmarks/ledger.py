@@ -1,4 +1,4 @@
-"""What the benchmark server has seen: how many requests, how many at once, for how long."""
+"""The benchmark server's counts: requests, requests in flight, busy time, bytes sent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ class Seen(Struct, frozen=True):
     """Counts since the server started.
 
     Attributes:
-        requests: how many came, by operation: "open_chain", "get_page", "get_profile",
+        requests: the number of requests by operation: "open_chain", "get_page", "get_profile",
             "get_user_cdp", or "unknown".
-        peak: most in flight at once. A request is in flight from its first byte in until the last
-            byte of its answer is with the kernel.
-        busy: slot-seconds in flight, so two requests for one second are 2.
-        seconds: from the first byte of the first request to the last byte of the last answer.
-        repeated: how often a cursor was asked for that was in flight already.
-        sent: bytes of all bodies, as they were on the wire.
+        peak: the most requests in flight at once. A request is in flight from its first byte until
+            the last byte of its answer is passed to the kernel.
+        busy: slot-seconds in flight; two requests of one second each are 2.
+        seconds: the time from the first byte of the first request to the last byte of the last
+            answer.
+        repeated: the number of requests for a cursor that was in flight already.
+        sent: the size of all bodies on the wire, in bytes.
     """
 
     requests: dict[str, int]
@@ -32,7 +33,7 @@ class Seen(Struct, frozen=True):
 
 
 class Ledger:
-    """Adds up. The clock's readings, in seconds, come in as `now`."""
+    """Counts requests. The time, in seconds, is passed in as `now`."""
 
     def __init__(self) -> None:
         self._requests: Counter[str] = Counter()
@@ -52,14 +53,14 @@ class Ledger:
         self._peak = max(self._peak, self._in_flight)
 
     def understood(self, operation: str, cursor: str | None) -> None:
-        """Note what a request that began is for."""
+        """Count a request's operation and cursor, known once it has been received."""
         self._requests[operation] += 1
         if cursor is not None:
             self._repeated += self._cursors[cursor] > 0
             self._cursors[cursor] += 1
 
     def ended(self, now: float, cursor: str | None, sent: int) -> None:
-        """Count one request less in flight, answered or given up."""
+        """Count one request less in flight, answered or abandoned."""
         self._move_to(now)
         self._in_flight -= 1
         self._sent += sent

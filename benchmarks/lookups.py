@@ -1,8 +1,8 @@
-"""Bulk lookups: how many people per second can be looked up by ID, and for how much CPU?
+"""Bulk lookups: how many people per second can be looked up by ID, and at how much CPU time?
 
-64 requests in flight for records of 1 KB, from nginx where there is one, and each record decoded.
-The yardstick is aiohttp with everything off that can be: 64 workers on one iterator that do
-nothing but read and decode. What is slow gets fewer keys, and is shown by its rate.
+64 requests in flight for records of 1 KB, from nginx if it is installed, and each record decoded.
+The yardstick is aiohttp with every option off: 64 workers on one iterator that only read and
+decode. Slow contenders get fewer keys, because only rates are compared.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _THREADS = "requests, 64 threads"
 
 
 class _RecordBody(Struct, gc=False):
-    """The keys that any reader of the answer has to look at."""
+    """The members of an answer that every client has to read."""
 
     status: Any = None
     error: Any = None
@@ -47,7 +47,7 @@ _RECORD = msgspec.json.Decoder(_RecordBody)
 
 
 def _decoder() -> Callable[[bytes], object]:
-    """Return what makes a typed profile of an answer, with the library's own decoder."""
+    """Return a function that decodes an answer to a `Profile`, as the library does."""
     from altaprofiles import Profile
 
     def decode(body: bytes) -> object:
@@ -63,7 +63,7 @@ def _urls(url: str, count: int) -> list[str]:
 
 
 def altaprofiles(url: str, count: int, loop: Loop, in_flight: int = IN_FLIGHT) -> Run:
-    """Look everybody up with `get_many`; counts keys that came, each key once, and people."""
+    """Look all keys up with `get_many`; count lookups, people found, and distinct keys."""
 
     async def main() -> Run:
         ours = session(url, in_flight)
@@ -82,7 +82,7 @@ def altaprofiles(url: str, count: int, loop: Loop, in_flight: int = IN_FLIGHT) -
 
 
 def aiohttp_tuned(url: str, count: int, loop: Loop) -> Run:
-    """Look everybody up with 64 workers that read and decode."""
+    """Look all keys up with 64 workers that read and decode."""
     import asyncio
 
     from yarl import URL
@@ -106,7 +106,7 @@ def aiohttp_tuned(url: str, count: int, loop: Loop) -> Run:
 
 
 def aiohttp_defaults(url: str, count: int) -> Run:
-    """Look everybody up as aiohttp's tutorial would, with `json.loads`."""
+    """Look all keys up as in aiohttp's tutorial, with `json.loads`."""
     import asyncio
 
     import aiohttp
@@ -129,7 +129,7 @@ def aiohttp_defaults(url: str, count: int) -> Run:
 
 
 def httpx(url: str, count: int, loop: Loop) -> Run:
-    """Look everybody up with 64 workers on httpx."""
+    """Look all keys up with 64 workers on httpx."""
     import asyncio
 
     import httpx
@@ -153,7 +153,7 @@ def httpx(url: str, count: int, loop: Loop) -> Run:
 
 
 def threads(url: str, count: int) -> Run:
-    """Look everybody up with requests in 64 threads, a session each."""
+    """Look all keys up with requests in 64 threads, one session each."""
     from concurrent.futures import ThreadPoolExecutor
 
     import requests
@@ -173,18 +173,18 @@ def threads(url: str, count: int) -> Run:
 
 
 def wrk(url: str, seconds: int) -> Run:
-    """Ask for `seconds` as fast as wrk can, and decode nothing."""
+    """Send requests for `seconds` as fast as wrk can, and decode nothing."""
     headers = [part for name in HEADERS for part in ("-H", f"{name}: {HEADERS[name]}")]
     command = ["wrk", "-t1", f"-c{IN_FLIGHT}", f"-d{seconds}s", *headers, *_urls(url, 1)]
     with Watch() as watch:
-        said = subprocess.run(command, capture_output=True, check=True, text=True).stdout
-    counted = re.search(r"(\d+) requests in", said)
-    assert counted is not None, said
+        output = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    counted = re.search(r"(\d+) requests in", output)
+    assert counted is not None, output
     return watch.run(requests=int(counted[1]))
 
 
 def measure(*, count: int = 20_000, repeats: int = 5) -> Report:
-    """Return the rates of all contenders, and the ratios of the library's."""
+    """Return the rate of each contender, and the library's ratios."""
     fast: Loop = "uvloop" if find_spec("uvloop") else "asyncio"
     loops: tuple[Loop, ...] = ("uvloop", "asyncio")
     few = count // 10

@@ -1,7 +1,7 @@
-"""Runs servers and contenders, each in a process of its own, and takes medians of interleaved runs.
+"""Runs servers and contenders in their own processes, and takes medians of interleaved runs.
 
-Imports, memory and event loops of one contender so never touch another's. The server has the last
-core, contenders the first.
+One contender's imports, memory and event loop therefore never affect another's. The server runs on
+the last core, contenders on the first.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _ROOT = Path(__file__).parents[1]
 
 
 class Run(Struct, frozen=True):
-    """What one contender did once.
+    """The result of running one contender once.
 
     Attributes:
-        wall, cpu: seconds; `cpu` includes all threads, and programs it started.
-        rss: peak resident memory of the process until then, in bytes.
-        figures: what the question counts besides.
+        wall, cpu: times in seconds; `cpu` includes all threads and child processes.
+        rss: the process's peak of resident memory, in bytes.
+        figures: other figures of the question.
     """
 
     wall: float
@@ -60,10 +60,10 @@ class Run(Struct, frozen=True):
 
 
 class Watch:
-    """Measures what happens inside `with`.
+    """Measures the body of a `with` statement.
 
     Attributes:
-        wall, cpu: seconds, known after the end.
+        wall, cpu: times in seconds, set at the end of the body.
     """
 
     def __enter__(self) -> Self:
@@ -79,7 +79,7 @@ class Watch:
         self.wall, self.cpu = time.perf_counter() - self._wall, _cpu() - self._cpu
 
     def run(self, **figures: float) -> Run:
-        """Return what was measured, with `figures`."""
+        """Return the measurements, with `figures`."""
         return Run(self.wall, self.cpu, peak_rss(), figures)
 
 
@@ -91,10 +91,10 @@ def _cpu() -> float:
 
 
 def peak_rss() -> int:
-    """Return the most memory that this process ever had resident, in bytes."""
+    """Return this process's peak of resident memory, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not `ru_maxrss`, which on Linux begins with what the parent process had.
+        # Not `ru_maxrss`, which on Linux starts at the parent process's value.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource
@@ -106,11 +106,12 @@ class Contender(Struct, frozen=True):
     """One way to do the task of a question.
 
     Attributes:
-        label: its row in the table.
-        function: a function of a module, which is imported and called in a new process with
-            `arguments`, and the server's URL where there is one, and returns a `Run`.
-        arguments: what else it is called with, as JSON has it.
-        needs: modules, and programs as "$name", without which it is left out.
+        label: the name of the contender's row in the table.
+        function: a module-level function that returns a `Run`. A new process imports it and calls
+            it with `arguments`, and with the server's URL as `url` if there is a server.
+        arguments: keyword arguments that JSON can hold.
+        needs: required modules, and programs as "$name". If one is missing, the contender is left
+            out.
     """
 
     label: str
@@ -125,14 +126,14 @@ class Server(Struct, frozen=True):
     url: str
 
     def seen(self) -> Seen:
-        """Return its counts so far."""
+        """Return the server's counts so far."""
         with urllib.request.urlopen(f"{self.url}/stats", timeout=60) as response:  # noqa: S310
             return msgspec.json.decode(response.read(), type=Seen)
 
 
 @contextmanager
 def serving(shape: Shape, module: str = "benchmarks.server") -> Iterator[Server]:
-    """Have `module` serve `shape` on loopback."""
+    """Run `module` as a server of `shape` on loopback."""
     with _child(module, msgspec.json.encode(shape).decode()) as child:
         assert child.stdout is not None
         port = child.stdout.readline().decode().strip()
@@ -142,7 +143,7 @@ def serving(shape: Shape, module: str = "benchmarks.server") -> Iterator[Server]
 
 
 def once(contender: Contender, server: Server | None = None) -> Run:
-    """Return what `contender` does in a new process, with `server` where it needs one."""
+    """Run `contender` in a new process, against `server` if given, and return its result."""
     where = {} if server is None else {"url": server.url}
     arguments = msgspec.json.encode({**contender.arguments, **where}).decode()
     function = contender.function
@@ -155,9 +156,9 @@ def once(contender: Contender, server: Server | None = None) -> Run:
 
 
 def rounds(server: Server, contenders: Sequence[Contender], count: int) -> dict[str, list[Run]]:
-    """Return `count` runs of each contender by its label, in turns: A B C A B C …
+    """Run each contender `count` times, in turns: A B C A B C … Return the runs by label.
 
-    In turns, so that what disturbs the machine for a while disturbs them all.
+    Taking turns spreads a temporary load of the machine over all contenders.
     """
     runs: dict[str, list[Run]] = {contender.label: [] for contender in contenders}
     for number in range(count):
@@ -175,10 +176,9 @@ def median(runs: Sequence[Run], figure: Callable[[Run], float]) -> float:
 def paired(
     runs: Mapping[str, Sequence[Run]], one: str, other: str, figure: Callable[[Run], float]
 ) -> float | None:
-    """Return the median of what `one` has over `other`, round by round.
+    """Return the median ratio of `one` to `other` over all rounds, or None if one was left out.
 
-    None when one of them was left out. Round by round, because a machine that others use too is
-    faster in some minutes than in others.
+    Ratios are taken within a round, because the speed of a shared machine changes over minutes.
     """
     if one not in runs or other not in runs:
         return None
@@ -187,14 +187,14 @@ def paired(
 
 
 def present(contenders: Iterable[Contender]) -> list[Contender]:
-    """Return those of `contenders` that have all they need."""
+    """Return those of `contenders` whose needs are all installed."""
     return [contender for contender in contenders if not _lacking(contender)]
 
 
 def left_out(contenders: Iterable[Contender]) -> list[str]:
-    """Return a line for each of the other `contenders`, which says what it lacks."""
+    """Return a line for each of the other `contenders`, with its missing needs."""
     return [
-        f"Left out: {contender.label} (no {', '.join(missing)} here)."
+        f"Left out: {contender.label} (not installed: {', '.join(missing)})."
         for contender in contenders
         if (missing := _lacking(contender))
     ]
@@ -212,15 +212,15 @@ def _is_here(need: str) -> bool:
 
 
 def note(text: str) -> None:
-    """Tell whoever waits how far it is."""
+    """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def _child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a module of ours, which ends when its stdin closes: with this block, or with us.
+    """Run a module that ends when its stdin closes: at the end of this block or of this process.
 
-    In a session of its own, so that Ctrl-C reaches this process alone.
+    It has its own session, so that Ctrl-C reaches only this process.
     """
     child = subprocess.Popen(
         [sys.executable, "-m", *command],

@@ -1,8 +1,8 @@
 """Memory: does an export of a million people need more than one of a hundred thousand?
 
-The peak of the whole process, Python and all imports included, while pages of 5,000 records are
-walked and written. And what `distinct` remembers: bytes per person, from the difference between two
-walks over two windows.
+Measures the peak of the whole process, including Python and all imports, while pages of 5,000
+records are walked and written. Also measures the bytes per person that `distinct` remembers, by the
+difference between two walks over two windows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["by_window", "measure"]
 
 
 def by_window(url: str) -> Run:
-    """Iterate over the people of two windows; what is not new there is left out."""
+    """Iterate over the people of two windows, each person once."""
 
     async def main() -> Run:
         ours = session(url)
@@ -33,7 +33,7 @@ def by_window(url: str) -> Run:
 
 
 def measure(*, small: int = 20, large: int = 200, repeats: int = 3) -> Report:
-    """Return peaks for exports of `small` and `large` pages, and bytes per person remembered."""
+    """Return the peaks of exports of `small` and `large` pages, and the bytes per person."""
     export = Contender("export", by_page)
     less, more = (_peak(export, (pages,), repeats) for pages in (small, large))
     few, many = 10, 30

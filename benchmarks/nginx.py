@@ -1,6 +1,6 @@
 """nginx with one fixed answer, for the lookups: `python -m benchmarks.nginx SHAPE`.
 
-Behaves as `benchmarks.server` does: on the last core, prints its port, ends when its stdin closes.
+Like `benchmarks.server`, it runs on the last core, prints its port, and ends when its stdin closes.
 It keeps no counts.
 """
 
@@ -44,7 +44,7 @@ http {{
 
 
 def main() -> None:
-    """Serve one record of the size that the command line names, until stdin closes."""
+    """Serve one record of the size given on the command line, until stdin closes."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     shape = msgspec.json.decode(sys.argv[1], type=Shape)
@@ -53,7 +53,7 @@ def main() -> None:
         port = _free_port()
         path = Path(folder, "nginx.conf")
         path.write_text(_CONFIGURATION.format(folder=folder, port=port, body=body))
-        # With `-e` from the start: until it has read its configuration it logs to a system folder.
+        # Without `-e`, nginx logs to a system folder until it has read its configuration.
         command = ["nginx", "-e", "stderr", "-p", folder, "-c", str(path)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as nginx:
             try:

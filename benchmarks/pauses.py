@@ -1,7 +1,7 @@
-"""Pauses: how long does the event loop stand still while pages of 5,000 records are walked?
+"""Pauses: how long is the event loop blocked while pages of 5,000 records are walked?
 
-A task that does nothing but take its turn notes the longest time between two turns. Whatever else
-the loop has to serve waits that long. Nothing is subtracted, and garbage is collected as always.
+A task that only yields measures the longest time between two of its turns. Every other task of the
+loop can be delayed by that time. Nothing is subtracted, and garbage collection is on as usual.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LABELS: dict[How, str] = {
 
 
 def walk(url: str, how: How) -> Run:
-    """Walk the chain; counts people, and milliseconds of the longest pause."""
+    """Walk the chain; count people, and measure the longest pause in milliseconds."""
 
     async def main() -> Run:
         longest = 0.0
@@ -61,7 +61,7 @@ def walk(url: str, how: How) -> Run:
 
 
 def measure(*, pages: int = 40, repeats: int = 7) -> Report:
-    """Return the longest pauses of three ways to walk."""
+    """Return the longest pauses of the three ways to walk a chain."""
     contenders = [Contender(label, walk, {"how": how}) for how, label in _LABELS.items()]
     shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES)
     with serving(shape) as server:
@@ -76,7 +76,7 @@ def measure(*, pages: int = 40, repeats: int = 7) -> Report:
             f"pause of each, their median, and the worst of all."
         )
     ]
-    columns = ["what is read", "longest pause ms", "worst ms"]
+    columns = ["items read", "longest pause ms", "worst ms"]
     return Report(
         [Table("Pauses of the event loop", columns, rows, notes)],
         [

@@ -1,4 +1,4 @@
-"""The picture of one chain: wall time per page against how long the server thinks.
+"""A plot of one chain: wall time per page against the server's thinking time.
 
 The same walk as in `chain`, with fewer pages, once per latency.
 """
@@ -33,10 +33,10 @@ _LINES = {
 
 
 def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
-    """Measure and write the picture as SVG: the same bytes for the same figures."""
+    """Measure, and write the plot as SVG. The same figures give the same bytes."""
     import matplotlib as mpl
 
-    # No display is needed, and the ids of the SVG's parts are not to be random.
+    # The backend for SVG needs no display, and a fixed salt makes its element ids deterministic.
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "altaprofiles"
     from matplotlib import pyplot
@@ -44,7 +44,7 @@ def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
     lines: dict[str, list[float]] = {}
     floors: list[float] = []
     for think in _THINK_MS:
-        note(f"picture: the server thinks {think} ms")
+        note(f"plot: the server thinks {think} ms")
         link = msgspec.structs.replace(FAST, think=think / 1000)
         walkers = [walker for walker in contenders(link) if walker.label in _LINES]
         floors.append(1000 * floor(link, pages) / pages)

@@ -1,7 +1,8 @@
-"""`--quick`: every question in miniature, judged by counts alone.
+"""`--quick`: every question on a small input, judged only by counts.
 
-Exactly the requests that are needed, never more of them at once than allowed, no cursor twice at
-once, everybody exactly once. Nothing here depends on how fast the machine is.
+Checks that contenders send exactly the needed requests, never more at once than allowed and no
+cursor twice at once, and that they return each person exactly once. The speed of the machine does
+not matter.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _QUIET = 0.5
 
 
 def everyone(url: str, chains: int) -> Run:
-    """Walk `chains` by page; counts records as sent, people, and different identities."""
+    """Walk `chains` by page; count records, people, and distinct identities."""
 
     async def main() -> Run:
         ours = session(url, _CAP)
@@ -47,7 +48,7 @@ def everyone(url: str, chains: int) -> Run:
 
 
 def users(url: str, count: int, in_flight: int) -> Run:
-    """Look `count` Alta users up; counts lookups, those found, and different keys."""
+    """Look up `count` Alta users; count lookups, users found, and distinct keys."""
 
     async def main() -> Run:
         ours = session(url, in_flight)
@@ -66,21 +67,21 @@ def users(url: str, count: int, in_flight: int) -> Run:
 
 
 def stopping_reader(url: str, prefetch: int) -> Run:
-    """Hold the first page and read no further; counts pages asked for once nothing moves.
+    """Hold the first page and read no further; count the pages requested by then.
 
-    The wait for what may be asked for is long and ends early; the wait for what may not is short.
+    The wait for the allowed requests is long but ends early. The wait for excess ones is short.
     """
     server = Server(url)
 
-    def asked() -> int:
+    def requested() -> int:
         return server.seen().requests.get("get_page", 0)
 
     def settled() -> int:
         give_up = time.monotonic() + _PATIENCE
-        while asked() <= prefetch and time.monotonic() < give_up:
+        while requested() <= prefetch and time.monotonic() < give_up:
             time.sleep(0.01)
         time.sleep(_QUIET)
-        return asked()
+        return requested()
 
     async def main() -> Run:
         ours = session(url, prefetch + 2)
@@ -107,12 +108,12 @@ def _look_up() -> list[Check]:
         found = once(Contender("users", users, arguments), server).figures
         bound = server.seen()
     return [
-        *_asked("people by ID", people, get_profile=500),
+        *_requests("people by ID", people, get_profile=500),
         Check("people by ID, most in flight", people.peak, 16),
         Check("people by ID, lookups", int(figures["requests"]), 500),
         Check("people by ID, found", int(figures["found"]), 500),
         Check("people by ID, different keys", int(figures["keys"]), 500),
-        *_asked("Alta users", bound, get_user_cdp=200),
+        *_requests("Alta users", bound, get_user_cdp=200),
         Check("Alta users, most in flight", bound.peak, 8),
         Check("Alta users, lookups", int(found["lookups"]), 200),
         Check("Alta users, found", int(found["found"]), 200),
@@ -125,14 +126,14 @@ def _walk_chain() -> list[Check]:
     checks = [
         *_walked("one chain", plain),
         *_walked("one chain, cursor last", replace(plain, cursor_last=True)),
-        # So long on the wire that the pages asked for early fill the cap beside the first.
+        # Transfers take so long that pages requested early fill the cap beside the first one.
         *_walked("one chain, slow link", replace(plain, rate=1e6, records=200), uses_cap=True),
     ]
     for prefetch in (0, 2, 4):
         with serving(Shape(chains=(20,), unique=True)) as server:
             reader = Contender("reader", stopping_reader, {"prefetch": prefetch})
             pages = int(once(reader, server).figures["pages"])
-        name = f"a reader that stops, prefetch={prefetch}, pages asked for"
+        name = f"a reader that stops, prefetch={prefetch}, pages requested"
         checks.append(Check(name, pages, prefetch + 1))
     return checks
 
@@ -147,7 +148,7 @@ def _export() -> list[Check]:
 
 
 def _survive() -> list[Check]:
-    # The same people in all chains: each is written once, and only output and manifest are left.
+    # All chains hold the same people: each is written once. Only output and manifest remain.
     pages = 2
     with serving(Shape(chains=(pages,) * durable.CHAINS)) as server:
         exporting = Contender("durable", durable.durable, {"ending": "ndjson"})
@@ -155,7 +156,7 @@ def _survive() -> list[Check]:
         seen = server.seen()
     chains = durable.CHAINS
     return [
-        *_asked("durable", seen, open_chain=chains, get_page=chains * pages),
+        *_requests("durable", seen, open_chain=chains, get_page=chains * pages),
         Check("durable, records", int(figures["records"]), chains * pages * _PER_PAGE),
         Check("durable, people", int(figures["people"]), _PER_PAGE),
         Check("durable, files", int(figures["files"]), 2),
@@ -163,13 +164,13 @@ def _survive() -> list[Check]:
 
 
 def _remember() -> list[Check]:
-    # The same people on every page of both windows: they come once.
+    # Every page of both windows holds the same people, who are returned once.
     walk = Contender("walk", memory.by_window)
     with serving(Shape(chains=(4, 4))) as server:
         people = int(once(walk, server).figures["people"])
         seen = server.seen()
     return [
-        *_asked("distinct", seen, open_chain=2, get_page=8),
+        *_requests("distinct", seen, open_chain=2, get_page=8),
         Check("distinct, people", people, _PER_PAGE),
     ]
 
@@ -199,14 +200,17 @@ def _inflate() -> list[Check]:
 
 
 def _walked(name: str, shape: Shape, *, uses_cap: bool = False) -> list[Check]:
-    """Return the checks of a walk over all chains of `shape`, which may have to use the cap."""
+    """Return the checks of a walk over all chains of `shape`.
+
+    With `uses_cap`, the walk must reach the cap.
+    """
     chains = len(shape.chains)
     with serving(shape) as server:
         figures = once(Contender(name, everyone, {"chains": chains}), server).figures
         seen = server.seen()
     people = sum(shape.chains) * shape.records
     return [
-        *_asked(name, seen, open_chain=chains, get_page=sum(shape.chains)),
+        *_requests(name, seen, open_chain=chains, get_page=sum(shape.chains)),
         Check(f"{name}, most in flight", seen.peak, _CAP, at_most=not uses_cap),
         *(
             Check(f"{name}, {what}", int(figures[what]), people)
@@ -216,13 +220,13 @@ def _walked(name: str, shape: Shape, *, uses_cap: bool = False) -> list[Check]:
 
 
 def _read_by(name: str, contender: Contender, shape: Shape) -> list[Check]:
-    """Return the checks of one `contender`, which reads one chain and counts what it reads."""
+    """Return the checks of one `contender`, which reads one chain and counts its records."""
     with serving(shape) as server:
         figures = once(contender, server).figures
         seen = server.seen()
     pages = shape.chains[0]
     return [
-        *_asked(name, seen, open_chain=1, get_page=pages),
+        *_requests(name, seen, open_chain=1, get_page=pages),
         *(
             Check(f"{name}, {what}", int(figures[what]), pages * shape.records)
             for what in ("records", "people")
@@ -231,8 +235,8 @@ def _read_by(name: str, contender: Contender, shape: Shape) -> list[Check]:
     ]
 
 
-def _asked(name: str, seen: Seen, **expected: int) -> list[Check]:
-    """Return the checks of what was asked: as often as `expected`, nothing else, none twice."""
+def _requests(name: str, seen: Seen, **expected: int) -> list[Check]:
+    """Return the checks of requests: `expected` ones only, and no cursor twice at once."""
     other = sum(count for what, count in seen.requests.items() if what not in expected)
     return [
         *(
@@ -255,4 +259,4 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "imports": _start,
     "compression": _inflate,
 }
-"""What is counted for each question."""
+"""The checks of each question."""

@@ -1,4 +1,4 @@
-"""What is found, as values, and as Markdown."""
+"""The results of questions, as values and as Markdown."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PACKAGES = (
 
 
 class Table(Struct, frozen=True):
-    """A table; None is a cell without a value. `notes` are lines below it."""
+    """A table. None is a cell without a value, and `notes` are lines below the table."""
 
     title: str
     columns: list[str]
@@ -41,15 +41,15 @@ class Table(Struct, frozen=True):
 
 
 class Ratio(Struct, frozen=True):
-    """One thing to reach.
+    """A measured figure and its target.
 
     Attributes:
-        number: which of the seven it belongs to.
-        name: what is compared with what.
-        measured: the figure, or None when something that it needs is missing.
-        target: what it should be.
-        at_least: whether it should be at least `target`; else less.
-        unit: what stands behind both.
+        number: the number of the goal, from 1 to 7.
+        name: the two things compared.
+        measured: the figure; None if something that it needs is missing.
+        target: the bound for the figure.
+        at_least: whether `target` is a lower bound; if not, it is an upper bound.
+        unit: the unit of both figures.
     """
 
     number: int
@@ -70,14 +70,14 @@ class Ratio(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """What one question found."""
+    """The results of one question."""
 
     tables: list[Table]
     ratios: list[Ratio] = []
 
 
 class Check(Struct, frozen=True):
-    """One count of `--quick`, and what it must be: exactly, or at most."""
+    """One count of `--quick`, and its expected value or upper bound."""
 
     name: str
     counted: int
@@ -86,7 +86,7 @@ class Check(Struct, frozen=True):
 
     @property
     def passed(self) -> bool:
-        """Whether the count is right."""
+        """Whether the count is as expected."""
         return self.counted <= self.expected if self.at_most else self.counted == self.expected
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class Check(Struct, frozen=True):
 
 
 def markdown(table: Table) -> str:
-    """Return `table` as Markdown, its title as a heading."""
+    """Return `table` as Markdown, with its title as a heading."""
     lines = [f"## {table.title}", "", _line(table.columns)]
     lines.append(_line(["---", *["---:"] * (len(table.columns) - 1)]))
     lines += [_line([_shown(cell) for cell in row]) for row in table.rows]
@@ -104,7 +104,7 @@ def markdown(table: Table) -> str:
 
 
 def ratio_table(ratios: Iterable[Ratio]) -> Table:
-    """Return the ratios, what they should be, and whether they are."""
+    """Return a table of the ratios, their targets and verdicts."""
     rows: list[list[Cell]] = [
         [
             f"{ratio.number}. {ratio.name}",
@@ -118,7 +118,7 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
 
 
 def machine() -> Table:
-    """Return what the figures were measured on, and with."""
+    """Return a table of the machine and the versions of packages."""
     facts: list[list[Cell]] = [
         ["CPU", _cpu_model()],
         ["cores", os.cpu_count()],
@@ -127,7 +127,7 @@ def machine() -> Table:
         ["altaprofiles", __version__],
     ]
     packages: list[list[Cell]] = [[name, _version(name)] for name in _PACKAGES]
-    return Table("Machine", ["what", "which"], facts + packages)
+    return Table("Machine", ["item", "value"], facts + packages)
 
 
 def _cpu_model() -> str:

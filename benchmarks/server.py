@@ -1,8 +1,9 @@
 """Both services on loopback for one benchmark: `python -m benchmarks.server SHAPE`.
 
-A process of its own, on the last core, that prints its port and ends when its stdin closes, so
-that none is left over when a benchmark is killed. Raw HTTP/1.1 on an asyncio protocol, every
-answer built beforehand: what is measured is the client. `GET /stats` returns the counts (`Seen`).
+Runs in its own process on the last core and prints its port. It ends when its stdin closes, so that
+no process is left over when a benchmark is killed. It speaks raw HTTP/1.1 on an asyncio protocol
+with every answer built beforehand, so that the client is the bottleneck. `GET /stats` returns the
+counts (`Seen`).
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        # Paused as soon as anything waits here, and resumed when all is with the kernel: that is
-        # when an answer counts as sent.
+        # With this limit, writing is resumed once the kernel has every byte: only then does an
+        # answer count as sent.
         transport.set_write_buffer_limits(high=0)
         self._transport = transport
 
@@ -65,7 +66,7 @@ class Connection(asyncio.Protocol):
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         answer = self._answer = self._answers.answer(method, target, head, body)
         self._ledger.understood(answer.operation, answer.cursor)
-        # Counted from when it is due, so that a timer that is late does not slow the answer.
+        # The answer is timed from the moment it is due, so that a late timer does not slow it.
         self._began = self._loop.time() + self._shape.think
         if self._shape.think:
             self._timer = self._loop.call_at(self._began - _AWAKE, self._start)
@@ -77,7 +78,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self._paused is not None:
-            # What a full link did not carry meanwhile, it does not catch up on.
+            # The schedule moves by the pause: a link that was full does not catch up.
             self._began += self._loop.time() - self._paused
             self._paused = None
         self._go_on()
@@ -91,7 +92,7 @@ class Connection(asyncio.Protocol):
 
     def _start(self) -> None:
         if self._loop.time() < self._began:
-            # A core that sleeps is woken late, which for a wait of 30 ms is some 2 %.
+            # Poll for the last moment: a sleeping core wakes late, by some 2 % of a wait of 30 ms.
             self._timer = self._loop.call_later(0, self._start)
             return
         answer, rate = self._answer, self._shape.rate
@@ -109,7 +110,7 @@ class Connection(asyncio.Protocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Write what is due, by a schedule that began with the answer and so does not drift."""
+        """Write the pieces that are due on a schedule from the answer's start, without drift."""
         assert self._transport is not None
         rate = self._shape.rate
         while self._left and self._paused is None:
@@ -148,12 +149,12 @@ async def serve(shape: Shape) -> None:
 
 
 def main() -> None:
-    """Serve the shape that the command line holds as JSON."""
+    """Serve the shape given as JSON on the command line."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     shape = msgspec.json.decode(sys.argv[1], type=Shape)
-    # epoll rounds waits up to whole milliseconds, which is what a page may take at full speed. For
-    # many requests without a wait it is the better one.
+    # epoll rounds waits up to whole milliseconds, and a page at full speed may take no longer. For
+    # many requests without a wait it is faster.
     waits = shape.think > 0 or shape.rate is not None
     selector = selectors.SelectSelector() if waits else selectors.DefaultSelector()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:

@@ -1,7 +1,7 @@
 """Several windows: how much of the cap is used from the first request to the last?
 
-Twelve chains under a cap of 3, small pages that the server takes 100 ms to think about. What counts
-is what the server saw: slot-seconds busy, over 3 slots times the seconds from the first byte of the
+Twelve chains under a cap of 3, with small pages and 100 ms of thinking time. The share is measured
+by the server: busy slot-seconds, divided by 3 slots times the seconds from the first byte of the
 first request to the last byte of the last answer.
 """
 
@@ -20,7 +20,7 @@ THINK = 0.100
 CAP = 3
 
 EVEN = (14, 17, 20, 15, 18, 14, 16, 19, 15, 20, 17, 16)
-"""Pages of twelve windows, unequal as days of a month are."""
+"""The number of pages of twelve windows, which vary like the days of a month."""
 
 _SKEWED = (40, *[4] * 11)
 
@@ -44,16 +44,16 @@ def altaprofiles(url: str, windows: int) -> Run:
 
 
 def measure(*, repeats: int = 3) -> Report:
-    """Return the share of the cap that is used, for windows of like and of very unlike length."""
-    even, even_row = _case("like", EVEN, repeats)
-    _, skewed_row = _case("very unlike", _SKEWED, 1)
+    """Return the used share of the cap, for windows of similar and of very different length."""
+    even, even_row = _case("similar", EVEN, repeats)
+    _, skewed_row = _case("very different", _SKEWED, 1)
     columns = ["windows", "pages", "busy slot-s", "seconds", "used %", "possible %"]
     notes = [
         (
             f"Cap {CAP}, {THINK * 1000:.0f} ms a request, 23 people a page; "
-            f"medians of {repeats} rounds (one for the very unlike)."
+            f"medians of {repeats} rounds (one round for the very different windows)."
         ),
-        "Possible: pages of one chain come one after the other, so a long one ends alone.",
+        "Possible: the pages of a chain are requested in turn, so a long chain ends alone.",
         f"Pages: {', '.join(map(str, EVEN))}; and {', '.join(map(str, _SKEWED))}.",
     ]
     return Report(
@@ -67,7 +67,7 @@ def _case(name: str, chains: tuple[int, ...], repeats: int) -> tuple[float, list
     found = []
     for number in range(repeats):
         note(f"  round {number + 1} of {repeats}: {contender.label}")
-        # A new server each time: it counts from its start.
+        # A new server for each round, because a server counts from its start.
         with serving(Shape(think=THINK, chains=chains, unique=True)) as server:
             once(contender, server)
             found.append(server.seen())
