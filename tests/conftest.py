@@ -1,4 +1,4 @@
-"""Fixtures that every test can have."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def postgres() -> Iterator[Server]:
         if os.environ.get("ALTAPROFILES_TEST_POSTGRES") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
-    # Not in pytest's own folder, which the server's user may not enter.
+    # Not in pytest's own folder, which the server's user has no right to enter.
     with tempfile.TemporaryDirectory(prefix="altaprofiles-") as folder:
         with serving(programs, Path(folder)) as server:
             yield server

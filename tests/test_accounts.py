@@ -272,7 +272,7 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 class Ring(KeyringBackend):
-    """A keyring in memory; locked without one."""
+    """A keyring in memory. Without one it is locked."""
 
     priority = 1.0
 

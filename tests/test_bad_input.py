@@ -1,4 +1,4 @@
-"""Wrong calls: each a clear error that names argument and value, before anything is sent."""
+"""Wrong calls: each raises a clear error with argument and value before anything is sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DAYS: dict[str, Any] = {"start": 20260101, "end": 20260131}
 
 @asynccontextmanager
 async def unsent(*, opened: bool = True) -> AsyncIterator[Session]:
-    """Give a session towards a port that nobody listens on; nothing may be sent through it."""
+    """Yield a session for a port without a server; nothing may be sent through it."""
     with socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
@@ -41,7 +41,7 @@ async def drained(results: Any) -> list[Any]:
 
 
 async def refused(call: Callable[[Session], object], *said: str) -> str:
-    """Make a call that must be refused when made, or when awaited or iterated at the latest."""
+    """Make a call, which must be refused at once, or at the latest when awaited or iterated."""
     async with unsent() as session:
         with pytest.raises(ConfigurationError) as caught:
             made = call(session)
@@ -368,7 +368,7 @@ def test_a_session_of_wrong_parts_is_refused(name: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Session(**{name: value})
     assert str(caught.value).startswith(f"{name}: expected ")
-    # Not the value itself where a secret could stand.
+    # The value itself is not shown if it could hold a secret.
     assert (type(value).__name__ if name in ("clevertap", "alta") else repr(value)) in str(
         caught.value
     )
@@ -436,7 +436,7 @@ async def test_a_session_is_entered_once() -> None:
 
 
 async def later(attempt: object) -> None:
-    """Stand for a callback that would have to be awaited."""
+    """A callback that would have to be awaited."""
 
 
 @pytest.mark.parametrize(

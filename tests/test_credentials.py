@@ -373,7 +373,7 @@ def test_no_traceback_of_a_mistake_shows_a_secret_in_its_locals(name: str) -> No
 
 @asynccontextmanager
 async def to_nobody() -> AsyncIterator[Session]:
-    """Open a session towards a port that nobody listens on."""
+    """Open a session for a port without a server."""
     with socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{held.getsockname()[1]}"

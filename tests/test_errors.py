@@ -1,4 +1,4 @@
-"""The exception tree: as drawn, picklable, and silent about secrets."""
+"""The exception tree: as documented, picklable, and without secrets."""
 
 from __future__ import annotations
 

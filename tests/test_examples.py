@@ -1,4 +1,4 @@
-"""What the README and the docstrings show, runs as it stands."""
+"""The examples of the README and the docstrings run unchanged."""
 
 from __future__ import annotations
 

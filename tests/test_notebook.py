@@ -1,4 +1,4 @@
-"""Progress in a notebook: in a real kernel, and where there is none."""
+"""Progress in a notebook, in a real kernel and outside of one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(nbformat.writes(notebook))
 
 
 def executed(folder: Path) -> list[dict[str, Any]]:
-    """Run the example's cells in a kernel of its own, and return what each put out."""
+    """Run the example's cells in a new kernel, and return them with their outputs."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(EXAMPLE), str(folder)],
         capture_output=True,
@@ -48,7 +48,7 @@ def text_of(cell: dict[str, Any]) -> str:
 def test_the_example_runs_in_jupyter(tmp_path: Path) -> None:
     _, exported, asked, looked_up, closed = executed(tmp_path)
     for cell, line in ((exported, "finishing: "), (looked_up, "finishing: ")):
-        # However often it was told, it is one thing on the page.
+        # Every report updates the same element of the page.
         (shown,) = (one for one in cell["outputs"] if one["output_type"] == "display_data")
         html = "".join(shown["data"]["text/html"])
         assert html.startswith('<progress value="1.000"')
@@ -92,6 +92,6 @@ def test_progress_is_a_line_for_a_person() -> None:
     finishing = msgspec.structs.replace(LOOKING_UP, stage="finishing", found=3, finished=1)
     assert str(finishing) == "finishing: 1 of 3 people (33 %), 0:00:01"
     assert msgspec.structs.replace(AT, resumed=60).pace == 0
-    # The service's count need not be what comes.
+    # The service's count may differ from the records received.
     assert "300 of 200 records (100 %)" in str(msgspec.structs.replace(AT, records=300))
     assert "0 of 0 records (100 %)" in str(msgspec.structs.replace(AT, records=0, total=0))

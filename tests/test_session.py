@@ -1,4 +1,4 @@
-"""A session's life: opened, shared, cancelled, closed, from whichever task."""
+"""A session's life: opened, shared, cancelled and closed, from any task."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ JOBS: list[Callable[[Session], Awaitable[None]]] = [export, look_up, join, get, 
 
 
 async def all_slots_are_free(session: Session, emulator: Emulator) -> None:
-    """Fail unless one more request than there are slots gets through, one after the other."""
+    """Fail unless more requests than slots get through, sharing the slots."""
     with anyio.fail_after(20):
         await asyncio.gather(*(get(session) for _ in range(4)))
         assert await session.cdp.get(user_id="BC123")
@@ -81,7 +81,7 @@ async def test_where_the_account_allows_less_it_settles_below_its_cap() -> None:
     async with Emulator(people=50, max_in_flight=2, think=0.002) as emulator:
         async with session_for(emulator) as session:
             await asyncio.gather(*(get(session) for _ in range(400)))
-            # Trying for more once per ten successes, it is refused now and then, never for good.
+            # The cap grows by one per ten successes, so that only a few requests are refused.
             assert 0 < emulator.stats.too_many < 60
             assert session.stats.throttles == emulator.stats.too_many
 
@@ -97,7 +97,7 @@ async def test_the_cap_holds_under_a_mix_of_calls_and_cancellations() -> None:
         async with session_for(emulator) as session:
             running = [asyncio.ensure_future(choose.choice(JOBS)(session)) for _ in range(40)]
             for job in choose.sample(running, 15):
-                # A few more requests answered each time, then somebody gives up.
+                # Cancel each job after a few more requests.
                 goal = session.stats.requests + choose.randrange(1, 20)
                 while session.stats.requests < goal and not job.done():
                     await asyncio.sleep(0)
@@ -149,7 +149,7 @@ async def test_leaving_a_loop_early_stops_the_requests_behind_it() -> None:
             with anyio.fail_after(20):
                 while emulator.stats.in_flight != {"clevertap": 0, "alta": 0}:
                     await asyncio.sleep(0.001)
-        # One chain has some 21 pages: walking on unseen, these forty loops would have read 1,200.
+        # A chain has some 21 pages: if they had walked on, these forty loops would have read 1,200.
         assert emulator.stats.requests["page"] < 10 * (3 + 9 + 3) + 50
 
 

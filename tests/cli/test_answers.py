@@ -1,4 +1,4 @@
-"""`get`, `cdp` and `count`: what goes where, on terminals and through pipes."""
+"""The output of `get`, `cdp` and `count`, on terminals and through pipes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_record_is_a_table_on_a_terminal(env: dict[str, str], columns: int) ->
     assert "2016-03-15" in terminal.text
     assert "profileData" not in terminal.text
     assert max(map(len, terminal.text.splitlines())) <= columns
-    # An ID is worth nothing in part.
+    # A truncated ID is useless.
     shown = "".join(x for x in terminal.text if x.isalnum() or x == "-")
     assert "-1a063854f83a4c6484285039ecff87cb" in shown or columns == 40
     assert "…" not in terminal.text

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, signals, streams, the log, help."""
+"""Common to all commands: exit codes, signals, streams, the log, help."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_a_second_signal_does_not_wait(
 
 
 def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:
-    """As for what a script starts with `&`."""
+    """A shell starts the commands of a script this way if they end in `&`."""
     ignoring = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{MAIN}"
     process = begin(env, "sleep", program=ignoring)
     assert process.stderr is not None
@@ -195,7 +195,7 @@ def test_a_signal_that_is_ignored_stays_so(env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_while_it_starts(env: dict[str, str], number: signal.Signals) -> None:
-    """Its own imports take most of that time."""
+    """Imports take most of the time of starting."""
     starting = (
         "import os, signal, sys\n"
         "from importlib.abc import MetaPathFinder\n"
@@ -249,7 +249,7 @@ def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
 
 
 def test_streams_that_take_no_more(env: dict[str, str], tmp_path: Path) -> None:
-    """A log that cannot be written ends nothing; an output that cannot is an error."""
+    """A failure to write the log is ignored; a failure to write the output is an error."""
 
     def limited(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
@@ -297,7 +297,7 @@ def test_options_for_all_commands_stand_before_or_behind(
         assert (done.code, done.stdout) == (3, b"")
         assert "no account 'x'" in done.stderr
         assert "altaprofiles login x" in done.stderr
-    # An unset variable of a script is no account, and not the default one either.
+    # An empty name, as from an unset variable in a script, does not mean the default account.
     assert run(env, *COUNT, "--account", "").code == 3
 
 
@@ -374,13 +374,13 @@ def commands() -> dict[str, click.Command]:
 def test_every_command_and_option_has_help(name: str) -> None:
     command = commands()[name]
     told = command.help or ""
-    # The list of commands has a line for each.
+    # The list of commands has one line for each.
     assert len(command.get_short_help_str(limit=200)) <= 66 or not name
     assert re.search(r"^ +altaprofiles ", told, re.MULTILINE), "no example"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
-            # What a passcode looks like on a command line stands in every list of processes.
+            # Arguments are visible in every list of processes, and must not hold a passcode.
             assert not {"passcode", "token", "password"} & set((parameter.name or "").split("_"))
         else:
             shown = re.findall("[A-Z]+", parameter.metavar or str(parameter.name).upper())

@@ -1,4 +1,4 @@
-"""`altaprofiles doctor`: what it finds, and what it says to do."""
+"""`altaprofiles doctor`: its findings and its advice."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_nobody_listens(env: dict[str, str]) -> None:
         done = run(env | {"CLEVERTAP_BASE_URL": url}, "doctor")
     assert done.code == 1
     assert "wrong  CleverTap: no connection to 127.0.0.1" in done.stdout.decode()
-    # What has been found so far says nothing of the credentials.
+    # No finding may claim that the credentials were checked.
     assert "CleverTap answered" not in done.stdout.decode()
     assert "ok     Alta: the API key is accepted" in done.stdout.decode()
 
@@ -164,12 +164,12 @@ async def test_the_right_region_is_named(
         assert len(told) == 1
         assert told[0].advice is not None
         assert "CLEVERTAP_REGION=in1" in told[0].advice
-        # Found is not mended.
+        # A region that works is reported, but the configuration still fails.
         assert Exit.CREDENTIALS in [x.code for x in await found(app, regions)]
 
 
 async def test_regions_are_tried_when_asked(env: dict[str, str]) -> None:
-    """The services are behind a proxy here, which lets nothing out."""
+    """The services can only be reached through a proxy, which refuses every connection."""
     async with tunnel("502 Bad Gateway") as (proxy, heads):
         env |= {"CLEVERTAP_PASSCODE": "wr0ng", "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
         without = await to_thread.run_sync(run, env, "doctor")
@@ -180,7 +180,7 @@ async def test_regions_are_tried_when_asked(env: dict[str, str]) -> None:
     assert "altaprofiles doctor --try-regions" in without.stdout.decode()
     told = done.stdout.decode()
     assert "CleverTap: refused in no region; no answer from eu1, " in told
-    # What is wrong with the credentials matters more than what cannot be reached.
+    # The exit code is that of the credentials, not that of the connection.
     assert done.code == 3
     for head in heads:
         assert "X-CleverTap" not in head
@@ -231,7 +231,7 @@ AUTHORITY = trustme.CA()
 
 @pytest.fixture
 async def certified(emulator: Emulator) -> AsyncIterator[str]:
-    """Give the address of the emulator behind TLS, with a certificate that nobody here trusts."""
+    """Yield the address of the emulator behind TLS, with a certificate that is not trusted."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     AUTHORITY.issue_cert("127.0.0.1").configure_cert(context)
     port = urlsplit(emulator.url).port
@@ -248,7 +248,7 @@ async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
     context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """Serve every connection to a free port, and give the port."""
+    """Serve every connection to a free port, and yield the port."""
     tasks: list[asyncio.Task[None] | None] = []
 
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -269,7 +269,7 @@ async def listening(
 async def join(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int | None
 ) -> None:
-    """Pass bytes on between a connection and a new one, both ways, until either ends."""
+    """Forward bytes between a connection and a new one in both directions until either ends."""
     other_reader, other_writer = await asyncio.open_connection(host, port)
 
     async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
@@ -284,7 +284,7 @@ async def join(
 
 @asynccontextmanager
 async def tunnel(status: str = "200 OK") -> AsyncIterator[tuple[str, list[str]]]:
-    """Run a proxy for TLS; give its address, with a login, and the heads of what it is asked."""
+    """Run a proxy for TLS; yield its address, with a login, and the heads of its requests."""
     heads: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -306,7 +306,7 @@ async def test_everything_goes_through_the_proxy(
     async with tunnel() as (proxy, heads):
         env |= {"HTTPS_PROXY": proxy}
         done = await to_thread.run_sync(run, env, "doctor")
-        # Once to look, once to ask.
+        # One connection to examine it, and one for the request.
         assert len(heads) == 2
         got = await to_thread.run_sync(run, env, "get", "--identity", "nobody")
         assert got.stderr == "error: no such person: identity 'nobody'\n"

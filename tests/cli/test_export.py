@@ -1,4 +1,4 @@
-"""`altaprofiles export` and `lookup` as people and programs meet them."""
+"""`altaprofiles export` and `lookup`, on terminals and in scripts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def small() -> Iterator[Emulator]:
 
 @pytest.fixture(scope="module")
 def large() -> Iterator[Emulator]:
-    """What it takes seconds to export, and to finish."""
+    """Serve so many people that exporting and finishing take seconds."""
     with emulated(people=4500, seed=3, think=0.02) as emulator:
         yield emulator
 
@@ -59,7 +59,7 @@ def digest(path: Path) -> str:
 
 
 def command_in(text: str) -> list[str]:
-    """Return the arguments of the command that is said to go on."""
+    """Return the arguments of the printed command for resuming."""
     line = text.partition("To go on: ")[2].partition("\n")[0].strip()
     words = shlex.split(line[line.index(shlex.quote(sys.executable)) :])
     assert words[:3] == [sys.executable, "-m", "altaprofiles"]
@@ -76,7 +76,7 @@ def test_an_export_through_pipes(env: dict[str, str], tmp_path: Path) -> None:
     assert done.stdout == os.fsencode(out) + b"\n"
     people = out.read_bytes().count(b"\n")
     lines = done.stderr.splitlines()
-    # One that it has begun, one when it finishes, and what it came to.
+    # One line at the start, one when it finishes, and the summary.
     assert re.fullmatch(
         r"reading: 0 records, 0 a second, \d of 3 slots, 0 retries, 0:00:00", lines[0]
     )
@@ -249,7 +249,7 @@ def test_what_is_incomplete_goes_on(env: dict[str, str], tmp_path: Path) -> None
     again = run(env, *command_in(done.stderr), cwd=tmp_path)
     assert again.code == 0
     assert json.loads(again.stdout)["sha256"] == json.loads(whole.stdout)["sha256"]
-    # Without --json, nothing is printed that could be taken for an output.
+    # Without --json, nothing is printed to stdout, where it could be taken for output.
     assert limited(env, tmp_path, *WORDS, "-o", "q.ndjson").stdout == b""
 
 
@@ -284,7 +284,7 @@ def test_progress_on_a_terminal(env: dict[str, str], tmp_path: Path, columns: in
     assert longest(picture) <= columns
     assert "chains" not in summary
     assert f"manifest  {out}.manifest.json" in summary
-    # The cursor is there again.
+    # The cursor is visible again.
     assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l")
 
 
@@ -335,7 +335,7 @@ def test_a_locale_that_is_not_utf_8(
     assert terminal.text.isascii()
 
 
-# ---------------------------------------------------------- interruptions, and what comes after
+# ---------------------------------------------------------------------- interrupted and resumed
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +371,7 @@ def test_interrupted_and_gone_on_with(
             terminal.interrupt(signal.SIGTERM)
         done = terminal.ended()
     assert (done.code, done.stdout) == (130 if how == "Ctrl-C" else 143, b"")
-    # The last moment is between putting it in place and saying so.
+    # The signal may arrive after the output is put in place but before that is reported.
     assert not out.exists() or digest(out) == uninterrupted
     assert "Traceback" not in terminal.text
     again = command_in(terminal.text)
@@ -386,7 +386,7 @@ def test_interrupted_and_gone_on_with(
 def test_an_interruption_when_all_is_in_place_is_too_late(
     large: Emulator, tmp_path: Path, uninterrupted: str, number: signal.Signals
 ) -> None:
-    """To go on would be to begin anew."""
+    """By now there is nothing left to resume."""
     env = environment(tmp_path, large.environment)
     out = tmp_path / "p.ndjson"
     with subprocess.Popen(
@@ -416,7 +416,7 @@ def test_killed_and_run_again(large: Emulator, tmp_path: Path, uninterrupted: st
     assert digest(tmp_path / "p.ndjson") == uninterrupted
 
 
-# ---------------------------------------------------------------------- the command that goes on
+# ---------------------------------------------------------------------- the command for resuming
 
 
 def command_of(*arguments: str) -> str:
@@ -457,7 +457,7 @@ def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             f"export a {days} --out 'postgresql://me@h/d/t?sslmode=require'",
         ),
         (
-            # Bytes that are no text, and what would do something on the way into a shell.
+            # Bytes that are not text, and characters that a shell would interpret.
             ["export", "a\nb\x1b'\\", *DAYS, "-o", "caf\udce9.csv"],
             rf"export $'a\012b\033\047\134' {days} --out $'caf\351.csv'",
         ),
@@ -524,7 +524,7 @@ def test_a_password_on_the_command_line_is_not_printed(
     again = command_in(terminal.text)
     resumed = run({**env, "PGPASSWORD": PASSWORD}, *again, cwd=tmp_path)
     assert resumed.code == 0, resumed.stderr
-    # And none at all is an error that says so.
+    # A missing password is reported as an error.
     assert run(env, *again, cwd=tmp_path).code == 1
 
 
@@ -581,7 +581,7 @@ def test_lookups_from_stdin(env: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_lookups_from_a_pipe_with_a_name(env: dict[str, str], tmp_path: Path) -> None:
-    """As from `lookup <(…)`."""
+    """Keys can come from a pipe, as in `lookup <(…)`."""
     os.mkfifo(tmp_path / "ids")
     with ThreadPoolExecutor() as threads:
         writing = threads.submit((tmp_path / "ids").write_text, "\n".join(KEYS))
@@ -602,7 +602,7 @@ def test_lookups_on_a_terminal_interrupted_and_gone_on_with(tmp_path: Path) -> N
         command = ("lookup", str(tmp_path / "ids.txt"), "--by", "identity", "-o", str(found))
         with Terminal(env, *command, columns=40) as terminal:
             terminal.expect("keys/s")
-            # Something is on disk.
+            # By now, some progress is on disk.
             terminal.expect(" left")
             terminal.press_ctrl_c()
             assert terminal.ended().code == 130
@@ -612,7 +612,7 @@ def test_lookups_on_a_terminal_interrupted_and_gone_on_with(tmp_path: Path) -> N
         asked = emulator.stats.requests["profile"]
         resumed = run(env, *command_in(terminal.text))
         assert resumed.code == 0, resumed.stderr
-        # What was answered is not asked for again.
+        # Keys with an answer are not looked up again.
         assert emulator.stats.requests["profile"] - asked < len(keys)
     with emulated(people=600, seed=3) as quick:
         whole = tmp_path / "whole.ndjson"
@@ -632,7 +632,7 @@ def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_pa
             time.sleep(0.05)
         process.terminate()
         assert process.stderr is not None
-        # Its end is still open.
+        # The pipe is still open at the other end.
         told = process.stderr.read().decode()
         assert process.wait(timeout=10) == 143
     assert "To go on: pipe the same keys into " in told

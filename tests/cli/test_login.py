@@ -1,4 +1,4 @@
-"""`altaprofiles login`: the dialog on a terminal, and the file it leaves."""
+"""`altaprofiles login`: the dialog on a terminal, and the file it writes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def answer(terminal: Terminal, emulator: Emulator, *, passcode: str | None = None) -> None:
-    """Answer all questions, both services included."""
+    """Answer all questions, for both services."""
     held = emulator.environment
     terminal.expect("CleverTap account ID")
     terminal.type(held["CLEVERTAP_ACCOUNT_ID"])
@@ -120,7 +120,7 @@ def test_refused_credentials_are_not_kept(
         assert terminal.ended().code == 3
     assert "wrong region" in terminal.text
     assert "Nothing was saved" in terminal.text
-    # It was no region that was given.
+    # A base URL was given, for which there are no regions to try.
     assert "--try-regions" not in terminal.text
     assert "wr0ng" not in terminal.screen
     assert not path.exists()
@@ -263,7 +263,7 @@ def test_a_second_account_does_not_become_the_default(env: dict[str, str], path:
             terminal.type(told)
         assert terminal.ended().code == 0, terminal.text
     assert "(the default)" not in terminal.text
-    # Before, there was no need to say which.
+    # Until now there was only one account, so that no default was needed.
     assert Accounts.read(path).default == "shop"
     assert "CLEVERTAP_ACCOUNT_ID goes before it, unless you pass --account x" in terminal.text
 

@@ -1,4 +1,4 @@
-"""The picture of an export on terminals of any size."""
+"""The live display of an export on terminals of any size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..support.records import AT, LOOKING_UP
 
 
 def chains(number: int, *, counted: int | None = 40_000) -> list[ChainStatus]:
-    """Return chains of two events: some done, some being read, and the others waiting."""
+    """Return chains of two events: some done, some being read, and the rest waiting."""
     return [
         ChainStatus(
             event=("App Launched", "A rather long name of an event, Größe")[place % 2],
@@ -40,7 +40,7 @@ def of(number: int, **changes: object) -> ExportProgress:
 def drawn(
     at: ExportProgress | LookupProgress, columns: int = 80, rows: int = 24, encoding: str = "utf-8"
 ) -> list[str]:
-    """Return the lines of the picture."""
+    """Return the lines of the display."""
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="backslashreplace")
     console = Console(file=file, width=columns, height=rows, color_system=None, highlight=False)
     console.print(View(at))
@@ -76,7 +76,7 @@ def test_a_narrow_one_shows_those_that_are_being_read() -> None:
         of(30, records=3_000, total=1_200_000), columns=40
     )
     assert len(shown) == 7
-    # Versions of rich differ by a column.
+    # The width differs by one column between versions of rich.
     assert re.fullmatch(r"App Laun?c?… 01-03 to 01-04 +1,234 +3 %", shown[0])
     assert re.search(" 0 +waiting$", shown[6])
     assert rest == "2 of 30 chains done, 23 not shown"

@@ -838,7 +838,7 @@ async def test_fourth_request_in_flight_is_refused() -> None:
                 refused = await ask(e, method, path, b"{}")
                 assert (refused.status, refused.code) == (429, 429)
                 assert refused.json["error"] == "Too many concurrent requests"
-            # The other service has no such cap.
+            # The other service does not have this cap.
             for _ in range(5):
                 tasks.start_soon(ask, e, "GET", "/v1/user/get-user-cdp?user_id=x")
             await until(lambda: e.stats.in_flight["alta"] == 5)

@@ -1,4 +1,4 @@
-"""Exports of events, in process: against the emulator, over real sockets and real files."""
+"""Exports of events in this process, with the emulator, real sockets and real files."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ THIRDS = [(20260101, 20260110), (20260111, 20260120), (20260121, 20260131)]
 
 
 def people_in_plan_order(emulator: Emulator) -> list[str]:
-    """Every person that ARGUMENTS ask for, where they come first."""
+    """Return the people that ARGUMENTS select, each where they first occur."""
     chains = [
         people_of(emulator, event, *window) for event in ARGUMENTS["events"] for window in THIRDS
     ]
@@ -110,11 +110,11 @@ GREP = shutil.which("grep") or "/bin/grep"
 
 
 class Halt(Exception):
-    """What ends an export from outside."""
+    """Ends an export from outside."""
 
 
 async def interrupted(emulator: Emulator, to: Path, pages: int, **changes: Any) -> None:
-    """Run an export until so many pages are on disk."""
+    """Run an export until `pages` pages are on disk."""
 
     def on_progress(progress: ExportProgress) -> None:
         if sum(chain.pages for chain in progress.chains) >= pages:
@@ -142,7 +142,7 @@ async def test_everyone_once_in_the_order_of_the_plan(tmp_path: Path) -> None:
         expected = people_in_plan_order(emulator)
         population = emulator.population
         assert people_in(to) == expected
-        # What a device alone tells of a person is another thing in each chain.
+        # A person without identity is identified by different devices in different chains.
         assert len(expected) == len(set(expected))
         records = [
             len(population.active(event, *window))
@@ -231,9 +231,9 @@ async def test_records_pass_through_as_they_came(tmp_path: Path) -> None:
             emulator.population.record(n)
             for n in emulator.population.active("App Launched", 20260101, 20260131)
         ]
-    # Those without identity list their devices in another order with each query.
+    # Records without identity list their devices in a different order in each query.
     assert sum(record in expected for record in records) > 80
-    # Keys that this library gives no name to.
+    # Keys without an attribute in this library are included.
     assert {key for record in records for key in record} > {"identity", "profileData"}
 
 
@@ -305,7 +305,7 @@ async def test_progress(tmp_path: Path) -> None:
     for name in ("records", "finished", "people", "requests", "seconds"):
         values = [getattr(progress, name) for progress in told]
         assert values == sorted(values), name
-    # A total is known as soon as all of it has been counted, and is right.
+    # The total is known, and correct, once every chain has been counted.
     totals = [progress.total for progress in told]
     assert set(totals) == {None, report.records}
     assert totals == sorted(totals, key=lambda total: total or 0)
@@ -410,7 +410,7 @@ async def test_credentials_refused_on_the_way_keep_what_there_is(tmp_path: Path)
         ({"to": "."}, "to"),
         ({"to": 3}, "to"),
         ({"to": "s3://bucket/people.ndjson"}, "to"),
-        # What the name caf\xe9 in Latin-1 is to Python; and what no file can be called.
+        # The name caf\xe9 in Latin-1, as Python decodes it, and a name that no file can have.
         ({"to": "caf\udce9.duckdb"}, "to"),
         ({"to": "caf\ud800.ndjson"}, "to"),
         ({"spool": "missing/spool"}, "spool"),
@@ -450,7 +450,7 @@ async def test_a_session_that_is_not_open(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# ---------------------------------------------------------------------------- interrupted, and on
+# ------------------------------------------------------------------------ interrupted and resumed
 
 
 async def test_the_same_call_goes_on_and_asks_for_no_page_again(tmp_path: Path) -> None:
@@ -470,7 +470,7 @@ async def test_the_same_call_goes_on_and_asks_for_no_page_again(tmp_path: Path) 
         pages_twice = first + second - report.pages
     assert to.read_bytes() == uninterrupted
     assert told[0].resumed == told[0].records > 0
-    # At most what was asked for ahead is asked for again: three pages of each of six chains.
+    # Only pages requested ahead are requested again: at most three of each of six chains.
     assert second <= whole.pages - 12
     assert pages_twice <= 18
     assert opened <= 12
@@ -498,7 +498,7 @@ async def test_cancelled_and_resumed(tmp_path: Path, way: str) -> None:
             )
         assert not to.exists()
         told: list[ExportProgress] = []
-        # Nothing holds it any more, and what there was is there.
+        # The lock is released, and the progress is still on disk.
         await session.export(**ARGUMENTS, to=to, on_progress=told.append)
         assert told[0].resumed > 0
         assert to.read_bytes() == uninterrupted
@@ -506,7 +506,7 @@ async def test_cancelled_and_resumed(tmp_path: Path, way: str) -> None:
 
 @pytest.mark.parametrize("turns", range(0, 120, 5))
 async def test_cancelled_at_any_turn_of_the_loop(tmp_path: Path, turns: int) -> None:
-    """As Ctrl-C and `asyncio.timeout` do it: also while a thread writes."""
+    """As by Ctrl-C and `asyncio.timeout`, even while a thread is writing."""
     to = tmp_path / "p.ndjson"
     arguments = {**ARGUMENTS, "to": to, "start": 20260131, "windows": 1}
     async with Emulator(people=100, seed=2) as emulator, session_for(emulator) as session:
@@ -516,7 +516,7 @@ async def test_cancelled_at_any_turn_of_the_loop(tmp_path: Path, turns: int) -> 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        # At once: what was under way in a thread is over by now, and nobody else is there.
+        # It can start at once: the thread has finished, and the lock is released.
         report = await session.export(**arguments)
         assert report.sha256 == hashlib.sha256(to.read_bytes()).hexdigest()
         assert people_in(to) == list(
@@ -577,7 +577,7 @@ async def test_an_outage_leaves_it_incomplete_and_the_same_call_goes_on(tmp_path
         to.unlink()
 
         def on_progress(progress: ExportProgress) -> None:
-            # One chain is through by then, and others are not.
+            # By now one chain is done, and others are not.
             if any(chain.done for chain in progress.chains):
                 emulator.faults = {"server_error": 1.0}
 
@@ -681,7 +681,7 @@ async def test_a_chain_that_always_expires_is_missing_in_the_end(tmp_path: Path)
         assert emulator.stats.requests["open_chain"] == 3
 
 
-# --------------------------------------------------------------------- what an earlier run has left
+# --------------------------------------------------------------------------- left by an earlier run
 
 
 @pytest.mark.parametrize(
@@ -732,7 +732,7 @@ async def test_another_account_and_another_kind(tmp_path: Path) -> None:
         async with session_for(emulator) as session:
             with pytest.raises(PlanMismatch, match="`kind` was 'events' and is now 'lookups'"):
                 await session.export_lookups(["1"], by="identity", to=to)
-        # What decides how it is asked or written may change.
+        # Options that affect only the transport or the output may change.
         await export(emulator, to, batch_size=92, distinct=True, count=True)
         assert people_in(to) == people_in_plan_order(emulator)
 
@@ -772,7 +772,7 @@ async def test_a_second_task_does_not_disturb_the_finishing_of_the_first(tmp_pat
 
         def on_progress(progress: ExportProgress) -> None:
             if progress.stage == "finishing" and not told:
-                # The event loop stands still meanwhile, and the first export in its middle.
+                # The event loop is blocked meanwhile, with the first export half done.
                 other = subprocess.run(
                     [sys.executable, "-c", script, str(to)],
                     env={**os.environ, **emulator.environment},
@@ -817,7 +817,7 @@ async def test_damaged_journal(tmp_path: Path, damage: Any) -> None:
             assert str(workspace_of(to)) in str(caught.value)
             assert "resume=False" in str(caught.value)
             assert {path.name: path.read_bytes() for path in spools_of(to)} == before
-        # As the message says: restored, it goes on.
+        # As the message says: once restored, the export can be resumed.
         shutil.rmtree(workspace_of(to))
         shutil.copytree(kept, workspace_of(to))
         told: list[ExportProgress] = []
@@ -881,7 +881,7 @@ async def test_spool_elsewhere(tmp_path: Path) -> None:
 
 
 async def test_a_folder_with_other_things_in_it_as_spool(tmp_path: Path) -> None:
-    """Whatever is not the export's own stays, the output itself above all."""
+    """Files of other origin stay, above all the output itself."""
     to = tmp_path / "p.ndjson"
     for name in ("mine.ndjson", "mine.csv", "found.ndjson"):
         tmp_path.joinpath(name).write_bytes(b"mine")
@@ -913,7 +913,7 @@ async def test_no_credential_is_written_or_shown(tmp_path: Path) -> None:
 
         def look(progress: ExportProgress) -> None:
             shown.append(repr(progress))
-            # By another process: opening the journal in this one would give up its lock.
+            # In another process: opening the journal in this one would release its lock.
             found = subprocess.run(
                 [GREP, "-rlaF", passcode, str(tmp_path)], capture_output=True, check=False
             )
@@ -941,13 +941,13 @@ async def test_no_credential_is_written_or_shown(tmp_path: Path) -> None:
             assert passcode.encode() not in path.read_bytes()
 
 
-# ------------------------------------------------------------------- a service that is out of order
+# --------------------------------------------------------------------------------- a faulty service
 
 DAY: dict[str, Any] = {"events": "X", "start": 20260101, "end": 20260101}
 
 
 class OneChain:
-    """Pages of two people each, whose cursors lead where `following` says."""
+    """Serves pages of two people each, whose next cursors are in `following`."""
 
     def __init__(self, pages: int) -> None:
         self.following: dict[str, str | None] = {f"c{n}": f"c{n + 1}" for n in range(pages)}
@@ -996,7 +996,7 @@ async def test_a_repeated_cursor_doubles_nobody_once_it_is_mended(
     service.following["c2"] = "c1"
 
     def on_progress(progress: ExportProgress) -> None:
-        # Right after the page that repeats it: whether that has been kept, or dropped.
+        # Right after the page that repeats the cursor, whether it was stored or dropped.
         if ended and (progress.chains[0].pages == 3 or progress.chains[0].restarts):
             raise Halt
 
@@ -1025,7 +1025,7 @@ async def test_a_cursor_of_an_earlier_run_that_is_repeated(tmp_path: Path) -> No
         return on_progress
 
     async with scripted(service.answer) as server, raw_session(server.url) as session:
-        # The second run has not walked what its first page leads to.
+        # The second run starts in the middle, and knows earlier cursors only from the journal.
         for pages in (2, 4):
             with pytest.raises(Halt):
                 await session.export(**DAY, to=to, on_progress=halt_after(pages))
@@ -1086,7 +1086,7 @@ async def test_one_event_that_cannot_be_opened(tmp_path: Path, broken: str) -> N
             "App Launched": 1,
             broken: 0,
         }
-        # With nothing to go on with, it is just the service's own error.
+        # With no progress to resume, the service's own error is raised.
         down |= {"Charged", "App Launched"}
         with pytest.raises(ServerError, match="HTTP 503"):
             await session.export(**{**arguments, "to": tmp_path / "other.ndjson"})
@@ -1115,7 +1115,7 @@ async def test_a_count_that_differs_is_a_warning(
 async def test_counts_that_differ_for_a_reason_are_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
 ) -> None:
-    """As people are in more than one window, or did more than one thing."""
+    """People may be in several windows, and may have done several events."""
     if "events" in changes:
         changes = {"events": ARGUMENTS["events"]}
     async with Emulator(people=300, seed=2) as emulator:
@@ -1131,7 +1131,7 @@ async def test_counts_that_differ_for_a_reason_are_none(
 
 @pytest.mark.parametrize("way", ["task", "scope", "timeout"])
 async def test_cancelled_while_it_finishes(tmp_path: Path, way: str) -> None:
-    """Each of these chains is a batch of its own."""
+    """Each of these chains is one batch."""
     to = tmp_path / "p.ndjson"
     arguments = {**ARGUMENTS, "windows": 31, "to": to, "batch_size": 4991}
     told: list[ExportProgress] = []
@@ -1150,7 +1150,7 @@ async def test_cancelled_while_it_finishes(tmp_path: Path, way: str) -> None:
                 ending,
                 lambda: session.export(**arguments, on_progress=on_progress),
             )
-        # Of sixty.
+        # Of sixty batches.
         assert len(told) == 3
         assert [path.name for path in tmp_path.iterdir()] == ["p.ndjson.export"]
         current = asyncio.current_task()
@@ -1185,7 +1185,7 @@ async def test_an_oserror_of_on_progress_comes_out_as_it_is(tmp_path: Path, stag
 
 
 class Name(str):
-    """As NumPy's, which is text and not quite a `str`."""
+    """A subclass of `str`, such as NumPy's."""
 
     __slots__ = ()
 

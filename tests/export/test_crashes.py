@@ -1,4 +1,4 @@
-"""Exports in processes that die, on disks that are full or cannot be written: nothing is lost.
+"""Exports in processes that are killed, and on full or read-only disks: nothing is lost.
 
 Every process is a real one, which kills itself at a chosen step or is killed by the test, and talks
 to an emulator in the test's process over real sockets. ALTAPROFILES_KILLS is the number of kills at
@@ -40,7 +40,7 @@ pytestmark = [
 KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60"))
 
 TROUBLE = {
-    # Seldom: after each of these there is less at once for a while.
+    # Rare, because each of these lowers the number of requests in flight for a while.
     "throttled": 0.01,
     "too_many": 0.01,
     "server_error": 0.04,
@@ -59,7 +59,7 @@ FORMATS = ["people.ndjson", "people.csv.gz", "people.parquet"]
 
 
 class Export:
-    """One export to one file, run over and over: what it must come to, and what it must leave."""
+    """One export to one file, run over and over, and its expected results."""
 
     def __init__(self, processes: Exporter, job: Job) -> None:
         self.processes = processes
@@ -74,7 +74,7 @@ class Export:
         return Job(**{name: getattr(self.job, name) for name in Job.__struct_fields__} | changes)
 
     async def run_through(self) -> None:
-        """Run it as nothing ever interrupts it."""
+        """Run it without any interruption."""
         outcome = await self.processes.run(self.job_with(listed=True))
         self.uninterrupted = self.check_complete(outcome)
         self.steps = outcome.steps
@@ -104,7 +104,7 @@ class Export:
         self.forget()
 
     def check_whole_or_absent(self) -> None:
-        """Whatever happened, there is no half an output under the output's name."""
+        """Check that the output is complete or absent."""
         assert not self.to.exists() or self.to.read_bytes() == self.uninterrupted
 
     def forget(self) -> None:
@@ -113,7 +113,7 @@ class Export:
 
     def moments(self) -> Iterator[tuple[int, str]]:
         for number, step in enumerate(self.steps):
-            # Before any other step it is as after the one before.
+            # The moment before any other step equals the moment after the preceding one.
             if "half" in step or "commit" in step:
                 yield number, "before"
             if "half" in step:
@@ -125,7 +125,7 @@ class Export:
 async def exporting(
     folder: Path, arguments: dict[str, Any], emulator: Emulator, **options: Any
 ) -> AsyncIterator[Export]:
-    """Yield one export by processes of its own, whose output stands alone in a folder."""
+    """Yield an export that runs in its own processes, with its output in its own folder."""
     target = folder / "out"
     target.mkdir()
     arguments = {**arguments, "to": str(target / arguments["to"])}
@@ -153,7 +153,7 @@ SMALL: dict[str, Any] = {
 async def test_what_must_survive_a_power_cut_is_synced_before_it_counts(
     tmp_path: Path, name: str
 ) -> None:
-    """No test can cut the power. But the order of the steps is known, and that is what it takes."""
+    """No test can cut the power, but the order of syncs can be checked, on which safety depends."""
     async with (
         Emulator(people=80, seed=3) as emulator,
         exporting(tmp_path, {**SMALL, "to": name}, emulator) as export,
@@ -165,18 +165,18 @@ async def test_what_must_survive_a_power_cut_is_synced_before_it_counts(
             if step == "file.write" and steps[number + 1] != "file.write":
                 assert steps[number + 1 : number + 4] == ["os.fsync", "os.replace", "os.fsync"]
         first_page = steps.index("os.write")
-        # The folder, and the files in it.
+        # At least the folder, and the files in it.
         assert steps[:first_page].count("os.fsync") >= 3
         placed = max(number for number, step in enumerate(steps) if step == "os.replace")
         gone = [number for number, step in enumerate(steps) if step in ("os.unlink", "os.rmdir")]
-        # What is gathered goes last of all; only the set of people is made anew before.
+        # The workspace is deleted last. Only the set of people is deleted before, and made again.
         assert len([number for number in gone if first_page < number < placed]) == 1
         assert len([number for number in gone if number > placed]) >= 4
         assert steps[-1] == "os.fsync"
 
 
 def last_commit(steps: list[str]) -> int:
-    """Return the step by which everything is in spools and journal: what follows is finishing."""
+    """Return the step at which all data is in spools and journal, and finishing starts."""
     spooled = max(n for n, step in enumerate(steps) if step == "os.fdatasync")
     return steps.index("sqlite3 commit", spooled)
 
@@ -188,7 +188,7 @@ async def test_killed_at_each_step(tmp_path: Path, name: str) -> None:
         Emulator(people=80, seed=3) as emulator,
         exporting(tmp_path, {**SMALL, "to": name}, emulator) as export,
     ):
-        # Of every kind that there is: folder, spools, journal, output, manifest, cleaning up.
+        # There are steps of each kind: folder, spools, journal, output, manifest, cleaning up.
         kinds = Counter(step.partition(" (")[0] for step in export.steps)
         assert kinds["os.write"] >= 3
         assert kinds["os.fdatasync"] >= kinds["os.write"]
@@ -202,7 +202,7 @@ async def test_killed_at_each_step(tmp_path: Path, name: str) -> None:
         placed = max(n for n, step in enumerate(export.steps) if step == "os.replace")
         moments = list(export.moments())
         if name != FORMATS[0]:
-            # Up to here nothing knows the format.
+            # Up to this step, the format makes no difference.
             moments = [moment for moment in moments if finishing < moment[0] <= placed + 1]
             moments = moments if name == FORMATS[1] else moments[::2]
         died = 0
@@ -219,8 +219,8 @@ async def test_killed_at_each_step(tmp_path: Path, name: str) -> None:
             except AssertionError as error:
                 error.add_note(f"killed {when} step {number}: {export.steps[number]}")
                 raise
-        # Whether a page without people ends a chain is another matter with each opening, so that
-        # the last steps of the first run need not be there.
+        # A chain may or may not end with a page without people each time it is opened, so that
+        # the last steps of the first run may be missing.
         assert died >= len(moments) - 12
         assert died >= (55 if name == FORMATS[0] else 6)
 
@@ -299,7 +299,7 @@ async def test_lookups_killed_at_each_step(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_lookups_killed_between_answers(tmp_path: Path) -> None:
-    """With more keys than are made durable together."""
+    """There are more keys than one transaction holds."""
     async with Emulator(people=10_000, seed=3, max_in_flight=8) as emulator:
         keys = lookup_keys(emulator, 450)
         arguments = {"keys": keys, "by": "identity", "to": "people.ndjson"}
@@ -323,7 +323,7 @@ async def test_lookups_killed_between_answers(tmp_path: Path) -> None:
 
 
 def journalled(workspace: Path) -> set[str]:
-    """Return the keys whose answers are durable, without touching what a resumed export finds."""
+    """Return the keys whose answers are durable, without changing the workspace."""
     copied = workspace.with_name("copied")
     if not (workspace / "journal.sqlite").exists():
         return set()
@@ -383,7 +383,7 @@ async def test_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 class Directory:
-    """Answers lookups by identity, at times wrongly at first, and remembers what it was asked."""
+    """Answers lookups by identity, sometimes with a failure at first, and records the keys."""
 
     def __init__(self, known: int) -> None:
         self.asked: list[str] = []
@@ -449,7 +449,7 @@ async def test_lookups_killed_at_random_moments(tmp_path: Path) -> None:
                 killed += 1
                 export.check_whole_or_absent()
                 now = journalled(export.workspace)
-                # What has been kept once stays, until the output is in place.
+                # An answer once journalled stays there until the output is in place.
                 assert answered <= now or export.to.exists(), f"seed {seed}, kill {killed}: lost"
                 answered = now
                 partly += 0 < len(now) < len(directory.keys())
@@ -460,13 +460,13 @@ async def test_lookups_killed_at_random_moments(tmp_path: Path) -> None:
         assert partly >= KILLS // 12
 
 
-# -------------------------------------------------------------------- disks that are full, and such
+# --------------------------------------------------------------------------- full and failing disks
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 async def test_files_may_not_grow(tmp_path: Path, name: str) -> None:
-    """RLIMIT_FSIZE: every file of an export meets it in turn, and the same call goes on."""
+    """Every file of an export reaches RLIMIT_FSIZE in turn, and the same call resumes it."""
     async with (
         Emulator(people=200, seed=3) as emulator,
         exporting(tmp_path, {**SMALL, "to": name}, emulator) as export,
@@ -490,7 +490,7 @@ async def test_files_may_not_grow(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 async def test_each_write_fails_half_way_once(tmp_path: Path) -> None:
-    """As on a disk that is full, and has room again a moment later."""
+    """As on a full disk that has free space again a moment later."""
     async with Emulator(people=600, seed=3, max_in_flight=8) as emulator:
         lookups: dict[str, Any] = {"keys": lookup_keys(emulator, 450), "by": "identity"}
         for number, chosen in enumerate((lookups, SMALL)):
@@ -514,7 +514,7 @@ async def test_each_write_fails_half_way_once(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def tmpfs(folder: Path, options: str) -> AsyncIterator[Path]:
-    """Mount a small file system of its own; skip the test where that may not be done."""
+    """Mount a small file system; skip the test if that is not allowed."""
     folder.mkdir()
     mount = shutil.which("mount")
     if mount is None or os.geteuid() != 0:
@@ -610,7 +610,7 @@ async def test_target_that_becomes_read_only_loses_nothing(tmp_path: Path) -> No
 
 @pytest.mark.slow
 async def test_two_processes_want_the_same_output(tmp_path: Path) -> None:
-    """The second one is told so at whatever point the first one is, and does it no harm."""
+    """The second one is refused at every step of the first one, and does it no harm."""
     async with (
         Emulator(people=80, seed=3) as emulator,
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,

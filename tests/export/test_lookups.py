@@ -1,4 +1,4 @@
-"""Bulk lookups to files, in process: against the emulator, and a server that remembers requests."""
+"""Bulk lookups to files in this process, with the emulator and a server that records requests."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Directory:
-    """Knows whom it is told, fails whom it is told, and remembers whom it was asked for."""
+    """Answers lookups: some keys are unknown, some fail, and every request is counted."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
@@ -85,7 +85,7 @@ def found_in(to: Path) -> list[str | None]:
 
 
 class Halt(Exception):
-    """What ends an export from outside."""
+    """Ends an export from outside."""
 
 
 async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         assert not report.complete
         assert (report.keys, report.repeated) == (11, 0)
         assert (report.found, report.not_found, report.failed) == (4, 2, 5)
-        # In the order of the keys, not in that of the answers.
+        # In the order of the keys, not of the answers.
         assert found_in(to) == ["z", "7", "a", "m"]
         assert to.read_bytes().splitlines()[0] == b'{"identity": "z", "odd": [1, {"kept": null}]}'
         assert report.sha256 == hashlib.sha256(to.read_bytes()).hexdigest()
@@ -128,7 +128,7 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         assert str(tmp_path / "people.ndjson.failed.ndjson") in caught.value.missing[0]
         assert pickle.loads(pickle.dumps(caught.value)).report == report  # noqa: S301
         assert "PASS" not in repr(caught.value) + str(caught.value) + repr(report)
-        # The same call asks for the one that failed, and for no other.
+        # The same call looks up only the key that failed.
         directory.failing = set()
         directory.asked.clear()
         report = await session.export_lookups(keys, by="identity", to=to)
@@ -313,7 +313,7 @@ async def test_wrong_files(
         ({"keys": 3}, "keys"),
         ({"keys": None}, "keys"),
         ({"keys": b"abc"}, "keys"),
-        # In another order in each process.
+        # A set has a different order in each process.
         ({"keys": {"a", "b"}}, "keys: got a set"),
         ({"keys": frozenset({"a"})}, "keys: got a set"),
         ({"keys": "missing.csv"}, "keys"),
@@ -355,7 +355,7 @@ async def test_the_file_of_keys_is_never_overwritten(tmp_path: Path, name: str) 
     assert not directory.asked
 
 
-# ---------------------------------------------------------------------------- interrupted, and on
+# ------------------------------------------------------------------------ interrupted and resumed
 
 KEYS = [f"key {n}" for n in range(700)]
 
@@ -379,17 +379,17 @@ async def test_going_on_asks_only_for_what_is_missing(tmp_path: Path) -> None:
         assert not to.exists()
         before = Counter(directory.asked)
         told: list[LookupProgress] = []
-        # Keys of another type, and from elsewhere: the same ones all the same.
+        # The keys come as another type from another source, but are the same.
         report = await session.export_lookups(
             iter(KEYS), by="identity", to=to, on_progress=told.append
         )
         again = [key for key, times in directory.asked.items() if times > 1]
     assert found_in(to) == [k for k in KEYS if k not in directory.unknown]
-    # Those that were under way when it ended have no answer.
+    # Requests in flight at the interruption have no answer.
     assert len(KEYS) <= report.requests <= directory.asked.total()
     resumed = told[-1].resumed
     assert resumed >= 200
-    # Only what was under way when it ended.
+    # Only requests in flight at the interruption are sent again.
     assert len(again) == len(before) - resumed <= 16
     stages = [progress.stage for progress in told]
     assert [stage for stage, _ in itertools.groupby(stages)] == ["reading", "asking", "finishing"]
@@ -470,7 +470,7 @@ async def test_cancelled_and_locked(tmp_path: Path) -> None:
             await task
         asked = Counter(directory.asked)
         await session.export_lookups(KEYS, by="identity", to=to)
-        # What was answered when it was cancelled has been kept.
+        # Keys with an answer at the cancellation are not looked up again.
         assert sum(times > 1 for times in directory.asked.values()) <= 16 < len(asked)
         assert found_in(to) == KEYS
 
@@ -488,7 +488,7 @@ async def test_a_proxy_that_refuses_settles_nothing(tmp_path: Path, status: str)
         with pytest.raises(Incomplete, match="does not answer") as caught:
             await session.export_lookups(KEYS, by="identity", to=to)
         assert "run the same export again" in str(caught.value)
-        # Nothing is asked for long, and nothing is put in place.
+        # It soon stops sending requests, and puts nothing in place.
         assert len(directory.asked) < 70
         assert to.read_bytes() == b"last week's\n"
         assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -524,7 +524,7 @@ async def test_keys_that_the_service_refuses_do_not_end_it(tmp_path: Path) -> No
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         report = await session.export_lookups(KEYS[:60], by="identity", to=to)
         assert (report.complete, report.found, report.failed) == (True, 10, 50)
-        # Nor do they hide that it has gone since.
+        # Nor do they hide that the service has failed since.
         directory.failing = set(KEYS[50:])
         directory.asked.clear()
         with pytest.raises(Incomplete, match="does not answer"):
@@ -533,7 +533,7 @@ async def test_keys_that_the_service_refuses_do_not_end_it(tmp_path: Path) -> No
 
 
 def tables_of_his_own(folder: Path) -> dict[str, bytes]:
-    """Make databases that are called like ours, and return what is in the folder."""
+    """Create databases with the names of ours, and return the content of the folder."""
     folder.mkdir()
     for name in ("people.sqlite", "journal.sqlite"):
         db = sqlite3.connect(folder / name)
@@ -580,7 +580,7 @@ async def test_cancelled_while_a_file_of_keys_is_read(tmp_path: Path, way: str) 
             ending,
             lambda: session.export_lookups(**arguments, on_progress=on_progress),
         )
-        # Two of ten batches.
+        # Two of ten batches were read.
         assert [progress.stage for progress in told] == ["reading"] * 2
         assert not directory.asked
         assert [path.name for path in tmp_path.iterdir()] == ["keys.txt"]
@@ -669,7 +669,7 @@ async def test_a_source_of_invalid_keys_only(tmp_path: Path, keys: list[Any]) ->
     assert list(tmp_path.iterdir()) == []
 
 
-# ------------------------------------------------------------------------------ files, and where
+# ----------------------------------------------------------------------------- files and folders
 
 
 @pytest.mark.parametrize("ending", [".manifest.json", ".not-found.txt", ".failed.ndjson"])
@@ -746,7 +746,7 @@ async def test_the_manifest_tells_the_options(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["asking", "finishing"])
 async def test_a_spool_cut_on_the_way_is_never_delivered(tmp_path: Path, stage: str) -> None:
-    """Also in the middle of the finishing pass, which reads some megabytes at once."""
+    """Even in the middle of the finishing pass, which reads some megabytes at once."""
     to = tmp_path / "people.ndjson"
     spool = tmp_path / "people.ndjson.export" / "found.spool.ndjson"
     whole: list[bytes] = []
@@ -767,7 +767,7 @@ async def test_a_spool_cut_on_the_way_is_never_delivered(tmp_path: Path, stage: 
         with pytest.raises(Incomplete, match=r"where its journal counts"):
             await session.export_lookups(keys, by="identity", to=to)
         assert not to.exists()
-        # As the message says: restored, it goes on.
+        # As the message says: once restored, the export can be resumed.
         spool.write_bytes(whole[0])
         report = await session.export_lookups(keys, by="identity", to=to)
     assert report.complete

@@ -164,7 +164,7 @@ def test_within_one_export_the_first_row_of_a_person_counts(postgres: Server) ->
             line(identity=1, name="second"),
             line(name="A", platformInfo=devices("a")),
             line(name="A again", platformInfo=devices("b", "a")),
-            # Known to be A only by a row that goes itself; and so is the old one.
+            # Connected to A, like the old row, only by a row that is itself left out.
             line(name="A once more", platformInfo=devices("c", "b")),
             line(email="x@example.com"),
             line(email="x@example.com"),
@@ -249,7 +249,7 @@ def test_the_deepest_nesting_is_kept_as_text(postgres: Server, opening: bytes) -
 )
 @given(records=st.lists(RECORDS, max_size=5))
 def test_no_record_is_too_odd(postgres: Server, records: list[dict[str, Any]]) -> None:
-    # ASCII, so that surrogates and NUL are escapes, as they are where JSON comes from elsewhere.
+    # In ASCII, surrogates and NUL are escapes, as in JSON from other sources.
     lines = [json.dumps(record).encode() for record in records]
     target = target_of(postgres.url("odd"), flatten=["a"])
     export(target, lines)
@@ -297,7 +297,7 @@ def test_columns_that_are_missing_are_added(postgres: Server) -> None:
         ("7", "x"),
         (None, None),
     ]
-    # And those that this export does not know stay as they are.
+    # Columns that an export does not have stay as they are.
     export(target_of(postgres.url("people")), [line(identity="1", name="A")])
     assert postgres.rows("SELECT name, plan FROM people WHERE identity = '1'") == [("A", "7")]
 
@@ -352,7 +352,7 @@ def test_a_table_of_another_shape_is_refused_before_anything_is_sent(
 
 @pytest.fixture
 def guest(postgres: Server) -> Iterator[Callable[[str], Target]]:
-    """Another user, with no rights but to connect."""
+    """Create a user with no right but to connect; yield a function that returns their target."""
     postgres.run(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
     yield lambda table: target_of(postgres.url(table, user="guest"), flatten=["plan"])
     postgres.run("DROP OWNED BY guest", "DROP ROLE guest")
@@ -473,7 +473,7 @@ def test_a_target_without_a_password_pickles() -> None:
         ("postgres://me@h/d/t?sslmode=require", "postgres://me@h/d/t?sslmode=require"),
         ("POSTGRES://h/d?password=secret", "POSTGRES://h/d"),
         ("postgres://h/d?a=1&p%61ssword=secret&sslpassword=secret&b=2", "postgres://h/d?a=1&b=2"),
-        # Not what a URL may be, and a secret all the same.
+        # Not a valid URL, but still a secret.
         ("postgres://me:se@cr?et@h/d", "postgres://me@h/d"),
         ("people.csv", "people.csv"),
         ("C:\\a:b@c.csv", "C:\\a:b@c.csv"),

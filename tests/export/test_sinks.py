@@ -1,4 +1,4 @@
-"""The sinks that write files: what comes out, when, and the same bytes every time."""
+"""The sinks that write files: content, atomicity, and the same bytes every time."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def written(folder: Path, name: str, records: Sequence[bytes] = RECORDS, **optio
     return path
 
 
-# What goes in comes out.
+# Content
 
 
 @pytest.mark.parametrize("name", ["x.ndjson", "x.jsonl", "x.NDJSON.gz", "x.jsonl.zst"])
@@ -220,7 +220,7 @@ def test_no_record_is_too_odd(tmp_path: Path, records: list[dict[str, Any]]) -> 
         assert [value for (value,) in rows] == texts
 
 
-# The same bytes every time, all or nothing.
+# The same bytes every time, complete or not at all
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("duckdb")])
@@ -313,7 +313,7 @@ def test_a_path_is_no_pattern(tmp_path: Path, name: str) -> None:
     assert [entry.name for entry in folder.iterdir()] == [name]
 
 
-# A DuckDB file that is there already.
+# Existing DuckDB files
 
 
 def existing(tmp_path: Path, *statements: str) -> Path:
@@ -412,7 +412,7 @@ def test_changes_of_a_duckdb_file_that_is_gone_are_not_taken_for_ours(tmp_path: 
         target_of(tmp_path / "x.duckdb").check()
 
 
-# From what was written to a target.
+# From options to a target
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_a_folder_that_cannot_be_written_to_is_found_first() -> None:
 
 @pytest.mark.parametrize("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
 def test_two_exports_do_not_write_to_one_file(tmp_path: Path, name: str) -> None:
-    """They may, as far as their workspaces are concerned, when these are two."""
+    """The locks of their workspaces do not prevent it if the two workspaces differ."""
     target = target_of(tmp_path / name)
     first = target.open(Kinds(()))
     first.write([b'{"identity":"1"}'])

@@ -111,7 +111,7 @@ async def test_a_million_keys_of_an_endless_generator_take_no_memory() -> None:
             break
     await results.aclose()
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown_from
-    # A million keys kept would be 80 MB.
+    # A million keys held in memory would take 80 MB.
     assert grown < 8 * 1024
 
 

@@ -126,7 +126,7 @@ def person(identity: str | None, *devices: str) -> Profile:
     [
         ([person("1"), person("1", "x"), person("2")], [True, False, True]),
         ([person(None, "x"), person(None, "y"), person(None, "x")], [True, True, False]),
-        # Any shared device: the second knows y and z only through the first's y.
+        # Any shared device counts, even z, which is only known from a repeated person.
         ([person(None, "x", "y"), person(None, "y", "z"), person(None, "z")], [True, False, False]),
         # A device shared by a person with an identity and one without proves nothing.
         ([person("1", "x"), person(None, "x"), person("2", "x")], [True, True, True]),

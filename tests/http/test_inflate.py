@@ -1,4 +1,4 @@
-"""Compressed answers: inflated piece by piece, whole or not at all."""
+"""Compressed answers are inflated piece by piece, completely or not at all."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ async def test_the_codings_that_can_be_read_are_offered() -> None:
 
 
 def dripping(response: bytes) -> Answer:
-    """Write a response byte by byte, each in a packet of its own."""
+    """Write a response byte by byte, each byte in its own packet."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         for position in range(len(response)):
@@ -233,7 +233,7 @@ async def test_a_compressed_answer_that_drips_is_read(coding: str) -> None:
 
 
 def cut(coding: str, body: bytes, kept: float, status: str = "200 OK") -> bytes:
-    """Return a response whose body ends early, under a length that is right for what is sent."""
+    """Return a response whose body is truncated, but whose length header is correct."""
     packed = PACK[coding](body)
     end = kept if isinstance(kept, int) else int(len(packed) * kept)
     return http(packed[:end], status, f"Content-Encoding: {coding}")

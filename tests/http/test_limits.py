@@ -1,4 +1,4 @@
-"""The cap and the pace: bounds that hold at every moment, turns in order, no slot lost."""
+"""The cap and the pace: bounds hold at every moment, turns are in order, no slot is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from altaprofiles.http.limits import Cap, Pace
 
 
 class Callers:
-    """Tasks that ask a cap for slots, on a loop of their own that is stepped by hand."""
+    """Tasks that acquire slots of a cap, on their own event loop, which is stepped by hand."""
 
     def __init__(self, limit: int) -> None:
         self.cap = Cap(limit)
@@ -56,7 +56,7 @@ class Callers:
         self.loop.run_forever()
 
     def settle(self) -> None:
-        # A hand-over takes a few turns of the loop, and each can cause another.
+        # Handing a slot over takes a few turns of the loop, and can cause another hand-over.
         quiet, seen = 0, (-1, -1)
         while quiet < 4:
             self.step()

@@ -1,4 +1,4 @@
-"""Cursor chains against the emulator: everyone exactly once, whatever the service does."""
+"""Cursor chains with the emulator: every person exactly once, even if the service fails."""
 
 from __future__ import annotations
 

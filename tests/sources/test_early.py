@@ -1,4 +1,4 @@
-"""Pages asked for before the one in front has been read: sooner, never wrong, never more."""
+"""Pages requested before the preceding one has been read: never wrong, never too many."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.anyio
 
 
 class Slow:
-    """A chain whose pages are told to arrive; each announces its successor when it is asked for.
+    """A chain whose pages arrive when a test lets them. A request announces the next cursor.
 
     Attributes:
-        asked: cursors in the order they were asked for.
-        arriving: what is under way, and what lets it arrive.
+        asked: the requested cursors, in order.
+        arriving: the cursors in flight, each with an event that lets its page arrive.
     """
 
     def __init__(self, following: dict[str, str | None], announced: dict[str, str]) -> None:
@@ -119,7 +119,7 @@ async def test_what_a_wrong_announcement_brought_is_dropped_and_its_error_never_
         await wait_all_tasks_blocked()
         chain.arriving["a0"].set()
         await wait_all_tasks_blocked()
-        # What they had taken of the allowance is free again.
+        # Their share of the allowance is free again.
         assert list(chain.arriving) == ["a1", "a2", "a3"]
         while len(found) < 4:
             for arriving in chain.arriving.values():
@@ -193,14 +193,14 @@ async def test_leaving_ends_what_was_asked_for_early() -> None:
 
 
 class Plan(Struct):
-    """What one request does: announces a cursor, or none, and lets others go first."""
+    """The behaviour of one request: it may announce a cursor, and lets other tasks run first."""
 
     announces: str | None
     turns: int
 
 
 class Random:
-    """A chain of right and wrong announcements, arriving in any order."""
+    """A chain with right and wrong announcements, which arrives in any order."""
 
     def __init__(self, truth: list[str], plans: dict[str, Plan]) -> None:
         self.delivered = 0
@@ -219,7 +219,7 @@ class Random:
         self.most = max(self.most, self.held.total())
         try:
             await asyncio.sleep(0)
-            for _ in range(2):  # as a retry would: the same, once more
+            for _ in range(2):  # twice, as with a retry
                 if plan.announces is not None:
                     ahead(plan.announces)
                 for _ in range(plan.turns):
@@ -228,7 +228,7 @@ class Random:
                 raise NotReady(cursor)
             return Page([], b"", cursor, self._truth[cursor])
         finally:
-            # What is given up takes a moment to be over.
+            # An abandoned request takes a moment to end.
             with anyio.CancelScope(shield=True):
                 for _ in range(8):
                     await asyncio.sleep(0)
@@ -287,11 +287,11 @@ def test_whatever_is_announced_the_chain_is_delivered_as_it_is(
 
 
 class Streaming:
-    """A service whose pages stop behind their head until they are told to go on.
+    """A service whose pages stop after their head until a test lets them continue.
 
     Attributes:
-        arrived: how often each cursor has been asked for.
-        go_on: set one to let the rest of that page be sent.
+        arrived: the number of requests for each cursor.
+        go_on: an event for each cursor, which lets the rest of its page be sent.
     """
 
     def __init__(self, pages: int, *, key_last: bool = False, cut: Counter[int]) -> None:
@@ -350,7 +350,7 @@ async def test_the_next_page_is_asked_for_while_the_present_one_arrives(
             reading = asyncio.ensure_future(anext(pages))
             await eventually(lambda: len(service.arrived) == max_in_flight)
             await wait_all_tasks_blocked()
-            # All of them are under way, none has arrived, and there is no slot for another.
+            # All pages are in flight, none has arrived, and no slot is left.
             assert dict(service.arrived) == dict.fromkeys(range(max_in_flight), 1)
             for arriving in service.go_on:
                 arriving.set()

@@ -1,4 +1,4 @@
-"""Lookups by ID and their bulk forms, against the emulator."""
+"""Lookups by ID and their bulk forms, with the emulator."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Processes that export, and can be made to die: what the crash tests run and kill.
+"""Processes for the crash tests, which export and can be killed at a given step.
 
-Run as a script it is a process with all imports done, which forks for each job that it reads from
-standard input: so a process that gets killed costs milliseconds to replace. What it wraps to die at
-a given step is of the standard library, never of `altaprofiles`.
+As a script, this module is a process with all imports done, which forks for each job that it reads
+from standard input, so that a killed process is replaced in milliseconds. To kill a process at a
+step it wraps functions of the standard library, never of `altaprofiles`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from msgspec import Struct
 
 
 class Job(Struct, kw_only=True):
-    """What one process is to do.
+    """The task of one process.
 
     Attributes:
-        arguments: of `Session.export`, or of `Session.export_lookups` if there are `keys` in it.
-        environment: with the service's address and credentials.
-        slots: requests at once.
-        die: at which step, and when in it: "before", "half" or "after".
-        stop: before which step to stop, until somebody lets it continue.
-        fail: which write, counted from 1, fails half-way, as on a full disk.
-        file_limit: the largest file it may write, in bytes.
-        listed: whether every step it takes is listed.
+        arguments: for `Session.export`, or for `Session.export_lookups` if `keys` is among them.
+        environment: the environment, with the service's address and credentials.
+        slots: the cap on requests in flight.
+        die: the step to die at, and the moment: "before", "half" or "after".
+        stop: the step to stop before, until the process is continued.
+        fail: the number of the write, from 1, that fails half-way, as on a full disk.
+        file_limit: the size of the largest file it may write, in bytes.
+        listed: whether its steps are listed.
     """
 
     arguments: dict[str, Any]
@@ -53,13 +53,13 @@ class Job(Struct, kw_only=True):
 
 
 class Outcome(Struct, kw_only=True):
-    """What became of a process.
+    """The outcome of a process.
 
     Attributes:
-        signal: what killed it, or 0.
-        report: what the export returned, or None.
-        error, message, notes: what it raised.
-        steps: its steps, if they were to be listed.
+        signal: the signal that killed it, or 0.
+        report: the report that the export returned, or None.
+        error, message, notes: the class, text and notes of the error that it raised.
+        steps: its steps, if `Job.listed`.
     """
 
     signal: int = 0
@@ -76,14 +76,14 @@ _OVER, _STOPPED = -1, -2
 
 
 class Exporter:
-    """Processes that export, one after the other."""
+    """Runs processes that export, one after the other."""
 
     def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
         self._process = process
         self._result = folder / "result.json"
 
     async def start(self, job: Job) -> int:
-        """Start a process, and return its id, which stays its own until `ended`."""
+        """Start a process, and return its id, which is not reused before `ended`."""
         self._result.unlink(missing_ok=True)
         await self._tell({"job": msgspec.to_builtins(job), "result": str(self._result)})
         number = await self._hear()
@@ -100,16 +100,16 @@ class Exporter:
         assert await self._hear() == _STOPPED
 
     async def run(self, job: Job) -> Outcome:
-        """Run a process to its end."""
+        """Run a process until it ends."""
         await self.start(job)
         return await self.ended()
 
     async def killed_after(self, job: Job, seconds: float) -> Outcome:
-        """Run a process, and kill it unless it ends before."""
+        """Run a process, and kill it unless it ends earlier."""
         number = await self.start(job)
         over = asyncio.ensure_future(self._over())
         await asyncio.wait([over], timeout=seconds)
-        # Nobody has reaped it, so that the id is still its own.
+        # The process has not been reaped, so that its id cannot be another's.
         os.kill(number, signal.SIGKILL)
         await over
         return await self._outcome()
@@ -131,14 +131,14 @@ class Exporter:
 
     async def _hear(self) -> int:
         assert self._process.stdout is not None
-        # Long enough for a machine with much else to do: it only bounds a process that hangs.
+        # Long enough for a busy machine: it only bounds a process that hangs.
         line = await asyncio.wait_for(self._process.stdout.readline(), 120)
         return int(line)
 
 
 @asynccontextmanager
 async def exporter(folder: Path) -> AsyncIterator[Exporter]:
-    """Start what forks the processes, with `folder` for their results; end it at the end."""
+    """Run the script that forks the processes, with `folder` for their results."""
     folder.mkdir(exist_ok=True)
     process = await asyncio.create_subprocess_exec(
         sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
@@ -155,7 +155,7 @@ async def exporter(folder: Path) -> AsyncIterator[Exporter]:
 
 
 class Steps:
-    """Counts the steps by which something becomes durable, and dies or fails at one of them."""
+    """Counts the steps that make something durable, and dies or fails at one of them."""
 
     def __init__(self, job: Job) -> None:
         self.listed: list[str] = []
@@ -291,7 +291,7 @@ async def _work(job: Job) -> dict[str, Any]:
 
 def _run(job: Job, result: str) -> None:
     global _steps
-    # Should the test be gone, nobody else ends this.
+    # Ends this process even if the test is gone.
     signal.alarm(120)
     os.environ.update(job.environment)
     if job.file_limit is not None:
@@ -315,8 +315,8 @@ _ENDED = os.WEXITED | os.WNOWAIT
 
 def _serve() -> None:
     _wrap_standard_library()
-    # After the wrapping: a module may keep a function of `os` for itself. And all that a run would
-    # import when it comes to it, so that no process has to.
+    # After the wrapping, because a module may keep a reference to a function of `os`. Includes
+    # modules that a run imports late, so that no process has to import them.
     for module in (
         "aiohttp",
         "anyio._backends._asyncio",
@@ -327,7 +327,7 @@ def _serve() -> None:
         "altaprofiles.export.job",
     ):
         importlib.import_module(module)
-    # So that no process copies what it only looks at.
+    # So that garbage collection does not make forked processes copy memory.
     gc.freeze()
 
     def tell(number: int) -> None:

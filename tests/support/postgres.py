@@ -1,4 +1,4 @@
-"""A PostgreSQL server of its own for the tests, on loopback."""
+"""A PostgreSQL server for the tests, on loopback."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from urllib.parse import quote
 import psycopg
 
 PASSWORD = "s3/cr@t:%Wörd"
-"""Nothing in it may stand in a URL as it is."""
+"""Contains characters that must be percent-encoded in a URL."""
 
 
 class Server:
-    """A running server with one user, `owner`, who needs `PASSWORD`."""
+    """A running server with one user, `owner`, whose password is `PASSWORD`."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -43,7 +43,7 @@ class Server:
 
 
 def binaries() -> Path | None:
-    """Return where the server's programs are, None where there are none."""
+    """Return the folder of the server's programs, or None if they are not installed."""
     if (found := shutil.which("initdb")) is not None:
         return Path(found).parent
     packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
@@ -52,8 +52,8 @@ def binaries() -> Path | None:
 
 @contextmanager
 def serving(programs: Path, folder: Path) -> Iterator[Server]:
-    """Run a server whose files are all in `folder`, an empty one."""
-    # The server refuses to be run by root.
+    """Run a server with all of its files in `folder`, which must be empty."""
+    # The server refuses to run as root.
     user = "postgres" if os.geteuid() == 0 else None
     password = folder / "password"
     password.write_text(PASSWORD)
@@ -63,7 +63,7 @@ def serving(programs: Path, folder: Path) -> Iterator[Server]:
             os.chown(path, owner.pw_uid, owner.pw_gid)
 
     def run(program: str, *arguments: str) -> None:
-        # A file, as the server would keep a pipe open.
+        # A file, because the server would keep a pipe open.
         with (folder / "said").open("w+") as said:
             done = subprocess.run(
                 [programs / program, "-D", str(folder / "data"), *arguments],

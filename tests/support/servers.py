@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 
 class Scripted:
-    """A loopback server of raw HTTP: `answer` gets each request's bytes and writes what it likes.
+    """A loopback server of raw HTTP: `answer` gets each request's bytes and writes any answer.
 
     Attributes:
-        url: its base URL.
-        heads: request line and headers of every request, as they came.
-        bodies: what came behind each of those.
+        url: the base URL.
+        heads: the request line and headers of every request, as received.
+        bodies: the body of every request.
     """
 
     def __init__(self, answer: Answer) -> None:
@@ -78,7 +78,7 @@ def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
 
 
 def always(response: bytes) -> Answer:
-    """Return an answer that is the same for every request."""
+    """Return an answer that is the same to every request."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(response)
@@ -87,7 +87,7 @@ def always(response: bytes) -> Answer:
 
 
 def in_turn(*responses: bytes) -> Answer:
-    """Return an answer that goes through `responses` and stays with the last."""
+    """Return an answer that takes each of `responses` in turn, and then repeats the last."""
     left = list(responses)
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:

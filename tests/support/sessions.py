@@ -1,4 +1,4 @@
-"""Sessions that do not wait between retries, and what they must deliver."""
+"""Sessions that do not wait between retries, and their expected results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from altaprofiles import Profile, Retry, Session
 from altaprofiles.emulator import Emulator
 
 QUICK = Retry(base_delay=0.001, max_delay=0.01)
-"""Retries as many times as the default does, without the waiting."""
+"""Retries as often as the default, without waiting."""
 
 
 EVENT = "App Launched"

@@ -1,4 +1,4 @@
-"""Tasks of a test: started, cancelled in every way, and waited for."""
+"""Starts tasks, cancels them in every way, and waits for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def whole(slices: Generator[None, None, T]) -> T:
-    """Return what comes out at the end of `slices`."""
+    """Run `slices` to its end, and return its result."""
     while True:
         try:
             next(slices)
@@ -25,7 +25,7 @@ def whole(slices: Generator[None, None, T]) -> T:
 
 @asynccontextmanager
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """Wait, within reason, until every task that was started inside has ended."""
+    """Wait, but not forever, until every task started in the block has ended."""
     before = asyncio.all_tasks()
     yield
     with anyio.fail_after(20):
@@ -36,7 +36,7 @@ async def nothing_left_behind() -> AsyncIterator[None]:
 async def end_midway(
     way: str, ending: list[Callable[[], object]], work: Callable[[], Coroutine[Any, Any, object]]
 ) -> None:
-    """Run `work`, which calls `ending[0]` on its way, and ends as that `way` of cancelling does.
+    """Run `work`, which calls `ending[0]` to be cancelled in the given `way`.
 
     Args:
         way: "task", "scope" or "timeout".
@@ -60,7 +60,7 @@ async def end_midway(
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:
-    # The emulator's side of a connection that is kept for the next request is none of ours.
+    # Not the emulator's task for a kept-alive connection.
     return getattr(task.get_coro(), "__qualname__", "") != "RequestHandler.start"
 
 
@@ -70,7 +70,7 @@ _RUNNING: set[asyncio.Future[None]] = set()
 def spawn(
     job: Callable[[], Awaitable[None]], ended: Callable[[BaseException | None], None]
 ) -> Callable[[], None]:
-    """Run `job` in a task: what a session's engine does for chains and fan-outs."""
+    """Run `job` in a task, as a session's engine does for chains and fan-outs."""
 
     scope = anyio.CancelScope()
 
@@ -83,7 +83,7 @@ def spawn(
                 error = failure
             ended(error)
 
-    # The loop itself refers to tasks weakly.
+    # The loop itself holds only weak references to tasks.
     task = asyncio.ensure_future(run())
     _RUNNING.add(task)
     task.add_done_callback(_RUNNING.discard)

@@ -1,4 +1,4 @@
-"""The command line as people and programs meet it: on a terminal, in pipes, with an emulator."""
+"""Runs the command line on a terminal or in pipes, with an emulator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _OURS = re.compile(
 
 
 def environment(home: Path, *others: Mapping[str, str], **more: str) -> dict[str, str]:
-    """Return this process's environment without what our command line minds, and with `others`."""
+    """Return this process's environment without our command line's variables, plus `others`."""
     kept = {name: value for name, value in os.environ.items() if not _OURS.match(name)}
     kept |= {"HOME": str(home), "LC_ALL": "C.UTF-8", "TERM": "xterm-256color"}
     for other in others:
@@ -40,14 +40,14 @@ def environment(home: Path, *others: Mapping[str, str], **more: str) -> dict[str
 
 @contextmanager
 def emulated(**options: Any) -> Iterator[Emulator]:
-    """Run an emulator in a thread of its own."""
+    """Run an emulator in its own thread."""
     with start_blocking_portal() as portal:
         with portal.wrap_async_context_manager(Emulator(**options)) as emulator:
             yield emulator
 
 
 class Done(NamedTuple):
-    """What has ended: exit code, and what was written to each stream."""
+    """The result of a command: its exit code and output."""
 
     code: int
     stdout: bytes
@@ -55,7 +55,7 @@ class Done(NamedTuple):
 
 
 def longest(text: str) -> int:
-    """Return how many columns a text takes on a terminal that is wide enough."""
+    """Return the width of a text, in columns, on a terminal that is wide enough."""
     return max(len(line.rpartition("\r")[2]) for line in text.split("\n"))
 
 
@@ -79,13 +79,13 @@ class Terminal:
     """A command on a pseudo-terminal.
 
     Args:
-        env: its environment.
-        arguments: what follows `altaprofiles`.
-        columns: how wide the terminal is.
+        env: the environment.
+        arguments: the arguments after `altaprofiles`.
+        columns: the width of the terminal.
         piped: the output streams that go into pipes instead.
 
     Attributes:
-        screen: all that has been written to the terminal, colours and cursor movements included.
+        screen: everything written to the terminal, including colours and cursor movements.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Terminal:
         streams = {
             name: subprocess.PIPE if name in piped else slave for name in ("stdout", "stderr")
         }
-        # Whoever leads a session gets the terminal it opens for its own, which a password needs.
+        # A session leader's first terminal becomes its own, which a password prompt needs.
         opening = ["sh", "-c", 'exec 3<>"$0" 3>&-; exec "$@"', os.ttyname(slave)]
         self.process = subprocess.Popen(
             [*opening, *command, *arguments],
@@ -141,7 +141,7 @@ class Terminal:
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.screen).replace("\r\n", "\n")
 
     def expect(self, words: str) -> None:
-        """Wait until `words` appear, after those that were expected before."""
+        """Wait until `words` appear after those expected before."""
         end = time.monotonic() + 30
         while (place := self.text.find(words, self._taken)) < 0:
             assert time.monotonic() < end, f"{words!r} did not appear in {self.text[-2000:]!r}"
@@ -156,16 +156,16 @@ class Terminal:
         self.press("\x03")
 
     def press(self, keys: str) -> None:
-        """Send what keys send."""
+        """Send the bytes of keys."""
         os.write(self._master, keys.encode(errors="surrogateescape"))
 
     @property
     def echoes(self) -> bool:
-        """Whether what is typed is shown."""
+        """Whether typed text is echoed."""
         return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def ended(self) -> Done:
-        """Wait for the end; return the exit code and what the pipes have got."""
+        """Wait for the end; return the exit code and the output of the pipes."""
         end = time.monotonic() + 60
         while self._pump():
             assert time.monotonic() < end, self.text[-2000:]
@@ -180,12 +180,12 @@ class Terminal:
         self.process.send_signal(number)
 
     def _pump(self) -> bool:
-        """Read what there is; return whether there can be more."""
+        """Read the available output; return whether more can follow."""
         for key, _ in self._selector.select(timeout=0.2):
             try:
                 got = os.read(key.fd, 65536)
             except OSError:
-                got = b""  # what Linux says when the last one has left the terminal
+                got = b""  # Linux raises this when no process has the terminal open
             if not got:
                 self._selector.unregister(key.fd)
             self._outputs[key.fd] += got
@@ -195,7 +195,7 @@ class Terminal:
 
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
-    """Run `altaprofiles emulator`; give the process and the variables it printed."""
+    """Run `altaprofiles emulator`; yield the process and the variables it printed."""
     with subprocess.Popen(
         [*COMMAND, "emulator", *arguments],
         stdout=subprocess.PIPE,

@@ -61,7 +61,7 @@ def test_missing_values_are_null(record: bytes) -> None:
 def test_odd_data_makes_odd_cells(record: bytes, column: str, value: Any, beside: bytes) -> None:
     cells = row(record, "a")
     assert (cells[column], cells["mended"]) == (value, 0)
-    # One odd record in a batch changes no other.
+    # An odd record does not change others in its batch.
     both, alone = Columns([record, beside], ["a"]), Columns([beside], ["a"])
     assert both.object_ids[1:] == alone.object_ids
     assert [texts[1:] for texts in both.texts] == alone.texts
