@@ -22,7 +22,7 @@ def main() -> None:
             f"install it with: pip install 'altaprofiles[cli]'"
         )
     from .cli import cli
-    from .cli.app import settle_streams
+    from .cli.streams import settle_streams
 
     settle_streams()
     cli(prog_name="altaprofiles")

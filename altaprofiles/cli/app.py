@@ -12,12 +12,13 @@ import os
 import re
 import signal
 import sys
-from enum import IntEnum
-from functools import cached_property, partial
-from io import TextIOWrapper
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
+
+from .exits import Exit, Failure, Interrupted, exit_code
+from .streams import heeded_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -28,46 +29,9 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = [
-    "App",
-    "Command",
-    "Exit",
-    "Failure",
-    "Group",
-    "Interrupted",
-    "heeded_signals",
-    "settle_streams",
-]
+__all__ = ["App"]
 
 T = TypeVar("T")
-
-
-class Exit(IntEnum):
-    """Exit codes, beside 0 and those of signals (130 for SIGINT, 143 for SIGTERM)."""
-
-    FAILED = 1
-    USAGE = 2
-    CREDENTIALS = 3
-    INCOMPLETE = 4
-    # What a shell shows for a program that SIGPIPE ended. Python ignores that signal, and has to:
-    # it would also come from a connection that the service has closed.
-    PIPE = 141
-
-
-class Failure(Exception):
-    """Ends a command with a message and an exit code, where no error of the library says it."""
-
-    def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class Interrupted(Exception):
-    """SIGINT or SIGTERM has ended a command."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.code = 128 + number
 
 
 class App:
@@ -163,6 +127,10 @@ class App:
         """Write a warning to stderr."""
         _logger().warning("%s", text)
 
+    def error(self, text: str) -> None:
+        """Write an error to stderr."""
+        _logger().error("%s", text)
+
     def write(self, data: bytes) -> None:
         """Write data to stdout, at once."""
         sys.stdout.buffer.write(data)
@@ -255,7 +223,7 @@ class App:
         self._tell(error)
         if isinstance(error, Incomplete):
             self._tell_how_to_go_on()
-        return _code(error)
+        return exit_code(error)
 
     def _tell(self, error: BaseException) -> None:
         text = str(error)
@@ -289,12 +257,6 @@ _SERVICES = {
 }
 
 
-def heeded_signals() -> list[signal.Signals]:
-    """Return what interrupts: not what whoever started us has told us to ignore."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-
-
 def _logger() -> Any:
     import logging
 
@@ -313,157 +275,3 @@ def _in_options(text: str, command: click.Command) -> str:
         lambda match: names.get(match["subject"] or match["other"]) or match[0],
         text,
     )
-
-
-def _code(error: BaseException) -> Exit:
-    from ..errors import ConfigurationError, Forbidden, Incomplete, PlanMismatch, Unauthorized
-
-    if isinstance(error, Failure):
-        return error.code
-    if isinstance(error, Unauthorized | Forbidden):
-        return Exit.CREDENTIALS
-    if isinstance(error, ConfigurationError | PlanMismatch):
-        return Exit.USAGE
-    return Exit.INCOMPLETE if isinstance(error, Incomplete) else Exit.FAILED
-
-
-def settle_streams() -> None:
-    """Make stdout and stderr take any text, whatever the locale says."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            # Closed by who started us (`>&-`).
-            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
-    if isinstance(sys.stdout, TextIOWrapper):
-        # Files and pipes get UTF-8, a terminal what it can show. stderr escapes by itself.
-        encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
-        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
-
-
-def _abandon_broken_streams() -> None:
-    """Forget what can no longer be written: Python would try once more at its end, and complain."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _note(context: click.Context, option: click.Parameter, value: object) -> None:
-    app = context.ensure_object(App)
-    if value not in (None, False):
-        setattr(app, str(option.name), value)
-
-
-def _complete_account(
-    context: click.Context, option: click.Parameter, incomplete: str
-) -> list[str]:
-    from ..accounts import Accounts
-    from ..errors import ConfigurationError
-
-    try:
-        return [name for name in Accounts.read().tables if name.startswith(incomplete)]
-    except ConfigurationError:
-        return []
-
-
-def _shared() -> list[click.Parameter]:
-    """Return the options that every command takes, and the group in front of it."""
-    option = partial(click.Option, expose_value=False, callback=_note)
-    return [
-        option(
-            ["--account"],
-            metavar="NAME",
-            shell_complete=_complete_account,
-            help="Use this account of the credentials file, whatever the environment holds.",
-        ),
-        option(
-            ["-q", "--quiet"],
-            is_flag=True,
-            help="Show warnings and errors only.",
-        ),
-        option(
-            ["-v", "--verbose"],
-            is_flag=True,
-            help="Show every failed request, and tracebacks.",
-        ),
-        option(
-            ["--log-format"],
-            type=click.Choice(["text", "json"]),
-            help="What stderr is made of: text, as by default, or one JSON object a line.",
-        ),
-    ]
-
-
-def _show(error: click.ClickException) -> None:
-    context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
-    app = None if context is None else context.find_object(App)
-    if app is None or app.log_format == "text":
-        error.show()
-        return
-    app.begin()
-    _logger().error("%s", error.format_message())
-
-
-class Command(click.Command):
-    """A command that takes the shared options, too, and whose errors become exit codes."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._own = len(self.params)
-        self.params += _shared()
-
-    def invoke(self, ctx: click.Context) -> Any:
-        app = ctx.ensure_object(App)
-        app.begin()
-        try:
-            return super().invoke(ctx)
-        except (Exception, KeyboardInterrupt) as error:
-            try:
-                code = app.end(error)
-            except BrokenPipeError:
-                code = Exit.PIPE
-            if code is None:
-                raise
-            _abandon_broken_streams()
-            sys.exit(code)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        shared = self.params[self._own :]
-        own: list[tuple[str, str]] = []
-        others: list[tuple[str, str]] = []
-        for option in self.get_params(ctx):
-            record = option.get_help_record(ctx)
-            if record is not None and isinstance(option, click.Option):
-                (others if option in shared else own).append(record)
-        for title, records in (("Options", own), ("Options of all commands", others)):
-            with formatter.section(title):
-                formatter.write_dl(records)
-
-
-class Group(click.Group):
-    """Commands that share options, which stand before the command's name or behind it."""
-
-    command_class = Command
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += _shared()
-
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.ClickException as error:
-            _show(error)
-            code = error.exit_code
-        except (click.Abort, KeyboardInterrupt):
-            code = 128 + signal.SIGINT
-        except OSError as error:
-            # Of help or a version that cannot be written.
-            sys.stderr.write(f"error: {error.strerror}\n")
-            code = Exit.FAILED
-            _abandon_broken_streams()
-        sys.exit(code)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        # As they are likely to be needed, and not by the alphabet.
-        return list(self.commands)

@@ -27,7 +27,10 @@ MAIN = """
 import asyncio, sys
 import click
 from altaprofiles import ConfigurationError, Forbidden, Incomplete, PlanMismatch
-from altaprofiles.cli.app import App, Command, Exit, Failure, settle_streams
+from altaprofiles.cli.app import App
+from altaprofiles.cli.command import Command
+from altaprofiles.cli.exits import Failure
+from altaprofiles.cli.streams import settle_streams
 
 def incomplete():
     error = Incomplete("2 chains are missing", missing=[], report=None)

@@ -16,9 +16,11 @@ import trustme
 from anyio import to_thread
 
 from altaprofiles import Forbidden, Unauthorized
-from altaprofiles.cli.app import App, Exit
-from altaprofiles.cli.doctor.examine import examine, try_regions
+from altaprofiles.cli.app import App
+from altaprofiles.cli.doctor.examine import examine
 from altaprofiles.cli.doctor.findings import Finding
+from altaprofiles.cli.doctor.probe import try_regions
+from altaprofiles.cli.exits import Exit
 from altaprofiles.credentials import REGIONS
 from altaprofiles.emulator import Emulator
 

@@ -20,9 +20,9 @@ import click
 import pytest
 
 from altaprofiles.cli import cli
-from altaprofiles.cli.again import command_line
 from altaprofiles.cli.app import App
-from altaprofiles.cli.running import export
+from altaprofiles.cli.commands.export import export
+from altaprofiles.cli.resumption import command_line
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ...errors import ConfigurationError
 from ...http.proxies import proxy_from_env
-from ..app import Exit
+from ..exits import Exit
 from .findings import Finding
 
 __all__ = ["look_at_connection"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import platform
 import shlex
 import shutil
@@ -25,19 +24,16 @@ from ...errors import (
     StatusError,
     Unauthorized,
 )
-from ...http.retry import Retry
 from ...session import Session
-from ..app import App, Exit
+from ..app import App
 from ..consoles import output_console
+from ..exits import Exit
 from .connection import look_at_connection
 from .findings import Finding
+from .probe import QUICK, ask_alta, ask_clevertap, try_regions
 
-__all__ = ["QUICK", "ask_alta", "ask_clevertap", "examine", "examine_all", "try_regions"]
+__all__ = ["examine", "examine_all"]
 
-QUICK = Retry(attempts=3, max_delay=2.0, deadline=30.0)
-"""Enough to get past a hiccup while somebody waits."""
-
-_NOBODY = "altaprofiles-doctor"
 _LEAST_ROOM = 1 << 30
 
 _EXTRAS = {
@@ -211,29 +207,6 @@ async def _right_region(found: Resolved[CleverTap], regions: Mapping[str, str]) 
     )
 
 
-async def try_regions(
-    account_id: str, passcode: str, regions: Mapping[str, str]
-) -> dict[str, AltaProfilesError | None]:
-    """Return for each region None if it accepts the credentials, else what it answered.
-
-    Args:
-        account_id, passcode: the credentials.
-        regions: name to base URL.
-    """
-
-    async def one(url: str) -> AltaProfilesError | None:
-        account = CleverTap(account_id, passcode, base_url=url)
-        try:
-            async with Session(clevertap=account, retry=QUICK, trust_env=True) as session:
-                await ask_clevertap(session)
-        except AltaProfilesError as error:
-            return error
-        return None
-
-    answers = await asyncio.gather(*map(one, regions.values()))
-    return dict(zip(regions, answers, strict=True))
-
-
 async def _alta(found: Resolved[Alta], name: str | None, patience: float) -> AsyncIterator[Finding]:
     key = found.credentials
     yield Finding(f"Alta: {key.url}, from {found.source}")
@@ -258,18 +231,3 @@ def _correct(source: str, name: str | None) -> str:
     if source == ENVIRONMENT:
         return "Correct the environment; it goes before the file, unless you pass --account NAME"
     return f"Log in again: altaprofiles login{'' if name is None else f' {shlex.quote(name)}'}"
-
-
-async def ask_clevertap(session: Session) -> None:
-    """Send one small request to CleverTap.
-
-    Raises:
-        Unauthorized, Forbidden: the credentials are refused.
-        AltaProfilesError: it could not be found out.
-    """
-    await session.profiles.get(identity=_NOBODY)
-
-
-async def ask_alta(session: Session) -> None:
-    """Send one small request to Alta. As `ask_clevertap`."""
-    await session.cdp.get(user_id=_NOBODY)

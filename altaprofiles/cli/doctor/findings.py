@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from ..app import Exit
 from ..consoles import plain
+from ..exits import Exit
 
 __all__ = ["Finding"]
 

@@ -18,8 +18,9 @@ from ..credentials import REGIONS, Alta, CleverTap
 from ..errors import AltaProfilesError, ConfigurationError, Forbidden, Unauthorized
 from ..redaction import Secret
 from ..session import Session
-from .app import App, Exit, Failure, Interrupted
-from .doctor.examine import QUICK, ask_alta, ask_clevertap
+from .app import App
+from .doctor.probe import QUICK, ask_alta, ask_clevertap
+from .exits import Exit, Failure, Interrupted
 
 __all__ = ["log_in"]
 

@@ -17,9 +17,10 @@ from ..errors import ConfigurationError
 from ..export.keys import KeyFile
 from ..models import CdpUser, EventSummary, Lookup, Platform, Profile
 from ..wire.alta import By
-from .app import App, Failure
-from .asking import ask
+from .app import App
 from .consoles import output_console, plain
+from .exits import Failure
+from .questions import ask
 from .stdin import keys_from_stdin
 
 __all__ = ["get_person", "get_users", "get_users_of_file"]

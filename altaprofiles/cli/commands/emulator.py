@@ -1,0 +1,101 @@
+"""`altaprofiles emulator`."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import click
+
+from ..command import Command
+
+if TYPE_CHECKING:
+    from ...emulator import Emulator
+
+__all__ = ["emulator"]
+
+
+@click.command(cls=Command)
+@click.option(
+    "--port",
+    type=click.IntRange(min=0, max=65_535),
+    metavar="N",
+    default=0,
+    show_default=False,
+    help="The port to listen on, on 127.0.0.1; by default a free one.",
+)
+@click.option(
+    "--people",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=10_000,
+    show_default=True,
+    help="How many people the account holds.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Decides who they are, and when faults strike.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME=RATE",
+    help="Let a share of answers fail, such as not_ready=0.2; 1 is an outage. Repeatable.",
+)
+def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None:
+    """Serve both APIs on loopback until interrupted.
+
+    Prints the environment variables that point a client here; paste them into another shell.
+
+    Faults are not_ready, throttled, too_many, server_error, html, empty, disconnect, reset,
+    truncated, garbled, slow, gzip, empty_page and others, which a wrong name lists.
+
+    \b
+    Example:
+        altaprofiles emulator --port 8123 --fault not_ready=0.2 --fault reset=0.05
+    """
+    _run(port=port, people=people, seed=seed, faults=faults)
+
+
+def _run(*, port: int, people: int, seed: int, faults: tuple[str, ...]) -> None:
+    """Serve until SIGINT or SIGTERM; the environment variables go to stdout."""
+    rates: dict[str, float] = {}
+    for fault in faults:
+        name, _, rate = fault.partition("=")
+        try:
+            rates[name] = float(rate)
+        except ValueError:
+            raise click.BadParameter(
+                f"{fault!r} is not NAME=RATE, such as not_ready=0.2", param_hint="--fault"
+            ) from None
+    import asyncio
+
+    from ...emulator import Emulator
+
+    try:
+        emulator = Emulator(people=people, seed=seed, faults=rates, port=port)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--fault") from None
+    asyncio.run(_serve(emulator, people, port))
+
+
+async def _serve(emulator: Emulator, people: int, port: int) -> None:
+    import asyncio
+
+    interrupted = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupted.set)
+    try:
+        async with emulator:
+            for name, value in emulator.environment.items():
+                click.echo(f"export {name}={value}")
+            click.echo(f"{people:,} people at {emulator.url}; stop with Ctrl-C", err=True)
+            await interrupted.wait()
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on port {port}: {error.strerror}") from None

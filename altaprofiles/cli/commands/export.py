@@ -1,0 +1,145 @@
+"""`altaprofiles export`."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Literal, Unpack
+
+import click
+
+from ..app import App
+from ..command import Command
+from ..options import Output, day_options, output_options
+
+if TYPE_CHECKING:
+    from ...export.report import ExportReport
+    from ...session import Session
+    from ..progress import Shown
+
+__all__ = ["export"]
+
+
+@click.command(cls=Command)
+@click.argument("events", metavar="EVENT...", nargs=-1, required=True)
+@day_options
+@output_options
+@click.option(
+    "--windows",
+    metavar="N|auto",
+    default="auto",
+    show_default=True,
+    help="Into how many parts the days are split, to be read side by side.",
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    metavar="N",
+    default=4991,
+    show_default=True,
+    help="People per page, a multiple of 23.",
+)
+@click.option(
+    "--events/--no-events",
+    "event_summaries",
+    default=True,
+    help="Include what people did, some 75 % of each record, or leave it out.",
+)
+@click.option(
+    "--profile/--no-profile",
+    default=True,
+    help="Include the properties of people, or leave them out.",
+)
+@click.option(
+    "--app",
+    "with_app",
+    is_flag=True,
+    help="Include versions, make and model in what is known of devices.",
+)
+@click.option(
+    "--distinct/--no-distinct",
+    default=True,
+    help="Write each person once, or once for each event and part that has them.",
+)
+@click.option(
+    "--count",
+    is_flag=True,
+    help="Ask for the service's own counts as well: to compare with, and to say how long it will "
+    "take.",
+)
+@click.pass_obj
+def export(
+    app: App,
+    events: tuple[str, ...],
+    start: date | int,
+    end: date | int,
+    windows: str,
+    batch_size: int,
+    event_summaries: bool,
+    profile: bool,
+    with_app: bool,
+    distinct: bool,
+    count: bool,
+    as_json: bool,
+    **output: Unpack[Output],
+) -> None:
+    """Write everyone who did an event to a file or a database.
+
+    Each is written once, also who did several EVENTs. An EVENT is spelt as in the dashboard, upper
+    case included, and in quotes if it has blanks.
+
+    Ctrl-C stops it, and the same command goes on where it was, after a crash as well; the output is
+    the same in the end, to the byte (of a DuckDB file, its rows). It is put in place when it is
+    complete, in place of a file that is there, and its path printed; <out>.manifest.json beside it
+    says what it is. Until then all records are gathered as JSON in the folder <out>.export.
+
+    NDJSON has each record as the service sent it. Tables have the columns identity, email, name,
+    phone, object_ids, and as JSON text profile_data, events, platform_info and extra; --flatten
+    adds others. What `events` counts is a person's whole history, not these days.
+
+    A password for PostgreSQL need not be in the address: PGPASSWORD and ~/.pgpass will do.
+
+    \b
+    Examples:
+      altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+      altaprofiles export Charged Refunded --from 2026-01-01 --to 2026-01-31 --count \\
+          --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
+      duckdb -c "select count(*) from '$(altaprofiles export Charged \\
+          --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
+    """
+    from ..job import run_job
+
+    parts = _parts(windows)
+
+    async def begin(session: Session, show: Shown) -> ExportReport:
+        return await session.export(
+            events,
+            start=start,
+            end=end,
+            to=output["to"],
+            format=output["format"],
+            windows=parts,
+            distinct=distinct,
+            flatten=output["flatten"],
+            table=output["table"],
+            bom=output["bom"],
+            batch_size=batch_size,
+            app=with_app,
+            event_summaries=event_summaries,
+            profile=profile,
+            count=count,
+            resume=output["resume"],
+            spool=output["spool"],
+            on_progress=show,
+        )
+
+    run_job(app, begin, out=output["to"], as_json=as_json)
+
+
+def _parts(windows: str) -> int | Literal["auto"]:
+    if windows == "auto":
+        return "auto"
+    if not windows.isdecimal():
+        raise click.BadParameter(
+            f"{windows!r} is neither auto nor a number", param_hint="--windows"
+        )
+    return int(windows)
