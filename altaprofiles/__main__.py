@@ -1,22 +1,22 @@
-"""Where `altaprofiles` and `python -m altaprofiles` start."""
+"""Entry point of `altaprofiles` and `python -m altaprofiles`."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from importlib.util import find_spec
+
+from .base.extras import missing_modules
 
 
 def main() -> None:
-    """Run the command line, or say what it takes to have one."""
-    # Until a command is under way there is nothing to stop cleanly, and a `KeyboardInterrupt` could
-    # come up anywhere: as a traceback out of an import, or lost in one.
+    """Run the command line, or exit with advice if its dependencies are not installed."""
+    # Until a command runs there is nothing to clean up, and a `KeyboardInterrupt` could be raised
+    # anywhere: it would leave an import as a traceback, or be swallowed by one.
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end)
-    missing = [name for name in ("click", "rich") if find_spec(name) is None]
-    if missing:
+            signal.signal(number, _exit)
+    if missing := missing_modules("cli"):
         sys.exit(
             f"altaprofiles: the command line needs {' and '.join(missing)}; "
             f"install it with: pip install 'altaprofiles[cli]'"
@@ -28,7 +28,7 @@ def main() -> None:
     cli(prog_name="altaprofiles")
 
 
-def _end(number: int, _: object) -> None:
+def _exit(number: int, _: object) -> None:
     os._exit(128 + number)
 
 

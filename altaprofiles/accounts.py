@@ -26,10 +26,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from .base.extras import is_installed
 from .credentials import Alta, CleverTap
 from .errors import ConfigurationError
 from .redaction import mask_values
@@ -342,7 +342,7 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
 
 
 def _from_keyring(user: str) -> str | None:
-    if find_spec("keyring") is None:
+    if not is_installed("keyring"):
         return None
     try:
         keyring = import_module("keyring")

@@ -28,7 +28,7 @@ SLICE = 1 << 17
 def records_to_arrow(records: Iterable[bytes], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
     """Return the table of `altaprofiles.to_arrow`, from records as the service sent them."""
     keys = check_flatten(flatten)
-    require("pyarrow", extra="parquet", what="to_arrow")
+    require("parquet", what="to_arrow")
     rows = list(records)
     kinds = Kinds(keys)
     kinds.observe(rows)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ...base.extras import zstd_module
-from ...errors import ConfigurationError
+from ...base.extras import require, zstd_module
 
 __all__ = ["COMPRESSIONS", "Coder", "check_compression", "coder_of"]
 
@@ -56,9 +55,5 @@ def check_compression(path: Path, name: str) -> None:
         path: the file.
         name: the file in the message.
     """
-    try:
-        coder_of(path)
-    except ImportError:
-        raise ConfigurationError(
-            f"to: {name!r} needs backports.zstd; install it with: pip install 'altaprofiles[zstd]'"
-        ) from None
+    if path.suffix.lower() == ".zst":
+        require("zstd", what=f"to: {name!r}")

@@ -45,7 +45,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
 
     format: ClassVar[str] = "duckdb"
     endings: ClassVar[tuple[str, ...]] = (".duckdb",)
-    modules: ClassVar[tuple[str, ...]] = ("duckdb", "pyarrow")
+    extra: ClassVar[str | None] = "duckdb"
     options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})
     has_types: ClassVar[bool] = True
 

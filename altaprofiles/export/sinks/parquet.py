@@ -24,7 +24,7 @@ class ParquetTarget(FileTarget, frozen=True, kw_only=True):
 
     format: ClassVar[str] = "parquet"
     endings: ClassVar[tuple[str, ...]] = (".parquet",)
-    modules: ClassVar[tuple[str, ...]] = ("pyarrow",)
+    extra: ClassVar[str | None] = "parquet"
     options: ClassVar[frozenset[str]] = frozenset({"flatten"})
     has_types: ClassVar[bool] = True
 

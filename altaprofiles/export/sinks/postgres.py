@@ -50,7 +50,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
 
     format: ClassVar[str] = "postgres"
     schemes: ClassVar[tuple[str, ...]] = SCHEMES
-    modules: ClassVar[tuple[str, ...]] = ("psycopg",)
+    extra: ClassVar[str | None] = "postgres"
     options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})
     reserved: ClassVar[tuple[str, ...]] = (PERSON, *CORE)
 
@@ -67,7 +67,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         types |= dict.fromkeys(JSON_TEXTS, "jsonb")
         types["object_ids"] = "text[]"
         url = parse(text)
-        cls.require_modules(url.label)
+        cls.require_extra(url.label)
         check_conninfo(url)
         schema, name = table_of(output.table, url.table)
         label = f"{url.label}/{name if schema is None else f'{schema}.{name}'}"

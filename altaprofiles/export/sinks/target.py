@@ -67,11 +67,11 @@ class Target(Struct, frozen=True, kw_only=True):
     The class variables are all that `resolve` needs to know about a format.
 
     Attributes:
-        format: the format's name. The extra that brings its `modules` has the same name.
+        format: the format's name.
         endings: file endings that imply the format.
         schemes: URL schemes that imply the format. Only a URL is accepted if there are any.
         compresses: whether a compression's ending may follow one of `endings`.
-        modules: optional dependencies of the format.
+        extra: the extra that brings the modules of the format, or None.
         options: the options of `Output` that apply: any of "table", "bom" and "flatten".
         reserved: columns that every output has; a flattened key cannot take their names.
         has_types: whether flattened columns have the type of their values, instead of text.
@@ -84,7 +84,7 @@ class Target(Struct, frozen=True, kw_only=True):
     endings: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False
-    modules: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str | None] = None
     options: ClassVar[frozenset[str]] = frozenset()
     reserved: ClassVar[tuple[str, ...]] = CORE
     has_types: ClassVar[bool] = False
@@ -108,10 +108,10 @@ class Target(Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
     @classmethod
-    def require_modules(cls, name: str) -> None:
-        """Raise `ConfigurationError` if a module is not installed; `name` is for the message."""
-        for module in cls.modules:
-            require(module, extra=cls.format, what=f"to: {name!r}")
+    def require_extra(cls, name: str) -> None:
+        """Raise `ConfigurationError` if the extra is not installed; `name` is for the message."""
+        if cls.extra is not None:
+            require(cls.extra, what=f"to: {name!r}")
 
     @property
     def typed_flatten(self) -> bool:
@@ -157,7 +157,7 @@ class FileTarget(Target, frozen=True, kw_only=True):
         path = _checked_path(text)
         if cls.compresses:
             check_compression(path, text)
-        cls.require_modules(text)
+        cls.require_extra(text)
         return path
 
     def check(self) -> None:
