@@ -1,7 +1,6 @@
-"""The command line: arguments, progress, exit codes. No logic of its own.
+"""The command line: options, progress, exit codes. Importing it is cheap.
 
-Importing this must stay cheap, as it happens for every `--help`: commands import the rest of the
-library when they run.
+Every `--help` imports it, so commands import the rest of the library when they run.
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ def cli() -> None:
     Data goes to stdout, everything else to stderr. `altaprofiles COMMAND --help` has examples of
     each command.
 
-    Credentials are those of an account that `login` has saved, or of the environment, which goes
-    first: CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION (or CLEVERTAP_BASE_URL),
-    ALTA_TOKEN (and ALTA_BASE_URL). None are needed for `demo` and `emulator`.
+    Credentials are read from the environment, or else from an account saved by `login`. The
+    variables are CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION (or
+    CLEVERTAP_BASE_URL), ALTA_TOKEN (and ALTA_BASE_URL). `demo` and `emulator` need none.
 
     \b
-    Begin with:
+    First steps:
         altaprofiles demo
         altaprofiles login
         altaprofiles doctor
@@ -45,13 +44,14 @@ def cli() -> None:
 
     \b
     Exit codes:
-        0    all done
-        1    failed
-        2    wrong usage; also other options than an unfinished export was begun with
-        3    credentials are missing, or refused
-        4    incomplete; the same command goes on
+        0    success
+        1    failure
+        2    wrong usage, or options that differ from those the unfinished export
+             was started with
+        3    credentials are missing or refused
+        4    incomplete; the same command resumes
         130  interrupted by Ctrl-C (SIGINT)
-        141  whoever read the output closed it
+        141  the reader of the output closed it
         143  terminated (SIGTERM)
 
     \b

@@ -1,9 +1,8 @@
-"""What all commands share: options, credentials, streams, signals, exit codes.
+"""`App`: options, session, log, output and signals of one run of a command.
 
-Importing this must stay cheap, as it happens for every `--help`. A command is made with
-`@click.command(cls=Command)` and `@click.pass_obj`, and does its work in `app.run(main)`. Whatever
-a user can cause comes out of it as a message on stderr and one of the codes of `Exit`; other
-exceptions are mistakes of ours, and stay tracebacks.
+A command is made with `@click.command(cls=Command)` and `@click.pass_obj`, and does its work in
+`app.ask(question)` or `app.run(main)`. An error that a user can cause becomes a message on stderr
+and an exit code; any other exception is a bug of ours, and stays a traceback.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import os
 import re
 import signal
 import sys
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
@@ -21,7 +21,8 @@ from .exits import Exit, Failure, Interrupted, exit_code
 from .streams import heeded_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
+    from contextlib import AbstractContextManager
     from types import FrameType
 
     from rich.console import Console
@@ -35,13 +36,15 @@ T = TypeVar("T")
 
 
 class App:
-    """What the options for every command say, and what follows from it. click's `ctx.obj`.
+    """Values of the options that all commands share, and the services built on them.
+
+    It is click's `ctx.obj`.
 
     Attributes:
-        account: the name of an account in the credentials file, or None.
-        quiet: nothing but warnings and errors on stderr.
-        verbose: all that the library logs, and tracebacks, on stderr.
-        log_format: "json" makes each line on stderr a JSON object.
+        account: name of an account in the credentials file, or None.
+        quiet: whether stderr gets warnings and errors only.
+        verbose: whether stderr gets everything that the library logs, and tracebacks.
+        log_format: "json" makes each line of stderr a JSON object.
     """
 
     def __init__(self) -> None:
@@ -49,9 +52,9 @@ class App:
         self.quiet = False
         self.verbose = False
         self.log_format: Literal["text", "json"] = "text"
-        self._go_on: str | None = None
+        self._resume: str | None = None
         self._source = ""
-        self._begun = False
+        self._is_logging = False
 
     @cached_property
     def console(self) -> Console:
@@ -62,7 +65,7 @@ class App:
 
     @property
     def interactive(self) -> bool:
-        """Whether a person watches stderr, on a terminal that can redraw."""
+        """Whether stderr is a terminal that can redraw, and the log is text for a person."""
         return (
             not self.quiet
             and self.log_format == "text"
@@ -77,12 +80,12 @@ class App:
         service: Literal["clevertap", "alta"] = "clevertap",
         on_event: Callable[[Attempt], object] | None = None,
     ) -> Session:
-        """Return a session, not opened, with the credentials for `service`.
+        """Return a session, not yet opened, with the credentials for `service`.
 
-        It takes proxies from the environment, as all programs of the command line do.
+        It takes proxies from the environment, as command-line programs do.
 
         Raises:
-            Failure: there are none, or they cannot be used.
+            Failure: credentials are missing or unusable.
         """
         from ..accounts import Accounts, accounts_path, find_alta, find_clevertap
         from ..errors import ConfigurationError
@@ -114,47 +117,53 @@ class App:
             Exit.CREDENTIALS,
         )
 
-    def say(self, text: str, **facts: object) -> None:
-        """Write a line for a person to stderr; with `quiet`, none.
+    def ask(
+        self,
+        question: Callable[[Session], Awaitable[T]],
+        *,
+        service: Literal["clevertap", "alta"] = "clevertap",
+    ) -> T:
+        """Return the result of `question`, which is called with an open session for `service`.
 
-        Args:
-            facts: what a JSON line holds besides, for programs.
+        On a terminal, stderr shows why a request is retried.
         """
-        # Not as a format: file names may hold a percent sign.
-        _logger().info("%s", text, extra={"facts": facts})
+        with self._retry_status() as on_event:
+            session = self.session(service=service, on_event=on_event)
 
-    def warn(self, text: str) -> None:
-        """Write a warning to stderr."""
-        _logger().warning("%s", text)
+            async def main() -> T:
+                async with session:
+                    return await question(session)
 
-    def error(self, text: str) -> None:
-        """Write an error to stderr."""
-        _logger().error("%s", text)
+            return self.run(main)
 
-    def write(self, data: bytes) -> None:
-        """Write data to stdout, at once."""
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None] | None]:
+        if not self.interactive:
+            return nullcontext()
+        from .consoles import retry_status
+
+        return retry_status(self.console)
 
     def run(
         self,
         main: Callable[[], Coroutine[Any, Any, T]],
         *,
-        go_on: str | None = None,
-        too_late: Callable[[], bool] = lambda: False,
+        resume: str | None = None,
+        committed: Callable[[], bool] = lambda: False,
     ) -> T:
-        """Return what `main` returns. SIGINT or SIGTERM cancels it, a second one ends the process.
+        """Return the result of `main`, run in a new event loop.
+
+        SIGINT or SIGTERM cancels it; a second signal ends the process at once.
 
         Args:
-            main: called in a new event loop.
-            go_on: the command line that goes on, shown if `main` is interrupted or raises
-                `Incomplete`.
-            too_late: whether all is done that could be stopped. Then one signal is not heeded any
-                more, after this has returned neither.
+            main: the command's work.
+            resume: a command line that resumes the work, printed if `main` is interrupted or
+                raises `Incomplete`.
+            committed: returns whether the work is done and can no longer be stopped. From then
+                on one signal is ignored, even after this method has returned.
         """
         import asyncio
 
-        self._go_on = go_on
+        self._resume = resume
         received: list[int] = []
 
         async def cancellable() -> T:
@@ -163,9 +172,9 @@ class App:
 
             def stop(number: int, frame: FrameType | None) -> None:
                 if received:
-                    self._end_at_once(number)
+                    self._exit_now(number)
                 received.append(number)
-                if not too_late():
+                if not committed():
                     loop.call_soon_threadsafe(task.cancel)
 
             # Not the loop's own handlers, which Windows does not have.
@@ -173,7 +182,7 @@ class App:
             try:
                 return await main()
             finally:
-                if not too_late():
+                if not committed():
                     for number, handler in before.items():
                         signal.signal(number, handler)
 
@@ -184,23 +193,45 @@ class App:
                 raise Interrupted(received[0]) from error
             raise
 
-    def begin(self) -> None:
-        """Let the log go to stderr, now that all options are known."""
+    def write(self, data: bytes) -> None:
+        """Write data to stdout, and flush it."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    def start_logging(self) -> None:
+        """Send the log to stderr. To be called when all options are known."""
         import logging
 
         from .logs import Handler
 
-        if self._begun:
+        if self._is_logging:
             return
-        self._begun = True
-        # The root's: what asyncio has to say must be JSON, too, where all else is.
+        self._is_logging = True
+        # On the root logger, so that what asyncio logs becomes JSON as well.
         logging.getLogger().addHandler(Handler(self.log_format))
         level = logging.DEBUG if self.verbose else logging.WARNING
         logging.getLogger("altaprofiles").setLevel(level)
         _logger().setLevel(logging.WARNING if self.quiet else logging.INFO)
 
-    def end(self, error: BaseException) -> int | None:
-        """Tell the user of `error`; return the exit code, or None if no user can have caused it."""
+    def info(self, text: str, **facts: object) -> None:
+        """Log a line for a person; `quiet` suppresses it.
+
+        Args:
+            facts: members that a JSON line has besides, for programs.
+        """
+        # Not as the format string: file names may hold a percent sign.
+        _logger().info("%s", text, extra={"facts": facts})
+
+    def warn(self, text: str) -> None:
+        """Log a warning."""
+        _logger().warning("%s", text)
+
+    def error(self, text: str) -> None:
+        """Log an error."""
+        _logger().error("%s", text)
+
+    def report(self, error: BaseException) -> int | None:
+        """Log `error` and return its exit code, or None if no user can have caused it."""
         from ..errors import AltaProfilesError, Forbidden, Incomplete, Unauthorized
 
         if isinstance(error, BrokenPipeError):
@@ -210,44 +241,44 @@ class App:
         if isinstance(error, Interrupted):
             cause = error.__cause__
             if isinstance(cause, AltaProfilesError | OSError):
-                self._tell(cause)
+                self._log_error(cause)
             elif isinstance(cause, Exception):
                 return None
-            self._tell(error)
-            self._tell_how_to_go_on()
+            self._log_error(error)
+            self._log_resumption()
             return error.code
         if not isinstance(error, AltaProfilesError | OSError | Failure):
             return None
         if isinstance(error, Unauthorized | Forbidden) and self._source:
             error.add_note(f"These credentials are from {self._source}.")
-        self._tell(error)
+        self._log_error(error)
         if isinstance(error, Incomplete):
-            self._tell_how_to_go_on()
+            self._log_resumption()
         return exit_code(error)
 
-    def _tell(self, error: BaseException) -> None:
+    def _log_error(self, error: BaseException) -> None:
         text = str(error)
         if isinstance(error, OSError) and error.strerror is not None:
-            where = "" if error.filename is None else f"{error.filename}: "
-            text = f"{where}{error.strerror}"
+            path = "" if error.filename is None else f"{error.filename}: "
+            text = f"{path}{error.strerror}"
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
-        told = _in_options("\n".join(lines), click.get_current_context().command)
-        _logger().error("%s", told, exc_info=error if self.verbose else None)
+        message = _with_option_names("\n".join(lines), click.get_current_context().command)
+        _logger().error("%s", message, exc_info=error if self.verbose else None)
 
-    def _tell_how_to_go_on(self) -> None:
-        if self._go_on is not None:
-            # Also with `quiet`: it belongs to the error.
-            _logger().error("To go on: %s", self._go_on, extra={"bare": True})
+    def _log_resumption(self) -> None:
+        if self._resume is not None:
+            # At the error's level, so that `quiet` shows it as well.
+            _logger().error("To resume: %s", self._resume, extra={"bare": True})
 
-    def _end_at_once(self, number: int) -> NoReturn:
+    def _exit_now(self, number: int) -> NoReturn:
         if self.interactive:
-            # A progress view hides the cursor, and will not get to show it again.
+            # A progress display hides the cursor, and gets no chance to show it again.
             os.write(2, b"\x1b[?25h\n")
         if self.log_format == "text":
-            told = f"error: {Interrupted(number)}\n"
-            if self._go_on is not None:
-                told += f"To go on: {self._go_on}\n"
-            os.write(2, told.encode(errors="backslashreplace"))
+            message = f"error: {Interrupted(number)}\n"
+            if self._resume is not None:
+                message += f"To resume: {self._resume}\n"
+            os.write(2, message.encode(errors="backslashreplace"))
         os._exit(128 + number)
 
 
@@ -263,8 +294,8 @@ def _logger() -> Any:
     return logging.getLogger("altaprofiles.cli")
 
 
-def _in_options(text: str, command: click.Command) -> str:
-    """Let what the library says of its arguments name the options that they come from."""
+def _with_option_names(text: str, command: click.Command) -> str:
+    """Return `text` with the library's names of arguments replaced by the command's options."""
     names: dict[str | None, str | None] = {}
     for option in command.params:
         if isinstance(option, click.Option):

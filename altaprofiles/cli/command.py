@@ -1,4 +1,4 @@
-"""click's commands with what all of ours share. Importing this must stay cheap."""
+"""click's commands and groups, with the options and the error handling that all of ours share."""
 
 from __future__ import annotations
 
@@ -16,78 +16,22 @@ from .streams import abandon_broken_streams
 __all__ = ["Command", "Group"]
 
 
-def _note(context: click.Context, option: click.Parameter, value: object) -> None:
-    app = context.ensure_object(App)
-    if value not in (None, False):
-        setattr(app, str(option.name), value)
-
-
-def _complete_account(
-    context: click.Context, option: click.Parameter, incomplete: str
-) -> list[str]:
-    from ..accounts import Accounts
-    from ..errors import ConfigurationError
-
-    try:
-        return [name for name in Accounts.read().tables if name.startswith(incomplete)]
-    except ConfigurationError:
-        return []
-
-
-def _shared() -> list[click.Parameter]:
-    """Return the options that every command takes, and the group in front of it."""
-    option = partial(click.Option, expose_value=False, callback=_note)
-    return [
-        option(
-            ["--account"],
-            metavar="NAME",
-            shell_complete=_complete_account,
-            help="Use this account of the credentials file, whatever the environment holds.",
-        ),
-        option(
-            ["-q", "--quiet"],
-            is_flag=True,
-            help="Show warnings and errors only.",
-        ),
-        option(
-            ["-v", "--verbose"],
-            is_flag=True,
-            help="Show every failed request, and tracebacks.",
-        ),
-        option(
-            ["--log-format"],
-            type=click.Choice(["text", "json"]),
-            help="What stderr is made of: text, as by default, or one JSON object a line.",
-        ),
-    ]
-
-
-def _show(error: click.ClickException) -> None:
-    context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
-    app = None if context is None else context.find_object(App)
-    if app is None or app.log_format == "text":
-        error.show()
-        return
-    app.begin()
-    app.error(error.format_message())
-
-
 class Command(click.Command):
-    """A command that takes the shared options, too, and whose errors become exit codes."""
+    """A command that accepts the shared options as well, and turns errors into exit codes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._own = len(self.params)
-        self.params += _shared()
+        self.params += _shared_options()
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(App)
-        app.begin()
+        app.start_logging()
         try:
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             try:
-                code = app.end(error)
+                code = app.report(error)
             except BrokenPipeError:
                 code = Exit.PIPE
             if code is None:
@@ -109,13 +53,13 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Commands that share options, which stand before the command's name or behind it."""
+    """A group of commands whose shared options stand before the command's name or after it."""
 
     command_class = Command
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _shared()
+        self.params += _shared_options()
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         try:
@@ -126,12 +70,67 @@ class Group(click.Group):
         except (click.Abort, KeyboardInterrupt):
             code = 128 + signal.SIGINT
         except OSError as error:
-            # Of help or a version that cannot be written.
+            # The help or the version could not be written.
             sys.stderr.write(f"error: {error.strerror}\n")
             code = Exit.FAILED
             abandon_broken_streams()
         sys.exit(code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        # As they are likely to be needed, and not by the alphabet.
+        # In the order in which users are likely to need them, not alphabetically.
         return list(self.commands)
+
+
+def _shared_options() -> list[click.Parameter]:
+    option = partial(click.Option, expose_value=False, callback=_store_in_app)
+    return [
+        option(
+            ["--account"],
+            metavar="NAME",
+            shell_complete=_complete_account,
+            help="Use this account of the credentials file, whatever the environment holds.",
+        ),
+        option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            help="Show warnings and errors only.",
+        ),
+        option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            help="Show every failed request, and tracebacks.",
+        ),
+        option(
+            ["--log-format"],
+            type=click.Choice(["text", "json"]),
+            help="Format of stderr: text (the default), or one JSON object per line.",
+        ),
+    ]
+
+
+def _store_in_app(context: click.Context, option: click.Parameter, value: object) -> None:
+    app = context.ensure_object(App)
+    if value not in (None, False):
+        setattr(app, str(option.name), value)
+
+
+def _complete_account(
+    context: click.Context, option: click.Parameter, incomplete: str
+) -> list[str]:
+    from ..accounts import Accounts
+    from ..errors import ConfigurationError
+
+    try:
+        return [name for name in Accounts.read().tables if name.startswith(incomplete)]
+    except ConfigurationError:
+        return []
+
+
+def _show(error: click.ClickException) -> None:
+    context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
+    app = None if context is None else context.find_object(App)
+    if app is None or app.log_format == "text":
+        error.show()
+        return
+    app.start_logging()
+    app.error(error.format_message())

@@ -1,4 +1,4 @@
-"""Exit codes, and the exceptions that carry one. Importing this must stay cheap."""
+"""Exit codes, and the exceptions that carry one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["Exit", "Failure", "Interrupted", "exit_code"]
 
 
 class Exit(IntEnum):
-    """Exit codes, beside 0 and those of signals (130 for SIGINT, 143 for SIGTERM)."""
+    """Exit codes besides 0 and those of signals: 130 for SIGINT, 143 for SIGTERM."""
 
     FAILED = 1
     USAGE = 2
     CREDENTIALS = 3
     INCOMPLETE = 4
-    # What a shell shows for a program that SIGPIPE ended. Python ignores that signal, and has to:
-    # it would also come from a connection that the service has closed.
+    # The code that a shell reports for a program ended by SIGPIPE. Python ignores that signal,
+    # and must: it would also arrive for a connection that the service has closed.
     PIPE = 141
 
 
 class Failure(Exception):
-    """Ends a command with a message and an exit code, where no error of the library says it."""
+    """Ends a command with a message and an exit code; for failures the library has no error for."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -29,7 +29,7 @@ class Failure(Exception):
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM has ended a command."""
+    """A command was ended by SIGINT or SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -37,6 +37,7 @@ class Interrupted(Exception):
 
 
 def exit_code(error: BaseException) -> Exit:
+    """Return the exit code of a `Failure`, an error of the library, or an `OSError`."""
     from ..errors import ConfigurationError, Forbidden, Incomplete, PlanMismatch, Unauthorized
 
     if isinstance(error, Failure):

@@ -1,4 +1,4 @@
-"""What runs for hours, and goes on: `altaprofiles export` and `altaprofiles lookup`."""
+"""One run of `altaprofiles export` or `altaprofiles lookup`, from progress to summary."""
 
 from __future__ import annotations
 
@@ -8,61 +8,64 @@ from collections.abc import Awaitable, Callable
 import click
 
 from ..errors import Incomplete
-from ..export.report import ExportReport, LookupReport
 from ..export.sinks.postgres_url import without_password
 from ..session import Session
 from .app import App
 from .exits import Interrupted
-from .progress import Shown, showing
+from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
-from .summary import summarize, write_report
+from .summary import Report, summarize, write_report
 
 __all__ = ["run_job"]
 
 
 def run_job(
     app: App,
-    begin: Callable[[Session, Shown], Awaitable[ExportReport | LookupReport]],
+    job: Callable[[Session, ProgressDisplay], Awaitable[Report]],
     *,
     out: str,
     as_json: bool,
-    before: str = "",
+    prefix: str = "",
 ) -> None:
-    """Run an export: its path or report goes to stdout, and all else to stderr.
+    """Run a job; its output's path or its report goes to stdout, everything else to stderr.
 
     Args:
-        before: what stands before the command that goes on.
+        app: the command's services.
+        job: called with an open session and the callback for its progress.
+        out: the value of --out.
+        as_json: whether to write the report, in place of the path.
+        prefix: text in front of the command line that resumes the job.
     """
     if without_password(out) != out:
-        app.say(
+        app.info(
             "Everyone on this machine can see the password in --out while this runs; PGPASSWORD or "
-            "~/.pgpass hide it. What is printed here leaves it out."
+            "~/.pgpass hide it. The messages below leave it out."
         )
-    reports: list[ExportReport | LookupReport] = []
+    reports: list[Report] = []
 
-    with showing(app) as show:
-        session = app.session(on_event=show.note)
+    with progress_display(app) as display:
+        session = app.session(on_event=display.note_failure)
 
         async def main() -> None:
             async with session:
-                reports.append(await begin(session, show))
+                reports.append(await job(session, display))
 
         try:
-            go_on = before + command_line(click.get_current_context())
-            app.run(main, go_on=go_on, too_late=lambda: bool(reports))
+            resume = prefix + command_line(click.get_current_context())
+            app.run(main, resume=resume, committed=lambda: bool(reports))
         except Incomplete as error:
             if as_json and error.report is not None:
                 write_report(app, error.report)
             raise
         except Interrupted:
-            # Heard before all was in place, and now it is: to go on would be to begin anew.
+            # If the output is in place by now, to resume would be to start a new export.
             if not reports:
                 raise
-    summarize(app, reports[0])
+    (report,) = reports
+    summarize(app, report)
     if as_json:
-        write_report(app, reports[0])
+        write_report(app, report)
     else:
-        # A file's name is bytes, and not what the locale makes of it.
-        output = reports[0].output
-        name = output.encode() if reports[0].bytes is None else os.fsencode(output)
+        # A file's name is bytes, independent of the locale.
+        name = report.output.encode() if report.bytes is None else os.fsencode(report.output)
         app.write(name + b"\n")

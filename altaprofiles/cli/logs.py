@@ -1,4 +1,4 @@
-"""What stderr is told: lines of text, or of JSON."""
+"""The log on stderr, as lines of text or of JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Handler"]
 
 
 class Handler(logging.Handler):
-    """Writes to whatever `sys.stderr` is at the time, which a progress view replaces."""
+    """Writes to the current `sys.stderr`, which a live display replaces while it runs."""
 
     def __init__(self, log_format: Literal["text", "json"]) -> None:
         super().__init__()
@@ -27,23 +27,23 @@ class Handler(logging.Handler):
         except BrokenPipeError:
             raise
         except OSError:
-            # A log that is full ends no export.
+            # A full disk under the log must not end an export.
             pass
 
 
 class _Text(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        # Information is for people, and needs no label.
-        bare = record.levelno == logging.INFO or getattr(record, "bare", False)
-        return record.message if bare else f"{record.levelname.lower()}: {record.message}"
+        # Messages of level INFO are for people, and need no label.
+        is_bare = record.levelno == logging.INFO or getattr(record, "bare", False)
+        return record.message if is_bare else f"{record.levelname.lower()}: {record.message}"
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage()
-        told = self.formatMessage(record)
-        # The traceback first: what happened stands last, where it is seen.
+        text = self.formatMessage(record)
+        # The traceback first, so that the message comes last, where users look.
         if record.exc_info:
-            told = f"{self.formatException(record.exc_info)}\n{told}"
-        return harmless(told, keep="\n\t")
+            text = f"{self.formatException(record.exc_info)}\n{text}"
+        return harmless(text, keep="\n\t")
 
 
 class _Json(logging.Formatter):

@@ -1,4 +1,4 @@
-"""Options that several commands have: days, and outputs."""
+"""Options that several commands share: days, and outputs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ __all__ = ["Output", "day_options", "output_options"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _day(text: str) -> date | int:
-    """Return what the library takes for a day: a date, or YYYYMMDD, or seconds since 1970."""
-    try:
-        return int(text) if text.isdecimal() else date.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no day; write it as 2026-01-31") from None
+class Output(TypedDict):
+    """Values of the options of `output_options`, except `as_json`."""
+
+    to: str
+    format: str | None
+    flatten: tuple[str, ...]
+    table: str | None
+    bom: bool
+    spool: str | None
+    resume: bool
 
 
 def day_options(command: F) -> F:
-    """Give a command `--from` and `--to`, as its parameters `start` and `end`."""
+    """Add `--from` and `--to` to a command, as its parameters `start` and `end`."""
     for option in (
         click.option(
             "--to",
@@ -30,7 +34,7 @@ def day_options(command: F) -> F:
             type=_day,
             metavar="DAY",
             required=True,
-            help="The last day; it counts, too.",
+            help="The last day, inclusive.",
         ),
         click.option(
             "--from",
@@ -46,19 +50,16 @@ def day_options(command: F) -> F:
     return command
 
 
-class Output(TypedDict):
-    """Where to, and how: the options that both commands have."""
-
-    to: str
-    format: str | None
-    flatten: tuple[str, ...]
-    table: str | None
-    bom: bool
-    spool: str | None
-    resume: bool
+def _day(text: str) -> date | int:
+    """Return a day as the library accepts it: a date, YYYYMMDD, or seconds since 1970."""
+    try:
+        return int(text) if text.isdecimal() else date.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a day; write it as 2026-01-31") from None
 
 
 def output_options(command: F) -> F:
+    """Add the options of an output to a command, as its parameters `Output` and `as_json`."""
     for option in reversed(
         [
             click.option(
@@ -68,14 +69,14 @@ def output_options(command: F) -> F:
                 type=click.Path(),
                 required=True,
                 metavar="FILE|URL",
-                help="The output. Its ending says what it becomes: .ndjson, .jsonl, .csv (each "
+                help="The output. Its ending determines the format: .ndjson, .jsonl, .csv (each "
                 "also with .gz or .zst), .parquet, .duckdb; or a table in PostgreSQL, "
                 "postgresql://user@host/database/table.",
             ),
             click.option(
                 "--format",
                 type=click.Choice(["ndjson", "csv", "parquet", "duckdb", "postgres"]),
-                help="What it becomes, whatever its ending.",
+                help="Output format; by default the file's ending decides.",
             ),
             click.option(
                 "--flatten",
@@ -86,30 +87,30 @@ def output_options(command: F) -> F:
             click.option(
                 "--table",
                 metavar="NAME",
-                help='The table, in DuckDB and PostgreSQL; "profiles" by default.',
+                help='The table in DuckDB or PostgreSQL; "profiles" by default.',
             ),
             click.option(
-                "--bom", is_flag=True, help="Begin a CSV file with a byte-order mark, for Excel."
+                "--bom", is_flag=True, help="Start a CSV file with a byte-order mark, for Excel."
             ),
             click.option(
                 "--spool",
                 type=click.Path(file_okay=False),
                 metavar="DIR",
-                help="Where the folder is made in which it gathers until it is complete, "
-                "<out>.export. By default it is beside the output.",
+                help="Folder in which to create <out>.export, the folder for the records until "
+                "the output is complete. By default it is created beside the output.",
             ),
             click.option(
                 "--resume/--fresh",
                 default=True,
-                help="Go on with what an earlier run has left (as it does by default), or discard "
-                "that and begin again.",
+                help="Resume what an earlier run left unfinished (the default), or discard it and "
+                "start from scratch.",
             ),
             click.option(
                 "--json",
                 "as_json",
                 is_flag=True,
-                help="Print the report as JSON, and not the path of the output; also of an "
-                "incomplete one.",
+                help="Print the report as JSON instead of the output's path, even if it is "
+                "incomplete.",
             ),
         ]
     ):

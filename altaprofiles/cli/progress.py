@@ -1,4 +1,4 @@
-"""What a person, or a log, sees of an export while it runs. Shows; decides nothing."""
+"""Progress of an export or a lookup: a live display on a terminal, elsewhere lines of a log."""
 
 from __future__ import annotations
 
@@ -24,86 +24,86 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from .app import App
 
-__all__ = ["Shown", "View", "showing"]
+__all__ = ["Progress", "ProgressDisplay", "View", "progress_display"]
 
 Progress: TypeAlias = ExportProgress | LookupProgress
 
 _ROWS = 8
-"""Chains shown at once."""
+"""The largest number of chains in the display."""
 _WIDEST = 110
-"""Columns from which more of them only tear what belongs together apart."""
+"""The largest width of the display, in columns; a wider one would only tear rows apart."""
 _WIDE = 76
-"""Columns from which all figures stand on one line."""
+"""The width from which all figures fit on one line, in columns."""
 
 
-class Shown:
-    """Takes progress, and shows some of it: not more often than can be read."""
+class ProgressDisplay:
+    """An `on_progress` callback that shows progress no more often than a person can read it."""
 
-    every: float
-    """Seconds from one to the next that is shown, unless a new stage begins."""
+    interval: float
+    """Seconds between two updates within a stage."""
 
     def __init__(self) -> None:
         self.trouble: str | None = None
         self._stage = ""
-        self._shown = float("-inf")
+        self._updated_at = float("-inf")
 
     def __call__(self, progress: Progress) -> None:
-        """Show `progress`, unless it is too soon after the last that was shown."""
+        """Show `progress` if its stage is new, or the last update is old enough."""
         now = time.monotonic()
-        if self._stage != progress.stage or now - self._shown >= self.every:
-            self._stage, self._shown = progress.stage, now
-            self.show(progress)
+        if self._stage != progress.stage or now - self._updated_at >= self.interval:
+            self._stage, self._updated_at = progress.stage, now
+            self.update(progress)
 
-    def note(self, attempt: Attempt) -> None:
-        """Keep in mind what went wrong, as the session's `on_event`."""
+    def note_failure(self, attempt: Attempt) -> None:
+        """Remember the error of a failed attempt. This is the session's `on_event` hook."""
         if attempt.error is not None:
             self.trouble = str(attempt.error)
 
-    def show(self, progress: Progress) -> None:
-        """Show it."""
+    def update(self, progress: Progress) -> None:
+        """Show `progress` now."""
         raise NotImplementedError
 
 
-class _Lines(Shown):
-    every = 5.0
+class _Log(ProgressDisplay):
+    interval = 5.0
 
     def __init__(self, app: App) -> None:
         super().__init__()
         self._app = app
 
-    def show(self, progress: Progress) -> None:
+    def update(self, progress: Progress) -> None:
         facts = {**msgspec.to_builtins(progress), "eta": progress.eta}
-        self._app.say(str(progress), progress=facts)
+        self._app.info(str(progress), progress=facts)
 
 
-class _Picture(Shown):
-    # More often is only flicker.
-    every = 0.1
+class _LiveDisplay(ProgressDisplay):
+    # Shorter intervals only flicker.
+    interval = 0.1
 
     def __init__(self, live: Live) -> None:
         super().__init__()
         self._live = live
 
-    def show(self, progress: Progress) -> None:
-        # Not before: an empty picture would leave an empty line.
+    def update(self, progress: Progress) -> None:
+        # Not started earlier: an empty display would leave an empty line.
         self._live.start()
         self._live.update(View(progress, self.trouble), refresh=True)
 
 
 @contextmanager
-def showing(app: App) -> Iterator[Shown]:
-    """Give what shows progress until the end of the body.
+def progress_display(app: App) -> Iterator[ProgressDisplay]:
+    """Yield a display of progress on stderr.
 
-    The picture on a terminal goes when the body is done, and stays when it raises. Elsewhere it is
-    a line every few seconds.
+    On a terminal it is redrawn in place; it disappears when the body ends, and stays when the body
+    raises. Elsewhere it is a log line every five seconds.
     """
     if not app.interactive:
-        yield _Lines(app)
+        yield _Log(app)
         return
-    # No thread of its own: progress comes at least every second.
+    # Without a refresh thread: progress is reported at least every second.
     live = Live(console=app.console, auto_refresh=False)
     try:
-        yield _Picture(live)
+        yield _LiveDisplay(live)
         live.transient = True
     finally:
         if live.is_started:
@@ -111,7 +111,7 @@ def showing(app: App) -> Iterator[Shown]:
 
 
 class View:
-    """One picture of an export or a lookup, as wide and as high as the terminal lets it be."""
+    """One frame of the display, fitted to the width and height of the terminal."""
 
     def __init__(self, progress: Progress, trouble: str | None = None) -> None:
         self._at = progress
@@ -125,98 +125,110 @@ class View:
 
     def _parts(self, width: int, height: int) -> Iterator[RenderableType]:
         at = self._at
-        figures = _figures(at, wide=width >= _WIDE)
-        if isinstance(at, LookupProgress) and at.fetching:
-            outcomes = (f"{count:,} {name}" for name, count in at.outcomes.items())
-            figures.insert(0, ", ".join(outcomes))
-        if at.fetching and self._trouble is not None:
-            figures.append(f"retried: {self._trouble}")
-        if isinstance(at, ExportProgress) and at.fetching:
-            # Room for the total, the figures, and the line that the cursor is on.
-            yield from _chains(at.chains, min(_ROWS, height - len(figures) - 4), width)
+        lines = _figures(at, is_wide=width >= _WIDE)
+        if at.fetching:
+            if outcomes := _outcomes(at):
+                lines.insert(0, ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
+            if self._trouble is not None:
+                lines.append(f"retried: {self._trouble}")
+            if isinstance(at, ExportProgress):
+                # Leaves room for the total, the figures, and the cursor's line.
+                yield from _chains(at.chains, min(_ROWS, height - len(lines) - 4), width)
         yield _total(at, width)
-        for line in figures:
-            shown = plain(line.replace("\n", " "), "dim")
-            shown.no_wrap, shown.overflow = True, "crop"
-            yield shown
+        for line in lines:
+            text = plain(line.replace("\n", " "), "dim")
+            text.no_wrap, text.overflow = True, "crop"
+            yield text
 
 
-def _figures(at: Progress, *, wide: bool) -> list[str]:
-    """Return the lines below the bar; which figure stands in which does not hang on its length."""
+def _unit(at: Progress) -> str:
+    return "record" if isinstance(at, ExportProgress) else "key"
+
+
+def _outcomes(at: Progress) -> dict[str, int]:
+    return {} if isinstance(at, ExportProgress) else at.outcomes
+
+
+def _figures(at: Progress, *, is_wide: bool) -> list[str]:
+    """Return the lines below the bar. A figure's line depends on the width only, not its value."""
     if not at.fetching:
         return [clock(at.seconds)]
-    what = "records" if isinstance(at, ExportProgress) else "keys"
     slots = f"{at.in_flight} of {numbered(at.slots, 'slot')}"
-    traffic = [f"{at.pace:,.0f} {what}/s", slots]
-    passed = [f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}", clock(at.seconds)]
+    traffic = [f"{at.pace:,.0f} {_unit(at)}s/s", slots]
+    retries = f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}"
+    times = [retries, clock(at.seconds)]
     if at.eta is not None:
-        passed.append(f"{clock(at.eta)} left")
-    return [", ".join(traffic + passed)] if wide else [", ".join(traffic), ", ".join(passed)]
+        times.append(f"{clock(at.eta)} left")
+    return [", ".join(traffic + times)] if is_wide else [", ".join(traffic), ", ".join(times)]
 
 
 def _total(at: Progress, width: int) -> RenderableType:
+    stage = Text(at.stage, style="bold")
     part = share(at.done, at.goal)
-    table = Table.grid(padding=(0, 1), expand=True)
-    table.add_column(no_wrap=True)
-    counted = f"{at.done:,}"
     if part is None or at.goal is None:
-        what = "key" if isinstance(at, LookupProgress) else "record"
-        table.add_column(ratio=1, no_wrap=True)
-        table.add_row(Text(at.stage, style="bold"), numbered(at.done, what))
-        return table
-    table.add_column(ratio=1)
-    table.add_column(justify="right", no_wrap=True)
-    # As wide from the first record on as it will be: else the bar would shrink on the way.
+        line = Table.grid(padding=(0, 1), expand=True)
+        line.add_column(no_wrap=True)
+        line.add_column(ratio=1, no_wrap=True)
+        line.add_row(stage, numbered(at.done, _unit(at)))
+        return line
     goal = f"{at.goal:,}"
-    numbers = f"{counted:>{len(goal)}} of {goal} {_percent(part)}"
-    table.add_row(Text(at.stage, style="bold"), _bar(part), numbers)
-    if width < len(at.stage) + len(numbers) + 12:
-        short = Table.grid(padding=(0, 1), expand=True)
-        short.add_column(no_wrap=True)
-        short.add_column(ratio=1)
-        short.add_column(justify="right", no_wrap=True)
-        short.add_row(Text(at.stage, style="bold"), _bar(part), _percent(part))
-        return Group(short, Text(f"{counted} of {goal}", no_wrap=True, overflow="crop"))
-    return table
+    # As wide as the goal from the start, or the bar would shrink meanwhile.
+    counted = f"{at.done:>{len(goal)},} of {goal}"
+    numbers = f"{counted} {_percent(part)}"
+    if width >= len(at.stage) + len(numbers) + 12:
+        return _bar_line(stage, part, numbers)
+    return Group(
+        _bar_line(stage, part, _percent(part)),
+        Text(counted.lstrip(), no_wrap=True, overflow="crop"),
+    )
+
+
+def _bar_line(stage: Text, part: float, numbers: str) -> Table:
+    line = Table.grid(padding=(0, 1), expand=True)
+    line.add_column(no_wrap=True)
+    line.add_column(ratio=1)
+    line.add_column(justify="right", no_wrap=True)
+    line.add_row(stage, _bar(part), numbers)
+    return line
 
 
 def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[RenderableType]:
     if len(chains) == 1 or rows < 2:
         return
-    shown = sorted(_busiest(chains, rows if len(chains) <= rows else rows - 1))
-    events = len({chain.event for chain in chains}) > 1
+    visible = sorted(_busiest(chains, rows if len(chains) <= rows else rows - 1))
+    has_events = len({chain.event for chain in chains}) > 1
     windows = _windows(chains)
-    bars = width >= _WIDE and any(chain.counted is not None for chain in chains)
+    has_bars = width >= _WIDE and any(chain.counted is not None for chain in chains)
     table = Table.grid(padding=(0, 1), expand=True)
-    if events:
+    if has_events:
         table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
     if windows:
-        table.add_column(ratio=None if events else 2, no_wrap=True)
-    if bars:
+        table.add_column(ratio=None if has_events else 2, no_wrap=True)
+    if has_bars:
         table.add_column(ratio=4)
-    # As wide as the largest will be, or else everything beside it would move.
-    most = max(max(chain.records, chain.counted or 0) for chain in chains)
-    table.add_column(justify="right", no_wrap=True, min_width=len(f"{most:,}"))
+    # As wide as the largest number will become, or the columns beside it would move.
+    largest = max(max(chain.records, chain.counted or 0) for chain in chains)
+    table.add_column(justify="right", no_wrap=True, min_width=len(f"{largest:,}"))
     table.add_column(justify="right", no_wrap=True, min_width=7)
-    for number in shown:
+    for number in visible:
         chain = chains[number]
         part = share(chain.records, chain.counted)
-        row: list[RenderableType] = [plain(chain.event)] if events else []
+        row: list[RenderableType] = [plain(chain.event)] if has_events else []
         if windows:
             row.append(windows[number])
-        if bars:
+        if has_bars:
             row.append(_bar(1.0 if chain.done else part or 0.0))
         state = Text(_state(chain, part), style="green" if chain.done else "")
         table.add_row(*row, f"{chain.records:,}", state)
     yield table
-    if len(shown) < len(chains):
+    if len(visible) < len(chains):
         done = sum(chain.done for chain in chains)
-        told = f"{done} of {len(chains)} chains done, {len(chains) - len(shown)} not shown"
-        yield Text(told, style="dim", no_wrap=True, overflow="crop")
+        line = f"{done} of {len(chains)} chains done, {len(chains) - len(visible)} not shown"
+        yield Text(line, style="dim", no_wrap=True, overflow="crop")
 
 
 def _busiest(chains: list[ChainStatus], rows: int) -> list[int]:
-    """Return the places of those with most to be seen: read now, then waiting, then done."""
+    """Return indices of at most `rows` chains: those being read first, then waiting, then done."""
 
     def rank(number: int) -> tuple[bool, bool]:
         return chains[number].done, chains[number].pages == 0
@@ -228,7 +240,7 @@ def _state(chain: ChainStatus, part: float | None) -> str:
     if chain.done:
         return "done"
     if not chain.pages:
-        return "again" if chain.restarts else "waiting"
+        return "restart" if chain.restarts else "waiting"
     return "reading" if part is None else _percent(part)
 
 
@@ -241,7 +253,7 @@ def _bar(part: float) -> ProgressBar:
 
 
 def _windows(chains: list[ChainStatus]) -> list[str]:
-    """Return the days of each chain, or nothing if they are the same."""
+    """Return the days of each chain, or an empty list if all chains have the same days."""
     windows = [(_day(chain.start), _day(chain.end)) for chain in chains]
     if len(set(windows)) == 1:
         return []
@@ -251,7 +263,7 @@ def _windows(chains: list[ChainStatus]) -> list[str]:
 
 
 _DAYS_BELOW = 100_000_000
-"""Larger numbers are epoch seconds, smaller ones YYYYMMDD."""
+"""Numbers below this are YYYYMMDD, others seconds since 1970."""
 
 
 def _day(at: int) -> str:

@@ -1,4 +1,4 @@
-"""The command line that goes on with what the present one began."""
+"""The command line that resumes the work of the present one."""
 
 from __future__ import annotations
 
@@ -20,19 +20,23 @@ __all__ = ["command_line"]
 
 
 def command_line(context: click.Context) -> str:
-    """Return what to paste into a shell to go on; no password is in it."""
+    """Return a command line, ready to paste into a shell, without passwords."""
     arguments: list[str] = []
     options: list[str] = []
     for param in context.command.params:
         name = param.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        # What discards an earlier run would discard this one.
-        if given and name in context.params and (name, context.params[name]) != ("resume", False):
-            if isinstance(param, click.Option):
-                options += _option(param, context.params[name])
-            else:
-                arguments += _texts(context.params[name])
-    options += _shared(context.ensure_object(App))
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not is_given or name not in context.params:
+            continue
+        value = context.params[name]
+        # --fresh is left out: it discarded an earlier run, and would now discard this one.
+        if (name, value) == ("resume", False):
+            continue
+        if isinstance(param, click.Option):
+            options += _option(param, value)
+        else:
+            arguments += _texts(value)
+    options += _shared_options(context.ensure_object(App))
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
         words = [*options, "--", *arguments]
@@ -40,17 +44,18 @@ def command_line(context: click.Context) -> str:
 
 
 def _quoted(word: str) -> str:
-    """Return `word` for a shell, also if it cannot be shown, or pasted, as it is."""
-    if word.isprintable() and _can_be_shown(word):
+    """Return `word` quoted for a shell, with escapes for characters that cannot be printed."""
+    if word.isprintable() and _can_be_encoded(word):
         return shlex.quote(word)
-    # Bytes that are no text, line breaks, escape sequences: as bash, zsh and ksh escape them.
-    shown = (
-        chr(x) if 0x20 <= x < 0x7F and x not in b"\\'" else f"\\{x:03o}" for x in os.fsencode(word)
+    # Undecodable bytes, line breaks, escape sequences: with the escapes of bash, zsh and ksh.
+    characters = (
+        chr(byte) if 0x20 <= byte < 0x7F and byte not in b"\\'" else f"\\{byte:03o}"
+        for byte in os.fsencode(word)
     )
-    return f"$'{''.join(shown)}'"
+    return f"$'{''.join(characters)}'"
 
 
-def _can_be_shown(word: str) -> bool:
+def _can_be_encoded(word: str) -> bool:
     try:
         word.encode(sys.stderr.encoding or "utf-8")
     except UnicodeEncodeError:
@@ -59,15 +64,15 @@ def _can_be_shown(word: str) -> bool:
 
 
 def _program() -> list[str]:
-    started = Path(sys.argv[0])
-    if started.name == "__main__.py":
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
         return [sys.executable, "-m", "altaprofiles"]
-    found = shutil.which(started.name)
-    known = found is not None and started.exists() and started.samefile(found)
-    if known or len(started.parts) > 1:
-        return [started.name if known else str(started)]
-    # Without a folder in front of it, a shell would look for it on PATH.
-    return [f"./{started}"]
+    found = shutil.which(program.name)
+    is_on_path = found is not None and program.exists() and program.samefile(found)
+    if is_on_path or len(program.parts) > 1:
+        return [program.name if is_on_path else str(program)]
+    # A shell looks up a name without a folder on PATH.
+    return [f"./{program}"]
 
 
 def _option(option: click.Option, value: Any) -> Iterator[str]:
@@ -80,11 +85,11 @@ def _option(option: click.Option, value: Any) -> Iterator[str]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    for one in value if isinstance(value, tuple) else (value,):
-        yield without_password(str(one))
+    for item in value if isinstance(value, tuple) else (value,):
+        yield without_password(str(item))
 
 
-def _shared(app: App) -> Iterator[str]:
+def _shared_options(app: App) -> Iterator[str]:
     if app.account is not None:
         yield from ("--account", app.account)
     if app.quiet:

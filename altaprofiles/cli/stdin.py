@@ -1,4 +1,4 @@
-"""Keys that are piped in."""
+"""Keys from standard input, read without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Batch: TypeAlias = list[str] | ConfigurationError
 
 
 async def keys_from_stdin() -> AsyncGenerator[str, None]:
-    """Yield each line of standard input that is not blank, as soon as it is there.
+    """Yield each line of standard input that is not blank, as soon as it arrives.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not UTF-8.
+        ConfigurationError: standard input is empty, unreadable or not UTF-8.
     """
     loop = asyncio.get_running_loop()
     batches: asyncio.Queue[Batch] = asyncio.Queue(maxsize=2)
@@ -35,11 +35,11 @@ async def keys_from_stdin() -> AsyncGenerator[str, None]:
             try:
                 asyncio.run_coroutine_threadsafe(putting, loop).result()
             except (RuntimeError, CancelledError):
-                # The loop has ended: nobody wants to know any more.
+                # The loop has ended, and with it the consumer.
                 putting.close()
                 return
 
-    # Nothing ends a read for which nobody writes; a thread of this kind is left behind in it.
+    # A daemon, because nothing can interrupt a read of a pipe to which nobody writes.
     threading.Thread(target=read, daemon=True).start()
     while batch := await batches.get():
         if isinstance(batch, ConfigurationError):
@@ -50,23 +50,23 @@ async def keys_from_stdin() -> AsyncGenerator[str, None]:
 
 
 def _batches() -> Iterator[Batch]:
-    """Yield what has arrived, some lines at once; at the end an error, or no line."""
+    """Yield lines in batches as they arrive; an empty batch, or an error, is the last item."""
     decoder = io.IncrementalNewlineDecoder(
         codecs.getincrementaldecoder("utf-8-sig")(), translate=True
     )
-    chunk, rest, anything = b"-", "", False
+    chunk, rest, is_empty = b"-", "", True
     try:
         while chunk:
-            # Not `sys.stdin`: its encoding is the locale's, and the interpreter waits for it.
+            # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
             chunk = os.read(0, _CHUNK)
-            anything = anything or bool(chunk)
+            is_empty = is_empty and not chunk
             rest += decoder.decode(chunk, final=not chunk)
             *lines, rest = rest.split("\n")
             if lines:
                 yield lines
-        if not anything:
-            # Whatever should have written there has failed, more likely than not.
-            yield ConfigurationError("keys: standard input is empty; pipe a key a line into it")
+        if is_empty:
+            # Most likely the program at the other end of the pipe has failed.
+            yield ConfigurationError("keys: standard input is empty; pipe one key per line into it")
         if rest:
             yield [rest]
         yield []

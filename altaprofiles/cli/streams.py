@@ -1,4 +1,4 @@
-"""The process's streams and signals, made fit for a command. Importing this must stay cheap."""
+"""Standard streams and signals of the process."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ __all__ = ["abandon_broken_streams", "heeded_signals", "settle_streams"]
 
 
 def heeded_signals() -> list[signal.Signals]:
-    """Return what interrupts: not what whoever started us has told us to ignore."""
+    """Return the signals that interrupt a command, except those the parent process ignores."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def settle_streams() -> None:
-    """Make stdout and stderr take any text, whatever the locale says."""
+    """Make stdout and stderr accept any text, whatever the locale's encoding."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            # Closed by who started us (`>&-`).
+            # The parent process has closed it (`>&-`).
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, TextIOWrapper):
-        # Files and pipes get UTF-8, a terminal what it can show. stderr escapes by itself.
+        # Files and pipes get UTF-8; a terminal gets its own encoding. stderr escapes by itself.
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def abandon_broken_streams() -> None:
-    """Forget what can no longer be written: Python would try once more at its end, and complain."""
+    """Redirect to /dev/null each stream that fails to flush.
+
+    Otherwise the interpreter would try again at exit, and complain.
+    """
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

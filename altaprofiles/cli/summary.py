@@ -1,4 +1,4 @@
-"""What is said of an export or a lookup that is complete."""
+"""The summary of a complete export or lookup: lines for a person, or a report as JSON."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from ..export.manifest import as_builtins
 from ..export.report import ExportReport, LookupReport
 from .app import App
 
-__all__ = ["summarize", "write_report"]
+__all__ = ["Report", "summarize", "write_report"]
 
 Report: TypeAlias = ExportReport | LookupReport
 
 
 def summarize(app: App, report: Report) -> None:
-    """Tell a person, in a few lines, what `report` says."""
-    if isinstance(report, LookupReport) and not report.keys:
-        app.warn("there were no keys to look up")
-    rows = _of_export(report) if isinstance(report, ExportReport) else _of_lookup(report)
+    """Log the main figures of `report`, a line each."""
+    if isinstance(report, LookupReport):
+        if not report.keys:
+            app.warn("there were no keys to look up")
+        rows = _lookup_rows(report)
+    else:
+        rows = _export_rows(report)
     rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))
     if report.bytes is not None:
@@ -30,10 +33,10 @@ def summarize(app: App, report: Report) -> None:
         rows.append(("SHA-256", report.sha256))
     if report.mended:
         rows.append(("mended", f"{report.mended:,} texts that {report.format} cannot hold"))
-    rows.append(("manifest", _near(report.manifest)))
-    wide = max(len(name) for name, _ in rows)
-    told = "\n".join(f"{name:<{wide}}  {value}" for name, value in rows)
-    app.say(told, report=as_builtins(report))
+    rows.append(("manifest", _short_path(report.manifest)))
+    width = max(len(name) for name, _ in rows)
+    text = "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    app.info(text, report=as_builtins(report))
 
 
 def write_report(app: App, report: Report) -> None:
@@ -41,7 +44,7 @@ def write_report(app: App, report: Report) -> None:
     app.write(json.encode(as_builtins(report)) + b"\n")
 
 
-def _of_export(report: ExportReport) -> list[tuple[str, str]]:
+def _export_rows(report: ExportReport) -> list[tuple[str, str]]:
     pages = numbered(report.pages, "page")
     rows = [
         ("people", f"{report.people:,}"),
@@ -52,25 +55,25 @@ def _of_export(report: ExportReport) -> list[tuple[str, str]]:
         counts = [chain.counted for chain in chains if chain.counted is not None]
         if len(counts) == len(chains):
             records = sum(chain.records for chain in chains)
-            told = f"{event}: {sum(counts):,} records by the service, {records:,} here"
-            rows.append(("counted", told))
+            text = f"{event}: {sum(counts):,} records by the service, {records:,} here"
+            rows.append(("counted", text))
     return rows
 
 
-def _of_lookup(report: LookupReport) -> list[tuple[str, str]]:
+def _lookup_rows(report: LookupReport) -> list[tuple[str, str]]:
     rows = [("keys", f"{report.keys:,}"), ("found", f"{report.found:,}")]
     if report.repeated:
-        rows[0] = ("keys", f"{report.keys:,}, and {report.repeated:,} that are repeated")
+        rows[0] = ("keys", f"{report.keys:,}, and {report.repeated:,} repeated")
     for name, count, file in (
         ("not found", report.not_found, report.not_found_file),
         ("failed", report.failed, report.failed_file),
     ):
-        rows.append((name, f"{count:,}" if file is None else f"{count:,}, in {_near(file)}"))
+        rows.append((name, f"{count:,}" if file is None else f"{count:,}, in {_short_path(file)}"))
     return rows
 
 
-def _near(file: str) -> str:
-    """Return the path of a file as short as it is for somebody who is here."""
+def _short_path(file: str) -> str:
+    """Return a path relative to the current folder if the file is in it, else as it is."""
     path = Path(file)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
 

@@ -1,177 +1,100 @@
-"""Answers to `get` and `cdp`: JSON for programs, tables for people."""
+"""Profiles and CDP users as tables on a terminal. Importing this imports rich and msgspec."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import ConfigurationError
-from ..export.keys import KeyFile
 from ..models import CdpUser, EventSummary, Lookup, Platform, Profile
-from ..wire.alta import By
-from .app import App
-from .consoles import output_console, plain
-from .exits import Failure
-from .questions import ask
-from .stdin import keys_from_stdin
+from .consoles import plain
 
-__all__ = ["get_person", "get_users", "get_users_of_file"]
+__all__ = ["lookup_table", "profile_table", "users_table"]
 
 _NARROW = 60
-"""Columns of a terminal below which not everything fits side by side."""
+"""Terminals with fewer columns than this have no room for every column of a table."""
 
 
-def get_person(app: App, key: Mapping[str, Any]) -> None:
-    """Print one person's record.
+def profile_table(profile: Profile, *, width: int) -> RenderableType:
+    """Return the tables of one profile: its fields, its events, its devices.
 
-    Raises:
-        Failure: there is no such person.
+    Args:
+        profile: the profile.
+        width: of the terminal, in columns.
     """
-
-    person = ask(app, lambda session: session.profiles.get(**key))
-    if person is None:
-        raise Failure(f"no such person: {_named(key)}")
-    if sys.stdout.isatty():
-        console = output_console()
-        console.print(_person(person, narrow=console.width < _NARROW))
-    else:
-        app.write(person.encode() + b"\n")
-
-
-def get_users(app: App, key: Mapping[str, Any]) -> None:
-    """Print the users of one lookup, a line for each.
-
-    Raises:
-        Failure: nothing is bound.
-    """
-
-    users = ask(app, lambda session: session.cdp.get(**key), service="alta").values()
-    if not users:
-        raise Failure(f"nothing is bound: {_named(key)}")
-    if sys.stdout.isatty():
-        output_console().print(_users(users))
-    else:
-        app.write(b"".join(msgspec.json.encode(user) + b"\n" for user in users))
+    fields = _table()
+    fields.show_header = False
+    fields.add_column(style="bold")
+    fields.add_column(overflow="fold")
+    core = {
+        "identity": profile.identity,
+        "email": profile.email,
+        "name": profile.name,
+        "phone": profile.phone,
+        "object IDs": "\n".join(profile.object_ids) or None,
+    }
+    for name, text in core.items():
+        if text is not None:
+            fields.add_row(name, plain(text))
+    for name, value in profile.profile_data.items():
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        fields.add_row(plain(name), plain(text))
+    parts: list[RenderableType] = [fields]
+    if profile.events:
+        parts.append(_events(profile.events, is_narrow=width < _NARROW))
+    if profile.platform_info:
+        parts.append(_devices(profile.platform_info))
+    return Group(*parts)
 
 
-def get_users_of_file(app: App, file: Path, *, by: By, column: str | None) -> None:
-    """Print a line for each key of a file, in its order.
-
-    Raises:
-        Failure: some of them failed.
-    """
-    if str(file) == "-" and column is not None:
-        raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
-    session = app.session(service="alta")
-    console = output_console() if sys.stdout.isatty() else None
-    asked = failed = 0
-
-    async def main() -> None:
-        nonlocal asked, failed
-        keys = keys_from_stdin() if str(file) == "-" else KeyFile(file, by, column)
-        async with session:
-            async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
-                asked += 1
-                failed += lookup.error is not None
-                if console is None:
-                    app.write(msgspec.json.encode(_answer(lookup)) + b"\n")
-                else:
-                    console.print(_looked_up(lookup))
-
-    app.run(main)
-    if failed:
-        raise Failure(f"{failed:,} of {asked:,} lookups failed; their lines say why")
-
-
-def _named(key: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value!r}" for name, value in key.items() if value is not None)
-
-
-def _answer(lookup: Lookup[dict[str, CdpUser]]) -> dict[str, Any]:
-    if lookup.error is not None:
-        return {"key": lookup.key, "error": str(lookup.error)}
-    return {"key": lookup.key, "users": list((lookup.value or {}).values())}
-
-
-def _looked_up(lookup: Lookup[dict[str, CdpUser]]) -> RenderableType:
-    key = plain(str(lookup.key), "bold")
-    if lookup.error is not None:
-        return key + Text("  ") + plain(str(lookup.error), "red")
-    if not lookup.value:
-        return key + Text("  nothing is bound", "dim")
-    return Group(key, _users(lookup.value.values()))
-
-
-def _table(*columns: str) -> Table:
-    table = Table(title_justify="left", title_style="bold")
-    for column in columns:
-        # An ID that is cut off is none: it goes on in the next line.
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _users(users: Iterable[CdpUser]) -> Table:
+def users_table(users: Iterable[CdpUser]) -> Table:
+    """Return a table of users and the anonymous IDs bound to each."""
     table = _table("user ID", "anonymous ID", "type", "source ID")
     for user in users:
         for number, bound in enumerate(user.anonymous_ids or [None]):
-            row = (
+            cells = (
                 ("", "", "")
                 if bound is None
                 else (bound.anonymous_id, bound.conversation_type, bound.source_id)
             )
             table.add_row(
-                plain(user.user_id if number == 0 else ""), *(plain(x or "") for x in row)
+                plain(user.user_id if number == 0 else ""), *(plain(cell or "") for cell in cells)
             )
     return table
 
 
-def _person(person: Profile, *, narrow: bool) -> RenderableType:
-    about = _table()
-    about.show_header = False
-    about.add_column(style="bold")
-    about.add_column(overflow="fold")
-    known = {
-        "identity": person.identity,
-        "email": person.email,
-        "name": person.name,
-        "phone": person.phone,
-        "object IDs": "\n".join(person.object_ids) or None,
-    }
-    for name, value in known.items():
-        if value is not None:
-            about.add_row(name, plain(value))
-    for name, value in person.profile_data.items():
-        about.add_row(plain(name), plain(_shown(value)))
-    parts: list[RenderableType] = [about]
-    if person.events:
-        parts.append(_events(person.events, narrow=narrow))
-    if person.platform_info:
-        parts.append(_devices(person.platform_info))
-    return Group(*parts)
+def lookup_table(lookup: Lookup[dict[str, CdpUser]]) -> RenderableType:
+    """Return the key of a lookup with the users found, or with its error."""
+    key = plain(str(lookup.key), "bold")
+    if lookup.error is not None:
+        return key + Text("  ") + plain(str(lookup.error), "red")
+    if not lookup.value:
+        return key + Text("  no bindings", "dim")
+    return Group(key, users_table(lookup.value.values()))
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+def _table(*columns: str) -> Table:
+    table = Table(title_justify="left", title_style="bold")
+    for column in columns:
+        # A truncated ID is useless, so it wraps.
+        table.add_column(column, overflow="fold")
+    return table
 
 
-def _events(events: Mapping[str, EventSummary], *, narrow: bool) -> Table:
-    # Of two days that would each be torn, the last one says more.
-    table = _table("event", "times", *([] if narrow else ["first"]), "last")
+def _events(events: Mapping[str, EventSummary], *, is_narrow: bool) -> Table:
+    # Where two dates would not fit on a line, the last one matters more.
+    table = _table("event", "times", *([] if is_narrow else ["first"]), "last")
     table.columns[1].justify = "right"
     for column in table.columns[1:]:
         column.no_wrap = True
     for name, event in events.items():
-        days = (
-            [_day(event.last_seen)] if narrow else [_day(event.first_seen), _day(event.last_seen)]
-        )
+        days = [_day(event.last_seen)]
+        if not is_narrow:
+            days.insert(0, _day(event.first_seen))
         table.add_row(plain(name), f"{event.count:,}", *days)
     return table
 
@@ -188,7 +111,7 @@ def _day(seconds: int | None) -> str:
 def _devices(devices: Iterable[Platform]) -> Table:
     table = _table("device", "OS", "app", "object ID")
     for device in devices:
-        name = " ".join(x for x in (device.platform, device.make, device.model) if x)
-        row = (name, device.os_version, device.app_version, device.object_id)
-        table.add_row(*(plain(x or "") for x in row))
+        name = " ".join(part for part in (device.platform, device.make, device.model) if part)
+        cells = (name, device.os_version, device.app_version, device.object_id)
+        table.add_row(*(plain(cell or "") for cell in cells))
     return table

@@ -99,7 +99,7 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
     done = run(env, "get", "--email", "nobody@example.com")
     assert done == (1, b"", "error: no such person: email 'nobody@example.com'\n")
     done = run(env, "cdp", "--user-id", "nobody")
-    assert done == (1, b"", "error: nothing is bound: user_id 'nobody'\n")
+    assert done == (1, b"", "error: no bindings: user_id 'nobody'\n")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_many_users_come_in_the_order_of_the_file(
     assert answers[0]["users"][0]["user_id"] == bound
     assert answers[1] == {"key": "nobody", "users": []}
     assert "control character" in answers[2]["error"]
-    assert (done.code, done.stderr) == (1, "error: 1 of 4 lookups failed; their lines say why\n")
+    assert (done.code, done.stderr) == (1, "error: 1 of 4 lookups failed; see the output\n")
 
 
 def test_many_users_on_a_terminal(env: dict[str, str], bound: str, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_many_users_on_a_terminal(env: dict[str, str], bound: str, tmp_path: Pat
     with Terminal(env, *arguments) as terminal:
         assert terminal.ended().code == 0
     assert f"{bound}\n" in terminal.text
-    assert "nobody  nothing is bound" in terminal.text
+    assert "nobody  no bindings" in terminal.text
 
 
 COMMANDS = "a\x1b]0;owned\x07[red]b\u202e"
@@ -221,7 +221,7 @@ def test_a_terminal_is_told_why_it_takes_longer(env: dict[str, str], arguments: 
         with Terminal(
             env | failing.environment, *arguments, columns=40, piped=("stdout",)
         ) as terminal:
-            terminal.expect("asking again: ")
+            terminal.expect("retrying: ")
             terminal.press_ctrl_c()
             assert terminal.ended()[:2] == (130, b"")
     assert "error: interrupted by SIGINT" in terminal.text

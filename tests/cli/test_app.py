@@ -56,13 +56,13 @@ ERRORS = {
 @click.pass_obj
 def command(app: App, how: str) -> None:
     async def main() -> str:
-        app.say(f"at 100% of {how}")
+        app.info(f"at 100% of {how}")
         if how in ERRORS:
             raise ERRORS[how]()
         try:
             await asyncio.sleep(0 if how == "well" else 60)
         finally:
-            app.say("cleaning up")
+            app.info("cleaning up")
             if how == "stuck":
                 await asyncio.sleep(60)
             if how == "bad":
@@ -71,7 +71,7 @@ def command(app: App, how: str) -> None:
                 raise OSError(28, "No space left on device")
         return "done"
 
-    app.write(app.run(main, go_on="altaprofiles export 'App Launched'").encode() + b"\\n")
+    app.write(app.run(main, resume="altaprofiles export 'App Launched'").encode() + b"\\n")
 
 settle_streams()
 command()
@@ -98,7 +98,7 @@ def finished(process: subprocess.Popen[str]) -> Done:
     return Done(process.returncode, stdout.encode(), stderr)
 
 
-GO_ON = "To go on: altaprofiles export 'App Launched'\n"
+GO_ON = "To resume: altaprofiles export 'App Launched'\n"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_ctrl_c_on_a_terminal(env: dict[str, str]) -> None:
         terminal.expect("at 100% of sleep")
         terminal.press_ctrl_c()
         assert terminal.ended().code == 130
-        terminal.expect("To go on: altaprofiles export 'App Launched'")
+        terminal.expect("To resume: altaprofiles export 'App Launched'")
 
 
 def test_quiet_leaves_what_is_wrong(env: dict[str, str]) -> None:
@@ -248,7 +248,7 @@ def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
     assert "pass one of --identity" in json.loads(done.stderr)["message"]
     done = run(env, "--log-format", "json", "count", "Charged", "--from", "yesterday")
     assert done.code == 2
-    assert "'yesterday' is no day" in json.loads(done.stderr)["message"]
+    assert "'yesterday' is not a day" in json.loads(done.stderr)["message"]
 
 
 def test_streams_that_take_no_more(env: dict[str, str], tmp_path: Path) -> None:

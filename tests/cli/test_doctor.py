@@ -224,7 +224,7 @@ async def test_a_clock_that_is_off(
     clock = [x for x in findings if "clock" in x.text and x.text.startswith("CleverTap")]
     assert len(clock) == 1
     assert words in clock[0].text
-    assert clock[0].note == (hours is None)
+    assert clock[0].is_note == (hours is None)
     assert clock[0].code is (None if hours is None else Exit.FAILED)
 
 

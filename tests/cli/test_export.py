@@ -60,7 +60,7 @@ def digest(path: Path) -> str:
 
 def command_in(text: str) -> list[str]:
     """Return the arguments of the printed command for resuming."""
-    line = text.partition("To go on: ")[2].partition("\n")[0].strip()
+    line = text.partition("To resume: ")[2].partition("\n")[0].strip()
     words = shlex.split(line[line.index(shlex.quote(sys.executable)) :])
     assert words[:3] == [sys.executable, "-m", "altaprofiles"]
     return words[3:]
@@ -193,7 +193,7 @@ def test_what_the_command_line_says_by_default_is_the_library_s() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--from", "yesterday", "--to", "2026-01-31", "-o", "p.csv"), "'yesterday' is no day"),
+        (("--from", "yesterday", "--to", "2026-01-31", "-o", "p.csv"), "'yesterday' is not a day"),
         (
             ("--from", "2026-02-01", "--to", "2026-01-31", "-o", "p.csv"),
             "--to: 2026-01-31 is before",
@@ -221,7 +221,7 @@ def test_credentials_that_are_refused(env: dict[str, str], tmp_path: Path) -> No
     done = run(wrong, *WORDS, "-o", "p.ndjson", cwd=tmp_path)
     assert (done.code, done.stdout) == (3, b"")
     assert "not-the-passcode" not in done.stderr
-    assert "To go on" not in done.stderr
+    assert "To resume" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -399,7 +399,7 @@ def test_an_interruption_when_all_is_in_place_is_too_late(
         printed, told = process.communicate(timeout=60)
     assert (process.returncode, printed) == (0, os.fsencode(out) + b"\n")
     assert uninterrupted in told.decode()
-    assert b"To go on" not in told
+    assert b"To resume" not in told
 
 
 @pytest.mark.slow
@@ -635,7 +635,7 @@ def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_pa
         # The pipe is still open at the other end.
         told = process.stderr.read().decode()
         assert process.wait(timeout=10) == 143
-    assert "To go on: pipe the same keys into " in told
+    assert "To resume: pipe the same keys into " in told
     again = command_in(told)
     done = run(env, *again, stdin=b"5555555555\n", cwd=tmp_path)
     assert (done.code, done.stdout) == (0, b"f.ndjson\n")

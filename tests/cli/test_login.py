@@ -265,7 +265,10 @@ def test_a_second_account_does_not_become_the_default(env: dict[str, str], path:
     assert "(the default)" not in terminal.text
     # Until now there was only one account, so that no default was needed.
     assert Accounts.read(path).default == "shop"
-    assert "CLEVERTAP_ACCOUNT_ID goes before it, unless you pass --account x" in terminal.text
+    assert (
+        "CLEVERTAP_ACCOUNT_ID takes precedence over it, unless you pass --account x"
+        in terminal.text
+    )
 
 
 def test_a_key_that_alta_refuses_is_none_of_clevertap_s_regions(
@@ -287,7 +290,7 @@ def test_a_key_that_alta_refuses_is_none_of_clevertap_s_regions(
 def test_it_needs_a_terminal_and_a_private_file(env: dict[str, str], path: Path) -> None:
     done = run(env, "login", stdin=b"A\np\neu1\n\n")
     assert (done.code, done.stdout) == (2, b"")
-    assert "no terminal" in done.stderr
+    assert "not a terminal" in done.stderr
     with Terminal(env, "login", "no/name") as terminal:
         assert terminal.ended().code == 2
     path.parent.mkdir(parents=True)

@@ -90,7 +90,7 @@ def test_states_of_chains() -> None:
     few = [*chains(3, counted=None), *chains(10, counted=None)[8:]]
     told = drawn(msgspec.structs.replace(AT, chains=few))
     words = [line.split()[-1] for line in told[:5]]
-    assert words == ["done", "done", "reading", "waiting", "again"]
+    assert words == ["done", "done", "reading", "waiting", "restart"]
 
 
 def test_the_place_of_a_figure_does_not_hang_on_its_length() -> None:

@@ -1,4 +1,4 @@
-"""One file for each command of `altaprofiles`, named as the command is.
+"""One file for each command of `altaprofiles`, named after the command.
 
-A command declares its options and calls one coroutine.
+A file declares the options, does the work in a session, and renders the answer.
 """

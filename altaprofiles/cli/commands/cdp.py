@@ -1,14 +1,19 @@
-"""`altaprofiles cdp`."""
+"""`altaprofiles cdp`: users and the anonymous IDs bound to them."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ..app import App
 from ..command import Command
+from ..exits import Failure
+
+if TYPE_CHECKING:
+    from ...models import CdpUser, Lookup
 
 __all__ = ["cdp"]
 
@@ -24,14 +29,15 @@ __all__ = ["cdp"]
     "--file",
     type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True),
     metavar="IDS",
-    help="Look up many: the lines of a text file, of stdin (-), or a column of a .csv or .ndjson.",
+    help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv or "
+    ".ndjson file.",
 )
 @click.option(
     "--by",
     type=click.Choice(["user-id", "anonymous-id"]),
-    help="What the file holds. Needed with --file.",
+    help="The kind of IDs in the file. Required with --file.",
 )
-@click.option("--column", metavar="NAME", help="Which column of the file, if it has several.")
+@click.option("--column", metavar="NAME", help="The column of the file, if it has several.")
 @click.pass_obj
 def cdp(
     app: App,
@@ -44,10 +50,11 @@ def cdp(
     """Print which users and anonymous IDs belong together, from Alta.
 
     On a terminal as a table; into a file or a pipe as JSON, one user a line: {"user_id": …,
-    "anonymous_ids": […]}. Exits with 1 when nothing is bound.
+    "anonymous_ids": […]}. Exits with 1 when there are no bindings.
 
-    With --file one line per ID, in the order of the file: {"key": …, "users": […]}, without users
-    when nothing is bound, or {"key": …, "error": …}. Exits with 1 when any has failed.
+    With --file, prints one line per ID, in the order of the file: {"key": …, "users": […]}, whose
+    users are empty when there are no bindings, or {"key": …, "error": …}. Exits with 1 when a
+    lookup failed.
 
     \b
     Examples:
@@ -55,17 +62,84 @@ def cdp(
         altaprofiles cdp --anonymous-id aId3 | jq -r .user_id
         altaprofiles cdp --file ids.txt --by user-id > users.ndjson
     """
-    from ..tables import get_users, get_users_of_file
-
     if file is None:
         if by is not None or column is not None:
             raise click.UsageError("--by and --column go with --file")
         if user_id is None and anonymous_id is None:
             raise click.UsageError("pass --user-id, --anonymous-id, both, or --file")
-        get_users(app, {"user_id": user_id, "anonymous_id": anonymous_id})
+        _print_users(app, user_id, anonymous_id)
         return
     if user_id is not None or anonymous_id is not None:
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
         raise click.UsageError("--file needs --by user-id or --by anonymous-id")
-    get_users_of_file(app, file, by="user_id" if by == "user-id" else "anonymous_id", column=column)
+    _print_lookups(app, file, "user_id" if by == "user-id" else "anonymous_id", column)
+
+
+def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> None:
+    users = app.ask(
+        lambda session: session.cdp.get(user_id=user_id, anonymous_id=anonymous_id),
+        service="alta",
+    ).values()
+    if not users:
+        keys = {"user_id": user_id, "anonymous_id": anonymous_id}
+        given = ", ".join(f"{name} {key!r}" for name, key in keys.items() if key is not None)
+        raise Failure(f"no bindings: {given}")
+    if sys.stdout.isatty():
+        from ..consoles import output_console
+        from ..tables import users_table
+
+        output_console().print(users_table(users))
+    else:
+        import msgspec
+
+        app.write(b"".join(msgspec.json.encode(user) + b"\n" for user in users))
+
+
+def _print_lookups(
+    app: App, file: Path, by: Literal["user_id", "anonymous_id"], column: str | None
+) -> None:
+    """Print one line for each key of a file, in its order.
+
+    Raises:
+        Failure: a lookup failed.
+    """
+    from ...errors import ConfigurationError
+    from ...export.keys import KeyFile
+    from ..consoles import output_console
+    from ..stdin import keys_from_stdin
+    from ..tables import lookup_table
+
+    from_stdin = str(file) == "-"
+    if from_stdin and column is not None:
+        raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
+    session = app.session(service="alta")
+    console = output_console() if sys.stdout.isatty() else None
+    total = failed = 0
+
+    async def main() -> None:
+        nonlocal total, failed
+        keys = keys_from_stdin() if from_stdin else KeyFile(file, by, column)
+        async with session:
+            async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
+                total += 1
+                failed += lookup.error is not None
+                if console is None:
+                    app.write(_json_line(lookup))
+                else:
+                    console.print(lookup_table(lookup))
+
+    app.run(main)
+    if failed:
+        raise Failure(f"{failed:,} of {total:,} lookups failed; see the output")
+
+
+def _json_line(lookup: Lookup[dict[str, CdpUser]]) -> bytes:
+    import msgspec
+
+    answer = (
+        {"users": list((lookup.value or {}).values())}
+        if lookup.error is None
+        else {"error": str(lookup.error)}
+    )
+    return msgspec.json.encode({"key": lookup.key, **answer}) + b"\n"

@@ -1,4 +1,4 @@
-"""`altaprofiles count`."""
+"""`altaprofiles count`: the service's own count of an event's people."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ __all__ = ["count"]
 def count(app: App, event: str, start: date | int, end: date | int) -> None:
     """Print how many people did EVENT, from CleverTap.
 
-    EVENT is spelt as in the dashboard: the service minds upper case.
+    Spell EVENT as in the dashboard: the service distinguishes upper and lower case.
 
     \b
     Example:
         altaprofiles count "App Launched" --from 2026-01-01 --to 2026-01-31
     """
-    from ..questions import ask
-
-    people = ask(app, lambda session: session.profiles.count(event, start=start, end=end))
+    people = app.ask(lambda session: session.profiles.count(event, start=start, end=end))
     app.write(b"%d\n" % people)

@@ -1,7 +1,8 @@
-"""`altaprofiles demo`."""
+"""`altaprofiles demo`: the library at work, without an account."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import click
@@ -19,29 +20,33 @@ __all__ = ["demo"]
     metavar="N",
     default=18_000,
     show_default=True,
-    help="How many people the emulated account holds.",
+    help="The number of people in the emulated account.",
 )
 @click.option(
     "--out",
-    "to",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
     help="The NDJSON file to write. By default a new one in the system's folder for temporary "
     "files.",
 )
 @click.pass_obj
-def demo(app: App, people: int, to: Path | None) -> None:
+def demo(app: App, people: int, out: Path | None) -> None:
     """Export, interrupt, resume, look up and join, without an account.
 
-    Both services are emulated inside this command, on loopback. They are not ready, throttle, break
-    off and answer nonsense at times, as the real ones do. An export of a month is interrupted
-    midway and goes on; it must come out complete all the same, and is compared with what the
-    services hold. With duckdb installed, a question is put to the file.
+    Both services are emulated inside this command, on loopback. Like the real ones, at times they
+    are not ready, throttle, drop connections and send garbage. An export of a month is interrupted
+    midway and resumed; its output must be complete all the same, and is compared with the services'
+    data. With the extra duckdb installed, the file is queried as well.
 
     \b
     Examples:
         altaprofiles demo
         altaprofiles demo --people 100000 --out people.ndjson
     """
-    from ..scenario import run
+    from ..scenario import Scenario
 
-    run(app, people=people, out=to)
+    if out is None:
+        out = Path(tempfile.mkdtemp(prefix="altaprofiles-demo-")) / "people.ndjson"
+    scenario = Scenario(app, people, out)
+    app.run(scenario.run)
+    if not scenario.complete:
+        raise click.ClickException("the export is not complete")

@@ -1,11 +1,14 @@
-"""`altaprofiles doctor`."""
+"""`altaprofiles doctor`: credentials, network and machine, checked."""
 
 from __future__ import annotations
+
+import sys
 
 import click
 
 from ..app import App
 from ..command import Command
+from ..exits import Exit
 
 __all__ = ["doctor"]
 
@@ -28,6 +31,19 @@ def doctor(app: App, try_regions: bool) -> None:
         altaprofiles doctor
         altaprofiles doctor --account shop --try-regions
     """
-    from ..doctor.examine import examine_all
+    from ...credentials import REGIONS
+    from ..consoles import output_console
+    from ..doctor.examine import examine
 
-    examine_all(app, try_regions=try_regions)
+    console = output_console()
+    codes: list[Exit] = []
+
+    async def main() -> None:
+        async for finding in examine(app, REGIONS if try_regions else {}):
+            if finding.code is not None:
+                codes.append(finding.code)
+            console.print(finding.line(), soft_wrap=True)
+
+    app.run(main)
+    if codes:
+        sys.exit(max(codes))

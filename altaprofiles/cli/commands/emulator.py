@@ -1,4 +1,4 @@
-"""`altaprofiles emulator`."""
+"""`altaprofiles emulator`: both services on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["emulator"]
     metavar="N",
     default=10_000,
     show_default=True,
-    help="How many people the account holds.",
+    help="The number of people in the account.",
 )
 @click.option(
     "--seed",
@@ -38,14 +38,14 @@ __all__ = ["emulator"]
     metavar="N",
     default=0,
     show_default=True,
-    help="Decides who they are, and when faults strike.",
+    help="Determines the people, and when faults occur.",
 )
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="NAME=RATE",
-    help="Let a share of answers fail, such as not_ready=0.2; 1 is an outage. Repeatable.",
+    help="Let this share of responses fail, such as not_ready=0.2; 1 is an outage. Repeatable.",
 )
 def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None:
     """Serve both APIs on loopback until interrupted.
@@ -53,38 +53,36 @@ def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None
     Prints the environment variables that point a client here; paste them into another shell.
 
     Faults are not_ready, throttled, too_many, server_error, html, empty, disconnect, reset,
-    truncated, garbled, slow, gzip, empty_page and others, which a wrong name lists.
+    truncated, garbled, slow, gzip, empty_page and others; an unknown name prints the whole list.
 
     \b
     Example:
         altaprofiles emulator --port 8123 --fault not_ready=0.2 --fault reset=0.05
     """
-    _run(port=port, people=people, seed=seed, faults=faults)
-
-
-def _run(*, port: int, people: int, seed: int, faults: tuple[str, ...]) -> None:
-    """Serve until SIGINT or SIGTERM; the environment variables go to stdout."""
-    rates: dict[str, float] = {}
-    for fault in faults:
-        name, _, rate = fault.partition("=")
-        try:
-            rates[name] = float(rate)
-        except ValueError:
-            raise click.BadParameter(
-                f"{fault!r} is not NAME=RATE, such as not_ready=0.2", param_hint="--fault"
-            ) from None
     import asyncio
 
     from ...emulator import Emulator
 
+    rates = dict(map(_rate, faults))
     try:
-        emulator = Emulator(people=people, seed=seed, faults=rates, port=port)
+        server = Emulator(people=people, seed=seed, faults=rates, port=port)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--fault") from None
-    asyncio.run(_serve(emulator, people, port))
+    asyncio.run(_serve(server, people, port))
+
+
+def _rate(fault: str) -> tuple[str, float]:
+    name, _, rate = fault.partition("=")
+    try:
+        return name, float(rate)
+    except ValueError:
+        raise click.BadParameter(
+            f"{fault!r} is not NAME=RATE, such as not_ready=0.2", param_hint="--fault"
+        ) from None
 
 
 async def _serve(emulator: Emulator, people: int, port: int) -> None:
+    """Serve until SIGINT or SIGTERM; the environment variables go to stdout."""
     import asyncio
 
     interrupted = asyncio.Event()

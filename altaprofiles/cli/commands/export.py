@@ -1,4 +1,4 @@
-"""`altaprofiles export`."""
+"""`altaprofiles export`: everyone who did an event, into a file or a database."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..options import Output, day_options, output_options
 if TYPE_CHECKING:
     from ...export.report import ExportReport
     from ...session import Session
-    from ..progress import Shown
+    from ..progress import ProgressDisplay
 
 __all__ = ["export"]
 
@@ -28,7 +28,7 @@ __all__ = ["export"]
     metavar="N|auto",
     default="auto",
     show_default=True,
-    help="Into how many parts the days are split, to be read side by side.",
+    help="Number of parts to split the days into, which are read side by side.",
 )
 @click.option(
     "--batch-size",
@@ -42,29 +42,29 @@ __all__ = ["export"]
     "--events/--no-events",
     "event_summaries",
     default=True,
-    help="Include what people did, some 75 % of each record, or leave it out.",
+    help="Include the events of each person, some 75 % of a record, or leave them out.",
 )
 @click.option(
     "--profile/--no-profile",
     default=True,
-    help="Include the properties of people, or leave them out.",
+    help="Include the properties of each person, or leave them out.",
 )
 @click.option(
     "--app",
     "with_app",
     is_flag=True,
-    help="Include versions, make and model in what is known of devices.",
+    help="Include versions, make and model of devices.",
 )
 @click.option(
     "--distinct/--no-distinct",
     default=True,
-    help="Write each person once, or once for each event and part that has them.",
+    help="Write each person once, or once for each event and part they are in.",
 )
 @click.option(
     "--count",
     is_flag=True,
-    help="Ask for the service's own counts as well: to compare with, and to say how long it will "
-    "take.",
+    help="Request the service's own counts as well, to compare with the records received, and to "
+    "estimate the time left.",
 )
 @click.pass_obj
 def export(
@@ -84,19 +84,19 @@ def export(
 ) -> None:
     """Write everyone who did an event to a file or a database.
 
-    Each is written once, also who did several EVENTs. An EVENT is spelt as in the dashboard, upper
-    case included, and in quotes if it has blanks.
+    Each person is written once, even if they did several EVENTs. Spell an EVENT as in the
+    dashboard, upper case included, and quote it if it contains spaces.
 
-    Ctrl-C stops it, and the same command goes on where it was, after a crash as well; the output is
-    the same in the end, to the byte (of a DuckDB file, its rows). It is put in place when it is
-    complete, in place of a file that is there, and its path printed; <out>.manifest.json beside it
-    says what it is. Until then all records are gathered as JSON in the folder <out>.export.
+    Ctrl-C stops the export, and the same command resumes it, even after a crash. The output is the
+    same in the end, byte for byte (of a DuckDB file, its rows). It is put in place when it is
+    complete, replacing an earlier file, and its path is printed; <out>.manifest.json beside it
+    describes it. Until then, all records are gathered as JSON in the folder <out>.export.
 
-    NDJSON has each record as the service sent it. Tables have the columns identity, email, name,
+    NDJSON holds each record as the service sent it. Tables have the columns identity, email, name,
     phone, object_ids, and as JSON text profile_data, events, platform_info and extra; --flatten
-    adds others. What `events` counts is a person's whole history, not these days.
+    adds others. The counts in `events` cover a person's whole history, not only these days.
 
-    A password for PostgreSQL need not be in the address: PGPASSWORD and ~/.pgpass will do.
+    A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
 
     \b
     Examples:
@@ -110,7 +110,7 @@ def export(
 
     parts = _parts(windows)
 
-    async def begin(session: Session, show: Shown) -> ExportReport:
+    async def job(session: Session, display: ProgressDisplay) -> ExportReport:
         return await session.export(
             events,
             start=start,
@@ -129,10 +129,10 @@ def export(
             count=count,
             resume=output["resume"],
             spool=output["spool"],
-            on_progress=show,
+            on_progress=display,
         )
 
-    run_job(app, begin, out=output["to"], as_json=as_json)
+    run_job(app, job, out=output["to"], as_json=as_json)
 
 
 def _parts(windows: str) -> int | Literal["auto"]:

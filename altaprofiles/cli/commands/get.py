@@ -1,43 +1,53 @@
-"""`altaprofiles get`."""
+"""`altaprofiles get`: one person's record."""
 
 from __future__ import annotations
+
+import sys
+from typing import Any
 
 import click
 
 from ..app import App
 from ..command import Command
+from ..exits import Failure
 
 __all__ = ["get"]
 
 
-def _one_of(**given: str | None) -> str:
-    """Return the name of the one option that is given."""
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) != 1:
-        options = [f"--{name.replace('_', '-')}" for name in given]
-        got = "none" if not names else " and ".join(f"--{x.replace('_', '-')}" for x in names)
-        raise click.UsageError(f"pass one of {', '.join(options)}; got {got}")
-    return names[0]
-
-
 @click.command(cls=Command)
-@click.option("--identity", metavar="ID", help="The person's ID as your own systems know it.")
+@click.option("--identity", metavar="ID", help="The person's ID in your own systems.")
 @click.option("--email", metavar="ADDRESS", help="The person's email address.")
 @click.option("--object-id", metavar="ID", help="CleverTap's ID of one of the person's devices.")
 @click.pass_obj
 def get(app: App, identity: str | None, email: str | None, object_id: str | None) -> None:
     """Print one person's record, from CleverTap.
 
-    On a terminal as tables to read; into a file or a pipe as one line of JSON, the record as the
-    service sent it. Exits with 1 when there is no such person.
+    On a terminal it is printed as tables; into a file or a pipe as one line of JSON, the record as
+    the service sent it. Exits with 1 when there is no such person.
 
     \b
     Examples:
         altaprofiles get --identity 5555555555
         altaprofiles get --email jack@example.com | jq .profileData
     """
-    from ..tables import get_person
+    options = {"identity": identity, "email": email, "object_id": object_id}
+    key: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if len(key) != 1:
+        got = " and ".join(map(_flag, key)) or "none"
+        raise click.UsageError(f"pass one of {', '.join(map(_flag, options))}; got {got}")
+    profile = app.ask(lambda session: session.profiles.get(**key))
+    if profile is None:
+        ((name, value),) = key.items()
+        raise Failure(f"no such person: {name} {value!r}")
+    if sys.stdout.isatty():
+        from ..consoles import output_console
+        from ..tables import profile_table
 
-    key = {"identity": identity, "email": email, "object_id": object_id}
-    by = _one_of(**key)
-    get_person(app, {by: key[by]})
+        console = output_console()
+        console.print(profile_table(profile, width=console.width))
+    else:
+        app.write(profile.encode() + b"\n")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,29 +1,39 @@
-"""`altaprofiles login`."""
+"""`altaprofiles login`: credentials from the terminal into the credentials file."""
 
 from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from ..app import App
 from ..command import Command
+from ..exits import Exit, Failure
+
+if TYPE_CHECKING:
+    from ...credentials import Alta, CleverTap
+    from ...errors import AltaProfilesError
 
 __all__ = ["login"]
 
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
-@click.option("--no-test", is_flag=True, help="Save the answers without trying them.")
+@click.option("--no-test", is_flag=True, help="Save the answers without testing them.")
 @click.pass_obj
 def login(app: App, name: str | None, no_test: bool) -> None:
-    """Ask for credentials, try them, and keep them as account NAME.
+    """Ask for credentials, test them, and save them as account NAME.
 
     Asks on the terminal for the CleverTap account ID, its passcode and region, and for an Alta API
-    key; each service can be left out. They are tried with one small request each, and saved if they
-    are accepted, in a file that only you can read. NAME is the account that is used when none
-    is named, and "main" when there is none. The first account is the default.
+    key; either service can be left out. They are tested with one small request each, and saved if
+    they are accepted, in a file that only you can read. NAME is by default the account that is used
+    when none is named, or "main" if there is none. The first account becomes the default.
 
     Without a terminal, set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION, or
-    ALTA_TOKEN, instead. They go before the file, unless a command is given --account.
+    ALTA_TOKEN, instead. They take precedence over the file, unless a command is given --account.
 
     \b
     Examples:
@@ -31,6 +41,72 @@ def login(app: App, name: str | None, no_test: bool) -> None:
         altaprofiles login shop
         altaprofiles count Charged --from 2026-01-01 --to 2026-01-31 --account shop
     """
-    from ..dialog import log_in
+    from ...accounts import Accounts
+    from ...errors import AltaProfilesError, ConfigurationError
+    from ..dialog import ask_credentials
 
-    log_in(app, name, test=not no_test)
+    if not sys.stdin.isatty():
+        raise Failure(
+            "login asks questions, and stdin is not a terminal; run it on one, or set "
+            "CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE, or ALTA_TOKEN",
+            Exit.USAGE,
+        )
+    try:
+        accounts = Accounts.read()
+        name = name or app.account or accounts.pick(None) or "main"
+    except ConfigurationError as error:
+        raise Failure(str(error), Exit.CREDENTIALS) from error
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise Failure(f"{name!r}: use letters, digits, - and _ for a name", Exit.USAGE)
+    app.info(f"Account {name!r}, {'as it is' if name in accounts.tables else 'a new one'}:")
+    # A single account needs no default; once there are two, it is the first as before.
+    accounts.default = accounts.pick(None) or name
+    table = accounts.tables[name] = ask_credentials(accounts.tables.get(name, {}))
+    # Through the file's own rules, so that the saved account can be read again.
+    project = accounts.clevertap(name)
+    clevertap = None if project is None else project.credentials
+    key = accounts.alta(name) if "alta_token" in table or clevertap is None else None
+    alta = None if key is None else key.credentials
+    if clevertap is None and alta is None:
+        raise Failure("nothing to save: give a CleverTap account ID, an Alta API key, or both")
+    if not no_test:
+        try:
+            _test(app, clevertap, alta)
+        except AltaProfilesError as error:
+            _add_advice(error, name, clevertap)
+            raise
+    accounts.write()
+    role = " (the default)" if accounts.pick(None) == name else ""
+    app.info(f"Account {name!r}{role} is in {accounts.path}.")
+    for service, variable in (("CleverTap", "CLEVERTAP_ACCOUNT_ID"), ("Alta", "ALTA_TOKEN")):
+        if variable in os.environ:
+            app.info(
+                f"For {service}, {variable} takes precedence over it, unless you pass "
+                f"--account {name}."
+            )
+
+
+def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
+    from ..doctor.probe import probe_alta, probe_clevertap
+
+    async def main() -> None:
+        if clevertap is not None:
+            await probe_clevertap(clevertap)
+            app.info("CleverTap accepts them.")
+        if alta is not None:
+            await probe_alta(alta)
+            app.info("Alta accepts the API key.")
+
+    app.run(main)
+
+
+def _add_advice(error: AltaProfilesError, name: str, clevertap: CleverTap | None) -> None:
+    from ...errors import Forbidden, Unauthorized
+
+    error.add_note("Nothing was saved.")
+    is_refused = isinstance(error, Unauthorized | Forbidden) and error.api == "CleverTap"
+    if is_refused and clevertap is not None and clevertap.base_url is None:
+        error.add_note(
+            f"To find the region: altaprofiles login {name} --no-test, then altaprofiles "
+            f"doctor --account {name} --try-regions"
+        )

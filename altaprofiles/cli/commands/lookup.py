@@ -1,4 +1,4 @@
-"""`altaprofiles lookup`."""
+"""`altaprofiles lookup`: people by their keys, into a file or a database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..options import Output, output_options
 if TYPE_CHECKING:
     from ...export.report import LookupReport
     from ...session import Session
-    from ..progress import Shown
+    from ..progress import ProgressDisplay
 
 __all__ = ["lookup"]
 
@@ -26,14 +26,14 @@ __all__ = ["lookup"]
     "--by",
     type=click.Choice(["identity", "email", "object-id"]),
     required=True,
-    help="What the keys are.",
+    help="The kind of keys.",
 )
 @click.option(
     "--column",
     metavar="NAME",
-    help="The column of a CSV file, or the key of each line of an NDJSON file, that holds them; "
-    "needed where there are several. Without it, the first line of a CSV file is a key, too, "
-    "unless it is called as --by says.",
+    help="The column of a CSV file, or the member of each NDJSON line, that holds the keys; "
+    "required if there are several. Without it, the first line of a CSV file is a key as well, "
+    "unless it equals the value of --by.",
 )
 @output_options
 @click.pass_obj
@@ -47,23 +47,21 @@ def lookup(
 ) -> None:
     """Look up many people, and write those who are found.
 
-    FILE holds their keys. It is CSV or NDJSON by its ending; any other is text, a key a line, as is
-    what comes through standard input with "-". Each key is asked for once. Those that nobody has
-    are in <out>.not-found.txt, and those without an answer in <out>.failed.ndjson with the reason.
+    FILE holds their keys. If its ending says so, it is CSV or NDJSON; otherwise it is text with one
+    key per line, and so is standard input ("-"). Each key is requested once. Keys not found are
+    listed in <out>.not-found.txt, and failed ones in <out>.failed.ndjson, with the reason.
 
-    Ctrl-C stops it, and the same command goes on where it was. With "-", the same keys must be
-    piped in again.
+    Ctrl-C stops the lookup, and the same command resumes it. With "-", pipe the same keys in again.
 
     \b
     Examples:
       altaprofiles lookup ids.csv --by identity -o found.ndjson
       cut -d, -f2 people.csv | altaprofiles lookup - --by email -o found.parquet
     """
-
     from ..job import run_job
     from ..stdin import keys_from_stdin
 
-    async def begin(session: Session, show: Shown) -> LookupReport:
+    async def job(session: Session, display: ProgressDisplay) -> LookupReport:
         return await session.export_lookups(
             keys_from_stdin() if keys == "-" else keys,
             by="object_id" if by == "object-id" else by,
@@ -75,8 +73,8 @@ def lookup(
             bom=output["bom"],
             resume=output["resume"],
             spool=output["spool"],
-            on_progress=show,
+            on_progress=display,
         )
 
-    before = "pipe the same keys into " if keys == "-" else ""
-    run_job(app, begin, out=output["to"], as_json=as_json, before=before)
+    prefix = "pipe the same keys into " if keys == "-" else ""
+    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix)

@@ -1,4 +1,1 @@
-"""`altaprofiles doctor`: examines a set-up step by step and says how to mend it.
-
-Each finding is printed as soon as it is known.
-"""
+"""`altaprofiles doctor`: examines a set-up step by step, with a remedy for each problem."""

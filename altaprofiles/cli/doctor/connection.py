@@ -1,4 +1,4 @@
-"""The way to a service, looked at step by step: name, proxy, TLS, clock. Sends no credentials."""
+"""The connection to a service: name resolution, proxy, TLS, clock. Sends no credentials."""
 
 from __future__ import annotations
 
@@ -14,25 +14,33 @@ from ...http.proxies import proxy_from_env
 from ..exits import Exit
 from .findings import Finding
 
-__all__ = ["look_at_connection"]
+__all__ = ["check_connection"]
 
-_MOST_SKEW = 60.0
-"""Seconds."""
+_LARGEST_SKEW = 60.0
+"""Difference between this machine's clock and the service's that does no harm, in seconds."""
 
 
-async def look_at_connection(service: str, url: str, patience: float) -> AsyncIterator[Finding]:
-    """Look at the way to a service, and at its clock: without credentials."""
+async def check_connection(service: str, url: str, patience: float) -> AsyncIterator[Finding]:
+    """Yield a finding for each step of a connection to a service, and one for its clock.
+
+    The first step that fails is the last finding.
+
+    Args:
+        service: its name.
+        url: its address.
+        patience: the longest wait for each step, in seconds.
+    """
     try:
         proxy, login = proxy_from_env(url)
     except ConfigurationError as error:
         yield Finding(f"{service}: {error}", "Correct the environment", Exit.FAILED)
         return
-    parts, via = urlsplit(url), urlsplit(proxy or url)
-    host, port = _address(via)
+    parts = urlsplit(url)
+    host, port = _address(urlsplit(proxy or url))
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(patience):
-            found = await loop.getaddrinfo(host, port, type=0)
+            resolved = await loop.getaddrinfo(host, port, type=0)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or f"no answer within {patience:.0f} s"
         yield Finding(
@@ -43,20 +51,20 @@ async def look_at_connection(service: str, url: str, patience: float) -> AsyncIt
             Exit.FAILED,
         )
         return
-    addresses = ", ".join(list(dict.fromkeys(str(one[4][0]) for one in found))[:3])
+    addresses = ", ".join(list(dict.fromkeys(str(entry[4][0]) for entry in resolved))[:3])
     if proxy:
         yield Finding(f"{service}: {parts.hostname} through the proxy {host}:{port} ({addresses})")
     else:
         yield Finding(f"{service}: {host}" + ("" if host == addresses else f" is {addresses}"))
-    way = _Way(url, proxy, login or {})
+    connection = _Connection(url, proxy, login or {})
     try:
         async with asyncio.timeout(patience):
-            began = time.time()
-            head = await way.greet()
+            started = time.time()
+            head = await connection.greet()
     except ssl.SSLCertVerificationError as error:
         yield Finding(
             f"{service}: the certificate of {parts.hostname} is refused: {error.verify_message}",
-            "Check this machine's clock. If a proxy opens TLS here, let SSL_CERT_FILE name its "
+            "Check this machine's clock. If a proxy intercepts TLS, let SSL_CERT_FILE name its "
             "certificate",
             Exit.FAILED,
         )
@@ -70,20 +78,22 @@ async def look_at_connection(service: str, url: str, patience: float) -> AsyncIt
         )
         return
     finally:
-        way.close()
-    yield Finding(f"{service}: connected to {':'.join(map(str, _address(parts)))}, {way.secured}")
-    yield _clock(service, head, (began + time.time()) / 2)
+        connection.close()
+    yield Finding(
+        f"{service}: connected to {':'.join(map(str, _address(parts)))}, {connection.encryption}"
+    )
+    yield _clock(service, head, (started + time.time()) / 2)
 
 
 def _address(parts: SplitResult) -> tuple[str, int]:
     return parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
 
 
-class _Way:
-    """One connection to a service, through the proxy if there is one.
+class _Connection:
+    """A connection to a service, through the proxy if there is one.
 
     Attributes:
-        secured: how it is encrypted, in words.
+        encryption: TLS version and certificate, in words.
     """
 
     def __init__(self, url: str, proxy: str | None, login: Mapping[str, str]) -> None:
@@ -91,10 +101,10 @@ class _Way:
         self._proxy = None if proxy is None else urlsplit(proxy)
         self._login = "".join(f"{name}: {value}\r\n" for name, value in login.items())
         self._writer: asyncio.StreamWriter | None = None
-        self.secured = "not connected"
+        self.encryption = "not connected"
 
     async def greet(self) -> bytes:
-        """Connect; return the head of the answer to a request without credentials."""
+        """Connect, and return the head of the response to a request without credentials."""
         host, port = _address(self._service)
         encrypted = self._service.scheme == "https"
         first = self._service if self._proxy is None else self._proxy
@@ -108,9 +118,10 @@ class _Way:
             writer.write(
                 f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{self._login}\r\n".encode()
             )
-            answer = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0].decode("latin-1")
-            if answer.split()[1:2] != ["200"]:
-                raise OSError(f"the proxy answers {answer}")
+            head = await reader.readuntil(b"\r\n\r\n")
+            status = head.partition(b"\r\n")[0].decode("latin-1")
+            if status.split()[1:2] != ["200"]:
+                raise OSError(f"the proxy answers {status}")
             await writer.start_tls(ssl.create_default_context(), server_hostname=host)
         elif self._proxy is not None:
             path, login = f"{self._service.geturl()}/", self._login
@@ -120,7 +131,9 @@ class _Way:
         )
         head = await reader.readuntil(b"\r\n\r\n")
         tls = writer.get_extra_info("ssl_object") if encrypted else None
-        self.secured = "not encrypted" if tls is None else f"{tls.version()}, certificate trusted"
+        self.encryption = (
+            "not encrypted" if tls is None else f"{tls.version()}, certificate trusted"
+        )
         return head
 
     def close(self) -> None:
@@ -134,18 +147,18 @@ def _clock(service: str, head: bytes, now: float) -> Finding:
         name, _, value = line.partition(":")
         if name.lower() == "date":
             try:
-                # It is cut to whole seconds.
+                # The header is truncated to whole seconds.
                 skew = now - parsedate_to_datetime(value.strip()).timestamp() - 0.5
             except ValueError:
                 break
-            if abs(skew) <= _MOST_SKEW:
+            if abs(skew) <= _LARGEST_SKEW:
                 return Finding(
                     f"{service}: this machine's clock is right to {max(abs(skew), 1):.0f} s"
                 )
             return Finding(
                 f"{service}: this machine's clock is {abs(skew):,.0f} s "
                 f"{'ahead' if skew > 0 else 'behind'}",
-                "Let it follow a time server: certificates, and what “today” is, hang on it",
+                "Let it follow a time server: certificates and the date of “today” depend on it",
                 Exit.FAILED,
             )
-    return Finding(f"{service}: does not tell the time, so the clock is unchecked", note=True)
+    return Finding(f"{service}: sends no Date header, so the clock is unchecked", is_note=True)

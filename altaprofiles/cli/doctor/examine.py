@@ -1,21 +1,20 @@
-"""`altaprofiles doctor`: what could be wrong, looked at one by one."""
+"""The examination of `altaprofiles doctor`: machine, proxies, and each service with credentials."""
 
 from __future__ import annotations
 
 import platform
 import shlex
 import shutil
-import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 
 from ... import __version__
 from ...accounts import ENVIRONMENT, Resolved, accounts_path, find_alta, find_clevertap
-from ...credentials import REGIONS, Alta, CleverTap
+from ...base.extras import EXTRAS, is_installed
+from ...credentials import CleverTap
 from ...errors import (
     AltaProfilesError,
     BadRequest,
@@ -24,58 +23,33 @@ from ...errors import (
     StatusError,
     Unauthorized,
 )
-from ...session import Session
 from ..app import App
-from ..consoles import output_console
 from ..exits import Exit
-from .connection import look_at_connection
+from .connection import check_connection
 from .findings import Finding
-from .probe import QUICK, ask_alta, ask_clevertap, try_regions
+from .probe import probe_alta, probe_clevertap, try_regions
 
-__all__ = ["examine", "examine_all"]
+__all__ = ["examine"]
 
-_LEAST_ROOM = 1 << 30
-
-_EXTRAS = {
-    "parquet": ("pyarrow",),
-    "duckdb": ("duckdb", "pyarrow"),
-    "postgres": ("psycopg",),
-    "keyring": ("keyring",),
-    "speedups": ("isal",) if sys.platform == "win32" else ("isal", "uvloop"),
-    "zstd": ("compression.zstd",) if sys.version_info >= (3, 14) else ("backports.zstd",),
-}
-
-
-def examine_all(app: App, *, try_regions: bool) -> None:
-    """Print the report, line by line, and exit with what it comes to."""
-    console = output_console()
-    worst: list[Exit] = []
-
-    async def main() -> None:
-        async for finding in examine(app, REGIONS if try_regions else {}):
-            if finding.code is not None:
-                worst.append(finding.code)
-            console.print(finding.line(), soft_wrap=True)
-
-    app.run(main)
-    if worst:
-        sys.exit(max(worst))
+_LEAST_SPACE = 1 << 30
+"""Bytes of free disk space, below which an export is likely to fail."""
 
 
 async def examine(
     app: App, regions: Mapping[str, str], *, patience: float = 10.0
 ) -> AsyncIterator[Finding]:
-    """Yield what there is to say.
+    """Yield each finding as soon as it is known.
 
     Args:
-        app: says which account.
-        regions: where to try CleverTap's credentials if they are refused: name to base URL.
-        patience: seconds to wait for a connection.
+        app: names the account.
+        regions: where to try CleverTap's credentials if they are refused: base URLs by name.
+        patience: the longest wait for a connection, in seconds.
     """
-    for finding in (*_machine(), *_proxies()):
+    for finding in (*_machine(), _proxies()):
         yield finding
+    account = app.account
     try:
-        clevertap, alta = find_clevertap(app.account), find_alta(app.account)
+        clevertap, alta = find_clevertap(account), find_alta(account)
     except ConfigurationError as error:
         yield Finding(str(error), code=Exit.CREDENTIALS)
         return
@@ -87,10 +61,19 @@ async def examine(
             Exit.CREDENTIALS,
         )
     if clevertap is not None:
-        async for finding in _clevertap(clevertap, app.account, regions, patience):
+        async for finding in _clevertap(clevertap, account, regions, patience):
             yield finding
     if alta is not None:
-        async for finding in _alta(alta, app.account, patience):
+        key = alta.credentials
+        yield Finding(f"Alta: {key.url}, from {alta.source}")
+        async for finding in _service(
+            "Alta",
+            key.url,
+            lambda: probe_alta(key),
+            accepted="the API key is accepted",
+            correction=_correction(alta.source, account),
+            patience=patience,
+        ):
             yield finding
 
 
@@ -100,103 +83,132 @@ def _machine() -> Iterator[Finding]:
         f"altaprofiles {__version__} with {libraries}, Python {platform.python_version()}, "
         f"{platform.system()}"
     )
-    there = [name for name, modules in _EXTRAS.items() if all(map(_is_installed, modules))]
-    missing = [name for name in _EXTRAS if name not in there]
+    installed = [extra for extra in EXTRAS if is_installed(extra)]
+    missing = [extra for extra in EXTRAS if extra not in installed]
     yield Finding(
-        f"extras installed: {', '.join(there) or 'none'}; not installed: "
+        f"extras installed: {', '.join(installed) or 'none'}; not installed: "
         f"{', '.join(missing) or 'none'}",
         f"Should you need them: pip install 'altaprofiles[{','.join(missing)}]'"
         if missing
         else None,
     )
     try:
-        here = Path.cwd()
-        with tempfile.TemporaryFile(dir=here):
-            room = shutil.disk_usage(here).free
+        folder = Path.cwd()
+        with tempfile.TemporaryFile(dir=folder):
+            space = shutil.disk_usage(folder).free
     except OSError as error:
         yield Finding(
             f"cannot write to the current folder: {error.strerror}",
-            "Exports go there, unless --out says otherwise",
+            "Exports are written there, unless --out names another folder",
             Exit.FAILED,
         )
         return
-    text = f"can write to {here}; {room / (1 << 30):,.1f} GiB are free there"
-    if room < _LEAST_ROOM:
-        advice = "An export gathers all its records there as JSON, and then writes its output"
+    text = f"can write to {folder}; {space / (1 << 30):,.1f} GiB of it are free"
+    if space < _LEAST_SPACE:
+        advice = "An export gathers all its records there as JSON before it writes its output"
         yield Finding(text, advice, Exit.FAILED)
     else:
         yield Finding(text)
 
 
-def _is_installed(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
-
-
-def _proxies() -> Iterator[Finding]:
-    found = {name: url for name, url in urllib.request.getproxies().items() if name != "no"}
-    if not found:
-        yield Finding("no proxy is set")
-        return
+def _proxies() -> Finding:
+    urls = {name: url for name, url in urllib.request.getproxies().items() if name != "no"}
+    if not urls:
+        return Finding("no proxy is set")
     # Without user and password.
-    shown = ", ".join(f"{name}: {url.rpartition('@')[2]}" for name, url in found.items())
-    yield Finding(f"a proxy is set ({shown})")
+    texts = ", ".join(f"{name}: {url.rpartition('@')[2]}" for name, url in urls.items())
+    return Finding(f"a proxy is set ({texts})")
 
 
 async def _clevertap(
     found: Resolved[CleverTap], name: str | None, regions: Mapping[str, str], patience: float
 ) -> AsyncIterator[Finding]:
     account = found.credentials
-    where = account.url if account.base_url else f"region {account.region}"
-    yield Finding(f"CleverTap: account {account.account_id}, {where}, from {found.source}")
-    reached = True
-    async for finding in look_at_connection("CleverTap", account.url, patience):
-        reached = reached and finding.code is None
+    place = account.url if account.base_url else f"region {account.region}"
+    yield Finding(f"CleverTap: account {account.account_id}, {place}, from {found.source}")
+    correction = _correction(found.source, name)
+    if not regions:
+        option = "" if name is None else f" --account {shlex.quote(name)}"
+        correction += f"; for the region: altaprofiles doctor{option} --try-regions"
+    is_refused = False
+    async for finding in _service(
+        "CleverTap",
+        account.url,
+        lambda: probe_clevertap(account),
+        accepted="the credentials are accepted",
+        correction=correction,
+        patience=patience,
+    ):
+        is_refused = is_refused or finding.code is Exit.CREDENTIALS
         yield finding
-    if not reached:
+    if is_refused and regions:
+        yield await _right_region(found, regions)
+
+
+async def _service(
+    label: str,
+    url: str,
+    probe: Callable[[], Awaitable[None]],
+    *,
+    accepted: str,
+    correction: str,
+    patience: float,
+) -> AsyncIterator[Finding]:
+    """Check the connection to a service, then its credentials.
+
+    Args:
+        label: the service's name.
+        url: its address.
+        probe: sends it one request with the credentials.
+        accepted: the finding if they are accepted.
+        correction: the advice if they are refused, with `Exit.CREDENTIALS`.
+        patience: the longest wait for a connection, in seconds.
+    """
+    is_reached = True
+    async for finding in check_connection(label, url, patience):
+        is_reached = is_reached and finding.code is None
+        yield finding
+    if not is_reached:
         return
     try:
-        async with Session(clevertap=account, retry=QUICK, trust_env=True) as session:
-            await ask_clevertap(session)
+        await probe()
     except (Unauthorized, Forbidden) as error:
-        option = "" if name is None else f" --account {shlex.quote(name)}"
-        advice = _correct(found.source, name)
-        if not regions:
-            advice += f"; for the region: altaprofiles doctor{option} --try-regions"
-        yield Finding(str(error), advice, Exit.CREDENTIALS)
-        if regions:
-            yield await _right_region(found, regions)
+        yield Finding(str(error), correction, Exit.CREDENTIALS)
     except AltaProfilesError as error:
-        yield Finding(str(error), _later(error), Exit.FAILED)
+        # A request that the service calls wrong will be wrong again later.
+        advice = None if isinstance(error, BadRequest) else "Try again later"
+        yield Finding(str(error), advice, Exit.FAILED)
     else:
-        yield Finding("CleverTap: the credentials are accepted")
+        yield Finding(f"{label}: {accepted}")
 
 
-def _later(error: AltaProfilesError) -> str | None:
-    # What is refused as it is will be refused again.
-    return None if isinstance(error, BadRequest) else "Try again later"
+def _correction(source: str, name: str | None) -> str:
+    if source == ENVIRONMENT:
+        return (
+            "Correct the environment; it takes precedence over the file, unless you pass "
+            "--account NAME"
+        )
+    return f"Log in again: altaprofiles login{'' if name is None else f' {shlex.quote(name)}'}"
 
 
 async def _right_region(found: Resolved[CleverTap], regions: Mapping[str, str]) -> Finding:
     account = found.credentials
-    results = await try_regions(account.account_id, account.passcode, regions)
-    right = [name for name, error in results.items() if error is None]
+    errors = await try_regions(account.account_id, account.passcode, regions)
+    right = [name for name, error in errors.items() if error is None]
     if right:
         return Finding(
             f"CleverTap: the credentials are accepted in region {' and '.join(right)}",
-            f"Set CLEVERTAP_REGION={right[0]}, and leave CLEVERTAP_BASE_URL out"
+            f"Set CLEVERTAP_REGION={right[0]}, and unset CLEVERTAP_BASE_URL"
             if found.source == ENVIRONMENT
-            else f'Write region = "{right[0]}" in {accounts_path()}, and leave base_url out',
-            note=True,
+            else f'Write region = "{right[0]}" in {accounts_path()}, and remove base_url',
+            is_note=True,
         )
-    refused = [name for name, error in results.items() if isinstance(error, StatusError)]
-    unknown = [name for name in results if name not in refused]
+    refused = [name for name, error in errors.items() if isinstance(error, StatusError)]
+    unknown = [name for name in errors if name not in refused]
     text = f"CleverTap: refused in {', '.join(refused) or 'no region'}"
     if unknown:
         return Finding(
-            f"{text}; no answer from {', '.join(unknown)} ({results[unknown[0]]})",
+            f"{text}; no answer from {', '.join(unknown)} ({errors[unknown[0]]})",
             "Check the network, or try again later",
             Exit.FAILED,
         )
@@ -205,29 +217,3 @@ async def _right_region(found: Resolved[CleverTap], regions: Mapping[str, str]) 
         "It is not the region: check account ID and passcode in the dashboard, under Settings",
         Exit.CREDENTIALS,
     )
-
-
-async def _alta(found: Resolved[Alta], name: str | None, patience: float) -> AsyncIterator[Finding]:
-    key = found.credentials
-    yield Finding(f"Alta: {key.url}, from {found.source}")
-    reached = True
-    async for finding in look_at_connection("Alta", key.url, patience):
-        reached = reached and finding.code is None
-        yield finding
-    if not reached:
-        return
-    try:
-        async with Session(alta=key, retry=QUICK, trust_env=True) as session:
-            await ask_alta(session)
-    except (Unauthorized, Forbidden) as error:
-        yield Finding(str(error), _correct(found.source, name), Exit.CREDENTIALS)
-    except AltaProfilesError as error:
-        yield Finding(str(error), _later(error), Exit.FAILED)
-    else:
-        yield Finding("Alta: the API key is accepted")
-
-
-def _correct(source: str, name: str | None) -> str:
-    if source == ENVIRONMENT:
-        return "Correct the environment; it goes before the file, unless you pass --account NAME"
-    return f"Log in again: altaprofiles login{'' if name is None else f' {shlex.quote(name)}'}"

@@ -1,4 +1,4 @@
-"""What `doctor` has found, one by one."""
+"""Findings of `altaprofiles doctor`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        text: what was found.
-        advice: what to do about it.
-        code: the exit code it stands for, if it is wrong.
-        note: whether it is not wrong, and worth reading all the same.
+        text: the finding.
+        advice: a remedy, or None.
+        code: the exit code if something is wrong, else None.
+        is_note: whether the finding deserves attention although nothing is wrong.
     """
 
     text: str
     advice: str | None = None
     code: Exit | None = None
-    note: bool = False
+    is_note: bool = False
 
     def line(self) -> Text:
-        """Return what is shown of it."""
-        word, style = (
-            ("wrong", "bold red")
-            if self.code is not None
-            else ("note", "yellow")
-            if self.note
-            else ("ok", "green")
-        )
+        """Return the finding as text for the terminal, its advice on a second line."""
+        if self.code is not None:
+            word, style = "wrong", "bold red"
+        elif self.is_note:
+            word, style = "note", "yellow"
+        else:
+            word, style = "ok", "green"
         line = Text(f"{word:<7}", style) + plain(self.text)
         if self.advice is not None:
             line += Text("\n       ") + plain(self.advice)

@@ -1,56 +1,57 @@
-"""One small request to a service, to see whether it accepts the credentials."""
+"""Sends one small request to a service, to see whether it accepts the credentials."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
 
-from ...credentials import CleverTap
+from ...credentials import Alta, CleverTap
 from ...errors import AltaProfilesError
 from ...http.retry import Retry
 from ...session import Session
 
-__all__ = ["QUICK", "ask_alta", "ask_clevertap", "try_regions"]
+__all__ = ["probe_alta", "probe_clevertap", "try_regions"]
 
-QUICK = Retry(attempts=3, max_delay=2.0, deadline=30.0)
-"""Enough to get past a hiccup while somebody waits."""
+_QUICK = Retry(attempts=3, max_delay=2.0, deadline=30.0)
+"""Enough to get past a hiccup while a person waits."""
 
-_NOBODY = "altaprofiles-doctor"
+_UNKNOWN = "altaprofiles-doctor"
+"""A key that no customer has."""
 
 
-async def ask_clevertap(session: Session) -> None:
+async def probe_clevertap(credentials: CleverTap) -> None:
     """Send one small request to CleverTap.
 
     Raises:
         Unauthorized, Forbidden: the credentials are refused.
-        AltaProfilesError: it could not be found out.
+        AltaProfilesError: no answer that tells.
     """
-    await session.profiles.get(identity=_NOBODY)
+    async with Session(clevertap=credentials, retry=_QUICK, trust_env=True) as session:
+        await session.profiles.get(identity=_UNKNOWN)
 
 
-async def ask_alta(session: Session) -> None:
-    """Send one small request to Alta. As `ask_clevertap`."""
-    await session.cdp.get(user_id=_NOBODY)
+async def probe_alta(credentials: Alta) -> None:
+    """Send one small request to Alta. Raises as `probe_clevertap` does."""
+    async with Session(alta=credentials, retry=_QUICK, trust_env=True) as session:
+        await session.cdp.get(user_id=_UNKNOWN)
 
 
 async def try_regions(
     account_id: str, passcode: str, regions: Mapping[str, str]
 ) -> dict[str, AltaProfilesError | None]:
-    """Return for each region None if it accepts the credentials, else what it answered.
+    """Return for each region None if it accepts the credentials, else the error.
 
     Args:
         account_id, passcode: the credentials.
-        regions: name to base URL.
+        regions: base URLs by name.
     """
 
-    async def one(url: str) -> AltaProfilesError | None:
-        account = CleverTap(account_id, passcode, base_url=url)
+    async def error_of(url: str) -> AltaProfilesError | None:
         try:
-            async with Session(clevertap=account, retry=QUICK, trust_env=True) as session:
-                await ask_clevertap(session)
+            await probe_clevertap(CleverTap(account_id, passcode, base_url=url))
         except AltaProfilesError as error:
             return error
         return None
 
-    answers = await asyncio.gather(*map(one, regions.values()))
-    return dict(zip(regions, answers, strict=True))
+    errors = await asyncio.gather(*map(error_of, regions.values()))
+    return dict(zip(regions, errors, strict=True))
