@@ -1,4 +1,4 @@
-"""What `on_progress` is given in a notebook. Shows; decides nothing."""
+"""Progress of exports in a notebook: an `on_progress` callback that displays it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from .export.report import ExportProgress, LookupProgress
 
 __all__ = ["Progress"]
 
+_DISPLAY_INTERVAL = 0.2
+"""Seconds between two updates of the display; each is a message to the browser."""
+_LINE_INTERVAL = 5.0
+"""Seconds between two lines on stderr."""
+
 
 class Progress:
-    """Shows an export, or a bulk lookup, below the cell that runs it; one for each.
+    """Displays the progress of one export or bulk lookup below the cell that runs it.
 
-    It is a bar and a line, which are replaced as the export goes on. Outside of a notebook it is a
-    line on stderr every few seconds.
+    The display is a bar and a line, both updated in place. Outside a notebook, a line is written to
+    stderr every five seconds instead. Use a new instance for each export.
 
     >>> from altaprofiles.notebook import Progress
     >>> report = await session.export(
@@ -27,19 +32,19 @@ class Progress:
 
     def __init__(self) -> None:
         self._at: ExportProgress | LookupProgress | None = None
-        self._shown = float("-inf")
+        self._updated_at = float("-inf")
         self._handle: Any = None
 
     def __call__(self, progress: ExportProgress | LookupProgress) -> None:
-        """Show `progress`, unless the last that was shown is too new to have been read."""
+        """Display `progress`, unless the last update is too recent and nothing has ended."""
         before, self._at = self._at, progress
         display = _display()
-        # The end of a stage is shown in any case: nothing might come after it.
-        matters = before is None or before.stage != progress.stage or progress.done == progress.goal
-        every = _LINE if display is None else _PICTURE
-        if not matters and time.monotonic() - self._shown < every:
+        # The end of a stage is always displayed, because no update may follow it.
+        is_due = before is None or before.stage != progress.stage or progress.done == progress.goal
+        interval = _LINE_INTERVAL if display is None else _DISPLAY_INTERVAL
+        if not is_due and time.monotonic() - self._updated_at < interval:
             return
-        self._shown = time.monotonic()
+        self._updated_at = time.monotonic()
         if display is None:
             sys.stderr.write(f"{progress}\n")
         elif self._handle is None:
@@ -60,15 +65,9 @@ class Progress:
         return f'<progress value="{part:.3f}" style="width: 100%"></progress>{line}'
 
 
-_PICTURE = 0.2
-"""Seconds between two pictures: each is a message to the browser."""
-_LINE = 5.0
-"""Seconds between two lines."""
-
-
 def _display() -> Any:
-    """Return what shows things in the notebook that this runs in, or None."""
-    # Whatever runs notebooks has imported it.
+    """Return IPython's `display` if this runs in a notebook's kernel, else None."""
+    # A kernel has imported IPython already; elsewhere it need not be installed.
     if (module := sys.modules.get("IPython")) is None:
         return None
     shell = module.get_ipython()

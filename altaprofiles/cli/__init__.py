@@ -49,7 +49,7 @@ def cli() -> None:
         2    wrong usage, or options that differ from those the unfinished export
              was started with
         3    credentials are missing or refused
-        4    incomplete; the same command resumes
+        4    incomplete; run the same command again to resume
         130  interrupted by Ctrl-C (SIGINT)
         141  the reader of the output closed it
         143  terminated (SIGTERM)

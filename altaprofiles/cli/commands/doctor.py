@@ -21,7 +21,7 @@ __all__ = ["doctor"]
 )
 @click.pass_obj
 def doctor(app: App, try_regions: bool) -> None:
-    """Check credentials, network and machine; say what to do.
+    """Check credentials, network and machine, and suggest remedies.
 
     Each line begins with ok, note or wrong. Exits with 0 when nothing is wrong, with 3 when
     credentials are missing or refused, and with 1 for anything else.

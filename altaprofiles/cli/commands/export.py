@@ -87,10 +87,11 @@ def export(
     Each person is written once, even if they did several EVENTs. Spell an EVENT as in the
     dashboard, upper case included, and quote it if it contains spaces.
 
-    Ctrl-C stops the export, and the same command resumes it, even after a crash. The output is the
-    same in the end, byte for byte (of a DuckDB file, its rows). It is put in place when it is
-    complete, replacing an earlier file, and its path is printed; <out>.manifest.json beside it
-    describes it. Until then, all records are gathered as JSON in the folder <out>.export.
+    Ctrl-C stops the export, and the same command resumes it, even after a crash. An interrupted
+    export ends with the same output as any other, byte for byte (of a DuckDB file, the same rows).
+    The output is moved into place when it is complete, replacing an earlier file, and its path is
+    printed; <out>.manifest.json beside it describes it. Until then, all records are gathered as
+    JSON in the folder <out>.export.
 
     NDJSON holds each record as the service sent it. Tables have the columns identity, email, name,
     phone, object_ids, and as JSON text profile_data, events, platform_info and extra; --flatten

@@ -33,7 +33,7 @@ def login(app: App, name: str | None, no_test: bool) -> None:
     when none is named, or "main" if there is none. The first account becomes the default.
 
     Without a terminal, set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION, or
-    ALTA_TOKEN, instead. They take precedence over the file, unless a command is given --account.
+    ALTA_TOKEN, instead. They take precedence over the file, unless --account is passed.
 
     \b
     Examples:
