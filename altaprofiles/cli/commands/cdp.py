@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -27,7 +26,7 @@ __all__ = ["cdp"]
 )
 @click.option(
     "--file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True),
+    type=click.Path(dir_okay=False, exists=True, allow_dash=True),
     metavar="IDS",
     help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv or "
     ".ndjson file.",
@@ -43,7 +42,7 @@ def cdp(
     app: App,
     user_id: str | None,
     anonymous_id: str | None,
-    file: Path | None,
+    file: str | None,
     by: Literal["user-id", "anonymous-id"] | None,
     column: str | None,
 ) -> None:
@@ -97,21 +96,22 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
 
 
 def _print_lookups(
-    app: App, file: Path, by: Literal["user_id", "anonymous_id"], column: str | None
+    app: App, file: str, by: Literal["user_id", "anonymous_id"], column: str | None
 ) -> None:
     """Print one line for each key of a file, in its order.
 
     Raises:
         Failure: a lookup failed.
     """
+    from pathlib import Path
+
     from ...errors import ConfigurationError
     from ...export.keys import KeyFile
     from ..consoles import output_console
     from ..stdin import keys_from_stdin
     from ..tables import lookup_table
 
-    from_stdin = str(file) == "-"
-    if from_stdin and column is not None:
+    if file == "-" and column is not None:
         raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
     session = app.session(service="alta")
     console = output_console() if sys.stdout.isatty() else None
@@ -119,7 +119,7 @@ def _print_lookups(
 
     async def main() -> None:
         nonlocal total, failed
-        keys = keys_from_stdin() if from_stdin else KeyFile(file, by, column)
+        keys = keys_from_stdin() if file == "-" else KeyFile(Path(file), by, column)
         async with session:
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 total += 1

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import click
 
 from ..app import App
@@ -24,12 +21,12 @@ __all__ = ["demo"]
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    type=click.Path(dir_okay=False, writable=True),
     help="The NDJSON file to write. By default a new one in the system's folder for temporary "
     "files.",
 )
 @click.pass_obj
-def demo(app: App, people: int, out: Path | None) -> None:
+def demo(app: App, people: int, out: str | None) -> None:
     """Export, interrupt, resume, look up and join, without an account.
 
     Both services are emulated inside this command, on loopback. Like the real ones, at times they
@@ -42,11 +39,16 @@ def demo(app: App, people: int, out: Path | None) -> None:
         altaprofiles demo
         altaprofiles demo --people 100000 --out people.ndjson
     """
+    import tempfile
+    from pathlib import Path
+
     from ..scenario import Scenario
 
     if out is None:
-        out = Path(tempfile.mkdtemp(prefix="altaprofiles-demo-")) / "people.ndjson"
-    scenario = Scenario(app, people, out)
+        path = Path(tempfile.mkdtemp(prefix="altaprofiles-demo-"), "people.ndjson")
+    else:
+        path = Path(out)
+    scenario = Scenario(app, people, path)
     app.run(scenario.run)
     if not scenario.complete:
         raise click.ClickException("the export is not complete")
