@@ -65,7 +65,7 @@ class App:
 
     @property
     def interactive(self) -> bool:
-        """Whether stderr is a terminal that can redraw, and the log is text for a person."""
+        """True if stderr is a terminal that can redraw, and the log is text for a person."""
         return (
             not self.quiet
             and self.log_format == "text"

@@ -175,10 +175,11 @@ class Job(Generic[R, S]):
         )
 
     def _resumption(self, run: Run) -> str:
-        kept, unit, folder = self._gathering.kept, self._gathering.unit, run.place.folder
-        if not kept:
+        number, unit = self._gathering.kept, self._gathering.unit
+        if not number:
             return "nothing of it has been kept; run the same export again"
-        return f"{kept:,} {unit} are in {folder}; run the same export again to resume there"
+        folder = run.place.folder
+        return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
 
     def _report(self) -> None:
         self._reporting.report(lambda traffic: self._gathering.progress(traffic, self._assembled))

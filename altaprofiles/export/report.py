@@ -96,7 +96,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def fetching(self) -> bool:
-        """Whether this stage waits for the service."""
+        """True in the stage that waits for the service."""
         return self.stage == self._fetching_in
 
     @property

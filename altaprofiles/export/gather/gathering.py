@@ -24,7 +24,7 @@ S_co = TypeVar("S_co", bound=Progress, covariant=True)
 
 
 class Assembled(Struct, frozen=True):
-    """How far the output is assembled.
+    """The progress of assembling an output.
 
     Attributes:
         read: records read from the store.
@@ -124,7 +124,7 @@ class Gathering(Protocol[R_co, S_co]):
 
     @property
     def repeats(self) -> bool:
-        """Whether one person may be in several records, and is to be written once."""
+        """True if one person may be in several records, and is to be written once."""
         ...
 
     def batches(self, store: Workspace) -> Iterator[list[bytes]]:

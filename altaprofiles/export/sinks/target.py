@@ -115,7 +115,7 @@ class Target(Struct, frozen=True, kw_only=True):
 
     @property
     def typed_flatten(self) -> bool:
-        """Whether `open` needs `Kinds` that have observed every record."""
+        """True if `open` needs `Kinds` that have observed every record."""
         return self.has_types and bool(self.flatten)
 
     def check(self) -> None:

@@ -144,7 +144,7 @@ class Journal:
             self._db.execute(f"delete from {table}")  # noqa: S608
 
     def is_empty(self) -> bool:
-        """Whether the journal holds neither a page nor an answer of the service."""
+        """Return True if the journal holds neither a page nor an answer of the service."""
         with _explained(self._path):
             rows = "select 1 from chains where pages > 0 union all select 1 from keys where outcome"
             answers = (FOUND, NOT_FOUND, FAILED)
