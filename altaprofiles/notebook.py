@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from .base.wording import share
-from .export.report import ExportProgress, LookupProgress
+from .export.report import Progress as ProgressReport
 
 __all__ = ["Progress"]
 
@@ -31,11 +31,11 @@ class Progress:
     """
 
     def __init__(self) -> None:
-        self._at: ExportProgress | LookupProgress | None = None
+        self._at: ProgressReport | None = None
         self._updated_at = float("-inf")
         self._handle: Any = None
 
-    def __call__(self, progress: ExportProgress | LookupProgress) -> None:
+    def __call__(self, progress: ProgressReport) -> None:
         """Display `progress`, unless the last update is too recent and nothing has ended."""
         before, self._at = self._at, progress
         display = _display()

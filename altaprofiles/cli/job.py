@@ -8,13 +8,14 @@ from collections.abc import Awaitable, Callable
 import click
 
 from ..errors import Incomplete
+from ..export.report import Report
 from ..export.sinks.postgres_url import without_password
 from ..session import Session
 from .app import App
 from .exits import Interrupted
 from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
-from .summary import Report, summarize, write_report
+from .summary import summarize, write_report
 
 __all__ = ["run_job"]
 

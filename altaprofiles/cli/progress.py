@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -17,16 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ..base.wording import clock, numbered, percent, share
-from ..export.report import ChainStatus, ExportProgress, LookupProgress
+from ..export.report import ChainStatus, ExportProgress, Progress
 from .consoles import plain
 
 if TYPE_CHECKING:
     from ..models import Attempt
     from .app import App
 
-__all__ = ["Progress", "ProgressDisplay", "View", "progress_display"]
-
-Progress: TypeAlias = ExportProgress | LookupProgress
+__all__ = ["ProgressDisplay", "View", "progress_display"]
 
 _ROWS = 8
 """The largest number of chains in the display."""
@@ -127,7 +125,7 @@ class View:
         at = self._at
         lines = _figures(at, is_wide=width >= _WIDE)
         if at.fetching:
-            if outcomes := _outcomes(at):
+            if outcomes := at.outcomes:
                 lines.insert(0, ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
             if self._trouble is not None:
                 lines.append(f"retried: {self._trouble}")
@@ -141,20 +139,12 @@ class View:
             yield text
 
 
-def _unit(at: Progress) -> str:
-    return "record" if isinstance(at, ExportProgress) else "key"
-
-
-def _outcomes(at: Progress) -> dict[str, int]:
-    return {} if isinstance(at, ExportProgress) else at.outcomes
-
-
 def _figures(at: Progress, *, is_wide: bool) -> list[str]:
     """Return the lines below the bar. A figure's line depends on the width only, not its value."""
     if not at.fetching:
         return [clock(at.seconds)]
     slots = f"{at.in_flight} of {numbered(at.slots, 'slot')}"
-    traffic = [f"{at.pace:,.0f} {_unit(at)}s/s", slots]
+    traffic = [f"{at.pace:,.0f} {at.unit}s/s", slots]
     retries = f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}"
     times = [retries, clock(at.seconds)]
     if at.eta is not None:
@@ -169,7 +159,7 @@ def _total(at: Progress, width: int) -> RenderableType:
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(no_wrap=True)
         line.add_column(ratio=1, no_wrap=True)
-        line.add_row(stage, numbered(at.done, _unit(at)))
+        line.add_row(stage, numbered(at.done, at.unit))
         return line
     goal = f"{at.goal:,}"
     # As wide as the goal from the start, or the bar would shrink meanwhile.

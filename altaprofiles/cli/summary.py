@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeAlias
 
 from msgspec import json
 
 from ..base.wording import clock, numbered
 from ..export.manifest import as_builtins
-from ..export.report import ExportReport, LookupReport
+from ..export.report import ExportReport, LookupReport, Report
 from .app import App
 
-__all__ = ["Report", "summarize", "write_report"]
-
-Report: TypeAlias = ExportReport | LookupReport
+__all__ = ["summarize", "write_report"]
 
 
 def summarize(app: App, report: Report) -> None:
     """Log the main figures of `report`, a line each."""
-    if isinstance(report, LookupReport):
-        if not report.keys:
-            app.warn("there were no keys to look up")
-        rows = _lookup_rows(report)
-    else:
-        rows = _export_rows(report)
+    rows: list[tuple[str, str]] = []
+    match report:
+        case ExportReport():
+            rows = _export_rows(report)
+        case LookupReport():
+            if not report.keys:
+                app.warn("there were no keys to look up")
+            rows = _lookup_rows(report)
     rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))
     if report.bytes is not None:

@@ -23,8 +23,8 @@ from .report import Progress, Report
 from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
 from .store.people import PeopleOnDisk
-from .store.workspace import Workspace, writing_in
-from .threads import Threads, alongside
+from .store.workspace import Workspace, explaining_disk_errors
+from .threads import Threads, running_beside
 
 __all__ = ["Job"]
 
@@ -78,7 +78,7 @@ class Job(Generic[R, S]):
         store = await threads.run(lambda: Workspace.open(place.folder, resume=self._output.resume))
         run = Run(store, place, threads, self._reporting, self._report)
         try:
-            async with alongside(self._report_regularly):
+            async with running_beside(self._report_regularly):
                 await threads.run(lambda: self._begin(run))
                 await self._gathering.load(run)
                 report = await self._gather_and_assemble(run)
@@ -92,7 +92,7 @@ class Job(Generic[R, S]):
         begun = run.store.begun()
         if begun is not None:
             self._gathering.adopt(begun)
-        with writing_in(run.place.folder):
+        with explaining_disk_errors(run.place.folder):
             run.store.begin(self._gathering.plan)
             self._reporting.resume(run.store.journal)
             self._begun = True

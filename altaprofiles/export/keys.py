@@ -147,7 +147,7 @@ class KeyFile:
         return first.index(self._column)
 
     def _names_keys(self, first: list[str]) -> bool:
-        """Return True if the first row of a single column is a header, which must be the name of `by`."""
+        """Return True if the only column has a header, which must be the name of `by`."""
         return [_letters(cell) for cell in first] == [_letters(self._by)]
 
     def _ndjson(self) -> Iterator[str]:

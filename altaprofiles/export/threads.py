@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import anyio
 
-__all__ = ["Threads", "alongside", "run_all"]
+__all__ = ["Threads", "run_all", "running_beside"]
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ async def run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:
 
 
 @asynccontextmanager
-async def alongside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def running_beside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """Run `job` until the body is finished. The first to fail cancels the other, and is raised.
 
     A cancellation that arrives after the body has finished is raised after this block; the body's

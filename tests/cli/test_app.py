@@ -364,7 +364,7 @@ def test_a_request_that_is_tried_again_stops_at_once(
 ) -> None:
     with emulated(people=10, faults={"server_error": 1}) as failing:
         with Terminal(env | failing.environment, *COUNT, "-v") as terminal:
-            terminal.expect("try 2")
+            terminal.expect("attempt 2")
             terminal.press_ctrl_c()
             assert terminal.ended().code == 130
 

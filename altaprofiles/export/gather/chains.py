@@ -28,7 +28,7 @@ from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
 from ..store.journal import ChainRow
 from ..store.spool import Spool, read_lines
-from ..store.workspace import Workspace, writing_in
+from ..store.workspace import Workspace, explaining_disk_errors
 from ..threads import run_all
 from .gathering import Assembled, Run
 
@@ -111,7 +111,7 @@ class EventsGathering:
             path = store.spool(f"chain-{number:04d}")
             if row.offset:
                 # A damaged spool is found now, not after hours of reading the other chains.
-                with writing_in(path.parent):
+                with explaining_disk_errors(path.parent):
                     Spool(path, row.offset).close()
             self._states.append(_ChainState(query, row, path))
 

@@ -29,7 +29,7 @@ from ..report import LookupProgress, LookupReport, Report
 from ..reporting import Traffic
 from ..store.journal import FAILED, FOUND, INVALID, NOT_FOUND, Answer
 from ..store.spool import Spool
-from ..store.workspace import Workspace, writing_in
+from ..store.workspace import Workspace, explaining_disk_errors
 from .gathering import Assembled, Run
 
 __all__ = ["KeysGathering"]
@@ -104,7 +104,7 @@ class KeysGathering:
     def _load(self, store: Workspace) -> bool:
         """Return whether the journal holds all keys, some of them answered."""
         loaded = not store.journal.is_empty()
-        with writing_in(store.folder):
+        with explaining_disk_errors(store.folder):
             if not loaded:
                 with store.journal.transaction():
                     store.journal.drop_keys()
@@ -115,7 +115,7 @@ class KeysGathering:
     def _put_keys(
         self, store: Workspace, keys: list[tuple[str, ConfigurationError | None]]
     ) -> None:
-        with writing_in(store.folder), store.journal.transaction():
+        with explaining_disk_errors(store.folder), store.journal.transaction():
             added = store.journal.put_keys(self._read, [text for text, _ in keys])
             store.journal.put_answers(
                 Answer(text, INVALID, error=type(error).__name__, message=str(error))
@@ -127,7 +127,7 @@ class KeysGathering:
             self._first_refusal = self._first_refusal or error
 
     def _start_asking(self, store: Workspace) -> None:
-        with writing_in(store.folder), store.journal.transaction():
+        with explaining_disk_errors(store.folder), store.journal.transaction():
             store.journal.put_state(plan=self.plan.encode())
             # A key that failed in an earlier run may succeed in this one.
             store.journal.forget_failures()

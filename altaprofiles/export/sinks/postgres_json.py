@@ -1,10 +1,7 @@
 """Replaces the parts of JSON that PostgreSQL's jsonb cannot hold. Pure.
 
-PostgreSQL holds neither NUL nor half a surrogate pair, only numbers within the range of `numeric`,
-and nesting only up to the depth of its stack.
-
-https://www.postgresql.org/docs/current/datatype-json.html
-https://www.postgresql.org/docs/current/datatype-numeric.html
+PostgreSQL holds neither NUL nor half a surrogate pair ("JSON Types"), only numbers within the range
+of `numeric` ("Numeric Types"), and nesting only up to the depth of its stack.
 """
 
 from __future__ import annotations

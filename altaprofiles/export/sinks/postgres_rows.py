@@ -1,6 +1,6 @@
 """Encodes records for PostgreSQL's `COPY … FROM STDIN`. Pure.
 
-The text format: https://www.postgresql.org/docs/current/sql-copy.html
+The text format is that of PostgreSQL's manual, "COPY", File Formats.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from .postgres_json import fit_json
 __all__ = ["RowEncoder"]
 
 _MAX_INDEXED = 1000
-"""Longest text in an index, in bytes. The server allows about 2,700.
-
-https://www.postgresql.org/docs/current/btree.html
-https://www.postgresql.org/docs/current/gin.html
-"""
+"""Longest text in an index, in bytes. The server allows about 2,700 ("B-Tree", "GIN")."""
 
 
 class RowEncoder:

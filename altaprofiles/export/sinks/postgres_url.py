@@ -35,10 +35,8 @@ _HOSTS = re.compile(rf"{_HOST}(?:,{_HOST})*")
 _SECRET_OPTIONS = ("password", "sslpassword")
 
 _MAX_NAME = 63
-"""Longest name in bytes. The server truncates longer ones, so that two could become one.
-
-https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-IDENTIFIERS
-"""
+"""Longest name in bytes. The server truncates longer ones, so that two could become one
+("Identifiers and Key Words")."""
 
 
 class PostgresUrl(Struct, frozen=True):

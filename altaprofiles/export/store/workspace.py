@@ -15,7 +15,7 @@ from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
 from .spool import sync_folder
 
-__all__ = ["Workspace", "writing_in"]
+__all__ = ["Workspace", "explaining_disk_errors"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -60,7 +60,7 @@ class Workspace:
                 f"cannot create the folder {folder} for the export's progress: {error.strerror}; "
                 f"choose another `to`, or another folder with `spool`"
             ) from error
-        with writing_in(folder):
+        with explaining_disk_errors(folder):
             return cls._open(folder, resume)
 
     @classmethod
@@ -149,7 +149,7 @@ class Workspace:
 
 
 @contextmanager
-def writing_in(folder: Path) -> Iterator[None]:
+def explaining_disk_errors(folder: Path) -> Iterator[None]:
     """Turn an `OSError` from before the export starts into an `ExportError`."""
     try:
         yield
