@@ -1,15 +1,68 @@
-"""Fixtures for all tests."""
+"""Fixtures that every test can have, and options of the whole run."""
 
 from __future__ import annotations
 
 import os
+import random
+import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-from .support.postgres import Server, binaries, serving
+from .support.postgres import Cluster, Server, binaries
+
+# How long an example takes is no property of the code on a machine that does other things, too.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+FOLDER = pytest.StashKey[str]()
+"""The folder of the PostgreSQL server, the same in all processes of a run."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--shuffle", metavar="SEED", help="run modules, and their tests, in any order")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seed = config.getoption("--shuffle")
+    if seed is None:
+        return
+    # Seeded by the option alone, as all workers of a run must collect the same order. Modules stay
+    # together, because their fixtures are made once for each time that a module comes up.
+    chance = random.Random(seed)  # noqa: S311
+    modules = [list(group) for _, group in groupby(items, key=lambda item: item.path)]
+    chance.shuffle(modules)
+    for module in modules:
+        chance.shuffle(module)
+    items[:] = [item for module in modules for item in module]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = getattr(config, "workerinput", None)
+    # Not in pytest's own folder, which the server's user may not enter.
+    folder = tempfile.mkdtemp(prefix="altaprofiles-") if given is None else given["postgres"]
+    config.stash[FOLDER] = folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["postgres"] = node.config.stash[FOLDER]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    # Not in a worker, which may die before, or need the server no more when others still do.
+    if hasattr(config, "workerinput"):
+        return
+    folder = config.stash[FOLDER]
+    if (programs := binaries()) is not None:
+        Cluster(programs, Path(folder)).stop()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -17,15 +70,44 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def heeded() -> Iterator[None]:
+    """Heed SIGINT and SIGTERM, in this process and in those it starts.
+
+    Processes inherit what is ignored. `nohup`, and a shell that starts pytest in the background,
+    ignore signals that tests send.
+    """
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Server]:
+def database(request: pytest.FixtureRequest) -> Server:
+    """Return a database of this process's own."""
     programs = binaries()
     if programs is None:
         reason = "no PostgreSQL server is installed: apt-get install postgresql"
         if os.environ.get("ALTAPROFILES_TEST_POSTGRES") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
-    # Not in pytest's own folder, which the server's user has no right to enter.
-    with tempfile.TemporaryDirectory(prefix="altaprofiles-") as folder:
-        with serving(programs, Path(folder)) as server:
-            yield server
+    server = Cluster(programs, Path(request.config.stash[FOLDER])).started()
+    name = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    server.run(f"CREATE DATABASE {name}")
+    return Server(server.port, name)
+
+
+@pytest.fixture
+def postgres(database: Server) -> Iterator[Server]:
+    """Give a database that is empty at the beginning of each test."""
+    yield database
+    database.run(
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",
+        "DROP SCHEMA IF EXISTS crm CASCADE",
+    )

@@ -496,12 +496,13 @@ def test_a_password_that_is_not_on_the_command_line(
     secret.write_text(f"127.0.0.1:{postgres.port}:*:owner:{escaped}\n")
     secret.chmod(0o600)
     there = {"PGPASSWORD": PASSWORD} if source == "PGPASSWORD" else {"PGPASSFILE": str(secret)}
-    url = f"postgresql://owner@127.0.0.1:{postgres.port}/postgres/from_{source}"
+    place = f"postgresql://127.0.0.1:{postgres.port}/{postgres.database}"
+    url = f"{place.replace('//', '//owner@')}/from_{source}"
     done = run({**env, **there}, *WORDS, "-o", url, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert PASSWORD not in done.stderr
     assert "can see the password" not in done.stderr
-    assert done.stdout.decode().startswith(f"postgresql://127.0.0.1:{postgres.port}/postgres")
+    assert done.stdout.decode().startswith(place)
     people = postgres.rows(f'select count(*) from "from_{source}"')[0][0]
     assert f"people    {people:,}" in done.stderr
 

@@ -30,17 +30,6 @@ from ..support.records import RECORDS
 NOTHING = Kinds(())
 
 
-@pytest.fixture(autouse=True)
-def empty(postgres: Server) -> Iterator[None]:
-    yield
-    postgres.run(
-        "DROP SCHEMA public CASCADE",
-        "CREATE SCHEMA public",
-        "GRANT USAGE ON SCHEMA public TO PUBLIC",
-        "DROP SCHEMA IF EXISTS crm CASCADE",
-    )
-
-
 def target_of(to: Any, **options: Any) -> Target:
     return resolve(Output(to=to, **options))
 
@@ -278,7 +267,7 @@ def test_a_server_that_goes_away_is_an_export_error(postgres: Server) -> None:
     sink.write([line(identity="1", name="new")])
     postgres.run(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'altaprofiles'"
+        " WHERE application_name = 'altaprofiles' AND datname = current_database()"
     )
     with pytest.raises(ExportError) as caught:
         for _ in range(1000):
@@ -380,7 +369,9 @@ def test_a_database_of_another_encoding_is_refused(postgres: Server) -> None:
     postgres.run("CREATE DATABASE old ENCODING 'LATIN1' TEMPLATE template0")
     try:
         with pytest.raises(ExportError, match="LATIN1"):
-            target_of(postgres.url("people").replace("/postgres/", "/old/")).check()
+            target_of(
+                postgres.url("people").replace(f"/{postgres.database}/", "/old/")
+            ).check()
     finally:
         postgres.run("DROP DATABASE old")
 
@@ -407,10 +398,11 @@ def test_a_password_is_never_shown(postgres: Server, caplog: pytest.LogCaptureFi
     wrong = PASSWORD + "x"
     quoted = quote(wrong, safe="")
     place = f"127.0.0.1:{postgres.port}"
+    database = postgres.database
     for url in (
-        f"postgresql://owner:{quoted}@{place}/postgres/people",
-        f"postgresql://owner@{place}/postgres/people?password={quoted}",
-        f"postgresql://owner:{quoted}@127.0.0.1:1/postgres/people",
+        f"postgresql://owner:{quoted}@{place}/{database}/people",
+        f"postgresql://owner@{place}/{database}/people?password={quoted}",
+        f"postgresql://owner:{quoted}@127.0.0.1:1/{database}/people",
         f"postgresql://owner:{quoted}@{place}/nodatabase/people",
     ):
         target = target_of(url)

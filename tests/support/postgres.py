@@ -1,14 +1,13 @@
-"""A PostgreSQL server for the tests, on loopback."""
+"""A PostgreSQL server for the tests, on loopback: one for all processes of a run."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,14 +19,19 @@ PASSWORD = "s3/cr@t:%Wörd"
 
 
 class Server:
-    """A running server with one user, `owner`, whose password is `PASSWORD`."""
+    """One database of a running server. Its user is `owner`, with `PASSWORD`.
 
-    def __init__(self, port: int) -> None:
+    Processes that test side by side have a database each. They share the server, and its roles.
+    """
+
+    def __init__(self, port: int, database: str = "postgres") -> None:
         self.port = port
+        self.database = database
 
     def url(self, table: str = "", *, user: str = "owner", password: str = PASSWORD) -> str:
+        place = f"127.0.0.1:{self.port}/{self.database}"
         end = f"/{table}" if table else ""
-        return f"postgresql://{user}:{quote(password, safe='')}@127.0.0.1:{self.port}/postgres{end}"
+        return f"postgresql://{user}:{quote(password, safe='')}@{place}{end}"
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         return psycopg.connect(self.url(), autocommit=True)
@@ -50,49 +54,78 @@ def binaries() -> Path | None:
     return packaged[-1].parent if packaged else None
 
 
-@contextmanager
-def serving(programs: Path, folder: Path) -> Iterator[Server]:
-    """Run a server with all of its files in `folder`, which must be empty."""
-    # The server refuses to run as root.
-    user = "postgres" if os.geteuid() == 0 else None
-    password = folder / "password"
-    password.write_text(PASSWORD)
-    if user is not None:
-        owner = pwd.getpwnam(user)
-        for path in (folder, password):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
+class Cluster:
+    """A server whose files are in one folder, for all processes that know the folder.
 
-    def run(program: str, *arguments: str) -> None:
-        # A file, because the server would keep a pipe open.
-        with (folder / "said").open("w+") as said:
+    Args:
+        programs: the folder of the server's programs.
+        folder: an empty folder, in which the server's user may write.
+    """
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        self._programs = programs
+        self._folder = folder
+        # The server refuses to be run by root.
+        self._user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+
+    def started(self) -> Server:
+        """Return the server. The first process that asks for it starts it."""
+        port = self._folder / "port"
+        with (self._folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not port.exists():
+                port.write_text(str(self._start()))
+        return Server(int(port.read_text()))
+
+    def stop(self) -> None:
+        """Stop the server, if it has been started."""
+        if (self._folder / "data" / "postmaster.pid").exists():
+            self._run("pg_ctl", "stop", "-w", "-m", "immediate")
+
+    def _start(self) -> int:
+        password = self._folder / "password"
+        password.write_text(PASSWORD)
+        if self._user is not None:
+            for path in (self._folder, password):
+                os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        self._run(
+            *("initdb", "--username=owner", "--auth=scram-sha-256", f"--pwfile={password}"),
+            *("--encoding=UTF8", "--no-locale", "--no-sync"),
+        )
+        for attempt in range(10):
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                port: int = probe.getsockname()[1]
+            settings = {
+                "port": port,
+                "listen_addresses": "127.0.0.1",
+                "unix_socket_directories": "''",
+                "fsync": "off",
+            }
+            options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+            log = self._folder / f"log.{attempt}"
+            try:
+                self._run("pg_ctl", "start", "-w", "-t", "120", "-l", str(log), "-o", options)
+            except AssertionError:
+                # Another process can have taken the port since the probe.
+                if "Address already in use" not in log.read_text():
+                    raise
+            else:
+                return port
+        raise AssertionError("ten ports in a row were taken between probe and start")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        user = self._user
+        # A file, as the server would keep a pipe open.
+        with (self._folder / f"{program}.output").open("w+") as output:
             done = subprocess.run(
-                [programs / program, "-D", str(folder / "data"), *arguments],
-                user=user,
-                group=None if user is None else owner.pw_gid,
+                [self._programs / program, "-D", str(self._folder / "data"), *arguments],
+                user=None if user is None else user.pw_uid,
+                group=None if user is None else user.pw_gid,
                 extra_groups=None if user is None else [],
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 cwd="/",
                 check=False,
             )
-            said.seek(0)
-            assert done.returncode == 0, said.read()
-
-    run(
-        *("initdb", "--username=owner", "--auth=scram-sha-256", f"--pwfile={password}"),
-        *("--encoding=UTF8", "--no-locale", "--no-sync"),
-    )
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    settings = {
-        "port": port,
-        "listen_addresses": "127.0.0.1",
-        "unix_socket_directories": "''",
-        "fsync": "off",
-    }
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    run("pg_ctl", "start", "-w", "-l", str(folder / "log"), "-o", options)
-    try:
-        yield Server(port)
-    finally:
-        run("pg_ctl", "stop", "-w", "-m", "immediate")
+            output.seek(0)
+            assert done.returncode == 0, output.read()
