@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .support.clock import Clock, stopped
 from .support.postgres import Cluster, Server, binaries
 
 # How long an example takes is no property of the code on a machine that does other things, too.
@@ -66,8 +67,20 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def clock() -> Iterator[Clock]:
+    """Give the clock that this test's event loop runs by, which jumps over whatever is waited for.
+
+    Advance it to hold up the loop: every timer due by then is run in the loop's next turn.
+    """
+    with stopped() as clock:
+        yield clock
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    if "clock" not in request.fixturenames:
+        return "asyncio", {}
+    return "asyncio", {"loop_factory": request.getfixturevalue("clock").loop}
 
 
 @pytest.fixture(scope="session", autouse=True)

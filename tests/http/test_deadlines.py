@@ -1,4 +1,7 @@
-"""Time limits of an attempt: they end the attempts they should, and nothing else."""
+"""Time limits of an attempt: they end the attempts they should, and nothing else.
+
+A clock that jumps runs them: a limit of 0.2 s expires after 0.2 s of idleness, on any machine.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import asyncio
 import gc
 import socket
 import threading
-import time
 import weakref
 
 import aiohttp
@@ -16,10 +18,11 @@ import pytest
 from altaprofiles import CleverTap, Profile, RequestTimeout, Retry, Session, Timeout
 from altaprofiles.http.deadlines import Deadlines
 
+from ..support.clock import Clock
 from ..support.servers import Answer, Scripted, http, scripted
 from ..support.tasks import nothing_left_behind
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("clock")]
 
 ONCE = Retry(attempts=1)
 FOUND = http(b'{"status":"success","record":{"identity":"7"}}')
@@ -30,11 +33,6 @@ SHORT = 0.2
 def session_for(server: Scripted, timeout: Timeout, retry: Retry = ONCE) -> Session:
     account = CleverTap("ACCOUNT", "pass-4711-code", base_url=server.url, max_in_flight=100)
     return Session(clevertap=account, retry=retry, timeout=timeout)
-
-
-def hold_up(seconds: float) -> None:
-    """Keep the loop busy, so that its next turn runs every timer that is due."""
-    time.sleep(seconds)
 
 
 def silent_about(*names: str, first: bytes = b"") -> Answer:
@@ -168,14 +166,16 @@ async def test_of_many_attempts_at_once_only_the_silent_ones_are_ended(limits: T
 
 
 @pytest.mark.parametrize("busy", [True, False], ids=["a busy loop", "an idle loop"])
-async def test_a_limit_counts_from_the_attempt_and_not_from_an_earlier_one(busy: bool) -> None:
+async def test_a_limit_counts_from_the_attempt_and_not_from_an_earlier_one(
+    busy: bool, clock: Clock
+) -> None:
     async with scripted(silent_about("silent")) as server:
         async with session_for(server, Timeout(read=SHORT)) as session:
             for _ in range(2):
                 await session.profiles.get(identity="answered")
                 if busy:
                     # The timer of the earlier attempt strikes just after the next one has started.
-                    hold_up(SHORT * 1.5)
+                    clock.advance(SHORT * 1.5)
                 else:
                     await asyncio.sleep(SHORT * 1.5)
                 await goes_on(session)
@@ -190,7 +190,7 @@ async def test_a_limit_counts_from_the_attempt_and_not_from_an_earlier_one(busy:
 @pytest.mark.parametrize("first", ["owner", "deadline"])
 @pytest.mark.parametrize("limits", [Timeout(read=SHORT), Timeout(total=SHORT)])
 async def test_an_owner_that_cancels_as_the_deadline_strikes_is_obeyed(
-    first: str, limits: Timeout
+    first: str, limits: Timeout, clock: Clock
 ) -> None:
     counts: list[int] = []
 
@@ -206,7 +206,7 @@ async def test_an_owner_that_cancels_as_the_deadline_strikes_is_obeyed(
             asyncio.get_running_loop().call_soon(task.cancel)
         else:
             asyncio.get_running_loop().call_later(SHORT, task.cancel)
-        hold_up(SHORT * 1.5)
+        clock.advance(SHORT * 1.5)
         await asyncio.Event().wait()
 
     async with scripted(answer) as server, session_for(server, limits) as session:
@@ -278,13 +278,13 @@ async def test_a_callers_own_scope_ends_a_call_and_a_longer_one_does_not_mind_ou
 @pytest.mark.parametrize("first", ["scope", "ours"])
 @pytest.mark.parametrize("name", SCOPES)
 async def test_a_callers_own_scope_that_ends_as_the_deadline_strikes_leaves_nothing_behind(
-    name: str, first: str, retry: Retry
+    name: str, first: str, retry: Retry, clock: Clock
 ) -> None:
     """Either error may be raised. Neither may cancel the calls after it."""
 
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if b"silent" in head:
-            hold_up(SHORT * 1.5)
+            clock.advance(SHORT * 1.5)
             await asyncio.Event().wait()
         writer.write(FOUND)
 
@@ -297,10 +297,12 @@ async def test_a_callers_own_scope_that_ends_as_the_deadline_strikes_leaves_noth
                 await goes_on(session)
 
 
-async def test_a_scope_around_many_calls_ends_them_all_as_their_deadlines_strike() -> None:
+async def test_a_scope_around_many_calls_ends_them_all_as_their_deadlines_strike(
+    clock: Clock,
+) -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if len(server.heads) == 20:
-            hold_up(SHORT * 2)
+            clock.advance(SHORT * 2)
         await asyncio.Event().wait()
 
     async def call() -> None:
@@ -317,10 +319,12 @@ async def test_a_scope_around_many_calls_ends_them_all_as_their_deadlines_strike
             assert being_cancelled() == 0
 
 
-async def test_the_deadline_of_a_call_and_that_of_its_attempt_may_strike_together() -> None:
+async def test_the_deadline_of_a_call_and_that_of_its_attempt_may_strike_together(
+    clock: Clock,
+) -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if b"silent" in head:
-            hold_up(SHORT * 1.5)
+            clock.advance(SHORT * 1.5)
             await asyncio.Event().wait()
         writer.write(FOUND)
 
@@ -342,7 +346,7 @@ async def test_a_closed_session_is_not_kept_alive_until_its_limit() -> None:
     assert kept() is None
 
 
-async def test_an_answer_that_arrived_while_the_loop_was_blocked_is_read() -> None:
+async def test_an_answer_that_arrived_while_the_loop_was_blocked_is_read(clock: Clock) -> None:
     asked, held_up, answered = threading.Event(), threading.Event(), threading.Event()
 
     def serve(listening: socket.socket) -> None:
@@ -368,7 +372,7 @@ async def test_an_answer_that_arrived_while_the_loop_was_blocked_is_read() -> No
                 await asyncio.sleep(0)
             held_up.set()
             assert answered.wait(20)
-            hold_up(3 * SHORT)
+            clock.advance(3 * SHORT)
             assert await looked_up is not None
         server.join()
 

@@ -239,6 +239,7 @@ async def test_an_outage_ends_after_the_attempts_and_not_as_the_end_of_the_chain
         assert delivered(people) == expected(emulator)
 
 
+@pytest.mark.usefixtures("clock")
 async def test_pages_that_never_get_ready_are_given_up_on() -> None:
     patience = Retry(base_delay=0.001, max_delay=0.01, ready_timeout=0.2, attempts=1)
     async with Emulator(people=50, faults={Fault.NOT_READY: 1.0}) as emulator:
