@@ -6,8 +6,8 @@ import asyncio
 import datetime as dt
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from altaprofiles.cli.exits import Exit
 from altaprofiles.credentials import REGIONS
 from altaprofiles.emulator import Emulator
 
-from ..support.servers import always, http, scripted
+from ..support.servers import always, http, join, listening, scripted
 from ..support.terminals import Terminal, emulated, environment, run
 
 pytestmark = pytest.mark.anyio
@@ -243,45 +243,6 @@ async def certified(emulator: Emulator) -> AsyncIterator[str]:
 
     async with listening(relay, context) as own:
         yield f"https://127.0.0.1:{own}"
-
-
-@asynccontextmanager
-async def listening(
-    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-    context: ssl.SSLContext | None = None,
-) -> AsyncIterator[int]:
-    """Serve every connection to a free port, and yield the port."""
-    tasks: list[asyncio.Task[None] | None] = []
-
-    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.append(asyncio.current_task())
-        with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, OSError):
-            await serve(reader, writer)
-        writer.close()
-
-    server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-        server.close()
-        for task in filter(None, tasks):
-            task.cancel()
-        await asyncio.gather(*filter(None, tasks))
-
-
-async def join(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int | None
-) -> None:
-    """Forward bytes between a connection and a new one in both directions until either ends."""
-    other_reader, other_writer = await asyncio.open_connection(host, port)
-
-    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with suppress(OSError):
-            while data := await source.read(65536):
-                sink.write(data)
-                await sink.drain()
-        sink.close()
-
-    await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
 
 
 @asynccontextmanager

@@ -28,7 +28,18 @@ from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE
 
 from ..support.postgres import PASSWORD, Server
-from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, longest, run
+from ..support.tasks import PATIENCE
+from ..support.terminals import (
+    COMMAND,
+    Done,
+    Terminal,
+    emulated,
+    environment,
+    held,
+    longest,
+    run,
+    stopping,
+)
 
 EVENTS = ("App Launched", "Charged")
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
@@ -39,13 +50,6 @@ WORDS = ("export", *EVENTS, *DAYS, "--count", "--batch-size", "230")
 @pytest.fixture(scope="module")
 def small() -> Iterator[Emulator]:
     with emulated(people=600, seed=3, faults=FAULTS) as emulator:
-        yield emulator
-
-
-@pytest.fixture(scope="module")
-def large() -> Iterator[Emulator]:
-    """Serve so many people that exporting and finishing take seconds."""
-    with emulated(people=4500, seed=3, think=0.02) as emulator:
         yield emulator
 
 
@@ -113,17 +117,22 @@ def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) -> None:
-    with emulated(people=1, faults={"server_error": 1}) as failing:
-        env = environment(tmp_path, failing.environment)
+    # Each request fails three times before it is answered, and no page comes at all.
+    faults = {"server_error": 0.999}
+    with emulated(people=1, faults=faults) as failing, held(failing) as (variables, _):
+        env = environment(tmp_path, variables)
         command = [*COMMAND, *WORDS, "-o", str(tmp_path / "p.ndjson")]
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            lines = [process.stderr.readline() for _ in range(2)]
+            lines = [process.stderr.readline(), process.stderr.readline()]
+            while not re.search(r"[1-9]\d* retries, 0:0", lines[-1]):
+                lines.append(process.stderr.readline())
+                assert lines[-1]
             process.terminate()
             process.stderr.read()
-            assert process.wait(timeout=30) == 143
-    assert lines[0].startswith("reading: 0 records, 0 a second, ")
-    assert re.search(r"[1-9]\d* retries, 0:00:0[1-9]", lines[1])
+            assert process.wait(timeout=PATIENCE) == 143
+    assert lines[0].endswith(" 0 retries, 0:00:00\n")
+    assert all(line.startswith("reading: 0 records, 0 a second, ") for line in lines)
 
 
 @pytest.mark.slow
@@ -230,7 +239,7 @@ def limited(env: dict[str, str], folder: Path, *arguments: str) -> Done:
     done = subprocess.run(
         ["/bin/sh", "-c", 'ulimit -f 1000; exec "$@"', "sh", *COMMAND, *arguments],
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=env,
         cwd=folder,
         check=False,
@@ -271,12 +280,19 @@ def test_another_export_in_the_same_place_fails_and_fresh_discards_it(
 
 
 @pytest.mark.parametrize("columns", [40, 80, 200])
-def test_progress_on_a_terminal(env: dict[str, str], tmp_path: Path, columns: int) -> None:
+def test_progress_on_a_terminal(
+    env: dict[str, str], small: Emulator, tmp_path: Path, columns: int
+) -> None:
     out = tmp_path / "p.ndjson"
     arguments = (*WORDS, "--windows", "15", "-o", str(out))
-    with Terminal(env, *arguments, columns=columns, piped=("stdout",)) as terminal:
-        for words in ("0 of 30 chains done", "records/s", "of 3 slots", "%", "finishing"):
+    with (
+        held(small) as (variables, let_pass),
+        Terminal(env | variables, *arguments, columns=columns, piped=("stdout",)) as terminal,
+    ):
+        for words in ("0 of 30 chains done", "records/s", "of 3 slots", "%"):
             terminal.expect(words)
+        let_pass()
+        terminal.expect("finishing")
         terminal.expect("SHA-256")
         done = terminal.ended()
     assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
@@ -317,7 +333,7 @@ def test_terminals_that_want_less(env: dict[str, str], tmp_path: Path, how: str)
 @pytest.mark.slow
 @pytest.mark.parametrize("terminal_too", [False, True])
 def test_a_locale_that_is_not_utf_8(
-    env: dict[str, str], tmp_path: Path, terminal_too: bool
+    env: dict[str, str], small: Emulator, tmp_path: Path, terminal_too: bool
 ) -> None:
     plain = {**env, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     out = tmp_path / "pé.ndjson"
@@ -327,10 +343,13 @@ def test_a_locale_that_is_not_utf_8(
         assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
         assert done.stderr.isascii()
         return
-    with emulated(people=600, think=0.3) as slow:
-        with Terminal(plain | slow.environment, *arguments, piped=("stdout",)) as terminal:
-            terminal.expect("reading ---")
-            done = terminal.ended()
+    with (
+        held(small) as (variables, let_pass),
+        Terminal(plain | variables, *arguments, piped=("stdout",)) as terminal,
+    ):
+        terminal.expect("reading ---")
+        let_pass()
+        done = terminal.ended()
     assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
     assert terminal.text.isascii()
 
@@ -339,80 +358,93 @@ def test_a_locale_that_is_not_utf_8(
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(large: Emulator, tmp_path_factory: pytest.TempPathFactory) -> str:
+def uninterrupted(small: Emulator, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    done = run(environment(folder, large.environment), *WORDS, "-o", "p.ndjson", cwd=folder)
+    done = run(environment(folder, small.environment), *WORDS, "-o", "p.ndjson", cwd=folder)
     assert done.code == 0, done.stderr
     return digest(folder / "p.ndjson")
 
 
-STAGES = {"opening": "reading 0 records", "reading": "records/s", "finishing": "finishing"}
+SOME_READ = re.compile(r"[1-9][\d,]* of [\d,]+ +\d+ %")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "how"), [*((stage, "Ctrl-C") for stage in STAGES), ("reading", "SIGTERM")]
+    ("stage", "how"),
+    [("opening", "Ctrl-C"), ("reading", "Ctrl-C"), ("reading", "SIGTERM"), ("finishing", "Ctrl-C")],
 )
 def test_interrupted_and_gone_on_with(
-    large: Emulator, tmp_path: Path, uninterrupted: str, stage: str, how: str
+    env: dict[str, str], small: Emulator, tmp_path: Path, uninterrupted: str, stage: str, how: str
 ) -> None:
-    env = environment(tmp_path, large.environment)
     out = tmp_path / "it's here.ndjson"
     arguments = (*WORDS, "--fresh", "-o", str(out))
-    with Terminal(env, *arguments, piped=("stdout",)) as terminal:
-        if stage == "reading":
-            terminal.expect(" reading")
-            terminal.expect("%")
-        else:
-            terminal.expect(STAGES[stage])
-        if how == "Ctrl-C":
-            terminal.press_ctrl_c()
-        else:
-            terminal.interrupt(signal.SIGTERM)
-        done = terminal.ended()
-    assert (done.code, done.stdout) == (130 if how == "Ctrl-C" else 143, b"")
-    # The signal may arrive after the output is put in place but before that is reported.
-    assert not out.exists() or digest(out) == uninterrupted
-    assert "Traceback" not in terminal.text
-    again = command_in(terminal.text)
-    assert "--fresh" not in again
-    resumed = run(env, *again)
+    # Before the second chain goes into the output.
+    command = stopping("open", "chain-0001", "r") if stage == "finishing" else COMMAND
+    with held(small, passing=4) as (variables, let_pass):
+        env |= variables
+        with Terminal(env, *arguments, piped=("stdout",), command=command) as terminal:
+            if stage == "opening":
+                terminal.expect("reading 0 records")
+            elif stage == "reading":
+                terminal.expect(SOME_READ)
+            else:
+                let_pass()
+                terminal.stopped()
+                terminal.expect("finishing")
+            if how == "Ctrl-C":
+                terminal.press_ctrl_c()
+            else:
+                terminal.interrupt(signal.SIGTERM)
+            terminal.interrupt(signal.SIGCONT)
+            done = terminal.ended()
+        assert (done.code, done.stdout) == (130 if how == "Ctrl-C" else 143, b"")
+        assert not out.exists()
+        assert "Traceback" not in terminal.text
+        again = command_in(terminal.text)
+        assert "--fresh" not in again
+        let_pass()
+        resumed = run(env, *again)
     assert (resumed.code, resumed.stdout) == (0, os.fsencode(out) + b"\n")
     assert digest(out) == uninterrupted
+    if stage != "opening":
+        assert not resumed.stderr.startswith("reading: 0 records")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("left", ["chain-0000", "journal.sqlite", "p.ndjson.export"])
 def test_an_interruption_when_all_is_in_place_is_too_late(
-    large: Emulator, tmp_path: Path, uninterrupted: str, number: signal.Signals
+    env: dict[str, str], tmp_path: Path, uninterrupted: str, left: str, number: signal.Signals
 ) -> None:
     """By now there is nothing left to resume."""
-    env = environment(tmp_path, large.environment)
     out = tmp_path / "p.ndjson"
-    with subprocess.Popen(
-        [*COMMAND, *WORDS, "-o", str(out)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        while not (tmp_path / "p.ndjson.manifest.json").exists():
-            assert process.poll() is None
-            time.sleep(0.001)
-        process.send_signal(number)
-        printed, told = process.communicate(timeout=60)
-    assert (process.returncode, printed) == (0, os.fsencode(out) + b"\n")
-    assert uninterrupted in told.decode()
-    assert b"To resume" not in told
+    command = stopping("os.rmdir" if left.endswith("export") else "os.remove", left)
+    arguments = (*WORDS, "-o", str(out))
+    with Terminal(env, *arguments, piped=("stdout", "stderr"), command=command) as terminal:
+        terminal.stopped()
+        assert (tmp_path / "p.ndjson.manifest.json").exists()
+        assert list(tmp_path.glob(f"p.ndjson.export/{left}*")) or left.endswith("export")
+        terminal.interrupt(number)
+        terminal.interrupt(signal.SIGCONT)
+        done = terminal.ended()
+    assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
+    assert uninterrupted in done.stderr
+    assert "To resume" not in done.stderr
 
 
 @pytest.mark.slow
-def test_killed_and_run_again(large: Emulator, tmp_path: Path, uninterrupted: str) -> None:
-    env = environment(tmp_path, large.environment)
+def test_killed_and_run_again(
+    env: dict[str, str], small: Emulator, tmp_path: Path, uninterrupted: str
+) -> None:
     arguments = (*WORDS, "-o", str(tmp_path / "p.ndjson"))
-    with Terminal(env, *arguments) as terminal:
-        terminal.expect(" reading")
-        terminal.expect("%")
-        terminal.interrupt(signal.SIGKILL)
-        terminal.ended()
-    with Terminal(env, *arguments) as terminal:
-        assert terminal.ended().code == 0
+    with held(small, passing=4) as (variables, let_pass):
+        with Terminal(env | variables, *arguments) as terminal:
+            terminal.expect(SOME_READ)
+            terminal.interrupt(signal.SIGKILL)
+            terminal.ended()
+        let_pass()
+        with Terminal(env | variables, *arguments) as terminal:
+            assert terminal.ended().code == 0
     assert digest(tmp_path / "p.ndjson") == uninterrupted
 
 
@@ -509,24 +541,26 @@ def test_a_password_that_is_not_on_the_command_line(
 
 @pytest.mark.slow
 def test_a_password_on_the_command_line_is_not_printed(
-    large: Emulator, tmp_path: Path, postgres: Server
+    env: dict[str, str], small: Emulator, tmp_path: Path, postgres: Server
 ) -> None:
-    env = environment(tmp_path, large.environment)
     shown = postgres.url("t").partition("@")[0].rpartition(":")[2]
     (tmp_path / "spool").mkdir()
     arguments = (*WORDS, "-o", postgres.url("t"), "--spool", str(tmp_path / "spool"))
-    with Terminal(env, *arguments) as terminal:
-        terminal.expect("records/s")
-        terminal.press_ctrl_c()
-        assert terminal.ended().code == 130
-    for secret in (PASSWORD, shown):
-        assert secret not in terminal.text
-    assert "can see the password in --out" in " ".join(terminal.text.split())
-    again = command_in(terminal.text)
-    resumed = run({**env, "PGPASSWORD": PASSWORD}, *again, cwd=tmp_path)
-    assert resumed.code == 0, resumed.stderr
-    # A missing password is reported as an error.
-    assert run(env, *again, cwd=tmp_path).code == 1
+    with held(small) as (variables, let_pass):
+        env |= variables
+        with Terminal(env, *arguments) as terminal:
+            terminal.expect("records/s")
+            terminal.press_ctrl_c()
+            assert terminal.ended().code == 130
+        for secret in (PASSWORD, shown):
+            assert secret not in terminal.text
+        assert "can see the password in --out" in " ".join(terminal.text.split())
+        again = command_in(terminal.text)
+        let_pass()
+        resumed = run({**env, "PGPASSWORD": PASSWORD}, *again, cwd=tmp_path)
+        assert resumed.code == 0, resumed.stderr
+        # And none at all is an error that says so.
+        assert run(env, *again, cwd=tmp_path).code == 1
 
 
 # -------------------------------------------------------------------------------------- lookups
@@ -593,15 +627,16 @@ def test_lookups_from_a_pipe_with_a_name(env: dict[str, str], tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_lookups_on_a_terminal_interrupted_and_gone_on_with(tmp_path: Path) -> None:
-    with emulated(people=600, seed=3, think=0.05) as emulator:
-        env = environment(tmp_path, emulator.environment)
-        known = [emulator.population.identity(number) for number in range(200)]
-        keys = [key for key in known if key is not None] + KEYS
-        (tmp_path / "ids.txt").write_text("\n".join(keys))
-        found = tmp_path / "found.ndjson"
-        command = ("lookup", str(tmp_path / "ids.txt"), "--by", "identity", "-o", str(found))
-        with Terminal(env, *command, columns=40) as terminal:
+def test_lookups_on_a_terminal_interrupted_and_gone_on_with(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    known = [small.population.identity(number) for number in range(300)]
+    keys = [key for key in known if key is not None] + KEYS
+    (tmp_path / "ids.txt").write_text("\n".join(keys))
+    found = tmp_path / "found.ndjson"
+    command = ("lookup", str(tmp_path / "ids.txt"), "--by", "identity", "-o", str(found))
+    with held(small, b"GET /1/profile.json", passing=250, holding=3) as (variables, let_pass):
+        with Terminal(env | variables, *command, columns=40) as terminal:
             terminal.expect("keys/s")
             # By now, some progress is on disk.
             terminal.expect(" left")
@@ -610,14 +645,14 @@ def test_lookups_on_a_terminal_interrupted_and_gone_on_with(tmp_path: Path) -> N
         picture = terminal.text.partition("error: interrupted")[0]
         assert re.search(r"\d+ found, \d+ not found, 0 failed", picture)
         assert longest(picture) <= 40
-        asked = emulator.stats.requests["profile"]
-        resumed = run(env, *command_in(terminal.text))
+        let_pass()
+        answered = small.stats.requests["profile"]
+        resumed = run(env | variables, *command_in(terminal.text))
         assert resumed.code == 0, resumed.stderr
-        # Keys with an answer are not looked up again.
-        assert emulator.stats.requests["profile"] - asked < len(keys)
-    with emulated(people=600, seed=3) as quick:
-        whole = tmp_path / "whole.ndjson"
-        assert run(env | quick.environment, *command[:-1], str(whole)).code == 0
+        # What was answered is not asked for again.
+        assert small.stats.requests["profile"] - answered < len(keys)
+    whole = tmp_path / "whole.ndjson"
+    assert run(env, *command[:-1], str(whole)).code == 0
     assert digest(whole) == digest(found)
 
 
@@ -635,7 +670,7 @@ def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_pa
         assert process.stderr is not None
         # The pipe is still open at the other end.
         told = process.stderr.read().decode()
-        assert process.wait(timeout=10) == 143
+        assert process.wait(timeout=PATIENCE) == 143
     assert "To resume: pipe the same keys into " in told
     again = command_in(told)
     done = run(env, *again, stdin=b"5555555555\n", cwd=tmp_path)

@@ -33,11 +33,6 @@ SAMPLE_RECORD = json.loads(sample("clevertap/page.json"))["records"][0]
 SAMPLE_BY_EMAIL = json.loads(sample("clevertap/profile_by_email.json"))["record"]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Answer(NamedTuple):
     status: int
     headers: dict[str, str]

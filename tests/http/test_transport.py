@@ -522,6 +522,7 @@ async def test_a_malformed_cursor_is_the_callers_error() -> None:
         assert len(server.heads) == 1
 
 
+@pytest.mark.usefixtures("clock")
 async def test_an_even_rate_is_kept_between_starts() -> None:
     answer = always(http(b'{"code":0,"data":{}}'))
     async with scripted(answer) as server:

@@ -18,6 +18,7 @@ import resource
 import signal
 import sqlite3
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -170,7 +171,8 @@ class Steps:
         if self._job.listed:
             self.listed.append(name + (" (can be done by half)" if half else ""))
         if number == self._job.stop:
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread, which could run on if another one took the signal.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         at, when = self._job.die or (-1, "")
         if number == at and when == "before":
             _die()

@@ -1,10 +1,22 @@
-"""A loopback server whose answers are raw bytes."""
+"""Loopback servers: of raw bytes, and what stands between a client and another server."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+
+async def read_request(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Return a request's head, the empty line included, and its body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return head, await reader.readexactly(int(value))
+    return head, b""
 
 
 class Scripted:
@@ -33,12 +45,7 @@ class Scripted:
         self._connections.add(task)
         try:
             while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                body = b""
-                for line in head.split(b"\r\n"):
-                    name, _, value = line.partition(b":")
-                    if name.lower() == b"content-length":
-                        body = await reader.readexactly(int(value))
+                head, body = await read_request(reader)
                 self.heads.append(head)
                 self.bodies.append(body)
                 await self._answer(head, writer)
@@ -94,3 +101,97 @@ def in_turn(*responses: bytes) -> Answer:
         writer.write(left.pop(0) if len(left) > 1 else left[0])
 
     return answer
+
+
+# ------------------------------------------------------------------------------ between two others
+
+
+@asynccontextmanager
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    context: ssl.SSLContext | None = None,
+) -> AsyncIterator[int]:
+    """Serve every connection to a free port, and give the port."""
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.current_task())
+        with suppress(asyncio.CancelledError, asyncio.IncompleteReadError, OSError):
+            await serve(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(one, "127.0.0.1", 0, ssl=context)
+    async with server:
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for task in filter(None, tasks):
+                task.cancel()
+            await asyncio.gather(*filter(None, tasks))
+
+
+async def join(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int | None
+) -> None:
+    """Pass bytes on between a connection and a new one, both ways, until either ends."""
+    other_reader, other_writer = await asyncio.open_connection(host, port)
+
+    try:
+        await asyncio.gather(pump(reader, other_writer), pump(other_reader, writer))
+    finally:
+        other_writer.close()
+
+
+async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Pass bytes on until their source ends, and end there."""
+    with suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
+
+
+@asynccontextmanager
+async def gated(
+    url: str, target: bytes, *, passing: int, holding: int
+) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Serve a gate on a free port: it passes requests on to another server, and holds some.
+
+    Args:
+        url: the other server's base URL.
+        target: how the requests begin that may be held, such as b"GET /1/profile.json".
+        passing: how many of these pass before the next one is held.
+        holding: how many are held; then all pass.
+
+    Yields:
+        The gate's base URL, and what opens it for all requests when it is set.
+    """
+    place = urlsplit(url)
+    opened = asyncio.Event()
+    seen = 0
+
+    async def pass_on(reader: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                head, body = await read_request(reader)
+                if head.startswith(target):
+                    seen += 1
+                    if passing < seen <= passing + holding:
+                        await opened.wait()
+                        if reader.at_eof():
+                            break
+                other.write(head + body)
+                await other.drain()
+        other.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, other = await asyncio.open_connection(place.hostname, place.port)
+        try:
+            await asyncio.gather(pass_on(reader, other), pump(answers, writer))
+        finally:
+            other.close()
+
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}", opened

@@ -12,6 +12,9 @@ import pytest
 
 T = TypeVar("T")
 
+PATIENCE = 120.0
+"""Time, in seconds, after which a test counts as hung. No test that passes comes near it."""
+
 
 def whole(slices: Generator[None, None, T]) -> T:
     """Run `slices` to its end, and return its result."""
@@ -25,10 +28,10 @@ def whole(slices: Generator[None, None, T]) -> T:
 
 @asynccontextmanager
 async def nothing_left_behind() -> AsyncIterator[None]:
-    """Wait, but not forever, until every task started in the block has ended."""
+    """Wait until every task that was started inside has ended."""
     before = asyncio.all_tasks()
     yield
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while any(map(_is_ours, asyncio.all_tasks() - before)):
             await asyncio.sleep(0.001)
 

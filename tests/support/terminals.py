@@ -11,8 +11,9 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -20,9 +21,45 @@ from anyio.from_thread import start_blocking_portal
 
 from altaprofiles.emulator import Emulator
 
-__all__ = ["COMMAND", "Done", "Terminal", "emulated", "environment", "longest", "run", "serving"]
+from .servers import gated
+from .tasks import PATIENCE
+
+__all__ = [
+    "COMMAND",
+    "PAGES",
+    "Done",
+    "Terminal",
+    "emulated",
+    "environment",
+    "held",
+    "longest",
+    "run",
+    "serving",
+    "stopping",
+]
 
 COMMAND = [sys.executable, "-m", "altaprofiles"]
+
+PAGES = b"GET /1/profiles.json"
+"""How requests for pages begin."""
+
+_STOPPING = """
+import runpy, signal, sys, threading
+
+stopped = False
+
+def hook(event, args):
+    global stopped
+    if stopped or event != {event!r} or {path!r} not in str(args[0]):
+        return
+    if all(other in args for other in {others!r}):
+        stopped = True
+        # To this thread, which could run on if another one took the signal.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+
+sys.addaudithook(hook)
+runpy.run_module("altaprofiles", run_name="__main__", alter_sys=True)
+"""
 
 _OURS = re.compile(
     "CLEVERTAP_|ALTA_|ALTAPROFILES_|LC_|LANG|XDG_|PYTHON|NO_COLOR|COLUMNS|.*_proxy", re.IGNORECASE
@@ -46,6 +83,39 @@ def emulated(**options: Any) -> Iterator[Emulator]:
             yield emulator
 
 
+@contextmanager
+def held(
+    emulator: Emulator, target: bytes = PAGES, *, passing: int = 0, holding: int = 2
+) -> Iterator[tuple[dict[str, str], Callable[[], None]]]:
+    """Hold requests on their way to an emulator, so that what waits for them cannot end too soon.
+
+    Args:
+        emulator: whom the requests are for.
+        target: how the requests begin that are held.
+        passing: how many of these pass before one is held.
+        holding: how many are held; then all pass. Two leave one slot to other requests.
+
+    Yields:
+        The environment that leads to it, and what lets all requests pass from then on.
+    """
+    with start_blocking_portal() as portal:
+        gate = gated(emulator.url, target, passing=passing, holding=holding)
+        with portal.wrap_async_context_manager(gate) as (url, opened):
+            urls = {"CLEVERTAP_BASE_URL": url, "ALTA_BASE_URL": url}
+            yield emulator.environment | urls, partial(portal.call, opened.set)
+
+
+def stopping(event: str, path: str, *others: object) -> list[str]:
+    """Return a command that stops itself, by SIGSTOP, before it first does something with a file.
+
+    Args:
+        event: the audit event of Python that it stops at.
+        path: a part of the path, the event's first argument.
+        others: more of the event's arguments.
+    """
+    return [sys.executable, "-c", _STOPPING.format(event=event, path=path, others=others)]
+
+
 class Done(NamedTuple):
     """The result of a command: its exit code and output."""
 
@@ -67,7 +137,7 @@ def run(
         [*COMMAND, *arguments],
         input=stdin,
         capture_output=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=env,
         cwd=cwd,
         check=False,
@@ -140,13 +210,14 @@ class Terminal:
         """`screen` without colours and cursor movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.screen).replace("\r\n", "\n")
 
-    def expect(self, words: str) -> None:
-        """Wait until `words` appear after those expected before."""
-        end = time.monotonic() + 30
-        while (place := self.text.find(words, self._taken)) < 0:
+    def expect(self, words: str | re.Pattern[str]) -> None:
+        """Wait until `words` appear, after those that were expected before."""
+        pattern = re.compile(re.escape(words)) if isinstance(words, str) else words
+        end = time.monotonic() + PATIENCE
+        while (found := pattern.search(self.text, self._taken)) is None:
             assert time.monotonic() < end, f"{words!r} did not appear in {self.text[-2000:]!r}"
             assert self._pump(), f"{words!r} is missing in {self.text[-2000:]!r}"
-        self._taken = place + len(words)
+        self._taken = found.end()
 
     def type(self, line: str) -> None:
         """Type a line, and press Enter."""
@@ -165,16 +236,24 @@ class Terminal:
         return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def ended(self) -> Done:
-        """Wait for the end; return the exit code and the output of the pipes."""
-        end = time.monotonic() + 60
+        """Wait for the end; return the exit code and what the pipes have got."""
+        end = time.monotonic() + PATIENCE
         while self._pump():
             assert time.monotonic() < end, self.text[-2000:]
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=PATIENCE)
         stdout, stderr = (
             b"" if pipe is None else self._outputs[pipe.fileno()]
             for pipe in (self.process.stdout, self.process.stderr)
         )
         return Done(code, stdout, stderr.decode())
+
+    def stopped(self) -> None:
+        """Wait until a command that is `stopping` has stopped."""
+        end = time.monotonic() + PATIENCE
+        options = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        while os.waitid(os.P_PID, self.process.pid, options) is None:
+            assert time.monotonic() < end, f"it did not stop: {self.text[-2000:]!r}"
+            assert self._pump(), f"it did not stop: {self.text[-2000:]!r}"
 
     def interrupt(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
