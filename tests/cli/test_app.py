@@ -21,7 +21,8 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
-from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, run
+from ..support.tasks import PATIENCE
+from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, held, run
 
 MAIN = """
 import asyncio, sys
@@ -60,11 +61,11 @@ def command(app: App, how: str) -> None:
         if how in ERRORS:
             raise ERRORS[how]()
         try:
-            await asyncio.sleep(0 if how == "well" else 60)
+            await asyncio.sleep(0 if how == "well" else 3600)
         finally:
             app.info("cleaning up")
             if how == "stuck":
-                await asyncio.sleep(60)
+                await asyncio.sleep(3600)
             if how == "bad":
                 raise KeyError("bug")
             if how == "worse":
@@ -94,7 +95,7 @@ def begin(env: dict[str, str], *arguments: str, program: str = MAIN) -> subproce
 
 
 def finished(process: subprocess.Popen[str]) -> Done:
-    stdout, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     return Done(process.returncode, stdout.encode(), stderr)
 
 
@@ -251,16 +252,16 @@ def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
     assert "'yesterday' is not a day" in json.loads(done.stderr)["message"]
 
 
-def test_streams_that_take_no_more(env: dict[str, str], tmp_path: Path) -> None:
-    """A failure to write the log is ignored; a failure to write the output is an error."""
+def test_streams_that_take_no_more(env: dict[str, str], emulator: Emulator, tmp_path: Path) -> None:
+    """A log that cannot be written ends nothing; an output that cannot is an error."""
 
     def limited(*arguments: str, **streams: Any) -> subprocess.CompletedProcess[bytes]:
         limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
         command = [*COMMAND, *arguments]
         return subprocess.run(command, env=env, preexec_fn=limit, check=False, **streams)
 
-    with (tmp_path / "full").open("wb") as full, emulated(people=10) as emulator:
-        env |= emulator.environment
+    env |= emulator.environment
+    with (tmp_path / "full").open("wb") as full:
         assert limited(*COUNT, "-v", stdout=subprocess.PIPE, stderr=full).returncode == 0
         assert limited("get", "--identity", "nobody", stderr=full).returncode == 1
         done = limited("--version", stdout=full, stderr=subprocess.PIPE)
@@ -359,14 +360,17 @@ def test_the_file_of_accounts_is_used(env: dict[str, str], emulator: Emulator) -
     assert run(wrong, *COUNT, "--account", "shop").code == 0
 
 
-def test_a_request_that_is_tried_again_stops_at_once(
-    env: dict[str, str], emulator: Emulator
-) -> None:
-    with emulated(people=10, faults={"server_error": 1}) as failing:
-        with Terminal(env | failing.environment, *COUNT, "-v") as terminal:
-            terminal.expect("attempt 2")
-            terminal.press_ctrl_c()
-            assert terminal.ended().code == 130
+def test_a_request_that_is_tried_again_stops_at_once(env: dict[str, str]) -> None:
+    faults = {"server_error": 1}
+    # The third try does not end by itself.
+    with (
+        emulated(people=10, faults=faults) as failing,
+        held(failing, b"", passing=2) as (variables, _),
+        Terminal(env | variables, *COUNT, "-v") as terminal,
+    ):
+        terminal.expect("attempt 2")
+        terminal.press_ctrl_c()
+        assert terminal.ended().code == 130
 
 
 def commands() -> dict[str, click.Command]:

@@ -8,15 +8,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from ..support.terminals import serving
-
-COMMAND = [sys.executable, "-m", "altaprofiles"]
+from ..support.tasks import PATIENCE
+from ..support.terminals import COMMAND, Terminal, environment, serving, stopping
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +23,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         [*COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         env=environment,
         check=False,
     )
@@ -71,20 +69,19 @@ def test_the_demo_refuses_a_file_it_cannot_write() -> None:
 @pytest.mark.slow
 def test_an_interrupted_demo_says_where_the_beginning_is(tmp_path: Path) -> None:
     out = tmp_path / "people.ndjson"
-    command = [*COMMAND, "demo", "--out", str(out)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        while not list(tmp_path.glob("people.ndjson.export/*.ndjson")):
-            assert process.poll() is None
-            time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        printed, told = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert printed == ""
+    arguments = ("demo", "--out", str(out))
+    command = stopping("open", "chain-0000")
+    with Terminal(
+        environment(tmp_path), *arguments, piped=("stdout", "stderr"), command=command
+    ) as terminal:
+        terminal.stopped()
+        terminal.interrupt(signal.SIGINT)
+        terminal.interrupt(signal.SIGCONT)
+        done = terminal.ended()
+    assert (done.code, done.stdout) == (130, b"")
     assert not out.exists()
-    assert f"into {out}" in told
-    assert "Traceback" not in told
+    assert f"into {out}" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -97,10 +94,10 @@ def test_the_emulator_serves_until_it_is_interrupted(number: signal.Signals) -> 
                 "X-CleverTap-Passcode": variables["CLEVERTAP_PASSCODE"],
             },
         )
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
             assert json.load(response)["record"]["identity"] == "5555555555"
         process.send_signal(number)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=PATIENCE) == 0
 
 
 def test_the_emulator_names_a_port_that_is_taken() -> None:
