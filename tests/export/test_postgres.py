@@ -369,9 +369,7 @@ def test_a_database_of_another_encoding_is_refused(postgres: Server) -> None:
     postgres.run("CREATE DATABASE old ENCODING 'LATIN1' TEMPLATE template0")
     try:
         with pytest.raises(ExportError, match="LATIN1"):
-            target_of(
-                postgres.url("people").replace(f"/{postgres.database}/", "/old/")
-            ).check()
+            target_of(postgres.url("people").replace(f"/{postgres.database}/", "/old/")).check()
     finally:
         postgres.run("DROP DATABASE old")
 
