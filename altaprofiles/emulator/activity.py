@@ -10,6 +10,8 @@ from datetime import date
 
 from .dice import Dice
 
+__all__ = ["BUCKETS", "EVENTS", "Activity", "day_number"]
+
 DAY = 86_400
 BUCKETS = 23
 """Memory buckets of the service. It delivers people bucket by bucket."""

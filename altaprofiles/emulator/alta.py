@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .dice import Dice
     from .people import Population
 
+__all__ = ["AltaService"]
+
 
 class AltaService:
     """Answers of one agent. The seed and the request decide the form of an answer."""

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from .people import Population
     from .person import Person
 
+__all__ = ["Bindings"]
+
 _TYPES = (
     *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "API", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),
     *("WHATSAPP_META", "WHATSAPP_ENGAGELAB", "DINGTALK", "DISCORD", "SLACK", "ZAPIER", "WXKF"),

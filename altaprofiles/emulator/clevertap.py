@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .people import Population
     from .reply import Style
 
+__all__ = ["CleverTapService"]
+
 DEFAULT_BATCH = 4991
 MAX_BATCH = 5000
 _SLICE = 200  # records rendered in one turn of the event loop

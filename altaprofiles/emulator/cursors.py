@@ -9,6 +9,8 @@ from urllib.parse import quote, unquote_to_bytes
 if TYPE_CHECKING:
     from .dice import Dice
 
+__all__ = ["CHAIN_KEY_BYTES", "Cursors", "Place"]
+
 CHAIN_KEY_BYTES = 9
 _TARGET = "/1/profiles.json?cursor="
 _MARKER = b"\xff\xef\xbe"  # written as %2F%2B%2B%2B, so that every cursor holds escapes

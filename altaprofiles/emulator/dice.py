@@ -2,6 +2,8 @@
 
 from hashlib import blake2b, shake_128
 
+__all__ = ["Dice"]
+
 
 class Dice:
     """Draws, each keyed by the thing it decides, so that interleaving cannot change an outcome."""

@@ -13,6 +13,8 @@ from .faults import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+__all__ = ["Slot", "Stats", "Tally", "let_loop_turn"]
+
 OPERATIONS = ("open_chain", "page", "profile", "count", "cdp")
 
 _TURNS = 20

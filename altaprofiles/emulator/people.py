@@ -17,6 +17,8 @@ from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, rende
 if TYPE_CHECKING:
     from array import array
 
+__all__ = ["Population"]
+
 _WORD = 2**32
 _SPREAD = 0x9E3779B1  # odd, hence invertible modulo 2**32
 _UNSPREAD = pow(_SPREAD, -1, _WORD)

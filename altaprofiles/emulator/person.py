@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+__all__ = ["Person"]
+
 
 class Person(NamedTuple):
     """The identifiers of one person, and the chance that decides the rest of the record."""

@@ -11,6 +11,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+__all__ = ["Reply", "Style", "as_json", "encode_members", "encode_value", "parameters"]
+
 Style = Literal["compact", "spaced", "indented"]
 """Styles of JSON: no spaces; spaces as in the vendor's sample of a last page; several lines."""
 

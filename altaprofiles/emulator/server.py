@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .load import Slot, Stats
     from .reply import Reply
 
+__all__ = ["Emulator"]
+
 _ROUTES = {
     ("POST", "/1/profiles.json"): "open_chain",
     ("GET", "/1/profiles.json"): "page",

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .reply import Reply
 
+__all__ = ["write"]
+
 _PIECE = 65_536
 _TAIL = 1024  # last bytes, written after the request has stopped counting as in flight
 _DRIPS = 10

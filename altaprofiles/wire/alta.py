@@ -29,7 +29,7 @@ from ..models import AnonymousId, CdpUser
 from .messages import Request, Response, parameter
 from .reading import decode_body, error_for, error_text, read_code, status_error
 
-__all__ = ["By", "auth_headers", "get_user_cdp", "read_users"]
+__all__ = ["API", "By", "auth_headers", "get_user_cdp", "read_users"]
 
 API = "Alta"
 

@@ -45,6 +45,7 @@ from .reading import (
 )
 
 __all__ = [
+    "API",
     "By",
     "auth_headers",
     "count",
