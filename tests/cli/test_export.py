@@ -119,7 +119,7 @@ def test_a_log_of_json_lines(env: dict[str, str], tmp_path: Path) -> None:
 def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) -> None:
     # Each request fails three times before it is answered, and no page comes at all.
     faults = {"server_error": 0.999}
-    with emulated(people=1, faults=faults) as failing, held(failing) as (variables, _):
+    with emulated(people=1, faults=faults) as failing, held(failing, holding=9) as (variables, _):
         env = environment(tmp_path, variables)
         command = [*COMMAND, *WORDS, "-o", str(tmp_path / "p.ndjson")]
         with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
