@@ -26,7 +26,7 @@ TARGETS: tuple[type[Target], ...] = (
     DuckDbTarget,
     PostgresTarget,
 )
-"""Every format. A new one is added here and nowhere else."""
+"""Every format. Its class states all that this module needs to know of it."""
 
 FORMATS = tuple(target.format for target in TARGETS)
 
