@@ -21,8 +21,13 @@ EXAMPLE = Path(__file__).with_name("example.ipynb")
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, timeout=60, resources={"metadata": {"path": sys.argv[2]}}).execute()
+# Five free ports are chosen long before the kernel takes them.
+config = Config(AsyncKernelManager={"transport": "ipc"})
+waits = {"timeout": 120, "startup_timeout": 120}
+where = {"metadata": {"path": sys.argv[2]}}
+NotebookClient(notebook, config=config, resources=where, **waits).execute()
 print(nbformat.writes(notebook))
 """
 
@@ -31,10 +36,11 @@ def executed(folder: Path) -> list[dict[str, Any]]:
     """Run the example's cells in a new kernel, and return them with their outputs."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(EXAMPLE), str(folder)],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     cells = json.loads(done.stdout)["cells"]

@@ -22,6 +22,7 @@ from altaprofiles.emulator.faults import MEMORY, STREAK, Plan
 from altaprofiles.emulator.people import Population
 
 from ..support.samples import sample
+from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -123,7 +124,7 @@ async def cdp(e: Emulator, **keys: str) -> Answer:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         while not condition():
             await anyio.sleep(0.001)
 
@@ -930,7 +931,7 @@ async def test_it_stops_promptly_and_leaves_nothing() -> None:
         assert e.stats.in_flight["clevertap"] == 2
 
         # Exited from another task than the one that entered.
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await asyncio.create_task(e.__aexit__())
     assert e.stats.in_flight["clevertap"] == 0
     assert e.stats.open_connections == 0

@@ -50,13 +50,16 @@ class Directory:
         self.unauthorized = False
         self.blocked: str | None = None
         self.blocked_after = 0
+        self.held_after: int | None = None
         self.padding = ""
 
     async def answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
         query = head.split(b"identity=")[1].split(b" ")[0].decode()
         key = unquote(query.replace("+", " "))
         self.asked[key] += 1
-        if self.unauthorized:
+        if self.held_after is not None and self.asked.total() > self.held_after:
+            await asyncio.Event().wait()
+        elif self.unauthorized:
             writer.write(http(b'{"status":"fail","error":"no","code":401}', "401 Unauthorized"))
         elif self.blocked is not None and self.asked.total() > self.blocked_after:
             writer.write(http(b"<html>No.</html>", self.blocked, "Content-Type: text/html"))
@@ -452,6 +455,7 @@ async def test_wrong_credentials(tmp_path: Path) -> None:
 async def test_cancelled_and_locked(tmp_path: Path) -> None:
     to = tmp_path / "people.ndjson"
     directory = Directory()
+    directory.held_after = 300
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         enough = asyncio.Event()
 
@@ -468,6 +472,7 @@ async def test_cancelled_and_locked(tmp_path: Path) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        directory.held_after = None
         asked = Counter(directory.asked)
         await session.export_lookups(KEYS, by="identity", to=to)
         # Keys with an answer at the cancellation are not looked up again.
@@ -785,7 +790,7 @@ async def test_progress_is_told_while_keys_arrive(tmp_path: Path) -> None:
 
     async def keys() -> AsyncIterator[str]:
         yield "1"
-        await anyio.sleep(30)
+        await anyio.sleep(3600)
 
     async with scripted(Directory().answer) as server, session_for(server.url) as session:
         with pytest.raises(InterruptedError):

@@ -20,7 +20,7 @@ from altaprofiles.http.deadlines import Deadlines
 
 from ..support.clock import Clock
 from ..support.servers import Answer, Scripted, http, scripted
-from ..support.tasks import nothing_left_behind
+from ..support.tasks import PATIENCE, nothing_left_behind
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("clock")]
 
@@ -354,7 +354,7 @@ async def test_an_answer_that_arrived_while_the_loop_was_blocked_is_read(clock: 
         with connection:
             connection.recv(65536)
             asked.set()
-            held_up.wait(20)
+            held_up.wait(PATIENCE)
             connection.sendall(FOUND)
             answered.set()
             connection.recv(1)
@@ -371,7 +371,7 @@ async def test_an_answer_that_arrived_while_the_loop_was_blocked_is_read(clock: 
             while not asked.is_set():
                 await asyncio.sleep(0)
             held_up.set()
-            assert answered.wait(20)
+            assert answered.wait(PATIENCE)
             clock.advance(3 * SHORT)
             assert await looked_up is not None
         server.join()

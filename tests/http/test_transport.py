@@ -50,7 +50,7 @@ else:
 
 from ..support.servers import Scripted, always, http, in_turn, scripted
 from ..support.sessions import QUICK
-from ..support.tasks import nothing_left_behind
+from ..support.tasks import PATIENCE, nothing_left_behind
 
 pytestmark = pytest.mark.anyio
 
@@ -185,6 +185,7 @@ async def test_a_body_over_the_cap_is_refused_while_it_streams(encoding: str) ->
         assert sent < len(body) // 2
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_server_that_drips_runs_into_the_total_timeout() -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
@@ -198,6 +199,7 @@ async def test_a_server_that_drips_runs_into_the_total_timeout() -> None:
             await session.profiles.get(identity="7")
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_server_that_falls_silent_runs_into_the_read_timeout() -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{")
@@ -210,6 +212,7 @@ async def test_a_server_that_falls_silent_runs_into_the_read_timeout() -> None:
             await session.profiles.get(identity="7")
 
 
+@pytest.mark.usefixtures("clock")
 async def test_a_deadline_bounds_an_attempt_that_hangs() -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
@@ -251,7 +254,7 @@ async def test_an_untrusted_certificate_is_refused_and_not_retried() -> None:
             received = tls.wrap_socket(connection, server_side=True).recv(1)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(30)
+        listening.settimeout(PATIENCE)
         url = f"https://localhost:{listening.getsockname()[1]}"
         async with Session(
             clevertap=CleverTap("ACCOUNT", PASSCODE, base_url=url), retry=QUICK
@@ -282,7 +285,7 @@ async def test_closing_the_session_ends_a_wait_before_the_next_attempt() -> None
         async with session_for(server, on_event=lambda attempt: told.set()) as session:
             call = asyncio.ensure_future(session.profiles.get(identity="7"))
             await told.wait()
-        with anyio.fail_after(10), pytest.raises(ConfigurationError, match="closed"):
+        with anyio.fail_after(PATIENCE), pytest.raises(ConfigurationError, match="closed"):
             await call
 
 
@@ -293,14 +296,14 @@ async def test_closing_the_session_while_a_name_is_resolved_does_not_cancel_the_
 
     def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
         asked.set()
-        answered.wait(10)
+        answered.wait(PATIENCE)
         raise socket.gaierror("no such host")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     account = CleverTap("ACCOUNT", PASSCODE, base_url="https://clevertap.example")
     async with Session(clevertap=account, retry=QUICK) as session:
         call = asyncio.ensure_future(session.profiles.get(identity="7"))
-        await asyncio.to_thread(asked.wait, 10)
+        await asyncio.to_thread(asked.wait, PATIENCE)
     with pytest.raises(ConfigurationError, match="closed"):
         await call
     answered.set()
@@ -551,6 +554,7 @@ async def test_proxies_of_the_environment_are_used_only_when_asked(
         assert proxy.request_lines[0].startswith(f"GET {server.url}/1/profile.json")
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("kind", ["echo", "hang", "reset", "html", "refused"])
 async def test_no_error_shows_a_credential(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
@@ -609,5 +613,5 @@ async def test_cancelling_a_request_closes_its_connection_and_frees_its_slot() -
                 hanging.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await hanging
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE):
                 assert await session.profiles.get(identity="7") is not None

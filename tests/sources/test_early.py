@@ -21,7 +21,7 @@ from altaprofiles.flow.paging import Chain, walk
 
 from ..support.servers import http, scripted
 from ..support.sessions import QUICK
-from ..support.tasks import nothing_left_behind, spawn
+from ..support.tasks import PATIENCE, nothing_left_behind, spawn
 
 pytestmark = pytest.mark.anyio
 
@@ -327,7 +327,7 @@ class Streaming:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         while not condition():
             await asyncio.sleep(0.001)
 

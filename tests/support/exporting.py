@@ -19,7 +19,7 @@ import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ class Job(Struct, kw_only=True):
         environment: the environment, with the service's address and credentials.
         slots: the cap on requests in flight.
         die: the step to die at, and the moment: "before", "half" or "after".
+        die_in: the kind of steps that `die` counts; all kinds if empty.
         stop: the step to stop before, until the process is continued.
         fail: the number of the write, from 1, that fails half-way, as on a full disk.
         file_limit: the size of the largest file it may write, in bytes.
@@ -47,6 +48,7 @@ class Job(Struct, kw_only=True):
     environment: dict[str, str]
     slots: int = 3
     die: tuple[int, str] | None = None
+    die_in: str = ""
     stop: int | None = None
     fail: int | None = None
     file_limit: int | None = None
@@ -105,11 +107,13 @@ class Exporter:
         await self.start(job)
         return await self.ended()
 
-    async def killed_after(self, job: Job, seconds: float) -> Outcome:
-        """Run a process, and kill it unless it ends earlier."""
+    async def killed_at(self, job: Job, moment: Coroutine[Any, Any, None]) -> Outcome:
+        """Run a process, and kill it when `moment` returns, unless it has ended by then."""
         number = await self.start(job)
         over = asyncio.ensure_future(self._over())
-        await asyncio.wait([over], timeout=seconds)
+        waiting = asyncio.ensure_future(moment)
+        await asyncio.wait([over, waiting], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
         # The process has not been reaped, so that its id cannot be another's.
         os.kill(number, signal.SIGKILL)
         await over
@@ -161,7 +165,7 @@ class Steps:
     def __init__(self, job: Job) -> None:
         self.listed: list[str] = []
         self._job = job
-        self._number = self._writes = 0
+        self._number = self._writes = self._mortal = 0
 
     def step(
         self, name: str, whole: Callable[[], Any], half: Callable[[], Any] | None = None
@@ -174,9 +178,13 @@ class Steps:
             # To this thread, which could run on if another one took the signal.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         at, when = self._job.die or (-1, "")
-        if number == at and when == "before":
+        dies = False
+        if name.startswith(self._job.die_in):
+            dies = self._mortal == at
+            self._mortal += 1
+        if dies and when == "before":
             _die()
-        if number == at and when == "half":
+        if dies and when == "half":
             if half is not None:
                 half()
             _die()
@@ -188,7 +196,7 @@ class Steps:
         try:
             return whole()
         finally:
-            if number == at:
+            if dies:
                 _die()
 
 

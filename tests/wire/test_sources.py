@@ -19,7 +19,7 @@ CITATION = re.compile(r"\[([a-z]+)\]")
 SOURCE = re.compile(r"^ {4}\[([a-z]+)\] ", re.MULTILINE)
 
 # They hold values and state no rule of an API.
-PLAIN = {"Request", "Response", "PAGE_BODY", "SLICE"}
+PLAIN = {"API", "Request", "Response", "PAGE_BODY", "SLICE"}
 
 ADDRESSES = (
     # pages of the vendor's documentation
