@@ -63,8 +63,9 @@ async def end_midway(
 
 
 def _is_ours(task: asyncio.Task[Any]) -> bool:
-    # Not the emulator's task for a kept-alive connection.
-    return getattr(task.get_coro(), "__qualname__", "") != "RequestHandler.start"
+    # Not the server's task for a kept-alive connection.
+    name = getattr(task.get_coro(), "__qualname__", "")
+    return name not in ("RequestHandler.start", "Scripted.__call__")
 
 
 _RUNNING: set[asyncio.Future[None]] = set()
