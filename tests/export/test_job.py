@@ -292,7 +292,7 @@ async def test_wrong_credentials(tmp_path: Path, emulated: Emulated) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"), [(os.mkfifo, "is no regular file"), (os.mkdir, "is a folder")]
+    ("make", "words"), [(os.mkfifo, "is not a regular file"), (os.mkdir, "is a folder")]
 )
 async def test_no_regular_file(
     to: Path, tmp_path: Path, case: Scripted, make: Callable[[Path], None], words: str
@@ -313,7 +313,7 @@ async def test_no_regular_file(
 )
 async def test_a_folder_where_a_file_is_to_be(tmp_path: Path, case: Scripted, name: str) -> None:
     tmp_path.joinpath(name).mkdir()
-    with pytest.raises(ExportError, match=f"{name} cannot be written: there is a folder"):
+    with pytest.raises(ExportError, match=f"{name} cannot be written: a folder has that name"):
         await case.run(tmp_path / "p.ndjson")
     assert case.requests == 0
     assert names_in(tmp_path) == [name]
@@ -720,7 +720,7 @@ async def test_a_spool_cut_on_the_way_is_never_delivered(
         with pytest.raises(Incomplete) as caught:
             await case.run(to, on_progress=on_progress)
         [[spool, data]] = whole.items()
-        assert any(spool.name in part and "journal says" in part for part in caught.value.missing)
+        assert any(spool.name in part and "journal counts" in part for part in caught.value.missing)
         assert names_in(tmp_path) == ["p.ndjson.export"]
         with pytest.raises(ExportError, match="where its journal counts"):
             await case.run(to)

@@ -234,7 +234,7 @@ class KeysGathering:
                 file.seek(answer.offset or 0)
                 batch.append(file.read(length))
                 if len(batch[-1]) < length:
-                    raise ExportError(f"{file.name} is shorter than its journal says")
+                    raise ExportError(f"{file.name} is shorter than its journal counts")
                 size += length
                 if size >= _BLOCK:
                     yield batch
