@@ -371,12 +371,14 @@ async def test_a_proxy_that_cannot_be_used_is_named(
 
 
 async def test_nobody_listening_is_retried_and_named() -> None:
-    async with scripted(always(FOUND)) as server:
-        pass
-    async with session_for(server) as session:
-        with pytest.raises(ConnectError, match=r"127\.0\.0\.1"):
-            await session.profiles.get(identity="7")
-        assert session.stats.requests == QUICK.attempts
+    with socket.socket() as unheard:
+        # Bound, so that nobody else can listen there.
+        unheard.bind(("127.0.0.1", 0))
+        account = CleverTap("A", PASSCODE, base_url=f"http://127.0.0.1:{unheard.getsockname()[1]}")
+        async with Session(clevertap=account, retry=QUICK) as session:
+            with pytest.raises(ConnectError, match=r"127\.0\.0\.1"):
+                await session.profiles.get(identity="7")
+            assert session.stats.requests == QUICK.attempts
 
 
 BROKEN = {
@@ -475,6 +477,7 @@ async def test_a_web_page_instead_of_an_answer_is_shown() -> None:
             await session.profiles.get(identity="7")
 
 
+@pytest.mark.usefixtures("clock")
 async def test_the_budget_keeps_an_outage_from_being_multiplied() -> None:
     retry = Retry(base_delay=0.001, max_delay=0.001, budget=10)
     async with scripted(always(http(b"", "503 Busy"))) as server:
