@@ -14,6 +14,63 @@ from pathlib import Path
 import altaprofiles
 from altaprofiles import errors
 
+FOLDER = Path(altaprofiles.__file__).parent
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a module, that of the package itself for an `__init__`."""
+    parts = path.relative_to(FOLDER.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in sorted(FOLDER.rglob("*.py"))}
+
+
+def exported(tree: ast.Module) -> list[str]:
+    """Return `__all__`, or nothing if there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def defined(body: list[ast.stmt]) -> Iterator[str]:
+    """Yield the names that a module defines, not those that it imports."""
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for name in (name for target in targets for name in ast.walk(target)):
+                if isinstance(name, ast.Name):
+                    yield name.id
+        elif isinstance(node, ast.If | ast.Try):
+            handlers = [line for handler in getattr(node, "handlers", ()) for line in handler.body]
+            yield from defined([*node.body, *node.orelse, *handlers])
+
+
+def imported(name: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield each name that a module takes from another one of the package, and that one."""
+    package = name if MODULES[name].stem == "__init__" else name.rpartition(".")[0]
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            source = importlib.util.resolve_name(relative, package)
+            for alias in node.names:
+                if f"{source}.{alias.name}" in MODULES:
+                    modules[alias.asname or alias.name] = f"{source}.{alias.name}"
+                elif source in MODULES:
+                    yield source, alias.name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in modules:
+            yield modules[ast.unparse(node.value)], node.attr
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Return what names are sorted by: constants first, then classes, then functions."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
 
 def test_every_public_name_is_there_and_documented() -> None:
     for name in altaprofiles.__all__:
@@ -32,6 +89,21 @@ def test_modules_export_what_they_define() -> None:
         assert module.__doc__ or found.name.endswith("_version"), found.name
         for name in getattr(module, "__all__", ()):
             assert hasattr(module, name), f"{found.name}.{name}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_is_what_others_may_import(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text("utf-8"))
+    names = exported(tree)
+    assert names == sorted(set(names), key=rank)
+    if MODULES[name].stem != "__init__":
+        assert set(names) <= {*defined(tree.body)}, "a name is handed on; only `__init__` may do so"
+    private = [
+        f"{taken} is not in {source}.__all__"
+        for source, taken in imported(name, tree)
+        if taken not in exported(ast.parse(MODULES[source].read_text("utf-8")))
+    ]
+    assert private == []
 
 
 def test_importing_it_needs_the_core_dependencies_only() -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["AltaService"]
 
 
+__all__ = ["AltaService"]
+
+
 class AltaService:
     """Answers of one agent. The seed and the request decide the form of an answer."""
 

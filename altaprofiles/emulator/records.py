@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "SAMPLE_DEVICES", "SAMPLE_EMAIL", "SAMPLE_IDENTITY", "render"]
 
+__all__ = ["NAMES", "SAMPLE_DEVICES", "SAMPLE_EMAIL", "SAMPLE_IDENTITY", "render"]
+
 SAMPLE_IDENTITY = "5555555555"
 SAMPLE_EMAIL = "jack+test@example.com"
 SAMPLE_DEVICES: list[tuple[str, str | None]] = [

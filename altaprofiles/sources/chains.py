@@ -11,6 +11,7 @@ from ..http.service import Service
 from ..models import Page
 from ..wire import clevertap
 from ..wire.messages import Response
+from ..wire.page import peek_next_cursor
 from ..wire.query import EventQuery
 
 __all__ = ["Chains"]
@@ -65,7 +66,7 @@ class Chains:
 
         def fetch(cursor: str, ahead: Callable[[str], None]) -> Awaitable[Page]:
             def on_head(head: bytes) -> bool:
-                following = clevertap.peek_next_cursor(head)
+                following = peek_next_cursor(head)
                 if following is not None:
                     ahead(following)
                 return following is not None

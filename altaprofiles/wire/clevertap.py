@@ -32,7 +32,7 @@ from ..errors import (
 from ..flow.slices import Slices
 from ..models import Page, Profile
 from .messages import Request, Response, parameter
-from .page import PAGE_BODY, SLICE, Body, PageBody, peek_next_cursor, take_apart
+from .page import PAGE_BODY, SLICE, Body, PageBody, take_apart
 from .query import CURSOR, EventQuery
 from .reading import (
     decode_body,
@@ -52,7 +52,6 @@ __all__ = [
     "get_page",
     "get_profile",
     "open_chain",
-    "peek_next_cursor",
     "poll_count",
     "read_count",
     "read_count_started",

@@ -15,8 +15,8 @@ from multidict import CIMultiDict
 from altaprofiles import DecodeError, Page, ServerError, Unauthorized
 from altaprofiles.flow.slices import Slices
 from altaprofiles.wire import clevertap
-from altaprofiles.wire.clevertap import peek_next_cursor
 from altaprofiles.wire.messages import Response
+from altaprofiles.wire.page import peek_next_cursor
 
 from ..support.tasks import whole
 
