@@ -1,12 +1,18 @@
-"""Runs the whole suite over and over under bad conditions, and counts failures.
+"""Runs the whole suite over and over where it is hardest, and fails if a test ever fails.
 
-    .venv/bin/python -m tests.repeat                    # ten shuffled runs, three under nohup
-    .venv/bin/python -m tests.repeat --shuffled 2 --nohup 0 tests/http
+From a clone in which the README's test command has run:
 
-Shuffled runs take the tests in a new order each time, while one process per core burns. Runs under
-nohup are background jobs of a shell, which ignore SIGINT. Each run prints a line with its seconds
-and pytest's closing line; the output of a failed run is kept, and its path printed. Exits with 1 if
-any run has failed.
+    .venv/bin/python tests/repeat.py
+
+First it runs the suite ten times in random order, with as many processes beside it as there are
+cores that do nothing but compute. Then it runs it three times as `nohup` in the background of a
+shell does: without a terminal, and with SIGINT ignored. Each run is a line of output: what it was,
+the seconds it took, pytest's own summary, and the tests that failed. The order of a run that failed
+can be had again with `pytest --shuffle SEED`.
+
+Options set how many runs there are, and others go to pytest:
+
+    .venv/bin/python tests/repeat.py --shuffled 2 --background 1 -- tests/cli -n2
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shlex
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,57 +29,82 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# It ends with the process that has started it, however that ends.
-_BURN = "import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10**6): pass"
+ROOT = Path(__file__).parents[1]
+
+# Ends by itself when this process is gone, whatever has ended it.
+BURN = """
+import os, sys
+while os.getppid() == int(sys.argv[1]):
+    for _ in range(1_000_000):
+        pass
+"""
+
+# A shell that is not interactive lets what it starts in the background ignore SIGINT.
+BACKGROUND = ["sh", "-c", 'nohup "$@" & wait $!', "sh"]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--shuffled", type=int, default=10, metavar="N")
-    parser.add_argument("--nohup", type=int, default=3, metavar="N")
-    parser.add_argument("rest", nargs="*", metavar="PYTEST_ARGUMENT")
+    parser = argparse.ArgumentParser(description="Run the tests over and over.")
+    parser.add_argument("--shuffled", type=int, default=10, metavar="N", help="runs beside burners")
+    parser.add_argument("--background", type=int, default=3, metavar="N", help="runs under nohup")
+    parser.add_argument("--burners", type=int, default=os.cpu_count() or 2, metavar="N")
+    parser.add_argument("pytest", nargs="*", help="arguments of pytest, behind --")
     options = parser.parse_args()
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options.rest]
-    failures = 0
-    folder = Path(tempfile.mkdtemp(prefix="altaprofiles-repeat-"))
+    passed = True
     for number in range(1, options.shuffled + 1):
-        seed = random.randrange(10**6)  # noqa: S311
-        with burning():
-            failures += run(
-                [*pytest, f"--shuffle={seed}"], folder, f"shuffled-{number}", f"seed {seed}"
-            )
-    for number in range(1, options.nohup + 1):
-        command = ["sh", "-c", f"nohup {shlex.join(pytest)} & wait $!"]
-        failures += run(command, folder, f"nohup-{number}", "in the background")
-    print(f"{failures} of {options.shuffled + options.nohup} runs failed")  # noqa: T201
-    return 1 if failures else 0
+        seed = random.SystemRandom().randrange(10**6)
+        with burning(options.burners):
+            command = [*pytest_command(options.pytest), "--shuffle", str(seed)]
+            passed &= run(f"shuffled {number}, seed {seed}", command)
+    for number in range(1, options.background + 1):
+        passed &= run(f"background {number}", [*BACKGROUND, *pytest_command(options.pytest)])
+    return 0 if passed else 1
 
 
-def run(command: list[str], folder: Path, name: str, note: str) -> bool:
-    """Run the suite once, report it, and return whether it failed."""
-    output = folder / f"{name}.txt"
+def pytest_command(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", *arguments]
+
+
+def run(name: str, command: list[str]) -> bool:
+    """Run the suite once, print its line, and return whether all tests passed."""
     began = time.monotonic()
-    with output.open("w") as file:
+    with tempfile.NamedTemporaryFile(
+        "w+", prefix="altaprofiles-tests-", suffix=".txt", delete=False
+    ) as output:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, check=False
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
-    seconds = time.monotonic() - began
-    closing = (output.read_text(errors="replace").splitlines() or [""])[-1]
-    line = f"{name} ({note}): {seconds:.0f} s, exit {done.returncode}, {closing}"
-    print(line + (f", see {output}" if done.returncode else ""), flush=True)  # noqa: T201
-    return done.returncode != 0
+        output.seek(0)
+        lines = output.read().splitlines()
+    took = time.monotonic() - began
+    summary = next((line for line in reversed(lines) if re.search(r" in \d", line)), "no summary")
+    print(f"{name}: {took:.0f} s: {summary}", flush=True)
+    if done.returncode == 0:
+        Path(output.name).unlink()
+        return True
+    for line in lines:
+        if line.startswith(("FAILED ", "ERROR ")):
+            print(f"  {line}")
+    print(f"  exit code {done.returncode}; all of the output is in {output.name}", flush=True)
+    return False
 
 
 @contextmanager
-def burning() -> Iterator[None]:
-    """Keep every core busy."""
-    command = [sys.executable, "-c", _BURN, str(os.getpid())]
-    burners = [subprocess.Popen(command) for _ in range(os.cpu_count() or 1)]
+def burning(processes: int) -> Iterator[None]:
+    """Keep so many cores busy."""
+    burners = [
+        subprocess.Popen([sys.executable, "-c", BURN, str(os.getpid())]) for _ in range(processes)
+    ]
     try:
         yield
     finally:
         for burner in burners:
-            burner.kill()
+            burner.terminate()
             burner.wait()
 
 
