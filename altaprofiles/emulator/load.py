@@ -11,11 +11,9 @@ import msgspec
 from .faults import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Slot", "Stats", "Tally", "let_loop_turn"]
-
-OPERATIONS = ("open_chain", "page", "profile", "count", "cdp")
 
 _TURNS = 20
 """Turns of the event loop until a connection closed by the client has been noticed."""
@@ -103,11 +101,16 @@ class Load:
 
 
 class Tally:
-    """The counters as they change."""
+    """The counters as they change.
 
-    def __init__(self, max_in_flight: int) -> None:
+    Args:
+        max_in_flight: most CleverTap requests answered at the same time.
+        operations: names of the operations that requests are counted by.
+    """
+
+    def __init__(self, max_in_flight: int, operations: Iterable[str]) -> None:
         self.loads = {"clevertap": Load(max_in_flight), "alta": Load(None)}
-        self.requests = dict.fromkeys(OPERATIONS, 0)
+        self.requests = dict.fromkeys(operations, 0)
         self.faults = {fault.value: 0 for fault in Fault}
         self.connections = 0
         self.open_connections = 0

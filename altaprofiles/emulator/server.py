@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import msgspec
 from aiohttp import web
@@ -18,7 +19,7 @@ from .people import Population
 from .writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from .bindings import Bindings
     from .load import Slot, Stats
@@ -26,14 +27,47 @@ if TYPE_CHECKING:
 
 __all__ = ["Emulator"]
 
+
+class _Services(NamedTuple):
+    clevertap: CleverTapService
+    alta: AltaService
+
+
+class _Route(NamedTuple):
+    """One call of an API.
+
+    Attributes:
+        operation: the name it is counted by.
+        api: the service it belongs to.
+        answer: returns the reply for a request target and a body.
+    """
+
+    operation: str
+    api: Literal["clevertap", "alta"]
+    answer: Callable[[_Services, str, bytes], Reply | Awaitable[Reply]]
+
+
 _ROUTES = {
-    ("POST", "/1/profiles.json"): "open_chain",
-    ("GET", "/1/profiles.json"): "page",
-    ("GET", "/1/profile.json"): "profile",
-    ("POST", "/1/counts/profiles.json"): "count",
-    ("GET", "/1/counts/profiles.json"): "count",
-    ("GET", "/v1/user/get-user-cdp"): "cdp",
+    ("POST", "/1/profiles.json"): _Route(
+        "open_chain", "clevertap", lambda to, target, body: to.clevertap.open_chain(target, body)
+    ),
+    ("GET", "/1/profiles.json"): _Route(
+        "page", "clevertap", lambda to, target, body: to.clevertap.page(target)
+    ),
+    ("GET", "/1/profile.json"): _Route(
+        "profile", "clevertap", lambda to, target, body: to.clevertap.profile(target)
+    ),
+    ("POST", "/1/counts/profiles.json"): _Route(
+        "count", "clevertap", lambda to, target, body: to.clevertap.count(body)
+    ),
+    ("GET", "/1/counts/profiles.json"): _Route(
+        "count", "clevertap", lambda to, target, body: to.clevertap.poll(target)
+    ),
+    ("GET", "/v1/user/get-user-cdp"): _Route(
+        "cdp", "alta", lambda to, target, body: to.alta.cdp(target)
+    ),
 }
+"""Every call that the emulator answers. A new one is added here and nowhere else."""
 _PATHS = frozenset(path for _, path in _ROUTES)
 _PROXY = frozenset({Fault.HTML, Fault.EMPTY})
 _REFUSALS = frozenset({Fault.NOT_READY, Fault.THROTTLED, Fault.TOO_MANY, Fault.SERVER_ERROR})
@@ -116,16 +150,18 @@ class Emulator:
         self._plan = Plan(self._dice)
         self._plan.rates = check_rates(faults)
         self._population = Population(people, seed)
-        self._clevertap = CleverTapService(
-            self._population, self._dice, self._plan, cursor_lifetime=cursor_lifetime
+        self._services = _Services(
+            CleverTapService(
+                self._population, self._dice, self._plan, cursor_lifetime=cursor_lifetime
+            ),
+            AltaService(self._population, self._dice),
         )
-        self._alta = AltaService(self._population, self._dice)
         self._account_id = f"TEST-{self._dice.token(5, 'account').hex().upper()}"
         self._passcode = self._dice.token(12, "passcode").hex()
         self._token = f"app-{self._dice.token(12, 'token').hex()}"
         self._port = port
         self._think = think
-        self._tally = Tally(max_in_flight)
+        self._tally = Tally(max_in_flight, [route.operation for route in _ROUTES.values()])
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: _Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -216,7 +252,7 @@ class Emulator:
     @property
     def bindings(self) -> Bindings:
         """The users and anonymous IDs of the Alta agent, to compare answers with."""
-        return self._alta.bindings
+        return self._services.alta.bindings
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         task = asyncio.current_task()
@@ -235,74 +271,67 @@ class Emulator:
         if path == "/stats":
             body = msgspec.json.encode(self.stats)
             return web.Response(body=body, content_type="application/json")
-        operation = _ROUTES.get((request.method, path))
-        if operation is None:
+        route = _ROUTES.get((request.method, path))
+        if route is None:
             status = 405 if path in _PATHS else 404
             return web.json_response({"status": "fail", "code": status}, status=status)
-        self._tally.requests[operation] += 1
-        load = self._tally.loads["alta" if operation == "cdp" else "clevertap"]
-        cursor = self._clevertap.cursors.read(target) if operation == "page" else None
+        self._tally.requests[route.operation] += 1
+        load = self._tally.loads[route.api]
+        clevertap = self._services.clevertap
+        cursor = clevertap.cursors.read(target) if route.operation == "page" else None
         slot = await load.enter(None if cursor is None else cursor.name)
         if slot is None:
-            refusal = self._clevertap.fault_reply(Fault.TOO_MANY, target)
+            refusal = clevertap.fault_reply(Fault.TOO_MANY, target)
             return await write(request, refusal, (), lambda: None)
         try:
-            return await self._answer(request, operation, slot)
+            return await self._answer(request, route, slot)
         finally:
             slot.release()
 
     async def _answer(
-        self, request: web.BaseRequest, operation: str, slot: Slot
+        self, request: web.BaseRequest, route: _Route, slot: Slot
     ) -> web.StreamResponse:
         target = request.raw_path
         body = await request.read()
         if self._think:
             await asyncio.sleep(self._think)
-        service = self._alta if operation == "cdp" else self._clevertap
-        if not self._authorized(request, operation):
-            return await write(request, service.unauthorized(target), (), slot.release)
+        if not self._authorized(request, route):
+            refusal = self._service(route).unauthorized(target)
+            return await write(request, refusal, (), slot.release)
         wire = b"%b %b\n%b" % (
             request.method.encode(),
             target.encode("utf-8", "surrogateescape"),
             body,
         )
-        faults = self._plan.next(wire, _possible(request, operation))
+        faults = self._plan.next(wire, _possible(request, route))
         self._count(faults)
-        reply = await self._reply(request, operation, body, faults)
+        reply = await self._reply(request, route, body, faults)
         response = await write(request, reply, faults, slot.release)
         if reply.page is not None and faults <= HARMLESS:
             self._tally.count_served(reply.page)
         return response
 
     async def _reply(
-        self, request: web.BaseRequest, operation: str, body: bytes, faults: Collection[Fault]
+        self, request: web.BaseRequest, route: _Route, body: bytes, faults: Collection[Fault]
     ) -> Reply:
         target = request.raw_path
         for fault in faults:
             if fault in _PROXY:
                 return proxy_reply(self._dice, fault, target)
             if fault in _REFUSALS:
-                service = self._alta if operation == "cdp" else self._clevertap
-                return service.fault_reply(fault, target)
-        if operation == "page":
-            reply = await self._clevertap.page(target)
-        elif operation == "open_chain":
-            reply = self._clevertap.open_chain(target, body)
-        elif operation == "profile":
-            reply = self._clevertap.profile(target)
-        elif operation == "cdp":
-            reply = self._alta.cdp(target)
-        elif request.method == "POST":
-            reply = self._clevertap.count(body)
-        else:
-            reply = self._clevertap.poll(target)
+                return self._service(route).fault_reply(fault, target)
+        answer = route.answer(self._services, target, body)
+        reply = await answer if isawaitable(answer) else answer
         if reply.empty_page:
             self._count({Fault.EMPTY_PAGE})
         return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
 
-    def _authorized(self, request: web.BaseRequest, operation: str) -> bool:
+    def _service(self, route: _Route) -> CleverTapService | AltaService:
+        return self._services.alta if route.api == "alta" else self._services.clevertap
+
+    def _authorized(self, request: web.BaseRequest, route: _Route) -> bool:
         headers = request.headers
-        if operation == "cdp":
+        if route.api == "alta":
             return headers.get("Authorization") == f"Bearer {self._token}"
         return (
             headers.get("X-CleverTap-Account-Id") == self._account_id
@@ -314,10 +343,10 @@ class Emulator:
             self._tally.faults[fault.value] += 1
 
 
-def _possible(request: web.BaseRequest, operation: str) -> frozenset[Fault]:
+def _possible(request: web.BaseRequest, route: _Route) -> frozenset[Fault]:
     """Return the faults that can occur for one request."""
     possible = frozenset(Fault) - {Fault.EMPTY_PAGE}
-    if operation != "page":
+    if route.operation != "page":
         possible -= {Fault.NOT_READY}
     if "gzip" not in request.headers.get("Accept-Encoding", ""):
         possible -= {Fault.GZIP}

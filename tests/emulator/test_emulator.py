@@ -886,7 +886,8 @@ async def test_stats_count_requests_and_connections() -> None:
         await cdp(e, user_id="y")
         await until(lambda: e.stats.open_connections == 0)
         stats = e.stats
-        assert stats.requests == {"open_chain": 1, "page": 2, "profile": 1, "count": 1, "cdp": 2}
+        requests = {name: count for name, count in stats.requests.items() if count}
+        assert requests == {"open_chain": 1, "page": 2, "profile": 1, "count": 1, "cdp": 2}
         assert stats.double_served == 1
         assert stats.overlapping_cursors == 0
         assert stats.peak_in_flight == {"clevertap": 1, "alta": 1}

@@ -27,6 +27,7 @@ from altaprofiles.base.extras import zstd_module
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.output import Output
 from altaprofiles.export.sinks import Sink, Target, parquet, resolve
+from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.tables.columns import Columns
 from altaprofiles.tables.kinds import Kinds
 from altaprofiles.tables.layout import CORE, TEXTS
@@ -46,14 +47,20 @@ FILES = [
     "x.ndjson", "x.jsonl", "x.NDJSON.gz", "x.jsonl.zst", "x.csv", "x.csv.gz", "x.parquet",
     "x.duckdb",
 ]  # fmt: skip
-KEYS: dict[str, tuple[str, ...]] = {
-    name: () if "json" in name.lower() else FLATTEN for name in FILES
-}
 some_files = pytest.mark.parametrize("name", FILES)
 
 
 def target_of(to: Any, **options: Any) -> Target:
     return resolve(Output(to=to, **options))
+
+
+KEYS: dict[str, tuple[str, ...]] = {
+    name: FLATTEN if "flatten" in target_of(name).options else () for name in FILES
+}
+
+
+def test_every_format_of_files_is_tested() -> None:
+    assert {target_of(name).format for name in FILES} == {*FORMATS} - {"postgres"}
 
 
 def begin(target: Target, records: Sequence[bytes]) -> Sink:
