@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .base.extras import is_installed
-from .credentials import Alta, CleverTap
+from .credentials import Alta, CleverTap, can_name
 from .errors import ConfigurationError
 from .redaction import mask_values
 
@@ -235,7 +235,10 @@ class Accounts:
         source = self._complete(name, "alta_token", "token", given)
         if source is None:
             return None
-        return Resolved(self._made(Alta, name, _ALTA, {**given, "name": name}), source)
+        # A name that `Alta` refuses is still a name of the file; the token identifies the agent.
+        if can_name(name):
+            given["name"] = name
+        return Resolved(self._made(Alta, name, _ALTA, given), source)
 
     def write(self) -> None:
         """Replace the file atomically, readable by its owner only. Comments in it are lost.

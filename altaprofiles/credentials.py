@@ -13,11 +13,7 @@ from .base.checks import check_whole
 from .errors import ConfigurationError
 from .redaction import as_secret
 
-__all__ = [
-    "REGIONS",
-    "Alta",
-    "CleverTap",
-]
+__all__ = ["REGIONS", "Alta", "CleverTap", "can_name"]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -217,8 +213,13 @@ def _check_token(name: str, value: object, kind: str) -> None:
         )
 
 
+def can_name(name: object) -> bool:
+    """Return whether `name` can be the name of an `Alta` agent."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_NAME
+
+
 def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
+    if not can_name(name):
         raise ConfigurationError(
             f"name: expected 1 to {_MAX_NAME} printable characters, got {name!r}; "
             f"use a short name, such as 'support-agent'"

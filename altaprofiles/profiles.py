@@ -16,6 +16,7 @@ from .flow.slices import ITEMS, finish
 from .http.engine import Engine
 from .http.service import Service
 from .models import Key, Lookup, Page, Profile
+from .models.page import new_people
 from .models.people import Distinct
 from .sources.chains import Chains
 from .sources.lookups import PROFILES, Lookups
@@ -258,7 +259,7 @@ class EventProfiles:
         pages = self._pages(decode)
         try:
             async for page in pages:
-                yield page if seen is None else await finish(page.of_new_people(seen))
+                yield page if seen is None else await finish(new_people(page, seen))
                 del page
         finally:
             await pages.aclose()

@@ -34,6 +34,12 @@ def test_few_files_stand_at_the_top() -> None:
     assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 16
 
 
+def test_every_folder_of_modules_is_a_package() -> None:
+    """import-linter sees no others."""
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert [folder for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
 def mentions(path: Path) -> Iterator[str]:
     """Yield the options that a module names as parameters, keywords or fields."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -8,12 +8,12 @@ from typing import Any, TypedDict, TypeVar
 
 import click
 
-__all__ = ["Output", "day_options", "output_options"]
+__all__ = ["OutputOptions", "day_options", "output_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Output(TypedDict):
+class OutputOptions(TypedDict):
     """Values of the options of `output_options`, except `as_json`."""
 
     to: str

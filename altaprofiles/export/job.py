@@ -73,8 +73,7 @@ class Job(Generic[R, S]):
 
     async def _run(self, threads: Threads) -> R:
         # In the thread, as it may import pyarrow.
-        place = await threads.run(lambda: Place.of(self._output, self._gathering.endings))
-        place.check_apart(self._gathering.reads)
+        place = await threads.run(self._find_place)
         store = await threads.run(lambda: Workspace.open(place.folder, resume=self._output.resume))
         run = Run(store, place, threads, self._reporting, self._report)
         try:
@@ -87,6 +86,11 @@ class Job(Generic[R, S]):
         finally:
             with anyio.CancelScope(shield=True):
                 await threads.run(lambda: self._leave(run))
+
+    def _find_place(self) -> Place:
+        place = Place.of(self._output, self._gathering.endings)
+        place.check_apart(self._gathering.reads)
+        return place
 
     def _begin(self, run: Run) -> None:
         begun = run.store.begun()

@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["as_builtins", "encode_manifest"]
 
 
+# For people, who read the results first, whichever struct declares a field.
+_ORDER = (
+    *("output", "manifest", "format", "complete"),
+    *("people", "records", "pages", "chains"),
+    *("keys", "repeated", "found", "not_found", "failed"),
+    *("requests", "retries", "seconds", "bytes", "sha256", "counted", "mended"),
+    *("not_found_file", "failed_file"),
+)
+
+
 def as_builtins(report: Report) -> dict[str, Any]:
     """Return a report's fields as JSON values, with the bytes of paths not in UTF-8 escaped."""
     values: dict[str, Any] = msgspec.to_builtins(report)
@@ -23,7 +33,7 @@ def as_builtins(report: Report) -> dict[str, Any]:
         name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if isinstance(value, str)
         else value
-        for name, value in values.items()
+        for name, value in sorted(values.items(), key=lambda item: _ORDER.index(item[0]))
     }
 
 

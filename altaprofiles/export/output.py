@@ -6,6 +6,9 @@ import os
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from ..redaction import Secret
 
 __all__ = ["Output"]
 
@@ -30,3 +33,8 @@ class Output(Struct, frozen=True, kw_only=True):
     flatten: Sequence[str] = ()
     resume: bool = True
     spool: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.to, str) and "://" in self.to:
+            # It may hold a password, which tracebacks with locals would show.
+            force_setattr(self, "to", Secret(self.to))

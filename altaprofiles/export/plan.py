@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..errors import ConfigurationError, PlanMismatch
-from ..http.service import Service
 from ..wire.query import BATCH_SIZE, Day, EventQuery
+
+if TYPE_CHECKING:
+    from ..http.service import Service
 
 __all__ = ["EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
 

@@ -100,12 +100,12 @@ class Progress(Struct, frozen=True, kw_only=True):
         return self.stage == self._fetching_in
 
     @property
-    def received(self) -> int:
+    def _received(self) -> int:
         """Items received from the service, by earlier runs as well."""
         raise NotImplementedError
 
     @property
-    def expected(self) -> int | None:
+    def _expected(self) -> int | None:
         """Items that the service will send in all, or None if unknown."""
         raise NotImplementedError
 
@@ -128,15 +128,15 @@ class Progress(Struct, frozen=True, kw_only=True):
     def pace(self) -> float:
         """Items received per second of this run."""
         # A restarted chain takes away the records that this run had received of it.
-        return max(self.received - self.resumed, 0) / self.seconds if self.seconds > 0 else 0.0
+        return max(self._received - self.resumed, 0) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta(self) -> float | None:
         """Seconds until everything has been received, at the pace so far; None if unknown."""
-        if self.expected is None or self.received <= self.resumed or self.seconds <= 0:
+        if self._expected is None or self._received <= self.resumed or self.seconds <= 0:
             return None
-        left = max(self.expected - self.received, 0)
-        return left * self.seconds / (self.received - self.resumed)
+        left = max(self._expected - self._received, 0)
+        return left * self.seconds / (self._received - self.resumed)
 
     def __str__(self) -> str:
         unit = self.unit if self.stage != "finishing" else self._unit_written
@@ -217,12 +217,12 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
     people: int
 
     @property
-    def received(self) -> int:
+    def _received(self) -> int:
         """`records`."""
         return self.records
 
     @property
-    def expected(self) -> int | None:
+    def _expected(self) -> int | None:
         """`total`."""
         return self.total
 
@@ -289,12 +289,12 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         return self.found + self.not_found + self.failed
 
     @property
-    def received(self) -> int:
+    def _received(self) -> int:
         """`answered`."""
         return self.answered
 
     @property
-    def expected(self) -> int | None:
+    def _expected(self) -> int | None:
         """Keys in all, or None while they are read."""
         return None if self.stage == "reading" else self.keys
 
@@ -308,7 +308,7 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def goal(self) -> int | None:
         """Items this stage has to finish, or None if unknown."""
-        return self.found if self.stage == "finishing" else self.expected
+        return self.found if self.stage == "finishing" else self._expected
 
     @property
     def pace(self) -> float:

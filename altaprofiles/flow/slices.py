@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
@@ -20,8 +19,11 @@ ITEMS = 500
 
 async def finish(slices: Slices[T]) -> T:
     """Return the value, after a turn of the event loop before each slice."""
+    # Here, because models need the names above only, and asyncio takes long to import.
+    from asyncio import sleep
+
     while True:
-        await asyncio.sleep(0)
+        await sleep(0)
         try:
             next(slices)
         except StopIteration as done:

@@ -37,8 +37,12 @@ T = TypeVar("T")
 logger = logging.getLogger("altaprofiles")
 
 
-class _Call(Struct, frozen=True, gc=False):
-    """The arguments of `Engine.call`."""
+class _Call(Struct, frozen=True):
+    """The arguments of `Engine.call`.
+
+    The garbage collector must see it: the traceback of an error leads back to the error through
+    `on_head`.
+    """
 
     service: Service
     request: Request

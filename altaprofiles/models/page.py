@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-__all__ = ["Page", "to_arrow"]
+__all__ = ["Page", "new_people", "to_arrow"]
 
 
 class Page(Struct, frozen=True, dict=True):
@@ -73,18 +73,6 @@ class Page(Struct, frozen=True, dict=True):
             Profile.decode(record, f"$.records[{number}]")
             for number, record in enumerate(self._records)
         ]
-
-    def of_new_people(self, distinct: Distinct) -> Slices[Page]:
-        """Return this page with only the people that are new to `distinct`."""
-        new: list[Profile] = []
-        for number, profile in enumerate(self.profiles, 1):
-            if distinct.is_new(profile):
-                new.append(profile)
-            if number % ITEMS == 0:
-                yield
-        if len(new) == len(self.profiles):
-            return self
-        return Page.of(new, self.raw, self.cursor, self.next_cursor, self.window)
 
     def encode(self) -> bytes:
         """Return `records` as NDJSON: one record a line, each line ended by a line break.
@@ -151,3 +139,16 @@ def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pya
     [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
     """
     return records_to_arrow((profile.raw for profile in profiles), flatten=flatten)
+
+
+def new_people(page: Page, distinct: Distinct) -> Slices[Page]:
+    """Return `page` with only the people who are new to `distinct`."""
+    new: list[Profile] = []
+    for number, profile in enumerate(page.profiles, 1):
+        if distinct.is_new(profile):
+            new.append(profile)
+        if number % ITEMS == 0:
+            yield
+    if len(new) == len(page.profiles):
+        return page
+    return Page.of(new, page.raw, page.cursor, page.next_cursor, page.window)

@@ -522,3 +522,10 @@ def test_two_exports_do_not_write_to_one_file(tmp_path: Path, name: str) -> None
     assert (tmp_path / name).read_bytes() == written
     second.abort()
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_output_hides_a_password() -> None:
+    output = Output(to="postgresql://me:s3cr3t@127.0.0.1/db/t")
+    assert "s3cr3t" not in repr(output)
+    with pytest.raises(TypeError, match="do not pickle"):
+        pickle.dumps(output)

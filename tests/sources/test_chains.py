@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import traceback
+import weakref
 from collections import Counter
 
 import pytest
@@ -259,3 +261,25 @@ async def test_one_window_that_fails_ends_the_others_and_is_raised() -> None:
         with pytest.raises(Exception, match=r"CleverTap|malformed|truncated"):
             async for _ in pages:
                 pass
+
+
+async def test_chains_that_fail_leave_nothing_in_memory() -> None:
+    """An error holds frames of its walk. The garbage collector must be able to free them."""
+    errors: list[weakref.ref[ServerError]] = []
+    retry = Retry(attempts=1)
+    async with (
+        Emulator(people=30, seed=2) as emulator,
+        session_for(emulator, retry=retry) as session,
+    ):
+        for _ in range(3):
+            emulator.faults = {}
+            pages = session.profiles.by_event(EVENT, **RANGE, batch_size=23, prefetch=0).pages()
+            await anext(pages)
+            emulator.faults = {"server_error": 1.0}
+            with pytest.raises(ServerError) as caught:
+                while True:
+                    await anext(pages)
+            errors.append(weakref.ref(caught.value))
+            del caught, pages
+    gc.collect()
+    assert [error() for error in errors] == [None] * 3

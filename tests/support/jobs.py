@@ -19,7 +19,7 @@ from msgspec import Struct
 from altaprofiles import Alta, CleverTap, ExportError, Incomplete, Profile, Session
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.people import Population
-from altaprofiles.export.report import Progress
+from altaprofiles.export.report import ExportProgress, LookupProgress, Progress
 
 from .servers import http, scripted
 from .sessions import QUICK
@@ -51,6 +51,7 @@ class Kind(Struct, frozen=True, kw_only=True):
         method: the method of `Session` that starts it.
         tag: its name in plans.
         unit: the items that a later run can resume with.
+        result: the first field of its report that the other kinds do not have.
         stages: the stages, in order.
         endings: the files beside output and manifest, in the scripted sample.
         options: its own options in the manifest.
@@ -70,6 +71,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     method: str
     tag: str
     unit: str
+    result: str
     stages: tuple[str, ...]
     endings: tuple[str, ...]
     options: dict[str, Any]
@@ -204,7 +206,7 @@ class Scripted(Case):
         """Run the job until it is midway."""
 
         def on_progress(progress: Progress) -> None:
-            if progress.received >= self.midway:
+            if received(progress) >= self.midway:
                 # Answers that arrive before it has ended would still be kept.
                 self.released.clear()
                 raise Halt
@@ -219,7 +221,7 @@ class Scripted(Case):
 
         def on_progress(progress: Progress) -> None:
             # Once: the reports go on while it is held.
-            if progress.received >= self.midway and not reached.is_set():
+            if received(progress) >= self.midway and not reached.is_set():
                 self.released.clear()
                 reached.set()
 
@@ -242,6 +244,14 @@ async def at_script(kind: Kind, *, padding: int = 0) -> AsyncIterator[Scripted]:
     async with scripted(answer) as server:
         case = Scripted(kind, server.url)
         yield case
+
+
+def received(progress: Progress) -> int:
+    """Return the number of items received from the service, by earlier runs as well."""
+    if isinstance(progress, ExportProgress):
+        return progress.records
+    assert isinstance(progress, LookupProgress)
+    return progress.answered
 
 
 # ----------------------------------------------------------------------------------------- the disk
@@ -343,6 +353,7 @@ EVENTS = Kind(
     method="export",
     tag="events",
     unit="records",
+    result="people",
     stages=("reading", "finishing"),
     endings=(),
     options={"distinct": True},
@@ -398,6 +409,7 @@ KEYS = Kind(
     method="export_lookups",
     tag="lookups",
     unit="answers",
+    result="keys",
     stages=("reading", "asking", "finishing"),
     endings=(".failed.ndjson", ".not-found.txt"),
     options={},

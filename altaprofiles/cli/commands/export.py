@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..options import Output, day_options, output_options
+from ..options import OutputOptions, day_options, output_options
 
 if TYPE_CHECKING:
     from ...export.report import ExportReport
@@ -80,7 +80,7 @@ def export(
     distinct: bool,
     count: bool,
     as_json: bool,
-    **output: Unpack[Output],
+    **output: Unpack[OutputOptions],
 ) -> None:
     """Write everyone who did an event to a file or a database.
 
@@ -116,21 +116,15 @@ def export(
             events,
             start=start,
             end=end,
-            to=output["to"],
-            format=output["format"],
             windows=parts,
             distinct=distinct,
-            flatten=output["flatten"],
-            table=output["table"],
-            bom=output["bom"],
             batch_size=batch_size,
             app=with_app,
             event_summaries=event_summaries,
             profile=profile,
             count=count,
-            resume=output["resume"],
-            spool=output["spool"],
             on_progress=display,
+            **output,
         )
 
     run_job(app, job, out=output["to"], as_json=as_json)

@@ -8,7 +8,7 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..options import Output, output_options
+from ..options import OutputOptions, output_options
 
 if TYPE_CHECKING:
     from ...export.report import LookupReport
@@ -43,7 +43,7 @@ def lookup(
     by: Literal["identity", "email", "object-id"],
     column: str | None,
     as_json: bool,
-    **output: Unpack[Output],
+    **output: Unpack[OutputOptions],
 ) -> None:
     """Look up many people, and write those who are found.
 
@@ -65,15 +65,9 @@ def lookup(
         return await session.export_lookups(
             keys_from_stdin() if keys == "-" else keys,
             by="object_id" if by == "object-id" else by,
-            to=output["to"],
             column=column,
-            format=output["format"],
-            flatten=output["flatten"],
-            table=output["table"],
-            bom=output["bom"],
-            resume=output["resume"],
-            spool=output["spool"],
             on_progress=display,
+            **output,
         )
 
     prefix = "pipe the same keys into " if keys == "-" else ""

@@ -83,8 +83,10 @@ def _machine() -> Iterator[Finding]:
         f"altaprofiles {__version__} with {libraries}, Python {platform.python_version()}, "
         f"{platform.system()}"
     )
-    installed = [extra for extra in EXTRAS if is_installed(extra)]
-    missing = [extra for extra in EXTRAS if extra not in installed]
+    # Without the extra `cli`, this would not run.
+    extras = [extra for extra in EXTRAS if extra != "cli"]
+    installed = [extra for extra in extras if is_installed(extra)]
+    missing = [extra for extra in extras if extra not in installed]
     yield Finding(
         f"extras installed: {', '.join(installed) or 'none'}; not installed: "
         f"{', '.join(missing) or 'none'}",
