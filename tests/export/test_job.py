@@ -185,11 +185,13 @@ async def test_progress_is_reported_while_nothing_arrives(to: Path, case: Script
 
 
 async def test_an_existing_output_is_there_until_the_end(to: Path, emulated: Emulated) -> None:
-    to.write_bytes(b"last week's\n")
-    seen: set[bytes] = set()
-    await emulated.run(to, on_progress=lambda _: seen.add(to.read_bytes()))
+    old = b"last week's\n"
+    to.write_bytes(old)
+    seen: list[bytes] = []
+    await emulated.run(to, on_progress=lambda _: seen.append(to.read_bytes()))
     assert people_in(to) == emulated.people
-    assert seen == {b"last week's\n"}
+    # Some time may pass between the replacement and the end, with a report in it.
+    assert [content for content, _ in itertools.groupby(seen)] in ([old], [old, to.read_bytes()])
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ async def test_cancelled_and_resumed(to: Path, case: Scripted, way: str) -> None
     reports: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
-        if received(progress) >= case.midway:
+        if received(progress) >= case.midway and case.released.is_set():
             case.released.clear()
             ending[0]()
 
