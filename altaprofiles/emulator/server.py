@@ -67,7 +67,7 @@ _ROUTES = {
         "cdp", "alta", lambda to, target, body: to.alta.cdp(target)
     ),
 }
-"""Every call that the emulator answers. A new one is added here and nowhere else."""
+"""Every call that the emulator answers. Routing, counting and access follow from its row."""
 _PATHS = frozenset(path for _, path in _ROUTES)
 _PROXY = frozenset({Fault.HTML, Fault.EMPTY})
 _REFUSALS = frozenset({Fault.NOT_READY, Fault.THROTTLED, Fault.TOO_MANY, Fault.SERVER_ERROR})

@@ -67,6 +67,11 @@ READERS: list[Callable[[Response], object]] = [
 every_reader = pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
 
 
+def test_no_reader_is_left_out() -> None:
+    public = {name for name in clevertap.__all__ if name.startswith("read_")}
+    assert {read.__name__ for read in READERS} == public
+
+
 # ----------------------------------------------------------------------------------------- requests
 
 

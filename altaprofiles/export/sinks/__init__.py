@@ -1,4 +1,4 @@
-"""The outputs of an export: a file or a database table, in one of five formats.
+"""The outputs of an export: a file or a database table, in a format of `resolve.TARGETS`.
 
 `resolve` turns an `Output` into a `Target` without contacting a server. `Target.check` raises
 before the first request if the export would fail at its end. `Target.open` returns a `Sink`, whose
