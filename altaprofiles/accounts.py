@@ -175,7 +175,7 @@ class Accounts:
             failure = f"{path} is not TOML: {error}"
         except (ValueError, RecursionError):
             # Python itself refuses numbers of thousands of digits, and as many brackets.
-            failure = f"{path} cannot be read: a number is too long, or it nests too deep"
+            failure = f"{path} cannot be read: a number is too long, or it is nested too deeply"
         else:
             return cls(path, *_checked(path, content))
         # Raised outside the handlers, because the frames of those errors hold the whole text.
@@ -235,7 +235,7 @@ class Accounts:
         source = self._complete(name, "alta_token", "token", given)
         if source is None:
             return None
-        # A name that `Alta` refuses is still a name of the file; the token identifies the agent.
+        # The file may use a name that `Alta` refuses; then the token identifies the agent.
         if can_name(name):
             given["name"] = name
         return Resolved(self._made(Alta, name, _ALTA, given), source)

@@ -314,6 +314,8 @@ class Session:
             resume=resume,
             spool=spool,
         )
+        # It may hold a password, which a traceback with locals would show.
+        del to
         return await Job(gathering, output, reporting).run()
 
     async def export_lookups(
@@ -394,6 +396,8 @@ class Session:
             resume=resume,
             spool=spool,
         )
+        # It may hold a password, which a traceback with locals would show.
+        del to
         return await Job(gathering, output, reporting).run()
 
     async def aclose(self) -> None:

@@ -145,7 +145,7 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
         ('default = "b"\n[accounts.a]', "default is 'b'"),
         ('default = ["b"]\n[accounts.a]', "default is ['b']"),
         (f"x = {'9' * 5000}", "a number is too long"),
-        (f"x = {'[' * 5000}", "nests too deep"),
+        (f"x = {'[' * 5000}", "nested too deeply"),
         ('[accounts.a]\npasscode = "s3cr3t-PASS"', "account 'a': account_id is missing"),
         ('[accounts.a]\naccount_id = "A"', "account 'a': passcode is missing"),
         ('[accounts.a]\naccount_id = "A"\npasscode = 7', "account 'a': passcode: expected text"),

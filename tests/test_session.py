@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
+import weakref
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
 
-from altaprofiles import Attempt, CleverTap, ConfigurationError, Profile, Session
+from altaprofiles import (
+    Attempt,
+    CleverTap,
+    ConfigurationError,
+    Profile,
+    Retry,
+    ServerError,
+    Session,
+)
 from altaprofiles.emulator import Emulator, Fault
 
 from .support.servers import http, scripted
@@ -298,3 +309,25 @@ async def test_events_tell_of_every_request() -> None:
 async def test_its_repr_says_whom_it_talks_to() -> None:
     account = CleverTap("ACCOUNT", "passcode", "in1")
     assert repr(Session(clevertap=account)) == f"Session(clevertap={account!r}, alta=None)"
+
+
+async def test_reports_kept_by_a_callback_are_freed_with_their_session() -> None:
+    """An error leads by its traceback to the session, and so to a list of the callback's."""
+    errors: list[weakref.ref[ServerError]] = []
+
+    async def fail() -> None:
+        kept: list[Any] = []
+        async with Emulator(people=10, faults={"server_error": 1.0}) as emulator:
+            retry = Retry(attempts=1)
+            async with session_for(emulator, retry=retry, on_event=kept.append) as session:
+                lookups = session.profiles.get_many(["1"], by="identity")
+                kept += [lookup async for lookup in lookups]
+                with pytest.raises(ServerError) as caught:
+                    await session.profiles.get(identity="1")
+                errors.append(weakref.ref(caught.value))
+                errors.extend(weakref.ref(item.error) for item in kept)
+
+    await fail()
+    assert len(errors) == 4
+    gc.collect()
+    assert [error() for error in errors] == [None] * 4

@@ -59,7 +59,7 @@ def _day(text: str) -> date | int:
 
 
 def output_options(command: F) -> F:
-    """Add the options of an output to a command, as its parameters `Output` and `as_json`."""
+    """Add the options of `OutputOptions`, and `--json` as `as_json`, to a command."""
     for option in reversed(
         [
             click.option(

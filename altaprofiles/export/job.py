@@ -68,11 +68,11 @@ class Job(Generic[R, S]):
             failure = failed.error
         finally:
             threads.close()
-        # Outside of the handler: it is the caller's own, and comes out as it was raised.
+        # Outside of the handler, so that the caller's error gets no context.
         raise failure
 
     async def _run(self, threads: Threads) -> R:
-        # In the thread, as it may import pyarrow.
+        # In a thread, because it may import pyarrow.
         place = await threads.run(self._find_place)
         store = await threads.run(lambda: Workspace.open(place.folder, resume=self._output.resume))
         run = Run(store, place, threads, self._reporting, self._report)
@@ -202,8 +202,8 @@ class Job(Generic[R, S]):
     def _leave(self, run: Run) -> None:
         # Another error must not hide the one that has ended this run.
         with suppress(OSError, ExportError):
-            # By what is on the disk: the run may have ended before it learned of it. An empty
-            # journal would only keep its plan in the way of another.
+            # The disk decides, because the run may have ended before it saw its last commit. An
+            # empty journal would only keep its plan in the way of another.
             if self._done or (self._begun and run.store.journal.is_empty()):
                 run.store.remove()
                 return

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["as_builtins", "encode_manifest"]
 
 
-# For people, who read the results first, whichever struct declares a field.
+# The order in manifests and `--json`: people read the results first.
 _ORDER = (
     *("output", "manifest", "format", "complete"),
     *("people", "records", "pages", "chains"),
@@ -33,8 +33,12 @@ def as_builtins(report: Report) -> dict[str, Any]:
         name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
         if isinstance(value, str)
         else value
-        for name, value in sorted(values.items(), key=lambda item: _ORDER.index(item[0]))
+        for name, value in sorted(values.items(), key=lambda item: _place(item[0]))
     }
+
+
+def _place(name: str) -> int:
+    return _ORDER.index(name) if name in _ORDER else len(_ORDER)
 
 
 def encode_manifest(

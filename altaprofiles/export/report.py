@@ -218,12 +218,10 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
 
     @property
     def _received(self) -> int:
-        """`records`."""
         return self.records
 
     @property
     def _expected(self) -> int | None:
-        """`total`."""
         return self.total
 
     @property
@@ -245,7 +243,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
             `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
-        repeated: keys that the source holds once more; they are asked for once.
+        repeated: repetitions of keys in the source; each key is asked for once.
         found: keys with a person, who is in the output.
         not_found: keys that the service does not know.
         failed: keys without an answer, because the service failed or the key is refused.
@@ -290,7 +288,6 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
 
     @property
     def _received(self) -> int:
-        """`answered`."""
         return self.answered
 
     @property

@@ -19,7 +19,7 @@ ITEMS = 500
 
 async def finish(slices: Slices[T]) -> T:
     """Return the value, after a turn of the event loop before each slice."""
-    # Here, because models need the names above only, and asyncio takes long to import.
+    # Imported here, because `models` imports this module, and asyncio is slow to import.
     from asyncio import sleep
 
     while True:

@@ -41,8 +41,9 @@ class Retry(Struct, frozen=True, kw_only=True):
         deadline: longest duration of one call, including the wait for a slot and all retries; None
             for no limit. Each page of a chain is a call, as is each key of a bulk lookup. A count
             is two: its start and its polling.
-        budget: retries that single calls may owe at once, over the whole session. A retry takes one
-            token, a success gives one back, and a twentieth of the budget comes back every second.
+        budget: most retries that single calls may have outstanding, over the whole session. A
+            retry takes one token, a success gives one back, and a twentieth of the budget comes
+            back every second.
             With no token left, a call is not retried, so that thousands of callers do not multiply
             an outage. Chains and bulk lookups are exempt: their few workers wait before each
             attempt, and giving up would only lose the work done so far.

@@ -9,7 +9,7 @@ from ..errors import AltaProfilesError
 __all__ = ["Attempt", "Stats"]
 
 
-class Attempt(Struct, frozen=True, gc=False):
+class Attempt(Struct, frozen=True):
     """One HTTP request and its outcome, as passed to `Session(on_event=…)`.
 
     Attributes:

@@ -46,7 +46,7 @@ class CdpUser(Struct, frozen=True, gc=False):
     anonymous_ids: list[AnonymousId]
 
 
-class Lookup(Struct, Generic[V], frozen=True, gc=False):
+class Lookup(Struct, Generic[V], frozen=True):
     """The result for one key of a bulk lookup.
 
     Attributes:
@@ -60,7 +60,7 @@ class Lookup(Struct, Generic[V], frozen=True, gc=False):
     error: AltaProfilesError | None = None
 
 
-class Customer(Struct, frozen=True, gc=False):
+class Customer(Struct, frozen=True):
     """A profile and the CDP users of the same person.
 
     Attributes:

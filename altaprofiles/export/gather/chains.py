@@ -75,7 +75,7 @@ class EventsGathering:
     Args:
         plan: the chains.
         chains: the service.
-        adopt: whether the windows of an unfinished run are as good as the plan's.
+        adopt: whether the windows of an unfinished run may replace the plan's.
         distinct: whether a person in several chains is written once.
         count: whether the service is asked for its own counts.
     """
@@ -199,7 +199,7 @@ class EventsGathering:
                 dropped = state.row.cursor == first and is_final(error)
                 if not isinstance(error, CursorError) and not dropped:
                     raise
-                # Before giving up as well, because the chain cannot be resumed.
+                # Also before giving up: the old cursor is of no use to a later run.
                 await run.threads.run(partial(self._restart, run, state, error))
                 if restarts == _RESTARTS:
                     raise

@@ -36,7 +36,7 @@ class Assembled(Struct, frozen=True):
 
 
 class Run:
-    """The means of one run: its store, its place, its thread, its reports.
+    """The parts that one run works with.
 
     Attributes:
         store: the workspace, open.
@@ -61,7 +61,7 @@ class Run:
 
     @contextmanager
     def commit(self) -> Iterator[Journal]:
-        """Give the journal; commit all that is put into it, with the counters. Blocking."""
+        """Yield the journal, then commit all that was put into it, with the counters. Blocking."""
         journal = self.store.journal
         with journal.transaction():
             yield journal

@@ -207,7 +207,7 @@ class KeysGathering:
         with run.commit() as journal:
             journal.put_answers(answers)
             journal.put_state(offset=offset)
-        # Here, not in the caller, which may be cancelled before this call begins or after it.
+        # Cleared here, because the caller may be cancelled before or after this call.
         lookups.clear()
         for answer in answers:
             self._counts[answer.outcome] = self._counts.get(answer.outcome, 0) + 1

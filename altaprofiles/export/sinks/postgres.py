@@ -97,8 +97,10 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         """
         import psycopg
 
-        url = str.__str__(self.conninfo)
-        return self.guard(lambda: psycopg.connect(url, client_encoding="utf8"))
+        # No local holds the plain text, which a traceback with locals would show.
+        return self.guard(
+            lambda: psycopg.connect(str.__str__(self.conninfo), client_encoding="utf8")
+        )
 
     def guard(self, call: Callable[[], T]) -> T:
         """Return the result of `call`.

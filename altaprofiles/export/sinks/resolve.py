@@ -98,8 +98,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     if needs_url != (addressed is not None):
         # The message must not show the URL, which may hold a password in an unexpected place.
         raise ConfigurationError(
-            "to: not a PostgreSQL URL, the only target of URL that can be written to and the one "
-            "that format='postgres' needs; write "
+            "to: not a PostgreSQL URL, which is the only kind of URL that can be written to, and "
+            "the kind that format='postgres' needs; write "
             "postgresql://user:password@host:port/database/table, or a path"
         )
     target = named or addressed or _implied_by_ending(Path(text))
