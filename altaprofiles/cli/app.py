@@ -35,6 +35,11 @@ __all__ = ["App"]
 T = TypeVar("T")
 
 
+_TURN_EVERY = 0.2
+"""Longest wait of the loop, in seconds: a signal that arrives just before it starts to wait for a
+socket does not wake it."""
+
+
 class App:
     """Values of the options that all commands share, and the services built on them.
 
@@ -179,6 +184,11 @@ class App:
 
             # Not the loop's own handlers, which Windows does not have.
             before = {number: signal.signal(number, stop) for number in heeded_signals()}
+
+            def turn() -> None:
+                loop.call_later(_TURN_EVERY, turn)
+
+            turn()
             try:
                 return await main()
             finally:
