@@ -132,8 +132,10 @@ class Profiles:
                 who did the event in several parts is sent with each of them, so that more windows
                 mean more bytes. Windows pay where the service prepares a page for longer than the
                 page takes to arrive.
-            distinct: with several windows, leave out people of earlier pages. This keeps some 100
-                bytes per person in memory.
+            distinct: return each person once, even one whom the service sends several times. A
+                person is one `identity`, or without it any shared `objectId`. This keeps some 100
+                bytes per person in memory. A resumed chain does not know the people of its earlier
+                pages.
             cursor: resume one chain at this `page.next_cursor`, which is valid for about 4 days.
                 The event, range and flags that opened the chain then hold, not those passed here,
                 and `windows` must be 1. None opens a new chain, so do not pass on the None of a
@@ -175,7 +177,7 @@ class Profiles:
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
             return chains.walk(beginnings, prefetch=prefetch, decode=decode)
 
-        return EventProfiles(pages, distinct=distinct and len(beginnings) > 1)
+        return EventProfiles(pages, distinct=distinct)
 
     async def count(self, event: str, *, start: Day, end: Day) -> int:
         """Return the number of people who did `event`, by the service's own count.
@@ -214,7 +216,9 @@ class EventProfiles:
         self._distinct = distinct
 
     async def __aiter__(self) -> AsyncGenerator[Profile, None]:
-        """Yield each person once, page by page; those of one window in server order.
+        """Yield each person, page by page; those of one window in server order.
+
+        With `distinct`, each person is yielded once.
 
         Raises:
             CursorLoop, CursorExpired: a chain cannot continue.
@@ -234,14 +238,15 @@ class EventProfiles:
             await pages.aclose()
 
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
-        """Yield each page; with several windows, without the people of earlier pages.
+        """Yield each page; with `distinct`, without the people who came before.
+
+        A page may be left with no people, and still has its cursors.
 
         Args:
             decode: decode `page.profiles` beforehand, in slices of a few milliseconds, so that the
                 event loop stays free. With False, `page.profiles` is decoded at once when it is
                 first used: for callers who pass on `page.encode()` or `page.records` and need no
-                profiles. With `distinct` and several windows profiles are always decoded, because
-                they tell people apart.
+                profiles.
 
         Raises:
             AltaProfilesError: as for iterating over people.
@@ -252,7 +257,7 @@ class EventProfiles:
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return self._walk(decode or self._distinct)
+        return self._walk(decode)
 
     async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,20 +13,28 @@ from msgspec import Raw
 from ..errors import DecodeError
 
 __all__ = [
+    "FAILURES",
     "as_text",
-    "as_texts",
     "check_utf8",
+    "compact",
     "decode_json",
     "decode_mended",
     "each_once",
-    "element_spans",
+    "elements",
+    "elements_of",
     "excerpt",
     "member_span",
     "members",
     "mend_surrogates",
+    "one_line",
+    "parts",
+    "plain_text",
 ]
 
 V = TypeVar("V")
+
+FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Errors of a decoder. Valid JSON raises them too: lone surrogates, deep nesting, huge numbers."""
 
 _EXCERPT = 120
 
@@ -37,20 +45,42 @@ def decode_json(decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str) 
     JSON text can hold the escape of a lone UTF-16 surrogate, but Unicode text cannot. It is read as
     U+FFFD, because one broken emoji must not stop an export.
     """
-    return decode_mended(decoder, data, path)[0]
+    try:
+        return decoder.decode(data)
+    except FAILURES as error:
+        failure: Exception = error
+    mended = mend_surrogates(bytes(data))
+    if mended is not None:
+        try:
+            return decoder.decode(mended)
+        except FAILURES as error:
+            failure = error
+    raise _decode_error(failure, bytes(data), path)
 
 
 def decode_mended(
     decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str
 ) -> tuple[V, bytes | None]:
-    """Decode like `decode_json`; also return the mended bytes, or None if nothing was broken."""
+    """Decode text whose parts are looked at later, even if one of them cannot be decoded.
+
+    Lone surrogates are read as in `decode_json`. A container nested too deep for the decoder is
+    read as an empty string, and nothing of it is believed. Return the mended text as well, in which
+    every offset is that of `data`, or None if there was nothing to mend.
+
+    Raises:
+        DecodeError: `data` is not JSON, or not of the decoder's type.
+    """
     try:
         return decoder.decode(data), None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        failure = error
-    mended = mend_surrogates(bytes(data))
-    if mended is None:
-        raise _decode_error(failure, bytes(data), path)
+    except FAILURES:
+        sent = bytes(data)
+    mended = mend_surrogates(sent) or sent
+    try:
+        return decoder.decode(mended), mended
+    except RecursionError:
+        mended = _shallow(mended, path)
+    except FAILURES as error:
+        raise _decode_error(error, sent, path) from None
     return decode_json(decoder, mended, path), mended
 
 
@@ -114,6 +144,71 @@ def mend_surrogates(data: bytes, *, nul: bool = False) -> bytes | None:
     return None if mended == data else mended
 
 
+# ------------------------------------------------------------------------------------- no recursion
+
+_WHITE = rb"[ \t\n\r]*+"
+_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
+_NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
+_SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
+_KEY = _STRING + _WHITE + rb":" + _WHITE
+
+
+def _up_to_bracket(key: bytes, closing: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Return the patterns of a container from its opening bracket, and from an inner one's end.
+
+    Both match up to the next bracket. `key` precedes each value.
+    """
+    item = key + _SCALAR + _WHITE
+    rest = b"(?:%b,%b)*+(?:%b[\\[{]|%b%b)" % (item, _WHITE, key, item, closing)
+    return (
+        re.compile(_WHITE + b"(?:%b|%b)" % (rest, closing)),
+        re.compile(_WHITE + b"(?:,%b%b|%b)" % (_WHITE, rest, closing)),
+    )
+
+
+_OPENED, _INNER_ENDED = (
+    dict(zip(b"[{", patterns, strict=True))
+    for patterns in zip(_up_to_bracket(b"", rb"\]"), _up_to_bracket(_KEY, rb"\}"), strict=True)
+)
+_BEGIN = re.compile(_WHITE + rb"[\[{]")
+_END = re.compile(_WHITE + rb"\Z")
+
+_LEVELS = 64
+"""Levels of nesting that are left to the decoder, which takes some hundred."""
+
+
+def _shallow(data: bytes, path: str) -> bytes:
+    """Return `data` with each container deeper than `_LEVELS` as an empty string of its length.
+
+    Raises:
+        DecodeError: `data` is not JSON, at any depth.
+    """
+    found = _BEGIN.match(data)
+    open_ = bytearray()
+    pieces: list[bytes] = []
+    copied = start = position = 0
+    while found is not None:
+        position = found.end()
+        bracket = data[position - 1]
+        if bracket in b"[{":
+            open_.append(bracket)
+            if len(open_) == _LEVELS + 1:
+                start = position - 1
+            found = _OPENED[bracket].match(data, position)
+            continue
+        if len(open_) == _LEVELS + 1:
+            pieces += (data[copied:start], b'""'.ljust(position - start))
+            copied = position
+        del open_[-1]
+        if not open_:
+            break
+        found = _INNER_ENDED[open_[-1]].match(data, position)
+    if open_ or not position or not _END.match(data, position):
+        message = f"JSON is malformed, or cut short, behind byte {position}"
+        raise DecodeError(message, path=path, excerpt=excerpt(data))
+    return b"".join((*pieces, data[copied:]))
+
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 # Only the end of a value matters. Numbers stay text, because Python refuses to convert long ones.
 _scan = json.JSONDecoder(parse_int=str, parse_float=str, strict=False).raw_decode
@@ -140,13 +235,18 @@ def member_span(data: bytes, name: str) -> tuple[int, int]:
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*+"|[][{}:,]', re.DOTALL)
 
 
-def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield each member of a JSON object: its key as sent, and the start and end of its value.
+def members(data: bytes | Raw, path: str = "$") -> Iterator[tuple[bytes, Raw]]:
+    """Yield each member of a JSON object: its key, and its value, even if that cannot be decoded.
 
-    For objects that are nested too deep to decode: nothing is checked, and nothing recurses.
+    Both are as they were sent.
+
+    Raises:
+        DecodeError: `data` is not a JSON object.
     """
+    sent = bytes(data)
+    decode_mended(_OBJECT, sent, path)
     level, key, start = 0, b"", None
-    for token in _TOKEN.finditer(data):
+    for token in _TOKEN.finditer(sent):
         sign = token[0]
         if sign in (b"]", b"}"):
             level -= 1
@@ -156,14 +256,13 @@ def members(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             elif sign.startswith(b'"'):
                 key = sign
         elif (level == 1 and sign == b",") or level == 0:
-            value = data[start : token.start()]
-            yield key, start + len(value) - len(value.lstrip()), start + len(value.rstrip())
+            yield key, Raw(sent[start : token.start()].strip())
             start = None
         if sign in (b"[", b"{"):
             level += 1
 
 
-def element_spans(data: bytes) -> list[tuple[int, int]]:
+def _element_spans(data: bytes) -> list[tuple[int, int]]:
     """Return the start and the end of each element of a JSON array."""
     spans = []
     text = data.decode("latin-1")
@@ -182,6 +281,111 @@ def _skip(text: str, position: int) -> int:
     return space.end() if space else position
 
 
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_ARRAY = msgspec.json.Decoder(list[Raw])
+_TEXT = msgspec.json.Decoder(str)
+
+
+def parts(data: bytes | Raw, path: str = "$") -> dict[str, Raw]:
+    """Return the members of a JSON object as they were sent, even those that cannot be decoded.
+
+    Raises:
+        DecodeError: `data` is not a JSON object.
+    """
+    try:
+        return _OBJECT.decode(data)
+    except FAILURES:
+        return {decode_json(_TEXT, key, path): value for key, value in members(data, path)}
+
+
+def elements(data: bytes | Raw, path: str = "$") -> list[Raw]:
+    """Return the elements of a JSON array as they were sent, even those that cannot be decoded.
+
+    Raises:
+        DecodeError: `data` is not a JSON array.
+    """
+    found, mended = decode_mended(_ARRAY, data, path)
+    return found if mended is None else _at_spans(bytes(data), mended)
+
+
+def elements_of(data: bytes, mended: bytes, name: str) -> list[Raw]:
+    """Return the elements of the array that is the last member `name`, as they were sent.
+
+    Args:
+        data: a JSON object.
+        mended: `data` as `decode_mended` returns it.
+        name: the member, which is an array.
+    """
+    start, end = member_span(mended, name)
+    return _at_spans(data[start:end], mended[start:end])
+
+
+def _at_spans(sent: bytes, mended: bytes) -> list[Raw]:
+    return [Raw(sent[start:end]) for start, end in _element_spans(mended)]
+
+
+_WHITE_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+")|[ \t\n\r]++', re.DOTALL)
+
+
+def compact(data: bytes) -> bytes:
+    """Return JSON without white space between its tokens, which stay as they were sent."""
+    try:
+        return msgspec.json.format(data, indent=-1)
+    except FAILURES:
+        # Valid, but with a lone surrogate, or nested too deep.
+        return _WHITE_SPACE.sub(rb"\1", data)
+
+
+def one_line(data: bytes) -> bytes:
+    """Return JSON without line breaks, and unchanged if it holds none."""
+    return compact(data) if b"\n" in data or b"\r" in data else data
+
+
+def plain_text(part: bytes | Raw, *, whole: bool = False) -> str | None:
+    """Return any JSON value as text: a string's own text, None for null, else the JSON as sent.
+
+    The JSON is without white space, and lone surrogates are read as in `decode_json`.
+
+    Args:
+        part: the value.
+        whole: whether a number without a fraction, such as `9.1E3`, becomes an integer.
+    """
+    data = bytes(part)
+    if data == b"null":
+        return None
+    if data.startswith(b'"'):
+        return decode_json(_TEXT, data, "$")
+    if whole and (integer := _whole_number(data)) is not None:
+        return integer
+    # As an int, which most decoders make of it.
+    return "0" if data == b"-0" else compact(mend_surrogates(data) or data).decode()
+
+
+_NUMBER_PARTS = re.compile(rb"(-?)([0-9]++)(?:\.([0-9]++))?+(?:[eE]([-+]?[0-9]++))?+")
+_MAX_DIGITS = 100
+"""Longest integer that is written out. An exponent of a million would make a megabyte of zeros."""
+_MAX_POWER = 9
+"""Longest exponent that is read, in characters."""
+
+
+def _whole_number(data: bytes) -> str | None:
+    """Return a number in JSON as an integer, or None if it is not whole, or too long."""
+    found = _NUMBER_PARTS.fullmatch(data)
+    if found is None:
+        return None
+    sign, whole, fraction, power = (group.decode() for group in found.groups(b""))
+    digits = (whole + fraction).lstrip("0")
+    significant = digits.rstrip("0")
+    if not significant:
+        return "0"
+    if len(power) > _MAX_POWER:
+        return None
+    zeros = int(power or 0) - len(fraction) + len(digits) - len(significant)
+    if zeros < 0 or len(significant) + zeros > _MAX_DIGITS:
+        return None
+    return sign + significant + "0" * zeros
+
+
 def as_text(value: Any) -> str | None:
     """Return a JSON scalar as text, or None for null: a field may arrive as several types."""
     if value is None or type(value) is str:
@@ -189,11 +393,6 @@ def as_text(value: Any) -> str | None:
     return msgspec.json.encode(value).decode()
 
 
-def as_texts(values: list[Any]) -> list[str]:
-    """Return each of `values` as text, without the nulls."""
-    return [text for value in values if (text := as_text(value)) is not None]
-
-
-def each_once(values: list[Any]) -> list[str]:
-    """Return `values` as text: each text once, without nulls and empty texts."""
-    return list(dict.fromkeys(filter(None, as_texts(values))))
+def each_once(texts: Iterable[str | None]) -> list[str]:
+    """Return each of `texts` once, without nulls and empty ones."""
+    return list(dict.fromkeys(filter(None, texts)))

@@ -17,8 +17,7 @@ from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
 from ..errors import DecodeError, ExportError
-from ..models import Profile
-from ..models.people import Distinct
+from ..models.people import Distinct, identity_of
 from ..tables.kinds import Kinds
 from .sinks import Sink, Target
 from .threads import Threads
@@ -132,11 +131,10 @@ def _write(
 
 def _is_new(record: bytes, people: Distinct) -> bool:
     try:
-        profile = Profile.decode(record)
+        return people.is_new(identity_of(record), record)
     except DecodeError:
         # A person that cannot be identified is written: nothing shows that it is a repeat.
         return True
-    return people.is_new(profile)
 
 
 async def _digest(threads: Threads, path: Path) -> tuple[int, str]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Raw, Struct
 
+from ..base.jsontext import one_line
 from ..flow.slices import ITEMS, Slices
 from ..tables.arrow import records_to_arrow
-from .people import Distinct
+from .people import Distinct, identity_of
 from .profile import Profile
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ class Page(Struct, frozen=True, dict=True):
     def records(self) -> list[bytes]:
         """The records as the service sent them, in order. Any page may have none.
 
-        With `distinct` and several windows, `records`, `profiles` and `encode()` leave out people
-        of earlier pages. `raw` still holds them.
+        With `distinct`, `records`, `profiles` and `encode()` leave out people who came before.
+        `raw` still holds them.
         """
         return list(map(bytes, self._records))
 
@@ -83,9 +84,9 @@ class Page(Struct, frozen=True, dict=True):
         >>> Page([b'{"identity": "7"}', b'{"identity": "8"}'], b"", "c1", None).encode()
         b'{"identity": "7"}\\n{"identity": "8"}\\n'
         """
-        lines = self._records
+        lines: Iterable[Raw | bytes] = self._records
         if b"\n" in self.raw or b"\r" in self.raw:
-            lines = [profile.encode() for profile in self.profiles]
+            lines = map(one_line, map(bytes, lines))
         return b"\n".join([*lines, b""])
 
     def to_arrow(self, *, flatten: Sequence[str] = ()) -> pyarrow.Table:
@@ -143,12 +144,18 @@ def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pya
 
 def new_people(page: Page, distinct: Distinct) -> Slices[Page]:
     """Return `page` with only the people who are new to `distinct`."""
-    new: list[Profile] = []
-    for number, profile in enumerate(page.profiles, 1):
-        if distinct.is_new(profile):
-            new.append(profile)
-        if number % ITEMS == 0:
+    sent = page._records  # noqa: SLF001  `records` would copy each of them
+    profiles: list[Profile] | None = page.__dict__.get("profiles")
+    new: list[int] = []
+    for number, record in enumerate(sent):
+        identity = identity_of(record) if profiles is None else profiles[number].identity
+        if distinct.is_new(identity, record):
+            new.append(number)
+        if number % ITEMS == ITEMS - 1:
             yield
-    if len(new) == len(page.profiles):
+    if len(new) == len(sent):
         return page
-    return Page.of(new, page.raw, page.cursor, page.next_cursor, page.window)
+    rest = page.raw, page.cursor, page.next_cursor, page.window
+    if profiles is None:
+        return Page([sent[number] for number in new], *rest)
+    return Page.of([profiles[number] for number in new], *rest)

@@ -14,8 +14,18 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
-from ..base.jsontext import as_text, as_texts, check_utf8, decode_json, each_once
-from .people import person_key
+from ..base.jsontext import (
+    FAILURES,
+    check_utf8,
+    decode_json,
+    each_once,
+    elements,
+    one_line,
+    parts,
+    plain_text,
+)
+from ..tables.parts import NULL, begins, core_text
+from .people import object_ids_of, person_key
 
 __all__ = [
     "EventSummary",
@@ -76,8 +86,10 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     """The record of one person.
 
     `identity`, `email`, `name`, `phone` and `object_id` are text or None, whatever JSON type the
-    service sent. `profile_data`, `events` and `platform_info` are decoded on first access, and then
-    raise `DecodeError` if they do not have the documented shape. Unknown keys are kept in `raw`.
+    service sent: an identity or a phone that is a whole number, such as `9.1E3`, is that integer,
+    and any other value stays as its JSON. `profile_data`, `events` and `platform_info` are decoded
+    on first access, and raise `DecodeError` each time if they cannot be decoded, or do not have the
+    documented shape. Unknown keys are kept in `raw`.
 
     Profiles cannot be changed, and are equal if their bytes are equal. To store or send one, use
     `encode()`: the fields of the struct itself are private.
@@ -95,7 +107,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     _name: Any = field(name="name", default=None)
     _phone: Any = field(name="phone", default=None)
     _object_id: Any = field(name="objectId", default=None)
-    _all_identities: Any = field(name="all_identities", default=None)
+    _all_identities: Raw | UnsetType = field(name="all_identities", default=UNSET)
     _profile_data: Raw | UnsetType = field(name="profileData", default=UNSET)
     _events: Raw | UnsetType = field(name="events", default=UNSET)
     _platform_info: Raw | UnsetType = field(name="platformInfo", default=UNSET)
@@ -116,9 +128,20 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         """
         own = bytes(raw)
         check_utf8(own, path)
-        profile: Profile = decode_json(_PROFILE, own, path)
+        try:
+            profile: Profile = _PROFILE.decode(own)
+        except FAILURES:
+            profile = cls._of_parts(parts(own, path))
         force_setattr(profile, "_raw", own)
         return profile
+
+    @classmethod
+    def _of_parts(cls, sent: dict[str, Raw]) -> Profile:
+        """Return the profile of a record that cannot be decoded as a whole."""
+        core = [core_text(name, sent.get(name, NULL)) for name in _CORE]
+        identity, email, name, phone, object_id = core
+        later = (sent.get(part, UNSET) for part in _PARTS)
+        return cls(identity, email, name, phone, object_id, *later)
 
     @property
     def raw(self) -> bytes:
@@ -135,45 +158,47 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         >>> Profile.decode(b'{"identity": "7",\\n "name": null}').encode()
         b'{"identity":"7","name":null}'
         """
-        raw = self.raw
-        if b"\n" not in raw and b"\r" not in raw:
-            return raw
-        try:
-            return msgspec.json.format(raw, indent=-1)
-        except msgspec.DecodeError:
-            # A lone surrogate. Strings escape line breaks, so that only white space is removed.
-            return raw.translate(None, b"\r\n")
+        return one_line(self.raw)
+
+    def _text(self, name: str, value: Any) -> str | None:
+        if value is None or type(value) is str:
+            return value
+        if type(value) is int:
+            return str(value)
+        return core_text(name, parts(self.raw)[name])
 
     @property
     def identity(self) -> str | None:
         """The customer's own ID for this person."""
-        return as_text(self._identity)
+        return self._text("identity", self._identity)
 
     @property
     def email(self) -> str | None:
         """The person's e-mail address."""
-        return as_text(self._email)
+        return self._text("email", self._email)
 
     @property
     def name(self) -> str | None:
         """The person's name."""
-        return as_text(self._name)
+        return self._text("name", self._name)
 
     @property
     def phone(self) -> str | None:
         """The person's phone number."""
-        return as_text(self._phone)
+        return self._text("phone", self._phone)
 
     @property
     def object_id(self) -> str | None:
         """The record's top-level `objectId`. It identifies a device, not the person."""
-        return as_text(self._object_id)
+        return self._text("objectId", self._object_id)
 
     @property
     def all_identities(self) -> list[str]:
         """Every identity that the service lists for this person; empty if it lists none."""
-        listed = self._all_identities
-        return as_texts(listed if isinstance(listed, list) else [listed])
+        listed = NULL if self._all_identities is UNSET else self._all_identities
+        values = elements(listed) if begins(listed, b"[") else [listed]
+        texts = (core_text("identity", value) for value in values)
+        return [text for text in texts if text is not None]
 
     @property
     def profile_data(self) -> dict[str, Any]:
@@ -208,14 +233,14 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
             return part
         found = [
             Platform(
-                platform=as_text(device.get("platform")),
-                os_version=as_text(device.get("os_version")),
-                app_version=as_text(device.get("app_version")),
-                make=as_text(device.get("make")),
-                model=as_text(device.get("model")),
-                push_token=as_text(device.get("push_token")),
-                object_id=as_text(device.get("objectId")),
-                phone=as_text(device.get("phone")),
+                platform=core_text("platform", device.get("platform", NULL)),
+                os_version=core_text("os_version", device.get("os_version", NULL)),
+                app_version=core_text("app_version", device.get("app_version", NULL)),
+                make=core_text("make", device.get("make", NULL)),
+                model=core_text("model", device.get("model", NULL)),
+                push_token=core_text("push_token", device.get("push_token", NULL)),
+                object_id=core_text("objectId", device.get("objectId", NULL)),
+                phone=core_text("phone", device.get("phone", NULL)),
             )
             for device in self._nested(_DEVICES, part, "$.platformInfo") or ()
         ]
@@ -230,22 +255,20 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
             DecodeError: `platformInfo` is not a list of objects.
         """
         devices: Any = self._platform_info
-        if not isinstance(devices, list):
-            devices = self._nested(_DEVICE_IDS, devices, "$.platformInfo") or ()
-        return each_once([self._object_id, *(device.object_id for device in devices)])
+        if isinstance(devices, list):
+            return each_once((self.object_id, *(device.object_id for device in devices)))
+        sent = self._nested(_DEVICE_IDS, devices, "$.platformInfo") or ()
+        return each_once((self.object_id, *(plain_text(device.object_id) for device in sent)))
 
     @property
     def person_key(self) -> str | None:
         """A key for the person: `identity:…`, else `objectId:…` of the least ID, else None.
 
         The keys of one person can differ where there is no identity: two such records belong to the
-        same person if they share any of `object_ids`.
-
-        Raises:
-            DecodeError: there is no identity, and `platformInfo` is not a list of objects.
+        same person if they share any `objectId`. A device that cannot be read is left out.
         """
         identity = self.identity
-        return person_key(identity, () if identity else self.object_ids)
+        return person_key(identity, () if identity else object_ids_of(self.raw))
 
     def _object(
         self, name: str, decoder: msgspec.json.Decoder[dict[str, V] | None], path: str
@@ -299,7 +322,7 @@ def parse_date(value: str) -> datetime:
 
 
 class _DeviceId(Struct, gc=False):
-    object_id: Any = field(name="objectId", default=None)
+    object_id: Raw = field(name="objectId", default=NULL)
 
 
 _DEVICE_IDS = msgspec.json.Decoder(list[_DeviceId] | None)
@@ -307,4 +330,6 @@ _DEVICE_IDS = msgspec.json.Decoder(list[_DeviceId] | None)
 _PROFILE = msgspec.json.Decoder(Profile)
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 _EVENTS = msgspec.json.Decoder(dict[str, EventSummary] | None, strict=False)
-_DEVICES = msgspec.json.Decoder(list[dict[str, Any]] | None)
+_DEVICES = msgspec.json.Decoder(list[dict[str, Raw]] | None)
+_CORE = ("identity", "email", "name", "phone", "objectId")
+_PARTS = ("all_identities", "profileData", "events", "platformInfo")

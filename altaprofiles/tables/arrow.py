@@ -48,13 +48,12 @@ class Tables:
         mended: number of values mended so far, as in `Columns.mended`.
     """
 
-    def __init__(self, flatten: Sequence[str], kinds: Kinds, *, mend: bool = False) -> None:
+    def __init__(self, flatten: Sequence[str], kinds: Kinds) -> None:
         self.bytes = 0
         self.rows = 0
         self.mended = 0
         self._flatten = flatten
         self._kinds: list[Kind] = [kinds[key] for key in flatten]
-        self._mend = mend
         self._schema = _schema(flatten, self._kinds)
         self._slice: list[bytes] = []
         self._in_slice = 0
@@ -96,7 +95,7 @@ class Tables:
     def _convert(self) -> None:
         import pyarrow
 
-        columns = Columns(self._slice, self._flatten, mend=self._mend)
+        columns = Columns(self._slice, self._flatten)
         cells: list[list[Any]] = [*columns.texts, columns.object_ids, *columns.json_texts]
         cells += [columns.lifted(number, kind) for number, kind in enumerate(self._kinds)]
         try:

@@ -13,15 +13,15 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from ..base.jsontext import (
-    as_text,
+    FAILURES,
     check_utf8,
-    decode_json,
     decode_mended,
+    each_once,
     members,
     mend_surrogates,
 )
 from .layout import TEXTS, Kind
-from .parts import FAILURES, KEY, NULL, OBJECT, properties
+from .parts import NULL, core_text, device_ids, properties
 
 __all__ = [
     "Columns",
@@ -35,7 +35,8 @@ class _TextId(Struct, gc=False):
 _TEXT_IDS = msgspec.json.Decoder(list[list[_TextId] | None])
 _LIST = msgspec.json.Decoder(list[Any])
 _ANY = msgspec.json.Decoder(Any)
-_EMPTY = Raw(b"")
+_OBJECT = msgspec.json.Decoder(dict[str, Raw])
+_KEY = msgspec.json.Decoder(str)
 
 
 class Columns:
@@ -46,34 +47,29 @@ class Columns:
         object_ids: the `objectId` of each record and of its devices, without duplicates.
         json_texts: a column for each of `JSON_TEXTS`: the JSON as it was sent, or None if it is
             missing or null. `extra` is an object of all top-level keys that have no column.
-        mended: number of values in which U+FFFD replaces a lone surrogate, which valid Unicode
-            text cannot hold.
+        mended: number of values in which U+FFFD replaces a lone surrogate. Text cannot hold one,
+            and strict readers of JSON refuse even its escape.
 
     Args:
         records: JSON objects. They are UTF-8 already: it is checked where they arrive.
         flatten: keys of `profileData`, as `check_flatten` returns them.
-        mend: True to mend JSON texts as well, for readers that refuse lone surrogates even as
-            escapes.
 
     Raises:
         DecodeError: a record is not a JSON object.
     """
 
-    def __init__(
-        self, records: Iterable[bytes], flatten: Sequence[str], *, mend: bool = False
-    ) -> None:
+    def __init__(self, records: Iterable[bytes], flatten: Sequence[str]) -> None:
         self.mended = 0
-        self._mend = mend
         rows = [self._members(record) for record in records]
         data = [row.pop("profileData", NULL) for row in rows]
         platform_info = [row.pop("platformInfo", NULL) for row in rows]
         self._lifted = self._lift(data, flatten)
-        own = self._texts([row.get("objectId", NULL) for row in rows])
+        own = self._texts("objectId", [row.get("objectId", NULL) for row in rows])
         self.object_ids: list[list[str]] = [
-            [*dict.fromkeys(filter(None, (one, *devices)))]
+            each_once((one, *devices))
             for one, devices in zip(own, self._device_ids(platform_info), strict=True)
         ]
-        self.texts = [self._texts([row.pop(name, NULL) for row in rows]) for name in TEXTS]
+        self.texts = [self._texts(name, [row.pop(name, NULL) for row in rows]) for name in TEXTS]
         self.json_texts: list[list[bytes | None]] = [
             _json_texts(data),
             _json_texts([row.pop("events", NULL) for row in rows]),
@@ -87,7 +83,10 @@ class Columns:
         As "text", a string stands for itself, and any other value is written as JSON.
         """
         parts = self._lifted[number]
-        values = self._values(parts)
+        try:
+            values = _LIST.decode(_joined(parts))
+        except FAILURES:
+            values = [_value(part) for part in parts]
         if kind == "text":
             return [
                 value if value is None or type(value) is str else bytes(part).decode()
@@ -99,69 +98,38 @@ class Columns:
 
     def _members(self, record: bytes) -> dict[str, Raw]:
         try:
-            return OBJECT.decode(record)
-        except FAILURES:
-            mended = mend_surrogates(record)
-        _check_object(record if mended is None else mended)
-        # Mending keeps the length, so that offsets are valid in both.
-        found: dict[str, Raw] = {}
-        for key, start, end in members(record):
-            name, mended_key = decode_mended(KEY, key, "$")
-            value = record[start:end]
-            if self._mend and mended is not None and mended[start:end] != value:
-                value = mended[start:end]
-                self.mended += 1
-            self.mended += mended_key is not None
-            found[name] = Raw(value)
-        return found
-
-    def _values(self, parts: list[Raw]) -> list[Any]:
-        """Return the values of `parts`."""
-        try:
-            # One call for all parts: most are short, so that the calls would take the time.
-            return _LIST.decode(b"".join((b"[", b",".join(parts), b"]")))
-        except FAILURES:
-            return [self._value(part) for part in parts]
-
-    def _value(self, part: Raw) -> Any:
-        """Return the value of `part`, or its text if it is a number out of range."""
-        try:
-            return _ANY.decode(part)
+            return _OBJECT.decode(record)
         except FAILURES:
             pass
-        text = bytes(part)
-        check_utf8(text, "$")
-        mended = mend_surrogates(text)
-        if mended is None:
-            return text.decode()
-        self.mended += 1
-        try:
-            return _ANY.decode(mended)
-        except FAILURES:
-            return mended.decode()
+        found: dict[str, Raw] = {}
+        for key, value in members(record):
+            name, mended_key = decode_mended(_KEY, key, "$")
+            mended = mend_surrogates(bytes(value))
+            self.mended += (mended_key is not None) + (mended is not None)
+            found[name] = value if mended is None else Raw(mended)
+        return found
 
-    def _texts(self, parts: list[Raw]) -> list[str | None]:
+    def _texts(self, name: str, values: list[Raw]) -> list[str | None]:
+        try:
+            found = _LIST.decode(_joined(values))
+        except FAILURES:
+            return [core_text(name, value) for value in values]
         return [
-            value if value is None or type(value) is str else _scalar_text(value, part)
-            for value, part in zip(self._values(parts), parts, strict=True)
+            value
+            if value is None or type(value) is str
+            # Most values that are not text are phones as integers.
+            else str(value)
+            if type(value) is int
+            else core_text(name, part)
+            for value, part in zip(found, values, strict=True)
         ]
 
-    def _device_ids(self, parts: list[Raw]) -> list[list[str | None]]:
+    def _device_ids(self, lists: list[Raw]) -> list[list[str | None]]:
         try:
-            known = _TEXT_IDS.decode(b"".join((b"[", b",".join(parts), b"]")))
+            known = _TEXT_IDS.decode(_joined(lists))
         except FAILURES:
-            return [self._device_ids_of_one(part) for part in parts]
+            return [device_ids(devices) for devices in lists]
         return [[device.object_id for device in devices] if devices else [] for devices in known]
-
-    def _device_ids_of_one(self, part: Raw) -> list[str | None]:
-        devices = self._value(part)
-        if not isinstance(devices, list):
-            return []
-        return [
-            _scalar_text(device.get("objectId"), _EMPTY)
-            for device in devices
-            if isinstance(device, dict)
-        ]
 
     def _lift(self, data: list[Raw], flatten: Sequence[str]) -> list[list[Raw]]:
         if not flatten:
@@ -170,21 +138,19 @@ class Columns:
         return [[row.get(key, NULL) for row in rows] for key in flatten]
 
 
-def _check_object(data: bytes) -> None:
-    """Raise `DecodeError` unless `data` is a JSON object or is nested too deeply to decode."""
-    try:
-        OBJECT.decode(data)
-    except RecursionError:
-        return
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        decode_json(OBJECT, data, "$")
+def _joined(values: list[Raw]) -> bytes:
+    # Decoded in one call, because most values are short, and the calls would take the time.
+    return b"".join((b"[", b",".join(values), b"]"))
 
 
-def _scalar_text(value: Any, part: Raw) -> str | None:
+def _value(part: Raw) -> Any:
+    """Return the value of `part`, or its JSON if it is a number out of range or nested too deep."""
     try:
-        return as_text(value)
-    except RecursionError:
-        return bytes(part).decode()
+        return _ANY.decode(part)
+    except FAILURES:
+        text = bytes(part)
+    check_utf8(text, "$")
+    return text.decode()
 
 
 def _json_texts(parts: list[Raw]) -> list[bytes | None]:

@@ -5,19 +5,50 @@ from __future__ import annotations
 import msgspec
 from msgspec import Raw, Struct, field
 
-from ..base.jsontext import decode_json, members
+from ..base.jsontext import FAILURES, elements, parts, plain_text
 
-__all__ = ["FAILURES", "KEY", "NULL", "OBJECT", "profile_data", "properties"]
+__all__ = ["NULL", "begins", "core_text", "device_ids", "profile_data", "properties"]
 
-
-OBJECT = msgspec.json.Decoder(dict[str, Raw])
-
-KEY = msgspec.json.Decoder(str)
-
-FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Errors of a decoder. Valid JSON raises them too: lone surrogates, deep nesting, huge numbers."""
 
 NULL = Raw(b"null")
+
+_WHOLE = frozenset({"identity", "phone"})
+
+
+def begins(part: bytes | Raw, sign: bytes) -> bool:
+    """Return True if the first byte of `part` is `sign`."""
+    return bytes(memoryview(part)[:1]) == sign
+
+
+def core_text(name: str, part: bytes | Raw) -> str | None:
+    """Return the value of the member `name` of a record as text, or None for null.
+
+    A phone or an identity that is a whole number is that integer, however the service writes it.
+    Any other value that is not text stays as its JSON.
+    """
+    return plain_text(part, whole=name in _WHOLE)
+
+
+class _TextId(Struct, gc=False):
+    object_id: str | None = field(name="objectId", default=None)
+
+
+_TEXT_IDS = msgspec.json.Decoder(list[_TextId])
+
+
+def device_ids(platform_info: bytes | Raw) -> list[str | None]:
+    """Return the `objectId` of each device in `platformInfo`, as far as it can be read."""
+    try:
+        return [device.object_id for device in _TEXT_IDS.decode(platform_info)]
+    except FAILURES:
+        pass
+    if not begins(platform_info, b"["):
+        return []
+    return [
+        plain_text(parts(device).get("objectId", NULL))
+        for device in elements(platform_info)
+        if begins(device, b"{")
+    ]
 
 
 class _Data(Struct, gc=False):
@@ -32,20 +63,9 @@ def profile_data(record: bytes) -> Raw:
     try:
         return _DATA.decode(record).profile_data
     except FAILURES:
-        found = NULL
-        for key, start, end in members(record):
-            if decode_json(KEY, key, "$") == "profileData":
-                found = Raw(record[start:end])
-        return found
+        return parts(record).get("profileData", NULL)
 
 
 def properties(data: Raw) -> dict[str, Raw]:
     """Return the members of `profileData`, none where it is not an object."""
-    try:
-        return OBJECT.decode(data)
-    except FAILURES:
-        pass
-    text = bytes(data)
-    if not text.startswith(b"{"):
-        return {}
-    return {decode_json(KEY, key, "$"): Raw(text[start:end]) for key, start, end in members(text)}
+    return parts(data) if begins(data, b"{") else {}

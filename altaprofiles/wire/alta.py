@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..base.checks import check_key
-from ..base.jsontext import as_text, decode_json, excerpt
+from ..base.jsontext import decode_mended, excerpt, plain_text
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -59,21 +59,24 @@ def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Requ
     return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{query}")
 
 
+_NULL = Raw(b"null")
+
+
 class _Bound(Struct, gc=False):
-    anonymous_id: Any
-    conversation_type: Any = None
-    source_id: Any = None
+    anonymous_id: Raw
+    conversation_type: Raw = _NULL
+    source_id: Raw = _NULL
 
 
 class _User(Struct, gc=False):
-    user_id: Any = None
+    user_id: Raw = _NULL
     anonymous_ids: list[_Bound] | None = None
 
 
 class _Body(Struct, gc=False):
     code: Any = UNSET
     message: Any = None
-    data: msgspec.Raw | UnsetType = UNSET
+    data: Raw | UnsetType = UNSET
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -103,7 +106,8 @@ def read_users(response: Response) -> dict[str, CdpUser]:
         raise _failure(response, code, message)
     if body.data is UNSET:
         return {}
-    users = decode_json(_DATA, body.data, "$.data")
+    # A user is known by what can be read, as in CleverTap's records.
+    users, _ = decode_mended(_DATA, body.data, "$.data")
     # An empty object can come as an empty array.
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
 
@@ -111,15 +115,15 @@ def read_users(response: Response) -> dict[str, CdpUser]:
 def _user(key: str, user: _User | None) -> CdpUser:
     bound = (user.anonymous_ids if user else None) or ()
     return CdpUser(
-        user_id=(as_text(user.user_id) if user else None) or key,
+        user_id=(plain_text(user.user_id) if user else None) or key,
         anonymous_ids=[
             AnonymousId(
                 anonymous_id=anonymous_id,
-                conversation_type=as_text(one.conversation_type),
-                source_id=as_text(one.source_id),
+                conversation_type=plain_text(one.conversation_type),
+                source_id=plain_text(one.source_id),
             )
             for one in bound
-            if (anonymous_id := as_text(one.anonymous_id))
+            if (anonymous_id := plain_text(one.anonymous_id))
         ],
     )
 

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..base.checks import check_key
-from ..base.jsontext import check_utf8, element_spans, excerpt, member_span
+from ..base.jsontext import check_utf8, elements_of, excerpt, member_span
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -240,9 +240,7 @@ def _page_body(response: Response, decode: bool) -> Slices[PageBody]:
         # The decoder skips the records without checking their text.
         check_utf8(response.body, "$")
     if mended is not None and body.records:
-        start, end = member_span(mended, "records")
-        sent = response.body[start:end]
-        body.records = [Raw(sent[first:last]) for first, last in element_spans(mended[start:end])]
+        body.records = elements_of(response.body, mended, "records")
     return body
 
 

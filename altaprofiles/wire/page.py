@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from ..base.jsontext import check_utf8, element_spans, mend_surrogates
+from ..base.jsontext import FAILURES, check_utf8, decode_mended, elements, elements_of
 from ..errors import DecodeError
 from ..flow.slices import Slices
 from .query import CURSOR
@@ -112,7 +112,7 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
         body = PAGE_BODY.decode(data[:position] + b"]}")
         while len(data) - position > 2 * size:
             taken = None
-            for cut in _cuts(likely, data, position + size):
+            for cut in _cuts(likely, data, position + size, _NEAR if size == SLICE else SLICE):
                 taken = _read_slice(view[position : cut.start() + 1], mend=size < SLICE)
                 if taken is not None:
                     found += taken
@@ -125,8 +125,8 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
             yield
         last = b"".join((b'{"', _LAST, b'":[', view[position:]))
         check_utf8(last, "$")
-        rest = _REST.decode(last)
-    except (msgspec.DecodeError, DecodeError, RecursionError):
+        rest, mended = decode_mended(_REST, last, "$")
+    except (*FAILURES, DecodeError):
         return None
     if rest.records is not UNSET:
         # There is a second list, and of members with the same name the last counts.
@@ -134,31 +134,27 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     for name in _Rest.__struct_fields__:
         if name != "last" and (value := getattr(rest, name)) is not UNSET:
             setattr(body, name, value)
-    body.records = [*found, *rest.last]
+    found += rest.last if mended is None else elements_of(last, mended, _LAST.decode())
+    body.records = found
     return body
 
 
-def _cuts(likely: re.Pattern[bytes], data: bytes, near: int) -> Iterator[re.Match[bytes]]:
-    """Yield possible ends of a slice of records, close to `near`, the likeliest first."""
-    if cut := likely.search(data, near, near + _NEAR):
+def _cuts(
+    likely: re.Pattern[bytes], data: bytes, near: int, width: int
+) -> Iterator[re.Match[bytes]]:
+    """Yield possible ends of a slice of records, from `near` on, the likeliest first."""
+    if cut := likely.search(data, near, near + width):
         yield cut
-    yield from islice(_BETWEEN.finditer(data, near, near + _NEAR), _TRIES)
+    yield from islice(_BETWEEN.finditer(data, near, near + width), _TRIES)
 
 
 def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
     text = b"".join((b"[", data, b"]"))
     check_utf8(text, "$")
     try:
-        return _RECORDS.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        mended = mend_surrogates(text) if mend else None
-    if mended is None:
+        return elements(text) if mend else _RECORDS.decode(text)
+    except (*FAILURES, DecodeError):
         return None
-    try:
-        _RECORDS.decode(mended)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    return [Raw(text[start:end]) for start, end in element_spans(mended)]
 
 
 _SMALL = 1 << 15

@@ -197,7 +197,7 @@ HOSTILE: list[tuple[bytes, str, Any, int]] = [
     (b'{"platformInfo":[7,null,{"objectId":8},{"objectId":"NULL"},{"objectId":""}]}',
      "object_ids", ["8", "NULL"], 0),
     (b'{"identity":"' + b"y" * 9000 + b'"}', "identity", "y" * 9000, 0),
-    (b'{"identity":{"a" : [1.50]}}', "identity", '{"a":[1.5]}', 0),
+    (b'{"identity":{"a" : [1.50]}}', "identity", '{"a":[1.50]}', 0),
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ DEEP = b"[" * 20_000 + b"]" * 20_000
 
 
 ODD: list[tuple[bytes, str, Any]] = [
-    (b'{"identity":{"a" : [1, 2.50]}}', "identity", '{"a":[1,2.5]}'),
+    (b'{"identity":{"a" : [1, 2.50]}}', "identity", '{"a":[1,2.50]}'),
     (b'{"identity":1e400000}', "identity", "1e400000"),
     (b'{"phone":%b}' % (b"1" * 5000), "phone", "1" * 5000),
     (b'{"name":%b}' % DEEP, "name", DEEP.decode()),

@@ -18,9 +18,9 @@ from altaprofiles.tables.layout import CORE, JSON_TEXTS, TEXTS, check_flatten, c
 from ..support.records import BROKEN, FULL, ODD
 
 
-def row(record: bytes, *flatten: str, mend: bool = False) -> dict[str, Any]:
+def row(record: bytes, *flatten: str) -> dict[str, Any]:
     """Return the cells of one record, and `mended`."""
-    columns = Columns([record], flatten, mend=mend)
+    columns = Columns([record], flatten)
     cells: dict[str, Any] = {
         name: column[0] for name, column in zip(TEXTS, columns.texts, strict=True)
     }
@@ -68,24 +68,16 @@ def test_odd_data_makes_odd_cells(record: bytes, column: str, value: Any, beside
     assert [texts[1:] for texts in both.json_texts] == alone.json_texts
 
 
-def test_half_a_surrogate_pair_stays_an_escape_in_json_and_is_mended_in_text() -> None:
+def test_half_a_surrogate_pair_is_mended_in_text_and_in_json() -> None:
     cells = row(BROKEN, "a", "b")
     assert (cells["identity"], cells["name"]) == ("\ufffd", r"fine \ud83d")
     assert (cells["a"], cells["b"]) == ("\ufffd", "x")
     assert cells["object_ids"] == ["\ufffdz"]
-    assert cells["profile_data"] == rb'{"a":"\ud800", "b":"x","\ud801":2}'
-    assert cells["events"] == rb'{"A":"\udfff"}'
-    assert cells["extra"] == '{"\ufffd":1,"x":"\\ud83d\\ude00"}'.encode()
-    # The top-level key, identity, objectId and a.
-    assert cells["mended"] == 4
-
-
-def test_json_is_mended_for_readers_that_refuse_it() -> None:
-    cells = row(BROKEN, "a", mend=True)
     assert cells["profile_data"] == rb'{"a":"\ufffd", "b":"x","\ufffd":2}'
     assert cells["events"] == rb'{"A":"\ufffd"}'
     assert cells["platform_info"] == rb'[{"objectId":"\ufffdz"}]'
-    assert (cells["identity"], cells["a"]) == ("\ufffd", "\ufffd")
+    assert cells["extra"] == '{"\ufffd":1,"x":"\\ud83d\\ude00"}'.encode()
+    # The top-level key, identity, and the three parts.
     assert cells["mended"] == 5
 
 

@@ -286,10 +286,27 @@ def test_invalid_data_is_an_error_with_its_path(data: str, path: str) -> None:
     assert caught.value.path == path
 
 
-def test_deep_nesting_is_an_error_of_this_library() -> None:
-    deep = b"[" * 50_000 + b"]" * 50_000
+@pytest.mark.parametrize("odd", [b"[" * 50_000 + b"]" * 50_000, b"1e400", b"1" * 5000])
+def test_an_unknown_part_that_cannot_be_decoded_costs_nothing_else(odd: bytes) -> None:
+    bound = b'{"anonymous_id":"a","source_id":9.50,"x":%b}' % odd
+    users = alta.read_users(
+        answer(b'{"x":%b,"code":0,"data":{"u":{"anonymous_ids":[%b],"x":%b}}}' % (odd, bound, odd))
+    )
+    [user] = users.values()
+    assert [(one.anonymous_id, one.source_id) for one in user.anonymous_ids] == [("a", "9.50")]
+
+
+def test_a_number_out_of_range_stays_as_its_json() -> None:
+    users = alta.read_users(
+        answer(b'{"code":0,"data":{"u":{"anonymous_ids":[{"anonymous_id":1e400}]}}}')
+    )
+    assert [one.anonymous_id for one in users["u"].anonymous_ids] == ["1e400"]
+
+
+@pytest.mark.parametrize("end", [b"", b"]", b"}", b"]}}", b"]]}"])
+def test_a_deep_body_that_is_cut_short_is_an_error(end: bytes) -> None:
     with pytest.raises(DecodeError):
-        alta.read_users(answer(b'{"code":0,"extra":%b,"data":{}}' % deep))
+        alta.read_users(answer(b'{"code":0,"data":{},"x":' + b"[" * 5000 + b"]" * 4998 + end))
 
 
 @pytest.mark.parametrize("status", [401, 403, 429, 500, 503])

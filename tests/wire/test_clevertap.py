@@ -751,12 +751,6 @@ def test_a_garbled_escape_is_an_error(record: bytes) -> None:
         read_page(answer(b'{"status":"success","records":[%b]}' % record))
 
 
-def test_deep_nesting_is_an_error_of_this_library() -> None:
-    deep = b"[" * 50_000 + b"]" * 50_000
-    with pytest.raises(DecodeError):
-        read_page(answer(b'{"status":"success","records":[{"profileData":{"x":%b}}]}' % deep))
-
-
 @pytest.mark.parametrize(
     ("body", "ends"),
     [

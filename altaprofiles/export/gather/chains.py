@@ -76,7 +76,7 @@ class EventsGathering:
         plan: the chains.
         chains: the service.
         adopt: whether the windows of an unfinished run may replace the plan's.
-        distinct: whether a person in several chains is written once.
+        distinct: whether a person in several records is written once.
         count: whether the service is asked for its own counts.
     """
 
@@ -309,7 +309,7 @@ class EventsGathering:
 
     @property
     def repeats(self) -> bool:
-        return self._distinct and len(self._states) > 1
+        return self._distinct
 
     def batches(self, store: Workspace) -> Iterator[list[bytes]]:
         for state in self._states:

@@ -106,7 +106,7 @@ class DuckDbSink:
         self._in_place = target.path.exists()
         self._file = target.path if self._in_place else partial_of(target.path)
         # First, because its lock also protects the partial DuckDB file.
-        self._rows = ParquetSink(_rows_of(target.path), target.flatten, kinds, mend=True)
+        self._rows = ParquetSink(_rows_of(target.path), target.flatten, kinds)
         try:
             if not self._in_place:
                 _remove(self._file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
@@ -51,7 +53,8 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     from an empty text.
 
     Attributes:
-        bom: whether the file begins with a byte order mark, by which Excel recognises UTF-8.
+        bom: whether the file is for spreadsheets: it begins with a byte order mark, by which Excel
+            recognises UTF-8, and cells that could be taken for formulas begin with an apostrophe.
     """
 
     format: ClassVar[str] = "csv"
@@ -79,12 +82,14 @@ class CsvSink:
     def __init__(self, target: CsvTarget) -> None:
         self.mended = 0
         self._keys = target.flatten
+        self._bom = target.bom
         self._stream = _Stream(target.path)
         self.abort = self._stream.abort
         self.close = self._stream.close
         try:
-            header = _rows([[name.encode()] for name in column_names(target.flatten)])
-            self._stream.write(b"\xef\xbb\xbf" + header if target.bom else header)
+            if target.bom:
+                self._stream.write(codecs.BOM_UTF8)
+            self._write([[name.encode()] for name in column_names(target.flatten)])
         except BaseException:
             self.abort()
             raise
@@ -93,17 +98,20 @@ class CsvSink:
         for start in range(0, len(records), _SLICE):
             columns = Columns(records[start : start + _SLICE], self._keys)
             lifted = [columns.lifted(number, "text") for number in range(len(self._keys))]
-            self._stream.write(
-                _rows(
-                    [
-                        *map(self._encoded, columns.texts),
-                        map(msgspec.json.encode, columns.object_ids),
-                        *columns.json_texts,
-                        *map(self._encoded, lifted),
-                    ]
-                )
+            self._write(
+                [
+                    *map(self._encoded, columns.texts),
+                    map(msgspec.json.encode, columns.object_ids),
+                    *columns.json_texts,
+                    *map(self._encoded, lifted),
+                ]
             )
             self.mended += columns.mended
+
+    def _write(self, columns: Sequence[Iterable[bytes | None]]) -> None:
+        if self._bom:
+            columns = [map(_as_plain_cell, column) for column in columns]
+        self._stream.write(_rows(columns))
 
     def _encoded(self, values: Iterable[str | None]) -> list[bytes | None]:
         cells: list[bytes | None] = []
@@ -117,6 +125,15 @@ class CsvSink:
                 self.mended += 1
             cells.append(value.encode())
         return cells
+
+
+# Phone numbers begin with a plus, and spreadsheets do not evaluate them.
+_FORMULA = re.compile(rb"[=@\t\r]|[-+](?![0-9 ()\[\].-]*+\Z)")
+
+
+def _as_plain_cell(value: bytes | None) -> bytes | None:
+    """Return `value` so that no spreadsheet takes it for a formula."""
+    return value if value is None or not _FORMULA.match(value) else b"'" + value
 
 
 def _rows(columns: Sequence[Iterable[bytes | None]]) -> bytes:

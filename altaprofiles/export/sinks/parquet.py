@@ -39,17 +39,14 @@ class ParquetSink:
         path: the file's place.
         keys: the flattened keys of `profileData`.
         kinds: the type of each key's values.
-        mend: whether broken text in JSON is replaced, as in `Columns`, for readers that refuse it.
     """
 
     repeated = 0
 
-    def __init__(
-        self, path: Path, keys: Sequence[str], kinds: Kinds, *, mend: bool = False
-    ) -> None:
+    def __init__(self, path: Path, keys: Sequence[str], kinds: Kinds) -> None:
         from pyarrow import parquet
 
-        self._tables = Tables(keys, kinds, mend=mend)
+        self._tables = Tables(keys, kinds)
         self._partial = PartialFile(path)
         try:
             self._writer = parquet.ParquetWriter(

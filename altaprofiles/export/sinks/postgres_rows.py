@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from itertools import count
 
+from ...base.jsontext import compact
 from ...models.people import person_key
 from ...tables.columns import Columns
 from .postgres_json import fit_json
@@ -43,7 +44,7 @@ class RowEncoder:
         Raises:
             DecodeError: a record is not a JSON object.
         """
-        columns = Columns(records, self._keys, mend=True)
+        columns = Columns(records, self._keys)
         self.mended += columns.mended
         identities, *texts = [self._fit_texts(values) for values in columns.texts]
         lifted = [columns.lifted(number, "text") for number in range(len(self._keys))]
@@ -93,7 +94,7 @@ class RowEncoder:
 
 def _person(identity: bytes | None, ids: list[bytes], record: bytes) -> bytes:
     key = person_key(_shortened(identity or b"").decode(), map(bytes.decode, ids))
-    return b"record:" + _digest(record) if key is None else key.encode()
+    return b"record:" + _digest(compact(record)) if key is None else key.encode()
 
 
 def _shortened(text: bytes) -> bytes:

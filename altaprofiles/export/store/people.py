@@ -61,8 +61,8 @@ class _OnDisk:
         self._insert = f"insert or ignore into {name} values (?)"  # noqa: S608
         self._db = db.cursor()
 
-    def add(self, text: str) -> bool:
+    def add(self, key: bytes) -> bool:
         # 128 bits: the chance that any two of 10**8 people share a mark is 10**-23.
-        mark = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        mark = blake2b(key, digest_size=16).digest()
         with _explained():
             return self._db.execute(self._insert, (mark,)).rowcount > 0
