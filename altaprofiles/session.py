@@ -234,17 +234,20 @@ class Session:
             windows: number of parts that the range is split into, at most one per day. Each part
                 is a chain of its own. "auto" makes as many chains as the account has slots, or as
                 many as the run that is resumed.
-            distinct: leave out people of earlier chains. One person is one `identity`, or without
-                it any shared `objectId`. The first record in the order of `events` and days is
-                written. This needs some 25 bytes a person on disk while finishing, and no memory.
-                Within one chain the service sends each person once.
+            distinct: write each person once, even one whom the service sends several times in one
+                chain. One person is one `identity`, or without it any shared `objectId`. The first
+                record in the order of `events` and days is written. This needs some 25 bytes a
+                person on disk while finishing, and no memory. PostgreSQL has one row for each
+                person in any case.
             flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
                 Parquet and DuckDB the column has the type that all values share, else text;
                 elsewhere text. Dates stay `$D_…`, see `parse_date`.
             table: the table in a DuckDB file, or in PostgreSQL if the address names none;
                 "profiles" by default.
-            bom: start a CSV file with a byte-order mark, for Excel. Cells hold what people typed,
-                formulas included.
+            bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
+                Cells hold what people typed, so an apostrophe is put before a cell that could be
+                taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or
+                with `+` or `-` unless the rest is digits, blanks, brackets, dots or dashes.
             batch_size, app, profile: as for `profiles.by_event`.
             event_summaries: include the event summaries, some 75 % of a record (`events` there).
             count: ask for the service's own counts as well: for `report.counted`, and as the total
@@ -258,8 +261,9 @@ class Session:
 
         Returns:
             The result, with the digest of the output. `report.mended` counts values that the
-            format cannot hold: lone surrogates and NUL become U+FFFD where text must be Unicode
-            (DuckDB, PostgreSQL, text columns), and numbers beyond PostgreSQL's range become text.
+            format cannot hold: in all formats but NDJSON lone surrogates become U+FFFD, in text and
+            in JSON; so does NUL in CSV and PostgreSQL; and numbers beyond PostgreSQL's range become
+            text.
 
         Raises:
             ConfigurationError: an argument cannot work, or an extra is missing. Nothing was sent.

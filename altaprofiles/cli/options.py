@@ -90,7 +90,11 @@ def output_options(command: F) -> F:
                 help='The table in DuckDB or PostgreSQL; "profiles" by default.',
             ),
             click.option(
-                "--bom", is_flag=True, help="Start a CSV file with a byte-order mark, for Excel."
+                "--bom",
+                is_flag=True,
+                help="Write a CSV file for spreadsheets: start it with a byte-order mark, and put "
+                "an apostrophe before cells that begin with =, @, a tab or a carriage return, or "
+                "with + or - unless the rest is digits, blanks, brackets, dots or dashes.",
             ),
             click.option(
                 "--spool",

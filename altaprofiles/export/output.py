@@ -20,7 +20,7 @@ class Output(Struct, frozen=True, kw_only=True):
         to: the path of a file, or the URL of a PostgreSQL table.
         format: the format's name; None for the one that `to` implies.
         table: the name of the table, for formats that have tables; None for the default.
-        bom: whether a CSV file begins with a byte order mark.
+        bom: whether a CSV file is for spreadsheets, as in `Session.export`.
         flatten: keys of `profileData` that get a column each.
         resume: whether an unfinished export to this output is resumed; if not, it is discarded.
         spool: an existing folder in which the export makes its own; None for the output's folder.

@@ -67,8 +67,7 @@ class Page(Struct, frozen=True, dict=True):
         """The people on this page, one for each of `records`.
 
         Raises:
-            DecodeError: a record cannot be decoded. Only on pages requested with `decode=False`,
-                which decode on first access.
+            DecodeError: a record is not a JSON object, on a page that was made by hand.
         """
         return [
             Profile.decode(record, f"$.records[{number}]")
@@ -100,7 +99,7 @@ class Page(Struct, frozen=True, dict=True):
 
         Raises:
             ConfigurationError: pyarrow is not installed, or `flatten` is not a list of keys.
-            DecodeError: a record is not a JSON object. Only on pages requested with `decode=False`.
+            DecodeError: a record is not a JSON object, on a page that was made by hand.
 
         >>> day = date(2026, 1, 1)
         >>> async for page in session.profiles.by_event("App Launched", start=day, end=day).pages():
@@ -119,8 +118,9 @@ def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pya
     """Return a table with one row for each of `profiles`, for pandas, polars or DuckDB.
 
     Columns: `identity`, `email`, `name`, `phone` (text); `object_ids` (list of text);
-    `profile_data`, `events`, `platform_info` (JSON text as the service sent it); `extra` (JSON text
-    of all other keys, so that nothing is lost); then one column for each key of `flatten`.
+    `profile_data`, `events`, `platform_info` (JSON text as the service sent it, with U+FFFD for
+    lone surrogates); `extra` (JSON text of all other keys, so that nothing is lost); then one
+    column for each key of `flatten`.
 
     The table is held in memory, and briefly a second time while it is built. For millions of
     people, export to a file instead.

@@ -303,7 +303,7 @@ def test_a_number_out_of_range_stays_as_its_json() -> None:
     assert [one.anonymous_id for one in users["u"].anonymous_ids] == ["1e400"]
 
 
-@pytest.mark.parametrize("end", [b"", b"]", b"}", b"]}}", b"]]}"])
+@pytest.mark.parametrize("end", [b"", b"]", b"}", b"]}", b"]]", b"]]]}"])
 def test_a_deep_body_that_is_cut_short_is_an_error(end: bytes) -> None:
     with pytest.raises(DecodeError):
         alta.read_users(answer(b'{"code":0,"data":{},"x":' + b"[" * 5000 + b"]" * 4998 + end))

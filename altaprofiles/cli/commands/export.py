@@ -58,7 +58,7 @@ __all__ = ["export"]
 @click.option(
     "--distinct/--no-distinct",
     default=True,
-    help="Write each person once, or once for each event and part they are in.",
+    help="Write each person once, or every record that the service sends.",
 )
 @click.option(
     "--count",
