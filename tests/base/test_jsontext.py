@@ -1,0 +1,152 @@
+"""JSON that decoders refuse: deep, out of range, or with half a surrogate pair."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from altaprofiles import DecodeError
+from altaprofiles.base.jsontext import (
+    compact,
+    decode_mended,
+    elements,
+    members,
+    one_line,
+    parts,
+    plain_text,
+)
+
+from ..support.odd import PARTS, pretty
+
+ANY = msgspec.json.Decoder(Any)
+
+
+def nested(levels: int, inside: bytes) -> bytes:
+    """Return lists and objects in turn around `inside`."""
+    opening = b'[{"a":' * (levels // 2)
+    return opening + inside + b"}]" * (levels // 2)
+
+
+@pytest.mark.parametrize("levels", [1000, 100_000])
+def test_each_part_of_deep_json_is_as_it_was_sent(levels: int) -> None:
+    deep = nested(levels, rb'"] \ud800 \" }"')
+    data = b'{"a":1, "d": %b ,"b":[%b,{}, %b]}' % (deep, deep, deep)
+    found = {key: bytes(value) for key, value in parts(data).items()}
+    assert found == {"a": b"1", "d": deep, "b": b"[%b,{}, %b]" % (deep, deep)}
+    assert [*map(bytes, elements(found["b"]))] == [deep, b"{}", deep]
+    assert [(key, bytes(value)) for key, value in members(data)] == [
+        (b'"a"', b"1"),
+        (b'"d"', deep),
+        (b'"b"', found["b"]),
+    ]
+
+
+BAD = [
+    b"1,", b",1", b"1 2", b"NaN", b"-Infinity", b"01", b"1.", b".5", b"+1", b"tru", b"'a'", b'"a',
+    b'"\x01"', rb'"\x"', rb'"\ud8"', b"[", b"]", b"}", b"[}", b"{]", b'{"a"}', b'{"a":}', b"{1:2}",
+    b'{"a":1,}', b"[1,]", b"[,1]", b"{a:1}", b'{"a":1 "b":2}', b"[] []", b"[]1", b'{"a":[]"b":1}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("levels", [900, 1000, 5000])
+def test_deep_json_is_checked_to_its_ground(bad: bytes, levels: int) -> None:
+    for inside in (bad, b"[[0]," + bad + b"]", b"[" + bad + b",[0]]"):
+        with pytest.raises(DecodeError):
+            parts(b'{"a":%b}' % nested(levels, inside))
+
+
+@pytest.mark.parametrize("levels", [64, 66, 1000])
+def test_deep_json_cut_anywhere_is_an_error(levels: int) -> None:
+    whole = b' {"a":%b,"b":[1,{"c":"x"}]} ' % nested(levels, b"[true]")
+    assert len(parts(whole)) == 2
+    for end in range(0, len(whole) - 1, 7):
+        with pytest.raises(DecodeError):
+            parts(whole[:end])
+    for more in (b"}", b"]", b"0", b","):
+        with pytest.raises(DecodeError):
+            parts(whole + more)
+
+
+JSON = st.recursive(
+    st.sampled_from(["1", "-0.5e-3", '"a,]}"', r'"\"[{"', "null", "true", '""']),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda all_: f"[{' , '.join(all_)}]")
+        | st.lists(inner, max_size=4).map(
+            lambda all_: "{" + ",".join(f'"k{n}" : {value}' for n, value in enumerate(all_)) + "}"
+        )
+    ),
+    max_leaves=30,
+)
+
+
+@given(
+    inside=JSON,
+    cut=st.integers(0, 200),
+    put=st.sampled_from(["", "]", "}", ",", "1", '"', "[", "{", ":"]),
+)
+def test_deep_json_is_valid_exactly_if_it_is_when_it_is_flat(
+    inside: str, cut: int, put: str
+) -> None:
+    changed = (inside[:cut] + put + inside[cut:]).encode()
+    try:
+        json.loads(b"[" + changed + b"]")
+        valid = True
+    except ValueError:
+        valid = False
+    # Deeper than the limit of recursion that hypothesis sets.
+    deep = b"[" * 20_000 + changed + b"]" * 20_000
+    try:
+        _, mended = decode_mended(ANY, deep, "$")
+    except DecodeError:
+        assert not valid
+    else:
+        assert valid
+        assert mended is not None
+        assert len(mended) == len(deep)
+
+
+@given(PARTS)
+def test_one_line_means_the_same_and_has_each_token_as_sent(part: str) -> None:
+    data = f"[{part}]".encode()
+    assert compact(data) == compact(pretty(data)) == one_line(pretty(data)) == data
+    assert one_line(b' { "a" : 1 }') == b' { "a" : 1 }'
+
+
+@pytest.mark.parametrize(
+    ("sent", "text"),
+    [
+        ("9.19876543210E11", "919876543210"),
+        ("9.1987654321E10", "91987654321"),
+        ("1.0", "1"),
+        ("-1.0", "-1"),
+        ("-0.0", "0"),
+        ("-0", "0"),
+        ("0e999999999999", "0"),
+        ("1500e-2", "15"),
+        ("15e-1", "15e-1"),
+        ("9007199254740993.0", "9007199254740993"),
+        ("9.007199254740993e15", "9007199254740993"),
+        ("1e99", "1" + "0" * 99),
+        ("1e100", "1e100"),
+        ("1e1000000", "1e1000000"),
+        ("1e" + "9" * 5000, "1e" + "9" * 5000),
+        ("1" * 5000, "1" * 5000),
+        ("1.50", "1.50"),
+        ('"1.0"', "1.0"),
+        ("true", "true"),
+        ("null", None),
+        ("[ 1.0, \n2 ]", "[1.0,2]"),
+    ],
+)
+def test_a_whole_number_is_its_integer_and_other_json_stays(sent: str, text: str | None) -> None:
+    assert plain_text(sent.encode(), whole=True) == text
+
+
+def test_without_whole_a_number_stays_as_it_was_sent() -> None:
+    assert [plain_text(sent) for sent in (b"1.0", b"9.1E3", b"7")] == ["1.0", "9.1E3", "7"]

@@ -1,0 +1,180 @@
+"""Who is one person: the same answer from every room that asks."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from altaprofiles import Page, Profile
+from altaprofiles.export.sinks.postgres_rows import RowEncoder
+from altaprofiles.export.store.people import PeopleOnDisk
+from altaprofiles.models.page import new_people
+from altaprofiles.models.people import Distinct, identity_of, object_ids_of
+from altaprofiles.tables.columns import Columns
+
+from ..support.odd import RECORDS, pretty
+from ..support.tasks import whole
+
+
+def kept(records: Iterable[bytes], distinct: Distinct | None = None) -> list[int]:
+    """Return the places of the records that are the first of their person."""
+    seen = Distinct() if distinct is None else distinct
+    return [
+        number for number, record in enumerate(records) if seen.is_new(identity_of(record), record)
+    ]
+
+
+CASES: dict[str, tuple[list[bytes], list[int]]] = {
+    "the same twice": ([b'{"identity":"7"}', b'{"identity":"7","a":1}'], [0]),
+    "numbers and text": (
+        [b'{"identity":%b}' % sent for sent in (b"7", b'"7"', b"7.0", b"70e-1", b'"7.0"')],
+        [0, 4],
+    ),
+    "a number in another notation": (
+        [b'{"identity":9.1987654321E10}', b'{"identity":91987654321}'],
+        [0],
+    ),
+    "beyond 2**53": (
+        [b'{"identity":9007199254740993.0}', b'{"identity":9007199254740992}'],
+        [0, 1],
+    ),
+    "no identity in three ways": (
+        [b'{"objectId":"d","identity":%b}' % sent for sent in (b"null", b'""')]
+        + [b'{"objectId":"d"}'],
+        [0],
+    ),
+    "half a surrogate pair": ([rb'{"identity":"\ud800"}', '{"identity":"\ufffd"}'.encode()], [0]),
+    "NUL is not its replacement": (
+        [rb'{"identity":"a\u0000"}', '{"identity":"a\ufffd"}'.encode()],
+        [0, 1],
+    ),
+    "the last of two members counts": (
+        [b'{"identity":"1","identity":"2"}', rb'{"identity":"3","\u0069dentity":"2"}'],
+        [0],
+    ),
+    "devices in any order": (
+        [
+            b'{"platformInfo":[{"objectId":"a"},{"objectId":"b"}]}',
+            b'{"objectId":"c","platformInfo":[{"objectId":"b"}]}',
+            b'{"platformInfo":[{"objectId":"d"},{"objectId":"c"}]}',
+            b'{"objectId":"e"}',
+        ],
+        [0, 3],
+    ),
+    "two that a third connects too late": (
+        [
+            b'{"objectId":"a"}',
+            b'{"objectId":"b"}',
+            b'{"platformInfo":[{"objectId":"a"},{"objectId":"b"}]}',
+        ],
+        [0, 1],
+    ),
+    "first nameless, then named": (
+        [b'{"objectId":"a"}', b'{"identity":"1","objectId":"a"}', b'{"objectId":"a"}'],
+        [0, 1],
+    ),
+    "neither identity nor device": (
+        [b'{"name":"A"}', b'{"name":"B"}', b'{"name":"A"}', b"{}", b"{ }", b'{"name":\n"A"}'],
+        [0, 1, 3],
+    ),
+    "devices that cannot be read": (
+        [
+            b'{"objectId":"a","platformInfo":"x"}',
+            b'{"objectId":"a","platformInfo":7}',
+            b'{"platformInfo":{"objectId":"a"}}',
+            b'{"platformInfo":[7,{"objectId":"a"}]}',
+            b'{"platformInfo":[{"objectId":"b","x":%b}]}' % (b"[" * 5000 + b"]" * 5000),
+            b'{"objectId":"b","x":1e400}',
+        ],
+        [0, 2, 4],
+    ),
+    "an identity is not a device": ([b'{"identity":"a"}', b'{"objectId":"a"}'], [0, 1]),
+    "long ones": (
+        [b'{"identity":"%b"}' % (b"x" * 5000), b'{"identity":%b}' % (b"1" * 5000)] * 2,
+        [0, 1],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_person_is_new_once(tmp_path: Path, name: str) -> None:
+    records, first = CASES[name]
+    assert kept(records) == first
+    assert kept(map(pretty, records)) == first
+    on_disk = PeopleOnDisk(tmp_path / "people")
+    assert kept(records, on_disk.distinct) == first
+    on_disk.close()
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_a_page_is_left_with_new_people_however_it_was_read(name: str, decode: bool) -> None:
+    records, first = CASES[name]
+    seen = Distinct()
+    found: list[bytes] = []
+    for start in range(0, len(records), 2):
+        profiles = [Profile.decode(record) for record in records[start : start + 2]]
+        page = Page.of(profiles, b"", "c", None, (1, 2))
+        if not decode:
+            page = Page(page.records, b"", "c", None, (1, 2))
+        left = whole(new_people(page, seen))
+        assert [profile.raw for profile in left.profiles] == left.records
+        assert left.encode() == b"".join(record + b"\n" for record in left.records)
+        assert (left.cursor, left.next_cursor, left.window) == ("c", None, (1, 2))
+        found += left.records
+    assert found == [records[number] for number in first]
+
+
+def persons(records: list[bytes]) -> list[bytes]:
+    """Return the column `person` of each record, as it goes into PostgreSQL."""
+    rows = RowEncoder(()).encode(records).splitlines()
+    return [row.split(b"\t")[2] for row in rows]
+
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(records=st.lists(RECORDS, min_size=1, max_size=4))
+@example(records=[b'{"identity":1.50}', b'{"identity":"1.50"}'])
+def test_every_room_knows_a_person_by_the_same(records: list[bytes]) -> None:
+    columns = Columns(records, ())
+    for number, record in enumerate(records):
+        profile = Profile.decode(record)
+        again = Profile.decode(pretty(record))
+        identity = columns.texts[0][number]
+        assert identity == identity_of(record) == profile.identity == again.identity
+        ids = columns.object_ids[number]
+        assert ids == object_ids_of(record) == object_ids_of(pretty(record))
+        assert profile.person_key == again.person_key
+        texts = [profile.email, profile.name, profile.phone]
+        assert texts == [again.email, again.name, again.phone]
+        assert texts == [column[number] for column in columns.texts[1:]]
+        if not identity and ids:
+            assert profile.person_key == f"objectId:{min(ids)}"
+    # One identity, or one record with neither, has one key, and others have another one.
+    named = [
+        number
+        for number in range(len(records))
+        if columns.texts[0][number] or not columns.object_ids[number]
+    ]
+    keys = persons(records)
+    first = [number for number in named if keys.index(keys[number]) == number]
+    assert kept([records[number] for number in named]) == [named.index(one) for one in first]
+
+
+def test_a_person_takes_some_hundred_bytes_whatever_the_identity() -> None:
+    count = 100_000
+    for length in (6, 36, 1000):
+        gc.collect()
+        tracemalloc.start()
+        seen = Distinct()
+        for number in range(count):
+            seen.is_new(f"{number:0{length}}", b"")
+        taken, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert taken / count < 150
