@@ -24,6 +24,7 @@ from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
 from altaprofiles.export.sinks.postgres_url import without_password
 from altaprofiles.tables.kinds import Kinds
 
+from ..support.odd import CASES
 from ..support.postgres import PASSWORD, Server
 from ..support.records import RECORDS
 
@@ -503,3 +504,13 @@ def test_psql_reads_what_was_written(postgres: Server) -> None:
             ['{"plan":"gold"}'],
         ).fetchall()
     assert found == [("1", "gold")]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_table_has_the_people_of_a_file(postgres: Server, name: str) -> None:
+    records, first = CASES[name]
+    target = target_of(postgres.url("people"))
+    for _ in range(2):
+        export(target, records, step=1)
+        found = postgres.rows("SELECT person FROM people")
+        assert len(found) == len(first)

@@ -151,6 +151,57 @@ def test_csv_has_no_nul(tmp_path: Path) -> None:
     assert rb'"{""extra"":""\u0000""}"' in data
 
 
+SPREADSHEET = {
+    "=1+1": "'=1+1", "@SUM(A1)": "'@SUM(A1)", "\t=1": "'\t=1", "\r=1": "'\r=1",
+    "+1+1": "'+1+1", "-1+1": "'-1+1", "-cmd|' /C calc'!A0": "'-cmd|' /C calc'!A0", "+a": "'+a",
+    "-1e5": "'-1e5", "+1,5": "'+1,5", "-1\n": "'-1\n",
+    "+49 (89) 12-34.5": "+49 (89) 12-34.5", "-5": "-5", "+": "+", "-[1] --.": "-[1] --.",
+    "+91": "+91", "a=1": "a=1", "": "", " =1": " =1", "'=1": "'=1", '"=1': '"=1',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bom", [False, True])
+def test_with_bom_no_cell_is_a_formula(tmp_path: Path, bom: bool) -> None:
+    keys = [*filter(None, SPREADSHEET)]
+    records = [
+        msgspec.json.encode(
+            {
+                **dict.fromkeys(("identity", "email", "name", "phone"), text),
+                "profileData": {"=1+1": text},
+            }
+        )
+        for text in SPREADSHEET
+    ]
+    records.append(b'{"profileData":-1,"events":-1e5,"phone":-7,"name":-1e5}')
+    path = written(tmp_path, "x.csv", records, flatten=keys, bom=bom)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf") == bom
+    assert header == [*CORE, *(SPREADSHEET[key] if bom else key for key in keys)]
+    for text, row in zip(SPREADSHEET, rows[:-1], strict=True):
+        shown = SPREADSHEET[text] if bom else text
+        assert [*row[:4], row[header.index(SPREADSHEET["=1+1"] if bom else "=1+1")]] == [shown] * 5
+    last = dict(zip(CORE, rows[-1], strict=False))
+    exponent = "'-1e5" if bom else "-1e5"
+    assert [last[name] for name in ("profile_data", "events", "phone", "name")] == [
+        "-1",
+        exponent,
+        "-7",
+        exponent,
+    ]
+
+
+def test_one_broken_emoji_does_not_stop_queries_over_all(tmp_path: Path) -> None:
+    broken = rb'{"identity":"1","profileData":{"a":"x\ud83d","b":[1]},"x":{"\udc00":"\ud83d"}}'
+    fine = b'{"identity":"2","profileData":{"a":"y"}}'
+    for name in ("x.parquet", "x.csv"):
+        path = tmp_path / name
+        assert export(target_of(path), [broken, fine]) == 2
+        assert duckdb.execute(
+            f"SELECT profile_data->>'a', json_valid(extra) FROM '{path}' ORDER BY identity"
+        ).fetchall() == [("x\ufffd", True), ("y", None)]
+
+
 def test_parquet_is_read_by_others(tmp_path: Path) -> None:
     path = written(tmp_path, "x.parquet", flatten=FLATTEN)
     table = pyarrow.parquet.read_table(path)

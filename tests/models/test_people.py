@@ -18,7 +18,7 @@ from altaprofiles.models.page import new_people
 from altaprofiles.models.people import Distinct, identity_of, object_ids_of
 from altaprofiles.tables.columns import Columns
 
-from ..support.odd import RECORDS, pretty
+from ..support.odd import CASES, RECORDS, pretty
 from ..support.tasks import whole
 
 
@@ -28,78 +28,6 @@ def kept(records: Iterable[bytes], distinct: Distinct | None = None) -> list[int
     return [
         number for number, record in enumerate(records) if seen.is_new(identity_of(record), record)
     ]
-
-
-CASES: dict[str, tuple[list[bytes], list[int]]] = {
-    "the same twice": ([b'{"identity":"7"}', b'{"identity":"7","a":1}'], [0]),
-    "numbers and text": (
-        [b'{"identity":%b}' % sent for sent in (b"7", b'"7"', b"7.0", b"70e-1", b'"7.0"')],
-        [0, 4],
-    ),
-    "a number in another notation": (
-        [b'{"identity":9.1987654321E10}', b'{"identity":91987654321}'],
-        [0],
-    ),
-    "beyond 2**53": (
-        [b'{"identity":9007199254740993.0}', b'{"identity":9007199254740992}'],
-        [0, 1],
-    ),
-    "no identity in three ways": (
-        [b'{"objectId":"d","identity":%b}' % sent for sent in (b"null", b'""')]
-        + [b'{"objectId":"d"}'],
-        [0],
-    ),
-    "half a surrogate pair": ([rb'{"identity":"\ud800"}', '{"identity":"\ufffd"}'.encode()], [0]),
-    "NUL is not its replacement": (
-        [rb'{"identity":"a\u0000"}', '{"identity":"a\ufffd"}'.encode()],
-        [0, 1],
-    ),
-    "the last of two members counts": (
-        [b'{"identity":"1","identity":"2"}', rb'{"identity":"3","\u0069dentity":"2"}'],
-        [0],
-    ),
-    "devices in any order": (
-        [
-            b'{"platformInfo":[{"objectId":"a"},{"objectId":"b"}]}',
-            b'{"objectId":"c","platformInfo":[{"objectId":"b"}]}',
-            b'{"platformInfo":[{"objectId":"d"},{"objectId":"c"}]}',
-            b'{"objectId":"e"}',
-        ],
-        [0, 3],
-    ),
-    "two that a third connects too late": (
-        [
-            b'{"objectId":"a"}',
-            b'{"objectId":"b"}',
-            b'{"platformInfo":[{"objectId":"a"},{"objectId":"b"}]}',
-        ],
-        [0, 1],
-    ),
-    "first nameless, then named": (
-        [b'{"objectId":"a"}', b'{"identity":"1","objectId":"a"}', b'{"objectId":"a"}'],
-        [0, 1],
-    ),
-    "neither identity nor device": (
-        [b'{"name":"A"}', b'{"name":"B"}', b'{"name":"A"}', b"{}", b"{ }", b'{"name":\n"A"}'],
-        [0, 1, 3],
-    ),
-    "devices that cannot be read": (
-        [
-            b'{"objectId":"a","platformInfo":"x"}',
-            b'{"objectId":"a","platformInfo":7}',
-            b'{"platformInfo":{"objectId":"a"}}',
-            b'{"platformInfo":[7,{"objectId":"a"}]}',
-            b'{"platformInfo":[{"objectId":"b","x":%b}]}' % (b"[" * 5000 + b"]" * 5000),
-            b'{"objectId":"b","x":1e400}',
-        ],
-        [0, 2, 4],
-    ),
-    "an identity is not a device": ([b'{"identity":"a"}', b'{"objectId":"a"}'], [0, 1]),
-    "long ones": (
-        [b'{"identity":"%b"}' % (b"x" * 5000), b'{"identity":%b}' % (b"1" * 5000)] * 2,
-        [0, 1],
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)

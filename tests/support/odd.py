@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-__all__ = ["DEEP", "MEMBERS", "PARTS", "RECORDS", "pretty", "written"]
+__all__ = ["CASES", "DEEP", "MEMBERS", "PARTS", "RECORDS", "pretty", "written"]
 
 DEEP = "[" * 4000 + '"x"' + "]" * 4000
 
@@ -76,3 +76,76 @@ def pretty(data: bytes, newline: bytes = b"\r\n") -> bytes:
         return newline + sign if sign in (b"}", b"]") else sign + b" "
 
     return _TOKENS.sub(spaced, data)
+
+
+CASES: dict[str, tuple[list[bytes], list[int]]] = {
+    "the same twice": ([b'{"identity":"7"}', b'{"identity":"7","a":1}'], [0]),
+    "numbers and text": (
+        [b'{"identity":%b}' % sent for sent in (b"7", b'"7"', b"7.0", b"70e-1", b'"7.0"')],
+        [0, 4],
+    ),
+    "a number in another notation": (
+        [b'{"identity":9.1987654321E10}', b'{"identity":91987654321}'],
+        [0],
+    ),
+    "beyond 2**53": (
+        [b'{"identity":9007199254740993.0}', b'{"identity":9007199254740992}'],
+        [0, 1],
+    ),
+    "no identity in three ways": (
+        [b'{"objectId":"d","identity":%b}' % sent for sent in (b"null", b'""')]
+        + [b'{"objectId":"d"}'],
+        [0],
+    ),
+    "half a surrogate pair": ([rb'{"identity":"\ud800"}', '{"identity":"\ufffd"}'.encode()], [0]),
+    "NUL is not its replacement": (
+        [rb'{"identity":"a\u0000"}', '{"identity":"a\ufffd"}'.encode()],
+        [0, 1],
+    ),
+    "the last of two members counts": (
+        [b'{"identity":"1","identity":"2"}', rb'{"identity":"3","\u0069dentity":"2"}'],
+        [0],
+    ),
+    "devices in any order": (
+        [
+            b'{"platformInfo":[{"objectId":"a"},{"objectId":"b"}]}',
+            b'{"objectId":"c","platformInfo":[{"objectId":"b"}]}',
+            b'{"platformInfo":[{"objectId":"d"},{"objectId":"c"}]}',
+            b'{"objectId":"e"}',
+        ],
+        [0, 3],
+    ),
+    "two that a third connects too late": (
+        [
+            b'{"objectId":"a"}',
+            b'{"objectId":"b"}',
+            b'{"platformInfo":[{"objectId":"a"},{"objectId":"b"}]}',
+        ],
+        [0, 1],
+    ),
+    "first nameless, then named": (
+        [b'{"objectId":"a"}', b'{"identity":"1","objectId":"a"}', b'{"objectId":"a"}'],
+        [0, 1],
+    ),
+    "neither identity nor device": (
+        [b'{"name":"A"}', b'{"name":"B"}', b'{"name":"A"}', b"{}", b"{ }", b'{"name":\n"A"}'],
+        [0, 1, 3],
+    ),
+    "devices that cannot be read": (
+        [
+            b'{"objectId":"a","platformInfo":"x"}',
+            b'{"objectId":"a","platformInfo":7}',
+            b'{"platformInfo":{"objectId":"a"}}',
+            b'{"platformInfo":[7,{"objectId":"a"}]}',
+            b'{"platformInfo":[{"objectId":"b","x":%b}]}' % (b"[" * 5000 + b"]" * 5000),
+            b'{"objectId":"b","x":1e400}',
+        ],
+        [0, 2, 4],
+    ),
+    "an identity is not a device": ([b'{"identity":"a"}', b'{"objectId":"a"}'], [0, 1]),
+    "long ones": (
+        [b'{"identity":"%b"}' % (b"x" * 5000), b'{"identity":%b}' % (b"1" * 5000)] * 2,
+        [0, 1],
+    ),
+}
+"""Records, and the places of those that are the first of their person."""

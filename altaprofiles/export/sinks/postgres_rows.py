@@ -56,7 +56,7 @@ class RowEncoder:
             *([self._fit_json(data) for data in column] for column in columns.json_texts),
             *map(self._fit_texts, lifted),
         ]
-        people = map(_person, identities, object_ids, records)
+        people = map(_person, columns.texts[0], object_ids, records)
         nameless = (
             b"f" if identity or not ids else b"t"
             for identity, ids in zip(identities, object_ids, strict=True)
@@ -92,13 +92,15 @@ class RowEncoder:
         return fitted
 
 
-def _person(identity: bytes | None, ids: list[bytes], record: bytes) -> bytes:
-    key = person_key(_shortened(identity or b"").decode(), map(bytes.decode, ids))
+def _person(identity: str | None, ids: list[bytes], record: bytes) -> bytes:
+    key = person_key(_shortened((identity or "").encode()).decode(), map(bytes.decode, ids))
     return b"record:" + _digest(compact(record)) if key is None else key.encode()
 
 
 def _shortened(text: bytes) -> bytes:
-    return text if len(text) <= _MAX_INDEXED else b"sha256:" + _digest(text)
+    # A replaced NUL would make one person of two.
+    is_kept = len(text) <= _MAX_INDEXED and b"\0" not in text
+    return text if is_kept else b"sha256:" + _digest(text)
 
 
 def _digest(data: bytes) -> bytes:
