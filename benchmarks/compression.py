@@ -22,7 +22,7 @@ def altaprofiles(url: str) -> Run:
 
     async def main() -> Run:
         ours = session(url)
-        people = ours.profiles.by_event("E", start=DAY, end=DAY)
+        people = ours.profiles.by_event("E", start=DAY, end=DAY, distinct=False)
         records = 0
         with Watch() as watch:
             async with ours:

@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from .answers import Shape
 from .bodies import cursor
 from .clients import (
@@ -37,7 +39,8 @@ RECORD_BYTES = 1168
 
 _ROOM = 3 * 10**9
 
-_OURS = "altaprofiles, page.encode()"
+_OURS = "altaprofiles, page.encode(), distinct=False"
+_DISTINCT = "altaprofiles, page.encode(), each person once"
 _BARE = "aiohttp read() + list[Raw]"
 _JSON = "aiohttp + json.loads + json.dumps"
 
@@ -51,12 +54,12 @@ def export_folder() -> str:
     return tempfile.gettempdir()
 
 
-def by_page(url: str) -> Run:
+def by_page(url: str, distinct: bool = False) -> Run:
     """Export with `pages()` and one write per page."""
 
     async def main() -> Run:
         ours = session(url)
-        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY)
+        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY, distinct=distinct)
         with tempfile.TemporaryFile(dir=export_folder()) as file:
             with Watch() as watch:
                 async with ours:
@@ -74,7 +77,7 @@ def by_person(url: str) -> Run:
 
     async def main() -> Run:
         ours = session(url)
-        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY)
+        people = ours.profiles.by_event("App Launched", start=DAY, end=DAY, distinct=False)
         records = 0
         with tempfile.TemporaryFile(dir=export_folder()) as file, Watch() as watch:
             async with ours:
@@ -143,19 +146,26 @@ def measure(*, pages: int = 60, repeats: int = 5) -> Report:
     contenders = [
         Contender(_OURS, by_page),
         Contender(_BARE, bare),
-        Contender("altaprofiles, person.encode()", by_person),
+        Contender("altaprofiles, person.encode(), distinct=False", by_person),
         Contender(_JSON, by_json, {"pages": max(1, pages // 6)}),
         Contender("curl, bodies unread", curl, {"pages": pages}, ("$curl",)),
     ]
     shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES)
     with serving(shape) as server:
         runs = rounds(server, present(contenders), repeats)
+    against = {label: paired(runs, label, _BARE, _rate) for label in runs}
+    # With `distinct`, everybody must be on one page only.
+    distinct = Contender(_DISTINCT, by_page, {"distinct": True})
+    with serving(replace(shape, unique=True)) as server:
+        once_each = rounds(server, [distinct, Contender(_BARE, bare)], repeats)
+    runs[_DISTINCT] = once_each[_DISTINCT]
+    against[_DISTINCT] = paired(once_each, _DISTINCT, _BARE, _rate)
     rows: list[list[Cell]] = [
         [
             label,
             median(of, _rate) * (RECORD_BYTES + 1) / 1e6,
             median(of, _rate),
-            paired(runs, label, _BARE, _rate),
+            against[label],
             round(of[0].figures["records"]),
         ]
         for label, of in runs.items()
@@ -166,6 +176,7 @@ def measure(*, pages: int = 60, repeats: int = 5) -> Report:
             f"Pages of {RECORDS:,} records of {RECORD_BYTES:,} bytes, no thinking, no throttle; "
             f"medians of {repeats} rounds."
         ),
+        f"{_DISTINCT!r}: other pages, against a bare loop over the same ones.",
         f"Written to {export_folder()}.",
         *left_out(contenders),
     ]

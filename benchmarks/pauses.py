@@ -63,7 +63,7 @@ def walk(url: str, how: How) -> Run:
 def measure(*, pages: int = 40, repeats: int = 7) -> Report:
     """Return the longest pauses of the three ways to walk a chain."""
     contenders = [Contender(label, walk, {"how": how}) for how, label in _LABELS.items()]
-    shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES)
+    shape = Shape(chains=(pages,), records=RECORDS, record_bytes=RECORD_BYTES, unique=True)
     with serving(shape) as server:
         runs = rounds(server, contenders, repeats)
     longest = {label: median(of, _longest) for label, of in runs.items()}

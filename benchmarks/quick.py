@@ -144,7 +144,11 @@ def _walk_windows() -> list[Check]:
 
 
 def _export() -> list[Check]:
-    return _read_by("export", Contender("export", export.by_page), Shape(chains=(6,)))
+    each_once = Contender("export", export.by_page, {"distinct": True})
+    return [
+        *_read_by("export", Contender("export", export.by_page), Shape(chains=(6,))),
+        *_read_by("export, distinct", each_once, Shape(chains=(6,), unique=True)),
+    ]
 
 
 def _survive() -> list[Check]:
@@ -176,7 +180,7 @@ def _remember() -> list[Check]:
 
 
 def _take_turns() -> list[Check]:
-    shape = Shape(chains=(6,))
+    shape = Shape(chains=(6,), unique=True)
     return [
         check
         for how in ("people", "profiles")

@@ -131,14 +131,14 @@ def person(identity: str | None, *devices: str) -> Profile:
         ([person(None, "x", "y"), person(None, "y", "z"), person(None, "z")], [True, False, False]),
         # A device shared by a person with an identity and one without proves nothing.
         ([person("1", "x"), person(None, "x"), person("2", "x")], [True, True, True]),
-        # Nothing proves that these are one person.
-        ([person(None), person(None)], [True, True]),
+        # Records with neither are one person only if nothing tells them apart.
+        ([person(None), person(None), Profile.decode(b"{}")], [True, False, True]),
         ([person(""), person("", "x"), person("", "x")], [True, True, False]),
     ],
 )
 def test_people_are_told_apart(people: list[Profile], new: list[bool]) -> None:
     seen = Distinct()
-    assert [seen.is_new(one) for one in people] == new
+    assert [seen.is_new(one.identity, one.raw) for one in people] == new
 
 
 def test_a_page_keeps_its_new_people_and_everything_else() -> None:
@@ -168,8 +168,9 @@ async def test_a_chain_that_is_cancelled_from_outside_is_an_error(chains: int) -
 
 def test_an_odd_record_is_delivered_and_raises_when_it_is_read() -> None:
     odd = Profile.decode(b'{"platformInfo":{}}')
+    other = Profile.decode(b'{"platformInfo":{"a":1}}')
     seen = Distinct()
-    assert seen.is_new(odd)
-    assert seen.is_new(odd)
+    assert seen.is_new(odd.identity, odd.raw)
+    assert seen.is_new(other.identity, other.raw)
     with pytest.raises(DecodeError):
         _ = odd.platform_info
