@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
-from msgspec.structs import force_setattr
+from msgspec.structs import astuple, force_setattr
 
 from ..base.jsontext import (
     FAILURES,
@@ -231,19 +231,15 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         part: Any = self._platform_info
         if isinstance(part, list):
             return part
-        found = [
-            Platform(
-                platform=core_text("platform", device.get("platform", NULL)),
-                os_version=core_text("os_version", device.get("os_version", NULL)),
-                app_version=core_text("app_version", device.get("app_version", NULL)),
-                make=core_text("make", device.get("make", NULL)),
-                model=core_text("model", device.get("model", NULL)),
-                push_token=core_text("push_token", device.get("push_token", NULL)),
-                object_id=core_text("objectId", device.get("objectId", NULL)),
-                phone=core_text("phone", device.get("phone", NULL)),
-            )
-            for device in self._nested(_DEVICES, part, "$.platformInfo") or ()
-        ]
+        try:
+            devices = [] if part is UNSET else _TEXT_DEVICES.decode(part) or []
+            found = [Platform(*astuple(device)) for device in devices]
+        except FAILURES:
+            # A value that is not text, or a part that cannot be decoded, which raises here.
+            found = [
+                Platform(*(core_text(name, device.get(name, NULL)) for name in _DEVICE_KEYS))
+                for device in self._nested(_DEVICES, part, "$.platformInfo") or ()
+            ]
         force_setattr(self, "_platform_info", found)
         return found
 
@@ -319,6 +315,23 @@ def parse_date(value: str) -> datetime:
     if not isinstance(value, str) or not (match := _DATE.fullmatch(value)):
         raise ValueError(f"not a date property: {value!r}; expected '$D_' and epoch seconds")
     return datetime.fromtimestamp(int(match[1]), UTC)
+
+
+class _TextDevice(Struct, gc=False, rename={"object_id": "objectId"}):
+    """A device whose values are text, with the attributes of `Platform` in their order."""
+
+    platform: str | None = None
+    os_version: str | None = None
+    app_version: str | None = None
+    make: str | None = None
+    model: str | None = None
+    push_token: str | None = None
+    object_id: str | None = None
+    phone: str | None = None
+
+
+_TEXT_DEVICES = msgspec.json.Decoder(list[_TextDevice] | None)
+_DEVICE_KEYS = _TextDevice.__struct_encode_fields__
 
 
 class _DeviceId(Struct, gc=False):
