@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import DecodeError
 from ..models import CdpUser, EventSummary, Lookup, Platform, Profile
+from ..models.people import object_ids_of
 from .consoles import plain
 
 __all__ = ["lookup_table", "profile_table", "users_table"]
@@ -35,20 +37,37 @@ def profile_table(profile: Profile, *, width: int) -> RenderableType:
         "email": profile.email,
         "name": profile.name,
         "phone": profile.phone,
-        "object IDs": "\n".join(profile.object_ids) or None,
+        "object IDs": "\n".join(object_ids_of(profile.raw)) or None,
     }
     for name, text in core.items():
         if text is not None:
             fields.add_row(name, plain(text))
-    for name, value in profile.profile_data.items():
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        fields.add_row(plain(name), plain(text))
     parts: list[RenderableType] = [fields]
-    if profile.events:
-        parts.append(_events(profile.events, is_narrow=width < _NARROW))
-    if profile.platform_info:
-        parts.append(_devices(profile.platform_info))
+
+    def add_properties() -> None:
+        for name, value in profile.profile_data.items():
+            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            fields.add_row(plain(name), plain(text))
+
+    def add_events() -> None:
+        if profile.events:
+            parts.append(_events(profile.events, is_narrow=width < _NARROW))
+
+    def add_devices() -> None:
+        if profile.platform_info:
+            parts.append(_devices(profile.platform_info))
+
+    for add in (add_properties, add_events, add_devices):
+        # A part that cannot be decoded must not hide the others.
+        try:
+            add()
+        except DecodeError as error:
+            parts.append(_unreadable(error))
     return Group(*parts)
+
+
+def _unreadable(error: DecodeError) -> Text:
+    return Text(f"{error.path} cannot be decoded; print it as JSON, into a pipe", "red")
 
 
 def users_table(users: Iterable[CdpUser]) -> Table:

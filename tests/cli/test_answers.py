@@ -209,6 +209,23 @@ async def test_a_service_cannot_command_the_terminal(
     assert "\x1b]0" not in shown
 
 
+async def test_an_odd_part_does_not_hide_the_others_on_a_terminal(env: dict[str, str]) -> None:
+    def shown() -> str:
+        with Terminal(env, "get", "--identity", "7", columns=100) as terminal:
+            assert terminal.ended().code == 0
+        return terminal.text
+
+    record = (
+        b'{"identity":9.1E3,"phone":1e400,"profileData":{"a":%b},"events":{"Charged":{"count":5}},'
+        b'"platformInfo":[{"objectId":"dev1"},7]}' % (b"[" * 2000 + b"]" * 2000)
+    )
+    async with scripted(always(http(b'{"status":"success","record":%b}' % record))) as server:
+        env |= {"CLEVERTAP_BASE_URL": server.url}
+        text = await to_thread.run_sync(shown)
+    for part in ("9100", "1e400", "Charged", "dev1", "$.profileData", "$.platformInfo"):
+        assert part in text
+
+
 def test_count_prints_a_number(env: dict[str, str], emulator: Emulator) -> None:
     done = run(env, "count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31")
     expected = len(emulator.population.active("Charged", 20260101, 20260131))
