@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 
 import click
@@ -49,7 +50,12 @@ def run_job(
 
         async def main() -> None:
             async with session:
-                reports.append(await job(session, display))
+                try:
+                    reports.append(await job(session, display))
+                except CancelledError as error:
+                    # The output may be in place all the same.
+                    reports.extend([vars(error)["report"]] if "report" in vars(error) else [])
+                    raise
 
         try:
             resume = prefix + command_line(click.get_current_context())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,7 +25,7 @@ from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
 from .store.people import PeopleOnDisk
 from .store.workspace import Workspace, explaining_disk_errors
-from .threads import Threads, running_beside
+from .threads import Threads, deliver_cancellation, running_beside
 
 __all__ = ["Job"]
 
@@ -57,17 +58,23 @@ class Job(Generic[R, S]):
         """Fetch everything, put the output in place, and return the report.
 
         Raises:
+            CancelledError: the task was cancelled. If the output was in place by then, it stays,
+                and the error has the report as `report`.
             ConfigurationError: an argument cannot work; nothing was sent.
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
         threads = Threads()
+        report: R | None = None
         try:
-            return await self._run(threads)
+            report = await self._run(threads)
         except CallbackFailed as failed:
             failure = failed.error
         finally:
             threads.close()
+            await _finish(report)
+        if report is not None:
+            return report
         # Outside of the handler, so that the caller's error gets no context.
         raise failure
 
@@ -211,6 +218,16 @@ class Job(Generic[R, S]):
                 with run.commit():
                     pass
         run.store.close()
+
+
+async def _finish(report: Report | None) -> None:
+    try:
+        await deliver_cancellation()
+    except asyncio.CancelledError as error:
+        if report is not None:
+            error.add_note(f"The export to {report.output} is complete; its output is in place.")
+            vars(error)["report"] = report
+        raise
 
 
 def _write_lines(path: Path, lines: Iterator[bytes]) -> None:

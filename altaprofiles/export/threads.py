@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import anyio
 
-__all__ = ["Threads", "run_all", "running_beside"]
+__all__ = ["Threads", "deliver_cancellation", "run_all", "running_beside"]
 
 T = TypeVar("T")
 
@@ -31,7 +31,8 @@ class Threads:
     async def run(self, call: Callable[[], T]) -> T:
         """Return the result of `call`.
 
-        A cancellation that arrives during the call is raised at the caller's next `await`.
+        A cancellation that arrives during the call is raised at the caller's next `await`; see
+        `deliver_cancellation`.
         """
         # anyio's own threads abandon a call when the task itself is cancelled, as
         # `asyncio.timeout` and Ctrl-C do, and the next call would overlap it.
@@ -89,6 +90,15 @@ async def running_beside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[No
             await _wait_out(running)
     if failures:
         raise failures[0]
+
+
+async def deliver_cancellation() -> None:
+    """Raise a cancellation that arrived while the task waited for a blocking call.
+
+    To be awaited last, because it would otherwise be raised in the caller's own code: up to Python
+    3.12, `asyncio.timeout` does not take it back when its block ends without an exception.
+    """
+    await asyncio.sleep(0)
 
 
 async def _wait_out(done: asyncio.Future[T]) -> None:
