@@ -70,11 +70,11 @@ class Job(Generic[R, S]):
             report = await self._run(threads)
         except CallbackFailed as failed:
             failure = failed.error
+        else:
+            return report
         finally:
             threads.close()
             await _finish(report)
-        if report is not None:
-            return report
         # Outside of the handler, so that the caller's error gets no context.
         raise failure
 

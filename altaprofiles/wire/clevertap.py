@@ -32,7 +32,16 @@ from ..errors import (
 from ..flow.slices import Slices
 from ..models import Page, Profile
 from .messages import Request, Response, parameter
-from .page import PAGE_BODY, SLICE, Body, PageBody, take_apart
+from .page import (
+    PAGE_BODY,
+    SLICE,
+    Body,
+    PageBody,
+    find_cursor,
+    find_records,
+    other_members,
+    take_apart,
+)
 from .query import CURSOR, EventQuery
 from .reading import (
     decode_body,
@@ -173,9 +182,9 @@ def read_page(
 ) -> Slices[Page]:
     """Return the page of `cursor` ([profiles], Get User Profiles Using Cursor).
 
-    Only an absent `next_cursor` ends a chain. An empty `records` with a `next_cursor` does not, and
-    the last page may have records or be `{"status": "success"}` alone ([profiles]; [seen]). Members
-    come in any order ([seen]).
+    Only an absent `next_cursor` ends a chain, and only on a page without a cursor under another
+    name. An empty `records` with a `next_cursor` does not, and the last page may have records or be
+    `{"status": "success"}` alone ([profiles]; [seen]). Members come in any order ([seen]).
 
     Args:
         response: the answer.
@@ -189,12 +198,18 @@ def read_page(
     body = yield from _page_body(response, decode)
     _raise_for_failure(response, body)
     records = [] if body.records is UNSET else body.records or []
-    if body.next_cursor is UNSET:
-        if response.status == 202 and not records:
-            raise _not_ready(response, "HTTP 202, the page is still being prepared")
-        following = None
+    others = {}
+    if body.next_cursor is UNSET or body.records is UNSET:
+        others = other_members(response.body) if body.others is None else body.others
+    if body.records is UNSET and (path := find_records(others)) is not None:
+        # Taken for an empty page, it would cost the people that it holds.
+        raise DecodeError("expected `records`", path=path, excerpt=excerpt(response.body))
+    if body.next_cursor is not UNSET:
+        following: str | None = _cursor(body.next_cursor, "$.next_cursor", response)
     else:
-        following = _cursor(body.next_cursor, "$.next_cursor", response)
+        following = find_cursor(others, cursor)
+        if following is None and response.status == 202 and not records:
+            raise _not_ready(response, "HTTP 202, the page is still being prepared")
     if decode:
         profiles = yield from _profiles(records)
         return Page.of(profiles, response.body, cursor, following, window)

@@ -11,20 +11,42 @@ Sources:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from secrets import token_hex
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from ..base.jsontext import FAILURES, check_utf8, decode_mended, elements, elements_of
+from ..base.jsontext import (
+    FAILURES,
+    as_text,
+    check_utf8,
+    decode_mended,
+    elements,
+    elements_of,
+    excerpt,
+    parts,
+)
 from ..errors import DecodeError
 from ..flow.slices import Slices
 from .query import CURSOR
 
-__all__ = ["PAGE_BODY", "SLICE", "Body", "PageBody", "peek_next_cursor", "take_apart"]
+__all__ = [
+    "PAGE_BODY",
+    "SLICE",
+    "Body",
+    "PageBody",
+    "find_cursor",
+    "find_records",
+    "other_members",
+    "peek_next_cursor",
+    "take_apart",
+]
 
 
 class Body(Struct, gc=False):
@@ -40,10 +62,15 @@ class Body(Struct, gc=False):
 
 
 class PageBody(Body, gc=False):
-    """Members of a page ([profiles], Get User Profiles Using Cursor)."""
+    """Members of a page ([profiles], Get User Profiles Using Cursor).
+
+    If there is no `next_cursor`, `take_apart` sets `others` to every member but `records`.
+    """
 
     next_cursor: Any = UNSET
     records: list[Raw] | UnsetType | None = UNSET
+    # Under a random name, so that no body can set it.
+    others: dict[str, Raw] | None = field(name=token_hex(16), default=None)
 
 
 PAGE_BODY = msgspec.json.Decoder(PageBody)
@@ -84,6 +111,90 @@ _BEFORE_CURSOR = re.compile(
 )
 _BEFORE_RECORDS = re.compile(
     rb"\s*+\{(?:" + _SCALAR_MEMBER + rb')*+\s*+"records"\s*+:\s*+\[\s*+', re.DOTALL
+)
+
+
+def other_members(data: bytes) -> dict[str, Raw]:
+    """Return the members of a page but `records`, undecoded, in any order ([seen]).
+
+    Args:
+        data: a page that has been decoded before.
+    """
+    found = parts(data)
+    found.pop("records", None)
+    return found
+
+
+def find_cursor(others: Mapping[str, Raw], own: str) -> str | None:
+    """Return the cursor that a page without `next_cursor` has under another name, or None.
+
+    Two public clients read the key `cursor` ([seen]). A name that ends in "cursor" or means the
+    next page counts, however it is spelled, and inside an object such as `paging` as well. Null,
+    empty and false values mean that no page follows. The page's own cursor, sent back, is ignored.
+
+    Args:
+        others: the result of `other_members`.
+        own: the cursor of the request.
+
+    Raises:
+        DecodeError: a value is not a cursor, or two values differ.
+    """
+    found: dict[str, str] = {}
+    for path, name, value in _walk(others):
+        if not value or not _names_cursor(name):
+            continue
+        if isinstance(value, dict) and any(map(_names_cursor, value)):
+            continue
+        text = as_text(value) or ""
+        if unquote(text) == unquote(own):
+            continue
+        is_link = "://" in text or "cursor=" in text
+        if not isinstance(value, str) or is_link or not CURSOR.fullmatch(text):
+            raise DecodeError("expected a cursor", path=path, excerpt=excerpt(text.encode()))
+        found.setdefault(text, path)
+    if len(found) > 1:
+        paths = " and ".join(found.values())
+        raise DecodeError("expected one cursor", path=paths, excerpt=" and ".join(found))
+    return next(iter(found), None)
+
+
+def find_records(others: Mapping[str, Raw]) -> str | None:
+    """Return the path of the people in a page that calls them other than `records`, or None.
+
+    `records` is their only documented name ([profiles], Sample Response).
+    """
+    for path, name, value in _walk(others):
+        is_list = isinstance(value, list) and any(isinstance(one, dict) for one in value)
+        if is_list and _letters(name) in _RECORD_NAMES:
+            return path
+    return None
+
+
+def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[str, str, Any]]:
+    """Yield path, name and value of each member, and of each member of an object among them."""
+    left: deque[tuple[str, str, Any]] = deque()
+    for name, raw in others.items():
+        with suppress(*FAILURES):
+            left.append((f"$.{name}", name, msgspec.json.decode(raw)))
+    while left:
+        path, name, value = left.popleft()
+        yield path, name, value
+        if isinstance(value, dict):
+            left.extend((f"{path}.{inner}", inner, one) for inner, one in value.items())
+
+
+def _names_cursor(name: str) -> bool:
+    return _CURSOR_NAME.fullmatch(_letters(name)) is not None
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower())
+
+
+_RECORD_NAMES = {"record", "records", "profile", "profiles", "users", "people", "data", "items"}
+_CURSOR_NAME = re.compile(
+    "next(?:batch|cursor|href|id|key|link|offset|page|token|ur[il])*|continuation(?:token)?"
+    "|pagetoken|(?!before|current|first|last|own|prev|request|self|start|this)[a-z]*cursors?"
 )
 
 
@@ -134,6 +245,9 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     for name in _Rest.__struct_fields__:
         if name != "last" and (value := getattr(rest, name)) is not UNSET:
             setattr(body, name, value)
+    if body.next_cursor is UNSET:
+        body.others = {**other_members(data[: records.end()] + b"]}"), **other_members(last)}
+        del body.others[_LAST.decode()]
     found += rest.last if mended is None else elements_of(last, mended, _LAST.decode())
     body.records = found
     return body

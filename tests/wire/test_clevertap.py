@@ -867,3 +867,126 @@ def test_an_invalid_retry_after_is_ignored(after: str) -> None:
     with pytest.raises(RateLimited) as caught:
         clevertap.read_cursor(Response(429, headers, b""))
     assert caught.value.retry_after in (None, 0.0)
+
+
+# ------------------------------------------------------------------- cursors under another name
+
+
+def page_of(members: dict[str, Any], layout: str) -> Response:
+    """Return a page with `members`: small or large, on one line or on several, in any order."""
+    size, form, order = layout.split()
+    people = [
+        {"identity": str(number), "name": "x" * 900}
+        for number in range(3 if size == "small" else 2600)
+    ]
+    records = {} if "records" in members else {"records": people}
+    pieces = {
+        "first": {"status": "success", **members, **records},
+        "last": {"status": "success", **records, **members},
+        "status last": {**records, **members, "status": "success"},
+    }[order.replace("-", " ")]
+    return answer(json.dumps(pieces, indent=2 if form == "pretty" else None).encode())
+
+
+LAYOUTS = [
+    f"{size} {form} {order}"
+    for size in ("small", "large")
+    for form in ("line", "pretty")
+    for order in ("first", "last", "status-last")
+]
+
+
+@pytest.mark.parametrize("decode", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"cursor": "c%2B2"},
+        {"nextCursor": "c%2B2"},
+        {"NEXT_CURSOR": "c%2B2"},
+        {"next-cursor": "c%2B2"},
+        {"next": "c%2B2", "cursor": None},
+        {"cursor": "asked", "nextPageToken": "c%2B2"},
+        {"paging": {"next_cursor": "c%2B2", "previous_cursor": "c%2B0"}},
+        {"cursor": {"next": "c%2B2"}},
+        {"meta": {"page": {"cursor": "c%2B2"}}, "cursor": "c%2B2"},
+    ],
+    ids=str,
+)
+def test_a_cursor_under_another_name_is_followed(
+    members: dict[str, Any], layout: str, decode: bool
+) -> None:
+    response = page_of(members, layout)
+    page = whole(clevertap.read_page(response, "asked", decode=decode))
+    assert page.next_cursor == "c%2B2"
+    assert [person.identity for person in page.profiles] == [
+        str(number) for number in range(len(page.profiles))
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"cursor": "as%2Bked"},
+        {"cursor": "as+ked"},
+        {"cursor": None, "nextCursor": "", "next": False, "paging": {"cursor": {}}},
+        {"previous_cursor": "c%2B0", "firstCursor": "c", "current_cursor": "as%2bked"},
+        {"hasNext": False, "has_more": False, "total": 7, "unknown": [{"cursor": "c"}]},
+        {"message": "no next cursor"},
+    ],
+    ids=str,
+)
+def test_the_end_of_a_chain_with_members_that_are_no_cursor(
+    members: dict[str, Any], layout: str
+) -> None:
+    page = whole(clevertap.read_page(page_of(members, layout), "as%2Bked"))
+    assert page.next_cursor is None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"cursor": "two words"},
+        {"cursor": 7},
+        {"next": True},
+        {"nextCursor": ["c%2B2"]},
+        {"next": "https://eu1.api.clevertap.com/1/profiles.json?cursor=c"},
+        {"next": "/1/profiles.json?cursor=c"},
+        {"cursors": {"after": "c%2B2"}},
+        {"cursor": "c%2B2", "nextCursor": "c%2B3"},
+        {"next_cursor": None, "cursor": "c%2B2"},
+        {"next_cursor": "", "cursor": "c%2B2"},
+        {"next_cursor": None},
+        {"next_cursor": ""},
+        {"next_cursor": None, "records": []},
+    ],
+    ids=str,
+)
+def test_a_page_that_may_not_be_the_last_is_an_error(members: dict[str, Any], layout: str) -> None:
+    for decode in (True, False):
+        with pytest.raises(DecodeError):
+            whole(clevertap.read_page(page_of(members, layout), "asked", decode=decode))
+
+
+def test_a_page_without_records_that_carries_a_cursor() -> None:
+    page = read_page(answer(b'{"status":"success","cursor":"c%2B2"}'))
+    assert (page.next_cursor, page.records) == ("c%2B2", [])
+    early = Response(202, CIMultiDict(), b'{"status":"success","cursor":"c%2B2"}')
+    assert whole(clevertap.read_page(early, "asked")).next_cursor == "c%2B2"
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"profiles": [{"identity": "7"}]},
+        {"Records": [{"identity": "7"}], "next_cursor": "c%2B2"},
+        {"data": {"records": [{"identity": "7"}], "next_cursor": "c%2B2"}},
+        {"data": [{"identity": "7"}]},
+    ],
+    ids=str,
+)
+def test_records_under_another_name_are_no_empty_page(members: dict[str, Any]) -> None:
+    with pytest.raises(DecodeError, match="records"):
+        read_page(answer(json.dumps({"status": "success", **members}).encode()))

@@ -226,7 +226,7 @@ def test_members_around_many_records_are_read_wherever_they_are(envelope: str) -
     assert [bytes(found) for found in page.records] == PLAIN
     assert page.next_cursor == "c%2B2"
     # Only an absent cursor ends a chain.
-    last = read_page(body.replace(b'"next_cursor"', b'"next"'), decode=False)
+    last = read_page(body.replace(b'"next_cursor"', b'"nobody"'), decode=False)
     assert (last.next_cursor, len(last.records)) == (None, len(PLAIN))
 
 
