@@ -22,7 +22,7 @@
     └── ExportError               an export cannot start or finish
         ├── PlanMismatch          the unfinished export on disk is a different one
         ├── ExportLocked          another process is writing the same output
-        └── Incomplete            part of the output is missing
+        └── Incomplete            part of the result is missing
 
 All of them can be pickled, and none contains a credential.
 """
@@ -244,14 +244,18 @@ class ExportLocked(ExportError):
 
 
 class Incomplete(ExportError):
-    """Part of the output is missing. The same call resumes the export.
+    """Part of the result is missing.
+
+    After an export the same call resumes it. `by_event` raises this error for a chain that the
+    service ends without records although it counts some; people of other chains were yielded
+    before, and a new call starts again.
 
     Attributes:
         missing: one sentence for each missing part.
-        report: the result so far: an `ExportReport` or a `LookupReport`.
+        report: the result so far of an export: an `ExportReport` or a `LookupReport`, else None.
     """
 
-    def __init__(self, message: str, *, missing: Sequence[str], report: Any) -> None:
+    def __init__(self, message: str, *, missing: Sequence[str], report: Any = None) -> None:
         super().__init__(message)
         self.missing = missing
         self.report = report

@@ -204,6 +204,7 @@ class Session:
         event_summaries: bool = True,
         profile: bool = True,
         count: bool = False,
+        on_shortfall: Literal["error", "warn"] = "error",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[ExportProgress], object] | None = None,
@@ -219,6 +220,12 @@ class Session:
 
         A chain whose cursor is older than about 4 days, or refused, is restarted. A warning in the
         log and `report.chains` say so.
+
+        A chain that ends without any record is not believed at once, because the service at times
+        answers so when too many exports run. It is counted. If the count is not 0, or fails, the
+        chain is opened again up to twice, 10 and 60 times `Retry.base_delay` later (5 and 30
+        seconds by default). If it is still empty, the export is `Incomplete`. An export of nobody
+        is complete if the count agrees, and `report.warnings` says what its output replaced.
 
         Args:
             events: the name of an event, or several names. A person who did several of the events
@@ -250,8 +257,13 @@ class Session:
                 with `+` or `-` unless the rest is digits, blanks, brackets, dots or dashes.
             batch_size, app, profile: as for `profiles.by_event`.
             event_summaries: include the event summaries, some 75 % of a record (`events` there).
-            count: ask for the service's own counts as well: for `report.counted`, and as the total
-                of the progress reports.
+            count: ask for the service's own counts as well: for `report.counted`, as the total of
+                the progress reports, and to compare them. A chain with fewer than 99 % of its
+                count, and more than 10 records short, is opened again like an empty one. If it
+                stays short, the export is `Incomplete`. The same holds for all chains of an event
+                together.
+            on_shortfall: "error", or "warn" to accept fewer records than the service counts. The
+                output is then put in place, with a warning in the log and in `report.warnings`.
             resume: resume an unfinished run. False discards what it left.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
@@ -272,8 +284,11 @@ class Session:
             Unauthorized, Forbidden: the credentials are refused.
             PlanMismatch: an unfinished run in the folder was for another export.
             ExportLocked: another process or task works on the same output.
+            CancelledError: the task was cancelled. If the output was in place by then, it stays,
+                and the error has the result as `report`.
             Incomplete: something is missing, for example a chain that fails for longer than
-                `Retry` allows, or room on the disk. The same call resumes.
+                `Retry` allows, or has fewer records than the service counts, or room on the disk.
+                The same call resumes.
             ExportError: the output, or what an earlier run left, cannot be used.
             AltaProfilesError: none of the events could be asked for.
 
@@ -308,6 +323,7 @@ class Session:
             adopt=windows == "auto",
             distinct=check_flag("distinct", distinct),
             count=check_flag("count", count),
+            on_shortfall=on_shortfall,
         )
         output = Output(
             to=to,

@@ -33,6 +33,7 @@ def summarize(app: App, report: Report) -> None:
     if report.mended:
         rows.append(("mended", f"{report.mended:,} texts that {report.format} cannot hold"))
     rows.append(("manifest", _short_path(report.manifest)))
+    rows.extend(("warning", sentence) for sentence in report.warnings)
     width = max(len(name) for name, _ in rows)
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
     app.info(text, report=as_builtins(report))

@@ -65,6 +65,8 @@ class Chain(msgspec.Struct, kw_only=True):
     """Decides how pages are written. It is the same each time that the chain is opened."""
     bare_end: bool
     """True if a page without records follows the last one with records."""
+    opening: int
+    """How often the query has been opened, this time included."""
 
 
 class CleverTapService:
@@ -146,6 +148,7 @@ class CleverTapService:
             opened=time.monotonic(),
             look=self._dice.token(CHAIN_KEY_BYTES, "look", identity),
             bare_end=self._dice.share("end", key) < 0.5,
+            opening=opening,
             **flags,
         )
         members = {
@@ -166,8 +169,11 @@ class CleverTapService:
             return self._either("CURSOR_INVALIDATED", "Cursor has been invalidated", target)
         if place.hop == 0 and self._plan.meets(Fault.EMPTY_PAGE, place):
             body = self._page_body(place, [], place._replace(hop=1), "compact")
-            return Reply(body=body, page=place.name, empty_page=True)
+            return Reply(body=body, page=place.name, fault=Fault.EMPTY_PAGE)
         people = self._matching(chain.query)
+        if people and self._plan.spoils(Fault.EMPTY_CHAIN, chain.key, chain.opening):
+            body = self._page_body(place, [], None, self._style(chain.key))
+            return Reply(body=body, page=place.name, fault=Fault.EMPTY_CHAIN)
         size = chain.batch or max(len(people), 1)
         first = place.page * size
         if first >= len(people) and chain.bare_end:
@@ -178,6 +184,14 @@ class CleverTapService:
             records = await self._records(chain, people[first : first + size], style)
             ends = first + size >= len(people) and not chain.bare_end
             following = None if ends else Place(chain.key, place.page + 1)
+            if first + size < len(people) and self._plan.spoils(
+                Fault.CUT_SHORT, place, chain.opening
+            ):
+                body = self._page_body(place, records, None, style)
+                return Reply(body=body, page=place.name, fault=Fault.CUT_SHORT)
+            if following is not None and self._plan.meets(Fault.OTHER_CURSOR, place):
+                body = self._page_body(place, records, following, style, name="cursor")
+                return Reply(body=body, page=place.name, fault=Fault.OTHER_CURSOR)
             body = self._page_body(place, records, following, style)
         return Reply(body=body, page=place.name)
 
@@ -195,13 +209,21 @@ class CleverTapService:
         return records
 
     def _page_body(
-        self, place: Place, records: list[bytes], following: Place | None, style: Style
+        self,
+        place: Place,
+        records: list[bytes],
+        following: Place | None,
+        style: Style,
+        *,
+        name: str = "next_cursor",
     ) -> bytes:
         members = {"status": b'"success"', "records": b"[" + b",".join(records) + b"]"}
         if following is not None:
             members["next_cursor"] = encode_value(self.cursors.write(following))
         order = _ORDERS[self._dice.below(len(_ORDERS), "order", place)]
-        members = {key: members[key] for key in order if key in members}
+        members = {
+            name if key == "next_cursor" else key: members[key] for key in order if key in members
+        }
         return encode_members(members, style)
 
     def profile(self, target: str) -> Reply:

@@ -48,6 +48,12 @@ class Fault(StrEnum):
     """The right answer, compressed, if the client accepts gzip. Not a failure."""
     EMPTY_PAGE = "empty_page"
     """CleverTap pages: no records, and a cursor to the page that has them. Not a failure."""
+    OTHER_CURSOR = "other_cursor"
+    """CleverTap pages: the next cursor as `cursor`, not as `next_cursor`. Not a failure."""
+    EMPTY_CHAIN = "empty_chain"
+    """CleverTap chains: the first page is the last, with success and without records."""
+    CUT_SHORT = "cut_short"
+    """CleverTap pages: the last page of its chain, with success, though others should follow."""
 
 
 _PROXY_PAGE = b"""<html>
@@ -56,10 +62,16 @@ _PROXY_PAGE = b"""<html>
 </html>
 """
 
-HARMLESS = frozenset({Fault.SLOW, Fault.GZIP, Fault.EMPTY_PAGE})
-"""Faults with a right answer. They do not count towards `STREAK`."""
+OF_CHAINS = frozenset({Fault.EMPTY_PAGE, Fault.OTHER_CURSOR, Fault.EMPTY_CHAIN, Fault.CUT_SHORT})
+"""Faults that belong to a chain or a page, and meet every request for it."""
+
+HARMLESS = frozenset({Fault.SLOW, Fault.GZIP}) | OF_CHAINS
+"""Faults with a right answer, or one that looks right. They do not count towards `STREAK`."""
 
 _FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)
+
+OPENINGS = 3
+"""Of each so many openings of the same query, the last has no `EMPTY_CHAIN` and no `CUT_SHORT`."""
 
 
 def check_rates(
@@ -99,6 +111,14 @@ class Plan:
         """Return True if this attempt meets this fault."""
         rate = self.rates.get(fault, 0.0)
         return rate > 0 and self._dice.share("fault", fault.value, key, attempt) < rate
+
+    def spoils(self, fault: Fault, key: object, opening: int) -> bool:
+        """Return True if a chain, the query's `opening`th from 1, meets a fault that costs people.
+
+        Unless the rate is 1, the last of `OPENINGS` in a row does not.
+        """
+        is_spared = opening % OPENINGS == 0 and self.rates.get(fault, 0.0) < 1
+        return not is_spared and self.meets(fault, key)
 
     def next(self, request: bytes, possible: frozenset[Fault]) -> frozenset[Fault]:
         """Return the faults of the next attempt at `request`: one failure, or harmless ones.

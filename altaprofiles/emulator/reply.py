@@ -26,8 +26,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     page: bytes | None = None
     """The name of the cursor page in this answer, or None."""
-    empty_page: bool = False
-    """True if a fault emptied that page."""
+    fault: str | None = None
+    """The fault that changed the content of that page, or None."""
 
 
 def as_json(value: Any, *, status: int = 200) -> Reply:

@@ -13,7 +13,7 @@ from ..credentials import Alta, CleverTap
 from .alta import AltaService
 from .clevertap import CleverTapService
 from .dice import Dice
-from .faults import HARMLESS, Fault, Plan, check_rates, garble, proxy_reply
+from .faults import HARMLESS, OF_CHAINS, Fault, Plan, check_rates, garble, proxy_reply
 from .load import Tally, let_loop_turn
 from .people import Population
 from .writing import write
@@ -105,7 +105,8 @@ class Emulator:
         people: number of people in the account, 0 or more.
         seed: decides the people, the variants of answers, and the faults.
         faults: rates from 0 to 1 by fault name (see `Fault`). After 3 failures in a row the next
-            attempt at the same request succeeds, unless the rate is 1, which is an outage.
+            attempt at the same request succeeds, unless the rate is 1, which is an outage. Of three
+            chains of the same query, the third has neither `empty_chain` nor `cut_short`.
         port: the TCP port, or 0 for any free one.
         think: seconds before each answer.
         max_in_flight: CleverTap requests answered at the same time, 1 or more. Any further request
@@ -322,8 +323,8 @@ class Emulator:
                 return self._service(route).fault_reply(fault, target)
         answer = route.answer(self._services, target, body)
         reply = await answer if isawaitable(answer) else answer
-        if reply.empty_page:
-            self._count({Fault.EMPTY_PAGE})
+        if reply.fault is not None:
+            self._count({Fault(reply.fault)})
         return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
 
     def _service(self, route: _Route) -> CleverTapService | AltaService:
@@ -345,7 +346,7 @@ class Emulator:
 
 def _possible(request: web.BaseRequest, route: _Route) -> frozenset[Fault]:
     """Return the faults that can occur for one request."""
-    possible = frozenset(Fault) - {Fault.EMPTY_PAGE}
+    possible = frozenset(Fault) - OF_CHAINS
     if route.operation != "page":
         possible -= {Fault.NOT_READY}
     if "gzip" not in request.headers.get("Accept-Encoding", ""):

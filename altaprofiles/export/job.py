@@ -126,13 +126,16 @@ class Job(Generic[R, S]):
 
     async def _assemble(self, run: Run) -> R:
         gathering = self._gathering
+        target = run.place.target
+        # Looked at before it is replaced.
+        replaced = None if gathering.records else await run.threads.run(target.content)
         people = None
         if gathering.repeats:
             people = await run.threads.run(lambda: PeopleOnDisk(run.store.people))
         try:
             written = await assemble(
                 run.threads,
-                run.place.target,
+                target,
                 lambda: gathering.batches(run.store),
                 records=gathering.records,
                 people=None if people is None else people.distinct,
@@ -144,10 +147,13 @@ class Job(Generic[R, S]):
         self._assembled = Assembled(gathering.records, written.records)
         for ending, lines in gathering.leftovers(run.store):
             await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
-        for sentence in gathering.discrepancies(written.records):
+        warnings = [*gathering.discrepancies(written.records)]
+        if not written.records:
+            warnings.append(_nobody(target.name, replaced))
+        for sentence in warnings:
             logger.warning("%s", sentence)
         missing = gathering.unanswered(run.place)
-        report = self._describe(run, written, complete=not missing)
+        report = self._describe(run, written, warnings, complete=not missing)
         await self._write_manifest(run, report)
         if missing:
             raise self._incomplete(run, missing, report)
@@ -159,7 +165,9 @@ class Job(Generic[R, S]):
         data = encode_manifest(report, self._gathering.plan, options, now)
         await run.threads.run(lambda: write_file(run.place.manifest, [data]))
 
-    def _describe(self, run: Run, written: Written | None, *, complete: bool) -> R:
+    def _describe(
+        self, run: Run, written: Written | None, warnings: list[str], *, complete: bool
+    ) -> R:
         totals = self._reporting.totals()
         common = Report(
             output=run.place.target.name,
@@ -172,6 +180,7 @@ class Job(Generic[R, S]):
             bytes=None if written is None else written.bytes,
             sha256=None if written is None else written.sha256,
             mended=0 if written is None else written.mended,
+            warnings=warnings,
         )
         people = None if written is None else written.records
         return self._gathering.describe(common, run.place, people)
@@ -182,7 +191,7 @@ class Job(Generic[R, S]):
             f"the export to {run.place.target.name} is not complete:{lines}\n"
             f"{self._resumption(run)}",
             missing=missing,
-            report=report or self._describe(run, None, complete=False),
+            report=report or self._describe(run, None, [], complete=False),
         )
 
     def _resumption(self, run: Run) -> str:
@@ -218,6 +227,11 @@ class Job(Generic[R, S]):
                 with run.commit():
                     pass
         run.store.close()
+
+
+def _nobody(name: str, replaced: str | None) -> str:
+    """Return the warning about an output of nobody, which may be a mistake."""
+    return f"0 people in {name}" if replaced is None else f"0 people; it replaced {replaced}"
 
 
 async def _finish(report: Report | None) -> None:

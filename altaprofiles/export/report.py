@@ -27,7 +27,8 @@ class ChainStatus(Struct, frozen=True):
         start, end: the range of the chain, inclusive, as it was sent to the service.
         records, pages: received and on disk.
         done: whether the last page is on disk.
-        restarts: how often the chain was restarted, because the service refused its cursor.
+        restarts: how often the chain was restarted, because the service refused its cursor or sent
+            fewer records than it counts.
         counted: records that the chain will bring by the service's own count, or None.
     """
 
@@ -55,6 +56,8 @@ class Report(Struct, frozen=True, kw_only=True):
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         mended: texts that the output's format cannot hold as they were; see `Session.export`.
+        warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
+            than the service counts, or nobody at all.
     """
 
     output: str
@@ -67,6 +70,7 @@ class Report(Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     sha256: str | None = None
     mended: int = 0
+    warnings: list[str] = []
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -182,6 +186,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
         counted: event to the service's own count of its people, where it was asked for and
             answered; None without.
         mended: texts that the output's format cannot hold as they were; see `Session.export`.
+        warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
+            than the service counts, or nobody at all.
     """
 
     people: int
@@ -239,7 +245,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
     """The result of a bulk lookup, including the runs it resumed.
 
     Attributes:
-        output, manifest, format, requests, retries, seconds, bytes, sha256, mended: as in
+        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, warnings: as in
             `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.

@@ -42,10 +42,14 @@ class Chain(Struct, Generic[P], frozen=True):
         open: returns the first cursor.
         fetch: returns the page of a cursor. It passes the next cursor to its second argument as
             soon as it knows it. It may do so more than once, and the cursor may be wrong.
+        reopen: receives each page before it is yielded, in order. It returns None, or in place of
+            the last page the first cursor of the chain opened again: that page is then dropped, and
+            the walk continues there.
     """
 
     open: Callable[[], Awaitable[str]]
     fetch: Callable[[str, Callable[[str], None]], Awaitable[P]]
+    reopen: Callable[[P], Awaitable[str | None]] | None = None
 
 
 async def walk(
@@ -71,7 +75,7 @@ async def walk(
             async def begin(chain: Chain[P]) -> None:
                 with handover.ended_by_failure(group):
                     cursor = await chain.open()
-                    walks.append(_Walk(chain.fetch, cursor, prefetch, handover, group))
+                    walks.append(_Walk(chain, cursor, prefetch, handover, group))
 
             for chain in chains:
                 group.start_soon(begin, chain)
@@ -122,14 +126,14 @@ class _Walk(Generic[P]):
 
     def __init__(
         self,
-        fetch: Callable[[str, Callable[[str], None]], Awaitable[P]],
+        chain: Chain[P],
         cursor: str,
         prefetch: int,
         handover: Handover[tuple[P, asyncio.Semaphore]],
         group: TaskGroup,
     ) -> None:
         self.complete = False
-        self._ask = fetch
+        self._chain = chain
         self._handover = handover
         self._group = group
         self._allowance = asyncio.Semaphore(prefetch + 1)
@@ -166,14 +170,23 @@ class _Walk(Generic[P]):
             if page.next_cursor is not None:
                 self._begin_following(step, page.next_cursor)
             await step.confirmed.wait()
+            reopen = self._chain.reopen
+            again = None if reopen is None else await reopen(page)
         except BaseException:
             self._allowance.release()
             raise
-        self._deliver(step, page)
+        if again is None:
+            self._deliver(step, page)
+        else:
+            self._allowance.release()
+            # A chain opened again may have the same cursors.
+            self._asked.clear()
+            self._delivered = 0
+            self._begin(again).confirmed.set()
 
     async def _fetch(self, step: _Step) -> P:
         try:
-            return await self._ask(step.cursor, partial(self._begin_following, step))
+            return await self._chain.fetch(step.cursor, partial(self._begin_following, step))
         except Exception as error:
             # The error means nothing if the cursor turns out to be wrong.
             await step.confirmed.wait()

@@ -112,6 +112,10 @@ class Engine:
         """Runs a job in the background while the engine is open."""
         return self._lifetime.spawn
 
+    async def pause(self, times: float) -> None:
+        """Sleep for `times` the base delay of `Retry`, or until the engine is closed."""
+        await self._lifetime.pause(times * self._retry.base_delay)
+
     @overload
     def call(
         self,

@@ -53,6 +53,11 @@ class Page(Struct, frozen=True, dict=True):
         page.__dict__["profiles"] = profiles
         return page
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the page has no records. Any page may have none."""
+        return not self._records
+
     @cached_property
     def records(self) -> list[bytes]:
         """The records as the service sent them, in order. Any page may have none.

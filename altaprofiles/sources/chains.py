@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
+from ..base.wording import numbered
+from ..errors import AltaProfilesError, ConfigurationError, Incomplete
 from ..flow.paging import Chain, walk
 from ..flow.slices import Slices
 from ..http.engine import Engine
@@ -14,7 +17,35 @@ from ..wire.messages import Response
 from ..wire.page import peek_next_cursor
 from ..wire.query import EventQuery
 
-__all__ = ["Chains"]
+__all__ = ["REOPENINGS", "Chains", "is_short", "shortfall"]
+
+logger = logging.getLogger("altaprofiles")
+
+REOPENINGS = (10, 60)
+"""Waits before a chain that cannot be complete is opened again, in multiples of `base_delay`.
+
+When too many exports run at once, the service at times answers with success and no records. Users
+of the vendor report it; no page documents it.
+"""
+
+
+def is_short(records: int, counted: int | None) -> bool:
+    """Return whether `records` cannot be all of a chain.
+
+    Args:
+        records: the number received.
+        counted: the service's own count, or None if it did not answer.
+    """
+    if not records:
+        return counted != 0
+    return counted is not None and records < 0.99 * counted and counted - records > 10
+
+
+def shortfall(name: object, records: int, counted: int | None) -> str:
+    """Return a sentence on a chain, or several, with fewer records than the service counts."""
+    if counted is None:
+        return f"{name}: no records, and the service does not answer how many there should be"
+    return f"{name}: {numbered(records, 'record')}, where the service counts {counted:,}"
 
 
 class Chains:
@@ -45,15 +76,40 @@ class Chains:
         request = clevertap.poll_count(count)
         return await self._engine.call(self._service, request, clevertap.read_count, bulk=bulk)
 
+    async def expected(self, query: EventQuery) -> int | None:
+        """Return the count of a chain that has ended without records, or None without an answer.
+
+        Raises:
+            ConfigurationError: the session was closed.
+        """
+        try:
+            return await self.count(query, bulk=True)
+        except ConfigurationError:
+            raise
+        except AltaProfilesError as error:
+            logger.warning("the service does not count %s: %s", query, error)
+            return None
+
+    async def pause(self, number: int) -> None:
+        """Wait before a chain is opened again, for the time `number`, from 0."""
+        await self._engine.pause(REOPENINGS[number])
+
     def walk(
         self, beginnings: Sequence[EventQuery | str], *, prefetch: int, decode: bool
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of several chains, as `paging.walk` does.
 
+        A chain that ends without any record is counted. If the count is not 0, the chain is opened
+        again, up to twice. Its last page is held back until then.
+
         Args:
             beginnings: of each chain the query that opens it, or a cursor to resume at.
             prefetch: pages fetched ahead of each chain.
             decode: whether `page.profiles` is decoded beforehand.
+
+        Raises:
+            Incomplete: a chain stays without records, and its count is not 0. One that was resumed
+                at a cursor is not checked, because its earlier pages are not known.
         """
         chains = [self._chain(beginning, decode) for beginning in beginnings]
         return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
@@ -77,4 +133,36 @@ class Chains:
             request = clevertap.get_page(cursor)
             return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
 
-        return Chain(begin, fetch)
+        return Chain(
+            begin, fetch, None if isinstance(beginning, str) else _Doubts(self, beginning).reopen
+        )
+
+
+class _Doubts:
+    """Decides whether a chain without records is believed."""
+
+    def __init__(self, chains: Chains, query: EventQuery) -> None:
+        self._chains = chains
+        self._query = query
+        self._has_records = False
+        self._counted: int | None = None
+        self._reopened = 0
+
+    async def reopen(self, page: Page) -> str | None:
+        """Return the first cursor of the chain opened again in place of `page`, or None."""
+        self._has_records = self._has_records or not page.is_empty
+        if self._has_records or page.next_cursor is not None:
+            return None
+        number = self._reopened
+        is_last = number == len(REOPENINGS)
+        if self._counted is None and (number == 0 or is_last):
+            self._counted = await self._chains.expected(self._query)
+        if not is_short(0, self._counted):
+            return None
+        sentence = shortfall(self._query, 0, self._counted)
+        if is_last:
+            raise Incomplete(sentence, missing=[sentence])
+        logger.warning("%s; it is opened again", sentence)
+        self._reopened += 1
+        await self._chains.pause(number)
+        return await self._chains.open(self._query)

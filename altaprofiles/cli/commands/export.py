@@ -66,6 +66,14 @@ __all__ = ["export"]
     help="Request the service's own counts as well, to compare with the records received, and to "
     "estimate the time left.",
 )
+@click.option(
+    "--on-shortfall",
+    type=click.Choice(["error", "warn"]),
+    default="error",
+    show_default=True,
+    help="With warn, fewer records than the service counts are accepted: the output is put in "
+    "place, with a warning.",
+)
 @click.pass_obj
 def export(
     app: App,
@@ -79,6 +87,7 @@ def export(
     with_app: bool,
     distinct: bool,
     count: bool,
+    on_shortfall: Literal["error", "warn"],
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:
@@ -123,6 +132,7 @@ def export(
             event_summaries=event_summaries,
             profile=profile,
             count=count,
+            on_shortfall=on_shortfall,
             on_progress=display,
             **output,
         )

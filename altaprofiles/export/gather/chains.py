@@ -6,6 +6,7 @@ behind it, whatever has ended this process.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -13,14 +14,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from ...base.verdicts import dooms_all, is_final
-from ...errors import AltaProfilesError, BadRequest, CursorError, CursorLoop, ExportError
+from ...errors import (
+    AltaProfilesError,
+    BadRequest,
+    ConfigurationError,
+    CursorError,
+    CursorLoop,
+    ExportError,
+)
 from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
 from ...models import Page
-from ...sources.chains import Chains
+from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...wire.query import EventQuery
 from ..place import Place
 from ..plan import EventsPlan, Plan
@@ -52,7 +60,31 @@ class _ChainState:
         self.path = path
         self.resumed = row.records
         self.counted: int | None = None
+        self.count_ended = asyncio.Event()
         self.error: AltaProfilesError | None = None
+        self.shortfall: str | None = None
+        self.is_accepted = False
+
+    @property
+    def is_open(self) -> bool:
+        """True once the service has accepted the query."""
+        return bool(self.row.cursor or self.row.pages)
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the last page is in the spool, whether the chain is believed or not."""
+        return self.row.pages > 0 and self.row.cursor is None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.row.done or self.is_accepted
+
+    @property
+    def missing(self) -> str:
+        """A sentence on the missing part of a chain that is not complete."""
+        if self.error is None and self.shortfall is not None:
+            return _acceptable(self.shortfall)
+        return f"{self.query} from page {self.row.pages + 1} on: {self.error or INTERRUPTED}"
 
     @property
     def status(self) -> ChainStatus:
@@ -78,6 +110,10 @@ class EventsGathering:
         adopt: whether the windows of an unfinished run may replace the plan's.
         distinct: whether a person in several records is written once.
         count: whether the service is asked for its own counts.
+        on_shortfall: "error" or "warn": what a chain with fewer records than its count leads to.
+
+    Raises:
+        ConfigurationError: `on_shortfall` is neither.
     """
 
     unit = "records"
@@ -85,14 +121,27 @@ class EventsGathering:
     reads: Path | None = None
 
     def __init__(
-        self, plan: EventsPlan, chains: Chains, *, adopt: bool, distinct: bool, count: bool
+        self,
+        plan: EventsPlan,
+        chains: Chains,
+        *,
+        adopt: bool,
+        distinct: bool,
+        count: bool,
+        on_shortfall: object,
     ) -> None:
+        if on_shortfall not in ("error", "warn"):
+            raise ConfigurationError(
+                f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}"
+            )
         self.plan: EventsPlan = plan
         self.options: dict[str, Any] = {"distinct": distinct}
         self._chains = chains
         self._adopt = adopt
         self._distinct = distinct
         self._count = count
+        self._accepts = on_shortfall == "warn"
+        self._shortfalls: list[str] = []
         self._states: list[_ChainState] = []
         self._counted: dict[str, int] = {}
         self._started = False
@@ -124,7 +173,8 @@ class EventsGathering:
         self._started = True
         run.report()
         await self._open_events(run)
-        waiting = [state for state in self._states if not state.row.done]
+        # A chain that an earlier run has finished is compared with its count as well.
+        waiting = [state for state in self._states if self._count or not state.row.done]
         queue = iter(waiting)
         # One for each slot keeps the slots busy; one more each uses them while pages are prepared.
         readers = min(len(waiting), 2 * self._chains.slots)
@@ -134,11 +184,8 @@ class EventsGathering:
                 *[partial(self._take_chains, run, queue)] * readers,
             ]
         )
-        return [
-            f"{state.query} from page {state.row.pages + 1} on: {state.error or INTERRUPTED}"
-            for state in self._states
-            if not state.row.done
-        ]
+        missing = [state.missing for state in self._states if not state.is_complete]
+        return missing or await self._compare_totals(run)
 
     async def _open_events(self, run: Run) -> None:
         failures: list[AltaProfilesError] = []
@@ -152,17 +199,17 @@ class EventsGathering:
                 failures.append(error)
 
         await run_all([partial(try_to_open, state) for state in self._unopened_events()])
-        if failures and not any(state.row.cursor or state.row.done for state in self._states):
+        if failures and not any(state.is_open for state in self._states):
             raise failures[0]
 
     def _unopened_events(self) -> Iterator[_ChainState]:
-        opened = {state.query.event for state in self._states if state.row.cursor or state.row.done}
+        opened = {state.query.event for state in self._states if state.is_open}
         for state in self._states:
             if state.query.event not in opened:
                 opened.add(state.query.event)
                 yield state
 
-    async def _open(self, run: Run, state: _ChainState) -> None:
+    async def _open(self, run: Run, state: _ChainState, *, restarts: int = 0) -> None:
         try:
             cursor = await self._chains.open(state.query)
         except BadRequest as error:
@@ -171,7 +218,9 @@ class EventsGathering:
                 f"name as the dashboard spells it, upper case and blanks included."
             )
             raise
-        row = ChainRow(state.row.number, cursor, time.time(), restarts=state.row.restarts)
+        row = ChainRow(
+            state.row.number, cursor, time.time(), restarts=state.row.restarts + restarts
+        )
         await run.threads.run(lambda: self._commit(run, state, row))
 
     async def _take_chains(self, run: Run, queue: Iterator[_ChainState]) -> None:
@@ -186,8 +235,78 @@ class EventsGathering:
                 logger.warning("%s cannot be exported now: %s", state.query, error)
 
     async def _bring(self, run: Run, state: _ChainState) -> None:
+        for number in range(len(REOPENINGS) + 1):
+            await self._read(run, state)
+            is_last = number == len(REOPENINGS)
+            state.shortfall = await self._doubt(state, is_first=not number, is_last=is_last)
+            if state.shortfall is None:
+                if not state.row.done:
+                    row = replace(state.row, done=True)
+                    await run.threads.run(partial(self._commit, run, state, row))
+                return
+            # Where a shortfall is accepted, records in hand are not given up for another answer,
+            # which could hold fewer.
+            if is_last or (self._accepts and state.row.records):
+                break
+            logger.warning("%s; it is opened again", state.shortfall)
+            await self._chains.pause(number)
+            # The journal forgets the records once the new chain is open.
+            await self._open(run, state, restarts=1)
+            state.resumed = 0
+        await self._give_up(run, state, state.shortfall)
+
+    async def _doubt(self, state: _ChainState, *, is_first: bool, is_last: bool) -> str | None:
+        """Return why a chain that has ended is not believed, or None if it is."""
+        if self._count:
+            await state.count_ended.wait()
+        # The last time again, because the service may have been too busy to count before.
+        is_due = is_last or (is_first and not self._count)
+        if is_due and state.counted is None and not state.row.records:
+            state.counted = await self._chains.expected(state.query)
+        if is_short(state.row.records, state.counted):
+            return shortfall(state.query, state.row.records, state.counted)
+        return None
+
+    async def _give_up(self, run: Run, state: _ChainState, sentence: str | None) -> None:
+        if self._accepts and sentence is not None:
+            # Not in the journal: a later run with "error" must not take it for complete.
+            state.is_accepted = True
+            self._shortfalls.append(sentence)
+            return
+        if not state.row.records:
+            # So that a later run opens it without reading the end of this one again.
+            await run.threads.run(partial(self._commit, run, state, _fresh(state.row)))
+
+    async def _compare_totals(self, run: Run) -> list[str]:
+        """Return a sentence on each event whose chains are complete one by one, but not together.
+
+        The chains with fewer records than their counts are restarted by the next run.
+        """
+        missing: list[str] = []
+        for event in self.plan.events if self._count else ():
+            states = [state for state in self._states if state.query.event == event]
+            counts = [state.counted for state in states if state.counted is not None]
+            records = sum(state.row.records for state in states)
+            whole = self.plan.query(event)
+            if (
+                len(counts) < len(states)
+                or not is_short(records, sum(counts))
+                or any(state.is_accepted for state in states)
+            ):
+                continue
+            sentence = shortfall(whole, records, sum(counts))
+            if self._accepts:
+                self._shortfalls.append(sentence)
+                continue
+            missing.append(_acceptable(sentence))
+            for state in states:
+                if state.row.records < (state.counted or 0):
+                    await run.threads.run(partial(self._commit, run, state, _fresh(state.row)))
+        return missing
+
+    async def _read(self, run: Run, state: _ChainState) -> None:
         restarts = 0
-        while not state.row.done:
+        while not state.has_ended:
             if state.row.cursor is None:
                 await self._open(run, state)
             first = state.row.cursor
@@ -248,7 +367,8 @@ class EventsGathering:
             file.append(lines),
             state.row.records + lines.count(b"\n"),
             state.row.pages + 1,
-            page.next_cursor is None,
+            # Done for good only if there is nothing to compare it with.
+            page.next_cursor is None and bool(lines or state.row.records) and not self._count,
             state.row.restarts,
         )
         self._commit(run, state, row, asked_for)
@@ -268,9 +388,8 @@ class EventsGathering:
 
     def _restart(self, run: Run, state: _ChainState, why: object) -> None:
         logger.warning("%s restarts with its first page: %s", state.query, why)
-        restarts = state.row.restarts + 1
         state.resumed = 0
-        self._commit(run, state, ChainRow(state.row.number, restarts=restarts))
+        self._commit(run, state, _fresh(state.row))
 
     def _counts(self, run: Run) -> Iterator[Callable[[], Awaitable[None]]]:
         for event in self.plan.events:
@@ -278,7 +397,16 @@ class EventsGathering:
             chains = [state for state in self._states if state.query.event == event]
             for query in {whole, *(state.query for state in chains)}:
                 counted = [state for state in chains if state.query == query]
-                yield partial(self._ask_count, run, query, counted, of_all=query == whole)
+                yield partial(self._try_to_count, run, query, counted, of_all=query == whole)
+
+    async def _try_to_count(
+        self, run: Run, query: EventQuery, states: list[_ChainState], *, of_all: bool
+    ) -> None:
+        try:
+            await self._ask_count(run, query, states, of_all=of_all)
+        finally:
+            for state in states:
+                state.count_ended.set()
 
     async def _ask_count(
         self, run: Run, query: EventQuery, states: list[_ChainState], *, of_all: bool
@@ -322,7 +450,7 @@ class EventsGathering:
     def discrepancies(self, people: int) -> list[str]:
         # People of several events are written once, and those of several windows perhaps not.
         comparable = len(self._states) == 1 or (self._distinct and len(self.plan.events) == 1)
-        return [
+        return self._shortfalls or [
             f"the service counts {counted} people for {event!r}, and {people} were exported"
             for event, counted in self._counted.items()
             if comparable and counted != people
@@ -358,3 +486,12 @@ class EventsGathering:
             chains=[state.status for state in self._states],
             counted={event: count for event, count in counts.items() if count is not None} or None,
         )
+
+
+def _acceptable(sentence: str) -> str:
+    return f"{sentence}; `on_shortfall` can accept that"
+
+
+def _fresh(row: ChainRow) -> ChainRow:
+    """Return the row of a chain that is to be opened again."""
+    return ChainRow(row.number, restarts=row.restarts + 1)

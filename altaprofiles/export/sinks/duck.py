@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError
 from ...tables.kinds import Kinds
 from ...tables.layout import CORE, JSON_TEXTS, Kind, column_names
@@ -75,19 +76,42 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             return
         connection = _connect(self.path, self.name)
         try:
-            kind = connection.execute(
-                "SELECT table_type FROM information_schema.tables WHERE lower(table_name) ="
-                " lower(?) AND table_schema = current_schema() AND table_catalog ="
-                " current_database()",
-                [self.table],
-            ).fetchone()
+            kind = self._kind(connection)
         finally:
             connection.close()
-        if kind is not None and kind[0] != "BASE TABLE":
+        if kind is not None and kind != "BASE TABLE":
             raise ExportError(
-                f"{self.name}: {self.table!r} is a {kind[0].lower()}, not a table; pass another "
+                f"{self.name}: {self.table!r} is a {kind.lower()}, not a table; pass another "
                 f"name as `table`"
             )
+
+    def _kind(self, connection: Any) -> str | None:
+        found = connection.execute(
+            "SELECT table_type FROM information_schema.tables WHERE lower(table_name) ="
+            " lower(?) AND table_schema = current_schema() AND table_catalog ="
+            " current_database()",
+            [self.table],
+        ).fetchone()
+        return None if found is None else str(found[0])
+
+    def content(self) -> str | None:
+        if not self.path.exists():
+            return None
+        import duckdb
+
+        connection = _connect(self.path, self.name)
+        try:
+            if self._kind(connection) is None:
+                return None
+            query = f"SELECT count(*) FROM {_quoted(self.table)}"
+            (rows,) = connection.execute(query).fetchone()
+        except duckdb.Error as error:
+            raise ExportError(f"{self.name}: {error}") from error
+        finally:
+            connection.close()
+        return (
+            f"{numbered(rows, 'row')} of the table {self.table!r} in {self.name}" if rows else None
+        )
 
     def open(self, kinds: Kinds) -> DuckDbSink:
         return DuckDbSink(self, kinds)

@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol, Self
 from msgspec import Struct
 
 from ...base.extras import require
+from ...base.wording import numbered
 from ...errors import ConfigurationError
 from ...tables.kinds import Kinds
 from ...tables.layout import CORE
@@ -126,6 +127,14 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         raise NotImplementedError
 
+    def content(self) -> str | None:
+        """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
+
+        Raises:
+            OSError, ExportError: the target cannot be read.
+        """
+        return None
+
     def open(self, kinds: Kinds) -> Sink:
         """Return a new sink. Blocking.
 
@@ -162,6 +171,10 @@ class FileTarget(Target, frozen=True, kw_only=True):
 
     def check(self) -> None:
         check_place(self.path, self.name)
+
+    def content(self) -> str | None:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        return f"{numbered(size, 'byte')} of {self.name}" if size else None
 
 
 def _checked_path(text: str) -> Path:
