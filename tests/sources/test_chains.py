@@ -45,7 +45,11 @@ async def test_without_distinct_people_of_several_days_come_several_times() -> N
         assert max(found.values()) > 1
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+LOSSLESS: list[Fault] = [fault for fault in Fault if fault is not Fault.CUT_SHORT]
+"""Every fault but the one that only a count can find."""
+
+
+@pytest.mark.parametrize("fault", LOSSLESS)
 async def test_each_fault_alone_costs_nobody(fault: Fault) -> None:
     async with Emulator(people=300, seed=2, faults={fault: 0.4}) as emulator:
         async with session_for(emulator) as session:
@@ -58,7 +62,7 @@ async def test_each_fault_alone_costs_nobody(fault: Fault) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_all_faults_together_cost_nobody(seed: int) -> None:
-    faults = dict.fromkeys(Fault, 0.08)
+    faults: dict[str, float] = dict.fromkeys(LOSSLESS, 0.08)
     async with Emulator(people=400, seed=seed, faults=faults) as emulator:
         async with session_for(emulator) as session:
             query = session.profiles.by_event(EVENT, **RANGE, windows=3, batch_size=46)
