@@ -117,7 +117,8 @@ class Profiles:
     ) -> EventProfiles:
         """Return everyone who did `event`, to be read with `async for` as people or as pages.
 
-        Nothing is sent before the first item is asked for.
+        Nothing is sent before the first item is asked for. A window without any record is counted
+        and, unless the count is 0, opened again before it is believed.
 
         Args:
             event: the name of the event as the dashboard spells it, upper case included.
@@ -221,6 +222,8 @@ class EventProfiles:
         With `distinct`, each person is yielded once.
 
         Raises:
+            Incomplete: a chain has no records although the service counts some, or does not count.
+                It was opened again twice, 10 and 60 times `Retry.base_delay` later.
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """

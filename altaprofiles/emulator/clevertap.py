@@ -66,7 +66,7 @@ class Chain(msgspec.Struct, kw_only=True):
     bare_end: bool
     """True if a page without records follows the last one with records."""
     opening: int
-    """How often the query has been opened, this time included."""
+    """Number of times that the query has been opened, this one included."""
 
 
 class CleverTapService:

@@ -10,7 +10,16 @@ import msgspec
 from .dice import Dice
 from .reply import Reply
 
-__all__ = ["HARMLESS", "Fault", "Plan", "check_rates", "garble", "proxy_reply", "with_retry_after"]
+__all__ = [
+    "HARMLESS",
+    "OF_CHAINS",
+    "Fault",
+    "Plan",
+    "check_rates",
+    "garble",
+    "proxy_reply",
+    "with_retry_after",
+]
 
 STREAK = 3
 """Most failures in a row for the same request, unless a rate is 1. The next attempt succeeds."""

@@ -759,6 +759,29 @@ async def test_slow_and_gzip_are_right_answers() -> None:
         assert small.json["status"] in ("success", "fail")
 
 
+async def test_pages_that_call_their_cursor_otherwise() -> None:
+    async with Emulator(people=200, seed=1, faults={"other_cursor": 1.0}) as e:
+        first = await page(e, await opened(e, "?batch_size=46"))
+        assert "next_cursor" not in first.json
+        assert (await page(e, first.json["cursor"])).json["records"]
+        assert e.stats.faults["other_cursor"] == 2
+
+
+@pytest.mark.parametrize("fault", ["empty_chain", "cut_short"])
+async def test_every_third_chain_of_a_query_is_whole(fault: str) -> None:
+    async with Emulator(people=200, seed=1) as e:
+        whole = len(records(await walked(e, await opened(e, "?batch_size=46"))))
+        e.faults = {fault: 0.99}
+        sent = [len(records(await walked(e, await opened(e, "?batch_size=46")))) for _ in range(5)]
+        expected = 0 if fault == "empty_chain" else 46
+        assert sent == [expected, whole, expected, expected, whole]
+        # With a rate of 1 it is an outage.
+        e.faults = {fault: 1}
+        sent = [len(records(await walked(e, await opened(e, "?batch_size=46")))) for _ in range(3)]
+        assert sent == [expected] * 3
+        assert e.stats.faults[fault] == 6
+
+
 async def test_empty_pages_lead_to_the_data() -> None:
     async with Emulator(people=200, seed=1) as e:
         right = records(await walked(e, await opened(e, "?batch_size=46")))

@@ -149,12 +149,15 @@ async def exports(session: Session) -> None:
         to=Path("people.parquet"),
         windows="auto",
         flatten=["plan"],
+        count=True,
+        on_shortfall="warn",
         on_progress=on_export,
     )
     assert_type(report, ExportReport)
     assert_type(report.people, int)
     assert_type(report.sha256, str | None)
     assert_type(report.counted, dict[str, int] | None)
+    assert_type(report.warnings, list[str])
     found = await session.export_lookups(
         Path("ids.csv"), by="email", to="found.ndjson", on_progress=on_lookups
     )
