@@ -262,6 +262,28 @@ def test_what_is_incomplete_goes_on(env: dict[str, str], tmp_path: Path) -> None
     assert limited(env, tmp_path, *WORDS, "-o", "q.ndjson").stdout == b""
 
 
+def test_an_output_of_nobody_says_what_it_replaced(tmp_path: Path) -> None:
+    with emulated(people=0) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        (tmp_path / "p.csv").write_bytes(b"x" * 1_234)
+        done = run(env, "export", EVENTS[0], *DAYS, "-o", "p.csv", cwd=tmp_path)
+    assert done.code == 0
+    replaced = "0 people; it replaced 1,234 bytes of p.csv"
+    assert f"warning: {replaced}\n" in done.stderr
+    assert f"\nwarning   {replaced}" in done.stderr
+
+
+def test_a_shortfall_that_is_accepted(tmp_path: Path) -> None:
+    arguments = ("export", EVENTS[0], *DAYS, "--windows", "1", "--batch-size", "46", "--count")
+    with emulated(people=600, seed=3, faults={"cut_short": 1}) as emulator:
+        env = environment(tmp_path, emulator.environment)
+        warned = run(env, *arguments, "--on-shortfall", "warn", "-o", "p.csv", cwd=tmp_path)
+        wrong = run(env, *arguments, "--on-shortfall", "ignore", "-o", "q.csv", cwd=tmp_path)
+    assert warned.code == 0
+    assert re.search(r"\nwarning   '.*' 20260101 to 20260131: 46 records, where the", warned.stderr)
+    assert wrong.code == 2
+
+
 @pytest.mark.slow
 def test_another_export_in_the_same_place_fails_and_fresh_discards_it(
     env: dict[str, str], tmp_path: Path
