@@ -16,7 +16,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
-from ..errors import DecodeError, ExportError
+from ..errors import DecodeError
 from ..models.people import Distinct, identity_of
 from ..tables.kinds import Kinds
 from .sinks import Sink, Target
@@ -52,7 +52,6 @@ async def assemble(
     target: Target,
     batches: Batches,
     *,
-    records: int,
     people: Distinct | None,
     on_batch: Callable[[int, int], None],
 ) -> Written:
@@ -62,12 +61,11 @@ async def assemble(
         threads: runs the blocking calls.
         target: the output.
         batches: the records.
-        records: number of records that `batches` must yield.
         people: leaves out people that came before, or None.
         on_batch: called after each batch with the records read and written so far.
 
     Raises:
-        ExportError: the target refuses, or there are more or fewer records.
+        ExportError: the target refuses, or `batches` cannot yield the records.
         OSError: it cannot be written.
     """
     kinds = Kinds(target.flatten)
@@ -87,7 +85,6 @@ async def assemble(
             written += step[1]
             on_batch(read, written)
             await checkpoint()
-        _check_count(read, records)
         await threads.run(sink.close)
     except BaseException:
         with anyio.CancelScope(shield=True):
@@ -99,14 +96,6 @@ async def assemble(
         return Written(written - sink.repeated, None, None, sink.mended)
     size, digest = await _digest(threads, target.path)
     return Written(written, size, digest, sink.mended)
-
-
-def _check_count(read: int, records: int) -> None:
-    if read != records:
-        raise ExportError(
-            f"the spools hold {read:,} records where their journal counts {records:,}; discard the "
-            f"export with `resume=False`"
-        )
 
 
 def _look(batches: Iterator[list[bytes]], kinds: Kinds) -> bool:

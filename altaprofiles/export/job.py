@@ -24,6 +24,7 @@ from .report import Progress, Report
 from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
 from .store.people import PeopleOnDisk
+from .store.spool import SpoolDamaged
 from .store.workspace import Workspace, explaining_disk_errors
 from .threads import Threads, deliver_cancellation, running_beside
 
@@ -36,6 +37,9 @@ S = TypeVar("S", bound=Progress)
 
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
+
+_REPAIRS = 2
+"""Repairs of the store in one run before its disk counts as broken."""
 
 
 class Job(Generic[R, S]):
@@ -112,9 +116,7 @@ class Job(Generic[R, S]):
 
     async def _gather_and_assemble(self, run: Run) -> R:
         try:
-            if missing := await self._gathering.gather(run):
-                raise self._incomplete(run, missing)
-            return await self._assemble(run)
+            return await self._repairing(run)
         except (OSError, ExportError) as error:
             if isinstance(error, Incomplete):
                 raise
@@ -123,6 +125,27 @@ class Job(Generic[R, S]):
             if self._gathering.kept:
                 error.add_note(f"{self._resumption(run)}.")
             raise
+
+    async def _repairing(self, run: Run) -> R:
+        """Gather and assemble. Where a spool is damaged, gather that again, and assemble anew."""
+        repairs = 0
+        while True:
+            try:
+                if missing := await self._gathering.gather(run):
+                    raise self._incomplete(run, missing)
+                return await self._assemble(run)
+            except SpoolDamaged as error:
+                damage = error
+            logger.warning("%s; what is damaged is fetched again", damage)
+            self._assembled = None
+            # Also before giving up: a later run has no use for damaged records.
+            await self._gathering.repair(run)
+            if repairs == _REPAIRS:
+                raise ExportError(
+                    f"{damage}, although it was fetched again {repairs} times: the disk does not "
+                    f"keep what is written to it; check it, or choose another folder with `spool`"
+                ) from damage
+            repairs += 1
 
     async def _assemble(self, run: Run) -> R:
         gathering = self._gathering
@@ -137,7 +160,6 @@ class Job(Generic[R, S]):
                 run.threads,
                 target,
                 lambda: gathering.batches(run.store),
-                records=gathering.records,
                 people=None if people is None else people.distinct,
                 on_batch=self._report_assembled,
             )

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict, replace
 
 from ...base.verdicts import dooms_all, is_final
@@ -35,7 +36,7 @@ from ..plan import EventsPlan, Plan
 from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
 from ..store.journal import ChainRow
-from ..store.spool import Spool, read_lines
+from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..threads import run_all
 from .gathering import Assembled, Run
@@ -151,18 +152,23 @@ class EventsGathering:
             self.plan = self.plan.split_as(begun)
 
     async def load(self, run: Run) -> None:
-        await run.threads.run(lambda: self._load(run.store))
+        await run.threads.run(lambda: self._load(run))
 
-    def _load(self, store: Workspace) -> None:
-        rows = store.journal.chains()
+    def _load(self, run: Run) -> None:
+        rows = run.store.journal.chains()
         for number, query in enumerate(self.plan.queries):
             row = rows.get(number) or ChainRow(number)
-            path = store.spool(f"chain-{number:04d}")
-            if row.offset:
-                # A damaged spool is found now, not after hours of reading the other chains.
-                with explaining_disk_errors(path.parent):
-                    Spool(path, row.offset).close()
-            self._states.append(_ChainState(query, row, path))
+            state = _ChainState(query, row, run.store.spool(f"chain-{number:04d}"))
+            self._states.append(state)
+            if not row.offset:
+                continue
+            # The damage of a power failure is found now, not after hours of reading other chains.
+            # All other pages are checked on their way to the output.
+            with explaining_disk_errors(state.path.parent):
+                try:
+                    read_end(state.path, run.store.journal.parts(number))
+                except SpoolDamaged as damage:
+                    self._restart(run, state, damage)
 
     # ------------------------------------------------------------------- from the service to spools
 
@@ -371,13 +377,18 @@ class EventsGathering:
             page.next_cursor is None and bool(lines or state.row.records) and not self._count,
             state.row.restarts,
         )
-        self._commit(run, state, row, asked_for)
+        self._commit(run, state, row, asked_for, checksum(lines) if lines else None)
 
     def _commit(
-        self, run: Run, state: _ChainState, row: ChainRow, asked_for: bytes | None = None
+        self,
+        run: Run,
+        state: _ChainState,
+        row: ChainRow,
+        asked_for: bytes | None = None,
+        checksum: int | None = None,
     ) -> None:
         with run.commit() as journal:
-            journal.put_chain(row, asked_for)
+            journal.put_chain(row, asked_for, checksum)
         state.row = row
 
     def _drop_expired(self, run: Run) -> None:
@@ -441,8 +452,30 @@ class EventsGathering:
 
     def batches(self, store: Workspace) -> Iterator[list[bytes]]:
         for state in self._states:
-            if state.row.offset:
-                yield from read_lines(state.path, state.row.offset)
+            yield from self._lines(store, state)
+
+    def _lines(self, store: Workspace, state: _ChainState) -> Iterator[list[bytes]]:
+        if not state.row.offset:
+            return
+        records = 0
+        for lines in read_lines(state.path, store.journal.parts(state.row.number)):
+            records += len(lines)
+            yield lines
+        if records != state.row.records:
+            # Pages without a checksum.
+            raise SpoolDamaged(
+                f"{state.path} is damaged: it holds {records:,} records where its journal counts "
+                f"{state.row.records:,}"
+            )
+
+    async def repair(self, run: Run) -> None:
+        for state in self._states:
+            lines = self._lines(run.store, state)
+            try:
+                while await run.threads.run(partial(next, lines, None)) is not None:
+                    await checkpoint()
+            except SpoolDamaged as damage:
+                await run.threads.run(partial(self._restart, run, state, damage))
 
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         return iter(())

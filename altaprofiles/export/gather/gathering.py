@@ -109,7 +109,12 @@ class Gathering(Protocol[R_co, S_co]):
 
         Raises:
             AltaProfilesError: the service refuses all of it.
+            SpoolDamaged: a spool does not hold what was written to it.
         """
+        ...
+
+    async def repair(self, run: Run) -> None:
+        """Drop everything that is damaged in the store, so that `gather` fetches it again."""
         ...
 
     @property
@@ -128,7 +133,11 @@ class Gathering(Protocol[R_co, S_co]):
         ...
 
     def batches(self, store: Workspace) -> Iterator[list[bytes]]:
-        """Yield every record, the same ones in the same order on each call. Blocking."""
+        """Yield every record, the same ones in the same order on each call. Blocking.
+
+        Raises:
+            SpoolDamaged: a spool does not hold what was written to it.
+        """
         ...
 
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:

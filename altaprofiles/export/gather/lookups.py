@@ -7,18 +7,22 @@ and a resumed run can tell whether the keys are the same.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio
 import msgspec
+from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict
 
 from ...base.verdicts import is_final
-from ...errors import ConfigurationError, ExportError
+from ...base.wording import numbered
+from ...errors import ConfigurationError
 from ...flow.fanout import Items
 from ...models import Key, Lookup, Profile
 from ...sources.lookups import Lookups
@@ -28,11 +32,13 @@ from ..plan import KeysPlan, Plan, check_same
 from ..report import LookupProgress, LookupReport, Report
 from ..reporting import Traffic
 from ..store.journal import FAILED, FOUND, INVALID, NOT_FOUND, Answer
-from ..store.spool import Spool
+from ..store.spool import Spool, SpoolDamaged, checksum, read_answers
 from ..store.workspace import Workspace, explaining_disk_errors
 from .gathering import Assembled, Run
 
 __all__ = ["KeysGathering"]
+
+logger = logging.getLogger("altaprofiles")
 
 _AT_ONCE = 200
 """Answers that are committed together."""
@@ -100,6 +106,8 @@ class KeysGathering:
             check_same(self.plan, read, str(run.place.folder))
         self.plan = read
         await run.threads.run(lambda: self._start_asking(run.store))
+        if loaded and await run.threads.run(lambda: self._is_damaged_at_end(run.store)):
+            await self.repair(run)
 
     def _load(self, store: Workspace) -> bool:
         """Return whether the journal holds all keys, some of them answered."""
@@ -138,11 +146,17 @@ class KeysGathering:
                 f"keys: none of {self._read:,} can be asked for: {self._first_refusal}"
             )
 
+    def _is_damaged_at_end(self, store: Workspace) -> bool:
+        """Return whether the last records in the spool are not whole, as after a power failure."""
+        last = store.journal.found_behind((store.journal.state("offset") or 0) - _BLOCK)
+        with explaining_disk_errors(store.folder):
+            return any(record is None for _, record in read_answers(_spool(store), last))
+
     # ------------------------------------------------------------------ from the service to a spool
 
     async def gather(self, run: Run) -> list[str]:
         spool = await run.threads.run(
-            lambda: Spool(run.store.spool("found"), run.store.journal.state("offset") or 0)
+            lambda: Spool(_spool(run.store), run.store.journal.state("offset") or 0)
         )
         answers: list[Lookup[Profile]] = []
         failures = 0
@@ -191,7 +205,7 @@ class KeysGathering:
             key = str(lookup.key)
             if lookup.value is not None:
                 line = lookup.value.encode()
-                answers.append(Answer(key, FOUND, offset, len(line)))
+                answers.append(Answer(key, FOUND, offset, len(line), checksum=checksum(line)))
                 lines.append(line)
                 offset += len(line) + 1
             elif lookup.error is not None:
@@ -226,20 +240,44 @@ class KeysGathering:
     def batches(self, store: Workspace) -> Iterator[list[bytes]]:
         if not self._count(FOUND):
             return
-        with store.spool("found").open("rb", buffering=0) as file:
-            batch: list[bytes] = []
-            size = 0
-            for answer in chain.from_iterable(_in_order(store, (FOUND,))):
-                length = answer.length or 0
-                file.seek(answer.offset or 0)
-                batch.append(file.read(length))
-                if len(batch[-1]) < length:
-                    raise ExportError(f"{file.name} is shorter than its journal counts")
-                size += length
-                if size >= _BLOCK:
-                    yield batch
-                    batch, size = [], 0
-            yield batch
+        records: list[bytes] = []
+        size = 0
+        found = chain.from_iterable(_in_order(store, (FOUND,)))
+        for answer, record in read_answers(_spool(store), found):
+            if record is None:
+                raise SpoolDamaged(
+                    f"{_spool(store)} is damaged: its {answer.length:,} bytes from byte "
+                    f"{answer.offset:,} on are not as written"
+                )
+            records.append(record)
+            size += len(record)
+            if size >= _BLOCK:
+                yield records
+                records, size = [], 0
+        yield records
+
+    async def repair(self, run: Run) -> None:
+        forgotten = 0
+        found = _in_order(run.store, (FOUND,))
+        while answers := await run.threads.run(lambda: next(found, None)):
+            forgotten += await run.threads.run(partial(self._forget_damaged, run, answers))
+            await checkpoint()
+        await run.threads.run(lambda: _fit_offset(run))
+        self._resumed = min(self._resumed, self.kept)
+        if forgotten:
+            keys = numbered(forgotten, "key")
+            logger.warning("%s is damaged: asking for %s again", _spool(run.store), keys)
+
+    def _forget_damaged(self, run: Run, answers: list[Answer]) -> int:
+        """Make keys unanswered again whose records are not whole, and return their number."""
+        with explaining_disk_errors(run.store.folder):
+            read = read_answers(_spool(run.store), answers)
+            keys = [answer.key for answer, record in read if record is None]
+            with run.commit() as journal:
+                journal.forget_answers(keys)
+        self._counts[FOUND] -= len(keys)
+        self._counts[None] = self._counts.get(None, 0) + len(keys)
+        return len(keys)
 
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         yield _NOT_FOUND_FILE, _lines(store, (NOT_FOUND,), _as_text)
@@ -285,6 +323,20 @@ class KeysGathering:
             not_found_file=str(place.beside[_NOT_FOUND_FILE]) if written and not_found else None,
             failed_file=str(place.beside[_FAILED_FILE]) if written and failed else None,
         )
+
+
+def _spool(store: Workspace) -> Path:
+    return store.spool("found")
+
+
+def _fit_offset(run: Run) -> None:
+    """Lower the journalled length of the spool to its size, if something has truncated it."""
+    with explaining_disk_errors(run.store.folder), run.commit() as journal:
+        try:
+            size = _spool(run.store).stat().st_size
+        except FileNotFoundError:
+            size = 0
+        journal.put_state(offset=min(size, journal.state("offset") or 0))
 
 
 def _in_order(store: Workspace, outcomes: tuple[int, ...]) -> Iterator[list[Answer]]:

@@ -16,12 +16,10 @@ from msgspec import Struct
 
 from ...errors import ExportError, ExportLocked
 
-__all__ = ["FAILED", "FOUND", "INVALID", "NOT_FOUND", "Answer", "ChainRow", "Journal"]
+__all__ = ["FAILED", "FOUND", "INVALID", "NOT_FOUND", "Answer", "ChainRow", "Journal", "Part"]
 
-_VERSION = 1
-
-_SCHEMA = f"""
-begin;
+_CHANGES = (
+    """
 create table state (name text primary key, value) without rowid;
 create table chains (
     number integer primary key, cursor text, since real, offset integer, records integer,
@@ -32,9 +30,23 @@ create table keys (
     number integer primary key, key text unique, outcome integer, offset integer, length integer,
     error text, message text
 );
-pragma user_version = {_VERSION};
-commit;
+""",
+    # What earlier versions have written has no checksum, and is taken as it is.
+    """
+create table parts (
+    chain integer, end integer, checksum integer, primary key (chain, end)
+) without rowid;
+insert into parts select number, offset, null from chains where offset > 0;
+alter table keys add column checksum integer;
+""",
+)
+"""The changes that make each version of the schema from the one before it.
+
+A change that has been released stays as it is, and a new one follows it: an unfinished export may
+have been started by any earlier version.
 """
+
+_VERSION = len(_CHANGES)
 
 FOUND, NOT_FOUND, FAILED, INVALID = range(1, 5)
 """Outcomes of a key.
@@ -67,6 +79,18 @@ class ChainRow(Struct):
     restarts: int = 0
 
 
+class Part(Struct, frozen=True):
+    """A part of a chain's spool. It begins where the part before it ends.
+
+    Attributes:
+        end: the offset of its end, in bytes.
+        checksum: of its bytes; None if an earlier version has written it.
+    """
+
+    end: int
+    checksum: int | None
+
+
 class Answer(Struct):
     """The outcome of one key.
 
@@ -75,6 +99,7 @@ class Answer(Struct):
         outcome: `FOUND`, `NOT_FOUND`, `FAILED` or `INVALID`.
         offset, length: the record's place in the spool, in bytes, for a key that was found.
         error, message: the class and the text of the error, for a key that failed or is invalid.
+        checksum: of the record; None if an earlier version has written it.
     """
 
     key: str
@@ -83,6 +108,7 @@ class Answer(Struct):
     length: int | None = None
     error: str | None = None
     message: str | None = None
+    checksum: int | None = None
 
 
 class Journal:
@@ -94,11 +120,11 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the journal at `path`, or create one.
+        """Open the journal at `path`, or create one. One of an earlier version gets this one's form.
 
         Raises:
             ExportLocked: another export has the journal open.
-            ExportError: the journal is damaged, or has another version.
+            ExportError: the journal is damaged, or a newer version has made it.
         """
         with _explained(path):
             db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
@@ -111,10 +137,10 @@ class Journal:
                 db.execute("begin exclusive")
                 (version,) = db.execute("pragma user_version").fetchone()
                 db.execute("commit")
-                if version == 0:
-                    db.executescript(_SCHEMA)
-                else:
+                if version > 0:
                     _check(db, path, version)
+                if version < _VERSION:
+                    _bring_up_to_date(db, version)
         except BaseException:
             db.close()
             raise
@@ -140,7 +166,7 @@ class Journal:
 
     def clear(self) -> None:
         """Delete all rows."""
-        for table in ("state", "chains", "asked", "keys"):
+        for table in ("state", "chains", "asked", "parts", "keys"):
             self._db.execute(f"delete from {table}")  # noqa: S608
 
     def is_empty(self) -> bool:
@@ -173,15 +199,25 @@ class Journal:
         """Store each value under its name."""
         self._db.executemany("insert or replace into state values (?, ?)", values.items())
 
-    def put_chain(self, row: ChainRow, mark: bytes | None = None) -> None:
-        """Store the progress of a chain, and the mark of the cursor it requested last.
+    def put_chain(
+        self, row: ChainRow, mark: bytes | None = None, checksum: int | None = None
+    ) -> None:
+        """Store the progress of a chain, with its last page, if it has one.
 
-        A chain without pages has been restarted, and its earlier marks are deleted.
+        Args:
+            row: the progress. A chain without pages has been restarted, and what is stored of its
+                earlier pages is deleted.
+            mark: of the cursor that was requested for the page.
+            checksum: of the page in the spool, or None if the page has no records.
         """
+        if not row.pages:
+            for table in ("asked", "parts"):
+                self._db.execute(f"delete from {table} where chain = ?", (row.number,))  # noqa: S608
         if mark is not None:
             self._db.execute("insert or ignore into asked values (?, ?)", (row.number, mark))
-        elif not row.pages:
-            self._db.execute("delete from asked where chain = ?", (row.number,))
+        if checksum is not None:
+            part = (row.number, row.offset, checksum)
+            self._db.execute("insert into parts values (?, ?, ?)", part)
         values = [getattr(row, name) for name in ChainRow.__struct_fields__]
         self._db.execute("insert or replace into chains values (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
@@ -202,6 +238,14 @@ class Journal:
             for number, cursor, since, offset, records, pages, done, restarts in rows
         }
 
+    def parts(self, chain: int) -> list[Part]:
+        """Return the parts of a chain's spool, in order."""
+        with _explained(self._path):
+            rows = self._db.execute(
+                "select end, checksum from parts where chain = ? order by end", (chain,)
+            ).fetchall()
+        return [Part(end, checksum) for end, checksum in rows]
+
     def put_keys(self, first: int, keys: Iterable[str]) -> int:
         """Add the keys that are new, numbered from `first`, and return their number."""
         before = self._db.total_changes
@@ -217,9 +261,18 @@ class Journal:
     def put_answers(self, answers: Iterable[Answer]) -> None:
         """Store the outcomes of keys."""
         self._db.executemany(
-            "update keys set outcome = ?, offset = ?, length = ?, error = ?, message = ? "
-            "where key = ?",
-            [(a.outcome, a.offset, a.length, a.error, a.message, a.key) for a in answers],
+            "update keys set outcome = ?, offset = ?, length = ?, error = ?, message = ?, "
+            "checksum = ? where key = ?",
+            [
+                (a.outcome, a.offset, a.length, a.error, a.message, a.checksum, a.key)
+                for a in answers
+            ],
+        )
+
+    def forget_answers(self, keys: Iterable[str]) -> None:
+        """Make these keys unanswered again."""
+        self._db.executemany(
+            "update keys set outcome = null where key = ?", [(key,) for key in keys]
         )
 
     def forget_failures(self) -> None:
@@ -252,11 +305,24 @@ class Journal:
             ).fetchall()
         return [(number, Answer(*values)) for number, *values in rows]
 
+    def found_behind(self, offset: int) -> list[Answer]:
+        """Return the answers whose records begin at `offset` of the spool, or behind it."""
+        with _explained(self._path):
+            rows = self._db.execute(
+                "select * from keys where outcome = ? and offset >= ?", (FOUND, offset)
+            ).fetchall()
+        return [Answer(*values) for _, *values in rows]
+
+
+def _bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
+    changes = "".join(_CHANGES[version:])
+    db.executescript(f"begin; {changes} pragma user_version = {_VERSION}; commit;")
+
 
 def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
-    if version != _VERSION:
+    if version > _VERSION:
         raise ExportError(
-            f"{path.parent} was started by another version of altaprofiles, whose journals have "
+            f"{path.parent} was started by a newer version of altaprofiles, whose journals have "
             f"version {version} instead of {_VERSION}; finish it with that one, or discard it with "
             f"`resume=False`"
         )

@@ -7,18 +7,42 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from ...errors import ExportError
+from .journal import Answer, Part
 
-__all__ = ["Spool", "read_lines", "sync_folder"]
+__all__ = [
+    "Spool",
+    "SpoolDamaged",
+    "checksum",
+    "read_answers",
+    "read_end",
+    "read_lines",
+    "sync_folder",
+]
 
 # fdatasync syncs the size of a file, too, and skips its timestamps, which do not matter here.
 _sync = getattr(os, "fdatasync", os.fsync)
 
 _BLOCK = 4 << 20
+
+
+class SpoolDamaged(ExportError):
+    """A spool does not hold what was written to it. What it held can be fetched again."""
+
+
+def checksum(data: bytes, before: int = 0) -> int:
+    """Return the checksum of `data`, or of all data so far if that of the earlier is `before`.
+
+    A CRC of 32 bits: whatever a disk does to a page, one page in four billion passes unseen. Disks
+    do not choose their damage, so that a digest of more bits would only take five times as long.
+    """
+    return zlib.crc32(data, before)
 
 
 class Spool:
@@ -29,7 +53,7 @@ class Spool:
         offset: the journalled length, in bytes. Anything after it is cut off.
 
     Raises:
-        ExportError: the file is shorter than `offset`.
+        SpoolDamaged: the file is shorter than `offset`.
         OSError: the file cannot be opened.
     """
 
@@ -51,11 +75,7 @@ class Spool:
     def _check_size(self) -> None:
         size = os.fstat(self._file.fileno()).st_size
         if size < self.offset:
-            raise ExportError(
-                f"{self._path} has {size:,} bytes where its journal counts {self.offset:,}: "
-                f"something has truncated it; restore the file, or discard the export with "
-                f"`resume=False`"
-            )
+            _too_short(self._path, size, self.offset)
 
     def append(self, data: bytes) -> int:
         """Append `data`, wait until it is on the disk, and return the new length.
@@ -84,27 +104,115 @@ class Spool:
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def read_lines(path: Path, end: int) -> Iterator[list[bytes]]:
-    """Yield the lines of the first `end` bytes, without line breaks, in batches of some megabytes.
+def read_lines(path: Path, parts: Iterable[Part]) -> Iterator[list[bytes]]:
+    """Yield the lines of `parts`, without line breaks, in batches of at most some megabytes.
+
+    Lines are yielded only once the checksum of their part has been compared.
 
     Raises:
-        ExportError: the file is shorter than `end`, or does not end with a line break there.
+        SpoolDamaged: the file is missing or too short, or a part differs from what was written.
         OSError: the file cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
-        rest = b""
-        left = end
-        while left:
-            block = file.read(min(_BLOCK, left))
-            if not block:
-                raise ExportError(f"{path} is {left:,} bytes shorter than its journal counts")
-            left -= len(block)
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            if lines:
-                yield lines
-        if rest:
-            raise ExportError(f"{path} has no line break at its end, byte {end:,}")
+    start = 0
+    with _reading(path) as file:
+        for part in parts:
+            _check(file, path, start, part)
+            yield from _lines(file, path, start, part.end)
+            start = part.end
+
+
+def read_end(path: Path, parts: list[Part]) -> None:
+    """Check the length of a spool and its last part, which a power failure would have damaged.
+
+    Raises:
+        SpoolDamaged: as `read_lines`.
+        OSError: the file cannot be read.
+    """
+    with _reading(path) as file:
+        _check(file, path, parts[-2].end if len(parts) > 1 else 0, parts[-1])
+
+
+def read_answers(path: Path, answers: Iterable[Answer]) -> Iterator[tuple[Answer, bytes | None]]:
+    """Yield each answer with its record, or with None if that is not there as it was written.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    try:
+        file = path.open("rb", buffering=0)
+    except FileNotFoundError:
+        yield from ((answer, None) for answer in answers)
+        return
+    with file:
+        for answer in answers:
+            yield answer, _read_record(file, answer)
+
+
+def _read_record(file: BinaryIO, answer: Answer) -> bytes | None:
+    length = answer.length or 0
+    try:
+        file.seek(answer.offset or 0)
+        record = file.read(length)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
+    is_whole = len(record) == length and answer.checksum in (None, checksum(record))
+    return record if is_whole else None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    try:
+        with path.open("rb", buffering=0) as file:
+            yield file
+    except FileNotFoundError:
+        raise SpoolDamaged(f"{path} is missing") from None
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise SpoolDamaged(f"{path} is damaged: its disk cannot read it") from error
+
+
+def _check(file: BinaryIO, path: Path, start: int, part: Part) -> None:
+    size = os.fstat(file.fileno()).st_size
+    if size < part.end:
+        _too_short(path, size, part.end)
+    if part.checksum is None:
+        return
+    file.seek(start)
+    left = part.end - start
+    found = 0
+    while left and (block := file.read(min(_BLOCK, left))):
+        left -= len(block)
+        found = checksum(block, found)
+    if found != part.checksum:
+        raise SpoolDamaged(
+            f"{path} is damaged: its bytes from {start:,} to {part.end:,} are not as written"
+        )
+
+
+def _lines(file: BinaryIO, path: Path, start: int, end: int) -> Iterator[list[bytes]]:
+    file.seek(start)
+    rest = b""
+    while start < end:
+        block = file.read(min(_BLOCK, end - start))
+        if not block:
+            _too_short(path, start, end)
+        start += len(block)
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        if lines:
+            yield lines
+    if rest:
+        raise SpoolDamaged(f"{path} is damaged: it has no line break before byte {end:,}")
+
+
+def _too_short(path: Path, size: int, expected: int) -> NoReturn:
+    raise SpoolDamaged(
+        f"{path} has {size:,} bytes where its journal counts {expected:,}: something has "
+        f"truncated it"
+    )
 
 
 def sync_folder(path: Path) -> None:
