@@ -678,29 +678,6 @@ async def test_damaged_journal(
     assert not workspace_of(to).exists()
 
 
-@pytest.mark.parametrize("damage", [cut, empty, Path.unlink])
-async def test_spool_shorter_than_its_journal(
-    to: Path, case: Scripted, damage: Callable[[Path], None]
-) -> None:
-    await case.interrupt(to)
-    spool = max(spools_of(to), key=lambda path: path.stat().st_size)
-    whole = spool.read_bytes()
-    others = {path: path.read_bytes() for path in spools_of(to) if path != spool}
-    requests = case.requests
-    damage(spool)
-    for _ in range(2):
-        with pytest.raises(ExportError, match=r"has [\d,]+ bytes where its journal") as caught:
-            await case.run(to)
-        assert type(caught.value) is case.kind.spool_error
-        assert str(spool) in str(caught.value)
-    assert case.requests == requests
-    assert {path: path.read_bytes() for path in spools_of(to) if path != spool} == others
-    assert not to.exists()
-    spool.write_bytes(whole)
-    await case.run(to)
-    assert people_in(to) == case.people
-
-
 async def test_a_spool_longer_than_its_journal_is_cut(to: Path, case: Scripted) -> None:
     await case.interrupt(to)
     for spool in spools_of(to):
@@ -708,37 +685,6 @@ async def test_a_spool_longer_than_its_journal_is_cut(to: Path, case: Scripted) 
             file.write(b'{"identity":"half a rec')
     await case.run(to)
     assert people_in(to) == case.people
-
-
-@pytest.mark.parametrize("fetching", [True, False])
-async def test_a_spool_cut_on_the_way_is_never_delivered(
-    to: Path, tmp_path: Path, kind: Kind, fetching: bool
-) -> None:
-    """Even in the middle of the finishing pass, which reads some megabytes at once."""
-    whole: dict[Path, bytes] = {}
-    async with at_script(kind, padding=40_000) as case:
-
-        def on_progress(progress: Progress) -> None:
-            if progress.fetching == fetching and received(progress) == case.items and not whole:
-                assert progress.finished < case.items
-                spool = spools_of(to)[-1]
-                whole[spool] = spool.read_bytes()
-                os.truncate(spool, len(whole[spool]) - 100)
-
-        with pytest.raises(Incomplete) as caught:
-            await case.run(to, on_progress=on_progress)
-        [[spool, data]] = whole.items()
-        assert any(spool.name in part and "journal counts" in part for part in caught.value.missing)
-        assert names_in(tmp_path) == ["p.ndjson.export"]
-        with pytest.raises(ExportError, match="where its journal counts"):
-            await case.run(to)
-        assert not to.exists()
-        # As the message says: once restored, it is resumed.
-        spool.write_bytes(data)
-        report = await case.run(to)
-        assert report.complete
-        assert people_in(to) == case.people
-        assert set(case.received.values()) == {1}
 
 
 async def test_spool_elsewhere(tmp_path: Path, case: Scripted) -> None:

@@ -16,7 +16,7 @@ import anyio
 import pytest
 from msgspec import Struct
 
-from altaprofiles import Alta, CleverTap, ExportError, Incomplete, Profile, Session
+from altaprofiles import Alta, CleverTap, Profile, Session
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.report import ExportProgress, LookupProgress, Progress
@@ -57,7 +57,6 @@ class Kind(Struct, frozen=True, kw_only=True):
         options: its own options in the manifest.
         account, secret: the variables of the environment with its account and its credential.
         ahead: requests that can be in flight, or answered and not on disk, at an interruption.
-        spool_error: the error of a run that finds a spool shorter than its journal says.
         emulated: the sample for an emulator, by its population.
         scripted: the sample for a scripted server.
         answer: the scripted server's answer to a request line and body, with that much padding in
@@ -78,7 +77,6 @@ class Kind(Struct, frozen=True, kw_only=True):
     account: str
     secret: str
     ahead: int
-    spool_error: type[ExportError]
     emulated: Callable[[Population], Sample]
     scripted: Sample
     answer: Callable[[str, bytes, str], bytes]
@@ -361,7 +359,6 @@ EVENTS = Kind(
     secret="CLEVERTAP_PASSCODE",
     # Three pages of each of six chains.
     ahead=18,
-    spool_error=ExportError,
     emulated=_emulated_events,
     scripted=Sample(
         arguments={"events": list(_EVENTS), "start": 20260101, "end": 20260130, "windows": 3},
@@ -417,7 +414,6 @@ KEYS = Kind(
     secret="CLEVERTAP_PASSCODE",
     # Four for each of as many workers as there are slots, and one more.
     ahead=16,
-    spool_error=Incomplete,
     emulated=_emulated_keys,
     scripted=Sample(
         arguments={"keys": _KEYS, "by": "identity"},

@@ -120,7 +120,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Open the journal at `path`, or create one. One of an earlier version gets this one's form.
+        """Open the journal at `path`, or create one. One of an earlier version is updated.
 
         Raises:
             ExportLocked: another export has the journal open.
