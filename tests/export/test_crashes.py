@@ -13,6 +13,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -174,6 +175,88 @@ async def test_what_must_survive_a_power_cut_is_synced_before_it_counts(
         assert len([number for number in gone if first_page < number < placed]) == 1
         assert len([number for number in gone if number > placed]) >= 4
         assert steps[-1] == "os.fsync"
+
+
+@pytest.mark.parametrize("arguments", [SMALL, {"keys": ["1", "2"], "by": "identity"}], ids=str)
+async def test_the_folder_of_the_journal_is_synced_before_anything_is_requested(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, {**arguments, "to": "people.ndjson"}, emulator) as export,
+    ):
+        begun = export.steps.index("os.fsync (of the workspace)")
+        # Three commits make the journal and store the plan. The next one follows an answer.
+        assert export.steps[:begun].count("sqlite3 commit") == 2
+        assert "sqlite3 script" in export.steps[:begun]
+        assert not any("lost" in step for step in export.steps)
+
+
+TRACED = """if 1:
+    import asyncio, json, sys
+    from altaprofiles import Session
+    async def main():
+        method, arguments = json.load(sys.stdin)
+        async with Session.from_env() as session:
+            await getattr(session, method)(**arguments)
+    asyncio.run(main())
+    """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["export", "export_lookups"])
+async def test_the_disk_has_each_thing_before_the_next_depends_on_it(
+    tmp_path: Path, method: str
+) -> None:
+    """By the calls of the operating system, SQLite's own included."""
+    calls = await traced(tmp_path, method)
+    workspace = str(tmp_path / "people.ndjson.export")
+    wal = f"{workspace}/journal.sqlite-wal"
+    first_request = next(n for n, (name, _) in enumerate(calls) if name == "connect")
+    begun = [path for name, path in calls[:first_request] if name in ("fsync", "fdatasync")]
+    assert begun[-2:] == [wal, workspace]
+    spools = commits = 0
+    unsynced: set[str] = set()
+    for name, path in calls:
+        if name in ("fsync", "fdatasync"):
+            unsynced.discard(path)
+        elif path.endswith(".spool.ndjson"):
+            assert unsynced <= {path}
+            unsynced.add(path)
+            spools += 1
+        elif path == wal:
+            assert unsynced <= {wal}
+            commits += not unsynced
+            unsynced.add(wal)
+    assert spools >= 1
+    assert commits > spools
+
+
+async def traced(folder: Path, method: str) -> list[tuple[str, str]]:
+    """Export in a process of its own, and return its calls that write, sync or connect."""
+    strace = shutil.which("strace")
+    if strace is None:
+        pytest.skip("needs strace")
+    trace = folder / "trace"
+    calls = "trace=fsync,fdatasync,write,pwrite64,connect"
+    async with Emulator(people=80, seed=3) as emulator:
+        keys = {"keys": lookup_keys(emulator, 4), "by": "identity"}
+        arguments = keys if method == "export_lookups" else SMALL
+        process = await asyncio.create_subprocess_exec(
+            *(strace, "-f", "-y", "-s", "0", "-e", calls, "-o", str(trace)),
+            *(sys.executable, "-c", TRACED),
+            env={**os.environ, **emulator.environment},
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        given = json.dumps([method, {**arguments, "to": str(folder / "people.ndjson")}])
+        _, errors = await process.communicate(given.encode())
+    if b"ptrace" in errors:
+        pytest.skip("no process can be traced here")
+    assert process.returncode == 0, errors
+    call = r"^\d+ +(\w+)\(\d+<(.*?)>(?:[,)]| <unfinished)"
+    found = re.findall(call, trace.read_text(), re.MULTILINE)
+    return [(name, path) for name, path in found if path.startswith(("/", "socket"))]
 
 
 def last_commit(steps: list[str]) -> int:

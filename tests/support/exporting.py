@@ -218,11 +218,22 @@ def _wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+_FULL = 2  # of `pragma synchronous`
+
+
 class _Database(sqlite3.Connection):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # As in builds of SQLite whose default is less than full.
+        super().execute("pragma synchronous = normal")
+
     def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
         whole = partial(super().execute, sql, *args)
         counts = sql == "commit" or "journal_mode" in sql
-        cursor: sqlite3.Cursor = _step(f"sqlite3 {sql}", whole) if counts else whole()
+        name = f"sqlite3 {sql}"
+        if sql == "commit" and super().execute("pragma synchronous").fetchone() != (_FULL,):
+            name = "sqlite3 commit, perhaps lost in a power failure"
+        cursor: sqlite3.Cursor = _step(name, whole) if counts else whole()
         return cursor
 
     def executescript(self, sql: str) -> sqlite3.Cursor:
@@ -246,8 +257,18 @@ class _File(io.FileIO):
         return end
 
 
+_workspace: Path | None = None
+
+
+def _is_workspace(number: int) -> bool:
+    try:
+        return _workspace is not None and os.path.samestat(os.fstat(number), _workspace.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _wrap_standard_library() -> None:
-    for name in ("fdatasync", "fsync", "replace", "unlink", "rmdir", "mkdir"):
+    for name in ("fdatasync", "replace", "unlink", "rmdir", "mkdir"):
         setattr(os, name, _wrapped(f"os.{name}", getattr(os, name)))
 
     write = os.write
@@ -258,6 +279,15 @@ def _wrap_standard_library() -> None:
         return _step("os.write", partial(write, number, view), half)
 
     os.write = write_some
+
+    fsync = os.fsync
+
+    def fsync_of(number: int) -> Any:
+        # Some systems cannot name an open file, and none is slow to compare.
+        of = " (of the workspace)" if _is_workspace(number) else ""
+        return _step(f"os.fsync{of}", partial(fsync, number))
+
+    os.fsync = fsync_of  # type: ignore[assignment]
 
     real_fdopen, real_open = os.fdopen, pathlib.Path.open
 
@@ -300,12 +330,14 @@ async def _work(job: Job) -> dict[str, Any]:
 
 
 def _run(job: Job, result: str) -> None:
-    global _steps
+    global _steps, _workspace
     # Ends this process even if the test is gone.
     signal.alarm(120)
     os.environ.update(job.environment)
     if job.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.file_limit, resource.RLIM_INFINITY))
+    to = Path(job.arguments["to"])
+    _workspace = to.with_name(f"{to.name}.export")
     outcome = Outcome()
     _steps = steps = Steps(job)
     try:
