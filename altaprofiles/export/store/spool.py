@@ -29,14 +29,15 @@ __all__ = [
 # fdatasync syncs the size of a file, too, and skips its timestamps, which do not matter here.
 _sync = getattr(os, "fdatasync", os.fsync)
 
-_BLOCK = 4 << 20
+_BLOCK = 8 << 20
+"""Bytes that are read at once: a page of the usual size, or many small ones."""
 
 
 class SpoolDamaged(ExportError):
     """A spool does not hold what was written to it. What it held can be fetched again."""
 
 
-def checksum(data: bytes, before: int = 0) -> int:
+def checksum(data: bytes | memoryview, before: int = 0) -> int:
     """Return the checksum of `data`, or of all data so far if that of the earlier is `before`.
 
     A CRC of 32 bits: whatever a disk does to a page, one page in four billion passes unseen. Disks
@@ -115,10 +116,9 @@ def read_lines(path: Path, parts: Iterable[Part]) -> Iterator[list[bytes]]:
     """
     start = 0
     with _reading(path) as file:
-        for part in parts:
-            _check(file, path, start, part)
-            yield from _lines(file, path, start, part.end)
-            start = part.end
+        for group in _grouped(parts):
+            yield from _lines(path, _verified(file, path, start, group))
+            start = group[-1].end
 
 
 def read_end(path: Path, parts: list[Part]) -> None:
@@ -128,8 +128,11 @@ def read_end(path: Path, parts: list[Part]) -> None:
         SpoolDamaged: as `read_lines`.
         OSError: the file cannot be read.
     """
+    last = parts[-1]
     with _reading(path) as file:
-        _check(file, path, parts[-2].end if len(parts) > 1 else 0, parts[-1])
+        if (size := os.fstat(file.fileno()).st_size) < last.end:
+            _too_short(path, size, last.end)
+        _check(file, path, parts[-2].end if len(parts) > 1 else 0, last)
 
 
 def read_answers(path: Path, answers: Iterable[Answer]) -> Iterator[tuple[Answer, bytes | None]]:
@@ -174,38 +177,72 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         raise SpoolDamaged(f"{path} is damaged: its disk cannot read it") from error
 
 
-def _check(file: BinaryIO, path: Path, start: int, part: Part) -> None:
-    size = os.fstat(file.fileno()).st_size
-    if size < part.end:
-        _too_short(path, size, part.end)
-    if part.checksum is None:
+def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """Yield the parts in groups, each of one part or of at most `_BLOCK` bytes."""
+    group: list[Part] = []
+    start = 0
+    for part in parts:
+        if group and part.end - start > _BLOCK:
+            yield group
+            start = group[-1].end
+            group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def _verified(file: BinaryIO, path: Path, start: int, group: list[Part]) -> Iterator[bytes]:
+    """Yield the bytes of a group in blocks, once their checksums have been compared."""
+    end = group[-1].end
+    if end - start > _BLOCK:
+        # Read twice instead of held in memory.
+        _check(file, path, start, group[0])
+        yield from _blocks(file, path, start, end)
         return
-    file.seek(start)
-    left = part.end - start
-    found = 0
-    while left and (block := file.read(min(_BLOCK, left))):
-        left -= len(block)
-        found = checksum(block, found)
-    if found != part.checksum:
+    for block in _blocks(file, path, start, end):
+        view = memoryview(block)
+        at = start
+        for part in group:
+            _compare(path, at, part, checksum(view[at - start : part.end - start]))
+            at = part.end
+        yield block
+
+
+def _check(file: BinaryIO, path: Path, start: int, part: Part) -> None:
+    if part.checksum is not None:
+        found = 0
+        for block in _blocks(file, path, start, part.end):
+            found = checksum(block, found)
+        _compare(path, start, part, found)
+
+
+def _compare(path: Path, start: int, part: Part, found: int) -> None:
+    if part.checksum not in (None, found):
         raise SpoolDamaged(
             f"{path} is damaged: its bytes from {start:,} to {part.end:,} are not as written"
         )
 
 
-def _lines(file: BinaryIO, path: Path, start: int, end: int) -> Iterator[list[bytes]]:
+def _blocks(file: BinaryIO, path: Path, start: int, end: int) -> Iterator[bytes]:
     file.seek(start)
-    rest = b""
     while start < end:
-        block = file.read(min(_BLOCK, end - start))
-        if not block:
-            _too_short(path, start, end)
-        start += len(block)
+        wanted = min(_BLOCK, end - start)
+        block = file.read(wanted)
+        if len(block) < wanted:
+            _too_short(path, start + len(block), end)
+        start += wanted
+        yield block
+
+
+def _lines(path: Path, blocks: Iterator[bytes]) -> Iterator[list[bytes]]:
+    rest = b""
+    for block in blocks:
         lines = (rest + block).split(b"\n")
         rest = lines.pop()
         if lines:
             yield lines
     if rest:
-        raise SpoolDamaged(f"{path} is damaged: it has no line break before byte {end:,}")
+        raise SpoolDamaged(f"{path} is damaged: a line has no line break at its end")
 
 
 def _too_short(path: Path, size: int, expected: int) -> NoReturn:
