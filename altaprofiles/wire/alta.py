@@ -147,15 +147,15 @@ _BY_FAMILY: dict[int, type[StatusError]] = {
 def _failure(response: Response, code: int | str | None, message: str) -> AltaProfilesError:
     """Return the error of an answer that is not a success ([cdp], Error Response).
 
-    Error codes can come with HTTP 200. A code of five digits begins with the HTTP status of its
-    family ([seen]).
+    Error codes can come with HTTP 200. A code of five digits or more begins with the HTTP status of
+    its family, and a shorter one is not a status ([seen]).
     """
     status = response.status
     kind = _BY_CODE.get(code) if isinstance(code, int) else None
     if kind is None and status < 300:
         if code is None and not message:
             return DecodeError("expected a `code`", path="$", excerpt=excerpt(response.body))
-        family = code // 100 if isinstance(code, int) and code >= 10_000 else None
+        family = int(str(code)[:3]) if isinstance(code, int) and code >= 10_000 else None
         # An unexplained failure may be temporary: it is retried, and raised in the end.
         kind = _BY_FAMILY.get(family, ServerError) if family else ServerError
     if kind is None:

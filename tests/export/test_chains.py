@@ -373,6 +373,23 @@ async def test_a_cursor_that_is_too_old_is_not_even_tried(
     assert all("5.0 days old" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.parametrize(("days", "restarts"), [(3.9, 0), (4.1, 1)])
+async def test_a_cursor_lives_four_days(tmp_path: Path, days: float, restarts: int) -> None:
+    to = tmp_path / "p.ndjson"
+    async with Emulator(people=400, seed=2) as emulator:
+        await export(emulator, to)
+        uninterrupted = to.read_bytes()
+        await interrupted(emulator, to, 3)
+        change_journal(
+            to,
+            "update chains set since = ? where cursor is not null",
+            time.time() - days * 86_400,
+        )
+        report = await export(emulator, to)
+    assert to.read_bytes() == uninterrupted
+    assert max(chain.restarts for chain in report.chains) == restarts
+
+
 async def test_a_chain_that_always_expires_is_missing_in_the_end(tmp_path: Path) -> None:
     to = tmp_path / "p.ndjson"
     async with Emulator(people=300, seed=2, cursor_lifetime=0) as emulator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import resource
 from collections.abc import AsyncIterator, Iterator
@@ -239,3 +240,100 @@ async def test_no_more_workers_are_started_than_there_is_work_for() -> None:
     results = fan_out(call, range(3), concurrency=100_000, ordered=False, spawn=spawn)
     assert len([result async for result in results]) == 3
     assert busy <= 5
+
+
+async def test_workers_beside_paused_calls_retire_when_the_pause_is_over() -> None:
+    pausing = 3
+    running: dict[int, asyncio.Event] = {}
+
+    async def call(item: int) -> int:
+        running[item] = asyncio.Event()
+        await running[item].wait()
+        del running[item]
+        return item
+
+    results = fan_out(
+        call,
+        range(100),
+        concurrency=3,
+        ordered=False,
+        spawn=spawn,
+        pausing=lambda: pausing,
+    )
+    found: list[int] = []
+
+    async def read() -> None:
+        async for result in results:
+            found.append(result)
+
+    reading = asyncio.ensure_future(read())
+    await wait_all_tasks_blocked()
+    assert len(running) == 6
+    pausing = 0
+    while running:
+        for done in list(running.values()):
+            done.set()
+        await wait_all_tasks_blocked()
+        # The first six are done by now.
+        assert len(running) <= 3
+        assert len(running) == 3 or len(found) > 90
+    await reading
+    assert sorted(found) == list(range(100))
+
+
+async def test_workers_come_back_with_the_next_pause() -> None:
+    pausing = 0
+    running: dict[int, asyncio.Event] = {}
+
+    async def call(item: int) -> int:
+        running[item] = asyncio.Event()
+        await running[item].wait()
+        del running[item]
+        return item
+
+    results = fan_out(
+        call, range(100), concurrency=3, ordered=False, spawn=spawn, pausing=lambda: pausing
+    )
+    found: list[int] = []
+
+    async def read() -> None:
+        async for result in results:
+            found.append(result)
+
+    reading = asyncio.ensure_future(read())
+    await wait_all_tasks_blocked()
+    for wanted in (0, 2, 3, 50, 1, 0):
+        pausing = wanted
+        for _ in range(3):
+            for done in list(running.values()):
+                done.set()
+            await wait_all_tasks_blocked()
+        # Never more than twice as many.
+        assert len(running) == 3 + min(wanted, 3)
+    while running:
+        for done in list(running.values()):
+            done.set()
+        await wait_all_tasks_blocked()
+    await reading
+    assert sorted(found) == list(range(100))
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+async def test_a_worker_that_is_cancelled_before_it_starts_is_an_error() -> None:
+    """No item is lost without an error, even if its worker never runs."""
+    before = asyncio.all_tasks()
+
+    async def source() -> AsyncIterator[int]:
+        known = asyncio.all_tasks()
+        yield 1
+        # The worker for this item has been made, and the loop has not turned since.
+        [worker] = asyncio.all_tasks() - known
+        worker.cancel()
+
+    with pytest.raises(AltaProfilesError, match="results are incomplete"):
+        async for _ in doubled(source(), concurrency=1):
+            pass
+    await wait_all_tasks_blocked()
+    assert asyncio.all_tasks() <= before
+    # What never ran warns when it is freed: here, and not in another test.
+    gc.collect()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
@@ -102,6 +103,8 @@ async def test_a_repeated_cursor_ends_the_chain_with_an_error(back_to: str) -> N
         async for page in chain.walked():
             found.append(page.cursor)
     assert found == ["a0", "a1", "a2"]
+    # What never ran warns when it is freed: here, and not in another test.
+    gc.collect()
     assert chain.asked == found
 
 
@@ -164,6 +167,33 @@ async def test_a_chain_that_is_cancelled_from_outside_is_an_error(chains: int) -
     with pytest.raises(AltaProfilesError, match="results are incomplete"):
         async for _ in walk(walked, prefetch=1, spawn=spawn):
             pass
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+async def test_a_page_that_is_cancelled_before_it_starts_is_an_error() -> None:
+    """A chain never ends before its last page, even if the task of a page never runs."""
+    chain = book("a", 5)
+    cancelled = False
+
+    async def fetch(cursor: str, ahead: Callable[[str], None]) -> Page:
+        nonlocal cancelled
+        if cursor == "a2":
+            known = asyncio.all_tasks()
+            ahead("a3")
+            # The task of the next page has been made, and the loop has not turned since.
+            [following] = asyncio.all_tasks() - known
+            following.cancel()
+            cancelled = True
+        return await chain.fetch(cursor, ahead)
+
+    found: list[str] = []
+    with pytest.raises(AltaProfilesError, match="results are incomplete"):
+        async for page in walk([Chain(chain.open, fetch)], prefetch=2, spawn=spawn):
+            found.append(page.cursor)
+    assert cancelled
+    assert found == ["a0", "a1", "a2"]
+    # What never ran warns when it is freed: here, and not in another test.
+    gc.collect()
 
 
 def test_an_odd_record_is_delivered_and_raises_when_it_is_read() -> None:

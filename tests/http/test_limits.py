@@ -351,6 +351,34 @@ def test_where_there_is_room_again_it_grows_back_as_fast_as_at_first() -> None:
     assert cap.allowed == 8
 
 
+def successes_until(cap: Cap, allowed: int) -> int:
+    """Return the number of successes after which the cap has that size."""
+    for count in range(10 * Cap.LONGEST_RUN):
+        if cap.allowed == allowed:
+            return count
+        cap.succeeded()
+    raise AssertionError(f"stays at {cap.allowed}")
+
+
+def test_each_refusal_of_the_same_size_doubles_the_run_before_it_is_tried_again() -> None:
+    cap = Cap(2)
+    runs = []
+    for refusals in range(9):
+        cap.throttled(refusals)
+        assert cap.allowed == 1
+        runs.append(successes_until(cap, 2))
+    assert runs == [10, 20, 40, 80, 160, 320, 640, 640, 640]
+
+
+def test_sizes_below_the_refused_one_are_tried_after_the_short_run() -> None:
+    cap = Cap(8)
+    cap.throttled(0)
+    assert [successes_until(cap, allowed) for allowed in (5, 6, 7, 8)] == [10, 10, 10, 10]
+    cap.throttled(1)
+    # The size that was refused twice takes longer; those below it do not.
+    assert [successes_until(cap, allowed) for allowed in (5, 6, 7, 8)] == [10, 10, 10, 20]
+
+
 @given(
     per_minute=st.integers(1, 6000),
     pauses=st.lists(st.floats(0, 30), min_size=1, max_size=60),
