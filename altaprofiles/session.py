@@ -218,7 +218,8 @@ class Session:
         call starts a new export. `format`, `flatten`, `distinct`, `table` and `bom` may differ
         between runs: those of the last run count.
 
-        A chain whose cursor is older than about 4 days, or refused, is restarted. A warning in the
+        A chain is restarted when its cursor is older than about 4 days or refused, or when its
+        records have changed on the disk, which may be found only while finishing. A warning in the
         log and `report.chains` say so.
 
         A chain that ends without any record is not believed at once, because the service at times
@@ -356,10 +357,10 @@ class Session:
         """Look up many people, and write those that are found to a file or a database.
 
         As durable as `export`: all keys are read first, then each is asked for once, and an answer
-        that is on disk is never asked for again, whatever ends the process. The output is in the
-        order of the keys. Keys that the service does not know are written to
-        `<to>.not-found.txt`, one a line; keys without an answer to `<to>.failed.ndjson`, with the
-        reason.
+        that is on disk is never asked for again, whatever ends the process, unless the disk has
+        changed it. The output is in the order of the keys. Keys that the service does not know are
+        written to `<to>.not-found.txt`, one a line; keys without an answer to
+        `<to>.failed.ndjson`, with the reason.
 
         Args:
             keys: any iterable or async iterable that ends, or the path of a file in UTF-8: a
