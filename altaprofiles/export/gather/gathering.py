@@ -109,7 +109,7 @@ class Gathering(Protocol[R_co, S_co]):
 
         Raises:
             AltaProfilesError: the service refuses all of it.
-            SpoolDamaged: a spool does not hold what was written to it.
+            SpoolDamaged: a spool differs from the data written to it.
         """
         ...
 
@@ -136,7 +136,7 @@ class Gathering(Protocol[R_co, S_co]):
         """Yield every record, the same ones in the same order on each call. Blocking.
 
         Raises:
-            SpoolDamaged: a spool does not hold what was written to it.
+            SpoolDamaged: a spool differs from the data written to it.
         """
         ...
 

@@ -34,7 +34,7 @@ _BLOCK = 8 << 20
 
 
 class SpoolDamaged(ExportError):
-    """A spool does not hold what was written to it. What it held can be fetched again."""
+    """A spool differs from the data written to it. The service can send that data again."""
 
 
 def checksum(data: bytes | memoryview, before: int = 0) -> int:
@@ -111,7 +111,7 @@ def read_lines(path: Path, parts: Iterable[Part]) -> Iterator[list[bytes]]:
     Lines are yielded only once the checksum of their part has been compared.
 
     Raises:
-        SpoolDamaged: the file is missing or too short, or a part differs from what was written.
+        SpoolDamaged: the file is missing or too short, or a part differs from the data written.
         OSError: the file cannot be read.
     """
     start = 0
