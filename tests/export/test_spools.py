@@ -36,6 +36,7 @@ from ..support.jobs import (
     spools_of,
     workspace_of,
 )
+from ..support.postgres import Server
 from ..support.unfinished import KEYS, SAMPLES, Service, serving
 
 pytestmark = pytest.mark.anyio
@@ -238,15 +239,16 @@ def spool_name(kind: Kind) -> str:
     return "chain-0005.spool.ndjson" if kind is EVENTS else "found.spool.ndjson"
 
 
+@pytest.mark.parametrize("stage", ["fetching", "finishing"])
 @pytest.mark.parametrize("name", ["p.csv.gz", "p.parquet", "p.duckdb"])
 async def test_every_format_is_written_anew_after_damage(
-    tmp_path: Path, kind: Kind, name: str
+    tmp_path: Path, kind: Kind, name: str, stage: str
 ) -> None:
     to = tmp_path / name
     # A part that is typed is read once before the output is opened.
     options: dict[str, Any] = {} if name.endswith("gz") else {"flatten": ["city"]}
     async with at_script(kind, padding=40_000) as case:
-        damaging = Damage(case, to, flip(0.9), times=1, stage="finishing")
+        damaging = Damage(case, to, flip(0.9), times=1, stage=stage)
         report = await case.run(to, on_progress=damaging, **options)
         assert damaging.done == 1
         assert report.complete
@@ -254,6 +256,25 @@ async def test_every_format_is_written_anew_after_damage(
         [written] = [report.people if kind is EVENTS else report.found]
         assert written == len(case.people)
         assert names_in(tmp_path) == case.kind.files(name)
+
+
+async def test_a_table_of_a_server_is_written_anew_after_damage(
+    tmp_path: Path, kind: Kind, postgres: Server
+) -> None:
+    damaged: list[Path] = []
+
+    def on_progress(progress: Progress) -> None:
+        if not progress.fetching and progress.finished and not damaged:
+            damaged.append(max(tmp_path.rglob("*.spool.ndjson")))
+            flip(0.9)(damaged[0])
+
+    async with at_script(kind, padding=40_000) as case, case.session() as session:
+        to = postgres.url("people")
+        report = await case.start(session, to, spool=tmp_path, on_progress=on_progress)
+    assert len(damaged) == 1
+    assert report.complete
+    people = [who for (who,) in postgres.rows("SELECT identity FROM people")]
+    assert sorted(people) == sorted(case.people)
 
 
 async def test_only_the_damaged_chain_is_fetched_again(to: Path) -> None:

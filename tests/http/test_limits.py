@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from itertools import pairwise
 
 import pytest
@@ -186,6 +187,25 @@ def test_a_caller_cancelled_just_before_its_turn_is_passed_over() -> None:
     callers.settle()
     assert callers.tasks[cancelled].cancelled()
     assert callers.holders == [following]
+    callers.close()
+
+
+def test_callers_that_are_cancelled_while_they_wait_leave_nothing_behind() -> None:
+    callers = Callers(1)
+    callers.ask()
+    callers.settle()
+    gc.collect()
+    before = sum(isinstance(one, asyncio.Future) for one in gc.get_objects())
+    for number in range(200):
+        waiting = callers.ask(bulk=number % 2 == 0)
+        callers.step()
+        callers.tasks[waiting].cancel()
+    callers.settle()
+    del callers.tasks[1:]
+    gc.collect()
+    assert sum(isinstance(one, asyncio.Future) for one in gc.get_objects()) <= before + 5
+    callers.release(callers.holders[0])
+    assert callers.cap.in_flight == 0
     callers.close()
 
 

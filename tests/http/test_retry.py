@@ -41,6 +41,16 @@ def test_each_delay_is_drawn_separately() -> None:
     assert [retry.delay(1, lambda: next(draws)) for _ in range(2)] == [1, 3]
 
 
+def test_a_policy_never_changes_and_takes_its_arguments_by_name() -> None:
+    retry = Retry(attempts=3)
+    with pytest.raises(AttributeError):
+        retry.attempts = 4  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Retry(3)  # type: ignore[misc]
+    # A key of a cache, or a member of a set.
+    assert {retry, Retry(attempts=3)} == {retry}
+
+
 def withdrawn(budget: Budget, now: float) -> int:
     taken = 0
     while budget.withdraw(now):

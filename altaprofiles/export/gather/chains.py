@@ -160,13 +160,13 @@ class EventsGathering:
             row = rows.get(number) or ChainRow(number)
             state = _ChainState(query, row, run.store.spool(f"chain-{number:04d}"))
             self._states.append(state)
-            if not row.offset:
+            if not (parts := run.store.journal.parts(number)):
                 continue
             # The damage of a power failure is found now, not after hours of reading other chains.
             # All other pages are checked on their way to the output.
             with explaining_disk_errors(state.path.parent):
                 try:
-                    read_end(state.path, run.store.journal.parts(number))
+                    read_end(state.path, parts)
                 except SpoolDamaged as damage:
                     self._restart(run, state, damage)
 
