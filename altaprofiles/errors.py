@@ -24,15 +24,17 @@
         ├── ExportLocked          another process is writing the same output
         └── Incomplete            part of the result is missing
 
-All of them can be pickled, and none contains a credential.
+All of them can be pickled, and none contains a credential. No message contains a key, a cell or a
+value of a record: these are customers' data, and are attributes if at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
-from .redaction import harmless, masked
+from .redaction import harmless
 
 __all__ = [
     "AltaProfilesError",
@@ -76,29 +78,92 @@ class AltaProfilesError(Exception):
     ...     print(f"lookup failed: {error}")
     """
 
+    # The attributes with text from outside, such as the words of a service.
+    _foreign: ClassVar[tuple[str, ...]] = ()
+
     # Keyword-only constructors do not survive the default reduction, which replays `args` alone.
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
 
-    def redact(self, secret: str) -> None:
-        """Replace `secret` in every text of this error.
+    def redact(self, mask: Callable[[str], str]) -> None:
+        """Apply `mask` to every text of this error that came from outside.
 
-        A service or a proxy may echo the request's headers in its answer.
+        A service or a proxy may echo the credentials or the key of the request in its answer. The
+        words of this library are never changed, whatever the secret.
         """
-        self.args = tuple(masked(value, secret) for value in self.args)
-        for name, value in self.__dict__.items():
-            self.__dict__[name] = masked(value, secret)
+        if self._foreign:
+            for name in self._foreign:
+                setattr(self, name, _masked(getattr(self, name), mask))
+            self.args = (self._text(),)
+
+    def _text(self) -> str:
+        """Return the message, made of the attributes."""
+        return str(self)
+
+
+_DIGITS_OF_A_CODE = 4
+
+
+def _masked(value: Any, mask: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return mask(value)
+    # A passcode of digits can be echoed as the code. Short codes have a meaning, and stay.
+    text = str(value)
+    return "***" if len(text) > _DIGITS_OF_A_CODE and mask(text) == "***" else value
+
+
+def _quoting(text: str, quote: str) -> str:
+    # A quoted text may hold line breaks, and characters that a terminal would obey.
+    return f"{text}: {harmless(quote)}" if quote else text
 
 
 class ConfigurationError(AltaProfilesError, ValueError):
     """An argument or the set-up is invalid. Raised before the call sends a request.
 
-    The message names the argument and the fix, and the value unless it may be secret.
+    The message names the argument, the fault and the fix. It shows the value of an option, but
+    never a key, a cell or a value of a record.
+
+    Attributes:
+        value: the invalid key, cell or value of a record; None for any other argument. A value that
+            cannot be pickled becomes None in a pickle.
+
+    >>> try:
+    ...     await session.profiles.get(identity="55555\\n")
+    ... except ConfigurationError as error:
+    ...     print(f"{error} ({error.value!r})")
+    identity: holds a control character; strip it before the call ('55555\\n')
     """
+
+    def __init__(self, message: str, *, value: object = None) -> None:
+        super().__init__(message)
+        self.value = value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        restore, (cls, args, state) = super().__reduce__()
+        try:
+            pickle.dumps(self.value)
+        except Exception:
+            state["value"] = None
+        return restore, (cls, args, state)
 
 
 class TransportError(AltaProfilesError):
-    """No complete HTTP answer arrived: the connection broke, or the data was not HTTP."""
+    """No complete HTTP answer arrived: the connection broke, or the data was not HTTP.
+
+    Attributes:
+        detail: the text from outside that ends the message, such as an invalid status line; empty
+            if there is none.
+    """
+
+    _foreign = ("detail",)
+
+    def __init__(self, message: str, *, detail: str = "") -> None:
+        self.detail = detail
+        self._own = message
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        return _quoting(self._own, self.detail)
 
 
 class ConnectError(TransportError):
@@ -108,8 +173,8 @@ class ConnectError(TransportError):
         untrusted: True if the host's TLS certificate was refused. Such an error is not retried.
     """
 
-    def __init__(self, message: str, *, untrusted: bool = False) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, detail: str = "", untrusted: bool = False) -> None:
+        super().__init__(message, detail=detail)
         self.untrusted = untrusted
 
 
@@ -136,10 +201,15 @@ class StatusError(AltaProfilesError):
         api: "CleverTap" or "Alta".
         status: the HTTP status.
         code: the code in the body, as an int if it reads as one; None if there is none.
-        message: the service's own message; empty if there is none.
+        message: the service's own message, or the target of a redirect; empty if there is none.
+            Credentials and the key that was sent are masked in it.
         hint: advice on a fix, or None.
         retry_after: the wait that the service asks for, in seconds, or None.
+        excerpt: the first characters of a body without the API's JSON, else empty. It is not part
+            of the error's text, because it may hold people's data.
     """
+
+    _foreign = ("code", "message", "excerpt")
 
     def __init__(
         self,
@@ -150,18 +220,21 @@ class StatusError(AltaProfilesError):
         message: str = "",
         hint: str | None = None,
         retry_after: float | None = None,
+        excerpt: str = "",
     ) -> None:
-        code_text = "" if code is None else f" (code {code})"
-        # The service's text may hold line breaks, and characters that a terminal would obey.
-        message_text = f": {harmless(message)}" if message else ""
-        hint_text = f". {hint}" if hint else ""
-        super().__init__(f"{api} answered HTTP {status}{code_text}{message_text}{hint_text}")
         self.api = api
         self.status = status
         self.code = code
         self.message = message
         self.hint = hint
         self.retry_after = retry_after
+        self.excerpt = excerpt
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        code = "" if self.code is None else f" (code {harmless(str(self.code))})"
+        text = _quoting(f"{self.api} answered HTTP {self.status}{code}", self.message)
+        return f"{text}. {self.hint}" if self.hint else text
 
 
 class BadRequest(StatusError):
@@ -188,12 +261,20 @@ class NotReady(AltaProfilesError):
     """The service was still preparing the answer when `Retry.ready_timeout` expired.
 
     Attributes:
+        message: the service's own message; empty if there is none.
         retry_after: the wait that the service asks for, in seconds, or None.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    _foreign = ("message",)
+
+    def __init__(self, text: str, *, message: str = "", retry_after: float | None = None) -> None:
+        self.message = message
         self.retry_after = retry_after
+        self._own = text
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        return _quoting(self._own, self.message)
 
 
 class DecodeError(AltaProfilesError):
@@ -201,14 +282,32 @@ class DecodeError(AltaProfilesError):
 
     Attributes:
         path: the place in the JSON, such as `$.records[3].events`; `$` for the whole body.
-        excerpt: the first characters found there.
+        excerpt: the first characters found there. They are not part of the error's text, because
+            they may be people's data.
+        api: "CleverTap" or "Alta"; None for a part of a record that was decoded later.
+        operation: the call, as in `Attempt.operation`, or None as for `api`.
     """
 
+    _foreign = ("excerpt",)
+
     def __init__(self, message: str, *, path: str, excerpt: str) -> None:
-        found = repr(excerpt) if excerpt else "nothing"
-        super().__init__(f"{message} at {path}, got {found}")
         self.path = path
         self.excerpt = excerpt
+        self.api: str | None = None
+        self.operation: str | None = None
+        self._own = message
+        super().__init__(self._text())
+
+    def locate(self, api: str, operation: str) -> None:
+        """Name the service and the call whose answer this is."""
+        self.api = api
+        self.operation = operation
+        self.args = (self._text(),)
+
+    def _text(self) -> str:
+        call = "" if self.api is None else f"{self.api}, {self.operation}: "
+        found = "" if self.excerpt else ", got nothing"
+        return f"{call}{self._own} at {self.path}{found}"
 
 
 class CursorError(AltaProfilesError):
@@ -220,7 +319,21 @@ class CursorLoop(CursorError):
 
 
 class CursorExpired(CursorError):
-    """The service refused the cursor as too old (about 4 days). Open a new chain."""
+    """The service refused the cursor as too old (about 4 days). Open a new chain.
+
+    Attributes:
+        message: the service's own message, or its code; empty if there is neither.
+    """
+
+    _foreign = ("message",)
+
+    def __init__(self, text: str, *, message: str = "") -> None:
+        self.message = message
+        self._own = text
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        return _quoting(self._own, self.message)
 
 
 class ExportError(AltaProfilesError):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+import re
+from base64 import b64encode
+from collections.abc import Container, Iterable, Mapping
+from copy import copy
+from html import unescape
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NoReturn
 
 __all__ = ["Secret", "as_secret", "harmless", "mask_values", "masked"]
@@ -55,30 +60,161 @@ def mask_values(values: Mapping[str, Any], *, plain: Container[str] = ()) -> dic
     }
 
 
-def masked(value: Any, secret: str) -> Any:
-    """Return `value` with stars in place of `secret`; unchanged if it is not text."""
-    if not isinstance(value, str):
-        return value
-    # A body may hold the secret JSON-escaped, and a message holds an excerpt of it as its repr.
-    forms = {secret, secret.replace("/", "\\/")}
-    forms |= {form.replace("\\", "\\\\") for form in forms}
-    forms |= {form.replace("'", "\\'") for form in forms}
-    for form in forms:
-        value = _without(value, form)
-    return value
+def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
+    """Return `text`, which came from outside, with stars in place of secrets and keys.
+
+    Every spelling is recognised: escapes of JSON, URLs, HTML and Python, upper and lower case, a
+    line break in between; of a secret its base64 as well. The order of `secrets` and `keys` makes
+    no difference, even if one is part of another.
+
+    Args:
+        text: text of a service, a proxy or a driver, without words of this library.
+        secrets: masked wherever they are. Parts are masked as well: of 6 characters anywhere, and
+            of 3 at the start or the end of `text`, where an excerpt can cut a secret short.
+        keys: identifiers of people. One of fewer than 6 characters is masked only as a word of its
+            own, so that the key 1 does not hide every 1.
+    """
+    views = (_View(text), _View(text).unescaped(), _View(_CUT.sub("", text)).unescaped())
+    hidden = bytearray(len(text))
+    for view in views:
+        for secret in secrets:
+            for form in (secret, *_in_base64(secret)):
+                view.hide_parts(form, hidden)
+        for key in keys:
+            view.hide_key(key, hidden)
+    parts = re.finditer(rb"\x01+|\x00+", hidden)
+    return "".join("***" if part[0][0] else text[slice(*part.span())] for part in parts)
 
 
-def _without(text: str, secret: str) -> str:
-    """Return `text` with stars in place of `secret`, even where an excerpt cuts it short."""
-    parts, position = [], 0
-    while (start := text.find(secret[:6], position)) >= 0:
-        parts.append(text[position:start])
-        position = start
-        for character in secret:
-            if text[position : position + 1] != character:
-                break
-            position += 1
-    return "***".join([*parts, text[position:]])
+_PART = 6
+_EDGE = 3
+
+
+class _View:
+    """A text in one spelling, and the place of each of its characters in the text as it came."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text.translate(_LOWER)
+        self._spans = [(position, position + 1) for position in range(len(text))]
+        self._is_unescaped = False
+
+    def unescaped(self) -> _View:
+        """Return this view with all escapes undone, even those of an escaped text in another."""
+        view = copy(self)
+        view._is_unescaped = True  # noqa: SLF001
+        while (found := view._unescaped_once())._text != view._text:  # noqa: SLF001
+            view = found
+        return view
+
+    def _unescaped_once(self) -> _View:
+        view = copy(self)
+        pieces = [(_character(found), found.span()) for found in _ESCAPE.finditer(self._text)]
+        view._text = "".join(text for text, _ in pieces)  # noqa: SLF001
+        view._spans = [  # noqa: SLF001
+            (self._spans[start][0], self._spans[end - 1][1])
+            for text, (start, end) in pieces
+            for _ in text
+        ]
+        return view
+
+    def hide_parts(self, secret: str, hidden: bytearray) -> None:
+        """Mark the parts of `secret` in `hidden`."""
+        secret = self._spelled_alike(secret)
+        size = min(len(secret), _PART)
+        if not secret.strip():
+            return
+        parts = {secret[start : start + size] for start in range(len(secret) - size + 1)}
+        for start in range(len(self._text) - size + 1):
+            if self._text[start : start + size] in parts:
+                self._hide(start, start + size, hidden)
+        for length in range(_EDGE, size):
+            if self._text.startswith(secret[-length:]):
+                self._hide(0, length, hidden)
+            self._hide_cut(secret[:length], hidden)
+
+    def hide_key(self, key: str, hidden: bytearray) -> None:
+        """Mark `key` in `hidden`: anywhere if it is long, else where it is a word of its own."""
+        key = self._spelled_alike(key)
+        if not key.strip():
+            return
+        pattern = re.escape(key)
+        if len(key) < _PART:
+            pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
+        for found in re.finditer(pattern, self._text):
+            self._hide(*found.span(), hidden)
+        for length in range(_PART, len(key)):
+            self._hide_cut(key[:length], hidden)
+
+    def _hide_cut(self, beginning: str, hidden: bytearray) -> None:
+        if self._text.endswith(beginning):
+            self._hide(len(self._text) - len(beginning), len(self._text), hidden)
+
+    def _hide(self, start: int, end: int, hidden: bytearray) -> None:
+        first, last = self._spans[start][0], self._spans[end - 1][1]
+        hidden[first:last] = b"\x01" * (last - first)
+
+    def _spelled_alike(self, text: str) -> str:
+        view = _View(text).unescaped() if self._is_unescaped else _View(text)
+        return view._text  # noqa: SLF001
+
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+# The end of an excerpt: an ellipsis, and an escape that is cut short.
+_CUT = re.compile(
+    r"(?:%[0-9a-f]?|\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&[#0-9a-z]{0,8})?(?:…|\.{3})?\Z",
+    re.IGNORECASE,
+)
+_HEX = r"(?:%(?:25)*|\\+x)"
+_ESCAPE = re.compile(
+    # A line break with the indentation behind it.
+    r"(?P<nothing>(?:[\r\n]|\\+[rn])+[ \t]*)"
+    r"|\\+u(?P<high>d[89ab][0-9a-f]{2})\\+u(?P<low>d[c-f][0-9a-f]{2})"
+    r"|\\+u(?P<unit>[0-9a-f]{4})"
+    rf"|(?P<bytes>(?:{_HEX}[89a-f][0-9a-f])+|{_HEX}[0-7][0-9a-f])"
+    r"|&(?:amp;)*(?P<entity>(?:\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,8});)"
+    r"|\\*(?P<other>.?)",
+    re.DOTALL,
+)
+
+
+def _character(found: re.Match[str]) -> str:
+    """Return the text that an escape stands for.
+
+    Backslashes are left out, because their number doubles with every escape around another.
+    """
+    match found.lastgroup:
+        case "low":
+            text = bytes.fromhex(found["high"] + found["low"]).decode("utf-16-be")
+        case "unit":
+            text = chr(int(found["unit"], 16))
+        case "bytes":
+            pairs = re.findall(_HEX + r"(..)", found["bytes"])
+            text = bytes.fromhex("".join(pairs)).decode(errors="replace")
+        case "entity":
+            text = unescape(f"&{found['entity']}")
+        case _:
+            text = found["other"] or ""
+    # A form writes a blank as a plus.
+    return text.translate(_LOWER).replace("\\", "").replace("+", " ")
+
+
+def _in_base64(secret: str) -> list[str]:
+    """Return the base64 of `secret` behind 0, 1 and 2 other bytes, as in `base64(user:password)`.
+
+    Characters that depend on the bytes before or behind it are left out, and so are results too
+    short to tell from other text.
+    """
+    data = secret.encode(errors="replace")
+    forms = []
+    for before, unsure in enumerate((0, 2, 3)):
+        text = b64encode(b"\0" * before + data).decode()
+        forms.append(text[unsure : (before + len(data)) * 8 // 6])
+    plain = [form for form in forms if len(form) >= _PART]
+    return plain + [form.translate(_URL_SAFE) for form in plain]
+
+
+_URL_SAFE = str.maketrans("+/", "-_")
 
 
 def harmless(text: str, *, keep: str = "") -> str:

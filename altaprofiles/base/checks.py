@@ -1,4 +1,7 @@
-"""Checks of callers' arguments. Each error names the argument, the value and the fix."""
+"""Checks of callers' arguments. Each error names the argument, the fault and the fix.
+
+The value of an option is part of the message. A key is not, because it belongs to a person.
+"""
 
 from __future__ import annotations
 
@@ -88,6 +91,10 @@ _NEVER_IN_A_KEY = {
 def check_key(name: str, value: object) -> str:
     """Return the identifier `value` as text.
 
+    Args:
+        name: the argument's name, with the position in it if it holds several.
+        value: the identifier.
+
     Raises:
         ConfigurationError: `value` is neither text nor an int, is empty, or holds a control
             character.
@@ -100,24 +107,29 @@ def check_key(name: str, value: object) -> str:
             return str(number)
         raise ConfigurationError(
             f"{name}: an int of over {_MAX_DIGITS} digits is not an identifier; "
-            f"pass the identifier itself"
+            f"pass the identifier itself",
+            value=value,
         )
     if not isinstance(value, str):
         raise ConfigurationError(
-            f"{name}: expected text or an int, got the {type(value).__name__} {value!r}; "
-            f"convert it to str the way the service stores it"
+            f"{name}: expected text or an int, got a value of type {type(value).__name__}; "
+            f"convert it to str the way the service stores it",
+            value=value,
         )
     if not value.strip():
-        raise ConfigurationError(f"{name}: empty, got {value!r}; pass the identifier itself")
-    if not _NEVER_IN_A_KEY.isdisjoint(value):
-        raise ConfigurationError(
-            f"{name}: holds a control character, got {value!r}; strip it before the call"
-        )
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError(
-            f"{name}: holds half a surrogate pair, got {value!r}; decode the source as UTF-8"
-        ) from None
+        raise ConfigurationError(f"{name}: empty; pass the identifier itself", value=value)
+    for position, character in enumerate(value):
+        if character in _NEVER_IN_A_KEY:
+            raise ConfigurationError(
+                f"{name}: holds the control character U+{ord(character):04X} at index {position}; "
+                f"strip it before the call",
+                value=value,
+            )
+        if "\ud800" <= character <= "\udfff":
+            raise ConfigurationError(
+                f"{name}: holds half a surrogate pair at index {position}; decode the source as "
+                f"UTF-8",
+                value=value,
+            )
     # The plain text of a subclass such as NumPy's.
     return str.__str__(value)

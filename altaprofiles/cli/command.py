@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ..base.wording import numbered
 from .app import App
 from .exits import Exit
 from .streams import abandon_broken_streams
@@ -23,6 +24,15 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self._own = len(self.params)
         self.params += _shared_options()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # click's own message would quote the arguments, which may be people's keys.
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            unexpected = numbered(len(rest), "unexpected extra argument")
+            ctx.fail(f"got {unexpected}; see the usage above")
+        return rest
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(App)

@@ -14,6 +14,7 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from ..base.checks import check_key
+from ..base.wording import numbered
 from ..errors import ConfigurationError
 from ..flow.fanout import Items, check_items
 from ..models import Key
@@ -130,19 +131,23 @@ class KeyFile:
         if len(first) == 1 and {";", "\t"} & set(first[0]):
             raise ConfigurationError(
                 f"column: {self.path} does not seem to be separated by commas, as its first line "
-                f"is {first[0]!r}; save it with commas, or as .txt if that line is a key"
+                f"has a semicolon or a tab; save it with commas, or as .txt if that line is a key",
+                value=first[0],
             )
         if self._column is None:
             if len(first) > 1:
                 raise ConfigurationError(
-                    f"column: {self.path} has the columns {', '.join(map(repr, first))}; name the "
-                    f"one that holds the keys"
+                    f"column: {self.path} has {len(first)} columns; name the one that holds the "
+                    f"keys, as its first line does",
+                    value=first,
                 )
             return 0
         if first.count(self._column) != 1:
             raise ConfigurationError(
-                f"column: not exactly one column of {self.path} is named {self._column!r}; the "
-                f"columns are: {', '.join(map(repr, first)) or 'none'}"
+                f"column: {first.count(self._column) or 'none'} of the "
+                f"{numbered(len(first), 'column')} in the first line of {self.path} are named "
+                f"{self._column!r}; name exactly one",
+                value=first,
             )
         return first.index(self._column)
 
@@ -177,7 +182,11 @@ class KeyFile:
         if value is None:
             return ""
         if isinstance(value, bool) or not isinstance(value, str | int):
-            raise ConfigurationError(f"keys: {where} holds {value!r}, which is not an identifier")
+            raise ConfigurationError(
+                f"keys: {where} holds a value of type {type(value).__name__}, which is not an "
+                f"identifier; write it as text",
+                value=value,
+            )
         return str(value)
 
 
@@ -228,13 +237,17 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
 _BATCH = 2000
 
 
-def as_text_key(by: str, key: object) -> tuple[str, ConfigurationError | None]:
+def as_text_key(index: int, key: object) -> tuple[str, ConfigurationError | None]:
     """Return a key as text, and the error of an invalid one.
 
     The text of an invalid key begins with a NUL, so that it cannot collide with a valid key.
+
+    Args:
+        index: the key's index, for the message.
+        key: the key.
     """
     try:
-        return check_key(by, key), None
+        return check_key(f"keys[{index}]", key), None
     except ConfigurationError as error:
         text = key if isinstance(key, str) else repr(key)
         return "\0" + text.encode("utf-8", "backslashreplace").decode(), error

@@ -38,8 +38,9 @@ def check_items(name: str, items: object) -> None:
     """Raise `ConfigurationError` unless `items` is an iterable and not a single text."""
     if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
         raise ConfigurationError(
-            f"{name}: expected an iterable or async iterable, got {items!r}; "
-            f"put a single item in a list"
+            f"{name}: expected an iterable or async iterable, got a value of type "
+            f"{type(items).__name__}; put a single item in a list",
+            value=items,
         )
 
 

@@ -19,10 +19,11 @@ from typing import Any, TypeVar, overload
 import anyio
 from msgspec import Struct
 
-from ..errors import AltaProfilesError, RequestTimeout, TransportError
+from ..errors import AltaProfilesError, DecodeError, RequestTimeout, TransportError
 from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
+from ..redaction import masked
 from ..wire.messages import Request, Response
 from .retry import Budget, Retry, Tries
 from .service import Service
@@ -200,7 +201,9 @@ class Engine:
 
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            error.redact(service.secret)
+            if isinstance(error, DecodeError):
+                error.locate(service.api, call.request.operation)
+            error.redact(partial(masked, secrets=self._secrets(service), keys=call.request.keys))
             decision = tries.failed(error, time.monotonic(), random.random)
             for tally in self._tallies:
                 tally.not_ready += decision.not_ready
@@ -215,6 +218,9 @@ class Engine:
                     # The traceback holds this frame, which would keep the error and the body alive.
                     del error, response
             await self._pause(service, decision.delay)
+
+    def _secrets(self, service: Service) -> tuple[str, ...]:
+        return (service.secret, *self._transport.secrets(service.peer))
 
     async def _turn(self, call: _Call) -> int:
         """Wait for a slot, then for the pace; return the value that `Cap.throttled` takes."""

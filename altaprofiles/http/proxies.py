@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import urllib.request
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from yarl import URL
@@ -11,7 +12,10 @@ from yarl import URL
 from ..errors import ConfigurationError
 from ..redaction import Secret
 
-__all__ = ["proxy_from_env"]
+__all__ = ["proxy_from_env", "proxy_secrets"]
+
+_AUTHORIZATION = "Proxy-Authorization"
+_BASIC = "Basic "
 
 
 def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
@@ -38,4 +42,13 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     if url.user is None:
         return str(url), None
     login = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-    return str(url.with_user(None)), {"Proxy-Authorization": Secret(f"Basic {login}")}
+    return str(url.with_user(None)), {_AUTHORIZATION: Secret(f"{_BASIC}{login}")}
+
+
+def proxy_secrets(headers: Mapping[str, str] | None) -> tuple[Secret, ...]:
+    """Return the login in the headers for a proxy, encoded, and its password; or nothing."""
+    if headers is None:
+        return ()
+    login = headers[_AUTHORIZATION].removeprefix(_BASIC)
+    password = base64.b64decode(login).decode().partition(":")[2]
+    return (Secret(login), Secret(password))

@@ -30,7 +30,7 @@ from ..errors import (
 from ..wire.messages import Request, Response
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
-from .proxies import proxy_from_env
+from .proxies import proxy_from_env, proxy_secrets
 
 __all__ = [
     "Peer",
@@ -270,12 +270,22 @@ class Transport:
         if isinstance(error, aiohttp.ClientConnectorError):
             return ConnectError(f"no connection to {host}: {error.os_error}")
         if isinstance(error, aiohttp.ClientResponseError):
-            return TransportError(f"{host} answered something that is not HTTP: {error.message}")
+            return TransportError(
+                f"{host} answered something that is not HTTP", detail=_short(error.message)
+            )
         if isinstance(error, Garbled):
-            return TransportError(f"the compressed answer of {host} is garbled: {error}")
+            return TransportError(
+                f"the compressed answer of {host} is garbled", detail=_short(str(error))
+            )
         if isinstance(error, aiohttp.ClientPayloadError):
             return TransportError(f"the answer of {host} ended before it was complete")
-        return TransportError(f"the connection to {host} broke: {error or type(error).__name__}")
+        reason = _short(str(error)) or type(error).__name__
+        return TransportError(f"the connection to {host} broke", detail=reason)
+
+    def secrets(self, peer: Peer) -> tuple[str, ...]:
+        """Return the password of the proxy for `peer`, if there is one."""
+        proxy = self._proxies.get(peer)
+        return () if proxy is None else proxy_secrets(proxy[1])
 
     def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
         """Return the proxy for `peer` and the headers to send to it."""
@@ -296,6 +306,13 @@ class _Request(aiohttp.ClientRequest):
 
     def update_auto_headers(self, skip_auto_headers: Any) -> None:
         pass
+
+
+_LONGEST = 500
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:

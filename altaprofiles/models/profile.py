@@ -24,6 +24,7 @@ from ..base.jsontext import (
     parts,
     plain_text,
 )
+from ..errors import ConfigurationError
 from ..tables.parts import NULL, begins, core_text
 from .people import object_ids_of, person_key
 
@@ -307,13 +308,15 @@ def parse_date(value: str) -> datetime:
     CleverTap writes dates inside `profileData` as `$D_` followed by epoch seconds.
 
     Raises:
-        ValueError: `value` does not have that form.
+        ConfigurationError: `value` does not have that form.
 
     >>> parse_date("$D_1487576752")
     datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
     """
     if not isinstance(value, str) or not (match := _DATE.fullmatch(value)):
-        raise ValueError(f"not a date property: {value!r}; expected '$D_' and epoch seconds")
+        raise ConfigurationError(
+            "value: not a date property; pass text of '$D_' and epoch seconds", value=value
+        )
     return datetime.fromtimestamp(int(match[1]), UTC)
 
 

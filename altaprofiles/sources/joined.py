@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from itertools import count
 
 from ..errors import ConfigurationError
 from ..flow.fanout import Items, check_items
@@ -21,16 +22,19 @@ def join(
 ) -> AsyncGenerator[Customer, None]:
     """Yield each of `profiles` with the users under its identity: see `Session.with_cdp`."""
     check_items("profiles", profiles)
+    indexes = count()
 
     async def look_up(profile: Profile) -> Customer:
+        place = f"profiles[{next(indexes)}]"
         if not isinstance(profile, Profile):
             raise ConfigurationError(
-                f"profiles: expected each item to be a Profile, got {profile!r}; "
-                f"pass the people themselves, such as by_event(…) without .pages()"
+                f"{place}: expected a Profile, got a value of type {type(profile).__name__}; "
+                f"pass the people themselves, such as by_event(…) without .pages()",
+                value=profile,
             )
         if not profile.identity:
             return Customer(profile, {})
-        found = await lookups.look_up("user_id", profile.identity)
+        found = await lookups.look_up("user_id", profile.identity, f"{place}.identity")
         return Customer(profile, found.value or {}, found.error)
 
     return lookups.each(profiles, look_up, concurrency=concurrency, ordered=ordered)

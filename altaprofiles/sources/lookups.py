@@ -6,6 +6,7 @@ An API is an `Endpoint`, plain data; nothing here depends on which one it is.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from itertools import count
 from typing import Any, Generic, TypeVar, get_args
 
 from msgspec import Struct
@@ -75,8 +76,13 @@ class Lookups(Generic[V]):
         request = self._endpoint.ask(by, key)
         return await self._engine.call(self._service, request, self._endpoint.read)
 
-    async def look_up(self, by: str, key: Key) -> Lookup[V]:
+    async def look_up(self, by: str, key: Key, place: str) -> Lookup[V]:
         """Return the result of one key, as part of bulk work.
+
+        Args:
+            by: the kind of key.
+            key: the key.
+            place: its place in the caller's argument, such as `keys[3]`.
 
         Raises:
             AltaProfilesError: an error that would fail every other key as well.
@@ -84,7 +90,8 @@ class Lookups(Generic[V]):
         try:
             request = self._endpoint.ask(by, key)
         except ConfigurationError as error:
-            return Lookup(key, error=error)
+            fault = str(error).removeprefix(by)
+            return Lookup(key, error=ConfigurationError(f"{place}{fault}", value=key))
         try:
             value = await self._engine.call(self._service, request, self._endpoint.read, bulk=True)
         except AltaProfilesError as error:
@@ -99,8 +106,13 @@ class Lookups(Generic[V]):
         """Yield the result of each of `keys`: see `Profiles.get_many`."""
         self._endpoint.check_by(by)
         check_items("keys", keys)
+        # Calls start in the order of the keys.
+        indexes = count()
         return self.each(
-            keys, lambda key: self.look_up(by, key), concurrency=concurrency, ordered=ordered
+            keys,
+            lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
+            concurrency=concurrency,
+            ordered=ordered,
         )
 
     def each(

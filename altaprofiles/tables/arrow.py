@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..base.extras import require
-from ..base.jsontext import check_utf8
+from ..base.jsontext import check_utf8, excerpt
 from ..errors import DecodeError
 from .columns import Columns
 from .kinds import Kinds
@@ -103,10 +103,14 @@ class Tables:
                 pyarrow.array(values, field.type)
                 for values, field in zip(cells, self._schema, strict=True)
             ]
-        except pyarrow.ArrowInvalid as error:
+        except pyarrow.ArrowInvalid:
+            arrays = None
+        if arrays is None:
             for record in self._slice:
                 check_utf8(record, "$")
-            raise DecodeError(str(error), path="$", excerpt="") from error
+            # Outside of the handler, because Arrow's own error quotes values.
+            first = excerpt(self._slice[0])
+            raise DecodeError("a value that Arrow cannot hold", path="$", excerpt=first)
         self._batches.append(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
         self.mended += columns.mended
         self._slice, self._in_slice = [], 0

@@ -127,8 +127,9 @@ def get_profile(by: str, value: object) -> Request:
     Raises:
         ConfigurationError: `value` is not an identifier.
     """
-    target = f"/1/profile.json?{parameter(_PARAMETER[by], check_key(by, value))}"
-    return Request("get_profile", "GET", target)
+    key = check_key(by, value)
+    target = f"/1/profile.json?{parameter(_PARAMETER[by], key)}"
+    return Request("get_profile", "GET", target, keys=(key,))
 
 
 def count(query: EventQuery) -> Request:
@@ -380,13 +381,14 @@ def _failure(response: Response, code: int | str | None, message: str) -> AltaPr
     if 403 in (status, meaning):
         return status_error(Forbidden, API, response, code, message)
     if meaning == 2:
-        return _not_ready(response, message or "the request is still in progress")
+        return _not_ready(response, "the request is still in progress", message)
     if meaning in (1, 429) or status == 429:
         return status_error(RateLimited, API, response, code, message)
     if "CURSOR" in str(meaning):
         return CursorExpired(
-            f"{API} refuses the cursor as expired ({message or code}); cursors live about 4 days: "
-            f"open a new chain, without `cursor=`"
+            f"cursors live about 4 days: open a new chain, without `cursor=`, as {API} refuses "
+            f"this one as expired",
+            message=message or str(code),
         )
     if meaning == 3:
         hint = "Pass the cursor byte for byte as it was received"
@@ -418,5 +420,6 @@ def _code_of(message: str) -> int | str | None:
     return None
 
 
-def _not_ready(response: Response, message: str) -> NotReady:
-    return NotReady(f"{API}: {message}", retry_after=read_retry_after(response.headers))
+def _not_ready(response: Response, reason: str, message: str = "") -> NotReady:
+    retry_after = read_retry_after(response.headers)
+    return NotReady(f"{API}: {reason}", message=message, retry_after=retry_after)

@@ -22,12 +22,18 @@ class Request(Struct, frozen=True, gc=False):
         method: "GET" or "POST".
         target: path and query, byte for byte as on the request line.
         body: the bytes to send, or empty.
+        keys: the identifiers in `target`, as texts. They are masked in errors.
     """
 
     operation: str
     method: str
     target: str
     body: bytes = b""
+    keys: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        # Tracebacks with locals show it, and the target may hold a person's identifier.
+        return f"Request({self.operation})"
 
 
 class Response(Struct, frozen=True):

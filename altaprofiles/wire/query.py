@@ -86,9 +86,14 @@ class EventQuery(Struct, frozen=True):
         """
         if not isinstance(event, str):
             raise ConfigurationError(f"event: expected the name of an event, got {event!r}")
+        try:
+            event = check_key("event", event)
+        except ConfigurationError as error:
+            # An event's name is not a person's, and may be shown.
+            raise ConfigurationError(f"{error}, got {event!r}") from None
         first, last = check_range(start, end)
         return cls(
-            check_key("event", event),
+            event,
             first,
             last,
             check_batch_size(batch_size),

@@ -58,7 +58,8 @@ def read_code(code: Any) -> int | str | None:
         return code
     if isinstance(code, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", code):
         return int(code)
-    return as_text(code)
+    text = as_text(code)
+    return text if text is None else error_text(text)
 
 
 def decode_body(
@@ -75,11 +76,10 @@ def decode_body(
     """
     status = response.status
     if 300 <= status < 400:
-        location = response.headers.get("Location", "no location")
         raise StatusError(
             api=api,
             status=status,
-            message=f"a redirect to {location}",
+            message=_target(response.headers.get("Location", "")),
             hint="Redirects are not followed, because they would forward the credentials; "
             "check region and base_url",
         )
@@ -88,9 +88,24 @@ def decode_body(
     except DecodeError as error:
         if 200 <= status < 300:
             raise
-        raise error_for(
-            api, response, None, f"not JSON ({error.excerpt!r})" if error.excerpt else "no body"
-        ) from None
+        failure = error_for(api, response, None, "", _nature_of(response))
+        if isinstance(failure, StatusError):
+            failure.excerpt = error.excerpt
+        raise failure from None
+
+
+def _target(location: str) -> str:
+    """Return a redirect's target without its query, which may repeat that of the request."""
+    place = re.split(r"[?#]", location, maxsplit=1)[0]
+    return error_text(re.sub(r"//[^/]*@", "//", place))
+
+
+def _nature_of(response: Response) -> str:
+    if not response.body.strip():
+        return "The answer has no body"
+    if fails_with_html(response):
+        return "The answer is a web page, not JSON: a proxy or another host may have sent it"
+    return "The answer is not the API's JSON: a proxy or another host may have sent it"
 
 
 def error_for(

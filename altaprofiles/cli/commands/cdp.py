@@ -82,8 +82,8 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
     ).values()
     if not users:
         keys = {"user_id": user_id, "anonymous_id": anonymous_id}
-        given = ", ".join(f"{name} {key!r}" for name, key in keys.items() if key is not None)
-        raise Failure(f"no bindings: {given}")
+        names = " and ".join(name for name, key in keys.items() if key is not None)
+        raise Failure(f"no bindings: nothing is bound to this {names}")
     if sys.stdout.isatty():
         from ..consoles import output_console
         from ..tables import users_table

@@ -37,8 +37,9 @@ def get(app: App, identity: str | None, email: str | None, object_id: str | None
         raise click.UsageError(f"pass one of {', '.join(map(_flag, options))}; got {got}")
     profile = app.ask(lambda session: session.profiles.get(**key))
     if profile is None:
-        ((name, value),) = key.items()
-        raise Failure(f"no such person: {name} {value!r}")
+        # The key stays out of the message, as out of every error's: logs may keep it.
+        (name,) = key
+        raise Failure(f"no such person: the service has no profile with this {name}")
     if sys.stdout.isatty():
         from ..consoles import output_console
         from ..tables import profile_table

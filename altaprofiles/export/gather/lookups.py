@@ -91,7 +91,7 @@ class KeysGathering:
         batches = in_batches(self._keys, run.threads)
         try:
             async for batch in batches:
-                keys = [as_text_key(self.plan.by, key) for key in batch]
+                keys = [as_text_key(index, key) for index, key in enumerate(batch, self._read)]
                 for text, _ in keys:
                     data = text.encode()
                     digest.update(b"%d:%b" % (len(data), data))
@@ -143,7 +143,8 @@ class KeysGathering:
         self._resumed = self.kept
         if self._read and self._count(INVALID) == sum(self._counts.values()):
             raise ConfigurationError(
-                f"keys: none of {self._read:,} can be asked for: {self._first_refusal}"
+                f"keys: none of {self._read:,} can be asked for: {self._first_refusal}",
+                value=None if self._first_refusal is None else self._first_refusal.value,
             )
 
     def _is_damaged_at_end(self, store: Workspace) -> bool:

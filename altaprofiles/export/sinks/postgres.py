@@ -17,13 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from ...errors import ExportError
-from ...redaction import Secret
+from ...redaction import Secret, masked
 from ...tables.kinds import Kinds
 from ...tables.layout import CORE, JSON_TEXTS, column_names
 from ..output import Output
 from .postgres_rows import RowEncoder
-from .postgres_table import PERSON, PostgresTable, Shape, quoted
-from .postgres_url import SCHEMES, check_conninfo, check_name, hide, parse, table_of
+from .postgres_table import PERSON, PostgresTable, Shape, check_columns, quoted
+from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
 from .target import Target
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         names = column_names(keys, reserved=cls.reserved)
         for name in names:
             check_name("flatten", name)
+        check_columns("flatten", names)
         types = dict.fromkeys(names, "text")
         types |= dict.fromkeys(JSON_TEXTS, "jsonb")
         types["object_ids"] = "text[]"
@@ -82,6 +83,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     def check(self) -> None:
         connection = self.connect()
         try:
+            self.guard(lambda: self.prepare(connection))
             self.guard(lambda: self.table.check_rights(connection))
         finally:
             connection.close()
@@ -98,25 +100,76 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         import psycopg
 
         # No local holds the plain text, which a traceback with locals would show.
-        return self.guard(
-            lambda: psycopg.connect(str.__str__(self.conninfo), client_encoding="utf8")
+        connection = self.guard(
+            lambda: psycopg.connect(
+                str.__str__(self.conninfo), client_encoding="utf8", prepare_threshold=None
+            )
         )
+        # A user's default may be stricter, and would refuse rows that others have changed since.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return connection
 
     def guard(self, call: Callable[[], T]) -> T:
         """Return the result of `call`.
 
         Raises:
-            ExportError: in place of an error of the driver, with its text but without passwords.
+            ExportError: in place of an error of the driver, with the server's reason, but without
+                passwords and without values of records.
         """
         import psycopg
 
         try:
             return call()
         except psycopg.Error as error:
-            failure = ExportError(f"{self.name}: {str(error).strip()}")
+            reason = masked(_reason(error), self.secrets)
         # Outside of the block, so that the driver's error does not stay as the context.
-        hide(failure, self.secrets)
-        raise failure
+        raise ExportError(f"{self.name}: {reason}")
+
+    def prepare(self, connection: psycopg.Connection[Any]) -> None:
+        """Begin a transaction that the user's own time limits do not end.
+
+        The settings end with the transaction, so that a pooler that gives each transaction another
+        session, such as PgBouncer, does not carry them to other users.
+        """
+        # First, and by itself, because it limits the other statements as well.
+        connection.execute("SET LOCAL statement_timeout = 0")
+        # A server of an earlier version does not know all of them.
+        connection.execute(
+            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
+            " ('idle_in_transaction_session_timeout', 'idle_session_timeout',"
+            " 'transaction_timeout')"
+        )
+        # Rows that a policy hides are an error then, instead of people who are missing.
+        connection.execute("SET LOCAL row_security = off")
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Return the reason for an error of the driver or the server, without values of records.
+
+    The server's details and context quote rows, and some of its messages quote values ("PostgreSQL
+    Error Codes"). Only the classes whose messages name nothing but objects are shown.
+    """
+    state = error.sqlstate
+    if state is None:
+        # The driver's own: there is no connection, or it broke.
+        return str(error).strip()
+    name = type(error).__name__
+    message = error.diag.message_primary
+    # A trigger may raise any class with any message.
+    is_raised = error.diag.source_function == "exec_stmt_raise"
+    if message and state[:2] in _WITHOUT_VALUES and not is_raised:
+        return f"{message} (SQLSTATE {state})"
+    parts = (("column", error.diag.column_name), ("constraint", error.diag.constraint_name))
+    where = "".join(f", {kind} {text}" for kind, text in parts if text)
+    return (
+        f"the server refuses a row: {name} (SQLSTATE {state}{where}); its message is in the "
+        f"server's log, as it may hold values of the record"
+    )
+
+
+_WITHOUT_VALUES = frozenset(
+    ("08", "0A", "23", "25", "26", "28", "3D", "3F", "40", "42", "44", "53", "54", "55", "57", "58")
+)
 
 
 _SLICE = 100
@@ -134,6 +187,7 @@ class PostgresSink:
             *target.reserved,
             *(f"lifted_{number}" for number in range(len(target.flatten))),
         ]
+        self._received = 0
         self._copying: AbstractContextManager[psycopg.Copy] | None = None
         self._connection = target.connect()
         try:
@@ -150,6 +204,7 @@ class PostgresSink:
         for start in range(0, len(records), _SLICE):
             data = self._rows.encode(records[start : start + _SLICE])
             self._target.guard(partial(self._copy.write, data))
+        self._received += len(records)
 
     def close(self) -> None:
         self._target.guard(self._finish)
@@ -164,6 +219,7 @@ class PostgresSink:
                 self._copying.__exit__(None, None, None)
 
     def _begin(self) -> psycopg.Copy:
+        self._target.prepare(self._connection)
         columns = zip(self._staged, self._target.table.columns.values(), strict=True)
         cursor = self._connection.cursor()
         cursor.execute(
@@ -228,10 +284,16 @@ class PostgresSink:
         )
         self.repeated = shared.rowcount + known.rowcount
         values = ", ".join(f"{name} = excluded.{name}" for name in self._names[1:])
-        run(
+        merged = run(
             f"INSERT INTO {table} ({', '.join(self._names)}) SELECT {', '.join(self._staged)}"
             f" FROM {_STAGE} ORDER BY number ON CONFLICT (person) DO UPDATE SET {values}"
         )
+        people = self._received - self.repeated
+        if merged.rowcount != people:
+            raise ExportError(
+                f"{self._target.name}: the table took {merged.rowcount:,} of {people:,} people, as "
+                f"one of its triggers leaves rows out; nothing was written"
+            )
         if is_new:
             self._index()
             run(f"ANALYZE {table} (person, identity, object_ids)")

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from ...errors import ExportError
+from ...errors import ConfigurationError, ExportError
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["PERSON", "PostgresTable", "Shape", "quoted"]
+__all__ = ["PERSON", "PostgresTable", "Shape", "check_columns", "quoted"]
 
 PERSON = "person"
 """The column that is the primary key."""
+
+_SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
+"""Names that no column can have ("System Columns")."""
+
+_MAX_COLUMNS = 1600
+"""Most columns of a table, dropped ones included ("PostgreSQL Limits")."""
+
+_STAGED_BESIDE = 2
+"""Columns that the temporary table has beside those of the table."""
 
 _RENAME = "name another table, or drop or rename this one"
 
@@ -22,6 +32,26 @@ _RENAME = "name another table, or drop or rename this one"
 def quoted(name: str) -> str:
     """Return `name` as an identifier in SQL."""
     return '"{}"'.format(name.replace('"', '""'))
+
+
+def check_columns(where: str, names: Sequence[str]) -> None:
+    """Raise `ConfigurationError` unless a table can have columns of these names.
+
+    Args:
+        where: the argument in the message.
+        names: the names of all columns.
+    """
+    for name in names:
+        if name in _SYSTEM_COLUMNS:
+            raise ConfigurationError(
+                f"{where}: {name!r} is the name of a system column in PostgreSQL; leave it out, as "
+                f"the column profile_data holds it as well"
+            )
+    if (count := len(names) + _STAGED_BESIDE) > _MAX_COLUMNS:
+        raise ConfigurationError(
+            f"{where}: a table in PostgreSQL has at most {_MAX_COLUMNS:,} columns; leave out "
+            f"{count - _MAX_COLUMNS:,} keys"
+        )
 
 
 class Shape(Struct):
@@ -67,9 +97,10 @@ class PostgresTable(Struct, frozen=True):
         Raises:
             ExportError: a right is missing, or the database or the table is unsuitable.
         """
-        encoding, is_standby, may_stage, schema, may_create = _row(
+        encoding, is_standby, is_read_only, may_stage, schema, may_create = _row(
             connection,
             "SELECT current_setting('server_encoding'), pg_is_in_recovery(),"
+            " current_setting('transaction_read_only') = 'on',"
             " has_database_privilege(current_database(), 'TEMP'), to_regnamespace(s)::text,"
             " has_schema_privilege(to_regnamespace(s), 'CREATE')"
             " FROM coalesce(%s::text, quote_ident(current_schema())) AS s",
@@ -79,6 +110,12 @@ class PostgresTable(Struct, frozen=True):
             raise self._error(f"the database is encoded in {encoding}, and must be in UTF8")
         if is_standby:
             raise self._error("the server is a standby; name its primary")
+        if is_read_only:
+            # A default that any user may override, but that somebody has set on purpose.
+            raise self._error(
+                "transactions of this user are read-only by default; to write nevertheless, add "
+                "?options=-c%20default_transaction_read_only%3Doff to the URL"
+            )
         if not may_stage:
             raise self._error("this user may not create temporary tables")
         if schema is None:
@@ -88,12 +125,38 @@ class PostgresTable(Struct, frozen=True):
             if not may_create:
                 raise self._error(f"this user may not create tables in {schema}")
             return
-        for right in ("SELECT", "INSERT", "UPDATE", "DELETE"):
-            (is_granted,) = _row(
-                connection, "SELECT has_table_privilege(%s::oid, %s)", [shape.oid, right]
+        self._check_privileges(connection, shape.oid)
+
+    def _check_privileges(self, connection: psycopg.Connection[Any], oid: int) -> None:
+        for right in ("SELECT", "INSERT", "UPDATE"):
+            # A right on the table is one on each of its columns.
+            columns = _texts(
+                connection,
+                "SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0"
+                " AND NOT attisdropped AND attname = ANY(%s)"
+                " AND NOT has_column_privilege(attrelid, attnum, %s) ORDER BY attnum",
+                [oid, [*self.columns], right],
             )
-            if not is_granted:
-                raise self._error(f"this user lacks the right to {right}")
+            if columns:
+                raise self._error(
+                    f"this user lacks the right to {right} in columns {', '.join(columns)}"
+                )
+        (may_delete,) = _row(connection, "SELECT has_table_privilege(%s::oid, 'DELETE')", [oid])
+        if not may_delete:
+            raise self._error("this user lacks the right to DELETE")
+        sequences = _texts(
+            connection,
+            "SELECT s.oid::regclass::text FROM pg_attrdef d JOIN pg_depend p ON p.objid = d.oid"
+            " AND p.classid = 'pg_attrdef'::regclass AND p.refclassid = 'pg_class'::regclass"
+            " JOIN pg_class s ON s.oid = p.refobjid WHERE d.adrelid = %s AND s.relkind = 'S'"
+            " AND NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE')",
+            [oid],
+        )
+        if sequences:
+            raise self._error(
+                f"this user lacks the right to use the sequence {sequences[0]}, from which a "
+                f"column of the table takes its values"
+            )
 
     def shape(self, connection: psycopg.Connection[Any]) -> Shape:
         """Return the state of the table on the server.
@@ -103,15 +166,25 @@ class PostgresTable(Struct, frozen=True):
         """
         row = _row(
             connection,
-            "SELECT oid, relkind::text, pg_has_role(relowner, 'USAGE') FROM pg_class"
-            " WHERE oid = to_regclass(%s)",
+            "SELECT oid, relkind::text, pg_has_role(relowner, 'USAGE'), row_security_active(oid),"
+            " EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_type IN ('2', '3', '4')"
+            " AND ev_enabled <> 'D'),"
+            " (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)"
+            " FROM pg_class c WHERE oid = to_regclass(%s)",
             [self.quoted],
         )
         if row is None:
             return Shape(None, self.columns, is_owned=True, is_indexed=False)
-        oid, kind, is_owned = row
+        oid, kind, is_owned, is_filtered, has_rules, present_and_dropped = row
         if kind not in ("r", "p"):
             raise self._error(f"not a table; {_RENAME}")
+        if is_filtered:
+            raise self._error(
+                "row-level security hides rows of the table from this user, so that people would "
+                "be doubled or lost; use a role with BYPASSRLS"
+            )
+        if has_rules:
+            raise self._error(f"the table has rules that rewrite what is written to it; {_RENAME}")
         present = self._check_columns(connection, oid)
         indexes = _indexes(connection, oid)
         if (PERSON, "unique") not in indexes:
@@ -122,18 +195,26 @@ class PostgresTable(Struct, frozen=True):
         missing = {name: type_ for name, type_ in self.columns.items() if name not in present}
         if missing and not is_owned:
             raise self._error(f"only the table's owner can add the columns {', '.join(missing)}")
+        if (columns := present_and_dropped + len(missing)) > _MAX_COLUMNS:
+            raise self._error(
+                f"the table would have {columns:,} columns, dropped ones included, and the server "
+                f"allows {_MAX_COLUMNS:,}; flatten fewer keys, or {_RENAME}"
+            )
         return Shape(oid, missing, is_owned, ("object_ids", "gin") in indexes)
 
     def _check_columns(self, connection: psycopg.Connection[Any], oid: int) -> set[str]:
         """Return the names of the table's columns, which must suit an export."""
         columns = connection.execute(
-            "SELECT attname::text, format_type(atttypid, atttypmod),"
-            " attnotnull AND NOT atthasdef AND attidentity = '' FROM pg_attribute"
+            "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,"
+            " atthasdef OR attidentity <> '', attgenerated <> '',"
+            " coalesce(collisdeterministic, true) FROM pg_attribute"
+            " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"
             " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped",
             [oid],
         ).fetchall()
-        for name, type_, is_required in columns:
+        for name, type_, is_not_null, has_default, is_generated, is_exact in columns:
             wanted = self.columns.get(name)
+            is_required = is_not_null and not has_default
             if wanted is None and is_required:
                 raise self._error(
                     f"the column {name!r} must not be null, and an export has no value for it; "
@@ -142,6 +223,21 @@ class PostgresTable(Struct, frozen=True):
             if wanted not in (None, type_):
                 raise self._error(
                     f"the column {name!r} has the type {type_}, and must have {wanted}; {_RENAME}"
+                )
+            if wanted is not None and is_generated:
+                raise self._error(
+                    f"the column {name!r} is generated, so that no value can be written to it; "
+                    f"{_RENAME}"
+                )
+            if wanted is not None and is_not_null and name != PERSON:
+                raise self._error(
+                    f"the column {name!r} must not be null, and people without a value for it "
+                    f"could not be written; drop the constraint, or {_RENAME}"
+                )
+            if name in (PERSON, "identity", "object_ids") and not is_exact:
+                raise self._error(
+                    f"the column {name!r} has a collation that takes different texts for equal, "
+                    f"so that different people would be one; {_RENAME}"
                 )
         return {name for name, *_ in columns}
 
@@ -161,6 +257,10 @@ def _indexes(connection: psycopg.Connection[Any], oid: int) -> set[tuple[str, st
             [oid],
         )
     )
+
+
+def _texts(connection: psycopg.Connection[Any], query: str, values: list[Any]) -> list[str]:
+    return [text for (text,) in connection.execute(query, values)]
 
 
 def _row(connection: psycopg.Connection[Any], query: str, values: list[Any]) -> Any:

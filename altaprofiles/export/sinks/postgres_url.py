@@ -12,8 +12,8 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from ...errors import AltaProfilesError, ConfigurationError
-from ...redaction import Secret
+from ...errors import ConfigurationError
+from ...redaction import Secret, masked
 from .target import DEFAULT_TABLE
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     "PostgresUrl",
     "check_conninfo",
     "check_name",
-    "hide",
     "parse",
     "table_of",
     "without_password",
@@ -117,18 +116,11 @@ def check_conninfo(url: PostgresUrl) -> None:
     try:
         psycopg.conninfo.conninfo_to_dict(str.__str__(url.conninfo))
     except psycopg.Error as error:
-        failure = ConfigurationError(f"to: {str(error).strip()}; write {_FORM}")
+        reason = masked(str(error).strip(), url.secrets)
     else:
         return
-    hide(failure, url.secrets)
-    raise failure
-
-
-def hide(error: AltaProfilesError, secrets: tuple[Secret, ...]) -> None:
-    """Replace `secrets` in the texts of `error`."""
-    # The longest first, because one secret may be part of another.
-    for secret in sorted(secrets, key=len, reverse=True):
-        error.redact(secret)
+    # Outside of the handler, so that the driver's error does not stay as the context.
+    raise ConfigurationError(f"to: {reason}; write {_FORM}")
 
 
 def _refuse(reason: str) -> NoReturn:
