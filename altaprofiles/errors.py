@@ -123,15 +123,15 @@ class ConfigurationError(AltaProfilesError, ValueError):
     The message names the argument, the fault and the fix. It shows the value of an option, but
     never a key, a cell or a value of a record.
 
+    >>> try:
+    ...     await session.profiles.get(identity=" ")
+    ... except ConfigurationError as error:
+    ...     print(f"{error}, got {error.value!r}")
+    identity: empty; pass the identifier itself, got ' '
+
     Attributes:
         value: the invalid key, cell or value of a record; None for any other argument. A value that
             cannot be pickled becomes None in a pickle.
-
-    >>> try:
-    ...     await session.profiles.get(identity="55555\\n")
-    ... except ConfigurationError as error:
-    ...     print(f"{error} ({error.value!r})")
-    identity: holds a control character; strip it before the call ('55555\\n')
     """
 
     def __init__(self, message: str, *, value: object = None) -> None:

@@ -100,15 +100,16 @@ class _View:
 
     def unescaped(self) -> _View:
         """Return this view with all escapes undone, even those of an escaped text in another."""
-        view = copy(self)
+        # Breaks first, because one may be in the middle of an escape.
+        view = self._replaced(_BREAK)
         view._is_unescaped = True  # noqa: SLF001
-        while (found := view._unescaped_once())._text != view._text:  # noqa: SLF001
+        while (found := view._replaced(_ESCAPE))._text != view._text:  # noqa: SLF001
             view = found
         return view
 
-    def _unescaped_once(self) -> _View:
+    def _replaced(self, pattern: re.Pattern[str]) -> _View:
         view = copy(self)
-        pieces = [(_character(found), found.span()) for found in _ESCAPE.finditer(self._text)]
+        pieces = [(_character(found), found.span()) for found in pattern.finditer(self._text)]
         view._text = "".join(text for text, _ in pieces)  # noqa: SLF001
         view._spans = [  # noqa: SLF001
             (self._spans[start][0], self._spans[end - 1][1])
@@ -142,7 +143,7 @@ class _View:
             pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
         for found in re.finditer(pattern, self._text):
             self._hide(*found.span(), hidden)
-        for length in range(_PART, len(key)):
+        for length in range(_EDGE, len(key)):
             self._hide_cut(key[:length], hidden)
 
     def _hide_cut(self, beginning: str, hidden: bytearray) -> None:
@@ -166,9 +167,10 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 _HEX = r"(?:%(?:25)*|\\+x)"
+# A line break, with the indentation behind it.
+_BREAK = re.compile(r"[\r\n]+[ \t]*|(?P<other>.)", re.DOTALL)
 _ESCAPE = re.compile(
-    # A line break with the indentation behind it.
-    r"(?P<nothing>(?:[\r\n]|\\+[rn])+[ \t]*)"
+    r"(?:[\r\n]|\\+[rn])+[ \t]*"
     r"|\\+u(?P<high>d[89ab][0-9a-f]{2})\\+u(?P<low>d[c-f][0-9a-f]{2})"
     r"|\\+u(?P<unit>[0-9a-f]{4})"
     rf"|(?P<bytes>(?:{_HEX}[89a-f][0-9a-f])+|{_HEX}[0-7][0-9a-f])"
@@ -196,7 +198,7 @@ def _character(found: re.Match[str]) -> str:
         case _:
             text = found["other"] or ""
     # A form writes a blank as a plus.
-    return text.translate(_LOWER).replace("\\", "").replace("+", " ")
+    return text.translate(_LOWER).replace("+", " ")
 
 
 def _in_base64(secret: str) -> list[str]:

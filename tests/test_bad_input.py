@@ -1,4 +1,7 @@
-"""Wrong calls: each raises a clear error with argument and value before anything is sent."""
+"""Wrong calls: each raises a clear error before anything is sent.
+
+It names the argument and shows the value of an option. A key is `error.value` instead.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ async def drained(results: Any) -> list[Any]:
     return [result async for result in results]
 
 
-async def refused(call: Callable[[Session], object], *said: str) -> str:
+async def refusal(call: Callable[[Session], object], *said: str) -> ConfigurationError:
     """Make a call, which must be refused at once, or at the latest when awaited or iterated."""
     async with unsent() as session:
         with pytest.raises(ConfigurationError) as caught:
@@ -51,7 +54,19 @@ async def refused(call: Callable[[Session], object], *said: str) -> str:
                 await drained(made)
     for words in said:
         assert words in str(caught.value)
-    return str(caught.value)
+    return caught.value
+
+
+async def refused(call: Callable[[Session], object], *said: str) -> str:
+    """Make a call as `refusal` does, and return the text of its error."""
+    return str(await refusal(call, *said))
+
+
+def is_kept_out(value: object, error: ConfigurationError) -> bool:
+    """Return whether an error holds a key that its text does not show."""
+    texts = (str(error), repr(error), *getattr(error, "__notes__", ()))
+    shown = [form for form in (str(value), repr(value)) if form.strip()]
+    return error.value is value and not any(form in text for form in shown for text in texts)
 
 
 # ----------------------------------------------------------------------------------- one identifier
@@ -108,13 +123,17 @@ NO_IDENTIFIER: list[Any] = [
 @pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
 @pytest.mark.parametrize("name", ["identity", "email", "object_id"])
 async def test_what_is_no_identifier_of_a_profile_is_refused(name: str, value: Any) -> None:
-    await refused(lambda session: session.profiles.get(**{name: value}), f"{name}: ", repr(value))
+    error = await refusal(lambda session: session.profiles.get(**{name: value}))
+    assert str(error).startswith(f"{name}: ")
+    assert is_kept_out(value, error)
 
 
 @pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
 @pytest.mark.parametrize("name", ["user_id", "anonymous_id"])
 async def test_what_is_no_id_of_a_cdp_user_is_refused(name: str, value: Any) -> None:
-    await refused(lambda session: session.cdp.get(**{name: value}), f"{name}: ", repr(value))
+    error = await refusal(lambda session: session.cdp.get(**{name: value}))
+    assert str(error).startswith(f"{name}: ")
+    assert is_kept_out(value, error)
     other = "user_id" if name == "anonymous_id" else "anonymous_id"
     await refused(lambda session: session.cdp.get(**{name: value, other: "7"}), f"{name}: ")
 
@@ -128,10 +147,24 @@ async def test_what_is_no_identifier_among_many_is_its_own_error_alone(value: An
         ):
             lookups = await drained(results)
             assert [lookup.key for lookup in lookups] == [value, value]
-            for lookup in lookups:
+            for number, lookup in enumerate(lookups):
                 assert isinstance(lookup.error, ConfigurationError)
-                assert repr(value) in str(lookup.error)
+                assert str(lookup.error).startswith(f"keys[{number}]: ")
+                assert is_kept_out(value, lookup.error)
                 assert lookup.value is None
+
+
+async def test_an_error_of_one_key_names_its_index() -> None:
+    async with unsent() as session:
+        keys = ["a\nb", "\ud800", "", 10**200, 1.5]
+        lookups = await drained(session.profiles.get_many(keys, by="identity", ordered=True))
+    assert [str(lookup.error).partition("; ")[0] for lookup in lookups] == [
+        "keys[0]: holds the control character U+000A at index 1",
+        "keys[1]: holds half a surrogate pair at index 0",
+        "keys[2]: empty",
+        "keys[3]: an int of over 100 digits is not an identifier",
+        "keys[4]: expected text or an int, got a value of type float",
+    ]
 
 
 async def test_a_profile_whose_identity_is_no_id_is_still_delivered() -> None:
@@ -141,6 +174,8 @@ async def test_a_profile_whose_identity_is_no_id_is_still_delivered() -> None:
     assert customer.profile is person
     assert customer.cdp == {}
     assert isinstance(customer.error, ConfigurationError)
+    assert str(customer.error).startswith("profiles[0].identity: ")
+    assert is_kept_out(person.identity, customer.error)
 
 
 async def test_no_keys_are_no_results() -> None:
@@ -167,10 +202,15 @@ async def test_an_unknown_by_of_cdp_users_is_refused(by: Any) -> None:
 
 @pytest.mark.parametrize("keys", ["5555555555", "", b"5555", 7, None, object()], ids=type)
 async def test_keys_that_are_not_several_are_refused(keys: Any) -> None:
-    said = ("keys: ", repr(keys), "list")
-    await refused(lambda session: session.profiles.get_many(keys, by="identity"), *said)
-    await refused(lambda session: session.cdp.get_many(keys, by="user_id"), *said)
-    await refused(lambda session: session.with_cdp(keys), "profiles: ", repr(keys))
+    calls: dict[str, Callable[[Session], object]] = {
+        "keys: ": lambda session: session.profiles.get_many(keys, by="identity"),
+        "keys:  ": lambda session: session.cdp.get_many(keys, by="user_id"),
+        "profiles: ": lambda session: session.with_cdp(keys),
+    }
+    for name, call in calls.items():
+        error = await refusal(call, name.strip(), type(keys).__name__, "list")
+        assert error.value is keys
+        assert keys is None or not str(keys) or str(keys) not in str(error)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "4"])

@@ -321,7 +321,7 @@ def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
         return None
     coding = coding.removeprefix("x-")
     if coding not in codings():
-        raise Garbled(f"the answer has a coding that was not offered: {coding[:40]!r}")
+        raise Garbled(f"the answer has a coding that was not offered: {coding}")
     return Inflater(coding)
 
 

@@ -87,7 +87,11 @@ def decode_body(
         return decode_mended(decoder, response.body, "$")
     except DecodeError as error:
         if 200 <= status < 300:
-            raise
+            if not fails_with_html(response):
+                raise
+            raise DecodeError(
+                "a web page instead of JSON", path="$", excerpt=error.excerpt
+            ) from None
         failure = error_for(api, response, None, "", _nature_of(response))
         if isinstance(failure, StatusError):
             failure.excerpt = error.excerpt

@@ -104,9 +104,9 @@ def test_data_is_utf8_whatever_the_locale_says(
 
 def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
     done = run(env, "get", "--email", "nobody@example.com")
-    assert done == (1, b"", "error: no such person: email 'nobody@example.com'\n")
+    assert done == (1, b"", "error: no such person: the service has no profile with this email\n")
     done = run(env, "cdp", "--user-id", "nobody")
-    assert done == (1, b"", "error: no bindings: user_id 'nobody'\n")
+    assert done == (1, b"", "error: no bindings: nothing is bound to this user_id\n")
 
 
 @pytest.mark.parametrize(

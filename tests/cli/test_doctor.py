@@ -272,7 +272,9 @@ async def test_everything_goes_through_the_proxy(
         # One connection to examine it, and one for the request.
         assert len(heads) == 2
         got = await to_thread.run_sync(run, env, "get", "--identity", "nobody")
-        assert got.stderr == "error: no such person: identity 'nobody'\n"
+        assert (
+            got.stderr == "error: no such person: the service has no profile with this identity\n"
+        )
         assert len(heads) == 3
         without = await to_thread.run_sync(run, env | {"NO_PROXY": "127.0.0.1"}, "doctor")
         assert len(heads) == 3

@@ -121,7 +121,7 @@ async def test_a_redirect_is_an_error_and_takes_the_passcode_nowhere() -> None:
     async with scripted(always(FOUND)) as other:
         redirect = http(b"", "302 Found", f"Location: {other.url}/1/profile.json")
         async with scripted(always(redirect)) as server, session_for(server) as session:
-            with pytest.raises(StatusError, match="redirect") as caught:
+            with pytest.raises(StatusError, match="Redirects are not followed") as caught:
                 await session.profiles.get(identity="7")
             assert caught.value.status == 302
             assert len(server.heads) == 1
@@ -473,8 +473,9 @@ async def test_errors_of_the_caller_are_not_retried(status: str) -> None:
 async def test_a_web_page_instead_of_an_answer_is_shown() -> None:
     page = http(b"<html>Sign in to the hotel wifi</html>")
     async with scripted(always(page)) as server, session_for(server) as session:
-        with pytest.raises(DecodeError, match="hotel wifi"):
+        with pytest.raises(DecodeError, match="a web page instead of JSON") as caught:
             await session.profiles.get(identity="7")
+    assert "hotel wifi" in caught.value.excerpt
 
 
 @pytest.mark.usefixtures("clock")
