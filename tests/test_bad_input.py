@@ -156,7 +156,7 @@ async def test_what_is_no_identifier_among_many_is_its_own_error_alone(value: An
 
 async def test_an_error_of_one_key_names_its_index() -> None:
     async with unsent() as session:
-        keys = ["a\nb", "\ud800", "", 10**200, 1.5]
+        keys: list[Any] = ["a\nb", "\ud800", "", 10**200, 1.5]
         lookups = await drained(session.profiles.get_many(keys, by="identity", ordered=True))
     assert [str(lookup.error).partition("; ")[0] for lookup in lookups] == [
         "keys[0]: holds the control character U+000A at index 1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from altaprofiles import ConfigurationError, ExportError, Profile
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.output import Output
 from altaprofiles.export.sinks import Target, resolve
+from altaprofiles.export.sinks.postgres import PostgresTarget
 from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
 from altaprofiles.export.sinks.postgres_url import without_password
 from altaprofiles.tables.kinds import Kinds
@@ -340,12 +342,18 @@ def test_a_table_of_another_shape_is_refused_before_anything_is_sent(
     sink.abort()
 
 
+def guest_of(postgres: Server) -> str:
+    """Return the name of the user that `guest` creates. Roles are the whole server's."""
+    return f"guest_of_{postgres.database}"
+
+
 @pytest.fixture
 def guest(postgres: Server) -> Iterator[Callable[[str], Target]]:
     """Create a user with no right but to connect; yield a function that returns their target."""
-    postgres.run(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")
-    yield lambda table: target_of(postgres.url(table, user="guest"), flatten=["plan"])
-    postgres.run("DROP OWNED BY guest", "DROP ROLE guest")
+    name = guest_of(postgres)
+    postgres.run(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+    yield lambda table: target_of(postgres.url(table, user=name), flatten=["plan"])
+    postgres.run(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
 
 def test_rights_that_are_missing_are_found_first(
@@ -361,7 +369,7 @@ def test_rights_that_are_missing_are_found_first(
     export(target_of(postgres.url("people"), flatten=["plan"]), [line(identity="1")])
     with pytest.raises(ExportError, match="lacks the right to SELECT"):
         guest("people").check()
-    postgres.run("GRANT SELECT, INSERT, UPDATE, DELETE ON people TO guest")
+    postgres.run(f"GRANT SELECT, INSERT, UPDATE, DELETE ON people TO {guest_of(postgres)}")
     export(guest("people"), [line(identity="2")])
     assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
 
@@ -514,3 +522,271 @@ def test_a_table_has_the_people_of_a_file(postgres: Server, name: str) -> None:
         export(target, records, step=1)
         found = postgres.rows("SELECT person FROM people")
         assert len(found) == len(first)
+
+
+# -------------------------------------------------------------- what only the end would have shown
+
+
+def limited(postgres: Server, *settings: str) -> str:
+    """Return the URL of a table, for sessions with these settings."""
+    options = quote(" ".join(f"-c {setting}" for setting in settings), safe="")
+    return f"{postgres.url('people')}?options={options}"
+
+
+def test_time_limits_of_the_user_do_not_end_an_export(postgres: Server) -> None:
+    limits = ["statement_timeout=2000", "idle_in_transaction_session_timeout=2000"]
+    if postgres.rows("SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout'"):
+        limits.append("transaction_timeout=2000")
+    target = target_of(limited(postgres, *limits))
+    target.check()
+    sink = target.open(NOTHING)
+    sink.write([line(identity="1")])
+    # The copy is one statement, and one transaction, from the first record to the last.
+    time.sleep(3)
+    sink.write([line(identity="2")])
+    sink.close()
+    assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
+
+
+def test_settings_end_with_the_transaction(postgres: Server) -> None:
+    """A pooler may give the session to somebody else afterwards."""
+    target = target_of(limited(postgres, "statement_timeout=5000"))
+    assert isinstance(target, PostgresTarget)
+    with target.connect() as connection:
+        target.prepare(connection)
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
+        assert connection.execute("SHOW row_security").fetchone() == ("off",)
+        connection.commit()
+        assert connection.execute("SHOW statement_timeout").fetchone() == ("5s",)
+        assert connection.execute("SHOW row_security").fetchone() == ("on",)
+
+
+def test_a_stricter_isolation_does_not_refuse_rows_that_others_have_changed(
+    postgres: Server,
+) -> None:
+    export(target_of(postgres.url("people")), [line(identity="1", name="A")])
+    target = target_of(limited(postgres, "default_transaction_isolation=serializable"))
+    target.check()
+    sink = target.open(NOTHING)
+    sink.write([line(identity="1", name="C")])
+    postgres.run("UPDATE people SET name = 'B'")
+    sink.close()
+    assert postgres.rows("SELECT name FROM people") == [("C",)]
+
+
+@pytest.mark.parametrize("level", ["session", "role"])
+def test_a_read_only_default_is_found_first_and_the_error_lifts_it(
+    postgres: Server, level: str
+) -> None:
+    reader = f"reader_of_{postgres.database}"
+    if level == "role":
+        postgres.run(
+            f"CREATE ROLE {reader} SUPERUSER LOGIN PASSWORD '{PASSWORD}'",
+            f"ALTER ROLE {reader} SET default_transaction_read_only = on",
+        )
+        url = postgres.url("people", user=reader)
+    else:
+        url = limited(postgres, "default_transaction_read_only=on")
+    try:
+        with pytest.raises(ExportError, match="read-only by default") as caught:
+            target_of(url).check()
+        (advice,) = [word for word in str(caught.value).split() if word.startswith("?options=")]
+        export(target_of(url.partition("?")[0] + advice), [line(identity="1")])
+    finally:
+        if level == "role":
+            postgres.run(f"DROP OWNED BY {reader} CASCADE", f"DROP ROLE {reader}")
+
+
+def test_row_level_security_is_found_first(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    export(target_of(postgres.url("people"), flatten=["plan"]), [line(identity="1")])
+    postgres.run(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON people TO {guest_of(postgres)}",
+        "ALTER TABLE people ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY others ON people USING (identity <> '1')",
+    )
+    with pytest.raises(ExportError, match="row-level security"):
+        guest("people").check()
+    sink = guest("people").open(NOTHING)
+    with pytest.raises(ExportError, match="row-level security"):
+        sink.close()
+    sink.abort()
+    # Its owner sees all rows.
+    export(target_of(postgres.url("people"), flatten=["plan"]), [line(identity="2")])
+    postgres.run(f"ALTER ROLE {guest_of(postgres)} BYPASSRLS")
+    export(guest("people"), [line(identity="3")])
+    assert postgres.rows("SELECT count(*) FROM people") == [(3,)]
+
+
+@pytest.mark.parametrize("name", ["ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"])
+def test_a_system_column_is_no_key(postgres: Server, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^flatten: '{name}' is the name of a system"):
+        target_of(postgres.url("people"), flatten=["plan", name])
+    # The names differ in case, and `oid` is a name like any other.
+    export(target_of(postgres.url("people"), flatten=[name.upper(), "oid"]), [line(identity="1")])
+
+
+def test_as_many_columns_as_the_server_allows(postgres: Server) -> None:
+    keys = [f"k{number}" for number in range(1588)]
+    with pytest.raises(ConfigurationError, match=r"^flatten: .* 1,600 columns; leave out 1 key"):
+        target_of(postgres.url("people"), flatten=[*keys, "one more"])
+    export(target_of(postgres.url("people"), flatten=keys), [line(identity="1")])
+    postgres.run("ALTER TABLE people DROP COLUMN k0, DROP COLUMN k1, DROP COLUMN k2")
+    with pytest.raises(ExportError, match="would have 1,601 columns, dropped ones included"):
+        target_of(postgres.url("people"), flatten=keys).check()
+    target_of(postgres.url("people"), flatten=keys[1:]).check()
+
+
+BIND = "ALTER TABLE people "
+UNSUITABLE: dict[str, tuple[list[str], str]] = {
+    "generated": (
+        [
+            "ALTER TABLE people DROP COLUMN name",
+            BIND + "ADD name text GENERATED ALWAYS AS ('x') STORED",
+        ],
+        "the column 'name' is generated",
+    ),
+    "not null": ([BIND + "ALTER email SET NOT NULL"], "the column 'email' must not be null"),
+    "domain": (
+        ["CREATE DOMAIN address AS text", BIND + "ALTER email TYPE address"],
+        "the column 'email' has the type address",
+    ),
+    "varchar": (
+        [BIND + "ALTER phone TYPE varchar(5)"],
+        r"the column 'phone' has the type character varying\(5\)",
+    ),
+    "collation": (
+        [
+            "CREATE COLLATION loose (provider = icu, locale = 'und', deterministic = false)",
+            BIND + "ALTER person TYPE text COLLATE loose",
+        ],
+        "the column 'person' has a collation",
+    ),
+    "rule": (
+        ["CREATE RULE keep AS ON DELETE TO people DO INSTEAD NOTHING"],
+        "the table has rules",
+    ),
+    "partitions": (
+        [
+            "DROP TABLE people",
+            "CREATE TABLE people (person text, email text) PARTITION BY RANGE (person)",
+        ],
+        "the table has no primary key 'person'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSUITABLE)
+def test_a_table_that_would_refuse_rows_at_the_end_is_found_first(
+    postgres: Server, name: str
+) -> None:
+    export(target_of(postgres.url("people")), [line(identity="1", email="a")])
+    statements, reason = UNSUITABLE[name]
+    postgres.run(*statements)
+    with pytest.raises(ExportError, match=reason):
+        target_of(postgres.url("people")).check()
+    postgres.run("DROP TABLE people", "DROP DOMAIN IF EXISTS address")
+
+
+def test_a_table_in_partitions_takes_everyone(postgres: Server) -> None:
+    postgres.run(
+        "CREATE TABLE people (person text PRIMARY KEY) PARTITION BY HASH (person)",
+        "CREATE TABLE people_0 PARTITION OF people FOR VALUES WITH (MODULUS 2, REMAINDER 0)",
+        "CREATE TABLE people_1 PARTITION OF people FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+    )
+    target = target_of(postgres.url("people"))
+    for _ in range(2):
+        export(target, [line(identity=str(number)) for number in range(50)])
+    assert postgres.rows("SELECT count(*) FROM people") == [(50,)]
+
+
+def test_a_right_that_a_column_or_a_sequence_lacks_is_found_first(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    export(target_of(postgres.url("people"), flatten=["plan"]), [line(identity="1")])
+    columns = "person, identity, email, name, object_ids, profile_data, events, platform_info, plan"
+    postgres.run(
+        "ALTER TABLE people ADD number serial",
+        f"GRANT SELECT, UPDATE, DELETE, INSERT ({columns}) ON people TO {guest_of(postgres)}",
+    )
+    with pytest.raises(ExportError, match=r"lacks the right to INSERT in columns phone, extra$"):
+        guest("people").check()
+    postgres.run(f"GRANT INSERT (phone, extra) ON people TO {guest_of(postgres)}")
+    with pytest.raises(ExportError, match="sequence people_number_seq"):
+        guest("people").check()
+    postgres.run(f"GRANT USAGE ON people_number_seq TO {guest_of(postgres)}")
+    export(guest("people"), [line(identity="2")])
+    assert postgres.rows("SELECT identity, number FROM people ORDER BY 2") == [("1", 1), ("2", 2)]
+
+
+def trigger(postgres: Server, body: str) -> None:
+    postgres.run(
+        f"CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} "
+        "END$$",
+        "CREATE OR REPLACE TRIGGER meddles BEFORE INSERT OR UPDATE ON people FOR EACH ROW"
+        " EXECUTE FUNCTION meddle()",
+    )
+
+
+def test_a_trigger_that_leaves_rows_out_loses_nobody_unseen(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [line(identity="1")])
+    trigger(postgres, "IF NEW.identity = '3' THEN RETURN NULL; END IF; RETURN NEW;")
+    with pytest.raises(ExportError, match="took 1 of 2 people"):
+        export(target, [line(identity="2"), line(identity="3")])
+    assert postgres.rows("SELECT count(*) FROM people") == [(1,)]
+    export(target, [line(identity="1"), line(identity="2"), line(identity="2")])
+    assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
+
+
+PRIVATE = "jack@example.com"
+REFUSALS: dict[str, tuple[str, str]] = {
+    "check": (
+        "ALTER TABLE people ADD CONSTRAINT allowed CHECK (email NOT LIKE 'jack%')",
+        "allowed",
+    ),
+    "unique": ("CREATE UNIQUE INDEX one_each ON people (email)", "one_each"),
+    "raised": ("RAISE EXCEPTION 'no %', NEW.email;", "P0001"),
+    "raised as another": (
+        "RAISE EXCEPTION USING ERRCODE = 'unique_violation', MESSAGE = 'no ' || NEW.email;",
+        "23505",
+    ),
+    "invalid value": ("PERFORM NEW.email::int; RETURN NEW;", "22P02"),
+    "invalid JSON": ("PERFORM NEW.email::json; RETURN NEW;", "22P02"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_no_value_reaches_the_error_of_a_row_that_the_server_refuses(
+    postgres: Server, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    target = target_of(postgres.url("people"))
+    export(target, [line(identity="1", email="a")])
+    statement, reason = REFUSALS[name]
+    if statement.startswith(("ALTER", "CREATE")):
+        postgres.run(statement)
+    else:
+        trigger(postgres, statement)
+    with pytest.raises(ExportError, match=reason) as caught:
+        export(target, [line(identity=one, email=PRIVATE) for one in ("2", "3")])
+    error = caught.value
+    assert "SQLSTATE" in str(error)
+    assert error.__context__ is error.__cause__ is None
+    for text in (str(error), repr(error), str(pickle.dumps(error)), caplog.text):
+        assert "jack" not in text
+        assert "example.com" not in text
+
+
+def test_a_server_that_goes_away_is_an_error_of_ours(postgres: Server) -> None:
+    sink = target_of(postgres.url("people")).open(NOTHING)
+    postgres.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'altaprofiles' AND datname = current_database()"
+    )
+    with pytest.raises(ExportError, match="postgresql://127"):
+        for _ in range(100):
+            sink.write([line(identity="1", email=PRIVATE, name="x" * 100_000)])
+        sink.close()
+    sink.abort()

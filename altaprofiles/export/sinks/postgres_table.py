@@ -148,8 +148,8 @@ class PostgresTable(Struct, frozen=True):
             connection,
             "SELECT s.oid::regclass::text FROM pg_attrdef d JOIN pg_depend p ON p.objid = d.oid"
             " AND p.classid = 'pg_attrdef'::regclass AND p.refclassid = 'pg_class'::regclass"
-            " JOIN pg_class s ON s.oid = p.refobjid WHERE d.adrelid = %s AND s.relkind = 'S'"
-            " AND NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE')",
+            " JOIN pg_class s ON s.oid = p.refobjid WHERE d.adrelid = %s AND CASE s.relkind"
+            " WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END",
             [oid],
         )
         if sequences:
