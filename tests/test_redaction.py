@@ -12,6 +12,8 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -24,10 +26,13 @@ from altaprofiles import (
     AltaProfilesError,
     Attempt,
     CleverTap,
+    ConfigurationError,
     DecodeError,
+    Incomplete,
     Retry,
     Session,
     StatusError,
+    parse_date,
 )
 from altaprofiles.redaction import masked
 
@@ -317,3 +322,57 @@ async def test_no_record_reaches_the_text_of_an_error(caplog: pytest.LogCaptureF
         if isinstance(error, DecodeError):
             assert str(error).startswith("CleverTap, get_profile: ")
             assert "$" in str(error)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", ["400 Bad Request", "500 Internal Server Error"])
+async def test_no_file_of_an_export_holds_a_secret(tmp_path: Path, status: str) -> None:
+    said = f"bad {PASSCODE} for {KEY}"
+    body = json.dumps({"status": "fail", "code": 4004, "error": said}).encode()
+    async with scripted(always(http(body, status))) as server:
+        clevertap = CleverTap("W9R", PASSCODE, base_url=server.url)
+        async with Session(clevertap=clevertap, retry=Retry(attempts=1)) as session:
+            with suppress(Incomplete):
+                await session.export_lookups(
+                    [KEY, "a\nb"], by="email", to=tmp_path / "people.ndjson"
+                )
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for path in files:
+        data = path.read_bytes()
+        for part in (b"s3/", b"s3\\/", b"cr3t", b"n0body"):
+            assert part not in data, path
+    failures = [
+        json.loads(line)
+        for path in files
+        if path.name.endswith(".failed.ndjson")
+        for line in path.read_bytes().splitlines()
+    ]
+    assert {failure["key"] for failure in failures} == {KEY, "a\nb"}
+    for failure in failures:
+        assert "jack" not in failure["message"]
+        assert "a\nb" not in failure["message"]
+    [refused] = [failure for failure in failures if failure["key"] == "a\nb"]
+    assert refused["message"].startswith("keys[1]: holds the control character U+000A at index 1")
+
+
+def test_a_property_that_is_no_date_is_kept_out_of_the_error() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_date("Jack Montana")
+    assert caught.value.value == "Jack Montana"
+    assert "Jack" not in str(caught.value)
+
+
+@pytest.mark.anyio
+async def test_a_request_in_a_traceback_shows_no_key() -> None:
+    async with scripted(always(http(b"{", "502 Bad Gateway"))) as server:
+        clevertap = CleverTap("W9R", PASSCODE, base_url=server.url)
+        async with Session(clevertap=clevertap, retry=Retry(attempts=1)) as session:
+            with pytest.raises(StatusError) as caught:
+                await session.profiles.get(email=KEY)
+    engine = [
+        frame
+        for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+        if frame.f_code.co_filename.endswith("engine.py")
+    ]
+    assert engine
+    assert "jack" not in "".join(repr(frame.f_locals) for frame in engine)

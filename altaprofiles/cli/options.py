@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import date
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NoReturn, TypedDict, TypeVar
 
 import click
 
-__all__ = ["OutputOptions", "day_options", "output_options"]
+__all__ = ["KeyFileName", "OutputOptions", "day_options", "output_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +24,20 @@ class OutputOptions(TypedDict):
     bom: bool
     spool: str | None
     resume: bool
+
+
+class KeyFileName(click.Path):
+    """The name of an existing file of keys, or "-"."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, allow_dash=True)
+
+    def fail(
+        self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
+    ) -> NoReturn:
+        # click quotes the name, and a person's key may stand in its place.
+        words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
+        super().fail(" ".join(words), param, ctx)
 
 
 def day_options(command: F) -> F:

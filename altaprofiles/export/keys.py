@@ -76,7 +76,8 @@ class KeyFile:
         # Not `is_file`, which refuses a pipe: `lookup <(…)`.
         if not path.exists() or path.is_dir():
             raise ConfigurationError(
-                f"keys: there is no file {str(path)!r}; to look up a single key, pass it in a list"
+                "keys: there is no file of that name; to look up a single key, pass it in a list",
+                value=str(path),
             )
         if column is not None and ending not in _CSV + _NDJSON:
             raise ConfigurationError(

@@ -102,6 +102,28 @@ def test_data_is_utf8_whatever_the_locale_says(
     assert "no such person" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["get", "jack@example.com"], "got 1 unexpected extra argument;"),
+        (["cdp", "jack@example.com", "5"], "got 2 unexpected extra arguments;"),
+        (["lookup", "jack@example.com", "--by", "email", "-o", "x.csv"], "File does not exist"),
+        (["cdp", "--file", "jack@example.com", "--by", "user-id"], "File does not exist"),
+        (["get", "--email", "jack@example.com\n"], "--email: holds the control character U+000A"),
+        (["get", "--email", "jack@example.com"], "no such person"),
+        (["cdp", "--user-id", "jack@example.com"], "no bindings"),
+    ],
+)
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_error_repeats_a_key(
+    env: dict[str, str], tmp_path: Path, arguments: list[str], words: str, log_format: str
+) -> None:
+    done = run(env, *arguments, "--log-format", log_format, cwd=tmp_path)
+    assert done.code in (1, 2)
+    assert words in done.stderr
+    assert "jack" not in done.stderr
+
+
 def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
     done = run(env, "get", "--email", "nobody@example.com")
     assert done == (1, b"", "error: no such person: the service has no profile with this email\n")

@@ -10,6 +10,7 @@ import click
 from ..app import App
 from ..command import Command
 from ..exits import Failure
+from ..options import KeyFileName
 
 if TYPE_CHECKING:
     from ...models import CdpUser, Lookup
@@ -26,7 +27,7 @@ __all__ = ["cdp"]
 )
 @click.option(
     "--file",
-    type=click.Path(dir_okay=False, exists=True, allow_dash=True),
+    type=KeyFileName(),
     metavar="IDS",
     help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv or "
     ".ndjson file.",

@@ -8,7 +8,7 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..options import OutputOptions, output_options
+from ..options import KeyFileName, OutputOptions, output_options
 
 if TYPE_CHECKING:
     from ...export.report import LookupReport
@@ -19,9 +19,7 @@ __all__ = ["lookup"]
 
 
 @click.command(cls=Command)
-@click.argument(
-    "keys", metavar="FILE|-", type=click.Path(exists=True, dir_okay=False, allow_dash=True)
-)
+@click.argument("keys", metavar="FILE|-", type=KeyFileName())
 @click.option(
     "--by",
     type=click.Choice(["identity", "email", "object-id"]),
