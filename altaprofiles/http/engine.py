@@ -19,7 +19,7 @@ from typing import Any, TypeVar, overload
 import anyio
 from msgspec import Struct
 
-from ..errors import AltaProfilesError, DecodeError, RequestTimeout, TransportError
+from ..errors import AltaProfilesError, DecodeError, RequestTimeout, StatusError, TransportError
 from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
@@ -274,15 +274,21 @@ class Engine:
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:
             logger.debug(
-                "%s %s, attempt %d: %s; %s",
+                "%s %s, attempt %d: %s%s; %s",
                 attempt.api,
                 attempt.operation,
                 attempt.number,
                 attempt.error,
+                _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
         if self._on_event is not None:
             self._on_event(attempt)
+
+
+def _excerpt(error: AltaProfilesError) -> str:
+    excerpt = error.excerpt if isinstance(error, DecodeError | StatusError) else ""
+    return f", got {excerpt!r}" if excerpt else ""
 
 
 def _is_being_cancelled() -> bool:

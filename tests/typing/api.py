@@ -20,6 +20,8 @@ from altaprofiles import (
     CdpUser,
     ChainStatus,
     CleverTap,
+    ConfigurationError,
+    CursorExpired,
     Customer,
     DecodeError,
     EventProfiles,
@@ -39,6 +41,7 @@ from altaprofiles import (
     Stats,
     StatusError,
     Timeout,
+    TransportError,
     parse_date,
 )
 from altaprofiles.emulator import Emulator
@@ -171,8 +174,17 @@ def errors(error: AltaProfilesError) -> None:
     if isinstance(error, StatusError):
         assert_type(error.code, int | str | None)
         assert_type(error.retry_after, float | None)
+        assert_type(error.excerpt, str)
     elif isinstance(error, DecodeError):
         assert_type(error.path, str)
+        assert_type(error.api, str | None)
+        assert_type(error.operation, str | None)
+    elif isinstance(error, ConfigurationError):
+        assert_type(error.value, object)
+    elif isinstance(error, TransportError):
+        assert_type(error.detail, str)
+    elif isinstance(error, CursorExpired):
+        assert_type(error.message, str)
     elif isinstance(error, NotReady):
         assert_type(error.retry_after, float | None)
     elif isinstance(error, Incomplete):
