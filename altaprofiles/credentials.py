@@ -75,6 +75,13 @@ class CleverTap:
         _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
         _check_token("passcode", passcode, kind)
+        if passcode in REGIONS:
+            # The region is likely to be the passcode, and must not be shown.
+            region = as_secret(region)
+            _set(self, region=region)
+            raise ConfigurationError(
+                "passcode: holds the name of a region; swap the arguments passcode and region"
+            )
         if not isinstance(region, str) or region not in REGIONS:
             raise ConfigurationError(
                 f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
@@ -151,6 +158,13 @@ class Alta:
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
         _set(self, requests_per_minute=requests_per_minute, name=name, url="")
         _check_token("token", token, kind)
+        if "://" in token:
+            # The base URL is likely to be the token, and must not be shown.
+            base_url = as_secret(base_url)
+            _set(self, base_url=base_url)
+            raise ConfigurationError(
+                "token: holds a URL; swap the arguments token and base_url, or pass the API key"
+            )
         check_whole("max_in_flight", max_in_flight, least=1)
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
@@ -232,6 +246,12 @@ def _base(url: object) -> str:
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
         raise ConfigurationError("base_url: holds user:password@; pass credentials as arguments")
+    place = re.split(r"[?#]", url, maxsplit=1)[0]
+    if place != url:
+        # The message leaves the rest out, because it may hold a credential.
+        raise ConfigurationError(
+            f"base_url: {place!r} is followed by a query or a fragment; write https://HOST"
+        )
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -241,7 +261,7 @@ def _base(url: object) -> str:
         ) from None
     if parts.scheme not in ("https", "http") or not host:
         raise ConfigurationError(f"base_url: {url!r} is not a URL; write https://HOST")
-    if re.search(r"[\x00-\x20\x7f?#]", url):
+    if re.search(r"[\x00-\x20\x7f]", url):
         raise ConfigurationError(
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
         )

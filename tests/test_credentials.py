@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import re
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -142,7 +143,10 @@ def test_a_base_url_that_is_unsafe_or_not_a_url_is_refused(
     with pytest.raises(ConfigurationError) as caught:
         build(base_url=base_url)
     assert str(caught.value).startswith("base_url: ")
-    assert repr(base_url) in str(caught.value)
+    # A query may hold a credential.
+    place = re.split("[?#]", base_url)[0] if isinstance(base_url, str) else base_url
+    assert repr(place) in str(caught.value)
+    assert "x=1" not in str(caught.value)
 
 
 @both
@@ -350,6 +354,8 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "passcode": lambda: CleverTap("W9R", PASSCODE + "\n"),
     "token": lambda: Alta(TOKEN + "\n"),
     "alta cap": lambda: Alta(TOKEN, max_in_flight=0),
+    "swapped": lambda: CleverTap("W9R", "in1", PASSCODE),
+    "alta swapped": lambda: Alta("https://api.gptbots.ai", TOKEN),
     "alta name": lambda: Alta(TOKEN, name=""),
     "alta base_url": lambda: Alta(TOKEN, base_url="http://example.com"),
 }
