@@ -55,10 +55,8 @@ def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Requ
     }
     if not keys:
         raise ConfigurationError("user_id, anonymous_id: both are missing; pass at least one")
-    texts = {name: check_key(name, value) for name, value in keys.items()}
-    query = "&".join(parameter(name, text) for name, text in texts.items())
-    target = f"/v1/user/get-user-cdp?{query}"
-    return Request("get_user_cdp", "GET", target, keys=tuple(texts.values()))
+    query = "&".join(parameter(name, check_key(name, value)) for name, value in keys.items())
+    return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{query}")
 
 
 _NULL = Raw(b"null")

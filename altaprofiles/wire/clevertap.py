@@ -127,9 +127,8 @@ def get_profile(by: str, value: object) -> Request:
     Raises:
         ConfigurationError: `value` is not an identifier.
     """
-    key = check_key(by, value)
-    target = f"/1/profile.json?{parameter(_PARAMETER[by], key)}"
-    return Request("get_profile", "GET", target, keys=(key,))
+    target = f"/1/profile.json?{parameter(_PARAMETER[by], check_key(by, value))}"
+    return Request("get_profile", "GET", target)
 
 
 def count(query: EventQuery) -> Request:

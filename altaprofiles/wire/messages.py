@@ -7,11 +7,14 @@ Sources:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from msgspec import Struct
 
 __all__ = ["Request", "Response", "parameter"]
+
+_BY_KEY = frozenset({"get_profile", "get_user_cdp"})
+"""Operations whose parameters are identifiers of people."""
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -22,14 +25,21 @@ class Request(Struct, frozen=True, gc=False):
         method: "GET" or "POST".
         target: path and query, byte for byte as on the request line.
         body: the bytes to send, or empty.
-        keys: the identifiers in `target`, as texts. They are masked in errors.
     """
 
     operation: str
     method: str
     target: str
     body: bytes = b""
-    keys: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """The people's identifiers in `target`, which are masked in errors."""
+        # Read from the target, because storing them costs as much as all else of a request.
+        if self.operation not in _BY_KEY:
+            return []
+        members = self.target.partition("?")[2].split("&")
+        return [unquote(member.partition("=")[2]) for member in members]
 
     def __repr__(self) -> str:
         # Tracebacks with locals show it, and the target may hold a person's identifier.
