@@ -94,25 +94,25 @@ class _View:
     """A text in one spelling, and the place of each of its characters in the text as it came."""
 
     def __init__(self, text: str) -> None:
-        self._text = text.translate(_LOWER)
-        self._spans = [(position, position + 1) for position in range(len(text))]
-        self._is_unescaped = False
+        self.text = text.translate(_LOWER)
+        self.spans = [(position, position + 1) for position in range(len(text))]
+        self.is_unescaped = False
 
     def unescaped(self) -> _View:
         """Return this view with all escapes undone, even those of an escaped text in another."""
         # Breaks first, because one may be in the middle of an escape.
-        view = self._replaced(_BREAK)
-        view._is_unescaped = True  # noqa: SLF001
-        while (found := view._replaced(_ESCAPE))._text != view._text:  # noqa: SLF001
+        view = self.replaced(_BREAK)
+        view.is_unescaped = True
+        while (found := view.replaced(_ESCAPE)).text != view.text:
             view = found
         return view
 
-    def _replaced(self, pattern: re.Pattern[str]) -> _View:
+    def replaced(self, pattern: re.Pattern[str]) -> _View:
         view = copy(self)
-        pieces = [(_character(found), found.span()) for found in pattern.finditer(self._text)]
-        view._text = "".join(text for text, _ in pieces)  # noqa: SLF001
-        view._spans = [  # noqa: SLF001
-            (self._spans[start][0], self._spans[end - 1][1])
+        pieces = [(_character(found), found.span()) for found in pattern.finditer(self.text)]
+        view.text = "".join(text for text, _ in pieces)
+        view.spans = [
+            (self.spans[start][0], self.spans[end - 1][1])
             for text, (start, end) in pieces
             for _ in text
         ]
@@ -125,11 +125,11 @@ class _View:
         if not secret.strip():
             return
         parts = {secret[start : start + size] for start in range(len(secret) - size + 1)}
-        for start in range(len(self._text) - size + 1):
-            if self._text[start : start + size] in parts:
+        for start in range(len(self.text) - size + 1):
+            if self.text[start : start + size] in parts:
                 self._hide(start, start + size, hidden)
         for length in range(_EDGE, size):
-            if self._text.startswith(secret[-length:]):
+            if self.text.startswith(secret[-length:]):
                 self._hide(0, length, hidden)
             self._hide_cut(secret[:length], hidden)
 
@@ -141,22 +141,22 @@ class _View:
         pattern = re.escape(key)
         if len(key) < _PART:
             pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
-        for found in re.finditer(pattern, self._text):
+        for found in re.finditer(pattern, self.text):
             self._hide(*found.span(), hidden)
         for length in range(_EDGE, len(key)):
             self._hide_cut(key[:length], hidden)
 
     def _hide_cut(self, beginning: str, hidden: bytearray) -> None:
-        if self._text.endswith(beginning):
-            self._hide(len(self._text) - len(beginning), len(self._text), hidden)
+        if self.text.endswith(beginning):
+            self._hide(len(self.text) - len(beginning), len(self.text), hidden)
 
     def _hide(self, start: int, end: int, hidden: bytearray) -> None:
-        first, last = self._spans[start][0], self._spans[end - 1][1]
+        first, last = self.spans[start][0], self.spans[end - 1][1]
         hidden[first:last] = b"\x01" * (last - first)
 
     def _spelled_alike(self, text: str) -> str:
-        view = _View(text).unescaped() if self._is_unescaped else _View(text)
-        return view._text  # noqa: SLF001
+        view = _View(text).unescaped() if self.is_unescaped else _View(text)
+        return view.text
 
 
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import (
@@ -73,6 +73,7 @@ WORDS = "«日本語»", "«語本日»"
 
 
 @every_spelling
+@settings(max_examples=40)
 @given(secret=SECRETS)
 @example(secret="s3/cr@t+x\"y'z&\\q")
 @example(secret="s3cr3t-t0k3n")

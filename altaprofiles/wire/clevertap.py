@@ -380,7 +380,7 @@ def _failure(response: Response, code: int | str | None, message: str) -> AltaPr
     if 403 in (status, meaning):
         return status_error(Forbidden, API, response, code, message)
     if meaning == 2:
-        return _not_ready(response, "the request is still in progress", message)
+        return _not_ready(response, "the answer is still being prepared", message)
     if meaning in (1, 429) or status == 429:
         return status_error(RateLimited, API, response, code, message)
     if "CURSOR" in str(meaning):
