@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
-import io
 import os
 import threading
 from collections.abc import AsyncGenerator, Iterator
@@ -12,6 +10,7 @@ from concurrent.futures import CancelledError
 from typing import TypeAlias
 
 from ..errors import ConfigurationError
+from ..export.key_lines import split_lines
 
 __all__ = ["keys_from_stdin"]
 
@@ -51,28 +50,19 @@ async def keys_from_stdin() -> AsyncGenerator[str, None]:
 
 def _batches() -> Iterator[Batch]:
     """Yield lines in batches as they arrive; an empty batch, or an error, is the last item."""
-    decoder = io.IncrementalNewlineDecoder(
-        codecs.getincrementaldecoder("utf-8-sig")(), translate=True
-    )
-    chunk, rest, is_empty = b"-", "", True
+    is_empty = True
     try:
-        while chunk:
-            # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
-            chunk = os.read(0, _CHUNK)
-            is_empty = is_empty and not chunk
-            rest += decoder.decode(chunk, final=not chunk)
-            *lines, rest = rest.split("\n")
-            if lines:
-                yield lines
+        # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
+        pieces = iter(lambda: os.read(0, _CHUNK), b"")
+        for lines in split_lines(pieces, "standard input"):
+            is_empty = False
+            # A mark in the middle is left over from files that were joined.
+            yield [line.rstrip("\r\n").removeprefix("\ufeff") for line in lines]
         if is_empty:
             # Most likely the program at the other end of the pipe has failed.
             yield ConfigurationError("keys: standard input is empty; pipe one key per line into it")
-        if rest:
-            yield [rest]
         yield []
-    except UnicodeDecodeError as error:
-        yield ConfigurationError(
-            f"keys: standard input is not UTF-8 ({error.reason}); save it as UTF-8"
-        )
+    except ConfigurationError as error:
+        yield error
     except OSError as error:
         yield ConfigurationError(f"keys: standard input cannot be read: {error.strerror}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import csv
+import json
+import logging
 import os
+import re
+import stat
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,13 +17,18 @@ import msgspec
 from anyio.lowlevel import checkpoint
 
 from ..base.checks import check_key
+from ..base.paths import path_text, status_of
 from ..base.wording import numbered
 from ..errors import ConfigurationError
 from ..flow.fanout import Items, check_items
 from ..models import Key
+from .csv_rows import csv_rows
+from .key_lines import split_lines
 from .threads import Threads
 
 __all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
+
+logger = logging.getLogger("altaprofiles")
 
 Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
 """Identifiers, or the path of a file of identifiers."""
@@ -41,7 +49,7 @@ def check_keys(keys: Keys, by: str, column: str | None) -> Items[Key] | KeyFile:
             not apply.
     """
     if isinstance(keys, str | os.PathLike):
-        return KeyFile(Path(keys), by, column)
+        return KeyFile(keys, by, column)
     check_items("keys", keys)
     if isinstance(keys, set | frozenset):
         # Its order differs between processes, so that an export could not be resumed.
@@ -65,67 +73,91 @@ class KeyFile:
         ConfigurationError: there is no such file, or `column` does not apply to it.
     """
 
-    def __init__(self, path: Path, by: str, column: str | None) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str], by: str, column: str | None) -> None:
+        self.path = Path(path_text("keys", path))
         self._by = by
         self._column = column
-        ending = path.suffix.lower()
+        ending = self.path.suffix.lower()
         self._read = (
             self._csv if ending in _CSV else self._ndjson if ending in _NDJSON else self._text
         )
-        # Not `is_file`, which refuses a pipe: `lookup <(…)`.
-        if not path.exists() or path.is_dir():
+        status = status_of("keys", self.path)
+        # A pipe is a file as well: `lookup <(…)`.
+        if status is None or stat.S_ISDIR(status.st_mode):
             raise ConfigurationError(
                 "keys: there is no file of that name; to look up a single key, pass it in a list",
                 value=str(path),
             )
+        if ending in _NOT_TEXT:
+            raise ConfigurationError(f"keys: {str(path)!r} is not text: {_NOT_TEXT[ending]}")
         if column is not None and ending not in _CSV + _NDJSON:
             raise ConfigurationError(
-                f"column: got {column!r}, but {path.name} is read as text with one key a line; "
-                f"leave it out, or give the file the ending .csv or .ndjson"
+                f"column: got {column!r}, but {self.path.name} is read as text with one key a "
+                f"line; leave it out, or give the file the ending .csv or .ndjson"
             )
 
     def __iter__(self) -> Iterator[str]:
         """Yield each key, in the order of the file. Blank ones are skipped.
 
         Raises:
-            ConfigurationError: the file cannot be read, or its content does not match its ending.
+            ConfigurationError: the file cannot be read, its content does not match its ending, or
+                it changes while it is read.
         """
+        is_empty = True
         try:
             for key in self._read():
                 if key.strip():
+                    is_empty = False
                     yield key
-        except UnicodeDecodeError as error:
-            raise ConfigurationError(
-                f"keys: {self.path} is not UTF-8 ({error.reason}); save it as UTF-8"
-            ) from None
         except OSError as error:
             raise ConfigurationError(
                 f"keys: {self.path} cannot be read: {error.strerror}"
             ) from None
-        except csv.Error as error:
-            raise ConfigurationError(f"keys: {self.path} is not valid CSV: {error}") from None
+        if is_empty:
+            logger.warning("keys: %s holds no keys", self.path)
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """Yield each line with its number, from 1."""
+        with self.path.open("rb", buffering=0) as file:
+            before = os.fstat(file.fileno())
+            pieces = iter(lambda: file.read(_PIECE), b"")
+            yield from enumerate(chain.from_iterable(split_lines(pieces, str(self.path))), 1)
+            if _version(before) != _version(os.fstat(file.fileno())):
+                raise ConfigurationError(
+                    f"keys: {self.path} was changed while it was read; repeat the call when it is "
+                    f"complete"
+                )
 
     def _text(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig", newline=None) as file:
-            for line in file:
-                yield line.rstrip("\n")
+        for _, line in self._lines():
+            # A mark in the middle is left over from files that were joined.
+            yield line.rstrip("\r\n").removeprefix(_MARK)
 
     def _csv(self) -> Iterator[str]:
-        with self.path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file)
-            first = next(rows, [])
-            place = self._place(first)
-            if self._column is None and not self._names_keys(first):
-                yield from first
-            for row in rows:
-                if row:
-                    if len(row) != len(first):
-                        raise ConfigurationError(
-                            f"keys: line {rows.line_num} of {self.path} has {len(row)} columns, "
-                            f"but the first line has {len(first)}; correct the file"
-                        )
-                    yield row[place]
+        lines = self._lines()
+        number, line = next(lines, (1, ""))
+        is_marked = line.startswith(_MARK)
+        lines = chain([(number, line.removeprefix(_MARK))], lines)
+        rows = csv_rows(lines, str(self.path))
+        _, first = next(rows, (0, []))
+        place = self._place(first)
+        cells = self._cells(rows, place, len(first))
+        if self._column is None and not self._names_keys(first):
+            cells = chain(first, cells)
+        for cell in cells:
+            # `bom` adds the apostrophe, for spreadsheets, and a mark at the file's start.
+            yield cell[1:] if is_marked and _GUARDED.match(cell) else cell
+
+    def _cells(
+        self, rows: Iterator[tuple[int, list[str]]], place: int, width: int
+    ) -> Iterator[str]:
+        for number, row in rows:
+            if len(row) != width:
+                raise ConfigurationError(
+                    f"keys: line {number} of {self.path} has {len(row)} columns, "
+                    f"but the first line has {width}; correct the file"
+                )
+            yield row[place]
 
     def _place(self, first: list[str]) -> int:
         """Return the index of the column that holds the keys."""
@@ -157,17 +189,21 @@ class KeyFile:
         return [_letters(cell) for cell in first] == [_letters(self._by)]
 
     def _ndjson(self) -> Iterator[str]:
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip(_BLANK):
-                    yield self._member(line.removeprefix(b"\xef\xbb\xbf"), number)
+        for number, line in self._lines():
+            text = line.removeprefix(_MARK)
+            if text.strip(_BLANK):
+                yield self._member(text, number)
 
-    def _member(self, line: bytes, number: int) -> str:
+    def _member(self, line: str, number: int) -> str:
         where = f"line {number} of {self.path}"
         try:
             value = _JSON.decode(line)
         except msgspec.DecodeError as error:
             raise ConfigurationError(f"keys: {where} is not JSON: {error}") from None
+        except RecursionError:
+            raise ConfigurationError(
+                f"keys: {where} is nested too deeply; keep the key that holds the identifier only"
+            ) from None
         if isinstance(value, dict):
             if self._column is None:
                 raise ConfigurationError(
@@ -175,6 +211,10 @@ class KeyFile:
                 )
             if self._column not in value:
                 raise ConfigurationError(f"column: {where} has no {self._column!r}")
+            if _is_repeated(self._column, line):
+                raise ConfigurationError(
+                    f"column: {where} has {self._column!r} more than once; correct the file"
+                )
             value = value[self._column]
         elif self._column is not None:
             raise ConfigurationError(
@@ -192,7 +232,36 @@ class KeyFile:
 
 
 _JSON = msgspec.json.Decoder()
-_BLANK = b" \t\r\n\xef\xbb\xbf"
+_BLANK = " \t\r\n"
+_MARK = "\ufeff"
+_PIECE = 1 << 18
+_GUARDED = re.compile("'[=@\t\r+-]")
+
+_PACKED = "unpack it, and pass the file that it holds"
+_NOT_TEXT = {
+    **dict.fromkeys((".gz", ".zst", ".bz2", ".xz", ".zip"), _PACKED),
+    ".json": "give it the ending .ndjson if each line is a value of its own",
+    ".xlsx": "save it as CSV in UTF-8",
+    ".parquet": "write its keys to a CSV file",
+}
+"""The fix for files that would be read as one key a line, by ending."""
+
+
+def _version(status: os.stat_result) -> tuple[int, int] | None:
+    """Return a value that differs once a regular file has been changed."""
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+
+def _is_repeated(name: str, line: str) -> bool:
+    """Return whether an object has more than one member of this name, which decoding hides."""
+    if "\\" not in line and line.count(f'"{name}"') == 1:
+        return False
+    return [key for key, _ in _PAIRS.decode(line.strip())].count(name) > 1
+
+
+# The outermost object is the last to be replaced by its members. Numbers stay text, because Python
+# refuses to convert long ones.
+_PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
 
 
 def _letters(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 from msgspec import Struct
 
 from ..base.checks import check_flag
+from ..base.paths import absolute_path, path_text, status_of
 from ..errors import ConfigurationError
 from .output import Output
 from .sinks import Target, resolve
-from .sinks.files import check_place
+from .sinks.files import check_place, partial_of
 
 __all__ = ["Place"]
 
@@ -53,7 +55,7 @@ class Place(Struct, frozen=True):
         check_flag("resume", output.resume)
         target = resolve(output)
         stem = _stem(target)
-        return cls(
+        place = cls(
             target,
             _folder(output.spool, stem),
             _named(stem, ".manifest.json"),
@@ -64,11 +66,24 @@ class Place(Struct, frozen=True):
                 "flatten": list(target.flatten),
             },
         )
+        # Some of these names are longer than the output's, and no file may have them.
+        for path in place.written:
+            status_of("to", path)
+        status_of("spool" if output.spool else "to", place.folder)
+        return place
+
+    @property
+    def written(self) -> list[Path]:
+        """Every file that the export writes, except those in its folder."""
+        files = [*self.target.files, self.manifest, *self.beside.values()]
+        return [*files, *map(partial_of, files)]
 
     def check_apart(self, source: Path | None) -> None:
         """Raise `ConfigurationError` if the file of keys is a file that the export replaces."""
-        for path in (self.target.path, self.manifest, *self.beside.values()):
-            if source and path is not None and path.exists() and path.samefile(source):
+        keys = None if source is None else status_of("keys", source)
+        for path in self.written:
+            status = status_of("to", path)
+            if keys is not None and status is not None and os.path.samestat(keys, status):
                 raise ConfigurationError(
                     f"keys: {source} is written by this export itself; choose another `to`"
                 )
@@ -86,7 +101,7 @@ def _stem(target: Target) -> Path:
         return target.path
     # One for each table of each server, without the characters that file names cannot hold.
     name = re.sub(r"[^\w.-]", "_", target.name.partition("://")[2]).lstrip(".")
-    return Path(name).resolve()
+    return absolute_path("to", name)
 
 
 def _named(path: Path, ending: str) -> Path:
@@ -98,11 +113,9 @@ def _folder(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
     folder = _named(stem, ".export")
     if parent is None:
         return folder
-    if not isinstance(parent, str | os.PathLike) or not isinstance(os.fspath(parent), str):
-        raise ConfigurationError(f"spool: expected a path, got {parent!r}")
-    if not os.fspath(parent):
-        raise ConfigurationError("spool: expected a path, got ''; leave it out for None")
-    if not Path(parent).is_dir():
-        raise ConfigurationError(f"spool: there is no folder {os.fspath(parent)!r}; make it first")
+    path = Path(path_text("spool", parent))
+    status = status_of("spool", path)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        raise ConfigurationError(f"spool: there is no folder {str(path)!r}; make it first")
     # A folder of its own, because `parent` may hold other files.
-    return Path(parent).resolve() / folder.name
+    return absolute_path("spool", str(path)) / folder.name

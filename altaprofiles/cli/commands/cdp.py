@@ -104,8 +104,6 @@ def _print_lookups(
     Raises:
         Failure: a lookup failed.
     """
-    from pathlib import Path
-
     from ...errors import ConfigurationError
     from ...export.keys import KeyFile
     from ..consoles import output_console
@@ -120,7 +118,7 @@ def _print_lookups(
 
     async def main() -> None:
         nonlocal total, failed
-        keys = keys_from_stdin() if file == "-" else KeyFile(Path(file), by, column)
+        keys = keys_from_stdin() if file == "-" else KeyFile(file, by, column)
         async with session:
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 total += 1

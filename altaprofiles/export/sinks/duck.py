@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from ...base.paths import check_own_file
 from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError
 from ...tables.kinds import Kinds
@@ -64,21 +65,25 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             )
         return cls(name=text, path=path, flatten=keys, table=_checked_table(output.table))
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.path, _rows_of(self.path)]
+
     def check(self) -> None:
+        # Not the partial file, which may be open in DuckDB for another export.
+        check_place(_rows_of(self.path), self.name)
+        for path in _files_of(partial_of(self.path)):
+            check_own_file(path)
         if not self.path.exists():
-            if _wal_of(self.path).exists():
+            if os.path.lexists(_wal_of(self.path)):
                 raise ExportError(
                     f"{self.name} is missing, but {_wal_of(self.path)} exists, which DuckDB would "
                     f"apply to the new file; move it away"
                 )
-            # Not the partial file, which may be open in DuckDB for another export.
-            check_place(_rows_of(self.path), self.name)
             return
         connection = _connect(self.path, self.name)
-        try:
+        with _explained(self.name), closing(connection):
             kind = self._kind(connection)
-        finally:
-            connection.close()
         if kind is not None and kind != "BASE TABLE":
             raise ExportError(
                 f"{self.name}: {self.table!r} is a {kind.lower()}, not a table; pass another "
@@ -97,18 +102,12 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
     def content(self) -> str | None:
         if not self.path.exists():
             return None
-        import duckdb
-
         connection = _connect(self.path, self.name)
-        try:
+        with _explained(self.name), closing(connection):
             if self._kind(connection) is None:
                 return None
             query = f"SELECT count(*) FROM {_quoted(self.table)}"
             (rows,) = connection.execute(query).fetchone()
-        except duckdb.Error as error:
-            raise ExportError(f"{self.name}: {error}") from error
-        finally:
-            connection.close()
         return (
             f"{numbered(rows, 'row')} of the table {self.table!r} in {self.name}" if rows else None
         )
@@ -133,6 +132,8 @@ class DuckDbSink:
         self._rows = ParquetSink(_rows_of(target.path), target.flatten, kinds)
         try:
             if not self._in_place:
+                for path in _files_of(self._file):
+                    check_own_file(path)
                 _remove(self._file)
             # Already here, because DuckDB locks the file: no other process can take it meanwhile.
             self._connection = _connect(self._file, target.name)
@@ -164,7 +165,8 @@ class DuckDbSink:
         self._execute(f"INSERT INTO {table} SELECT * FROM read_parquet(?)", _escaped(rows))
         self._execute("COMMIT")
         self._execute("CHECKPOINT")
-        self._connection.close()
+        with _explained(target.name):
+            self._connection.close()
         if not self._in_place:
             with self._file.open("rb") as file:
                 os.fsync(file.fileno())
@@ -181,24 +183,34 @@ class DuckDbSink:
         self._rows.abort()
 
     def _execute(self, statement: str, *values: str) -> None:
-        import duckdb
-
-        try:
+        with _explained(self._target.name):
             self._connection.execute(statement, values)
-        except duckdb.Error as error:
-            raise ExportError(f"{self._target.name}: {error}") from error
 
 
 def _connect(path: Path, name: str) -> Any:
     import duckdb
 
+    wal = _wal_of(path)
+    if wal.is_symlink() or (wal.exists() and not wal.is_file()):
+        raise ExportError(
+            f"{name}: {wal} is not a regular file, but DuckDB would write to it; remove it"
+        )
     try:
         return duckdb.connect(path)
-    except duckdb.Error as error:
+    except Exception as error:
         raise ExportError(
-            f"{name} cannot be opened as a DuckDB file: it is not one, or another process has it "
-            f"open ({error})"
+            f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
+            f"it, it is damaged or read-only, or another process has it open ({error})"
         ) from error
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn DuckDB's errors into an `ExportError`. They are of any class, even a RuntimeError."""
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(f"{name}: {error}") from error
 
 
 def _escaped(path: Path) -> str:
@@ -232,8 +244,13 @@ def _wal_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.wal")
 
 
+def _files_of(path: Path) -> tuple[Path, Path]:
+    """Return the DuckDB file `path` and its log."""
+    return path, _wal_of(path)
+
+
 def _remove(path: Path) -> None:
-    for file in (path, _wal_of(path)):
+    for file in _files_of(path):
         with suppress(OSError):
             file.unlink(missing_ok=True)
 

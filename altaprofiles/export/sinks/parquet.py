@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
+from ...errors import ExportError
 from ...tables.arrow import Tables
 from ...tables.kinds import Kinds
 from .files import PartialFile
@@ -46,12 +47,14 @@ class ParquetSink:
     def __init__(self, path: Path, keys: Sequence[str], kinds: Kinds) -> None:
         from pyarrow import parquet
 
+        self._name = str(path)
         self._tables = Tables(keys, kinds)
         self._partial = PartialFile(path)
         try:
-            self._writer = parquet.ParquetWriter(
-                self._partial.file, self._tables.schema, compression="zstd"
-            )
+            with _explained(self._name):
+                self._writer = parquet.ParquetWriter(
+                    self._partial.file, self._tables.schema, compression="zstd"
+                )
         except BaseException:
             self._partial.discard()
             raise
@@ -71,7 +74,8 @@ class ParquetSink:
         """Complete the file, and return its partial path."""
         if self._tables.rows:
             self._write_group()
-        self._writer.close()
+        with _explained(self._name):
+            self._writer.close()
         self._partial.file.flush()
         return self._partial.path
 
@@ -87,4 +91,16 @@ class ParquetSink:
 
     def _write_group(self) -> None:
         rows = self._tables.rows
-        self._writer.write_table(self._tables.take(), row_group_size=rows)
+        with _explained(self._name):
+            self._writer.write_table(self._tables.take(), row_group_size=rows)
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn pyarrow's own errors into an `ExportError`. Those of the disk stay an `OSError`."""
+    import pyarrow
+
+    try:
+        yield
+    except pyarrow.ArrowException as error:
+        raise ExportError(f"{name}: pyarrow cannot write it: {error}") from error

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from ...base.checks import check_flag
+from ...base.paths import absolute_path
 from ...errors import ConfigurationError
 from ...tables.layout import check_flatten
 from ..output import Output
@@ -51,6 +52,7 @@ def resolve(output: Output) -> Target:
             is not installed.
     """
     text = _text_of(output.to)
+    _check_no_stream(text)
     target = _class_of(text, output.format)
     keys = check_flatten(output.flatten, reserved=target.reserved)
     passed = {
@@ -84,6 +86,30 @@ def _text_of(to: object) -> str:
     except UnicodeEncodeError:
         raise ConfigurationError(f"to: {text!r} cannot be a file name; choose another") from None
     return text
+
+
+_STREAM = re.compile(r"(/proc/\d+(/task/\d+)?|/dev)/fd/\d+|/dev/(stdin|stdout|stderr|null|tty)")
+
+
+def _check_no_stream(text: str) -> None:
+    """Raise `ConfigurationError` if `text` leads to a stream of this process, such as stdout."""
+    path = text
+    # Resolved link by link: behind the last one, stdout looks like any file that it is sent to.
+    for _ in range(_LINKS):
+        folder, name = os.path.split(path)
+        path = os.path.join(absolute_path("to", folder or "."), name)  # noqa: PTH118
+        if text == "-" or _STREAM.fullmatch(path):
+            raise ConfigurationError(
+                f"to: {text!r} is a stream, but the output is a file, which gets its name once it "
+                f"is complete; pass a file's name, and read that file afterwards"
+            )
+        if "://" in text or not Path(path).is_symlink():
+            return
+        path = str(Path(path).parent / Path(path).readlink())
+
+
+_LINKS = 40
+"""The number of links that Linux follows."""
 
 
 def _class_of(text: str, format: str | None) -> type[Target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
@@ -10,6 +11,7 @@ from typing import ClassVar, Protocol, Self
 from msgspec import Struct
 
 from ...base.extras import require
+from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
 from ...errors import ConfigurationError
 from ...tables.kinds import Kinds
@@ -119,6 +121,11 @@ class Target(Struct, frozen=True, kw_only=True):
         """True if `open` needs `Kinds` that have observed every record."""
         return self.has_types and bool(self.flatten)
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the target consists of, or needs while it is written. Not partial ones."""
+        return []
+
     def check(self) -> None:
         """Raise if the target cannot be written to. Changes nothing. Blocking.
 
@@ -169,6 +176,10 @@ class FileTarget(Target, frozen=True, kw_only=True):
         cls.require_extra(text)
         return path
 
+    @property
+    def files(self) -> list[Path]:
+        return [self.path]
+
     def check(self) -> None:
         check_place(self.path, self.name)
 
@@ -178,12 +189,18 @@ class FileTarget(Target, frozen=True, kw_only=True):
 
 
 def _checked_path(text: str) -> Path:
-    path = Path(text).resolve()
-    if path.is_dir() or text.endswith(os.sep):
+    path = absolute_path("to", text)
+    status = status_of("to", path)
+    if text.endswith(os.sep) or (status is not None and stat.S_ISDIR(status.st_mode)):
         raise ConfigurationError(f"to: {text!r} is a folder; add a file name")
-    if path.exists() and not path.is_file():
+    if status is not None and not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"to: {text!r} is not a regular file; choose another path")
-    if not path.parent.is_dir():
+    folder = status_of("to", path.parent)
+    if folder is None:
         fix = "write ~ out, as it is not expanded" if text[0] == "~" else "create it first"
         raise ConfigurationError(f"to: the folder of {text!r} does not exist; {fix}")
+    if not stat.S_ISDIR(folder.st_mode):
+        raise ConfigurationError(
+            f"to: a file stands where {text!r} names a folder; choose another path"
+        )
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Self
 
 import msgspec
 
+from ...base.paths import check_own_file, is_own
 from ...errors import ExportError, ExportLocked
 from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
@@ -52,8 +54,10 @@ class Workspace:
             ExportError: the workspace cannot be resumed, or the folder cannot be written to.
         """
         try:
-            # No other user may read it: records are personal data.
-            folder.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileExistsError):
+                # No other user may read it: records are personal data.
+                folder.mkdir(mode=0o700)
+            _check_own(folder)
             sync_folder(folder.parent)
         except OSError as error:
             raise ExportError(
@@ -155,6 +159,19 @@ def explaining_disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ExportError(f"cannot write in {folder}: {error}") from error
+
+
+def _check_own(folder: Path) -> None:
+    """Raise `ExportError` if another user may have planted the folder, or a file in it."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or not is_own(status, folder.parent):
+        raise ExportError(
+            f"{folder} is a link, a file, or a folder of another user, but the export needs a "
+            f"folder of its own there; remove it, or choose another folder with `spool`"
+        )
+    for pattern in (f"{_JOURNAL}*", _SPOOLS, f"{_PEOPLE}*"):
+        for path in folder.glob(pattern):
+            check_own_file(path)
 
 
 def _check_empty(folder: Path) -> None:

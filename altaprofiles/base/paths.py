@@ -1,0 +1,115 @@
+"""Paths from callers, and files in folders that other users can write to. Blocking."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from ..errors import ConfigurationError, ExportError
+
+__all__ = ["absolute_path", "check_own_file", "is_own", "path_text", "status_of"]
+
+_REASONS = {
+    errno.EACCES: "its folder may not be read; change its permissions, or choose another path",
+    errno.ELOOP: "its symbolic links lead in a circle; correct them",
+    errno.ENAMETOOLONG: "its name is too long; choose a shorter one",
+    errno.ENOTDIR: "a file stands where it names a folder; choose another path",
+}
+
+
+def path_text(argument: str, path: object) -> str:
+    """Return the path of an argument as text.
+
+    Args:
+        argument: the argument's name.
+        path: the argument's value.
+
+    Raises:
+        ConfigurationError: `path` is empty, is not text, or cannot be the name of a file.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
+    if not isinstance(text, str):
+        raise ConfigurationError(f"{argument}: expected a path as text, got {path!r}")
+    if not text:
+        raise ConfigurationError(f"{argument}: expected a path, got ''; pass one, or leave it out")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise ConfigurationError(f"{argument}: {text!r} cannot be a file name; choose another")
+    return text
+
+
+def absolute_path(argument: str, text: str) -> Path:
+    """Return a path with its symbolic links resolved. The file need not exist.
+
+    Raises:
+        ConfigurationError: the path is relative, and the current folder has been deleted.
+    """
+    try:
+        # Not `Path.resolve`, which raises a RuntimeError for a circle of links before Python 3.13.
+        return Path(os.path.realpath(text))
+    except OSError:
+        raise ConfigurationError(
+            f"{argument}: {text!r} is relative, and the current folder has been deleted; change to "
+            f"another folder, or pass an absolute path"
+        ) from None
+
+
+def status_of(argument: str, path: Path) -> os.stat_result | None:
+    """Return the status of the file that `path` leads to, or None if there is none.
+
+    Raises:
+        ConfigurationError: `path` cannot lead to a file.
+    """
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, f"{error.strerror}; choose another path")
+        raise ConfigurationError(f"{argument}: {str(path)!r} cannot be used: {reason}") from None
+
+
+def is_own(status: os.stat_result, folder: Path) -> bool:
+    """Return whether a file in `folder` belongs to the user of this process.
+
+    Raises:
+        OSError: `folder` cannot be written to.
+    """
+    if os.name != "posix" or status.st_uid == os.geteuid():
+        return True
+    # Some network file systems give every file another owner. A new file shows which one.
+    handle, probe = tempfile.mkstemp(dir=folder)
+    try:
+        return os.fstat(handle).st_uid == status.st_uid
+    finally:
+        os.close(handle)
+        Path(probe).unlink()
+
+
+def check_own_file(path: Path) -> None:
+    """Raise `ExportError` unless `path` is free, or a regular file of this user.
+
+    Another user may have planted a link there, through which a file elsewhere would be changed.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    if stat.S_ISLNK(status.st_mode):
+        fault = "a symbolic link"
+    elif not stat.S_ISREG(status.st_mode):
+        fault = "not a regular file"
+    elif not is_own(status, path.parent):
+        fault = f"a file of another user ({status.st_uid})"
+    else:
+        return
+    raise ExportError(
+        f"{path} is {fault}, but the export needs a file of its own there; remove it, or choose "
+        f"another `to`"
+    )

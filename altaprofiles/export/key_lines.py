@@ -1,0 +1,106 @@
+"""The lines of a text of keys, which arrives in pieces. Does no I/O."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterable, Iterator
+
+from ..errors import ConfigurationError
+
+__all__ = ["LONGEST", "split_lines"]
+
+LONGEST = 256 << 20
+"""Characters in the longest line that is read."""
+
+_SIGNS = (
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (b"\xfd7zXZ\0", "compressed with xz; unpack it first"),
+    (b"PK\x03\x04", "a ZIP file or an Excel workbook; unpack it, or save it as CSV in UTF-8"),
+    (b"\xff\xfe\0\0", "not UTF-8 but UTF-32; save it as UTF-8"),
+    (b"\xff\xfe", "not UTF-8 but UTF-16; save it as UTF-8"),
+    (b"\xfe\xff", "not UTF-8 but UTF-16; save it as UTF-8"),
+)
+"""The first bytes of files that are not text in UTF-8, and the fix."""
+
+
+def split_lines(pieces: Iterable[bytes], source: str) -> Iterator[list[str]]:
+    r"""Yield the lines of a text in batches, as soon as they are complete.
+
+    A line ends with `\n`, `\r` or `\r\n`, which it keeps. The other characters that Unicode counts
+    as line breaks belong to the line. A byte-order mark stays as well.
+
+    Args:
+        pieces: the bytes of the text.
+        source: the text in messages.
+
+    Raises:
+        ConfigurationError: the bytes are not text in UTF-8, or a line is too long.
+    """
+    # Wrong bytes become lone surrogates, so that the line that holds them can be named.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    number = size = 0
+    rest: list[str] = []
+    for piece in pieces:
+        if not number and not rest:
+            _check_kind(piece, source)
+        text = decoder.decode(piece)
+        faultless = _is_faultless(text)
+        rest.append(text)
+        size += len(text)
+        if faultless and "\n" not in text and "\r" not in text:
+            if size > LONGEST:
+                raise ConfigurationError(
+                    f"keys: line {number + 1} of {source} is longer than {LONGEST >> 20} MiB; "
+                    f"correct it"
+                )
+            continue
+        lines = list(io.StringIO("".join(rest), newline=""))
+        if not faultless:
+            _raise_fault(lines, number, source)
+        # After a "\r" at the end, the "\n" that belongs to it may be in the next piece.
+        rest = [] if lines[-1].endswith("\n") else [lines.pop()]
+        size = sum(map(len, rest))
+        number += len(lines)
+        if lines:
+            yield lines
+    rest.append(decoder.decode(b"", final=True))
+    lines = list(io.StringIO("".join(rest), newline=""))
+    if not _is_faultless("".join(rest)):
+        _raise_fault(lines, number, source)
+    if lines:
+        yield lines
+
+
+def _check_kind(piece: bytes, source: str) -> None:
+    for sign, kind in _SIGNS:
+        if piece.startswith(sign):
+            raise ConfigurationError(f"keys: {source} is {kind}")
+
+
+def _is_faultless(text: str) -> bool:
+    return "\0" not in text and _is_text(text)
+
+
+def _is_text(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _raise_fault(lines: list[str], before: int, source: str) -> None:
+    for number, line in enumerate(lines, before + 1):
+        if not _is_text(line):
+            raise ConfigurationError(
+                f"keys: line {number} of {source} is not UTF-8; save it as UTF-8"
+            )
+        if "\0" in line:
+            raise ConfigurationError(
+                f"keys: line {number} of {source} holds a NUL byte, as files do that are not text, "
+                f"or not UTF-8; save it as text in UTF-8"
+            )
