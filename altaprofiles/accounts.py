@@ -15,6 +15,7 @@ No error shows a secret.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from .base.extras import is_installed
+from .base.paths import absolute_path, status_of
 from .credentials import Alta, CleverTap, can_name
 from .errors import ConfigurationError
 from .redaction import mask_values
@@ -160,9 +162,7 @@ class Accounts:
         """
         path = path or accounts_path()
         try:
-            with path.open("rb") as file:
-                _check_private(path, os.fstat(file.fileno()))
-                content = mask_values(tomllib.loads(file.read().decode()), plain=_PLAIN)
+            content = mask_values(tomllib.loads(_data(path).decode()), plain=_PLAIN)
         except FileNotFoundError:
             return cls(path, None, {})
         except ConfigurationError:
@@ -244,10 +244,14 @@ class Accounts:
         """Replace the file atomically, readable by its owner only. Comments in it are lost.
 
         Raises:
+            ConfigurationError: its path does not lead to a regular file.
             OSError: the file cannot be written. The old one is unchanged.
         """
         # Resolved, so that a link to a file in another folder stays a link.
-        path = self.path.resolve()
+        path = absolute_path("ALTAPROFILES_CONFIG", str(self.path))
+        status = status_of("ALTAPROFILES_CONFIG", path)
+        if status is not None:
+            _check_regular(path, status)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A scratch file, private from the start, so that the name never holds half a file.
         handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -301,6 +305,45 @@ class Accounts:
                 lines.append(f"{_toml_key(key)} = {text}")
             lines.append("")
         return "\n".join(lines)
+
+
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+    # Otherwise a named pipe to which nobody writes would block.
+    | getattr(os, "O_NONBLOCK", 0)
+)
+
+
+def _data(path: Path) -> bytes:
+    """Return the content of a private file, or of a pipe: `ALTAPROFILES_CONFIG=<(…)`."""
+    number = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(number)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        is_pipe = stat.S_ISFIFO(status.st_mode)
+        if is_pipe:
+            os.set_blocking(number, True)
+        else:
+            _check_regular(path, status)
+        _check_private(path, status)
+        data = b"".join(iter(lambda: os.read(number, 1 << 16), b""))
+    finally:
+        os.close(number)
+    if is_pipe and not data:
+        raise ConfigurationError(
+            f"{path} is a pipe to which nobody writes; set ALTAPROFILES_CONFIG to a file"
+        )
+    return data
+
+
+def _check_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigurationError(
+            f"{path} is not a regular file; set ALTAPROFILES_CONFIG to the path of one"
+        )
 
 
 def _check_private(path: Path, status: os.stat_result) -> None:

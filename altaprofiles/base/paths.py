@@ -20,6 +20,9 @@ _REASONS = {
 }
 
 
+_SHOWN = 300
+
+
 def path_text(argument: str, path: object) -> str:
     """Return the path of an argument as text.
 
@@ -44,15 +47,20 @@ def path_text(argument: str, path: object) -> str:
     return text
 
 
-def absolute_path(argument: str, text: str) -> Path:
-    """Return a path with its symbolic links resolved. The file need not exist.
+def absolute_path(argument: str, text: str, *, links: bool = True) -> Path:
+    """Return a path as an absolute one. The file need not exist.
+
+    Args:
+        argument: the argument's name.
+        text: the path.
+        links: whether symbolic links are resolved.
 
     Raises:
         ConfigurationError: the path is relative, and the current folder has been deleted.
     """
     try:
         # Not `Path.resolve`, which raises a RuntimeError for a circle of links before Python 3.13.
-        return Path(os.path.realpath(text))
+        return Path(os.path.realpath(text) if links else os.path.abspath(text))  # noqa: PTH100
     except OSError:
         raise ConfigurationError(
             f"{argument}: {text!r} is relative, and the current folder has been deleted; change to "
@@ -71,8 +79,10 @@ def status_of(argument: str, path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        text = str(path)
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         reason = _REASONS.get(error.errno or 0, f"{error.strerror}; choose another path")
-        raise ConfigurationError(f"{argument}: {str(path)!r} cannot be used: {reason}") from None
+        raise ConfigurationError(f"{argument}: {shown!r} cannot be used: {reason}") from None
 
 
 def is_own(status: os.stat_result, folder: Path) -> bool:

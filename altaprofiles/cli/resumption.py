@@ -68,7 +68,10 @@ def _program() -> list[str]:
     if program.name == "__main__.py":
         return [sys.executable, "-m", "altaprofiles"]
     found = shutil.which(program.name)
-    is_on_path = found is not None and program.exists() and program.samefile(found)
+    try:
+        is_on_path = found is not None and program.samefile(found)
+    except OSError:
+        is_on_path = False
     if is_on_path or len(program.parts) > 1:
         return [program.name if is_on_path else str(program)]
     # A shell looks up a name without a folder on PATH.

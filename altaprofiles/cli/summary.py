@@ -74,8 +74,11 @@ def _lookup_rows(report: LookupReport) -> list[tuple[str, str]]:
 
 def _short_path(file: str) -> str:
     """Return a path relative to the current folder if the file is in it, else as it is."""
-    path = Path(file)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+    try:
+        return str(Path(file).relative_to(Path.cwd()))
+    except (OSError, ValueError):
+        # It is in another folder, or the current one has been deleted.
+        return file
 
 
 def _size(size: float) -> str:

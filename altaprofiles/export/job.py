@@ -122,7 +122,7 @@ class Job(Generic[R, S]):
                 raise
             raise self._incomplete(run, [str(error)]) from error
         except AltaProfilesError as error:
-            if self._gathering.kept:
+            if self._gathering.kept_in(run.store):
                 error.add_note(f"{self._resumption(run)}.")
             raise
 
@@ -217,7 +217,7 @@ class Job(Generic[R, S]):
         )
 
     def _resumption(self, run: Run) -> str:
-        number, unit = self._gathering.kept, self._gathering.unit
+        number, unit = self._gathering.kept_in(run.store), self._gathering.unit
         if not number:
             return "nothing of it has been kept; run the same export again"
         folder = run.place.folder

@@ -438,13 +438,14 @@ class EventsGathering:
 
     # ------------------------------------------------------------------- from spools to the output
 
-    @property
-    def kept(self) -> int:
-        return sum(state.row.records for state in self._states)
+    def kept_in(self, store: Workspace) -> int:
+        return sum(
+            state.row.records for state in self._states if store.holds(state.path, state.row.offset)
+        )
 
     @property
     def records(self) -> int:
-        return self.kept
+        return sum(state.row.records for state in self._states)
 
     @property
     def repeats(self) -> bool:
@@ -501,7 +502,7 @@ class EventsGathering:
         return ExportProgress(
             stage="reading" if assembled is None else "finishing",
             chains=[state.status for state in self._states],
-            records=self.kept,
+            records=self.records,
             total=sum(counts) if len(counts) == len(self._states) else None,
             resumed=sum(state.resumed for state in self._states),
             finished=0 if assembled is None else assembled.read,
@@ -514,7 +515,7 @@ class EventsGathering:
         return ExportReport(
             **asdict(common),
             people=people or 0,
-            records=self.kept,
+            records=self.records,
             pages=sum(state.row.pages for state in self._states),
             chains=[state.status for state in self._states],
             counted={event: count for event, count in counts.items() if count is not None} or None,

@@ -117,9 +117,8 @@ class Gathering(Protocol[R_co, S_co]):
         """Drop everything that is damaged in the store, so that `gather` fetches it again."""
         ...
 
-    @property
-    def kept(self) -> int:
-        """Number of `unit` that a later run can resume with."""
+    def kept_in(self, store: Workspace) -> int:
+        """Return the number of `unit` that are on disk for a later run. Blocking."""
         ...
 
     @property

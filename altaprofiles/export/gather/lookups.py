@@ -77,6 +77,7 @@ class KeysGathering:
         self._read = 0
         self._counts: dict[int | None, int] = {}
         self._resumed = 0
+        self._offset = 0
         self._first_refusal: ConfigurationError | None = None
 
     # --------------------------------------------------------------- from the source to the journal
@@ -117,7 +118,7 @@ class KeysGathering:
                 with store.journal.transaction():
                     store.journal.drop_keys()
             self._counts = store.journal.tally()
-        self._resumed = self.kept
+        self._resumed = self._answered
         return loaded
 
     def _put_keys(
@@ -140,7 +141,7 @@ class KeysGathering:
             # A key that failed in an earlier run may succeed in this one.
             store.journal.forget_failures()
         self._counts = store.journal.tally()
-        self._resumed = self.kept
+        self._resumed = self._answered
         if self._read and self._count(INVALID) == sum(self._counts.values()):
             raise ConfigurationError(
                 f"keys: none of {self._read:,} can be asked for: {self._first_refusal}",
@@ -156,9 +157,8 @@ class KeysGathering:
     # ------------------------------------------------------------------ from the service to a spool
 
     async def gather(self, run: Run) -> list[str]:
-        spool = await run.threads.run(
-            lambda: Spool(_spool(run.store), run.store.journal.state("offset") or 0)
-        )
+        self._offset = await run.threads.run(lambda: run.store.journal.state("offset") or 0)
+        spool = await run.threads.run(lambda: Spool(_spool(run.store), self._offset))
         answers: list[Lookup[Profile]] = []
         failures = 0
         committed = time.monotonic()
@@ -222,6 +222,7 @@ class KeysGathering:
         with run.commit() as journal:
             journal.put_answers(answers)
             journal.put_state(offset=offset)
+        self._offset = offset
         # Cleared here, because the caller may be cancelled before or after this call.
         lookups.clear()
         for answer in answers:
@@ -230,8 +231,14 @@ class KeysGathering:
 
     # -------------------------------------------------------------------- from spool to output
 
+    def kept_in(self, store: Workspace) -> int:
+        path = store.spool("found")
+        if store.holds(path, self._offset):
+            return self._answered
+        return self._count(NOT_FOUND, INVALID) if store.holds(path, 0) else 0
+
     @property
-    def kept(self) -> int:
+    def _answered(self) -> int:
         return self._count(FOUND, NOT_FOUND, INVALID)
 
     @property
@@ -264,7 +271,7 @@ class KeysGathering:
             forgotten += await run.threads.run(partial(self._forget_damaged, run, answers))
             await checkpoint()
         await run.threads.run(lambda: _fit_offset(run))
-        self._resumed = min(self._resumed, self.kept)
+        self._resumed = min(self._resumed, self._answered)
         if forgotten:
             keys = numbered(forgotten, "key")
             logger.warning("%s is damaged: asking for %s again", _spool(run.store), keys)

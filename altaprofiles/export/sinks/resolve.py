@@ -89,27 +89,26 @@ def _text_of(to: object) -> str:
 
 
 _STREAM = re.compile(r"(/proc/\d+(/task/\d+)?|/dev)/fd/\d+|/dev/(stdin|stdout|stderr|null|tty)")
+_LINKS = 40
+"""The number of links that Linux follows."""
 
 
 def _check_no_stream(text: str) -> None:
     """Raise `ConfigurationError` if `text` leads to a stream of this process, such as stdout."""
-    path = text
-    # Resolved link by link: behind the last one, stdout looks like any file that it is sent to.
+    if "://" in text:
+        return
+    # Link by link: behind the last one, stdout looks like any file that it is redirected to.
+    path = absolute_path("to", text, links=False)
     for _ in range(_LINKS):
-        folder, name = os.path.split(path)
-        path = os.path.join(absolute_path("to", folder or "."), name)  # noqa: PTH118
-        if text == "-" or _STREAM.fullmatch(path):
+        path = absolute_path("to", str(path.parent)) / path.name
+        if text == "-" or _STREAM.fullmatch(str(path)):
             raise ConfigurationError(
-                f"to: {text!r} is a stream, but the output is a file, which gets its name once it "
-                f"is complete; pass a file's name, and read that file afterwards"
+                f"to: {text!r} is a stream or a device, but the output is a file, which gets its "
+                f"name once it is complete; pass a file's name, and read that file afterwards"
             )
-        if "://" in text or not Path(path).is_symlink():
+        if not os.path.islink(path):  # noqa: PTH114, `Path.is_symlink` raises for long names
             return
-        path = str(Path(path).parent / Path(path).readlink())
-
-
-_LINKS = 40
-"""The number of links that Linux follows."""
+        path = path.parent / path.readlink()
 
 
 def _class_of(text: str, format: str | None) -> type[Target]:

@@ -119,6 +119,15 @@ class Workspace:
         """Return the path of the spool with this name."""
         return self.folder / f"{name}.spool.ndjson"
 
+    def holds(self, spool: Path, offset: int) -> bool:
+        """Return whether the journal and the first `offset` bytes of a spool are still there."""
+        try:
+            return (self.folder / _JOURNAL).is_file() and (
+                not offset or spool.stat().st_size >= offset
+            )
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the journal, and release the lock."""
         self.journal.close()
