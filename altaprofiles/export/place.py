@@ -23,6 +23,9 @@ from .sinks.files import check_place, partial_of
 
 __all__ = ["Place"]
 
+_LONGEST = 490
+"""Longest path of the folder, in bytes. SQLite opens names of 512, which includes its files'."""
+
 
 class Place(Struct, frozen=True):
     """Every path that one export writes to.
@@ -69,7 +72,13 @@ class Place(Struct, frozen=True):
         # Some of these names are longer than the output's, and no file may have them.
         for path in place.written:
             status_of("to", path)
-        status_of("spool" if output.spool else "to", place.folder)
+        argument = "to" if output.spool is None else "spool"
+        status_of(argument, place.folder)
+        if len(os.fsencode(place.folder)) > _LONGEST:
+            raise ConfigurationError(
+                f"{argument}: the path of {place.folder.name} is longer than the {_LONGEST} bytes "
+                f"that SQLite can open; pass a folder with a shorter path as `spool`"
+            )
         return place
 
     @property

@@ -1,0 +1,654 @@
+"""Files of an export: at the caller's path, never elsewhere, and found to be writable first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from altaprofiles import ConfigurationError, ExportError, Incomplete
+from altaprofiles.export.report import Progress
+
+from ..support.jobs import (
+    EVENTS,
+    KEYS,
+    KINDS,
+    Kind,
+    Scripted,
+    at_script,
+    names_in,
+    people_in,
+    received,
+    spools_of,
+    workspace_of,
+)
+from ..support.terminals import environment, run
+
+pytestmark = pytest.mark.anyio
+
+IS_ROOT = os.name == "posix" and os.geteuid() == 0
+only_root = pytest.mark.skipif(not IS_ROOT, reason="only root can set this up")
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture
+async def case(kind: Kind) -> AsyncIterator[Scripted]:
+    async with at_script(kind) as scripted:
+        yield scripted
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """Return the path of a file of somebody's, in a folder of its own."""
+    path = tmp_path / "elsewhere" / "mine"
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "out"
+    path.mkdir()
+    return path
+
+
+# ------------------------------------------------------------------------------ what others planted
+
+
+def link(path: Path, to: Path) -> None:
+    path.symlink_to(to)
+
+
+def dangling_link(path: Path, to: Path) -> None:
+    path.symlink_to(to.with_name("nothing"))
+
+
+def link_to_itself(path: Path, to: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def link_to_a_pipe(path: Path, to: Path) -> None:
+    to.unlink()
+    os.mkfifo(to)
+    path.symlink_to(to)
+
+
+def hard_link(path: Path, to: Path) -> None:
+    path.hardlink_to(to)
+
+
+def pipe(path: Path, to: Path) -> None:
+    os.mkfifo(path)
+
+
+def of_another_user(path: Path, to: Path) -> None:
+    path.write_bytes(b"theirs")
+    os.chown(path, 65534, -1)
+
+
+PLANTED = [
+    link, dangling_link, link_to_a_pipe, hard_link, pipe,
+    pytest.param(of_another_user, marks=only_root),
+]  # fmt: skip
+LINKS = [planted for planted in PLANTED if planted is not hard_link]
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+@pytest.mark.parametrize(
+    ("kind", "output", "name"),
+    [
+        *[
+            (kind, "p.ndjson", f"{file}.partial")
+            for kind in KINDS
+            for file in kind.files("p.ndjson")
+        ],
+        (EVENTS, "p.csv.gz", "p.csv.gz.partial"),
+        (EVENTS, "p.parquet", "p.parquet.partial"),
+        (EVENTS, "p.duckdb", "p.duckdb.rows.partial"),
+    ],
+    ids=str,
+)
+async def test_a_partial_file_is_never_one_that_was_planted(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    output: str,
+    name: str,
+    plant: Callable[[Path, Path], None],
+) -> None:
+    plant(folder / name, elsewhere)
+    before = (folder / name).lstat(), content(elsewhere)
+    with pytest.raises(ExportError, match=rf"{name} is .*remove it"):
+        await case.run(folder / output)
+    assert case.requests == 0
+    after = (folder / name).lstat(), content(elsewhere)
+    assert same(before) == same(after)
+    assert names_in(folder) == [name]
+    assert names_in(elsewhere.parent) == ["mine"]
+
+
+@pytest.mark.parametrize("plant", LINKS)
+@pytest.mark.parametrize("name", ["p.duckdb.partial", "p.duckdb.partial.wal"])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_duckdb_never_writes_to_a_file_that_was_planted(
+    folder: Path, elsewhere: Path, case: Scripted, name: str, plant: Callable[[Path, Path], None]
+) -> None:
+    plant(folder / name, elsewhere)
+    before = (folder / name).lstat(), content(elsewhere)
+    with pytest.raises(ExportError, match=rf"{name} is .*remove it"):
+        await case.run(folder / "p.duckdb")
+    assert case.requests == 0
+    assert same(before) == same(((folder / name).lstat(), content(elsewhere)))
+
+
+@pytest.mark.parametrize("plant", [link, dangling_link, link_to_itself, link_to_a_pipe, pipe])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_the_log_of_a_duckdb_file_is_never_one_that_was_planted(
+    folder: Path, elsewhere: Path, case: Scripted, plant: Callable[[Path, Path], None]
+) -> None:
+    with duckdb.connect(str(folder / "p.duckdb")) as connection:
+        connection.execute("CREATE TABLE other AS SELECT 1 AS n")
+    plant(folder / "p.duckdb.wal", elsewhere)
+    before = content(elsewhere)
+    with pytest.raises(ExportError, match=r"p\.duckdb\.wal is not a regular file.*remove it"):
+        await case.run(folder / "p.duckdb")
+    assert case.requests == 0
+    assert content(elsewhere) == before
+
+
+def content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def same(pair: tuple[os.stat_result, bytes | None]) -> tuple[object, ...]:
+    status, data = pair
+    return status.st_ino, status.st_mode, status.st_size, status.st_uid, data
+
+
+def other_folder(path: Path, to: Path) -> None:
+    path.symlink_to(to.parent)
+
+
+def folder_of_another_user(path: Path, to: Path) -> None:
+    path.mkdir()
+    os.chown(path, 65534, -1)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        link,
+        dangling_link,
+        link_to_itself,
+        pipe,
+        other_folder,
+        pytest.param(folder_of_another_user, marks=only_root),
+    ],
+)
+@pytest.mark.parametrize(("resume", "spool"), [(True, False), (False, True)])
+async def test_the_folder_of_an_export_is_never_one_that_was_planted(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    plant: Callable[[Path, Path], None],
+    resume: bool,
+    spool: bool,
+) -> None:
+    to = folder / "p.ndjson"
+    parent = folder
+    if spool:
+        parent = folder / "spool"
+        parent.mkdir()
+    plant(parent / "p.ndjson.export", elsewhere)
+    expected = ConfigurationError if plant is link_to_itself else ExportError
+    with pytest.raises(expected, match=r"p\.ndjson\.export"):
+        await case.run(to, resume=resume, spool=parent if spool else None)
+    assert case.requests == 0
+    assert names_in(elsewhere.parent) == ["mine"]
+    assert elsewhere.read_bytes() == b"mine"
+    assert names_in(parent) == ["p.ndjson.export"]
+
+
+@pytest.mark.parametrize("plant", LINKS)
+@pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal", "spool", "people.sqlite"])
+@pytest.mark.parametrize(
+    ("kind", "resume"), [(EVENTS, True), (EVENTS, False), (KEYS, True)], ids=str
+)
+async def test_a_file_of_the_folder_is_never_one_that_was_planted(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    name: str,
+    plant: Callable[[Path, Path], None],
+    resume: bool,
+) -> None:
+    to = folder / "p.ndjson"
+    await case.interrupt(to)
+    requests = case.requests
+    path = spools_of(to)[0] if name == "spool" else workspace_of(to) / name
+    path.unlink(missing_ok=True)
+    plant(path, elsewhere)
+    before = content(elsewhere)
+    with pytest.raises(ExportError, match=rf"{path.name} is .*remove it"):
+        await case.run(to, resume=resume)
+    assert case.requests == requests
+    assert content(elsewhere) == before
+    assert names_in(elsewhere.parent) == ["mine"]
+
+
+@pytest.mark.parametrize(
+    "name", ["p.ndjson.partial", "p.ndjson.manifest.json.partial", "p.ndjson.failed.ndjson.partial"]
+)
+@pytest.mark.parametrize("kind", [KEYS], ids=str)
+async def test_the_keys_are_never_in_a_file_that_the_export_empties(
+    folder: Path, case: Scripted, name: str
+) -> None:
+    path = folder / name
+    path.write_bytes(b"1\n2\n")
+    with pytest.raises(ConfigurationError, match=rf"keys: .*{name} is written by this export"):
+        await case.run(folder / "p.ndjson", keys=path)
+    assert path.read_bytes() == b"1\n2\n"
+
+
+# -------------------------------------------------------------- writable, and still not replaceable
+
+
+@contextmanager
+def mounted(*arguments: str, at: Path) -> Iterator[None]:
+    try:
+        subprocess.run(["mount", *arguments, str(at)], check=True, capture_output=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this machine cannot mount: {error}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(at)], check=True)  # noqa: S607
+
+
+@contextmanager
+def flagged(flag: str, path: Path) -> Iterator[None]:
+    try:
+        subprocess.run(["chattr", f"+{flag}", str(path)], check=True, capture_output=True)  # noqa: S607
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"this file system has no such flag: {error}")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", f"-{flag}", str(path)], check=True)  # noqa: S607
+
+
+BESIDE = ["p.ndjson", "p.ndjson.manifest.json"]
+
+
+@only_root
+@pytest.mark.parametrize("name", BESIDE)
+async def test_a_mounted_file_is_found_first(
+    folder: Path, elsewhere: Path, case: Scripted, name: str
+) -> None:
+    (folder / name).write_bytes(b"old")
+    with (
+        mounted("--bind", str(elsewhere), at=folder / name),
+        pytest.raises(ExportError, match=rf"{name} cannot be replaced: .*mount its folder instead"),
+    ):
+        await case.run(folder / "p.ndjson")
+    assert case.requests == 0
+    assert elsewhere.read_bytes() == b"mine"
+    assert names_in(folder) == [name]
+
+
+@only_root
+@pytest.mark.parametrize("flag", ["i", "a"])
+@pytest.mark.parametrize("name", BESIDE)
+async def test_an_immutable_file_is_found_first(
+    folder: Path, case: Scripted, name: str, flag: str
+) -> None:
+    (folder / name).write_bytes(b"old")
+    with (
+        flagged(flag, folder / name),
+        pytest.raises(ExportError, match=rf"{name} cannot be replaced: .*chattr -i -a"),
+    ):
+        await case.run(folder / "p.ndjson")
+    assert case.requests == 0
+    assert (folder / name).read_bytes() == b"old"
+    assert names_in(folder) == [name]
+
+
+@only_root
+@pytest.mark.parametrize("flag", ["i", "a"])
+async def test_an_immutable_folder_is_found_first(
+    folder: Path, tmp_path: Path, case: Scripted, flag: str
+) -> None:
+    with flagged(flag, folder), pytest.raises(ExportError, match=r"cannot be written.*choose"):
+        await case.run(folder / "p.ndjson", spool=tmp_path)
+    assert case.requests == 0
+    assert not (folder / "p.ndjson").exists()
+
+
+@only_root
+async def test_a_file_system_that_is_read_only_is_found_first(
+    folder: Path, tmp_path: Path, case: Scripted
+) -> None:
+    with mounted("-t", "tmpfs", "-o", "ro", "none", at=folder):
+        with pytest.raises(ExportError, match=r"Read-only file system.*choose another `to`"):
+            await case.run(folder / "p.ndjson")
+        with pytest.raises(ExportError, match=r"Read-only file system.*choose another `to`"):
+            await case.run(folder / "p.ndjson", spool=tmp_path)
+    assert case.requests == 0
+    assert names_in(tmp_path) == ["out"]
+
+
+_AS_NOBODY = """
+import os, sys
+from altaprofiles.export.output import Output
+from altaprofiles.export.sinks import resolve
+target = resolve(Output(to=sys.argv[1]))
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+try:
+    target.check()
+    sink = target.open(None)
+    sink.write([b'{"identity":"1"}'])
+    sink.close()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def as_nobody(to: Path) -> str:
+    """Check an output and write it as a user without rights; return the error."""
+    command = [sys.executable, "-c", _AS_NOBODY, str(to)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Return a folder that every user can reach."""
+    path = Path(tempfile.mkdtemp())
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
+
+
+@only_root
+def test_a_file_of_another_user_in_a_sticky_folder_is_found_first(public: Path) -> None:
+    public.chmod(0o1777)
+    to = public / "p.ndjson"
+    to.write_bytes(b"old")
+    to.chmod(0o666)
+    assert "ExportError" in as_nobody(to)
+    assert "p.ndjson cannot be replaced: it belongs to another user (0)" in as_nobody(to)
+    assert to.read_bytes() == b"old"
+    assert names_in(public) == ["p.ndjson"]
+    # Their own, and a new one, are no problem there.
+    os.chown(to, 65534, 65534)
+    assert as_nobody(to) == ""
+    assert as_nobody(public / "new.ndjson") == ""
+
+
+@only_root
+def test_a_folder_without_permission_is_found_first(public: Path) -> None:
+    public.chmod(0o755)
+    message = as_nobody(public / "p.ndjson")
+    assert "ExportError" in message
+    assert "Permission denied" in message
+    assert "choose another `to`, or correct the permissions" in message
+    public.chmod(0o700)
+    message = as_nobody(public / "p.ndjson")
+    assert "Permission denied" in message
+
+
+# ------------------------------------------------------------------------ owner, group, permissions
+
+
+@only_root
+@pytest.mark.parametrize("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
+async def test_owner_and_group_stay(folder: Path, case: Scripted, name: str) -> None:
+    await case.run(folder / name)
+    for number, path in enumerate(folder.iterdir()):
+        path.chmod(0o640)
+        os.chown(path, 1000 + number, 2000 + number)
+    before = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()}
+    await case.run(folder / name)
+    assert {path.name: (path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()} == (
+        before
+    )
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
+
+
+@only_root
+def test_another_group_gets_no_more_than_everyone(public: Path) -> None:
+    """Who cannot keep the group of a file does not open it to a group of their own."""
+    to = public / "p.ndjson"
+    to.write_bytes(b"old")
+    to.chmod(0o664)
+    os.chown(to, 65534, 12345)
+    assert as_nobody(to) == ""
+    status = to.stat()
+    assert (status.st_uid, status.st_gid) == (65534, 65534)
+    assert stat.S_IMODE(status.st_mode) == 0o644
+    assert to.read_bytes() == b'{"identity":"1"}\n'
+
+
+# ------------------------------------------------------------------------ paths that cannot be used
+
+
+def circle(tmp_path: Path) -> Path:
+    (tmp_path / "circle").symlink_to("circle")
+    return tmp_path / "circle"
+
+
+def below_a_circle(tmp_path: Path) -> Path:
+    return circle(tmp_path) / "p.ndjson"
+
+
+def below_a_file(tmp_path: Path) -> Path:
+    (tmp_path / "file").touch()
+    return tmp_path / "file" / "p.ndjson"
+
+
+def long_name(tmp_path: Path) -> Path:
+    return tmp_path / ("x" * 300 + ".ndjson")
+
+
+def long_path(tmp_path: Path) -> Path:
+    return tmp_path.joinpath(*["d" * 200] * 25, "p.ndjson")
+
+
+UNUSABLE = [circle, below_a_circle, below_a_file, long_name, long_path]
+
+
+@pytest.mark.parametrize("path", UNUSABLE)
+@pytest.mark.parametrize("argument", ["to", "spool", "keys"])
+async def test_a_path_that_leads_nowhere_is_named(
+    tmp_path: Path, case: Scripted, argument: str, path: Callable[[Path], Path]
+) -> None:
+    if argument == "keys" and "keys" not in case.arguments:
+        pytest.skip("this kind of job has no keys")
+    changes: dict[str, Any] = {"to": tmp_path / "p.ndjson", argument: path(tmp_path)}
+    before = names_in(tmp_path)
+    with pytest.raises(ConfigurationError, match=rf"^{argument}: .* cannot be used: "):
+        await case.run(format="ndjson", **changes)
+    assert case.requests == 0
+    assert names_in(tmp_path) == before
+
+
+async def test_a_name_that_is_too_long_for_the_files_beside_is_named(
+    tmp_path: Path, case: Scripted
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"^to: .*its name is too long"):
+        await case.run(tmp_path / ("x" * 235 + ".ndjson"))
+    deep = tmp_path.joinpath(*["d" * 200] * 3)
+    deep.mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match=r"^to: .* SQLite can open; .*`spool`"):
+        await case.run(deep / "p.ndjson")
+    assert case.requests == 0
+    await case.run(deep / "p.ndjson", spool=tmp_path)
+    assert people_in(deep / "p.ndjson") == case.people
+
+
+async def test_a_current_folder_that_is_gone_is_named(
+    tmp_path: Path, case: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigurationError, match=r"^to: .*the current folder has been deleted"):
+        await case.run("p.ndjson")
+    with pytest.raises(ConfigurationError, match=r"^to: .*the current folder has been deleted"):
+        await case.run("postgresql://127.0.0.1:1/d/t", spool=tmp_path)
+    with pytest.raises(ConfigurationError, match=r"^spool: .*the current folder has been deleted"):
+        await case.run(tmp_path / "p.ndjson", spool=".")
+    assert case.requests == 0
+    await case.run(tmp_path / "p.ndjson")
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        "-",
+        "/dev/stdout",
+        "/dev/stderr",
+        "/dev/fd/1",
+        "/proc/self/fd/1",
+        "/dev/null",
+        "link",
+        "fd/1",
+    ],
+)
+@pytest.mark.parametrize("format", [None, "ndjson", "duckdb"])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_a_stream_is_no_output(
+    tmp_path: Path,
+    case: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+    to: str,
+    format: str | None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    (tmp_path / "fd").symlink_to("/dev/fd")
+    with pytest.raises(ConfigurationError, match=r"^to: .* is a stream or a device, .*pass a file"):
+        await case.run(to, format=format)
+    assert case.requests == 0
+    assert names_in(tmp_path) == ["fd", "link"]
+
+
+@pytest.mark.parametrize("to", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_the_command_line_refuses_a_stream(tmp_path: Path, to: str) -> None:
+    env = environment(
+        tmp_path,
+        CLEVERTAP_ACCOUNT_ID="A",
+        CLEVERTAP_PASSCODE="P",
+        CLEVERTAP_BASE_URL="http://127.0.0.1:9",
+    )
+    days = ["--from", "2026-01-01", "--to", "2026-01-02"]
+    done = run(env, "export", "Charged", *days, "-o", to, "--format", "ndjson")
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr.startswith(f"error: --out: '{to}' is a stream")
+
+
+# ----------------------------------------------------------------------------- a spool that is gone
+
+
+def remove_spools(to: Path) -> None:
+    for path in spools_of(to):
+        path.unlink()
+
+
+def remove_one_spool(to: Path) -> None:
+    max(spools_of(to), key=lambda path: path.stat().st_size).unlink()
+
+
+def empty_spools(to: Path) -> None:
+    for path in spools_of(to):
+        path.write_bytes(b"")
+
+
+def remove_folder(to: Path) -> None:
+    shutil.rmtree(workspace_of(to))
+
+
+@pytest.mark.parametrize("damage", [remove_spools, remove_one_spool, empty_spools, remove_folder])
+async def test_a_spool_that_is_gone_is_not_claimed_to_hold_records(
+    tmp_path: Path, case: Scripted, damage: Callable[[Path], None]
+) -> None:
+    to = tmp_path / "p.ndjson"
+    damaged = False
+    left = 0
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal damaged, left
+        if received(progress) == case.items and not progress.fetching and not damaged:
+            damaged = True
+            damage(to)
+            if workspace_of(to).exists():
+                left = sum(path.read_bytes().count(b"\n") for path in spools_of(to))
+                if case.kind is KEYS:
+                    left = case.items - len(case.people)
+
+    with pytest.raises(Incomplete) as caught:
+        await case.run(to, on_progress=on_progress)
+    assert damaged
+    last = str(caught.value).splitlines()[-1]
+    if left:
+        assert last.startswith(f"{left:,} {case.kind.unit} are in {workspace_of(to)}")
+    else:
+        assert last.startswith("nothing of it has been kept")
+
+
+# ------------------------------------------------------------------------------ DuckDB's own errors
+
+
+def corrupt(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    for start in range(4096, len(data), 4096):
+        data[start : start + 2048] = os.urandom(2048)
+    path.write_bytes(data)
+
+
+def newer(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    # The storage version behind the checksum and the magic bytes.
+    data[12:20] = (9999).to_bytes(8, "little")
+    path.write_bytes(data)
+
+
+def half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def bad_log(path: Path) -> None:
+    path.with_name(f"{path.name}.wal").write_bytes(os.urandom(5000))
+
+
+@pytest.mark.parametrize("damage", [corrupt, newer, half, bad_log])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_a_duckdb_file_that_duckdb_refuses_is_our_error(
+    folder: Path, case: Scripted, damage: Callable[[Path], None]
+) -> None:
+    path = folder / "p.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE other AS SELECT range AS n FROM range(100000)")
+        connection.execute("CREATE TABLE profiles AS SELECT 1 AS n")
+    damage(path)
+    with pytest.raises(ExportError, match=r"p\.duckdb"):
+        await case.run(path)
+    assert case.requests == 0
