@@ -354,3 +354,39 @@ def test_an_unknown_home_folder_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("ALTAPROFILES_CONFIG", "~no-such-user-here/accounts.toml")
     with pytest.raises(ConfigurationError, match="Set ALTAPROFILES_CONFIG to a path"):
         find_clevertap()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no links, pipes or devices")
+@pytest.mark.parametrize("kind", ["circle", "pipe", "link to a pipe", "device", "below a file"])
+def test_a_path_that_is_no_file_neither_blocks_nor_is_replaced(place: Path, kind: str) -> None:
+    if kind == "circle":
+        place.symlink_to(place.name)
+    elif kind == "pipe":
+        os.mkfifo(place, 0o600)
+    elif kind == "link to a pipe":
+        os.mkfifo(place.with_name("pipe"), 0o600)
+        place.symlink_to("pipe")
+    elif kind == "device":
+        place.symlink_to(os.devnull)
+    else:
+        place.touch(0o600)
+        place = place / "accounts.toml"
+    before = Path(os.devnull).stat()
+    with pytest.raises(ConfigurationError, match=r"accounts\.toml"):
+        Accounts.read(place)
+    with pytest.raises(ConfigurationError, match="ALTAPROFILES_CONFIG"):
+        Accounts(place, None, {"a": {"account_id": "A"}}).write()
+    assert os.path.samestat(before, Path(os.devnull).stat())
+    assert not any(path.name.startswith(".accounts") for path in place.parent.glob(".*"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pipes")
+def test_a_pipe_is_read_as_the_file(place: Path) -> None:
+    """As `ALTAPROFILES_CONFIG=<(…)` makes one."""
+    reading, writing = os.pipe()
+    os.write(writing, SHOP.encode())
+    os.close(writing)
+    assert Accounts.read(Path(f"/dev/fd/{reading}")).default == "shop"
+    with pytest.raises(ConfigurationError, match="is a pipe to which nobody writes"):
+        Accounts.read(Path(f"/dev/fd/{reading}"))
+    os.close(reading)

@@ -80,9 +80,9 @@ def status_of(argument: str, path: Path) -> os.stat_result | None:
         return None
     except OSError as error:
         text = str(path)
-        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        name = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         reason = _REASONS.get(error.errno or 0, f"{error.strerror}; choose another path")
-        raise ConfigurationError(f"{argument}: {shown!r} cannot be used: {reason}") from None
+        raise ConfigurationError(f"{argument}: {name!r} cannot be used: {reason}") from None
 
 
 def is_own(status: os.stat_result, folder: Path) -> bool:

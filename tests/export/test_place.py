@@ -596,7 +596,7 @@ async def test_a_spool_that_is_gone_is_not_claimed_to_hold_records(
 
     def on_progress(progress: Progress) -> None:
         nonlocal damaged, left
-        if received(progress) == case.items and not progress.fetching and not damaged:
+        if received(progress) == case.items and not damaged:
             damaged = True
             damage(to)
             if workspace_of(to).exists():
@@ -635,11 +635,17 @@ def half(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-def bad_log(path: Path) -> None:
-    path.with_name(f"{path.name}.wal").write_bytes(os.urandom(5000))
+def log_of_another_file(path: Path) -> None:
+    # It creates a table that exists, so that it cannot be applied.
+    other = path.with_name("other.duckdb")
+    with duckdb.connect(str(other)) as connection:
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        connection.execute("CREATE TABLE profiles AS SELECT 1 AS n")
+    other.with_name("other.duckdb.wal").rename(path.with_name(f"{path.name}.wal"))
+    other.unlink()
 
 
-@pytest.mark.parametrize("damage", [corrupt, newer, half, bad_log])
+@pytest.mark.parametrize("damage", [corrupt, newer, half, log_of_another_file])
 @pytest.mark.parametrize("kind", [EVENTS], ids=str)
 async def test_a_duckdb_file_that_duckdb_refuses_is_our_error(
     folder: Path, case: Scripted, damage: Callable[[Path], None]
@@ -652,3 +658,20 @@ async def test_a_duckdb_file_that_duckdb_refuses_is_our_error(
     with pytest.raises(ExportError, match=r"p\.duckdb"):
         await case.run(path)
     assert case.requests == 0
+
+
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_a_duckdb_table_that_cannot_be_replaced_is_found_first(
+    folder: Path, case: Scripted
+) -> None:
+    path = folder / "p.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE profiles (id INT PRIMARY KEY)")
+        connection.execute("INSERT INTO profiles VALUES (7)")
+        connection.execute("CREATE TABLE other (id INT REFERENCES profiles (id))")
+    before = path.read_bytes()
+    with pytest.raises(ExportError, match=r"p\.duckdb: .*other"):
+        await case.run(path)
+    assert case.requests == 0
+    assert path.read_bytes() == before
+    await case.run(path, table="people")

@@ -84,11 +84,15 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         connection = _connect(self.path, self.name)
         with _explained(self.name), closing(connection):
             kind = self._kind(connection)
-        if kind is not None and kind != "BASE TABLE":
-            raise ExportError(
-                f"{self.name}: {self.table!r} is a {kind.lower()}, not a table; pass another "
-                f"name as `table`"
-            )
+            if kind is not None and kind != "BASE TABLE":
+                raise ExportError(
+                    f"{self.name}: {self.table!r} is a {kind.lower()}, not a table; pass another "
+                    f"name as `table`"
+                )
+            # A trial, because DuckDB refuses it if another table refers to this one.
+            connection.execute("BEGIN")
+            connection.execute(f"CREATE OR REPLACE TABLE {_quoted(self.table)} (n INTEGER)")
+            connection.execute("ROLLBACK")
 
     def _kind(self, connection: Any) -> str | None:
         found = connection.execute(
@@ -209,6 +213,8 @@ def _explained(name: str) -> Iterator[None]:
     """Turn DuckDB's errors into an `ExportError`. They are of any class, even a RuntimeError."""
     try:
         yield
+    except ExportError:
+        raise
     except Exception as error:
         raise ExportError(f"{name}: {error}") from error
 
