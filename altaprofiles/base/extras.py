@@ -34,7 +34,7 @@ def require(extra: str, *, what: str) -> Any:
         what: the feature that needs them, for the message.
 
     Raises:
-        ConfigurationError: one of them is not installed.
+        ConfigurationError: one of them is not installed, or cannot be imported.
     """
     modules = []
     for name in EXTRAS[extra]:
@@ -44,6 +44,12 @@ def require(extra: str, *, what: str) -> Any:
             raise ConfigurationError(
                 f"{what} needs {name}; install it with: pip install 'altaprofiles[{extra}]'"
             ) from None
+        except Exception as error:
+            # Modules of compiled code raise errors of any class if their parts do not match.
+            raise ConfigurationError(
+                f"{what} needs {name}, which cannot be imported ({error}); install it again with: "
+                f"pip install --force-reinstall 'altaprofiles[{extra}]'"
+            ) from error
     return modules[0]
 
 

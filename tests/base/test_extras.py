@@ -64,3 +64,16 @@ def test_a_missing_module_comes_with_the_command_that_installs_it(
 def test_a_module_of_a_package_that_is_missing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(EXTRAS, "absent", ("no_such_package.module",))
     assert missing_modules("absent") == ["no_such_package.module"]
+
+
+def test_a_module_that_cannot_be_imported_is_no_foreign_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_wheel.py").write_text("raise RuntimeError('compiled for another NumPy')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(EXTRAS, "broken", ("broken_wheel",))
+    with pytest.raises(
+        ConfigurationError, match="broken_wheel, which cannot be imported"
+    ) as caught:
+        require("broken", what="to: 'people'")
+    assert "compiled for another NumPy" in str(caught.value)
