@@ -364,9 +364,9 @@ class Session:
 
         Args:
             keys: any iterable or async iterable that ends, or the path of a file in UTF-8: a
-                column of a CSV file, a key of each line of an NDJSON file, or the lines of any
-                other file. Blank lines and cells are skipped. A key that occurs twice is asked for
-                once.
+                column of a CSV file as in RFC 4180, a key of each line of an NDJSON file, or the
+                lines of any other file. Blank lines and cells are skipped, and blanks around a key
+                belong to it. A key that occurs twice is asked for once.
             by: the kind of key: "identity", "email" or "object_id".
             column: the column of a CSV file, or the key of each NDJSON line; needed unless there
                 is only one. A CSV file of one column may start with its name or with a key:
@@ -379,7 +379,7 @@ class Session:
 
         Raises:
             ConfigurationError: an argument cannot work, a file of keys cannot be read as its name
-                says, or an extra is missing. Nothing was sent.
+                says (the message names the line), or an extra is missing. Nothing was sent.
             Unauthorized, Forbidden: the credentials are refused.
             PlanMismatch: an unfinished run in the folder was for other keys, or another kind.
             ExportLocked: another process or task works on the same output.

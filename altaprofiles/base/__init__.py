@@ -1,4 +1,4 @@
-"""Argument checks, JSON text, optional dependencies, verdicts on errors, and wording.
+"""Argument checks, paths, JSON text, optional dependencies, verdicts on errors, and wording.
 
-Knows no API, no model and no I/O.
+Knows no API and no model.
 """

@@ -42,7 +42,7 @@ def check_place(path: Path, name: str) -> None:
         try:
             obstacle = _obstacle(path)
             # Some folders allow files to be created, but neither renamed nor removed.
-            partial.path.unlink()
+            partial.remove()
         finally:
             partial.discard()
     except OSError as error:
@@ -126,11 +126,20 @@ class PartialFile:
         """Remove the partial file, unless it has been put in place. Never raises."""
         if self.file.closed:
             return
+        with suppress(OSError):
+            self.remove()
+        self._close()
+
+    def remove(self) -> None:
+        """Remove the partial file.
+
+        Raises:
+            OSError: the folder does not allow it.
+        """
         if fcntl is None:
             self._close()
-        with suppress(OSError):
-            # Before closing: once the lock is released, the name may be another export's.
-            self.path.unlink(missing_ok=True)
+        # Before closing: once the lock is released, the name may be another export's.
+        self.path.unlink(missing_ok=True)
         self._close()
 
     def _close(self) -> None:
