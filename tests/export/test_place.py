@@ -252,6 +252,80 @@ async def test_a_file_of_the_folder_is_never_one_that_was_planted(
     assert names_in(elsewhere.parent) == ["mine"]
 
 
+@pytest.mark.parametrize("plant", [link, dangling_link, hard_link, pipe])
+@pytest.mark.parametrize("output", ["p.ndjson", "p.parquet", "p.duckdb"])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_a_partial_file_planted_on_the_way_is_found_at_the_end(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    output: str,
+    plant: Callable[[Path, Path], None],
+) -> None:
+    to = folder / output
+    path = (
+        folder / f"{output}.rows.partial" if output == "p.duckdb" else folder / f"{output}.partial"
+    )
+    reports: list[Progress] = []
+
+    def on_progress(progress: Progress) -> None:
+        if not os.path.lexists(path) and received(progress) and progress.fetching:
+            plant(path, elsewhere)
+        reports.append(progress)
+
+    with pytest.raises(Incomplete, match=rf"{path.name} is .*remove it"):
+        await case.run(to, on_progress=on_progress)
+    assert elsewhere.read_bytes() == b"mine"
+    assert names_in(elsewhere.parent) == ["mine"]
+    assert not to.exists()
+    path.unlink()
+    requests = case.requests
+    await case.run(to)
+    assert case.requests == requests
+
+
+@pytest.mark.parametrize("plant", [link, dangling_link, link_to_a_pipe, hard_link])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind in KINDS for name in kind.files("p.ndjson") if name != "p.ndjson"],
+    ids=str,
+)
+async def test_files_beside_the_output_are_not_written_through_a_link(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    name: str,
+    plant: Callable[[Path, Path], None],
+) -> None:
+    plant(folder / name, elsewhere)
+    before = content(elsewhere)
+    await case.run(folder / "p.ndjson")
+    assert content(elsewhere) == before
+    assert names_in(elsewhere.parent) == ["mine"]
+    assert names_in(folder) == case.kind.files("p.ndjson")
+    assert stat.S_ISREG((folder / name).lstat().st_mode)
+
+
+@pytest.mark.parametrize("kind", [KEYS], ids=str)
+async def test_an_old_list_that_goes_is_the_link_and_not_its_target(
+    folder: Path, elsewhere: Path, case: Scripted
+) -> None:
+    (folder / "p.ndjson.not-found.txt").symlink_to(elsewhere)
+    await case.run(folder / "p.ndjson", keys=["key 1"])
+    assert elsewhere.read_bytes() == b"mine"
+    assert names_in(folder) == ["p.ndjson", "p.ndjson.manifest.json"]
+
+
+@pytest.mark.parametrize("name", ["p.ndjson.manifest.json", "p.ndjson.not-found.txt"])
+@pytest.mark.parametrize("kind", [KEYS], ids=str)
+async def test_a_pipe_beside_the_output_is_refused(folder: Path, case: Scripted, name: str) -> None:
+    os.mkfifo(folder / name)
+    with pytest.raises(ExportError, match=rf"{name} cannot be replaced: it is not a regular file"):
+        await case.run(folder / "p.ndjson")
+    assert case.requests == 0
+    assert names_in(folder) == [name]
+
+
 @pytest.mark.parametrize(
     "name", ["p.ndjson.partial", "p.ndjson.manifest.json.partial", "p.ndjson.failed.ndjson.partial"]
 )
