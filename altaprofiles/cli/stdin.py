@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from collections.abc import AsyncGenerator, Iterator
-from concurrent.futures import CancelledError
-from typing import TypeAlias
 
 from ..errors import ConfigurationError
 from ..export.key_lines import split_lines
+from ..export.threads import read_ahead
 
 __all__ = ["keys_from_stdin"]
 
 _CHUNK = 65536
-
-Batch: TypeAlias = list[str] | ConfigurationError
 
 
 async def keys_from_stdin() -> AsyncGenerator[str, None]:
@@ -25,44 +20,28 @@ async def keys_from_stdin() -> AsyncGenerator[str, None]:
     Raises:
         ConfigurationError: standard input is empty, unreadable or not UTF-8.
     """
-    loop = asyncio.get_running_loop()
-    batches: asyncio.Queue[Batch] = asyncio.Queue(maxsize=2)
-
-    def read() -> None:
-        for batch in _batches():
-            putting = batches.put(batch)
-            try:
-                asyncio.run_coroutine_threadsafe(putting, loop).result()
-            except (RuntimeError, CancelledError):
-                # The loop has ended, and with it the consumer.
-                putting.close()
-                return
-
-    # A daemon, because nothing can interrupt a read of a pipe to which nobody writes.
-    threading.Thread(target=read, daemon=True).start()
-    while batch := await batches.get():
-        if isinstance(batch, ConfigurationError):
-            raise batch
-        for line in batch:
-            if line.strip():
-                yield line
-
-
-def _batches() -> Iterator[Batch]:
-    """Yield lines in batches as they arrive; an empty batch, or an error, is the last item."""
-    is_empty = True
+    batches = read_ahead(_batches())
     try:
-        # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
-        pieces = iter(lambda: os.read(0, _CHUNK), b"")
+        async for batch in batches:
+            for line in batch:
+                if line.strip():
+                    yield line
+    finally:
+        await batches.aclose()
+
+
+def _batches() -> Iterator[list[str]]:
+    """Yield lines in batches as they arrive."""
+    is_empty = True
+    # Not `sys.stdin`: it decodes by the locale, and the interpreter waits for it at exit.
+    pieces = iter(lambda: os.read(0, _CHUNK), b"")
+    try:
         for lines in split_lines(pieces, "standard input"):
             is_empty = False
             # A mark in the middle is left over from files that were joined.
             yield [line.rstrip("\r\n").removeprefix("\ufeff") for line in lines]
-        if is_empty:
-            # Most likely the program at the other end of the pipe has failed.
-            yield ConfigurationError("keys: standard input is empty; pipe one key per line into it")
-        yield []
-    except ConfigurationError as error:
-        yield error
     except OSError as error:
-        yield ConfigurationError(f"keys: standard input cannot be read: {error.strerror}")
+        raise ConfigurationError(f"keys: standard input cannot be read: {error.strerror}") from None
+    if is_empty:
+        # Most likely the program at the other end of the pipe has failed.
+        raise ConfigurationError("keys: standard input is empty; pipe one key per line into it")

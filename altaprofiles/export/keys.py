@@ -24,7 +24,7 @@ from ..flow.fanout import Items, check_items
 from ..models import Key
 from .csv_rows import csv_rows
 from .key_lines import split_lines
-from .threads import Threads
+from .threads import Threads, read_ahead
 
 __all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
 
@@ -69,6 +69,10 @@ class KeyFile:
         by: the kind of identifier.
         column: the CSV column or the JSON key that holds the identifiers.
 
+    Attributes:
+        path: the file.
+        is_pipe: whether it is a pipe or a device, a read of which may wait for ever.
+
     Raises:
         ConfigurationError: there is no such file, or `column` does not apply to it.
     """
@@ -88,6 +92,7 @@ class KeyFile:
                 "keys: there is no file of that name; to look up a single key, pass it in a list",
                 value=str(path),
             )
+        self.is_pipe = not stat.S_ISREG(status.st_mode)
         if ending in _NOT_TEXT:
             raise ConfigurationError(f"keys: {str(path)!r} is not text: {_NOT_TEXT[ending]}")
         if column is not None and ending not in _CSV + _NDJSON:
@@ -292,6 +297,14 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
             raise
         return
     keys = iter(source)
+    if isinstance(source, KeyFile) and source.is_pipe:
+        batches = read_ahead(iter(lambda: list(islice(keys, _BATCH)), []))
+        try:
+            async for batch in batches:
+                yield batch
+        finally:
+            await batches.aclose()
+        return
     while True:
         if isinstance(source, KeyFile):
             batch = await threads.run(lambda: list(islice(keys, _BATCH)))

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
 
-__all__ = ["Threads", "deliver_cancellation", "run_all", "running_beside"]
+__all__ = ["Threads", "deliver_cancellation", "read_ahead", "run_all", "running_beside"]
 
 T = TypeVar("T")
 
@@ -43,6 +51,55 @@ class Threads:
     def close(self) -> None:
         """Let the thread end once it is idle."""
         self._executor.shutdown(wait=False)
+
+
+async def read_ahead(source: Iterable[T]) -> AsyncGenerator[T, None]:
+    """Yield each item of a blocking iterable, which a thread of its own reads, two items ahead.
+
+    For pipes: nothing can interrupt a read of one to which nobody writes. When the generator is
+    closed, the thread is left to end with its present read, and does not keep the process alive.
+
+    Raises:
+        Exception: the error of `source`, after its items.
+    """
+    loop = asyncio.get_running_loop()
+    results: asyncio.Queue[tuple[bool, T | Exception | None]] = asyncio.Queue(maxsize=2)
+    closed = False
+
+    def put(is_item: bool, value: T | Exception | None) -> bool:
+        putting = results.put((is_item, value))
+        try:
+            asyncio.run_coroutine_threadsafe(putting, loop).result()
+        except (RuntimeError, CancelledError):
+            # The loop has ended, and with it the consumer.
+            putting.close()
+            return False
+        return not closed
+
+    def read() -> None:
+        try:
+            for item in source:
+                if not put(True, item):
+                    return
+        except Exception as error:
+            put(False, error)
+        else:
+            put(False, None)
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        while True:
+            is_item, value = await results.get()
+            if isinstance(value, Exception):
+                raise value
+            if not is_item:
+                return
+            yield value  # type: ignore[misc]
+    finally:
+        closed = True
+        while not results.empty():
+            # Makes room for an item that the thread is waiting to put.
+            results.get_nowait()
 
 
 async def run_all(jobs: Sequence[Callable[[], Awaitable[None]]]) -> None:

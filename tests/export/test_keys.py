@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import os
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from altaprofiles import ConfigurationError
+from altaprofiles import CleverTap, ConfigurationError, Session
 from altaprofiles.export.key_lines import LONGEST
 from altaprofiles.export.keys import KeyFile
 from altaprofiles.export.output import Output
 from altaprofiles.export.sinks import resolve
+from altaprofiles.export.threads import read_ahead
 from altaprofiles.session import MAX_RESPONSE_BYTES
 from altaprofiles.tables.kinds import Kinds
 from altaprofiles.tables.layout import CORE
@@ -289,6 +292,48 @@ def test_a_pipe_with_a_name_is_read_to_its_end(tmp_path: Path) -> None:
     writer.start()
     assert list(KeyFile(path, "identity", None)) == ["1", "2", "3"]
     writer.join()
+
+
+@pytest.mark.anyio
+async def test_a_pipe_to_which_nobody_writes_can_be_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "k.txt"
+    os.mkfifo(path)
+    async with Session(clevertap=CleverTap("A", "P", base_url="http://127.0.0.1:9")) as session:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await session.export_lookups(path, by="identity", to=tmp_path / "p.ndjson")
+    assert [one.name for one in tmp_path.iterdir()] == ["k.txt"]
+    # The thread that waits to open the pipe ends with it.
+    os.close(os.open(path, os.O_WRONLY))
+
+
+@pytest.mark.anyio
+async def test_what_is_read_ahead_arrives_in_order_and_ends_with_its_error() -> None:
+    def source() -> Iterator[int]:
+        yield from range(100)
+        raise ConfigurationError("the end")
+
+    read: list[int] = []
+    with pytest.raises(ConfigurationError, match="the end"):
+        async for item in read_ahead(source()):
+            read.append(item)
+    assert read == list(range(100))
+
+
+@pytest.mark.anyio
+async def test_a_reader_that_is_closed_lets_its_thread_end() -> None:
+    ended = threading.Event()
+
+    def source() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            ended.set()
+
+    reader = read_ahead(source())
+    assert await anext(reader) == 0
+    await reader.aclose()
+    assert await asyncio.to_thread(ended.wait, 60)
 
 
 # ----------------------------------------------------------------------------------- standard input

@@ -13,6 +13,7 @@ from ..exits import Failure
 from ..options import KeyFileName
 
 if TYPE_CHECKING:
+    from ...flow.fanout import Items
     from ...models import CdpUser, Lookup
 
 __all__ = ["cdp"]
@@ -106,6 +107,7 @@ def _print_lookups(
     """
     from ...errors import ConfigurationError
     from ...export.keys import KeyFile
+    from ...export.threads import read_ahead
     from ..consoles import output_console
     from ..stdin import keys_from_stdin
     from ..tables import lookup_table
@@ -118,7 +120,9 @@ def _print_lookups(
 
     async def main() -> None:
         nonlocal total, failed
-        keys = keys_from_stdin() if file == "-" else KeyFile(file, by, column)
+        keys: Items[str] = keys_from_stdin() if file == "-" else KeyFile(file, by, column)
+        if isinstance(keys, KeyFile) and keys.is_pipe:
+            keys = read_ahead(keys)
         async with session:
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 total += 1
