@@ -28,6 +28,7 @@ from ..errors import (
     TransportError,
 )
 from ..wire.messages import Request, Response
+from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
 from .proxies import proxy_from_env, proxy_secrets
@@ -119,12 +120,11 @@ class Transport:
         self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
         self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
-        self._connector: aiohttp.TCPConnector | None = None
+        self._connector: Connector | None = None
         self._clients: dict[Peer, aiohttp.ClientSession] = {}
 
     async def open(self) -> None:
-        # The caps on requests in flight bound the number of connections.
-        self._connector = aiohttp.TCPConnector(limit=0)
+        self._connector = Connector()
 
     async def aclose(self) -> None:
         self._deadlines.close()

@@ -1,0 +1,172 @@
+"""A pool of connections that carry one answer for each request.
+
+HTTP/1.1 does not number its messages: on a connection, the n-th answer belongs to the n-th request.
+aiohttp keeps bytes that arrive on an idle connection, and takes them for the answer to the next
+request. From then on, every answer on that connection is the answer to an earlier request.
+
+Here, bytes that no request waits for end the connection and are dropped. A complete answer stands.
+One case cannot be recognised: an answer that the server sends before it has read the request, and
+that arrives when the request has already been written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import select
+from functools import partial
+from typing import Any, Literal
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import HttpProcessingError
+
+__all__ = ["Connector"]
+
+_LARGEST_HEAD = 128 * 1024
+"""Most bytes in front of a body: status line and headers, and all interim answers (1xx).
+
+By default, aiohttp refuses a header of 8 KiB. Headers of 64 KiB are in use.
+"""
+
+# An empty line. aiohttp's parsers accept lines that end without CR.
+_END_OF_HEAD = re.compile(rb"\n\r*\n")
+_LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+class Connector(aiohttp.TCPConnector):
+    """A pool without a limit: the caps on requests in flight bound the number of connections."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=0, resolver=_Resolver())
+        # Private to aiohttp: a version that renames it fails in mypy and in test_connections.py.
+        self._factory = partial[ResponseHandler](_Connection, loop=self._loop)
+
+
+class _Resolver(aiohttp.ThreadedResolver):
+    """The name resolution of the system. Fails with `OSError` only."""
+
+    async def resolve(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            addresses = await super().resolve(*args, **kwargs)
+        except UnicodeError as error:
+            # Python encodes the name by IDNA before it asks the system.
+            reason = f"the name cannot be resolved ({error})"
+        else:
+            if addresses:
+                return addresses
+            reason = "the name has no address"
+        raise OSError(None, reason)
+
+
+class _Connection(ResponseHandler):
+    """Counts the bytes of each answer, and takes no others.
+
+    aiohttp's parser gets a head by itself, and then no byte more than the body has. Given all at
+    once, it discards a complete answer if the bytes behind it are not HTTP.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._awaits: Literal["head", "body"] | None = None
+        self._head_size = 0
+        self._last = b""
+        """Last bytes that have arrived: enough to find the end of a head or of a chunked body."""
+        self._is_chunked = False
+        self._left: int | None = None
+        """Bytes of the body that have not arrived, if it has a `Content-Length`."""
+
+    def set_response_params(self, **params: Any) -> None:
+        """Await the answer to a request that will be written next."""
+        self._awaits = "head"
+        self._head_size = 0
+        self._last = b""
+        limits = dict.fromkeys(("max_line_size", "max_field_size", "max_headers"), _LARGEST_HEAD)
+        super().set_response_params(**params | limits)
+
+    def is_connected(self) -> bool:
+        """Return whether the connection can be used: an idle one only while nothing arrives."""
+        if not super().is_connected():
+            return False
+        # Bytes may have arrived since the event loop last looked.
+        return self._awaits is not None or not self._has_unread()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of an answer; without any, resume the parser after a pause."""
+        if not data:
+            super().data_received(data)
+        while data and self._awaits == "head":
+            data = self._take_head(data)
+        if data and self._awaits == "body":
+            self._take_body(data)
+        elif data:
+            self._drop()
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Take an answer from the parser: its head, and the stream of its body."""
+        message, body = data
+        if self._awaits != "head":
+            self._drop()
+        elif message.code == 101:
+            self._fail("HTTP 101, which the request did not ask for")
+        elif not 100 <= message.code < 200:
+            length = message.headers.get("Content-Length")
+            self._awaits = "body"
+            self._last = b"\r\n"
+            self._is_chunked = message.chunked
+            self._left = None if length is None or message.chunked else int(length)
+            super().feed_data(data, size)
+            body.on_eof(self._is_complete)
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Give the parser the head, and return the bytes behind it."""
+        seen = self._last + data
+        found = _END_OF_HEAD.search(seen)
+        end = len(data) if found is None else found.end() - len(self._last)
+        self._last = seen[-3:] if found is None else b""
+        self._head_size += end
+        if self._head_size > _LARGEST_HEAD:
+            self._fail(f"over {_LARGEST_HEAD:,} bytes of headers")
+            return b""
+        super().data_received(data[:end])
+        return b"" if self.exception() else data[end:]
+
+    def _take_body(self, data: bytes) -> None:
+        """Give the parser the bytes of the body only."""
+        if self._is_chunked:
+            self._last = (self._last + data[-len(_LAST_CHUNK) :])[-len(_LAST_CHUNK) :]
+        elif self._left is not None:
+            if len(data) > self._left:
+                self.force_close()
+                data = data[: self._left]
+            self._left -= len(data)
+        super().data_received(data)
+
+    def _is_complete(self) -> None:
+        """Await nothing more: called at the end of the body, before the pool gets the connection.
+
+        Bytes behind the last chunk have gone to the parser. Those that are only a part of a head
+        leave no other trace.
+        """
+        self._awaits = None
+        if self._is_chunked and self._last != _LAST_CHUNK:
+            self.force_close()
+
+    def _fail(self, reason: str) -> None:
+        self.set_exception(HttpProcessingError(message=reason))
+        self._drop()
+
+    def _drop(self) -> None:
+        """Close the connection at once, without reading what is still to come."""
+        self.force_close()
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _has_unread(self) -> bool:
+        """Return whether bytes wait in the socket, or its end."""
+        socket = None if self.transport is None else self.transport.get_extra_info("socket")
+        if not hasattr(select, "poll"):
+            return bool(select.select([socket], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(socket, select.POLLIN)
+        return bool(poll.poll(0))
