@@ -29,6 +29,7 @@ __all__ = [
     "one_line",
     "parts",
     "plain_text",
+    "utf8_error",
 ]
 
 V = TypeVar("V")
@@ -92,15 +93,19 @@ def _decode_error(error: Exception, data: bytes, path: str = "$") -> DecodeError
 
 def check_utf8(data: bytes, path: str) -> None:
     """Raise `DecodeError` unless all of `data` is UTF-8, even the keys that are never decoded."""
+    if (error := utf8_error(data, path)) is not None:
+        raise error
+
+
+def utf8_error(data: bytes, path: str = "$") -> DecodeError | None:
+    """Return the `DecodeError` for `data` that is not UTF-8, or None."""
     if data.isascii():
-        return
+        return None
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        failure = error
-    else:
-        return
-    raise _decode_error(failure, data, path)
+        return _decode_error(error, data, path)
+    return None
 
 
 def excerpt(data: bytes) -> str:

@@ -40,7 +40,7 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self) -> None:
         super().__init__(limit=0, resolver=_Resolver())
         # Private to aiohttp: a version that renames it fails in mypy and in test_connections.py.
-        self._factory = partial[ResponseHandler](_Connection, loop=self._loop)
+        self._factory: Any = partial(_Connection, loop=self._loop)
 
 
 class _Resolver(aiohttp.ThreadedResolver):
@@ -164,7 +164,9 @@ class _Connection(ResponseHandler):
 
     def _has_unread(self) -> bool:
         """Return whether bytes wait in the socket, or its end."""
-        socket = None if self.transport is None else self.transport.get_extra_info("socket")
+        if self.transport is None:
+            return False
+        socket = self.transport.get_extra_info("socket")
         if not hasattr(select, "poll"):
             return bool(select.select([socket], [], [], 0)[0])
         poll = select.poll()

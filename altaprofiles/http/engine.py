@@ -25,6 +25,7 @@ from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
 from ..wire.messages import Request, Response
+from ..wire.reading import checked
 from .retry import Budget, Retry, Tries
 from .service import Service
 from .transport import Transport
@@ -187,7 +188,7 @@ class Engine:
             started = time.monotonic()
             try:
                 response = await self._send(call)
-                value = call.read(response)
+                value = call.read(await self._checked(response))
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
@@ -261,6 +262,16 @@ class Engine:
         # passes that cancellation on.
         self._lifetime.check_open()
         raise TransportError(f"{call.service.api}: the connection pool cancelled the request")
+
+    async def _checked(self, response: Response) -> Response:
+        slices = checked(response)
+        try:
+            next(slices)
+        except StopIteration as done:
+            # A small body, as of most answers.
+            small: Response = done.value
+            return small
+        return await finish(slices)
 
     async def _pause(self, service: Service, delay: float) -> None:
         for tally in self._tallies:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..base.checks import check_key
-from ..base.jsontext import check_utf8, elements_of, excerpt, member_span
+from ..base.jsontext import elements_of, excerpt, member_span
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -195,7 +195,7 @@ def read_page(
     Raises:
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    body = yield from _page_body(response, decode)
+    body = yield from _page_body(response)
     _raise_for_failure(response, body)
     records = [] if body.records is UNSET else body.records or []
     others = {}
@@ -244,16 +244,13 @@ def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
     return profiles
 
 
-def _page_body(response: Response, decode: bool) -> Slices[PageBody]:
+def _page_body(response: Response) -> Slices[PageBody]:
     if response.status == 200:
         apart = yield from take_apart(response.body)
         if apart is not None:
             return apart
     body, mended = decode_body(API, response, PAGE_BODY)
     yield
-    if not decode:
-        # The decoder skips the records without checking their text.
-        check_utf8(response.body, "$")
     if mended is not None and body.records:
         body.records = elements_of(response.body, mended, "records")
     return body

@@ -47,11 +47,16 @@ class Request(Struct, frozen=True, gc=False):
 
 
 class Response(Struct, frozen=True):
-    """One complete HTTP response. `body` is decompressed, and names in `headers` ignore case."""
+    """One complete HTTP response. `body` is decompressed, and names in `headers` ignore case.
+
+    Attributes:
+        is_garbled: the body is not UTF-8, so that nothing in it can be believed.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_garbled: bool = False
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"

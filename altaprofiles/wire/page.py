@@ -25,7 +25,6 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from ..base.jsontext import (
     FAILURES,
     as_text,
-    check_utf8,
     decode_mended,
     elements,
     elements_of,
@@ -102,7 +101,7 @@ _SCALAR_MEMBER = (
 )
 # Anchored at the first byte, and over scalars only: it cannot match inside a record.
 _BEFORE_CURSOR = re.compile(
-    rb'\s*+\{(?:(?!\s*+"next_cursor")'
+    rb'(?:\xef\xbb\xbf)?\s*+\{(?:(?!\s*+"next_cursor")'
     + _SCALAR_MEMBER
     + rb')*+\s*+"next_cursor"\s*+:\s*+('
     + _STRING
@@ -199,7 +198,7 @@ _CURSOR_NAME = re.compile(
 
 
 def take_apart(data: bytes) -> Slices[PageBody | None]:
-    """Return the body of a large page ([profiles], Sample Response), checked to be UTF-8.
+    """Return the body of a large page ([profiles], Sample Response).
 
     Return None for a small page, and for an unusual one, which raises its error when it is decoded
     as a whole.
@@ -235,7 +234,6 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
             size = SLICE if taken is not None and size == SLICE else _SMALL
             yield
         last = b"".join((b'{"', _LAST, b'":[', view[position:]))
-        check_utf8(last, "$")
         rest, mended = decode_mended(_REST, last, "$")
     except (*FAILURES, DecodeError):
         return None
@@ -264,7 +262,6 @@ def _cuts(
 
 def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
     text = b"".join((b"[", data, b"]"))
-    check_utf8(text, "$")
     try:
         return elements(text) if mend else _RECORDS.decode(text)
     except (*FAILURES, DecodeError):
