@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from .base.addresses import is_loopback, split_address
 from .base.checks import check_whole
 from .errors import ConfigurationError
 from .redaction import as_secret
@@ -240,6 +240,9 @@ def _check_name(name: object) -> None:
         )
 
 
+_PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
+
+
 def _base(url: object) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"base_url: expected a URL as text, got {url!r}")
@@ -253,15 +256,12 @@ def _base(url: object) -> str:
             f"base_url: {place!r} is followed by a query or a fragment; write https://HOST"
         )
     try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        parts = split_address(url)
     except ValueError as error:
         raise ConfigurationError(
-            f"base_url: {error} in {url!r}; write https://HOST or https://HOST:PORT"
+            f"base_url: {url!r} {error}; write https://HOST or https://HOST:PORT"
         ) from None
-    if parts.scheme not in ("https", "http") or not host:
-        raise ConfigurationError(f"base_url: {url!r} is not a URL; write https://HOST")
-    if re.search(r"[\x00-\x20\x7f]", url):
+    if not re.fullmatch(_PATH, parts.path):
         raise ConfigurationError(
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
         )
@@ -271,18 +271,11 @@ def _base(url: object) -> str:
         raise ConfigurationError(
             f"base_url: {url!r} ends in the API version, which is added to it; remove the version"
         )
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise ConfigurationError(
             f"base_url: {url!r} would send credentials unencrypted; use https "
             f"(http is accepted for loopback addresses only)"
         )
-    return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    # As written, unless the host needs another form.
+    is_plain = urlsplit(url).netloc == parts.netloc
+    return (url if is_plain else parts.geturl()).rstrip("/")

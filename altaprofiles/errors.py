@@ -170,12 +170,23 @@ class ConnectError(TransportError):
     """No connection to the host could be made.
 
     Attributes:
-        untrusted: True if the host's TLS certificate was refused. Such an error is not retried.
+        untrusted: True if the host's TLS certificate was refused.
+        permanent: True if another attempt would fail in the same way: the certificate was refused,
+            the two sides cannot agree on TLS, or the proxy refuses the connection. Such an error is
+            not retried.
     """
 
-    def __init__(self, message: str, *, detail: str = "", untrusted: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        detail: str = "",
+        untrusted: bool = False,
+        permanent: bool = False,
+    ) -> None:
         super().__init__(message, detail=detail)
         self.untrusted = untrusted
+        self.permanent = permanent or untrusted
 
 
 class RequestTimeout(TransportError):

@@ -33,8 +33,8 @@ def _always(error: Any) -> bool:
     return True
 
 
-def _is_untrusted(error: Any) -> bool:
-    return bool(error.untrusted)
+def _is_permanent(error: Any) -> bool:
+    return bool(error.permanent)
 
 
 def _is_of_the_service(error: Any) -> bool:
@@ -47,7 +47,7 @@ _PASSES = _Verdict(can_pass=True)
 
 # The first row that matches decides. An error without a row cannot pass and concerns one item.
 _TABLE: tuple[tuple[type[AltaProfilesError], Callable[[Any], bool], _Verdict], ...] = (
-    (ConnectError, _is_untrusted, _NONE),
+    (ConnectError, _is_permanent, _NONE),
     (ResponseTooLarge, _always, _NONE),
     (TransportError, _always, _PASSES),
     (RateLimited, _always, _PASSES),

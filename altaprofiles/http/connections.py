@@ -72,6 +72,7 @@ class _Connection(ResponseHandler):
         self._head_size = 0
         self._last = b""
         """Last bytes that have arrived: enough to find the end of a head or of a chunked body."""
+        self._body: aiohttp.StreamReader | None = None
         self._is_chunked = False
         self._left: int | None = None
         """Bytes of the body that have not arrived, if it has a `Content-Length`."""
@@ -115,6 +116,7 @@ class _Connection(ResponseHandler):
             self._last = b"\r\n"
             self._is_chunked = message.chunked
             self._left = None if length is None or message.chunked else int(length)
+            self._body = body
             super().feed_data(data, size)
             body.on_eof(self._is_complete)
 
@@ -141,6 +143,9 @@ class _Connection(ResponseHandler):
                 data = data[: self._left]
             self._left -= len(data)
         super().data_received(data)
+        if self.exception() is not None and self._body is not None:
+            # aiohttp leaves a reader waiting if the parser fails amid a body.
+            self._body.set_exception(aiohttp.ClientPayloadError())
 
     def _is_complete(self) -> None:
         """Await nothing more: called at the end of the body, before the pool gets the connection.
@@ -148,7 +153,7 @@ class _Connection(ResponseHandler):
         Bytes behind the last chunk have gone to the parser. Those that are only a part of a head
         leave no other trace.
         """
-        self._awaits = None
+        self._awaits = self._body = None
         if self._is_chunked and self._last != _LAST_CHUNK:
             self.force_close()
 

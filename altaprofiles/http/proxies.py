@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 import urllib.request
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+from ipaddress import ip_address, ip_network
+from urllib.parse import SplitResult, unquote, urlsplit
 
-from yarl import URL
-
+from ..base.addresses import split_address
 from ..errors import ConfigurationError
 from ..redaction import Secret
 
@@ -21,28 +22,41 @@ _BASIC = "Basic "
 def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     """Return the proxy for `base_url` and the headers to send to it; None for each if unset.
 
+    Reads `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, and `NO_PROXY`, in capitals or small
+    letters; on macOS and Windows also the system's settings, if none of these is set.
+
     Raises:
         ConfigurationError: the variable does not hold the URL of an http or https proxy.
     """
     # Not aiohttp's own `trust_env`: it reads ~/.netrc as well, and refuses to send our
     # Authorization header if it finds the host there.
     parts = urlsplit(base_url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+    proxies = urllib.request.getproxies()
+    scheme = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(scheme)
+    if not proxy or _is_bypassed(parts, proxies):
         return None, None
-    try:
-        url = URL(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError:
-        url = URL()
-    if url.scheme not in ("http", "https") or not url.host:
+    variable = f"{scheme.upper()}_PROXY"
+    kind = proxy.partition("://")[0].lower() if "://" in proxy else "http"
+    if kind not in ("http", "https"):
         # The value is left out of the message because it may hold a password.
         raise ConfigurationError(
-            f"{parts.scheme.upper()}_PROXY: not an http or https proxy; write http://HOST:PORT"
+            f"{variable}: {kind[:20]!r} proxies are not supported; use an http proxy, written as "
+            f"http://HOST:PORT, or unset the variable"
         )
-    if url.user is None:
-        return str(url), None
-    login = base64.b64encode(f"{url.user}:{url.password or ''}".encode()).decode()
-    return str(url.with_user(None)), {_AUTHORIZATION: Secret(f"{_BASIC}{login}")}
+    try:
+        found = split_address(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{variable}: not the URL of a proxy: it {error}; write http://HOST:PORT"
+        ) from None
+    login, at, place = found.netloc.rpartition("@")
+    url = f"{found.scheme}://{place}"
+    if not at:
+        return url, None
+    user, _, password = login.partition(":")
+    encoded = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    return url, {_AUTHORIZATION: Secret(f"{_BASIC}{encoded}")}
 
 
 def proxy_secrets(headers: Mapping[str, str] | None) -> tuple[Secret, ...]:
@@ -52,3 +66,39 @@ def proxy_secrets(headers: Mapping[str, str] | None) -> tuple[Secret, ...]:
     login = headers[_AUTHORIZATION].removeprefix(_BASIC)
     password = base64.b64decode(login).decode().partition(":")[2]
     return (Secret(login), Secret(password))
+
+
+def _is_bypassed(parts: SplitResult, proxies: Mapping[str, str]) -> bool:
+    if "no" not in proxies:
+        # The exceptions in the system's settings.
+        return bool(urllib.request.proxy_bypass(parts.netloc))
+    host = (parts.hostname or "").rstrip(".")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return any(_matches(entry, host, port) for entry in re.split(r"[\s,]+", proxies["no"].lower()))
+
+
+_WITH_PORT = re.compile(r"(\[[^]]*\]|[^:]*):([0-9]+)")
+
+
+def _matches(entry: str, host: str, port: int) -> bool:
+    """Return whether an entry of `NO_PROXY` covers a host.
+
+    An entry is `*`, a name with all names below it (a dot or `*.` in front changes nothing), an
+    address, or a network such as `10.0.0.0/8`; a port behind it limits it to that port.
+    """
+    if with_port := _WITH_PORT.fullmatch(entry):
+        if int(with_port[2]) != port:
+            return False
+        entry = with_port[1]
+    entry = entry.strip("[]")
+    if entry == "*":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        name = entry.removeprefix("*").strip(".")
+        return name != "" and (host == name or host.endswith(f".{name}"))
+    try:
+        return address in ip_network(entry, strict=False)
+    except ValueError:
+        return False

@@ -103,7 +103,8 @@ class Transport:
         timeout: time limits of each attempt.
         max_response_bytes: most bytes of one body, decompressed.
         trace_configs: passed to aiohttp.
-        trust_env: whether to use the proxies in `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`.
+        trust_env: whether to use the proxies in `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+            `NO_PROXY`.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class Transport:
         client = self._clients.get(peer) or self._client(peer)
         proxy, proxy_headers = self._proxy(peer)
         watched = self._deadlines.begin()
+        failure: AltaProfilesError
         try:
             response = await client.request(
                 request.method,
@@ -192,11 +194,13 @@ class Transport:
             except BaseException:
                 response.close()
                 raise
-            return Response(response.status, response.headers, body)
-        except (asyncio.CancelledError, aiohttp.ClientError, Garbled, OSError) as error:
+            if proxy is None or response.status != 407:
+                return Response(response.status, response.headers, body)
+            failure = _proxy_refusal(peer.host, 407, "")
+        except (asyncio.CancelledError, Exception) as error:
             if watched.ended_by_deadline():
-                failure = self._overdue(watched, peer.host)
-            elif isinstance(error, asyncio.CancelledError):
+                failure = self._overdue(watched, peer.host, request)
+            elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
                 failure = self._translated(error, peer.host)
@@ -251,36 +255,42 @@ class Transport:
                 limit=limit,
             )
 
-    def _overdue(self, watched: Watched, host: str) -> AltaProfilesError:
+    def _overdue(self, watched: Watched, host: str, request: Request) -> AltaProfilesError:
         if watched.overdue == "read":
             return RequestTimeout(f"{host} sent nothing for {self._timeout.read} s")
-        return RequestTimeout(f"no complete answer from {host} within {self._timeout.total} s")
+        failure = f"no complete answer from {host} within {self._timeout.total} s"
+        if watched.heard == watched.started:
+            return RequestTimeout(failure)
+        smaller = "a smaller `batch_size` or " if request.operation == "get_page" else ""
+        return RequestTimeout(
+            f"{failure}, although it was still arriving; use {smaller}a longer `timeout`"
+        )
 
-    def _translated(self, error: Exception, host: str) -> AltaProfilesError:
+    def _translated(self, error: Exception, host: str) -> TransportError:
+        """Return the error of this library for any exception from below."""
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return RequestTimeout(f"no connection to {host} within {self._timeout.connect} s")
-        if isinstance(
-            error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError
-        ):
-            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            untrusted = isinstance(cause, ssl.SSLCertVerificationError)
-            return ConnectError(f"no TLS connection to {host}: {cause}", untrusted=untrusted)
-        if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-            return ConnectError(f"no connection to {host} through the proxy")
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return _proxy_refusal(host, error.status, error.message)
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        if (tls := _tls_error(error)) is not None:
+            return _tls_failure(host, tls)
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            return ConnectError(f"no connection to the proxy for {host}", detail=_reason(cause))
         if isinstance(error, aiohttp.ClientConnectorError):
-            return ConnectError(f"no connection to {host}: {error.os_error}")
+            return ConnectError(f"no connection to {host}", detail=_reason(cause))
         if isinstance(error, aiohttp.ClientResponseError):
             return TransportError(
-                f"{host} answered something that is not HTTP", detail=_short(error.message)
+                f"{host} answered something that is not HTTP",
+                detail=_reason(error.message or error),
             )
         if isinstance(error, Garbled):
             return TransportError(
-                f"the compressed answer of {host} is garbled", detail=_short(str(error))
+                f"the compressed answer of {host} is garbled", detail=_reason(error)
             )
         if isinstance(error, aiohttp.ClientPayloadError):
             return TransportError(f"the answer of {host} ended before it was complete")
-        reason = _short(str(error)) or type(error).__name__
-        return TransportError(f"the connection to {host} broke", detail=reason)
+        return TransportError(f"the connection to {host} broke", detail=_reason(error))
 
     def secrets(self, peer: Peer) -> tuple[str, ...]:
         """Return the password of the proxy for `peer`, if there is one."""
@@ -292,6 +302,67 @@ class Transport:
         if peer not in self._proxies:
             self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
         return self._proxies[peer]
+
+
+_LONGEST = 200  # characters of a reason
+
+
+def _reason(error: object) -> str:
+    """Return the text of an exception, and never an empty one."""
+    if isinstance(error, ConnectionResetError) and not error.args:
+        return "the other side closed it"
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+
+
+def _proxy_refusal(host: str, status: int, reason: str) -> ConnectError:
+    if status == 407:
+        return ConnectError(
+            f"no connection to {host}: the proxy refuses its credentials, or needs some (HTTP "
+            f"407); write them in the proxy's variable, as http://USER:PASSWORD@HOST:PORT",
+            permanent=True,
+        )
+    return ConnectError(
+        f"no connection to {host}: the proxy answered HTTP {status}",
+        detail=_reason(reason) if reason else "",
+        permanent=400 <= status < 500 and status not in (408, 429),
+    )
+
+
+def _tls_error(error: BaseException | None) -> OSError | None:
+    """Return the failure of TLS behind an exception of aiohttp, or None."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        if isinstance(error.os_error, ConnectionResetError) and not error.os_error.args:
+            # asyncio's error for an end amid the handshake. Those of TCP have a number.
+            return error.os_error
+        error = error.os_error
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    while error is not None:
+        if isinstance(error, ssl.SSLError | ssl.CertificateError):
+            return error
+        error = error.__cause__
+    return None
+
+
+# Faults on the way, which another attempt may not meet. All others are differences between the two
+# sides: versions, ciphers, certificates.
+_PASSING = ("ALERT_INTERNAL_ERROR", "BAD_RECORD_MAC", "DECRYPT", "USER_CANCEL", "CLOSE_NOTIFY")
+
+
+def _tls_failure(host: str, error: OSError) -> ConnectError:
+    if isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return ConnectError(
+            f"no TLS connection to {host}: the other side closed the connection during the TLS "
+            f"handshake"
+        )
+    reason = str(getattr(error, "reason", None) or "")
+    return ConnectError(
+        f"no TLS connection to {host}",
+        detail=_reason(error),
+        untrusted=isinstance(error, ssl.SSLCertVerificationError),
+        permanent=not any(word in reason for word in _PASSING),
+    )
 
 
 class _Request(aiohttp.ClientRequest):
@@ -309,10 +380,6 @@ class _Request(aiohttp.ClientRequest):
 
 
 _LONGEST = 500
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:

@@ -90,8 +90,15 @@ LATIN = '{"status":"fail","error":"trouvé","message":"é","code":3}'.encode("la
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, Unauthorized), (403, Forbidden), (404, StatusError), (429, RateLimited)]
-    + [(500, ServerError), (502, ServerError), (302, StatusError)],
+    [
+        (302, StatusError),
+        (401, Unauthorized),
+        (403, Forbidden),
+        (404, StatusError),
+        (429, RateLimited),
+        (500, ServerError),
+        (502, ServerError),
+    ],
 )
 def test_an_error_status_keeps_its_meaning_without_a_readable_body(
     status: int, kind: type[StatusError]
