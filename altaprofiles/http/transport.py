@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -198,6 +199,8 @@ class Transport:
                 return Response(response.status, response.headers, body)
             failure = _proxy_refusal(peer.host, 407, "")
         except (asyncio.CancelledError, Exception) as error:
+            if _is_of_a_hook(error):
+                raise
             if watched.ended_by_deadline():
                 failure = self._overdue(watched, peer.host, request)
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
@@ -302,6 +305,14 @@ class Transport:
         if peer not in self._proxies:
             self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
         return self._proxies[peer]
+
+
+def _is_of_a_hook(error: BaseException) -> bool:
+    """Return whether a hook of `trace_configs` raised `error`, which is then the caller's own."""
+    return any(
+        frame.f_globals.get("__name__", "").startswith("aiosignal")
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
 
 
 _LONGEST = 200  # characters of a reason

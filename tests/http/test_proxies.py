@@ -1,0 +1,169 @@
+"""Which proxy is used, and what its refusals say."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from altaprofiles import CleverTap, ConfigurationError, ConnectError, Retry, Session
+from altaprofiles.http.proxies import proxy_from_env
+
+from ..support.servers import always, http, listening, read_request, scripted
+from ..support.sessions import QUICK
+
+pytestmark = pytest.mark.anyio
+
+FOUND = http(b'{"status":"success","record":{"identity":"7"}}')
+NAMES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    yield
+
+
+@pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("service", ["https://h.example", "http://127.0.0.1:8080"])
+def test_all_proxy_serves_every_scheme(
+    name: str, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "proxy.example:3128")
+    assert proxy_from_env(service) == ("http://proxy.example:3128", None)
+    monkeypatch.setenv("HTTPS_PROXY", "http://other.example")
+    monkeypatch.setenv("HTTP_PROXY", "http://other.example")
+    assert proxy_from_env(service) == ("http://other.example", None)
+
+
+def test_user_and_password_go_into_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://ann:p%40ss%3Aword@[::1]:3128/")
+    proxy, headers = proxy_from_env("https://h.example")
+    assert proxy == "http://[::1]:3128"
+    assert headers == {
+        "Proxy-Authorization": f"Basic {base64.b64encode(b'ann:p@ss:word').decode()}"
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("socks5://ann:s3cret@proxy.example:1080", "'socks5' proxies are not supported"),
+        ("SOCKS5H://s3cret@proxy.example", "'socks5h' proxies are not supported"),
+        ("ftp://s3cret@proxy.example", "'ftp' proxies are not supported"),
+        ("http://ann:s3cret@h:99999", "no valid port"),
+        ("http://ann:s3cret@", "no valid host|host with a label"),
+        ("http://ann:s3cret@a..b", "label that is empty"),
+        (f"http://s3cret@{'a' * 64}", "over 63"),
+        ("http://s3cret@[::1", "no valid host"),
+        ("http://s3cret@h:80\\x", "backslash"),
+        ("http://", "no host"),
+    ],
+)
+@pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY"])
+def test_a_proxy_that_cannot_be_used_is_an_error_without_its_password(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=f"^{name}: .*({words})") as caught:
+        proxy_from_env("https://h.example")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "bypassed"),
+    [
+        ("*", "https://h.example", True),
+        ("h.example", "https://h.example", True),
+        ("H.Example", "https://h.EXAMPLE", True),
+        (".h.example", "https://a.h.example", True),
+        ("*.h.example", "https://a.h.example", True),
+        ("h.example", "https://a.h.example", True),
+        ("h.example", "https://ah.example", False),
+        ("a, h.example ,b", "https://h.example", True),
+        ("a h.example", "https://h.example", True),
+        ("h.example:8443", "https://h.example:8443", True),
+        ("h.example:8443", "https://h.example", False),
+        ("h.example:443", "https://h.example", True),
+        ("10.0.0.0/8", "https://10.1.2.3", True),
+        ("10.0.0.0/8", "https://11.1.2.3", False),
+        ("10.1.2.3/8", "https://10.9.9.9", True),
+        ("10.0.0.0/8:8443", "https://10.1.2.3:8443", True),
+        ("10.0.0.0/8:8443", "https://10.1.2.3", False),
+        ("10.0.0.0/99", "https://10.1.2.3", False),
+        ("10.0.0.0/8", "https://10.h.example", False),
+        ("fd00::/8", "https://[fd12::1]", True),
+        ("fd00::/8", "https://[fe12::1]", False),
+        ("[fd12::1]:8443", "https://[fd12::1]:8443", True),
+        ("[fd12::1]", "https://[fd12:0::1]", True),
+        ("127.0.0.1", "http://127.0.0.1:8080", True),
+        ("", "https://h.example", False),
+        (",,", "https://h.example", False),
+        (".", "https://h.example", False),
+        ("example", "https://h.example", True),
+    ],
+)
+def test_no_proxy_names_hosts_networks_and_ports(
+    no_proxy: str, url: str, bypassed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert (proxy_from_env(url)[0] is None) is bypassed
+
+
+def session_for(url: str, retry: Retry = QUICK) -> Session:
+    account = CleverTap("ACCOUNT", "pass-4711", base_url=url)
+    return Session(clevertap=account, retry=retry, trust_env=True)
+
+
+@pytest.mark.parametrize("service", ["http://127.0.0.1:9", "https://h.example"])
+async def test_a_proxy_that_needs_credentials_is_named(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = http(b"<html>", "407 Proxy Authentication Required", "Proxy-Authenticate: Basic")
+    async with scripted(always(refusal)) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url.replace("://", "://ann:s3cret@"))
+        async with session_for(service) as session:
+            with pytest.raises(ConnectError, match=r"HTTP 407.*USER:PASSWORD@HOST") as caught:
+                await session.profiles.get(identity="7")
+            assert session.stats.requests == 1
+    assert caught.value.permanent
+    assert "s3cret" not in repr(vars(caught.value)) + str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "requests"),
+    [("403 Blocked by policy", 1), ("502 Bad Gateway", 8), ("429 Slow down", 8), ("302 Found", 8)],
+)
+async def test_a_proxy_that_opens_no_tunnel_is_named_with_its_status(
+    status: str, requests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(always(http(b"", status))) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        async with session_for("https://h.example") as session:
+            with pytest.raises(ConnectError, match=f"the proxy answered HTTP {status}"):
+                await session.profiles.get(identity="7")
+            assert session.stats.requests == requests
+
+
+async def test_a_proxy_that_ends_after_its_yes_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+    async with listening(serve) as port:
+        monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
+        async with session_for("https://h.example", Retry(attempts=1)) as session:
+            with pytest.raises(ConnectError, match=r"h\.example: \S"):
+                await session.profiles.get(identity="7")
+
+
+async def test_a_service_with_status_407_is_no_proxy() -> None:
+    async with scripted(always(http(b"", "407 Odd"))) as server:
+        async with session_for(server.url) as session:
+            with pytest.raises(Exception, match="CleverTap answered HTTP 407"):
+                await session.profiles.get(identity="7")
