@@ -31,7 +31,8 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     # Not aiohttp's own `trust_env`: it reads ~/.netrc as well, and refuses to send our
     # Authorization header if it finds the host there.
     parts = urlsplit(base_url)
-    proxies = urllib.request.getproxies()
+    # A URL may hold a password, which a traceback with locals would show.
+    proxies = {name: Secret(url) for name, url in urllib.request.getproxies().items()}
     scheme = parts.scheme if proxies.get(parts.scheme) else "all"
     proxy = proxies.get(scheme)
     if not proxy or _is_bypassed(parts, proxies):
