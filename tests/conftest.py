@@ -28,6 +28,9 @@ FOLDER = pytest.StashKey[str]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", metavar="SEED", help="run modules, and their tests, in any order")
+    parser.addoption(
+        "--all-faults", action="store_true", help="try every fault under every call (an hour)"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,0 +1,251 @@
+"""A loopback server of both APIs that writes bytes, and one fault at a time.
+
+It has no HTTP library under it and no task of its own: whatever is written, in whatever pieces, is
+what a fault says. It runs in the event loop of its client, so that neither is ever ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import NamedTuple, TypeAlias, cast
+
+from .account import Reply, answer
+
+__all__ = ["End", "Exchange", "Fault", "Idle", "Steps", "WireServer", "serving"]
+
+
+class End(Enum):
+    """Ways to be through with a connection."""
+
+    CLOSE = "close"
+    RESET = "reset"
+    HOLD = "hold"
+    """Left open, and never heard of again."""
+
+
+class Idle(NamedTuple):
+    """Bytes to write once the connection is idle; never while a request is on its way."""
+
+    data: bytes
+
+
+class Exchange(NamedTuple):
+    """A request, and the answer that it should get."""
+
+    target: str
+    reply: Reply
+
+
+Steps: TypeAlias = Iterator[bytes | float | End | Idle]
+"""What is written for one request. A float is a pause in seconds; 0 ends a segment."""
+
+
+class Fault(NamedTuple):
+    """One way to fail.
+
+    Attributes:
+        name: readable, as a part of a test's ID.
+        steps: what is written instead of the answer.
+        outcome: "read" if the answer counts all the same, even if every answer is like it; "right"
+            if a call still has to bring everything when one answer is like it; "error" if it has
+            to raise; "either" if both will do.
+        slow: whether only a time limit of the client ends it.
+    """
+
+    name: str
+    steps: Callable[[Exchange], Steps]
+    outcome: str = "either"
+    slow: bool = False
+
+
+class WireServer:
+    """Answers requests. Arm it, and one answer is a fault.
+
+    Attributes:
+        requests: the request lines received.
+        opened: how many connections there have been.
+        struck: how many faults have been carried out.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.opened = 0
+        self.struck = 0
+        self.port = 0
+        self.connections: set[_Connection] = set()
+        self._fault: Fault | None = None
+        self._at = 0
+        self._times = 0
+        self._greeting = b""
+        self._pick: Callable[[], Fault | None] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def arm(self, fault: Fault, *, at: int = 1, times: int = 1) -> None:
+        """Let the answer to the request number `at` from now, and `times` in all, be a fault."""
+        self._fault, self._at, self._times = fault, at, times
+
+    def haunt(self, pick: Callable[[], Fault | None]) -> None:
+        """Let `pick` choose the fault of each answer from now on, or None for none."""
+        self._pick = pick
+
+    def greet(self, data: bytes) -> None:
+        """Write `data` to each new connection before anything was asked."""
+        self._greeting = data
+
+    def disarm(self) -> None:
+        self._fault, self._pick, self._greeting = None, None, b""
+
+    def write_to_idle(self, data: bytes) -> int:
+        """Write `data` to all connections that wait for a request, and return how many there are."""
+        idle = [one for one in self.connections if one.is_idle]
+        for one in idle:
+            one.transport.write(data)
+        return len(idle)
+
+    def steps(self, exchange: Exchange) -> Steps:
+        if self._fault is not None:
+            self._at -= 1
+            if self._at < 1 and self._times > 0:
+                self._times -= 1
+                self.struck += 1
+                return self._fault.steps(exchange)
+        if self._pick is not None and (fault := self._pick()) is not None:
+            self.struck += 1
+            return fault.steps(exchange)
+        return iter((exchange.reply.whole,))
+
+    def greeting(self) -> bytes:
+        self.struck += self._greeting != b""
+        return self._greeting
+
+
+class _Connection(asyncio.Protocol):
+    transport: asyncio.Transport
+
+    def __init__(self, server: WireServer) -> None:
+        self._server = server
+        self._received = b""
+        self._busy = False
+        self._steps: Steps = iter(())
+        self._resumed: Callable[[], None] | None = None
+        self._is_full = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclass of it.
+        self.transport = cast(asyncio.Transport, transport)
+        self._server.connections.add(self)
+        self._server.opened += 1
+        if greeting := self._server.greeting():
+            transport.write(greeting)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._server.connections.discard(self)
+        self._steps = iter(())
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        self._next()
+
+    def pause_writing(self) -> None:
+        self._is_full = True
+
+    def resume_writing(self) -> None:
+        self._is_full = False
+        if self._resumed is not None:
+            resumed, self._resumed = self._resumed, None
+            resumed()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request has been sent, not even one that was not read yet."""
+        if self._busy or self._received or self.transport.is_closing():
+            return False
+        number = self.transport.get_extra_info("socket").fileno()
+        return not select.select([number], [], [], 0)[0]
+
+    def _next(self) -> None:
+        head, found, rest = self._received.partition(b"\r\n\r\n")
+        if self._busy or not found:
+            return
+        length = 0
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        if len(rest) < length:
+            return
+        self._received = rest[length:]
+        line = head.split(b"\r\n", 1)[0].decode()
+        self._server.requests.append(line)
+        method, target, _ = line.split(" ")
+        exchange = Exchange(target, answer(method, target, rest[:length]))
+        self._busy = True
+        self._steps = self._server.steps(exchange)
+        self._play()
+
+    def _play(self) -> None:
+        loop = asyncio.get_running_loop()
+        for step in self._steps:
+            if self.transport.is_closing():
+                return
+            if isinstance(step, bytes):
+                self.transport.write(step)
+                if self._is_full:
+                    self._resumed = self._play
+                    return
+            elif isinstance(step, float):
+                loop.call_later(step, self._play)
+                return
+            elif isinstance(step, Idle):
+                self._busy = False
+                loop.call_later(0.001, self._write_when_idle, step.data)
+                break
+            else:
+                self._end(step)
+                return
+        self._busy = False
+        self._next()
+
+    def _write_when_idle(self, data: bytes) -> None:
+        if self.is_idle:
+            self.transport.write(data)
+
+    def _end(self, end: End) -> None:
+        if end is End.CLOSE:
+            self.transport.close()
+        elif end is End.RESET:
+            linger = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
+            # What was written before is sent first.
+            asyncio.get_running_loop().call_later(0.001, self.transport.abort)
+
+
+@asynccontextmanager
+async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[WireServer]:
+    """Serve the account on a free port of 127.0.0.1."""
+    server = WireServer()
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: _Connection(server), "127.0.0.1", 0, ssl=context
+    )
+    server.port = listener.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listener.close()
+        for connection in [*server.connections]:
+            connection.transport.abort()
+        while server.connections:
+            await asyncio.sleep(0)
+        await listener.wait_closed()
