@@ -198,7 +198,7 @@ def _resident() -> int:
 
 def _descriptors() -> int:
     try:
-        return len(os.listdir("/proc/self/fd"))
+        return len([*Path("/proc/self/fd").iterdir()])
     except OSError:
         return 0
 

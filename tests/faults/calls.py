@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     """What a call brought: each item, and the errors of single keys."""
 
     items: list[Any]
-    errors: list[AltaProfilesError] = []
+    errors: Sequence[AltaProfilesError] = ()
 
 
 class Call(NamedTuple):
@@ -58,7 +58,7 @@ def _counted(items: list[Any]) -> Counter[str]:
 
 def _get(**key: str) -> Callable[[Session, Path], Awaitable[Found]]:
     async def run(session: Session, folder: Path) -> Found:
-        person = await session.profiles.get(**key)  # type: ignore[arg-type]
+        person = await session.profiles.get(**key)
         return Found([None if person is None else person.raw])
 
     return run
@@ -88,33 +88,33 @@ def _cdp(**key: str) -> Callable[[Session, Path], Awaitable[Found]]:
 
 
 async def _get_many(session: Session, folder: Path) -> Found:
-    found = Found([], [])
+    items, errors = [], []
     async for lookup in session.profiles.get_many(KEYS, by="identity"):
         if lookup.error is not None:
-            found.errors.append(lookup.error)
+            errors.append(lookup.error)
         else:
-            found.items.append((lookup.key, lookup.value and lookup.value.raw))
-    return found
+            items.append((lookup.key, lookup.value and lookup.value.raw))
+    return Found(items, errors)
 
 
 async def _cdp_many(session: Session, folder: Path) -> Found:
-    found = Found([], [])
+    items, errors = [], []
     async for lookup in session.cdp.get_many(KEYS, by="user_id"):
         if lookup.error is not None:
-            found.errors.append(lookup.error)
+            errors.append(lookup.error)
         else:
-            found.items.append((lookup.key, _users(lookup.value)))
-    return found
+            items.append((lookup.key, _users(lookup.value)))
+    return Found(items, errors)
 
 
 async def _with_cdp(session: Session, folder: Path) -> Found:
-    found = Found([], [])
+    items, errors = [], []
     async for customer in session.with_cdp(session.profiles.by_event(EVENT, **RANGE)):
         if customer.error is not None:
-            found.errors.append(customer.error)
+            errors.append(customer.error)
         else:
-            found.items.append((customer.profile.raw, _users(customer.cdp)))
-    return found
+            items.append((customer.profile.raw, _users(customer.cdp)))
+    return Found(items, errors)
 
 
 def _people(event: str, **options: Any) -> Callable[[Session, Path], Awaitable[Found]]:

@@ -36,6 +36,10 @@ def _held(make: Callable[[Exchange], bytes]) -> Callable[[Exchange], Steps]:
     return lambda exchange: iter((make(exchange), End.HOLD))
 
 
+def _prefixed(data: bytes) -> Callable[[Exchange], Steps]:
+    return _fixed(lambda e: data + e.reply.whole)
+
+
 def _with_body(body: Callable[[bytes], bytes], *headers: str) -> Callable[[Exchange], Steps]:
     """Return steps of an answer whose body is another one, of the right length."""
 
@@ -120,10 +124,8 @@ def _interim() -> Iterator[Fault]:
     for status in ("100 Continue", "102 Processing", "103 Early Hints", "199 Odd"):
         line = f"HTTP/1.1 {status}\r\n\r\n".encode()
         number = status[:3]
-        yield Fault(f"{number}-before", _fixed(lambda e, one=line: one + e.reply.whole), READ)
-        yield Fault(
-            f"{number}-a-thousand", _fixed(lambda e, one=line: one * 1000 + e.reply.whole), RIGHT
-        )
+        yield Fault(f"{number}-before", _prefixed(line), READ)
+        yield Fault(f"{number}-a-thousand", _prefixed(line * 1000), RIGHT)
 
     def flood(exchange: Exchange) -> Steps:
         for _ in range(40):
@@ -139,7 +141,7 @@ def _interim() -> Iterator[Fault]:
     yield Fault("100-and-the-end", alone, RIGHT)
     yield Fault(
         "100-with-a-body",
-        _fixed(lambda e: b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\n{}" + e.reply.whole),
+        _prefixed(b"HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\n{}"),
         RIGHT,
     )
     yield Fault(
@@ -225,8 +227,10 @@ def _chunked_head(exchange: Exchange, *headers: str, coding: str = "chunked") ->
 
 
 def _chunks() -> Iterator[Fault]:
-    def chunked(encode: Callable[[bytes], bytes], *headers: str, **options: str):  # type: ignore[no-untyped-def]
-        return lambda e: _chunked_head(e, *headers, **options) + encode(e.reply.body)
+    def chunked(
+        encode: Callable[[bytes], bytes], *headers: str, coding: str = "chunked"
+    ) -> Callable[[Exchange], bytes]:
+        return lambda e: _chunked_head(e, *headers, coding=coding) + encode(e.reply.body)
 
     def whole(body: bytes) -> bytes:
         return _chunk(body) + b"0\r\n\r\n"
@@ -280,15 +284,9 @@ def _chunks() -> Iterator[Fault]:
     ):
         outcome = READ if coding == "CHUNKED" else EITHER
         yield Fault(f"chunks:coding-{coding}", _closed(chunked(whole, coding=coding)), outcome)
-    for length in ("3", "{}"):
+    for length in (3, 300):
         yield Fault(
-            f"chunks:and-length-{length}",
-            _closed(
-                lambda e, length=length: (
-                    _chunked_head(e, f"Content-Length: {length.format(len(e.reply.body))}")
-                    + whole(e.reply.body)
-                )
-            ),
+            f"chunks:and-length-{length}", _closed(chunked(whole, f"Content-Length: {length}"))
         )
     yield Fault(
         "chunks:http-1.0",
@@ -532,7 +530,7 @@ def _headers() -> Iterator[Fault]:
         "lines:one-bare-line-feed",
         _fixed(lambda e: e.reply.head().replace(b"\r\n", b"\n", 1) + e.reply.body),
     )
-    for name, line, outcome in (
+    for name, start, outcome in (
         ("http-1.0", b"HTTP/1.0 200 OK", READ),
         ("http-1.2", b"HTTP/1.2 200 OK", EITHER),
         ("http-2.0", b"HTTP/2.0 200 OK", EITHER),
@@ -554,7 +552,7 @@ def _headers() -> Iterator[Fault]:
         ("a-request", b"GET / HTTP/1.1", RIGHT),
         ("ssh", b"SSH-2.0-OpenSSH_9.6", RIGHT),
     ):
-        yield Fault(f"lines:{name}", _closed_line(line), outcome)
+        yield Fault(f"lines:{name}", _closed_line(start), outcome)
     yield Fault(
         "lines:http-1.0-kept-alive",
         _fixed(
@@ -600,6 +598,10 @@ def _closed_line(line: bytes) -> Callable[[Exchange], Steps]:
 _TRANSIENT = {408, 429, *range(500, 600)}
 
 
+def _bare(status: int) -> Callable[[Exchange], bytes]:
+    return lambda exchange: f"HTTP/1.1 {status} Odd\r\n\r\n".encode()
+
+
 def _statuses() -> Iterator[Fault]:
     for status in (201, 202, 203, 299):
         yield Fault(
@@ -607,8 +609,7 @@ def _statuses() -> Iterator[Fault]:
         )
     for status in (204, 205, 206, 304):
         yield Fault(f"status:{status}-with-a-body", _with_status(f"{status} Odd"))
-        bare = f"HTTP/1.1 {status} Odd\r\n\r\n".encode()
-        yield Fault(f"status:{status}", _closed(lambda e, bare=bare: bare))
+        yield Fault(f"status:{status}", _closed(_bare(status)))
     for status in (300, 301, 302, 303, 307, 308, 399):
         steps = _with_status(f"{status} Away", "Location: http://127.0.0.1:1/x", body=b"")
         yield Fault(f"status:{status}", steps, ERROR)

@@ -15,7 +15,7 @@ from .calls import CALLS, Call, Found
 from .catalog import BOMB_LIMIT
 from .server import Fault, WireServer, serving
 
-__all__ = ["PATIENCE", "QUICK", "Wrong", "check_usable", "try_cell", "session_for"]
+__all__ = ["PATIENCE", "QUICK", "Wrong", "check_usable", "session_for", "try_cell"]
 
 PATIENCE = 120.0
 """Time, in seconds, after which a call counts as hung. No call that ends comes near it."""
@@ -43,22 +43,23 @@ def session_for(server: WireServer, *, slow: bool = False, **options: Any) -> Se
 
 async def run_call(call: Call, session: Session, folder: Path) -> Found | AltaProfilesError:
     """Make a call; return what it found or its error. Any other end breaks the rule."""
+    found: Found | AltaProfilesError
     try:
         async with asyncio.timeout(PATIENCE):
             found = await call.run(session, folder)
     except AltaProfilesError as error:
-        found = None
-        failure = error
+        found = error
     except TimeoutError:
         raise Wrong(f"hung for {PATIENCE} s") from None
     except Exception as error:
         raise Wrong(f"a foreign exception: {error!r}") from error
-    if found is None:
-        if STRANGER in str(failure):
-            raise Wrong(f"the answer to nobody's question was read: {failure}")
-        if not str(failure) or str(failure).endswith((": ", ":")):
-            raise Wrong(f"an error without words: {failure!r}")
-        return failure
+    if isinstance(found, AltaProfilesError):
+        text = str(found).strip()
+        if STRANGER in text:
+            raise Wrong(f"the answer to nobody's question was read: {text}")
+        if not text or text.endswith(":"):
+            raise Wrong(f"an error without words: {found!r}")
+        return found
     if not call.is_sound(found):
         raise Wrong(describe(call, found))
     return found

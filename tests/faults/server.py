@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias, cast
 
 from .account import Reply, answer
 
-__all__ = ["End", "Exchange", "Fault", "Idle", "Steps", "WireServer", "serving"]
+__all__ = ["End", "Exchange", "Fault", "Idle", "Steps", "WireServer", "blunt", "serving"]
 
 
 class End(Enum):
@@ -106,7 +106,7 @@ class WireServer:
         self._fault, self._pick, self._greeting = None, None, b""
 
     def write_to_idle(self, data: bytes) -> int:
-        """Write `data` to all connections that wait for a request, and return how many there are."""
+        """Write `data` to all connections that wait for a request; return how many do."""
         idle = [one for one in self.connections if one.is_idle]
         for one in idle:
             one.transport.write(data)
@@ -146,7 +146,7 @@ class _Connection(asyncio.Protocol):
         self._server.connections.add(self)
         self._server.opened += 1
         if greeting := self._server.greeting():
-            transport.write(greeting)
+            self.transport.write(greeting)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.connections.discard(self)
@@ -185,9 +185,9 @@ class _Connection(asyncio.Protocol):
         if len(rest) < length:
             return
         self._received = rest[length:]
-        line = head.split(b"\r\n", 1)[0].decode()
-        self._server.requests.append(line)
-        method, target, _ = line.split(" ")
+        request = head.split(b"\r\n", 1)[0].decode()
+        self._server.requests.append(request)
+        method, target, _ = request.split(" ")
         exchange = Exchange(target, answer(method, target, rest[:length]))
         self._busy = True
         self._steps = self._server.steps(exchange)
@@ -211,7 +211,7 @@ class _Connection(asyncio.Protocol):
                 loop.call_later(0.001, self._write_when_idle, step.data)
                 break
             else:
-                self._end(step)
+                end(self.transport, step)
                 return
         self._busy = False
         self._next()
@@ -220,16 +220,16 @@ class _Connection(asyncio.Protocol):
         if self.is_idle:
             self.transport.write(data)
 
-    def _end(self, end: End) -> None:
-        if end is End.CLOSE:
-            self.transport.close()
-        elif end is End.RESET:
-            linger = struct.pack("ii", 1, 0)
-            self.transport.get_extra_info("socket").setsockopt(
-                socket.SOL_SOCKET, socket.SO_LINGER, linger
-            )
-            # What was written before is sent first.
-            asyncio.get_running_loop().call_later(0.001, self.transport.abort)
+
+def end(transport: asyncio.Transport, way: End) -> None:
+    """End a connection."""
+    if way is End.CLOSE:
+        transport.close()
+    elif way is End.RESET:
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        # What was written before is sent first.
+        asyncio.get_running_loop().call_later(0.001, transport.abort)
 
 
 @asynccontextmanager
@@ -248,4 +248,53 @@ async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[WireSe
             connection.transport.abort()
         while server.connections:
             await asyncio.sleep(0)
+        await listener.wait_closed()
+
+
+class _Blunt(asyncio.Protocol):
+    """Writes the same bytes to whoever comes, and ends."""
+
+    def __init__(self, data: bytes, way: End, at_once: bool, met: list[bytes]) -> None:
+        self._data, self._way, self._at_once, self._met = data, way, at_once, met
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._at_once:
+            self._met.append(b"")
+            self._answer()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._at_once:
+            self._met.append(data)
+            self._answer()
+
+    def _answer(self) -> None:
+        if self._data:
+            self._transport.write(self._data)
+        end(self._transport, self._way)
+
+
+@asynccontextmanager
+async def blunt(
+    data: bytes, way: End, *, at_once: bool = False
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """Serve `data` to every connection, and end it; at once, or when something was received.
+
+    Yields:
+        The port, and what was received on each connection.
+    """
+    met: list[bytes] = []
+    made: list[_Blunt] = []
+
+    def factory() -> _Blunt:
+        made.append(_Blunt(data, way, at_once, met))
+        return made[-1]
+
+    listener = await asyncio.get_running_loop().create_server(factory, "127.0.0.1", 0)
+    try:
+        yield listener.sockets[0].getsockname()[1], met
+    finally:
+        listener.close()
+        for one in made:
+            one._transport.abort()  # noqa: SLF001
         await listener.wait_closed()

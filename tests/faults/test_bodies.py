@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import anyio
@@ -199,19 +199,24 @@ TOKENS = (
 )  # fmt: skip
 
 
+KINDS = ("flip", "cut", "insert", "double", "swap", "replace")
+
+
 @st.composite
 def _mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     """Return a change of one to three places of a body."""
     seed = draw(st.integers(0, 2**32))
     kinds = draw(
         st.lists(
-            st.sampled_from("flip cut insert double swap replace".split()), min_size=1, max_size=3
+            st.sampled_from(["flip", "cut", "insert", "double", "swap", "replace"]),
+            min_size=1,
+            max_size=3,
         )
     )
     return lambda body: mutated(body, random.Random(seed), kinds)  # noqa: S311
 
 
-def mutated(body: bytes, chance: random.Random, kinds: list[str]) -> bytes:
+def mutated(body: bytes, chance: random.Random, kinds: Sequence[str]) -> bytes:
     """Return `body` with changes of these kinds at places that `chance` picks."""
     for kind in kinds:
         # Mostly near the members of the page; elsewhere it is all records.

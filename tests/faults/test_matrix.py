@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .account import PEOPLE, forged
+from .account import PEOPLE
 from .calls import CALLS
-from .catalog import FAULTS, JUNK, cut, flipped, junk
+from .catalog import FAULTS, JUNK, cut, junk
 from .cells import PATIENCE, try_cell, usable
-from .server import End, Exchange, Fault
+from .server import End, Fault
 
 pytestmark = pytest.mark.anyio
 
@@ -109,7 +109,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
 @pytest.fixture
 def loop(request: pytest.FixtureRequest) -> str:
     cell = request.node.callspec.params.get("cell")
-    return cell.loop if cell else request.param
+    return str(cell.loop if cell else request.param)
 
 
 async def test_the_right_records_or_an_error_of_ours(cell: Cell, tmp_path: Path) -> None:
