@@ -25,7 +25,6 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    yield
 
 
 @pytest.mark.parametrize("name", ["ALL_PROXY", "all_proxy"])
