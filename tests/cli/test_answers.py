@@ -231,6 +231,7 @@ async def test_a_service_cannot_command_the_terminal(
     assert "\x1b]0" not in shown
 
 
+@pytest.mark.anyio
 async def test_an_odd_part_does_not_hide_the_others_on_a_terminal(env: dict[str, str]) -> None:
     def shown() -> str:
         with Terminal(env, "get", "--identity", "7", columns=100) as terminal:

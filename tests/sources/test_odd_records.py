@@ -18,7 +18,7 @@ from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 
 from ..support.odd import PARTS, RECORDS, pretty
-from ..support.servers import http, scripted
+from ..support.servers import Answer, http, scripted
 from ..support.sessions import QUICK
 from ..support.tasks import whole
 
@@ -184,7 +184,7 @@ pages = pytest.mark.parametrize(
 )
 
 
-def answering(body: bytes, record: bytes = b"null") -> object:
+def answering(body: bytes, record: bytes = b"null") -> Answer:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         if head.startswith(b"POST"):
             writer.write(http(b'{"status":"success","cursor":"c1"}'))
@@ -208,7 +208,7 @@ def session_at(url: str) -> Session:
 @pages
 async def test_by_event_and_with_cdp_pass_odd_records(is_pretty: bool, large: bool) -> None:
     body = body_of(RECORDS_OF_ODD * 2, is_pretty=is_pretty, large=large)
-    async with scripted(answering(body)) as server, session_at(server.url) as session:  # type: ignore[arg-type]
+    async with scripted(answering(body)) as server, session_at(server.url) as session:
         query = session.profiles.by_event("E", start=20260101, end=20260101)
         people = [one.encode() async for one in query]
         assert [one for one in people if one not in PADDING] == RECORDS_OF_ODD
@@ -232,7 +232,7 @@ async def test_every_format_takes_odd_records_once(
     to = tmp_path / f"x.{ending}"
     padding = [f"pad{number}" for number in range(len(PADDING))] if large else []
     expected = [*padding, *IDENTITIES]
-    async with scripted(answering(body)) as server, session_at(server.url) as session:  # type: ignore[arg-type]
+    async with scripted(answering(body)) as server, session_at(server.url) as session:
         report = await session.export("E", start=20260101, end=20260101, to=to)
     assert (report.people, report.mended) == (len(expected), 0 if ending == "ndjson" else 4)
     if ending == "ndjson":
@@ -269,12 +269,30 @@ async def test_every_format_takes_odd_records_once(
 @pytest.mark.parametrize("is_pretty", [False, True])
 async def test_get_returns_an_odd_record(name: str, is_pretty: bool) -> None:
     record = pretty(ODD[name]) if is_pretty else ODD[name]
-    async with scripted(answering(b"", record)) as server, session_at(server.url) as session:  # type: ignore[arg-type]
+    async with scripted(answering(b"", record)) as server, session_at(server.url) as session:
         person = await session.profiles.get(identity="1")
     assert person is not None
     assert person.raw == record
     assert person.encode() == ODD[name]
     assert texts(person) == texts(Profile.decode(ODD[name]))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("ending", ["ndjson", "csv", "parquet"])
+@pytest.mark.parametrize("name", ODD)
+async def test_lookups_and_their_exports_take_an_odd_record(
+    tmp_path: Path, name: str, ending: str
+) -> None:
+    to = tmp_path / f"x.{ending}"
+    answer = answering(b"", pretty(ODD[name]))
+    async with scripted(answer) as server, session_at(server.url) as session:
+        [found] = [one async for one in session.profiles.get_many(["1"], by="identity")]
+        assert found.value is not None
+        assert found.value.encode() == ODD[name]
+        report = await session.export_lookups(["1"], by="identity", to=to)
+    assert (report.found, report.failed) == (1, 0)
+    if ending == "ndjson":
+        assert to.read_bytes() == ODD[name] + b"\n"
 
 
 @pytest.mark.anyio
