@@ -52,7 +52,11 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise OSError(f"cannot remember the people the export has seen: {error}") from error
+        raise _explained_error(error) from error
+
+
+def _explained_error(error: sqlite3.Error) -> OSError:
+    return OSError(f"cannot remember the people the export has seen: {error}")
 
 
 class _OnDisk:
@@ -64,5 +68,8 @@ class _OnDisk:
     def add(self, key: bytes) -> bool:
         # 128 bits: the chance that any two of 10**8 people share a mark is 10**-23.
         mark = blake2b(key, digest_size=16).digest()
-        with _explained():
+        # Called for every record, so that a context manager would take a fifth of the time.
+        try:
             return self._db.execute(self._insert, (mark,)).rowcount > 0
+        except sqlite3.Error as error:
+            raise _explained_error(error) from error
