@@ -76,13 +76,17 @@ def decode_mended(
     except FAILURES:
         sent = bytes(data)
     mended = mend_surrogates(sent) or sent
+    failure: Exception | None = None
     try:
         return decoder.decode(mended), mended
     except RecursionError:
-        mended = _shallow(mended, path)
+        pass
     except FAILURES as error:
-        raise _decode_error(error, sent, path) from None
-    return decode_json(decoder, mended, path), mended
+        failure = error
+    if failure is not None:
+        raise _decode_error(failure, sent, path)
+    shallow = _shallow(mended, path)
+    return decode_json(decoder, shallow, path), shallow
 
 
 def _decode_error(error: Exception, data: bytes, path: str = "$") -> DecodeError:
@@ -159,9 +163,10 @@ _KEY = _STRING + _WHITE + rb":" + _WHITE
 
 
 def _up_to_bracket(key: bytes, closing: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-    """Return the patterns of a container from its opening bracket, and from an inner one's end.
+    """Return two patterns that match up to the next bracket.
 
-    Both match up to the next bracket. `key` precedes each value.
+    The first one begins after a container's opening bracket, the second one after the end of a
+    container in it. `key` precedes each value.
     """
     item = key + _SCALAR + _WHITE
     rest = b"(?:%b,%b)*+(?:%b[\\[{]|%b%b)" % (item, _WHITE, key, item, closing)
@@ -189,27 +194,27 @@ def _shallow(data: bytes, path: str) -> bytes:
         DecodeError: `data` is not JSON, at any depth.
     """
     found = _BEGIN.match(data)
-    open_ = bytearray()
+    stack = bytearray()
     pieces: list[bytes] = []
     copied = start = position = 0
     while found is not None:
         position = found.end()
         bracket = data[position - 1]
         if bracket in b"[{":
-            open_.append(bracket)
-            if len(open_) == _LEVELS + 1:
+            stack.append(bracket)
+            if len(stack) == _LEVELS + 1:
                 start = position - 1
             found = _OPENED[bracket].match(data, position)
             continue
-        if len(open_) == _LEVELS + 1:
+        if len(stack) == _LEVELS + 1:
             pieces += (data[copied:start], b'""'.ljust(position - start))
             copied = position
-        del open_[-1]
-        if not open_:
+        del stack[-1]
+        if not stack:
             break
-        found = _INNER_ENDED[open_[-1]].match(data, position)
-    if open_ or not position or not _END.match(data, position):
-        message = f"JSON is malformed, or cut short, behind byte {position}"
+        found = _INNER_ENDED[stack[-1]].match(data, position)
+    if stack or not position or not _END.match(data, position):
+        message = f"JSON is malformed or cut short after byte {position}"
         raise DecodeError(message, path=path, excerpt=excerpt(data))
     return b"".join((*pieces, data[copied:]))
 
@@ -362,15 +367,15 @@ def plain_text(part: bytes | Raw, *, whole: bool = False) -> str | None:
         return decode_json(_TEXT, data, "$")
     if whole and (integer := _whole_number(data)) is not None:
         return integer
-    # As an int, which most decoders make of it.
+    # Where values are decoded together, -0 is the int 0.
     return "0" if data == b"-0" else compact(mend_surrogates(data) or data).decode()
 
 
 _NUMBER_PARTS = re.compile(rb"(-?)([0-9]++)(?:\.([0-9]++))?+(?:[eE]([-+]?[0-9]++))?+")
 _MAX_DIGITS = 100
 """Longest integer that is written out. An exponent of a million would make a megabyte of zeros."""
-_MAX_POWER = 9
-"""Longest exponent that is read, in characters."""
+_MAX_POWER = 1000
+"""Longest exponent that is read, in characters. Python refuses integers of thousands of digits."""
 
 
 def _whole_number(data: bytes) -> str | None:
