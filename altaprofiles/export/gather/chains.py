@@ -6,7 +6,6 @@ behind it, whatever has ended this process.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -61,7 +60,6 @@ class _ChainState:
         self.path = path
         self.resumed = row.records
         self.counted: int | None = None
-        self.count_ended = asyncio.Event()
         self.error: AltaProfilesError | None = None
         self.shortfall: str | None = None
         self.is_accepted = False
@@ -179,17 +177,18 @@ class EventsGathering:
         self._started = True
         run.report()
         await self._open_events(run)
-        # A chain that an earlier run has finished is compared with its count as well.
-        waiting = [state for state in self._states if self._count or not state.row.done]
-        queue = iter(waiting)
-        # One for each slot keeps the slots busy; one more each uses them while pages are prepared.
-        readers = min(len(waiting), 2 * self._chains.slots)
+        waiting = [state for state in self._states if not state.has_ended]
         await run_all(
             [
                 *(self._counts(run) if self._count else ()),
-                *[partial(self._take_chains, run, queue)] * readers,
+                *self._workers(run, waiting, self._read),
             ]
         )
+        # A chain that an earlier run has finished is compared with its count as well.
+        ended = [state for state in self._states if state.has_ended]
+        doubtful = [state for state in ended if self._count or not state.row.done]
+        self._shortfalls.clear()
+        await run_all(self._workers(run, doubtful, self._settle))
         missing = [state.missing for state in self._states if not state.is_complete]
         return missing or await self._compare_totals(run)
 
@@ -227,12 +226,28 @@ class EventsGathering:
         row = ChainRow(
             state.row.number, cursor, time.time(), restarts=state.row.restarts + restarts
         )
-        await run.threads.run(lambda: self._commit(run, state, row))
+        await self._put_row(run, state, row)
 
-    async def _take_chains(self, run: Run, queue: Iterator[_ChainState]) -> None:
+    def _workers(
+        self,
+        run: Run,
+        states: list[_ChainState],
+        work: Callable[[Run, _ChainState], Awaitable[None]],
+    ) -> list[Callable[[], Awaitable[None]]]:
+        queue = iter(states)
+        # One for each slot keeps the slots busy; one more each uses them while pages are prepared.
+        number = min(len(states), 2 * self._chains.slots)
+        return [partial(self._take_chains, run, queue, work)] * number
+
+    async def _take_chains(
+        self,
+        run: Run,
+        queue: Iterator[_ChainState],
+        work: Callable[[Run, _ChainState], Awaitable[None]],
+    ) -> None:
         for state in queue:
             try:
-                await self._bring(run, state)
+                await work(run, state)
             except AltaProfilesError as error:
                 if dooms_all(error) or isinstance(error, ExportError):
                     raise
@@ -240,48 +255,45 @@ class EventsGathering:
                 state.error = error
                 logger.warning("%s cannot be exported now: %s", state.query, error)
 
-    async def _bring(self, run: Run, state: _ChainState) -> None:
-        for number in range(len(REOPENINGS) + 1):
-            await self._read(run, state)
-            is_last = number == len(REOPENINGS)
-            state.shortfall = await self._doubt(state, is_first=not number, is_last=is_last)
-            if state.shortfall is None:
-                if not state.row.done:
-                    row = replace(state.row, done=True)
-                    await run.threads.run(partial(self._commit, run, state, row))
-                return
+    async def _settle(self, run: Run, state: _ChainState) -> None:
+        """Believe a chain that has ended, or open it again."""
+        state.is_accepted = False
+        number = 0
+        while (sentence := await self._shortfall(state, number)) is not None:
             # Where a shortfall is accepted, records in hand are not given up for another answer,
             # which could hold fewer.
-            if is_last or (self._accepts and state.row.records):
-                break
-            logger.warning("%s; it is opened again", state.shortfall)
+            if number == len(REOPENINGS) or (self._accepts and state.row.records):
+                await self._give_up(run, state, sentence)
+                return
+            logger.warning("%s; it is opened again", sentence)
             await self._chains.pause(number)
             # The journal forgets the records once the new chain is open.
             await self._open(run, state, restarts=1)
             state.resumed = 0
-        await self._give_up(run, state, state.shortfall)
+            await self._read(run, state)
+            number += 1
+        await self._put_row(run, state, replace(state.row, done=True))
 
-    async def _doubt(self, state: _ChainState, *, is_first: bool, is_last: bool) -> str | None:
+    async def _shortfall(self, state: _ChainState, reopened: int) -> str | None:
         """Return why a chain that has ended is not believed, or None if it is."""
-        if self._count:
-            await state.count_ended.wait()
         # The last time again, because the service may have been too busy to count before.
-        is_due = is_last or (is_first and not self._count)
+        is_due = reopened == len(REOPENINGS) or (not reopened and not self._count)
         if is_due and state.counted is None and not state.row.records:
             state.counted = await self._chains.expected(state.query)
         if is_short(state.row.records, state.counted):
             return shortfall(state.query, state.row.records, state.counted)
         return None
 
-    async def _give_up(self, run: Run, state: _ChainState, sentence: str | None) -> None:
-        if self._accepts and sentence is not None:
+    async def _give_up(self, run: Run, state: _ChainState, sentence: str) -> None:
+        if self._accepts:
             # Not in the journal: a later run with "error" must not take it for complete.
             state.is_accepted = True
             self._shortfalls.append(sentence)
             return
+        state.shortfall = sentence
         if not state.row.records:
             # So that a later run opens it without reading the end of this one again.
-            await run.threads.run(partial(self._commit, run, state, _fresh(state.row)))
+            await self._put_row(run, state, _fresh(state.row))
 
     async def _compare_totals(self, run: Run) -> list[str]:
         """Return a sentence on each event whose chains are complete one by one, but not together.
@@ -307,7 +319,7 @@ class EventsGathering:
             missing.append(_acceptable(sentence))
             for state in states:
                 if state.row.records < (state.counted or 0):
-                    await run.threads.run(partial(self._commit, run, state, _fresh(state.row)))
+                    await self._put_row(run, state, _fresh(state.row))
         return missing
 
     async def _read(self, run: Run, state: _ChainState) -> None:
@@ -373,11 +385,14 @@ class EventsGathering:
             file.append(lines),
             state.row.records + lines.count(b"\n"),
             state.row.pages + 1,
-            # Done for good only if there is nothing to compare it with.
-            page.next_cursor is None and bool(lines or state.row.records) and not self._count,
+            page.next_cursor is None and self._believes(state, lines),
             state.row.restarts,
         )
         self._commit(run, state, row, asked_for, checksum(lines) if lines else None)
+
+    async def _put_row(self, run: Run, state: _ChainState, row: ChainRow) -> None:
+        if row != state.row:
+            await run.threads.run(lambda: self._commit(run, state, row))
 
     def _commit(
         self,
@@ -390,6 +405,10 @@ class EventsGathering:
         with run.commit() as journal:
             journal.put_chain(row, asked_for, checksum)
         state.row = row
+
+    def _believes(self, state: _ChainState, last: bytes) -> bool:
+        """Return whether a chain is done with its `last` lines, with nothing to compare it with."""
+        return bool(last or state.row.records) and not self._count and state.counted is None
 
     def _drop_expired(self, run: Run) -> None:
         for state in self._states:
@@ -408,16 +427,7 @@ class EventsGathering:
             chains = [state for state in self._states if state.query.event == event]
             for query in {whole, *(state.query for state in chains)}:
                 counted = [state for state in chains if state.query == query]
-                yield partial(self._try_to_count, run, query, counted, of_all=query == whole)
-
-    async def _try_to_count(
-        self, run: Run, query: EventQuery, states: list[_ChainState], *, of_all: bool
-    ) -> None:
-        try:
-            await self._ask_count(run, query, states, of_all=of_all)
-        finally:
-            for state in states:
-                state.count_ended.set()
+                yield partial(self._ask_count, run, query, counted, of_all=query == whole)
 
     async def _ask_count(
         self, run: Run, query: EventQuery, states: list[_ChainState], *, of_all: bool
