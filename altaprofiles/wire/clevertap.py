@@ -200,7 +200,7 @@ def read_page(
     records = [] if body.records is UNSET else body.records or []
     others = {}
     if body.next_cursor is UNSET or body.records is UNSET:
-        others = other_members(response.body) if body.others is None else body.others
+        others = other_members(response.body, "records") if body.others is None else body.others
     if body.records is UNSET and (path := find_records(others)) is not None:
         # Taken for an empty page, it would cost the people that it holds.
         raise DecodeError("expected `records`", path=path, excerpt=excerpt(response.body))
@@ -260,7 +260,8 @@ def read_profile(response: Response) -> Profile | None:
     """Return the person, or None if there is none ([profiles], Download User Profiles by ID).
 
     No page documents the answer if there is none. All of these mean it: HTTP 404, `record` null or
-    missing, and a failure whose message says that there is no such profile ([seen]).
+    missing, and a failure whose message says that there is no such profile ([seen]). A person under
+    another name than `record` is an error, not none.
 
     Raises:
         AltaProfilesError: the answer is any other failure, or cannot be decoded.
@@ -272,6 +273,8 @@ def read_profile(response: Response) -> Profile | None:
         return None
     _raise_for_failure(response, body)
     if body.record is UNSET or bytes(body.record) == b"null":
+        if (path := find_records(other_members(response.body, "record"))) is not None:
+            raise DecodeError("expected `record`", path=path, excerpt=excerpt(response.body))
         return None
     if mended is None:
         return Profile.decode(body.record, "$.record")

@@ -113,14 +113,15 @@ _BEFORE_RECORDS = re.compile(
 )
 
 
-def other_members(data: bytes) -> dict[str, Raw]:
-    """Return the members of a page but `records`, undecoded, in any order ([seen]).
+def other_members(data: bytes, known: str) -> dict[str, Raw]:
+    """Return the members of an answer but one, undecoded and in any order ([seen]).
 
     Args:
-        data: a page that has been decoded before.
+        data: an answer that has been decoded before.
+        known: the name of the member to leave out.
     """
     found = parts(data)
-    found.pop("records", None)
+    found.pop(known, None)
     return found
 
 
@@ -158,13 +159,16 @@ def find_cursor(others: Mapping[str, Raw], own: str) -> str | None:
 
 
 def find_records(others: Mapping[str, Raw]) -> str | None:
-    """Return the path of the people in a page that calls them other than `records`, or None.
+    """Return the path of people in an answer that has them under another name, or None.
 
-    `records` is their only documented name ([profiles], Sample Response).
+    `records` and `record` are the only documented names ([profiles], Sample Response).
     """
     for path, name, value in _walk(others):
+        letters = _letters(name)
         is_list = isinstance(value, list) and any(isinstance(one, dict) for one in value)
-        if is_list and _letters(name) in _RECORD_NAMES:
+        if is_list and letters in _NAMES_OF_PEOPLE | _NAMES_OF_PERSON:
+            return path
+        if value and isinstance(value, dict) and letters in _NAMES_OF_PERSON:
             return path
     return None
 
@@ -190,7 +194,8 @@ def _letters(name: str) -> str:
     return re.sub("[^a-z]", "", name.lower())
 
 
-_RECORD_NAMES = {"record", "records", "profile", "profiles", "users", "people", "data", "items"}
+_NAMES_OF_PEOPLE = {"records", "profiles", "users", "people", "data", "items"}
+_NAMES_OF_PERSON = {"record", "profile", "user", "person"}
 _CURSOR_NAME = re.compile(
     "next(?:batch|cursor|href|id|key|link|offset|page|token|ur[il])*|continuation(?:token)?"
     "|pagetoken|(?!before|current|first|last|own|prev|request|self|start|this)[a-z]*cursors?"
@@ -244,8 +249,8 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
         if name != "last" and (value := getattr(rest, name)) is not UNSET:
             setattr(body, name, value)
     if body.next_cursor is UNSET:
-        body.others = {**other_members(data[: records.end()] + b"]}"), **other_members(last)}
-        del body.others[_LAST.decode()]
+        before = other_members(data[: records.end()] + b"]}", "records")
+        body.others = {**before, **other_members(last, _LAST.decode())}
     found += rest.last if mended is None else elements_of(last, mended, _LAST.decode())
     body.records = found
     return body

@@ -984,9 +984,32 @@ def test_a_page_without_records_that_carries_a_cursor() -> None:
         {"Records": [{"identity": "7"}], "next_cursor": "c%2B2"},
         {"data": {"records": [{"identity": "7"}], "next_cursor": "c%2B2"}},
         {"data": [{"identity": "7"}]},
+        {"record": {"identity": "7"}},
     ],
     ids=str,
 )
 def test_records_under_another_name_are_no_empty_page(members: dict[str, Any]) -> None:
     with pytest.raises(DecodeError, match="records"):
         read_page(answer(json.dumps({"status": "success", **members}).encode()))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"records": [{"identity": "7"}]},
+        {"Record": {"identity": "7"}},
+        {"record": None, "profile": {"identity": "7"}},
+        {"data": {"record": {"identity": "7"}}},
+    ],
+    ids=str,
+)
+def test_a_person_under_another_name_is_not_none(members: dict[str, Any]) -> None:
+    response = answer(json.dumps({"status": "success", **members}).encode())
+    with pytest.raises(DecodeError, match="record"):
+        clevertap.read_profile(response)
+
+
+@pytest.mark.parametrize("members", [{"data": {}}, {"profile": None}, {"records": []}], ids=str)
+def test_nobody_under_another_name_is_none(members: dict[str, Any]) -> None:
+    response = answer(json.dumps({"status": "success", **members}).encode())
+    assert clevertap.read_profile(response) is None
