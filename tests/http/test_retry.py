@@ -46,7 +46,7 @@ def test_a_policy_never_changes_and_takes_its_arguments_by_name() -> None:
     with pytest.raises(AttributeError):
         retry.attempts = 4  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Retry(3)  # type: ignore[misc]
+        Retry(3)  # type: ignore[call-arg]
     # A key of a cache, or a member of a set.
     assert {retry, Retry(attempts=3)} == {retry}
 
