@@ -21,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -658,6 +658,55 @@ async def test_each_write_fails_half_way_once(tmp_path: Path) -> None:
                     assert "No space left on device" in outcome.message
                     assert "run the same export again" in outcome.message
                     export.check_same(await export.processes.run(export.job))
+
+
+# ------------------------------------------------------------------------------------ damaged spools
+
+
+def flip_the_first_bit(spool: Path) -> None:
+    with spool.open("r+b") as file:
+        first = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([first ^ 1]))
+
+
+def cut(spool: Path) -> None:
+    os.truncate(spool, spool.stat().st_size // 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [("events", flip_the_first_bit), ("keys", flip_the_first_bit), ("keys", cut)],
+)
+async def test_killed_at_each_step_of_a_repair(
+    tmp_path: Path, kind: str, damage: Callable[[Path], None]
+) -> None:
+    async with Emulator(people=10_000 if kind == "keys" else 80, seed=3) as emulator:
+        keys = {"keys": lookup_keys(emulator, 12), "by": "identity"}
+        arguments = {**(SMALL if kind == "events" else keys), "to": "people.ndjson"}
+        async with exporting(tmp_path, arguments, emulator) as export:
+            gathered = last_commit(export.steps)
+            await export.processes.run(export.job_with(die=(gathered, "after")))
+            damage(max(export.workspace.glob("*.spool.ndjson")))
+            saved = tmp_path / "saved"
+            shutil.copytree(export.workspace, saved)
+            outcome = await export.processes.run(export.job_with(listed=True))
+            export.check_same(outcome)
+            export.steps = outcome.steps
+            # The damage was repaired, and by a request.
+            assert any(step.startswith("os.write") for step in outcome.steps)
+            placed = max(n for n, step in enumerate(export.steps) if step == "os.replace")
+            moments = [moment for moment in export.moments() if moment[0] <= placed]
+            for number, when in moments:
+                shutil.copytree(saved, export.workspace)
+                await export.processes.run(export.job_with(die=(number, when)))
+                export.check_whole_or_absent()
+                try:
+                    export.check_same(await export.processes.run(export.job))
+                except AssertionError as error:
+                    error.add_note(f"killed {when} step {number}: {export.steps[number]}")
+                    raise
 
 
 @asynccontextmanager
