@@ -660,7 +660,7 @@ async def test_each_write_fails_half_way_once(tmp_path: Path) -> None:
                     export.check_same(await export.processes.run(export.job))
 
 
-# ------------------------------------------------------------------------------------ damaged spools
+# ---------------------------------------------------------------------------------- damaged spools
 
 
 def flip_the_first_bit(spool: Path) -> None:
