@@ -259,8 +259,10 @@ async def test_every_format_is_written_anew_after_damage(
 
 
 async def test_a_table_of_a_server_is_written_anew_after_damage(
-    tmp_path: Path, kind: Kind, postgres: Server
+    tmp_path: Path, kind: Kind, postgres: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The manifest is written to the current folder.
+    monkeypatch.chdir(tmp_path)
     damaged: list[Path] = []
 
     def on_progress(progress: Progress) -> None:

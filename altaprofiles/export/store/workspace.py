@@ -150,8 +150,8 @@ class Workspace:
         """Discard the export's progress."""
         # An interruption leaves a journal without spools, or spools without journal rows. This mark
         # shows the next export that they are being discarded, not damaged.
+        # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
-            self.journal.clear()
             self.journal.put_state(**{_OVER: True})
         _delete(self.folder, _SPOOLS, f"{_PEOPLE}*")
         with self.journal.transaction():
