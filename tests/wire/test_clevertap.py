@@ -1013,3 +1013,29 @@ def test_a_person_under_another_name_is_not_none(members: dict[str, Any]) -> Non
 def test_nobody_under_another_name_is_none(members: dict[str, Any]) -> None:
     response = answer(json.dumps({"status": "success", **members}).encode())
     assert clevertap.read_profile(response) is None
+
+
+@pytest.mark.parametrize("code", [3, 400, "CURSOR_INVALIDATED", 4002, 9999])
+def test_a_refusal_as_one_too_many_is_one_whatever_its_code(code: object) -> None:
+    with pytest.raises(RateLimited):
+        read_page(answer({"status": "fail", "error": "slow down", "code": code}, 429))
+
+
+def test_the_text_of_a_failure_may_be_its_message() -> None:
+    with pytest.raises(StatusError, match="out of service") as caught:
+        read_page(answer({"status": "fail", "message": "out of service", "code": 7}, 500))
+    assert caught.value.message == "out of service"
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"status": "fail", "code": 2, "error": "Your page is being made"}, "page is being made"),
+        ({"status": "fail", "code": 2}, "still in progress"),
+    ],
+)
+def test_an_answer_that_is_not_ready_says_so_in_the_words_of_the_service(
+    body: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(NotReady, match=text):
+        read_page(answer(body))
