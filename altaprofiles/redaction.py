@@ -74,13 +74,17 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
         keys: identifiers of people. One of fewer than 6 characters is masked only as a word of its
             own, so that the key 1 does not hide every 1.
     """
-    views = (_View(text), _View(text).unescaped(), _View(_CUT.sub("", text)).unescaped())
+    whole = _View(text)
+    views = [whole]
+    for view in (whole.unescaped(), _View(_CUT.sub("", text)).unescaped()):
+        if all(view.text != known.text for known in views):
+            views.append(view)
+    forms = [form for secret in secrets for form in (secret, *_in_base64(secret))]
     hidden = bytearray(len(text))
+    secret_texts, key_texts = _spellings(forms), _spellings(keys)
     for view in views:
-        for secret in secrets:
-            for form in (secret, *_in_base64(secret)):
-                view.hide_parts(form, hidden)
-        for key in keys:
+        view.hide_parts(secret_texts, hidden)
+        for key in key_texts:
             view.hide_key(key, hidden)
     parts = re.finditer(rb"\x01+|\x00+", hidden)
     return "".join("***" if part[0][0] else text[slice(*part.span())] for part in parts)
@@ -90,24 +94,31 @@ _PART = 6
 _EDGE = 3
 
 
+def _spellings(texts: Iterable[str]) -> set[str]:
+    """Return `texts` as views spell them, with escapes and without."""
+    views = map(_View, texts)
+    return {text for view in views for text in (view.text, view.unescaped().text) if text.strip()}
+
+
 class _View:
     """A text in one spelling, and the place of each of its characters in the text as it came."""
 
     def __init__(self, text: str) -> None:
         self.text = text.translate(_LOWER)
         self.spans = [(position, position + 1) for position in range(len(text))]
-        self.is_unescaped = False
 
     def unescaped(self) -> _View:
         """Return this view with all escapes undone, even those of an escaped text in another."""
         # Breaks first, because one may be in the middle of an escape.
         view = self.replaced(_BREAK)
-        view.is_unescaped = True
         while (found := view.replaced(_ESCAPE)).text != view.text:
             view = found
         return view
 
     def replaced(self, pattern: re.Pattern[str]) -> _View:
+        """Return this view with what `pattern` finds replaced by `_character`."""
+        if _SPECIAL.isdisjoint(self.text):
+            return self
         view = copy(self)
         pieces = [(_character(found), found.span()) for found in pattern.finditer(self.text)]
         view.text = "".join(text for text, _ in pieces)
@@ -118,26 +129,24 @@ class _View:
         ]
         return view
 
-    def hide_parts(self, secret: str, hidden: bytearray) -> None:
-        """Mark the parts of `secret` in `hidden`."""
-        secret = self._spelled_alike(secret)
-        size = min(len(secret), _PART)
-        if not secret.strip():
-            return
-        parts = {secret[start : start + size] for start in range(len(secret) - size + 1)}
-        for start in range(len(self.text) - size + 1):
-            if self.text[start : start + size] in parts:
-                self._hide(start, start + size, hidden)
-        for length in range(_EDGE, size):
-            if self.text.startswith(secret[-length:]):
-                self._hide(0, length, hidden)
-            self._hide_cut(secret[:length], hidden)
+    def hide_parts(self, secrets: Iterable[str], hidden: bytearray) -> None:
+        """Mark the parts of `secrets` in `hidden`."""
+        parts: dict[int, set[str]] = {}
+        for secret in secrets:
+            size = min(len(secret), _PART)
+            starts = range(len(secret) - size + 1)
+            parts.setdefault(size, set()).update(secret[start : start + size] for start in starts)
+            for length in range(_EDGE, size):
+                if self.text.startswith(secret[-length:]):
+                    self._hide(0, length, hidden)
+                self._hide_cut(secret[:length], hidden)
+        for size, some in parts.items():
+            for start in range(len(self.text) - size + 1):
+                if self.text[start : start + size] in some:
+                    self._hide(start, start + size, hidden)
 
     def hide_key(self, key: str, hidden: bytearray) -> None:
         """Mark `key` in `hidden`: anywhere if it is long, else where it is a word of its own."""
-        key = self._spelled_alike(key)
-        if not key.strip():
-            return
         pattern = re.escape(key)
         if len(key) < _PART:
             pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
@@ -154,12 +163,9 @@ class _View:
         first, last = self.spans[start][0], self.spans[end - 1][1]
         hidden[first:last] = b"\x01" * (last - first)
 
-    def _spelled_alike(self, text: str) -> str:
-        view = _View(text).unescaped() if self.is_unescaped else _View(text)
-        return view.text
-
 
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+_SPECIAL = frozenset("\\%&+\r\n")
 
 # The end of an excerpt: an ellipsis, and an escape that is cut short.
 _CUT = re.compile(
