@@ -322,8 +322,7 @@ def _reason(error: object) -> str:
     """Return the text of an exception, and never an empty one."""
     if isinstance(error, ConnectionResetError) and not error.args:
         return "the other side closed it"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return _short(" ".join(str(error).split()) or type(error).__name__)
 
 
 def _proxy_refusal(host: str, status: int, reason: str) -> ConnectError:
@@ -390,7 +389,9 @@ class _Request(aiohttp.ClientRequest):
         pass
 
 
-_LONGEST = 500
+def _short(text: str, longest: int = 500) -> str:
+    # The ellipsis shows `masked` that a secret may be cut short.
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
@@ -399,7 +400,7 @@ def _inflater(response: aiohttp.ClientResponse) -> Inflater | None:
         return None
     coding = coding.removeprefix("x-")
     if coding not in codings():
-        raise Garbled(f"the answer has a coding that was not offered: {coding}")
+        raise Garbled(f"the answer has a coding that was not offered: {_short(coding, 40)}")
     return Inflater(coding)
 
 
