@@ -169,7 +169,7 @@ _SPECIAL = frozenset("\\%&+\r\n")
 
 # The end of an excerpt: an ellipsis, and an escape that is cut short.
 _CUT = re.compile(
-    r"(?:%[0-9a-f]?|\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&[#0-9a-z]{0,8})?(?:…|\.{3})?\Z",
+    r"(?:%(?:25)*[0-9a-f]?|\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&[#0-9a-z]{0,8})?(?:…|\.{3})?\Z",
     re.IGNORECASE,
 )
 _HEX = r"(?:%(?:25)*|\\+x)"
