@@ -534,15 +534,15 @@ def limited(postgres: Server, *settings: str) -> str:
 
 
 def test_time_limits_of_the_user_do_not_end_an_export(postgres: Server) -> None:
-    limits = ["statement_timeout=2000", "idle_in_transaction_session_timeout=2000"]
+    limits = ["statement_timeout=5000", "idle_in_transaction_session_timeout=5000"]
     if postgres.rows("SELECT 1 FROM pg_settings WHERE name = 'transaction_timeout'"):
-        limits.append("transaction_timeout=2000")
+        limits.append("transaction_timeout=5000")
     target = target_of(limited(postgres, *limits))
     target.check()
     sink = target.open(NOTHING)
     sink.write([line(identity="1")])
     # The copy is one statement, and one transaction, from the first record to the last.
-    time.sleep(3)
+    time.sleep(6)
     sink.write([line(identity="2")])
     sink.close()
     assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
