@@ -720,6 +720,22 @@ def test_a_right_that_a_column_or_a_sequence_lacks_is_found_first(
     assert postgres.rows("SELECT identity, number FROM people ORDER BY 2") == [("1", 1), ("2", 2)]
 
 
+def test_a_user_without_temporary_tables_is_found_first(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    postgres.run(
+        f"REVOKE TEMPORARY ON DATABASE {postgres.database} FROM PUBLIC",
+        f"GRANT CREATE ON SCHEMA public TO {guest_of(postgres)}",
+    )
+    try:
+        with pytest.raises(ExportError, match="may not create temporary tables"):
+            guest("people").check()
+    finally:
+        postgres.run(f"GRANT TEMPORARY ON DATABASE {postgres.database} TO PUBLIC")
+    export(guest("people"), [line(identity="1")])
+    assert postgres.rows("SELECT identity FROM people") == [("1",)]
+
+
 def trigger(postgres: Server, body: str) -> None:
     postgres.run(
         f"CREATE OR REPLACE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} "
