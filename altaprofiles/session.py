@@ -67,7 +67,8 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop. It must return
             quickly. An exception that it raises ends the call it reports on.
-        trust_env: take proxies from `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`. Off by default.
+        trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+            `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
 
     Raises:
         ConfigurationError: an argument cannot work.

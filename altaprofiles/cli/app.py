@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from ..http.transport import Timeout
     from ..models import Attempt
     from ..session import Session
 
@@ -50,6 +51,7 @@ class App:
         quiet: whether stderr gets warnings and errors only.
         verbose: whether stderr gets everything that the library logs, and tracebacks.
         log_format: "json" makes each line of stderr a JSON object.
+        timeout: longest silence of a service during one attempt, in seconds; None for the default.
     """
 
     def __init__(self) -> None:
@@ -57,6 +59,7 @@ class App:
         self.quiet = False
         self.verbose = False
         self.log_format: Literal["text", "json"] = "text"
+        self.timeout: float | None = None
         self._resume: str | None = None
         self._source = ""
         self._is_logging = False
@@ -78,6 +81,16 @@ class App:
             and self.console.is_interactive
             and not self.console.is_dumb_terminal
         )
+
+    @property
+    def limits(self) -> Timeout:
+        """The time limits of one attempt: those of the library, in proportion to `timeout`."""
+        from ..http.transport import Timeout
+
+        if self.timeout is None:
+            return Timeout()
+        # In the proportion of the defaults.
+        return Timeout(connect=min(10.0, self.timeout), read=self.timeout, total=5 * self.timeout)
 
     def session(
         self,
@@ -103,10 +116,17 @@ class App:
             raise Failure(str(error), Exit.CREDENTIALS) from error
         if project is not None:
             self._source = project.source
-            return Session(clevertap=project.credentials, on_event=on_event, trust_env=True)
+            return Session(
+                clevertap=project.credentials,
+                timeout=self.limits,
+                on_event=on_event,
+                trust_env=True,
+            )
         if key is not None:
             self._source = key.source
-            return Session(alta=key.credentials, on_event=on_event, trust_env=True)
+            return Session(
+                alta=key.credentials, timeout=self.limits, on_event=on_event, trust_env=True
+            )
         label, variables = _SERVICES[service]
         accounts = Accounts.read()
         if (account := accounts.pick(self.account)) is not None:

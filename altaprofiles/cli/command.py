@@ -115,6 +115,13 @@ def _shared_options() -> list[click.Parameter]:
             type=click.Choice(["text", "json"]),
             help="Format of stderr: text (the default), or one JSON object per line.",
         ),
+        option(
+            ["--timeout"],
+            type=_seconds,
+            metavar="SECONDS",
+            help="Longest silence of a service during one attempt; 60 by default. A whole answer "
+            "may take five times as long.",
+        ),
     ]
 
 
@@ -122,6 +129,22 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
     app = context.ensure_object(App)
     if value not in (None, False):
         setattr(app, str(option.name), value)
+
+
+_LONGEST = 86_400.0
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    # False for NaN as well.
+    if not 0 < seconds <= _LONGEST:
+        raise click.BadParameter(
+            f"{text!r} is not a number of seconds above 0 and up to {_LONGEST:,.0f}"
+        )
+    return seconds
 
 
 def _complete_account(

@@ -101,3 +101,5 @@ def _shared_options(app: App) -> Iterator[str]:
         yield "--verbose"
     if app.log_format != "text":
         yield from ("--log-format", app.log_format)
+    if app.timeout is not None:
+        yield from ("--timeout", f"{app.timeout:g}")

@@ -137,6 +137,7 @@ class Scenario:
             clevertap=emulator.clevertap,
             alta=emulator.alta,
             retry=Retry(base_delay=0.02, max_delay=0.5),
+            timeout=self._app.limits,
             on_event=self._count_failure,
         )
 

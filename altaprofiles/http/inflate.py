@@ -37,6 +37,9 @@ class Inflater:
 
     def __init__(self, coding: str) -> None:
         self._new = codings()[coding]
+        # gzip allows zeros behind the last member. Other bytes may be those of a damaged member, so
+        # that they are an error.
+        self._padding = b"\0" if coding == "gzip" else b""
         self._decompressor = self._new()
 
     @property
@@ -53,6 +56,7 @@ class Inflater:
         more, members = True, 0
         while data or more:
             if self._decompressor.eof:
+                data = data.lstrip(self._padding)
                 if not data:
                     return
                 # Each member copies all data behind it, so the time grows with their square.

@@ -147,7 +147,7 @@ def test_a_flipped_bit_is_noticed_or_does_not_matter(coding: str, bit: int) -> N
 
 @every_coding
 @pytest.mark.parametrize(
-    "behind", [b"\0", b"x", b"\x1f", b"\x28", b'{"a":1}', b"<html>", b"garbage" * 10]
+    "behind", [b"\0x", b"x", b"\x1f", b"\x28", b'{"a":1}', b"<html>", b"garbage" * 10]
 )
 def test_data_behind_the_body_is_not_overlooked(coding: str, behind: bytes) -> None:
     for pieces in ([PACK[coding](SAMPLE) + behind], [PACK[coding](SAMPLE), behind]):
@@ -294,6 +294,24 @@ async def test_a_coding_that_was_not_offered_is_named(coding: str) -> None:
             await session.profiles.get(identity="7")
         assert coding[:6] in str(caught.value)
         assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("zeros", [1, 512, 200_000])
+async def test_zeros_behind_the_last_member_are_no_part_of_the_body(zeros: int) -> None:
+    packed = gzip.compress(FOUND) + bytes(zeros)
+    answer = http(packed, "200 OK", "Content-Encoding: gzip")
+    async with scripted(always(answer)) as server, session_for(server, ONCE) as session:
+        person = await session.profiles.get(identity="7")
+        assert person is not None
+        assert person.identity == "7"
+
+
+@pytest.mark.parametrize("behind", [b"\0\0garbage", b"x", b"\x1f\x8b"])
+async def test_other_bytes_behind_the_last_member_may_be_a_damaged_one(behind: bytes) -> None:
+    answer = http(gzip.compress(FOUND) + behind, "200 OK", "Content-Encoding: gzip")
+    async with scripted(always(answer)) as server, session_for(server, ONCE) as session:
+        with pytest.raises(TransportError):
+            await session.profiles.get(identity="7")
 
 
 @every_coding

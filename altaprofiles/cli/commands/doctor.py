@@ -13,6 +13,10 @@ from ..exits import Exit
 __all__ = ["doctor"]
 
 
+_PATIENCE = 10.0
+"""Longest wait for each step of a connection, in seconds, without `--timeout`."""
+
+
 @click.command(cls=Command)
 @click.option(
     "--try-regions",
@@ -39,7 +43,8 @@ def doctor(app: App, try_regions: bool) -> None:
     codes: list[Exit] = []
 
     async def main() -> None:
-        async for finding in examine(app, REGIONS if try_regions else {}):
+        regions = REGIONS if try_regions else {}
+        async for finding in examine(app, regions, patience=app.timeout or _PATIENCE):
             if finding.code is not None:
                 codes.append(finding.code)
             console.print(finding.line(), soft_wrap=True)

@@ -91,10 +91,10 @@ def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
 
     async def main() -> None:
         if clevertap is not None:
-            await probe_clevertap(clevertap)
+            await probe_clevertap(clevertap, app.limits)
             app.info("CleverTap accepts them.")
         if alta is not None:
-            await probe_alta(alta)
+            await probe_alta(alta, app.limits)
             app.info("Alta accepts the API key.")
 
     app.run(main)

@@ -23,6 +23,7 @@ from ...errors import (
     StatusError,
     Unauthorized,
 )
+from ...http.transport import Timeout
 from ..app import App
 from ..exits import Exit
 from .connection import check_connection
@@ -61,7 +62,7 @@ async def examine(
             Exit.CREDENTIALS,
         )
     if clevertap is not None:
-        async for finding in _clevertap(clevertap, account, regions, patience):
+        async for finding in _clevertap(clevertap, account, regions, patience, app.limits):
             yield finding
     if alta is not None:
         key = alta.credentials
@@ -69,7 +70,7 @@ async def examine(
         async for finding in _service(
             "Alta",
             key.url,
-            lambda: probe_alta(key),
+            lambda: probe_alta(key, app.limits),
             accepted="the API key is accepted",
             correction=_correction(alta.source, account),
             patience=patience,
@@ -123,7 +124,11 @@ def _proxies() -> Finding:
 
 
 async def _clevertap(
-    found: Resolved[CleverTap], name: str | None, regions: Mapping[str, str], patience: float
+    found: Resolved[CleverTap],
+    name: str | None,
+    regions: Mapping[str, str],
+    patience: float,
+    limits: Timeout,
 ) -> AsyncIterator[Finding]:
     account = found.credentials
     place = account.url if account.base_url else f"region {account.region}"
@@ -136,7 +141,7 @@ async def _clevertap(
     async for finding in _service(
         "CleverTap",
         account.url,
-        lambda: probe_clevertap(account),
+        lambda: probe_clevertap(account, limits),
         accepted="the credentials are accepted",
         correction=correction,
         patience=patience,
@@ -144,7 +149,7 @@ async def _clevertap(
         is_refused = is_refused or finding.code is Exit.CREDENTIALS
         yield finding
     if is_refused and regions:
-        yield await _right_region(found, regions)
+        yield await _right_region(found, regions, limits)
 
 
 async def _service(
@@ -193,9 +198,11 @@ def _correction(source: str, name: str | None) -> str:
     return f"Log in again: altaprofiles login{'' if name is None else f' {shlex.quote(name)}'}"
 
 
-async def _right_region(found: Resolved[CleverTap], regions: Mapping[str, str]) -> Finding:
+async def _right_region(
+    found: Resolved[CleverTap], regions: Mapping[str, str], limits: Timeout
+) -> Finding:
     account = found.credentials
-    errors = await try_regions(account.account_id, account.passcode, regions)
+    errors = await try_regions(account.account_id, account.passcode, regions, limits)
     right = [name for name, error in errors.items() if error is None]
     if right:
         return Finding(
