@@ -315,14 +315,14 @@ def _is_of_a_hook(error: BaseException) -> bool:
     )
 
 
-_LONGEST = 200  # characters of a reason
 
 
 def _reason(error: object) -> str:
     """Return the text of an exception, and never an empty one."""
     if isinstance(error, ConnectionResetError) and not error.args:
         return "the other side closed it"
-    return _short(" ".join(str(error).split()) or type(error).__name__)
+    own = error.strerror if isinstance(error, OSError) and error.errno is None else None
+    return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 
 def _proxy_refusal(host: str, status: int, reason: str) -> ConnectError:
@@ -389,7 +389,7 @@ class _Request(aiohttp.ClientRequest):
         pass
 
 
-def _short(text: str, longest: int = 500) -> str:
+def _short(text: str, longest: int = 200) -> str:
     # The ellipsis shows `masked` that a secret may be cut short.
     return text if len(text) <= longest else f"{text[:longest]}…"
 

@@ -42,7 +42,7 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         async with asyncio.timeout(patience):
             resolved = await loop.getaddrinfo(host, port, type=0)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or f"no answer within {patience:.0f} s"
+        reason = getattr(error, "strerror", None) or f"no answer within {patience:g} s"
         yield Finding(
             f"{service}: the name {host} does not resolve: {reason}",
             "Check the network, and the proxy"
@@ -70,7 +70,7 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         )
         return
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {patience:.0f} s"
+        reason = getattr(error, "strerror", None) or str(error) or f"no answer in {patience:g} s"
         yield Finding(
             f"{service}: no connection to {host}:{port}: {reason}",
             "Check the network and its firewall",

@@ -1,0 +1,83 @@
+"""`--timeout`: on every command, and in the advice that errors give."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+import pytest
+from anyio import to_thread
+
+from altaprofiles import Timeout
+from altaprofiles.cli import cli
+from altaprofiles.cli.app import App, _with_option_names
+from altaprofiles.cli.resumption import command_line
+
+from ..support.servers import listening
+from ..support.terminals import environment, run
+
+pytestmark = pytest.mark.anyio
+
+COMMANDS = cli.commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_takes_it(name: str) -> None:
+    assert "timeout" in {option.name for option in COMMANDS[name].params}
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "1e9", "soon", "", "5s"])
+def test_a_value_that_cannot_work_is_wrong_usage(value: str, tmp_path: Path) -> None:
+    done = run(environment(tmp_path), "get", "--identity", "7", "--timeout", value)
+    assert done.code == 2
+    assert "--timeout" in done.stderr
+    assert "number of seconds" in done.stderr
+
+
+def test_the_limits_keep_their_proportion() -> None:
+    app = App()
+    assert app.limits == Timeout()
+    app.timeout = 60.0
+    assert app.limits == Timeout()
+    app.timeout = 600.0
+    assert app.limits == Timeout(connect=10, read=600, total=3000)
+    app.timeout = 2.0
+    assert app.limits == Timeout(connect=2, read=2, total=10)
+
+
+async def test_a_service_that_is_silent_is_not_waited_for_any_longer(tmp_path: Path) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with listening(serve) as port:
+        env = environment(tmp_path) | {
+            "ALTA_TOKEN": "token",
+            "ALTA_BASE_URL": f"http://127.0.0.1:{port}",
+        }
+        done = await to_thread.run_sync(run, env, "doctor", "--timeout", "0.25")
+    assert done.code == 1
+    assert "no answer in 0.25 s" in done.stdout.decode()
+
+
+def test_advice_names_the_option() -> None:
+    advice = "use a smaller `batch_size` or a longer `timeout`"
+    assert _with_option_names(advice, COMMANDS["export"]) == (
+        "use a smaller --batch-size or a longer --timeout"
+    )
+    assert _with_option_names("use a longer `timeout`", COMMANDS["get"]) == (
+        "use a longer --timeout"
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--timeout", "90.5", "count"], ["count"]])
+def test_the_command_that_resumes_has_it(arguments: list[str]) -> None:
+    app = App()
+    outer = cli.make_context("altaprofiles", [*arguments], obj=app)
+    with outer:
+        inner = COMMANDS["count"].make_context(
+            "count", ["Charged", "--from", "2026-01-01", "--to", "2026-01-02"], parent=outer
+        )
+        with inner:
+            line = command_line(click.get_current_context())
+    assert ("--timeout 90.5" in line) is (len(arguments) > 1)
