@@ -29,8 +29,11 @@ _LARGEST_HEAD = 128 * 1024
 By default, aiohttp refuses a header of 8 KiB. Headers of 64 KiB are in use.
 """
 
+_LIMITS = dict.fromkeys(("max_line_size", "max_field_size", "max_headers"), _LARGEST_HEAD)
+
 # An empty line. aiohttp's parsers accept lines that end without CR.
 _END_OF_HEAD = re.compile(rb"\n\r*\n")
+_LENGTH = re.compile(rb"\n[Cc]ontent-[Ll]ength: ?([0-9]{1,9})\r?\n")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
@@ -69,6 +72,7 @@ class _Connection(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._awaits: Literal["head", "body"] | None = None
+        self._poll: select.poll | None = None
         self._head_size = 0
         self._last = b""
         """Last bytes that have arrived: enough to find the end of a head or of a chunked body."""
@@ -82,8 +86,8 @@ class _Connection(ResponseHandler):
         self._awaits = "head"
         self._head_size = 0
         self._last = b""
-        limits = dict.fromkeys(("max_line_size", "max_field_size", "max_headers"), _LARGEST_HEAD)
-        super().set_response_params(**params | limits)
+        params.update(_LIMITS)
+        super().set_response_params(**params)
 
     def is_connected(self) -> bool:
         """Return whether the connection can be used: an idle one only while nothing arrives."""
@@ -94,8 +98,9 @@ class _Connection(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of an answer; without any, resume the parser after a pause."""
-        if not data:
+        if not data or (self._awaits == "head" and not self._head_size and _is_exact(data)):
             super().data_received(data)
+            return
         while data and self._awaits == "head":
             data = self._take_head(data)
         if data and self._awaits == "body":
@@ -111,13 +116,16 @@ class _Connection(ResponseHandler):
         elif message.code == 101:
             self._fail("HTTP 101, which the request did not ask for")
         elif not 100 <= message.code < 200:
+            super().feed_data(data, size)
+            if body.is_eof():
+                self._awaits = None
+                return
             length = message.headers.get("Content-Length")
             self._awaits = "body"
             self._last = b"\r\n"
             self._is_chunked = message.chunked
             self._left = None if length is None or message.chunked else int(length)
             self._body = body
-            super().feed_data(data, size)
             body.on_eof(self._is_complete)
 
     def _take_head(self, data: bytes) -> bytes:
@@ -171,9 +179,21 @@ class _Connection(ResponseHandler):
         """Return whether bytes wait in the socket, or its end."""
         if self.transport is None:
             return False
-        socket = self.transport.get_extra_info("socket")
-        if not hasattr(select, "poll"):
-            return bool(select.select([socket], [], [], 0)[0])
-        poll = select.poll()
-        poll.register(socket, select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            socket = self.transport.get_extra_info("socket")
+            if not hasattr(select, "poll"):
+                return bool(select.select([socket], [], [], 0)[0])
+            self._poll = select.poll()
+            self._poll.register(socket, select.POLLIN)
+        return bool(self._poll.poll(0))
+
+
+def _is_exact(data: bytes) -> bool:
+    """Return whether `data` is one answer of known length and nothing else, as most are.
+
+    Should the parser read the length in another way, bytes are left over that are a whole head or
+    not HTTP. Either ends the connection.
+    """
+    end = data.find(b"\r\n\r\n")
+    length = _LENGTH.search(data, 0, end + 2)
+    return length is not None and end + 4 + int(length[1]) == len(data)

@@ -188,7 +188,9 @@ class Engine:
             started = time.monotonic()
             try:
                 response = await self._send(call)
-                value = call.read(await self._checked(response))
+                if not response.body.isascii():
+                    response = await _checked(response)
+                value = call.read(response)
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
@@ -263,16 +265,6 @@ class Engine:
         self._lifetime.check_open()
         raise TransportError(f"{call.service.api}: the connection pool cancelled the request")
 
-    async def _checked(self, response: Response) -> Response:
-        slices = checked(response)
-        try:
-            next(slices)
-        except StopIteration as done:
-            # A small body, as of most answers.
-            small: Response = done.value
-            return small
-        return await finish(slices)
-
     async def _pause(self, service: Service, delay: float) -> None:
         for tally in self._tallies:
             tally.retries += 1
@@ -300,6 +292,17 @@ class Engine:
 def _excerpt(error: AltaProfilesError) -> str:
     excerpt = error.excerpt if isinstance(error, DecodeError | StatusError) else ""
     return f", got {excerpt!r}" if excerpt else ""
+
+
+async def _checked(response: Response) -> Response:
+    slices = checked(response)
+    try:
+        next(slices)
+    except StopIteration as done:
+        # A small body, as of most answers.
+        small: Response = done.value
+        return small
+    return await finish(slices)
 
 
 def _is_being_cancelled() -> bool:
