@@ -8,7 +8,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from altaprofiles import Alta, AltaProfilesError, CleverTap, Retry, Session, Timeout
+from altaprofiles import (
+    Alta,
+    AltaProfilesError,
+    Attempt,
+    CleverTap,
+    RequestTimeout,
+    Retry,
+    Session,
+    Timeout,
+)
 
 from .account import STRANGER
 from .calls import CALLS, Call, Found
@@ -34,7 +43,7 @@ def session_for(server: WireServer, *, slow: bool = False, **options: Any) -> Se
         alta=Alta("TOKEN", base_url=server.url, max_in_flight=3),
         **{
             "retry": QUICK,
-            "timeout": Timeout(read=0.2, total=0.6) if slow else Timeout(read=20, total=40),
+            "timeout": Timeout(read=0.2, total=0.6) if slow else Timeout(read=10, total=40),
             "max_response_bytes": BOMB_LIMIT,
             **options,
         },
@@ -91,13 +100,17 @@ async def try_cell(call: Call, fault: Fault, at: int, folder: Path) -> str:
     """
     tasks = asyncio.all_tasks()
     async with serving() as server:
-        async with session_for(server, slow=fault.slow) as session:
+        attempts: list[Attempt] = []
+        async with session_for(server, slow=fault.slow, on_event=attempts.append) as session:
             server.arm(fault, at=at, times=1000 if fault.outcome == "read" else 1)
             found = await run_call(call, session, folder)
             if not server.struck:
                 raise Wrong("the fault was never met")
             await check_usable(session, server, folder)
         await _none_left(server, tasks)
+    waited = [one.error for one in attempts if isinstance(one.error, RequestTimeout)]
+    if waited and not fault.slow and "408" not in fault.name:
+        raise Wrong(f"only a time limit ended it: {waited[0]}")
     if isinstance(found, AltaProfilesError):
         ended = "error"
     else:

@@ -82,8 +82,6 @@ async def check(
     server: WireServer, session: Session, cursor: str, body: bytes, *, decode: bool
 ) -> str:
     """Let `body` come in the place of a page, and return "right", "changed" or "error"."""
-    server.disarm()
-    right = [loads(line) for line in await read(session, cursor, decode=decode)]
     server.arm(in_place(body))
     try:
         with anyio.fail_after(PATIENCE):
@@ -91,12 +89,13 @@ async def check(
     except AltaProfilesError:
         return "error"
     found = [loads(line) for line in lines]
-    if found == right:
+    first = records_of(page_of(cursor))
+    behind = [loads(one.record) for one in PEOPLE[3:]] if cursor == "a%2F0" else []
+    if found == first + behind:
         return "right"
-    first = len(records_of(page_of(cursor)))
     believed = records_of(body)
     page = loads(body)
-    assert found == believed + ([] if page.get("next_cursor") is None else right[first:])
+    assert found == believed + ([] if page.get("next_cursor") is None else behind)
     return "changed"
 
 
@@ -243,7 +242,7 @@ def mutated(body: bytes, chance: random.Random, kinds: Sequence[str]) -> bytes:
 @pytest.mark.parametrize("cursor", _CURSORS)
 @pytest.mark.parametrize("decode", [True, False])
 def test_a_changed_page_is_read_as_it_is_or_again(cursor: str, decode: bool) -> None:
-    examples = 8 if cursor.startswith("b") else 60
+    examples = 2 if cursor.startswith("b") else 30
     body = page_of(cursor)
 
     @settings(max_examples=examples)
@@ -273,7 +272,7 @@ def _pages(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
         )
         return f'"{spelled}"'
 
-    filler = "x" * draw(st.sampled_from([0, 10, 3 * (1 << 20)]))
+    filler = "x" * draw(st.sampled_from([0, 10, 3 << 19]))
     values = {
         "status": '"success"',
         "records": f"[{blank}{f'{blank},{blank}'.join(one.decode() for one in records)}{blank}]",
@@ -288,7 +287,7 @@ def _pages(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 
 @given(_pages(), st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_a_page_in_any_form_is_read(page: tuple[bytes, list[bytes]], decode: bool) -> None:
     body, records = page
 
