@@ -315,8 +315,6 @@ def _is_of_a_hook(error: BaseException) -> bool:
     )
 
 
-
-
 def _reason(error: object) -> str:
     """Return the text of an exception, and never an empty one."""
     if isinstance(error, ConnectionResetError) and not error.args:
