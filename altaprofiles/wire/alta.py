@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..base.checks import check_key
-from ..base.jsontext import decode_mended, excerpt, plain_text
+from ..base.jsontext import decode_mended, excerpt, parts, plain_text
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..models import AnonymousId, CdpUser
 from .messages import Request, Response, parameter
-from .reading import decode_body, error_for, error_text, read_code, status_error
+from .reading import decode_body, error_for, error_text, is_garbled, read_code, status_error
 
 __all__ = ["API", "By", "auth_headers", "get_user_cdp", "read_users"]
 
@@ -105,6 +105,11 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     if not 200 <= response.status < 300 or code != 0:
         raise _failure(response, code, message)
     if body.data is UNSET:
+        for name in parts(response.body):
+            if is_garbled(name, "data"):
+                raise DecodeError(
+                    "expected `data`", path=f"$.{name}", excerpt=excerpt(response.body)
+                )
         return {}
     # A user is known by what can be read, as in CleverTap's records.
     users, _ = decode_mended(_DATA, body.data, "$.data")

@@ -34,6 +34,7 @@ from ..base.jsontext import (
 from ..errors import DecodeError
 from ..flow.slices import Slices
 from .query import CURSOR
+from .reading import is_garbled
 
 __all__ = [
     "PAGE_BODY",
@@ -164,11 +165,12 @@ def find_records(others: Mapping[str, Raw]) -> str | None:
     `records` and `record` are the only documented names ([profiles], Sample Response).
     """
     for path, name, value in _walk(others):
-        letters = _letters(name)
+        names_person = _letters(name) in _NAMES_OF_PERSON or is_garbled(name, "record")
+        names_people = _letters(name) in _NAMES_OF_PEOPLE or is_garbled(name, "records")
         is_list = isinstance(value, list) and any(isinstance(one, dict) for one in value)
-        if is_list and letters in _NAMES_OF_PEOPLE | _NAMES_OF_PERSON:
+        if is_list and (names_person or names_people):
             return path
-        if value and isinstance(value, dict) and letters in _NAMES_OF_PERSON:
+        if value and isinstance(value, dict) and names_person:
             return path
     return None
 
@@ -187,7 +189,7 @@ def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[str, str, Any]]:
 
 
 def _names_cursor(name: str) -> bool:
-    return _CURSOR_NAME.fullmatch(_letters(name)) is not None
+    return is_garbled(name, "next_cursor") or _CURSOR_NAME.fullmatch(_letters(name)) is not None
 
 
 def _letters(name: str) -> str:

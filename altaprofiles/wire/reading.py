@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from operator import ne
 from typing import Any, TypeVar
 
 import msgspec
@@ -39,6 +40,7 @@ __all__ = [
     "error_for",
     "error_text",
     "fails_with_html",
+    "is_garbled",
     "read_code",
     "read_retry_after",
     "status_error",
@@ -175,6 +177,11 @@ def status_error(
         hint=hint,
         retry_after=read_retry_after(response.headers),
     )
+
+
+def is_garbled(name: str, own: str) -> bool:
+    """Return whether `name` is `own` with one character changed, as by a flipped bit ([seen])."""
+    return len(name) == len(own) and sum(map(ne, name, own)) == 1
 
 
 def fails_with_html(response: Response) -> bool:

@@ -74,7 +74,8 @@ def records_of(body: bytes) -> list[Any]:
 
 async def read(session: Session, cursor: str, *, decode: bool) -> list[bytes]:
     """Return the lines of all pages from `cursor` on."""
-    pages = session.profiles.by_event(EVENT, **RANGE, cursor=cursor).pages(decode=decode)
+    people = session.profiles.by_event(EVENT, **RANGE, cursor=cursor, distinct=False)
+    pages = people.pages(decode=decode)
     return [line async for page in pages for line in page.encode().splitlines()]
 
 

@@ -1031,7 +1031,7 @@ def test_the_text_of_a_failure_may_be_its_message() -> None:
     ("body", "text"),
     [
         ({"status": "fail", "code": 2, "error": "Your page is being made"}, "page is being made"),
-        ({"status": "fail", "code": 2}, "still in progress"),
+        ({"status": "fail", "code": 2}, "still being prepared"),
     ],
 )
 def test_an_answer_that_is_not_ready_says_so_in_the_words_of_the_service(
