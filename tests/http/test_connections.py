@@ -340,7 +340,7 @@ async def main():
         for key in ("good1", "good2", "good3"):
             person = await session.profiles.get(identity=key)
             print(person.identity, flush=True)
-            sys.stdin.readline()
+            await asyncio.to_thread(sys.stdin.readline)
 
 if sys.argv[2] == "uvloop":
     import uvloop
