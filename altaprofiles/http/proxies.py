@@ -42,8 +42,8 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     if kind not in ("http", "https"):
         # The value is left out of the message because it may hold a password.
         raise ConfigurationError(
-            f"{variable}: not an http or https proxy: {kind[:20]!r} proxies are not supported; write "
-            f"http://HOST:PORT, or unset the variable"
+            f"{variable}: not an http or https proxy: {kind[:20]!r} proxies are not supported; "
+            f"write http://HOST:PORT, or unset the variable"
         )
     try:
         found = split_address(proxy if "://" in proxy else f"http://{proxy}")
