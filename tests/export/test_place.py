@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import ConfigurationError, ExportError, Incomplete
+from altaprofiles import AltaProfilesError, ConfigurationError, ExportError, Incomplete
 from altaprofiles.export.report import Progress
 
 from ..support.jobs import (
@@ -32,6 +32,7 @@ from ..support.jobs import (
     spools_of,
     workspace_of,
 )
+from ..support.servers import http
 from ..support.terminals import environment, run
 
 pytestmark = pytest.mark.anyio
@@ -673,19 +674,21 @@ async def test_a_spool_that_is_gone_is_not_claimed_to_hold_records(
         if received(progress) == case.items and not damaged:
             damaged = True
             damage(to)
+            # Otherwise it would be fetched again.
+            case.refusal = http(b"", "503 Service Unavailable")
             if workspace_of(to).exists():
                 left = sum(path.read_bytes().count(b"\n") for path in spools_of(to))
                 if case.kind is KEYS:
                     left = case.items - len(case.people)
 
-    with pytest.raises(Incomplete) as caught:
+    with pytest.raises(AltaProfilesError) as caught:
         await case.run(to, on_progress=on_progress)
     assert damaged
-    last = str(caught.value).splitlines()[-1]
+    text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
     if left:
-        assert last.startswith(f"{left:,} {case.kind.unit} are in {workspace_of(to)}")
+        assert f"\n{left:,} {case.kind.unit} are in {workspace_of(to)}" in text
     else:
-        assert last.startswith("nothing of it has been kept")
+        assert f"are in {workspace_of(to)}" not in text
 
 
 # ------------------------------------------------------------------------------ DuckDB's own errors

@@ -79,7 +79,7 @@ async def test_a_cursor_goes_on_the_request_line_byte_for_byte() -> None:
     cursor = "ZiZj%2FmNw+ME/BQ%3d%3D~a%25b=*"
     pages = in_turn(
         http(b'{"cursor":"%b","status":"success"}' % cursor.encode()),
-        http(b'{"status":"success"}'),
+        http(b'{"status":"success","records":[{"identity":"7"}]}'),
     )
     async with scripted(pages) as server, session_for(server) as session:
         async for _ in session.profiles.by_event("App Launched", **RANGE, batch_size=46):
