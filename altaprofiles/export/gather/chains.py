@@ -76,7 +76,8 @@ class _ChainState:
 
     @property
     def is_complete(self) -> bool:
-        return self.row.done or self.is_accepted
+        # A chain that was accepted may have been restarted since, because its spool is damaged.
+        return self.row.done or (self.is_accepted and self.has_ended)
 
     @property
     def missing(self) -> str:
@@ -184,9 +185,13 @@ class EventsGathering:
                 *self._workers(run, waiting, self._read),
             ]
         )
-        # A chain that an earlier run has finished is compared with its count as well.
-        ended = [state for state in self._states if state.has_ended]
-        doubtful = [state for state in ended if self._count or not state.row.done]
+        # A chain that an earlier run has finished is compared with its count as well, and one
+        # without records may be from an earlier version, which believed it at once.
+        doubtful = [
+            state
+            for state in self._states
+            if state.has_ended and (self._count or not state.row.done or not state.row.records)
+        ]
         self._shortfalls.clear()
         await run_all(self._workers(run, doubtful, self._settle))
         missing = [state.missing for state in self._states if not state.is_complete]
