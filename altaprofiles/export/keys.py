@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -13,13 +12,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TypeAlias
 
-import msgspec
 from anyio.lowlevel import checkpoint
+from msgspec import Raw
 
 from ..base.checks import check_key
+from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import numbered
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DecodeError
 from ..flow.fanout import Items, check_items
 from ..models import Key
 from .csv_rows import csv_rows
@@ -202,41 +202,46 @@ class KeyFile:
     def _member(self, line: str, number: int) -> str:
         where = f"line {number} of {self.path}"
         try:
-            value = _JSON.decode(line)
-        except msgspec.DecodeError as error:
+            value = self._value(line.strip(_BLANK).encode(), where)
+            text = plain_text(value, whole=True)
+        except DecodeError as error:
             raise ConfigurationError(f"keys: {where} is not JSON: {error}") from None
-        except RecursionError:
-            raise ConfigurationError(
-                f"keys: {where} is nested too deeply; keep the key that holds the identifier only"
-            ) from None
-        if isinstance(value, dict):
-            if self._column is None:
-                raise ConfigurationError(
-                    f"column: {where} holds an object; name the key that holds the identifier"
-                )
-            if self._column not in value:
-                raise ConfigurationError(f"column: {where} has no {self._column!r}")
-            if _is_repeated(self._column, line):
-                raise ConfigurationError(
-                    f"column: {where} has {self._column!r} more than once; correct the file"
-                )
-            value = value[self._column]
-        elif self._column is not None:
-            raise ConfigurationError(
-                f"column: got {self._column!r}, but {where} is not an object; leave it out"
-            )
-        if value is None:
+        if text is None:
             return ""
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        first = bytes(value)[:1]
+        if first != b'"' and not _WHOLE.fullmatch(text):
             raise ConfigurationError(
-                f"keys: {where} holds a value of type {type(value).__name__}, which is not an "
-                f"identifier; write it as text",
-                value=value,
+                f"keys: {where} holds {_KINDS.get(first, 'a number with a fraction')}, which is "
+                f"not an identifier; write it as text",
+                value=text,
             )
-        return str(value)
+        return text
+
+    def _value(self, line: bytes, where: str) -> Raw:
+        """Return the identifier in a line of NDJSON, even beside a part that cannot be decoded."""
+        if not line.startswith(b"{"):
+            if self._column is not None:
+                raise ConfigurationError(
+                    f"column: got {self._column!r}, but {where} is not an object; leave it out"
+                )
+            values = elements(b"[%b]" % line)
+            if len(values) != 1:
+                raise ConfigurationError(f"keys: {where} holds several values; write one a line")
+            return values[0]
+        if self._column is None:
+            raise ConfigurationError(
+                f"column: {where} holds an object; name the key that holds the identifier"
+            )
+        found = parts(line)
+        if self._column not in found:
+            raise ConfigurationError(f"column: {where} has no {self._column!r}")
+        if _is_repeated(self._column, line):
+            raise ConfigurationError(
+                f"column: {where} has {self._column!r} more than once; correct the file"
+            )
+        return found[self._column]
 
 
-_JSON = msgspec.json.Decoder()
 _BLANK = " \t\r\n"
 _MARK = "\ufeff"
 _PIECE = 1 << 18
@@ -257,16 +262,17 @@ def _version(status: os.stat_result) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _is_repeated(name: str, line: str) -> bool:
+def _is_repeated(name: str, line: bytes) -> bool:
     """Return whether an object has more than one member of this name, which decoding hides."""
-    if "\\" not in line and line.count(f'"{name}"') == 1:
+    if b"\\" not in line and line.count(b'"%b"' % name.encode()) == 1:
         return False
-    return [key for key, _ in _PAIRS.decode(line.strip())].count(name) > 1
+    names = [plain_text(key) for key, _ in members(line)]
+    return names.count(name) > 1
 
 
-# The outermost object is the last to be replaced by its members. Numbers stay text, because Python
-# refuses to convert long ones.
-_PAIRS = json.JSONDecoder(object_pairs_hook=list, parse_int=str, parse_float=str)
+_WHOLE = re.compile("-?[0-9]+")
+_KINDS = {b"t": "a boolean", b"f": "a boolean", b"[": "a list", b"{": "an object"}
+"""Values that are not an identifier, by their first character."""
 
 
 def _letters(text: str) -> str:

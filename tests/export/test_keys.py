@@ -178,7 +178,7 @@ def test_the_apostrophe_for_spreadsheets_is_no_part_of_a_key(tmp_path: Path) -> 
         (b'{"id":1}\n{"id":2},\n', 2, "is not JSON"),
         (b'{"id":1}\n\n{"id":2', 3, "is not JSON"),
         (b'{"id":1}\n[{"id":2}]\n', 2, "is not an object"),
-        (b'{"id":1}\n{"id":2,"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n", 2, "too deeply"),
+        (b'{"id":1}\n{"id":2,"x":' + b"[" * 100_000 + b"]" * 99_999 + b"}\n", 2, "is not JSON"),
         (b'{"id":1}\n{"id":"\0"}\n', 2, "holds a NUL byte"),
         (b'{"id":1}\n{"id":2,"x":"\xff"}\n', 2, "is not UTF-8"),
     ],
@@ -204,6 +204,19 @@ def test_any_ndjson_that_is_valid_is_read(tmp_path: Path) -> None:
     )
     keys = ["1", "2", '"id":3', " 4 ", number]
     assert keys_of(tmp_path, data.encode(), "k.ndjson", "id") == keys
+
+
+def test_the_records_of_an_export_are_keys_whatever_stands_beside_them(tmp_path: Path) -> None:
+    odd = {
+        "phone": b"1e400",
+        "x": b"[" * 100_000 + b"]" * 100_000,
+        "n": b"9" * 5000,
+        "s": b'"\\ud800"',
+    }
+    lines = [b'{"id":%d,"%b":%b}' % (n, name.encode(), odd[name]) for n, name in enumerate(odd)]
+    lines.append(b'{"id":9.19876543210E11}')
+    keys = ["0", "1", "2", "3", "919876543210"]
+    assert keys_of(tmp_path, b"\n".join(lines), "k.ndjson", "id") == keys
 
 
 # --------------------------------------------------------------------------------------------- text
