@@ -21,6 +21,7 @@ from altaprofiles import (
     ChainStatus,
     CleverTap,
     ConfigurationError,
+    ConnectError,
     CursorExpired,
     Customer,
     DecodeError,
@@ -183,6 +184,9 @@ def errors(error: AltaProfilesError) -> None:
         assert_type(error.value, object)
     elif isinstance(error, TransportError):
         assert_type(error.detail, str)
+    if isinstance(error, ConnectError):
+        assert_type(error.permanent, bool)
+        assert_type(error.untrusted, bool)
     elif isinstance(error, CursorExpired):
         assert_type(error.message, str)
     elif isinstance(error, NotReady):
