@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -21,6 +22,7 @@ from altaprofiles import (
 )
 from altaprofiles.emulator import Emulator, Fault
 
+from ..support.servers import http, scripted
 from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
 
 pytestmark = pytest.mark.anyio
@@ -224,3 +226,27 @@ async def test_keys_of_other_libraries_are_taken_for_what_they_are() -> None:
         assert found == [(True, type(None)), (True, type(None)), (False, ConfigurationError)]
         people = session.profiles.by_event(Text(EVENT), **RANGE)
         assert [person async for person in people]
+
+
+async def test_a_retry_that_is_over_leaves_no_worker_beside_the_others() -> None:
+    served = active = most = 0
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal served, active, most
+        served += 1
+        if served == 1:
+            writer.write(http(b"", "503 Service Unavailable"))
+            return
+        active += 1
+        most = max(most, active) if served > 20 else 0
+        await asyncio.sleep(0.005)
+        active -= 1
+        writer.write(http(b'{"status":"success","record":{"identity":"7"}}'))
+
+    async with (
+        scripted(answer) as server,
+        Session(clevertap=CleverTap("A", "p", base_url=server.url), retry=QUICK) as session,
+    ):
+        lookups = session.profiles.get_many(range(40), by="identity", concurrency=1)
+        assert len([lookup async for lookup in lookups]) == 40
+    assert most == 1
