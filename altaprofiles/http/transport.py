@@ -42,7 +42,6 @@ __all__ = [
 
 
 _HEAD = 16 * 1024
-_UNTRANSLATED = (asyncio.CancelledError, AltaProfilesError)
 
 
 class Timeout(Struct, frozen=True, kw_only=True):
@@ -200,9 +199,11 @@ class Transport:
                 return Response(response.status, response.headers, body)
             failure = _proxy_refusal(peer.host, 407, "")
         except (asyncio.CancelledError, Exception) as error:
+            if isinstance(error, Exception) and _is_of_a_hook(error):
+                raise
             if watched.ended_by_deadline():
                 failure = self._overdue(watched, peer.host, request)
-            elif isinstance(error, _UNTRANSLATED) or _is_of_a_hook(error):
+            elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
                 failure = self._translated(error, peer.host)
