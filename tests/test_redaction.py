@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import traceback
@@ -27,6 +28,7 @@ from altaprofiles import (
     Attempt,
     CleverTap,
     ConfigurationError,
+    ConnectError,
     DecodeError,
     Incomplete,
     Retry,
@@ -379,3 +381,15 @@ async def test_a_request_in_a_traceback_shows_no_key() -> None:
     ]
     assert engine
     assert "jack" not in "".join(repr(frame.f_locals) for frame in engine)
+
+
+@pytest.mark.anyio
+async def test_a_short_key_leaves_the_words_of_the_system_readable() -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        port = unheard.getsockname()[1]
+        clevertap = CleverTap("W9R", PASSCODE, base_url=f"http://127.0.0.1:{port}")
+        async with Session(clevertap=clevertap, retry=Retry(attempts=1)) as session:
+            with pytest.raises(ConnectError) as caught:
+                await session.profiles.get(identity="1")
+    assert f"('127.0.0.1', {port})" in str(caught.value)

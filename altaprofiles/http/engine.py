@@ -206,7 +206,7 @@ class Engine:
             error.__traceback__ = error.__context__ = error.__cause__ = None
             if isinstance(error, DecodeError):
                 error.locate(service.api, call.request.operation)
-            error.redact(partial(masked, secrets=self._secrets(service), keys=call.request.keys))
+            error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
             decision = tries.failed(error, time.monotonic(), random.random)
             for tally in self._tallies:
                 tally.not_ready += decision.not_ready
@@ -287,6 +287,17 @@ class Engine:
             )
         if self._on_event is not None:
             self._on_event(attempt)
+
+
+def _keys(call: _Call, error: AltaProfilesError) -> list[str]:
+    """Return the keys of the request to mask in an error."""
+    keys = call.request.keys
+    # The words of the system hold numbers of their own, which a short key would make unreadable.
+    is_of_system = isinstance(error, TransportError)
+    return [key for key in keys if len(key) >= _SHORTEST or not is_of_system]
+
+
+_SHORTEST = 6
 
 
 def _excerpt(error: AltaProfilesError) -> str:
