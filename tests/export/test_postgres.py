@@ -553,7 +553,6 @@ def test_settings_end_with_the_transaction(postgres: Server) -> None:
     target = target_of(limited(postgres, "statement_timeout=5000"))
     assert isinstance(target, PostgresTarget)
     with target.connect() as connection:
-        target.prepare(connection)
         assert connection.execute("SHOW statement_timeout").fetchone() == ("0",)
         assert connection.execute("SHOW row_security").fetchone() == ("off",)
         connection.commit()
@@ -572,6 +571,39 @@ def test_a_stricter_isolation_does_not_refuse_rows_that_others_have_changed(
     postgres.run("UPDATE people SET name = 'B'")
     sink.close()
     assert postgres.rows("SELECT name FROM people") == [("C",)]
+
+
+SETTINGS = [
+    "quote_all_identifiers=on",
+    "idle_in_transaction_session_timeout=1",
+    "idle_session_timeout=1",
+    "lock_timeout=1",
+    "gin_fuzzy_search_limit=1",
+    "standard_conforming_strings=off",
+    "array_nulls=off",
+    "row_security=off",
+    "session_replication_role=replica",
+    "client_encoding=latin1",
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_no_setting_of_the_user_changes_what_is_written(postgres: Server, setting: str) -> None:
+    name = setting.partition("=")[0]
+    if not postgres.rows(f"SELECT 1 FROM pg_settings WHERE name = '{name}'"):
+        pytest.skip("this server does not have the setting")
+    target = target_of(limited(postgres, setting))
+    for turn in ("a", "b"):
+        export(target, [line(name=turn, objectId=f"é{number}") for number in range(200)])
+        found = postgres.rows("SELECT count(*), count(DISTINCT person), min(name) FROM people")
+        assert found == [(200, 200, turn)]
+
+
+def test_a_table_is_never_made_for_the_session_only(postgres: Server) -> None:
+    with pytest.raises(ExportError, match=r"the table is temporary, .* take pg_temp out"):
+        target_of(limited(postgres, "search_path=pg_temp")).check()
+    with pytest.raises(ExportError, match="the schema does not exist"):
+        target_of(postgres.url("pg_temp.people")).check()
 
 
 @pytest.mark.parametrize("level", ["session", "role"])
@@ -667,6 +699,44 @@ UNSUITABLE: dict[str, tuple[list[str], str]] = {
         ["CREATE RULE keep AS ON DELETE TO people DO INSTEAD NOTHING"],
         "the table has rules",
     ),
+    "domain that is not null": (
+        [
+            "CREATE DOMAIN filled AS text NOT NULL",
+            "CREATE DOMAIN address AS filled",
+            "DROP TABLE people",
+            "CREATE TABLE people (person text PRIMARY KEY, more address)",
+        ],
+        "the column 'more' must not be null",
+    ),
+    "domain that checks": (
+        [
+            "CREATE DOMAIN address AS text CHECK (value IS NOT NULL)",
+            "DROP TABLE people",
+            "CREATE TABLE people (person text PRIMARY KEY, more address)",
+        ],
+        "the column 'more' must not be null",
+    ),
+    "partition": (
+        [
+            "DROP TABLE people",
+            "CREATE TABLE everyone (person text PRIMARY KEY) PARTITION BY HASH (person)",
+            "CREATE TABLE people PARTITION OF everyone FOR VALUES WITH (MODULUS 2, REMAINDER 0)",
+        ],
+        "the table is a partition, .*; name the partitioned table",
+    ),
+    "parent": (["CREATE TABLE child () INHERITS (people)"], "other tables inherit from the table"),
+    "typed": (
+        [
+            "DROP TABLE people",
+            "CREATE TYPE one AS (person text)",
+            "CREATE TABLE people OF one (PRIMARY KEY (person))",
+        ],
+        "the table has the columns of a type",
+    ),
+    "name of a type": (
+        ["DROP TABLE people", "CREATE TYPE people AS ENUM ()", "CREATE TABLE others ()"],
+        'type "people" already exists',
+    ),
     "partitions": (
         [
             "DROP TABLE people",
@@ -686,7 +756,6 @@ def test_a_table_that_would_refuse_rows_at_the_end_is_found_first(
     postgres.run(*statements)
     with pytest.raises(ExportError, match=reason):
         target_of(postgres.url("people")).check()
-    postgres.run("DROP TABLE people", "DROP DOMAIN IF EXISTS address")
 
 
 def test_a_table_in_partitions_takes_everyone(postgres: Server) -> None:
@@ -718,6 +787,24 @@ def test_a_right_that_a_column_or_a_sequence_lacks_is_found_first(
     postgres.run(f"GRANT USAGE ON people_number_seq TO {guest_of(postgres)}")
     export(guest("people"), [line(identity="2")])
     assert postgres.rows("SELECT identity, number FROM people ORDER BY 2") == [("1", 1), ("2", 2)]
+
+
+def test_an_index_that_cannot_be_made_is_logged_and_done_without(
+    postgres: Server, guest: Callable[[str], Target], caplog: pytest.LogCaptureFixture
+) -> None:
+    export(target_of(postgres.url("people"), flatten=["plan"]), [line(objectId="a")])
+    ((index,),) = postgres.rows(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'people' AND indexdef LIKE '%gin%'"
+    )
+    postgres.run(
+        f"DROP INDEX {index}",
+        f"ALTER TABLE people OWNER TO {guest_of(postgres)}",
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    )
+    export(guest("people"), [line(name="A", objectId="a")])
+    assert postgres.rows("SELECT name FROM people") == [("A",)]
+    (message,) = caplog.messages
+    assert 'CREATE INDEX ON "people" USING gin (object_ids)' in message
 
 
 def test_a_user_without_temporary_tables_is_found_first(
@@ -754,6 +841,74 @@ def test_a_trigger_that_leaves_rows_out_loses_nobody_unseen(postgres: Server) ->
     assert postgres.rows("SELECT count(*) FROM people") == [(1,)]
     export(target, [line(identity="1"), line(identity="2"), line(identity="2")])
     assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
+
+
+MEDDLING: dict[str, tuple[str, str, str]] = {
+    "keeps who is replaced": ("BEFORE DELETE", "RETURN NULL;", "keeps 1 old rows of people"),
+    "keeps old values": (
+        "BEFORE UPDATE",
+        "RETURN OLD;",
+        "other values than the export for 1 people",
+    ),
+    "changes a value": (
+        "BEFORE INSERT OR UPDATE",
+        "NEW.name = lower(NEW.name); RETURN NEW;",
+        "other values than the export for 2 people",
+    ),
+    "changes the key": (
+        "BEFORE INSERT",
+        "NEW.person = 'x' || NEW.person; RETURN NEW;",
+        "other values than the export for 2 people",
+    ),
+    "takes rows out again": (
+        "AFTER INSERT",
+        "DELETE FROM people WHERE person = NEW.person; RETURN NULL;",
+        "other values than the export for 1 people",
+    ),
+}
+
+
+@pytest.mark.parametrize("of", ["people", "people_0"])
+@pytest.mark.parametrize("name", MEDDLING)
+def test_a_trigger_that_changes_what_is_written_is_found_and_named(
+    postgres: Server, name: str, of: str
+) -> None:
+    if of != "people":
+        postgres.run(
+            "CREATE TABLE people (person text PRIMARY KEY) PARTITION BY HASH (person)",
+            "CREATE TABLE people_0 PARTITION OF people FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+        )
+    target = target_of(postgres.url("people"))
+    export(target, [line(identity="1", name="A"), line(platformInfo=devices("d1", "d2"))])
+    before = postgres.rows("SELECT * FROM people ORDER BY person")
+    when, body, fault = MEDDLING[name]
+    postgres.run(
+        f"CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} END$$",
+        f"CREATE TRIGGER meddles {when} ON {of} FOR EACH ROW EXECUTE FUNCTION meddle()",
+    )
+    again = [line(identity="1", name="B"), line(name="C", platformInfo=devices("d2", "d3"))]
+    called = "meddles" if of == "people" else "meddles on people_0"
+    with pytest.raises(ExportError, match=rf"{fault}, .* \({called}\); .*nothing was written"):
+        export(target, again)
+    assert postgres.rows("SELECT * FROM people ORDER BY person") == before
+    postgres.run(f"ALTER TABLE {of} DISABLE TRIGGER meddles")
+    export(target, again)
+    assert postgres.rows("SELECT name, object_ids FROM people ORDER BY name") == [
+        ("B", []),
+        ("C", ["d2", "d3"]),
+    ]
+
+
+def test_a_trigger_may_fill_columns_of_its_own(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [line(identity="1", name="A")])
+    postgres.run("ALTER TABLE people ADD lower_name text")
+    trigger(postgres, "NEW.lower_name = lower(NEW.name); RETURN NEW;")
+    export(target, [line(identity="1", name="B"), line(identity="2")])
+    assert postgres.rows("SELECT name, lower_name FROM people ORDER BY person") == [
+        ("B", "b"),
+        (None, None),
+    ]
 
 
 PRIVATE = "jack@example.com"

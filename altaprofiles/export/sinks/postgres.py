@@ -38,6 +38,9 @@ _STAGE = "pg_temp.altaprofiles_stage"
 _LOCK_TIMEOUT = 30
 """Longest wait, in seconds, for a lock that another transaction has on the table."""
 
+_IDLE_SESSION_TIMEOUT = 14_00_00
+"""The first version of the server that ends idle sessions."""
+
 
 class PostgresTarget(Target, frozen=True, kw_only=True):
     """One table of a PostgreSQL database. Does not pickle if its URL holds a password.
@@ -83,7 +86,6 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     def check(self) -> None:
         connection = self.connect()
         try:
-            self.guard(lambda: self.prepare(connection))
             self.guard(lambda: self.table.check_rights(connection))
         finally:
             connection.close()
@@ -92,22 +94,43 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         return PostgresSink(self)
 
     def connect(self) -> psycopg.Connection[Any]:
-        """Return a new connection to the database.
+        """Return a new connection, in a transaction that the user's own time limits do not end.
 
         Raises:
             ExportError: the server cannot be reached, or refuses.
         """
+        connection = self._connect()
+        given, version = connection.info.options, connection.info.server_version
+        try:
+            return self._begun(connection)
+        except ExportError:
+            if version < _IDLE_SESSION_TIMEOUT:
+                raise
+        # An idle session may have been ended before that. Not at once, as poolers refuse options.
+        return self._begun(self._connect(options=f"{given} -c idle_session_timeout=0"))
+
+    def _begun(self, connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+        try:
+            self.guard(partial(_begin, connection))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, options: str | None = None) -> psycopg.Connection[Any]:
         import psycopg
 
         # No local holds the plain text, which a traceback with locals would show.
-        connection = self.guard(
+        return self.guard(
             lambda: psycopg.connect(
-                str.__str__(self.conninfo), client_encoding="utf8", prepare_threshold=None
+                str.__str__(self.conninfo),
+                # `_begin` begins the transaction.
+                autocommit=True,
+                client_encoding="utf8",
+                prepare_threshold=None,
+                options=options,
             )
         )
-        # A user's default may be stricter, and would refuse rows that others have changed since.
-        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        return connection
 
     def guard(self, call: Callable[[], T]) -> T:
         """Return the result of `call`.
@@ -125,22 +148,29 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         # Outside of the block, so that the driver's error does not stay as the context.
         raise ExportError(f"{self.name}: {reason}")
 
-    def prepare(self, connection: psycopg.Connection[Any]) -> None:
-        """Begin a transaction that the user's own time limits do not end.
 
-        The settings end with the transaction, so that a pooler that gives each transaction another
-        session, such as PgBouncer, does not carry them to other users.
-        """
-        # First, and by itself, because it limits the other statements as well.
-        connection.execute("SET LOCAL statement_timeout = 0")
-        # A server of an earlier version does not know all of them.
-        connection.execute(
-            "SELECT set_config(name, '0', true) FROM pg_settings WHERE name IN"
-            " ('idle_in_transaction_session_timeout', 'idle_session_timeout',"
-            " 'transaction_timeout')"
-        )
+def _begin(connection: psycopg.Connection[Any]) -> None:
+    """Begin a transaction that the user's own settings neither end nor change.
+
+    Ours end with the transaction, so that a pooler that gives each transaction another session,
+    such as PgBouncer, does not carry them to other users.
+    """
+    # One message, as a server that waits for the next one in a transaction may end it. A stricter
+    # isolation would refuse rows that others have changed since. A server of an earlier version
+    # does not know all settings.
+    connection.execute(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;"
+        " SELECT set_config(name, value, true)"
+        " FROM pg_settings JOIN (VALUES ('idle_in_transaction_session_timeout', '0'),"
+        " ('idle_session_timeout', '0'), ('transaction_timeout', '0'),"
+        f" ('lock_timeout', '{_LOCK_TIMEOUT}s'),"
+        # An index would return any few of the rows that it finds.
+        " ('gin_fuzzy_search_limit', '0'),"
+        # Types are compared by name.
+        " ('quote_all_identifiers', 'off'),"
         # Rows that a policy hides are an error then, instead of people who are missing.
-        connection.execute("SET LOCAL row_security = off")
+        " ('row_security', 'off')) AS ours (name, value) USING (name)"
+    )
 
 
 def _reason(error: psycopg.Error) -> str:
@@ -219,7 +249,6 @@ class PostgresSink:
                 self._copying.__exit__(None, None, None)
 
     def _begin(self) -> psycopg.Copy:
-        self._target.prepare(self._connection)
         columns = zip(self._staged, self._target.table.columns.values(), strict=True)
         cursor = self._connection.cursor()
         cursor.execute(
@@ -233,7 +262,6 @@ class PostgresSink:
         if self._copying is not None:
             self._copying.__exit__(None, None, None)
         run = self._connection.execute
-        run(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}s'")
         # Only the columns by which rows are found: to analyse documents takes long.
         run(f"ANALYZE {_STAGE} (number, nameless, person, object_ids)")
         shape = self._prepare()
@@ -247,28 +275,38 @@ class PostgresSink:
         table = self._target.table
         shape = table.shape(self._connection)
         if shape.oid is None:
-            types = [f"{quoted(name)} {type_}" for name, type_ in table.columns.items()]
-            types[0] += " PRIMARY KEY"
-            # If another export creates it at the same moment, this statement waits and fails.
-            run(f"CREATE TABLE {table.quoted} ({', '.join(types)})")
+            table.create(self._connection)
             return shape
         # Two exports at once would each miss the nameless people that the other one adds.
         run(f"LOCK TABLE {table.quoted} IN SHARE ROW EXCLUSIVE MODE")
         for name, type_ in shape.missing.items():
             run(f"ALTER TABLE {table.quoted} ADD COLUMN IF NOT EXISTS {quoted(name)} {type_}")
-        if shape.is_owned and not shape.is_indexed:
-            self._index()
+        # An existing table is indexed before rows are looked up in it; a new one after its first
+        # load, because an index built over many rows at once is better.
+        if shape.may_index and not shape.is_indexed:
+            table.add_index(self._connection)
         return shape
 
     def _merge(self, *, is_new: bool) -> None:
         """Move the staged rows into the table, one for each person."""
         run = self._connection.execute
         table = self._target.table.quoted
+        triggers = self._target.table.triggers(self._connection)
         if not is_new:
-            run(
-                f"DELETE FROM {table} AS old USING {_STAGE} AS new WHERE new.nameless"
-                " AND coalesce(old.identity, '') = '' AND old.object_ids && new.object_ids"
+            shares = (
+                "new.nameless AND coalesce(old.identity, '') = ''"
+                " AND old.object_ids && new.object_ids"
             )
+            run(f"DELETE FROM {table} AS old USING {_STAGE} AS new WHERE {shares}")
+            if triggers:
+                [(undeleted,)] = run(
+                    f"SELECT count(DISTINCT old.person) FROM {table} AS old JOIN {_STAGE} AS new"
+                    f" ON {shares}"
+                ).fetchall()
+                # They would be in the table twice.
+                self._require(
+                    not undeleted, f"the table keeps {undeleted:,} old rows of people", triggers
+                )
         # The first row of a person counts. Later ones still connect rows that share a device with
         # them, because all repeated rows are found before any is deleted.
         shared = run(
@@ -289,17 +327,39 @@ class PostgresSink:
             f" FROM {_STAGE} ORDER BY number ON CONFLICT (person) DO UPDATE SET {values}"
         )
         people = self._received - self.repeated
-        if merged.rowcount != people:
-            raise ExportError(
-                f"{self._target.name}: the table took {merged.rowcount:,} of {people:,} people, as "
-                f"one of its triggers leaves rows out; nothing was written"
-            )
+        self._require(
+            merged.rowcount == people,
+            f"the table took {merged.rowcount:,} of {people:,} people",
+            triggers,
+        )
+        if triggers:
+            self._compare(triggers)
         if is_new:
-            self._index()
+            self._target.table.add_index(self._connection)
             run(f"ANALYZE {table} (person, identity, object_ids)")
 
-    def _index(self) -> None:
-        # An existing table is indexed before rows are looked up in it; a new one after its first
-        # load, because an index built over many rows at once is better.
-        table = self._target.table.quoted
-        self._connection.execute(f"CREATE INDEX ON {table} USING gin (object_ids)")
+    def _compare(self, triggers: Sequence[str]) -> None:
+        """Raise `ExportError` unless the table has the staged rows as they are."""
+        # Else some triggers would run at the commit.
+        self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        same = " AND ".join(
+            f"row.{name} IS NOT DISTINCT FROM new.{staged}"
+            for name, staged in zip(self._names[1:], self._staged[1:], strict=True)
+        )
+        [(changed,)] = self._connection.execute(
+            f"SELECT count(*) FROM {_STAGE} AS new WHERE NOT EXISTS (SELECT"
+            f" FROM {self._target.table.quoted} AS row WHERE row.person = new.person AND {same})"
+        ).fetchall()
+        self._require(
+            not changed,
+            f"the table has other values than the export for {changed:,} people",
+            triggers,
+        )
+
+    def _require(self, is_met: bool, fault: str, triggers: Sequence[str]) -> None:
+        if not is_met:
+            raise ExportError(
+                f"{self._target.name}: {fault}, as one of its triggers leaves out or changes rows "
+                f"({', '.join(triggers)}); disable that trigger, or name another table; nothing "
+                f"was written"
+            )

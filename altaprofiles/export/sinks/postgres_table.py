@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import psycopg
 
 __all__ = ["PERSON", "PostgresTable", "Shape", "check_columns", "quoted"]
+
+logger = logging.getLogger("altaprofiles")
 
 PERSON = "person"
 """The column that is the primary key."""
@@ -60,13 +63,15 @@ class Shape(Struct):
     Attributes:
         oid: the table's number; None if there is no table.
         missing: the type of each column to add, by name.
-        is_owned: whether this user may add columns and indexes.
+        is_owned: whether this user may add columns.
+        may_index: whether this user may add an index.
         is_indexed: whether `object_ids` has its index.
     """
 
     oid: int | None
     missing: dict[str, str]
     is_owned: bool
+    may_index: bool
     is_indexed: bool
 
 
@@ -124,8 +129,43 @@ class PostgresTable(Struct, frozen=True):
         if shape.oid is None:
             if not may_create:
                 raise self._error(f"this user may not create tables in {schema}")
+            # In a transaction that is rolled back: defaults of the user and event triggers have a
+            # say in it, and a type may have the name.
+            self.create(connection)
+            self.add_index(connection)
+            self.shape(connection)
             return
         self._check_privileges(connection, shape.oid)
+        if not (shape.is_indexed or shape.may_index):
+            logger.warning(
+                "%s has no index on object_ids, and this user may not create it, so that people "
+                "without an identity are looked up slowly; let its owner run: "
+                "CREATE INDEX ON %s USING gin (object_ids)",
+                self.label,
+                self.quoted,
+            )
+
+    def create(self, connection: psycopg.Connection[Any]) -> None:
+        """Create the table. If another export creates it at the same moment, wait, and fail."""
+        types = [f"{quoted(name)} {type_}" for name, type_ in self.columns.items()]
+        types[0] += " PRIMARY KEY"
+        connection.execute(f"CREATE TABLE {self.quoted} ({', '.join(types)})")
+
+    def add_index(self, connection: psycopg.Connection[Any]) -> None:
+        """Create the index by which people without an identity are found."""
+        connection.execute(f"CREATE INDEX ON {self.quoted} USING gin (object_ids)")
+
+    def triggers(self, connection: psycopg.Connection[Any]) -> list[str]:
+        """Return the names of the triggers of the table, and of its partitions."""
+        return _texts(
+            connection,
+            "SELECT CASE tgrelid WHEN c.oid THEN tgname::text"
+            " ELSE tgname || ' on ' || tgrelid::regclass END"
+            " FROM pg_trigger, (SELECT to_regclass(%s)::oid AS oid) c"
+            " WHERE NOT tgisinternal AND tgenabled <> 'D' AND (tgrelid = c.oid"
+            " OR tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))) ORDER BY 1",
+            [self.quoted],
+        )
 
     def _check_privileges(self, connection: psycopg.Connection[Any], oid: int) -> None:
         for right in ("SELECT", "INSERT", "UPDATE"):
@@ -166,7 +206,10 @@ class PostgresTable(Struct, frozen=True):
         """
         row = _row(
             connection,
-            "SELECT oid, relkind::text, pg_has_role(relowner, 'USAGE'), row_security_active(oid),"
+            "SELECT oid, relkind::text, relpersistence = 't', relispartition,"
+            " relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),"
+            " reloftype <> 0, pg_has_role(relowner, 'USAGE'),"
+            " has_schema_privilege(relnamespace, 'CREATE'), row_security_active(oid),"
             " EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_type IN ('2', '3', '4')"
             " AND ev_enabled <> 'D'),"
             " (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)"
@@ -174,10 +217,25 @@ class PostgresTable(Struct, frozen=True):
             [self.quoted],
         )
         if row is None:
-            return Shape(None, self.columns, is_owned=True, is_indexed=False)
-        oid, kind, is_owned, is_filtered, has_rules, present_and_dropped = row
+            return Shape(None, self.columns, is_owned=True, may_index=True, is_indexed=False)
+        oid, kind, is_temporary, is_partition, is_parent, is_typed, *more = row
+        is_owned, may_create, is_filtered, has_rules, present_and_dropped = more
         if kind not in ("r", "p"):
             raise self._error(f"not a table; {_RENAME}")
+        if is_temporary:
+            raise self._error(
+                "the table is temporary, and would be gone after the export; take pg_temp out of "
+                "the search_path, or name the table's schema"
+            )
+        if is_partition:
+            raise self._error(
+                "the table is a partition, which takes some people only; name the partitioned table"
+            )
+        if is_parent:
+            raise self._error(
+                f"other tables inherit from the table, and a person in one of them would be "
+                f"doubled; {_RENAME}"
+            )
         if is_filtered:
             raise self._error(
                 "row-level security hides rows of the table from this user, so that people would "
@@ -195,27 +253,37 @@ class PostgresTable(Struct, frozen=True):
         missing = {name: type_ for name, type_ in self.columns.items() if name not in present}
         if missing and not is_owned:
             raise self._error(f"only the table's owner can add the columns {', '.join(missing)}")
+        if missing and is_typed:
+            raise self._error(
+                f"the table has the columns of a type, to which the columns {', '.join(missing)} "
+                f"cannot be added; {_RENAME}"
+            )
         if (columns := present_and_dropped + len(missing)) > _MAX_COLUMNS:
             raise self._error(
                 f"the table would have {columns:,} columns, dropped ones included, and the server "
                 f"allows {_MAX_COLUMNS:,}; flatten fewer keys, or {_RENAME}"
             )
-        return Shape(oid, missing, is_owned, ("object_ids", "gin") in indexes)
+        is_indexed = ("object_ids", "gin") in indexes
+        return Shape(oid, missing, is_owned, is_owned and may_create, is_indexed)
 
     def _check_columns(self, connection: psycopg.Connection[Any], oid: int) -> set[str]:
         """Return the names of the table's columns, which must suit an export."""
         columns = connection.execute(
             "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,"
-            " atthasdef OR attidentity <> '', attgenerated <> '',"
-            " coalesce(collisdeterministic, true) FROM pg_attribute"
+            " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL, attgenerated <> '',"
+            " coalesce(collisdeterministic, true), typtype = 'd'"
+            " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
             " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"
             " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped",
             [oid],
         ).fetchall()
-        for name, type_, is_not_null, has_default, is_generated, is_exact in columns:
+        for name, type_, is_not_null, has_default, is_generated, is_exact, is_domain in columns:
             wanted = self.columns.get(name)
-            is_required = is_not_null and not has_default
-            if wanted is None and is_required:
+            if (
+                wanted is None
+                and not has_default
+                and (is_not_null or (is_domain and not _takes_null(connection, type_)))
+            ):
                 raise self._error(
                     f"the column {name!r} must not be null, and an export has no value for it; "
                     f"{_RENAME}"
@@ -257,6 +325,17 @@ def _indexes(connection: psycopg.Connection[Any], oid: int) -> set[tuple[str, st
             [oid],
         )
     )
+
+
+def _takes_null(connection: psycopg.Connection[Any], domain: str) -> bool:
+    """Return whether the constraints of a domain allow null; if not, the transaction is over."""
+    from psycopg.errors import IntegrityError
+
+    try:
+        connection.execute(f"SELECT NULL::{domain}")
+    except IntegrityError:
+        return False
+    return True
 
 
 def _texts(connection: psycopg.Connection[Any], query: str, values: list[Any]) -> list[str]:
