@@ -25,6 +25,9 @@ settings.load_profile("tests")
 FOLDER = pytest.StashKey[str]()
 """The folder of the PostgreSQL server, the same in all processes of a run."""
 
+THERE = pytest.StashKey[set[str]]()
+"""What was in the current folder before the run."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--shuffle", metavar="SEED", help="run modules, and their tests, in any order")
@@ -52,6 +55,23 @@ def pytest_configure(config: pytest.Config) -> None:
     # Not in pytest's own folder, which the server's user may not enter.
     folder = tempfile.mkdtemp(prefix="altaprofiles-") if given is None else given["postgres"]
     config.stash[FOLDER] = folder
+    config.stash[THERE] = files_of_the_current_folder()
+
+
+def files_of_the_current_folder() -> set[str]:
+    return {path.name for path in Path.cwd().iterdir() if not path.name.startswith(".")}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    # By the run, as processes that test side by side see each other's files.
+    if hasattr(session.config, "workerinput"):
+        return
+    before = session.config.stash[THERE]
+    if left := files_of_the_current_folder() - before:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        session.config.get_terminal_writer().line(
+            f"\ntests left in the current folder: {', '.join(sorted(left))}", red=True
+        )
 
 
 @pytest.hookimpl(optionalhook=True)

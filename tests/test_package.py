@@ -75,6 +75,21 @@ def rank(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
 
 
+TOP = {
+    *("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"),
+    *("altaprofiles", "tests", "benchmarks"),
+}
+MADE = {"build", "dist", "PKG-INFO"}
+"""Made by tools for packages, and never committed."""
+
+
+def test_the_top_level_has_nothing_else() -> None:
+    names = {
+        path.name for path in Path(__file__).parents[1].iterdir() if not path.name.startswith(".")
+    }
+    assert names - MADE <= TOP
+
+
 def test_every_public_name_is_there_and_documented() -> None:
     for name in altaprofiles.__all__:
         value = getattr(altaprofiles, name)
