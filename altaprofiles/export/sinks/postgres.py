@@ -192,7 +192,7 @@ def _reason(error: psycopg.Error) -> str:
     parts = (("column", error.diag.column_name), ("constraint", error.diag.constraint_name))
     where = "".join(f", {kind} {text}" for kind, text in parts if text)
     return (
-        f"the server refuses a row: {name} (SQLSTATE {state}{where}); its message is in the "
+        f"the server refuses this: {name} (SQLSTATE {state}{where}); its message is in the "
         f"server's log, as it may hold values of the record"
     )
 

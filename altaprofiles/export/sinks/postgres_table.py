@@ -210,8 +210,9 @@ class PostgresTable(Struct, frozen=True):
             " relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),"
             " reloftype <> 0, pg_has_role(relowner, 'USAGE'),"
             " has_schema_privilege(relnamespace, 'CREATE'), row_security_active(oid),"
-            " EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND ev_type IN ('2', '3', '4')"
-            " AND ev_enabled <> 'D'),"
+            " EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND (ev_type IN ('2', '3')"
+            # A disabled one for INSERT or UPDATE forbids ON CONFLICT as well.
+            " OR ev_type = '4' AND ev_enabled <> 'D')),"
             " (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)"
             " FROM pg_class c WHERE oid = to_regclass(%s)",
             [self.quoted],
