@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +19,7 @@ __all__ = [
     "check_utf8",
     "compact",
     "decode_json",
+    "decode_loosely",
     "decode_mended",
     "each_once",
     "elements",
@@ -87,6 +89,20 @@ def decode_mended(
         raise _decode_error(failure, sent, path)
     shallow = _shallow(mended, path)
     return decode_json(decoder, shallow, path), shallow
+
+
+def decode_loosely(data: bytes | Raw) -> Any:
+    """Return valid JSON as values for a search, however odd its parts are, and None at the worst.
+
+    Like `decode_mended`. In a text with numbers out of range all numbers are texts.
+    """
+    try:
+        return decode_mended(_ANY, data, "$")[0]
+    except DecodeError:
+        pass
+    with suppress(ValueError, RecursionError):
+        return _scan(bytes(data).decode().strip())[0]
+    return None
 
 
 def _decode_error(error: Exception, data: bytes, path: str = "$") -> DecodeError:
@@ -291,6 +307,7 @@ def _skip(text: str, position: int) -> int:
     return space.end() if space else position
 
 
+_ANY = msgspec.json.Decoder()
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)

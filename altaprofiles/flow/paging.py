@@ -6,7 +6,7 @@ Knows no API: the functions that open a chain and fetch a page are passed in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import Generic, Protocol, TypeVar
@@ -41,15 +41,18 @@ class Chain(Struct, Generic[P], frozen=True):
     Attributes:
         open: returns the first cursor.
         fetch: returns the page of a cursor. It passes the next cursor to its second argument as
-            soon as it knows it. It may do so more than once, and the cursor may be wrong.
+            soon as it knows it. It may do so more than once, and the cursor may be wrong. Its third
+            argument tells whether a cursor is that of this page or of an earlier one.
         reopen: receives each page before it is yielded, in order. It returns None, or in place of
             the last page the first cursor of the chain opened again: that page is then dropped, and
             the walk continues there.
+        earlier: the marks of the cursors that were walked before the first one.
     """
 
     open: Callable[[], Awaitable[str]]
-    fetch: Callable[[str, Callable[[str], None]], Awaitable[P]]
+    fetch: Callable[[str, Callable[[str], None], Callable[[str], bool]], Awaitable[P]]
     reopen: Callable[[P], Awaitable[str | None]] | None = None
+    earlier: Collection[bytes] = ()
 
 
 async def walk(
@@ -101,14 +104,16 @@ class _Step:
     """One page of a walk, from the moment its cursor is known.
 
     Attributes:
+        number: of the page in its walk, from 0.
         mark: a digest of the cursor, which can be 2.4 KB long.
         confirmed: set once the previous page has been handed over and names this cursor.
         following: the next step, once started.
         ended: set once nothing of this step is running.
     """
 
-    def __init__(self, cursor: str) -> None:
+    def __init__(self, cursor: str, number: int) -> None:
         self.cursor = cursor
+        self.number = number
         self.mark = mark(cursor)
         self.confirmed = asyncio.Event()
         self.following: _Step | None = None
@@ -137,20 +142,26 @@ class _Walk(Generic[P]):
         self._handover = handover
         self._group = group
         self._allowance = asyncio.Semaphore(prefetch + 1)
-        self._asked: set[bytes] = set()
+        # The number of the step that asked for each cursor.
+        self._asked = dict.fromkeys(chain.earlier, -1)
         self._delivered = 0
-        self._begin(cursor).confirmed.set()
+        self._begin(cursor, 0).confirmed.set()
 
-    def _begin(self, cursor: str) -> _Step:
-        step = _Step(cursor)
-        self._asked.add(step.mark)
+    def _begin(self, cursor: str, number: int) -> _Step:
+        step = _Step(cursor, number)
+        self._asked[step.mark] = number
         self._group.start_soon(self._run, step)
         return step
 
     def _begin_following(self, step: _Step, cursor: str) -> None:
         # A cursor that was requested before makes the chain a loop: `_deliver` raises for it.
         if step.following is None and mark(cursor) not in self._asked:
-            step.following = self._begin(cursor)
+            step.following = self._begin(cursor, step.number + 1)
+
+    def _was_asked(self, step: _Step, cursor: str) -> bool:
+        """Return whether `cursor` is that of `step`, or of an earlier one of its chain."""
+        number = self._asked.get(mark(cursor))
+        return number is not None and number <= step.number
 
     async def _run(self, step: _Step) -> None:
         with self._handover.ended_by_failure(self._group):
@@ -182,11 +193,13 @@ class _Walk(Generic[P]):
             # A chain opened again may have the same cursors.
             self._asked.clear()
             self._delivered = 0
-            self._begin(again).confirmed.set()
+            self._begin(again, 0).confirmed.set()
 
     async def _fetch(self, step: _Step) -> P:
         try:
-            return await self._chain.fetch(step.cursor, partial(self._begin_following, step))
+            return await self._chain.fetch(
+                step.cursor, partial(self._begin_following, step), partial(self._was_asked, step)
+            )
         except Exception as error:
             # The error means nothing if the cursor turns out to be wrong.
             await step.confirmed.wait()
@@ -223,7 +236,7 @@ class _Walk(Generic[P]):
                 later = later.following
             # A step that has its page already may start another before it notices.
             await dropped.ended.wait()
-            self._asked.discard(dropped.mark)
+            self._asked.pop(dropped.mark, None)
             dropped = dropped.following
         step.following = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TypeAlias, TypeVar
 
-__all__ = ["ITEMS", "Slices", "finish"]
+__all__ = ["ITEMS", "Slices", "at_once", "finish"]
 
 T = TypeVar("T")
 
@@ -15,6 +15,16 @@ Slices: TypeAlias = Generator[None, None, T]
 
 ITEMS = 500
 """Small items per slice, such as people to compare: some two milliseconds."""
+
+
+def at_once(slices: Slices[T]) -> T:
+    """Return the value without a pause."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            value: T = done.value
+            return value
 
 
 async def finish(slices: Slices[T]) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 
 from ..base.wording import numbered
 from ..errors import AltaProfilesError, ConfigurationError, Incomplete
@@ -95,7 +95,12 @@ class Chains:
         await self._engine.pause(REOPENINGS[number])
 
     def walk(
-        self, beginnings: Sequence[EventQuery | str], *, prefetch: int, decode: bool
+        self,
+        beginnings: Sequence[EventQuery | str],
+        *,
+        prefetch: int,
+        decode: bool,
+        earlier: Collection[bytes] = (),
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of several chains, as `paging.walk` does.
 
@@ -106,21 +111,26 @@ class Chains:
             beginnings: of each chain the query that opens it, or a cursor to resume at.
             prefetch: pages fetched ahead of each chain.
             decode: whether `page.profiles` is decoded beforehand.
+            earlier: the marks of the cursors that a resumed chain has asked for before.
 
         Raises:
             Incomplete: a chain stays without records, and its count is not 0. One that was resumed
                 at a cursor is not checked, because its earlier pages are not known.
         """
-        chains = [self._chain(beginning, decode) for beginning in beginnings]
+        chains = [self._chain(beginning, decode, earlier) for beginning in beginnings]
         return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
 
-    def _chain(self, beginning: EventQuery | str, decode: bool) -> Chain[Page]:
+    def _chain(
+        self, beginning: EventQuery | str, decode: bool, earlier: Collection[bytes]
+    ) -> Chain[Page]:
         window = None if isinstance(beginning, str) else beginning.window
 
         async def begin() -> str:
             return beginning if isinstance(beginning, str) else await self.open(beginning)
 
-        def fetch(cursor: str, ahead: Callable[[str], None]) -> Awaitable[Page]:
+        def fetch(
+            cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+        ) -> Awaitable[Page]:
             def on_head(head: bytes) -> bool:
                 following = peek_next_cursor(head)
                 if following is not None:
@@ -128,14 +138,13 @@ class Chains:
                 return following is not None
 
             def read(response: Response) -> Slices[Page]:
-                return clevertap.read_page(response, cursor, window, decode=decode)
+                return clevertap.read_page(response, cursor, window, asked=asked, decode=decode)
 
             request = clevertap.get_page(cursor)
             return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
 
-        return Chain(
-            begin, fetch, None if isinstance(beginning, str) else _Doubts(self, beginning).reopen
-        )
+        doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
+        return Chain(begin, fetch, None if doubts is None else doubts.reopen, earlier)
 
 
 class _Doubts:

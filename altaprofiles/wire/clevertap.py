@@ -10,7 +10,7 @@ Sources:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -29,7 +29,7 @@ from ..errors import (
     ServerError,
     Unauthorized,
 )
-from ..flow.slices import Slices
+from ..flow.slices import Slices, at_once
 from ..models import Page, Profile
 from .messages import Request, Response, parameter
 from .page import (
@@ -178,7 +178,12 @@ def read_cursor(response: Response) -> str:
 
 
 def read_page(
-    response: Response, cursor: str, window: tuple[int, int] | None = None, *, decode: bool = True
+    response: Response,
+    cursor: str,
+    window: tuple[int, int] | None = None,
+    *,
+    asked: Callable[[str], bool] = lambda cursor: False,
+    decode: bool = True,
 ) -> Slices[Page]:
     """Return the page of `cursor` ([profiles], Get User Profiles Using Cursor).
 
@@ -190,6 +195,8 @@ def read_page(
         response: the answer.
         cursor: the cursor of the request.
         window: as in `Page.window`.
+        asked: whether the chain has asked for a cursor by now. Under another name than
+            `next_cursor` such a cursor is an echo.
         decode: whether to decode the profiles as well.
 
     Raises:
@@ -201,13 +208,13 @@ def read_page(
     others = {}
     if body.next_cursor is UNSET or body.records is UNSET:
         others = other_members(response.body, "records") if body.others is None else body.others
-    if body.records is UNSET and (path := find_records(others)) is not None:
+    if body.records is UNSET and (path := (yield from find_records(others))) is not None:
         # Taken for an empty page, it would cost the people that it holds.
         raise DecodeError("expected `records`", path=path, excerpt=excerpt(response.body))
     if body.next_cursor is not UNSET:
         following: str | None = _cursor(body.next_cursor, "$.next_cursor", response)
     else:
-        following = find_cursor(others, cursor)
+        following = yield from find_cursor(others, cursor, asked)
         if following is None and response.status == 202 and not records:
             raise _not_ready(response, "HTTP 202, the page is still being prepared")
     if decode:
@@ -273,7 +280,8 @@ def read_profile(response: Response) -> Profile | None:
         return None
     _raise_for_failure(response, body)
     if body.record is UNSET or bytes(body.record) == b"null":
-        if (path := find_records(other_members(response.body, "record"))) is not None:
+        path = at_once(find_records(other_members(response.body, "record")))
+        if path is not None:
             raise DecodeError("expected `record`", path=path, excerpt=excerpt(response.body))
         return None
     if mended is None:

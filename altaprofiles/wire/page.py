@@ -11,20 +11,18 @@ Sources:
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from secrets import token_hex
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from ..base.jsontext import (
     FAILURES,
-    as_text,
+    decode_loosely,
     decode_mended,
     elements,
     elements_of,
@@ -32,7 +30,7 @@ from ..base.jsontext import (
     parts,
 )
 from ..errors import DecodeError
-from ..flow.slices import Slices
+from ..flow.slices import ITEMS, Slices
 from .query import CURSOR
 from .reading import is_garbled
 
@@ -126,81 +124,171 @@ def other_members(data: bytes, known: str) -> dict[str, Raw]:
     return found
 
 
-def find_cursor(others: Mapping[str, Raw], own: str) -> str | None:
+def find_cursor(
+    others: Mapping[str, Raw], own: str, asked: Callable[[str], bool]
+) -> Slices[str | None]:
     """Return the cursor that a page without `next_cursor` has under another name, or None.
 
-    Two public clients read the key `cursor` ([seen]). A name that ends in "cursor" or means the
-    next page counts, however it is spelled, and inside an object such as `paging` as well. Null,
-    empty and false values mean that no page follows. The page's own cursor, sent back, is ignored.
+    Two public clients read the key `cursor` ([seen]). A name that has "cursor" in it or means the
+    next page counts, however it is spelled, and inside an object or a list such as `paging` as
+    well. Null, empty and false values mean that no page follows. The page's own cursor and earlier
+    ones of its chain, sent back, are ignored. JSON inside a text is not read.
 
     Args:
         others: the result of `other_members`.
         own: the cursor of the request.
+        asked: whether the chain has asked for a cursor by now.
 
     Raises:
-        DecodeError: a value is not a cursor, or two values differ.
+        DecodeError: a value is not a cursor, two values differ, or the page says that another
+            follows and has no cursor.
     """
-    found: dict[str, str] = {}
-    for path, name, value in _walk(others):
-        if not value or not _names_cursor(name):
+    found: tuple[str, str] | None = None
+    promise: str | None = None
+    for number, (way, name, value) in enumerate(_walk(others), 1):
+        if number % ITEMS == 0:
+            yield
+        if not value:
             continue
-        if isinstance(value, dict) and any(map(_names_cursor, value)):
-            continue
-        text = as_text(value) or ""
-        if unquote(text) == unquote(own):
+        text = value if isinstance(value, str) else ""
+        if _says_more(name, value):
+            promise = promise or _path(way, name)
+        if not _links_next(value) and (
+            not _names_cursor(name) or _holds_cursors(value) or _is_echo(text, own, asked)
+        ):
             continue
         is_link = "://" in text or "cursor=" in text
-        if not isinstance(value, str) or is_link or not CURSOR.fullmatch(text):
-            raise DecodeError("expected a cursor", path=path, excerpt=excerpt(text.encode()))
-        found.setdefault(text, path)
-    if len(found) > 1:
-        paths = " and ".join(found.values())
-        raise DecodeError("expected one cursor", path=paths, excerpt=" and ".join(found))
-    return next(iter(found), None)
+        if is_link or not CURSOR.fullmatch(text):
+            shown = excerpt(text.encode()) or type(value).__name__
+            raise DecodeError("expected a cursor", path=_path(way, name), excerpt=shown)
+        if found is None:
+            found = text, _path(way, name)
+        elif found[0] != text:
+            paths = f"{found[1]} and {_path(way, name)}"
+            raise DecodeError("expected one cursor", path=paths, excerpt=f"{found[0]} and {text}")
+    if found is not None:
+        return found[0]
+    if promise is not None:
+        raise DecodeError(
+            "expected a cursor, as another page follows", path=promise, excerpt="true"
+        )
+    return None
 
 
-def find_records(others: Mapping[str, Raw]) -> str | None:
+def find_records(others: Mapping[str, Raw]) -> Slices[str | None]:
     """Return the path of people in an answer that has them under another name, or None.
 
     `records` and `record` are the only documented names ([profiles], Sample Response).
     """
-    for path, name, value in _walk(others):
-        names_person = _letters(name) in _NAMES_OF_PERSON or is_garbled(name, "record")
-        names_people = _letters(name) in _NAMES_OF_PEOPLE or is_garbled(name, "records")
-        is_list = isinstance(value, list) and any(isinstance(one, dict) for one in value)
-        if is_list and (names_person or names_people):
-            return path
-        if value and isinstance(value, dict) and names_person:
-            return path
+    for number, (way, name, value) in enumerate(_walk(others), 1):
+        if number % ITEMS == 0:
+            yield
+        if not value or not isinstance(value, dict | list):
+            continue
+        letters = _letters(name)
+        names_person = letters in _NAMES_OF_PERSON or is_garbled(name, "record")
+        names_people = letters in _NAMES_OF_PEOPLE or is_garbled(name, "records")
+        if isinstance(value, dict):
+            if names_person:
+                return _path(way, name)
+        elif (names_person or names_people) and any(
+            isinstance(one, dict) for one in islice(value, _FEW)
+        ):
+            return _path(way, name)
     return None
 
 
-def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[str, str, Any]]:
-    """Yield path, name and value of each member, and of each member of an object among them."""
-    left: deque[tuple[str, str, Any]] = deque()
-    for name, raw in others.items():
-        with suppress(*FAILURES):
-            left.append((f"$.{name}", name, msgspec.json.decode(raw)))
+def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[list[str], str, Any]]:
+    """Yield each member and each element at any depth, but nothing of a record.
+
+    Each comes as the names that lead to it, its own name, and its value. The list of names changes
+    with the next one: no path is made before it is needed, because a name can have megabytes.
+    """
+    way: list[str] = []
+    left = [_decoded(others)]
     while left:
-        path, name, value = left.popleft()
-        yield path, name, value
-        if isinstance(value, dict):
-            left.extend((f"{path}.{inner}", inner, one) for inner, one in value.items())
+        one = next(left[-1], None)
+        if one is None:
+            left.pop()
+            del way[-1:]
+            continue
+        name, value = one
+        yield way, name, value
+        if isinstance(value, dict) and name not in _RECORDS_ARE_IN:
+            left.append(iter(value.items()))
+        elif isinstance(value, list) and name not in _RECORDS_ARE_IN:
+            left.append((f"[{number}]", inner) for number, inner in enumerate(value))
+        else:
+            continue
+        way.append(name)
+
+
+def _decoded(others: Mapping[str, Raw]) -> Iterator[tuple[str, Any]]:
+    for name, raw in others.items():
+        yield name, decode_loosely(raw)
+
+
+def _path(way: Sequence[str], name: str) -> str:
+    steps = (step if step.startswith("[") else f".{step[:_LONGEST]}" for step in (*way, name))
+    return "$" + "".join(steps)
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z]", "", name.lower()) if len(name) <= _LONGEST else ""
 
 
 def _names_cursor(name: str) -> bool:
     return is_garbled(name, "next_cursor") or _CURSOR_NAME.fullmatch(_letters(name)) is not None
 
 
-def _letters(name: str) -> str:
-    return re.sub("[^a-z]", "", name.lower())
+def _says_more(name: str, value: Any) -> bool:
+    """Return whether a member says that another page follows, such as `"has_more": true`."""
+    is_true = value is True or value == 1 or (isinstance(value, str) and value.lower() == "true")
+    return is_true and _MORE.fullmatch(_letters(name)) is not None
 
 
+def _holds_cursors(value: Any) -> bool:
+    """Return whether a value is a small container whose members are looked at in its place."""
+    if not isinstance(value, dict | list) or len(value) > _FEW:
+        return False
+    if isinstance(value, list):
+        return all(isinstance(one, dict) and _holds_cursors(one) for one in value)
+    return any(map(_names_cursor, value)) or not any(
+        one and not _OTHER_PAGE.match(_letters(name)) for name, one in value.items()
+    )
+
+
+def _is_echo(text: str, own: str, asked: Callable[[str], bool]) -> bool:
+    plain = unquote(text)
+    return text != "" and (plain == unquote(own) or asked(text) or asked(quote(plain, safe="")))
+
+
+def _links_next(value: Any) -> bool:
+    """Return whether a value is an object such as `{"rel": "next", "href": "https://…"}`."""
+    return (
+        isinstance(value, dict)
+        and len(value) <= _FEW
+        and any(value.get(name) for name in _LINKS)
+        and any(isinstance(one, str) and _letters(one) == "next" for one in value.values())
+    )
+
+
+_LONGEST = 100  # characters of a name that means something
+_FEW = 100  # members of a container that are looked at in one go
+_RECORDS_ARE_IN = {"record", "records"}
 _NAMES_OF_PEOPLE = {"records", "profiles", "users", "people", "data", "items"}
 _NAMES_OF_PERSON = {"record", "profile", "user", "person"}
+_LINKS = ("href", "url", "uri", "link")
+_OTHER_PAGE = re.compile("before|current|first|last|own|prev|request|self|start|this")
 _CURSOR_NAME = re.compile(
-    "next(?:batch|cursor|href|id|key|link|offset|page|token|ur[il])*|continuation(?:token)?"
-    "|pagetoken|(?!before|current|first|last|own|prev|request|self|start|this)[a-z]*cursors?"
+    "next(?:after|batch|cursor|href|id|key|link|marker|offset|page|start|token|ur[il])*+"
+    "|continuation(?:token)?|(?:page|paging|resume)(?:state|token)|scroll(?:id|token)"
+    "|(?:page|search)?after|bookmark|lastevaluatedkey"
+    rf"|(?!{_OTHER_PAGE.pattern})[a-z]*cursors?"
+    "(?:after|href|id|key|link|next|page|string|token|ur[il]|value)*+"
+)
+_MORE = re.compile(
+    "has(?:more|next)(?:batch|data|items|pages?|people|records|results)?|istruncated"
 )
 
 

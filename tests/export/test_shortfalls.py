@@ -364,6 +364,31 @@ async def test_with_the_emulator(tmp_path: Path, fault: str, rate: float) -> Non
         assert to.read_bytes() == whole
 
 
+# ------------------------------------------------------------------------- cursors that are echoes
+
+
+@pytest.mark.parametrize("halted_after", [None, 1, 3])
+async def test_a_first_cursor_sent_back_in_each_page(
+    export: Export, tmp_path: Path, halted_after: int | None
+) -> None:
+    """Also if an earlier run has asked for it."""
+    to = tmp_path / "p.ndjson"
+    service = Busy(pages=4)
+    service.echo = lambda number: {"cursor": 0}
+
+    def halt(progress: ExportProgress) -> None:
+        if progress.chains[0].pages == halted_after:
+            raise Halt
+
+    if halted_after is not None:
+        with pytest.raises(Halt):
+            await export(service, to, on_progress=halt)
+    report = await export(service, to)
+    assert people_in(to) == service.people(FIRST)
+    assert (report.pages, report.chains[0].restarts) == (4, 0)
+    assert asked(service, "open") == 1
+
+
 # ---------------------------------------------------------------- what an output of nobody replaces
 
 

@@ -30,7 +30,9 @@ class Book:
     async def open(self) -> str:
         return f"{self.name}0"
 
-    async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+    async def fetch(
+        self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
         self.asked.append(cursor)
         await asyncio.sleep(0)
         if cursor not in self._following:
@@ -156,10 +158,12 @@ def test_a_page_keeps_its_new_people_and_everything_else() -> None:
 @pytest.mark.parametrize("chains", [1, 3])
 async def test_a_chain_that_is_cancelled_from_outside_is_an_error(chains: int) -> None:
     class Cancelled(Book):
-        async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+        async def fetch(
+            self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+        ) -> Page:
             if cursor == "a3":
                 raise asyncio.CancelledError
-            return await super().fetch(cursor, ahead)
+            return await super().fetch(cursor, ahead, asked)
 
     first = Cancelled("a", {"a0": "a1", "a1": "a2", "a2": "a3"})
     others = [book(name, 50) for name in "bc"]
@@ -175,7 +179,9 @@ async def test_a_page_that_is_cancelled_before_it_starts_is_an_error() -> None:
     chain = book("a", 5)
     cancelled = False
 
-    async def fetch(cursor: str, ahead: Callable[[str], None]) -> Page:
+    async def fetch(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
         nonlocal cancelled
         if cursor == "a2":
             known = asyncio.all_tasks()
@@ -184,7 +190,7 @@ async def test_a_page_that_is_cancelled_before_it_starts_is_an_error() -> None:
             [following] = asyncio.all_tasks() - known
             following.cancel()
             cancelled = True
-        return await chain.fetch(cursor, ahead)
+        return await chain.fetch(cursor, ahead, asked)
 
     found: list[str] = []
     with pytest.raises(AltaProfilesError, match="results are incomplete"):

@@ -43,7 +43,9 @@ class Slow:
     async def open(self) -> str:
         return "a0"
 
-    async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+    async def fetch(
+        self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
         self.asked.append(cursor)
         assert cursor not in self.arriving, "asked for twice at once"
         self.arriving[cursor] = asyncio.Event()
@@ -130,10 +132,12 @@ async def test_what_a_wrong_announcement_brought_is_dropped_and_its_error_never_
 
 async def test_whatever_goes_wrong_with_a_wrong_guess_is_dropped_with_it() -> None:
     class Odd(Slow):
-        async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+        async def fetch(
+            self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+        ) -> Page:
             if cursor == "wrong":
                 raise RuntimeError("no error of this library")
-            return await super().fetch(cursor, ahead)
+            return await super().fetch(cursor, ahead, asked)
 
     chain = Odd(straight(2), {"a0": "wrong"})
     found: list[str] = []
@@ -151,7 +155,9 @@ async def test_whatever_goes_wrong_with_a_wrong_guess_is_dropped_with_it() -> No
 
 async def test_what_is_known_to_be_wrong_at_once_is_not_asked_for() -> None:
     class Hasty(Slow):
-        async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+        async def fetch(
+            self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+        ) -> Page:
             self.asked.append(cursor)
             ahead("wrong")
             return Page([], b"", cursor, self._following[cursor])
@@ -212,7 +218,9 @@ class Random:
     async def open(self) -> str:
         return "0"
 
-    async def fetch(self, cursor: str, ahead: Callable[[str], None]) -> Page:
+    async def fetch(
+        self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
         plan = self._plans.get(cursor, Plan(None, 1))
         self.held[cursor] += 1
         assert self.held[cursor] == 1, "asked for twice at once"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from altaprofiles import ConfigurationError, Incomplete, Page
 from altaprofiles.emulator import Emulator
 
-from ..support.servers import listening
+from ..support.servers import http, listening, scripted
 from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
 from ..support.shortfalls import WHOLE, Busy, busy_session
 
@@ -175,3 +176,51 @@ async def test_a_service_that_names_its_cursors_otherwise() -> None:
             query = session.profiles.by_event(EVENT, **RANGE, batch_size=23)
             assert delivered([person async for person in query]) == expected(emulator)
         assert emulator.stats.faults["other_cursor"] > 2
+
+
+ECHOES: dict[str, Callable[[int], dict[str, int]]] = {
+    "the first": lambda number: {"cursor": 0},
+    "the one before": lambda number: {"cursor": max(number - 1, 0)},
+    "both, and its own": lambda number: {
+        "nextCursor": max(number - 1, 0),
+        "cursor_id": 0,
+        "after": number,
+    },
+}
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+@pytest.mark.parametrize("name", ECHOES)
+async def test_a_cursor_sent_back_in_each_page_is_no_continuation(name: str, windows: int) -> None:
+    service = Busy(pages=4)
+    service.echo = ECHOES[name]
+    async with listening(service) as port, busy_session(port) as session:
+        query = session.profiles.by_event("X", **DAYS, windows=windows)
+        found = sorted([str(person.identity) async for person in query])
+    days = (FIRST, 20260102, 20260103)[:windows]
+    assert found == sorted(service.people(*days))
+    assert sum(service.asked["page", day] for day in days) == 4 * windows
+
+
+async def test_the_cursors_of_a_chain_opened_again_may_be_those_of_before() -> None:
+    openings = 0
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal openings
+        following = b',"cursor":"c1"' if b"cursor=c0" in head else b""
+        if b"/counts/" in head:
+            body = b'{"status":"success","count":2}'
+        elif head.startswith(b"POST"):
+            openings += 1
+            body = b'{"status":"success","cursor":"c0"}'
+        elif openings == 1:
+            body = b'{"status":"success"%b}' % following
+        else:
+            record = b'{"identity":"a"}' if following else b'{"identity":"b"}'
+            body = b'{"status":"success","records":[%b]%b}' % (record, following)
+        writer.write(http(body))
+
+    async with scripted(answer) as server:
+        async with busy_session(int(server.url.rpartition(":")[2])) as session:
+            found = [person.identity async for person in session.profiles.by_event("X", **DAY)]
+    assert (found, openings) == (["a", "b"], 2)

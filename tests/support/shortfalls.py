@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from altaprofiles import CleverTap, Retry, Session
@@ -24,6 +25,7 @@ class Busy:
             0 is one page without records. By the first day, 0 for every other window.
         counted: the count by the first day, or None if the count fails; else the true one.
         asked: the number of requests, by kind and first day.
+        echo: how each page repeats a cursor of its chain, by the number of the page.
     """
 
     def __init__(self, *sent: int, pages: int = 3) -> None:
@@ -31,6 +33,7 @@ class Busy:
         self.sent: dict[int, list[int]] = {0: list(sent) or [WHOLE]}
         self.counted: dict[int, int | None] = {}
         self.asked: Counter[tuple[str, int]] = Counter()
+        self.echo: Callable[[int], dict[str, int]] = lambda number: {}
         self._pages = pages
         self._chains: dict[str, tuple[int, int]] = {}
 
@@ -83,6 +86,8 @@ class Busy:
         day, pages = self._chains[chain]
         self.asked["page", day] += 1
         page: dict[str, Any] = {"status": "success", "records": []}
+        echoes = self.echo(int(number))
+        page |= {name: f"{chain}.{earlier}" for name, earlier in echoes.items()}
         if pages:
             page["records"] = [{"identity": f"{day}-{number}-{who}"} for who in range(10)]
             if int(number) + 1 < pages:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from itertools import permutations
 from typing import Any
@@ -910,14 +911,28 @@ LAYOUTS = [
         {"paging": {"next_cursor": "c%2B2", "previous_cursor": "c%2B0"}},
         {"cursor": {"next": "c%2B2"}},
         {"meta": {"page": {"cursor": "c%2B2"}}, "cursor": "c%2B2"},
+        {"paging": [{"next_cursor": "c%2B2"}]},
+        {"pages": [[7, {"a": [{"cursor": "c%2B2"}]}]]},
+        {"cursors": [{"after": "c%2B2", "before": "c%2B0"}]},
+        {"cursors": {"after": "c%2B2"}},
+        {"cursor_next": "c%2B2", "cursor_prev": "c%2B0", "prev_cursor_id": "c%2B0"},
+        {"next_cursor_id": "c%2B2", "cursor_previous": "c%2B0", "cursor_last": "c%2B9"},
+        {"cursorValue": "c%2B2", "selfCursorValue": "c%2B1", "cursor_ttl": 7},
+        {"nextCursorToken": "c%2B2"},
+        {"next_marker": "c%2B2", "is_truncated": True},
+        {"scroll_id": "c%2B2"},
+        {"after": "c%2B2", "has_more": True},
+        {"pageInfo": {"endCursor": "c%2B2", "hasNextPage": True}},
+        {"cursor": "opened", "nextCursor": "c%2B2"},
     ],
-    ids=str,
+    ids=lambda members: str(list(members)),
 )
 def test_a_cursor_under_another_name_is_followed(
     members: dict[str, Any], layout: str, decode: bool
 ) -> None:
     response = page_of(members, layout)
-    page = whole(clevertap.read_page(response, "asked", decode=decode))
+    asked = {"opened", "asked"}.__contains__
+    page = whole(clevertap.read_page(response, "asked", asked=asked, decode=decode))
     assert page.next_cursor == "c%2B2"
     assert [person.identity for person in page.profiles] == [
         str(number) for number in range(len(page.profiles))
@@ -932,15 +947,23 @@ def test_a_cursor_under_another_name_is_followed(
         {"cursor": "as+ked"},
         {"cursor": None, "nextCursor": "", "next": False, "paging": {"cursor": {}}},
         {"previous_cursor": "c%2B0", "firstCursor": "c", "current_cursor": "as%2bked"},
-        {"hasNext": False, "has_more": False, "total": 7, "unknown": [{"cursor": "c"}]},
-        {"message": "no next cursor"},
+        {"hasNext": False, "has_more": False, "hasMore": None, "total": 7, "page": 3},
+        {"message": "no next cursor", "meta": '{"next_cursor":"c"}'},
+        {"cursor": "opened", "after": "ear%2blier", "paging": [{"next": "ear+lier"}]},
+        {"cursors": {"before": "c", "after": None}, "cursor": {"previous": "c"}},
+        {"links": [{"rel": "prev", "href": "https://x/?cursor=c"}, {"rel": "next", "href": None}]},
+        {"links": {"self": {"href": "https://x/?cursor=c"}, "next": {"href": ""}}},
+        {"unknown": [{"records": [{"cursor": "c", "has_more": True}]}], "a": [[], [[]], {}]},
+        {"k" * 500 + "cursor": "c", "cursor" * 5000: "c", "next" * 20_000 + "x": "c"},
+        {"deep": json.loads("[" * 900 + "]" * 900)},
     ],
-    ids=str,
+    ids=lambda members: str(members)[:60],
 )
 def test_the_end_of_a_chain_with_members_that_are_no_cursor(
     members: dict[str, Any], layout: str
 ) -> None:
-    page = whole(clevertap.read_page(page_of(members, layout), "as%2Bked"))
+    asked = {"opened", "ear%2Blier", "as%2Bked"}.__contains__
+    page = whole(clevertap.read_page(page_of(members, layout), "as%2Bked", asked=asked))
     assert page.next_cursor is None
 
 
@@ -954,7 +977,15 @@ def test_the_end_of_a_chain_with_members_that_are_no_cursor(
         {"nextCursor": ["c%2B2"]},
         {"next": "https://eu1.api.clevertap.com/1/profiles.json?cursor=c"},
         {"next": "/1/profiles.json?cursor=c"},
-        {"cursors": {"after": "c%2B2"}},
+        {"cursors": {"position": "c%2B2"}},
+        {"cursors": ["c%2B2"]},
+        {"cursor": {str(number): number for number in range(2000)}},
+        {"links": [{"rel": "next", "href": "https://x/?cursor=c"}]},
+        {"links": {"next": {"href": "/1/profiles.json?cursor=c"}}},
+        {"has_more": True},
+        {"hasNext": "true", "cursor": "asked"},
+        {"paging": {"has_next_page": True, "previous_cursor": "c"}},
+        {"meta": [{"hasMore": 1}]},
         {"cursor": "c%2B2", "nextCursor": "c%2B3"},
         {"next_cursor": None, "cursor": "c%2B2"},
         {"next_cursor": "", "cursor": "c%2B2"},
@@ -968,6 +999,28 @@ def test_a_page_that_may_not_be_the_last_is_an_error(members: dict[str, Any], la
     for decode in (True, False):
         with pytest.raises(DecodeError):
             whole(clevertap.read_page(page_of(members, layout), "asked", decode=decode))
+
+
+@pytest.mark.parametrize(
+    "odd", [rb'"\ud83d"', b"1e999", b"9" * 5000, b"[" * 2000 + b"]" * 2000], ids=len
+)
+def test_a_cursor_beside_an_odd_value_is_followed(odd: bytes) -> None:
+    body = b'{"status":"success","records":[{}],"paging":{"odd":%b,"cursor":"c%%2B2"}}' % odd
+    assert read_page(answer(body)).next_cursor == "c%2B2"
+
+
+def test_a_search_for_cursors_needs_little_memory_and_pauses() -> None:
+    """Names of megabytes are in no path, and the event loop has its turns."""
+    inner = b",".join(b'"%d":[%d]' % (number, number) for number in range(20_000))
+    body = b'{"status":"success","records":[{}],"%b":{%b}}' % (b"k" * 20_000, inner)
+    tracemalloc.start()
+    try:
+        pauses = sum(1 for _ in clevertap.read_page(answer(body), "asked"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 * len(body)
+    assert pauses > 50
 
 
 def test_a_page_without_records_that_carries_a_cursor() -> None:

@@ -348,6 +348,7 @@ class EventsGathering:
                 restarts += 1
 
     async def _walk(self, run: Run, state: _ChainState) -> None:
+        earlier = await run.threads.run(lambda: run.store.journal.asked(state.row.number))
         spool = await run.threads.run(lambda: Spool(state.path, state.row.offset))
         try:
             pages = self._chains.walk(
@@ -355,6 +356,7 @@ class EventsGathering:
                 # One chain alone fills the slots by itself; several need less of each.
                 prefetch=2 if len(self._states) == 1 else 1,
                 decode=False,
+                earlier=earlier,
             )
             try:
                 async for page in pages:

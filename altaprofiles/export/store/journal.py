@@ -221,6 +221,12 @@ class Journal:
         values = [getattr(row, name) for name in ChainRow.__struct_fields__]
         self._db.execute("insert or replace into chains values (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
+    def asked(self, chain: int) -> frozenset[bytes]:
+        """Return the marks of the cursors that a chain has requested."""
+        with _explained(self._path):
+            rows = self._db.execute("select mark from asked where chain = ?", (chain,)).fetchall()
+        return frozenset(mark for (mark,) in rows)
+
     def was_asked(self, chain: int, mark: bytes) -> bool:
         """Return whether a chain has requested the cursor with this mark."""
         with _explained(self._path):
