@@ -260,12 +260,14 @@ class Session:
             batch_size, app, profile: as for `profiles.by_event`.
             event_summaries: include the event summaries, some 75 % of a record (`events` there).
             count: ask for the service's own counts as well: for `report.counted`, as the total of
-                the progress reports, and to compare them. A chain with fewer than 99 % of its
-                count, and more than 10 records short, is opened again like an empty one. If it
-                stays short, the export is `Incomplete`. The same holds for all chains of an event
-                together.
-            on_shortfall: "error", or "warn" to accept fewer records than the service counts. The
-                output is then put in place, with a warning in the log and in `report.warnings`.
+                the progress reports, and to compare each chain with its count. A chain with fewer
+                than 99 % of it, and more than 10 records short, is opened again like an empty one:
+                also one that an earlier run has finished. If it stays short, the export is
+                `Incomplete`. If all chains of an event together are that short, a warning says so.
+            on_shortfall: "error", or with `count` "warn" to accept chains with fewer records than
+                the service counts. The output is then put in place, with a warning in the log and
+                in `report.warnings`. A chain that has records is accepted at once, with these; an
+                empty one after it was opened again. Without `count`, "warn" accepts nothing.
             resume: resume an unfinished run. False discards what it left.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.

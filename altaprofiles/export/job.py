@@ -169,7 +169,7 @@ class Job(Generic[R, S]):
         self._assembled = Assembled(gathering.records, written.records)
         for ending, lines in gathering.leftovers(run.store):
             await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
-        warnings = [*gathering.discrepancies(written.records)]
+        warnings = [*gathering.discrepancies(written.records, run.place)]
         if not written.records:
             warnings.append(_nobody(target.name, replaced))
         for sentence in warnings:

@@ -26,7 +26,7 @@ class ChainStatus(Struct, frozen=True):
         event: the event whose people the chain brings.
         start, end: the range of the chain, inclusive, as it was sent to the service.
         records, pages: received and on disk.
-        done: whether the last page is on disk.
+        done: whether the last page is on disk, and the chain believed or accepted.
         restarts: how often the chain was restarted, because the service refused its cursor or sent
             fewer records than it counts.
         counted: records that the chain will bring by the service's own count, or None.
@@ -57,7 +57,7 @@ class Report(Struct, frozen=True, kw_only=True):
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         mended: texts that the output's format cannot hold as they were; see `Session.export`.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
-            than the service counts, or nobody at all.
+            than the service counts, nobody at all, or refused keys.
     """
 
     output: str

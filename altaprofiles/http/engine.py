@@ -114,9 +114,14 @@ class Engine:
         """Runs a job in the background while the engine is open."""
         return self._lifetime.spawn
 
-    async def pause(self, times: float) -> None:
-        """Sleep for `times` the base delay of `Retry`, or until the engine is closed."""
-        await self._lifetime.pause(times * self._retry.base_delay)
+    @property
+    def base_delay(self) -> float:
+        """That of `Retry`, in seconds."""
+        return self._retry.base_delay
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, or until the engine is closed."""
+        await self._lifetime.pause(seconds)
 
     @overload
     def call(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 
+from ..base.verdicts import dooms_all
 from ..base.wording import numbered
-from ..errors import AltaProfilesError, ConfigurationError, Incomplete
+from ..errors import AltaProfilesError, Incomplete
 from ..flow.paging import Chain, walk
 from ..flow.slices import Slices
 from ..http.engine import Engine
@@ -77,22 +78,26 @@ class Chains:
         return await self._engine.call(self._service, request, clevertap.read_count, bulk=bulk)
 
     async def expected(self, query: EventQuery) -> int | None:
-        """Return the count of a chain that has ended without records, or None without an answer.
+        """Return the count of a chain, or None if the service does not answer.
 
         Raises:
             ConfigurationError: the session was closed.
+            Unauthorized, Forbidden: the credentials are refused.
         """
         try:
             return await self.count(query, bulk=True)
-        except ConfigurationError:
-            raise
         except AltaProfilesError as error:
+            if dooms_all(error):
+                raise
+            # The count checks a chain, and is not a part of it.
             logger.warning("the service does not count %s: %s", query, error)
             return None
 
-    async def pause(self, number: int) -> None:
-        """Wait before a chain is opened again, for the time `number`, from 0."""
-        await self._engine.pause(REOPENINGS[number])
+    async def pause(self, number: int, why: str) -> None:
+        """Log why a chain is opened again, and wait until then: the time `number`, from 0."""
+        delay = REOPENINGS[number] * self._engine.base_delay
+        logger.warning("%s; it is opened again in %g s", why, delay)
+        await self._engine.pause(delay)
 
     def walk(
         self,
@@ -129,7 +134,7 @@ class Chains:
             return beginning if isinstance(beginning, str) else await self.open(beginning)
 
         def fetch(
-            cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+            cursor: str, ahead: Callable[[str], None], was_asked: Callable[[str], bool]
         ) -> Awaitable[Page]:
             def on_head(head: bytes) -> bool:
                 following = peek_next_cursor(head)
@@ -138,7 +143,9 @@ class Chains:
                 return following is not None
 
             def read(response: Response) -> Slices[Page]:
-                return clevertap.read_page(response, cursor, window, asked=asked, decode=decode)
+                return clevertap.read_page(
+                    response, cursor, window, was_asked=was_asked, decode=decode
+                )
 
             request = clevertap.get_page(cursor)
             return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
@@ -171,7 +178,6 @@ class _Doubts:
         sentence = shortfall(self._query, 0, self._counted)
         if is_last:
             raise Incomplete(sentence, missing=[sentence])
-        logger.warning("%s; it is opened again", sentence)
         self._reopened += 1
-        await self._chains.pause(number)
+        await self._chains.pause(number, sentence)
         return await self._chains.open(self._query)

@@ -182,7 +182,7 @@ def read_page(
     cursor: str,
     window: tuple[int, int] | None = None,
     *,
-    asked: Callable[[str], bool] = lambda cursor: False,
+    was_asked: Callable[[str], bool] = lambda cursor: False,
     decode: bool = True,
 ) -> Slices[Page]:
     """Return the page of `cursor` ([profiles], Get User Profiles Using Cursor).
@@ -195,7 +195,7 @@ def read_page(
         response: the answer.
         cursor: the cursor of the request.
         window: as in `Page.window`.
-        asked: whether the chain has asked for a cursor by now. Under another name than
+        was_asked: whether the chain has asked for a cursor by now. Under another name than
             `next_cursor` such a cursor is an echo.
         decode: whether to decode the profiles as well.
 
@@ -214,7 +214,7 @@ def read_page(
     if body.next_cursor is not UNSET:
         following: str | None = _cursor(body.next_cursor, "$.next_cursor", response)
     else:
-        following = yield from find_cursor(others, cursor, asked)
+        following = yield from find_cursor(others, cursor, was_asked)
         if following is None and response.status == 202 and not records:
             raise _not_ready(response, "HTTP 202, the page is still being prepared")
     if decode:
@@ -317,9 +317,12 @@ def read_count(response: Response) -> int:
 
 def _count(response: Response, body: _CountBody) -> int:
     _raise_for_failure(response, body)
-    if isinstance(body.count, bool) or not isinstance(body.count, int):
-        raise DecodeError("expected `int`", path="$.count", excerpt=excerpt(response.body))
-    return body.count
+    count = body.count
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise DecodeError("expected a count", path="$.count", excerpt=excerpt(response.body))
+    return count
 
 
 def _cursor(value: object, path: str, response: Response) -> str:

@@ -125,7 +125,7 @@ def other_members(data: bytes, known: str) -> dict[str, Raw]:
 
 
 def find_cursor(
-    others: Mapping[str, Raw], own: str, asked: Callable[[str], bool]
+    others: Mapping[str, Raw], own: str, was_asked: Callable[[str], bool]
 ) -> Slices[str | None]:
     """Return the cursor that a page without `next_cursor` has under another name, or None.
 
@@ -137,7 +137,7 @@ def find_cursor(
     Args:
         others: the result of `other_members`.
         own: the cursor of the request.
-        asked: whether the chain has asked for a cursor by now.
+        was_asked: whether the chain has asked for a cursor by now.
 
     Raises:
         DecodeError: a value is not a cursor, two values differ, or the page says that another
@@ -154,13 +154,13 @@ def find_cursor(
         if _says_more(name, value):
             promise = promise or _path(way, name)
         if not _links_next(value) and (
-            not _names_cursor(name) or _holds_cursors(value) or _is_echo(text, own, asked)
+            not _names_cursor(name) or _holds_cursors(value) or _is_echo(text, own, was_asked)
         ):
             continue
         is_link = "://" in text or "cursor=" in text
         if is_link or not CURSOR.fullmatch(text):
-            shown = excerpt(text.encode()) or type(value).__name__
-            raise DecodeError("expected a cursor", path=_path(way, name), excerpt=shown)
+            sample = excerpt(text.encode()) or type(value).__name__
+            raise DecodeError("expected a cursor", path=_path(way, name), excerpt=sample)
         if found is None:
             found = text, _path(way, name)
         elif found[0] != text:
@@ -258,9 +258,11 @@ def _holds_cursors(value: Any) -> bool:
     )
 
 
-def _is_echo(text: str, own: str, asked: Callable[[str], bool]) -> bool:
+def _is_echo(text: str, own: str, was_asked: Callable[[str], bool]) -> bool:
     plain = unquote(text)
-    return text != "" and (plain == unquote(own) or asked(text) or asked(quote(plain, safe="")))
+    return text != "" and (
+        plain == unquote(own) or was_asked(text) or was_asked(quote(plain, safe=""))
+    )
 
 
 def _links_next(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import pickle
 from collections import Counter
@@ -419,6 +420,37 @@ async def test_a_few_keys_that_a_proxy_refuses_are_asked_again(tmp_path: Path) -
     assert report.complete
     assert found_in(to) == KEYS[:3]
     assert set(directory.asked.values()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ([KEYS[0], "", KEYS[3]], "1 key was refused and stays without an answer"),
+        ([KEYS[0], "", KEYS[1], KEYS[3]], "2 keys were refused and stay without an answer"),
+        ([KEYS[0], KEYS[3]], None),
+    ],
+)
+async def test_refused_keys_are_a_warning(
+    tmp_path: Path, keys: list[str], sentence: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether this library refuses them, or the service."""
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.refused = {KEYS[1]}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with caplog.at_level(logging.WARNING, "altaprofiles"):
+            report = await session.export_lookups(keys, by="identity", to=to)
+    assert report.complete
+    expected = [] if sentence is None else [f"{sentence}, see {to}.failed.ndjson"]
+    assert report.warnings == caplog.messages == expected
+
+
+async def test_one_key_without_an_answer(tmp_path: Path) -> None:
+    directory = Directory()
+    directory.failing = {KEYS[0]}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        with pytest.raises(Incomplete, match="no answer for 1 key, see"):
+            await session.export_lookups(KEYS[:3], by="identity", to=tmp_path / "p.ndjson")
 
 
 async def test_keys_that_the_service_refuses_do_not_end_it(tmp_path: Path) -> None:

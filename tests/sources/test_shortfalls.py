@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from altaprofiles import ConfigurationError, Incomplete, Page
+from altaprofiles import ConfigurationError, Incomplete, Page, Unauthorized
 from altaprofiles.emulator import Emulator
 
 from ..support.servers import http, listening, scripted
 from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
-from ..support.shortfalls import WHOLE, Busy, busy_session
+from ..support.shortfalls import WHOLE, Busy, Uncounted, busy_session
 
 pytestmark = pytest.mark.anyio
 
@@ -114,7 +114,7 @@ async def test_a_chain_resumed_at_a_cursor_is_exempt() -> None:
 
 
 @pytest.mark.usefixtures("clock")
-async def test_the_waits_between_openings() -> None:
+async def test_the_waits_between_openings(caplog: pytest.LogCaptureFixture) -> None:
     opened: list[float] = []
 
     class Timed(Busy):
@@ -123,11 +123,22 @@ async def test_the_waits_between_openings() -> None:
             return super().begin(day)
 
     async with listening(Timed(0)) as port, busy_session(port, base_delay=0.5) as session:
-        with pytest.raises(Incomplete):
+        with pytest.raises(Incomplete), caplog.at_level(logging.WARNING, "altaprofiles"):
             async for _ in session.profiles.by_event("X", **DAY):
                 pass
     waits = [round(later - earlier) for earlier, later in pairwise(opened)]
     assert waits == [5, 30]
+    assert [message.rpartition("; ")[2] for message in caplog.messages] == [
+        "it is opened again in 5 s",
+        "it is opened again in 30 s",
+    ]
+
+
+async def test_credentials_that_are_refused_for_a_count() -> None:
+    async with listening(Uncounted(0)) as port, busy_session(port) as session:
+        with pytest.raises(Unauthorized):
+            async for _ in session.profiles.by_event("X", **DAY):
+                pass
 
 
 @pytest.mark.parametrize("way", ["leave", "close"])

@@ -95,6 +95,15 @@ class Busy:
         return http(json.dumps(page).encode())
 
 
+class Uncounted(Busy):
+    """A service that refuses the credentials for counts."""
+
+    def answer(self, line: str, body: bytes) -> bytes:
+        if "/counts/" in line:
+            return http(b'{"status":"fail","error":"Invalid Credentials","code":401}')
+        return super().answer(line, body)
+
+
 def busy_session(port: int, **retry: Any) -> Session:
     return Session(
         clevertap=CleverTap(

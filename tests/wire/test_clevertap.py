@@ -776,6 +776,9 @@ def test_a_count_is_read_at_once_or_under_its_id() -> None:
     ready = answer({"status": "success", "count": 7})
     assert clevertap.read_count_started(ready) == clevertap.read_count(ready) == 7
     assert clevertap.read_count(answer({"count": 0, "status": "success"})) == 0
+    for sent, count in (("0.0", 0), ("12.0", 12), ("-0", 0), ("1e3", 1000)):
+        body = f'{{"status":"success","count":{sent}}}'.encode()
+        assert repr(clevertap.read_count(answer(body))) == repr(count)
 
 
 @pytest.mark.parametrize(("req_id", "read"), [("abc", "abc"), (7, "7"), ("7", "7")])
@@ -797,6 +800,8 @@ def test_an_unfinished_count_is_not_ready() -> None:
         {"status": "success", "count": None},
         {"status": "success", "count": True},
         {"status": "success", "count": "many"},
+        {"status": "success", "count": -1},
+        {"status": "success", "count": 1.5},
         {"status": "success", "count": [7]},
         {"status": "partial"},
         {"status": "partial", "req_id": None},
@@ -931,8 +936,8 @@ def test_a_cursor_under_another_name_is_followed(
     members: dict[str, Any], layout: str, decode: bool
 ) -> None:
     response = page_of(members, layout)
-    asked = {"opened", "asked"}.__contains__
-    page = whole(clevertap.read_page(response, "asked", asked=asked, decode=decode))
+    was_asked = {"opened", "asked"}.__contains__
+    page = whole(clevertap.read_page(response, "asked", was_asked=was_asked, decode=decode))
     assert page.next_cursor == "c%2B2"
     assert [person.identity for person in page.profiles] == [
         str(number) for number in range(len(page.profiles))
@@ -962,8 +967,8 @@ def test_a_cursor_under_another_name_is_followed(
 def test_the_end_of_a_chain_with_members_that_are_no_cursor(
     members: dict[str, Any], layout: str
 ) -> None:
-    asked = {"opened", "ear%2Blier", "as%2Bked"}.__contains__
-    page = whole(clevertap.read_page(page_of(members, layout), "as%2Bked", asked=asked))
+    was_asked = {"opened", "ear%2Blier", "as%2Bked"}.__contains__
+    page = whole(clevertap.read_page(page_of(members, layout), "as%2Bked", was_asked=was_asked))
     assert page.next_cursor is None
 
 

@@ -63,16 +63,16 @@ __all__ = ["export"]
 @click.option(
     "--count",
     is_flag=True,
-    help="Request the service's own counts as well, to compare with the records received, and to "
-    "estimate the time left.",
+    help="Request the service's own counts as well, to compare them with the records received (a "
+    "range that is far short is read again), and to estimate the time left.",
 )
 @click.option(
     "--on-shortfall",
     type=click.Choice(["error", "warn"]),
     default="error",
     show_default=True,
-    help="With warn, fewer records than the service counts are accepted: the output is put in "
-    "place, with a warning.",
+    help="With warn and --count, fewer records than the service counts are accepted: the output is "
+    "put in place, with a warning.",
 )
 @click.pass_obj
 def export(

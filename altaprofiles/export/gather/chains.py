@@ -95,7 +95,7 @@ class _ChainState:
             end=self.query.end,
             records=row.records,
             pages=row.pages,
-            done=row.done,
+            done=self.is_complete,
             restarts=row.restarts,
             counted=self.counted,
         )
@@ -111,6 +111,7 @@ class EventsGathering:
         distinct: whether a person in several records is written once.
         count: whether the service is asked for its own counts.
         on_shortfall: "error" or "warn": what a chain with fewer records than its count leads to.
+            Without `count` it is "error".
 
     Raises:
         ConfigurationError: `on_shortfall` is neither.
@@ -140,7 +141,8 @@ class EventsGathering:
         self._adopt = adopt
         self._distinct = distinct
         self._count = count
-        self._accepts = on_shortfall == "warn"
+        # Nothing is accepted that has not been compared.
+        self._accepts = count and on_shortfall == "warn"
         self._shortfalls: list[str] = []
         self._states: list[_ChainState] = []
         self._counted: dict[str, int] = {}
@@ -194,8 +196,7 @@ class EventsGathering:
         ]
         self._shortfalls.clear()
         await run_all(self._workers(run, doubtful, self._settle))
-        missing = [state.missing for state in self._states if not state.is_complete]
-        return missing or await self._compare_totals(run)
+        return [state.missing for state in self._states if not state.is_complete]
 
     async def _open_events(self, run: Run) -> None:
         failures: list[AltaProfilesError] = []
@@ -270,8 +271,7 @@ class EventsGathering:
             if number == len(REOPENINGS) or (self._accepts and state.row.records):
                 await self._give_up(run, state, sentence)
                 return
-            logger.warning("%s; it is opened again", sentence)
-            await self._chains.pause(number)
+            await self._chains.pause(number, sentence)
             # The journal forgets the records once the new chain is open.
             await self._open(run, state, restarts=1)
             state.resumed = 0
@@ -299,33 +299,6 @@ class EventsGathering:
         if not state.row.records:
             # So that a later run opens it without reading the end of this one again.
             await self._put_row(run, state, _fresh(state.row))
-
-    async def _compare_totals(self, run: Run) -> list[str]:
-        """Return a sentence on each event whose chains are complete one by one, but not together.
-
-        The chains with fewer records than their counts are restarted by the next run.
-        """
-        missing: list[str] = []
-        for event in self.plan.events if self._count else ():
-            states = [state for state in self._states if state.query.event == event]
-            counts = [state.counted for state in states if state.counted is not None]
-            records = sum(state.row.records for state in states)
-            whole = self.plan.query(event)
-            if (
-                len(counts) < len(states)
-                or not is_short(records, sum(counts))
-                or any(state.is_accepted for state in states)
-            ):
-                continue
-            sentence = shortfall(whole, records, sum(counts))
-            if self._accepts:
-                self._shortfalls.append(sentence)
-                continue
-            missing.append(_acceptable(sentence))
-            for state in states:
-                if state.row.records < (state.counted or 0):
-                    await self._put_row(run, state, _fresh(state.row))
-        return missing
 
     async def _read(self, run: Run, state: _ChainState) -> None:
         restarts = 0
@@ -439,13 +412,8 @@ class EventsGathering:
     async def _ask_count(
         self, run: Run, query: EventQuery, states: list[_ChainState], *, of_all: bool
     ) -> None:
-        try:
-            count = await self._chains.count(query, bulk=True)
-        except AltaProfilesError as error:
-            if dooms_all(error):
-                raise
-            # The count checks the export, and is not a part of it.
-            logger.warning("the service does not count %s: %s", query, error)
+        count = await self._chains.expected(query)
+        if count is None:
             return
         if of_all:
             self._counted[query.event] = count
@@ -498,14 +466,29 @@ class EventsGathering:
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         return iter(())
 
-    def discrepancies(self, people: int) -> list[str]:
+    def discrepancies(self, people: int, place: Place) -> list[str]:
+        if sentences := [*self._shortfalls, *self._short_totals()]:
+            return sentences
         # People of several events are written once, and those of several windows perhaps not.
         comparable = len(self._states) == 1 or (self._distinct and len(self.plan.events) == 1)
-        return self._shortfalls or [
+        return [
             f"the service counts {counted} people for {event!r}, and {people} were exported"
             for event, counted in self._counted.items()
             if comparable and counted != people
         ]
+
+    def _short_totals(self) -> Iterator[str]:
+        """Yield a sentence on each event whose chains are complete one by one, but not together."""
+        for event in self.plan.events:
+            states = [state for state in self._states if state.query.event == event]
+            counts = [state.counted for state in states if state.counted is not None]
+            records = sum(state.row.records for state in states)
+            if (
+                len(counts) == len(states)
+                and not any(state.is_accepted for state in states)
+                and is_short(records, sum(counts))
+            ):
+                yield shortfall(self.plan.query(event), records, sum(counts))
 
     def unanswered(self, place: Place) -> list[str]:
         return []
@@ -540,7 +523,7 @@ class EventsGathering:
 
 
 def _acceptable(sentence: str) -> str:
-    return f"{sentence}; `on_shortfall` can accept that"
+    return f"{sentence}; `count` with `on_shortfall` can accept that"
 
 
 def _fresh(row: ChainRow) -> ChainRow:

@@ -143,7 +143,7 @@ class Gathering(Protocol[R_co, S_co]):
         """Yield an ending and the lines of each file that is written beside the output."""
         ...
 
-    def discrepancies(self, people: int) -> list[str]:
+    def discrepancies(self, people: int, place: Place) -> list[str]:
         """Return warnings about a complete output of `people`, a sentence each."""
         ...
 

@@ -291,14 +291,19 @@ class KeysGathering:
         yield _NOT_FOUND_FILE, _lines(store, (NOT_FOUND,), _as_text)
         yield _FAILED_FILE, _lines(store, (FAILED, INVALID), _as_json)
 
-    def discrepancies(self, people: int) -> list[str]:
-        return []
+    def discrepancies(self, people: int, place: Place) -> list[str]:
+        refused = self._count(INVALID)
+        if not refused:
+            return []
+        refusal = "was refused and stays" if refused == 1 else "were refused and stay"
+        path = place.beside[_FAILED_FILE]
+        return [f"{numbered(refused, 'key')} {refusal} without an answer, see {path}"]
 
     def unanswered(self, place: Place) -> list[str]:
         failed = self._count(FAILED)
-        return (
-            [f"no answer for {failed:,} keys, see {place.beside[_FAILED_FILE]}"] if failed else []
-        )
+        if not failed:
+            return []
+        return [f"no answer for {numbered(failed, 'key')}, see {place.beside[_FAILED_FILE]}"]
 
     # -------------------------------------------------------------------------------------- reports
 
