@@ -167,15 +167,22 @@ async def test_an_error_of_one_key_names_its_index() -> None:
     ]
 
 
-async def test_a_profile_whose_identity_is_no_id_is_still_delivered() -> None:
-    person = Profile.decode(b'{"identity":"a\\nb"}')
+@pytest.mark.parametrize(
+    ("sent", "identity"),
+    [(rb'"a\nb"', "a\nb"), (rb'"u\ud83d"', "u\ud83d"), (rb'["\ude00"]', '["\ude00"]')],
+)
+async def test_a_profile_whose_identity_is_no_id_is_still_delivered(
+    sent: bytes, identity: str
+) -> None:
+    person = Profile.decode(b'{"identity":%b}' % sent)
     async with unsent() as session:
         [customer] = await drained(session.with_cdp([person]))
     assert customer.profile is person
     assert customer.cdp == {}
     assert isinstance(customer.error, ConfigurationError)
     assert str(customer.error).startswith("profiles[0].identity: ")
-    assert is_kept_out(person.identity, customer.error)
+    assert customer.error.value == identity
+    assert is_kept_out(customer.error.value, customer.error)
 
 
 async def test_no_keys_are_no_results() -> None:

@@ -368,24 +368,37 @@ def one_line(data: bytes) -> bytes:
     return compact(data) if b"\n" in data or b"\r" in data else data
 
 
-def plain_text(part: bytes | Raw, *, whole: bool = False) -> str | None:
+def plain_text(part: bytes | Raw, *, whole: bool = False, exact: bool = False) -> str | None:
     """Return any JSON value as text: a string's own text, None for null, else the JSON as sent.
 
-    The JSON is without white space, and lone surrogates are read as in `decode_json`.
+    The JSON is without white space.
 
     Args:
         part: the value.
         whole: whether a number without a fraction, such as `9.1E3`, becomes an integer.
+        exact: whether lone surrogates stay in the text, which then has no UTF-8. By default they
+            are read as in `decode_json`.
     """
     data = bytes(part)
     if data == b"null":
         return None
     if data.startswith(b'"'):
-        return decode_json(_TEXT, data, "$")
+        text = decode_json(_TEXT, data, "$")
+        # Unlike msgspec, Python's decoder keeps them.
+        return json.loads(data) if exact and "\ufffd" in text else text
     if whole and (integer := _whole_number(data)) is not None:
         return integer
-    # Where values are decoded together, -0 is the int 0.
-    return "0" if data == b"-0" else compact(mend_surrogates(data) or data).decode()
+    if data == b"-0":
+        # Where values are decoded together, it is the int 0.
+        return "0"
+    if exact:
+        return _ESCAPE.sub(_surrogate, compact(data)).decode(errors="surrogatepass")
+    return compact(mend_surrogates(data) or data).decode()
+
+
+def _surrogate(match: re.Match[bytes]) -> bytes:
+    lone = match["lone"]
+    return chr(int(lone[1:], 16)).encode(errors="surrogatepass") if lone else match[0]
 
 
 _NUMBER_PARTS = re.compile(rb"(-?)([0-9]++)(?:\.([0-9]++))?+(?:[eE]([-+]?[0-9]++))?+")

@@ -67,7 +67,9 @@ class Customer(Struct, frozen=True):
         profile: the person's record.
         cdp: CDP users by user ID, looked up with `user_id=profile.identity`. Empty if nothing is
             bound, if the person has no identity, or if `error` is set.
-        error: the reason why the CDP lookup failed, or None. The profile is delivered either way.
+        error: the reason why the CDP lookup failed, or None. It is a `ConfigurationError` if the
+            identity cannot be asked for, as half a surrogate pair cannot. The profile is delivered
+            either way.
     """
 
     profile: Profile

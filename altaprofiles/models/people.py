@@ -8,16 +8,25 @@ belong to the same person if they are equal, apart from white space.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, field
 
 from ..base.jsontext import FAILURES, compact, each_once, parts
-from ..tables.parts import NULL, core_text, device_ids
+from ..tables.parts import NULL, TextId, core_text, device_ids
 
-__all__ = ["Distinct", "Seen", "identity_of", "object_ids_of", "person_key"]
+__all__ = [
+    "Distinct",
+    "Seen",
+    "digest_of",
+    "exact_identity",
+    "exact_ids",
+    "identity_of",
+    "object_ids_of",
+    "person_key",
+]
 
 
 class _Identity(Struct, gc=False):
@@ -27,8 +36,19 @@ class _Identity(Struct, gc=False):
 _IDENTITY = msgspec.json.Decoder(_Identity)
 
 
-def identity_of(record: bytes | Raw) -> str | None:
+class _Ids(TextId, gc=False):
+    platform_info: list[TextId] | None = field(name="platformInfo", default=None)
+
+
+_IDS = msgspec.json.Decoder(_Ids)
+
+
+def identity_of(record: bytes | Raw, *, exact: bool = False) -> str | None:
     """Return the identity in a record, as `Profile.identity` does, without decoding the rest.
+
+    Args:
+        record: a JSON object.
+        exact: whether lone surrogates stay, as in `plain_text`.
 
     Raises:
         DecodeError: `record` is not a JSON object.
@@ -36,32 +56,80 @@ def identity_of(record: bytes | Raw) -> str | None:
     try:
         identity = _IDENTITY.decode(record).identity
     except FAILURES:
-        return core_text("identity", parts(record).get("identity", NULL))
+        return core_text("identity", parts(record).get("identity", NULL), exact=exact)
     if identity is None or type(identity) is str:
         return identity
     return core_text("identity", parts(record)["identity"])
 
 
-def object_ids_of(record: bytes | Raw) -> list[str]:
+def object_ids_of(record: bytes | Raw, *, exact: bool = False) -> list[str]:
     """Return the `objectId` of a record, then of each device that can be read, each one once.
+
+    Args:
+        record: a JSON object.
+        exact: whether lone surrogates stay, as in `plain_text`.
 
     Raises:
         DecodeError: `record` is not a JSON object.
     """
+    try:
+        ids = _IDS.decode(record)
+    except FAILURES:
+        pass
+    else:
+        return each_once((ids.object_id, *(device.object_id for device in ids.platform_info or ())))
     sent = parts(record)
-    own = core_text("objectId", sent.get("objectId", NULL))
-    return each_once((own, *device_ids(sent.get("platformInfo", NULL))))
+    own = core_text("objectId", sent.get("objectId", NULL), exact=exact)
+    return each_once((own, *device_ids(sent.get("platformInfo", NULL), exact=exact)))
+
+
+def exact_identity(identity: str | None, record: bytes | Raw) -> str | None:
+    """Return `identity`, which is that of `record`, with its lone surrogates.
+
+    As U+FFFD they would make one person of two.
+    """
+    if identity and _may_be_mended(identity):
+        return identity_of(record, exact=True)
+    return identity
+
+
+def exact_ids(ids: list[str], record: bytes | Raw) -> list[str]:
+    """Return `ids`, which are the `objectId`s of `record`, with their lone surrogates."""
+    return object_ids_of(record, exact=True) if any(map(_may_be_mended, ids)) else ids
+
+
+def _may_be_mended(text: str) -> bool:
+    # The escape is in texts that are JSON.
+    return "\ufffd" in text or "\\ufffd" in text
 
 
 def person_key(identity: str | None, object_ids: Iterable[str]) -> str | None:
     """Return a key for a person: `identity:…`, else `objectId:…` of the least ID, else None.
 
-    The least, so that the order in which the service lists devices makes no difference.
+    The least, so that the order in which the service lists devices makes no difference. A digest
+    stands for a text that has no UTF-8.
     """
     if identity:
-        return f"identity:{identity}"
-    least = min(object_ids, default=None)
+        return f"identity:{_in_utf8(identity)}"
+    least = min(map(_in_utf8, object_ids), default=None)
     return None if least is None else f"objectId:{least}"
+
+
+def _in_utf8(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return digest_of(text)
+    return text
+
+
+def digest_of(text: str) -> str:
+    """Return a digest that stands for `text` in keys of people."""
+    return f"sha256:{sha256(_encoded(text)).hexdigest()}"
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
 
 
 class Seen(Protocol):
@@ -110,15 +178,15 @@ class Distinct:
         """Return True if this person has not been seen before, and remember the person.
 
         Args:
-            identity: the identity in the record.
+            identity: the identity in the record, exact or not.
             record: a JSON object.
         """
-        if identity:
-            return self._identities.add(identity.encode())
-        devices = object_ids_of(record)
+        if identity := exact_identity(identity, record):
+            return self._identities.add(_encoded(identity))
+        devices = object_ids_of(record, exact=True)
         if not devices:
             # A byte that no text has, so that the digest cannot be an `objectId`.
             return self._devices.add(b"\xff" + _digest(compact(bytes(record))))
         # Remember every device, so that later records match by any of them.
-        new = [self._devices.add(device.encode()) for device in devices]
+        new = [self._devices.add(_encoded(device)) for device in devices]
         return all(new)

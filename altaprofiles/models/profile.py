@@ -26,7 +26,7 @@ from ..base.jsontext import (
 )
 from ..errors import ConfigurationError
 from ..tables.parts import NULL, begins, core_text
-from .people import object_ids_of, person_key
+from .people import exact_identity, object_ids_of, person_key
 
 __all__ = [
     "EventSummary",
@@ -262,10 +262,11 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         """A key for the person: `identity:…`, else `objectId:…` of the least ID, else None.
 
         The keys of one person can differ where there is no identity: two such records belong to the
-        same person if they share any `objectId`. A device that cannot be read is left out.
+        same person if they share any `objectId`. A device that cannot be read is left out. A digest
+        stands for a text with half a surrogate pair, so that different ones have different keys.
         """
-        identity = self.identity
-        return person_key(identity, () if identity else object_ids_of(self.raw))
+        identity = exact_identity(self.identity, self.raw)
+        return person_key(identity, () if identity else object_ids_of(self.raw, exact=True))
 
     def _object(
         self, name: str, decoder: msgspec.json.Decoder[dict[str, V] | None], path: str

@@ -8,6 +8,7 @@ from itertools import count
 from ..errors import ConfigurationError
 from ..flow.fanout import Items, check_items
 from ..models import CdpUser, Customer, Profile
+from ..models.people import exact_identity
 from .lookups import Lookups
 
 __all__ = ["join"]
@@ -32,9 +33,11 @@ def join(
                 f"pass the people themselves, such as by_event(…) without .pages()",
                 value=profile,
             )
-        if not profile.identity:
+        # With U+FFFD for half a surrogate pair it would be the identity of somebody else.
+        identity = exact_identity(profile.identity, profile.raw)
+        if not identity:
             return Customer(profile, {})
-        found = await lookups.look_up("user_id", profile.identity, f"{place}.identity")
+        found = await lookups.look_up("user_id", identity, f"{place}.identity")
         return Customer(profile, found.value or {}, found.error)
 
     return lookups.each(profiles, look_up, concurrency=concurrency, ordered=ordered)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct, field
+from msgspec import Raw
 
 from ..base.jsontext import (
     FAILURES,
@@ -21,18 +21,14 @@ from ..base.jsontext import (
     mend_surrogates,
 )
 from .layout import TEXTS, Kind
-from .parts import NULL, core_text, device_ids, properties
+from .parts import NULL, TextId, core_text, device_ids, properties
 
 __all__ = [
     "Columns",
 ]
 
 
-class _TextId(Struct, gc=False):
-    object_id: str | None = field(name="objectId", default=None)
-
-
-_TEXT_IDS = msgspec.json.Decoder(list[list[_TextId] | None])
+_TEXT_IDS = msgspec.json.Decoder(list[list[TextId] | None])
 _LIST = msgspec.json.Decoder(list[Any])
 _ANY = msgspec.json.Decoder(Any)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])

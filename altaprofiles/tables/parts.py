@@ -7,7 +7,7 @@ from msgspec import Raw, Struct, field
 
 from ..base.jsontext import FAILURES, elements, parts, plain_text
 
-__all__ = ["NULL", "begins", "core_text", "device_ids", "profile_data", "properties"]
+__all__ = ["NULL", "TextId", "begins", "core_text", "device_ids", "profile_data", "properties"]
 
 
 NULL = Raw(b"null")
@@ -20,24 +20,29 @@ def begins(part: bytes | Raw, sign: bytes) -> bool:
     return bytes(memoryview(part)[:1]) == sign
 
 
-def core_text(name: str, part: bytes | Raw) -> str | None:
+def core_text(name: str, part: bytes | Raw, *, exact: bool = False) -> str | None:
     """Return the value of the member `name` of a record as text, or None for null.
 
     A phone or an identity that is a whole number is that integer, however the service writes it.
-    Any other value that is not text stays as its JSON.
+    Any other value that is not text stays as its JSON. `exact` as in `plain_text`.
     """
-    return plain_text(part, whole=name in _WHOLE)
+    return plain_text(part, whole=name in _WHOLE, exact=exact)
 
 
-class _TextId(Struct, gc=False):
+class TextId(Struct, gc=False):
+    """A device, or a record, whose `objectId` is text."""
+
     object_id: str | None = field(name="objectId", default=None)
 
 
-_TEXT_IDS = msgspec.json.Decoder(list[_TextId])
+_TEXT_IDS = msgspec.json.Decoder(list[TextId])
 
 
-def device_ids(platform_info: bytes | Raw) -> list[str | None]:
-    """Return the `objectId` of each device in `platformInfo`, as far as it can be read."""
+def device_ids(platform_info: bytes | Raw, *, exact: bool = False) -> list[str | None]:
+    """Return the `objectId` of each device in `platformInfo`, as far as it can be read.
+
+    `exact` as in `plain_text`.
+    """
     try:
         return [device.object_id for device in _TEXT_IDS.decode(platform_info)]
     except FAILURES:
@@ -45,7 +50,7 @@ def device_ids(platform_info: bytes | Raw) -> list[str | None]:
     if not begins(platform_info, b"["):
         return []
     return [
-        plain_text(parts(device).get("objectId", NULL))
+        plain_text(parts(device).get("objectId", NULL), exact=exact)
         for device in elements(platform_info)
         if begins(device, b"{")
     ]

@@ -158,6 +158,15 @@ def test_a_person_is_the_identity_or_else_the_least_device(record: bytes, key: s
     assert Profile.decode(record).person_key == key
 
 
+@pytest.mark.parametrize("record", [b'{"identity":"%b"}', b'{"objectId":"%b"}'])
+def test_the_keys_of_people_differ_where_their_texts_are_mended_alike(record: bytes) -> None:
+    halves = [rb"u\ud83d", rb"u\uDE00", rb"u\ufffd"]
+    keys = {Profile.decode(record % half).person_key for half in halves}
+    assert len(keys) == 3
+    assert [key for key in keys if key is not None and key.encode().endswith("u\ufffd".encode())]
+    assert Profile.decode(record % rb"\u0075\uD83D").person_key in keys
+
+
 @pytest.mark.parametrize("record", [FULL, b"{}", b'{ "x" : [1, 2.50] ,"name":"\\ud83d"}'])
 def test_a_profile_survives_pickling_and_copying_byte_for_byte(record: bytes) -> None:
     profile = Profile.decode(record)

@@ -97,7 +97,35 @@ CASES: dict[str, tuple[list[bytes], list[int]]] = {
         + [b'{"objectId":"d"}'],
         [0],
     ),
-    "half a surrogate pair": ([rb'{"identity":"\ud800"}', '{"identity":"\ufffd"}'.encode()], [0]),
+    "half a surrogate pair": (
+        [
+            rb'{"identity":"u\ud83d"}',
+            rb'{"identity":"u\uDE00"}',
+            '{"identity":"u\ufffd"}'.encode(),
+            rb'{"identity":"u\ufffd"}',
+            rb'{"identity":"\u0075\uD83D"}',
+            rb'{"x":"\ud800","identity":"u\ufffd"}',
+            rb'{"identity":{"\ud83d":1}}',
+            rb'{"identity":{"\ud83e":1}}',
+            rb'{"identity":{"\uD83D": 1}}',
+        ],
+        [0, 1, 2, 6, 7],
+    ),
+    "half a surrogate pair in a device": (
+        [
+            rb'{"objectId":"u\ud83d"}',
+            rb'{"platformInfo":[{"objectId":"u\ude00"}]}',
+            '{"platformInfo":[{"objectId":"u\ufffd"}]}'.encode(),
+            rb'{"platformInfo":[{"objectId":"a"},{"objectId":"\u0075\uD83D"}]}',
+            rb'{"objectId":"a"}',
+            rb'{"objectId":"u\uDE00"}',
+        ],
+        [0, 1, 2],
+    ),
+    "NUL in a device is not its replacement": (
+        [rb'{"objectId":"a\u0000"}', '{"objectId":"a\ufffd"}'.encode()],
+        [0, 1],
+    ),
     "NUL is not its replacement": (
         [rb'{"identity":"a\u0000"}', '{"identity":"a\ufffd"}'.encode()],
         [0, 1],

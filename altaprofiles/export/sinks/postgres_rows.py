@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import count
+from operator import ne
 
 from ...base.jsontext import compact
-from ...models.people import person_key
+from ...models.people import digest_of, exact_identity, exact_ids, person_key
 from ...tables.columns import Columns
 from .postgres_json import fit_json
 
@@ -48,7 +49,10 @@ class RowEncoder:
         self.mended += columns.mended
         identities, *texts = [self._fit_texts(values) for values in columns.texts]
         lifted = [columns.lifted(number, "text") for number in range(len(self._keys))]
-        object_ids = [self._fit_ids(ids) for ids in columns.object_ids]
+        object_ids = [
+            self._fit_ids(exact_ids(ids, record))
+            for ids, record in zip(columns.object_ids, records, strict=True)
+        ]
         cells = [
             identities,
             *texts,
@@ -76,12 +80,9 @@ class RowEncoder:
             self.mended += 1
         return value.encode()
 
-    def _fit_ids(self, ids: list[str]) -> list[bytes]:
-        fitted = []
-        for text in map(self._fit_text, ids):
-            short = _shortened(text)
-            self.mended += short != text
-            fitted.append(short)
+    def _fit_ids(self, ids: list[str]) -> list[str]:
+        fitted = [*map(_indexable, ids)]
+        self.mended += sum(map(ne, fitted, ids))
         return fitted
 
     def _fit_json(self, data: bytes | None) -> bytes | None:
@@ -92,23 +93,26 @@ class RowEncoder:
         return fitted
 
 
-def _person(identity: str | None, ids: list[bytes], record: bytes) -> bytes:
-    key = person_key(_shortened((identity or "").encode()).decode(), map(bytes.decode, ids))
-    return b"record:" + _digest(compact(record)) if key is None else key.encode()
+def _person(identity: str | None, ids: list[str], record: bytes) -> bytes:
+    key = person_key(_indexable(exact_identity(identity, record) or ""), ids)
+    if key is None:
+        return b"record:" + hashlib.sha256(compact(record)).hexdigest().encode()
+    return key.encode()
 
 
-def _shortened(text: bytes) -> bytes:
-    # A replaced NUL would make one person of two.
-    is_kept = len(text) <= _MAX_INDEXED and b"\0" not in text
-    return text if is_kept else b"sha256:" + _digest(text)
+def _indexable(text: str) -> str:
+    """Return `text`, or its digest where PostgreSQL cannot hold it or cannot index it."""
+    # A replacement for what it cannot hold would make one person of two.
+    try:
+        is_kept = len(text.encode()) <= _MAX_INDEXED and "\0" not in text
+    except UnicodeEncodeError:
+        is_kept = False
+    return text if is_kept else digest_of(text)
 
 
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).hexdigest().encode()
-
-
-def _array(texts: list[bytes]) -> bytes:
-    quoted = (b'"%b"' % text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') for text in texts)
+def _array(texts: list[str]) -> bytes:
+    escaped = (text.replace("\\", "\\\\").replace('"', '\\"') for text in texts)
+    quoted = (b'"%b"' % text.encode() for text in escaped)
     return b"{%b}" % b",".join(quoted)
 
 
