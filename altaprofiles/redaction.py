@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from base64 import b64encode
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from copy import copy
+from functools import cache
 from html import unescape
-from string import ascii_lowercase, ascii_uppercase
+from html.entities import html5
 from typing import Any, NoReturn
 
 __all__ = ["Secret", "as_secret", "harmless", "mask_values", "masked"]
@@ -63,9 +65,10 @@ def mask_values(values: Mapping[str, Any], *, plain: Container[str] = ()) -> dic
 def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
     """Return `text`, which came from outside, with stars in place of secrets and keys.
 
-    Every spelling is recognised: escapes of JSON, URLs, HTML and Python, upper and lower case, a
-    line break in between; of a secret its base64 as well. The order of `secrets` and `keys` makes
-    no difference, even if one is part of another.
+    Every spelling is recognised: escapes of JSON, JavaScript, URLs, HTML, Python and C, upper and
+    lower case, a line break in between; of a secret its base64 as well, of a key that is a number
+    the number without a plus and without zeros in front. The order of `secrets` and `keys` makes no
+    difference, even if one is part of another.
 
     Args:
         text: text of a service, a proxy or a driver, without words of this library.
@@ -76,22 +79,38 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
     """
     whole = _View(text)
     views = [whole]
-    for view in (whole.unescaped(), _View(_CUT.sub("", text)).unescaped()):
-        if all(view.text != known.text for known in views):
+    for view in (whole, *_without_cut_end(text)):
+        view = view.unescaped()
+        if all(vars(view) != vars(known) for known in views):
             views.append(view)
     forms = [form for secret in secrets for form in (secret, *_in_base64(secret))]
     hidden = bytearray(len(text))
-    secret_texts, key_texts = _spellings(forms), _spellings(keys)
+    numbers = [_number(key) for key in keys]
+    secret_texts, key_texts = _spellings(forms), _spellings([*keys, *numbers])
     for view in views:
         view.hide_parts(secret_texts, hidden)
         for key in key_texts:
             view.hide_key(key, hidden)
+    for view in _without_cut_start(text):
+        view.hide_parts(secret_texts, hidden)
     parts = re.finditer(rb"\x01+|\x00+", hidden)
     return "".join("***" if part[0][0] else text[slice(*part.span())] for part in parts)
 
 
 _PART = 6
 _EDGE = 3
+_DIGITS = 5
+# Escapes of escapes that are undone. No service nests them deeper, and each takes time.
+_LEVELS = 5
+
+
+def _number(key: str) -> str:
+    """Return a number without the plus and the zeros in front of it, or nothing.
+
+    A service that stores numbers leaves them out. A number of few digits may be any number.
+    """
+    found = re.fullmatch(rf"\+?0*([0-9]{{{_DIGITS},}})", key.strip())
+    return found[1] if found else ""
 
 
 def _spellings(texts: Iterable[str]) -> set[str]:
@@ -104,15 +123,28 @@ class _View:
     """A text in one spelling, and the place of each of its characters in the text as it came."""
 
     def __init__(self, text: str) -> None:
-        self.text = text.translate(_LOWER)
-        self.spans = [(position, position + 1) for position in range(len(text))]
+        folded = text.lower() if text.isascii() else [_folded(character) for character in text]
+        self.text = "".join(folded)
+        self.spans = [
+            (position, position + 1) for position, some in enumerate(folded) for _ in some
+        ]
 
     def unescaped(self) -> _View:
         """Return this view with all escapes undone, even those of an escaped text in another."""
         # Breaks first, because one may be in the middle of an escape.
         view = self.replaced(_BREAK)
-        while (found := view.replaced(_ESCAPE)).text != view.text:
+        for _ in range(_LEVELS):
+            found = view.replaced(_ESCAPE)
+            if found.text == view.text:
+                break
             view = found
+        return view
+
+    def part(self, place: int, start: int, end: int) -> _View:
+        """Return the part from `start` to `end`. Its first character has its place from `place`."""
+        view = copy(self)
+        view.text, view.spans = self.text[start:end], self.spans[start:end]
+        view.spans[0] = (self.spans[place][0], view.spans[0][1])
         return view
 
     def replaced(self, pattern: re.Pattern[str]) -> _View:
@@ -149,7 +181,8 @@ class _View:
         """Mark `key` in `hidden`: anywhere if it is long, else where it is a word of its own."""
         pattern = re.escape(key)
         if len(key) < _PART:
-            pattern = rf"(?<![^\W_]){pattern}(?![^\W_])"
+            zeros = "0*" if key.isdecimal() and len(key) >= _DIGITS else ""
+            pattern = rf"(?<![^\W_]){zeros}{pattern}(?![^\W_])"
         for found in re.finditer(pattern, self.text):
             self._hide(*found.span(), hidden)
         for length in range(_EDGE, len(key)):
@@ -164,23 +197,71 @@ class _View:
         hidden[first:last] = b"\x01" * (last - first)
 
 
-_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
-_SPECIAL = frozenset("\\%&+\r\n")
+def _folded(text: str) -> str:
+    """Return `text` in the one case that all its spellings have in common."""
+    return text.upper().casefold()
 
-# The end of an excerpt: an ellipsis, and an escape that is cut short.
+
+def _without_cut_end(text: str) -> Iterator[_View]:
+    """Yield `text` without the ellipsis of an excerpt, and without an escape that it cut short.
+
+    The escape counts as part of the character before it, and is hidden with it.
+    """
+    if found := _CUT.search(text):
+        yield _View(text[: found.end("rest")])
+        view = _View(text[: found.start()])
+        if view.spans:
+            view.spans[-1] = (view.spans[-1][0], found.end("rest"))
+        yield view
+
+
+def _without_cut_start(text: str) -> Iterator[_View]:
+    """Yield the beginning of `text` without an ellipsis and what an excerpt left of an escape.
+
+    How long the rest of an escape is cannot be told, because digits may stand for themselves. It
+    counts as part of the character behind it, and is hidden with it.
+    """
+    head = _View(text[: 2 * _HEAD])
+    start = next((len(dots) for dots in ("…", "...") if head.text.startswith(dots)), 0)
+    for end in range(start, min(start + _HEAD, len(head.text))):
+        if end > 0 and _REST.fullmatch(head.text, start, end):
+            yield head.part(start, end, end + _HEAD).unescaped()
+
+
+_SPECIAL = frozenset("\\%&+\r\n")
+_HEAD = 200
+
+# Each pattern gets its text folded, which is in small letters.
+_HEX = r"(?:%(?:25)*|\\+x)"
+# The end of an excerpt: an escape or a character in several that is cut short, and an ellipsis.
+# Only from the start of a run of backslashes, so that a long run takes no longer than other text.
 _CUT = re.compile(
-    r"(?:%(?:25)*[0-9a-f]?|\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&[#0-9a-z]{0,8})?(?:…|\.{3})?\Z",
+    r"(?<!\\)(?P<rest>"
+    rf"(?:{_HEX}[cd].|{_HEX}e.(?:{_HEX}[89ab].)?|{_HEX}f.(?:{_HEX}[89ab].){{0,2}}"
+    r"|\\+ud[89ab]..|\\+3[0-3].|\\+34.(?:\\+2..)?|\\+36.(?:\\+2..){0,2})?"
+    r"(?:%(?:25)*(?:u[0-9a-f]{0,3}|[0-9a-f])?"
+    r"|\\+(?:u(?:00(?:0[0-9a-f]|10)[0-9a-f]{0,3}|[0-9a-f]{0,3})"
+    r"|[ux]\{[0-9a-f]{0,8}|x[0-9a-f]?|[0-3][0-7]?)?"
+    r"|&[#0-9a-z]{0,31})?"
+    r")(?:…|\.{3})?\Z",
     re.IGNORECASE,
 )
-_HEX = r"(?:%(?:25)*|\\+x)"
+# What may be left of an escape, or of a character in several, whose beginning is cut off.
+_REST = re.compile(
+    r"(?:(?:[ux]?\{?|5?(?:25){0,8})[0-9a-f]{0,8}\}?|(?:[0-9a-z]{0,31};)*\#?x?[0-9a-z]{0,31};?)"
+    rf"(?:(?:{_HEX}[89ab].){{1,3}}|(?:\\+2[0-7]{{2}}){{1,3}}|(?:%|\\+)ud[c-f]..)?"
+)
 # A line break, with the indentation behind it.
 _BREAK = re.compile(r"[\r\n]+[ \t]*|(?P<other>.)", re.DOTALL)
 _ESCAPE = re.compile(
     r"(?:[\r\n]|\\+[rn])+[ \t]*"
-    r"|\\+u(?P<high>d[89ab][0-9a-f]{2})\\+u(?P<low>d[c-f][0-9a-f]{2})"
-    r"|\\+u(?P<unit>[0-9a-f]{4})"
+    r"|(?:\\+|%(?:25)*)u(?P<high>d[89ab][0-9a-f]{2})(?:\\+|%(?:25)*)u(?P<low>d[c-f][0-9a-f]{2})"
+    # Of eight digits, which four would make a control character, or of four.
+    r"|(?:\\+u(?P<long>00(?:0[0-9a-f]|10)[0-9a-f]{4})|\\+[ux]\{(?P<braced>[0-9a-f]{1,8})\}"
+    r"|(?:\\+|%(?:25)*)u(?P<unit>[0-9a-f]{4}))"
     rf"|(?P<bytes>(?:{_HEX}[89a-f][0-9a-f])+|{_HEX}[0-7][0-9a-f])"
-    r"|&(?:amp;)*(?P<entity>(?:\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z]{2,8});)"
+    r"|(?P<octal>(?:\\+[23][0-7]{2})+|\\+[01][0-7]{2})"
+    r"|&(?:amp;)*(?P<entity>\#[0-9]{1,7};?|\#x[0-9a-f]{1,6};?|[a-z][0-9a-z]{1,31};)"
     r"|\\*(?P<other>.?)",
     re.DOTALL,
 )
@@ -194,17 +275,28 @@ def _character(found: re.Match[str]) -> str:
     match found.lastgroup:
         case "low":
             text = bytes.fromhex(found["high"] + found["low"]).decode("utf-16-be")
-        case "unit":
-            text = chr(int(found["unit"], 16))
+        case "long" | "braced" | "unit":
+            number = int(found[found.lastgroup], 16)
+            text = chr(number) if number <= sys.maxunicode else "\N{REPLACEMENT CHARACTER}"
         case "bytes":
             pairs = re.findall(_HEX + r"(..)", found["bytes"])
             text = bytes.fromhex("".join(pairs)).decode(errors="replace")
+        case "octal":
+            numbers = re.findall(r"[0-7]{3}", found["octal"])
+            text = bytes(int(number, 8) for number in numbers).decode(errors="replace")
         case "entity":
-            text = unescape(f"&{found['entity']}")
+            name = found["entity"]
+            text = _entities().get(name) or unescape(f"&{name}")
         case _:
             text = found["other"] or ""
     # A form writes a blank as a plus.
-    return text.translate(_LOWER).replace("+", " ")
+    return _folded(text).replace("+", " ")
+
+
+@cache
+def _entities() -> dict[str, str]:
+    """Return HTML's names of characters in small letters, with the characters."""
+    return {name.lower(): text for name, text in html5.items()} | html5
 
 
 def _in_base64(secret: str) -> list[str]:

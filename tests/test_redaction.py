@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import html.entities
 import json
 import logging
 import os
@@ -40,6 +41,7 @@ from altaprofiles.redaction import masked
 
 from .support.servers import always, http, scripted
 
+NAMES = {text: f"&{name}" for name, text in html.entities.html5.items() if name.endswith(";")}
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
     "upper": str.upper,
@@ -59,6 +61,12 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "html, twice": lambda text: html.escape(html.escape(text)),
     "html, decimal": lambda text: "".join(f"&#{ord(character)};" for character in text),
     "html, hexadecimal": lambda text: "".join(f"&#x{ord(character):X};" for character in text),
+    "html, no semicolons": lambda text: "".join(f"&#{ord(character)}" for character in text),
+    "html, names": lambda text: "".join(NAMES.get(character, character) for character in text),
+    "JavaScript": lambda text: "".join(f"\\u{{{ord(character):x}}}" for character in text),
+    "JavaScript's escape": lambda text: "".join(f"%u{ord(character):04X}" for character in text),
+    "ascii": lambda text: "".join(f"\\U{ord(character):08x}" for character in text),
+    "octal": lambda text: "".join(f"\\{byte:03o}" for byte in text.encode()),
     "url in json": lambda text: quote(json.dumps(text)[1:-1], safe=""),
     "two lines": lambda text: f"{text[: len(text) // 2]}\r\n  {text[len(text) // 2 :]}",
 }
@@ -122,11 +130,77 @@ def test_a_secret_is_masked_in_a_login(secret: str, before: int, more: str) -> N
 @pytest.mark.parametrize("length", range(3, 19))
 def test_a_secret_cut_short_at_an_end_is_masked(length: int) -> None:
     secret = "pa55-c0de-of-nobody"
-    for end in ("", "…", "...", "%", "%2", "%252…", "\\", "\\u00", "&", "&#3"):
-        assert masked(f"it is {secret[:length]}{end}", [secret]) == f"it is ***{end}"
+    rests = ("", "%", "%2", "%252", "\\", "\\u00", "\\U0000002", "\\u{2", "\\05", "&", "&#3", "&am")
+    for rest in (*rests, "%c3", "\\xe2\\x98", "\\303", "\\ud83d", "\\ud83d\\ud"):
+        for dots in ("", "…", "..."):
+            text = f"it is {secret[:length]}{rest}{dots}"
+            assert masked(text, [secret]) == f"it is ***{dots}"
     assert masked(f"{secret[-length:]} it is", [secret]) == "*** it is"
     if length >= 6:
         assert masked(f"it is {secret[:length]}, no", [secret]) == "it is ***, no"
+
+
+@every_spelling
+def test_a_secret_cut_short_within_an_escape_is_masked(spelling: str) -> None:
+    """All but the two characters that an edge may show, and what is broken beside them."""
+    secret = "P4/ss+w0rd=Zz19"
+    spell = SPELLINGS[spelling]
+    echo = spell(secret).replace("\r\n  ", "")
+    shown = len(spell(secret[-3:]))
+    for dots in ("", "…", "..."):
+        for cut in range(1, len(echo) - shown):
+            assert masked(f"{dots}{echo[cut:]} is it", [secret]) == f"{dots}*** is it"
+    shown = len(spell(secret[:3]))
+    for cut in range(shown, len(echo)):
+        assert masked(f"it is {echo[:cut]}…", [secret]) == "it is ***…"
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("x64\\x3d\\x5a\\x7a\\x31\\x39", "P4/ss+w0rd=Zz19"),
+        ("27%3D%25%3A", "pass'=%:"),
+        ("252Fss%252Bw0rd%253DZz19", "P4/ss+w0rd=Zz19"),
+        ("9;=%:", "pass'=%:"),
+        ("amp;#39;=%:", "pass'=%:"),
+        ("83\\xacuro", "100 €uro"),
+        ("303\\251cole", "école"),
+        ("d83d\\ude00abc", "k😀abc"),
+    ],
+)
+def test_the_rest_of_an_escape_is_masked_with_the_end_of_a_secret(text: str, secret: str) -> None:
+    assert masked(f"{text} is it", [secret]) == "*** is it"
+
+
+def test_words_at_the_start_that_look_like_the_rest_of_an_escape_stay() -> None:
+    for text in ("bad face; 25 users", "u0041 is 12", "feed", "404; x", "12345678"):
+        assert masked(text, ["P4/ss+w0rd=Zz19"], ["jane@example.com", "77"]) == text
+    # A short key is masked as a word of its own only, at the start as well.
+    assert masked("x12345 and 112345", [], ["12345"]) == "x12345 and 112345"
+
+
+@pytest.mark.parametrize(
+    ("start", "text"),
+    [
+        ("", "some words of a service "),
+        ("", "\\"),
+        ("", "z\\"),
+        ("", "\\u{"),
+        ("", "\\xc3"),
+        ("\\", "x5c"),
+        ("%", "25"),
+        ("", "%c3"),
+        ("&", "#38;"),
+        ("&", "amp;"),
+        ("", "\n"),
+        ("", "0"),
+    ],
+)
+def test_a_long_text_is_masked_in_time_in_proportion_to_it(start: str, text: str) -> None:
+    """In seconds, where time in proportion to its square would take hours."""
+    secret = "pa55-c0de-of-nobody"
+    long = start + text * (100_000 // len(text))
+    assert masked(f"{long} {secret}", [secret], ["00077777"]) == f"{long} ***"
 
 
 def test_masking_is_the_same_under_every_hash_seed() -> None:
@@ -162,6 +236,19 @@ def test_masking_is_the_same_under_every_hash_seed() -> None:
         ("Zoë/7", "Zo\\u00eb\\/7 and Zo%C3%AB%2F7", "*** and ***"),
         ("5555555555", "id x5555555555y", "id x***y"),
         ("it's", "no 'it\\'s'", "no '***'"),
+        ("jane@exämple.com", "no JANE@EXÄMPLE.COM", "no ***"),
+        ("straße@x.de", "no STRASSE@X.DE, no straẞe@x.de", "no ***, no ***"),
+        ("ΣΊΣΥΦΟΣ", "no σίσυφος", "no ***"),
+        ("k😀yabc", "no 'k\\U0001f600yabc'", "no '***'"),
+        ("k😀yabc", "no k\\u{1f600}yabc, K\\U0001F600YABC", "no ***, ***"),
+        ("k😀yabc", "no k\\360\\237\\230\\200yabc", "no ***"),
+        ("fjord@x.no", "no &fjlig;ord&commat;x.no", "no ***"),
+        ("a_b^c@x.no", "no a&UnderBar;b&Hat;c@x.no", "no ***"),
+        ("p|q", "no &#112&#124&#113", "no ***"),
+        ("0012345", "no 12345, 12345.0, 123456, 0012345", "no ***, ***.0, 123456, ***"),
+        ("12345", "no 0012345, 1, 123450", "no ***, 1, 123450"),
+        ("+919876543210", "id=919876543210", "id=***"),
+        ("00123", "no 123", "no 123"),
     ],
 )
 def test_a_key_is_masked_and_not_every_one_of_its_digits(key: str, text: str, shown: str) -> None:
