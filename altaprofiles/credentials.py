@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -80,7 +82,7 @@ class CleverTap:
             region = as_secret(region)
             _set(self, region=region)
             raise ConfigurationError(
-                "passcode: holds the name of a region; swap the arguments passcode and region"
+                "passcode: holds the name of a region; swap `passcode` and `region`"
             )
         if not isinstance(region, str) or region not in REGIONS:
             raise ConfigurationError(
@@ -96,14 +98,16 @@ class CleverTap:
         `CLEVERTAP_REGION` and `CLEVERTAP_BASE_URL` are optional.
 
         Raises:
-            ConfigurationError: one of the first two is unset or empty, or a value is invalid.
+            ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
+                names the variable.
         """
-        return cls(
-            account_id=_from_env("CLEVERTAP_ACCOUNT_ID"),
-            passcode=_from_env("CLEVERTAP_PASSCODE"),
-            region=os.environ.get("CLEVERTAP_REGION") or "eu1",
-            base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
-        )
+        with _naming_variables("CLEVERTAP"):
+            return cls(
+                account_id=_from_env("CLEVERTAP_ACCOUNT_ID"),
+                passcode=_from_env("CLEVERTAP_PASSCODE"),
+                region=os.environ.get("CLEVERTAP_REGION") or "eu1",
+                base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
+            )
 
     def __repr__(self) -> str:
         where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
@@ -163,7 +167,7 @@ class Alta:
             base_url = as_secret(base_url)
             _set(self, base_url=base_url)
             raise ConfigurationError(
-                "token: holds a URL; swap the arguments token and base_url, or pass the API key"
+                "token: holds a URL; swap `token` and `base_url`, or pass the API key"
             )
         check_whole("max_in_flight", max_in_flight, least=1)
         if requests_per_minute is not None:
@@ -177,10 +181,12 @@ class Alta:
         """Return the API key in `ALTA_TOKEN`. `ALTA_BASE_URL` is optional.
 
         Raises:
-            ConfigurationError: `ALTA_TOKEN` is unset or empty, or a value is invalid.
+            ConfigurationError: `ALTA_TOKEN` is unset or empty, or a value is invalid; it names the
+                variable.
         """
         base_url = os.environ.get("ALTA_BASE_URL") or "https://altatech.ai"
-        return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
+        with _naming_variables("ALTA"):
+            return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
 
     @property
     def account(self) -> str:
@@ -210,6 +216,21 @@ def _from_env(name: str) -> str:
     if not (value := os.environ.get(name)):
         raise ConfigurationError(f"the environment variable {name} is not set, or is empty")
     return value
+
+
+@contextmanager
+def _naming_variables(prefix: str) -> Iterator[None]:
+    """Let an error name variables of the environment in place of the arguments made of them."""
+    try:
+        yield
+    except ConfigurationError as error:
+        text = re.sub(
+            r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`",
+            lambda found: f"{prefix}_{found['subject'] or found['other']}".upper(),
+            str(error),
+        )
+        error.args = (text,)
+        raise
 
 
 def _check_token(name: str, value: object, kind: str) -> None:
@@ -248,7 +269,7 @@ def _base(url: object) -> str:
         raise ConfigurationError(f"base_url: expected a URL as text, got {url!r}")
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
-        raise ConfigurationError("base_url: holds user:password@; pass credentials as arguments")
+        raise ConfigurationError("base_url: holds user:password@; remove it")
     place = re.split(r"[?#]", url, maxsplit=1)[0]
     if place != url:
         # The message leaves the rest out, because it may hold a credential.

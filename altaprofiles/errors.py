@@ -30,7 +30,6 @@ value of a record: these are customers' data, and are attributes if at all.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -112,9 +111,32 @@ def _masked(value: Any, mask: Callable[[str], str]) -> Any:
     return "***" if len(text) > _DIGITS_OF_A_CODE and mask(text) == "***" else value
 
 
+_LONGEST = 500  # characters of a text from outside in a message
+
+
 def _quoting(text: str, quote: str) -> str:
+    return f"{text}: {_shown(quote)}" if quote else text
+
+
+def _shown(quote: str) -> str:
     # A quoted text may hold line breaks, and characters that a terminal would obey.
-    return f"{text}: {harmless(quote)}" if quote else text
+    escaped = harmless(quote)
+    return escaped if len(escaped) <= _LONGEST else f"{escaped[: _LONGEST - 1]}…"
+
+
+_PLAIN = (str, int, float, bool, bytes, type(None))
+_DEEPEST = 20  # containers within each other, in a value that is pickled
+
+
+def _is_plain(value: object, levels: int = _DEEPEST) -> bool:
+    """Return whether `value` pickles and loads without any code of a caller's own type."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if levels == 0 or kind not in (list, tuple, dict):
+        return False
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    return all(_is_plain(part, levels - 1) for part in parts)  # type: ignore[attr-defined]
 
 
 class ConfigurationError(AltaProfilesError, ValueError):
@@ -130,8 +152,9 @@ class ConfigurationError(AltaProfilesError, ValueError):
     identity: empty; pass the identifier itself, got ' '
 
     Attributes:
-        value: the invalid key, cell or value of a record; None for any other argument. A value that
-            cannot be pickled becomes None in a pickle.
+        value: the invalid key, cell or value of a record; None for any other argument. In a pickle
+            or a copy, text, bytes, numbers, and lists, tuples and dicts of these are kept. A value
+            of another type becomes None, because it might fail to load.
     """
 
     def __init__(self, message: str, *, value: object = None) -> None:
@@ -140,9 +163,7 @@ class ConfigurationError(AltaProfilesError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         restore, (cls, args, state) = super().__reduce__()
-        try:
-            pickle.dumps(self.value)
-        except Exception:
+        if not _is_plain(self.value):
             state["value"] = None
         return restore, (cls, args, state)
 
@@ -243,7 +264,7 @@ class StatusError(AltaProfilesError):
         super().__init__(self._text())
 
     def _text(self) -> str:
-        code = "" if self.code is None else f" (code {harmless(str(self.code))})"
+        code = "" if self.code is None else f" (code {_shown(str(self.code))})"
         text = _quoting(f"{self.api} answered HTTP {self.status}{code}", self.message)
         return f"{text}. {self.hint}" if self.hint else text
 

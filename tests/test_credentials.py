@@ -520,13 +520,33 @@ def test_a_missing_variable_is_named(
 def test_a_wrong_variable_is_refused_like_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
     monkeypatch.setenv("CLEVERTAP_PASSCODE", f"{PASSCODE}\n")
-    with pytest.raises(ConfigurationError, match="passcode: ") as caught:
+    with pytest.raises(ConfigurationError, match=r"^CLEVERTAP_PASSCODE: ") as caught:
         CleverTap.from_env()
     assert PASSCODE not in str(caught.value)
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "eu1")
+    with pytest.raises(
+        ConfigurationError, match=r"swap CLEVERTAP_PASSCODE and CLEVERTAP_REGION$"
+    ) as caught:
+        CleverTap.from_env()
+    assert str(caught.value).startswith("CLEVERTAP_PASSCODE: holds the name of a region")
     monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
     monkeypatch.setenv("CLEVERTAP_REGION", "mars")
-    with pytest.raises(ConfigurationError, match=r"region: .*'mars'"):
+    with pytest.raises(ConfigurationError, match=r"^CLEVERTAP_REGION: .*'mars'"):
         CleverTap.from_env()
+    monkeypatch.setenv("CLEVERTAP_REGION", "in1")
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R 1")
+    with pytest.raises(ConfigurationError, match=r"^CLEVERTAP_ACCOUNT_ID: "):
+        CleverTap.from_env()
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    for variable, make in (("CLEVERTAP_BASE_URL", CleverTap), ("ALTA_BASE_URL", Alta)):
+        for url in ("htps://h.example", "http://h.example", "https://h/?a", "https://a:b@h"):
+            monkeypatch.setenv(variable, url)
+            with pytest.raises(ConfigurationError, match=f"^{variable}: "):
+                make.from_env()
+            with pytest.raises(ConfigurationError, match=f"^{variable}: "):
+                Session.from_env()
+        monkeypatch.delenv(variable)
 
 
 def test_a_session_from_the_environment_needs_one_service(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -190,3 +191,55 @@ def test_the_value_of_an_argument_survives_a_pickle_if_it_can() -> None:
     twin = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (str(twin), twin.value) == ("keys[3]: not text", None)
     assert error.value is not None
+
+
+class Unloadable:
+    """Pickles, and raises when it is loaded."""
+
+    def __reduce__(self) -> Any:
+        return int, ("no number",)
+
+
+class Text(str):
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x", 7, 1.5, True, b"x", None, ["x", (1, None)], {"a": {"b": [b"c"]}}, ()],
+)
+def test_a_value_of_plain_types_is_pickled_with_the_error(value: Any) -> None:
+    error = errors.ConfigurationError("keys[3]: wrong", value=value)
+    assert pickle.loads(pickle.dumps(error)).value == value  # noqa: S301
+
+
+@pytest.mark.parametrize("make", [Unloadable, lambda: Text("x"), lambda: {1}, object, list])
+def test_no_value_stops_an_error_from_being_loaded(make: Callable[[], Any]) -> None:
+    value = make()
+    nested: Any = value
+    for _ in range(2000):
+        nested = [nested]
+    circular: list[Any] = []
+    circular.append(circular)
+    cases = [nested, circular, {"a": [Unloadable()]}, (Unloadable(),)]
+    for case in cases if value == [] else [value, [value], {"a": value}]:
+        error = errors.ConfigurationError("keys[3]: wrong", value=case)
+        twin = pickle.loads(pickle.dumps(error))  # noqa: S301
+        assert (str(twin), twin.value) == ("keys[3]: wrong", None)
+        assert error.value is case
+
+
+@pytest.mark.parametrize(
+    "text", ["Invalid event : " + "x" * 5000, "\x1b" * 5000, "\U000e0001" * 400]
+)
+def test_a_message_shows_no_more_than_500_characters_of_a_service(text: str) -> None:
+    error = errors.BadRequest(api="CleverTap", status=400, code=text, message=text)
+    bare = errors.BadRequest(api="CleverTap", status=400, code="", message=" ")
+    assert len(str(error)) <= len(str(bare)) + 2 * 500
+    assert str(error).endswith("…")
+    for other in (
+        errors.TransportError("no HTTP", detail=text),
+        errors.NotReady("not ready", message=text),
+        errors.CursorExpired("expired", message=text),
+    ):
+        assert len(str(other)) < 520

@@ -41,7 +41,11 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
         value: the argument's value.
         takes: the function's argument, in words.
     """
-    if value is not None and (not callable(value) or iscoroutinefunction(value)):
+    if iscoroutinefunction(value):
+        raise ConfigurationError(
+            f"{name}: expected a plain function of {takes}, not an async one, got {value!r}"
+        )
+    if value is not None and not callable(value):
         raise ConfigurationError(f"{name}: expected a plain function of {takes}, got {value!r}")
 
 

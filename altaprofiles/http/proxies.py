@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from ..base.addresses import split_address
+from ..base.addresses import is_loopback, split_address
 from ..errors import ConfigurationError
 from ..redaction import Secret
 
@@ -23,7 +23,9 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     """Return the proxy for `base_url` and the headers to send to it; None for each if unset.
 
     Reads `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, and `NO_PROXY`, in capitals or small
-    letters; on macOS and Windows also the system's settings, if none of these is set.
+    letters; on macOS and Windows also the system's settings, if none of these is set. For a service
+    on this machine, a proxy on another one is not used: it would get the credentials unencrypted,
+    and could not reach the service.
 
     Raises:
         ConfigurationError: the variable does not hold the URL of an http or https proxy.
@@ -46,11 +48,18 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
             f"write http://HOST:PORT, or unset the variable"
         )
     try:
-        found = split_address(proxy if "://" in proxy else f"http://{proxy}")
+        found = _split_proxy(proxy if "://" in proxy else f"http://{proxy}")
     except ValueError as error:
+        form = "http://HOST:PORT"
+        if "@" in proxy:
+            form = (
+                "http://USER:PASSWORD@HOST:PORT, special characters in percent-encoding (# is %23)"
+            )
         raise ConfigurationError(
-            f"{variable}: not the URL of a proxy: it {error}; write http://HOST:PORT"
+            f"{variable}: not the URL of a proxy: it {error}; write {form}"
         ) from None
+    if is_loopback(parts.hostname or "") and not is_loopback(found.hostname or ""):
+        return None, None
     login, at, place = found.netloc.rpartition("@")
     url = f"{found.scheme}://{place}"
     if not at:
@@ -58,6 +67,13 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     user, _, password = login.partition(":")
     encoded = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
     return url, {_AUTHORIZATION: Secret(f"{_BASIC}{encoded}")}
+
+
+def _split_proxy(url: str) -> SplitResult:
+    parts = split_address(url)
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError("has a /, ? or # in its user or password")
+    return parts
 
 
 def proxy_secrets(headers: Mapping[str, str] | None) -> tuple[Secret, ...]:

@@ -316,7 +316,7 @@ async def test_a_proxy_of_another_kind(app: App, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HTTPS_PROXY", "socks5://127.0.0.1:9")
     wrong = [x for x in await found(app) if x.code is not None]
     assert len(wrong) == 1
-    assert "HTTPS_PROXY: not an http or https proxy: 'socks5'" in wrong[0].text
+    assert "HTTPS_PROXY: not an http or https proxy: 'socks5' proxies" in wrong[0].text
 
 
 async def test_a_certificate_that_is_not_trusted(

@@ -31,11 +31,36 @@ def unset(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_proxy_serves_every_scheme(
     name: str, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(name, "proxy.example:3128")
-    assert proxy_from_env(service) == ("http://proxy.example:3128", None)
-    monkeypatch.setenv("HTTPS_PROXY", "http://other.example")
-    monkeypatch.setenv("HTTP_PROXY", "http://other.example")
-    assert proxy_from_env(service) == ("http://other.example", None)
+    monkeypatch.setenv(name, "localhost:3128")
+    assert proxy_from_env(service) == ("http://localhost:3128", None)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.2")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.2")
+    assert proxy_from_env(service) == ("http://127.0.0.2", None)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
+def test_no_other_machine_is_asked_for_a_service_on_this_one(
+    scheme: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = f"{scheme}://{host}:8080"
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://ann:s3cret@proxy.example:3128")
+    assert proxy_from_env(service) == (None, None)
+    for proxy in ("localhost", "127.0.0.1", "[::1]"):
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, f"http://{proxy}:3128")
+        assert proxy_from_env(service) == (f"http://{proxy}:3128", None)
+
+
+@pytest.mark.parametrize("password", ["s3c#ret", "1#s3cret", "s3c/ret", "s3c?ret", "1/s3c#r?t"])
+def test_a_password_that_must_be_encoded_is_refused_with_the_fix(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{password}@proxy.example:1")
+    with pytest.raises(ConfigurationError, match=r"^HTTPS_PROXY: .* percent-encod") as caught:
+        proxy_from_env("https://h.example")
+    assert "s3c" not in str(caught.value)
 
 
 def test_user_and_password_go_into_a_header(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def checksum(data: bytes | memoryview, before: int = 0) -> int:
     """Return the checksum of `data`, or of all data so far if that of the earlier is `before`.
 
     A CRC of 32 bits: whatever a disk does to a page, one page in four billion passes unseen. Disks
-    do not choose their damage, so that a digest of more bits would only take five times as long.
+    do not choose their damage: a longer digest would gain nothing and take five times as long.
     """
     return zlib.crc32(data, before)
 
