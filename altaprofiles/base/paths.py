@@ -10,7 +10,14 @@ from pathlib import Path
 
 from ..errors import ConfigurationError, ExportError
 
-__all__ = ["absolute_path", "check_own_file", "is_own", "path_text", "status_of"]
+__all__ = [
+    "absolute_path",
+    "check_own_file",
+    "check_own_folder",
+    "is_own",
+    "path_text",
+    "status_of",
+]
 
 _REASONS = {
     errno.EACCES: "its folder may not be read; change its permissions, or choose another path",
@@ -102,10 +109,14 @@ def is_own(status: os.stat_result, folder: Path) -> bool:
         Path(probe).unlink()
 
 
-def check_own_file(path: Path) -> None:
+def check_own_file(path: Path, other: str = "another `to`") -> None:
     """Raise `ExportError` unless `path` is free, or a regular file of this user.
 
     Another user may have planted a link there, through which a file elsewhere would be changed.
+
+    Args:
+        path: the file.
+        other: what the caller may choose instead, for the message.
     """
     try:
         status = path.lstat()
@@ -121,5 +132,23 @@ def check_own_file(path: Path) -> None:
         return
     raise ExportError(
         f"{path} is {fault}, but the export needs a file of its own there; remove it, or choose "
-        f"another `to`"
+        f"{other}"
     )
+
+
+def check_own_folder(path: Path, other: str) -> None:
+    """Raise `ExportError` unless `path` is a folder of this user.
+
+    Args:
+        path: the folder.
+        other: what the caller may choose instead, for the message.
+
+    Raises:
+        OSError: `path` is missing, or its folder cannot be written to.
+    """
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or not is_own(status, path.parent):
+        raise ExportError(
+            f"{path} is a link, a file, or a folder of another user, but the export needs a "
+            f"folder of its own there; remove it, or choose {other}"
+        )

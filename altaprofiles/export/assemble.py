@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -85,16 +84,17 @@ async def assemble(
             written += step[1]
             on_batch(read, written)
             await checkpoint()
-        await threads.run(sink.close)
+        file = await threads.run(sink.close)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await threads.run(sink.abort)
         raise
     for key in kinds.unseen:
         logger.warning("nobody has the property %r, so that its column is empty", key)
-    if target.path is None:
+    if file is None:
         return Written(written - sink.repeated, None, None, sink.mended)
-    size, digest = await _digest(threads, target.path)
+    with file:
+        size, digest = await _digest(threads, file)
     return Written(written, size, digest, sink.mended)
 
 
@@ -126,7 +126,7 @@ def _is_new(record: bytes, people: Distinct) -> bool:
         return True
 
 
-async def _digest(threads: Threads, path: Path) -> tuple[int, str]:
+async def _digest(threads: Threads, file: BinaryIO) -> tuple[int, str]:
     digest = hashlib.sha256()
 
     def block() -> bool:
@@ -134,8 +134,6 @@ async def _digest(threads: Threads, path: Path) -> tuple[int, str]:
         digest.update(data)
         return bool(data)
 
-    file = await threads.run(lambda: path.open("rb", buffering=0))
-    with file:
-        while await threads.run(block):
-            await checkpoint()
-        return file.tell(), digest.hexdigest()
+    while await threads.run(block):
+        await checkpoint()
+    return file.tell(), digest.hexdigest()

@@ -24,6 +24,7 @@ from altaprofiles.session import MAX_RESPONSE_BYTES
 from altaprofiles.tables.kinds import Kinds
 from altaprofiles.tables.layout import CORE
 
+from ..support.sinks import put_in_place
 from ..support.terminals import environment, run
 
 
@@ -142,7 +143,7 @@ def test_our_own_csv_is_a_file_of_keys(tmp_path: Path, bom: bool) -> None:
     target = resolve(Output(to=tmp_path / "people.csv", bom=bom, flatten=["note"]))
     sink = target.open(Kinds(target.flatten))
     sink.write([msgspec.json.encode(record) for record in RECORDS])
-    sink.close()
+    put_in_place(sink)
 
     def column(name: str) -> list[str]:
         return list(KeyFile(tmp_path / "people.csv", "identity", name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import os
 import shutil
 import stat
@@ -10,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,10 @@ import duckdb
 import pytest
 
 from altaprofiles import AltaProfilesError, ConfigurationError, ExportError, Incomplete
+from altaprofiles.export.output import Output
 from altaprofiles.export.report import Progress
+from altaprofiles.export.sinks import Sink, resolve
+from altaprofiles.tables.kinds import Kinds
 
 from ..support.jobs import (
     EVENTS,
@@ -33,6 +39,7 @@ from ..support.jobs import (
     workspace_of,
 )
 from ..support.servers import http
+from ..support.sinks import put_in_place
 from ..support.terminals import environment, run
 
 pytestmark = pytest.mark.anyio
@@ -121,7 +128,7 @@ LINKS = [planted for planted in PLANTED if planted is not hard_link]
         ],
         (EVENTS, "p.csv.gz", "p.csv.gz.partial"),
         (EVENTS, "p.parquet", "p.parquet.partial"),
-        (EVENTS, "p.duckdb", "p.duckdb.rows.partial"),
+        (EVENTS, "p.duckdb", "p.duckdb.partial"),
     ],
     ids=str,
 )
@@ -145,32 +152,224 @@ async def test_a_partial_file_is_never_one_that_was_planted(
 
 
 @pytest.mark.parametrize("plant", LINKS)
-@pytest.mark.parametrize("name", ["p.duckdb.partial", "p.duckdb.partial.wal"])
 @pytest.mark.parametrize("kind", [EVENTS], ids=str)
-async def test_duckdb_never_writes_to_a_file_that_was_planted(
-    folder: Path, elsewhere: Path, case: Scripted, name: str, plant: Callable[[Path, Path], None]
+async def test_the_rows_of_a_duckdb_file_are_never_in_a_file_that_was_planted(
+    folder: Path, elsewhere: Path, case: Scripted, plant: Callable[[Path, Path], None]
 ) -> None:
-    plant(folder / name, elsewhere)
-    before = (folder / name).lstat(), content(elsewhere)
-    with pytest.raises(ExportError, match=rf"{name} is .*remove it"):
+    path = folder / "p.duckdb.partial" / "rows.partial"
+    path.parent.mkdir()
+    plant(path, elsewhere)
+    before = path.lstat(), content(elsewhere)
+    with pytest.raises(ExportError, match=r"rows\.partial is .*remove it"):
         await case.run(folder / "p.duckdb")
     assert case.requests == 0
-    assert same(before) == same(((folder / name).lstat(), content(elsewhere)))
+    assert same(before) == same((path.lstat(), content(elsewhere)))
 
 
-@pytest.mark.parametrize("plant", [link, dangling_link, link_to_itself, link_to_a_pipe, pipe])
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("plant", [link, dangling_link, hard_link, pipe])
+@pytest.mark.parametrize("name", ["p.duckdb", "p.duckdb.wal", "p.duckdb.wal.checkpoint"])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_duckdb_never_writes_to_a_file_that_was_planted_in_its_folder(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    name: str,
+    plant: Callable[[Path, Path], None],
+    existing: bool,
+) -> None:
+    """What a killed export has left there is removed, whatever it is."""
+    if existing:
+        existing_file(folder)
+    (folder / "p.duckdb.partial").mkdir()
+    plant(folder / "p.duckdb.partial" / name, elsewhere)
+    (folder / "p.duckdb.partial" / "temporary").symlink_to(elsewhere.parent)
+    await case.run(folder / "p.duckdb")
+    assert elsewhere.read_bytes() == b"mine"
+    assert names_in(elsewhere.parent) == ["mine"]
+    assert names_in(folder) == ["p.duckdb", "p.duckdb.manifest.json"]
+
+
+def existing_file(folder: Path) -> None:
+    with duckdb.connect(str(folder / "p.duckdb")) as connection:
+        connection.execute("CREATE TABLE other AS SELECT 1 AS n")
+
+
+def log_of_another_user(path: Path, to: Path) -> None:
+    """The other user can read what is written to it."""
+    path.touch()
+    os.chown(path, 65534, -1)
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        link,
+        dangling_link,
+        link_to_itself,
+        link_to_a_pipe,
+        pipe,
+        pytest.param(log_of_another_user, marks=only_root),
+    ],
+)
 @pytest.mark.parametrize("kind", [EVENTS], ids=str)
 async def test_the_log_of_a_duckdb_file_is_never_one_that_was_planted(
     folder: Path, elsewhere: Path, case: Scripted, plant: Callable[[Path, Path], None]
 ) -> None:
-    with duckdb.connect(str(folder / "p.duckdb")) as connection:
-        connection.execute("CREATE TABLE other AS SELECT 1 AS n")
+    existing_file(folder)
     plant(folder / "p.duckdb.wal", elsewhere)
     before = content(elsewhere)
-    with pytest.raises(ExportError, match=r"p\.duckdb\.wal is not a regular file.*remove it"):
+    with pytest.raises(ExportError, match=r"p\.duckdb\.wal is (not a|a file of).*remove it"):
         await case.run(folder / "p.duckdb")
     assert case.requests == 0
     assert content(elsewhere) == before
+
+
+@only_root
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_the_log_of_a_file_of_another_user_is_theirs(folder: Path, case: Scripted) -> None:
+    existing_file(folder)
+    path = folder / "p.duckdb"
+    leave_a_log(path)
+    for file in (path, path.with_name("p.duckdb.wal")):
+        os.chown(file, 65534, -1)
+    await case.run(path)
+    with duckdb.connect(str(path)) as connection:
+        assert connection.execute("SELECT n FROM other").fetchall() == [(1,), (2,)]
+
+
+def leave_a_log(path: Path) -> None:
+    """Kill a process that has changed a DuckDB file."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _LEAVES_A_LOG, str(path)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+
+
+_LEAVES_A_LOG = """
+import duckdb, sys, time
+connection = duckdb.connect(sys.argv[1])
+connection.execute("INSERT INTO other VALUES (2)")
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+def sink_of(to: Path) -> Sink:
+    """Return a sink that has taken one record."""
+    target = resolve(Output(to=to))
+    target.check()
+    sink = target.open(Kinds(()))
+    sink.write([b'{"identity":"1"}'])
+    return sink
+
+
+@pytest.mark.parametrize("existing", [False, True])
+@pytest.mark.parametrize("plant", [link, dangling_link])
+@pytest.mark.parametrize("name", ["p.duckdb.wal", "p.duckdb.partial.wal", "p.duckdb.tmp"])
+def test_duckdb_follows_no_link_that_was_planted_while_it_was_open(
+    folder: Path, elsewhere: Path, name: str, plant: Callable[[Path, Path], None], existing: bool
+) -> None:
+    if existing:
+        existing_file(folder)
+    sink = sink_of(folder / "p.duckdb")
+    plant(folder / name, elsewhere)
+    if existing and name == "p.duckdb.wal":
+        with pytest.raises(ExportError, match=r"p\.duckdb\.wal is not a regular file"):
+            put_in_place(sink)
+        sink.abort()
+    else:
+        put_in_place(sink)
+    assert elsewhere.read_bytes() == b"mine"
+    assert names_in(elsewhere.parent) == ["mine"]
+    assert names_in(folder) == sorted(["p.duckdb", name])
+
+
+def test_a_duckdb_file_that_has_become_a_link_is_not_written(folder: Path, elsewhere: Path) -> None:
+    existing_file(elsewhere.parent)
+    before = (elsewhere.parent / "p.duckdb").read_bytes()
+    target = resolve(Output(to=folder / "p.duckdb"))
+    target.check()
+    (folder / "p.duckdb").symlink_to(elsewhere.parent / "p.duckdb")
+    with pytest.raises(ExportError, match="has become a symbolic link"):
+        target.open(Kinds(()))
+    assert (elsewhere.parent / "p.duckdb").read_bytes() == before
+
+
+def of_somebody(path: Path, to: Path) -> None:
+    path.write_bytes(b"theirs")
+
+
+def nothing(path: Path, to: Path) -> None:
+    pass
+
+
+@pytest.mark.parametrize("plant", [link, dangling_link, hard_link, pipe, of_somebody, nothing])
+@pytest.mark.parametrize("output", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
+def test_what_has_replaced_a_file_while_it_was_written_is_not_the_output(
+    folder: Path, elsewhere: Path, output: str, plant: Callable[[Path, Path], None]
+) -> None:
+    (folder / output).write_bytes(b"")
+    if output == "p.duckdb":
+        (folder / output).unlink()
+    sink = sink_of(folder / output)
+    partial = folder / f"{output}.partial"
+    partial.rename(folder / "stolen")
+    plant(partial, elsewhere)
+    with pytest.raises(ExportError, match=r"partial is no longer what this export has written"):
+        put_in_place(sink)
+    sink.abort()
+    assert elsewhere.read_bytes() == b"mine"
+    if output == "p.duckdb":
+        assert not (folder / output).exists()
+    else:
+        assert (folder / output).read_bytes() == b""
+
+
+@pytest.mark.parametrize("plant", [link, hard_link, of_somebody, nothing])
+def test_a_duckdb_file_that_is_replaced_while_it_is_changed_is_not_the_output(
+    folder: Path, elsewhere: Path, plant: Callable[[Path, Path], None]
+) -> None:
+    existing_file(folder)
+    sink = sink_of(folder / "p.duckdb")
+    (folder / "p.duckdb").rename(folder / "moved")
+    plant(folder / "p.duckdb", elsewhere)
+    with pytest.raises(ExportError, match=r"p\.duckdb is no longer what this export has written"):
+        put_in_place(sink)
+    sink.abort()
+    assert elsewhere.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("plant", [link, hard_link, pipe, of_somebody, nothing])
+@pytest.mark.parametrize("output", ["p.ndjson", "p.duckdb"])
+@pytest.mark.parametrize("kind", [EVENTS], ids=str)
+async def test_the_digest_is_that_of_the_file_that_was_written(
+    folder: Path,
+    elsewhere: Path,
+    case: Scripted,
+    output: str,
+    plant: Callable[[Path, Path], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The output is replaced as soon as it has its name."""
+    to = folder / output
+    written: list[bytes] = []
+    replace = Path.replace
+
+    def replace_and_plant(source: Path, target: Path) -> Path:
+        moved = replace(source, target)
+        if target == to:
+            written.append(to.read_bytes())
+            to.unlink()
+            plant(to, elsewhere)
+        return moved
+
+    monkeypatch.setattr(Path, "replace", replace_and_plant)
+    report = await case.run(to)
+    assert [report.sha256] == [hashlib.sha256(data).hexdigest() for data in written]
+    assert report.bytes == len(written[0])
 
 
 def content(path: Path) -> bytes | None:
@@ -264,9 +463,7 @@ async def test_a_partial_file_planted_on_the_way_is_found_at_the_end(
     plant: Callable[[Path, Path], None],
 ) -> None:
     to = folder / output
-    path = (
-        folder / f"{output}.rows.partial" if output == "p.duckdb" else folder / f"{output}.partial"
-    )
+    path = folder / f"{output}.partial"
     reports: list[Progress] = []
 
     def on_progress(progress: Progress) -> None:
@@ -477,6 +674,37 @@ def test_a_file_of_another_user_in_a_sticky_folder_is_found_first(public: Path) 
     assert as_nobody(public / "new.ndjson") == ""
 
 
+_CAP_FOWNER = 3
+_PR_CAPBSET_DROP = 24
+
+
+def without_rights_of_owners(to: Path) -> str:
+    """As `as_nobody`, but as root in a container that may not do what only owners may."""
+    drop = partial(ctypes.CDLL(None).prctl, _PR_CAPBSET_DROP, _CAP_FOWNER, 0, 0, 0)
+    code = _AS_NOBODY.replace("os.set", "(lambda _: 0)#")
+    command = [sys.executable, "-c", code, str(to)]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, preexec_fn=drop
+    ).stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses capabilities")
+@only_root
+def test_root_without_capabilities_finds_a_sticky_folder_first(public: Path) -> None:
+    to = public / "p.ndjson"
+    to.write_bytes(b"old")
+    os.chown(to, 1234, 1234)
+    os.chown(public, 65534, 65534)
+    public.chmod(0o1777)
+    before = to.stat()
+    message = without_rights_of_owners(to)
+    assert "p.ndjson cannot be replaced: it belongs to another user (1234)" in message
+    assert to.read_bytes() == b"old"
+    # Root with its capabilities may replace it.
+    resolve(Output(to=to)).check()
+    assert (to.stat().st_mtime_ns, to.stat().st_mode) == (before.st_mtime_ns, before.st_mode)
+
+
 @only_root
 def test_a_folder_without_permission_is_found_first(public: Path) -> None:
     public.chmod(0o755)
@@ -498,13 +726,80 @@ async def test_owner_and_group_stay(folder: Path, case: Scripted, name: str) -> 
     await case.run(folder / name)
     for number, path in enumerate(folder.iterdir()):
         path.chmod(0o640)
-        os.chown(path, 1000 + number, 2000 + number)
-    before = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()}
+        os.chown(path, 1000 if path.name == name else -1, 2000 + number)
+    before = {path.name: access(path) for path in folder.iterdir()}
     await case.run(folder / name)
-    assert {path.name: (path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()} == (
-        before
-    )
-    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
+    assert {path.name: access(path) for path in folder.iterdir()} == before
+    assert {mode for _, _, mode in before.values()} == {0o640}
+
+
+def access(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)
+
+
+@only_root
+@pytest.mark.parametrize("kind", [KEYS], ids=str)
+async def test_who_plants_a_file_beside_the_output_does_not_get_the_keys(
+    folder: Path, case: Scripted
+) -> None:
+    await case.run(folder / "p.ndjson")
+    names = [name for name in names_in(folder) if name != "p.ndjson"]
+    for name in names:
+        os.chown(folder / name, 65534, 65534)
+        (folder / name).chmod(0o666)
+    await case.run(folder / "p.ndjson")
+    new = folder / "new"
+    new.touch()
+    assert len(names) == 3
+    for name in names:
+        assert access(folder / name) == access(new)
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+@pytest.mark.parametrize("replaced", [None, 0o600, 0o664])
+@pytest.mark.parametrize("output", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
+def test_nobody_reads_an_output_before_it_is_complete(
+    folder: Path, output: str, replaced: int | None, umask: int
+) -> None:
+    to = folder / output
+    before = os.umask(umask)
+    try:
+        if replaced is not None:
+            put_in_place(sink_of(to))
+            to.chmod(replaced)
+        sink = sink_of(to)
+        others = [path for path in folder.iterdir() if path != to]
+        assert [path.name for path in others] == [f"{output}.partial"]
+        assert stat.S_IMODE(others[0].stat().st_mode) & 0o077 == 0
+        put_in_place(sink)
+    finally:
+        os.umask(before)
+    mode = 0o666 & ~umask if replaced is None else replaced
+    assert stat.S_IMODE(to.stat().st_mode) == mode
+    assert names_in(folder) == [output]
+
+
+def test_a_partial_file_that_everyone_could_read_is_closed(folder: Path) -> None:
+    partial = folder / "p.ndjson.partial"
+    partial.write_bytes(b"left")
+    partial.chmod(0o644)
+    sink = sink_of(folder / "p.ndjson")
+    assert stat.S_IMODE(partial.stat().st_mode) == 0o600
+    put_in_place(sink)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="uses capabilities")
+@only_root
+def test_an_output_whose_permissions_cannot_be_set_is_complete(public: Path) -> None:
+    """The user may give files away, as root may, but not set the permissions of others' files."""
+    to = public / "p.ndjson"
+    to.write_bytes(b"old")
+    to.chmod(0o640)
+    os.chown(to, 65534, 65534)
+    assert without_rights_of_owners(to) == ""
+    assert access(to) == (65534, 65534, 0o640)
+    assert to.read_bytes() == b'{"identity":"1"}\n'
 
 
 @only_root

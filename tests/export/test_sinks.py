@@ -35,6 +35,7 @@ from altaprofiles.tables.layout import CORE, TEXTS
 
 from ..support.records import BROKEN, ODD
 from ..support.records import RECORDS as ANY_RECORD
+from ..support.sinks import put_in_place
 
 POPULATION = Population(3000, 3)
 RECORDS = [
@@ -77,7 +78,7 @@ def export(target: Target, records: Sequence[bytes], step: int = 100) -> int:
     try:
         for start in range(0, len(records), step):
             sink.write(records[start : start + step])
-        sink.close()
+        put_in_place(sink)
     except BaseException:
         sink.abort()
         raise
@@ -295,14 +296,20 @@ def test_the_bytes_do_not_depend_on_the_writes(tmp_path: Path, name: str) -> Non
 @some_files
 def test_nothing_has_the_targets_name_before_it_is_complete(tmp_path: Path, name: str) -> None:
     # Left over from a run that was killed.
-    (tmp_path / f"{name}.partial").write_bytes(b"garbage")
+    partial = tmp_path / f"{name}.partial"
+    if name == "x.duckdb":
+        (partial / "temporary").mkdir(parents=True)
+        for left in ("rows.partial", "x.duckdb", "x.duckdb.wal", "temporary/x.tmp"):
+            (partial / left).write_bytes(b"garbage")
+    else:
+        partial.write_bytes(b"garbage")
     sink = begin(target_of(tmp_path / name, flatten=KEYS[name]), RECORDS)
     assert not (tmp_path / name).exists()
     for _ in range(3):
         sink.write(RECORDS)
         assert not (tmp_path / name).exists()
-    assert (tmp_path / f"{name}.partial").exists()
-    sink.close()
+    assert partial.exists()
+    put_in_place(sink)
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
@@ -349,7 +356,7 @@ def test_a_full_disk_is_the_oserror_it_is(tmp_path: Path, name: str) -> None:
         with pytest.raises(OSError, match="File too large") as caught:
             for _ in range(20):
                 sink.write(RECORDS)
-            sink.close()
+            put_in_place(sink)
         sink.abort()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -570,7 +577,7 @@ def test_two_exports_do_not_write_to_one_file(tmp_path: Path, name: str) -> None
         target.check()
     with pytest.raises(ExportLocked, match="another export is writing"):
         target.open(Kinds(()))
-    first.close()
+    put_in_place(first)
     written = (tmp_path / name).read_bytes()
     second = target.open(Kinds(()))
     second.write([b'{"identity":"2"}'])

@@ -1,30 +1,38 @@
 """A table in a DuckDB file.
 
-A new file is built beside its place and moved there. An existing file may hold other tables of
-many gigabytes, so it is not copied but changed in one transaction, which DuckDB rolls back if it is
-interrupted, even by a power failure.
+A new file is built in a folder beside its place, `<name>.partial`, and moved there. An existing
+file may hold other tables of many gigabytes, so it is not copied but changed in one transaction,
+which DuckDB rolls back if it is interrupted, even by a power failure.
 
 Rows are gathered in a Parquet file and loaded by one statement at the end. Rows appended in small
 batches would stay in memory until the transaction ends, whatever DuckDB's memory limit.
+
+DuckDB creates its log and its temporary files late, and follows links. So all of them are in that
+folder, which no other user can write to. Only the log of an existing file is beside that file. It
+is looked at before the file is opened, before the first statement, and before the commit, which
+creates it. Who can write to the file's folder could still plant a link within the microseconds
+between that look and the commit, or put a folder with links in the place of the export's own.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
-from ...base.paths import check_own_file
+from ...base.paths import check_own_folder, is_own
 from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError
 from ...tables.kinds import Kinds
 from ...tables.layout import CORE, JSON_TEXTS, Kind, column_names
 from ..output import Output
 from ..store.spool import sync_folder
-from .files import check_place, partial_of
+from .files import check_place, check_same_file, open_same_file, partial_of
 from .parquet import ParquetSink
 from .target import DEFAULT_TABLE, FileTarget
 
@@ -65,20 +73,18 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             )
         return cls(name=text, path=path, flatten=keys, table=_checked_table(output.table))
 
-    @property
-    def files(self) -> list[Path]:
-        return [self.path, _rows_of(self.path)]
-
     def check(self) -> None:
-        # Not the partial file, which may be open in DuckDB for another export.
-        check_place(_rows_of(self.path), self.name)
-        for path in _files_of(partial_of(self.path)):
-            check_own_file(path)
+        folder = _made_folder(self.path, self.name)
+        try:
+            check_place(folder / _ROWS, self.name)
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
         if not self.path.exists():
-            if os.path.lexists(_wal_of(self.path)):
+            for log in filter(os.path.lexists, _logs_of(self.path)):
                 raise ExportError(
-                    f"{self.name} is missing, but {_wal_of(self.path)} exists, which DuckDB would "
-                    f"apply to the new file; move it away"
+                    f"{self.name} is missing, but {log} exists, which DuckDB would apply to the "
+                    f"new file; move it away"
                 )
             return
         connection = _connect(self.path, self.name)
@@ -120,6 +126,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         return DuckDbSink(self, kinds)
 
 
+_ROWS = "rows"
+
 _MEMORY = "500MB"
 """DuckDB's memory limit. With less it fails on tables of a million rows."""
 
@@ -131,18 +139,20 @@ class DuckDbSink:
         self._target = target
         self._kinds = kinds
         self._in_place = target.path.exists()
-        self._file = target.path if self._in_place else partial_of(target.path)
-        # First, because its lock also protects the partial DuckDB file.
-        self._rows = ParquetSink(_rows_of(target.path), target.flatten, kinds)
+        self._folder = _made_folder(target.path, target.name)
+        self._own = self._folder.lstat()
+        self._file = target.path if self._in_place else self._folder / target.path.name
+        self._temporary = self._folder / "temporary"
+        # First, because its lock also protects everything else in the folder.
+        self._rows = ParquetSink(self._folder / _ROWS, target.flatten, kinds)
+        self._is_over = False
         try:
-            if not self._in_place:
-                for path in _files_of(self._file):
-                    check_own_file(path)
-                _remove(self._file)
+            self._clear()
             # Already here, because DuckDB locks the file: no other process can take it meanwhile.
-            self._connection = _connect(self._file, target.name)
+            self._connection = _connect(self._file, target.name, self._temporary)
+            self._status = self._file.lstat()
         except BaseException:
-            self._rows.abort()
+            self._leave()
             raise
 
     @property
@@ -152,7 +162,7 @@ class DuckDbSink:
     def write(self, records: Sequence[bytes]) -> None:
         self._rows.write(records)
 
-    def close(self) -> None:
+    def close(self) -> BinaryIO:
         rows = self._rows.finish()
         target = self._target
         names = column_names(target.flatten)
@@ -164,43 +174,115 @@ class DuckDbSink:
         columns = [f"{_quoted(name)} {type_}" for name, type_ in zip(names, types, strict=True)]
         table = _quoted(target.table)
         self._execute(f"SET memory_limit = '{_MEMORY}'")
+        self._check_files()
         self._execute("BEGIN")
         self._execute(f"CREATE OR REPLACE TABLE {table} ({', '.join(columns)})")
         self._execute(f"INSERT INTO {table} SELECT * FROM read_parquet(?)", _escaped(rows))
+        # The statement may have taken minutes, and some versions open the log only now.
+        self._check_files()
         self._execute("COMMIT")
         self._execute("CHECKPOINT")
-        with _explained(target.name):
-            self._connection.close()
-        if not self._in_place:
-            with self._file.open("rb") as file:
+        # While DuckDB has it open, so that no other file can get its number. To close it before
+        # DuckDB does would release the locks of DuckDB.
+        file = open_same_file(self._file, self._status)
+        try:
+            with _explained(target.name):
+                self._connection.close()
+            self._check_files()
+            if not self._in_place:
                 os.fsync(file.fileno())
-            self._file.replace(target.path)
-        self._rows.abort()
-        sync_folder(target.path.parent)
+                self._file.replace(target.path)
+            self._leave()
+            sync_folder(target.path.parent)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def abort(self) -> None:
         # Closing rolls back an open transaction.
         with suppress(Exception):
             self._connection.close()
-        if not self._in_place:
-            _remove(self._file)
+        self._leave()
+
+    def _check_files(self) -> None:
+        """Raise `ExportError` if DuckDB would read or write files that are not the export's."""
+        check_same_file(self._folder, self._own)
+        check_same_file(self._file, self._status)
+        _check_log(self._file, self._target.name)
+
+    def _clear(self) -> None:
+        """Remove from the folder what is not under the lock, also of an export that was killed."""
+        file = self._folder / self._target.path.name
+        for path in (file, *_logs_of(file)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._temporary.unlink()  # a link, which the next call does not remove
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _leave(self) -> None:
+        """Remove the folder. Once only, because it may be another export's after that."""
+        if self._is_over:
+            return
+        self._is_over = True
+        self._clear()
         self._rows.abort()
+        with suppress(OSError):
+            self._folder.rmdir()
 
     def _execute(self, statement: str, *values: str) -> None:
         with _explained(self._target.name):
             self._connection.execute(statement, values)
 
 
-def _connect(path: Path, name: str) -> Any:
+def _made_folder(path: Path, name: str) -> Path:
+    """Return the folder for the work on the DuckDB file `path`, which only this user can enter."""
+    folder = partial_of(path)
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        check_own_folder(folder, "another `to`")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise ExportError(
+            f"{name} cannot be written: {error}; choose another `to`, or correct the permissions"
+        ) from error
+    return folder
+
+
+def _check_log(path: Path, name: str) -> None:
+    """Raise `ExportError` if another user may have planted a log of a DuckDB file."""
+    for log in _logs_of(path):
+        try:
+            status = log.lstat()
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            fault = "is not a regular file"
+        elif status.st_uid != path.stat().st_uid and not is_own(status, log.parent):
+            fault = f"is a file of another user ({status.st_uid})"
+        else:
+            continue
+        raise ExportError(f"{name}: {log} {fault}, but DuckDB would write to it; remove it")
+
+
+def _connect(path: Path, name: str, temporary: Path | None = None) -> Any:
+    """Open a DuckDB file.
+
+    Args:
+        path: the file.
+        name: the file in messages.
+        temporary: a folder for what does not fit into memory; None if nothing may be written.
+    """
     import duckdb
 
-    wal = _wal_of(path)
-    if wal.is_symlink() or (wal.exists() and not wal.is_file()):
-        raise ExportError(
-            f"{name}: {wal} is not a regular file, but DuckDB would write to it; remove it"
-        )
+    if path.is_symlink():
+        raise ExportError(f"{name}: {path} has become a symbolic link; remove it")
+    _check_log(path, name)
     try:
-        return duckdb.connect(path)
+        # By default temporary files would be beside the file, where others may plant links.
+        return duckdb.connect(path, config={"temp_directory": str(temporary or "")})
     except Exception as error:
         raise ExportError(
             f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
@@ -242,23 +324,10 @@ def _checked_table(name: str | None) -> str:
     return str.__str__(name)
 
 
-def _rows_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.rows")
-
-
-def _wal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.wal")
-
-
-def _files_of(path: Path) -> tuple[Path, Path]:
-    """Return the DuckDB file `path` and its log."""
-    return path, _wal_of(path)
-
-
-def _remove(path: Path) -> None:
-    for file in _files_of(path):
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
+def _logs_of(path: Path) -> list[Path]:
+    """Return the log of a DuckDB file, and those that newer versions have for a while."""
+    endings = (".wal", ".wal.checkpoint", ".wal.recovery")
+    return [path.with_name(path.name + ending) for ending in endings]
 
 
 def _quoted(name: str) -> str:

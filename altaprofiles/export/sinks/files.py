@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import secrets
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ...base.paths import check_own_file
+from ...base.paths import check_own_file, is_own
 from ...errors import ExportError, ExportLocked
 from ..store.spool import sync_folder
 
@@ -19,13 +21,19 @@ try:
 except ImportError:
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["PartialFile", "check_place", "partial_of", "write_file"]
+__all__ = [
+    "PartialFile",
+    "check_place",
+    "check_same_file",
+    "open_same_file",
+    "partial_of",
+    "write_file",
+]
 
+logger = logging.getLogger("altaprofiles")
 
-_FLAGS = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | getattr(os, "O_CLOEXEC", 0)
+_SAFE = (
+    getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
     # Another user may have planted a link to some other file, or a pipe, on which opening waits.
     | getattr(os, "O_NOFOLLOW", 0)
@@ -57,7 +65,7 @@ class PartialFile:
     """A file named `<name>.partial` until it is put in place. A lock keeps other processes out.
 
     The lock is needed beside that of the workspace, because two exports to the same file may use
-    different workspaces.
+    different workspaces. Until the file is put in place, no other user may read it.
 
     Attributes:
         path: the path until the file is put in place.
@@ -73,7 +81,9 @@ class PartialFile:
         self.path = partial_of(path)
         check_own_file(self.path)
         # Truncated only under the lock: until then the content may be another export's.
-        self.file: BinaryIO = os.fdopen(os.open(self.path, _FLAGS, 0o666), "wb")
+        self.file: BinaryIO = os.fdopen(
+            os.open(self.path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600), "wb"
+        )
         try:
             self._lock()
             self._empty()
@@ -90,6 +100,9 @@ class PartialFile:
             )
         if status.st_size:
             self.file.truncate(0)
+        if os.name == "posix" and status.st_mode & 0o077:
+            with suppress(OSError):
+                os.fchmod(self.file.fileno(), 0o600)
 
     def _lock(self) -> None:
         if fcntl is None:  # Windows refuses to replace an open file, so that no lock is needed
@@ -105,22 +118,41 @@ class PartialFile:
                 f"`to`"
             )
 
-    def put_in_place(self) -> None:
+    def put_in_place(self, *, only_own: bool = False) -> BinaryIO:
         """Make the file durable under its own name.
 
+        It gets the owner, group and permissions of the file that it replaces, or those of a new
+        file.
+
+        Args:
+            only_own: whether a file of another user is not replaced in this way, but by a new one.
+
+        Returns:
+            The file, open for reading at its start, whatever takes its place later.
+
         Raises:
+            ExportError: another file has taken the place of the partial one.
             OSError: as it comes.
         """
         self.file.flush()
-        with suppress(FileNotFoundError):
-            _keep_access(self.file.fileno(), self._place.lstat())
+        _set_access(self.file.fileno(), self._place, only_own)
         os.fsync(self.file.fileno())
+        check_same_file(self.path, os.fstat(self.file.fileno()))
         if fcntl is None:
             self.file.close()
+            self.path.replace(self._place)
+            return self._place.open("rb", buffering=0)
         self.path.replace(self._place)
-        # Closing releases the lock, which must last until the file has its own name.
-        self.file.close()
-        sync_folder(self._place.parent)
+        file = os.fdopen(os.dup(self.file.fileno()), "rb", 0)
+        try:
+            # Not before the file has its own name: without the lock, the other is anybody's.
+            self.file.close()
+            file.seek(0)
+            sync_folder(self._place.parent)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def discard(self) -> None:
         """Remove the partial file, unless it has been put in place. Never raises."""
@@ -147,26 +179,90 @@ class PartialFile:
             self.file.close()
 
 
-def _keep_access(number: int, old: os.stat_result) -> None:
-    """Give an open file the owner, group and permissions of the file that it replaces.
+def check_same_file(path: Path, status: os.stat_result) -> None:
+    """Raise `ExportError` unless `path` is the file or folder that has `status`.
+
+    Whoever can write to its folder can put another file there while the export runs.
+    """
+    with suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), status):
+            return
+    raise _replaced(path)
+
+
+def open_same_file(path: Path, status: os.stat_result) -> BinaryIO:
+    """Open a file for reading, at its start.
+
+    Raises:
+        ExportError: it is not the one that has `status`.
+        OSError: it cannot be opened.
+    """
+    check_same_file(path, status)
+    file = os.fdopen(os.open(path, _SAFE), "rb", 0)
+    if os.path.samestat(os.fstat(file.fileno()), status):
+        return file
+    file.close()
+    raise _replaced(path)
+
+
+def _replaced(path: Path) -> ExportError:
+    return ExportError(
+        f"{path} is no longer what this export has written: something has replaced or removed "
+        f"it; run the same export again, in a folder that no other user can write to"
+    )
+
+
+def _set_access(number: int, place: Path, only_own: bool) -> None:
+    """Give an open file the owner, group and permissions that it has at `place`. Never raises.
+
+    They are those of the file that it replaces, or those of a new file.
+    """
+    if os.name != "posix":
+        return
+    try:
+        with suppress(FileNotFoundError):
+            old = place.lstat()
+            if stat.S_ISREG(old.st_mode) and (not only_own or is_own(old, place.parent)):
+                _copy_access(number, old)
+                return
+        os.fchmod(number, _mode_of_new_files(place.parent))
+    except OSError as error:
+        logger.warning("%s may be read by its owner only: %s", place, error)
+
+
+def _copy_access(number: int, old: os.stat_result) -> None:
+    """Give an open file the owner, group and permissions of another.
 
     Only root can give files away, and others can choose among their own groups.
     """
-    if os.name != "posix" or not stat.S_ISREG(old.st_mode):
-        return
     new = os.fstat(number)
     mode = stat.S_IMODE(old.st_mode) & 0o777
-    with suppress(OSError):
-        if new.st_uid != old.st_uid:
-            os.fchown(number, old.st_uid, -1)
     try:
         if new.st_gid != old.st_gid:
             os.fchown(number, -1, old.st_gid)
     except OSError:
         # The group is another one, and gets no more than everyone.
         mode &= 0o707 | (mode & 0o007) << 3
-    if stat.S_IMODE(new.st_mode) != mode:
-        os.fchmod(number, mode)
+    # Before the owner, because only the owner may set them.
+    os.fchmod(number, mode)
+    with suppress(OSError):
+        if new.st_uid != old.st_uid:
+            os.fchown(number, old.st_uid, -1)
+
+
+def _mode_of_new_files(folder: Path) -> int:
+    """Return the permissions of a new file in `folder`.
+
+    They depend on the umask, which can only be read by changing it for all threads, and on the
+    folder. So a file is made.
+    """
+    probe = folder / f".{secrets.token_hex(8)}"
+    number = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(number).st_mode)
+    finally:
+        os.close(number)
+        probe.unlink()
 
 
 def _obstacle(path: Path) -> str | None:
@@ -192,13 +288,27 @@ def _obstacle(path: Path) -> str | None:
     if (
         os.name == "posix"
         and folder.st_mode & stat.S_ISVTX
-        and os.geteuid() not in (0, status.st_uid, folder.st_uid)
+        and os.geteuid() not in (status.st_uid, folder.st_uid)
+        and not _acts_as_owner(path, status)
     ):
         return (
             f"it belongs to another user ({status.st_uid}), and its folder is sticky, so that only "
             f"its owner can replace it; choose another `to`"
         )
     return None
+
+
+def _acts_as_owner(path: Path, status: os.stat_result) -> bool:
+    """Return whether the system lets this user do what only the owner of a file may do.
+
+    Root may, but not in every container. So it is tried: times are set to what they are.
+    """
+    times = status.st_atime_ns, status.st_mtime_ns
+    try:
+        os.utime(path, ns=times, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _is_mounted(path: Path) -> bool:
@@ -228,7 +338,7 @@ def _is_immutable(path: Path) -> bool:
         return True
     try:
         # Changes nothing. The system refuses an immutable file before it looks at permissions.
-        os.close(os.open(path, _FLAGS & ~os.O_CREAT))
+        os.close(os.open(path, os.O_WRONLY | _SAFE))
     except OSError as error:
         return error.errno == errno.EPERM
     return False
@@ -240,16 +350,18 @@ def partial_of(path: Path) -> Path:
 
 
 def write_file(path: Path, data: Iterable[bytes]) -> None:
-    """Write a file completely or not at all. Blocking.
+    """Write a file beside the output, completely or not at all. Blocking.
 
     Raises:
+        ExportError: another file has taken the place of the partial one.
         ExportLocked: another export writes to the same file.
         OSError: the file cannot be written.
     """
     partial = PartialFile(path)
     try:
         partial.file.writelines(data)
-        partial.put_in_place()
+        # Whoever planted a file of that name must not become the owner of customers' keys.
+        partial.put_in_place(only_own=True).close()
     except BaseException:
         partial.discard()
         raise

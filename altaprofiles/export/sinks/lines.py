@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import BinaryIO, ClassVar, Self
 
 import msgspec
 
@@ -167,10 +167,10 @@ class _Stream:
                 self._partial.file.write(self._coder.compress(piece))
             del gathered[:whole]
 
-    def close(self) -> None:
+    def close(self) -> BinaryIO:
         self._partial.file.write(self._coder.compress(bytes(self._gathered)))
         self._partial.file.write(self._coder.flush())
-        self._partial.put_in_place()
+        return self._partial.put_in_place()
 
     def abort(self) -> None:
         self._partial.discard()

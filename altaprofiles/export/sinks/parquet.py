@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from ...errors import ExportError
 from ...tables.arrow import Tables
@@ -79,9 +79,9 @@ class ParquetSink:
         self._partial.file.flush()
         return self._partial.path
 
-    def close(self) -> None:
+    def close(self) -> BinaryIO:
         self.finish()
-        self._partial.put_in_place()
+        return self._partial.put_in_place()
 
     def abort(self) -> None:
         # Closing writes the footer, and the disk may be full.

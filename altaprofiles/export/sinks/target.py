@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import BinaryIO, ClassVar, Protocol, Self
 
 from msgspec import Struct
 
@@ -51,8 +51,12 @@ class Sink(Protocol):
         """
         ...
 
-    def close(self) -> None:
+    def close(self) -> BinaryIO | None:
         """Make all records durable and visible under the target's name.
+
+        Returns:
+            The file, open for reading at its start, which the caller closes; None for a database
+            server.
 
         Raises:
             OSError, ExportError, DecodeError: as from `write`.

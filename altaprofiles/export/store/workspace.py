@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Self
 
 import msgspec
 
-from ...base.paths import check_own_file, is_own
+from ...base.paths import check_own_file, check_own_folder
 from ...errors import ExportError, ExportLocked
 from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
@@ -172,15 +171,11 @@ def explaining_disk_errors(folder: Path) -> Iterator[None]:
 
 def _check_own(folder: Path) -> None:
     """Raise `ExportError` if another user may have planted the folder, or a file in it."""
-    status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or not is_own(status, folder.parent):
-        raise ExportError(
-            f"{folder} is a link, a file, or a folder of another user, but the export needs a "
-            f"folder of its own there; remove it, or choose another folder with `spool`"
-        )
+    other = "another folder with `spool`"
+    check_own_folder(folder, other)
     for pattern in (f"{_JOURNAL}*", _SPOOLS, f"{_PEOPLE}*"):
         for path in folder.glob(pattern):
-            check_own_file(path)
+            check_own_file(path, other)
 
 
 def _check_empty(folder: Path) -> None:
