@@ -506,6 +506,15 @@ def test_the_table_is_named_once() -> None:
         target_of("postgresql://h/db/t", bom=True)
 
 
+def test_the_name_of_the_temporary_table_needs_a_schema(postgres: Server) -> None:
+    with pytest.raises(ConfigurationError, match="to: the export has a temporary table"):
+        target_of(postgres.url("altaprofiles_stage"))
+    with pytest.raises(ConfigurationError, match="table: the export has a temporary table"):
+        target_of(postgres.url(), table="altaprofiles_stage")
+    export(target_of(postgres.url("public.altaprofiles_stage")), [line(identity="1")])
+    assert postgres.rows("SELECT identity FROM public.altaprofiles_stage") == [("1",)]
+
+
 def test_psql_reads_what_was_written(postgres: Server) -> None:
     export(target_of(postgres.url("people")), [line(identity="1", profileData={"plan": "gold"})])
     with psycopg.connect(postgres.url()) as connection:

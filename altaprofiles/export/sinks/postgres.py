@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from ...errors import ExportError
+from ...errors import ConfigurationError, ExportError
 from ...redaction import Secret, masked
 from ...tables.kinds import Kinds
 from ...tables.layout import CORE, JSON_TEXTS, column_names
@@ -33,7 +33,8 @@ __all__ = ["PostgresTarget"]
 
 T = TypeVar("T")
 
-_STAGE = "pg_temp.altaprofiles_stage"
+_STAGE_NAME = "altaprofiles_stage"
+_STAGE = f"pg_temp.{_STAGE_NAME}"
 
 _LOCK_TIMEOUT = 30
 """Longest wait, in seconds, for a lock that another transaction has on the table."""
@@ -74,6 +75,11 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         cls.require_extra(url.label)
         check_conninfo(url)
         schema, name = table_of(output.table, url.table)
+        if schema is None and name == _STAGE_NAME:
+            raise ConfigurationError(
+                f"{'to' if output.table is None else 'table'}: the export has a temporary table "
+                f"named {name!r}; choose another name, or write schema.{name}"
+            )
         label = f"{url.label}/{name if schema is None else f'{schema}.{name}'}"
         return cls(
             name=label,
@@ -252,7 +258,7 @@ class PostgresSink:
         columns = zip(self._staged, self._target.table.columns.values(), strict=True)
         cursor = self._connection.cursor()
         cursor.execute(
-            "CREATE TEMP TABLE altaprofiles_stage (number bigint, nameless boolean, "
+            f"CREATE TEMP TABLE {_STAGE_NAME} (number bigint, nameless boolean, "
             f"{', '.join(f'{name} {type_}' for name, type_ in columns)}) ON COMMIT DROP"
         )
         self._copying = cursor.copy(f"COPY {_STAGE} FROM STDIN")
