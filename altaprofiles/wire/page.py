@@ -144,15 +144,15 @@ def find_cursor(
             follows and has no cursor.
     """
     found: tuple[str, str] | None = None
-    promise: str | None = None
+    promise: tuple[str, str] | None = None
     for number, (way, name, value) in enumerate(_walk(others), 1):
         if number % ITEMS == 0:
             yield
+        if promise is None and _says_more(name, value):
+            promise = str(value), _path(way, name)
         if not value:
             continue
         text = value if isinstance(value, str) else ""
-        if _says_more(name, value):
-            promise = promise or _path(way, name)
         if not _links_next(value) and (
             not _names_cursor(name) or _holds_cursors(value) or _is_echo(text, own, was_asked)
         ):
@@ -169,9 +169,8 @@ def find_cursor(
     if found is not None:
         return found[0]
     if promise is not None:
-        raise DecodeError(
-            "expected a cursor, as another page follows", path=promise, excerpt="true"
-        )
+        sample, path = promise
+        raise DecodeError("expected a cursor, as another page follows", path=path, excerpt=sample)
     return None
 
 
@@ -243,8 +242,10 @@ def _names_cursor(name: str) -> bool:
 
 def _says_more(name: str, value: Any) -> bool:
     """Return whether a member says that another page follows, such as `"has_more": true`."""
-    is_true = value is True or value == 1 or (isinstance(value, str) and value.lower() == "true")
-    return is_true and _MORE.fullmatch(_letters(name)) is not None
+    text = value.lower() if isinstance(value, str) else ""
+    if value is True or value == 1 or text == "true":
+        return _MORE.fullmatch(_letters(name)) is not None
+    return (value is False or text == "false") and _letters(name) in _ENDS
 
 
 def _holds_cursors(value: Any) -> bool:
@@ -290,8 +291,9 @@ _CURSOR_NAME = re.compile(
     "(?:after|href|id|key|link|next|page|string|token|ur[il]|value)*+"
 )
 _MORE = re.compile(
-    "has(?:more|next)(?:batch|data|items|pages?|people|records|results)?|istruncated"
+    "(?:has|is)?(?:more|next)(?:batch|data|items|pages?|people|records|results)?|(?:is)?truncated"
 )
+_ENDS = {"islast", "islastpage", "lastpage"}
 
 
 def take_apart(data: bytes) -> Slices[PageBody | None]:
