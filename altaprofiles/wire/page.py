@@ -190,9 +190,7 @@ def find_records(others: Mapping[str, Raw]) -> Slices[str | None]:
         if isinstance(value, dict):
             if names_person:
                 return _path(way, name)
-        elif (names_person or names_people) and any(
-            isinstance(one, dict) for one in islice(value, _FEW)
-        ):
+        elif (names_person or names_people) and any(map(_is_object, value[:_FEW])):
             return _path(way, name)
     return None
 
@@ -204,7 +202,7 @@ def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[list[str], str, Any]]:
     with the next one: no path is made before it is needed, because a name can have megabytes.
     """
     way: list[str] = []
-    left = [_decoded(others)]
+    left: list[Iterator[tuple[str, Any]]] = [iter(others.items())]
     while left:
         one = next(left[-1], None)
         if one is None:
@@ -212,6 +210,8 @@ def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[list[str], str, Any]]:
             del way[-1:]
             continue
         name, value = one
+        if isinstance(value, Raw):
+            value = _opened(value, len(way))
         yield way, name, value
         if isinstance(value, dict) and name not in _RECORDS_ARE_IN:
             left.append(iter(value.items()))
@@ -222,9 +222,20 @@ def _walk(others: Mapping[str, Raw]) -> Iterator[tuple[list[str], str, Any]]:
         way.append(name)
 
 
-def _decoded(others: Mapping[str, Raw]) -> Iterator[tuple[str, Any]]:
-    for name, raw in others.items():
-        yield name, decode_loosely(raw)
+def _opened(raw: Raw, depth: int) -> Any:
+    """Return a value decoded; of a large container its members as they were sent."""
+    view = memoryview(raw)
+    # Level by level costs a pass for each.
+    if len(view) > _LARGE and depth < _LEVELS:
+        if view[0] == _BRACE:
+            return parts(raw)
+        if view[0] == _BRACKET:
+            return elements(raw)
+    return decode_loosely(raw)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, Raw) and memoryview(value)[0] == _BRACE)
 
 
 def _path(way: Sequence[str], name: str) -> str:
@@ -277,6 +288,9 @@ def _links_next(value: Any) -> bool:
 
 
 _LONGEST = 100  # characters of a name that means something
+_LARGE = 1 << 16  # bytes that are decoded in one go
+_LEVELS = 8
+_BRACE, _BRACKET = b"{["
 _FEW = 100  # members of a container that are looked at in one go
 _RECORDS_ARE_IN = {"record", "records"}
 _NAMES_OF_PEOPLE = {"records", "profiles", "users", "people", "data", "items"}

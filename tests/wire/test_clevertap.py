@@ -1017,6 +1017,24 @@ def test_a_cursor_beside_an_odd_value_is_followed(odd: bytes) -> None:
     assert read_page(answer(body)).next_cursor == "c%2B2"
 
 
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_cursor_far_inside_a_large_member_is_found(size: int) -> None:
+    pages = [{"odd": [{}] * 9, "n": "x" * size}, {"a": {"cursor": "c%2B2"}}]
+    inside: list[dict[str, Any]] = [
+        {"a": {"b": [[pages]]}},
+        {"paging": pages},
+        {"data": {"links": pages}},
+    ]
+    for members in inside:
+        page = read_page(answer({"status": "success", "records": [{}], **members}))
+        assert page.next_cursor == "c%2B2"
+    people = [{"identity": "7", "name": "x" * size}]
+    inside = [{"data": people}, {"a": [{"profiles": people}]}, {"user": people[0]}]
+    for members in inside:
+        with pytest.raises(DecodeError, match="records"):
+            read_page(answer({"status": "success", **members}))
+
+
 def test_a_search_for_cursors_needs_little_memory_and_pauses() -> None:
     """Names of megabytes are in no path, and the event loop has its turns."""
     inner = b",".join(b'"%d":[%d]' % (number, number) for number in range(20_000))
