@@ -134,9 +134,11 @@ class Profiles:
                 mean more bytes. Windows pay where the service prepares a page for longer than the
                 page takes to arrive.
             distinct: return each person once, even one whom the service sends several times. A
-                person is one `identity`, or without it any shared `objectId`. This keeps some 100
-                bytes per person in memory. A resumed chain does not know the people of its earlier
-                pages.
+                person is one `identity`. A record without it belongs to a person seen before if it
+                shares any `objectId` with such a record before it, so that the order of arrival
+                decides where a later record connects two. With several windows that order may
+                differ between calls. This keeps some 100 bytes per person in memory. A resumed
+                chain does not know the people of its earlier pages.
             cursor: resume one chain at this `page.next_cursor`, which is valid for about 4 days.
                 The event, range and flags that opened the chain then hold, not those passed here,
                 and `windows` must be 1. None opens a new chain, so do not pass on the None of a

@@ -244,8 +244,10 @@ class Session:
                 is a chain of its own. "auto" makes as many chains as the account has slots, or as
                 many as the run that is resumed.
             distinct: write each person once, even one whom the service sends several times in one
-                chain. One person is one `identity`, or without it any shared `objectId`. The first
-                record in the order of `events` and days is written. This needs some 25 bytes a
+                chain. One person is one `identity`. A record without it belongs to a person seen
+                before if it shares any `objectId` with such a record before it, in the order of
+                `events` and days; where a later record connects two, both stay. Of each
+                person the first record in that order is written. This needs some 25 bytes a
                 person on disk while finishing, and no memory. PostgreSQL has one row for each
                 person in any case.
             flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
@@ -277,9 +279,12 @@ class Session:
 
         Returns:
             The result, with the digest of the output. `report.mended` counts values that the
-            format cannot hold: in all formats but NDJSON lone surrogates become U+FFFD, in text and
-            in JSON; so does NUL in CSV and PostgreSQL; and numbers beyond PostgreSQL's range become
-            text.
+            format cannot hold, and differs between formats. NDJSON holds everything. Elsewhere
+            lone surrogates become U+FFFD, counted once for each top-level member of a record. NUL
+            becomes U+FFFD in the text cells of CSV and in PostgreSQL, each cell counted; Parquet,
+            DuckDB and JSON in CSV keep it. PostgreSQL also counts each cell of JSON with a number
+            out of its range or nested too deep, which becomes text, and each `objectId` that a
+            digest stands for.
 
         Raises:
             ConfigurationError: an argument cannot work, or an extra is missing. Nothing was sent.

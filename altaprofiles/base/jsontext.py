@@ -270,9 +270,10 @@ def members(data: bytes | Raw, path: str = "$") -> Iterator[tuple[bytes, Raw]]:
         DecodeError: `data` is not a JSON object.
     """
     sent = bytes(data)
-    decode_mended(_OBJECT, sent, path)
+    _, mended = decode_mended(_OBJECT, sent, path)
     level, key, start = 0, b"", None
-    for token in _TOKEN.finditer(sent):
+    # Of what is nested too deep the mended text is short.
+    for token in _TOKEN.finditer(mended or sent):
         sign = token[0]
         if sign in (b"]", b"}"):
             level -= 1
@@ -280,7 +281,7 @@ def members(data: bytes | Raw, path: str = "$") -> Iterator[tuple[bytes, Raw]]:
             if sign == b":":
                 start = token.end()
             elif sign.startswith(b'"'):
-                key = sign
+                key = sent[token.start() : token.end()]
         elif (level == 1 and sign == b",") or level == 0:
             yield key, Raw(sent[start : token.start()].strip())
             start = None

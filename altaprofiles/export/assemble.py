@@ -37,7 +37,7 @@ class Written(Struct, frozen=True):
     Attributes:
         records: number of records in it.
         bytes, sha256: size and digest of the file; None for a database server.
-        mended: texts that had to be changed.
+        mended: values that had to be changed.
     """
 
     records: int

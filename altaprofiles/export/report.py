@@ -55,7 +55,8 @@ class Report(Struct, frozen=True, kw_only=True):
         seconds: time at work, without the breaks between runs.
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
-        mended: texts that the output's format cannot hold as they were; see `Session.export`.
+        mended: values that the output's format cannot hold as they were. What counts differs
+            between formats; see the result of `Session.export`.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, nobody at all, or refused keys.
     """
@@ -185,7 +186,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         counted: event to the service's own count of its people, where it was asked for and
             answered; None without.
-        mended: texts that the output's format cannot hold as they were; see `Session.export`.
+        mended: values that the output's format cannot hold as they were. What counts differs
+            between formats; see the result of `Session.export`.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, or nobody at all.
     """

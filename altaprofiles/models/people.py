@@ -1,8 +1,10 @@
 """The rule by which records belong to the same person. No I/O of its own.
 
-Records with an identity belong to the same person if the identity is equal. Records without one, or
-with an empty one, belong to the same person if they share any `objectId`. Records with neither
-belong to the same person if they are equal, apart from white space.
+Records with an identity belong to the same person if the identity is equal. A record without one,
+or with an empty one, belongs to a person seen before if it shares any `objectId` with such a record
+before it. So the order decides where a later record connects two: `a` with device 1 and `b` with
+device 2 are two people if `c` with both comes last, and one if it comes earlier. Records with
+neither belong to the same person if they are equal, apart from white space.
 """
 
 from __future__ import annotations
@@ -162,7 +164,7 @@ def _digest(data: bytes) -> bytes:
 
 
 class Distinct:
-    """Recognises people seen before.
+    """Recognises people seen before, in the order in which the records come.
 
     Remembers a key for each identity, and one for each device of people without an identity.
 
@@ -181,8 +183,11 @@ class Distinct:
             identity: the identity in the record, exact or not.
             record: a JSON object.
         """
-        if identity := exact_identity(identity, record):
-            return self._identities.add(_encoded(identity))
+        if identity:
+            # Most identities are letters and digits, and need no closer look.
+            if not identity.isalnum():
+                identity = exact_identity(identity, record) or identity
+            return self._identities.add(identity.encode(errors="surrogatepass"))
         devices = object_ids_of(record, exact=True)
         if not devices:
             # A byte that no text has, so that the digest cannot be an `objectId`.

@@ -29,7 +29,7 @@ from ..errors import (
     ServerError,
     Unauthorized,
 )
-from ..flow.slices import Slices, at_once
+from ..flow.slices import Pace, Slices, at_once
 from ..models import Page, Profile
 from .messages import Request, Response, parameter
 from .page import (
@@ -238,16 +238,18 @@ _EACH = 2048  # bytes that take as long to decode as the fixed cost of one recor
 def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
     profiles: list[Profile] = []
     undivided = 0
-    for record in records:
+    pace = Pace()
+    for record in map(bytes, records):
         try:
             profiles.append(Profile.decode(record))
         except DecodeError:
             # Again with its path, which is left out at first because it costs a tenth more.
             profiles.append(Profile.decode(record, f"$.records[{len(profiles)}]"))
-        undivided += _EACH + len(memoryview(record))
-        if undivided >= SLICE:
-            undivided = 0
+        undivided += _EACH + len(record)
+        if undivided >= SLICE or pace.is_over():
             yield
+            undivided = 0
+            pace.restart()
     return profiles
 
 

@@ -311,16 +311,18 @@ _ENDS = {"islast", "islastpage", "lastpage"}
 
 
 def take_apart(data: bytes) -> Slices[PageBody | None]:
-    """Return the body of a large page ([profiles], Sample Response).
+    """Return the body of a page ([profiles], Sample Response).
 
-    Return None for a small page, and for an unusual one, which raises its error when it is decoded
-    as a whole.
+    Return None for an unusual page, which raises its error when it is decoded as a whole.
 
     Each slice begins with a record and is parsed as a list of its own. If it parses, it also ends
     with a record, because brackets or quotes do not balance if it is cut inside one.
     """
+    size = SLICE
     if len(data) < 2 * SLICE:
-        return None
+        with suppress(*FAILURES):
+            return PAGE_BODY.decode(data)
+        size = _SMALL
     records = _BEFORE_RECORDS.match(data)
     first = _FIRST_KEY.match(data, records.end()) if records else None
     if records is None or first is None:
@@ -329,11 +331,10 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
     likely = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
     found: list[Raw] = []
     position = records.end()
-    size = SLICE
     view = memoryview(data)
     try:
         body = PAGE_BODY.decode(data[:position] + b"]}")
-        while len(data) - position > 2 * size:
+        while (end := _read_end(view[position:], size)) is None:
             taken = None
             for cut in _cuts(likely, data, position + size, _NEAR if size == SLICE else SLICE):
                 taken = _read_slice(view[position : cut.start() + 1], mend=size < SLICE)
@@ -341,15 +342,15 @@ def take_apart(data: bytes) -> Slices[PageBody | None]:
                     found += taken
                     position = cut.end()
                     break
+                yield
             if taken is None and size < SLICE:
                 return None
             # A slice that does not parse is retried in slices small enough to be mended.
             size = SLICE if taken is not None and size == SLICE else _SMALL
             yield
-        last = b"".join((b'{"', _LAST, b'":[', view[position:]))
-        rest, mended = decode_mended(_REST, last, "$")
     except (*FAILURES, DecodeError):
         return None
+    last, rest, mended = end
     if rest.records is not UNSET:
         # There is a second list, and of members with the same name the last counts.
         return None
@@ -381,7 +382,8 @@ def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
         return None
 
 
-_SMALL = 1 << 15
+# What has to be mended takes some hundred times as long.
+_SMALL = 1 << 14
 _NEAR = 1 << 16
 _TRIES = 3
 _BETWEEN = re.compile(rb"\}\s*+,\s*+(?=\{)")
@@ -404,3 +406,19 @@ class _Rest(Struct, gc=False):
 
 
 _REST = msgspec.json.Decoder(_Rest)
+
+
+def _read_end(data: memoryview, size: int) -> tuple[bytes, _Rest, bytes | None] | None:
+    """Return the last slice: its text, its members, and the text mended as in `decode_mended`.
+
+    Return None if `data` is longer than two slices, or should be retried in smaller ones.
+    """
+    if len(data) > 2 * size:
+        return None
+    last = b"".join((b'{"', _LAST, b'":[', data))
+    try:
+        return last, _REST.decode(last), None
+    except FAILURES:
+        if size > _SMALL:
+            return None
+    return last, *decode_mended(_REST, last, "$")

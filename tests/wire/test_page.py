@@ -323,6 +323,15 @@ def test_odd_records_are_read_in_slices_as_well(name: str) -> None:
     assert pauses(body, decode=False) >= len(body) // MIB - 2
 
 
+@pytest.mark.parametrize("count", [40, 300, 1000])
+def test_deep_records_are_read_in_small_slices(count: int) -> None:
+    # The page is small or large, or large with an end that must be read in small slices as well.
+    deep = [b'{"a":' + b"[" * 1000 + b"]" * 1000 + b"}"] * count
+    body = b'{"status":"success","records":[%b]}' % b",".join(deep)
+    assert pauses(body, decode=False) >= len(body) // (1 << 15) - 1
+    assert read_page(body, decode=True).records == deep
+
+
 @pytest.mark.parametrize("tail", [b'"":[]', b'"x":[{"a":1}]'])
 def test_unknown_members_after_the_records_lose_none_of_them(tail: bytes) -> None:
     body = body_of(PLAIN, "all before").removesuffix(b"}") + b"," + tail + b"}"
