@@ -86,6 +86,24 @@ class Group(click.Group):
             abandon_broken_streams()
         sys.exit(code)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        is_known = name.startswith("-") or self.get_command(ctx, name) is not None
+        if not is_known and not ctx.resilient_parsing:
+            # click's own message would quote the argument, which may be a person's key.
+            from difflib import get_close_matches
+
+            close = get_close_matches(name, self.commands)
+            advice = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else f"for a person, run: {ctx.command_path} get --email ADDRESS, or --identity ID"
+            )
+            ctx.fail(f"no such command; {advice}")
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         # In the order in which users are likely to need them, not alphabetically.
         return list(self.commands)

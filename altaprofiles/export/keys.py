@@ -81,6 +81,7 @@ class KeyFile:
         self.path = Path(path_text("keys", path))
         self._by = by
         self._column = column
+        self._number = self._first = 0
         ending = self.path.suffix.lower()
         self._read = (
             self._csv if ending in _CSV else self._ndjson if ending in _NDJSON else self._text
@@ -112,6 +113,8 @@ class KeyFile:
         try:
             for key in self._read():
                 if key.strip():
+                    if is_empty:
+                        self._first = self._number
                     is_empty = False
                     yield key
         except OSError as error:
@@ -120,6 +123,14 @@ class KeyFile:
             ) from None
         if is_empty:
             logger.warning("keys: %s holds no keys", self.path)
+
+    def at_first_line(self, fault: str) -> str:
+        """Return the fault of the first key with its line in place of its index."""
+        subject, _, words = fault.partition(": ")
+        place = f"line {self._first} of {self.path}" if subject == "keys[0]" else subject
+        is_table = self._read == self._text and "U+0009" in words
+        fix = "; if this is a TSV file, save it as .csv, with commas" if is_table else ""
+        return f"{place}: {words}{fix}"
 
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Yield each line with its number, from 1."""
@@ -134,7 +145,8 @@ class KeyFile:
                 )
 
     def _text(self) -> Iterator[str]:
-        for _, line in self._lines():
+        for number, line in self._lines():
+            self._number = number
             # A mark in the middle is left over from files that were joined.
             yield line.rstrip("\r\n").removeprefix(_MARK)
 
@@ -144,7 +156,7 @@ class KeyFile:
         is_marked = line.startswith(_MARK)
         lines = chain([(number, line.removeprefix(_MARK))], lines)
         rows = csv_rows(lines, str(self.path))
-        _, first = next(rows, (0, []))
+        self._number, first = next(rows, (0, []))
         place = self._place(first)
         cells = self._cells(rows, place, len(first))
         if self._column is None and not self._names_keys(first):
@@ -157,6 +169,7 @@ class KeyFile:
         self, rows: Iterator[tuple[int, list[str]]], place: int, width: int
     ) -> Iterator[str]:
         for number, row in rows:
+            self._number = number
             if len(row) != width:
                 raise ConfigurationError(
                     f"keys: line {number} of {self.path} has {len(row)} columns, "
@@ -195,6 +208,7 @@ class KeyFile:
 
     def _ndjson(self) -> Iterator[str]:
         for number, line in self._lines():
+            self._number = number
             text = line.removeprefix(_MARK)
             if text.strip(_BLANK):
                 yield self._member(text, number)

@@ -48,6 +48,32 @@ def test_help_does_not_wait_for_what_commands_need() -> None:
     assert done.stdout.endswith("\nset()\n")
 
 
+KEYS = ["jane@example.com", "5555555555", "get@example.com", "Jane Doe", ""]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_without_a_command_is_not_quoted(key: str) -> None:
+    done = run(key)
+    assert done.returncode == 2
+    assert "no such command; for a person, run: altaprofiles get --email ADDRESS" in done.stderr
+    assert not key or key not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("exprot", "export"), ("lokup", "lookup"), ("emulater", "emulator")]
+)
+def test_a_mistyped_command_gets_the_one_that_is_meant(name: str, meant: str) -> None:
+    done = run(name, "jane@example.com")
+    assert done.returncode == 2
+    assert f"no such command; did you mean {meant}?" in done.stderr
+    assert name not in done.stderr
+    assert "jane" not in done.stderr
+
+
+def test_an_unknown_option_is_still_named() -> None:
+    assert "--nonesuch" in run("--nonesuch").stderr
+
+
 def test_the_demo_exports_everyone_and_says_so(tmp_path: Path) -> None:
     out = tmp_path / "people.ndjson"
     done = run("demo", "--people", "120", "--out", str(out))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.export.report import LookupProgress, LookupReport
 
 from ..support.jobs import Halt
-from ..support.servers import http, scripted
+from ..support.servers import always, http, scripted
 from ..support.sessions import QUICK
 from ..support.tasks import end_midway
 
@@ -556,6 +557,37 @@ async def test_a_source_of_invalid_keys_only(tmp_path: Path, keys: list[Any]) ->
             await session.export_lookups(keys, by="identity", to=tmp_path / "people.ndjson")
     assert not directory.asked
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "column", "said"),
+    [
+        (
+            "k.tsv",
+            b"\n7\tAnn\n8\tBob\n",
+            None,
+            (
+                r"line 2 of .*k\.tsv: holds the control character U\+0009 at index 1; .*"
+                r"; if this is a TSV file, save it as \.csv"
+            ),
+        ),
+        ("k.txt", b"7\x01\n", None, r"line 1 of .*k\.txt: holds the .* U\+0001 .*the call"),
+        ("k.csv", b"identity,x\n\n,y\n7\x01,y\n", "identity", r"line 4 of .*k\.csv: holds the "),
+        ("k.ndjson", b'\n{"a":"7\\t"}\n', "a", r"line 2 of .*k\.ndjson: holds the .*the call"),
+    ],
+)
+async def test_a_file_of_invalid_keys_only_is_refused_with_the_line(
+    tmp_path: Path, name: str, data: bytes, column: str | None, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    async with scripted(always(http(b"{}"))) as server, session_for(server.url) as session:
+        with pytest.raises(ConfigurationError) as caught:
+            await session.export_lookups(
+                path, by="identity", column=column, to=tmp_path / "people.ndjson"
+            )
+    assert re.fullmatch(rf"keys: none of \d can be asked for: {said}.*", str(caught.value))
+    assert not server.heads
 
 
 # ------------------------------------------------------------------------------ files, and where

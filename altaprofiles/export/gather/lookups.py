@@ -93,7 +93,8 @@ class KeysGathering:
         try:
             async for batch in batches:
                 keys = [as_text_key(index, key) for index, key in enumerate(batch, self._read)]
-                for text, _ in keys:
+                for text, error in keys:
+                    self._first_refusal = self._first_refusal or error
                     data = text.encode()
                     digest.update(b"%d:%b" % (len(data), data))
                 if not loaded:
@@ -132,8 +133,6 @@ class KeysGathering:
                 if error is not None
             )
         self._counts[None] = self._counts.get(None, 0) + added
-        for _, error in keys:
-            self._first_refusal = self._first_refusal or error
 
     def _start_asking(self, store: Workspace) -> None:
         with explaining_disk_errors(store.folder), store.journal.transaction():
@@ -142,10 +141,14 @@ class KeysGathering:
             store.journal.forget_failures()
         self._counts = store.journal.tally()
         self._resumed = self._answered
-        if self._read and self._count(INVALID) == sum(self._counts.values()):
+        refusal = self._first_refusal
+        if refusal is not None and self._count(INVALID) == sum(self._counts.values()):
+            fault = str(refusal)
+            if isinstance(self._keys, KeyFile):
+                # The first key is the first that is refused.
+                fault = self._keys.at_first_line(fault)
             raise ConfigurationError(
-                f"keys: none of {self._read:,} can be asked for: {self._first_refusal}",
-                value=None if self._first_refusal is None else self._first_refusal.value,
+                f"keys: none of {self._read:,} can be asked for: {fault}", value=refusal.value
             )
 
     def _is_damaged_at_end(self, store: Workspace) -> bool:

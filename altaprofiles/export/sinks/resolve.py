@@ -63,9 +63,8 @@ def resolve(output: Output) -> Target:
     for option, is_passed in passed.items():
         if is_passed and option not in target.options:
             raise ConfigurationError(
-                f"{option}: applies to {_formats_with(option)} only, got "
-                f"{getattr(output, option)!r} for {target.format}; leave it out, or choose another "
-                f"format"
+                f"{option}: applies to {_formats_with(option)} only, not to {target.format}; "
+                f"leave it out, or choose another format"
             )
     return target.of(text, keys, output)
 
