@@ -21,7 +21,7 @@ from .exits import Exit, Failure, Interrupted, exit_code
 from .streams import heeded_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
     from contextlib import AbstractContextManager
     from types import FrameType
 
@@ -287,10 +287,14 @@ class App:
         return exit_code(error)
 
     def _log_error(self, error: BaseException) -> None:
+        from ..errors import PlanMismatch
+
         text = str(error)
         if isinstance(error, OSError) and error.strerror is not None:
             path = "" if error.filename is None else f"{error.filename}: "
             text = f"{path}{error.strerror}"
+        if isinstance(error, PlanMismatch):
+            text = _in_words(text, error.differences, click.get_current_context().command)
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         _logger().error("%s", message, exc_info=error if self.verbose else None)
@@ -324,10 +328,40 @@ def _logger() -> Any:
     return logging.getLogger("altaprofiles.cli")
 
 
+def _in_words(text: str, differences: Mapping[str, tuple[Any, Any]], command: click.Command) -> str:
+    """Return the message of a `PlanMismatch` with its values as the command line has them."""
+    options = {option.name: option for option in reversed(command.params)}
+    for option in command.params:
+        # Some options have a name of their own where another parameter has theirs.
+        options.setdefault(option.opts[0].lstrip("-"), option)
+    for name, values in differences.items():
+        was, is_now = (_in_word(options.get(name), value) for value in values)
+        flag = isinstance(values[1], bool)
+        text = text.replace(
+            f"`{name}` was {values[0]!r} and is now {values[1]!r}",
+            f"it had {was}, and now has {is_now}"
+            if flag
+            else f"`{name}` was {was} and is now {is_now}",
+        )
+    return text
+
+
+def _in_word(option: click.Parameter | None, value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(repr, value))
+    if option is None or not isinstance(value, bool):
+        return repr(value)
+    if value or option.secondary_opts:
+        return (option.opts if value else option.secondary_opts)[0]
+    return f"no {option.opts[0]}"
+
+
 def _with_option_names(text: str, command: click.Command) -> str:
     """Return `text` with the library's names of arguments replaced by the command's options."""
     names: dict[str | None, str | None] = {}
     for option in command.params:
+        if isinstance(option, click.Argument) and option.name == "events":
+            names[option.name] = "EVENT"
         if isinstance(option, click.Option):
             names[option.name] = max(option.opts, key=len)
             names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)

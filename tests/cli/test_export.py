@@ -294,6 +294,11 @@ def test_another_export_in_the_same_place_fails_and_fresh_discards_it(
     assert (refused.code, refused.stdout) == (2, b"")
     assert "holds another export" in refused.stderr
     assert "--events was" not in refused.stderr
+    assert "EVENT was 'App Launched', " in refused.stderr
+    assert " and is now 'Charged'" in refused.stderr
+    fewer = run(env, *WORDS, "--no-events", "--app", "-o", "p.ndjson", cwd=tmp_path)
+    assert "it had --events, and now has --no-events" in fewer.stderr
+    assert "it had no --app, and now has --app" in fewer.stderr
     assert "discard it with --fresh, or choose another --out or --spool" in refused.stderr
     assert run(env, *other, "--fresh", cwd=tmp_path).code == 0
 
