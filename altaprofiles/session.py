@@ -258,8 +258,11 @@ class Session:
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
                 Cells hold what people typed, so an apostrophe is put before a cell that could be
                 taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or
-                with `+` or `-` unless the rest is digits, blanks, brackets, dots or dashes.
-            batch_size, app, profile: as for `profiles.by_event`.
+                with `+` or `-` unless the rest is digits, blanks, brackets, dots or dashes. One
+                is also put before an apostrophe in front of one of these characters, so that
+                `export_lookups` reads every text as it was.
+            batch_size, app, profile: as for `profiles.by_event`. A chain that has been opened keeps
+                its size of pages when it is resumed.
             event_summaries: include the event summaries, some 75 % of a record (`events` there).
             count: ask for the service's own counts as well: for `report.counted`, as the total of
                 the progress reports, and to compare each chain with its count. A chain with fewer
@@ -376,9 +379,10 @@ class Session:
                 lines of any other file. Blank lines and cells are skipped, and blanks around a key
                 belong to it. A key that occurs twice is asked for once.
             by: the kind of key: "identity", "email" or "object_id".
-            column: the column of a CSV file, or the key of each NDJSON line; needed unless there
-                is only one. A CSV file of one column may start with its name or with a key:
-                without `column`, its first line is a key unless it reads like `by`.
+            column: the column of a CSV file, or the key of each NDJSON line; required if a CSV
+                file has several columns, and for NDJSON lines that are objects. A CSV file of one
+                column may start with its name or with a key: without `column`, its first line is
+                a key unless it reads like `by`.
             to, format, flatten, table, bom, resume, spool: as for `export`.
             on_progress: as for `export`, called after each few hundred answers.
 

@@ -92,6 +92,17 @@ _NEVER_IN_A_KEY = {
 }
 
 
+def _whole(value: object) -> int | None:
+    """Return `value` as an int, or None if it is something else."""
+    if isinstance(value, str | bool):
+        return None
+    try:
+        return index(value)  # type: ignore[arg-type]
+    except Exception:
+        # Arrays raise errors of their own, and so may whatever was passed.
+        return None
+
+
 def check_key(name: str, value: object) -> str:
     """Return the identifier `value` as text.
 
@@ -105,8 +116,7 @@ def check_key(name: str, value: object) -> str:
     """
     if type(value) is str and value.isascii() and value.isprintable() and value.strip():
         return value
-    if not isinstance(value, str | bool) and hasattr(value, "__index__"):
-        number = index(value)
+    if (number := _whole(value)) is not None:
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)
         raise ConfigurationError(

@@ -109,7 +109,8 @@ def output_options(command: F) -> F:
                 is_flag=True,
                 help="Write a CSV file for spreadsheets: start it with a byte-order mark, and put "
                 "an apostrophe before cells that begin with =, @, a tab or a carriage return, or "
-                "with + or - unless the rest is digits, blanks, brackets, dots or dashes.",
+                "with + or - unless the rest is digits, blanks, brackets, dots or dashes; and "
+                "before cells with an apostrophe in front of one of these.",
             ),
             click.option(
                 "--spool",

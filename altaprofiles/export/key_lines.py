@@ -38,39 +38,48 @@ def split_lines(pieces: Iterable[bytes], source: str) -> Iterator[list[str]]:
     Raises:
         ConfigurationError: the bytes are not text in UTF-8, or a line is too long.
     """
-    # Wrong bytes become lone surrogates, so that the line that holds them can be named.
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     number = size = 0
     rest: list[str] = []
-    for piece in pieces:
-        if not number and not rest:
-            _check_kind(piece, source)
-        text = decoder.decode(piece)
-        faultless = _is_faultless(text)
-        rest.append(text)
-        size += len(text)
-        if faultless and "\n" not in text and "\r" not in text:
-            if size > LONGEST:
-                raise ConfigurationError(
-                    f"keys: line {number + 1} of {source} is longer than {LONGEST >> 20} MiB; "
-                    f"correct it"
-                )
-            continue
-        lines = list(io.StringIO("".join(rest), newline=""))
-        if not faultless:
-            _raise_fault(lines, number, source)
+    for text in _decoded(pieces, source):
+        # The parts of a long line are joined once: a copy for each piece would take its square.
+        lines = list(io.StringIO(text, newline=""))
+        if rest and rest[-1].endswith("\r") and not text.startswith("\n"):
+            lines.insert(0, "".join(rest))
+            rest = []
         # After a "\r" at the end, the "\n" that belongs to it may be in the next piece.
-        rest = [] if lines[-1].endswith("\n") else [lines.pop()]
-        size = sum(map(len, rest))
+        open_ = [] if lines[-1].endswith("\n") else [lines.pop()]
+        if lines:
+            lines[0] = "".join([*rest, lines[0]])
+            rest, size = [], 0
+        rest += open_
+        size += sum(map(len, open_))
+        if not _is_faultless(text):
+            _raise_fault([*lines, "".join(rest)], number, source)
         number += len(lines)
+        if size > LONGEST:
+            raise ConfigurationError(
+                f"keys: line {number + 1} of {source} is longer than {LONGEST >> 20} MiB; "
+                f"correct it"
+            )
         if lines:
             yield lines
-    rest.append(decoder.decode(b"", final=True))
-    lines = list(io.StringIO("".join(rest), newline=""))
-    if not _is_faultless("".join(rest)):
-        _raise_fault(lines, number, source)
-    if lines:
-        yield lines
+    if rest:
+        yield ["".join(rest)]
+
+
+def _decoded(pieces: Iterable[bytes], source: str) -> Iterator[str]:
+    """Yield the text of the pieces, without empty ones."""
+    # Wrong bytes become lone surrogates, so that the line that holds them can be named.
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    is_first = True
+    for piece in pieces:
+        if is_first:
+            _check_kind(piece, source)
+        is_first = False
+        if text := decoder.decode(piece):
+            yield text
+    if text := decoder.decode(b"", final=True):
+        yield text
 
 
 def _check_kind(piece: bytes, source: str) -> None:

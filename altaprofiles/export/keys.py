@@ -157,13 +157,13 @@ class KeyFile:
         lines = chain([(number, line.removeprefix(_MARK))], lines)
         rows = csv_rows(lines, str(self.path))
         self._number, first = next(rows, (0, []))
-        place = self._place(first)
+        # The column may be named as it is shown, or as it was.
+        is_shown = not is_marked or self._column in first
+        place = self._place(first if is_shown else [*map(_unguarded, first)])
         cells = self._cells(rows, place, len(first))
         if self._column is None and not self._names_keys(first):
             cells = chain(first, cells)
-        for cell in cells:
-            # `bom` adds the apostrophe, for spreadsheets, and a mark at the file's start.
-            yield cell[1:] if is_marked and _GUARDED.match(cell) else cell
+        yield from map(_unguarded, cells) if is_marked else cells
 
     def _cells(
         self, rows: Iterator[tuple[int, list[str]]], place: int, width: int
@@ -172,8 +172,9 @@ class KeyFile:
             self._number = number
             if len(row) != width:
                 raise ConfigurationError(
-                    f"keys: line {number} of {self.path} has {len(row)} columns, "
-                    f"but the first line has {width}; correct the file"
+                    f"keys: line {number} of {self.path} has "
+                    f"{numbered(len(row), 'column')}, but the first line has {width}; correct the "
+                    f"file"
                 )
             yield row[place]
 
@@ -193,10 +194,11 @@ class KeyFile:
                     value=first,
                 )
             return 0
-        if first.count(self._column) != 1:
+        found = first.count(self._column)
+        if found != 1:
             raise ConfigurationError(
-                f"column: {first.count(self._column) or 'none'} of the "
-                f"{numbered(len(first), 'column')} in the first line of {self.path} are named "
+                f"column: the first line of {self.path} has {numbered(len(first), 'column')}, of "
+                f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
                 f"{self._column!r}; name exactly one",
                 value=first,
             )
@@ -256,10 +258,18 @@ class KeyFile:
         return found[self._column]
 
 
+def _unguarded(cell: str) -> str:
+    """Return a cell without the apostrophe that `bom` puts before it.
+
+    `bom` also puts a mark at the file's start.
+    """
+    return cell[1:] if _GUARDED.match(cell) else cell
+
+
 _BLANK = " \t\r\n"
 _MARK = "\ufeff"
 _PIECE = 1 << 18
-_GUARDED = re.compile("'[=@\t\r+-]")
+_GUARDED = re.compile("'++[=@\t\r+-]")
 
 _PACKED = "unpack it, and pass the file that it holds"
 _NOT_TEXT = {
@@ -352,5 +362,13 @@ def as_text_key(index: int, key: object) -> tuple[str, ConfigurationError | None
     try:
         return check_key(f"keys[{index}]", key), None
     except ConfigurationError as error:
-        text = key if isinstance(key, str) else repr(key)
+        text = str.__str__(key) if isinstance(key, str) else _shown(index, key)
         return "\0" + text.encode("utf-8", "backslashreplace").decode(), error
+
+
+def _shown(index: int, key: object) -> str:
+    try:
+        return repr(key)
+    except Exception:
+        # Of whatever class `key` is, and the same in each run.
+        return f"{type(key).__name__} {index}"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import io
 import json
 import os
 import re
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from altaprofiles import CleverTap, ConfigurationError, Session
-from altaprofiles.export.key_lines import LONGEST
+from altaprofiles.export.key_lines import LONGEST, split_lines
 from altaprofiles.export.keys import KeyFile
 from altaprofiles.export.output import Output
 from altaprofiles.export.sinks import resolve
@@ -59,11 +63,11 @@ def keys_of(
         (b'identity,c\n1,a"b\n2,c\n', 2, "in a cell without quotes"),
         (b'identity,c\n1,6" pipe\n2,7" pipe\n', 2, "in a cell without quotes"),
         (b'identity,c\n1, "a"\n', 2, "in a cell without quotes"),
-        (b"identity,c\n1,a\n2\n3,c\n", 3, "has 1 columns"),
+        (b"identity,c\n1,a\n2\n3,c\n", 3, "has 1 column,"),
         (b'identity,c\n1,"a\nb"\n2,b,c\n', 4, "has 3 columns"),
         # The row starts there, although it ends in line 4.
         (b'identity,c\n1,a\n2,"b\nb",c\n', 3, "has 3 columns"),
-        (b"identity,c\n1,a\n \n2,b\n", 3, "has 1 columns"),
+        (b"identity,c\n1,a\n \n2,b\n", 3, "has 1 column,"),
         (b"identity,c\n1,\0\n2,b\n", 2, "holds a NUL byte"),
         (b"identity,c\n1,a\n2,\xff\n", 3, "is not UTF-8"),
         (b"identity,c\n1,a\n2,\xc3", 3, "is not UTF-8"),
@@ -163,6 +167,75 @@ def test_the_apostrophe_for_spreadsheets_is_no_part_of_a_key(tmp_path: Path) -> 
     assert keys_of(tmp_path, b"\xef\xbb\xbf" + data, column="identity") == keys
     # Without a byte-order mark, the file is not for spreadsheets.
     assert keys_of(tmp_path, data, column="identity") == ["'=1", "'+2a", "'@x", "'-3", "'4"]
+
+
+# Texts in which every rule about apostrophes applies often.
+TEXTS = st.text(st.sampled_from("'=@\t\r\n+-1a,\" \ufeff")) | st.text(
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+)
+
+
+@pytest.mark.parametrize("bom", [False, True])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(texts=st.lists(TEXTS, max_size=10))
+def test_every_text_of_our_own_csv_is_read_as_it_was(
+    tmp_path: Path, bom: bool, texts: list[str]
+) -> None:
+    keys = ("=k", "'=k")
+    target = resolve(Output(to=tmp_path / "people.csv", bom=bom, flatten=keys))
+    sink = target.open(Kinds(target.flatten))
+    names = ("identity", "email", "name", "phone")
+    sink.write(
+        [
+            msgspec.json.encode(
+                {**dict.fromkeys(names, text), "profileData": dict.fromkeys(keys, text)}
+            )
+            for text in texts
+        ]
+    )
+    put_in_place(sink)
+    expected = [text for text in texts if text.strip()]
+    for name in (*names, *keys):
+        assert list(KeyFile(tmp_path / "people.csv", "identity", name)) == expected
+
+
+def test_a_column_is_named_as_it_is_shown_or_as_it_was(tmp_path: Path) -> None:
+    data = b"\xef\xbb\xbf'=id,'+a\n1,2\n"
+    for column, key in {"'=id": "1", "=id": "1", "'+a": "2", "+a": "2"}.items():
+        assert keys_of(tmp_path, data, column=column) == [key]
+
+
+def in_pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_lines_do_not_depend_on_the_pieces(end: bytes, size: int) -> None:
+    texts = ["a", "", "b\u2028\u00e9", "\U0001f600" * 5, "", "c"]
+    data = end.join(text.encode() for text in texts)
+    for whole in (data, data + end, end + data, data + b"\r", data + b"\r\n\r"):
+        lines = [line for batch in split_lines(in_pieces(whole, size), "k") for line in batch]
+        assert lines == list(io.StringIO(whole.decode(), newline=""))
+        for number in range(1, len(lines) + 1):
+            faulty = [line.encode() for line in lines]
+            faulty[number - 1] = b"\xff" + faulty[number - 1]
+            joined = b"".join(faulty)
+            with pytest.raises(ConfigurationError, match=f"line {number} of k is not UTF-8"):
+                list(split_lines(in_pieces(joined, size), "k"))
+
+
+def test_a_long_cell_takes_few_copies_of_memory(tmp_path: Path) -> None:
+    cell = b'{""a"":1} ' * (3 << 20)
+    path = tmp_path / "k.csv"
+    path.write_bytes(b'c,identity\n"%b",1\n"%b",2\n' % (cell, cell))
+    tracemalloc.start()
+    try:
+        assert list(KeyFile(path, "identity", "identity")) == ["1", "2"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 5 * len(cell)
 
 
 # ------------------------------------------------------------------------------------------- NDJSON

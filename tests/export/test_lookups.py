@@ -77,6 +77,29 @@ def found_in(to: Path) -> list[str | None]:
     return [Profile.decode(line).identity for line in to.read_bytes().splitlines()]
 
 
+class Odd:
+    """Raises whatever it is asked."""
+
+    def __repr__(self) -> str:
+        raise ValueError
+
+    def __index__(self) -> int:
+        raise ValueError
+
+
+async def test_keys_that_raise_errors_of_their_own_are_invalid(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    async with scripted(Directory().answer) as server, session_for(server.url) as session:
+        keys: list[Any] = ["1", Odd(), Odd()]
+        report = await session.export_lookups(keys, by="identity", to=to)
+    assert (report.keys, report.found, report.failed) == (3, 1, 2)
+    failed = Path(f"{to}.failed.ndjson").read_text().splitlines()
+    assert [json.loads(line)["message"].partition(",")[0] for line in failed] == [
+        "keys[1]: expected text or an int",
+        "keys[2]: expected text or an int",
+    ]
+
+
 async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
     to = tmp_path / "people.ndjson"
     directory = Directory()
@@ -259,10 +282,15 @@ async def test_files(
     ("name", "data", "column", "words"),
     [
         ("k.csv", b"id,name\n1,Ann\n", None, "column: .* has 2 columns; name the one"),
-        ("k.csv", b"id,name\n1,Ann\n", "ID", "column: none of the 2 columns .* are named 'ID'"),
-        ("k.csv", b"id,id\n1,2\n", "id", "column: 2 of the 2 columns .* are named 'id'"),
-        ("k.csv", b"", "id", "column: none of the 0 columns .* are named 'id'"),
-        ("k.csv", b"id,name\n1,Ann\n2\n", "name", "keys: line 3 of .* has 1 columns"),
+        (
+            "k.csv",
+            b"id,name\n1,Ann\n",
+            "ID",
+            "column: .* has 2 columns, of which none are named 'ID'",
+        ),
+        ("k.csv", b"id,id\n1,2\n", "id", "column: .* has 2 columns, of which 2 are named 'id'"),
+        ("k.csv", b"", "id", "column: .* has 0 columns, of which none are named 'id'"),
+        ("k.csv", b"id,name\n1,Ann\n2\n", "name", "keys: line 3 of .* has 1 column,"),
         (
             "k.csv",
             b"id;name\n1;Ann\n",

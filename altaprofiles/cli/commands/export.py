@@ -36,7 +36,8 @@ __all__ = ["export"]
     metavar="N",
     default=4991,
     show_default=True,
-    help="People per page, a multiple of 23.",
+    help="People per page, a multiple of 23. A chain that has been opened keeps its size when it "
+    "is resumed.",
 )
 @click.option(
     "--events/--no-events",

@@ -30,8 +30,8 @@ __all__ = ["lookup"]
     "--column",
     metavar="NAME",
     help="The column of a CSV file, or the member of each NDJSON line, that holds the keys; "
-    "required if there are several. Without it, the first line of a CSV file is a key as well, "
-    "unless it equals the value of --by.",
+    "required if a CSV file has several columns, and for NDJSON lines that are objects. Without "
+    "it, the first line of a CSV file is a key as well, unless it equals the value of --by.",
 )
 @output_options
 @click.pass_obj

@@ -127,13 +127,14 @@ class CsvSink:
         return cells
 
 
-# Phone numbers begin with a plus, and spreadsheets do not evaluate them.
-_FORMULA = re.compile(rb"[=@\t\r]|[-+](?![0-9 ()\[\].-]*+\Z)")
+# Phone numbers begin with a plus, and spreadsheets do not evaluate them. Texts that look as if an
+# apostrophe had been put before them get one as well, so that `KeyFile` can take it away from all.
+_GUARDED = re.compile(rb"[=@\t\r]|[-+](?![0-9 ()\[\].-]*+\Z)|'++[=@\t\r+-]")
 
 
 def _as_plain_cell(value: bytes | None) -> bytes | None:
     """Return `value` so that no spreadsheet takes it for a formula."""
-    return value if value is None or not _FORMULA.match(value) else b"'" + value
+    return value if value is None or not _GUARDED.match(value) else b"'" + value
 
 
 def _rows(columns: Sequence[Iterable[bytes | None]]) -> bytes:
