@@ -445,7 +445,7 @@ async def test_a_file_of_the_folder_is_never_one_that_was_planted(
     path.unlink(missing_ok=True)
     plant(path, elsewhere)
     before = content(elsewhere)
-    with pytest.raises(ExportError, match=rf"{path.name} is .*remove it"):
+    with pytest.raises(ExportError, match=rf"{path.name} is .*remove it, .* `spool`"):
         await case.run(to, resume=resume)
     assert case.requests == requests
     assert content(elsewhere) == before
