@@ -435,8 +435,12 @@ async def check_asks_only_for_the_rest(export: Export, emulator: Emulator, rest:
 
 
 def journalled(workspace: Path) -> set[str]:
-    """Return the keys whose answers are durable."""
-    return {key for (key,) in journal(workspace, "select key from keys where outcome in (1, 2)")}
+    """Return the keys whose answers are durable, and not of an export that is complete."""
+    query = (
+        "select key from keys where outcome in (1, 2)"
+        " and not exists (select 1 from state where name = 'over')"
+    )
+    return {key for (key,) in journal(workspace, query)}
 
 
 def all_read(workspace: Path, *, chains: int) -> bool:

@@ -360,7 +360,7 @@ async def test_nothing_is_fetched_again_without_damage(
     await case.run(to)
     assert people_in(to) == case.people
     assert len(case.repeated) <= case.kind.ahead
-    assert warnings_of(caplog) == []
+    assert not any("damaged" in text for text in warnings_of(caplog))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that cannot be read")
