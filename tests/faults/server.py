@@ -7,6 +7,7 @@ what a fault says. It runs in the event loop of its client, so that neither is e
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 import ssl
@@ -109,7 +110,10 @@ class WireServer:
         """Write `data` to all connections that wait for a request; return how many do."""
         idle = [one for one in self.connections if one.is_idle]
         for one in idle:
-            one.transport.write(data)
+            # Sent at once: some versions of uvloop write at the end of a turn, when the client's
+            # request may be on its way.
+            number = one.transport.get_extra_info("socket").fileno()
+            one.transport.write(data[os.write(number, data) :])
         return len(idle)
 
     def steps(self, exchange: Exchange) -> Steps:
