@@ -7,7 +7,7 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ..base.addresses import is_loopback, split_address
 from ..errors import ConfigurationError
@@ -34,7 +34,7 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     # Authorization header if it finds the host there.
     parts = urlsplit(base_url)
     # A URL may hold a password, which a traceback with locals would show.
-    proxies = {name: Secret(url) for name, url in urllib.request.getproxies().items()}
+    proxies = {name: Secret(url.strip()) for name, url in urllib.request.getproxies().items()}
     scheme = parts.scheme if proxies.get(parts.scheme) else "all"
     proxy = proxies.get(scheme)
     if not proxy or _is_bypassed(parts, proxies):
@@ -42,10 +42,15 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     variable = f"{scheme.upper()}_PROXY"
     kind = proxy.partition("://")[0].lower() if "://" in proxy else "http"
     if kind not in ("http", "https"):
-        # The value is left out of the message because it may hold a password.
+        # Any other text is left out of the message because it may hold a password.
+        named = f": {kind!r} proxies are not supported" if _SCHEME.fullmatch(kind) else ""
         raise ConfigurationError(
-            f"{variable}: not an http or https proxy: {kind[:20]!r} proxies are not supported; "
-            f"write http://HOST:PORT, or unset the variable"
+            f"{variable}: not an http or https proxy{named}; write http://HOST:PORT, or unset the "
+            f"variable"
+        )
+    if not _is_utf8(proxy):
+        raise ConfigurationError(
+            f"{variable}: not text in UTF-8; write such characters in percent-encoding"
         )
     try:
         found = _split_proxy(proxy if "://" in proxy else f"http://{proxy}")
@@ -65,8 +70,21 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     if not at:
         return url, None
     user, _, password = login.partition(":")
-    encoded = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    credentials = b"%b:%b" % (unquote_to_bytes(user), unquote_to_bytes(password))
+    encoded = base64.b64encode(credentials).decode()
     return url, {_AUTHORIZATION: Secret(f"{_BASIC}{encoded}")}
+
+
+_SCHEME = re.compile("[a-z][a-z0-9]{0,9}")
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether a value of the environment is UTF-8. Other bytes are surrogates in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _split_proxy(url: str) -> SplitResult:
@@ -81,7 +99,7 @@ def proxy_secrets(headers: Mapping[str, str] | None) -> tuple[Secret, ...]:
     if headers is None:
         return ()
     login = headers[_AUTHORIZATION].removeprefix(_BASIC)
-    password = base64.b64decode(login).decode().partition(":")[2]
+    password = base64.b64decode(login).decode(errors="replace").partition(":")[2]
     return (Secret(login), Secret(password))
 
 

@@ -8,7 +8,7 @@ import base64
 import pytest
 
 from altaprofiles import CleverTap, ConfigurationError, ConnectError, Retry, Session
-from altaprofiles.http.proxies import proxy_from_env
+from altaprofiles.http.proxies import proxy_from_env, proxy_secrets
 
 from ..support.servers import always, http, listening, read_request, scripted
 from ..support.sessions import QUICK
@@ -64,12 +64,12 @@ def test_a_password_that_must_be_encoded_is_refused_with_the_fix(
 
 
 def test_user_and_password_go_into_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ALL_PROXY", "http://ann:p%40ss%3Aword@[::1]:3128/")
+    monkeypatch.setenv("ALL_PROXY", " http://ann:p%40ss%3Awo%e4rd@[::1]:3128/\n")
     proxy, headers = proxy_from_env("https://h.example")
     assert proxy == "http://[::1]:3128"
-    assert headers == {
-        "Proxy-Authorization": f"Basic {base64.b64encode(b'ann:p@ss:word').decode()}"
-    }
+    login = base64.b64encode(b"ann:p@ss:wo\xe4rd").decode()
+    assert headers == {"Proxy-Authorization": f"Basic {login}"}
+    assert "word" not in repr(proxy_secrets(headers))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,8 @@ def test_user_and_password_go_into_a_header(monkeypatch: pytest.MonkeyPatch) -> 
         ("http://s3cret@[::1", "no valid host"),
         ("http://s3cret@h:80\\x", "backslash"),
         ("http://", "no host"),
+        ("http://ann:s3cret\udc80@h", "not text in UTF-8"),
+        ("ann:s3cret://h", "not an http or https proxy; write"),
     ],
 )
 @pytest.mark.parametrize("name", ["ALL_PROXY", "HTTPS_PROXY"])
