@@ -229,10 +229,18 @@ def _opened(raw: Raw, depth: int) -> Any:
     # Level by level costs a pass for each.
     if len(view) > _LARGE and depth < _LEVELS:
         if view[0] == _BRACE:
-            return parts(raw)
+            inner = parts(raw)
+            few = len(inner) <= _FEW
+            return {name: _if_small(one) if few else one for name, one in inner.items()}
         if view[0] == _BRACKET:
-            return elements(raw)
+            ones = elements(raw)
+            few = len(ones) <= _FEW
+            return [_if_small(one) if few else one for one in ones]
     return decode_loosely(raw)
+
+
+def _if_small(raw: Raw) -> Any:
+    return decode_loosely(raw) if len(memoryview(raw)) <= _LARGE else raw
 
 
 def _is_object(value: Any) -> bool:

@@ -287,6 +287,28 @@ def test_duckdb_follows_no_link_that_was_planted_while_it_was_open(
     assert names_in(folder) == sorted(["p.duckdb", name])
 
 
+@pytest.mark.parametrize("existing", [False, True])
+def test_nothing_is_deleted_in_a_folder_that_was_put_in_place_of_the_own(
+    folder: Path, tmp_path: Path, existing: bool
+) -> None:
+    if existing:
+        existing_file(folder)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for name in ("p.duckdb", "p.duckdb.wal", "rows.partial"):
+        (theirs / name).write_bytes(b"theirs")
+    (theirs / "temporary").mkdir()
+    (theirs / "temporary" / "file").write_bytes(b"theirs")
+    names = sorted(path.name for path in theirs.rglob("*"))
+    sink = sink_of(folder / "p.duckdb")
+    (folder / "p.duckdb.partial").rename(tmp_path / "moved")
+    (folder / "p.duckdb.partial").symlink_to(theirs)
+    with pytest.raises(ExportError, match="is no longer what this export has written"):
+        put_in_place(sink)
+    sink.abort()
+    assert sorted(path.name for path in theirs.rglob("*")) == names
+
+
 def test_a_duckdb_file_that_has_become_a_link_is_not_written(folder: Path, elsewhere: Path) -> None:
     existing_file(elsewhere.parent)
     before = (elsewhere.parent / "p.duckdb").read_bytes()

@@ -284,6 +284,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES | st.text(), inner),
     max_leaves=12,
 )
+OTHER = st.recursive(
+    st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("xyzé\U0001f600"), inner),
+    max_leaves=12,
+)
 OBJECTS = st.dictionaries(NAMES | st.text(), JSON, max_size=6)
 SPACE = st.text(" \t\r\n", max_size=3)
 
@@ -309,7 +314,8 @@ def test_a_page_is_read_as_the_standard_library_reads_it(data: st.DataObject) ->
         records = []
     if data.draw(st.booleans()):
         pieces["next_cursor"] = json.dumps(data.draw(st.from_regex(r"[\w%=\-.]+", fullmatch=True)))
-    pieces["unknown"] = data.draw(texts(JSON))
+    # Without names that mean a cursor, or that another page follows.
+    pieces["unknown"] = data.draw(texts(st.lists(OTHER)))
     body = ",".join(
         f'{data.draw(SPACE)}"{key}"{data.draw(SPACE)}:{data.draw(SPACE)}{pieces[key]}'
         for key in data.draw(st.permutations(list(pieces)))
@@ -1118,3 +1124,12 @@ def test_an_answer_that_is_not_ready_says_so_in_the_words_of_the_service(
 ) -> None:
     with pytest.raises(NotReady, match=text):
         read_page(answer(body))
+
+
+@pytest.mark.parametrize("size", [10, 70_000])
+@pytest.mark.parametrize("form", ["%b", "[%b]"])
+def test_a_link_to_the_next_page_is_no_end_whatever_stands_beside_it(form: str, size: int) -> None:
+    link = b'{"rel":"next","href":"https://x/?cursor=c1","pad":"%b"}' % (b"y" * size)
+    body = b'{"status":"success","records":[{"identity":"1"}],"links":%b}' % (form.encode() % link)
+    with pytest.raises(DecodeError, match="expected a cursor"):
+        whole(clevertap.read_page(answer(body), "asked"))

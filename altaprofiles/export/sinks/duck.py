@@ -226,6 +226,12 @@ class DuckDbSink:
         if self._is_over:
             return
         self._is_over = True
+        try:
+            check_same_file(self._folder, self._own)
+        except (ExportError, OSError):
+            # Somebody has put another folder there, in which nothing may be deleted.
+            self._rows.abort()
+            return
         self._clear()
         self._rows.abort()
         with suppress(OSError):
@@ -243,7 +249,8 @@ def _made_folder(path: Path, name: str) -> Path:
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         check_own_folder(folder, "another `to`")
-        folder.chmod(0o700)
+        # The bit by which new files get the group of a shared folder stays.
+        folder.chmod(0o700 | folder.stat().st_mode & stat.S_ISGID)
     except OSError as error:
         raise ExportError(
             f"{name} cannot be written: {error}; choose another `to`, or correct the permissions"

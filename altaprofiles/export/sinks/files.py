@@ -163,15 +163,18 @@ class PartialFile:
         self._close()
 
     def remove(self) -> None:
-        """Remove the partial file.
+        """Remove the partial file, but not a file that somebody has put in its place.
 
         Raises:
             OSError: the folder does not allow it.
         """
+        own = os.fstat(self.file.fileno())
         if fcntl is None:
             self._close()
         # Before closing: once the lock is released, the name may be another export's.
-        self.path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self.path.lstat(), own):
+                self.path.unlink()
         self._close()
 
     def _close(self) -> None:
