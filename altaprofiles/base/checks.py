@@ -17,6 +17,7 @@ __all__ = [
     "check_key",
     "check_seconds",
     "check_whole",
+    "is_unicode",
 ]
 
 
@@ -147,3 +148,14 @@ def check_key(name: str, value: object) -> str:
             )
     # The plain text of a subclass such as NumPy's.
     return str.__str__(value)
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether UTF-8 can hold `text`. Python shows bytes that are not UTF-8 as surrogates."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,6 +6,7 @@ import codecs
 import io
 from collections.abc import Iterable, Iterator
 
+from ..base.checks import is_unicode
 from ..errors import ConfigurationError
 
 __all__ = ["LONGEST", "split_lines"]
@@ -89,22 +90,12 @@ def _check_kind(piece: bytes, source: str) -> None:
 
 
 def _is_faultless(text: str) -> bool:
-    return "\0" not in text and _is_text(text)
-
-
-def _is_text(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return "\0" not in text and is_unicode(text)
 
 
 def _raise_fault(lines: list[str], before: int, source: str) -> None:
     for number, line in enumerate(lines, before + 1):
-        if not _is_text(line):
+        if not is_unicode(line):
             raise ConfigurationError(
                 f"keys: line {number} of {source} is not UTF-8; save it as UTF-8"
             )

@@ -10,6 +10,7 @@ from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ..base.addresses import is_loopback, split_address
+from ..base.checks import is_unicode
 from ..errors import ConfigurationError
 from ..redaction import Secret
 
@@ -48,7 +49,7 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
             f"{variable}: not an http or https proxy{named}; write http://HOST:PORT, or unset the "
             f"variable"
         )
-    if not _is_utf8(proxy):
+    if not is_unicode(proxy):
         raise ConfigurationError(
             f"{variable}: not text in UTF-8; write such characters in percent-encoding"
         )
@@ -76,15 +77,6 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
 
 
 _SCHEME = re.compile("[a-z][a-z0-9]{0,9}")
-
-
-def _is_utf8(text: str) -> bool:
-    """Return whether a value of the environment is UTF-8. Other bytes are surrogates in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _split_proxy(url: str) -> SplitResult:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from msgspec import Raw, Struct, field
 
+from ..base.checks import is_unicode
 from ..base.jsontext import FAILURES, compact, each_once, parts
 from ..tables.parts import NULL, TextId, core_text, device_ids
 
@@ -112,17 +113,13 @@ def person_key(identity: str | None, object_ids: Iterable[str]) -> str | None:
     stands for a text that has no UTF-8.
     """
     if identity:
-        return f"identity:{_in_utf8(identity)}"
-    least = min(map(_in_utf8, object_ids), default=None)
+        return f"identity:{_storable(identity)}"
+    least = min(map(_storable, object_ids), default=None)
     return None if least is None else f"objectId:{least}"
 
 
-def _in_utf8(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return digest_of(text)
-    return text
+def _storable(text: str) -> str:
+    return text if is_unicode(text) else digest_of(text)
 
 
 def digest_of(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from ..base.checks import is_unicode
 from ..errors import ConfigurationError
 
 __all__ = ["CORE", "JSON_TEXTS", "TEXTS", "Kind", "check_flatten", "column_names"]
@@ -38,7 +39,7 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> tuple[s
             f"flatten: expected a list of profileData keys, got {flatten!r}; write ['plan', 'city']"
         )
     for key in flatten:
-        if not isinstance(key, str) or not key or not _is_text(key):
+        if not isinstance(key, str) or not key or "\0" in key or not is_unicode(key):
             raise ConfigurationError(
                 f"flatten: expected profileData keys, each a text that is not empty, got {key!r}"
             )
@@ -63,11 +64,3 @@ def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> l
     taken = {name.casefold() for name in reserved}
     lifted = (f"profile_data.{key}" if key.casefold() in taken else key for key in flatten)
     return [*reserved, *lifted]
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value

@@ -25,6 +25,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
+from ...base.checks import is_unicode
 from ...base.paths import check_own_folder, is_own
 from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError
@@ -67,7 +68,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         if "?" in str(path):
             # DuckDB puts the suffix of its log before the question mark, as if this were a URL.
             raise ConfigurationError(f"to: DuckDB cannot write to a path with a '?', got {text!r}")
-        if not _is_text(str(path)):
+        if not is_unicode(str(path)):
             raise ConfigurationError(
                 f"to: DuckDB cannot write to a path that is not text, got {text!r}"
             )
@@ -311,15 +312,6 @@ def _explained(name: str) -> Iterator[None]:
 def _escaped(path: Path) -> str:
     """Return a pattern that matches only `path`, as DuckDB expands `*`, `?` and `[` in paths."""
     return re.sub(r"([*?\[])", r"[\1]", str(path))
-
-
-def _is_text(path: str) -> bool:
-    """Return whether `path` is Unicode text. Python shows bytes that are not as surrogates."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _checked_table(name: str | None) -> str:
