@@ -11,10 +11,11 @@ from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, CursorLoop, DecodeError, NotReady, Page, Profile
 from altaprofiles.flow.paging import Chain, walk
+from altaprofiles.flow.slices import at_once
 from altaprofiles.models.page import new_people
 from altaprofiles.models.people import Distinct
 
-from ..support.tasks import nothing_left_behind, spawn, whole
+from ..support.tasks import nothing_left_behind, spawn
 
 pytestmark = pytest.mark.anyio
 
@@ -150,8 +151,8 @@ def test_a_page_keeps_its_new_people_and_everything_else() -> None:
     seen = Distinct()
     first, second, third = person("1"), person("2"), person("3")
     page = Page.of([first, second], b"raw", "a", "b")
-    assert whole(new_people(page, seen)) is page
-    again = whole(new_people(Page.of([second, third], b"more", "b", None), seen))
+    assert at_once(new_people(page, seen)) is page
+    again = at_once(new_people(Page.of([second, third], b"more", "b", None), seen))
     assert again == Page.of([third], b"more", "b", None)
 
 

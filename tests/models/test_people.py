@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from altaprofiles import Page, Profile
 from altaprofiles.export.sinks.postgres_rows import RowEncoder
 from altaprofiles.export.store.people import PeopleOnDisk
+from altaprofiles.flow.slices import at_once
 from altaprofiles.models.page import new_people
 from altaprofiles.models.people import Distinct, identity_of, object_ids_of
 from altaprofiles.tables.columns import Columns
 
 from ..support.odd import CASES, RECORDS, pretty
-from ..support.tasks import whole
 
 
 def kept(records: Iterable[bytes], distinct: Distinct | None = None) -> list[int]:
@@ -51,7 +51,7 @@ def test_a_page_is_left_with_new_people_however_it_was_read(name: str, decode: b
         page = Page.of(profiles, b"", "c", None, (1, 2))
         if not decode:
             page = Page(page.records, b"", "c", None, (1, 2))
-        left = whole(new_people(page, seen))
+        left = at_once(new_people(page, seen))
         assert [profile.raw for profile in left.profiles] == left.records
         assert left.encode() == b"".join(record + b"\n" for record in left.records)
         assert (left.cursor, left.next_cursor, left.window) == ("c", None, (1, 2))

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from altaprofiles import DecodeError, EventSummary, Page, Platform, Profile, parse_date
+from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 
 from ..support.records import FULL
-from ..support.tasks import whole
 
 
 @pytest.mark.parametrize("field", ["identity", "email", "name", "phone", "object_id"])
@@ -219,7 +219,7 @@ def test_a_profile_does_not_keep_its_page_in_memory(escape: bytes) -> None:
     body = Body(b'{"records":[%b,%b],"status":"success"}' % (record, other))
     body.guard = Guard()
     alive = weakref.ref(body.guard)
-    page = whole(clevertap.read_page(Response(200, {}, body), "c"))
+    page = at_once(clevertap.read_page(Response(200, {}, body), "c"))
     profile = page.profiles[0]
     assert alive() is not None
     del page, body

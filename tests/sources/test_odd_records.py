@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from altaprofiles import Alta, CleverTap, DecodeError, Page, Profile, Session
+from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 
 from ..support.odd import PARTS, RECORDS, pretty
 from ..support.servers import Answer, http, scripted
 from ..support.sessions import QUICK
-from ..support.tasks import whole
 
 DEEP = b"[" * 1000 + b"]" * 1000
 ABYSS = b'{"a":[' * 8000 + b"]}" * 8000
@@ -59,7 +59,7 @@ def body_of(records: list[bytes], *, is_pretty: bool, large: bool) -> bytes:
 
 
 def read(body: bytes, *, decode: bool) -> Page:
-    return whole(clevertap.read_page(Response(200, CIMultiDict(), body), "c", decode=decode))
+    return at_once(clevertap.read_page(Response(200, CIMultiDict(), body), "c", decode=decode))
 
 
 def lines_of(page: Page) -> list[bytes]:

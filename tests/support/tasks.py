@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -14,16 +14,6 @@ T = TypeVar("T")
 
 PATIENCE = 120.0
 """Time, in seconds, after which a test counts as hung. No test that passes comes near it."""
-
-
-def whole(slices: Generator[None, None, T]) -> T:
-    """Run `slices` to its end, and return its result."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as done:
-            value: T = done.value
-            return value
 
 
 @asynccontextmanager

@@ -28,12 +28,12 @@ from altaprofiles import (
     Unauthorized,
 )
 from altaprofiles.base.verdicts import can_pass
+from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 from altaprofiles.wire.query import EventQuery
 
 from ..support.samples import only_record, sample
-from ..support.tasks import whole
 
 OPEN_CHAIN = sample("clevertap/open_chain_request.json")
 CURSOR_ANSWER = sample("clevertap/open_chain_answer.json")
@@ -55,7 +55,7 @@ def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> R
 
 
 def read_page(response: Response) -> Page:
-    return whole(clevertap.read_page(response, "asked"))
+    return at_once(clevertap.read_page(response, "asked"))
 
 
 READERS: list[Callable[[Response], object]] = [
@@ -943,7 +943,7 @@ def test_a_cursor_under_another_name_is_followed(
 ) -> None:
     response = page_of(members, layout)
     was_asked = {"opened", "asked"}.__contains__
-    page = whole(clevertap.read_page(response, "asked", was_asked=was_asked, decode=decode))
+    page = at_once(clevertap.read_page(response, "asked", was_asked=was_asked, decode=decode))
     assert page.next_cursor == "c%2B2"
     assert [person.identity for person in page.profiles] == [
         str(number) for number in range(len(page.profiles))
@@ -975,7 +975,7 @@ def test_the_end_of_a_chain_with_members_that_are_no_cursor(
     members: dict[str, Any], layout: str
 ) -> None:
     was_asked = {"opened", "ear%2Blier", "as%2Bked"}.__contains__
-    page = whole(clevertap.read_page(page_of(members, layout), "as%2Bked", was_asked=was_asked))
+    page = at_once(clevertap.read_page(page_of(members, layout), "as%2Bked", was_asked=was_asked))
     assert page.next_cursor is None
 
 
@@ -1012,7 +1012,7 @@ def test_the_end_of_a_chain_with_members_that_are_no_cursor(
 def test_a_page_that_may_not_be_the_last_is_an_error(members: dict[str, Any], layout: str) -> None:
     for decode in (True, False):
         with pytest.raises(DecodeError):
-            whole(clevertap.read_page(page_of(members, layout), "asked", decode=decode))
+            at_once(clevertap.read_page(page_of(members, layout), "asked", decode=decode))
 
 
 @pytest.mark.parametrize(
@@ -1059,7 +1059,7 @@ def test_a_page_without_records_that_carries_a_cursor() -> None:
     page = read_page(answer(b'{"status":"success","cursor":"c%2B2"}'))
     assert (page.next_cursor, page.records) == ("c%2B2", [])
     early = Response(202, CIMultiDict(), b'{"status":"success","cursor":"c%2B2"}')
-    assert whole(clevertap.read_page(early, "asked")).next_cursor == "c%2B2"
+    assert at_once(clevertap.read_page(early, "asked")).next_cursor == "c%2B2"
 
 
 @pytest.mark.parametrize(
@@ -1132,4 +1132,4 @@ def test_a_link_to_the_next_page_is_no_end_whatever_stands_beside_it(form: str, 
     link = b'{"rel":"next","href":"https://x/?cursor=c1","pad":"%b"}' % (b"y" * size)
     body = b'{"status":"success","records":[{"identity":"1"}],"links":%b}' % (form.encode() % link)
     with pytest.raises(DecodeError, match="expected a cursor"):
-        whole(clevertap.read_page(answer(body), "asked"))
+        at_once(clevertap.read_page(answer(body), "asked"))

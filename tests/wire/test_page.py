@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from altaprofiles import DecodeError, Page, ServerError, Unauthorized
-from altaprofiles.flow.slices import Slices
+from altaprofiles.flow.slices import Slices, at_once
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 from altaprofiles.wire.page import peek_next_cursor
-
-from ..support.tasks import whole
 
 MIB = 1 << 20
 
@@ -203,7 +201,7 @@ def slices(body: bytes, *, decode: bool) -> Slices[Page]:
 
 
 def read_page(body: bytes, *, decode: bool) -> Page:
-    return whole(slices(body, decode=decode))
+    return at_once(slices(body, decode=decode))
 
 
 @pytest.mark.parametrize("decode", [True, False])

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from altaprofiles import DecodeError, Forbidden, RateLimited, ServerError, StatusError, Unauthorized
+from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import alta, clevertap
 from altaprofiles.wire.messages import Response
 from altaprofiles.wire.reading import checked
-
-from ..support.tasks import whole
 
 MIB = 1 << 20
 BOM = codecs.BOM_UTF8
@@ -41,11 +40,11 @@ def is_utf8(body: bytes) -> bool:
 def test_a_body_passes_if_all_of_it_is_utf8(pieces: list[bytes], before: int) -> None:
     body = b"x" * before + b"".join(pieces)
     if is_utf8(body):
-        assert whole(checked(answer(body))).body == body.removeprefix(BOM)
+        assert at_once(checked(answer(body))).body == body.removeprefix(BOM)
     else:
         with pytest.raises(DecodeError, match="utf-8"):
-            whole(checked(answer(body)))
-        assert whole(checked(answer(body, 500))).is_garbled
+            at_once(checked(answer(body)))
+        assert at_once(checked(answer(body, 500))).is_garbled
 
 
 @pytest.mark.parametrize("character", ["é", "密", "🎂"])
@@ -53,7 +52,7 @@ def test_a_body_passes_if_all_of_it_is_utf8(pieces: list[bytes], before: int) ->
 def test_a_character_on_the_edge_of_a_slice_is_whole(character: str, shift: int) -> None:
     text = "x" * (MIB // 2 - shift) + character * 300_000
     response = answer(text.encode())
-    assert whole(checked(response)) is response
+    assert at_once(checked(response)) is response
 
 
 @pytest.mark.parametrize("place", ["key", "value", "unknown", "end"])
@@ -73,7 +72,7 @@ def test_one_flipped_bit_is_found_wherever_it_is(records: int, place: str) -> No
     }[place]
     flipped = body[:at] + bytes([body[at] ^ 0x80]) + body[at + 1 :]
     with pytest.raises(DecodeError):
-        whole(checked(answer(flipped)))
+        at_once(checked(answer(flipped)))
 
 
 def test_a_large_body_is_checked_in_slices() -> None:
@@ -82,7 +81,7 @@ def test_a_large_body_is_checked_in_slices() -> None:
 
 def test_a_byte_order_mark_is_no_part_of_a_body() -> None:
     for body in (b"{}", "é".encode() * MIB, b""):
-        assert whole(checked(answer(BOM + body))).body == body
+        assert at_once(checked(answer(BOM + body))).body == body
 
 
 LATIN = '{"status":"fail","error":"trouvé","message":"é","code":3}'.encode("latin-1")
@@ -103,7 +102,7 @@ LATIN = '{"status":"fail","error":"trouvé","message":"é","code":3}'.encode("la
 def test_an_error_status_keeps_its_meaning_without_a_readable_body(
     status: int, kind: type[StatusError]
 ) -> None:
-    response = whole(checked(answer(LATIN, status)))
+    response = at_once(checked(answer(LATIN, status)))
     for read in (clevertap.read_profile, clevertap.read_cursor, alta.read_users):
         with pytest.raises(kind) as caught:
             read(response)
