@@ -26,7 +26,7 @@ FOLDER = pytest.StashKey[str]()
 """The folder of the PostgreSQL server, the same in all processes of a run."""
 
 THERE = pytest.StashKey[set[str]]()
-"""What was in the current folder before the run."""
+"""The contents of the current folder before the run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -462,7 +462,7 @@ async def test_a_few_keys_that_a_proxy_refuses_are_asked_again(tmp_path: Path) -
 async def test_refused_keys_are_a_warning(
     tmp_path: Path, keys: list[str], sentence: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whether this library refuses them, or the service."""
+    """Keys refused by this library and keys refused by the service count alike."""
     to = tmp_path / "people.ndjson"
     directory = Directory()
     directory.refused = {KEYS[1]}

@@ -178,7 +178,7 @@ async def test_duckdb_never_writes_to_a_file_that_was_planted_in_its_folder(
     plant: Callable[[Path, Path], None],
     existing: bool,
 ) -> None:
-    """What a killed export has left there is removed, whatever it is."""
+    """The leftovers of a killed export are removed, whatever they are."""
     if existing:
         existing_file(folder)
     (folder / "p.duckdb.partial").mkdir()
@@ -826,7 +826,7 @@ def test_an_output_whose_permissions_cannot_be_set_is_complete(public: Path) -> 
 
 @only_root
 def test_another_group_gets_no_more_than_everyone(public: Path) -> None:
-    """Who cannot keep the group of a file does not open it to a group of their own."""
+    """A user who cannot keep the group of a file does not open it to another group."""
     to = public / "p.ndjson"
     to.write_bytes(b"old")
     to.chmod(0o664)

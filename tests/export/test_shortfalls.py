@@ -157,7 +157,7 @@ async def test_an_empty_chain_that_fails_when_it_is_opened_again(
 async def test_cancelled_while_an_empty_chain_is_in_doubt(
     export: Export, tmp_path: Path, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a later run finds on the disk is never taken for a chain of nobody."""
+    """A later run never takes what it finds on the disk for a chain of nobody."""
     to = tmp_path / "p.ndjson"
     reached = asyncio.Event()
 

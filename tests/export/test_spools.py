@@ -420,7 +420,7 @@ async def test_an_export_of_an_earlier_version_is_resumed(
 async def test_an_export_of_an_earlier_version_is_resumed_again_and_again(
     tmp_path: Path, service: Service, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is fetched from now on has a checksum; the pages before it have none."""
+    """Pages fetched from now on have a checksum; the pages before them have none."""
     whole, to = tmp_path / "whole.ndjson", tmp_path / "p.ndjson"
     await service.start(kind, whole)
     folder = service.bring(SAMPLES / "version-1" / kind, to)

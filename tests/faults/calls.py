@@ -22,7 +22,7 @@ KEYS = ["id-0", "id-1", NOBODY, "id-2", "id-0", "id-3", "id-4", "id-6"]
 
 
 class Found(NamedTuple):
-    """What a call brought: each item, and the errors of single keys."""
+    """The outcome of a call: its items, and the errors of single keys."""
 
     items: list[Any]
     errors: Sequence[AltaProfilesError] = ()
@@ -42,11 +42,11 @@ class Call(NamedTuple):
     answers: int = 1
 
     def is_right(self, found: Found) -> bool:
-        """Whether `found` has everything, and each item once."""
+        """Return True if `found` has everything, and each item once."""
         return not found.errors and _counted(found.items) == _counted(self.expected)
 
     def is_sound(self, found: Found) -> bool:
-        """Whether `found` has nothing that is wrong, and misses only what has an error."""
+        """Return True if nothing in `found` is wrong, and all that it misses has an error."""
         wrong = _counted(found.items) - _counted(self.expected)
         missing = len(self.expected) - len(found.items)
         return not wrong and missing == len(found.errors)

@@ -45,7 +45,7 @@ class Exchange(NamedTuple):
 
 
 Steps: TypeAlias = Iterator[bytes | float | End | Idle]
-"""What is written for one request. A float is a pause in seconds; 0 ends a segment."""
+"""The bytes written for one request. A float is a pause in seconds; 0 ends a segment."""
 
 
 class Fault(NamedTuple):
