@@ -10,8 +10,9 @@ batches would stay in memory until the transaction ends, whatever DuckDB's memor
 DuckDB creates its log and its temporary files late, and follows links. So all of them are in that
 folder, which no other user can write to. Only the log of an existing file is beside that file. It
 is looked at before the file is opened, before the first statement, and before the commit, which
-creates it. Who can write to the file's folder could still plant a link within the microseconds
-between that look and the commit, or put a folder with links in the place of the export's own.
+creates it. A user who can write to the file's folder could still plant a link in the microseconds
+between that look and the commit. Such a user could also put a folder with links in the place of
+the export's own while the statement runs.
 """
 
 from __future__ import annotations
