@@ -29,6 +29,7 @@ __all__ = [
     "identity_of",
     "object_ids_of",
     "person_key",
+    "short_digest",
 ]
 
 
@@ -151,12 +152,15 @@ class _InMemory:
 
     def add(self, key: bytes) -> bool:
         known = len(self._keys)
-        self._keys.add(key if len(key) <= _LONGEST else _digest(key))
+        self._keys.add(key if len(key) <= _LONGEST else short_digest(key))
         return len(self._keys) > known
 
 
-def _digest(data: bytes) -> bytes:
-    # 128 bits: the chance that any two of 10**8 people share a digest is 10**-23.
+def short_digest(data: bytes) -> bytes:
+    """Return a digest of 16 bytes that stands for a key.
+
+    The chance that any two of 10**8 people share one is 10**-23.
+    """
     return blake2b(data, digest_size=16).digest()
 
 
@@ -188,7 +192,7 @@ class Distinct:
         devices = object_ids_of(record, exact=True)
         if not devices:
             # A byte that no text has, so that the digest cannot be an `objectId`.
-            return self._devices.add(b"\xff" + _digest(compact(bytes(record))))
+            return self._devices.add(b"\xff" + short_digest(compact(bytes(record))))
         # Remember every device, so that later records match by any of them.
         new = [self._devices.add(_encoded(device)) for device in devices]
         return all(new)

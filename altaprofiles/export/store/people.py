@@ -5,10 +5,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 
-from ...models.people import Distinct
+from ...models.people import Distinct, short_digest
 
 __all__ = ["PeopleOnDisk"]
 
@@ -66,10 +65,8 @@ class _OnDisk:
         self._db = db.cursor()
 
     def add(self, key: bytes) -> bool:
-        # 128 bits: the chance that any two of 10**8 people share a mark is 10**-23.
-        mark = blake2b(key, digest_size=16).digest()
         # Called for every record, so that a context manager would take a fifth of the time.
         try:
-            return self._db.execute(self._insert, (mark,)).rowcount > 0
+            return self._db.execute(self._insert, (short_digest(key),)).rowcount > 0
         except sqlite3.Error as error:
             raise _explained_error(error) from error
