@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         Page,
         Platform,
         Profile,
+        RateLimit,
         Stats,
         parse_date,
     )
@@ -109,6 +110,7 @@ __all__ = [
     "PlanMismatch",
     "Platform",
     "Profile",
+    "RateLimit",
     "RateLimited",
     "RequestTimeout",
     "ResponseTooLarge",

@@ -30,8 +30,10 @@ value of a record: these are customers' data, and are attributes if at all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
 
 from .redaction import harmless
 
@@ -282,7 +284,59 @@ class Forbidden(StatusError):
 
 
 class RateLimited(StatusError):
-    """Too many requests, at once or per minute (429, or "throttled" with any status)."""
+    """Too many requests, at once or per minute (429, or "throttled" with any status).
+
+    Attributes:
+        limited_by: "concurrency" if the service names the number of requests at once, "rate" if it
+            names a time or a plan, None if it names neither.
+        reset: Unix time, in seconds, from which the service accepts requests again, or None if it
+            does not say.
+        sent: False if the request was not sent, because the service refuses all of them at present
+            for longer than the call can wait. `status`, `code` and `message` are then those of the
+            last refusal.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: str,
+        status: int,
+        code: int | str | None = None,
+        message: str = "",
+        hint: str | None = None,
+        retry_after: float | None = None,
+        excerpt: str = "",
+        limited_by: Literal["concurrency", "rate"] | None = None,
+        reset: float | None = None,
+        sent: bool = True,
+    ) -> None:
+        self.limited_by = limited_by
+        self.reset = reset
+        self.sent = sent
+        super().__init__(
+            api=api,
+            status=status,
+            code=code,
+            message=message,
+            hint=hint,
+            retry_after=retry_after,
+            excerpt=excerpt,
+        )
+
+    def _text(self) -> str:
+        text = super()._text()
+        if not self.sent:
+            text = f"not sent, because the service refuses every request at present: {text}"
+        if self.reset is not None:
+            text = f"{text}. It accepts requests again at {_utc(self.reset)}"
+        return text
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(math.ceil(seconds), UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} seconds after 1970"
 
 
 class ServerError(StatusError):

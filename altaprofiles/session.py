@@ -13,9 +13,9 @@ from .credentials import Alta, CleverTap
 from .errors import ConfigurationError
 from .flow.fanout import Items
 from .http.engine import Engine
-from .http.limits import Cap, Pace
 from .http.retry import Retry
 from .http.service import Service
+from .http.sizing import Size
 from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
@@ -114,8 +114,11 @@ class Session:
             on_event=on_event,
         )
         self._credentials = (clevertap, alta)
-        self._clevertap = None if clevertap is None else _clevertap_service(clevertap)
-        self._alta = None if alta is None else _alta_service(alta)
+        self._clevertap = None if clevertap is None else _clevertap_service(clevertap, retry)
+        self._alta = None if alta is None else _alta_service(alta, retry)
+        self._services = [one for one in (self._clevertap, self._alta) if one is not None]
+        for service in self._services:
+            self._engine.stats.limits[service.api] = service.limits
         self._profiles = Profiles(self._engine, self._clevertap_service)
         self._cdp = Cdp(self._engine, self._alta_service)
 
@@ -328,7 +331,7 @@ class Session:
             event_summaries=event_summaries,
             profile=profile,
         )
-        reporting = Reporting(service.cap, on_progress)
+        reporting = Reporting(service.cap("get_page"), on_progress)
         gathering = EventsGathering(
             plan,
             Chains(self._engine.counting(reporting.tally), service),
@@ -414,7 +417,7 @@ class Session:
         service = self._clevertap_service()
         PROFILES.check_by(by)
         source = check_keys(keys, by, column)
-        reporting = Reporting(service.cap, on_progress)
+        reporting = Reporting(service.cap("get_profile"), on_progress)
         gathering = KeysGathering(
             KeysPlan(service.account, service.url, by),
             Lookups(self._engine.counting(reporting.tally), service, PROFILES),
@@ -435,7 +438,11 @@ class Session:
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""
-        await self._engine.aclose()
+        try:
+            await self._engine.aclose()
+        finally:
+            for service in self._services:
+                service.abandon()
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
@@ -466,25 +473,32 @@ class Session:
         return self._alta
 
 
-def _clevertap_service(account: CleverTap) -> Service:
+def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
+    chains = lookups = counts = Size(account.max_in_flight, account.max_in_flight)
     return Service(
         api=clevertap_rules.API,
         account=account.account_id,
         url=account.url,
         headers=mask_values(clevertap_rules.auth_headers(account.account_id, account.passcode)),
         secret=account.passcode,
-        cap=Cap(account.max_in_flight),
+        sizes={
+            "open_chain": chains,
+            "get_page": chains,
+            "count": counts,
+            "get_profile": lookups,
+        },
+        retry=retry,
     )
 
 
-def _alta_service(account: Alta) -> Service:
-    rate = account.requests_per_minute
+def _alta_service(account: Alta, retry: Retry) -> Service:
     return Service(
         api=alta_rules.API,
         account=account.account,
         url=account.url,
         headers=mask_values(alta_rules.auth_headers(account.token)),
         secret=account.token,
-        cap=Cap(account.max_in_flight),
-        pace=None if rate is None else Pace(rate),
+        sizes={"get_user_cdp": Size(account.max_in_flight, account.max_in_flight)},
+        retry=retry,
+        per_minute=account.requests_per_minute,
     )

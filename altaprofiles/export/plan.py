@@ -69,7 +69,7 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
             for name in names
         ]
         if windows == "auto":
-            windows = -(-service.cap.limit // len(names))
+            windows = -(-service.cap("get_page").limit // len(names))
         elif isinstance(windows, str):
             raise ConfigurationError(
                 f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"

@@ -2,6 +2,8 @@
 
 Sources:
     [http] RFC 9110, "HTTP Semantics"
+    [limits] limits of the APIs, https://developer.clevertap.com/docs/api-request-limit
+    [rates] Alta's overview of rate limits, V1.5
     [cdp] "Query User CDP", also as "Benutzer-CDP abfragen" and "ユーザーCDPの照会"
     [seen] public clients, captures and tests
 """
@@ -11,10 +13,12 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from operator import ne
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -32,6 +36,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..flow.slices import Slices
+from ..models import RateLimit
 from .messages import Response
 
 __all__ = [
@@ -42,6 +47,7 @@ __all__ = [
     "fails_with_html",
     "is_garbled",
     "read_code",
+    "read_rate_limit",
     "read_retry_after",
     "status_error",
 ]
@@ -169,14 +175,92 @@ def status_error(
     hint: str | None = None,
 ) -> StatusError:
     """Return an error of `kind`, with the status and the `Retry-After` of `response` ([http])."""
+    retry_after = read_retry_after(response.headers)
+    if not issubclass(kind, RateLimited):
+        return kind(
+            api=api,
+            status=response.status,
+            code=code,
+            message=message,
+            hint=hint,
+            retry_after=retry_after,
+        )
+    stated = read_rate_limit(response.headers)
+    reset = None
+    if stated is not None and stated[0].remaining == 0 and stated[1] is not None:
+        reset = stated[0].reset
+        retry_after = max(stated[1], retry_after or 0.0)
     return kind(
         api=api,
         status=response.status,
         code=code,
         message=message,
         hint=hint,
-        retry_after=read_retry_after(response.headers),
+        retry_after=retry_after,
+        limited_by="rate" if reset is not None else _limited_by(code, message),
+        reset=reset,
     )
+
+
+_AT_ONCE = re.compile(r"concurren|simultan|parallel|at (?:once|the same time)", re.IGNORECASE)
+_BY_TIME = re.compile(
+    r"\brpm\b|throttl|rate|quota|per (?:second|minute|hour|day)|exceeded", re.IGNORECASE
+)
+
+
+def _limited_by(code: int | str | None, message: str) -> Literal["concurrency", "rate"] | None:
+    """Return which limit a refusal names.
+
+    CleverTap's only documented limit is one of requests at once ([limits]). It throttles accounts
+    for other reasons with code 1, and Alta's code for requests per minute is 40008 ([seen]).
+    """
+    if _AT_ONCE.search(message):
+        return "concurrency"
+    if code in (1, 40008) or _BY_TIME.search(message):
+        return "rate"
+    return None
+
+
+_UNIX_TIME = 10**9  # a smaller value counts seconds from now
+
+
+def read_rate_limit(headers: Mapping[str, str]) -> tuple[RateLimit, float | None] | None:
+    """Return the limit that an answer states, and the seconds until its reset ([rates]).
+
+    The reset is measured on the server's own clock if the answer has a `Date`, because ours may be
+    wrong. Returns None if the answer states no limit.
+    """
+    remaining = headers.get("X-RateLimit-Remaining")
+    limit = headers.get("X-RateLimit-Limit")
+    if remaining is None and limit is None:
+        return None
+    stated = RateLimit(_count(limit), _count(remaining), None)
+    reset = _number(headers.get("X-RateLimit-Reset"))
+    if reset is None:
+        return stated, None
+    now = time.time()
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        now = parsedate_to_datetime(headers["Date"]).timestamp()
+    if reset >= 1000 * _UNIX_TIME:
+        reset /= 1000  # milliseconds
+    if reset < _UNIX_TIME:
+        reset += now
+    stated.reset = reset
+    return stated, max(0.0, reset - now)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _count(text: str | None) -> int | None:
+    # With some gateways the policy follows the number: `100, 100;w=60`.
+    number = _number((text or "").partition(",")[0])
+    return None if number is None else int(number)
 
 
 def is_garbled(name: str, own: str) -> bool:
