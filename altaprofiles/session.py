@@ -124,7 +124,8 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN` and `ALTA_BASE_URL`. One service is enough.
+        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN`, `ALTA_ENDPOINT` and `ALTA_BASE_URL`. One service is
+        enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
