@@ -178,7 +178,7 @@ class Session:
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.
-            Unauthorized, Forbidden: the token is refused.
+            Unauthorized, Forbidden: the token, its agent or the plan is refused.
             AltaProfilesError: reading `profiles` failed.
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
