@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -15,7 +15,7 @@ from .base.checks import check_whole
 from .errors import ConfigurationError
 from .redaction import as_secret
 
-__all__ = ["REGIONS", "Alta", "CleverTap", "can_name"]
+__all__ = ["ENDPOINTS", "REGIONS", "Alta", "CleverTap", "can_name", "renamed"]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -26,11 +26,22 @@ REGIONS = {
     "sg1": "https://sg1.api.clevertap.com",
     "aps3": "https://aps3.api.clevertap.com",
     "mec1": "https://mec1.api.clevertap.com",
+    # South Korea, which connectors of other vendors have.
+    "sk1": "https://sk1.api.clevertap.com",
 }
 """The base URL of each CleverTap region.
 
 https://developer.clevertap.com/docs/get-user-profiles-api
 """
+
+ENDPOINTS = {
+    "altatech": "https://altatech.ai",
+    "gptbots.ai": "https://api.gptbots.ai",
+    "sg": "https://api-sg.gptbots.ai",
+    "jp": "https://api-jp.gptbots.ai",
+    "th": "https://api-th.gptbots.ai",
+}
+"""The base URL of each known platform of Alta ("Query User CDP", also in German and Japanese)."""
 
 _MAX_NAME = 100
 
@@ -42,8 +53,8 @@ class CleverTap:
     Args:
         account_id: the account ID (project ID) from the dashboard.
         passcode: the passcode of the account. Never shown, never pickled.
-        region: "eu1", "global", "in1", "us1", "sg1", "aps3" or "mec1". With a wrong region,
-            CleverTap refuses the credentials like a wrong passcode.
+        region: "eu1", "global", "in1", "us1", "sg1", "aps3", "mec1" or "sk1", in any case. With a
+            wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.
         max_in_flight: most requests in flight at once, over all calls of one session. CleverTap
             allows 3 per account: https://developer.clevertap.com/docs/api-request-limit
@@ -77,19 +88,21 @@ class CleverTap:
         _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
         _check_token("passcode", passcode, kind)
-        if passcode in REGIONS:
+        if passcode.lower() in REGIONS:
             # The region is likely to be the passcode, and must not be shown.
             region = as_secret(region)
             _set(self, region=region)
             raise ConfigurationError(
                 "passcode: holds the name of a region; swap `passcode` and `region`"
             )
-        if not isinstance(region, str) or region not in REGIONS:
+        name = region.strip().lower() if isinstance(region, str) else ""
+        if name not in REGIONS:
             raise ConfigurationError(
                 f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
             )
+        _set(self, region=name)
         check_whole("max_in_flight", max_in_flight, least=1)
-        _set(self, url=REGIONS[region] if base_url is None else _base(base_url))
+        _set(self, url=REGIONS[name] if base_url is None else _base(base_url))
 
     @classmethod
     def from_env(cls) -> CleverTap:
@@ -126,67 +139,89 @@ class Alta:
 
     Args:
         token: the API key. Never shown, never pickled.
-        base_url: https, or http on loopback only. GPTBots' own platform is at
-            `https://api.gptbots.ai`, or `api-sg`, `api-jp`, `api-th`.
+        base_url: replaces the address of the endpoint: https, or http on loopback only.
         max_in_flight: most requests in flight at once, over all calls of one session.
         requests_per_minute: most requests per minute, spread evenly; None for no limit. The vendor
             documents no limit for this call; a sibling call allows about 100.
         name: a name for the agent, 1 to 100 printable characters. It identifies the account, for
             example in resumed work, even after the token has changed. With None, a digest of the
             token does so.
+        endpoint: the platform that issued the key: "altatech" for `https://altatech.ai`, which is
+            the default; "sg", "jp" or "th" for that one of GPTBots; else the `${endpoint}` of the
+            vendor's pages, such as "gptbots.ai" for `https://api.gptbots.ai`. In any case.
 
     Raises:
-        ConfigurationError: an argument is invalid.
+        ConfigurationError: an argument is invalid, or both `endpoint` and `base_url` are given.
 
     >>> Alta("secret", name="support-agent")
     Alta(token='***', base_url='https://altatech.ai', max_in_flight=16, name='support-agent')
+    >>> Alta("secret", endpoint="gptbots.ai").url
+    'https://api.gptbots.ai'
     """
 
     token: str
-    base_url: str
+    base_url: str | None
     max_in_flight: int
     requests_per_minute: int | None
     name: str | None
+    endpoint: str | None
     url: str = field(init=False, repr=False)
-    """`base_url` without a trailing slash."""
+    """The base URL in use: `base_url`, or that of `endpoint`; without a trailing slash."""
 
     def __init__(
         self,
         token: str,
-        base_url: str = "https://altatech.ai",
+        base_url: str | None = None,
         max_in_flight: int = 16,
         requests_per_minute: int | None = None,
         name: str | None = None,
+        *,
+        endpoint: str | None = None,
     ) -> None:
         kind, token = type(token).__name__, as_secret(token)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
-        _set(self, requests_per_minute=requests_per_minute, name=name, url="")
+        _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint, url="")
         _check_token("token", token, kind)
-        if "://" in token:
-            # The base URL is likely to be the token, and must not be shown.
-            base_url = as_secret(base_url)
-            _set(self, base_url=base_url)
+        if "://" in token or token.lower() in ENDPOINTS:
+            # The address is likely to be the token, and must not be shown.
+            base_url, endpoint = as_secret(base_url), as_secret(endpoint)
+            _set(self, base_url=base_url, endpoint=endpoint)
             raise ConfigurationError(
                 "token: holds a URL; swap `token` and `base_url`, or pass the API key"
+                if "://" in token
+                else "token: holds the name of a platform; swap `token` and `endpoint`"
             )
         check_whole("max_in_flight", max_in_flight, least=1)
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
         if name is not None:
             _check_name(name)
-        _set(self, url=_base(base_url))
+        if endpoint is None:
+            _set(self, url=ENDPOINTS["altatech"] if base_url is None else _base(base_url))
+        elif base_url is None:
+            known, url = _platform(endpoint)
+            _set(self, endpoint=known, url=url)
+        else:
+            raise ConfigurationError(
+                "endpoint: cannot be combined with `base_url`; pass one of the two"
+            )
 
     @classmethod
     def from_env(cls) -> Alta:
-        """Return the API key in `ALTA_TOKEN`. `ALTA_BASE_URL` is optional.
+        """Return the API key in `ALTA_TOKEN`.
+
+        `ALTA_ENDPOINT` or `ALTA_BASE_URL` is optional.
 
         Raises:
-            ConfigurationError: `ALTA_TOKEN` is unset or empty, or a value is invalid; it names the
-                variable.
+            ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the others are set, or a
+                value is invalid; it names the variable.
         """
-        base_url = os.environ.get("ALTA_BASE_URL") or "https://altatech.ai"
         with _naming_variables("ALTA"):
-            return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
+            return cls(
+                token=_from_env("ALTA_TOKEN"),
+                base_url=os.environ.get("ALTA_BASE_URL") or None,
+                endpoint=os.environ.get("ALTA_ENDPOINT") or None,
+            )
 
     @property
     def account(self) -> str:
@@ -201,10 +236,8 @@ class Alta:
         rate, name = self.requests_per_minute, self.name
         paced = "" if rate is None else f", requests_per_minute={rate}"
         named = "" if name is None else f", name={name!r}"
-        return (
-            f"Alta(token='***', base_url={self.url!r}, max_in_flight={self.max_in_flight}"
-            f"{paced}{named})"
-        )
+        where = f"base_url={self.url!r}" if self.endpoint is None else f"endpoint={self.endpoint!r}"
+        return f"Alta(token='***', {where}, max_in_flight={self.max_in_flight}{paced}{named})"
 
 
 def _set(credentials: CleverTap | Alta, **values: object) -> None:
@@ -218,18 +251,27 @@ def _from_env(name: str) -> str:
     return value
 
 
+def renamed(text: str, name: Callable[[str], str]) -> str:
+    """Return the message of an error with its arguments under other names.
+
+    Args:
+        text: the message, which names an argument before its first colon, and others as `code`.
+        name: returns the other name of an argument.
+    """
+    return re.sub(
+        r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`",
+        lambda found: name(found["subject"] or found["other"]),
+        text,
+    )
+
+
 @contextmanager
 def _naming_variables(prefix: str) -> Iterator[None]:
     """Let an error name variables of the environment in place of the arguments made of them."""
     try:
         yield
     except ConfigurationError as error:
-        text = re.sub(
-            r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`",
-            lambda found: f"{prefix}_{found['subject'] or found['other']}".upper(),
-            str(error),
-        )
-        error.args = (text,)
+        error.args = (renamed(str(error), lambda name: f"{prefix}_{name}".upper()),)
         raise
 
 
@@ -261,6 +303,49 @@ def _check_name(name: object) -> None:
         )
 
 
+def _platform(endpoint: object) -> tuple[str, str]:
+    """Return the name of a platform in its canonical form, and its base URL."""
+    if not isinstance(endpoint, str):
+        raise ConfigurationError(f"endpoint: expected the name of a platform, got {endpoint!r}")
+    if "@" in endpoint:
+        # The message leaves the text out, because a credential stands before the @.
+        raise ConfigurationError("endpoint: holds an @; pass a name such as 'gptbots.ai'")
+    name = endpoint.strip().lower()
+    if name in ENDPOINTS:
+        return name, ENDPOINTS[name]
+    known = ", ".join(ENDPOINTS)
+    if re.search(r"[/:?#]", name):
+        raise ConfigurationError(
+            f"endpoint: {_place(endpoint)!r} is more than the name of a platform; use one of "
+            f"{known}, or pass a URL as `base_url`"
+        )
+    if "." not in name:
+        raise ConfigurationError(
+            f"endpoint: unknown platform {endpoint!r}; use one of {known}, or the domain of "
+            f"another one, for which https://api.DOMAIN is called"
+        )
+    for other, url in ENDPOINTS.items():
+        if name.startswith("api") and name == urlsplit(url).hostname:
+            raise ConfigurationError(f"endpoint: {endpoint!r} is a host; pass {other!r}")
+    if name.startswith("api."):
+        raise ConfigurationError(
+            f"endpoint: {endpoint!r} begins with api., which is put before it; pass {name[4:]!r}"
+        )
+    url = f"https://api.{name}"
+    try:
+        parts = split_address(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"endpoint: {url!r} {error}; use one of {known}, or pass a URL as `base_url`"
+        ) from None
+    return parts.netloc.removeprefix("api."), parts.geturl()
+
+
+def _place(url: str) -> str:
+    """Return a URL without its query and fragment, which may hold a credential."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
+
+
 _PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
 
 
@@ -270,7 +355,7 @@ def _base(url: object) -> str:
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
         raise ConfigurationError("base_url: holds user:password@; remove it")
-    place = re.split(r"[?#]", url, maxsplit=1)[0]
+    place = _place(url)
     if place != url:
         # The message leaves the rest out, because it may hold a credential.
         raise ConfigurationError(

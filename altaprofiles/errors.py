@@ -10,8 +10,8 @@
     │   └── ResponseTooLarge      the body exceeds `max_response_bytes`
     ├── StatusError               the service answered with an error
     │   ├── BadRequest            400, "Incorrect Usage": the request is invalid
-    │   ├── Unauthorized          401: wrong credentials, or the wrong region
-    │   ├── Forbidden             403: the credentials lack a permission
+    │   ├── Unauthorized          401: wrong credentials, region or platform
+    │   ├── Forbidden             403: a permission is missing, or the agent or plan refuses
     │   ├── RateLimited           429 or "throttled"
     │   └── ServerError           5xx, or a failure without an explanation
     ├── NotReady                  the service is still preparing the answer
@@ -276,11 +276,17 @@ class BadRequest(StatusError):
 
 
 class Unauthorized(StatusError):
-    """The service refused the credentials (401), or the region is wrong. Never retried."""
+    """The service refused the credentials (401). Never retried.
+
+    It answers in the same way to credentials of another region or platform.
+    """
 
 
 class Forbidden(StatusError):
-    """The credentials lack a permission (403). Never retried."""
+    """The credentials lack a permission (403), or Alta's agent or its plan refuses. Never retried.
+
+    Of Alta, `hint` names the next step.
+    """
 
 
 class RateLimited(StatusError):

@@ -127,7 +127,8 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN` and `ALTA_BASE_URL`. One service is enough.
+        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN`, `ALTA_ENDPOINT` and `ALTA_BASE_URL`. One service is
+        enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
@@ -180,7 +181,7 @@ class Session:
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.
-            Unauthorized, Forbidden: the token is refused.
+            Unauthorized, Forbidden: the token, its agent or the plan is refused.
             AltaProfilesError: reading `profiles` failed.
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 from contextlib import nullcontext
@@ -81,6 +82,11 @@ class App:
             and self.console.is_interactive
             and not self.console.is_dumb_terminal
         )
+
+    @property
+    def account_option(self) -> str:
+        """The option that names the account in another command line, after a blank, or nothing."""
+        return "" if self.account is None else f" --account {shlex.quote(self.account)}"
 
     @property
     def limits(self) -> Timeout:
@@ -281,6 +287,11 @@ class App:
             return None
         if isinstance(error, Unauthorized | Forbidden) and self._source:
             error.add_note(f"These credentials are from {self._source}.")
+            if isinstance(error, Unauthorized):
+                error.add_note(
+                    f"To find the region or platform that accepts them: "
+                    f"altaprofiles doctor{self.account_option} --try-regions"
+                )
         self._log_error(error)
         if isinstance(error, Incomplete):
             self._log_resumption()

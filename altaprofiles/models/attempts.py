@@ -14,7 +14,8 @@ class Attempt(Struct, frozen=True):
 
     Attributes:
         api: "CleverTap" or "Alta".
-        operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp".
+        operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp"; in
+            `altaprofiles doctor` also "verify_key".
         number: 1 for the first attempt of a call.
         seconds: time from sending the request until the answer was read or the attempt failed.
             Waiting for a slot is not included.

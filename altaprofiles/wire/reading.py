@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from ..base.jsontext import as_text, decode_mended, utf8_error
+from ..base.jsontext import FAILURES, as_text, decode_mended, utf8_error
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -46,10 +46,12 @@ __all__ = [
     "error_text",
     "fails_with_html",
     "is_garbled",
+    "kind_of",
     "read_code",
     "read_rate_limit",
     "read_retry_after",
     "status_error",
+    "timed_out",
 ]
 
 T = TypeVar("T")
@@ -106,12 +108,18 @@ def read_code(code: Any) -> int | str | None:
 
 
 def decode_body(
-    api: str, response: Response, decoder: msgspec.json.Decoder[T]
+    api: str, response: Response, decoder: msgspec.json.Decoder[T], *, refused: str | None = None
 ) -> tuple[T, bytes | None]:
     """Return the JSON body of an answer: a value, or a failure that the API describes.
 
     If lone surrogates had to be mended, return the mended bytes as well, else None. Bodies without
     the API's JSON come from proxies and from connections cut short ([seen]).
+
+    Args:
+        api: "CleverTap" or "Alta".
+        response: the answer.
+        decoder: decodes the body.
+        refused: the hint of an HTTP 401 without the API's JSON, before the nature of the body.
 
     Raises:
         DecodeError: a 2xx answer without the API's JSON.
@@ -124,7 +132,7 @@ def decode_body(
             status=status,
             message=_target(response.headers.get("Location", "")),
             hint="Redirects are not followed, because they would forward the credentials; "
-            "check region and base_url",
+            "check region, endpoint and base_url",
         )
     try:
         return decode_mended(decoder, b"" if response.is_garbled else response.body, "$")
@@ -135,7 +143,10 @@ def decode_body(
             raise DecodeError(
                 "a web page instead of JSON", path="$", excerpt=error.excerpt
             ) from None
-        failure = error_for(api, response, None, "", _nature_of(response))
+        hint = _nature_of(response)
+        if status == 401 and refused is not None:
+            hint = f"{refused}. {hint}"
+        failure = error_for(api, response, None, "", hint)
         if isinstance(failure, StatusError):
             failure.excerpt = error.excerpt
         raise failure from None
@@ -159,11 +170,19 @@ def error_for(
     api: str, response: Response, code: int | str | None, message: str, hint: str | None = None
 ) -> AltaProfilesError:
     """Return the error for an HTTP status ([http], 15; [cdp], Status Codes)."""
-    status = response.status
-    if status == 408:
-        return RequestTimeout(f"{api} answered HTTP 408: the request took too long to arrive")
-    kind = _BY_STATUS.get(status, ServerError if status >= 500 else StatusError)
-    return status_error(kind, api, response, code, message, hint)
+    if response.status == 408:
+        return timed_out(api)
+    return status_error(kind_of(response.status), api, response, code, message, hint)
+
+
+def kind_of(status: int) -> type[StatusError]:
+    """Return the class of an HTTP status of 400 or more, except 408 ([http], 15; [cdp])."""
+    return _BY_STATUS.get(status, ServerError if status >= 500 else StatusError)
+
+
+def timed_out(api: str) -> RequestTimeout:
+    """Return the error for status 408 ([http], 15.5.9)."""
+    return RequestTimeout(f"{api} answered with status 408: the request took too long to arrive")
 
 
 def status_error(
@@ -302,14 +321,38 @@ _LONGEST = 500  # characters of an error text
 
 
 def error_text(message: Any) -> str:
-    """Return the error text of a body. It comes as text, as a list, or not at all ([seen])."""
+    """Return the error text of a body. It comes as text, as a list, or not at all ([seen]).
+
+    The text may hold a list as JSON ([seen]); the result is the words in it.
+    """
     if message is None:
         return ""
-    if isinstance(message, list) and all(isinstance(part, str) for part in message):
-        message = "; ".join(message)
+    words = _words(message)
+    if words is not None:
+        message = "; ".join(words)
     if not isinstance(message, str):
         try:
             message = msgspec.json.encode(message).decode()
         except RecursionError:
             return "an error message that is nested too deeply"
     return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+
+
+_LEVELS = 5  # lists and texts within each other
+
+
+def _words(message: Any, levels: int = _LEVELS) -> list[str] | None:
+    """Return the texts in a text or a list, or None if it holds anything else."""
+    if isinstance(message, str):
+        if levels and message.lstrip()[:1] in ("[", '"'):
+            # The second form undoes the escapes of a text that has lost the quotes around it.
+            for text in (message, f'"{message}"'):
+                with suppress(*FAILURES):
+                    inner = _words(msgspec.json.decode(text), levels - 1)
+                    if inner is not None and inner != [message]:
+                        return inner
+        return [message]
+    if not isinstance(message, list) or not levels:
+        return None
+    found = [_words(one, levels - 1) for one in message]
+    return None if None in found else [word for words in found for word in words or ()]

@@ -54,6 +54,8 @@ def sessions() -> None:
     alta = Alta("token", requests_per_minute=100)
     assert_type(clevertap.url, str)
     assert_type(alta.url, str)
+    assert_type(Alta("token", endpoint="gptbots.ai").endpoint, str | None)
+    assert_type(Alta("token", "https://api.example.com").base_url, str | None)
     session = Session(
         clevertap=clevertap,
         alta=alta,

@@ -1,0 +1,61 @@
+"""Forecasts of large exports and lookups, from the duration of one small request. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from ...base.wording import duration
+from ...credentials import Alta, CleverTap
+from ...wire.query import BATCH_SIZE
+
+__all__ = ["forecast_export", "forecast_lookups"]
+
+_PEOPLE = 1_000_000
+
+_LONGEST_PAGE = 30.0
+"""Seconds after which the service's gateway gives up on a page."""
+
+
+def forecast_export(account: CleverTap, seconds: float | None) -> str:
+    """Return how many requests an export of a million people takes, and how long.
+
+    A page takes longer than a small request, by an unknown factor: both bounds are stated.
+
+    Args:
+        account: its cap on requests in flight sets the pace.
+        seconds: the duration of a small request, or None if none has succeeded.
+    """
+    slots = account.max_in_flight
+    # Each slot has a chain of its own, which one more request opens.
+    requests = math.ceil(_PEOPLE / BATCH_SIZE) + slots
+    rounds = math.ceil(requests / slots)
+    longest = f"{duration(rounds * _LONGEST_PAGE)} if each takes {_LONGEST_PAGE:.0f} s"
+    least = "" if seconds is None else f"{duration(rounds * seconds)} {_as_measured(seconds)}, "
+    return (
+        f"an export of {_PEOPLE:,} people takes about {requests:,} requests, {slots} at a time: "
+        f"{least}{longest}, the longest before the service gives up"
+    )
+
+
+def forecast_lookups(key: Alta, seconds: float | None) -> str:
+    """Return how many requests a lookup of a million users takes, and how long.
+
+    Args:
+        key: its cap on requests in flight and its rate set the pace.
+        seconds: the duration of a small request, or None if none has succeeded.
+    """
+    slots, rate = key.max_in_flight, key.requests_per_minute
+    paces = []
+    if seconds is not None:
+        paces.append((_PEOPLE * seconds / slots, _as_measured(seconds)))
+    if rate is not None:
+        paces.append((_PEOPLE * 60 / rate, f"at {rate:,} a minute"))
+    text = f"a lookup of {_PEOPLE:,} users takes {_PEOPLE:,} requests, {slots} at a time"
+    if not paces:
+        return text
+    slowest, pace = max(paces)
+    return f"{text}: {duration(slowest)} {pace}"
+
+
+def _as_measured(seconds: float) -> str:
+    return f"if each takes {seconds:.2g} s as this check did"
