@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from .base.addresses import is_loopback, split_address
@@ -15,7 +16,16 @@ from .base.checks import check_whole
 from .errors import ConfigurationError
 from .redaction import as_secret
 
-__all__ = ["ENDPOINTS", "REGIONS", "Alta", "CleverTap", "can_name", "renamed"]
+__all__ = [
+    "CHAIN_SLOTS",
+    "ENDPOINTS",
+    "REGIONS",
+    "Alta",
+    "CleverTap",
+    "MaxInFlight",
+    "can_name",
+    "renamed",
+]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -43,6 +53,15 @@ ENDPOINTS = {
 }
 """The base URL of each known platform of Alta ("Query User CDP", also in German and Japanese)."""
 
+CHAIN_SLOTS = 3
+"""Chain requests that CleverTap allows in flight, and counts as many.
+
+https://developer.clevertap.com/docs/api-request-limit
+"""
+
+MaxInFlight: TypeAlias = int | Literal["auto"]
+"""Most requests in flight at once: a number, or as many as the service turns out to take."""
+
 _MAX_NAME = 100
 
 
@@ -57,7 +76,9 @@ class CleverTap:
             wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.
         max_in_flight: most requests in flight at once, over all calls of one session. CleverTap
-            allows 3 per account: https://developer.clevertap.com/docs/api-request-limit
+            allows 3 per account: https://developer.clevertap.com/docs/api-request-limit. With
+            "auto", chains and counts have these 3 each, and lookups by ID, for which no limit is
+            documented, as many as the service turns out to take: see `http.sizing.Size`.
 
     Raises:
         ConfigurationError: an argument is invalid.
@@ -70,7 +91,7 @@ class CleverTap:
     passcode: str
     region: str
     base_url: str | None
-    max_in_flight: int
+    max_in_flight: MaxInFlight
     url: str = field(init=False, repr=False)
     """The base URL in use: `base_url`, or that of `region`; without a trailing slash."""
 
@@ -80,7 +101,7 @@ class CleverTap:
         passcode: str,
         region: str = "eu1",
         base_url: str | None = None,
-        max_in_flight: int = 3,
+        max_in_flight: MaxInFlight = CHAIN_SLOTS,
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = type(passcode).__name__, as_secret(passcode)
@@ -101,14 +122,14 @@ class CleverTap:
                 f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
             )
         _set(self, region=name)
-        check_whole("max_in_flight", max_in_flight, least=1)
+        _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
         _set(self, url=REGIONS[name] if base_url is None else _base(base_url))
 
     @classmethod
     def from_env(cls) -> CleverTap:
         """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
-        `CLEVERTAP_REGION` and `CLEVERTAP_BASE_URL` are optional.
+        `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL` and `CLEVERTAP_MAX_IN_FLIGHT` are optional.
 
         Raises:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
@@ -120,13 +141,14 @@ class CleverTap:
                 passcode=_from_env("CLEVERTAP_PASSCODE"),
                 region=os.environ.get("CLEVERTAP_REGION") or "eu1",
                 base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
+                max_in_flight=_in_flight_from_env("CLEVERTAP_MAX_IN_FLIGHT", CHAIN_SLOTS),
             )
 
     def __repr__(self) -> str:
         where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
         return (
             f"CleverTap(account_id={self.account_id!r}, passcode='***', {where}, "
-            f"max_in_flight={self.max_in_flight})"
+            f"max_in_flight={self.max_in_flight!r})"
         )
 
 
@@ -140,7 +162,8 @@ class Alta:
     Args:
         token: the API key. Never shown, never pickled.
         base_url: replaces the address of the endpoint: https, or http on loopback only.
-        max_in_flight: most requests in flight at once, over all calls of one session.
+        max_in_flight: most requests in flight at once, over all calls of one session; or "auto" for
+            as many as the service turns out to take. The vendor documents no limit.
         requests_per_minute: most requests per minute, spread evenly; None for no limit. The vendor
             documents no limit for this call; a sibling call allows about 100.
         name: a name for the agent, 1 to 100 printable characters. It identifies the account, for
@@ -161,7 +184,7 @@ class Alta:
 
     token: str
     base_url: str | None
-    max_in_flight: int
+    max_in_flight: MaxInFlight
     requests_per_minute: int | None
     name: str | None
     endpoint: str | None
@@ -172,7 +195,7 @@ class Alta:
         self,
         token: str,
         base_url: str | None = None,
-        max_in_flight: int = 16,
+        max_in_flight: MaxInFlight = 16,
         requests_per_minute: int | None = None,
         name: str | None = None,
         *,
@@ -191,7 +214,7 @@ class Alta:
                 if "://" in token
                 else "token: holds the name of a platform; swap `token` and `endpoint`"
             )
-        check_whole("max_in_flight", max_in_flight, least=1)
+        _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
         if name is not None:
@@ -210,7 +233,7 @@ class Alta:
     def from_env(cls) -> Alta:
         """Return the API key in `ALTA_TOKEN`.
 
-        `ALTA_ENDPOINT` or `ALTA_BASE_URL` is optional.
+        `ALTA_ENDPOINT` or `ALTA_BASE_URL`, and `ALTA_MAX_IN_FLIGHT`, are optional.
 
         Raises:
             ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the others are set, or a
@@ -221,6 +244,7 @@ class Alta:
                 token=_from_env("ALTA_TOKEN"),
                 base_url=os.environ.get("ALTA_BASE_URL") or None,
                 endpoint=os.environ.get("ALTA_ENDPOINT") or None,
+                max_in_flight=_in_flight_from_env("ALTA_MAX_IN_FLIGHT", 16),
             )
 
     @property
@@ -237,7 +261,7 @@ class Alta:
         paced = "" if rate is None else f", requests_per_minute={rate}"
         named = "" if name is None else f", name={name!r}"
         where = f"base_url={self.url!r}" if self.endpoint is None else f"endpoint={self.endpoint!r}"
-        return f"Alta(token='***', {where}, max_in_flight={self.max_in_flight}{paced}{named})"
+        return f"Alta(token='***', {where}, max_in_flight={self.max_in_flight!r}{paced}{named})"
 
 
 def _set(credentials: CleverTap | Alta, **values: object) -> None:
@@ -248,6 +272,22 @@ def _set(credentials: CleverTap | Alta, **values: object) -> None:
 def _from_env(name: str) -> str:
     if not (value := os.environ.get(name)):
         raise ConfigurationError(f"the environment variable {name} is not set, or is empty")
+    return value
+
+
+def _in_flight_from_env(name: str, default: int) -> Any:
+    # Anything but a number is checked, and shown, where the value is used.
+    text = os.environ.get(name, "").strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or default
+
+
+def _check_max_in_flight(value: object) -> MaxInFlight:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
+        )
     return value
 
 

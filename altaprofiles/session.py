@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
 
 from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
-from .credentials import Alta, CleverTap
+from .credentials import CHAIN_SLOTS, Alta, CleverTap
 from .errors import ConfigurationError
 from .flow.fanout import Items
 from .http.engine import Engine
 from .http.retry import Retry
 from .http.service import Service
-from .http.sizing import Size
+from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
@@ -474,8 +474,21 @@ class Session:
         return self._alta
 
 
+_ALTA_START = 4
+"""First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
+
+
+def _fixed(slots: int) -> Size:
+    return Size(slots, slots)
+
+
 def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
-    chains = lookups = counts = Size(account.max_in_flight, account.max_in_flight)
+    if account.max_in_flight == "auto":
+        # Chains and counts have a documented limit each, and lookups by ID have none.
+        chains, counts = _fixed(CHAIN_SLOTS), _fixed(CHAIN_SLOTS)
+        lookups = Size(CHAIN_SLOTS, MOST)
+    else:
+        chains = counts = lookups = _fixed(account.max_in_flight)
     return Service(
         api=clevertap_rules.API,
         account=account.account_id,
@@ -493,13 +506,15 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
 
 
 def _alta_service(account: Alta, retry: Retry) -> Service:
+    most = account.max_in_flight
+    size = Size(_ALTA_START, MOST) if most == "auto" else _fixed(most)
     return Service(
         api=alta_rules.API,
         account=account.account,
         url=account.url,
         headers=mask_values(alta_rules.auth_headers(account.token)),
         secret=account.token,
-        sizes={"get_user_cdp": Size(account.max_in_flight, account.max_in_flight)},
+        sizes={"get_user_cdp": size, "verify_key": size},
         retry=retry,
         per_minute=account.requests_per_minute,
     )

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from statistics import median
 
-__all__ = ["Size"]
+__all__ = ["MOST", "Size"]
+
+MOST = 256
+"""Largest size of a search. One event loop serves no more requests per second with a larger one."""
 
 
 class Size:

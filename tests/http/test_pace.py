@@ -207,9 +207,9 @@ def ask(
         while ready and pace.in_flight < workers and not (wait := pace.wait(now)):
             ready -= 1
             began = pace.begin(now)
-            is_taken = takes(now)
-            duration = seconds * chance.uniform(0.8, 1.2) if is_taken else 0.002
-            heapq.heappush(events, (now + duration, next(numbers), is_taken, began))
+            outcome = takes(now)
+            duration = seconds * chance.uniform(0.8, 1.2) if outcome else 0.002
+            heapq.heappush(events, (now + duration, next(numbers), outcome, began))
         if wait and (not events or now + wait <= events[0][0]):
             now += wait
             continue

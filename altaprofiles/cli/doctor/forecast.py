@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ...base.wording import duration
-from ...credentials import Alta, CleverTap
+from ...credentials import CHAIN_SLOTS, Alta, CleverTap
 from ...wire.query import BATCH_SIZE
 
 __all__ = ["forecast_export", "forecast_lookups"]
@@ -25,7 +25,7 @@ def forecast_export(account: CleverTap, seconds: float | None) -> str:
         account: its cap on requests in flight sets the pace.
         seconds: the duration of a small request, or None if none has succeeded.
     """
-    slots = account.max_in_flight
+    slots = CHAIN_SLOTS if account.max_in_flight == "auto" else account.max_in_flight
     # Each slot has a chain of its own, which one more request opens.
     requests = math.ceil(_PEOPLE / BATCH_SIZE) + slots
     rounds = math.ceil(requests / slots)
@@ -45,12 +45,16 @@ def forecast_lookups(key: Alta, seconds: float | None) -> str:
         seconds: the duration of a small request, or None if none has succeeded.
     """
     slots, rate = key.max_in_flight, key.requests_per_minute
+    text = f"a lookup of {_PEOPLE:,} users takes {_PEOPLE:,} requests"
     paces = []
-    if seconds is not None:
+    if slots == "auto":
+        text = f"{text}, as many at a time as the service turns out to take"
+    else:
+        text = f"{text}, {slots} at a time"
+    if seconds is not None and slots != "auto":
         paces.append((_PEOPLE * seconds / slots, _as_measured(seconds)))
     if rate is not None:
         paces.append((_PEOPLE * 60 / rate, f"at {rate:,} a minute"))
-    text = f"a lookup of {_PEOPLE:,} users takes {_PEOPLE:,} requests, {slots} at a time"
     if not paces:
         return text
     slowest, pace = max(paces)
