@@ -251,7 +251,7 @@ def _check_known(place: str, members: Mapping[str, Any], known: Sequence[str]) -
 def _check_absent(members: Mapping[str, Any], key: str, place: str) -> None:
     if key in members:
         raise ConfigurationError(
-            f"{place}: holds `{key}`, which an argument of its own sets as well; pass it in one "
+            f"{place}: holds {key!r}, and the argument `{key}` is given as well; pass it in one "
             f"place"
         )
 

@@ -277,10 +277,14 @@ def test_a_query_does_not_hold_what_another_argument_sets(key: str) -> None:
 
 def test_filters_stand_in_one_place() -> None:
     given: dict[str, Any] = {"event_properties": []}
-    assert str(refusal([AMOUNT], (), given)).startswith("query: holds `event_properties`")
+    assert str(refusal([AMOUNT], (), given)).startswith(
+        "query: holds 'event_properties', and the argument "
+    )
     common: dict[str, Any] = {"common_profile_properties": {"profile_fields": []}}
     message = str(refusal((), [GOLD], common))
-    assert message.startswith("query.common_profile_properties: holds `profile_fields`")
+    assert message.startswith(
+        "query.common_profile_properties: holds 'profile_fields', and the argument "
+    )
     # The other argument may be there.
     assert Filters.of([AMOUNT], (), common)
     assert Filters.of((), [GOLD], given)
