@@ -141,8 +141,10 @@ def check_operator(place: str, operator: object) -> Operator:
         return _SPELLINGS[operator]
     text = operator.lower() if isinstance(operator, str) else ""
     close = get_close_matches(text, _OPERATORS, 1)
-    advice = f"did you mean {close[0]}?" if close else f"use one of {', '.join(_OPERATORS)}"
-    raise ConfigurationError(f"{place}: unknown operator {operator!r}; {advice}")
+    guess = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigurationError(
+        f"{place}: unknown operator {operator!r}; use one of {', '.join(_OPERATORS)}{guess}"
+    )
 
 
 def check_value(place: str, subject: str, operator: str, value: object) -> FilterValue:

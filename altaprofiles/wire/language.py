@@ -244,8 +244,10 @@ def _check_known(place: str, members: Mapping[str, Any], known: Sequence[str]) -
     for key in members:
         if key not in known:
             close = get_close_matches(key, known, 1)
-            advice = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-            raise ConfigurationError(f"{place}: unknown member {key!r}; {advice}")
+            guess = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigurationError(
+                f"{place}: unknown member {key!r}; known are {', '.join(known)}{guess}"
+            )
 
 
 def _check_absent(members: Mapping[str, Any], key: str, place: str) -> None:

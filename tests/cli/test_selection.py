@@ -143,7 +143,7 @@ def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
         ),
         (
             ("Charged", *DAYS, "--query", "typo.json"),
-            "--query: unknown member 'advanced_qery'; did you mean advanced_query?",
+            "--query: unknown member 'advanced_qery'; known are event_properties, ",
         ),
         (
             ("Charged", *DAYS, "--query", "operator.json"),

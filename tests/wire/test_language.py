@@ -312,7 +312,7 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
     ({"event_propertis": []}, "query: ", "did you mean event_properties?"),
     ({"profile_fields": []}, "query: ", "unknown member 'profile_fields'"),
     ({"batch_size": 46}, "query: ", "session_properties"),
-    ({"app": True}, "query: ", "known are "),
+    ({"app": True}, "query: ", "; known are event_properties, "),
     ({"props": []}, "query: ", "unknown member 'props'"),
     ({"EVENT_PROPERTIES": []}, "query: ", "unknown member"),
     ({5: []}, "query: ", "got 5"),
