@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from .models.page import to_arrow
     from .profiles import EventProfiles
     from .session import Session
+    from .wire.filters import Filter
 
 # Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
 # takes longer than `altaprofiles --help` may take.
@@ -73,6 +74,7 @@ _HOMES = (
     "models.page",
     "export.report",
     "http.retry",
+    "wire.filters",
     "session",
     "profiles",
     "http.transport",
@@ -100,6 +102,7 @@ __all__ = [
     "ExportLocked",
     "ExportProgress",
     "ExportReport",
+    "Filter",
     "Forbidden",
     "Incomplete",
     "Lookup",

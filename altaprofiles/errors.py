@@ -24,8 +24,8 @@
         ├── ExportLocked          another process is writing the same output
         └── Incomplete            part of the result is missing
 
-All of them can be pickled, and none contains a credential. No message contains a key, a cell or a
-value of a record: these are customers' data, and are attributes if at all.
+All of them can be pickled, and none contains a credential. No message contains a key, a cell, a
+value of a record or of a filter: these are customers' data, and are attributes if at all.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ConfigurationError(AltaProfilesError, ValueError):
     """An argument or the set-up is invalid. Raised before the call sends a request.
 
     The message names the argument, the fault and the fix. It shows the value of an option, but
-    never a key, a cell or a value of a record.
+    never a key, a cell, or a value of a record or of a filter.
 
     >>> try:
     ...     await session.profiles.get(identity=" ")
@@ -154,9 +154,9 @@ class ConfigurationError(AltaProfilesError, ValueError):
     identity: empty; pass the identifier itself, got ' '
 
     Attributes:
-        value: the invalid key, cell or value of a record; None for any other argument. In a pickle
-            or a copy, text, bytes, numbers, and lists, tuples and dicts of these are kept. A value
-            of another type becomes None, because it might fail to load.
+        value: the invalid key, cell, or value of a record or of a filter; None for most other
+            arguments. In a pickle or a copy, text, bytes, numbers, and lists, tuples and dicts of
+            these are kept. A value of another type becomes None, because it might fail to load.
     """
 
     def __init__(self, message: str, *, value: object = None) -> None:

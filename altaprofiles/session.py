@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
@@ -26,6 +26,8 @@ from .sources.lookups import CDP, PROFILES, Lookups
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.clevertap import By
+from .wire.filters import Filter
+from .wire.language import Filters
 from .wire.query import BATCH_SIZE, Day
 
 if TYPE_CHECKING:
@@ -151,7 +153,7 @@ class Session:
 
     @property
     def profiles(self) -> Profiles:
-        """The people of the CleverTap account: `get`, `get_many`, `by_event`, `count`."""
+        """The CleverTap account's people: `get`, `get_many`, `by_event`, `everyone`, `count`."""
         return self._profiles
 
     @property
@@ -193,11 +195,14 @@ class Session:
 
     async def export(
         self,
-        events: str | Sequence[str],
+        events: str | Sequence[str] | None = None,
         *,
-        start: Day,
-        end: Day,
+        start: Day | None = None,
+        end: Day | None = None,
         to: str | os.PathLike[str],
+        event_properties: Sequence[Filter] = (),
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
         format: str | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
@@ -235,13 +240,17 @@ class Session:
 
         Args:
             events: the name of an event, or several names. A person who did several of the events
-                is written once.
+                is written once. Without `events`, `start` and `end` it is everyone, as for
+                `profiles.everyone`, in one chain.
             start, end: as for `profiles.by_event`.
             to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each with
                 `.gz` or `.zst` behind it if wanted), `.parquet`, `.duckdb`; or the address of a
                 table, `postgresql://user:password@host/database/table`. A file that exists is
                 replaced at the end, in one step. In an existing DuckDB file the table is replaced
                 and other tables stay. In PostgreSQL people are updated.
+            event_properties, profile_fields, query: as for `profiles.by_event`, for each of the
+                events. An unfinished export can be resumed with the same filters only; their order
+                makes no difference. The counts have the same filters.
             format: "ndjson", "csv", "parquet", "duckdb" or "postgres", for endings that do not
                 decide it.
             windows: number of parts that the range is split into, at most one per day. Each part
@@ -326,6 +335,7 @@ class Session:
             events,
             start=start,
             end=end,
+            filters=Filters.of(event_properties, profile_fields, query),
             windows=windows,
             batch_size=batch_size,
             app=app,

@@ -358,6 +358,8 @@ def _in_words(text: str, differences: Mapping[str, tuple[Any, Any]], command: cl
 
 
 def _in_word(option: click.Parameter | None, value: object) -> str:
+    if value is None:
+        return "left out"
     if isinstance(value, tuple):
         return ", ".join(map(repr, value))
     if option is None or not isinstance(value, bool):
@@ -377,7 +379,8 @@ def _with_option_names(text: str, command: click.Command) -> str:
             names[option.name] = max(option.opts, key=len)
             names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
     return re.sub(
-        r"\A(?P<subject>\w+)(?=: )|`(?P<other>[\w=]+)`",
+        # The members of a query, and not the rest of a file's name.
+        r"\A(?P<subject>\w+)(?=: |\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`",
         lambda match: names.get(match["subject"] or match["other"]) or match[0],
         text,
     )

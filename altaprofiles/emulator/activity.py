@@ -10,7 +10,7 @@ from datetime import date
 
 from .dice import Dice
 
-__all__ = ["BUCKETS", "EVENTS", "Activity", "day_number"]
+__all__ = ["BUCKETS", "EVENTS", "SAMPLES", "Activity", "day_number"]
 
 DAY = 86_400
 BUCKETS = 23
@@ -30,6 +30,8 @@ _HABITS = {
     "UTM Visited": (51, 3, 0),
     "Added to Cart": (90, 3, 0),
     "Vidéo vue": (20, 3, 0),
+    "Notification Sent": (128, 3, 0),
+    "Notification Viewed": (77, 3, 0),
 }
 
 EVENTS = tuple(_HABITS)
@@ -96,6 +98,13 @@ class Activity:
                 if mask & wanted
             ]
             indexes.extend(active)
+        return indexes
+
+    def everyone(self) -> array[int]:
+        """Return all people, in order of delivery."""
+        indexes = array("I")
+        for bucket in range(BUCKETS):
+            indexes.extend(range(bucket, self._people, BUCKETS))
         return indexes
 
     def _habits_of(self, event: str) -> bytes:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["AltaService"]
 
 
-__all__ = ["AltaService"]
-
-
 class AltaService:
     """Answers of one agent. The seed and the request decide the form of an answer."""
 
@@ -34,7 +31,7 @@ class AltaService:
         """Return an error. `code` is the code in the body, not an HTTP status."""
         return as_json({"code": code, "message": message}, status=status)
 
-    def fault_reply(self, fault: Fault, target: str) -> Reply:
+    def injected(self, fault: Fault, target: str) -> Reply:
         """Return the answer of a service that has this fault."""
         if fault is Fault.SERVER_ERROR:
             return self.fail(50000, "Internal server error", status=500)

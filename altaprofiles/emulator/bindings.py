@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Bindings"]
 
-__all__ = ["Bindings"]
-
 _TYPES = (
     *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "API", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),
     *("WHATSAPP_META", "WHATSAPP_ENGAGELAB", "DINGTALK", "DISCORD", "SLACK", "ZAPIER", "WXKF"),

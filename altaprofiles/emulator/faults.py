@@ -12,7 +12,7 @@ from .reply import Reply
 
 __all__ = [
     "HARMLESS",
-    "OF_CHAINS",
+    "OF_CONTENT",
     "Fault",
     "Plan",
     "check_rates",
@@ -63,6 +63,11 @@ class Fault(StrEnum):
     """CleverTap chains: the first page is the last, with success and without records."""
     CUT_SHORT = "cut_short"
     """CleverTap pages: the last page of its chain, with success, though others should follow."""
+    TEXT_CODES = "text_codes"
+    """CleverTap: the code of a failure as text, such as "2". Changes failures, and causes none."""
+    TEXT_ERRORS = "text_errors"
+    """CleverTap: `error` as text that holds a JSON list, where it would be a list. Only the answer
+    to an unknown event has one. Changes failures, and causes none."""
 
 
 _PROXY_PAGE = b"""<html>
@@ -71,10 +76,19 @@ _PROXY_PAGE = b"""<html>
 </html>
 """
 
-OF_CHAINS = frozenset({Fault.EMPTY_PAGE, Fault.OTHER_CURSOR, Fault.EMPTY_CHAIN, Fault.CUT_SHORT})
-"""Faults that belong to a chain or a page, and meet every request for it."""
+OF_CONTENT = frozenset(
+    {
+        Fault.EMPTY_PAGE,
+        Fault.OTHER_CURSOR,
+        Fault.EMPTY_CHAIN,
+        Fault.CUT_SHORT,
+        Fault.TEXT_CODES,
+        Fault.TEXT_ERRORS,
+    }
+)
+"""Faults that belong to the content of an answer, and meet every request for it."""
 
-HARMLESS = frozenset({Fault.SLOW, Fault.GZIP}) | OF_CHAINS
+HARMLESS = frozenset({Fault.SLOW, Fault.GZIP}) | OF_CONTENT
 """Faults with a right answer, or one that looks right. They do not count towards `STREAK`."""
 
 _FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)

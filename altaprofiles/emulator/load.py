@@ -13,6 +13,8 @@ from .faults import Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .settings import Settings
+
 __all__ = ["Slot", "Stats", "Tally", "let_loop_turn"]
 
 _TURNS = 20
@@ -62,9 +64,9 @@ class Slot:
 
 
 class Load:
-    """Requests in flight at one API, at most `limit`, or any number if it is None."""
+    """Requests in flight at one API, at most `limit()`, or any number if it is None."""
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: Callable[[], int | None]) -> None:
         self._limit = limit
         self._cursors: Counter[bytes] = Counter()
         self.in_flight = 0
@@ -90,7 +92,8 @@ class Load:
         return Slot(lambda: self._leave(cursor))
 
     def _full(self) -> bool:
-        return self._limit is not None and self.in_flight >= self._limit
+        limit = self._limit()
+        return limit is not None and self.in_flight >= limit
 
     def _leave(self, cursor: bytes | None = None) -> None:
         self.in_flight -= 1
@@ -104,12 +107,15 @@ class Tally:
     """The counters as they change.
 
     Args:
-        max_in_flight: most CleverTap requests answered at the same time.
+        settings: the limits.
         operations: names of the operations that requests are counted by.
     """
 
-    def __init__(self, max_in_flight: int, operations: Iterable[str]) -> None:
-        self.loads = {"clevertap": Load(max_in_flight), "alta": Load(None)}
+    def __init__(self, settings: Settings, operations: Iterable[str]) -> None:
+        self.loads = {
+            "clevertap": Load(lambda: settings.max_in_flight),
+            "alta": Load(lambda: None),
+        }
         self.requests = dict.fromkeys(operations, 0)
         self.faults = {fault.value: 0 for fault in Fault}
         self.connections = 0

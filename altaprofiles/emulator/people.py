@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from .activity import EVENTS, Activity, day_number
 from .dice import Dice
+from .filters import read_filters
 from .person import Person
+from .properties import event_properties, profile_properties
 from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, render
 
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Mapping, Sequence
+
+    from .filters import Filter
 
 __all__ = ["Population"]
 
@@ -48,7 +53,10 @@ class Population:
     """Everyone in the account, computed on demand: the ground truth for tests.
 
     People are numbered from 0 to `len(population) - 1`. Person 0 is the sample of CleverTap's page
-    on cursors, person 1 that of its page on lookups by ID.
+    on cursors, person 1 that of its page on lookups by ID. Every person has done an event in any
+    365 days, so that "all events over the past 365 days" is everyone. Someone who does an event
+    does it with the same properties each time: `event_properties` returns them, and
+    `EVENT_PROPERTIES` in `altaprofiles.emulator.properties` has their names.
 
     Attributes:
         events: the names of all events that people do.
@@ -107,19 +115,70 @@ class Population:
         known = [object_id for _, object_id in person.devices if object_id is not None]
         return known if person.homeless is None else [person.homeless]
 
-    def active(self, event: str, start: int, end: int) -> list[int]:
+    def event_properties(self, index: int, event: str) -> dict[str, Any]:
+        """Return the properties with which a person does an event, if at all.
+
+        Raises:
+            KeyError: the event is unknown.
+        """
+        return event_properties(event, self._dice.token(8, "event properties", event, index))
+
+    def active(
+        self,
+        event: str,
+        start: int,
+        end: int,
+        *,
+        event_properties: Sequence[Mapping[str, Any]] = (),
+        profile_fields: Sequence[Mapping[str, Any]] = (),
+    ) -> list[int]:
         """Return the numbers of the people who did `event`, in the order of delivery.
 
         Args:
             event: one of `events`.
             start, end: the range, both inclusive: YYYYMMDD or epoch seconds. Epoch seconds stand
                 for their whole day in UTC.
+            event_properties, profile_fields: filters as in a query, such as
+                `{"name": "Amount", "operator": "greater_than", "value": 100}`. All must hold.
 
         Raises:
-            ValueError: `start` or `end` is not a date.
+            ValueError: `start` or `end` is not a date, or a filter is invalid.
             KeyError: the event is unknown.
         """
-        return self.during(event, day_number(start), day_number(end)).tolist()
+        found = self.during(event, day_number(start), day_number(end))
+        of_event = read_filters([*event_properties], "event_properties")
+        of_profile = read_filters([*profile_fields], "profile_fields")
+        return [index for index in found if self.fits(index, event, of_event, of_profile)]
+
+    def everyone(self, *, profile_fields: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Return the numbers of all people for whom the filters hold, in the order of delivery.
+
+        Raises:
+            ValueError: a filter is invalid.
+        """
+        filters = read_filters([*profile_fields], "profile_fields")
+        return [index for index in self.in_order() if self.fits(index, None, (), filters)]
+
+    def fits(
+        self,
+        index: int,
+        event: str | None,
+        event_filters: Sequence[Filter],
+        profile_filters: Sequence[Filter],
+    ) -> bool:
+        """Return True if all filters hold for a person, those of the event for its properties."""
+        if event is not None and event_filters:
+            properties = self.event_properties(index, event)
+            if not all(one.holds(properties) for one in event_filters):
+                return False
+        if profile_filters:
+            properties = profile_properties(self.person(index))
+            return all(one.holds(properties) for one in profile_filters)
+        return True
+
+    def in_order(self) -> array[int]:
+        """Return the numbers of all people in the order of delivery, in 4 bytes a person."""
+        return self._activity.everyone()
 
     def during(self, event: str, first: int, last: int) -> array[int]:
         """Return the same for a range of proleptic day numbers, in 4 bytes a person."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .activity import SAMPLES
+from .properties import SIGNUP, profile_properties
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .person import Person
-
-__all__ = ["NAMES", "SAMPLE_DEVICES", "SAMPLE_EMAIL", "SAMPLE_IDENTITY", "render"]
 
 __all__ = ["NAMES", "SAMPLE_DEVICES", "SAMPLE_EMAIL", "SAMPLE_IDENTITY", "render"]
 
@@ -20,10 +21,6 @@ SAMPLE_DEVICES: list[tuple[str, str | None]] = [
     ("Web", "a8ffcbc9-a747-4ee3-a791-c5e58ad03097"),
 ]
 _SAMPLE_PUSH_TOKEN = "95f98af6ad9a5e714a56c5bf527a78cb1e3eda18d2f23bc8591437d0d8ae71a3"  # noqa: S105
-_SAMPLE_PROFILES: tuple[dict[str, Any], ...] = (
-    {"favoriteFood": "pizza"},
-    {"Last Score": 308, "High Score": 308, "Replayed": True},
-)
 _SAMPLE_EVENTS = {
     "App Launched": {"count": 10, "first_seen": 1457271567, "last_seen": 1458041215},
     "Charged": {"count": 6, "first_seen": 1457962417, "last_seen": 1458041276},
@@ -45,37 +42,12 @@ NAMES = (
 )  # fmt: skip
 """Names, each with the mailbox of its owner."""
 
-_FOODS: tuple[Any, ...] = (
-    "pizza", 7, True, ["sushi", "tacos"], {"name": "soup", "spicy": False, "rank": 2},
-    "crème brûlée", False, 3.5, ["寿司"], None, "bread", "",
-)  # fmt: skip
-_SCORES: tuple[Any, ...] = (308, "308", 12.25, 0, -4, 9007199254740993, "n/a", True)
-_TAGS: tuple[Any, ...] = (
-    ["vip", "beta"], "vip", ["new"], [], ["a,b", "c\"d", "e\\f"], "vip;beta", ["🎁", "été"],
-)  # fmt: skip
-_PLANS = ("free", "pro", "team", None, "Pro ")
-_CITIES = ("Mumbai", "São Paulo", "東京", "Zürich", "Ho Chi Minh City", "Nairobi")
-# Text that misleads parsers which search the bytes for keys.
-_NOTES = (
-    'said "next_cursor":"x" and left',
-    '{"status":"fail","code":1}',
-    "}],\"records\":[{",
-    "C:\\temp\\new",
-    "ends with a backslash \\",
-    "first line\nsecond\tline\r\n",
-    "👩‍👩‍👧 family plan 🎉",
-    "\u2028line and paragraph\u2029 separators, \u0007 a bell",
-    "next_cursor",
-    "ordinary remark, nothing to see",
-    "<b>bold</b> & more",
-)  # fmt: skip
 _MODELS = {
     "iOS": ("17.5", "Apple", "iPhone15,2"),
     "Android": ("14", "Samsung", "SM-G991B"),
     "Web": ("", "", ""),
     "Windows": ("10.0.19045", "Microsoft", "Surface Pro"),
 }
-_SIGNUP = 1_600_000_000
 
 
 def render(
@@ -91,7 +63,7 @@ def render(
         turn: rotates the devices of a person without identity.
     """
     draw = person.draw
-    sample = person.number < len(_SAMPLE_PROFILES)
+    sample = person.number < SAMPLES
     record: dict[str, Any] = {}
     if person.email is not None:
         record["email"] = person.email
@@ -104,9 +76,7 @@ def render(
             phone = 12_025_550_000 + person.number
             record["phone"] = phone if draw[5] < 32 else f"+{phone}"
     if profile:
-        record["profileData"] = (
-            dict(_SAMPLE_PROFILES[person.number]) if sample else _properties(draw, person.number)
-        )
+        record["profileData"] = profile_properties(person)
     if events is not None:
         record["events"] = _SAMPLE_EVENTS if sample else _summary(draw, events)
     devices = [_device(person, slot, app=app, sample=sample) for slot in range(len(person.devices))]
@@ -119,44 +89,10 @@ def render(
     return record
 
 
-def _properties(draw: bytes, index: int) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "Customer Type": ("Gold", "Silver", "Platinum", "Bronze")[draw[32] % 4],
-        "Signup Date": f"$D_{_SIGNUP + (draw[33] << 16 | draw[34] << 8 | draw[35])}",
-        "favoriteFood": _FOODS[draw[36] % len(_FOODS)],
-        "Last Score": _SCORES[draw[37] % len(_SCORES)],
-        "note": _NOTES[draw[38] % len(_NOTES)],
-        "Plan": _PLANS[draw[39] % len(_PLANS)],
-        "Referral Code": draw[40:46].hex().upper(),
-        "Preferred Language": ("en", "pt-BR", "ja", "de", "vi")[draw[45] % 5],
-        "Favourite Store": _CITIES[draw[44] % len(_CITIES)],
-    }
-    bits = draw[47]
-    if bits & 1:
-        data["Tags"] = _TAGS[draw[46] % len(_TAGS)]
-    if bits & 2:
-        city = _CITIES[draw[48] % len(_CITIES)]
-        place = {"city": city, "geo": {"lat": draw[49] / 4, "lon": -draw[50] / 4}, "unit": None}
-        data["Address"] = place if draw[48] & 64 else f"{index % 900} Main St, {city}"
-    if bits & 4:
-        data["Replayed"] = (True, "true", 1)[draw[51] % 3]
-    if bits & 8:
-        data["Cart Value"] = (draw[52] << 8 | draw[53]) / 100
-    if bits & 16:
-        data["MSG-email"] = draw[54] < 128
-    if bits & 32:
-        data["Interests"] = ["outdoor & garden", "books", "jazz 🎷"][: 1 + draw[55] % 3]
-    if bits & 64:
-        data["Last Visited URL"] = f"https://shop.example.com/p/{draw[56:60].hex()}?ref=mail&x=%2F"
-    if bits & 128:
-        data["Loyalty ID"] = index * 7919 if draw[60] < 128 else str(index * 7919)
-    return data
-
-
 def _summary(draw: bytes, names: Sequence[str]) -> dict[str, dict[str, int]]:
     summary = {}
     for slot, name in enumerate(names):
-        first = _SIGNUP + (draw[24 + slot] << 17 | draw[25 + slot] << 9)
+        first = SIGNUP + (draw[24 + slot] << 17 | draw[25 + slot] << 9)
         last = first + (draw[26 + slot] << 13)
         summary[name] = {"count": 1 + draw[27 + slot], "first_seen": first, "last_seen": last}
     return summary
@@ -209,7 +145,7 @@ def _extras(record: dict[str, Any], person: Person, devices: list[dict[str, Any]
     if draw[62] < 20:
         record["badKs"] = ["Old Key", "x" * (draw[62] + 1)]
     if draw[63] < 120:
-        record["ls"] = _SIGNUP + (draw[63] << 16)
+        record["ls"] = SIGNUP + (draw[63] << 16)
     if draw[62] >= 236:
         record["futureField"] = {"nested": [1, None, {"deep": "🙂"}], "n": 1e-7}
     if draw[63] >= 250:

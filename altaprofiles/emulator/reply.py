@@ -11,7 +11,9 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Reply", "Style", "as_json", "encode_members", "encode_value", "parameters"]
+    from .dice import Dice
+
+__all__ = ["Reply", "Style", "as_json", "encode_members", "encode_value", "parameters", "style_of"]
 
 Style = Literal["compact", "spaced", "indented"]
 """Styles of JSON: no spaces; spaces as in the vendor's sample of a last page; several lines."""
@@ -26,8 +28,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     page: bytes | None = None
     """The name of the cursor page in this answer, or None."""
-    fault: str | None = None
-    """The fault that changed the content of that page, or None."""
+    faults: tuple[str, ...] = ()
+    """The faults that changed the content of this answer."""
 
 
 def as_json(value: Any, *, status: int = 200) -> Reply:
@@ -52,6 +54,14 @@ def encode_members(members: Mapping[str, bytes], style: Style = "compact") -> by
     inside = b",".join(b'"%b":%b' % (name.encode(), value) for name, value in members.items())
     whole = b"{%b}" % inside
     return msgspec.json.format(whole, indent=2) if style == "indented" else whole
+
+
+def style_of(dice: Dice, key: object) -> Style:
+    """Return the style of an answer, which `key` decides."""
+    share = dice.share("style", key)
+    if share < 0.85:
+        return "compact"
+    return "spaced" if share < 0.93 else "indented"
 
 
 def parameters(target: str) -> dict[str, list[str]] | None:

@@ -13,13 +13,14 @@ from ..credentials import Alta, CleverTap
 from .alta import AltaService
 from .clevertap import CleverTapService
 from .dice import Dice
-from .faults import HARMLESS, OF_CHAINS, Fault, Plan, check_rates, garble, proxy_reply
+from .faults import HARMLESS, OF_CONTENT, Fault, Plan, check_rates, garble, proxy_reply
 from .load import Tally, let_loop_turn
 from .people import Population
+from .settings import Settings, check_number
 from .writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 
     from .bindings import Bindings
     from .load import Slot, Stats
@@ -49,10 +50,10 @@ class _Route(NamedTuple):
 
 _ROUTES = {
     ("POST", "/1/profiles.json"): _Route(
-        "open_chain", "clevertap", lambda to, target, body: to.clevertap.open_chain(target, body)
+        "open_chain", "clevertap", lambda to, target, body: to.clevertap.chains.open(target, body)
     ),
     ("GET", "/1/profiles.json"): _Route(
-        "page", "clevertap", lambda to, target, body: to.clevertap.page(target)
+        "page", "clevertap", lambda to, target, body: to.clevertap.chains.page(target)
     ),
     ("GET", "/1/profile.json"): _Route(
         "profile", "clevertap", lambda to, target, body: to.clevertap.profile(target)
@@ -95,26 +96,30 @@ class _Server(web.Server):
         super().connection_lost(handler, exc)
 
 
-class Emulator:
+class Emulator(Settings):
     """CleverTap's Get User Profiles and Alta's Query User CDP, served on loopback.
 
     An async context manager. It listens while it is entered, and may be exited from another task.
-    The arguments and the requests alone decide the answers.
+    The arguments and the requests alone decide the answers. All arguments but the first three are
+    attributes, too: assign them to change them, even while it runs.
 
     Args:
         people: number of people in the account, 0 or more.
         seed: decides the people, the variants of answers, and the faults.
+        port: the TCP port, or 0 for any free one.
         faults: rates from 0 to 1 by fault name (see `Fault`). After 3 failures in a row the next
             attempt at the same request succeeds, unless the rate is 1, which is an outage. Of three
             chains of the same query, the third has neither `empty_chain` nor `cut_short`.
-        port: the TCP port, or 0 for any free one.
         think: seconds before each answer.
         max_in_flight: CleverTap requests answered at the same time, 1 or more. Any further request
             gets HTTP 429.
         cursor_lifetime: seconds for which a cursor is valid after its chain was opened.
+        notification_exports: True if people can be exported by "Notification Sent" and
+            "Notification Viewed", as the vendor's page says; False if the service refuses them, as
+            some clients have seen.
 
     Raises:
-        ValueError: an argument is out of bounds.
+        ValueError: an argument is out of bounds, also when it is assigned.
 
     >>> from altaprofiles.emulator import Emulator
     >>> day = 20260101
@@ -137,32 +142,27 @@ class Emulator:
         think: float = 0.0,
         max_in_flight: int = 3,
         cursor_lifetime: float = 4 * 86_400,
+        notification_exports: bool = True,
     ) -> None:
-        for name, value, least in (
-            ("people", people, 0),
-            ("port", port, 0),
-            ("think", think, 0),
-            ("max_in_flight", max_in_flight, 1),
-            ("cursor_lifetime", cursor_lifetime, 0),
-        ):
-            if not value >= least:
-                raise ValueError(f"{name} is {value!r}; use {least} or more")
+        check_number("people", people, 0, int)
+        check_number("port", port, 0, int)
+        self.think = think
+        self.max_in_flight = max_in_flight
+        self.cursor_lifetime = cursor_lifetime
+        self.notification_exports = notification_exports
         self._dice = Dice(seed)
         self._plan = Plan(self._dice)
         self._plan.rates = check_rates(faults)
         self._population = Population(people, seed)
         self._services = _Services(
-            CleverTapService(
-                self._population, self._dice, self._plan, cursor_lifetime=cursor_lifetime
-            ),
+            CleverTapService(self._population, self._dice, self._plan, self),
             AltaService(self._population, self._dice),
         )
         self._account_id = f"TEST-{self._dice.token(5, 'account').hex().upper()}"
         self._passcode = self._dice.token(12, "passcode").hex()
         self._token = f"app-{self._dice.token(12, 'token').hex()}"
         self._port = port
-        self._think = think
-        self._tally = Tally(max_in_flight, [route.operation for route in _ROUTES.values()])
+        self._tally = Tally(self, [route.operation for route in _ROUTES.values()])
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: _Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -279,10 +279,10 @@ class Emulator:
         self._tally.requests[route.operation] += 1
         load = self._tally.loads[route.api]
         clevertap = self._services.clevertap
-        cursor = clevertap.cursors.read(target) if route.operation == "page" else None
+        cursor = clevertap.chains.cursors.read(target) if route.operation == "page" else None
         slot = await load.enter(None if cursor is None else cursor.name)
         if slot is None:
-            refusal = clevertap.fault_reply(Fault.TOO_MANY, target)
+            refusal = clevertap.injected(Fault.TOO_MANY, target)
             return await write(request, refusal, (), lambda: None)
         try:
             return await self._answer(request, route, slot)
@@ -294,10 +294,11 @@ class Emulator:
     ) -> web.StreamResponse:
         target = request.raw_path
         body = await request.read()
-        if self._think:
-            await asyncio.sleep(self._think)
+        if self.think:
+            await asyncio.sleep(self.think)
         if not self._authorized(request, route):
             refusal = self._service(route).unauthorized(target)
+            self._count(map(Fault, refusal.faults))
             return await write(request, refusal, (), slot.release)
         wire = b"%b %b\n%b" % (
             request.method.encode(),
@@ -305,8 +306,8 @@ class Emulator:
             body,
         )
         faults = self._plan.next(wire, _possible(request, route))
-        self._count(faults)
         reply = await self._reply(request, route, body, faults)
+        self._count((*faults, *map(Fault, reply.faults)))
         response = await write(request, reply, faults, slot.release)
         if reply.page is not None and faults <= HARMLESS:
             self._tally.count_served(reply.page)
@@ -320,11 +321,9 @@ class Emulator:
             if fault in _PROXY:
                 return proxy_reply(self._dice, fault, target)
             if fault in _REFUSALS:
-                return self._service(route).fault_reply(fault, target)
+                return self._service(route).injected(fault, target)
         answer = route.answer(self._services, target, body)
         reply = await answer if isawaitable(answer) else answer
-        if reply.fault is not None:
-            self._count({Fault(reply.fault)})
         return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
 
     def _service(self, route: _Route) -> CleverTapService | AltaService:
@@ -339,14 +338,14 @@ class Emulator:
             and headers.get("X-CleverTap-Passcode") == self._passcode
         )
 
-    def _count(self, faults: Collection[Fault]) -> None:
+    def _count(self, faults: Iterable[Fault]) -> None:
         for fault in faults:
             self._tally.faults[fault.value] += 1
 
 
 def _possible(request: web.BaseRequest, route: _Route) -> frozenset[Fault]:
     """Return the faults that can occur for one request."""
-    possible = frozenset(Fault) - OF_CHAINS
+    possible = frozenset(Fault) - OF_CONTENT
     if route.operation != "page":
         possible -= {Fault.NOT_READY}
     if "gzip" not in request.headers.get("Accept-Encoding", ""):

@@ -215,9 +215,10 @@ class Engine:
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
             if service.failed(call.request.operation, turn, error):
                 logger.warning(
-                    "%s; all requests wait until it serves again, for at most %g s",
-                    error,
+                    "every request to %s waits until it serves again, for at most %g s: %s",
+                    service.api,
                     self._retry.throttle_timeout,
+                    error,
                 )
             decision = tries.failed(
                 error, time.monotonic(), random.random, service.pace.closed_since

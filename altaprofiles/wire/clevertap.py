@@ -142,7 +142,7 @@ def poll_count(req_id: str) -> Request:
 
 
 def _body(query: EventQuery) -> bytes:
-    return msgspec.json.encode({"event_name": query.event, "from": query.start, "to": query.end})
+    return msgspec.json.encode(query.members)
 
 
 # ------------------------------------------------------------------------------------------ answers

@@ -3,10 +3,8 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
-from urllib.parse import quote, quote_plus, unquote
+from typing import Any
+from urllib.parse import quote, unquote
 
 import aiohttp
 import anyio
@@ -21,112 +19,24 @@ from altaprofiles.emulator.dice import Dice
 from altaprofiles.emulator.faults import MEMORY, STREAK, Plan
 from altaprofiles.emulator.people import Population
 
+from ..support.raw import (
+    JANUARY,
+    Answer,
+    ask,
+    cdp,
+    opened,
+    page,
+    records,
+    sent,
+    until,
+    walked,
+)
 from ..support.samples import sample
-from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
-Headers = Mapping[str, str]
-NO_HEADERS: Headers = {}
-JANUARY = {"event_name": "App Launched", "from": 20260101, "to": 20260131}
-
 SAMPLE_RECORD = json.loads(sample("clevertap/page.json"))["records"][0]
 SAMPLE_BY_EMAIL = json.loads(sample("clevertap/profile_by_email.json"))["record"]
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def code(self) -> int:
-        return int(self.json["code"])
-
-
-def request_bytes(e: Emulator, method: str, target: str, body: bytes, headers: Headers) -> bytes:
-    sent = {
-        "Host": "localhost",
-        "Connection": "close",
-        "Content-Length": str(len(body)),
-        "X-CleverTap-Account-Id": e.environment["CLEVERTAP_ACCOUNT_ID"],
-        "X-CleverTap-Passcode": e.environment["CLEVERTAP_PASSCODE"],
-        "Authorization": f"Bearer {e.environment['ALTA_TOKEN']}",
-        **headers,
-    }
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items())]
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-@asynccontextmanager
-async def sent(
-    e: Emulator, method: str, target: str, body: bytes = b"", headers: Headers = NO_HEADERS
-) -> AsyncIterator[asyncio.StreamReader]:
-    """Send a request, yield the reader of its answer, and close the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(e.url.rpartition(":")[2]))
-    try:
-        writer.write(request_bytes(e, method, target, body, headers))
-        yield reader
-    finally:
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-
-def parse(raw: bytes) -> Answer:
-    head, _, body = raw.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    assert len(body) == int(headers.get("content-length", len(body)))
-    return Answer(int(status.split()[1]), headers, body)
-
-
-async def ask(
-    e: Emulator, method: str, target: str, body: bytes = b"", headers: Headers = NO_HEADERS
-) -> Answer:
-    async with sent(e, method, target, body, headers) as reader:
-        return parse(await reader.read())
-
-
-async def opened(e: Emulator, query: str = "", body: dict[str, Any] = JANUARY) -> str:
-    answer = await ask(e, "POST", f"/1/profiles.json{query}", json.dumps(body).encode())
-    assert answer.status == 200
-    assert answer.json["status"] == "success"
-    return str(answer.json["cursor"])
-
-
-async def page(e: Emulator, cursor: str, headers: Headers = NO_HEADERS) -> Answer:
-    return await ask(e, "GET", f"/1/profiles.json?cursor={cursor}", headers=headers)
-
-
-async def walked(e: Emulator, cursor: str | None) -> list[Answer]:
-    """Return the pages of a chain."""
-    pages = []
-    while cursor is not None:
-        answer = await page(e, cursor)
-        assert answer.json["status"] == "success"
-        pages.append(answer)
-        cursor = answer.json.get("next_cursor")
-    return pages
-
-
-def records(pages: list[Answer]) -> list[Any]:
-    return [record for answer in pages for record in answer.json.get("records", [])]
-
-
-async def cdp(e: Emulator, **keys: str) -> Answer:
-    query = "&".join(f"{name}={quote_plus(value)}" for name, value in keys.items())
-    return await ask(e, "GET", f"/v1/user/get-user-cdp?{query}")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)
 
 
 # People
@@ -369,47 +279,55 @@ async def test_expired_cursor() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "body"),
+    ("query", "body", "code"),
     [
-        ("?batch_size=5001", JANUARY),
-        ("?batch_size=many", JANUARY),
-        ("?batch_size=-1", JANUARY),
-        ("?batch_size=", JANUARY),
-        ("?app=True", JANUARY),
-        ("?events=%FF", JANUARY),
-        ("", JANUARY | {"event_name": 1}),
-        ("", JANUARY | {"event_name": ""}),
-        ("", JANUARY | {"from": "20260101"}),
-        ("", JANUARY | {"from": True}),
-        ("", JANUARY | {"to": 20260132}),
-        ("", JANUARY | {"to": 20251231}),
-        ("", JANUARY | {"from": 123}),
-        ("", {"event_name": "App Launched"}),
-        ("", []),
+        ("?batch_size=5001", JANUARY, 400),
+        ("?batch_size=many", JANUARY, 400),
+        ("?batch_size=-1", JANUARY, 400),
+        ("?batch_size=", JANUARY, 400),
+        ("?app=True", JANUARY, 400),
+        ("?events=%FF", JANUARY, 400),
+        ("", JANUARY | {"event_name": 1}, 400),
+        ("", JANUARY | {"event_name": ""}, 400),
+        ("", JANUARY | {"from": "20260101"}, 4002),
+        ("", JANUARY | {"from": True}, 4002),
+        ("", JANUARY | {"to": 20260132}, 4002),
+        ("", JANUARY | {"to": 20251231}, 4002),
+        ("", JANUARY | {"from": 123}, 4002),
+        ("", {"event_name": "App Launched"}, 4002),
+        ("", [], 400),
     ],
 )
-async def test_bad_query_is_refused(query: str, body: Any) -> None:
+async def test_bad_query_is_refused(query: str, body: Any, code: int) -> None:
     async with Emulator(people=5) as e:
         answer = await ask(e, "POST", f"/1/profiles.json{query}", json.dumps(body).encode())
-        assert (answer.status, answer.code, answer.json["status"]) == (400, 400, "fail")
+        assert (answer.json["code"], answer.json["status"]) == (code, "fail")
+        assert answer.status == 400 or (answer.status, code) == (200, 4002)
 
 
-async def test_events_that_cannot_be_exported() -> None:
-    async with Emulator(people=5) as e:
-        body = json.dumps(JANUARY | {"event_name": "Notification Viewed"}).encode()
+@pytest.mark.parametrize("event", ["Notification Sent", "Notification Viewed"])
+async def test_notifications_are_exported_unless_a_setting_refuses_them(event: str) -> None:
+    async with Emulator(people=200, seed=1) as e:
+        body = JANUARY | {"event_name": event}
+        sent = records(await walked(e, await opened(e, "", body)))
+        assert len(sent) == len(e.population.active(event, 20260101, 20260131)) > 20
+        e.notification_exports = False
         for path in ("/1/profiles.json", "/1/counts/profiles.json"):
-            answer = await ask(e, "POST", path, body)
-            assert (answer.status, answer.code) == (400, 400)
+            answer = await ask(e, "POST", path, json.dumps(body).encode())
+            assert (answer.status, answer.json["code"]) == (400, 400)
             assert answer.json["error"] == "Export not allowed for this event"
+
+
+async def test_unknown_events_are_refused_by_name() -> None:
+    async with Emulator(people=5) as e:
         seen = set()
-        for name in ("app launched", "Charged ", *"abcdefghijklmnopqrst"):
+        for name in ("app launched", "Charged ", "Notification Clicked", *"abcdefghijklmnopqrst"):
             body = json.dumps(JANUARY | {"event_name": name}).encode()
             answer = await ask(e, "POST", "/1/profiles.json", body)
             assert answer.json["error"] == [f"Invalid event : {name}"]
-            assert answer.code == 400
-            seen.add((answer.status, type(answer.json["code"])))
-        assert {status for status, _ in seen} == {200, 400}
-        assert {kind for _, kind in seen} == {int, str}
+            assert answer.json["code"] == 400
+            seen.add(answer.status)
+        assert seen == {200, 400}
 
 
 async def test_counts_agree_with_chains() -> None:
@@ -612,8 +530,13 @@ async def test_unknown_paths_and_methods() -> None:
     ("arguments", "message"),
     [
         ({"people": -1}, "people is -1"),
+        ({"people": 2.5}, "people is 2.5"),
         ({"think": -0.5}, "think is -0.5"),
         ({"max_in_flight": 0}, "max_in_flight is 0; use 1 or more"),
+        ({"max_in_flight": True}, "max_in_flight is True"),
+        ({"max_in_flight": None}, "max_in_flight is None"),
+        ({"notification_exports": 1}, "notification_exports is 1; use True or False"),
+        ({"cursor_lifetime": float("inf")}, "cursor_lifetime is inf"),
         ({"cursor_lifetime": -1}, "cursor_lifetime is -1"),
         ({"port": -1}, "port is -1"),
         ({"faults": {"gremlins": 0.5}}, "'gremlins'.*not_ready, throttled"),
@@ -623,6 +546,18 @@ async def test_unknown_paths_and_methods() -> None:
 def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Emulator(**arguments)
+
+
+async def test_settings_change_while_it_runs() -> None:
+    async with Emulator(people=50) as e:
+        cursor = await opened(e)
+        e.cursor_lifetime = 0
+        assert (await page(e, cursor)).json["code"] == "CURSOR_INVALIDATED"
+        for name, wrong in (("max_in_flight", 0), ("think", -1), ("cursor_lifetime", "4")):
+            before = getattr(e, name)
+            with pytest.raises(ValueError, match=f"{name} is {wrong!r}"):
+                setattr(e, name, wrong)
+            assert getattr(e, name) == before
 
 
 async def test_it_runs_once_at_a_time() -> None:

@@ -245,7 +245,7 @@ async def test_progress(tmp_path: Path) -> None:
 async def test_refused_events_are_told_before_any_page(
     tmp_path: Path, wrong: str, words: str
 ) -> None:
-    async with Emulator(people=200, seed=2) as emulator:
+    async with Emulator(people=200, seed=2, notification_exports=False) as emulator:
         with pytest.raises(BadRequest) as caught:
             await export(emulator, tmp_path / "p.ndjson", events=["App Launched", "Charged", wrong])
         assert caught.value.message == words or words in caught.value.message

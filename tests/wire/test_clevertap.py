@@ -111,7 +111,7 @@ def test_epoch_seconds_are_sent_unchanged() -> None:
     ],
 )
 def test_flags_go_on_the_opening_request_where_they_differ_from_the_services_defaults(
-    flags: dict[str, bool], sent: str
+    flags: dict[str, Any], sent: str
 ) -> None:
     request = clevertap.open_chain(EventQuery("Charged", 20260101, 20260102, 46, **flags))
     assert request.target == f"/1/profiles.json?batch_size=46{sent}"
