@@ -11,13 +11,14 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 from anyio import to_thread
 
-from altaprofiles import Alta, CleverTap, Forbidden, Unauthorized
+from altaprofiles import Alta, CleverTap, Forbidden, RateLimit, Unauthorized
 from altaprofiles.base.wording import duration
 from altaprofiles.cli.app import App
 from altaprofiles.cli.doctor.examine import examine
@@ -90,16 +91,29 @@ def test_a_forecast_heeds_the_limits_of_the_account() -> None:
         "takes 30 s, the longest before the service gives up"
     )
     assert "202 requests, 1 at a time: 41 s if each takes 0.2 s as" in forecast_export(account, 0.2)
-    key = Alta("t", max_in_flight=4)
-    assert forecast_lookups(key, None) == (
-        "a lookup of 1,000,000 users takes 1,000,000 requests, 4 at a time"
+    auto = CleverTap("A", "p", max_in_flight="auto")
+    assert "takes about 204 requests, 3 at a time: " in forecast_export(auto, 0.2)
+
+
+def test_a_forecast_of_lookups_takes_the_slowest_of_all_limits() -> None:
+    def forecast(seconds: float | None, limit: int | None = None, **options: Any) -> str:
+        return forecast_lookups(Alta("t", **options), seconds, RateLimit(limit=limit))
+
+    text = "a lookup of 1,000,000 users takes 1,000,000 requests, 4 at a time"
+    measured = ": 14 h if each takes 0.2 s as this check did"
+    assert forecast(None, max_in_flight=4) == text
+    assert forecast(0.2, max_in_flight=4) == text + measured
+    assert forecast(0.2, max_in_flight=4, requests_per_minute=6000) == text + measured
+    for seconds in (0.2, None):
+        assert forecast(seconds, max_in_flight=4, requests_per_minute=90) == (
+            f"{text}: 8 days at 90 a minute"
+        )
+    assert forecast(None, 300, max_in_flight=4) == (
+        f"{text}; the service's limit allows that in 3,334 of its periods"
     )
-    assert forecast_lookups(key, 0.2).endswith(": 14 h if each takes 0.2 s as this check did")
-    slower = Alta("t", max_in_flight=4, requests_per_minute=90)
-    assert forecast_lookups(slower, 0.2).endswith(", 4 at a time: 8 days at 90 a minute")
-    assert forecast_lookups(slower, None).endswith(", 4 at a time: 8 days at 90 a minute")
-    faster = Alta("t", max_in_flight=4, requests_per_minute=6000)
-    assert forecast_lookups(faster, 0.2).endswith(": 14 h if each takes 0.2 s as this check did")
+    assert forecast(0.2, 2_000_000, max_in_flight=4) == text + measured
+    assert forecast(0.2, 0, max_in_flight=4) == text + measured
+    assert forecast(0.2, max_in_flight="auto").endswith("as the service turns out to take")
 
 
 @pytest.mark.parametrize(
@@ -370,6 +384,54 @@ async def test_a_platform_that_verifies_keys_is_asked_for_nothing_else(
         findings = await found(app)
     assert "Alta: the API key is accepted" in {x.text for x in findings}
     assert asked(server) == [VERIFY]
+
+
+@pytest.mark.parametrize(
+    ("headers", "finding", "is_note"),
+    [
+        (
+            ["X-RateLimit-Limit: 100", "X-RateLimit-Remaining: 97", "X-RateLimit-Reset: 9000"],
+            "97 of 100 requests are left, and all again in 3 h",
+            False,
+        ),
+        (
+            ["X-RateLimit-Limit: 1000", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 9000"],
+            "0 of 1,000 requests are left, and all again in 3 h",
+            True,
+        ),
+        (["X-RateLimit-Remaining: 5"], "5 requests are left", False),
+        (["X-RateLimit-Limit: 5000"], "allows 5,000 requests", False),
+        (["X-RateLimit-Remaining: 5", "X-RateLimit-Reset: 1e300"], "5 requests are left", False),
+        (["X-RateLimit-Remaining: 5", "X-RateLimit-Reset: 1e9"], "5 requests are left", False),
+        (["X-RateLimit-Remaining: many"], None, False),
+    ],
+)
+@pytest.mark.parametrize("verifies", [True, False])
+async def test_a_stated_limit_is_shown_with_what_is_left(
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: list[str],
+    finding: str | None,
+    is_note: bool,
+    verifies: bool,
+) -> None:
+    accepted = http(b'{"code":0,"message":"OK","data":{}}', "200 OK", *headers)
+    answers = {VERIFY: accepted if verifies else http(b"", "404 Not Found"), USERS: accepted}
+    async with scripted(with_targets(answers)) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        findings = [x for x in await found(app) if x.text.startswith("Alta: ")]
+    shown = [x for x in findings if re.search("requests are left|allows [0-9]", x.text)]
+    assert [(x.text, x.is_note) for x in shown] == (
+        [] if finding is None else [(f"Alta: {finding}", is_note)]
+    )
+    assert [x for x in findings if x.code is not None] == []
+    limit = re.search("Limit: ([0-9]+)", "".join(headers))
+    periods = None if limit is None else 1_000_000 // int(limit[1])
+    assert findings[-1].text.endswith(
+        "s as this check did"
+        if periods is None
+        else f"; the service's limit allows that in {periods:,} of its periods"
+    )
 
 
 @pytest.mark.parametrize(

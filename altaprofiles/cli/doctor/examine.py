@@ -6,6 +6,7 @@ import platform
 import shlex
 import shutil
 import tempfile
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from ... import __version__
 from ...accounts import ENVIRONMENT, accounts_path, find_alta, find_clevertap
 from ...base.extras import EXTRAS, is_installed
+from ...base.wording import duration
 from ...errors import (
     AltaProfilesError,
     BadRequest,
@@ -24,6 +26,7 @@ from ...errors import (
     RateLimited,
     Unauthorized,
 )
+from ...models import RateLimit
 from ..app import App
 from ..exits import Exit
 from .connection import check_connection
@@ -34,6 +37,10 @@ __all__ = ["examine"]
 
 _LEAST_SPACE = 1 << 30
 """Bytes of free disk space, below which an export is likely to fail."""
+
+
+_LONGEST_PERIOD = 400 * 86_400
+"""Seconds until a limit's reset, above which the service's header makes no sense."""
 
 
 async def examine(
@@ -155,12 +162,30 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
         yield Finding(f"{label}: {service.accepted}")
         if probe.finding is not None:
             yield Finding(f"{label}: {probe.finding}")
-        yield Finding(f"{label}: {service.forecast(probe.seconds)}")
+        if (limit := _limit(label, probe.stated)) is not None:
+            yield limit
+        yield Finding(f"{label}: {service.forecast(probe)}")
         return
     if service.places:
         hosts = ", ".join(urlsplit(url).netloc for url in service.places.values())
         yield Finding(f"{label}: --try-regions sends {service.secrets} to {hosts}", is_note=True)
         yield _right_place(service, await service.try_places())
+
+
+def _limit(label: str, stated: RateLimit) -> Finding | None:
+    """Return the finding on the limit that a service states, or None if it states none."""
+    if stated.remaining is None:
+        return (
+            None if stated.limit is None else Finding(f"{label}: allows {stated.limit:,} requests")
+        )
+    of = "" if stated.limit is None else f" of {stated.limit:,}"
+    text = f"{label}: {stated.remaining:,}{of} requests are left"
+    wait = 0.0 if stated.reset is None else stated.reset - time.time()
+    if 0 < wait < _LONGEST_PERIOD:
+        text = f"{text}, and all again in {duration(wait)}"
+    if stated.remaining == 0:
+        return Finding(text, "Until then every request is refused", is_note=True)
+    return Finding(text)
 
 
 def _correction(service: Service, app: App) -> str:

@@ -1,4 +1,4 @@
-"""Forecasts of large exports and lookups, from the duration of one small request. Pure."""
+"""Forecasts of large exports and lookups, from the answer to one small request. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from ...base.wording import duration
 from ...credentials import CHAIN_SLOTS, Alta, CleverTap
+from ...models import RateLimit
 from ...wire.query import BATCH_SIZE
 
 __all__ = ["forecast_export", "forecast_lookups"]
@@ -37,12 +38,13 @@ def forecast_export(account: CleverTap, seconds: float | None) -> str:
     )
 
 
-def forecast_lookups(key: Alta, seconds: float | None) -> str:
+def forecast_lookups(key: Alta, seconds: float | None, stated: RateLimit) -> str:
     """Return how many requests a lookup of a million users takes, and how long.
 
     Args:
         key: its cap on requests in flight and its rate set the pace.
         seconds: the duration of a small request, or None if none has succeeded.
+        stated: the limit that the service states, whose period is unknown.
     """
     slots, rate = key.max_in_flight, key.requests_per_minute
     text = f"a lookup of {_PEOPLE:,} users takes {_PEOPLE:,} requests"
@@ -55,10 +57,13 @@ def forecast_lookups(key: Alta, seconds: float | None) -> str:
         paces.append((_PEOPLE * seconds / slots, _as_measured(seconds)))
     if rate is not None:
         paces.append((_PEOPLE * 60 / rate, f"at {rate:,} a minute"))
-    if not paces:
-        return text
-    slowest, pace = max(paces)
-    return f"{text}: {duration(slowest)} {pace}"
+    if paces:
+        slowest, pace = max(paces)
+        text = f"{text}: {duration(slowest)} {pace}"
+    if stated.limit and stated.limit < _PEOPLE:
+        periods = math.ceil(_PEOPLE / stated.limit)
+        text = f"{text}; the service's limit allows that in {periods:,} of its periods"
+    return text
 
 
 def _as_measured(seconds: float) -> str:

@@ -19,7 +19,7 @@ from ...errors import (
 )
 from ...http.retry import Retry
 from ...http.transport import Timeout
-from ...models import Attempt
+from ...models import Attempt, RateLimit
 from ...session import Session
 from ...wire import alta
 
@@ -43,10 +43,12 @@ class Probe:
 
     Attributes:
         seconds: the duration of its last successful attempt, or None if it had none.
+        stated: the limit that the answer states.
         finding: a fact from the answer, in words, or None.
     """
 
     seconds: float | None
+    stated: RateLimit
     finding: str | None = None
 
 
@@ -81,7 +83,7 @@ async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> 
             if isinstance(error, Unauthorized | RateLimited | ServerError):
                 raise
             await session.profiles.get(identity=_UNKNOWN)
-    return Probe(_seconds(attempts), finding)
+        return Probe(_seconds(attempts), session.stats.limits["CleverTap"], finding)
 
 
 class _KeySession(Session):
@@ -108,7 +110,7 @@ async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
     ) as session:
         if credentials.url == ENDPOINTS["altatech"] or not await _is_verified(session):
             await session.cdp.get(user_id=_UNKNOWN)
-    return Probe(_seconds(attempts))
+        return Probe(_seconds(attempts), session.stats.limits["Alta"])
 
 
 async def _is_verified(session: _KeySession) -> bool:

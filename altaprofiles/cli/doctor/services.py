@@ -27,7 +27,7 @@ class Service:
         accepted: the finding if it accepts the credentials.
         secrets: the credentials that a request carries, in words.
         probe: sends it one request with the credentials.
-        forecast: returns a sentence on large jobs, from the duration of a small request.
+        forecast: returns a sentence on large jobs, from the result of `probe`.
         place: the noun for one of its addresses.
         preposition: the one of that noun.
         places: the addresses to try refused credentials at, by name.
@@ -44,7 +44,7 @@ class Service:
     accepted: str
     secrets: str
     probe: Callable[[], Awaitable[Probe]]
-    forecast: Callable[[float | None], str]
+    forecast: Callable[[Probe], str]
     place: str
     preposition: str
     places: Mapping[str, str]
@@ -68,7 +68,7 @@ def clevertap_service(
         accepted="the credentials are accepted",
         secrets="account ID and passcode",
         probe=lambda: probe_clevertap(account, limits),
-        forecast=lambda seconds: forecast_export(account, seconds),
+        forecast=lambda probe: forecast_export(account, probe.seconds),
         place="region",
         preposition="in",
         places=regions,
@@ -90,7 +90,7 @@ def alta_service(found: Resolved[Alta], platforms: Mapping[str, str], limits: Ti
         accepted="the API key is accepted",
         secrets="the API key",
         probe=lambda: probe_alta(key, limits),
-        forecast=lambda seconds: forecast_lookups(key, seconds),
+        forecast=lambda probe: forecast_lookups(key, probe.seconds, probe.stated),
         place="platform",
         preposition="on",
         places=platforms,
