@@ -78,6 +78,11 @@ class Cap:
         """The cap at present, from 1 to `limit`."""
         return self._size.allowed
 
+    @property
+    def slots(self) -> int:
+        """The number of slots to report: the configured one, or the one found so far."""
+        return self.allowed if self._size.searches else self.limit
+
     async def acquire(
         self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
     ) -> Turn:
@@ -101,9 +106,10 @@ class Cap:
             return self._begin(bulk=bulk)
         waiting = self._bulk if bulk else self._single
         waiter = _Waiter(asyncio.get_running_loop().create_future(), ends, patience)
+        if not pace.is_free and self._waits_in_vain(waiter, time.monotonic()):
+            raise self._refusal()
         waiting.append(waiter)
         if not pace.is_free:
-            self.give_up(time.monotonic())
             self._hand_out()
         turn = waiter.turn
         try:
@@ -146,19 +152,11 @@ class Cap:
             self._hand_out()
 
     def give_up(self, now: float) -> None:
-        """Raise in every caller that waits in vain: the service is closed for longer than it can.
-
-        Its deadline or its patience ends earlier.
-        """
-        since, until = self._pace.closed_since, self._pace.named_until
-        if since is None and until is None:
+        """Raise in every caller that waits in vain."""
+        if self._pace.closed_since is None and self._pace.named_until is None:
             return
-        began = now if since is None else since
         for waiter in (*self._single, *self._bulk):
-            is_over = since is not None and now - since >= waiter.patience
-            if until is not None and until > now:
-                is_over = is_over or until - began > waiter.patience or until >= waiter.ends
-            if is_over and not waiter.turn.done():
+            if not waiter.turn.done() and self._waits_in_vain(waiter, now):
                 waiter.turn.set_exception(self._refusal())
 
     def abandon(self) -> None:
@@ -171,6 +169,16 @@ class Cap:
                 waiter = waiting.popleft()
                 if not waiter.turn.done():
                     waiter.turn.set_result(self._begin(bulk=bulk))
+
+    def _waits_in_vain(self, waiter: _Waiter, now: float) -> bool:
+        """Return whether the service is closed for longer than a caller can wait."""
+        since, until = self._pace.closed_since, self._pace.named_until
+        if since is not None and now - since >= waiter.patience:
+            return True
+        if until is None or until <= now:
+            return False
+        began = now if since is None else since
+        return until - began > waiter.patience or until >= waiter.ends
 
     def _begin(self, *, bulk: bool) -> Turn:
         self.in_flight += 1

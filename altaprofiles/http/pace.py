@@ -122,6 +122,9 @@ class Pace:
     def end(self) -> None:
         """Count the end of a request."""
         self.in_flight -= 1
+        if self._left is not None:
+            # Of those that are left, a request in flight keeps one.
+            self._wake()
 
     def succeeded(self, began: int, now: float) -> None:
         """Count an answer that was not refused."""
@@ -208,6 +211,9 @@ class Pace:
         self._began = now
         self._answered = 1
         self._next = now + max(self._least, self._interval)
+        self._wake()
+
+    def _wake(self) -> None:
         for callback in self.opened:
             callback()
 

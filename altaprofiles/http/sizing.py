@@ -45,6 +45,7 @@ class Size:
 
     Attributes:
         allowed: the size at present, from 1 to `most`.
+        searches: whether it can grow beyond its first size.
         changes: number of times that it has changed.
         has_succeeded: whether a request that started since it last shrank has succeeded.
     """
@@ -65,7 +66,7 @@ class Size:
         self.allowed = start
         self.changes = 0
         self.has_succeeded = False
-        self._searches = start < most
+        self.searches = start < most
         self._shrunk = 0
         self._signs = 0.0
         self._proven = 0
@@ -139,12 +140,12 @@ class Size:
             self._refused, self._run = None, self.RUN
         self._proven = self.allowed
         if self._refused is not None:
-            gap = self._refused - self.allowed if self._searches else 1
+            gap = self._refused - self.allowed if self.searches else 1
             self._resize(self.allowed + max(1, gap // 2))
             return
         smaller = (self.allowed, duration)
         self._resize(min(self.allowed + max(2, self.allowed // 4), self.most))
-        if self._searches and self.allowed > smaller[0]:
+        if self.searches and self.allowed > smaller[0]:
             self._smaller = smaller
 
     def _pays(self, size: int, duration: float, now: float) -> bool:
