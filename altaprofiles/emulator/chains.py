@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -61,10 +61,16 @@ class Chain(msgspec.Struct, kw_only=True):
     opened: float
     look: bytes
     """Decides how pages are written. It is the same each time that the chain is opened."""
-    bare_end: bool
-    """True if a page without records follows the last one with records."""
+    end: Literal["records", "bare", "empty"]
+    """The last page: the last records, only a status, or an empty list of records."""
     opening: int
     """Number of times that the query has been opened, this one included."""
+    last_request: float
+    """Time of the latest request for the chain."""
+    is_starved: bool
+    """True if too many chains were open, so that it has no records."""
+    is_over: bool = False
+    """True once its last page has been asked for."""
 
 
 class Chains:
@@ -108,14 +114,17 @@ class Chains:
         identity = (*query.identity, batch, *flags.values())
         opening = self._opened[identity] = self._opened.get(identity, 0) + 1
         chain = self._dice.token(CHAIN_KEY_BYTES, "chain", identity, opening)
+        now = time.monotonic()
         self._chains[chain] = Chain(
             key=chain,
             query=query,
             batch=batch,
-            opened=time.monotonic(),
+            opened=now,
             look=self._dice.token(CHAIN_KEY_BYTES, "look", identity),
-            bare_end=self._dice.share("end", chain) < 0.5,
+            end=self._end_of(chain),
             opening=opening,
+            last_request=now,
+            is_starved=self._is_full(now),
             **flags,
         )
         members = {
@@ -125,6 +134,21 @@ class Chains:
         if self._dice.share("order", chain) < 0.5:
             members = dict(reversed(members.items()))
         return Reply(body=encode_members(members, style_of(self._dice, chain)))
+
+    def _end_of(self, chain: bytes) -> Literal["records", "bare", "empty"]:
+        if self._plan.meets(Fault.EMPTY_END, chain):
+            return "empty"
+        return "bare" if self._dice.share("end", chain) < 0.5 else "records"
+
+    def _is_full(self, now: float) -> bool:
+        most = self._settings.max_open_chains
+        if most is None:
+            return False
+        since = now - self._settings.window_seconds
+        return most <= sum(
+            chain.last_request >= since and not (chain.is_over or chain.is_starved)
+            for chain in self._chains.values()
+        )
 
     async def page(self, target: str) -> Reply:
         """Answer a request for a page ([profiles], Get User Profiles Using Cursor)."""
@@ -136,23 +160,33 @@ class Chains:
             return self._refusals.either(
                 "CURSOR_INVALIDATED", "Cursor has been invalidated", target
             )
+        chain.last_request = time.monotonic()
+        if chain.is_starved:
+            body = self._body(place, [], None, style_of(self._dice, chain.key))
+            return Reply(body=body, page=place.name, limit="max_open_chains")
         if place.hop == 0 and self._plan.meets(Fault.EMPTY_PAGE, place):
             body = self._body(place, [], place._replace(hop=1), "compact")
             return _page(place, body, Fault.EMPTY_PAGE)
         people = await self._audiences.of(chain.query)
         if people and self._plan.spoils(Fault.EMPTY_CHAIN, chain.key, chain.opening):
+            chain.is_over = True
             body = self._body(place, [], None, style_of(self._dice, chain.key))
             return _page(place, body, Fault.EMPTY_CHAIN)
         size = chain.batch or max(len(people), 1)
         first = place.page * size
-        if first >= len(people) and chain.bare_end:
+        if first >= len(people) and chain.end == "empty":
+            chain.is_over = True
+            return _page(place, self._body(place, [], None, "compact"), Fault.EMPTY_END)
+        if first >= len(people) and chain.end == "bare":
+            chain.is_over = True
             bare: Style = "spaced" if self._dice.share("bare", place) < 0.5 else "compact"
             return _page(place, encode_members({"status": b'"success"'}, bare))
         style = style_of(self._dice, (chain.look, place.page))
         records = await self._records(chain, people[first : first + size], style)
-        ends = first + size >= len(people) and not chain.bare_end
-        following = None if ends else Place(chain.key, place.page + 1)
+        chain.is_over = first + size >= len(people) and chain.end == "records"
+        following = None if chain.is_over else Place(chain.key, place.page + 1)
         if first + size < len(people) and self._plan.spoils(Fault.CUT_SHORT, place, chain.opening):
+            chain.is_over = True
             return _page(place, self._body(place, records, None, style), Fault.CUT_SHORT)
         if following is not None and self._plan.meets(Fault.OTHER_CURSOR, place):
             body = self._body(place, records, following, style, name="cursor")

@@ -47,6 +47,14 @@ class CleverTapService:
         """Answer a request with wrong credentials."""
         return self._refusals.unauthorized(target)
 
+    def too_many(self, target: str) -> Reply:
+        """Refuse a request because others are in flight."""
+        return self._refusals.too_many(target)
+
+    def rate_limited(self, target: str) -> Reply:
+        """Refuse a request because too many came in a minute."""
+        return self._refusals.rate_limited(target)
+
     def injected(self, fault: Fault, target: str) -> Reply:
         """Return the answer of a service that has this fault."""
         return self._refusals.injected(fault, target)

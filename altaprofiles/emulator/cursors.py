@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["CHAIN_KEY_BYTES", "Cursors", "Place"]
 
 CHAIN_KEY_BYTES = 9
-_TARGET = "/1/profiles.json?cursor="
+_PARAMETER = "cursor="
 _MARKER = b"\xff\xef\xbe"  # written as %2F%2B%2B%2B, so that every cursor holds escapes
 
 
@@ -46,17 +46,19 @@ class Cursors:
     def read(self, target: str) -> Place | None:
         """Return the page that a raw request target names, or None if its cursor is not exact.
 
-        The bytes on the wire must equal those of `write`, escapes included.
+        Any percent-encoding of the same text will do, as on any HTTP server: `%2f` for `%2F`, or a
+        bare `/`. A bare `+` is a blank, as in forms. What is encoded twice is another text.
         """
-        cursor = target.removeprefix(_TARGET)
-        if cursor == target:
+        query = target.partition("?")[2]
+        if not query.startswith(_PARAMETER) or "&" in query:
             return None
+        text = unquote_to_bytes(query.removeprefix(_PARAMETER).replace("+", " "))
         try:
-            raw = b64decode(unquote_to_bytes(cursor), validate=True)
+            raw = b64decode(text, validate=True)
         except ValueError:
             return None
         rest = raw[CHAIN_KEY_BYTES + len(_MARKER) :]
         if len(rest) < 5:
             return None
         place = Place(raw[:CHAIN_KEY_BYTES], int.from_bytes(rest[:4], "big"), rest[4])
-        return place if self.write(place) == cursor else None
+        return place if unquote_to_bytes(self.write(place)) == text else None

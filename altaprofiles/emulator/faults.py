@@ -13,10 +13,13 @@ from .reply import Reply
 __all__ = [
     "HARMLESS",
     "OF_CONTENT",
+    "PROXY",
+    "REFUSALS",
     "Fault",
     "Plan",
     "check_rates",
     "garble",
+    "possible_at",
     "proxy_reply",
     "with_retry_after",
 ]
@@ -33,6 +36,8 @@ class Fault(StrEnum):
 
     NOT_READY = "not_ready"
     """CleverTap pages: code 2, "Request still in progress", with HTTP 200 or 202."""
+    OPENING_NOT_READY = "opening_not_ready"
+    """The same for the opening of a chain."""
     THROTTLED = "throttled"
     """HTTP 200 with code 1 (CleverTap) or 40008 (Alta)."""
     TOO_MANY = "too_many"
@@ -41,6 +46,8 @@ class Fault(StrEnum):
     """HTTP 500 or 503 (CleverTap), HTTP 500 with code 50000 (Alta)."""
     HTML = "html"
     """A proxy's HTML page with HTTP 502, 504 or even 200."""
+    CDN_TIMEOUT = "cdn_timeout"
+    """CleverTap pages: an HTML page with HTTP 504, as of the CDN in front of a slow service."""
     EMPTY = "empty"
     """An empty body with HTTP 200 or 504."""
     DISCONNECT = "disconnect"
@@ -63,8 +70,10 @@ class Fault(StrEnum):
     """CleverTap chains: the first page is the last, with success and without records."""
     CUT_SHORT = "cut_short"
     """CleverTap pages: the last page of its chain, with success, though others should follow."""
+    EMPTY_END = "empty_end"
+    """CleverTap chains: a last page with `"records": []` and no cursor. Not a failure."""
     TEXT_CODES = "text_codes"
-    """CleverTap: the code of a failure as text, such as "2". Changes failures, and causes none."""
+    """The code of a failure as text, such as "2". Changes failures, and causes none."""
     TEXT_ERRORS = "text_errors"
     """CleverTap: `error` as text that holds a JSON list, where it would be a list. Only the answer
     to an unknown event has one. Changes failures, and causes none."""
@@ -76,12 +85,18 @@ _PROXY_PAGE = b"""<html>
 </html>
 """
 
+_CDN_PAGE = b"""<!DOCTYPE html>
+<html><head><title>504 Gateway Timeout</title></head>
+<body><h1>504 Gateway Timeout</h1><p>The origin did not answer in time.</p></body></html>
+"""
+
 OF_CONTENT = frozenset(
     {
         Fault.EMPTY_PAGE,
         Fault.OTHER_CURSOR,
         Fault.EMPTY_CHAIN,
         Fault.CUT_SHORT,
+        Fault.EMPTY_END,
         Fault.TEXT_CODES,
         Fault.TEXT_ERRORS,
     }
@@ -90,6 +105,26 @@ OF_CONTENT = frozenset(
 
 HARMLESS = frozenset({Fault.SLOW, Fault.GZIP}) | OF_CONTENT
 """Faults with a right answer, or one that looks right. They do not count towards `STREAK`."""
+
+PROXY = frozenset({Fault.HTML, Fault.CDN_TIMEOUT, Fault.EMPTY})
+"""Failures of a proxy in front of the services."""
+
+REFUSALS = frozenset(
+    {
+        Fault.NOT_READY,
+        Fault.OPENING_NOT_READY,
+        Fault.THROTTLED,
+        Fault.TOO_MANY,
+        Fault.SERVER_ERROR,
+    }
+)
+"""Failures of the services."""
+
+_ONLY_AT = {
+    Fault.NOT_READY: "page",
+    Fault.CDN_TIMEOUT: "page",
+    Fault.OPENING_NOT_READY: "open_chain",
+}
 
 _FAILURES = tuple(fault for fault in Fault if fault not in HARMLESS)
 
@@ -116,6 +151,19 @@ def check_rates(
             raise ValueError(f"faults: {name!r} has rate {rate!r}; use a number from 0 to 1")
         rates[fault] = rate
     return rates
+
+
+def possible_at(operation: str, *, gzip: bool) -> frozenset[Fault]:
+    """Return the faults that can occur for a request.
+
+    Args:
+        operation: the name it is counted by.
+        gzip: True if the client accepts gzip.
+    """
+    impossible = {fault for fault, place in _ONLY_AT.items() if place != operation}
+    if not gzip:
+        impossible.add(Fault.GZIP)
+    return frozenset(Fault) - OF_CONTENT - impossible
 
 
 class Plan:
@@ -182,6 +230,8 @@ def with_retry_after(dice: Dice, reply: Reply, key: str) -> Reply:
 
 def proxy_reply(dice: Dice, fault: Fault, key: str) -> Reply:
     """Return the answer of a proxy in front of a service: HTML, or an empty body."""
+    if fault is Fault.CDN_TIMEOUT:
+        return Reply(body=_CDN_PAGE, status=504, content_type="text/html")
     if fault is Fault.HTML:
         status = (502, 504, 200)[dice.below(3, "html", key)]
         return Reply(body=_PROXY_PAGE, status=status, content_type="text/html")

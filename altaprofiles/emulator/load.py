@@ -9,29 +9,38 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .faults import Fault
+from .limits import IN_FLIGHT, LIMITS, RATES, cap_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from .limits import Group
     from .settings import Settings
 
-__all__ = ["Slot", "Stats", "Tally", "let_loop_turn"]
+__all__ = ["Load", "Slot", "Stats", "Tally", "let_loop_turn"]
 
 _TURNS = 20
 """Turns of the event loop until a connection closed by the client has been noticed."""
+
+_APIS = {"clevertap": ("chains", "lookups", "counts"), "alta": ("alta",)}
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Counters of one emulator, from its start."""
 
     requests: dict[str, int]
-    """Requests by operation: open_chain, page, profile, count, cdp."""
+    """Requests by operation: open_chain, page, profile, count, cdp, verify."""
     in_flight: dict[str, int]
     """Requests being answered now, by API: clevertap, alta."""
     peak_in_flight: dict[str, int]
     """Most requests at the same time, by API. Above the cap if one was refused for it."""
     too_many: int
-    """Requests refused with HTTP 429 because the cap was exceeded. Injected faults do not count."""
+    """Requests refused because too many were in flight. Injected faults do not count."""
+    rate_limited: int
+    """Requests refused because too many came in one window. Injected faults do not count."""
+    limited: dict[str, int]
+    """Requests that met a limit, by the setting: the refused ones, and for `max_open_chains` empty
+    pages."""
     double_served: int
     """Cursor pages served completely more than once."""
     overlapping_cursors: int
@@ -64,39 +73,45 @@ class Slot:
 
 
 class Load:
-    """Requests in flight at one API, at most `limit()`, or any number if it is None."""
+    """Requests in flight at both services, within their caps."""
 
-    def __init__(self, limit: Callable[[], int | None]) -> None:
-        self._limit = limit
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._in_flight: Counter[Group] = Counter()
         self._cursors: Counter[bytes] = Counter()
-        self.in_flight = 0
-        self.peak = 0
-        self.too_many = 0
+        self.peaks = dict.fromkeys(_APIS, 0)
         self.overlapping = 0
 
-    async def enter(self, cursor: bytes | None) -> Slot | None:
-        """Return a slot for the request, or None if too many are in flight."""
-        if self._full() or self.in_flight >= self.peak or self._cursors[cursor or b""]:
+    async def enter(self, api: str, group: Group, cursor: bytes | None) -> Slot | str:
+        """Return a slot for the request, or the setting that refuses it."""
+        if (
+            self._refusal(group) is not None
+            or self.in_flight(api) >= self.peaks[api]
+            or self._cursors[cursor or b""]
+        ):
             # A client that drops a request and sends another has one in flight, not two.
             await let_loop_turn()
-        full = self._full()
-        self.peak = max(self.peak, self.in_flight + 1)
-        if full:
-            self.too_many += 1
-            return None
-        self.in_flight += 1
-        if cursor is None:
-            return Slot(self._leave)
-        self.overlapping += self._cursors[cursor] > 0
-        self._cursors[cursor] += 1
-        return Slot(lambda: self._leave(cursor))
+        refusal = self._refusal(group)
+        self.peaks[api] = max(self.peaks[api], self.in_flight(api) + 1)
+        if refusal is not None:
+            return refusal
+        self._in_flight[group] += 1
+        if cursor is not None:
+            self.overlapping += self._cursors[cursor] > 0
+            self._cursors[cursor] += 1
+        return Slot(lambda: self._leave(group, cursor))
 
-    def _full(self) -> bool:
-        limit = self._limit()
-        return limit is not None and self.in_flight >= limit
+    def in_flight(self, api: str) -> int:
+        """Return the number of requests that one service is answering."""
+        return sum(self._in_flight[group] for group in _APIS[api])
 
-    def _leave(self, cursor: bytes | None = None) -> None:
-        self.in_flight -= 1
+    def _refusal(self, group: Group) -> str | None:
+        cap = cap_of(self._settings, group)
+        in_flight = sum(self._in_flight[one] for one in cap.groups)
+        return None if cap.most is None or in_flight < cap.most else cap.setting
+
+    def _leave(self, group: Group, cursor: bytes | None) -> None:
+        self._in_flight[group] -= 1
         if cursor is not None:
             self._cursors[cursor] -= 1
             if not self._cursors[cursor]:
@@ -107,16 +122,14 @@ class Tally:
     """The counters as they change.
 
     Args:
-        settings: the limits.
+        load: the requests in flight.
         operations: names of the operations that requests are counted by.
     """
 
-    def __init__(self, settings: Settings, operations: Iterable[str]) -> None:
-        self.loads = {
-            "clevertap": Load(lambda: settings.max_in_flight),
-            "alta": Load(lambda: None),
-        }
+    def __init__(self, load: Load, operations: Iterable[str]) -> None:
+        self._load = load
         self.requests = dict.fromkeys(operations, 0)
+        self.limited = dict.fromkeys(LIMITS, 0)
         self.faults = {fault.value: 0 for fault in Fault}
         self.connections = 0
         self.open_connections = 0
@@ -128,15 +141,22 @@ class Tally:
         self._double_served += page in self._served
         self._served.add(page)
 
+    def count_faults(self, faults: Iterable[str]) -> None:
+        """Count faults that were injected."""
+        for fault in faults:
+            self.faults[fault] += 1
+
     def snapshot(self) -> Stats:
         """Return the counters as they are now."""
         return Stats(
             requests=dict(self.requests),
-            in_flight={api: load.in_flight for api, load in self.loads.items()},
-            peak_in_flight={api: load.peak for api, load in self.loads.items()},
-            too_many=sum(load.too_many for load in self.loads.values()),
+            in_flight={api: self._load.in_flight(api) for api in _APIS},
+            peak_in_flight=dict(self._load.peaks),
+            too_many=sum(self.limited[setting] for setting in IN_FLIGHT),
+            rate_limited=sum(self.limited[setting] for setting in RATES),
+            limited=dict(self.limited),
             double_served=self._double_served,
-            overlapping_cursors=sum(load.overlapping for load in self.loads.values()),
+            overlapping_cursors=self._load.overlapping,
             faults=dict(self.faults),
             connections=self.connections,
             open_connections=self.open_connections,

@@ -61,6 +61,15 @@ class Refusals:
         """Answer a request with wrong credentials."""
         return self.fail(401, "Invalid Credentials", target, status=401)
 
+    def too_many(self, target: str) -> Reply:
+        """Refuse a request because others are in flight ([limits]). There is no `Retry-After`."""
+        return self.fail(429, "Too many concurrent requests", target, status=429)
+
+    def rate_limited(self, target: str) -> Reply:
+        """Refuse a request because too many came in a minute, with HTTP 200 or 429 [seen]."""
+        status = (200, 429)[self._dice.below(2, "throttled", target)]
+        return self.fail(1, "Request throttled", target, status=status)
+
     def not_ready(self, target: str) -> Reply:
         """Announce an answer as not ready [seen]."""
         status = (200, 202)[self._dice.below(2, "not ready", target)]
@@ -68,12 +77,12 @@ class Refusals:
 
     def injected(self, fault: Fault, target: str) -> Reply:
         """Return the answer of a service that has this fault."""
-        if fault is Fault.NOT_READY:
+        if fault in (Fault.NOT_READY, Fault.OPENING_NOT_READY):
             return self.not_ready(target)
         if fault is Fault.THROTTLED:
             reply = self.fail(1, "Request throttled", target, status=200)
         elif fault is Fault.TOO_MANY:
-            reply = self.fail(429, "Too many concurrent requests", target, status=429)
+            reply = self.too_many(target)
         elif self._dice.share("server error", target) < 0.5:
             return self.fail(500, "An unknown error occurred", target, status=500)
         else:

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from .dice import Dice
 
-__all__ = ["Reply", "Style", "as_json", "encode_members", "encode_value", "parameters", "style_of"]
+__all__ = [
+    "Reply",
+    "Style",
+    "as_json",
+    "encode_members",
+    "encode_value",
+    "names_in",
+    "parameters",
+    "style_of",
+]
 
 Style = Literal["compact", "spaced", "indented"]
 """Styles of JSON: no spaces; spaces as in the vendor's sample of a last page; several lines."""
@@ -30,6 +39,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the cursor page in this answer, or None."""
     faults: tuple[str, ...] = ()
     """The faults that changed the content of this answer."""
+    limit: str | None = None
+    """The setting whose limit emptied this answer, or None."""
 
 
 def as_json(value: Any, *, status: int = 200) -> Reply:
@@ -62,6 +73,12 @@ def style_of(dice: Dice, key: object) -> Style:
     if share < 0.85:
         return "compact"
     return "spaced" if share < 0.93 else "indented"
+
+
+def names_in(target: str) -> frozenset[str]:
+    """Return the names of the parameters of a raw request target."""
+    pairs = target.partition("?")[2].split("&")
+    return frozenset(pair.partition("=")[0] for pair in pairs)
 
 
 def parameters(target: str) -> dict[str, list[str]] | None:

@@ -3,75 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import msgspec
 from aiohttp import web
 
 from ..credentials import Alta, CleverTap
 from .alta import AltaService
 from .clevertap import CleverTapService
 from .dice import Dice
-from .faults import HARMLESS, OF_CONTENT, Fault, Plan, check_rates, garble, proxy_reply
-from .load import Tally, let_loop_turn
+from .dispatch import OPERATIONS, Dispatcher, Secrets, Services
+from .faults import Fault, Plan, check_rates
+from .limits import Rates
+from .load import Load, Tally, let_loop_turn
 from .people import Population
 from .settings import Settings, check_number
-from .writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from .bindings import Bindings
-    from .load import Slot, Stats
-    from .reply import Reply
+    from .load import Stats
 
 __all__ = ["Emulator"]
-
-
-class _Services(NamedTuple):
-    clevertap: CleverTapService
-    alta: AltaService
-
-
-class _Route(NamedTuple):
-    """One call of an API.
-
-    Attributes:
-        operation: the name it is counted by.
-        api: the service it belongs to.
-        answer: returns the reply for a request target and a body.
-    """
-
-    operation: str
-    api: Literal["clevertap", "alta"]
-    answer: Callable[[_Services, str, bytes], Reply | Awaitable[Reply]]
-
-
-_ROUTES = {
-    ("POST", "/1/profiles.json"): _Route(
-        "open_chain", "clevertap", lambda to, target, body: to.clevertap.chains.open(target, body)
-    ),
-    ("GET", "/1/profiles.json"): _Route(
-        "page", "clevertap", lambda to, target, body: to.clevertap.chains.page(target)
-    ),
-    ("GET", "/1/profile.json"): _Route(
-        "profile", "clevertap", lambda to, target, body: to.clevertap.profile(target)
-    ),
-    ("POST", "/1/counts/profiles.json"): _Route(
-        "count", "clevertap", lambda to, target, body: to.clevertap.count(body)
-    ),
-    ("GET", "/1/counts/profiles.json"): _Route(
-        "count", "clevertap", lambda to, target, body: to.clevertap.poll(target)
-    ),
-    ("GET", "/v1/user/get-user-cdp"): _Route(
-        "cdp", "alta", lambda to, target, body: to.alta.cdp(target)
-    ),
-}
-"""Every call that the emulator answers. Routing, counting and access follow from its row."""
-_PATHS = frozenset(path for _, path in _ROUTES)
-_PROXY = frozenset({Fault.HTML, Fault.EMPTY})
-_REFUSALS = frozenset({Fault.NOT_READY, Fault.THROTTLED, Fault.TOO_MANY, Fault.SERVER_ERROR})
 
 
 class _Server(web.Server):
@@ -100,8 +53,9 @@ class Emulator(Settings):
     """CleverTap's Get User Profiles and Alta's Query User CDP, served on loopback.
 
     An async context manager. It listens while it is entered, and may be exited from another task.
-    The arguments and the requests alone decide the answers. All arguments but the first three are
-    attributes, too: assign them to change them, even while it runs.
+    The arguments and the requests alone decide the answers. Limits of None do not exist. All
+    arguments from `faults` on are attributes as well: assign them to change the emulator, even
+    while it runs. Requests that a limit refuses do not count towards any limit.
 
     Args:
         people: number of people in the account, 0 or more.
@@ -111,12 +65,35 @@ class Emulator(Settings):
             attempt at the same request succeeds, unless the rate is 1, which is an outage. Of three
             chains of the same query, the third has neither `empty_chain` nor `cut_short`.
         think: seconds before each answer.
-        max_in_flight: CleverTap requests answered at the same time, 1 or more. Any further request
-            gets HTTP 429.
+        max_in_flight: requests for chains and pages answered at the same time, 1 or more, by-ID
+            requests included. Any further request gets HTTP 429.
+        lookups_max_in_flight: the same for by-ID requests, which then do not count towards
+            `max_in_flight`. No page documents such a limit.
+        counts_max_in_flight: the same for counts, which have a limit of their own; by default as
+            many as `max_in_flight`.
+        alta_max_in_flight: the same for Alta. No page documents such a limit.
+        clevertap_per_minute: CleverTap requests answered in one window of a minute. Any further
+            one gets code 1, with HTTP 200 or 429. No page documents such a limit, but accounts stay
+            throttled for minutes.
+        alta_per_minute, alta_per_day: Alta requests answered in one window of a minute, or of a
+            day. Any further one gets code 40008, with HTTP 200 or 429.
+        window_seconds: the length of a minute; a day is 1,440 of them. A window begins with the
+            first request that is counted in it.
+        rate_limit_headers: True if every answer of Alta has the headers `X-RateLimit-Limit`,
+            `-Remaining` and `-Reset` (Unix seconds, rounded up) once `alta_per_minute` or
+            `alta_per_day` is set. Of two windows they describe the one with fewer requests left.
+        max_open_chains: chains that can be read at the same time. A further one is empty: its first
+            page is the last, with success and without records. A chain is open from its opening to
+            its last page, and not while nothing has asked for it for one `window_seconds`.
         cursor_lifetime: seconds for which a cursor is valid after its chain was opened.
         notification_exports: True if people can be exported by "Notification Sent" and
             "Notification Viewed", as the vendor's page says; False if the service refuses them, as
             some clients have seen.
+        alta_envelope: "classic" for `{"code": 0, "message": "OK", "data": …}`, as the page "Query
+            User CDP" has it; "v1.5" for `{"data": …, "meta": …, "links": …}` and `{"error": …}`, as
+            the overview of V1.5 has it.
+        alta_error: a documented code, such as 20055, with which Alta refuses every lookup.
+        key_verification: True if Alta answers `GET /v1/api-key/verify`, as GPTBots does.
 
     Raises:
         ValueError: an argument is out of bounds, also when it is assigned.
@@ -137,32 +114,69 @@ class Emulator(Settings):
         *,
         people: int = 1000,
         seed: int = 0,
-        faults: Mapping[str, float] | Mapping[Fault, float] | None = None,
         port: int = 0,
+        faults: Mapping[str, float] | Mapping[Fault, float] | None = None,
         think: float = 0.0,
         max_in_flight: int = 3,
+        lookups_max_in_flight: int | None = None,
+        counts_max_in_flight: int | None = None,
+        alta_max_in_flight: int | None = None,
+        clevertap_per_minute: int | None = None,
+        alta_per_minute: int | None = None,
+        alta_per_day: int | None = None,
+        window_seconds: float = 60.0,
+        rate_limit_headers: bool = True,
+        max_open_chains: int | None = None,
         cursor_lifetime: float = 4 * 86_400,
         notification_exports: bool = True,
+        alta_envelope: Literal["classic", "v1.5"] = "classic",
+        alta_error: int | None = None,
+        key_verification: bool = True,
     ) -> None:
         check_number("people", people, 0, int)
         check_number("port", port, 0, int)
-        self.think = think
-        self.max_in_flight = max_in_flight
-        self.cursor_lifetime = cursor_lifetime
-        self.notification_exports = notification_exports
         self._dice = Dice(seed)
         self._plan = Plan(self._dice)
-        self._plan.rates = check_rates(faults)
+        self.faults = faults or {}
+        self.think = think
+        self.max_in_flight = max_in_flight
+        self.lookups_max_in_flight = lookups_max_in_flight
+        self.counts_max_in_flight = counts_max_in_flight
+        self.alta_max_in_flight = alta_max_in_flight
+        self.clevertap_per_minute = clevertap_per_minute
+        self.alta_per_minute = alta_per_minute
+        self.alta_per_day = alta_per_day
+        self.window_seconds = window_seconds
+        self.rate_limit_headers = rate_limit_headers
+        self.max_open_chains = max_open_chains
+        self.cursor_lifetime = cursor_lifetime
+        self.notification_exports = notification_exports
+        self.alta_envelope = alta_envelope
+        self.alta_error = alta_error
+        self.key_verification = key_verification
         self._population = Population(people, seed)
-        self._services = _Services(
+        self._services = Services(
             CleverTapService(self._population, self._dice, self._plan, self),
-            AltaService(self._population, self._dice),
+            AltaService(self._population, self._dice, self._plan, self),
         )
-        self._account_id = f"TEST-{self._dice.token(5, 'account').hex().upper()}"
-        self._passcode = self._dice.token(12, "passcode").hex()
-        self._token = f"app-{self._dice.token(12, 'token').hex()}"
+        self._secrets = Secrets(
+            account_id=f"TEST-{self._dice.token(5, 'account').hex().upper()}",
+            passcode=self._dice.token(12, "passcode").hex(),
+            token=f"app-{self._dice.token(12, 'token').hex()}",
+        )
         self._port = port
-        self._tally = Tally(self, [route.operation for route in _ROUTES.values()])
+        load = Load(self)
+        self._tally = Tally(load, OPERATIONS)
+        self._dispatcher = Dispatcher(
+            self._services,
+            self._secrets,
+            self._dice,
+            self._plan,
+            self,
+            load,
+            Rates(self),
+            self._tally,
+        )
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server: _Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -213,21 +227,24 @@ class Emulator(Settings):
     @property
     def clevertap(self) -> CleverTap:
         """Credentials for the CleverTap account, with the emulator's URL."""
-        return CleverTap(account_id=self._account_id, passcode=self._passcode, base_url=self.url)
+        secrets = self._secrets
+        return CleverTap(
+            account_id=secrets.account_id, passcode=secrets.passcode, base_url=self.url
+        )
 
     @property
     def alta(self) -> Alta:
         """Credentials for the Alta agent, with the emulator's URL."""
-        return Alta(token=self._token, base_url=self.url)
+        return Alta(token=self._secrets.token, base_url=self.url)
 
     @property
     def environment(self) -> dict[str, str]:
         """Both credentials as environment variables, as `Session.from_env()` reads them."""
         return {
-            "CLEVERTAP_ACCOUNT_ID": self._account_id,
-            "CLEVERTAP_PASSCODE": self._passcode,
+            "CLEVERTAP_ACCOUNT_ID": self._secrets.account_id,
+            "CLEVERTAP_PASSCODE": self._secrets.passcode,
             "CLEVERTAP_BASE_URL": self.url,
-            "ALTA_TOKEN": self._token,
+            "ALTA_TOKEN": self._secrets.token,
             "ALTA_BASE_URL": self.url,
         }
 
@@ -260,94 +277,8 @@ class Emulator(Settings):
         assert task is not None  # noqa: S101
         self._tasks.add(task)
         try:
-            return await self._respond(request)
+            return await self._dispatcher.respond(request)
         except ConnectionError:
             return web.Response()
         finally:
             self._tasks.discard(task)
-
-    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        target = request.raw_path
-        path = target.partition("?")[0]
-        if path == "/stats":
-            body = msgspec.json.encode(self.stats)
-            return web.Response(body=body, content_type="application/json")
-        route = _ROUTES.get((request.method, path))
-        if route is None:
-            status = 405 if path in _PATHS else 404
-            return web.json_response({"status": "fail", "code": status}, status=status)
-        self._tally.requests[route.operation] += 1
-        load = self._tally.loads[route.api]
-        clevertap = self._services.clevertap
-        cursor = clevertap.chains.cursors.read(target) if route.operation == "page" else None
-        slot = await load.enter(None if cursor is None else cursor.name)
-        if slot is None:
-            refusal = clevertap.injected(Fault.TOO_MANY, target)
-            return await write(request, refusal, (), lambda: None)
-        try:
-            return await self._answer(request, route, slot)
-        finally:
-            slot.release()
-
-    async def _answer(
-        self, request: web.BaseRequest, route: _Route, slot: Slot
-    ) -> web.StreamResponse:
-        target = request.raw_path
-        body = await request.read()
-        if self.think:
-            await asyncio.sleep(self.think)
-        if not self._authorized(request, route):
-            refusal = self._service(route).unauthorized(target)
-            self._count(map(Fault, refusal.faults))
-            return await write(request, refusal, (), slot.release)
-        wire = b"%b %b\n%b" % (
-            request.method.encode(),
-            target.encode("utf-8", "surrogateescape"),
-            body,
-        )
-        faults = self._plan.next(wire, _possible(request, route))
-        reply = await self._reply(request, route, body, faults)
-        self._count((*faults, *map(Fault, reply.faults)))
-        response = await write(request, reply, faults, slot.release)
-        if reply.page is not None and faults <= HARMLESS:
-            self._tally.count_served(reply.page)
-        return response
-
-    async def _reply(
-        self, request: web.BaseRequest, route: _Route, body: bytes, faults: Collection[Fault]
-    ) -> Reply:
-        target = request.raw_path
-        for fault in faults:
-            if fault in _PROXY:
-                return proxy_reply(self._dice, fault, target)
-            if fault in _REFUSALS:
-                return self._service(route).injected(fault, target)
-        answer = route.answer(self._services, target, body)
-        reply = await answer if isawaitable(answer) else answer
-        return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
-
-    def _service(self, route: _Route) -> CleverTapService | AltaService:
-        return self._services.alta if route.api == "alta" else self._services.clevertap
-
-    def _authorized(self, request: web.BaseRequest, route: _Route) -> bool:
-        headers = request.headers
-        if route.api == "alta":
-            return headers.get("Authorization") == f"Bearer {self._token}"
-        return (
-            headers.get("X-CleverTap-Account-Id") == self._account_id
-            and headers.get("X-CleverTap-Passcode") == self._passcode
-        )
-
-    def _count(self, faults: Iterable[Fault]) -> None:
-        for fault in faults:
-            self._tally.faults[fault.value] += 1
-
-
-def _possible(request: web.BaseRequest, route: _Route) -> frozenset[Fault]:
-    """Return the faults that can occur for one request."""
-    possible = frozenset(Fault) - OF_CONTENT
-    if route.operation != "page":
-        possible -= {Fault.NOT_READY}
-    if "gzip" not in request.headers.get("Accept-Encoding", ""):
-        possible -= {Fault.GZIP}
-    return possible

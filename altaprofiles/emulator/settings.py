@@ -4,11 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeVar, overload
 
-__all__ = ["Settings", "check_number"]
+__all__ = ["ALTA_ERRORS", "Settings", "check_number"]
 
 T = TypeVar("T")
+
+ALTA_ERRORS = {
+    20022: "The credits have been used up",
+    20055: "API function is disabled",
+    20059: "The agent has been deleted",
+    40000: "Invalid parameter",
+    40008: "Agent RPM request limit exceeded. Please contact the service provider to increase the "
+    "limit.",
+    40107: "The credentials have expired",
+    40113: "No access to this agent",
+    40127: "Developer authentication failed",
+    40353: "This feature is only available after upgrading your plan",
+    40356: "The plan does not include this conversation",
+    40358: "The plan does not include this feature",
+    40378: "The agent has been deleted",
+    40379: "The credits have been used up",
+    50000: "Internal system error",
+    200116: "The agent is not available",
+    200222: "This agent does not support this feature",
+    403100: "Permission denied",
+    403131: "Permission denied",
+}
+"""The documented codes of errors, and their texts, as Alta's "Overview" has them."""
 
 
 def check_number(name: str, value: Any, least: float, *kinds: type[float]) -> None:
@@ -47,23 +70,53 @@ class Setting(Generic[T]):
         instance.__dict__[self._name] = value
 
 
-def _whole(name: str, value: Any) -> None:
+def _most(name: str, value: Any) -> None:
     check_number(name, value, 1, int)
+
+
+def _limit(name: str, value: Any) -> None:
+    if value is not None:
+        _most(name, value)
 
 
 def _seconds(name: str, value: Any) -> None:
     check_number(name, value, 0, int, float)
 
 
-def _flag(name: str, value: Any) -> None:
-    if value is not True and value is not False:
-        raise ValueError(f"{name} is {value!r}; use True or False")
+def _length(name: str, value: Any) -> None:
+    check_number(name, value, 0, int, float)
+    if not value:
+        raise ValueError(f"{name} is {value!r}; use more than 0")
+
+
+def _one_of(*choices: object) -> Callable[[str, Any], None]:
+    def check(name: str, value: Any) -> None:
+        if not any(value is one or (type(value) is type(one) and value == one) for one in choices):
+            known = " or ".join(map(repr, choices))
+            raise ValueError(f"{name} is {value!r}; use {known}")
+
+    return check
+
+
+_flag = _one_of(True, False)
 
 
 class Settings:
     """The settings that can be assigned while the emulator runs. `Emulator` describes them."""
 
     think = Setting[float](_seconds)
-    max_in_flight = Setting[int](_whole)
+    max_in_flight = Setting[int](_most)
+    lookups_max_in_flight = Setting[int | None](_limit)
+    counts_max_in_flight = Setting[int | None](_limit)
+    alta_max_in_flight = Setting[int | None](_limit)
+    clevertap_per_minute = Setting[int | None](_limit)
+    alta_per_minute = Setting[int | None](_limit)
+    alta_per_day = Setting[int | None](_limit)
+    window_seconds = Setting[float](_length)
+    rate_limit_headers = Setting[bool](_flag)
+    max_open_chains = Setting[int | None](_limit)
     cursor_lifetime = Setting[float](_seconds)
     notification_exports = Setting[bool](_flag)
+    alta_envelope = Setting[Literal["classic", "v1.5"]](_one_of("classic", "v1.5"))
+    alta_error = Setting[int | None](_one_of(None, *ALTA_ERRORS))
+    key_verification = Setting[bool](_flag)

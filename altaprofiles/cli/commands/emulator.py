@@ -52,9 +52,9 @@ def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None
 
     Prints the environment variables that point a client here; paste them into another shell.
 
-    Faults are not_ready, throttled, too_many, server_error, html, empty, disconnect, reset,
-    truncated, garbled, slow, gzip, empty_page, other_cursor, empty_chain, cut_short, text_codes and
-    text_errors.
+    Faults are not_ready, opening_not_ready, throttled, too_many, server_error, html, cdn_timeout,
+    empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page, other_cursor, empty_chain,
+    cut_short, empty_end, text_codes and text_errors.
 
     \b
     Example:
