@@ -44,16 +44,18 @@ def found(
     async def main() -> Run:
         from altaprofiles.emulator import Emulator
 
-        async with Emulator(
-            people=keys, think=THINK, alta_max_in_flight=hidden, lookups_max_in_flight=hidden
-        ) as emulator:
-            async with _busy(emulator, neighbour) as begin:
+        async with (
+            Emulator(
+                people=keys, think=THINK, alta_max_in_flight=hidden, lookups_max_in_flight=hidden
+            ) as emulator,
+            _busy(emulator, neighbour) as begin,
+        ):
 
-                def change() -> None:
-                    emulator.alta_max_in_flight = emulator.lookups_max_in_flight = later
-                    begin()
+            def change() -> None:
+                emulator.alta_max_in_flight = emulator.lookups_max_in_flight = later
+                begin()
 
-                return await _look_up(emulator, most, keys, by_id, change)
+            return await _look_up(emulator, most, keys, by_id, change)
 
     return run(main())
 

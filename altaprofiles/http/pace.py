@@ -18,8 +18,9 @@ class Pace:
     1. *Two refusals close together close the service; one alone does not.* Beyond a rate, every
        request is refused. A refusal with another reason comes alone, and concerns its own call.
     2. *A closed service is asked by one request at a time.* The wait between two of them doubles
-       from `floor` up to `ceiling`, because a rate limit lasts minutes. The first request that is
-       not refused opens it for all.
+       from `floor` up to `ceiling`, because a rate limit lasts minutes. It reaches a quarter of a
+       second in any case, because bulk work goes on asking for minutes. The first request that is
+       not refused opens the service for all.
     3. *The rate that the service took is learned.* The requests it answered from one opening to the
        next, in that time, are what its limit lets through. They are then spread evenly, at a
        rate that grows while nothing is refused. Only an episode of at most 90 seconds counts,
@@ -43,6 +44,7 @@ class Pace:
         opened: called when requests may start earlier than `wait` returned.
     """
 
+    LEAST_FLOOR, LEAST_CEILING = 0.001, 0.25
     SIGNS = 2.0
     FADING = 0.1  # of a sign, for each success
     EPISODE = 90.0  # seconds
@@ -60,8 +62,8 @@ class Pace:
         per_minute: int | None = None,
         jitter: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self._floor = floor
-        self._ceiling = max(floor, ceiling)
+        self._floor = max(floor, self.LEAST_FLOOR)
+        self._ceiling = max(self._floor, ceiling, self.LEAST_CEILING)
         self._jitter = jitter
         self._least = 0.0 if per_minute is None else 60 / per_minute
         self.closings = 0

@@ -24,12 +24,12 @@ class Size:
     2. *Requests that were in flight together are refused together*, which is one reason to shrink.
     3. *It shrinks to the largest size that has worked before, or else by half.* A trial that fails
        then costs a slot, and a service that another program uses as well gets room at once.
-    4. *After a refusal it grows by one.* Sizes below the refused one need a run of `RUN` successes.
-       The refused size itself needs a run that doubles with each further refusal, so that trials
-       become rare, up to `LONGEST_RUN`. When it succeeds after all, the service has room again, and
-       the search resumes.
-    5. *Before any refusal it grows by a quarter* for each turn of all its slots, so that it is ten
-       times as large within some 200 requests, and overshoots by a quarter at most.
+    4. *After a refusal it grows by one*, in a search by half of the way to the refused size. Sizes
+       below that one need a run of `RUN` successes. The refused size itself needs a run that
+       doubles with each further refusal, up to `LONGEST_RUN`, so that trials become rare; one
+       refusal ends a trial. When the size succeeds after all, the service has room again.
+    5. *Before any refusal it grows by a quarter*, or by two, so that it finds 60 within some 400
+       requests, and overshoots by a quarter.
     6. *Growth that does not pay is taken back.* A service may queue requests in place of refusing
        them: then they take longer, and a larger size answers no more of them per second. The
        median duration is compared, because a pause of this machine moves only the slowest.

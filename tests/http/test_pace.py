@@ -87,6 +87,16 @@ def test_a_closed_service_is_asked_by_one_request_at_a_time_ever_more_rarely() -
     assert pace.closed_since == 100.0
 
 
+def test_without_any_delay_a_closed_service_is_still_asked_ever_more_rarely() -> None:
+    pace = closed(Pace(floor=0.0, ceiling=0.0))
+    now = 100.0
+    for _ in range(20):
+        now += pace.wait(now)
+        assert not pace.refused(pace.begin(now), now)
+        pace.end()
+    assert pace.wait(now) == 0.25
+
+
 def test_a_request_to_a_closed_service_that_never_ends_does_not_stop_the_others() -> None:
     pace = closed(Pace(floor=1.0))
     pace.begin(101.0)

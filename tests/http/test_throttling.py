@@ -89,7 +89,7 @@ async def test_a_service_that_states_its_limit_has_to_refuse_nothing() -> None:
 
 async def test_a_chain_that_is_throttled_for_longer_than_its_attempts_goes_on() -> None:
     async with Emulator(people=200, faults={"throttled": 1.0}) as emulator:
-        hook = clearing(emulator, 40)
+        hook = clearing(emulator, 14)
         async with session_for(emulator, retry=SHORT, on_event=hook) as session:
             people = [one async for one in session.profiles.by_event(EVENT, **RANGE, batch_size=46)]
         assert delivered(people) == expected(emulator)
@@ -98,7 +98,7 @@ async def test_a_chain_that_is_throttled_for_longer_than_its_attempts_goes_on() 
 @pytest.mark.parametrize("fault", ["throttled", "too_many"])
 async def test_lookups_that_are_refused_for_longer_than_their_attempts_go_on(fault: str) -> None:
     async with Emulator(people=200, faults={fault: 1.0}) as emulator:
-        hook = clearing(emulator, 60)
+        hook = clearing(emulator, 30)
         async with session_for(emulator, retry=SHORT, on_event=hook) as session:
             keys = [f"user_{number}" for number in range(100)]
             found = [one async for one in session.cdp.get_many(keys, by="user_id")]
@@ -110,7 +110,7 @@ async def test_lookups_that_are_refused_for_longer_than_their_attempts_go_on(fau
 
 async def test_an_export_and_its_count_wait_as_well(tmp_path: Path) -> None:
     async with Emulator(people=200, faults={"throttled": 1.0}) as emulator:
-        hook = clearing(emulator, 40)
+        hook = clearing(emulator, 14)
         async with session_for(emulator, retry=SHORT, on_event=hook) as session:
             report = await session.export(
                 EVENT, **RANGE, to=tmp_path / "people.ndjson", batch_size=46, count=True
@@ -233,7 +233,7 @@ async def test_the_log_says_once_that_everything_waits(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with Emulator(people=50, faults={"throttled": 1.0}) as emulator:
-        hook = clearing(emulator, 30)
+        hook = clearing(emulator, 24)
         async with session_for(emulator, retry=SHORT, on_event=hook) as session:
             with caplog.at_level(logging.WARNING, "altaprofiles"):
                 async for _ in session.cdp.get_many(range(20), by="user_id"):
