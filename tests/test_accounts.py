@@ -71,6 +71,16 @@ def test_an_account_has_all_that_the_credentials_take(place: Path) -> None:
     assert alta.credentials.account == "shop"
 
 
+def test_an_account_can_look_for_the_numbers_at_once(place: Path) -> None:
+    text = SHOP.replace("max_in_flight = 2", 'max_in_flight = "auto"\nalta_max_in_flight = "auto"')
+    write(place, text)
+    clevertap, alta = find_clevertap(), find_alta()
+    assert clevertap is not None
+    assert alta is not None
+    assert clevertap.credentials.max_in_flight == alta.credentials.max_in_flight == "auto"
+    assert "max_in_flight='auto'" in repr(clevertap.credentials)
+
+
 def test_the_environment_goes_before_the_file_unless_an_account_is_named(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

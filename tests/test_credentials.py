@@ -39,9 +39,11 @@ VARIABLES = [
     "CLEVERTAP_PASSCODE",
     "CLEVERTAP_REGION",
     "CLEVERTAP_BASE_URL",
+    "CLEVERTAP_MAX_IN_FLIGHT",
     "ALTA_TOKEN",
     "ALTA_BASE_URL",
     "ALTA_ENDPOINT",
+    "ALTA_MAX_IN_FLIGHT",
 ]
 
 
@@ -384,6 +386,45 @@ def test_a_cap_below_one_is_refused(build: Build, secret: str, field: str, value
         build(max_in_flight=value)
     assert str(caught.value).startswith("max_in_flight: ")
     assert repr(value) in str(caught.value)
+
+
+@both
+@pytest.mark.parametrize("text", ["auto", "AUTO", " Auto "])
+def test_a_cap_can_be_looked_for(build: Build, secret: str, field: str, text: str) -> None:
+    given = build(max_in_flight=text)
+    assert given.max_in_flight == "auto"
+    assert "max_in_flight='auto'" in repr(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("auto", "auto"), ("7", 7), (" 12 ", 12), ("", None), (" ", None)]
+)
+def test_the_environment_can_set_the_caps(
+    monkeypatch: pytest.MonkeyPatch, text: str, most: object
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R-654-865Z")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("CLEVERTAP_MAX_IN_FLIGHT", text)
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv("ALTA_MAX_IN_FLIGHT", text)
+    assert CleverTap.from_env().max_in_flight == (most or 3)
+    assert Alta.from_env().max_in_flight == (most or 16)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_a_cap_of_the_environment_that_cannot_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv("ALTA_MAX_IN_FLIGHT", text)
+    with pytest.raises(ConfigurationError) as caught:
+        Alta.from_env()
+    assert str(caught.value).startswith("ALTA_MAX_IN_FLIGHT: expected a whole number")
+    assert text in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "100"])
