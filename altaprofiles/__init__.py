@@ -56,12 +56,14 @@ if TYPE_CHECKING:
         Page,
         Platform,
         Profile,
+        RateLimit,
         Stats,
         parse_date,
     )
     from .models.page import to_arrow
     from .profiles import EventProfiles
     from .session import Session
+    from .wire.filters import Filter
 
 # Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
 # takes longer than `altaprofiles --help` may take.
@@ -72,6 +74,7 @@ _HOMES = (
     "models.page",
     "export.report",
     "http.retry",
+    "wire.filters",
     "session",
     "profiles",
     "http.transport",
@@ -99,6 +102,7 @@ __all__ = [
     "ExportLocked",
     "ExportProgress",
     "ExportReport",
+    "Filter",
     "Forbidden",
     "Incomplete",
     "Lookup",
@@ -109,6 +113,7 @@ __all__ = [
     "PlanMismatch",
     "Platform",
     "Profile",
+    "RateLimit",
     "RateLimited",
     "RequestTimeout",
     "ResponseTooLarge",

@@ -32,7 +32,7 @@ from typing import Any, Generic, TypeVar
 
 from .base.extras import is_installed
 from .base.paths import absolute_path, status_of
-from .credentials import Alta, CleverTap, can_name
+from .credentials import Alta, CleverTap, can_name, renamed
 from .errors import ConfigurationError
 from .redaction import mask_values
 
@@ -58,6 +58,7 @@ _CLEVERTAP = {
 }
 _ALTA = {
     "alta_token": "token",
+    "alta_endpoint": "endpoint",
     "alta_base_url": "base_url",
     "alta_max_in_flight": "max_in_flight",
     "alta_requests_per_minute": "requests_per_minute",
@@ -69,7 +70,7 @@ CLEVERTAP_KEYS = tuple(_CLEVERTAP)
 KEYS = (*_CLEVERTAP, *_ALTA)
 """All keys that an account can have."""
 
-_PLAIN = ("default", "account_id", "region", "base_url", "alta_base_url")
+_PLAIN = ("default", "account_id", "region", "base_url", "alta_endpoint", "alta_base_url")
 
 ENVIRONMENT = "the environment"
 """The `source` of credentials from environment variables."""
@@ -291,10 +292,9 @@ class Accounts:
         try:
             return kind(**given)
         except ConfigurationError as error:
-            # The message starts with the name of the argument; the file has a key of another name.
-            argument, _, message = str(error).partition(": ")
-            key = next((key for key in keys if keys[key] == argument), argument)
-            raise ConfigurationError(f"{self._where(name)}: {key}: {message}") from None
+            names = {argument: key for key, argument in keys.items()}
+            message = renamed(str(error), lambda argument: names.get(argument, argument))
+            raise ConfigurationError(f"{self._where(name)}: {message}") from None
 
     def _toml(self) -> str:
         lines = [] if self.default is None else [f"default = {_toml_text(self.default)}", ""]

@@ -40,7 +40,8 @@ class Cdp:
         Raises:
             ConfigurationError: neither is given, one is empty or holds a control character, or the
                 session cannot be used. Nothing was sent.
-            Unauthorized: the token is refused.
+            Unauthorized: the token is refused; another platform may have issued it.
+            Forbidden: the agent or its plan refuses; `hint` names the next step.
             AltaProfilesError: the last attempt failed in another way.
 
         >>> users = await session.cdp.get(user_id="BC123")
@@ -70,7 +71,8 @@ class Cdp:
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.
-            Unauthorized, Forbidden: the token is refused, which would fail every key.
+            Unauthorized, Forbidden: the token, its agent or the plan is refused, which would fail
+                every key.
 
         >>> async for lookup in session.cdp.get_many(["BC123", "nobody"], by="user_id"):
         ...     print(lookup.key, lookup.value)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from .base.addresses import is_loopback, split_address
@@ -15,7 +16,16 @@ from .base.checks import check_whole
 from .errors import ConfigurationError
 from .redaction import as_secret
 
-__all__ = ["REGIONS", "Alta", "CleverTap", "can_name"]
+__all__ = [
+    "CHAIN_SLOTS",
+    "ENDPOINTS",
+    "REGIONS",
+    "Alta",
+    "CleverTap",
+    "MaxInFlight",
+    "can_name",
+    "renamed",
+]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -26,11 +36,31 @@ REGIONS = {
     "sg1": "https://sg1.api.clevertap.com",
     "aps3": "https://aps3.api.clevertap.com",
     "mec1": "https://mec1.api.clevertap.com",
+    # South Korea, which connectors of other vendors have.
+    "sk1": "https://sk1.api.clevertap.com",
 }
 """The base URL of each CleverTap region.
 
 https://developer.clevertap.com/docs/get-user-profiles-api
 """
+
+ENDPOINTS = {
+    "altatech": "https://altatech.ai",
+    "gptbots.ai": "https://api.gptbots.ai",
+    "sg": "https://api-sg.gptbots.ai",
+    "jp": "https://api-jp.gptbots.ai",
+    "th": "https://api-th.gptbots.ai",
+}
+"""The base URL of each known platform of Alta ("Query User CDP", also in German and Japanese)."""
+
+CHAIN_SLOTS = 3
+"""Chain requests that CleverTap allows in flight, and counts as many.
+
+https://developer.clevertap.com/docs/api-request-limit
+"""
+
+MaxInFlight: TypeAlias = int | Literal["auto"]
+"""Most requests in flight at once: a number, or as many as the service turns out to take."""
 
 _MAX_NAME = 100
 
@@ -42,11 +72,13 @@ class CleverTap:
     Args:
         account_id: the account ID (project ID) from the dashboard.
         passcode: the passcode of the account. Never shown, never pickled.
-        region: "eu1", "global", "in1", "us1", "sg1", "aps3" or "mec1". With a wrong region,
-            CleverTap refuses the credentials like a wrong passcode.
+        region: "eu1", "global", "in1", "us1", "sg1", "aps3", "mec1" or "sk1", in any case. With a
+            wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.
         max_in_flight: most requests in flight at once, over all calls of one session. CleverTap
-            allows 3 per account: https://developer.clevertap.com/docs/api-request-limit
+            allows 3 per account: https://developer.clevertap.com/docs/api-request-limit. With
+            "auto", chains and counts have these 3 each, and lookups by ID, for which no limit is
+            documented, as many as the service turns out to take: see `http.sizing.Size`.
 
     Raises:
         ConfigurationError: an argument is invalid.
@@ -59,7 +91,7 @@ class CleverTap:
     passcode: str
     region: str
     base_url: str | None
-    max_in_flight: int
+    max_in_flight: MaxInFlight
     url: str = field(init=False, repr=False)
     """The base URL in use: `base_url`, or that of `region`; without a trailing slash."""
 
@@ -69,7 +101,7 @@ class CleverTap:
         passcode: str,
         region: str = "eu1",
         base_url: str | None = None,
-        max_in_flight: int = 3,
+        max_in_flight: MaxInFlight = CHAIN_SLOTS,
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = type(passcode).__name__, as_secret(passcode)
@@ -77,25 +109,27 @@ class CleverTap:
         _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
         _check_token("passcode", passcode, kind)
-        if passcode in REGIONS:
+        if passcode.lower() in REGIONS:
             # The region is likely to be the passcode, and must not be shown.
             region = as_secret(region)
             _set(self, region=region)
             raise ConfigurationError(
                 "passcode: holds the name of a region; swap `passcode` and `region`"
             )
-        if not isinstance(region, str) or region not in REGIONS:
+        name = region.strip().lower() if isinstance(region, str) else ""
+        if name not in REGIONS:
             raise ConfigurationError(
                 f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
             )
-        check_whole("max_in_flight", max_in_flight, least=1)
-        _set(self, url=REGIONS[region] if base_url is None else _base(base_url))
+        _set(self, region=name)
+        _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
+        _set(self, url=REGIONS[name] if base_url is None else _base(base_url))
 
     @classmethod
     def from_env(cls) -> CleverTap:
         """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
-        `CLEVERTAP_REGION` and `CLEVERTAP_BASE_URL` are optional.
+        `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL` and `CLEVERTAP_MAX_IN_FLIGHT` are optional.
 
         Raises:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
@@ -107,13 +141,14 @@ class CleverTap:
                 passcode=_from_env("CLEVERTAP_PASSCODE"),
                 region=os.environ.get("CLEVERTAP_REGION") or "eu1",
                 base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
+                max_in_flight=_in_flight_from_env("CLEVERTAP_MAX_IN_FLIGHT", CHAIN_SLOTS),
             )
 
     def __repr__(self) -> str:
         where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
         return (
             f"CleverTap(account_id={self.account_id!r}, passcode='***', {where}, "
-            f"max_in_flight={self.max_in_flight})"
+            f"max_in_flight={self.max_in_flight!r})"
         )
 
 
@@ -126,67 +161,91 @@ class Alta:
 
     Args:
         token: the API key. Never shown, never pickled.
-        base_url: https, or http on loopback only. GPTBots' own platform is at
-            `https://api.gptbots.ai`, or `api-sg`, `api-jp`, `api-th`.
-        max_in_flight: most requests in flight at once, over all calls of one session.
+        base_url: replaces the address of the endpoint: https, or http on loopback only.
+        max_in_flight: most requests in flight at once, over all calls of one session; or "auto" for
+            as many as the service turns out to take. The vendor documents no limit.
         requests_per_minute: most requests per minute, spread evenly; None for no limit. The vendor
             documents no limit for this call; a sibling call allows about 100.
         name: a name for the agent, 1 to 100 printable characters. It identifies the account, for
             example in resumed work, even after the token has changed. With None, a digest of the
             token does so.
+        endpoint: the platform that issued the key: "altatech" for `https://altatech.ai`, which is
+            the default; "sg", "jp" or "th" for that one of GPTBots; else the `${endpoint}` of the
+            vendor's pages, such as "gptbots.ai" for `https://api.gptbots.ai`. In any case.
 
     Raises:
-        ConfigurationError: an argument is invalid.
+        ConfigurationError: an argument is invalid, or both `endpoint` and `base_url` are given.
 
     >>> Alta("secret", name="support-agent")
     Alta(token='***', base_url='https://altatech.ai', max_in_flight=16, name='support-agent')
+    >>> Alta("secret", endpoint="gptbots.ai").url
+    'https://api.gptbots.ai'
     """
 
     token: str
-    base_url: str
-    max_in_flight: int
+    base_url: str | None
+    max_in_flight: MaxInFlight
     requests_per_minute: int | None
     name: str | None
+    endpoint: str | None
     url: str = field(init=False, repr=False)
-    """`base_url` without a trailing slash."""
+    """The base URL in use: `base_url`, or that of `endpoint`; without a trailing slash."""
 
     def __init__(
         self,
         token: str,
-        base_url: str = "https://altatech.ai",
-        max_in_flight: int = 16,
+        base_url: str | None = None,
+        max_in_flight: MaxInFlight = 16,
         requests_per_minute: int | None = None,
         name: str | None = None,
+        *,
+        endpoint: str | None = None,
     ) -> None:
         kind, token = type(token).__name__, as_secret(token)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
-        _set(self, requests_per_minute=requests_per_minute, name=name, url="")
+        _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint, url="")
         _check_token("token", token, kind)
-        if "://" in token:
-            # The base URL is likely to be the token, and must not be shown.
-            base_url = as_secret(base_url)
-            _set(self, base_url=base_url)
+        if "://" in token or token.lower() in ENDPOINTS:
+            # The address is likely to be the token, and must not be shown.
+            base_url, endpoint = as_secret(base_url), as_secret(endpoint)
+            _set(self, base_url=base_url, endpoint=endpoint)
             raise ConfigurationError(
                 "token: holds a URL; swap `token` and `base_url`, or pass the API key"
+                if "://" in token
+                else "token: holds the name of a platform; swap `token` and `endpoint`"
             )
-        check_whole("max_in_flight", max_in_flight, least=1)
+        _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
         if name is not None:
             _check_name(name)
-        _set(self, url=_base(base_url))
+        if endpoint is None:
+            _set(self, url=ENDPOINTS["altatech"] if base_url is None else _base(base_url))
+        elif base_url is None:
+            known, url = _platform(endpoint)
+            _set(self, endpoint=known, url=url)
+        else:
+            raise ConfigurationError(
+                "endpoint: cannot be combined with `base_url`; pass one of the two"
+            )
 
     @classmethod
     def from_env(cls) -> Alta:
-        """Return the API key in `ALTA_TOKEN`. `ALTA_BASE_URL` is optional.
+        """Return the API key in `ALTA_TOKEN`.
+
+        `ALTA_ENDPOINT` or `ALTA_BASE_URL`, and `ALTA_MAX_IN_FLIGHT`, are optional.
 
         Raises:
-            ConfigurationError: `ALTA_TOKEN` is unset or empty, or a value is invalid; it names the
-                variable.
+            ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the others are set, or a
+                value is invalid; it names the variable.
         """
-        base_url = os.environ.get("ALTA_BASE_URL") or "https://altatech.ai"
         with _naming_variables("ALTA"):
-            return cls(token=_from_env("ALTA_TOKEN"), base_url=base_url)
+            return cls(
+                token=_from_env("ALTA_TOKEN"),
+                base_url=os.environ.get("ALTA_BASE_URL") or None,
+                endpoint=os.environ.get("ALTA_ENDPOINT") or None,
+                max_in_flight=_in_flight_from_env("ALTA_MAX_IN_FLIGHT", 16),
+            )
 
     @property
     def account(self) -> str:
@@ -201,10 +260,8 @@ class Alta:
         rate, name = self.requests_per_minute, self.name
         paced = "" if rate is None else f", requests_per_minute={rate}"
         named = "" if name is None else f", name={name!r}"
-        return (
-            f"Alta(token='***', base_url={self.url!r}, max_in_flight={self.max_in_flight}"
-            f"{paced}{named})"
-        )
+        where = f"base_url={self.url!r}" if self.endpoint is None else f"endpoint={self.endpoint!r}"
+        return f"Alta(token='***', {where}, max_in_flight={self.max_in_flight!r}{paced}{named})"
 
 
 def _set(credentials: CleverTap | Alta, **values: object) -> None:
@@ -218,18 +275,43 @@ def _from_env(name: str) -> str:
     return value
 
 
+def _in_flight_from_env(name: str, default: int) -> Any:
+    # Anything but a number is checked, and shown, where the value is used.
+    text = os.environ.get(name, "").strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or default
+
+
+def _check_max_in_flight(value: object) -> MaxInFlight:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
+        )
+    return value
+
+
+def renamed(text: str, name: Callable[[str], str]) -> str:
+    """Return the message of an error with its arguments under other names.
+
+    Args:
+        text: the message, which names an argument before its first colon, and others as `code`.
+        name: returns the other name of an argument.
+    """
+    return re.sub(
+        r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`",
+        lambda found: name(found["subject"] or found["other"]),
+        text,
+    )
+
+
 @contextmanager
 def _naming_variables(prefix: str) -> Iterator[None]:
     """Let an error name variables of the environment in place of the arguments made of them."""
     try:
         yield
     except ConfigurationError as error:
-        text = re.sub(
-            r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`",
-            lambda found: f"{prefix}_{found['subject'] or found['other']}".upper(),
-            str(error),
-        )
-        error.args = (text,)
+        error.args = (renamed(str(error), lambda name: f"{prefix}_{name}".upper()),)
         raise
 
 
@@ -261,6 +343,49 @@ def _check_name(name: object) -> None:
         )
 
 
+def _platform(endpoint: object) -> tuple[str, str]:
+    """Return the name of a platform in its canonical form, and its base URL."""
+    if not isinstance(endpoint, str):
+        raise ConfigurationError(f"endpoint: expected the name of a platform, got {endpoint!r}")
+    if "@" in endpoint:
+        # The message leaves the text out, because a credential stands before the @.
+        raise ConfigurationError("endpoint: holds an @; pass a name such as 'gptbots.ai'")
+    name = endpoint.strip().lower()
+    if name in ENDPOINTS:
+        return name, ENDPOINTS[name]
+    known = ", ".join(ENDPOINTS)
+    if re.search(r"[/:?#]", name):
+        raise ConfigurationError(
+            f"endpoint: {_place(endpoint)!r} is more than the name of a platform; use one of "
+            f"{known}, or pass a URL as `base_url`"
+        )
+    if "." not in name:
+        raise ConfigurationError(
+            f"endpoint: unknown platform {endpoint!r}; use one of {known}, or the domain of "
+            f"another one, for which https://api.DOMAIN is called"
+        )
+    for other, url in ENDPOINTS.items():
+        if name.startswith("api") and name == urlsplit(url).hostname:
+            raise ConfigurationError(f"endpoint: {endpoint!r} is a host; pass {other!r}")
+    if name.startswith("api."):
+        raise ConfigurationError(
+            f"endpoint: {endpoint!r} begins with api., which is put before it; pass {name[4:]!r}"
+        )
+    url = f"https://api.{name}"
+    try:
+        parts = split_address(url)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"endpoint: {url!r} {error}; use one of {known}, or pass a URL as `base_url`"
+        ) from None
+    return parts.netloc.removeprefix("api."), parts.geturl()
+
+
+def _place(url: str) -> str:
+    """Return a URL without its query and fragment, which may hold a credential."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
+
+
 _PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
 
 
@@ -270,7 +395,7 @@ def _base(url: object) -> str:
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
         raise ConfigurationError("base_url: holds user:password@; remove it")
-    place = re.split(r"[?#]", url, maxsplit=1)[0]
+    place = _place(url)
     if place != url:
         # The message leaves the rest out, because it may hold a credential.
         raise ConfigurationError(

@@ -10,8 +10,8 @@
     │   └── ResponseTooLarge      the body exceeds `max_response_bytes`
     ├── StatusError               the service answered with an error
     │   ├── BadRequest            400, "Incorrect Usage": the request is invalid
-    │   ├── Unauthorized          401: wrong credentials, or the wrong region
-    │   ├── Forbidden             403: the credentials lack a permission
+    │   ├── Unauthorized          401: wrong credentials, region or platform
+    │   ├── Forbidden             403: a permission is missing, or the agent or plan refuses
     │   ├── RateLimited           429 or "throttled"
     │   └── ServerError           5xx, or a failure without an explanation
     ├── NotReady                  the service is still preparing the answer
@@ -24,14 +24,16 @@
         ├── ExportLocked          another process is writing the same output
         └── Incomplete            part of the result is missing
 
-All of them can be pickled, and none contains a credential. No message contains a key, a cell or a
-value of a record: these are customers' data, and are attributes if at all.
+All of them can be pickled, and none contains a credential. No message contains a key, a cell, a
+value of a record or of a filter: these are customers' data, and are attributes if at all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal
 
 from .redaction import harmless
 
@@ -143,7 +145,7 @@ class ConfigurationError(AltaProfilesError, ValueError):
     """An argument or the set-up is invalid. Raised before the call sends a request.
 
     The message names the argument, the fault and the fix. It shows the value of an option, but
-    never a key, a cell or a value of a record.
+    never a key, a cell, or a value of a record or of a filter.
 
     >>> try:
     ...     await session.profiles.get(identity=" ")
@@ -152,9 +154,9 @@ class ConfigurationError(AltaProfilesError, ValueError):
     identity: empty; pass the identifier itself, got ' '
 
     Attributes:
-        value: the invalid key, cell or value of a record; None for any other argument. In a pickle
-            or a copy, text, bytes, numbers, and lists, tuples and dicts of these are kept. A value
-            of another type becomes None, because it might fail to load.
+        value: the invalid key, cell, or value of a record or of a filter; None for most other
+            arguments. In a pickle or a copy, text, bytes, numbers, and lists, tuples and dicts of
+            these are kept. A value of another type becomes None, because it might fail to load.
     """
 
     def __init__(self, message: str, *, value: object = None) -> None:
@@ -274,15 +276,73 @@ class BadRequest(StatusError):
 
 
 class Unauthorized(StatusError):
-    """The service refused the credentials (401), or the region is wrong. Never retried."""
+    """The service refused the credentials (401). Never retried.
+
+    It answers in the same way to credentials of another region or platform.
+    """
 
 
 class Forbidden(StatusError):
-    """The credentials lack a permission (403). Never retried."""
+    """The credentials lack a permission (403), or Alta's agent or its plan refuses. Never retried.
+
+    Of Alta, `hint` names the next step.
+    """
 
 
 class RateLimited(StatusError):
-    """Too many requests, at once or per minute (429, or "throttled" with any status)."""
+    """Too many requests, at once or per minute (429, or "throttled" with any status).
+
+    Attributes:
+        limited_by: "concurrency" if the service names the number of requests at once, "rate" if it
+            names a time or a plan, None if it names neither.
+        reset: Unix time, in seconds, from which the service accepts requests again, or None if it
+            does not say.
+        sent: False if the request was not sent, because the service refuses all of them at present
+            for longer than the call can wait. `status`, `code` and `message` are then those of the
+            last refusal.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: str,
+        status: int,
+        code: int | str | None = None,
+        message: str = "",
+        hint: str | None = None,
+        retry_after: float | None = None,
+        excerpt: str = "",
+        limited_by: Literal["concurrency", "rate"] | None = None,
+        reset: float | None = None,
+        sent: bool = True,
+    ) -> None:
+        self.limited_by = limited_by
+        self.reset = reset
+        self.sent = sent
+        super().__init__(
+            api=api,
+            status=status,
+            code=code,
+            message=message,
+            hint=hint,
+            retry_after=retry_after,
+            excerpt=excerpt,
+        )
+
+    def _text(self) -> str:
+        text = super()._text()
+        if not self.sent:
+            text = f"not sent, because the service refuses every request at present: {text}"
+        if self.reset is not None:
+            text = f"{text}. It accepts requests again at {_utc(self.reset)}"
+        return text
+
+
+def _utc(seconds: float) -> str:
+    try:
+        return f"{datetime.fromtimestamp(math.ceil(seconds), UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds:g} seconds after 1970"
 
 
 class ServerError(StatusError):

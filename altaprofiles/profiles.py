@@ -1,13 +1,16 @@
-"""`session.profiles`: CleverTap's people, by event and by ID.
+"""`session.profiles`: CleverTap's people, by event, by filters and by ID.
 
-Vendor facts are from CleverTap's page "Get User Profiles",
-https://developer.clevertap.com/docs/get-user-profiles-api; `wire.clevertap` cites each rule.
+Vendor facts are from CleverTap's pages "Get User Profiles",
+https://developer.clevertap.com/docs/get-user-profiles-api, and "CleverTap Query Language",
+https://developer.clevertap.com/docs/clevertap-query-language; `wire.clevertap` and `wire.language`
+cite each rule.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import Any
 
 from .base.checks import check_flag, check_whole
 from .errors import ConfigurationError
@@ -21,6 +24,8 @@ from .models.people import Distinct
 from .sources.chains import Chains
 from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
+from .wire.filters import Filter
+from .wire.language import Filters
 from .wire.query import BATCH_SIZE, Day, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
@@ -106,6 +111,9 @@ class Profiles:
         *,
         start: Day,
         end: Day,
+        event_properties: Sequence[Filter] = (),
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         events: bool = True,
@@ -124,6 +132,14 @@ class Profiles:
             event: the name of the event as the dashboard spells it, upper case included.
             start, end: first and last day, both included, in the time zone of the CleverTap
                 project: dates, or ints YYYYMMDD. Or two ints of epoch seconds.
+            event_properties: conditions on the event, all of which must hold.
+            profile_fields: conditions on the person's profile, all of which must hold.
+            query: other members of the vendor's query language, as plain JSON that is copied:
+                `session_properties`, `advanced_query`, and `common_profile_properties` with
+                `demographics`, `geo_fields` and `technographics`
+                (https://developer.clevertap.com/docs/clevertap-query-language). Misspelled names,
+                unknown operators and wrong types are refused where the page documents them. It may
+                not hold anything that another argument sets.
             batch_size: people per page, a multiple of 23 from 23 to 4,991.
             app: include app version, OS version, make and model of the devices.
             events: include the event summaries, some 75 % of a record.
@@ -140,9 +156,9 @@ class Profiles:
                 differ between calls. This keeps some 100 bytes per person in memory. A resumed
                 chain does not know the people of its earlier pages.
             cursor: resume one chain at this `page.next_cursor`, which is valid for about 4 days.
-                The event, range and flags that opened the chain then hold, not those passed here,
-                and `windows` must be 1. None opens a new chain, so do not pass on the None of a
-                last page.
+                The event, range, filters and flags that opened the chain then hold, not those
+                passed here, and `windows` must be 1. None opens a new chain, so do not pass on the
+                None of a last page.
             prefetch: pages fetched ahead. At most `prefetch + 1` pages per window exist at once,
                 those still arriving included. A page is requested as soon as the page before it
                 names its cursor, mostly in its first bytes: with 2, one chain can use three slots.
@@ -155,9 +171,21 @@ class Profiles:
         ...     "App Launched", start=date(2026, 1, 1), end=date(2026, 1, 31)
         ... ):
         ...     print(person.identity)
+        >>> buyers = session.profiles.by_event(
+        ...     "Charged",
+        ...     start=20260101,
+        ...     end=20260131,
+        ...     event_properties=[Filter("Amount", "greater_than", 100)],
+        ...     profile_fields=[Filter("Customer Type", "equals", "Gold")],
+        ... )
         """
-        chains = self._chains()
-        query = EventQuery.of(
+        if event is None:
+            # Otherwise it would be everyone if the days are None as well.
+            raise ConfigurationError(
+                "event: expected the name of an event, got None; for everyone use "
+                "session.profiles.everyone()"
+            )
+        event_query = EventQuery.of(
             event,
             start,
             end,
@@ -165,8 +193,92 @@ class Profiles:
             app=app,
             summaries=check_flag("events", events),
             profile=profile,
+            filters=Filters.of(event_properties, profile_fields, query),
         )
         check_whole("windows", windows, least=1)
+        return self._people(
+            event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
+        )
+
+    def everyone(
+        self,
+        *,
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
+        batch_size: int = BATCH_SIZE,
+        app: bool = False,
+        events: bool = True,
+        profile: bool = True,
+        distinct: bool = True,
+        cursor: str | None = None,
+        prefetch: int = 2,
+    ) -> EventProfiles:
+        """Return everyone with any event in the last 365 days, in one chain.
+
+        The query then has no event and no days. The vendor's page "CleverTap Query Language"
+        documents this with filters of profiles or other events, and is silent about a query
+        without any filter. Neither has been tried on the live service.
+
+        Args:
+            profile_fields, batch_size, app, events, profile, distinct, prefetch: as for `by_event`.
+            query: as for `by_event`, without `event_properties` and `session_properties`.
+            cursor: as for `by_event`.
+
+        Raises:
+            ConfigurationError: an argument cannot work, or the session has no CleverTap
+                credentials.
+
+        >>> gold = session.profiles.everyone(
+        ...     profile_fields=[Filter("Customer Type", "equals", "Gold")]
+        ... )
+        >>> async for person in gold:
+        ...     print(person.identity)
+        """
+        event_query = EventQuery.of(
+            None,
+            None,
+            None,
+            batch_size=batch_size,
+            app=app,
+            summaries=check_flag("events", events),
+            profile=profile,
+            filters=Filters.of((), profile_fields, query),
+        )
+        return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
+
+    async def count(
+        self,
+        event: str | None = None,
+        *,
+        start: Day | None = None,
+        end: Day | None = None,
+        event_properties: Sequence[Filter] = (),
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Return the number of people who did `event`, by the service's own count.
+
+        Without event, start and end it counts everyone, as `everyone` asks for them.
+
+        Args:
+            event, start, end: as for `by_event`: all three, or none of them.
+            event_properties, profile_fields, query: as for `by_event`.
+
+        Raises:
+            ConfigurationError: an argument cannot work, or the session cannot be used. Nothing
+                was sent.
+            NotReady: the service was still counting when `Retry.ready_timeout` ran out.
+            AltaProfilesError: the last attempt failed in another way.
+
+        >>> people = await session.profiles.count("Charged", start=20260101, end=20260131)
+        """
+        filters = Filters.of(event_properties, profile_fields, query)
+        return await self._chains().count(EventQuery.of(event, start, end, filters=filters))
+
+    def _people(
+        self, query: EventQuery, windows: int, *, distinct: bool, cursor: str | None, prefetch: int
+    ) -> EventProfiles:
+        chains = self._chains()
         check_whole("prefetch", prefetch, least=0)
         check_flag("distinct", distinct)
         beginnings: list[EventQuery | str] = [*query.split(windows)]
@@ -182,22 +294,6 @@ class Profiles:
 
         return EventProfiles(pages, distinct=distinct)
 
-    async def count(self, event: str, *, start: Day, end: Day) -> int:
-        """Return the number of people who did `event`, by the service's own count.
-
-        Args:
-            event, start, end: as for `by_event`.
-
-        Raises:
-            ConfigurationError: an argument cannot work, or the session cannot be used. Nothing
-                was sent.
-            NotReady: the service was still counting when `Retry.ready_timeout` ran out.
-            AltaProfilesError: the last attempt failed in another way.
-
-        >>> people = await session.profiles.count("Charged", start=20260101, end=20260131)
-        """
-        return await self._chains().count(EventQuery.of(event, start, end))
-
     def _chains(self) -> Chains:
         return Chains(self._engine, self._service())
 
@@ -206,7 +302,7 @@ class Profiles:
 
 
 class EventProfiles:
-    """Everyone who did one event: iterate over it for people, or over `pages()` for pages.
+    """The people of one query: iterate over it for people, or over `pages()` for pages.
 
     Each iteration opens new chains. Leaving an iteration early, cancelling it or closing the
     session cancels the requests behind it.

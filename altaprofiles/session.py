@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
-from .credentials import Alta, CleverTap
+from .credentials import CHAIN_SLOTS, Alta, CleverTap
 from .errors import ConfigurationError
 from .flow.fanout import Items
 from .http.engine import Engine
-from .http.limits import Cap, Pace
 from .http.retry import Retry
 from .http.service import Service
+from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Attempt, Customer, Profile, Stats
 from .profiles import Profiles
@@ -26,6 +26,8 @@ from .sources.lookups import CDP, PROFILES, Lookups
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.clevertap import By
+from .wire.filters import Filter
+from .wire.language import Filters
 from .wire.query import BATCH_SIZE, Day
 
 if TYPE_CHECKING:
@@ -114,8 +116,11 @@ class Session:
             on_event=on_event,
         )
         self._credentials = (clevertap, alta)
-        self._clevertap = None if clevertap is None else _clevertap_service(clevertap)
-        self._alta = None if alta is None else _alta_service(alta)
+        self._clevertap = None if clevertap is None else _clevertap_service(clevertap, retry)
+        self._alta = None if alta is None else _alta_service(alta, retry)
+        self._services = [one for one in (self._clevertap, self._alta) if one is not None]
+        for service in self._services:
+            self._engine.stats.limits[service.api] = service.limits
         self._profiles = Profiles(self._engine, self._clevertap_service)
         self._cdp = Cdp(self._engine, self._alta_service)
 
@@ -124,7 +129,8 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN` and `ALTA_BASE_URL`. One service is enough.
+        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN`, `ALTA_ENDPOINT` and `ALTA_BASE_URL`. One service is
+        enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
@@ -147,7 +153,7 @@ class Session:
 
     @property
     def profiles(self) -> Profiles:
-        """The people of the CleverTap account: `get`, `get_many`, `by_event`, `count`."""
+        """The CleverTap account's people: `get`, `get_many`, `by_event`, `everyone`, `count`."""
         return self._profiles
 
     @property
@@ -177,7 +183,7 @@ class Session:
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.
-            Unauthorized, Forbidden: the token is refused.
+            Unauthorized, Forbidden: the token, its agent or the plan is refused.
             AltaProfilesError: reading `profiles` failed.
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
@@ -189,11 +195,14 @@ class Session:
 
     async def export(
         self,
-        events: str | Sequence[str],
+        events: str | Sequence[str] | None = None,
         *,
-        start: Day,
-        end: Day,
+        start: Day | None = None,
+        end: Day | None = None,
         to: str | os.PathLike[str],
+        event_properties: Sequence[Filter] = (),
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
         format: str | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
@@ -231,13 +240,17 @@ class Session:
 
         Args:
             events: the name of an event, or several names. A person who did several of the events
-                is written once.
+                is written once. Without `events`, `start` and `end` it is everyone, as for
+                `profiles.everyone`, in one chain.
             start, end: as for `profiles.by_event`.
             to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each with
                 `.gz` or `.zst` behind it if wanted), `.parquet`, `.duckdb`; or the address of a
                 table, `postgresql://user:password@host/database/table`. A file that exists is
                 replaced at the end, in one step. In an existing DuckDB file the table is replaced
                 and other tables stay. In PostgreSQL people are updated.
+            event_properties, profile_fields, query: as for `profiles.by_event`, for each of the
+                events. An unfinished export can be resumed with the same filters only; their order
+                makes no difference. The counts have the same filters.
             format: "ndjson", "csv", "parquet", "duckdb" or "postgres", for endings that do not
                 decide it.
             windows: number of parts that the range is split into, at most one per day. Each part
@@ -322,13 +335,14 @@ class Session:
             events,
             start=start,
             end=end,
+            filters=Filters.of(event_properties, profile_fields, query),
             windows=windows,
             batch_size=batch_size,
             app=app,
             event_summaries=event_summaries,
             profile=profile,
         )
-        reporting = Reporting(service.cap, on_progress)
+        reporting = Reporting(service.cap("get_page"), on_progress)
         gathering = EventsGathering(
             plan,
             Chains(self._engine.counting(reporting.tally), service),
@@ -414,7 +428,7 @@ class Session:
         service = self._clevertap_service()
         PROFILES.check_by(by)
         source = check_keys(keys, by, column)
-        reporting = Reporting(service.cap, on_progress)
+        reporting = Reporting(service.cap("get_profile"), on_progress)
         gathering = KeysGathering(
             KeysPlan(service.account, service.url, by),
             Lookups(self._engine.counting(reporting.tally), service, PROFILES),
@@ -435,7 +449,11 @@ class Session:
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""
-        await self._engine.aclose()
+        try:
+            await self._engine.aclose()
+        finally:
+            for service in self._services:
+                service.abandon()
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
@@ -466,25 +484,47 @@ class Session:
         return self._alta
 
 
-def _clevertap_service(account: CleverTap) -> Service:
+_ALTA_START = 4
+"""First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
+
+
+def _fixed(slots: int) -> Size:
+    return Size(slots, slots)
+
+
+def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
+    if account.max_in_flight == "auto":
+        # Chains and counts have a documented limit each, and lookups by ID have none.
+        chains, counts = _fixed(CHAIN_SLOTS), _fixed(CHAIN_SLOTS)
+        lookups = Size(CHAIN_SLOTS, MOST)
+    else:
+        chains = counts = lookups = _fixed(account.max_in_flight)
     return Service(
         api=clevertap_rules.API,
         account=account.account_id,
         url=account.url,
         headers=mask_values(clevertap_rules.auth_headers(account.account_id, account.passcode)),
         secret=account.passcode,
-        cap=Cap(account.max_in_flight),
+        sizes={
+            "open_chain": chains,
+            "get_page": chains,
+            "count": counts,
+            "get_profile": lookups,
+        },
+        retry=retry,
     )
 
 
-def _alta_service(account: Alta) -> Service:
-    rate = account.requests_per_minute
+def _alta_service(account: Alta, retry: Retry) -> Service:
+    most = account.max_in_flight
+    size = Size(_ALTA_START, MOST) if most == "auto" else _fixed(most)
     return Service(
         api=alta_rules.API,
         account=account.account,
         url=account.url,
         headers=mask_values(alta_rules.auth_headers(account.token)),
         secret=account.token,
-        cap=Cap(account.max_in_flight),
-        pace=None if rate is None else Pace(rate),
+        sizes={"get_user_cdp": size, "verify_key": size},
+        retry=retry,
+        per_minute=account.requests_per_minute,
     )

@@ -17,6 +17,7 @@ from . import (
     durable,
     export,
     imports,
+    limits,
     lookups,
     memory,
     pauses,
@@ -32,6 +33,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "chain": chain.measure,
     "export": export.measure,
     "windows": windows.measure,
+    "limits": limits.measure,
     "memory": memory.measure,
     "durable": durable.measure,
     "pauses": pauses.measure,
@@ -44,8 +46,8 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges seven ratios. It takes some "
-        "20 minutes on an otherwise idle machine. Peers that are not installed are left out: pip "
+        description="Compares altaprofiles with its peers and judges nine ratios. It takes some "
+        "50 minutes on an otherwise idle machine. Peers that are not installed are left out: pip "
         "install -e '.[bench]' installs all but curl, wrk and nginx.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, not Markdown")

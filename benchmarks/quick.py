@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from . import compression, durable, export, imports, lookups, memory, pauses, windows
+from . import compression, durable, export, imports, limits, lookups, memory, pauses, windows
 from .answers import ZSTD, Compression, Shape
 from .clients import DAY, run, session
 from .ledger import Seen
@@ -252,11 +252,26 @@ def _requests(name: str, seen: Seen, **expected: int) -> list[Check]:
     ]
 
 
+def _find_limits() -> list[Check]:
+    arguments = {"hidden": 8, "later": 8, "auto": True, "keys": 300}
+    searched = once(Contender("found", limits.found, arguments)).figures
+    plan = {"limit": 40, "keys": 100, "headers": True, "window": 2.0}
+    paced = once(Contender("minute", limits.minute, plan)).figures
+    return [
+        Check("a hidden number at once, lookups", int(searched["lookups"]), 300),
+        Check("a hidden number at once, failed", int(searched["failed"]), 0),
+        Check("40 a minute, lookups", int(paced["lookups"]), 100),
+        Check("40 a minute, failed", int(paced["failed"]), 0),
+        Check("40 a minute, refused", int(paced["refused"]), 0),
+    ]
+
+
 CHECKS: dict[str, Callable[[], list[Check]]] = {
     "lookups": _look_up,
     "chain": _walk_chain,
     "export": _export,
     "windows": _walk_windows,
+    "limits": _find_limits,
     "memory": _remember,
     "durable": _survive,
     "pauses": _take_turns,

@@ -71,6 +71,16 @@ def test_an_account_has_all_that_the_credentials_take(place: Path) -> None:
     assert alta.credentials.account == "shop"
 
 
+def test_an_account_can_look_for_the_numbers_at_once(place: Path) -> None:
+    text = SHOP.replace("max_in_flight = 2", 'max_in_flight = "auto"\nalta_max_in_flight = "auto"')
+    write(place, text)
+    clevertap, alta = find_clevertap(), find_alta()
+    assert clevertap is not None
+    assert alta is not None
+    assert clevertap.credentials.max_in_flight == alta.credentials.max_in_flight == "auto"
+    assert "max_in_flight='auto'" in repr(clevertap.credentials)
+
+
 def test_the_environment_goes_before_the_file_unless_an_account_is_named(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +196,59 @@ def seen_by_a_reporter(error: BaseException) -> str:
                 shown += map(repr, frame.f_locals.values())
         behind = behind.__context__
     return "".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("line", "endpoint", "url"),
+    [
+        ('alta_endpoint = "gptbots.ai"', "gptbots.ai", "https://api.gptbots.ai"),
+        ('alta_endpoint = " SG "', "sg", "https://api-sg.gptbots.ai"),
+        ("", None, "https://altatech.ai"),
+    ],
+)
+def test_an_account_can_name_altas_platform(
+    place: Path, line: str, endpoint: str | None, url: str
+) -> None:
+    write(place, f'[accounts.a]\nalta_token = "t"\n{line}\n')
+    found = find_alta()
+    assert found is not None
+    assert (found.credentials.endpoint, found.credentials.url) == (endpoint, url)
+
+
+def test_a_region_in_the_file_may_be_in_any_case(place: Path) -> None:
+    write(place, '[accounts.a]\naccount_id = "A"\npasscode = "p"\nregion = " In1 "\n')
+    found = find_clevertap()
+    assert found is not None
+    assert found.credentials.region == "in1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            'alta_endpoint = "sg"\nalta_base_url = "https://example.com"',
+            "alta_endpoint: cannot be combined with alta_base_url; pass one of the two",
+        ),
+        ('alta_endpoint = "https://example.com"', "or pass a URL as alta_base_url"),
+        ('alta_endpoint = "mars"', "alta_endpoint: unknown platform 'mars'"),
+        ("alta_endpoint = 7", "alta_endpoint: expected the name of a platform, got 7"),
+    ],
+)
+def test_a_wrong_platform_is_named_as_the_file_does(place: Path, lines: str, words: str) -> None:
+    write(place, f'[accounts.a]\nalta_token = "{SECRET}"\n{lines}\n')
+    with pytest.raises(ConfigurationError) as caught:
+        find_alta()
+    assert f"{place}: account 'a': " in str(caught.value)
+    assert words in str(caught.value)
+    assert SECRET not in seen_by_a_reporter(caught.value)
+
+
+def test_every_key_in_a_message_is_named_as_the_file_does(place: Path) -> None:
+    write(place, '[accounts.a]\nalta_token = "https://x.example"\nalta_base_url = "s3cr3t-PASS"\n')
+    with pytest.raises(
+        ConfigurationError, match=r"alta_token: .* swap alta_token and alta_base_url"
+    ):
+        find_alta()
 
 
 def test_a_wrong_alta_key_is_named_as_the_file_does(place: Path) -> None:

@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from altaprofiles import Alta, CleverTap, ConfigurationError, Profile, Retry, Session, Timeout
+from altaprofiles import (
+    Alta,
+    CleverTap,
+    ConfigurationError,
+    Filter,
+    Profile,
+    Retry,
+    Session,
+    Timeout,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -390,6 +399,67 @@ async def test_a_cursor_and_windows_exclude_each_other() -> None:
     await refused(asking(cursor="c", windows=3), "windows: ", "cursor", "3")
 
 
+def everyone(**options: Any) -> Callable[[Session], object]:
+    return lambda session: session.profiles.everyone(**options)
+
+
+NO_FILTERS: list[Any] = ["Amount > 100", Filter("a", "exists"), {"name": "a"}, None, 5]
+
+
+@pytest.mark.parametrize("value", NO_FILTERS, ids=repr)
+@pytest.mark.parametrize("name", ["event_properties", "profile_fields"])
+@either
+async def test_filters_that_are_no_list_are_refused(query: Query, name: str, value: Any) -> None:
+    error = await refusal(query(**{name: value}), f"{name}: expected a list of filters, got ")
+    assert error.value is value
+
+
+@either
+async def test_an_item_that_is_no_filter_is_refused_by_its_index(query: Query) -> None:
+    for name in ("event_properties", "profile_fields"):
+        items: list[Any] = [Filter("a", "exists"), {"name": "jane@example.com"}]
+        error = await refusal(query(**{name: items}), f"{name}[1]: expected a Filter, got ")
+        assert is_kept_out(items[1], error)
+
+
+@pytest.mark.parametrize("query", [asking, counting, everyone])
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("{}", "query: "),
+        ([], "query: "),
+        ({"from": 20260101}, "query: `from` "),
+        ({"advanced": {}}, "query: unknown member 'advanced'"),
+        ({"advanced_query": {"did_any": "Charged"}}, "query.advanced_query.did_any: "),
+        ({"advanced_query": {"likes": object()}}, "query.advanced_query.likes: "),
+    ],
+)
+async def test_a_query_outside_of_the_language_is_refused(
+    query: Query, value: Any, place: str
+) -> None:
+    assert str(await refusal(query(query=value))).startswith(place)
+
+
+async def test_everyone_has_the_checks_of_a_query() -> None:
+    for name, value in (
+        ("batch_size", 50),
+        ("app", "yes"),
+        ("events", 1),
+        ("profile", None),
+        ("distinct", "no"),
+        ("prefetch", -1),
+        ("cursor", "a b"),
+    ):
+        await refused(everyone(**{name: value}), f"{name}: ", str(value))
+    await refused(everyone(query={"event_properties": []}), "event_properties: ")
+
+
+async def test_no_event_is_everyone_only_where_it_says_so() -> None:
+    await refused(asking(event=None, start=None, end=None), "event: ", "None", "everyone()")
+    await refused(counting(start=None), "start: ", "`event`", "`end`", "everyone")
+    await refused(counting(event=None), "event: ", "`start` and `end`", "everyone")
+
+
 # -------------------------------------------------------------------------------------- the session
 
 
@@ -429,6 +499,7 @@ CALLS: dict[str, Callable[[Session], object]] = {
     "profiles.get": lambda session: session.profiles.get(identity="7"),
     "profiles.count": counting(),
     "profiles.by_event": asking(),
+    "profiles.everyone": everyone(),
     "profiles.by_event.pages": lambda session: session.profiles.by_event("Charged", **DAYS).pages(),
     "profiles.get_many": lambda session: session.profiles.get_many(["7"], by="identity"),
     "cdp.get": lambda session: session.cdp.get(user_id="7"),

@@ -26,7 +26,7 @@ from altaprofiles import (
     Session,
     StatusError,
 )
-from altaprofiles.credentials import REGIONS
+from altaprofiles.credentials import ENDPOINTS, REGIONS
 from altaprofiles.redaction import masked
 from altaprofiles.session import _alta_service
 from altaprofiles.wire import alta, clevertap
@@ -39,8 +39,11 @@ VARIABLES = [
     "CLEVERTAP_PASSCODE",
     "CLEVERTAP_REGION",
     "CLEVERTAP_BASE_URL",
+    "CLEVERTAP_MAX_IN_FLIGHT",
     "ALTA_TOKEN",
     "ALTA_BASE_URL",
+    "ALTA_ENDPOINT",
+    "ALTA_MAX_IN_FLIGHT",
 ]
 
 
@@ -63,9 +66,16 @@ Build = Callable[..., Any]
 # ------------------------------------------------------------------------------------ where to send
 
 
-@pytest.mark.parametrize("region", ["in1", "us1", "sg1", "aps3", "mec1", "eu1"])
-def test_a_region_has_a_host_of_its_own(region: str) -> None:
-    assert account(region=region).url == f"https://{region}.api.clevertap.com"
+@pytest.mark.parametrize("region", ["in1", "us1", "sg1", "aps3", "mec1", "eu1", "sk1"])
+@pytest.mark.parametrize("spelled", [str, str.upper, str.title, " {} ".format, "{}\n".format])
+def test_a_region_has_a_host_of_its_own_in_any_case(
+    region: str, spelled: Callable[[str], str]
+) -> None:
+    given = account(region=spelled(region))
+    assert given.url == f"https://{region}.api.clevertap.com"
+    assert given.region == region
+    assert given == account(region=region)
+    assert f"region={region!r}" in repr(given)
 
 
 def test_europe_is_the_default_and_global_the_host_without_region() -> None:
@@ -75,14 +85,123 @@ def test_europe_is_the_default_and_global_the_host_without_region() -> None:
 
 
 @pytest.mark.parametrize(
-    "region", ["mars", "", "EU1", " in1", None, 1, ["in1"], "in1.evil.example"]
+    "region", ["mars", "", " ", "e u1", "eu-1", None, 1, ["in1"], "in1.evil.example"]
 )
 def test_an_unknown_region_is_refused(region: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         account(region=region)
     assert str(caught.value).startswith("region: ")
     assert repr(region) in str(caught.value)
-    assert "eu1, global, in1, us1, sg1, aps3, mec1" in str(caught.value)
+    assert "eu1, global, in1, us1, sg1, aps3, mec1, sk1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "url"),
+    [
+        ("altatech", "altatech", "https://altatech.ai"),
+        ("sg", "sg", "https://api-sg.gptbots.ai"),
+        ("jp", "jp", "https://api-jp.gptbots.ai"),
+        ("th", "th", "https://api-th.gptbots.ai"),
+        ("gptbots.ai", "gptbots.ai", "https://api.gptbots.ai"),
+        ("example.com", "example.com", "https://api.example.com"),
+        ("eu.example.com", "eu.example.com", "https://api.eu.example.com"),
+        ("api-eu.example.com", "api-eu.example.com", "https://api.api-eu.example.com"),
+        ("bücher.example", "xn--bcher-kva.example", "https://api.xn--bcher-kva.example"),
+        ("gptbots.ai.", "gptbots.ai", "https://api.gptbots.ai"),
+    ],
+)
+@pytest.mark.parametrize("spelled", [str, str.upper, " {} ".format])
+def test_an_endpoint_names_a_platform_in_any_case(
+    endpoint: str, name: str, url: str, spelled: Callable[[str], str]
+) -> None:
+    given = key(endpoint=spelled(endpoint))
+    assert (given.endpoint, given.base_url, given.url) == (name, None, url)
+    assert repr(given) == f"Alta(token='***', endpoint={name!r}, max_in_flight=16)"
+    assert given.account == key().account
+
+
+def test_the_endpoint_is_altatech_unless_another_one_or_a_base_url_is_given() -> None:
+    assert key().url == key(endpoint="altatech").url == ENDPOINTS["altatech"]
+    assert (key().endpoint, key().base_url) == (None, None)
+    # As before there was an endpoint.
+    assert Alta(TOKEN, "https://api-sg.gptbots.ai/", 4, 90, "agent") == Alta(
+        TOKEN,
+        base_url="https://api-sg.gptbots.ai/",
+        max_in_flight=4,
+        requests_per_minute=90,
+        name="agent",
+    )
+
+
+def test_the_endpoint_of_credentials_can_be_replaced() -> None:
+    given = key(endpoint="sg", max_in_flight=2)
+    assert dataclasses.replace(given, max_in_flight=3).url == given.url
+    assert dataclasses.replace(given, endpoint="jp").url == ENDPOINTS["jp"]
+    assert dataclasses.replace(key(), endpoint="jp").url == ENDPOINTS["jp"]
+    assert dataclasses.replace(key(), base_url="https://example.com").url == "https://example.com"
+    moved = dataclasses.replace(given, endpoint=None, base_url="http://[::1]:1")
+    assert (moved.url, moved.max_in_flight) == ("http://[::1]:1", 2)
+    assert copy.deepcopy(given) == given
+
+
+@pytest.mark.parametrize("endpoint", ["gptbots.ai", "altatech", "mars"])
+@pytest.mark.parametrize("base_url", ["https://api.gptbots.ai", "https://altatech.ai", "nonsense"])
+def test_an_endpoint_beside_a_base_url_is_refused(endpoint: str, base_url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        key(endpoint=endpoint, base_url=base_url)
+    assert "endpoint" in str(caught.value)
+    assert "base_url" in str(caught.value)
+    with pytest.raises(ConfigurationError):
+        Alta(TOKEN, base_url, endpoint=endpoint)
+
+
+def test_an_endpoint_has_to_be_named() -> None:
+    with pytest.raises(TypeError):
+        Alta(TOKEN, None, 16, None, None, "sg")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "advice"),
+    [
+        ("mars", "use one of altatech, gptbots.ai, sg, jp, th"),
+        ("gptbots", "use one of altatech, gptbots.ai, sg, jp, th"),
+        ("localhost", "use one of altatech, gptbots.ai, sg, jp, th"),
+        ("", "use one of altatech, gptbots.ai, sg, jp, th"),
+        (" ", "use one of altatech, gptbots.ai, sg, jp, th"),
+        ("${endpoint}", "use one of altatech, gptbots.ai, sg, jp, th"),
+        ("api.gptbots.ai", "pass 'gptbots.ai'"),
+        ("API.gptbots.ai ", "pass 'gptbots.ai'"),
+        ("api-sg.gptbots.ai", "pass 'sg'"),
+        ("api.example.com", "pass 'example.com'"),
+        ("https://api.gptbots.ai", "pass a URL as `base_url`"),
+        ("http://127.0.0.1:8080", "pass a URL as `base_url`"),
+        ("gptbots.ai/v1", "pass a URL as `base_url`"),
+        ("gptbots.ai:8443", "pass a URL as `base_url`"),
+        ("gptbots.ai?key=hunter2", "pass a URL as `base_url`"),
+        ("gptbots.ai#hunter2", "pass a URL as `base_url`"),
+        ("127.0.0.1", "pass a URL as `base_url`"),
+        ("gptbots..ai", "pass a URL as `base_url`"),
+        (".ai", "pass a URL as `base_url`"),
+        (".", "pass a URL as `base_url`"),
+        ("gpt bots.ai", "pass a URL as `base_url`"),
+        ("gptbots.ai\r\nX-Evil: 1", "pass a URL as `base_url`"),
+        ("gptbots.ai\\x", "pass a URL as `base_url`"),
+        ("gptbots,ai.", "pass a URL as `base_url`"),
+        ("\udcff.example.com", "pass a URL as `base_url`"),
+        (f"{'a' * 64}.example.com", "pass a URL as `base_url`"),
+        (7, "expected the name of a platform"),
+        (b"sg", "expected the name of a platform"),
+        (["sg"], "expected the name of a platform"),
+        ("user:hunter2@gptbots.ai", "holds an @"),
+    ],
+)
+def test_an_endpoint_that_is_not_a_platform_is_refused_with_the_fix(
+    endpoint: Any, advice: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"\Aendpoint: ") as caught:
+        key(endpoint=endpoint)
+    assert advice in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 @both
@@ -269,6 +388,45 @@ def test_a_cap_below_one_is_refused(build: Build, secret: str, field: str, value
     assert repr(value) in str(caught.value)
 
 
+@both
+@pytest.mark.parametrize("text", ["auto", "AUTO", " Auto "])
+def test_a_cap_can_be_looked_for(build: Build, secret: str, field: str, text: str) -> None:
+    given = build(max_in_flight=text)
+    assert given.max_in_flight == "auto"
+    assert "max_in_flight='auto'" in repr(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("auto", "auto"), ("7", 7), (" 12 ", 12), ("", None), (" ", None)]
+)
+def test_the_environment_can_set_the_caps(
+    monkeypatch: pytest.MonkeyPatch, text: str, most: object
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R-654-865Z")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("CLEVERTAP_MAX_IN_FLIGHT", text)
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv("ALTA_MAX_IN_FLIGHT", text)
+    assert CleverTap.from_env().max_in_flight == (most or 3)
+    assert Alta.from_env().max_in_flight == (most or 16)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "many", "1.5"])
+def test_a_cap_of_the_environment_that_cannot_work_is_named(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv("ALTA_MAX_IN_FLIGHT", text)
+    with pytest.raises(ConfigurationError) as caught:
+        Alta.from_env()
+    assert str(caught.value).startswith("ALTA_MAX_IN_FLIGHT: expected a whole number")
+    assert text in str(caught.value)
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "100"])
 def test_a_rate_below_one_is_refused(value: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^requests_per_minute: ") as caught:
@@ -295,7 +453,7 @@ def test_the_account_of_a_token_is_its_name_else_its_digest() -> None:
 
 def test_a_session_asks_in_the_name_of_that_account() -> None:
     for given in (key(), key(name="support-agent")):
-        assert _alta_service(given).account == given.account
+        assert _alta_service(given, Retry()).account == given.account
 
 
 @pytest.mark.parametrize("name", ["a", "x" * 100, "the shop's agent", "客服"])
@@ -391,6 +549,10 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "alta cap": lambda: Alta(TOKEN, max_in_flight=0),
     "swapped": lambda: CleverTap("W9R", "in1", PASSCODE),
     "alta swapped": lambda: Alta("https://api.gptbots.ai", TOKEN),
+    "endpoint swapped": lambda: Alta("GPTBots.ai", endpoint=TOKEN),
+    "endpoint": lambda: Alta(TOKEN, endpoint="mars"),
+    "endpoint and base_url": lambda: Alta(TOKEN, "https://example.com", endpoint="sg"),
+    "region swapped": lambda: CleverTap("W9R", "IN1", PASSCODE),
     "alta name": lambda: Alta(TOKEN, name=""),
     "alta base_url": lambda: Alta(TOKEN, base_url="http://example.com"),
 }
@@ -490,6 +652,28 @@ def test_the_environment_gives_all_there_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert Alta.from_env().url == "https://api-jp.gptbots.ai"
     monkeypatch.setenv("CLEVERTAP_BASE_URL", "http://127.0.0.1:1/")
     assert CleverTap.from_env().url == "http://127.0.0.1:1"
+    monkeypatch.delenv("ALTA_BASE_URL")
+    for endpoint in ("gptbots.ai", " GPTBots.AI "):
+        monkeypatch.setenv("ALTA_ENDPOINT", endpoint)
+        assert Alta.from_env() == Alta(TOKEN, endpoint="gptbots.ai")
+    monkeypatch.setenv("CLEVERTAP_REGION", " SK1 ")
+    assert CleverTap.from_env().region == "sk1"
+
+
+def test_both_addresses_of_alta_in_the_environment_are_an_error_that_names_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv("ALTA_ENDPOINT", "sg")
+    monkeypatch.setenv("ALTA_BASE_URL", "https://example.com")
+    for make in (Alta.from_env, Session.from_env):
+        with pytest.raises(ConfigurationError, match=r"ALTA_ENDPOINT: .* ALTA_BASE_URL; pass one"):
+            make()
+    monkeypatch.setenv("ALTA_BASE_URL", "")
+    assert Alta.from_env().endpoint == "sg"
+    monkeypatch.setenv("ALTA_ENDPOINT", "https://api.gptbots.ai")
+    with pytest.raises(ConfigurationError, match=r"\AALTA_ENDPOINT: .* as ALTA_BASE_URL$"):
+        Alta.from_env()
 
 
 def test_an_empty_optional_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

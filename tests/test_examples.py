@@ -77,11 +77,16 @@ def test_the_readme_runs(
     async def exports() -> None:
         Path("ids.csv").write_text("identity\n5555555555\nnobody\n")
         async with Session.from_env() as session:
+            await document.namespace["filtered"](session)
             await document.namespace["look_up"](session)
             await document.namespace["in_a_notebook"](session)
 
     asyncio.run(exports())
-    first, people_of_the_notebook = capsys.readouterr().out.splitlines()
+    *buyers, gold, first, people_of_the_notebook = capsys.readouterr().out.splitlines()
+    assert buyers
+    assert all(line.endswith(" Gold") for line in buyers)
+    exported, counted = gold.split()
+    assert exported == counted == str(Path("gold.ndjson").read_bytes().count(b"\n"))
     assert first == "1 1 0"
     assert Path("charged.ndjson").read_bytes().count(b"\n") == int(people_of_the_notebook)
 
@@ -111,8 +116,8 @@ EXAMPLES = docstring_examples()
 
 
 def test_there_are_examples_for_what_users_call() -> None:
-    for name in ("Profiles.get", "Profiles.get_many", "Profiles.by_event"):
-        assert f"altaprofiles.profiles.{name}" in EXAMPLES
+    for name in ("get", "get_many", "by_event", "everyone"):
+        assert f"altaprofiles.profiles.Profiles.{name}" in EXAMPLES
     for name in ("with_cdp", "export", "export_lookups"):
         assert f"altaprofiles.session.Session.{name}" in EXAMPLES
 

@@ -18,6 +18,7 @@ __all__ = [
     "check_seconds",
     "check_whole",
     "is_unicode",
+    "whole",
 ]
 
 
@@ -93,7 +94,7 @@ _NEVER_IN_A_KEY = {
 }
 
 
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
     """Return `value` as an int, or None if it is something else."""
     if isinstance(value, str | bool):
         return None
@@ -117,7 +118,7 @@ def check_key(name: str, value: object) -> str:
     """
     if type(value) is str and value.isascii() and value.isprintable() and value.strip():
         return value
-    if (number := _whole(value)) is not None:
+    if (number := whole(value)) is not None:
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)
         raise ConfigurationError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["clock", "numbered", "percent", "share"]
+import math
+
+__all__ = ["clock", "duration", "numbered", "percent", "share"]
 
 
 def numbered(count: int, noun: str) -> str:
@@ -14,6 +16,15 @@ def clock(seconds: float) -> str:
     """Return a duration as hours, minutes and seconds, such as `0:02:10`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in one unit, rounded up, such as `17 s`, `34 min`, `20 h` or `8 days`."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        # Up to two of a unit, the smaller one says more: 90 min are not 2 h.
+        if seconds > 2 * size:
+            return f"{math.ceil(seconds / size):,} {unit}"
+    return f"{max(math.ceil(seconds), 1)} s"
 
 
 def share(done: int, goal: int | None) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import sys
 from contextlib import nullcontext
@@ -81,6 +82,11 @@ class App:
             and self.console.is_interactive
             and not self.console.is_dumb_terminal
         )
+
+    @property
+    def account_option(self) -> str:
+        """The option that names the account in another command line, after a blank, or nothing."""
+        return "" if self.account is None else f" --account {shlex.quote(self.account)}"
 
     @property
     def limits(self) -> Timeout:
@@ -281,6 +287,11 @@ class App:
             return None
         if isinstance(error, Unauthorized | Forbidden) and self._source:
             error.add_note(f"These credentials are from {self._source}.")
+            if isinstance(error, Unauthorized):
+                error.add_note(
+                    f"To find the region or platform that accepts them: "
+                    f"altaprofiles doctor{self.account_option} --try-regions"
+                )
         self._log_error(error)
         if isinstance(error, Incomplete):
             self._log_resumption()
@@ -347,6 +358,8 @@ def _in_words(text: str, differences: Mapping[str, tuple[Any, Any]], command: cl
 
 
 def _in_word(option: click.Parameter | None, value: object) -> str:
+    if value is None:
+        return "left out"
     if isinstance(value, tuple):
         return ", ".join(map(repr, value))
     if option is None or not isinstance(value, bool):
@@ -366,7 +379,8 @@ def _with_option_names(text: str, command: click.Command) -> str:
             names[option.name] = max(option.opts, key=len)
             names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
     return re.sub(
-        r"\A(?P<subject>\w+)(?=: )|`(?P<other>[\w=]+)`",
+        # The members of a query, and not the rest of a file's name.
+        r"\A(?P<subject>\w+)(?=: |\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`",
         lambda match: names.get(match["subject"] or match["other"]) or match[0],
         text,
     )

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from ..accounts import CLEVERTAP_KEYS
-from ..credentials import REGIONS, Alta, CleverTap
+from ..credentials import ENDPOINTS, REGIONS, Alta, CleverTap
 from ..errors import ConfigurationError
 from ..redaction import Secret
 from .exits import Failure, Interrupted
@@ -39,11 +39,7 @@ def ask_credentials(before: dict[str, Any]) -> dict[str, Any]:
         _ask_clevertap(table, before)
         _ask_secret(table, "alta_token", "Alta API key", Alta, is_optional=True)
         if "alta_token" in table:
-            table["alta_base_url"] = _ask(
-                "Alta's base URL",
-                lambda text: Alta("x", base_url=text),
-                default=str(before.get("alta_base_url", "https://altatech.ai")),
-            )
+            _ask_platform(table, before)
         return table
 
 
@@ -76,7 +72,24 @@ def _ask_clevertap(table: dict[str, Any], before: dict[str, Any]) -> None:
     )
     table.pop("base_url", None)
     table.pop("region", None)
-    table["base_url" if "://" in place else "region"] = place
+    if "://" in place:
+        table["base_url"] = place
+    else:
+        table["region"] = CleverTap("x", "x", place).region
+
+
+def _ask_platform(table: dict[str, Any], before: dict[str, Any]) -> None:
+    place = _ask(
+        f"The key's platform ({', '.join(ENDPOINTS)}), or Alta's base URL",
+        lambda text: Alta("x", base_url=text) if "://" in text else Alta("x", endpoint=text),
+        default=str(before.get("alta_base_url") or before.get("alta_endpoint") or "altatech"),
+    )
+    table.pop("alta_base_url", None)
+    table.pop("alta_endpoint", None)
+    if "://" in place:
+        table["alta_base_url"] = place
+    else:
+        table["alta_endpoint"] = Alta("x", endpoint=place).endpoint
 
 
 def _ask(

@@ -1,4 +1,4 @@
-"""Options that several commands share: days, and outputs."""
+"""Options that several commands share: queries, and outputs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NoReturn, TypedDict, TypeVar
 
 import click
 
-__all__ = ["KeyFileName", "OutputOptions", "day_options", "output_options"]
+__all__ = ["KeyFileName", "OutputOptions", "output_options", "query_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -40,26 +40,48 @@ class KeyFileName(click.Path):
         super().fail(" ".join(words), param, ctx)
 
 
-def day_options(command: F) -> F:
-    """Add `--from` and `--to` to a command, as its parameters `start` and `end`."""
-    for option in (
-        click.option(
-            "--to",
-            "end",
-            type=_day,
-            metavar="DAY",
-            required=True,
-            help="The last day, inclusive.",
-        ),
-        click.option(
-            "--from",
-            "start",
-            type=_day,
-            metavar="DAY",
-            required=True,
-            help="The first day, such as 2026-01-31 or 20260131, in the time zone of the "
-            "CleverTap project. Or a time, in seconds since 1970.",
-        ),
+def query_options(command: F) -> F:
+    """Add the options of `selection.select` to a command, under the library's names."""
+    for option in reversed(
+        [
+            click.option(
+                "--from",
+                "start",
+                type=_day,
+                metavar="DAY",
+                help="The first day, such as 2026-01-31 or 20260131, in the time zone of the "
+                "CleverTap project. Or a time, in seconds since 1970.",
+            ),
+            click.option("--to", "end", type=_day, metavar="DAY", help="The last day, inclusive."),
+            click.option(
+                "--where",
+                "event_properties",
+                metavar="CONDITION",
+                multiple=True,
+                help="A condition on the event's properties, such as 'Amount > 100'. Repeatable; "
+                "all must hold.",
+            ),
+            click.option(
+                "--profile-where",
+                "profile_fields",
+                metavar="CONDITION",
+                multiple=True,
+                help="A condition on the person's profile, such as 'Customer Type = Gold'. "
+                "Repeatable; all must hold.",
+            ),
+            click.option(
+                "--query",
+                type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+                metavar="FILE|-",
+                help="A JSON file with more of CleverTap's query language, such as advanced_query.",
+            ),
+            click.option(
+                "--everyone",
+                is_flag=True,
+                help="In place of EVENT, --from and --to: everyone with any event in the last "
+                "365 days. Documented with filters only, and not proven on the live service.",
+            ),
+        ]
     ):
         command = option(command)
     return command

@@ -203,7 +203,7 @@ def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[Render
     for number in visible:
         chain = chains[number]
         part = share(chain.records, chain.counted)
-        row: list[RenderableType] = [plain(chain.event)] if has_events else []
+        row: list[RenderableType] = [plain(chain.event or "everyone")] if has_events else []
         if windows:
             row.append(windows[number])
         if has_bars:
@@ -244,7 +244,11 @@ def _bar(part: float) -> ProgressBar:
 
 def _windows(chains: list[ChainStatus]) -> list[str]:
     """Return the days of each chain, or an empty list if all chains have the same days."""
-    windows = [(_day(chain.start), _day(chain.end)) for chain in chains]
+    windows = [
+        (_day(chain.start), _day(chain.end))
+        for chain in chains
+        if chain.start is not None and chain.end is not None
+    ]
     if len(set(windows)) == 1:
         return []
     if len({day[:4] for window in windows for day in window}) == 1:

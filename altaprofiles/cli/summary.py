@@ -55,7 +55,9 @@ def _export_rows(report: ExportReport) -> list[tuple[str, str]]:
         counts = [chain.counted for chain in chains if chain.counted is not None]
         if len(counts) == len(chains):
             records = sum(chain.records for chain in chains)
-            text = f"{event}: {sum(counts):,} records by the service, {records:,} here"
+            text = (
+                f"{event or 'everyone'}: {sum(counts):,} records by the service, {records:,} here"
+            )
             rows.append(("counted", text))
     return rows
 

@@ -57,7 +57,7 @@ def encode_manifest(
     """
     manifest: dict[str, Any] = {
         **as_builtins(report),
-        "plan": msgspec.to_builtins(plan),
+        "plan": plan.as_builtins(),
         "options": options,
         "written": written,
         "altaprofiles": __version__,

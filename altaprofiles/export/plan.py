@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..errors import ConfigurationError, PlanMismatch
-from ..wire.query import BATCH_SIZE, Day, EventQuery
+from ..wire.language import Filters
+from ..wire.query import BATCH_SIZE, Day, EventQuery, is_everyone
 
 if TYPE_CHECKING:
     from ..http.service import Service
@@ -23,32 +24,35 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
 
     Attributes:
         account, host: the account, and the base URL it was asked at.
-        events: the names.
-        start, end: the range as it is sent, inclusive.
+        events: the names; None for everyone.
+        start, end: the range as it is sent, inclusive; None for everyone.
         app, event_summaries, profile: the parts of a record that are asked for.
         windows: the number of parts that the range is split into.
         batch_size: people per page. It may change between runs: an open chain keeps its own.
+        filters: conditions that all people meet.
     """
 
     account: str
     host: str
-    events: tuple[str, ...]
-    start: int
-    end: int
+    events: tuple[str, ...] | None
+    start: int | None
+    end: int | None
     app: bool
     event_summaries: bool
     profile: bool
     windows: int
     batch_size: int = BATCH_SIZE
+    filters: Filters = Filters()
 
     @classmethod
     def of(
         cls,
         service: Service,
-        events: str | Sequence[str],
+        events: str | Sequence[str] | None,
         *,
-        start: Day,
-        end: Day,
+        start: Day | None,
+        end: Day | None,
+        filters: Filters,
         windows: object,
         batch_size: int,
         app: bool,
@@ -57,25 +61,29 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
     ) -> EventsPlan:
         """Return the plan of these arguments of `Session.export`.
 
-        With `windows="auto"` there are as many chains as it takes to fill the service's slots.
+        With `windows="auto"` there are as many chains as it takes to fill the service's slots, and
+        one for everyone.
 
         Raises:
             ConfigurationError: an argument cannot work.
         """
-        names = _check_events(events)
+        names = None if is_everyone("events", events, start, end) else _check_events(events)
         check_flag("event_summaries", event_summaries)
         query, *_ = [
-            EventQuery.of(name, start, end, batch_size, app, event_summaries, profile)
-            for name in names
+            EventQuery.of(name, start, end, batch_size, app, event_summaries, profile, filters)
+            for name in names or (None,)
         ]
         if windows == "auto":
-            windows = -(-service.cap.limit // len(names))
+            windows = 1 if names is None else -(-service.cap("get_page").limit // len(names))
         elif isinstance(windows, str):
             raise ConfigurationError(
                 f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"
             )
-        # Never more than there are days.
-        parts = len(query.split(check_whole("windows", windows, least=1)))
+        parts = check_whole("windows", windows, least=1)
+        if parts > 1 and names is None:
+            raise ConfigurationError(
+                f"windows: everyone is one chain, got {parts}; leave windows at 'auto'"
+            )
         return cls(
             service.account,
             service.url,
@@ -85,26 +93,31 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
             query.app,
             query.summaries,
             query.profile,
-            parts,
+            # Never more than there are days.
+            len(query.split(parts)),
             query.batch_size,
+            filters,
         )
 
     @property
-    def queries(self) -> list[EventQuery]:
-        """The query of each chain: event by event, and within an event window by window."""
-        return [query for event in self.events for query in self.query(event).split(self.windows)]
-
-    def query(self, event: str) -> EventQuery:
-        """Return the query for everyone who did `event` in the whole range."""
-        return EventQuery(
-            event,
+    def wholes(self) -> list[EventQuery]:
+        """The query of each event for the whole range; or the one for everyone."""
+        whole = EventQuery(
+            None,
             self.start,
             self.end,
             self.batch_size,
             self.app,
             self.event_summaries,
             self.profile,
+            self.filters,
         )
+        return [msgspec.structs.replace(whole, event=event) for event in self.events or (None,)]
+
+    @property
+    def queries(self) -> list[EventQuery]:
+        """The query of each chain: event by event, and within an event window by window."""
+        return [query for whole in self.wholes for query in whole.split(self.windows)]
 
     def split_as(self, other: Plan) -> Self:
         """Return this plan with the windows of `other`."""
@@ -114,6 +127,11 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
         return msgspec.json.encode(self)
+
+    def as_builtins(self) -> dict[str, Any]:
+        """Return the plan as JSON values, with the filters as they are sent."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values | {"filters": self.filters.members}
 
 
 class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
@@ -139,6 +157,11 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
         return msgspec.json.encode(self)
+
+    def as_builtins(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        return values
 
 
 Plan: TypeAlias = EventsPlan | KeysPlan
@@ -185,12 +208,7 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
     differences = _differences(begun, now)
     if not differences:
         return
-    parts = "; ".join(
-        "the keys are different"
-        if name == "digest"
-        else f"`{name}` was {was!r} and is now {is_now!r}"
-        for name, (was, is_now) in differences.items()
-    )
+    parts = "; ".join(_sentence(name, *values) for name, values in differences.items())
     raise PlanMismatch(
         f"{where} holds another export, which is unfinished: {parts}. Finish that export with its "
         f"own arguments, discard it with `resume=False`, or choose another `to` or `spool`",
@@ -201,6 +219,31 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
 def _differences(begun: Plan, now: Plan) -> Mapping[str, tuple[Any, Any]]:
     if type(begun) is not type(now):
         return {"kind": (begun.__struct_config__.tag, now.__struct_config__.tag)}
-    fields = [name for name in begun.__struct_fields__ if name not in _FREE]
-    pairs = {name: (getattr(begun, name), getattr(now, name)) for name in fields}
-    return {name: (was, is_now) for name, (was, is_now) in pairs.items() if was != is_now}
+    differences: dict[str, tuple[Any, Any]] = {}
+    for name in begun.__struct_fields__:
+        was, is_now = getattr(begun, name), getattr(now, name)
+        if isinstance(was, Filters):
+            differences |= was.differences(is_now)
+        elif name not in _FREE and was != is_now:
+            differences[name] = was, is_now
+    return differences
+
+
+def _sentence(name: str, was: Any, is_now: Any) -> str:
+    """Return a difference in words, without values of filters, which may be people's data."""
+    match name:
+        case "digest":
+            return "the keys are different"
+        case "event_properties" | "profile_fields":
+            outlines = _outline(was), _outline(is_now)
+            if outlines[0] == outlines[1]:
+                return f"`{name}` has other values: {outlines[0]}"
+            return f"`{name}` was {outlines[0]} and is now {outlines[1]}"
+        case "query":
+            return "`query` is different"
+        case _:
+            return f"`{name}` was {was!r} and is now {is_now!r}"
+
+
+def _outline(filters: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{item['name']!r} {item['operator']} …" for item in filters) or "left out"

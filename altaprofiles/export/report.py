@@ -23,8 +23,9 @@ class ChainStatus(Struct, frozen=True):
     """The state of one chain.
 
     Attributes:
-        event: the event whose people the chain brings.
-        start, end: the range of the chain, inclusive, as it was sent to the service.
+        event: the event whose people the chain brings; None for everyone.
+        start, end: the range of the chain, inclusive, as it was sent to the service; None for
+            everyone.
         records, pages: received and on disk.
         done: whether the last page is on disk, and the chain believed or accepted.
         restarts: how often the chain was restarted, because the service refused its cursor or sent
@@ -32,9 +33,9 @@ class ChainStatus(Struct, frozen=True):
         counted: records that the chain will bring by the service's own count, or None.
     """
 
-    event: str
-    start: int
-    end: int
+    event: str | None
+    start: int | None
+    end: int | None
     records: int
     pages: int
     done: bool
@@ -185,7 +186,7 @@ class ExportReport(Report, frozen=True, kw_only=True):
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         counted: event to the service's own count of its people, where it was asked for and
-            answered; None without.
+            answered; None without. For everyone the one key is "everyone".
         mended: values that the output's format cannot hold as they were. What counts differs
             between formats; see the result of `Session.export`.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people

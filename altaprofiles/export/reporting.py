@@ -111,7 +111,7 @@ class Reporting(Generic[S]):
                 "requests": totals["requests"],
                 "retries": totals["retries"],
                 "in_flight": self._cap.in_flight,
-                "slots": self._cap.limit,
+                "slots": self._cap.slots,
                 "seconds": self.seconds,
             }
         )

@@ -26,6 +26,7 @@ from ..models import Attempt, Stats
 from ..redaction import masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
+from .limits import Turn
 from .retry import Budget, Retry, Tries
 from .service import Service
 from .transport import Transport
@@ -188,7 +189,7 @@ class Engine:
         number = 0
         while True:
             number += 1
-            began = await self._turn(call)
+            turn = await self._turn(call, tries)
             response = None
             started = time.monotonic()
             try:
@@ -202,7 +203,7 @@ class Engine:
                 error = failure
             else:
                 self._budget.deposit()
-                service.cap.succeeded()
+                service.succeeded(call.request.operation, turn, started)
                 if self._on_event is not None:
                     self._report(call.attempt(number, started, response))
                 return value
@@ -212,12 +213,19 @@ class Engine:
             if isinstance(error, DecodeError):
                 error.locate(service.api, call.request.operation)
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
-            decision = tries.failed(error, time.monotonic(), random.random)
+            if service.failed(call.request.operation, turn, error):
+                logger.warning(
+                    "every request to %s waits until it serves again, for at most %g s: %s",
+                    service.api,
+                    self._retry.throttle_timeout,
+                    error,
+                )
+            decision = tries.failed(
+                error, time.monotonic(), random.random, service.pace.closed_since
+            )
             for tally in self._tallies:
                 tally.not_ready += decision.not_ready
                 tally.throttles += decision.throttled
-            if decision.throttled:
-                service.cap.throttled(began)
             self._report(call.attempt(number, started, response, error, decision.delay))
             if decision.delay is None:
                 try:
@@ -230,28 +238,26 @@ class Engine:
     def _secrets(self, service: Service) -> tuple[str, ...]:
         return (service.secret, *self._transport.secrets(service.peer))
 
-    async def _turn(self, call: _Call) -> int:
-        """Wait for a slot, then for the pace; return the value that `Cap.throttled` takes."""
+    async def _turn(self, call: _Call, tries: Tries) -> Turn:
+        """Wait for a slot, and until the service may be asked."""
         # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
-        service = call.service
-        began = await service.cap.acquire(bulk=call.bulk)
+        cap = call.service.cap(call.request.operation)
+        turn = await cap.acquire(
+            bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
+        )
         try:
             self._lifetime.check_open()
-            if service.pace is not None and (wait := service.pace.reserve(time.monotonic())) > 0:
-                # Paced before the slot, requests could wait for slots and then start together.
-                await self._lifetime.pause(wait)
-                self._lifetime.check_open()
         except BaseException:
-            service.cap.release(bulk=call.bulk)
+            cap.release(bulk=call.bulk)
             raise
-        return began
+        return turn
 
     async def _send(self, call: _Call) -> Response:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
-        cap = call.service.cap
+        cap = call.service.cap(call.request.operation)
         try:
             response = await self._transport.send(call.request, call.service.peer, call.on_head)
         except BaseException as error:
@@ -261,6 +267,7 @@ class Engine:
             if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise
         else:
+            call.service.answered(response)
             cap.release(bulk=call.bulk)
             for tally in self._tallies:
                 tally.bytes += len(response.body)

@@ -1,12 +1,40 @@
-"""A cap on requests in flight, and a pace for their starts. Never sleeps, never sends."""
+"""The slots of one service: who may send, and when. Never sends."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 
-__all__ = ["Cap", "Pace"]
+from msgspec import Struct
+
+from .pace import Pace
+from .sizing import Size
+
+__all__ = ["Cap", "Turn"]
+
+
+class Turn(Struct, frozen=True, gc=False):
+    """One slot in use.
+
+    Attributes:
+        size: the value that `Size` takes for this request.
+        pace: the value that `Pace` takes for this request.
+        was_full: whether no slot was left when it was taken.
+    """
+
+    size: int
+    pace: int
+    was_full: bool
+
+
+class _Waiter(Struct, gc=False, eq=False):
+    turn: asyncio.Future[Turn]
+    ends: float
+    patience: float
 
 
 class Cap:
@@ -17,137 +45,173 @@ class Cap:
     before bulk work, which has many more callers and takes longer. But bulk work without a slot
     gets the next one after three single calls have gone before it.
 
-    Other programs may use the same account. The cap therefore halves when the service refuses a
-    request as one too many, and grows back by one after a run of successes. Each refusal at a size
-    that was refused before doubles the run before that size is tried again, so the cap settles
-    below it.
+    Args:
+        size: the number of slots. It changes with the answers of the service.
+        pace: the times at which a request may start. Several caps of one service can share it.
+        refusal: returns the error for callers that wait longer than they can.
 
     Attributes:
-        limit: the maximum of the cap.
-        allowed: the cap at present, from 1 to `limit`.
         in_flight: slots in use.
     """
-
-    RUN = 10
-    """Successes in a row before the cap grows by one."""
-
-    LONGEST_RUN = 640
-    """Most successes in a row before a size that was refused repeatedly is tried again."""
 
     FAVOURED = 3
     """Slots in a row for single calls while bulk work waits without one."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.allowed = limit
+    def __init__(self, size: Size, pace: Pace, refusal: Callable[[], Exception]) -> None:
         self.in_flight = 0
-        self._single: deque[asyncio.Future[None]] = deque()
-        self._bulk: deque[asyncio.Future[None]] = deque()
+        self._size = size
+        self._pace = pace
+        self._refusal = refusal
+        self._single: deque[_Waiter] = deque()
+        self._bulk: deque[_Waiter] = deque()
         self._bulk_in_flight = 0
         self._favoured = 0
-        self._halvings = 0
-        self._successes = 0
-        self._refused: int | None = None
-        self._run = self.RUN
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def acquire(self, *, bulk: bool = False) -> int:
-        """Wait for a slot; return the value that `throttled` takes for this request.
+    @property
+    def limit(self) -> int:
+        """The most that the cap can grow to."""
+        return self._size.most
+
+    @property
+    def allowed(self) -> int:
+        """The cap at present, from 1 to `limit`."""
+        return self._size.allowed
+
+    @property
+    def slots(self) -> int:
+        """The number of slots to report: the configured one, or the one found so far."""
+        return self.allowed if self._size.searches else self.limit
+
+    async def acquire(
+        self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
+    ) -> Turn:
+        """Wait for a slot, and until the service may be asked.
 
         A caller that is cancelled while waiting holds no slot.
+
+        Args:
+            bulk: whether the request belongs to bulk work.
+            ends: the clock reading at which the caller's deadline ends.
+            patience: longest time, in seconds, that the service may refuse every request, or may
+                ask to wait.
+
+        Raises:
+            Exception: the error that `refusal` returns, because waiting would last longer.
         """
-        if self.in_flight < self.allowed:
-            self.in_flight += 1
-            self._bulk_in_flight += bulk
-            return self._halvings
+        pace = self._pace
+        if self.in_flight < self._size.allowed and (
+            pace.is_free or not (self._single or self._bulk or pace.wait(time.monotonic()) > 0)
+        ):
+            return self._begin(bulk=bulk)
         waiting = self._bulk if bulk else self._single
-        turn = asyncio.get_running_loop().create_future()
-        waiting.append(turn)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), ends, patience)
+        if not pace.is_free and self._waits_in_vain(waiter, time.monotonic()):
+            raise self._refusal()
+        waiting.append(waiter)
+        if not pace.is_free:
+            self._hand_out()
+        turn = waiter.turn
         try:
-            await turn
+            return await turn
         except BaseException:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The slot was handed over before the cancellation arrived.
                 self.release(bulk=bulk)
             else:
                 turn.cancel()
-                with suppress(ValueError):  # `release` may have skipped it already
-                    waiting.remove(turn)
+                with suppress(ValueError):  # it may have been skipped already
+                    waiting.remove(waiter)
             raise
-        return self._halvings
 
     def release(self, *, bulk: bool = False) -> None:
         """Pass the slot to the next caller in line. `bulk` must be as in `acquire`."""
         self.in_flight -= 1
         self._bulk_in_flight -= bulk
-        self._hand_out()
-
-    def throttled(self, began: int) -> None:
-        """Halve the cap, because the service refused a request as one too many.
-
-        Args:
-            began: the value that `acquire` returned for the request. Requests that were in flight
-                together are refused together: that is one reason to halve, not several.
-        """
-        self._successes = 0
-        if began != self._halvings:
-            return
-        self._halvings += 1
-        if self.allowed > 1:
-            if self._refused is not None:
-                self._run = min(2 * self._run, self.LONGEST_RUN)
-            self._refused = self.allowed
-            self.allowed //= 2
-
-    def succeeded(self) -> None:
-        """Count one success towards the growth of the cap."""
-        if self._refused is None:
-            return
-        self._successes += 1
-        tried = self.allowed + 1 < self._refused
-        if self._successes < (self.RUN if tried else self._run):
-            return
-        self._successes = 0
-        if self.allowed >= self._refused:
-            # The refused size has succeeded for a whole run: the account has room again.
-            self._refused, self._run = None if self.allowed == self.limit else self.limit, self.RUN
-        if self.allowed < self.limit:
-            self.allowed += 1
+        self._pace.end()
+        if self._single or self._bulk:
             self._hand_out()
 
+    def refused(self, turn: Turn) -> None:
+        """Count a refusal as one request too many at once."""
+        self._size.refused(turn.size)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """True once a request has succeeded since the cap last shrank."""
+        return self._size.has_succeeded
+
+    def succeeded(self, turn: Turn, seconds: float) -> None:
+        """Count a success, `seconds` after the request started."""
+        if self._size.succeeded(turn.size, was_full=turn.was_full, seconds=seconds):
+            self._hand_out()
+
+    def wake(self) -> None:
+        """Hand out slots, because the pace allows more than before."""
+        if self._single or self._bulk:
+            self._hand_out()
+
+    def give_up(self, now: float) -> None:
+        """Raise in every caller that waits in vain."""
+        if self._pace.closed_since is None and self._pace.named_until is None:
+            return
+        for waiter in (*self._single, *self._bulk):
+            if not waiter.turn.done() and self._waits_in_vain(waiter, now):
+                waiter.turn.set_exception(self._refusal())
+
+    def abandon(self) -> None:
+        """Let every caller go that waits, because nothing is sent any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for waiting, bulk in ((self._single, False), (self._bulk, True)):
+            while waiting:
+                waiter = waiting.popleft()
+                if not waiter.turn.done():
+                    waiter.turn.set_result(self._begin(bulk=bulk))
+
+    def _waits_in_vain(self, waiter: _Waiter, now: float) -> bool:
+        """Return whether the service is closed for longer than a caller can wait."""
+        since, until = self._pace.closed_since, self._pace.named_until
+        if since is not None and now - since >= waiter.patience:
+            return True
+        if until is None or until <= now:
+            return False
+        began = now if since is None else since
+        return until - began > waiter.patience or until >= waiter.ends
+
+    def _begin(self, *, bulk: bool) -> Turn:
+        self.in_flight += 1
+        self._bulk_in_flight += bulk
+        began = self._pace.begin(time.monotonic())
+        return Turn(self._size.changes, began, self.in_flight >= self._size.allowed)
+
     def _hand_out(self) -> None:
-        while self.in_flight < self.allowed and (self._single or self._bulk):
+        pace = self._pace
+        while self.in_flight < self._size.allowed and (self._single or self._bulk):
             bulk = not self._single or (
                 bool(self._bulk) and not self._bulk_in_flight and self._favoured >= self.FAVOURED
             )
-            turn = (self._bulk if bulk else self._single).popleft()
-            if turn.done():
+            waiting = self._bulk if bulk else self._single
+            if waiting[0].turn.done():
+                waiting.popleft()
                 continue
-            self.in_flight += 1
-            self._bulk_in_flight += bulk
+            if not pace.is_free and (wait := pace.wait(time.monotonic())) > 0:
+                self._wake_in(wait)
+                return
+            turn = waiting.popleft().turn
             self._favoured = self._favoured + 1 if self._bulk and not bulk else 0
-            turn.set_result(None)
+            turn.set_result(self._begin(bulk=bulk))
 
+    def _wake_in(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + seconds
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when, self._woken)
 
-class Pace:
-    """An even rate: at most one start per interval.
-
-    The rate is even because a burst and the refill after it would reach twice the rate within one
-    minute.
-
-    Args:
-        per_minute: starts per minute.
-    """
-
-    def __init__(self, per_minute: int) -> None:
-        self._interval = 60 / per_minute
-        self._next = 0.0
-
-    def reserve(self, now: float) -> float:
-        """Take the next start; return the seconds to wait for it.
-
-        Args:
-            now: a monotonic clock reading, in seconds.
-        """
-        start = max(now, self._next)
-        self._next = start + self._interval
-        return start - now
+    def _woken(self) -> None:
+        self._timer = None
+        self._hand_out()

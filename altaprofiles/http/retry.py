@@ -32,10 +32,18 @@ class Retry(Struct, frozen=True, kw_only=True):
 
     Args:
         attempts: most attempts of one request, the first included; with 1, no failure is retried.
+            In chains, exports and bulk lookups a refusal for a rate limit does not count.
         base_delay: upper bound of the first delay. The bound doubles with each further attempt, and
             each delay is drawn evenly between zero and its bound (full jitter).
         max_delay: largest value of that bound. A longer `Retry-After` is still honoured, up to ten
-            minutes; one beyond that ends the call.
+            minutes; one beyond that ends the call. `throttle_timeout` bounds that of a rate limit.
+        throttle_timeout: longest time that a service may refuse one request, or all of them, for a
+            rate limit before `RateLimited` is raised. Such a limit lasts minutes. While a service
+            refuses everything, all callers of the session wait, and one request at a time asks
+            whether it serves again. If it asks for a longer wait than is left of this time, or of
+            the deadline, the call fails at once. So does every call once the service has refused
+            everything for this long, but for one now and then that asks. Single calls have their
+            `attempts` as well.
         ready_timeout: longest time that one page or count may stay "not ready" before `NotReady` is
             raised. These polls do not count as attempts, because nothing has failed.
         deadline: longest duration of one call, including the wait for a slot and all retries; None
@@ -57,6 +65,7 @@ class Retry(Struct, frozen=True, kw_only=True):
     attempts: int = 8
     base_delay: float = 0.5
     max_delay: float = 30.0
+    throttle_timeout: float = 600.0
     ready_timeout: float = 600.0
     deadline: float | None = None
     budget: int = 100
@@ -64,7 +73,7 @@ class Retry(Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         check_whole("attempts", self.attempts, least=1)
         check_whole("budget", self.budget, least=0)
-        for name in ("base_delay", "max_delay", "ready_timeout"):
+        for name in ("base_delay", "max_delay", "throttle_timeout", "ready_timeout"):
             check_seconds(name, getattr(self, name), zero=True)
         if self.deadline is not None:
             check_seconds("deadline", self.deadline)
@@ -136,6 +145,7 @@ class Tries(Struct, gc=False):
     Attributes:
         failures: failed attempts so far.
         polls: "not ready" answers so far.
+        refusals: refusals for a rate limit so far, of bulk work.
     """
 
     retry: Retry
@@ -143,23 +153,40 @@ class Tries(Struct, gc=False):
     ends: float = math.inf
     failures: int = 0
     polls: int = 0
+    refusals: int = 0
     _ready_by: float = math.inf
+    _served_by: float = math.inf
 
-    def failed(self, error: AltaProfilesError, now: float, random: Callable[[], float]) -> Decision:
+    def failed(
+        self,
+        error: AltaProfilesError,
+        now: float,
+        random: Callable[[], float],
+        closed_since: float | None = None,
+    ) -> Decision:
         """Count an attempt that ended with `error`, and return the decision.
 
         Args:
             error: the error of the attempt.
             now: a monotonic clock reading, in seconds.
             random: returns a number in [0, 1), such as `random.random`.
+            closed_since: the clock reading since which the service refuses every request, or None.
         """
+        longest = MAX_RETRY_AFTER
+        throttled = isinstance(error, RateLimited)
         if not_ready := isinstance(error, NotReady):
             self.polls += 1
-            if self.polls == 1:
-                self._ready_by = now + self.retry.ready_timeout
+            self._ready_by = min(self._ready_by, now + self.retry.ready_timeout)
             left = self._ready_by - now
             delay = min(self.retry.delay(self.polls, random), max(left, 0.0))
             can_retry = left > 0
+        elif throttled:
+            since = now if closed_since is None else closed_since
+            self._served_by = min(self._served_by, since + self.retry.throttle_timeout)
+            longest = self._served_by - now
+            delay, can_retry = self._after_refusal(random)
+            delay = min(delay, max(longest, 0.0))
+            can_retry = can_retry and longest > 0
         else:
             self.failures += 1
             delay = self.retry.delay(self.failures, random)
@@ -167,12 +194,18 @@ class Tries(Struct, gc=False):
         requested = getattr(error, "retry_after", None) or 0.0
         delay = max(delay, requested)
         # The deadline would cut a longer wait short, and explain less than `error` does.
-        can_retry = can_retry and requested <= MAX_RETRY_AFTER and now + delay < self.ends
+        can_retry = can_retry and requested <= longest and now + delay < self.ends
         if can_retry and not not_ready and self.budget is not None:
             # Last, so that only a retry that is made takes a token.
             can_retry = self.budget.withdraw(now)
         return Decision(
-            delay=delay if can_retry else None,
-            not_ready=not_ready,
-            throttled=isinstance(error, RateLimited),
+            delay=delay if can_retry else None, not_ready=not_ready, throttled=throttled
         )
+
+    def _after_refusal(self, random: Callable[[], float]) -> tuple[float, bool]:
+        if self.budget is None:
+            # The pace of the service grows the wait, for all of its callers together.
+            self.refusals += 1
+            return self.retry.delay(1, random), True
+        self.failures += 1
+        return self.retry.delay(self.failures, random), self.failures < self.retry.attempts

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Mapping
 
-from .limits import Cap, Pace
+from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
+from ..models import RateLimit
+from ..wire.messages import Response
+from ..wire.reading import read_rate_limit
+from .limits import Cap, Turn
+from .pace import Pace
+from .retry import Retry
+from .sizing import Size
 from .transport import Peer
 
 __all__ = ["Service"]
 
 
 class Service:
-    """One account on one API: base URL, credentials, and the cap on requests in flight.
+    """One account on one API: base URL, credentials, the cap on requests in flight, the pace.
 
     Args:
         api: "CleverTap" or "Alta".
@@ -19,10 +28,14 @@ class Service:
         url: the base URL.
         headers: sent with every request.
         secret: masked in every error.
-        cap: the cap on requests in flight.
-        pace: the pace of their starts, or None.
+        sizes: the number of slots of each operation. Operations with one and the same `Size` share
+            its slots.
+        retry: the policy that the waits of a refused service follow.
+        per_minute: most requests per minute, or None.
 
     Attributes:
+        pace: the times at which a request may start.
+        limits: the limits that the service states in its answers, so far.
         pausing: calls that wait for their next attempt, without a slot.
     """
 
@@ -34,14 +47,97 @@ class Service:
         url: str,
         headers: Mapping[str, str],
         secret: str,
-        cap: Cap,
-        pace: Pace | None = None,
+        sizes: Mapping[str, Size],
+        retry: Retry,
+        per_minute: int | None = None,
     ) -> None:
         self.api = api
         self.account = account
         self.url = url
         self.peer = Peer(url, headers)
         self.secret = secret
-        self.cap = cap
-        self.pace = pace
+        self.pace = Pace(
+            floor=retry.base_delay,
+            ceiling=retry.max_delay,
+            per_minute=per_minute,
+            jitter=random.random,
+        )
+        self.limits = RateLimit()
         self.pausing = 0
+        self._refused: RateLimited | None = None
+        caps = {id(size): Cap(size, self.pace, self._refusal) for size in sizes.values()}
+        self._caps = {operation: caps[id(size)] for operation, size in sizes.items()}
+        self._all = tuple(caps.values())
+        self.pace.opened.extend(cap.wake for cap in self._all)
+
+    def cap(self, operation: str) -> Cap:
+        """Return the cap of an operation."""
+        return self._caps[operation]
+
+    def answered(self, response: Response) -> None:
+        """Take the limits from an answer, if it states any."""
+        stated = read_rate_limit(response.headers)
+        if stated is None:
+            return
+        limit, reset_in = stated
+        self.limits.limit = limit.limit
+        self.limits.remaining = limit.remaining
+        self.limits.reset = limit.reset
+        if limit.remaining is not None and reset_in is not None:
+            now = time.monotonic()
+            self.pace.learn(limit.remaining, reset_in, now)
+            self._give_up(now)
+
+    def succeeded(self, operation: str, turn: Turn, started: float) -> None:
+        """Count a success of a request that started at the clock reading `started`."""
+        now = time.monotonic()
+        self.pace.succeeded(turn.pace, now)
+        self._caps[operation].succeeded(turn, now - started)
+
+    def failed(self, operation: str, turn: Turn, error: AltaProfilesError) -> bool:
+        """Count an attempt that ended with `error`; return whether it closed the service."""
+        now = time.monotonic()
+        if isinstance(error, RateLimited):
+            return self._throttled(self._caps[operation], turn, error, now)
+        if isinstance(error, NotReady) or (isinstance(error, StatusError) and error.status < 500):
+            # It was heard, and not refused.
+            self.pace.succeeded(turn.pace, now)
+        return False
+
+    def abandon(self) -> None:
+        """Let every caller go that waits for a slot, because the session is closed."""
+        for cap in self._all:
+            cap.abandon()
+
+    def _throttled(self, cap: Cap, turn: Turn, error: RateLimited, now: float) -> bool:
+        self._refused = error
+        is_sized = error.limited_by != "rate"
+        is_alone = cap.allowed == 1
+        is_paced = not is_sized or is_alone
+        if error.limited_by is None and not cap.has_succeeded:
+            # Nothing has shown yet that less at once would be served.
+            is_paced = True
+        if is_sized:
+            cap.refused(turn)
+        has_closed = is_paced and self.pace.refused(
+            turn.pace, now, retry_after=error.retry_after, is_rate=error.limited_by != "concurrency"
+        )
+        self._give_up(now)
+        return has_closed
+
+    def _give_up(self, now: float) -> None:
+        for cap in self._all:
+            cap.give_up(now)
+
+    def _refusal(self) -> RateLimited:
+        """Return the error for a call that is not sent, because the service refuses all of them."""
+        last = self._refused
+        return RateLimited(
+            api=self.api,
+            status=429 if last is None else last.status,
+            code=None if last is None else last.code,
+            message="" if last is None else last.message,
+            limited_by="rate" if last is None else last.limited_by,
+            reset=self.limits.reset if self.limits.remaining == 0 else None,
+            sent=False,
+        )

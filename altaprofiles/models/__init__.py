@@ -1,6 +1,6 @@
 """Values that calls return: profiles, pages, CDP users, lookup results, and request reports."""
 
-from .attempts import Attempt, Stats
+from .attempts import Attempt, RateLimit, Stats
 from .customer import AnonymousId, CdpUser, Customer, Key, Lookup
 from .page import Page
 from .platform import Platform
@@ -18,6 +18,7 @@ __all__ = [
     "Page",
     "Platform",
     "Profile",
+    "RateLimit",
     "Stats",
     "parse_date",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..errors import AltaProfilesError
 
-__all__ = ["Attempt", "Stats"]
+__all__ = ["Attempt", "RateLimit", "Stats"]
 
 
 class Attempt(Struct, frozen=True):
@@ -14,7 +14,8 @@ class Attempt(Struct, frozen=True):
 
     Attributes:
         api: "CleverTap" or "Alta".
-        operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp".
+        operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp"; in
+            `altaprofiles doctor` also "verify_key".
         number: 1 for the first attempt of a call.
         seconds: time from sending the request until the answer was read or the attempt failed.
             Waiting for a slot is not included.
@@ -34,7 +35,24 @@ class Attempt(Struct, frozen=True):
     delay: float | None
 
 
-class Stats(Struct, gc=False):
+class RateLimit(Struct):
+    """The limit that a service states in its answers, as of the last of them.
+
+    Alta sends it as `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`. CleverTap
+    documents no such header. Each attribute is None until an answer states it.
+
+    Attributes:
+        limit: most requests within the time that ends at `reset`.
+        remaining: how many of them are left.
+        reset: Unix time, in seconds, from which there are `limit` requests again.
+    """
+
+    limit: int | None = None
+    remaining: int | None = None
+    reset: float | None = None
+
+
+class Stats(Struct):
     """Request counters of one session, from its start.
 
     Attributes:
@@ -43,6 +61,8 @@ class Stats(Struct, gc=False):
         throttles: answers with HTTP 429 or a code for throttling.
         not_ready: answers that a page or count is still in progress.
         bytes: total size of all bodies, decompressed.
+        limits: the limit that each service states, by "CleverTap" and "Alta", as far as the
+            session has credentials for it.
     """
 
     requests: int = 0
@@ -50,3 +70,4 @@ class Stats(Struct, gc=False):
     throttles: int = 0
     not_ready: int = 0
     bytes: int = 0
+    limits: dict[str, RateLimit] = field(default_factory=dict)

@@ -30,7 +30,7 @@ class Page(Struct, frozen=True, dict=True):
         next_cursor: the cursor of the next page of the same chain, or None on the last page. Keep
             it to resume the chain. With several windows, keep one for each `window`.
         window: first and last day (or second) of the chain's range, as sent to the service. None if
-            the chain was resumed from a cursor.
+            the chain was resumed from a cursor, or is for everyone.
     """
 
     _records: Sequence[Raw | bytes]

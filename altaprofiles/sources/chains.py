@@ -59,7 +59,7 @@ class Chains:
     @property
     def slots(self) -> int:
         """Most requests that can be in flight."""
-        return self._service.cap.limit
+        return self._service.cap("get_page").limit
 
     def open(self, query: EventQuery) -> Awaitable[str]:
         """Return the first cursor of the chain that `query` asks for."""

@@ -32,12 +32,14 @@ class Endpoint(Struct, Generic[V], frozen=True):
     """One call of an API that finds values by key.
 
     Attributes:
+        operation: the operation of its requests, as in `Attempt.operation`.
         by: the kinds of key it takes.
         ask: returns the request for a kind and a key; raises `ConfigurationError` for a key that
             cannot be asked for.
         read: returns the value in a response, or None when the service knows none.
     """
 
+    operation: str
     by: tuple[str, ...]
     ask: Callable[[str, Any], Request]
     read: Callable[[Response], V | None]
@@ -49,9 +51,10 @@ class Endpoint(Struct, Generic[V], frozen=True):
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
-    get_args(clevertap.By), clevertap.get_profile, clevertap.read_profile
+    "get_profile", get_args(clevertap.By), clevertap.get_profile, clevertap.read_profile
 )
 CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
+    "get_user_cdp",
     get_args(alta.By),
     lambda by, key: alta.get_user_cdp(**{by: key}),
     lambda response: alta.read_users(response) or None,
@@ -131,7 +134,7 @@ class Lookups(Generic[V]):
         """
         check_flag("ordered", ordered)
         if concurrency is None:
-            concurrency = self._service.cap.limit
+            concurrency = self._service.cap(self._endpoint.operation).limit
         return fan_out(
             call,
             items,

@@ -2,18 +2,21 @@
 
 Sources:
     [cdp] "Query User CDP", also as "Benutzer-CDP abfragen" and "ユーザーCDPの照会"
+    [gptbots] GPTBots' API documentation V1.5: overview, error codes, API keys
     [seen] public clients, captures and tests
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+import re
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from ..base.checks import check_key
-from ..base.jsontext import decode_mended, excerpt, parts, plain_text
+from ..base.jsontext import decode_loosely, decode_mended, excerpt, parts, plain_text
+from ..credentials import ENDPOINTS
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -27,9 +30,25 @@ from ..errors import (
 )
 from ..models import AnonymousId, CdpUser
 from .messages import Request, Response, parameter
-from .reading import decode_body, error_for, error_text, is_garbled, read_code, status_error
+from .reading import (
+    decode_body,
+    error_text,
+    is_garbled,
+    kind_of,
+    read_code,
+    status_error,
+    timed_out,
+)
 
-__all__ = ["API", "By", "auth_headers", "get_user_cdp", "read_users"]
+__all__ = [
+    "API",
+    "By",
+    "auth_headers",
+    "get_user_cdp",
+    "read_users",
+    "read_verification",
+    "verify_key",
+]
 
 API = "Alta"
 
@@ -74,9 +93,13 @@ class _User(Struct, gc=False):
 
 
 class _Body(Struct, gc=False):
+    """Members of both forms: the classic one, and that of V1.5 ([cdp]; [gptbots])."""
+
     code: Any = UNSET
     message: Any = None
     data: Raw | UnsetType = UNSET
+    error: Any = None
+    status: Any = None
 
 
 _BODY = msgspec.json.Decoder(_Body)
@@ -86,6 +109,7 @@ _DATA = msgspec.json.Decoder(
 
 # Body codes of a similar call, not HTTP statuses: no such user, no such anonymous ID [seen].
 _NOT_FOUND = (503, 504)
+_NOT_FOUND_WITH = (None, 200, 400, 404)
 
 
 def read_users(response: Response) -> dict[str, CdpUser]:
@@ -98,15 +122,17 @@ def read_users(response: Response) -> dict[str, CdpUser]:
         StatusError: the service refuses the request, or fails.
         DecodeError: the body is not an answer of this API.
     """
-    body, _ = decode_body(API, response, _BODY)
-    code, message = read_code(body.code), error_text(body.message)
-    if code in _NOT_FOUND and response.status in (200, 400, 404):
+    body, result = _open(response)
+    if (
+        result.code in _NOT_FOUND
+        and response.status in _NOT_FOUND_WITH
+        and result.status in _NOT_FOUND_WITH
+    ):
         return {}
-    if not 200 <= response.status < 300 or code != 0:
-        raise _failure(response, code, message)
+    _raise_for_failure(response, body, result)
     if body.data is UNSET:
-        for name in parts(response.body):
-            if is_garbled(name, "data"):
+        for name, value in parts(response.body).items():
+            if is_garbled(name, "data") or _holds_users(value):
                 raise DecodeError(
                     "expected `data`", path=f"$.{name}", excerpt=excerpt(response.body)
                 )
@@ -115,6 +141,95 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     users, _ = decode_mended(_DATA, body.data, "$.data")
     # An empty object can come as an empty array.
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
+
+
+def verify_key() -> Request:
+    """Request a check of the API key ([gptbots], API keys). Not every platform has it."""
+    return Request("verify_key", "GET", "/v1/api-key/verify")
+
+
+def read_verification(response: Response) -> None:
+    """Return if the key is accepted ([gptbots], API keys). No page documents the answer's `data`.
+
+    Raises:
+        StatusError: the key is refused, the platform lacks this call, or it fails.
+        DecodeError: the body is not an answer of this API.
+    """
+    body, result = _open(response)
+    _raise_for_failure(response, body, result)
+
+
+class _Result(NamedTuple):
+    """The result that a body reports, in either form.
+
+    Attributes:
+        code: its code, or None.
+        message: its words.
+        status: the HTTP status of an error that it names, or None.
+        has_error: whether it has an `error`.
+    """
+
+    code: int | str | None
+    message: str
+    status: int | None
+    has_error: bool
+
+
+def _open(response: Response) -> tuple[_Body, _Result]:
+    body, _ = decode_body(API, response, _BODY, refused=_REFUSED)
+    code, message, error = read_code(body.code), body.message, body.error
+    status = read_code(body.status)
+    if isinstance(error, dict):
+        if code in (None, 0):
+            code = read_code(error.get("code"))
+        others = {name: value for name, value in error.items() if name not in ("code", "status")}
+        message = error.get("message") or message or others or None
+        status = read_code(error.get("status")) or status
+    elif error:
+        message = message or error
+    if not isinstance(status, int) or not 400 <= status < 600:
+        status = None
+    return body, _Result(code, error_text(message), status, bool(error))
+
+
+def _raise_for_failure(response: Response, body: _Body, result: _Result) -> None:
+    if 200 <= response.status < 300 and not result.has_error:
+        if result.code == 0:
+            return
+        if result.code is None and result.status is None and _is_of_v15(response, body, result):
+            return
+    raise _failure(response, result)
+
+
+_WORDS_OF_SUCCESS = re.compile(r"\s*(?:ok|success)?\s*", re.IGNORECASE)
+
+
+def _is_of_v15(response: Response, body: _Body, result: _Result) -> bool:
+    """Return whether a body without code and error is a success: it has an object as `data`.
+
+    Null and an empty array are not believed without a code: any failure can have them, and a person
+    taken for unknown is lost unseen, whereas an error is retried and reported ([gptbots]). For the
+    same reason an empty object is not believed beside words that are not a success's.
+    """
+    if body.data is UNSET or memoryview(body.data)[0] != ord("{"):
+        return False
+    if not parts(body.data, "$.data") and not _WORDS_OF_SUCCESS.fullmatch(result.message):
+        return False
+    for name, value in parts(response.body).items():
+        is_code = is_garbled(name, "code") and isinstance(read_code(decode_loosely(value)), int)
+        if is_code or is_garbled(name, "error"):
+            raise DecodeError(
+                "expected `code` or `error`", path=f"$.{name}", excerpt=excerpt(response.body)
+            )
+    return True
+
+
+def _holds_users(value: Raw) -> bool:
+    found = decode_loosely(value)
+    return isinstance(found, dict) and any(
+        isinstance(one, dict) and not one.keys().isdisjoint(_User.__struct_fields__)
+        for one in found.values()
+    )
 
 
 def _user(key: str, user: _User | None) -> CdpUser:
@@ -133,15 +248,11 @@ def _user(key: str, user: _User | None) -> CdpUser:
     )
 
 
-# Codes with a meaning of their own [seen].
-_BY_CODE: dict[int, type[StatusError]] = {
-    40000: BadRequest,
-    40008: RateLimited,  # requests per minute exceeded
-    40127: Unauthorized,
-    50000: ServerError,
-}
-# All other codes, by the HTTP status they begin with [seen].
-_BY_FAMILY: dict[int, type[StatusError]] = {
+_RATE_EXCEEDED = 40008  # requests per minute
+
+# Families of codes, by the HTTP status they begin with. Any other 4xx is permanent as well
+# [gptbots].
+_FAMILIES: dict[int, type[StatusError]] = {
     400: BadRequest,
     401: Unauthorized,
     403: Forbidden,
@@ -149,25 +260,83 @@ _BY_FAMILY: dict[int, type[StatusError]] = {
 }
 
 
-def _failure(response: Response, code: int | str | None, message: str) -> AltaProfilesError:
-    """Return the error of an answer that is not a success ([cdp], Error Response).
+def _kind(code: int | str | None) -> type[StatusError] | None:
+    """Return the class of a code, or None if the code does not decide it ([gptbots], error codes).
 
-    Error codes can come with HTTP 200. A code of five digits or more begins with the HTTP status of
-    its family, and a shorter one is not a status ([seen]).
+    A code of five digits or more begins with the HTTP status of its family: 403131 is a 403. A
+    shorter one is not a status ([seen]). The code decides whatever the HTTP status, which can be
+    200 ([seen]).
     """
-    status = response.status
-    kind = _BY_CODE.get(code) if isinstance(code, int) else None
-    if kind is None and status < 300:
-        if code is None and not message:
-            return DecodeError("expected a `code`", path="$", excerpt=excerpt(response.body))
-        family = int(str(code)[:3]) if isinstance(code, int) and code >= 10_000 else None
-        # An unexplained failure may be temporary: it is retried, and raised in the end.
-        kind = _BY_FAMILY.get(family, ServerError) if family else ServerError
+    if code == _RATE_EXCEEDED:
+        return RateLimited
+    if not isinstance(code, int) or code < 10_000:
+        return None
+    digits = str(code)
+    match digits[0]:
+        case "2":
+            # About the agent or its plan: 200116 is not an HTTP 200.
+            return Forbidden
+        case "4":
+            return _FAMILIES.get(int(digits[:3]), StatusError)
+        case "5":
+            return ServerError
+    return None
+
+
+def _failure(response: Response, result: _Result) -> AltaProfilesError:
+    """Return the error of an answer that is not a success ([cdp], Error Response; [gptbots]).
+
+    If the code is not a number, or of an unknown family, the status in the body decides, else
+    HTTP's.
+    """
+    code, message = result.code, result.message
+    kind = _kind(code)
     if kind is None:
-        return error_for(API, response, code, message)
-    return status_error(kind, API, response, code, message, _HINTS.get(kind))
+        status = result.status or response.status
+        if status < 300 and code is None and not message and not result.has_error:
+            return DecodeError(
+                "expected a `code`, or an object as `data`",
+                path="$",
+                excerpt=excerpt(response.body),
+            )
+        if status == 408:
+            return timed_out(API)
+        # An unexplained failure may be temporary: it is retried, and raised in the end.
+        kind = ServerError if status < 300 else kind_of(status)
+    return status_error(kind, API, response, code, message, _hint(kind, code))
 
 
-_HINTS: dict[type[StatusError], str] = {
-    Unauthorized: "Check the API key, and that base_url is the platform which issued it"
+# The key of another platform is refused as a wrong key is.
+_OR_ANOTHER_PLATFORM = (
+    f"if another platform issued the key, pass that platform as endpoint= "
+    f"({', '.join(map(repr, ENDPOINTS))})"
+)
+_REFUSED = f"Check the API key; {_OR_ANOTHER_PLATFORM}"
+
+_HINTS: dict[int, str] = {
+    40107: "The API key has expired: make a new one on the API Keys page",
+    40113: "The API key has no access to this agent: use a key of the agent itself",
+    20055: "The API is switched off for this agent: switch it on in the agent's settings",
+    20059: "The agent was deleted: use the API key of another agent",
+    40378: "The agent was deleted: use the API key of another agent",
+    20022: "The credits are used up: buy more, or wait for the plan's next period",
+    40379: "The credits are used up: buy more, or wait for the plan's next period",
+    40353: "The plan or the conversation does not allow this call: check the plan on the platform",
+    40356: "The plan or the conversation does not allow this call: check the plan on the platform",
+    40358: "The plan or the conversation does not allow this call: check the plan on the platform",
 }
+_FEATURE = "The agent or its plan does not support this feature: check the plan on the platform"
+_PERMISSION = (
+    "The API key lacks this permission: check its permissions on the API Keys page, or use another "
+    "key"
+)
+
+
+def _hint(kind: type[StatusError], code: int | str | None) -> str | None:
+    """Return one sentence on the next step ([gptbots], error codes)."""
+    known = _HINTS.get(code) if isinstance(code, int) else None
+    if kind is Unauthorized:
+        return f"{known}; {_OR_ANOTHER_PLATFORM}" if known else _REFUSED
+    if kind is Forbidden:
+        return known or (_FEATURE if str(code).startswith("2") else _PERMISSION)
+    return None

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from ..base.checks import check_key
-from ..base.jsontext import elements_of, excerpt, member_span
+from ..base.jsontext import elements_of, excerpt, member_span, plain_text
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -142,7 +142,7 @@ def poll_count(req_id: str) -> Request:
 
 
 def _body(query: EventQuery) -> bytes:
-    return msgspec.json.encode({"event_name": query.event, "from": query.start, "to": query.end})
+    return msgspec.json.encode(query.members)
 
 
 # ------------------------------------------------------------------------------------------ answers
@@ -158,7 +158,7 @@ class _RecordBody(Body, gc=False):
 
 class _CountBody(Body, gc=False):
     count: Any = UNSET
-    req_id: Any = UNSET
+    req_id: Raw = Raw(b"null")
 
 
 _CURSOR_BODY = msgspec.json.Decoder(_CursorBody)
@@ -172,7 +172,7 @@ def read_cursor(response: Response) -> str:
     Raises:
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    body, _ = decode_body(API, response, _CURSOR_BODY)
+    body, _ = decode_body(API, response, _CURSOR_BODY, refused=_REFUSED)
     _raise_for_failure(response, body)
     return _cursor(body.cursor, "$.cursor", response)
 
@@ -258,7 +258,7 @@ def _page_body(response: Response) -> Slices[PageBody]:
         apart = yield from take_apart(response.body)
         if apart is not None:
             return apart
-    body, mended = decode_body(API, response, PAGE_BODY)
+    body, mended = decode_body(API, response, PAGE_BODY, refused=_REFUSED)
     yield
     if mended is not None and body.records:
         body.records = elements_of(response.body, mended, "records")
@@ -277,8 +277,8 @@ def read_profile(response: Response) -> Profile | None:
     """
     if response.status == 404 and _is_bare(response):
         return None
-    body, mended = decode_body(API, response, _RECORD_BODY)
-    if not _succeeded(response, body) and _says_unknown_person(response, body):
+    body, mended = decode_body(API, response, _RECORD_BODY, refused=_REFUSED)
+    if not _has_status(response, body, "success") and _says_unknown_person(response, body):
         return None
     _raise_for_failure(response, body)
     if body.record is UNSET or bytes(body.record) == b"null":
@@ -298,10 +298,20 @@ def read_count_started(response: Response) -> int | str:
     Raises:
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    body, _ = decode_body(API, response, _COUNT_BODY)
-    if body.status == "partial" and isinstance(body.req_id, str | int):
-        return str(body.req_id)
+    body, _ = decode_body(API, response, _COUNT_BODY, refused=_REFUSED)
+    if _has_status(response, body, "partial") and (req_id := _req_id(body.req_id)):
+        return req_id
     return _count(response, body)
+
+
+_NUMBER_OR_TEXT = re.compile(rb'[-0-9"]')
+
+
+def _req_id(sent: Raw) -> str:
+    """Return the ID of a count, which is text or a number of any notation; else "" ([seen])."""
+    data = bytes(sent)
+    text = plain_text(data, whole=True) if _NUMBER_OR_TEXT.match(data) else None
+    return (text or "").strip()
 
 
 def read_count(response: Response) -> int:
@@ -311,8 +321,8 @@ def read_count(response: Response) -> int:
         NotReady: the service is still counting.
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    body, _ = decode_body(API, response, _COUNT_BODY)
-    if body.status == "partial":
+    body, _ = decode_body(API, response, _COUNT_BODY, refused=_REFUSED)
+    if _has_status(response, body, "partial"):
         raise _not_ready(response, "it is still counting")
     return _count(response, body)
 
@@ -333,10 +343,14 @@ def _cursor(value: object, path: str, response: Response) -> str:
     return value
 
 
-def _succeeded(response: Response, body: Body) -> bool:
+def _has_status(response: Response, body: Body, status: str) -> bool:
+    """Return whether a status other than "fail" can be believed: with HTTP 2xx and without a code.
+
+    A proxy or a failing service may add an error status to any body ([seen]).
+    """
     return (
         200 <= response.status < 300
-        and body.status == "success"
+        and body.status == status
         and read_code(body.code) in (None, 0, 200)
     )
 
@@ -375,7 +389,7 @@ def _raise_for_failure(response: Response, body: Body) -> None:
     decides the error. The message decides only if there is no code, because it may quote the
     caller: an event can be called "Too Many Requests".
     """
-    if _succeeded(response, body):
+    if _has_status(response, body, "success"):
         return
     code, message = read_code(body.code), error_text(body.error or body.message)
     if 200 <= response.status < 300 and body.status != "fail" and code is None and not message:
@@ -387,9 +401,11 @@ def _failure(response: Response, code: int | str | None, message: str) -> AltaPr
     """Return the error for an HTTP status and a code ([seen]; [limits] for HTTP 429)."""
     status = response.status
     meaning = _code_of(message) if code is None else code
+    if isinstance(meaning, int) and 4000 <= meaning < 5000:
+        # Invalid dates, filters and the like. The HTTP status says less than such a code.
+        return status_error(BadRequest, API, response, code, message)
     if 401 in (status, meaning):
-        hint = "Check account ID and passcode; a wrong region gives the same answer"
-        return status_error(Unauthorized, API, response, code, message, hint)
+        return status_error(Unauthorized, API, response, code, message, _REFUSED)
     if 403 in (status, meaning):
         return status_error(Forbidden, API, response, code, message)
     if meaning == 2:
@@ -413,6 +429,8 @@ def _failure(response: Response, code: int | str | None, message: str) -> AltaPr
         return status_error(ServerError, API, response, code, message)
     return error_for(API, response, code, message)
 
+
+_REFUSED = "Check account ID and passcode; a wrong region gives the same answer"
 
 # Messages and the code that goes with each [seen].
 _CODES: tuple[tuple[str, int | str], ...] = (

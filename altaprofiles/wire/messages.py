@@ -6,15 +6,19 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 from urllib.parse import quote, unquote
 
+import msgspec
 from msgspec import Struct
 
 __all__ = ["Request", "Response", "parameter"]
 
 _BY_KEY = frozenset({"get_profile", "get_user_cdp"})
 """Operations whose parameters are identifiers of people."""
+
+_FLAGS = frozenset({"True", "False"})
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -34,12 +38,14 @@ class Request(Struct, frozen=True, gc=False):
 
     @property
     def keys(self) -> list[str]:
-        """The people's identifiers in `target`, which are masked in errors."""
-        # Read from the target, because storing them costs as much as all else of a request.
-        if self.operation not in _BY_KEY:
-            return []
-        members = self.target.partition("?")[2].split("&")
-        return [unquote(member.partition("=")[2]) for member in members]
+        """People's identifiers in `target`, and values of filters in `body`: masked in errors."""
+        # Read from the request, because storing them costs as much as all else of it.
+        if self.operation in _BY_KEY:
+            members = self.target.partition("?")[2].split("&")
+            return [unquote(member.partition("=")[2]) for member in members]
+        if b'"value":' in self.body:
+            return [text for text in _values(msgspec.json.decode(self.body)) if text not in _FLAGS]
+        return []
 
     def __repr__(self) -> str:
         # Tracebacks with locals show it, and the target may hold a person's identifier.
@@ -60,6 +66,19 @@ class Response(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
+
+
+def _values(body: Any, *, in_value: bool = False) -> Iterator[str]:
+    """Yield every text and number within a member `value`."""
+    match body:
+        case dict():
+            for key, item in body.items():
+                yield from _values(item, in_value=in_value or key == "value")
+        case list():
+            for item in body:
+                yield from _values(item, in_value=in_value)
+        case str() | int() | float() if in_value and not isinstance(body, bool):
+            yield str(body)
 
 
 def parameter(name: str, value: str) -> str:

@@ -2,6 +2,8 @@
 
 Sources:
     [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
+    [cql] "CleverTap Query Language",
+        https://developer.clevertap.com/docs/clevertap-query-language
     [uri] RFC 3986, "Uniform Resource Identifier"
     [seen] public clients, captures and tests
 """
@@ -11,12 +13,13 @@ from __future__ import annotations
 import re
 from datetime import date, datetime
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from msgspec import Struct, structs
 
 from ..base.checks import check_flag, check_key
 from ..errors import ConfigurationError
+from .language import Filters
 
 __all__ = [
     "BATCH_SIZE",
@@ -26,6 +29,7 @@ __all__ = [
     "check_batch_size",
     "check_cursor",
     "check_range",
+    "is_everyone",
 ]
 
 Day: TypeAlias = date | int
@@ -49,24 +53,31 @@ CURSOR = re.compile(r"[A-Za-z0-9\-._~%!$'()*+,;=:@/?]+")
 class EventQuery(Struct, frozen=True):
     """The query of one chain: everyone with `event` in a range of days ([profiles], Get Cursor).
 
+    Without an event it asks for everyone with any event in the last 365 days. This is documented
+    for queries with filters of profiles or other events ([cql], Query Language Template), and
+    undocumented for queries without any. No public client has been seen to use it.
+
     It consists of plain values: it can be pickled and encoded as JSON, and holds no secret.
 
     Attributes:
-        event: the event's name, spelled as in the dashboard.
-        start, end: the range as it is sent, both inclusive: YYYYMMDD or epoch seconds.
+        event: the event's name, spelled as in the dashboard; None for everyone.
+        start, end: the range as it is sent, both inclusive: YYYYMMDD or epoch seconds; None for
+            everyone.
         batch_size: people per page.
         app: whether records hold the app fields of devices.
         summaries: whether records hold event summaries, which is the parameter `events`.
         profile: whether records hold custom profile properties.
+        filters: conditions that all of them meet.
     """
 
-    event: str
-    start: int
-    end: int
+    event: str | None
+    start: int | None
+    end: int | None
     batch_size: int = BATCH_SIZE
     app: bool = False
     summaries: bool = True
     profile: bool = True
+    filters: Filters = Filters()
 
     @classmethod
     def of(
@@ -78,49 +89,98 @@ class EventQuery(Struct, frozen=True):
         app: object = False,
         summaries: bool = True,
         profile: object = True,
+        filters: Filters = Filters(),  # noqa: B008
     ) -> EventQuery:
         """Return a query made of arguments as callers pass them.
+
+        With None for event, start and end it asks for everyone.
 
         Raises:
             ConfigurationError: an argument is invalid.
         """
-        if not isinstance(event, str):
-            raise ConfigurationError(f"event: expected the name of an event, got {event!r}")
-        try:
-            event = check_key("event", event)
-        except ConfigurationError as error:
-            # An event's name is not a person's, and may be shown.
-            raise ConfigurationError(f"{error}, got {event!r}") from None
-        first, last = check_range(start, end)
+        name = first = last = None
+        if is_everyone("event", event, start, end):
+            filters.check_for_everyone()
+        else:
+            name = _check_event(event)
+            first, last = check_range(start, end)
         return cls(
-            event,
+            name,
             first,
             last,
             check_batch_size(batch_size),
             check_flag("app", app),
             summaries,
             check_flag("profile", profile),
+            filters,
         )
 
     def split(self, windows: int) -> list[EventQuery]:
         """Return this query split into contiguous parts of nearly equal length, in order.
 
-        There are `windows` parts, or fewer if the range has fewer days (or epoch seconds).
+        There are `windows` parts, or fewer if the range has fewer days (or epoch seconds). A query
+        for everyone has no range, and is one part.
         """
+        if self.window is None:
+            return [self]
         return [
             structs.replace(self, start=start, end=end)
-            for start, end in _split_range(self.start, self.end, windows)
+            for start, end in _split_range(*self.window, windows)
         ]
 
     @property
-    def window(self) -> tuple[int, int]:
-        """First and last day (or epoch second)."""
-        return self.start, self.end
+    def window(self) -> tuple[int, int] | None:
+        """First and last day (or epoch second); None for everyone."""
+        return None if self.start is None or self.end is None else (self.start, self.end)
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of the request's body ([profiles], Get Cursor; [cql])."""
+        base: dict[str, Any] = {"event_name": self.event, "from": self.start, "to": self.end}
+        return ({} if self.event is None else base) | self.filters.members
+
+    @property
+    def subject(self) -> str:
+        """The people whom the query asks for, in words, without their days."""
+        people = "everyone" if self.event is None else repr(self.event)
+        return f"{people} (filtered)" if self.filters else people
 
     def __str__(self) -> str:
-        return f"{self.event!r} {self.start}" + (
-            "" if self.start == self.end else f" to {self.end}"
+        if self.window is None:
+            return self.subject
+        start, end = self.window
+        return f"{self.subject} {start}" + ("" if start == end else f" to {end}")
+
+
+def is_everyone(name: str, event: object, start: object, end: object) -> bool:
+    """Return whether a query has neither event nor range, and is thus for everyone ([cql]).
+
+    Args:
+        name: the argument that holds the event.
+        event, start, end: arguments as callers pass them; None is left out.
+
+    Raises:
+        ConfigurationError: some of them are left out, and others not.
+    """
+    values = {name: event, "start": start, "end": end}
+    missing = [key for key, value in values.items() if value is None]
+    if missing and len(missing) < len(values):
+        given = " and ".join(f"`{key}`" for key in values if key not in missing)
+        raise ConfigurationError(
+            f"{missing[0]}: got None, where {given} {'are' if ' and ' in given else 'is'} given; "
+            f"pass `{name}`, `start` and `end`, or none of them for everyone"
         )
+    return bool(missing)
+
+
+def _check_event(event: object) -> str:
+    if not isinstance(event, str):
+        raise ConfigurationError(f"event: expected the name of an event, got {event!r}")
+    try:
+        return check_key("event", event)
+    except ConfigurationError as error:
+        # An event's name is not a person's, and may be shown.
+        raise ConfigurationError(f"{error}, got {event!r}") from None
 
 
 def check_batch_size(batch_size: object) -> int:

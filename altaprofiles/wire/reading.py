@@ -2,6 +2,8 @@
 
 Sources:
     [http] RFC 9110, "HTTP Semantics"
+    [limits] limits of the APIs, https://developer.clevertap.com/docs/api-request-limit
+    [rates] Alta's overview of rate limits, V1.5
     [cdp] "Query User CDP", also as "Benutzer-CDP abfragen" and "ユーザーCDPの照会"
     [seen] public clients, captures and tests
 """
@@ -11,15 +13,17 @@ from __future__ import annotations
 import codecs
 import math
 import re
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from operator import ne
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
-from ..base.jsontext import as_text, decode_mended, utf8_error
+from ..base.jsontext import FAILURES, as_text, decode_mended, utf8_error
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -32,6 +36,7 @@ from ..errors import (
     Unauthorized,
 )
 from ..flow.slices import Slices
+from ..models import RateLimit
 from .messages import Response
 
 __all__ = [
@@ -41,9 +46,12 @@ __all__ = [
     "error_text",
     "fails_with_html",
     "is_garbled",
+    "kind_of",
     "read_code",
+    "read_rate_limit",
     "read_retry_after",
     "status_error",
+    "timed_out",
 ]
 
 T = TypeVar("T")
@@ -100,12 +108,18 @@ def read_code(code: Any) -> int | str | None:
 
 
 def decode_body(
-    api: str, response: Response, decoder: msgspec.json.Decoder[T]
+    api: str, response: Response, decoder: msgspec.json.Decoder[T], *, refused: str | None = None
 ) -> tuple[T, bytes | None]:
     """Return the JSON body of an answer: a value, or a failure that the API describes.
 
     If lone surrogates had to be mended, return the mended bytes as well, else None. Bodies without
     the API's JSON come from proxies and from connections cut short ([seen]).
+
+    Args:
+        api: "CleverTap" or "Alta".
+        response: the answer.
+        decoder: decodes the body.
+        refused: the hint of an HTTP 401 without the API's JSON, before the nature of the body.
 
     Raises:
         DecodeError: a 2xx answer without the API's JSON.
@@ -118,7 +132,7 @@ def decode_body(
             status=status,
             message=_target(response.headers.get("Location", "")),
             hint="Redirects are not followed, because they would forward the credentials; "
-            "check region and base_url",
+            "check region, endpoint and base_url",
         )
     try:
         return decode_mended(decoder, b"" if response.is_garbled else response.body, "$")
@@ -129,7 +143,10 @@ def decode_body(
             raise DecodeError(
                 "a web page instead of JSON", path="$", excerpt=error.excerpt
             ) from None
-        failure = error_for(api, response, None, "", _nature_of(response))
+        hint = _nature_of(response)
+        if status == 401 and refused is not None:
+            hint = f"{refused}. {hint}"
+        failure = error_for(api, response, None, "", hint)
         if isinstance(failure, StatusError):
             failure.excerpt = error.excerpt
         raise failure from None
@@ -153,11 +170,19 @@ def error_for(
     api: str, response: Response, code: int | str | None, message: str, hint: str | None = None
 ) -> AltaProfilesError:
     """Return the error for an HTTP status ([http], 15; [cdp], Status Codes)."""
-    status = response.status
-    if status == 408:
-        return RequestTimeout(f"{api} answered HTTP 408: the request took too long to arrive")
-    kind = _BY_STATUS.get(status, ServerError if status >= 500 else StatusError)
-    return status_error(kind, api, response, code, message, hint)
+    if response.status == 408:
+        return timed_out(api)
+    return status_error(kind_of(response.status), api, response, code, message, hint)
+
+
+def kind_of(status: int) -> type[StatusError]:
+    """Return the class of an HTTP status of 400 or more, except 408 ([http], 15; [cdp])."""
+    return _BY_STATUS.get(status, ServerError if status >= 500 else StatusError)
+
+
+def timed_out(api: str) -> RequestTimeout:
+    """Return the error for status 408 ([http], 15.5.9)."""
+    return RequestTimeout(f"{api} answered with status 408: the request took too long to arrive")
 
 
 def status_error(
@@ -169,14 +194,92 @@ def status_error(
     hint: str | None = None,
 ) -> StatusError:
     """Return an error of `kind`, with the status and the `Retry-After` of `response` ([http])."""
+    retry_after = read_retry_after(response.headers)
+    if not issubclass(kind, RateLimited):
+        return kind(
+            api=api,
+            status=response.status,
+            code=code,
+            message=message,
+            hint=hint,
+            retry_after=retry_after,
+        )
+    stated = read_rate_limit(response.headers)
+    reset = None
+    if stated is not None and stated[0].remaining == 0 and stated[1] is not None:
+        reset = stated[0].reset
+        retry_after = max(stated[1], retry_after or 0.0)
     return kind(
         api=api,
         status=response.status,
         code=code,
         message=message,
         hint=hint,
-        retry_after=read_retry_after(response.headers),
+        retry_after=retry_after,
+        limited_by="rate" if reset is not None else _limited_by(code, message),
+        reset=reset,
     )
+
+
+_AT_ONCE = re.compile(r"concurren|simultan|parallel|at (?:once|the same time)", re.IGNORECASE)
+_BY_TIME = re.compile(
+    r"\brpm\b|throttl|rate|quota|per (?:second|minute|hour|day)|exceeded", re.IGNORECASE
+)
+
+
+def _limited_by(code: int | str | None, message: str) -> Literal["concurrency", "rate"] | None:
+    """Return which limit a refusal names.
+
+    CleverTap's only documented limit is one of requests at once ([limits]). It throttles accounts
+    for other reasons with code 1, and Alta's code for requests per minute is 40008 ([seen]).
+    """
+    if _AT_ONCE.search(message):
+        return "concurrency"
+    if code in (1, 40008) or _BY_TIME.search(message):
+        return "rate"
+    return None
+
+
+_UNIX_TIME = 10**9  # a smaller value counts seconds from now
+
+
+def read_rate_limit(headers: Mapping[str, str]) -> tuple[RateLimit, float | None] | None:
+    """Return the limit that an answer states, and the seconds until its reset ([rates]).
+
+    The reset is measured on the server's own clock if the answer has a `Date`, because ours may be
+    wrong. Returns None if the answer states no limit.
+    """
+    remaining = headers.get("X-RateLimit-Remaining")
+    limit = headers.get("X-RateLimit-Limit")
+    if remaining is None and limit is None:
+        return None
+    stated = RateLimit(_count(limit), _count(remaining), None)
+    reset = _number(headers.get("X-RateLimit-Reset"))
+    if reset is None:
+        return stated, None
+    now = time.time()
+    with suppress(KeyError, ValueError, TypeError, OverflowError):
+        now = parsedate_to_datetime(headers["Date"]).timestamp()
+    if reset >= 1000 * _UNIX_TIME:
+        reset /= 1000  # milliseconds
+    if reset < _UNIX_TIME:
+        reset += now
+    stated.reset = reset
+    return stated, max(0.0, reset - now)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _count(text: str | None) -> int | None:
+    # With some gateways the policy follows the number: `100, 100;w=60`.
+    number = _number((text or "").partition(",")[0])
+    return None if number is None else int(number)
 
 
 def is_garbled(name: str, own: str) -> bool:
@@ -218,14 +321,38 @@ _LONGEST = 500  # characters of an error text
 
 
 def error_text(message: Any) -> str:
-    """Return the error text of a body. It comes as text, as a list, or not at all ([seen])."""
+    """Return the error text of a body. It comes as text, as a list, or not at all ([seen]).
+
+    The text may hold a list as JSON ([seen]); the result is the words in it.
+    """
     if message is None:
         return ""
-    if isinstance(message, list) and all(isinstance(part, str) for part in message):
-        message = "; ".join(message)
+    words = _words(message)
+    if words is not None:
+        message = "; ".join(words)
     if not isinstance(message, str):
         try:
             message = msgspec.json.encode(message).decode()
         except RecursionError:
             return "an error message that is nested too deeply"
     return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+
+
+_LEVELS = 5  # lists and texts within each other
+
+
+def _words(message: Any, levels: int = _LEVELS) -> list[str] | None:
+    """Return the texts in a text or a list, or None if it holds anything else."""
+    if isinstance(message, str):
+        if levels and message.lstrip()[:1] in ("[", '"'):
+            # The second form undoes the escapes of a text that has lost the quotes around it.
+            for text in (message, f'"{message}"'):
+                with suppress(*FAILURES):
+                    inner = _words(msgspec.json.decode(text), levels - 1)
+                    if inner is not None and inner != [message]:
+                        return inner
+        return [message]
+    if not isinstance(message, list) or not levels:
+        return None
+    found = [_words(one, levels - 1) for one in message]
+    return None if None in found else [word for words in found for word in words or ()]

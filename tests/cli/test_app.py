@@ -337,6 +337,7 @@ def test_refused_credentials_are_told_and_not_shown(
         assert (done.code, done.stdout) == (3, b"")
         assert "wr0ng" not in done.stderr
         assert "These credentials are from the environment." in done.stderr
+        assert "that accepts them: altaprofiles doctor --try-regions" in done.stderr
         assert ("Traceback" in done.stderr) == ("-v" in more)
 
 
@@ -358,6 +359,11 @@ def test_the_file_of_accounts_is_used(env: dict[str, str], emulator: Emulator) -
     wrong = env | held | {"CLEVERTAP_PASSCODE": "wrong"}
     assert run(wrong, *COUNT).code == 3
     assert run(wrong, *COUNT, "--account", "shop").code == 0
+    path.write_text(path.read_text().replace("[accounts.shop]", '[accounts."a b"]\nregion = "IN1"'))
+    path.write_text(path.read_text().replace(held["CLEVERTAP_PASSCODE"], "wrong"))
+    done = run(env, *COUNT, "--account", "a b")
+    assert done.code == 3
+    assert "altaprofiles doctor --account 'a b' --try-regions" in done.stderr
 
 
 def test_a_request_that_is_tried_again_stops_at_once(env: dict[str, str]) -> None:

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
+import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import trustme
 from anyio import to_thread
 
-from altaprofiles import Forbidden, Unauthorized
+from altaprofiles import Alta, CleverTap, Forbidden, RateLimit, Unauthorized
+from altaprofiles.base.wording import duration
 from altaprofiles.cli.app import App
 from altaprofiles.cli.doctor.examine import examine
 from altaprofiles.cli.doctor.findings import Finding
+from altaprofiles.cli.doctor.forecast import forecast_export, forecast_lookups
 from altaprofiles.cli.doctor.probe import try_regions
 from altaprofiles.cli.exits import Exit
-from altaprofiles.credentials import REGIONS
+from altaprofiles.credentials import ENDPOINTS, REGIONS
 from altaprofiles.emulator import Emulator
 
-from ..support.servers import always, http, join, listening, scripted
+from ..support.hosts import hosted
+from ..support.servers import Answer, Scripted, always, http, join, listening, scripted
 from ..support.terminals import Terminal, emulated, environment, run
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +63,75 @@ def test_all_is_well(env: dict[str, str]) -> None:
     assert "extras installed: parquet" in told
     for secret in ("CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
         assert env[secret] not in told
+
+
+def test_an_export_is_forecast_in_a_line(env: dict[str, str]) -> None:
+    told = run(env, "doctor").stdout.decode()
+    [counted, export, lookup] = [
+        line for line in told.splitlines() if " people" in line or "1,000,000" in line
+    ]
+    assert re.fullmatch(r"ok     CleverTap: [0-9,]+ people did App Launched on [0-9-]{10}", counted)
+    assert re.fullmatch(
+        r"ok     CleverTap: an export of 1,000,000 people takes about 204 requests, 3 at a time: "
+        r"[0-9]+ [a-z]+ if each takes [0-9.e-]+ s as this check did, 34 min if each takes 30 s, "
+        r"the longest before the service gives up",
+        export,
+    )
+    assert re.fullmatch(
+        r"ok     Alta: a lookup of 1,000,000 users takes 1,000,000 requests, 16 at a time: "
+        r"[0-9,]+ [a-z]+ if each takes [0-9.e-]+ s as this check did",
+        lookup,
+    )
+
+
+def test_a_forecast_heeds_the_limits_of_the_account() -> None:
+    account = CleverTap("A", "p", max_in_flight=1)
+    assert forecast_export(account, None) == (
+        "an export of 1,000,000 people takes about 202 requests, 1 at a time: 101 min if each "
+        "takes 30 s, the longest before the service gives up"
+    )
+    assert "202 requests, 1 at a time: 41 s if each takes 0.2 s as" in forecast_export(account, 0.2)
+    auto = CleverTap("A", "p", max_in_flight="auto")
+    assert "takes about 204 requests, 3 at a time: " in forecast_export(auto, 0.2)
+
+
+def test_a_forecast_of_lookups_takes_the_slowest_of_all_limits() -> None:
+    def forecast(seconds: float | None, limit: int | None = None, **options: Any) -> str:
+        return forecast_lookups(Alta("t", **options), seconds, RateLimit(limit=limit))
+
+    text = "a lookup of 1,000,000 users takes 1,000,000 requests, 4 at a time"
+    measured = ": 14 h if each takes 0.2 s as this check did"
+    assert forecast(None, max_in_flight=4) == text
+    assert forecast(0.2, max_in_flight=4) == text + measured
+    assert forecast(0.2, max_in_flight=4, requests_per_minute=6000) == text + measured
+    for seconds in (0.2, None):
+        assert forecast(seconds, max_in_flight=4, requests_per_minute=90) == (
+            f"{text}: 8 days at 90 a minute"
+        )
+    assert forecast(None, 300, max_in_flight=4) == (
+        f"{text}; the service's limit allows that in 3,334 of its periods"
+    )
+    assert forecast(0.2, 2_000_000, max_in_flight=4) == text + measured
+    assert forecast(0.2, 0, max_in_flight=4) == text + measured
+    assert forecast(0.2, max_in_flight="auto").endswith("as the service turns out to take")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0001, "1 s"),
+        (59.2, "60 s"),
+        (120, "120 s"),
+        (121, "3 min"),
+        (7200, "120 min"),
+        (7201, "3 h"),
+        (2 * 86_400, "48 h"),
+        (100 * 86_400, "100 days"),
+        (10_000 * 86_400, "10,000 days"),
+    ],
+)
+def test_a_duration_is_in_one_unit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_refused_credentials_come_with_what_to_do(env: dict[str, str]) -> None:
@@ -207,6 +282,348 @@ async def test_regions_that_do_not_answer_leave_it_open(
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
         told = [x for x in await found(app, {"sg1": url}) if "no answer from sg1" in x.text]
     assert [x.code for x in told] == [Exit.FAILED]
+
+
+# ---------------------------------------------------------------------------- the small requests
+
+
+def with_targets(answers: Mapping[str, bytes]) -> Answer:
+    """Return an answer that depends on the path, and is empty for HEAD."""
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        method, target, _ = head.split(b"\r\n")[0].decode().split()
+        path = target.partition("?")[0]
+        writer.write(http(b"") if method == "HEAD" else answers[path])
+
+    return answer
+
+
+COUNT, PERSON = "/1/counts/profiles.json", "/1/profile.json"
+NOBODY = http(b'{"status":"success"}')
+
+
+def asked(served: Scripted) -> list[str]:
+    """Return the paths of the requests, without that of the connection."""
+    lines = [line.split() for line in served.request_lines]
+    return [target.partition("?")[0] for method, target, _ in lines if method != "HEAD"]
+
+
+@pytest.mark.parametrize(
+    ("response", "finding"),
+    [
+        (http(b'{"status":"success","count":1234567,"nQCount":0}'), "1,234,567 people did App L"),
+        # It counts for longer than a person waits.
+        (http(b'{"status":"partial","req_id":7}', "200 OK", "Retry-After: 9999"), None),
+    ],
+)
+async def test_the_count_of_a_day_is_enough(
+    app: App, monkeypatch: pytest.MonkeyPatch, response: bytes, finding: str | None
+) -> None:
+    async with scripted(with_targets({COUNT: response})) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        findings = await found(app)
+    texts = [x.text for x in findings if x.text.startswith("CleverTap: ")]
+    assert "CleverTap: the credentials are accepted" in texts
+    assert any(text.startswith(f"CleverTap: {finding}") for text in texts) == (finding is not None)
+    assert any("an export of 1,000,000 people" in text for text in texts)
+    assert [x for x in findings if x.code is not None] == []
+    assert set(asked(server)) == {COUNT}
+    sent = json.loads(server.bodies[1])
+    assert sent["event_name"] == "App Launched"
+    assert sent["from"] == sent["to"]
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        http(b'{"status":"fail","error":"Invalid event : App Launched","code":400}'),
+        http(b'{"status":"fail","error":"no such call","code":404}', "404 Not Found"),
+        http(b'{"status":"fail","error":"not in your plan"}', "403 Forbidden"),
+        http(b'{"status":"success","count":"many"}'),
+        http(b"<html>404</html>", "404 Not Found"),
+    ],
+)
+async def test_a_service_that_does_not_count_is_asked_for_a_person(
+    app: App, monkeypatch: pytest.MonkeyPatch, response: bytes
+) -> None:
+    async with scripted(with_targets({COUNT: response, PERSON: NOBODY})) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        findings = await found(app)
+    assert "CleverTap: the credentials are accepted" in {x.text for x in findings}
+    assert [x for x in findings if x.code is not None] == []
+    assert asked(server)[-1] == PERSON
+
+
+async def test_a_count_that_refuses_the_credentials_is_enough(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = http(b'{"status":"fail","error":"Invalid Credentials","code":401}', "401 No")
+    async with scripted(with_targets({COUNT: refusal})) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        findings = await found(app)
+    assert [x.code for x in findings if x.code is not None] == [Exit.CREDENTIALS]
+    assert asked(server) == [COUNT]
+
+
+VERIFY, USERS = "/v1/api-key/verify", "/v1/user/get-user-cdp"
+NO_USERS = http(b'{"code":0,"message":"OK","data":{}}')
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        http(b'{"code":0,"message":"OK","data":{"agent":"x"}}'),
+        http(b'{"data":{"agent":"x"},"meta":{}}'),
+    ],
+)
+async def test_a_platform_that_verifies_keys_is_asked_for_nothing_else(
+    app: App, monkeypatch: pytest.MonkeyPatch, response: bytes
+) -> None:
+    async with scripted(with_targets({VERIFY: response})) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        findings = await found(app)
+    assert "Alta: the API key is accepted" in {x.text for x in findings}
+    assert asked(server) == [VERIFY]
+
+
+@pytest.mark.parametrize(
+    ("headers", "finding", "is_note"),
+    [
+        (
+            ["X-RateLimit-Limit: 100", "X-RateLimit-Remaining: 97", "X-RateLimit-Reset: 9000"],
+            "97 of 100 requests are left, and all again in 3 h",
+            False,
+        ),
+        (
+            ["X-RateLimit-Limit: 1000", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 9000"],
+            "0 of 1,000 requests are left, and all again in 3 h",
+            True,
+        ),
+        (["X-RateLimit-Remaining: 5"], "5 requests are left", False),
+        (["X-RateLimit-Limit: 5000"], "allows 5,000 requests", False),
+        (["X-RateLimit-Remaining: 5", "X-RateLimit-Reset: 1e300"], "5 requests are left", False),
+        (["X-RateLimit-Remaining: 5", "X-RateLimit-Reset: 1e9"], "5 requests are left", False),
+        (["X-RateLimit-Remaining: many"], None, False),
+    ],
+)
+@pytest.mark.parametrize("verifies", [True, False])
+async def test_a_stated_limit_is_shown_with_what_is_left(
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+    headers: list[str],
+    finding: str | None,
+    is_note: bool,
+    verifies: bool,
+) -> None:
+    accepted = http(b'{"code":0,"message":"OK","data":{}}', "200 OK", *headers)
+    answers = {VERIFY: accepted if verifies else http(b"", "404 Not Found"), USERS: accepted}
+    async with scripted(with_targets(answers)) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        findings = [x for x in await found(app) if x.text.startswith("Alta: ")]
+    shown = [x for x in findings if re.search("requests are left|allows [0-9]", x.text)]
+    assert [(x.text, x.is_note) for x in shown] == (
+        [] if finding is None else [(f"Alta: {finding}", is_note)]
+    )
+    assert [x for x in findings if x.code is not None] == []
+    limit = re.search("Limit: ([0-9]+)", "".join(headers))
+    periods = None if limit is None else 1_000_000 // int(limit[1])
+    assert findings[-1].text.endswith(
+        "s as this check did"
+        if periods is None
+        else f"; the service's limit allows that in {periods:,} of its periods"
+    )
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        http(b"", "404 Not Found"),
+        http(b'{"status":404,"error":"Not Found"}', "404 Not Found"),
+        http(b"<html>405</html>", "405 Method Not Allowed"),
+        http(b"<html>Welcome</html>"),
+        http(b"", "401 Unauthorized"),
+        http(b'{"message":"no route"}', "403 Forbidden"),
+        http(b'{"code":50000,"message":"oops"}', "500 Oops"),
+    ],
+)
+async def test_a_platform_that_does_not_verify_keys_is_asked_for_a_user(
+    app: App, monkeypatch: pytest.MonkeyPatch, response: bytes
+) -> None:
+    async with scripted(with_targets({VERIFY: response, USERS: NO_USERS})) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        findings = await found(app)
+    assert "Alta: the API key is accepted" in {x.text for x in findings}
+    assert asked(server)[-1] == USERS
+    assert [x for x in findings if x.code is not None] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "advice"),
+    [
+        (b'{"code":40127,"message":"no"}', "code 40127", "for the platform: altaprofiles doctor"),
+        (b'{"code":40378,"message":"no"}', "The agent was deleted", None),
+        (b'{"code":20022,"message":"no"}', "The credits are used up", None),
+    ],
+)
+async def test_a_key_that_is_refused_comes_with_the_next_step(
+    app: App, monkeypatch: pytest.MonkeyPatch, body: bytes, words: str, advice: str | None
+) -> None:
+    answers = {VERIFY: http(body), USERS: http(body)}
+    async with scripted(with_targets(answers)) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        [wrong] = [x for x in await found(app) if x.code is not None]
+    assert wrong.code is Exit.CREDENTIALS
+    assert words in wrong.text
+    assert (wrong.advice is None) == (advice is None)
+    assert advice is None or advice in str(wrong.advice)
+
+
+# ------------------------------------------------------------------------------- other platforms
+
+
+def knowing(own: str, answer: bytes = NO_USERS) -> Callable[[str, str], bytes]:
+    """Return an answer of platforms one of which knows the key."""
+
+    def respond(host: str, head: str) -> bytes:
+        if head.startswith(f"GET {VERIFY}"):
+            return http(b"", "404 Not Found")
+        return answer if host == own else http(b'{"code":40127,"message":"no"}', "401 No")
+
+    return respond
+
+
+HOSTS = [urlsplit(url).netloc for url in ENDPOINTS.values()]
+
+
+def test_the_platform_of_a_key_is_found(env: dict[str, str], tmp_path: Path) -> None:
+    del env["ALTA_BASE_URL"]
+    with hosted(tmp_path, knowing("api-jp.gptbots.ai")) as hosts:
+        env |= hosts.env
+        done = run(env, "doctor", "--try-regions")
+        told = done.stdout.decode()
+        assert done.code == 3
+        assert f"note   Alta: --try-regions sends the API key to {', '.join(HOSTS)}\n" in told
+        assert "note   Alta: the API key is accepted on platform jp\n" in told
+        assert "Set ALTA_ENDPOINT=jp, and unset ALTA_BASE_URL" in told
+        assert env["ALTA_TOKEN"] not in told
+        assert set(hosts.got_credentials) == set(HOSTS) == set(hosts.connected)
+        # No platform but those of GPTBots has the call.
+        verified = {host for host, head in hosts.heads if head.startswith(f"GET {VERIFY}")}
+        assert verified == set(HOSTS) - {"altatech.ai"}
+        for endpoint in ("jp", " JP "):
+            done = run(env | {"ALTA_ENDPOINT": endpoint}, "doctor")
+            assert done.code == 0
+            assert "Alta: https://api-jp.gptbots.ai, from the environment" in done.stdout.decode()
+
+
+def test_a_key_stays_at_home_unless_other_platforms_are_to_be_tried(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    del env["ALTA_BASE_URL"]
+    with hosted(tmp_path, knowing("api-jp.gptbots.ai")) as hosts:
+        env |= hosts.env
+        assert "for the platform: altaprofiles doctor --try-regions" in (
+            run(env, "doctor").stdout.decode()
+        )
+        done = run(env, "cdp", "--user-id", "u")
+        assert done.code == 3
+        assert "endpoint= ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stderr
+        assert "altaprofiles doctor --try-regions" in done.stderr
+        assert hosts.got_credentials == ["altatech.ai"]
+
+
+def test_a_plan_that_ends_work_is_one_line(env: dict[str, str], tmp_path: Path) -> None:
+    del env["ALTA_BASE_URL"]
+    spent = http(b'{"error":{"code":"40379","message":"Credits used up","status":400}}', "400 No")
+    with hosted(tmp_path, knowing("altatech.ai", spent)) as hosts:
+        for arguments, stdin in (
+            (["cdp", "--user-id", "u"], b""),
+            (["cdp", "--file", "-", "--by", "user-id"], b"1\n2\n3\n" * 100),
+        ):
+            done = run(env | hosts.env, *arguments, stdin=stdin)
+            assert (done.code, done.stdout) == (3, b"")
+            error, source = done.stderr.splitlines()
+            assert error == (
+                "error: Alta answered HTTP 400 (code 40379): Credits used up. The credits are used "
+                "up: buy more, or wait for the plan's next period"
+            )
+            assert source == "These credentials are from the environment."
+
+
+async def test_the_hosts_are_named_before_the_key_is_sent_to_them(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = http(b'{"code":40127,"message":"no"}', "401 No")
+    async with (
+        scripted(with_targets({VERIFY: refusal, USERS: refusal})) as home,
+        scripted(with_targets({VERIFY: refusal, USERS: refusal})) as other,
+    ):
+        monkeypatch.setenv("ALTA_BASE_URL", home.url)
+        platforms = {"sg": other.url, "jp": emulator.url}
+        named = False
+        findings = []
+        async for finding in examine(app, {}, platforms):
+            findings.append(finding)
+            if "sends the API key to" in finding.text:
+                named = True
+                assert other.heads == []
+                for url in platforms.values():
+                    assert urlsplit(url).netloc in finding.text
+        assert named
+        assert other.heads
+        assert findings[-1].text == "Alta: the API key is accepted on platform jp"
+
+
+async def test_the_regions_are_named_before_the_credentials_are_sent_to_them(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = http(b'{"status":"fail","error":"Invalid Credentials","code":401}', "401 No")
+    async with scripted(always(refusal)) as other:
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", "wr0ng")
+        async for finding in examine(app, {"sk1": other.url}):
+            if "sends account ID and passcode to" in finding.text:
+                assert other.heads == []
+                assert finding.text.endswith(urlsplit(other.url).netloc)
+        assert other.heads
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        (b'{"code":40378,"message":"no"}', "platform sg knows the API key, and answers: Alta ans"),
+        (b'{"code":40008,"message":"no"}', "platform sg knows the API key, and answers: Alta ans"),
+        (b'{"code":40127,"message":"no"}', "refused on sg, which is every platform"),
+        (b'{"message":"no"}', "refused on no platform; no answer from sg ("),
+    ],
+)
+async def test_a_platform_that_knows_the_key_is_found_even_if_it_refuses_to_answer(
+    app: App, monkeypatch: pytest.MonkeyPatch, body: bytes, text: str
+) -> None:
+    refusal = http(b'{"code":40127,"message":"no"}')
+    status = "200 OK" if b"code" in body else "404 Not Found"
+    answers = {VERIFY: http(body, status), USERS: http(body, status)}
+    async with (
+        scripted(with_targets({VERIFY: refusal, USERS: refusal})) as home,
+        scripted(with_targets(answers)) as other,
+    ):
+        monkeypatch.setenv("ALTA_BASE_URL", home.url)
+        findings = [x async for x in examine(app, {}, {"sg": other.url})]
+    assert findings[-1].text.startswith(f"Alta: {text}")
+    assert findings[-1].advice is not None
+
+
+async def test_a_plan_is_no_reason_to_try_other_platforms(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleted = http(b'{"code":40378,"message":"no"}')
+    async with (
+        scripted(with_targets({VERIFY: deleted, USERS: deleted})) as home,
+        scripted(with_targets({})) as other,
+    ):
+        monkeypatch.setenv("ALTA_BASE_URL", home.url)
+        findings = [x async for x in examine(app, {}, {"sg": other.url})]
+        assert [x.code for x in findings if x.code is not None] == [Exit.CREDENTIALS]
+        assert other.heads == []
 
 
 @pytest.mark.parametrize(("hours", "words"), [(2, "behind"), (-2, "ahead"), (None, "unchecked")])

@@ -12,6 +12,8 @@ import pytest
 from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
+from ..support.hosts import hosted
+from ..support.servers import http
 from ..support.terminals import Terminal, emulated, environment, run
 
 pytestmark = pytest.mark.slow
@@ -248,8 +250,81 @@ def test_a_service_can_be_taken_out(env: dict[str, str], path: Path) -> None:
         terminal.type("")
         assert terminal.ended().code == 0, terminal.text
     accounts = Accounts.read(path)
-    assert accounts.tables == {"shop": {"alta_token": "t", "alta_base_url": "https://altatech.ai"}}
+    assert accounts.tables == {"shop": {"alta_token": "t", "alta_endpoint": "altatech"}}
     assert accounts.default == "shop"
+
+
+def test_regions_and_platforms_are_kept_by_their_names(env: dict[str, str], path: Path) -> None:
+    with Terminal(env, "login", "--no-test", columns=200) as terminal:
+        for question, words in (
+            ("account ID", "A"),
+            ("Its passcode: ", "p"),
+            ("mec1, sk1), or a base URL [eu1]: ", "SK1"),
+            ("API key", "t"),
+            (
+                "platform (altatech, gptbots.ai, sg, jp, th), or Alta's base URL [altatech]: ",
+                "mars",
+            ),
+            ("Error: endpoint: unknown platform 'mars'; use one of altatech, ", None),
+            ("[altatech]: ", "api.gptbots.ai"),
+            ("pass 'gptbots.ai'", None),
+            ("[altatech]: ", "GPTBots.AI"),
+        ):
+            terminal.expect(question)
+            if words is not None:
+                terminal.type(words)
+        assert terminal.ended().code == 0, terminal.text
+    kept = {"account_id": "A", "passcode": "p", "region": "sk1"}
+    kept |= {"alta_token": "t", "alta_endpoint": "gptbots.ai"}
+    assert Accounts.read(path).tables == {"main": kept}
+    # The endpoint is offered again, and makes way for a base URL.
+    for place in ("", "https://example.com"):
+        with Terminal(env, "login", "--no-test", columns=200) as terminal:
+            for question in ("account ID", "passcode", "region", "API key"):
+                terminal.expect(question)
+                terminal.expect(": ")
+                terminal.type("")
+            terminal.expect("[gptbots.ai]: ")
+            terminal.type(place)
+            assert terminal.ended().code == 0, terminal.text
+        if place:
+            del kept["alta_endpoint"]
+            kept["alta_base_url"] = place
+        assert Accounts.read(path).tables == {"main": kept}
+
+
+def test_a_key_of_another_platform_comes_with_the_way_to_find_it(
+    env: dict[str, str], tmp_path: Path, path: Path
+) -> None:
+    def answer(host: str, head: str) -> bytes:
+        if host == "api-jp.gptbots.ai":
+            return http(b'{"code":0,"message":"OK","data":{}}')
+        return http(b'{"code":40127,"message":"Developer authentication failed"}')
+
+    def log_in(*options: str, token: str, place: str) -> tuple[int, str]:
+        with Terminal(env, "login", "agent", *options, columns=200) as terminal:
+            for question, words in (("account ID", ""), ("API key", token), ("URL", place)):
+                terminal.expect(question)
+                terminal.type(words)
+            return terminal.ended().code, terminal.text
+
+    with hosted(tmp_path, answer) as hosts:
+        env |= hosts.env
+        code, text = log_in(token="t0k3n", place="sg")
+        assert code == 3
+        assert not path.exists()
+        assert (
+            "To find the platform: altaprofiles login agent --no-test, then altaprofiles "
+            "doctor --account agent --try-regions" in text
+        )
+        assert log_in("--no-test", token="t0k3n", place="sg")[0] == 0
+        found = run(env, "doctor", "--account", "agent", "--try-regions")
+        assert "the API key is accepted on platform jp" in found.stdout.decode()
+        assert f'Write alta_endpoint = "jp" in {path}' in found.stdout.decode()
+        code, text = log_in(token="", place="JP")
+        assert code == 0
+        assert "Alta accepts the API key" in text
+    assert Accounts.read(path).tables["agent"]["alta_endpoint"] == "jp"
 
 
 def test_a_second_account_does_not_become_the_default(env: dict[str, str], path: Path) -> None:

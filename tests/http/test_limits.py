@@ -1,13 +1,13 @@
-"""The cap and the pace: bounds hold at every moment, turns are in order, no slot is lost."""
+"""The cap: bounds hold at every moment, turns are in order, no slot is lost."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from itertools import pairwise
+import math
+from typing import Any
 
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -17,30 +17,37 @@ from hypothesis.stateful import (
     rule,
 )
 
-from altaprofiles.http.limits import Cap, Pace
+from altaprofiles.http.limits import Cap, Turn
+from altaprofiles.http.pace import Pace
+from altaprofiles.http.sizing import Size
+
+SECONDS = 0.1
 
 
 class Callers:
     """Tasks that acquire slots of a cap, on their own event loop, which is stepped by hand."""
 
     def __init__(self, limit: int) -> None:
-        self.cap = Cap(limit)
+        self.size = Size(limit, limit)
+        self.pace = Pace(floor=1000.0)
+        self.cap = Cap(self.size, self.pace, lambda: TimeoutError("refused for too long"))
         self.loop = asyncio.new_event_loop()
         self.tasks: list[asyncio.Task[None]] = []
         self.holders: list[int] = []
+        self.given: dict[int, Turn] = {}
         self.turns: list[int] = []
         self.bulk: set[int] = set()
         self.most = 0
 
-    def ask(self, *, bulk: bool = False) -> int:
+    def ask(self, *, bulk: bool = False, **limits: float) -> int:
         number = len(self.tasks)
-        self.tasks.append(self.loop.create_task(self._ask(number, bulk)))
+        self.tasks.append(self.loop.create_task(self._ask(number, bulk, limits)))
         if bulk:
             self.bulk.add(number)
         return number
 
-    async def _ask(self, number: int, bulk: bool) -> None:
-        await self.cap.acquire(bulk=bulk)
+    async def _ask(self, number: int, bulk: bool, limits: dict[str, float]) -> None:
+        self.given[number] = await self.cap.acquire(bulk=bulk, **limits)
         self.holders.append(number)
         self.turns.append(number)
         self.most = max(self.most, len(self.holders))
@@ -48,6 +55,19 @@ class Callers:
     def release(self, number: int) -> None:
         self.cap.release(bulk=number in self.bulk)
         self.holders.remove(number)
+
+    def refuse(self, number: int) -> None:
+        self.cap.refused(self.given[number])
+        self.release(number)
+
+    def succeed(self, number: int) -> None:
+        self.cap.succeeded(self.given[number], SECONDS)
+        self.release(number)
+
+    def close_service(self) -> None:
+        """Let the service refuse everything."""
+        for _ in range(2):
+            self.pace.refused(self.pace.closings, self.loop.time())
 
     def waiting(self) -> list[int]:
         return [number for number, task in enumerate(self.tasks) if not task.done()]
@@ -100,14 +120,18 @@ class CapMachine(RuleBasedStateMachine):
         self.callers.release(self.callers.holders[0])
         self.callers.tasks[self.callers.waiting()[0]].cancel()
 
-    @rule(began=st.integers(0, 3))
-    def throttled(self, began: int) -> None:
-        self.callers.cap.throttled(began)
+    @precondition(lambda self: self.callers.holders)
+    @rule(data=st.data())
+    def refuse(self, data: st.DataObject) -> None:
+        self.callers.refuse(data.draw(st.sampled_from(self.callers.holders)))
 
-    @rule(count=st.integers(1, 3 * Cap.RUN))
-    def succeeded(self, count: int) -> None:
-        for _ in range(count):
-            self.callers.cap.succeeded()
+    @precondition(lambda self: self.callers.holders)
+    @rule(data=st.data(), count=st.integers(1, 3 * Size.RUN))
+    def succeed(self, data: st.DataObject, count: int) -> None:
+        number = data.draw(st.sampled_from(self.callers.holders))
+        for _ in range(count - 1):
+            self.callers.cap.succeeded(self.callers.given[number], SECONDS)
+        self.callers.succeed(number)
 
     @rule()
     def step(self) -> None:
@@ -223,7 +247,7 @@ def test_no_caller_slips_in_between_a_release_and_the_turn_it_gives() -> None:
     callers.close()
 
 
-def test_one_request_too_many_halves_and_successes_grow_back_one_by_one() -> None:
+def test_two_requests_too_many_halve_the_slots_and_those_in_flight_end() -> None:
     callers = Callers(8)
     for _ in range(20):
         callers.ask()
@@ -231,35 +255,32 @@ def test_one_request_too_many_halves_and_successes_grow_back_one_by_one() -> Non
     assert len(callers.holders) == 8
     # Three requests that were in flight together are refused together.
     for _ in range(3):
-        callers.cap.throttled(0)
-        callers.release(callers.holders[0])
-    callers.settle()
-    assert callers.cap.allowed == 4
-    assert len(callers.holders) == 5
-    for allowed in (5, 6, 7, 8):
-        for _ in range(Cap.RUN):
-            callers.cap.succeeded()
+        callers.refuse(callers.holders[0])
         callers.settle()
-        assert callers.cap.allowed == allowed == max(len(callers.holders), 5)
-    for _ in range(10 * Cap.RUN):
-        callers.cap.succeeded()
-    assert callers.cap.allowed == 8
+    assert callers.cap.allowed == 4
+    assert len(callers.holders) == 6
+    for _ in range(3):
+        callers.release(callers.holders[0])
+        callers.settle()
+    assert len(callers.holders) == 4
     callers.close()
 
 
-def test_it_never_falls_below_one_and_a_refusal_starts_the_run_again() -> None:
-    cap = Cap(3)
-    for began in range(5):
-        cap.throttled(began)
-    assert cap.allowed == 1
-    for _ in range(5):
-        for _ in range(Cap.RUN - 1):
-            cap.succeeded()
-        cap.throttled(0)
-    assert cap.allowed == 1
-    for _ in range(2 * Cap.RUN):
-        cap.succeeded()
-    assert cap.allowed == 3
+def test_slots_that_grow_back_are_handed_out() -> None:
+    callers = Callers(2)
+    for _ in range(40):
+        callers.ask()
+    callers.settle()
+    callers.refuse(callers.holders[0])
+    callers.refuse(callers.holders[0])
+    callers.settle()
+    assert len(callers.holders) == callers.cap.allowed == 1
+    for _ in range(3 * Size.RUN):
+        callers.succeed(callers.holders[0])
+        callers.settle()
+        assert len(callers.holders) == callers.cap.allowed
+    assert callers.cap.allowed == 2
+    callers.close()
 
 
 def test_a_single_call_goes_before_the_bulk_work_that_waits() -> None:
@@ -336,91 +357,102 @@ def test_single_calls_that_had_it_to_themselves_owe_bulk_work_nothing() -> None:
     callers.close()
 
 
-@pytest.mark.parametrize(("limit", "room"), [(3, 2), (3, 1), (16, 9), (64, 20), (64, 63)])
-def test_beside_another_program_it_settles_below_what_is_refused(limit: int, room: int) -> None:
-    cap, throttles = Cap(limit), []
-    used = 0
-    for request in range(20_000):
-        if cap.allowed > room:
-            throttles.append(request)
-            cap.throttled(len(throttles) - 1)
-        else:
-            cap.succeeded()
-            used += cap.allowed
-    assert used > 0.7 * 20_000 * min(room, limit)
-    assert (
-        len([request for request in throttles if request > 10_000]) <= 1 + 10_000 / Cap.LONGEST_RUN
-    )
+def test_nobody_starts_while_the_service_is_closed() -> None:
+    callers = Callers(3)
+    callers.close_service()
+    for number in range(4):
+        callers.ask(bulk=number % 2 == 0)
+    callers.settle()
+    assert callers.holders == []
+    callers.close()
 
 
-def test_where_there_is_room_again_it_grows_back_as_fast_as_at_first() -> None:
-    cap = Cap(8)
-    refusals = 0
-    for _ in range(3_000):
-        if cap.allowed > 5:
-            cap.throttled(refusals)
-            refusals += 1
-        else:
-            cap.succeeded()
-    for _ in range(2 * Cap.LONGEST_RUN + 8 * Cap.RUN):
-        cap.succeeded()
-    assert cap.allowed == 8
-    cap.throttled(refusals)
-    for _ in range(4 * Cap.RUN):
-        cap.succeeded()
-    assert cap.allowed == 8
+def test_when_the_service_opens_everybody_starts_single_calls_first() -> None:
+    callers = Callers(3)
+    probe = callers.ask()
+    callers.settle()
+    callers.close_service()
+    bulk = [callers.ask(bulk=True) for _ in range(3)]
+    single = callers.ask()
+    callers.settle()
+    assert callers.holders == [probe]
+    callers.pace.opened.append(callers.cap.wake)
+    # Stands for a request that started after the closing.
+    callers.pace.succeeded(callers.pace.closings, callers.loop.time())
+    callers.settle()
+    assert callers.holders == [probe, single, bulk[0]]
+    callers.close()
 
 
-def successes_until(cap: Cap, allowed: int) -> int:
-    """Return the number of successes after which the cap has that size."""
-    for count in range(10 * Cap.LONGEST_RUN):
-        if cap.allowed == allowed:
-            return count
-        cap.succeeded()
-    raise AssertionError(f"stays at {cap.allowed}")
+def test_a_caller_whose_patience_is_over_gets_the_refusal() -> None:
+    callers = Callers(1)
+    callers.close_service()
+    short, long = callers.ask(patience=10.0), callers.ask(patience=1000.0)
+    callers.settle()
+    callers.cap.give_up(callers.loop.time() + 20.0)
+    callers.settle()
+    assert isinstance(callers.tasks[short].exception(), TimeoutError)
+    assert callers.waiting() == [long]
+    callers.close()
 
 
-def test_each_refusal_of_the_same_size_doubles_the_run_before_it_is_tried_again() -> None:
-    cap = Cap(2)
-    runs = []
-    for refusals in range(9):
-        cap.throttled(refusals)
-        assert cap.allowed == 1
-        runs.append(successes_until(cap, 2))
-    assert runs == [10, 20, 40, 80, 160, 320, 640, 640, 640]
-
-
-def test_sizes_below_the_refused_one_are_tried_after_the_short_run() -> None:
-    cap = Cap(8)
-    cap.throttled(0)
-    assert [successes_until(cap, allowed) for allowed in (5, 6, 7, 8)] == [10, 10, 10, 10]
-    cap.throttled(1)
-    # The size that was refused twice takes longer; those below it do not.
-    assert [successes_until(cap, allowed) for allowed in (5, 6, 7, 8)] == [10, 10, 10, 20]
-
-
-@given(
-    per_minute=st.integers(1, 6000),
-    pauses=st.lists(st.floats(0, 30), min_size=1, max_size=60),
-    begin=st.floats(0, 1e6),
+@pytest.mark.parametrize(
+    ("limits", "waits"),
+    [
+        ({}, True),
+        ({"patience": 31.0}, True),
+        ({"patience": 29.0}, False),
+        ({"ends": 29.0}, False),
+        ({"ends": 31.0}, True),
+    ],
 )
-def test_starts_are_never_closer_than_the_pace(
-    per_minute: int, pauses: list[float], begin: float
+def test_a_caller_that_cannot_wait_as_long_as_the_service_asks_fails_at_once(
+    limits: dict[str, Any], waits: bool
 ) -> None:
-    pace, now, starts = Pace(per_minute), begin, []
-    for pause in pauses:
-        now += pause
-        wait = pace.reserve(now)
-        assert wait >= 0
-        starts.append(now + wait)
-    interval = 60 / per_minute
-    assert starts[0] == begin + pauses[0]
-    for earlier, later in pairwise(starts):
-        assert later - earlier >= interval - 1e-6
+    callers = Callers(1)
+    now = callers.loop.time()
+    callers.pace.learn(0, 30.0, now)
+    if "ends" in limits:
+        limits = {"ends": limits["ends"] + now}
+    number = callers.ask(**limits)
+    callers.settle()
+    assert callers.waiting() == ([number] if waits else [])
+    assert callers.holders == []
+    callers.close()
 
 
-def test_a_burst_is_spread_evenly_and_rest_earns_no_second_burst() -> None:
-    pace = Pace(60)
-    assert [pace.reserve(100.0) for _ in range(4)] == [0, 1, 2, 3]
-    assert pace.reserve(103.5) == pytest.approx(0.5)
-    assert [pace.reserve(1000.0) for _ in range(3)] == [0, 1, 2]
+def test_callers_of_a_closed_session_are_let_go() -> None:
+    callers = Callers(2)
+    callers.close_service()
+    for number in range(6):
+        callers.ask(bulk=number % 2 == 0)
+    callers.settle()
+    callers.cap.abandon()
+    callers.settle()
+    assert callers.waiting() == []
+    for number in [*callers.holders]:
+        callers.release(number)
+    assert callers.cap.in_flight == callers.pace.in_flight == 0
+    callers.close()
+
+
+def test_a_caller_cancelled_while_the_service_is_closed_leaves_nothing_behind() -> None:
+    callers = Callers(2)
+    callers.close_service()
+    numbers = [callers.ask() for _ in range(3)]
+    callers.settle()
+    for number in numbers:
+        callers.tasks[number].cancel()
+    callers.settle()
+    assert callers.cap.in_flight == callers.pace.in_flight == 0
+    assert callers.waiting() == []
+    callers.close()
+
+
+def test_a_cap_without_a_limit_of_patience_waits() -> None:
+    callers = Callers(1)
+    callers.pace.learn(0, 1e9, callers.loop.time())
+    number = callers.ask(patience=math.inf)
+    callers.settle()
+    assert callers.waiting() == [number]
+    callers.close()

@@ -127,7 +127,7 @@ NAN, INF = math.nan, math.inf
         *(("budget", value) for value in (-1, 0.5, False, "1", None)),
         *(
             (name, value)
-            for name in ("base_delay", "max_delay", "ready_timeout")
+            for name in ("base_delay", "max_delay", "throttle_timeout", "ready_timeout")
             for value in (-1, -0.001, NAN, INF, True, "1", None)
         ),
         *(("deadline", value) for value in (0, -1, NAN, INF, True, "1")),
@@ -150,6 +150,14 @@ def test_a_timeout_that_cannot_work_is_refused(name: str, value: Any) -> None:
 
 
 def test_the_edges_of_what_can_work_are_accepted() -> None:
-    retry = Retry(attempts=1, base_delay=0, max_delay=0, ready_timeout=0, deadline=0.1, budget=0)
+    retry = Retry(
+        attempts=1,
+        base_delay=0,
+        max_delay=0,
+        throttle_timeout=0,
+        ready_timeout=0,
+        deadline=0.1,
+        budget=0,
+    )
     assert retry.delay(5, lambda: 0.5) == 0
     assert Timeout(connect=None, read=None, total=None) != Timeout(connect=0.001)

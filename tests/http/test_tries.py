@@ -64,7 +64,33 @@ FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     ),
     "one that asks for ten minutes": (status("RateLimited", MAX_RETRY_AFTER), {}, throttled(600)),
     "one that asks for more": (status("RateLimited", MAX_RETRY_AFTER + 1), {}, THROTTLED),
+    "one that may ask for more": (
+        status("RateLimited", 3000.0),
+        {"throttle_timeout": 3600},
+        throttled(3000),
+    ),
+    "one that asks for more than may pass": (
+        status("RateLimited", 7.0),
+        {"throttle_timeout": 5},
+        THROTTLED,
+    ),
+    "no time for a throttled one": (status("RateLimited"), {"throttle_timeout": 0}, THROTTLED),
+    "little time for a throttled one": (
+        status("RateLimited"),
+        {"throttle_timeout": 0.25},
+        throttled(0.25),
+    ),
     "a throttled last attempt": (status("RateLimited"), {"attempts": 1}, THROTTLED),
+    "a throttled last attempt, bulk": (
+        status("RateLimited"),
+        {"attempts": 1, "bulk": True},
+        throttled(0.5),
+    ),
+    "a throttled one, bulk, a deadline": (
+        status("RateLimited"),
+        {"bulk": True, "ends": 100.5},
+        THROTTLED,
+    ),
     "no budget": (BROKEN, {"budget": 0}, STOP),
     "no budget, bulk": (BROKEN, {"budget": 0, "bulk": True}, again(0.5)),
     "a deadline after the delay": (BROKEN, {"ends": 100.51}, again(0.5)),
@@ -117,6 +143,37 @@ def test_the_ready_timeout_starts_with_the_first_poll() -> None:
     assert delays == [0.5, 1, pytest.approx(0.1), None]
 
 
+def test_refusals_of_bulk_work_are_counted_by_time_and_not_as_attempts() -> None:
+    tries = tries_of(bulk=True, attempts=3, throttle_timeout=60)
+    refused = status("RateLimited")
+    delays = [
+        tries.failed(refused, 500.0 + seconds, lambda: 1.0).delay for seconds in range(0, 60, 2)
+    ]
+    # The wait does not grow: the pace of the service sees to that, for all callers together.
+    assert delays == [0.5] * 30
+    assert tries.failed(BROKEN, 559.5, lambda: 1.0).delay == 0.5
+    assert tries.failed(refused, 560.0, lambda: 1.0).delay is None
+
+
+def test_refusals_of_a_single_call_are_attempts() -> None:
+    tries = tries_of(attempts=3)
+    refused = status("RateLimited")
+    assert [tries.failed(refused, 100.0, lambda: 1.0).delay for _ in range(3)] == [0.5, 1, None]
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+def test_the_time_counts_from_the_closing_of_the_service(bulk: bool) -> None:
+    tries = tries_of(bulk=bulk, throttle_timeout=60)
+    refused = status("RateLimited")
+    assert tries.failed(refused, 159.9, lambda: 1.0, 100.0).delay == pytest.approx(0.1)
+    assert (
+        tries_of(bulk=bulk, throttle_timeout=60).failed(refused, 160.0, lambda: 1.0, 100.0)
+        == THROTTLED
+    )
+    # It served in between, and this request was refused before.
+    assert tries.failed(refused, 160.0, lambda: 1.0, None) == THROTTLED
+
+
 def test_each_retry_of_a_single_call_takes_one_from_the_budget() -> None:
     retry, budget = Retry(), Budget(2, now=100.0)
     calls = [Tries(retry, budget) for _ in range(4)]
@@ -158,6 +215,7 @@ LIMITS = st.builds(
     base_delay=st.floats(0, 10),
     max_delay=st.floats(0, 60),
     ready_timeout=st.floats(0, 50),
+    throttle_timeout=st.floats(0, 1000),
 )
 
 
@@ -174,7 +232,7 @@ def test_no_call_exceeds_any_of_its_limits(
     deadline: float,
 ) -> None:
     tries = Tries(retry, None if bulk else Budget(retry.budget, now=0.0), ends=deadline)
-    now, failures, first_poll = 0.0, 0, math.inf
+    now, failures, first_poll, first_refusal = 0.0, 0, math.inf, math.inf
     for error, seconds, drawn in attempts:
         now += seconds
         decision = tries.failed(error, now, repeat(drawn).__next__)
@@ -182,6 +240,9 @@ def test_no_call_exceeds_any_of_its_limits(
         assert decision.throttled is isinstance(error, errors.RateLimited)
         if decision.not_ready:
             first_poll = min(first_poll, now)
+        elif decision.throttled:
+            first_refusal = min(first_refusal, now)
+            failures += not bulk
         else:
             failures += 1
         if decision.delay is None:
@@ -189,8 +250,9 @@ def test_no_call_exceeds_any_of_its_limits(
         requested = getattr(error, "retry_after", None) or 0.0
         assert not isinstance(error, errors.BadRequest)
         assert requested <= decision.delay <= max(retry.max_delay, requested)
-        assert requested <= MAX_RETRY_AFTER
-        assert failures < retry.attempts
+        assert requested <= (retry.throttle_timeout if decision.throttled else MAX_RETRY_AFTER)
+        assert now < first_refusal + retry.throttle_timeout or not decision.throttled
+        assert failures < retry.attempts or (bulk and decision.throttled)
         assert now < first_poll + retry.ready_timeout or not decision.not_ready
         now += decision.delay
         assert now < deadline
@@ -200,7 +262,9 @@ def test_no_call_exceeds_any_of_its_limits(
 def test_a_call_that_nothing_else_limits_has_all_its_attempts(
     retry: Retry, error: AltaProfilesError, drawn: float
 ) -> None:
-    tries = Tries(retry, None)
+    tries = Tries(retry, Budget(100, now=0.0))
+    if isinstance(error, errors.RateLimited) and not retry.throttle_timeout:
+        return
     delays = [tries.failed(error, 0.0, lambda: drawn).delay for _ in range(retry.attempts)]
     assert [delay is None for delay in delays] == [False] * (retry.attempts - 1) + [True]
 

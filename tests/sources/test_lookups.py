@@ -14,15 +14,17 @@ from altaprofiles import (
     Alta,
     CleverTap,
     ConfigurationError,
+    Forbidden,
     Lookup,
     Profile,
     ServerError,
     Session,
+    StatusError,
     Unauthorized,
 )
 from altaprofiles.emulator import Emulator, Fault
 
-from ..support.servers import http, scripted
+from ..support.servers import always, http, scripted
 from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
 
 pytestmark = pytest.mark.anyio
@@ -135,6 +137,63 @@ async def test_refused_credentials_end_a_bulk_lookup() -> None:
             with pytest.raises(Unauthorized):
                 async for _ in session.cdp.get_many(keys, by="user_id"):
                     pass
+
+
+PERMANENT = [
+    (b'{"code":40127,"message":"Developer authentication failed"}', Unauthorized, "endpoint="),
+    (b'{"code":"40378","message":"Agent deleted"}', Forbidden, "agent was deleted"),
+    (b'{"code":20055,"message":"no"}', Forbidden, "switched off for this agent"),
+    (b'{"code":200116,"message":"no"}', Forbidden, "does not support this feature"),
+    (b'{"code":403131,"message":"no"}', Forbidden, "lacks this permission"),
+    (
+        b'{"error":{"code":"40379","message":"no credits","status":400}}',
+        Forbidden,
+        "credits are used up",
+    ),
+    (b'{"error":{"code":"NO_PLAN","message":"no","status":403}}', Forbidden, "permission"),
+]
+
+
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden", "429 Too Many", "500 Oops"])
+@pytest.mark.parametrize(("body", "kind", "words"), PERMANENT)
+async def test_a_permanent_refusal_by_alta_ends_a_bulk_lookup_at_once(
+    body: bytes, kind: type[StatusError], words: str, status: str
+) -> None:
+    async with (
+        scripted(always(http(body, status))) as server,
+        Session(alta=Alta("t", base_url=server.url, max_in_flight=2), retry=QUICK) as session,
+    ):
+        with pytest.raises(kind, match=words):
+            await session.cdp.get(user_id="u")
+        assert len(server.heads) == 1
+        with pytest.raises(kind, match=words):
+            async for _ in session.cdp.get_many(itertools.count(), by="user_id"):
+                pass
+        people = (Profile.decode(b'{"identity":"%d"}' % number) for number in itertools.count())
+        with pytest.raises(kind, match=words):
+            async for _ in session.with_cdp(people):
+                pass
+        # At most one request of each slot, none twice.
+        assert len(server.heads) <= 1 + 2 * 2
+        assert session.stats.retries == 0
+
+
+async def test_the_form_of_v15_is_read_from_end_to_end() -> None:
+    users = b'{"u":{"anonymous_ids":[{"anonymous_id":"a","conversation_type":"C"}]}}'
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        data = users if b"user_id=u " in head else b"{}"
+        writer.write(http(b'{"data":%b,"meta":{},"links":{}}' % data))
+
+    async with (
+        scripted(answer) as server,
+        Session(alta=Alta("t", base_url=server.url), retry=QUICK) as session,
+    ):
+        lookups = session.cdp.get_many(["u", "nobody"], by="user_id", ordered=True)
+        [found, unknown] = [lookup async for lookup in lookups]
+        assert found.value is not None
+        assert found.value["u"].anonymous_ids[0].anonymous_id == "a"
+        assert (unknown.value, unknown.error) == (None, None)
 
 
 async def test_a_failing_source_is_raised_after_what_was_taken_from_it() -> None:

@@ -6,8 +6,12 @@ from collections import Counter
 from datetime import date
 from typing import Any
 
-from altaprofiles import Profile, Retry, Session
+import msgspec
+
+from altaprofiles import CleverTap, Filter, Profile, Retry, Session
 from altaprofiles.emulator import Emulator
+
+from .servers import Scripted
 
 QUICK = Retry(base_delay=0.001, max_delay=0.01)
 """Retries as often as the default, without waiting."""
@@ -28,6 +32,16 @@ def session_for(emulator: Emulator, **options: Any) -> Session:
         alta=emulator.alta,
         **{"retry": QUICK, **options},
     )
+
+
+def session_at(server: Scripted) -> Session:
+    return Session(clevertap=CleverTap("id", "passcode", base_url=server.url), retry=QUICK)
+
+
+def sent(*filters: Filter) -> list[dict[str, Any]]:
+    """Return filters as the emulator's population takes them."""
+    plain: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(filters))
+    return plain
 
 
 def expected(emulator: Emulator, event: str = EVENT) -> Counter[frozenset[str]]:

@@ -29,6 +29,7 @@ from altaprofiles import (
     EventSummary,
     ExportProgress,
     ExportReport,
+    Filter,
     Incomplete,
     Lookup,
     LookupProgress,
@@ -54,6 +55,8 @@ def sessions() -> None:
     alta = Alta("token", requests_per_minute=100)
     assert_type(clevertap.url, str)
     assert_type(alta.url, str)
+    assert_type(Alta("token", endpoint="gptbots.ai").endpoint, str | None)
+    assert_type(Alta("token", "https://api.example.com").base_url, str | None)
     session = Session(
         clevertap=clevertap,
         alta=alta,
@@ -102,6 +105,7 @@ async def single_calls(session: Session) -> None:
     assert_type(users["BC123"].anonymous_ids, list[AnonymousId])
     count = await session.profiles.count("Charged", start=date(2026, 1, 1), end=20260131)
     assert_type(count, int)
+    assert_type(await session.profiles.count(), int)
     assert_type(parse_date("$D_0"), datetime)
 
 
@@ -133,6 +137,30 @@ async def chains(session: Session) -> None:
         assert_type(customer.profile, Profile)
         assert_type(customer.cdp, dict[str, CdpUser])
     await session.with_cdp(people).aclose()
+
+
+async def filters(session: Session) -> None:
+    amount = Filter("Amount", "greater_than", 100)
+    assert_type(amount, Filter)
+    assert_type(amount.name, str)
+    of_event = [amount, Filter("Amount", "lte", 99.5), Filter("Gift", "equals", True)]
+    of_profile = (Filter("Email", "exists"), Filter("Plan", "equals", ["pro", "team"]))
+    query = {"advanced_query": {"did_all": [{"event_name": "Charged"}]}}
+    people = session.profiles.by_event(
+        "Charged",
+        start=20260101,
+        end=20260131,
+        event_properties=of_event,
+        profile_fields=of_profile,
+        query=query,
+    )
+    assert_type(people, EventProfiles)
+    everyone = session.profiles.everyone(profile_fields=of_profile, query=query, events=False)
+    assert_type(everyone, EventProfiles)
+    assert_type(await session.profiles.count(profile_fields=of_profile), int)
+    report = await session.export(to="everyone.csv", profile_fields=of_profile)
+    assert_type(report.chains[0].event, str | None)
+    assert_type(report.chains[0].start, int | None)
 
 
 def on_export(progress: ExportProgress) -> None:
@@ -212,5 +240,9 @@ async def refused(session: Session) -> None:
     session.profiles.get_many(["1"], by="user_id")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     session.cdp.get_many(["1"], by="email")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await session.profiles.get("5555555555")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Filter("Amount", "bigger", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Filter("Amount", "equals", {"a": 1})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    session.profiles.everyone(profile_fields=["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    session.profiles.everyone(start=20260101)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     CleverTap(account_id="id")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert altaprofiles.Sessions  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.base.verdicts import can_pass
+from altaprofiles.base.verdicts import can_pass, dooms_all
 from altaprofiles.wire import alta
 from altaprofiles.wire.messages import Response
 
@@ -223,6 +224,245 @@ def test_the_code_and_then_the_status_decide_the_error(
     assert (error.message, error.retry_after) == ("what it says", 3.0)
 
 
+KNOWN: list[tuple[int, type[StatusError], bool]] = [
+    (40000, BadRequest, False),
+    (40001, BadRequest, False),
+    (400081, BadRequest, False),
+    (40008, RateLimited, True),
+    (40107, Unauthorized, False),
+    (40113, Unauthorized, False),
+    (40127, Unauthorized, False),
+    (401001, Unauthorized, False),
+    (40353, Forbidden, False),
+    (40356, Forbidden, False),
+    (40358, Forbidden, False),
+    (40378, Forbidden, False),
+    (40379, Forbidden, False),
+    (403100, Forbidden, False),
+    (403131, Forbidden, False),
+    (20022, Forbidden, False),
+    (20055, Forbidden, False),
+    (20059, Forbidden, False),
+    (200116, Forbidden, False),
+    (200222, Forbidden, False),
+    (21000, Forbidden, False),
+    (40455, StatusError, False),
+    (42900, RateLimited, True),
+    (50000, ServerError, True),
+    (50301, ServerError, True),
+    (500100, ServerError, True),
+]
+
+
+@pytest.mark.parametrize("form", [int, str, float, " {} ".format])
+@pytest.mark.parametrize("status", [200, 201, 400, 401, 403, 404, 408, 429, 500, 503])
+@pytest.mark.parametrize(("code", "kind", "passes"), KNOWN)
+def test_a_known_code_decides_the_error_whatever_the_status_and_the_form(
+    code: int,
+    kind: type[StatusError],
+    passes: bool,
+    status: int,
+    form: Callable[[int], object],
+) -> None:
+    words = "Something is wrong"
+    for body in (
+        {"code": form(code), "message": words},
+        {"code": form(code), "message": words, "data": {}},
+        {"code": form(code), "message": words, "data": None, "error": None},
+        {"error": {"code": form(code), "message": words}},
+        {"error": {"code": form(code), "message": words, "status": 404}},
+        {"error": {"code": form(code), "message": words, "status": status}, "data": {}},
+        {"code": 0, "error": {"code": form(code), "message": words, "status": 200}},
+        {"code": form(code), "error": words},
+    ):
+        with pytest.raises(StatusError) as caught:
+            alta.read_users(answer(body, status))
+        error = caught.value
+        assert type(error) is kind, body
+        assert can_pass(error) is passes
+        assert dooms_all(error) is (kind in (Unauthorized, Forbidden))
+        assert (error.status, error.code, error.message) == (status, code, words)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "passes"),
+    [
+        (400, BadRequest, False),
+        (401, Unauthorized, False),
+        (403, Forbidden, False),
+        (404, StatusError, False),
+        (408, RequestTimeout, True),
+        (422, StatusError, False),
+        (429, RateLimited, True),
+        (500, ServerError, True),
+        (503, ServerError, True),
+    ],
+)
+@pytest.mark.parametrize("code", ["INVALID_PARAMETER", None, 1, 999, 70001, "70001", 401])
+@pytest.mark.parametrize("form", [int, str])
+def test_without_a_known_code_the_bodys_status_decides_and_then_https(
+    code: object,
+    status: int,
+    kind: type[AltaProfilesError],
+    passes: bool,
+    form: Callable[[int], object],
+) -> None:
+    members = {"message": "odd"} if code is None else {"message": "odd", "code": code}
+    bodies: list[tuple[dict[str, Any], int]] = [
+        ({"error": {**members, "status": form(status)}}, 200),
+        ({"error": {**members, "status": form(status)}}, 400),
+        ({"error": {**members, "status": form(status)}}, 500),
+        ({**members, "status": form(status)}, 200),
+        ({"error": members}, status),
+        ({"error": {**members, "status": None}}, status),
+        ({"error": {**members, "status": 200}}, status),
+        ({"error": {**members, "status": "bad"}}, status),
+        (members, status),
+        ({"error": "odd", "status": form(status)}, 200),
+        ({"error": "odd"}, status),
+    ]
+    for body, http in bodies:
+        with pytest.raises(AltaProfilesError) as caught:
+            alta.read_users(answer(body, http))
+        assert type(caught.value) is kind, (body, http)
+        assert can_pass(caught.value) is passes
+        if isinstance(caught.value, StatusError):
+            assert (caught.value.status, caught.value.message) == (http, "odd")
+
+
+@pytest.mark.parametrize("code", ["INVALID_PARAMETER", 1, 999, 70001])
+def test_an_unknown_code_with_http_200_may_be_temporary(code: object) -> None:
+    for body in ({"code": code, "message": "odd"}, {"error": {"code": code, "message": "odd"}}):
+        with pytest.raises(ServerError) as caught:
+            alta.read_users(answer(body))
+        assert (caught.value.code, caught.value.message) == (code, "odd")
+
+
+def test_an_error_beside_users_is_an_error() -> None:
+    for error in ({"code": "X", "message": "half of it", "status": 500}, "half of it", ["half"]):
+        for code in ({}, {"code": 0}):
+            with pytest.raises(ServerError, match="half"):
+                alta.read_users(answer({**code, "data": USER, "error": error}))
+
+
+@pytest.mark.parametrize("http", [200, 400, 404])
+@pytest.mark.parametrize("status", [None, 200, 400, 404])
+@pytest.mark.parametrize("code", [503, "503", 504, "504"])
+def test_codes_503_and_504_in_an_error_mean_that_nothing_is_bound(
+    code: object, status: int | None, http: int
+) -> None:
+    error = {"code": code, "message": "user not found", "status": status}
+    assert alta.read_users(answer({"error": error}, http)) == {}
+
+
+@pytest.mark.parametrize("http", [200, 400, 404, 500, 503])
+@pytest.mark.parametrize("status", [500, 503, "503", 504])
+@pytest.mark.parametrize("code", [503, "504", "SERVICE_UNAVAILABLE"])
+def test_a_status_of_503_in_an_error_is_a_failure(code: object, status: object, http: int) -> None:
+    for body in (
+        {"error": {"code": code, "message": "unavailable", "status": status}},
+        {"code": code, "message": "unavailable", "status": status},
+    ):
+        with pytest.raises(ServerError) as caught:
+            alta.read_users(answer(body, http))
+        assert can_pass(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({"code": "X", "message": ["a", "b"]}, "a; b"),
+        ({"code": "X", "msg": "a"}, '{"msg":"a"}'),
+        ({"code": "X", "status": 500}, ""),
+        (True, "true"),
+    ],
+)
+def test_the_words_of_an_error_are_shown_wherever_they_are(error: object, words: str) -> None:
+    with pytest.raises(ServerError) as caught:
+        alta.read_users(answer({"error": error}))
+    assert caught.value.message == words
+
+
+# -------------------------------------------------------------------------------------- next steps
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (20055, "switched off for this agent"),
+        (20059, "agent was deleted"),
+        (40378, "agent was deleted"),
+        (20022, "credits are used up"),
+        (40379, "credits are used up"),
+        (40353, "plan or the conversation"),
+        (200116, "does not support this feature"),
+        (200222, "does not support this feature"),
+        (403131, "lacks this permission"),
+        ("FORBIDDEN", "lacks this permission"),
+        (40113, "no access to this agent"),
+        (40107, "has expired"),
+    ],
+)
+def test_a_permanent_refusal_comes_with_one_line_on_the_next_step(code: object, words: str) -> None:
+    for body in ({"code": code, "message": "no"}, {"error": {"code": code, "message": "no"}}):
+        with pytest.raises((Unauthorized, Forbidden)) as caught:
+            alta.read_users(answer(body, 403))
+        assert caught.value.hint is not None
+        assert words in caught.value.hint
+        assert "\n" not in str(caught.value)
+        assert ". " not in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        answer({"code": 40127, "message": "Developer authentication failed"}),
+        answer({"code": 40107, "message": "Expired"}, 401),
+        answer({"error": {"code": "UNAUTHORIZED", "message": "no", "status": 401}}),
+        answer({"message": "no"}, 401),
+        answer(b"", 401),
+        answer(b"<html>401</html>", 401),
+        answer(b"Unauthorized", 401),
+    ],
+)
+def test_a_refused_key_may_be_of_another_platform(response: Response) -> None:
+    with pytest.raises(Unauthorized) as caught:
+        alta.read_users(response)
+    assert caught.value.hint is not None
+    assert "endpoint= ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in caught.value.hint
+
+
+# ---------------------------------------------------------------------------------- the key itself
+
+
+def test_a_key_can_be_verified() -> None:
+    request = alta.verify_key()
+    assert (request.method, request.target, request.body) == ("GET", "/v1/api-key/verify", b"")
+    assert request.keys == []
+    for body in ({"code": 0, "message": "OK"}, {"data": {"agent_id": "x"}, "meta": {}}):
+        alta.read_verification(answer(body))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, b'{"code":40127,"message":"no"}', Unauthorized),
+        (200, b'{"error":{"code":"NO","message":"no","status":403}}', Forbidden),
+        (200, b'{"code":503,"message":"?"}', ServerError),
+        (404, b'{"code":504,"message":"?"}', StatusError),
+        (404, b"<html>404</html>", StatusError),
+        (404, b"", StatusError),
+        (200, b"<html>Welcome</html>", DecodeError),
+        (200, b'{"data":null}', DecodeError),
+    ],
+)
+def test_a_key_that_is_not_verified_is_an_error(
+    status: int, body: bytes, kind: type[AltaProfilesError]
+) -> None:
+    with pytest.raises(kind):
+        alta.read_verification(answer(body, status))
+
+
 @pytest.mark.parametrize("code", ["x", "--1", "9" * 5000, [1], {"a": 0}, 0.5, None])
 def test_a_code_of_any_shape_is_a_failure_of_this_library(code: object) -> None:
     with pytest.raises(StatusError):
@@ -271,11 +511,70 @@ def test_an_answer_cut_short_anywhere_is_an_error(body: bytes) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"{}", b'{"data":{}}', b'{"code":null,"data":null}', b'{"status":"success"}', b"null", b"0"],
+    [
+        b"{}",
+        b'{"data":null}',
+        b'{"data":[]}',
+        b'{"data":"none"}',
+        b'{"data":null,"meta":{},"links":{}}',
+        b'{"code":null,"data":null}',
+        b'{"status":"success"}',
+        b'{"meta":{},"links":{}}',
+        b'{"datb":{}}',
+        b'{"data!":{}}',
+        b'{"codd":0,"data":{}}',
+        b'{"cod%":50000,"data":{}}',
+        b'{"cod%":"40008","data":{}}',
+        b'{"erro2":{"code":"INTERNAL","status":500},"data":{}}',
+        b"null",
+        b"0",
+    ],
 )
-def test_an_answer_without_a_code_never_means_that_nothing_is_bound(body: bytes) -> None:
-    with pytest.raises(DecodeError):
+def test_an_answer_without_code_and_object_never_means_that_nothing_is_bound(body: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
         alta.read_users(answer(body))
+    assert can_pass(caught.value)
+
+
+USER = {"u": {"user_id": "u", "anonymous_ids": [{"anonymous_id": "a", "conversation_type": "C"}]}}
+READ = {"u": CdpUser("u", [AnonymousId("a", "C", None)])}
+
+
+@pytest.mark.parametrize("status", [200, 201])
+@pytest.mark.parametrize(
+    "others",
+    [
+        {},
+        {"meta": {"request_id": "r"}, "links": {"self": "/v1/user/get-user-cdp"}},
+        {"links": None, "meta": None, "error": None},
+        {"code": None, "error": None, "message": "OK"},
+        {"error": {}},
+        {"mode": "live", "node": "n1"},
+    ],
+    ids=str,
+)
+def test_the_form_of_v15_without_a_code_is_a_success(status: int, others: dict[str, Any]) -> None:
+    for body in ({"data": USER, **others}, {**others, "data": USER}):
+        assert alta.read_users(answer(body, status)) == READ
+    assert alta.read_users(answer({**others, "data": {}}, status)) == {}
+
+
+def test_users_are_believed_whatever_the_words_but_nobody_is_not() -> None:
+    assert alta.read_users(answer({"data": USER, "message": "odd"})) == READ
+    with pytest.raises(ServerError):
+        alta.read_users(answer({"data": {}, "message": "odd"}))
+
+
+@pytest.mark.parametrize("name", ["data!", "users", "result", "Data", "datb"])
+@pytest.mark.parametrize("code", [0, "0"])
+def test_users_under_another_name_are_not_nobody(name: str, code: object) -> None:
+    with pytest.raises(DecodeError, match="expected `data`"):
+        alta.read_users(answer({"code": code, "message": "OK", name: USER}))
+
+
+def test_other_members_beside_a_code_do_not_hide_that_nothing_is_bound() -> None:
+    body = {"code": 0, "message": "OK", "meta": {"page": {"size": 1}}, "trace": {"id": "x"}}
+    assert alta.read_users(answer(body)) == {}
 
 
 @pytest.mark.parametrize(

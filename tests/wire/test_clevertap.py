@@ -111,7 +111,7 @@ def test_epoch_seconds_are_sent_unchanged() -> None:
     ],
 )
 def test_flags_go_on_the_opening_request_where_they_differ_from_the_services_defaults(
-    flags: dict[str, bool], sent: str
+    flags: dict[str, Any], sent: str
 ) -> None:
     request = clevertap.open_chain(EventQuery("Charged", 20260101, 20260102, 46, **flags))
     assert request.target == f"/1/profiles.json?batch_size=46{sent}"
@@ -464,6 +464,14 @@ def test_a_web_page_with_404_does_not_mean_not_found() -> None:
 
 # ----------------------------------------------------------------------------------------- failures
 
+PROXY_BODIES = [
+    b"",
+    b" \r\n",
+    b"<html><body><h1>502 Bad Gateway</h1></body></html>",
+    b"upstream connect error",
+    b"\x1f\x8b\x08\x00\xff\xfe",
+]
+
 STILL = "Request still in progress, please retry later"
 
 FAILURES: list[tuple[int, object, object, type[AltaProfilesError], bool]] = [
@@ -526,6 +534,79 @@ def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
 
 
 @every_reader
+@pytest.mark.parametrize("form", [int, str, float])
+@pytest.mark.parametrize("code", [4000, 4002, 4004, 4999])
+@pytest.mark.parametrize("status", [200, 202, 400, 401, 403, 404, 429, 500, 503])
+def test_a_code_of_4xxx_is_the_callers_error_whatever_the_status(
+    read: Callable[[Response], object], status: int, code: int, form: Callable[[int], object]
+) -> None:
+    body = {"status": "fail", "error": "Invalid date range", "code": form(code)}
+    with pytest.raises(BadRequest, match="Invalid date range") as caught:
+        read(answer(body, status))
+    assert not can_pass(caught.value)
+    assert (caught.value.status, caught.value.code) == (status, code)
+
+
+@pytest.mark.parametrize("code", [399, 3999, 5000, 40_020])
+def test_a_code_beside_4xxx_is_not_the_callers_error(code: int) -> None:
+    with pytest.raises(ServerError):
+        read_page(answer({"status": "fail", "error": "?", "code": code}))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("Invalid event : X", "Invalid event : X"),
+        (["Invalid event : X"], "Invalid event : X"),
+        (["Invalid event : X", "Invalid date"], "Invalid event : X; Invalid date"),
+        ('["Invalid event : X"]', "Invalid event : X"),
+        (' [ "Invalid event : X" ] ', "Invalid event : X"),
+        ('["Invalid event : X", "Invalid date"]', "Invalid event : X; Invalid date"),
+        ([["Invalid event : X"], ["Invalid date"]], "Invalid event : X; Invalid date"),
+        (['["Invalid event : X"]'], "Invalid event : X"),
+        (json.dumps(json.dumps(["Invalid event : X"])), "Invalid event : X"),
+        (r"[\"Invalid event : X\"]", "Invalid event : X"),
+        (r'["Invalid event : \"X\""]', 'Invalid event : "X"'),
+        ('["Invalid event : \u65e5"]', "Invalid event : 日"),
+        # Not a list of texts.
+        ("[X] is invalid", "[X] is invalid"),
+        ("[1, 2]", "[1, 2]"),
+        ("[X]", "[X]"),
+        ('[{"a": 1}]', '[{"a": 1}]'),
+        ([{"a": 1}], '[{"a":1}]'),
+        ('["a"', '["a"'),
+        ("[" * 5000 + "]" * 5000, "[" * 500 + "…"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_error_that_holds_a_list_is_shown_as_its_words(
+    status: int, error: object, words: str
+) -> None:
+    for member in ("error", "message"):
+        with pytest.raises(BadRequest) as caught:
+            clevertap.read_cursor(answer({"status": "fail", member: error, "code": 400}, status))
+        assert caught.value.message == words
+
+
+@every_reader
+@pytest.mark.parametrize("error", ['["Invalid Credentials"]', r"[\"Invalid Credentials\"]"])
+def test_words_in_a_list_decide_if_there_is_no_code(
+    read: Callable[[Response], object], error: str
+) -> None:
+    with pytest.raises(Unauthorized):
+        read(answer({"status": "fail", "error": error}))
+
+
+@every_reader
+@pytest.mark.parametrize("body", [*PROXY_BODIES, {"status": "fail", "error": "no", "code": 401}])
+def test_refused_credentials_may_be_of_another_region(
+    read: Callable[[Response], object], body: bytes | dict[str, Any]
+) -> None:
+    with pytest.raises(Unauthorized, match="a wrong region gives the same answer"):
+        read(answer(body, 401))
+
+
+@every_reader
 @pytest.mark.parametrize("status", [200, 400, 410])
 @pytest.mark.parametrize(
     "body",
@@ -570,15 +651,6 @@ def test_a_redirect_is_an_error_that_names_its_target(
 def test_a_redirect_without_a_target_is_an_error(read: Callable[[Response], object]) -> None:
     with pytest.raises(StatusError):
         read(answer(b"", 302))
-
-
-PROXY_BODIES = [
-    b"",
-    b" \r\n",
-    b"<html><body><h1>502 Bad Gateway</h1></body></html>",
-    b"upstream connect error",
-    b"\x1f\x8b\x08\x00\xff\xfe",
-]
 
 
 @every_reader
@@ -787,9 +859,58 @@ def test_a_count_is_read_at_once_or_under_its_id() -> None:
         assert repr(clevertap.read_count(answer(body))) == repr(count)
 
 
-@pytest.mark.parametrize(("req_id", "read"), [("abc", "abc"), (7, "7"), ("7", "7")])
-def test_a_partial_count_gives_its_id(req_id: object, read: str) -> None:
-    assert clevertap.read_count_started(answer({"status": "partial", "req_id": req_id})) == read
+def test_a_full_count_may_have_other_members() -> None:
+    body = {"count": 7, "nQCount": 0, "tcount": 9, "userDeviceCount": 12, "status": "success"}
+    assert clevertap.read_count_started(answer(body)) == clevertap.read_count(answer(body)) == 7
+
+
+@pytest.mark.parametrize(
+    ("req_id", "read"),
+    [
+        ('"abc"', "abc"),
+        ("7", "7"),
+        ('"7"', "7"),
+        ("7.0", "7"),
+        ("1.5e3", "1500"),
+        ("12345678901234567890123", "12345678901234567890123"),
+        ("1.2345678901234567E16", "12345678901234567"),
+        ("-7", "-7"),
+        ('"a b&c"', "a b&c"),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 202])
+def test_a_partial_count_gives_its_id(req_id: str, read: str, status: int) -> None:
+    body = f'{{"status":"partial","req_id":{req_id}}}'.encode()
+    assert clevertap.read_count_started(answer(body, status)) == read
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, None, BadRequest),
+        (401, None, Unauthorized),
+        (403, None, Forbidden),
+        (404, None, StatusError),
+        (429, None, RateLimited),
+        (500, None, ServerError),
+        (503, None, ServerError),
+        (200, 1, RateLimited),
+        (200, 401, Unauthorized),
+        (200, 4002, BadRequest),
+        (200, 2, NotReady),
+    ],
+)
+@pytest.mark.parametrize("read", [clevertap.read_count_started, clevertap.read_count])
+def test_a_partial_count_is_believed_on_2xx_and_without_a_code_only(
+    read: Callable[[Response], object],
+    status: int,
+    code: int | None,
+    kind: type[AltaProfilesError],
+) -> None:
+    body = {"status": "partial", "req_id": "abc", "code": code}
+    with pytest.raises(AltaProfilesError) as caught:
+        read(answer(body, status))
+    assert type(caught.value) is kind
 
 
 def test_an_unfinished_count_is_not_ready() -> None:
@@ -812,6 +933,10 @@ def test_an_unfinished_count_is_not_ready() -> None:
         {"status": "partial"},
         {"status": "partial", "req_id": None},
         {"status": "partial", "req_id": ["abc"]},
+        {"status": "partial", "req_id": {"id": 7}},
+        {"status": "partial", "req_id": True},
+        {"status": "partial", "req_id": ""},
+        {"status": "partial", "req_id": " "},
     ],
 )
 def test_a_count_without_a_number_is_an_error(body: dict[str, Any]) -> None:
@@ -1100,7 +1225,7 @@ def test_nobody_under_another_name_is_none(members: dict[str, Any]) -> None:
     assert clevertap.read_profile(response) is None
 
 
-@pytest.mark.parametrize("code", [3, 400, "CURSOR_INVALIDATED", 4002, 9999])
+@pytest.mark.parametrize("code", [3, 400, "CURSOR_INVALIDATED", 9999])
 def test_a_refusal_as_one_too_many_is_one_whatever_its_code(code: object) -> None:
     with pytest.raises(RateLimited):
         read_page(answer({"status": "fail", "error": "slow down", "code": code}, 429))

@@ -30,6 +30,7 @@ ADDRESSES = (
     r"(?:[a-z]+[0-9]\.)?api\.clevertap\.com",
     r"altatech\.ai",
     r"api(?:-[a-z]+)?\.gptbots\.ai",
+    r"api\.(?:DOMAIN|\{name\})",
     # nobody
     r"(?:[a-z]+\.)*example\.com(?:/.*)?",
     r"HOST(?::PORT)?",

@@ -21,7 +21,8 @@ _PATIENCE = 10.0
 @click.option(
     "--try-regions",
     is_flag=True,
-    help="If CleverTap refuses the credentials, try them in every region, and name the right one.",
+    help="If a service refuses the credentials, try them in every region of CleverTap, or on every "
+    "known platform of Alta, and name the right one. Prints the hosts before it sends anything.",
 )
 @click.pass_obj
 def doctor(app: App, try_regions: bool) -> None:
@@ -35,7 +36,7 @@ def doctor(app: App, try_regions: bool) -> None:
         altaprofiles doctor
         altaprofiles doctor --account shop --try-regions
     """
-    from ...credentials import REGIONS
+    from ...credentials import ENDPOINTS, REGIONS
     from ..consoles import output_console
     from ..doctor.examine import examine
 
@@ -43,8 +44,8 @@ def doctor(app: App, try_regions: bool) -> None:
     codes: list[Exit] = []
 
     async def main() -> None:
-        regions = REGIONS if try_regions else {}
-        async for finding in examine(app, regions, patience=app.timeout or _PATIENCE):
+        places = (REGIONS, ENDPOINTS) if try_regions else ({}, {})
+        async for finding in examine(app, *places, patience=app.timeout or _PATIENCE):
             if finding.code is not None:
                 codes.append(finding.code)
             console.print(finding.line(), soft_wrap=True)

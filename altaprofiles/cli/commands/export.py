@@ -9,7 +9,8 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..options import OutputOptions, day_options, output_options
+from ..options import OutputOptions, output_options, query_options
+from ..selection import select
 
 if TYPE_CHECKING:
     from ...export.report import ExportReport
@@ -20,8 +21,8 @@ __all__ = ["export"]
 
 
 @click.command(cls=Command)
-@click.argument("events", metavar="EVENT...", nargs=-1, required=True)
-@day_options
+@click.argument("events", metavar="[EVENT...]", nargs=-1)
+@query_options
 @output_options
 @click.option(
     "--windows",
@@ -79,8 +80,12 @@ __all__ = ["export"]
 def export(
     app: App,
     events: tuple[str, ...],
-    start: date | int,
-    end: date | int,
+    start: date | int | None,
+    end: date | int | None,
+    event_properties: tuple[str, ...],
+    profile_fields: tuple[str, ...],
+    query: str | None,
+    everyone: bool,
     windows: str,
     batch_size: int,
     event_summaries: bool,
@@ -96,6 +101,11 @@ def export(
 
     Each person is written once, even if they did several EVENTs. Spell an EVENT as in the
     dashboard, upper case included, and quote it if it contains spaces.
+
+    A CONDITION is NAME OP VALUE, with =, !=, >, >=, <, <=, contains, does not contain; or NAME
+    exists, NAME does not exist. The first operator in it counts. A VALUE that JSON would read as a
+    number is one, and so are true and false; any other is text. A NAME or a VALUE in quotation
+    marks is JSON text: '"a = b" = "100"'.
 
     Ctrl-C stops the export, and the same command resumes it, even after a crash. An interrupted
     export ends with the same output as any other, byte for byte (of a DuckDB file, the same rows).
@@ -114,18 +124,29 @@ def export(
       altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
       altaprofiles export Charged Refunded --from 2026-01-01 --to 2026-01-31 --count \\
           --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
+      altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 -o gold.csv \\
+          --where 'Amount > 100' --profile-where 'Customer Type = Gold'
+      altaprofiles export --everyone --profile-where 'Email exists' -o reachable.parquet
       duckdb -c "select count(*) from '$(altaprofiles export Charged \\
           --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
     """
     from ..job import run_job
 
+    selection = select(
+        events,
+        everyone=everyone,
+        start=start,
+        end=end,
+        event_properties=event_properties,
+        profile_fields=profile_fields,
+        query=query,
+    )
     parts = _parts(windows)
 
     async def job(session: Session, display: ProgressDisplay) -> ExportReport:
         return await session.export(
-            events,
-            start=start,
-            end=end,
+            events or None,
+            **selection,
             windows=parts,
             distinct=distinct,
             batch_size=batch_size,
@@ -138,7 +159,8 @@ def export(
             **output,
         )
 
-    run_job(app, job, out=output["to"], as_json=as_json)
+    prefix = "pipe the same query into " if query == "-" else ""
+    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix)
 
 
 def _parts(windows: str) -> int | Literal["auto"]:

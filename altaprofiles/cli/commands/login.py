@@ -28,12 +28,14 @@ def login(app: App, name: str | None, no_test: bool) -> None:
     """Ask for credentials, test them, and save them as account NAME.
 
     Asks on the terminal for the CleverTap account ID, its passcode and region, and for an Alta API
-    key; either service can be left out. They are tested with one small request each, and saved if
-    they are accepted, in a file that only you can read. NAME is by default the account that is used
-    when none is named, or "main" if there is none. The first account becomes the default.
+    key and its platform; either service can be left out. They are tested with one or two small
+    requests each, and saved if they are accepted, in a file that only you can read. NAME is by
+    default the account that is used when none is named, or "main" if there is none. The first
+    account becomes the default.
 
     Without a terminal, set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION, or
-    ALTA_TOKEN, instead. They take precedence over the file, unless --account is passed.
+    ALTA_TOKEN and ALTA_ENDPOINT, instead. They take precedence over the file, unless --account is
+    passed.
 
     \b
     Examples:
@@ -73,7 +75,7 @@ def login(app: App, name: str | None, no_test: bool) -> None:
         try:
             _test(app, clevertap, alta)
         except AltaProfilesError as error:
-            _add_advice(error, name, clevertap)
+            _add_advice(error, name, clevertap, alta)
             raise
     accounts.write()
     role = " (the default)" if accounts.pick(None) == name else ""
@@ -100,13 +102,20 @@ def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
     app.run(main)
 
 
-def _add_advice(error: AltaProfilesError, name: str, clevertap: CleverTap | None) -> None:
+def _add_advice(
+    error: AltaProfilesError, name: str, clevertap: CleverTap | None, alta: Alta | None
+) -> None:
     from ...errors import Forbidden, Unauthorized
 
     error.add_note("Nothing was saved.")
-    is_refused = isinstance(error, Unauthorized | Forbidden) and error.api == "CleverTap"
-    if is_refused and clevertap is not None and clevertap.base_url is None:
+    if not isinstance(error, Unauthorized | Forbidden):
+        return
+    account = clevertap if error.api == "CleverTap" else alta
+    # Alta refuses a key of another platform with 401 only.
+    is_elsewhere = error.api == "CleverTap" or isinstance(error, Unauthorized)
+    if is_elsewhere and account is not None and account.base_url is None:
+        place = "region" if error.api == "CleverTap" else "platform"
         error.add_note(
-            f"To find the region: altaprofiles login {name} --no-test, then altaprofiles "
+            f"To find the {place}: altaprofiles login {name} --no-test, then altaprofiles "
             f"doctor --account {name} --try-regions"
         )

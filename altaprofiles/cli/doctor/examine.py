@@ -6,29 +6,32 @@ import platform
 import shlex
 import shutil
 import tempfile
+import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from ... import __version__
-from ...accounts import ENVIRONMENT, Resolved, accounts_path, find_alta, find_clevertap
+from ...accounts import ENVIRONMENT, accounts_path, find_alta, find_clevertap
 from ...base.extras import EXTRAS, is_installed
-from ...credentials import CleverTap
+from ...base.wording import duration
 from ...errors import (
     AltaProfilesError,
     BadRequest,
     ConfigurationError,
     Forbidden,
-    StatusError,
+    RateLimited,
     Unauthorized,
 )
-from ...http.transport import Timeout
+from ...models import RateLimit
 from ..app import App
 from ..exits import Exit
 from .connection import check_connection
 from .findings import Finding
-from .probe import probe_alta, probe_clevertap, try_regions
+from .services import Service, alta_service, clevertap_service
 
 __all__ = ["examine"]
 
@@ -36,14 +39,23 @@ _LEAST_SPACE = 1 << 30
 """Bytes of free disk space, below which an export is likely to fail."""
 
 
+_LONGEST_PERIOD = 400 * 86_400
+"""Seconds until a limit's reset, above which the service's header makes no sense."""
+
+
 async def examine(
-    app: App, regions: Mapping[str, str], *, patience: float = 10.0
+    app: App,
+    regions: Mapping[str, str],
+    platforms: Mapping[str, str] = MappingProxyType({}),
+    *,
+    patience: float = 10.0,
 ) -> AsyncIterator[Finding]:
     """Yield each finding as soon as it is known.
 
     Args:
         app: names the account.
         regions: where to try CleverTap's credentials if they are refused: base URLs by name.
+        platforms: likewise for Alta's API key.
         patience: the longest wait for a connection, in seconds.
     """
     for finding in (*_machine(), _proxies()):
@@ -58,23 +70,16 @@ async def examine(
         yield Finding(
             f"no credentials, neither in the environment nor in {accounts_path()}",
             "Run: altaprofiles login; or set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and "
-            "CLEVERTAP_REGION, or ALTA_TOKEN",
+            "CLEVERTAP_REGION, or ALTA_TOKEN and ALTA_ENDPOINT",
             Exit.CREDENTIALS,
         )
+    services: list[Service] = []
     if clevertap is not None:
-        async for finding in _clevertap(clevertap, account, regions, patience, app.limits):
-            yield finding
+        services.append(clevertap_service(clevertap, regions, app.limits))
     if alta is not None:
-        key = alta.credentials
-        yield Finding(f"Alta: {key.url}, from {alta.source}")
-        async for finding in _service(
-            "Alta",
-            key.url,
-            lambda: probe_alta(key, app.limits),
-            accepted="the API key is accepted",
-            correction=_correction(alta.source, account),
-            patience=patience,
-        ):
+        services.append(alta_service(alta, platforms, app.limits))
+    for service in services:
+        async for finding in _service(service, app, patience):
             yield finding
 
 
@@ -123,98 +128,106 @@ def _proxies() -> Finding:
     return Finding(f"a proxy is set ({texts})")
 
 
-async def _clevertap(
-    found: Resolved[CleverTap],
-    name: str | None,
-    regions: Mapping[str, str],
-    patience: float,
-    limits: Timeout,
-) -> AsyncIterator[Finding]:
-    account = found.credentials
-    place = account.url if account.base_url else f"region {account.region}"
-    yield Finding(f"CleverTap: account {account.account_id}, {place}, from {found.source}")
-    correction = _correction(found.source, name)
-    if not regions:
-        option = "" if name is None else f" --account {shlex.quote(name)}"
-        correction += f"; for the region: altaprofiles doctor{option} --try-regions"
-    is_refused = False
-    async for finding in _service(
-        "CleverTap",
-        account.url,
-        lambda: probe_clevertap(account, limits),
-        accepted="the credentials are accepted",
-        correction=correction,
-        patience=patience,
-    ):
-        is_refused = is_refused or finding.code is Exit.CREDENTIALS
-        yield finding
-    if is_refused and regions:
-        yield await _right_region(found, regions, limits)
-
-
-async def _service(
-    label: str,
-    url: str,
-    probe: Callable[[], Awaitable[None]],
-    *,
-    accepted: str,
-    correction: str,
-    patience: float,
-) -> AsyncIterator[Finding]:
-    """Check the connection to a service, then its credentials.
+async def _service(service: Service, app: App, patience: float) -> AsyncIterator[Finding]:
+    """Check the connection to a service, then its credentials, here and elsewhere.
 
     Args:
-        label: the service's name.
-        url: its address.
-        probe: sends it one request with the credentials.
-        accepted: the finding if they are accepted.
-        correction: the advice if they are refused, with `Exit.CREDENTIALS`.
+        service: the service.
+        app: names the account.
         patience: the longest wait for a connection, in seconds.
     """
+    label = service.label
+    yield Finding(f"{label}: {service.account}, from {service.source}")
     is_reached = True
-    async for finding in check_connection(label, url, patience):
+    async for finding in check_connection(label, service.url, patience):
         is_reached = is_reached and finding.code is None
         yield finding
     if not is_reached:
         return
     try:
-        await probe()
-    except (Unauthorized, Forbidden) as error:
-        yield Finding(str(error), correction, Exit.CREDENTIALS)
+        probe = await service.probe()
+    except Unauthorized as error:
+        yield Finding(str(error), _correction(service, app), Exit.CREDENTIALS)
+    except Forbidden as error:
+        # Its hint is the next step, if there is one.
+        advice = None if error.hint else _correction(service, app)
+        yield Finding(str(error), advice, Exit.CREDENTIALS)
+        return
     except AltaProfilesError as error:
         # A request that the service calls wrong will be wrong again later.
         advice = None if isinstance(error, BadRequest) else "Try again later"
         yield Finding(str(error), advice, Exit.FAILED)
+        return
     else:
-        yield Finding(f"{label}: {accepted}")
+        yield Finding(f"{label}: {service.accepted}")
+        if probe.finding is not None:
+            yield Finding(f"{label}: {probe.finding}")
+        if (limit := _limit(label, probe.stated)) is not None:
+            yield limit
+        yield Finding(f"{label}: {service.forecast(probe)}")
+        return
+    if service.places:
+        hosts = ", ".join(urlsplit(url).netloc for url in service.places.values())
+        yield Finding(f"{label}: --try-regions sends {service.secrets} to {hosts}", is_note=True)
+        yield _right_place(service, await service.try_places())
 
 
-def _correction(source: str, name: str | None) -> str:
-    if source == ENVIRONMENT:
+def _limit(label: str, stated: RateLimit) -> Finding | None:
+    """Return the finding on the limit that a service states, or None if it states none."""
+    if stated.remaining is None:
         return (
+            None if stated.limit is None else Finding(f"{label}: allows {stated.limit:,} requests")
+        )
+    of = "" if stated.limit is None else f" of {stated.limit:,}"
+    text = f"{label}: {stated.remaining:,}{of} requests are left"
+    wait = 0.0 if stated.reset is None else stated.reset - time.time()
+    if 0 < wait < _LONGEST_PERIOD:
+        text = f"{text}, and all again in {duration(wait)}"
+    if stated.remaining == 0:
+        return Finding(text, "Until then every request is refused", is_note=True)
+    return Finding(text)
+
+
+def _correction(service: Service, app: App) -> str:
+    if service.source == ENVIRONMENT:
+        text = (
             "Correct the environment; it takes precedence over the file, unless you pass "
             "--account NAME"
         )
-    return f"Log in again: altaprofiles login{'' if name is None else f' {shlex.quote(name)}'}"
+    else:
+        name = "" if app.account is None else f" {shlex.quote(app.account)}"
+        text = f"Log in again: altaprofiles login{name}"
+    if service.places:
+        return text
+    return f"{text}; for the {service.place}: altaprofiles doctor{app.account_option} --try-regions"
 
 
-async def _right_region(
-    found: Resolved[CleverTap], regions: Mapping[str, str], limits: Timeout
-) -> Finding:
-    account = found.credentials
-    errors = await try_regions(account.account_id, account.passcode, regions, limits)
+def _right_place(service: Service, errors: Mapping[str, AltaProfilesError | None]) -> Finding:
+    """Return the finding on the places where the credentials were tried.
+
+    Args:
+        service: the service.
+        errors: for each place None if it accepts the credentials, else the error.
+    """
+    label, noun, at = service.label, service.place, service.preposition
     right = [name for name, error in errors.items() if error is None]
-    if right:
-        return Finding(
-            f"CleverTap: the credentials are accepted in region {' and '.join(right)}",
-            f"Set CLEVERTAP_REGION={right[0]}, and unset CLEVERTAP_BASE_URL"
-            if found.source == ENVIRONMENT
-            else f'Write region = "{right[0]}" in {accounts_path()}, and remove base_url',
-            is_note=True,
-        )
-    refused = [name for name, error in errors.items() if isinstance(error, StatusError)]
+    known = [name for name, error in errors.items() if _knows_the_credentials(error)]
+    if right or known:
+        name = (right or known)[0]
+        text = f"{label}: {service.accepted} {at} {noun} {' and '.join(right)}"
+        if not right:
+            text = f"{label}: {noun} {name} knows {service.secrets}, and answers: {errors[name]}"
+        place, base_url = service.variables
+        advice = f"Set {place}={name}, and unset {base_url}"
+        if service.source != ENVIRONMENT:
+            place, base_url = service.keys
+            advice = f'Write {place} = "{name}" in {accounts_path()}, and remove {base_url}'
+        return Finding(text, advice, is_note=True)
+    refused = [
+        name for name, error in errors.items() if isinstance(error, Unauthorized | Forbidden)
+    ]
     unknown = [name for name in errors if name not in refused]
-    text = f"CleverTap: refused in {', '.join(refused) or 'no region'}"
+    text = f"{label}: refused {at} {', '.join(refused) or f'no {noun}'}"
     if unknown:
         return Finding(
             f"{text}; no answer from {', '.join(unknown)} ({errors[unknown[0]]})",
@@ -222,7 +235,12 @@ async def _right_region(
             Exit.FAILED,
         )
     return Finding(
-        f"{text}, which is every region",
-        "It is not the region: check account ID and passcode in the dashboard, under Settings",
+        f"{text}, which is every {noun}",
+        f"It is not the {noun}: {service.advice}",
         Exit.CREDENTIALS,
     )
+
+
+def _knows_the_credentials(error: AltaProfilesError | None) -> bool:
+    """Return whether the service itself refuses an account that it knows: its plan, its rate."""
+    return isinstance(error, Forbidden | RateLimited) and isinstance(error.code, int)

@@ -44,6 +44,9 @@ __all__ = ["EventsGathering"]
 
 logger = logging.getLogger("altaprofiles")
 
+EVERYONE = "everyone"
+"""The key of `ExportReport.counted` for everyone."""
+
 CURSOR_LIFE = 4 * 86_400
 """Lifetime of a cursor, in seconds ("Get User Profiles" [seen])."""
 
@@ -145,7 +148,7 @@ class EventsGathering:
         self._accepts = count and on_shortfall == "warn"
         self._shortfalls: list[str] = []
         self._states: list[_ChainState] = []
-        self._counted: dict[str, int] = {}
+        self._counted: dict[str | None, int] = {}
         self._started = False
 
     def adopt(self, begun: Plan) -> None:
@@ -224,10 +227,7 @@ class EventsGathering:
         try:
             cursor = await self._chains.open(state.query)
         except BadRequest as error:
-            error.add_note(
-                f"This is the service's answer to the event {state.query.event!r}; it expects the "
-                f"name as the dashboard spells it, upper case and blanks included."
-            )
+            error.add_note(_advice(state.query))
             raise
         row = ChainRow(
             state.row.number, cursor, time.time(), restarts=state.row.restarts + restarts
@@ -402,9 +402,8 @@ class EventsGathering:
         self._commit(run, state, _fresh(state.row))
 
     def _counts(self, run: Run) -> Iterator[Callable[[], Awaitable[None]]]:
-        for event in self.plan.events:
-            whole = self.plan.query(event)
-            chains = [state for state in self._states if state.query.event == event]
+        for whole in self.plan.wholes:
+            chains = self._chains_of(whole)
             for query in {whole, *(state.query for state in chains)}:
                 counted = [state for state in chains if state.query == query]
                 yield partial(self._ask_count, run, query, counted, of_all=query == whole)
@@ -470,17 +469,18 @@ class EventsGathering:
         if sentences := [*self._shortfalls, *self._short_totals()]:
             return sentences
         # People of several events are written once, and those of several windows perhaps not.
-        comparable = len(self._states) == 1 or (self._distinct and len(self.plan.events) == 1)
+        wholes = self.plan.wholes
+        comparable = len(self._states) == 1 or (self._distinct and len(wholes) == 1)
         return [
-            f"the service counts {counted} people for {event!r}, and {people} were exported"
-            for event, counted in self._counted.items()
-            if comparable and counted != people
+            f"the service counts {counted} people for {whole.subject}, and {people} were exported"
+            for whole in wholes
+            if comparable and (counted := self._counted.get(whole.event)) not in (None, people)
         ]
 
     def _short_totals(self) -> Iterator[str]:
         """Yield a sentence on each event whose chains are complete one by one, but not together."""
-        for event in self.plan.events:
-            states = [state for state in self._states if state.query.event == event]
+        for whole in self.plan.wholes:
+            states = self._chains_of(whole)
             counts = [state.counted for state in states if state.counted is not None]
             records = sum(state.row.records for state in states)
             if (
@@ -488,7 +488,10 @@ class EventsGathering:
                 and not any(state.is_accepted for state in states)
                 and is_short(records, sum(counts))
             ):
-                yield shortfall(self.plan.query(event), records, sum(counts))
+                yield shortfall(whole, records, sum(counts))
+
+    def _chains_of(self, whole: EventQuery) -> list[_ChainState]:
+        return [state for state in self._states if state.query.event == whole.event]
 
     def unanswered(self, place: Place) -> list[str]:
         return []
@@ -511,15 +514,28 @@ class EventsGathering:
         )
 
     def describe(self, common: Report, place: Place, people: int | None) -> ExportReport:
-        counts = {event: self._counted.get(event) for event in self.plan.events}
+        counted = {
+            EVERYONE if whole.event is None else whole.event: count
+            for whole in self.plan.wholes
+            if (count := self._counted.get(whole.event)) is not None
+        }
         return ExportReport(
             **asdict(common),
             people=people or 0,
             records=self.records,
             pages=sum(state.row.pages for state in self._states),
             chains=[state.status for state in self._states],
-            counted={event: count for event, count in counts.items() if count is not None} or None,
+            counted=counted or None,
         )
+
+
+def _advice(query: EventQuery) -> str:
+    """Return a note on the service's refusal of `query`."""
+    answer = f"This is the service's answer to {query.subject}"
+    if query.event is None:
+        return f"{answer}, a query without an event; its documentation allows one with filters."
+    name = "it expects the name as the dashboard spells it, upper case and blanks included"
+    return f"{answer}; {name}{'. It may also refuse a filter' if query.filters else ''}."
 
 
 def _acceptable(sentence: str) -> str:

@@ -1,0 +1,101 @@
+"""Both services with credentials, as the examination sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from ...accounts import Resolved
+from ...credentials import Alta, CleverTap
+from ...errors import AltaProfilesError
+from ...http.transport import Timeout
+from .forecast import forecast_export, forecast_lookups
+from .probe import Probe, probe_alta, probe_clevertap, try_platforms, try_regions
+
+__all__ = ["Service", "alta_service", "clevertap_service"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service with credentials.
+
+    Attributes:
+        label: its name.
+        account: the account and its place, in words.
+        source: the source of the credentials, as in `Resolved`.
+        url: its address.
+        accepted: the finding if it accepts the credentials.
+        secrets: the credentials that a request carries, in words.
+        probe: sends it one request with the credentials.
+        forecast: returns a sentence on large jobs, from the result of `probe`.
+        place: the noun for one of its addresses.
+        preposition: the one of that noun.
+        places: the addresses to try refused credentials at, by name.
+        try_places: tries them at each, and returns None or the error by name.
+        variables: the environment variables of the place and of the base URL.
+        keys: the keys of the place and of the base URL in the credentials file.
+        advice: the next step if no place accepts the credentials.
+    """
+
+    label: str
+    account: str
+    source: str
+    url: str
+    accepted: str
+    secrets: str
+    probe: Callable[[], Awaitable[Probe]]
+    forecast: Callable[[Probe], str]
+    place: str
+    preposition: str
+    places: Mapping[str, str]
+    try_places: Callable[[], Awaitable[Mapping[str, AltaProfilesError | None]]]
+    variables: tuple[str, str]
+    keys: tuple[str, str]
+    advice: str
+
+
+def clevertap_service(
+    found: Resolved[CleverTap], regions: Mapping[str, str], limits: Timeout
+) -> Service:
+    """Return CleverTap with an account, and the base URLs of the regions to try by name."""
+    account = found.credentials
+    place = account.url if account.base_url else f"region {account.region}"
+    return Service(
+        label="CleverTap",
+        account=f"account {account.account_id}, {place}",
+        source=found.source,
+        url=account.url,
+        accepted="the credentials are accepted",
+        secrets="account ID and passcode",
+        probe=lambda: probe_clevertap(account, limits),
+        forecast=lambda probe: forecast_export(account, probe.seconds),
+        place="region",
+        preposition="in",
+        places=regions,
+        try_places=lambda: try_regions(account.account_id, account.passcode, regions, limits),
+        variables=("CLEVERTAP_REGION", "CLEVERTAP_BASE_URL"),
+        keys=("region", "base_url"),
+        advice="check account ID and passcode in the dashboard, under Settings",
+    )
+
+
+def alta_service(found: Resolved[Alta], platforms: Mapping[str, str], limits: Timeout) -> Service:
+    """Return Alta with an API key, and the base URLs of the platforms to try by name."""
+    key = found.credentials
+    return Service(
+        label="Alta",
+        account=key.url,
+        source=found.source,
+        url=key.url,
+        accepted="the API key is accepted",
+        secrets="the API key",
+        probe=lambda: probe_alta(key, limits),
+        forecast=lambda probe: forecast_lookups(key, probe.seconds, probe.stated),
+        place="platform",
+        preposition="on",
+        places=platforms,
+        try_places=lambda: try_platforms(key.token, platforms, limits),
+        variables=("ALTA_ENDPOINT", "ALTA_BASE_URL"),
+        keys=("alta_endpoint", "alta_base_url"),
+        advice="check the key on the API Keys page of its agent",
+    )

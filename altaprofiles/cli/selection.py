@@ -1,0 +1,159 @@
+"""The people that a command asks for: an event and its days, or everyone, and the filters."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
+
+import click
+
+from .where import GrammarError, parse_filter
+
+if TYPE_CHECKING:
+    from ..wire.filters import Filter
+
+__all__ = ["Selection", "select"]
+
+_MOST_DIGITS = 30
+
+_LARGEST_QUERY = 1 << 20
+"""Largest size of the file of a query, in bytes."""
+
+
+class Selection(TypedDict):
+    """Arguments of `Session.export` and `Profiles.count` besides the event."""
+
+    start: date | int | None
+    end: date | int | None
+    event_properties: Sequence[Filter]
+    profile_fields: Sequence[Filter]
+    query: Mapping[str, Any] | None
+
+
+def select(
+    events: Sequence[str],
+    *,
+    everyone: bool,
+    start: date | int | None,
+    end: date | int | None,
+    event_properties: Sequence[str],
+    profile_fields: Sequence[str],
+    query: str | None,
+) -> Selection:
+    """Return the library's arguments for the values of the options of `query_options`.
+
+    Raises:
+        click.UsageError: options exclude each other, one is missing, or one cannot be read.
+    """
+    if everyone:
+        excluded = {
+            "EVENT": events,
+            "--from": start is not None,
+            "--to": end is not None,
+        }
+        if given := [name for name, value in excluded.items() if value]:
+            raise click.UsageError(
+                f"--everyone asks for people without an event: leave out {' and '.join(given)}, "
+                f"or --everyone"
+            )
+        if event_properties:
+            raise click.UsageError(
+                "--where filters events, and --everyone has none: use --profile-where"
+            )
+    elif not events:
+        raise click.MissingParameter(
+            "Name an event, or pass --everyone.", param_hint="'EVENT'", param_type="argument"
+        )
+    else:
+        for hint, day in (("--from", start), ("--to", end)):
+            if day is None:
+                raise click.MissingParameter(
+                    "Events need both days.", param_hint=f"'{hint}'", param_type="option"
+                )
+    return {
+        "start": start,
+        "end": end,
+        "event_properties": _filters("--where", event_properties),
+        "profile_fields": _filters("--profile-where", profile_fields),
+        "query": None if query is None else _read_query(query),
+    }
+
+
+def _filters(option: str, texts: Sequence[str]) -> list[Filter]:
+    from ..errors import ConfigurationError
+
+    filters: list[Filter] = []
+    for number, text in enumerate(texts, 1):
+        try:
+            filters.append(parse_filter(text))
+        except (GrammarError, ConfigurationError) as error:
+            # The text may hold a person's data, such as an email address.
+            place = f"number {number}: " if len(texts) > 1 else ""
+            raise click.BadParameter(f"{place}{error}", param_hint=option) from None
+    return filters
+
+
+def _read_query(name: str) -> dict[str, Any]:
+    """Return the content of the file with this name, or of standard input ("-")."""
+    label = "standard input" if name == "-" else name
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(_LARGEST_QUERY + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(_LARGEST_QUERY + 1)
+    except OSError as error:
+        raise _no_query(f"{label} cannot be read: {error.strerror}") from None
+    if len(data) > _LARGEST_QUERY:
+        raise _no_query(f"{label} has more than {_LARGEST_QUERY:,} bytes; is it the query?")
+    try:
+        content = json.loads(
+            data.decode("utf-8-sig"),
+            object_pairs_hook=_object,
+            parse_constant=_refuse_number,
+            parse_int=_whole,
+        )
+    except UnicodeDecodeError as error:
+        raise _no_query(
+            f"{label} is not UTF-8, from byte {error.start + 1} on; save it as UTF-8"
+        ) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise _no_query(f"{label} is not JSON: {error.msg} in {place}") from None
+    except RecursionError:
+        raise _no_query(f"{label} is nested too deep") from None
+    except ValueError as error:
+        raise _no_query(f"{label} is not a query: {error}") from None
+    if not isinstance(content, dict):
+        raise _no_query(
+            f"{label} holds no JSON object; write "
+            '{"advanced_query": {"did_all": [{"event_name": "Charged"}]}}'
+        )
+    return content
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        # Only one of them would be sent.
+        raise ValueError(f"it holds the member {repeated!r} twice in one object")
+    return members
+
+
+def _whole(digits: str) -> int:
+    # Python refuses to read thousands of digits, and suggests a setting of its own.
+    return int(digits) if len(digits) <= _MOST_DIGITS else _refuse_number(f"{digits[:8]}…")
+
+
+def _refuse_number(text: str) -> NoReturn:
+    raise ValueError(f"it holds the number {text}, which does not fit into a filter")
+
+
+def _no_query(message: str) -> click.BadParameter:
+    return click.BadParameter(message, param_hint="--query")

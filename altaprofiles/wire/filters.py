@@ -1,0 +1,220 @@
+"""Filters of CleverTap's query language, checked as far as it is documented. Pure functions.
+
+Sources:
+    [cql] "CleverTap Query Language",
+        https://developer.clevertap.com/docs/clevertap-query-language
+    [seen] public clients, captures and tests
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal, TypeAlias, get_args
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from ..base.checks import check_key, is_unicode, whole
+from ..errors import ConfigurationError
+
+__all__ = [
+    "OF_EXISTENCE",
+    "Filter",
+    "FilterValue",
+    "Operator",
+    "ShortOperator",
+    "check_name",
+    "check_operator",
+    "check_scalar",
+    "check_value",
+]
+
+Operator: TypeAlias = Literal[
+    "equals",
+    "not_equals",
+    "contains",
+    "does_not_contain",
+    "exists",
+    "does_not_exist",
+    "greater_than",
+    "greater_than_equals",
+    "less_than",
+    "less_than_equals",
+]
+"""The operators of the query language ([cql], Query Operators & Values)."""
+
+ShortOperator: TypeAlias = Literal["gt", "gte", "lt", "lte", "not_contains", "not_exists"]
+"""Other spellings, which newer clients use ([seen])."""
+
+FilterValue: TypeAlias = str | float | Sequence[str | float]
+"""A value to compare with: text, a number, True or False, or a list of these ([cql])."""
+
+_OPERATORS: tuple[Operator, ...] = get_args(Operator)
+_SPELLINGS: Mapping[str, Operator] = {operator: operator for operator in _OPERATORS} | {
+    "gt": "greater_than",
+    "gte": "greater_than_equals",
+    "lt": "less_than",
+    "lte": "less_than_equals",
+    "not_contains": "does_not_contain",
+    "not_exists": "does_not_exist",
+}
+_OF_ORDER = frozenset({"greater_than", "greater_than_equals", "less_than", "less_than_equals"})
+
+OF_EXISTENCE = frozenset({"exists", "does_not_exist"})
+"""The operators without a value ([cql])."""
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class Filter(Struct, frozen=True):
+    """A condition on one property of an event, or on one field of a profile.
+
+    Several filters must all hold. The service decides what matches, upper and lower case included.
+    The page "CleverTap Query Language" has the operators and their values ([cql]). The
+    spellings `gt`, `gte`, `lt`, `lte`, `not_contains` and `not_exists` become the documented ones.
+
+    Attributes:
+        name: the property's name, spelled as in the dashboard.
+        operator: "equals", "not_equals", "contains", "does_not_contain", "exists",
+            "does_not_exist", and for numbers "greater_than", "greater_than_equals", "less_than",
+            "less_than_equals".
+        value: text, a finite float, or an int of up to 64 bits. True and False become the texts
+            "True" and "False", as the service expects them. A list becomes a tuple; its meaning is
+            documented for `items` of Charged only. None with `exists` and `does_not_exist`.
+
+    Raises:
+        ConfigurationError: the name is empty or not text, the operator is unknown, or the value
+            does not go with it. The message shows name and operator; the value is `error.value`.
+
+    >>> Filter("Amount", "gt", 100)
+    Filter(name='Amount', operator='greater_than', value=100)
+    """
+
+    name: str
+    operator: Operator | ShortOperator
+    value: FilterValue | None = None
+
+    def __post_init__(self) -> None:
+        name = check_name("name", self.name)
+        operator = check_operator("operator", self.operator)
+        value = self.value
+        if operator in OF_EXISTENCE:
+            if value is not None:
+                raise ConfigurationError(
+                    f"value: {operator} of {name!r} takes no value; leave it out", value=value
+                )
+        else:
+            value = check_value("value", f"{operator} of {name!r}", operator, value)
+        force_setattr(self, "name", name)
+        force_setattr(self, "operator", operator)
+        force_setattr(self, "value", value)
+
+
+def check_name(place: str, name: object) -> str:
+    """Return the name of a property ([cql]).
+
+    Raises:
+        ConfigurationError: it is not text, is empty, or holds a control character.
+    """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{place}: expected the name of a property, got {name!r}")
+    try:
+        return check_key(place, name)
+    except ConfigurationError as error:
+        # A property's name is not a person's, and may be shown.
+        raise ConfigurationError(f"{error}, got {name!r}") from None
+
+
+def check_operator(place: str, operator: object) -> Operator:
+    """Return an operator in its documented spelling ([cql]).
+
+    Args:
+        place: the argument, with the position in it.
+        operator: the operator.
+
+    Raises:
+        ConfigurationError: it is unknown.
+    """
+    if isinstance(operator, str) and operator in _SPELLINGS:
+        return _SPELLINGS[operator]
+    text = operator.lower() if isinstance(operator, str) else ""
+    close = get_close_matches(text, _OPERATORS, 1)
+    guess = f"; did you mean {close[0]}?" if close else ""
+    raise ConfigurationError(
+        f"{place}: unknown operator {operator!r}; use one of {', '.join(_OPERATORS)}{guess}"
+    )
+
+
+def check_value(place: str, subject: str, operator: str, value: object) -> FilterValue:
+    """Return a value as it is sent ([cql], Query Operators & Values).
+
+    Args:
+        place: the argument, with the position in it.
+        subject: operator and name, for messages, which never show the value.
+        operator: the operator, which is not one of `OF_EXISTENCE`.
+        value: the value.
+
+    Raises:
+        ConfigurationError: the value is missing, or does not go with the operator.
+    """
+    if value is None:
+        raise ConfigurationError(
+            f"{place}: missing; {subject} needs a value: text, a number, True or False"
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return _check_items(place, subject, operator, value)
+    plain = check_scalar(place, subject, value)
+    if operator in _OF_ORDER and isinstance(plain, str):
+        raise _no_number(place, subject, value)
+    return plain
+
+
+def _check_items(place: str, subject: str, operator: str, items: Sequence[object]) -> FilterValue:
+    if operator in _OF_ORDER:
+        raise _no_number(place, subject, items)
+    if not items:
+        raise ConfigurationError(
+            f"{place}: {subject} got an empty list; pass at least one value", value=items
+        )
+    return tuple(
+        check_scalar(f"{place}[{number}]", subject, item) for number, item in enumerate(items)
+    )
+
+
+def _no_number(place: str, subject: str, value: object) -> ConfigurationError:
+    return ConfigurationError(
+        f"{place}: {subject} compares numbers, got a value of type {type(value).__name__}; pass "
+        f"an int or a float",
+        value=value,
+    )
+
+
+def check_scalar(place: str, subject: str, value: object) -> str | float:
+    """Return one value as it is sent ([cql]).
+
+    Raises:
+        ConfigurationError: JSON has no form for it.
+    """
+    if isinstance(value, bool):
+        # "Boolean fields must be passed as a string" ([cql]).
+        return str(value)
+    if isinstance(value, str):
+        if is_unicode(value):
+            return str.__str__(value)
+        fault = "text with half a surrogate pair; decode the source as UTF-8"
+    elif isinstance(value, float):
+        if math.isfinite(value):
+            return float(value)
+        fault = "a number that is not finite; JSON has no form for it"
+    elif (number := whole(value)) is not None:
+        if number in _INT64:
+            return number
+        fault = "an int of more than 64 bits; pass it as text, or as a float"
+    else:
+        fault = (
+            f"a value of type {type(value).__name__}; pass text, a number, True or False, in the "
+            f"form that the service stores"
+        )
+    raise ConfigurationError(f"{place}: {subject} got {fault}", value=value)

@@ -1,0 +1,332 @@
+"""Filters and everyone on the command line, from the options to the output."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altaprofiles.cli import cli
+from altaprofiles.cli.app import App
+from altaprofiles.cli.resumption import command_line
+from altaprofiles.emulator import Emulator
+
+from ..support.jobs import people_in, person
+from ..support.tasks import PATIENCE
+from ..support.terminals import COMMAND, Done, emulated, environment, held, run
+
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+GOLD = {"name": "Customer Type", "operator": "equals", "value": "Gold"}
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Emulator]:
+    with emulated(people=400, seed=6) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def env(service: Emulator, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, service.environment)
+
+
+def names(emulator: Emulator, numbers: list[int]) -> list[str]:
+    population = emulator.population
+    return sorted(person(population.identity(one), population.object_ids(one)) for one in numbers)
+
+
+# ------------------------------------------------------------------------------------ what is sent
+
+
+def test_an_export_with_conditions(env: dict[str, str], service: Emulator, tmp_path: Path) -> None:
+    conditions = (
+        *("--where", "Amount > 100", "--where", '"Gift" = true'),
+        *("--profile-where", "Customer Type = Gold"),
+    )
+    done = run(env, "export", "Charged", *DAYS, *conditions, "-o", "p.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"p.ndjson\n"), done.stderr
+    of_event: list[dict[str, Any]] = [
+        {"name": "Amount", "operator": "greater_than", "value": 100},
+        {"name": "Gift", "operator": "equals", "value": "True"},
+    ]
+    numbers = service.population.active(
+        "Charged", 20260101, 20260131, event_properties=of_event, profile_fields=[GOLD]
+    )
+    assert sorted(people_in(tmp_path / "p.ndjson")) == names(service, numbers)
+    manifest = json.loads((tmp_path / "p.ndjson.manifest.json").read_bytes())
+    assert manifest["plan"]["filters"] == {
+        "event_properties": of_event,
+        "common_profile_properties": {"profile_fields": [GOLD]},
+    }
+    counted = run(env, "count", "Charged", *DAYS, *conditions)
+    assert (counted.code, counted.stdout) == (0, b"%d\n" % len(numbers))
+
+
+@pytest.mark.parametrize("source", ["q.json", "-"])
+def test_a_query_from_a_file(
+    env: dict[str, str], service: Emulator, tmp_path: Path, source: str
+) -> None:
+    query = b'\xef\xbb\xbf {"common_profile_properties": {"profile_fields": [%b]}}\n' % (
+        json.dumps(GOLD | {"operator": "not_equals"}).encode()
+    )
+    (tmp_path / "q.json").write_bytes(query)
+    arguments = ("count", "Charged", *DAYS, "--query", source)
+    done = run(env, *arguments, stdin=query, cwd=tmp_path)
+    numbers = service.population.active(
+        "Charged", 20260101, 20260131, profile_fields=[GOLD | {"operator": "not_equals"}]
+    )
+    assert (done.code, done.stdout) == (0, b"%d\n" % len(numbers)), done.stderr
+
+
+def test_everyone(env: dict[str, str], service: Emulator, tmp_path: Path) -> None:
+    assert run(env, "count", "--everyone").stdout == b"400\n"
+    done = run(env, "export", "--everyone", "--count", "-o", "p.ndjson", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["counted"] == {"everyone": 400}
+    assert [report["chains"][0][name] for name in ("event", "start", "end")] == [None] * 3
+    assert "counted   everyone: 400 records by the service, 400 here" in done.stderr
+    assert sorted(people_in(tmp_path / "p.ndjson")) == names(service, list(range(400)))
+    gold = ("--everyone", "--profile-where", "Customer Type = Gold")
+    assert run(env, "export", *gold, "-o", "gold.csv", cwd=tmp_path).code == 0
+    numbers = service.population.everyone(profile_fields=[GOLD])
+    assert run(env, "count", *gold).stdout == b"%d\n" % len(numbers)
+
+
+def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
+    done = run(env, "count", "Nothing", *DAYS, "--where", "Email = jane@example.com")
+    assert (done.code, done.stdout) == (1, b"")
+    assert "jane" not in done.stderr
+
+
+# ------------------------------------------------------------------------------------- wrong usage
+
+
+@pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "Missing argument 'EVENT'. Name an event, or pass --everyone."),
+        (DAYS, "Missing argument 'EVENT'. Name an event, or pass --everyone."),
+        (("Charged",), "Missing option '--from'."),
+        (("Charged", *DAYS[2:]), "Missing option '--from'."),
+        (("Charged", *DAYS[:2]), "Missing option '--to'."),
+        (("--everyone", "Charged"), "leave out EVENT, or --everyone"),
+        (("--everyone", *DAYS), "leave out --from and --to, or --everyone"),
+        (("--everyone", *DAYS[:2]), "leave out --from, or --everyone"),
+        (("Charged", *DAYS, "--everyone"), "leave out EVENT and --from and --to, or --everyone"),
+        (("--everyone", "--where", "Amount > 5"), "use --profile-where"),
+        (("Charged", *DAYS, "--where", "Amount"), "Invalid value for --where: no operator; write "),
+        (
+            ("Charged", *DAYS, "--profile-where", "a = 1", "--profile-where", "Email = "),
+            "Invalid value for --profile-where: number 2: no value behind =",
+        ),
+        (
+            ("Charged", *DAYS, "--where", "Amount > jane@example.com"),
+            "Invalid value for --where: value: greater_than of 'Amount' compares numbers",
+        ),
+        (("Charged", *DAYS, "--where", '"" exists'), "Invalid value for --where: name: empty"),
+        (("Charged", *DAYS, "--query", "nowhere.json"), "'nowhere.json' does not exist"),
+        (("Charged", *DAYS, "--query", "."), "is a directory"),
+        (
+            ("Charged", *DAYS, "--query", "base.json"),
+            "--query: `event_name` is set by the event of the call",
+        ),
+        (
+            ("Charged", *DAYS, "--query", "typo.json"),
+            "--query: unknown member 'advanced_qery'; known are event_properties, ",
+        ),
+        (
+            ("Charged", *DAYS, "--query", "operator.json"),
+            "--query.event_properties[0].operator: unknown operator 'is'",
+        ),
+        (
+            ("Charged", *DAYS, "--where", "a = 1", "--query", "operator.json"),
+            "--query.event_properties[0].operator: unknown operator 'is'",
+        ),
+        (
+            ("Charged", *DAYS, "--where", "a = 1", "--query", "events.json"),
+            "--query: holds 'event_properties', and the argument --where is given as well",
+        ),
+        (
+            ("--everyone", "--query", "session.json"),
+            "--query.session_properties: it filters an event",
+        ),
+    ],
+)
+def test_wrong_usage(
+    env: dict[str, str],
+    tmp_path: Path,
+    command: tuple[str, ...],
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    for name, content in {
+        "base": {"event_name": "X"},
+        "typo": {"advanced_qery": {}},
+        "operator": {"event_properties": [{"name": "a", "operator": "is"}]},
+        "events": {"event_properties": [{"name": "a", "operator": "exists"}]},
+        "session": {"session_properties": []},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    before = sorted(tmp_path.iterdir())
+    done = run(env, *command, *arguments, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b""), done.stderr
+    assert words in done.stderr
+    assert "jane" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is not JSON: Expecting value in line 1, column 1"),
+        (b'{"advanced_query": {}', "in line 1, column 22"),
+        (b'{\n  "advanced_query": {,}\n}', "in line 2, column 22"),
+        (b"{'advanced_query': {}}", "in line 1, column 2"),
+        (b'{"advanced_query": {}} {}', "is not JSON: Extra data in line 1, column 24"),
+        (b"[]", "holds no JSON object; write "),
+        (b'"jane@example.com"', "holds no JSON object"),
+        (b"null", "holds no JSON object"),
+        (b'{"a": "\xff"}', "is not UTF-8, from byte 8 on"),
+        ('{"a": 1}'.encode("utf-16"), "is not UTF-8"),
+        (b'{"a": NaN}', "it holds the number NaN"),
+        (b'{"a": -Infinity}', "it holds the number -Infinity"),
+        (b'{"a": %b}' % (b"9" * 5000), "it holds the number 99999999…"),
+        (b'{"advanced_query": {"likes": 1e999}}', "not finite"),
+        (b'{"advanced_query": {"likes": 9223372036854775808}}', "64 bits"),
+        (b'{"advanced_query": {}, "advanced_query": {}}', "'advanced_query' twice"),
+        (b'{"advanced_query": {"did_all": [{"a": 1, "a": 2}]}}', "the member 'a' twice"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"a": "%b"}' % (b" " * (1 << 20)), "has more than 1,048,576 bytes"),
+        (b'{"advanced_query": {"likes": "\\ud800"}}', "surrogate"),
+    ],
+    ids=lambda value: repr(value[:30]),
+)
+def test_a_file_that_holds_no_query(
+    env: dict[str, str], tmp_path: Path, content: bytes, words: str
+) -> None:
+    (tmp_path / "q.json").write_bytes(content)
+    arguments = ("count", "Charged", *DAYS, "--query")
+    for source, label in (("q.json", "q.json"), ("-", "standard input")):
+        done = run(env, *arguments, source, stdin=content, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b""), done.stderr
+        assert words in done.stderr
+        assert label in done.stderr or words in ("not finite", "64 bits", "surrogate")
+        assert "--query" in done.stderr
+        assert "jane" not in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_windows_of_everyone(env: dict[str, str], tmp_path: Path) -> None:
+    arguments = ("export", "--everyone", "-o", "p.csv", "--windows")
+    done = run(env, *arguments, "3", cwd=tmp_path)
+    assert done.code == 2
+    assert "--windows: everyone is one chain, got 3; leave windows at 'auto'" in done.stderr
+    assert run(env, *arguments, "1", cwd=tmp_path).code == 0
+
+
+# ------------------------------------------------------------------------------------- resumption
+
+
+def command_of(name: str, *arguments: str) -> str:
+    with cli.make_context("altaprofiles", [name], obj=App()) as group:
+        with cli.commands[name].make_context(name, list(arguments), parent=group) as context:
+            return command_line(context)
+
+
+def test_the_command_that_resumes_has_the_conditions(tmp_path: Path) -> None:
+    (tmp_path / "q.json").touch()
+    query = str(tmp_path / "q.json")
+    given = (
+        *("--where", '"it\'s" != "a b"', "--where", "Amount > 100", "--profile-where", "-x = $5"),
+        *("--query", query, "-o", "p.csv"),
+    )
+    for arguments in (("Charged", *DAYS, *given), ("--everyone", *given[4:])):
+        text = command_of("export", *arguments)
+        words = shlex.split(text)
+        words = words[words.index("export") :]
+        assert command_of(*words) == text
+        for word in given[-6:]:
+            assert word in words or word == "-o"
+        assert ("--everyone" in words) == (arguments[0] == "--everyone")
+
+
+def interrupted(env: dict[str, str], folder: Path, *arguments: str, stdin: bytes = b"") -> Done:
+    """Run an export until a page is on disk, and terminate it."""
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([*COMMAND, *arguments], **streams, env=env, cwd=folder) as process:
+        assert process.stdin is not None
+        process.stdin.write(stdin)
+        process.stdin.close()
+        while not any(path.stat().st_size for path in folder.glob("*.export/*.spool.ndjson")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        assert process.stderr is not None
+        stderr = process.stderr.read().decode()
+        return Done(process.wait(timeout=PATIENCE), b"", stderr)
+
+
+@pytest.mark.parametrize("source", ["q.json", "-"])
+@pytest.mark.parametrize(
+    "people", [("Charged", *DAYS, "--where", "Coupon exists"), ("--everyone",)]
+)
+def test_an_interrupted_export_resumes_by_the_command_that_it_prints(
+    env: dict[str, str],
+    service: Emulator,
+    tmp_path: Path,
+    source: str,
+    people: tuple[str, ...],
+) -> None:
+    gold = {"common_profile_properties": {"profile_fields": [GOLD]}}
+    query = json.dumps({} if people[0] == "Charged" else gold).encode()
+    (tmp_path / "q.json").write_bytes(query)
+    arguments = ("export", *people, "--query", source, "--batch-size", "23", "--windows", "1")
+    whole = run(env, *arguments, "-o", "whole.ndjson", stdin=query, cwd=tmp_path)
+    assert whole.code == 0, whole.stderr
+    with held(service, passing=1, holding=9) as (variables, let_pass):
+        held_env = env | variables
+        done = interrupted(held_env, tmp_path, *arguments, "-o", "p.ndjson", stdin=query)
+        assert done.code == 128 + signal.SIGTERM
+        let_pass()
+        line = re.search("To resume: (.*)", done.stderr)
+        assert line is not None
+        prefix, _, command = line[1].rpartition("python")
+        assert prefix.startswith("pipe the same query into ") == (source == "-")
+        words = shlex.split(command)
+        again = words[words.index("export") :]
+        opened = service.stats.requests["open_chain"]
+        resumed = run(held_env, *again, stdin=query, cwd=tmp_path)
+        assert (resumed.code, resumed.stdout) == (0, os.fsencode("p.ndjson") + b"\n")
+        assert service.stats.requests["open_chain"] == opened
+    assert (tmp_path / "p.ndjson").read_bytes() == (tmp_path / "whole.ndjson").read_bytes()
+
+
+def test_differences_of_an_unfinished_export_in_the_command_s_words(
+    env: dict[str, str], service: Emulator, tmp_path: Path
+) -> None:
+    begun = ("export", "Charged", *DAYS, "--where", "Amount > 10", "--batch-size", "23")
+    with held(service, passing=1, holding=9) as (variables, _):
+        interrupted(env | variables, tmp_path, *begun, "-o", "p.ndjson")
+    for other, words in (
+        (("--where", "Amount > 11"), "--where has other values: 'Amount' greater_than …"),
+        (("--where", "a exists"), "--where was 'Amount' greater_than … and is now 'a' exists …"),
+        ((), "--where was 'Amount' greater_than … and is now left out"),
+    ):
+        done = run(env, "export", "Charged", *DAYS, *other, "-o", "p.ndjson", cwd=tmp_path)
+        assert done.code == 2
+        assert words in done.stderr
+    done = run(env, "export", "--everyone", "-o", "p.ndjson", cwd=tmp_path)
+    assert "EVENT was 'Charged' and is now left out" in done.stderr
+    assert "--from was 20260101 and is now left out" in done.stderr

@@ -1,0 +1,279 @@
+"""The pace of a service: who waits for how long, with a clock that is set by hand."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count, pairwise
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from altaprofiles.http.pace import Pace
+
+
+@given(
+    per_minute=st.integers(1, 6000),
+    pauses=st.lists(st.floats(0, 30), min_size=1, max_size=60),
+    begin=st.floats(0, 1e6),
+)
+def test_starts_are_never_closer_than_the_configured_pace(
+    per_minute: int, pauses: list[float], begin: float
+) -> None:
+    pace, now, starts = Pace(per_minute=per_minute), begin, []
+    for pause in pauses:
+        now += pause
+        now += pace.wait(now)
+        pace.begin(now)
+        pace.end()
+        starts.append(now)
+    interval = 60 / per_minute
+    assert starts[0] == begin + pauses[0]
+    for earlier, later in pairwise(starts):
+        assert later - earlier >= interval - 1e-6
+
+
+def test_rest_earns_no_burst() -> None:
+    pace = Pace(per_minute=60)
+    for now in (100.0, 1000.0):
+        assert pace.wait(now) == 0
+        pace.begin(now)
+        assert pace.wait(now) == 1
+        assert pace.wait(now + 0.25) == 0.75
+
+
+def closed(pace: Pace, now: float = 100.0, **refusal: Any) -> Pace:
+    """Return `pace` after two refusals in a row."""
+    for _ in range(2):
+        pace.refused(pace.begin(now), now, **refusal)
+        pace.end()
+    return pace
+
+
+def test_one_refusal_concerns_its_own_call_and_two_close_the_service() -> None:
+    pace = Pace(floor=4.0)
+    assert not pace.refused(pace.begin(100.0), 100.0)
+    assert pace.closed_since is None
+    assert pace.wait(100.0) == 0
+    assert pace.refused(pace.begin(101.0), 101.0)
+    assert pace.closed_since == 101.0
+    assert pace.wait(101.0) == 4
+
+
+def test_refusals_far_apart_close_nothing() -> None:
+    pace = Pace()
+    for _ in range(50):
+        pace.refused(pace.begin(100.0), 100.0)
+        for _ in range(20):
+            pace.succeeded(pace.begin(100.0), 100.0)
+    assert pace.closed_since is None
+
+
+def test_a_closed_service_is_asked_by_one_request_at_a_time_ever_more_rarely() -> None:
+    pace = closed(Pace(floor=1.0, ceiling=10.0))
+    now, waits = 100.0, []
+    for _ in range(6):
+        waits.append(pace.wait(now))
+        now += waits[-1]
+        began = pace.begin(now)
+        # Nobody else starts while that request is on its way.
+        assert pace.wait(now) > 0
+        assert not pace.refused(began, now)
+        pace.end()
+    assert waits == [1, 2, 4, 8, 10, 10]
+    assert pace.closed_since == 100.0
+
+
+def test_without_any_delay_a_closed_service_is_still_asked_ever_more_rarely() -> None:
+    pace = closed(Pace(floor=0.0, ceiling=0.0))
+    now = 100.0
+    for _ in range(20):
+        now += pace.wait(now)
+        assert not pace.refused(pace.begin(now), now)
+        pace.end()
+    assert pace.wait(now) == 0.25
+
+
+def test_a_request_to_a_closed_service_that_never_ends_does_not_stop_the_others() -> None:
+    pace = closed(Pace(floor=1.0))
+    pace.begin(101.0)
+    assert pace.wait(101.0) == 1
+
+
+def test_the_wait_that_a_refusal_asks_for_holds_for_everybody() -> None:
+    pace = closed(Pace(floor=1.0, ceiling=10.0), retry_after=45.0)
+    assert pace.wait(100.0) == 45
+    assert pace.named_until == 145.0
+
+
+def test_answers_to_requests_from_before_the_closing_do_not_open_it() -> None:
+    pace = Pace(floor=1.0)
+    early = pace.begin(99.0)
+    closed(pace)
+    pace.succeeded(early, 100.5)
+    assert pace.closed_since == 100.0
+    pace.refused(early, 100.5)
+    assert pace.wait(100.0) <= 1.5
+    woken = []
+    pace.opened.append(lambda: woken.append(True))
+    pace.succeeded(pace.begin(101.5), 101.6)
+    assert pace.closed_since is None
+    assert woken == [True]
+    assert pace.wait(101.6) == 0
+
+
+def test_with_no_requests_left_nothing_starts_before_the_reset() -> None:
+    pace = Pace()
+    pace.learn(0, 20.0, 100.0)
+    assert pace.wait(100.0) == 20
+    assert pace.named_until == 120.0
+    assert pace.wait(120.0) == 0
+    assert pace.named_until is None
+
+
+def test_as_many_start_as_are_left_and_the_reset_brings_more() -> None:
+    pace = Pace()
+    pace.learn(3, 20.0, 100.0)
+    for _ in range(3):
+        assert pace.wait(101.0) == 0
+        pace.begin(101.0)
+    assert pace.wait(101.0) == 19
+    # The answers overtake each other.
+    for remaining in (1, 2, 0):
+        pace.learn(remaining, 19.0, 101.0)
+        pace.end()
+    assert pace.wait(101.0) == 19
+    assert pace.wait(120.5) == 0
+
+
+class Plan:
+    """A service that takes `limit` requests in each window of so many seconds."""
+
+    def __init__(self, limit: int, window: float) -> None:
+        self.limit = limit
+        self._window = window
+        self._number = -1
+        self._taken = 0
+
+    def takes(self, now: float) -> bool:
+        number = int(now // self._window)
+        if number != self._number:
+            self._number, self._taken = number, 0
+        self._taken += 1
+        return self._taken <= self.limit
+
+
+class Bucket:
+    """A service that earns `limit` requests in so many seconds, and saves up as many."""
+
+    def __init__(self, limit: int, window: float) -> None:
+        self._limit, self._rate = limit, limit / window
+        self._saved = float(limit)
+        self._at = 0.0
+
+    def takes(self, now: float) -> bool:
+        self._saved = min(self._limit, self._saved + (now - self._at) * self._rate)
+        self._at = now
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
+class Closed:
+    """A service that refuses everything from one time to another."""
+
+    def __init__(self, first: float, last: float) -> None:
+        self._first, self._last = first, last
+
+    def takes(self, now: float) -> bool:
+        return not self._first <= now < self._last
+
+
+def ask(
+    takes: Callable[[float], bool],
+    keys: int,
+    *,
+    workers: int = 16,
+    seconds: float = 0.05,
+    begin: float = 0.0,
+    seed: int = 0,
+) -> tuple[float, list[int]]:
+    """Ask for `keys` until each has an answer.
+
+    Returns:
+        The time it took, and of each refusal the number of answers before it.
+    """
+    chance = Random(seed)  # noqa: S311
+    pace = Pace(jitter=chance.random)
+    events: list[tuple[float, int, bool | None, int]] = []
+    numbers = count()
+    now, ready, answered, refusals = begin, keys, 0, []
+    while answered < keys:
+        wait = 0.0
+        while ready and pace.in_flight < workers and not (wait := pace.wait(now)):
+            ready -= 1
+            began = pace.begin(now)
+            outcome = takes(now)
+            duration = seconds * chance.uniform(0.8, 1.2) if outcome else 0.002
+            heapq.heappush(events, (now + duration, next(numbers), outcome, began))
+        if wait and (not events or now + wait <= events[0][0]):
+            now += wait
+            continue
+        now, _, is_taken, began = heapq.heappop(events)
+        if is_taken is None:
+            ready += 1
+            continue
+        pace.end()
+        if is_taken:
+            answered += 1
+            pace.succeeded(began, now)
+        else:
+            refusals.append(answered)
+            pace.refused(began, now)
+            heapq.heappush(events, (now + chance.random() / 2, next(numbers), None, 0))
+    return now - begin, refusals
+
+
+@pytest.mark.parametrize("begin", [0.0, 20.0, 55.0])
+@pytest.mark.parametrize("workers", [1, 3, 16, 64])
+@pytest.mark.parametrize("kind", [Plan, Bucket])
+def test_a_hundred_a_minute_refuse_few_of_250_requests(
+    kind: Any, workers: int, begin: float
+) -> None:
+    for seed in range(5):
+        _, refusals = ask(kind(100, 60.0).takes, 250, workers=workers, begin=begin, seed=seed)
+        assert len(refusals) <= 0.15 * (250 + len(refusals)), (len(refusals), seed)
+
+
+@pytest.mark.parametrize("window", [3.0, 60.0])
+@pytest.mark.parametrize("kind", [Plan, Bucket])
+def test_it_settles_at_the_rate_that_the_service_takes(kind: Any, window: float) -> None:
+    seconds, refusals = ask(kind(100, window).takes, 5000)
+    assert seconds < 50 * window / 0.9
+    late = [answered for answered in refusals if answered > 2500]
+    assert len(late) < 0.01 * 2500
+
+
+def test_a_higher_limit_is_found() -> None:
+    plan = Plan(100, 60.0)
+
+    def takes(now: float) -> bool:
+        plan.limit = 100 if now < 600 else 1000
+        return plan.takes(now)
+
+    seconds, _ = ask(takes, 6000)
+    assert seconds < 0.5 * 6000 / 100 * 60
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 120), (60, 180), (15, 70), (200, 800)])
+def test_a_service_that_was_closed_for_another_reason_is_as_fast_as_before(
+    first: float, last: float
+) -> None:
+    seconds, refusals = ask(Closed(first, last).takes, 600, workers=3, seconds=3.0)
+    undisturbed, _ = ask(lambda now: True, 600, workers=3, seconds=3.0)
+    assert seconds < undisturbed + 1.6 * (last - first)
+    assert len(refusals) < 40
