@@ -1,4 +1,8 @@
-"""Users and anonymous IDs of the emulated Alta agent, and their bindings to each other."""
+"""Users and anonymous IDs of the emulated Alta agent, and their bindings to each other.
+
+A triple of anonymous ID, conversation type and source is bound to one user at a time, an ID can be
+bound under several types, and a user has at most 100 bindings, as Alta's documentation has it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,15 @@ if TYPE_CHECKING:
 __all__ = ["Bindings"]
 
 _TYPES = (
-    *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "API", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),
+    *("WEB", "C", "CHAT", "C_WORKFLOW", "C_APPS", "EMBED", "WIDGET", "AI_SEARCH", "SHARE"),
     *("WHATSAPP_META", "WHATSAPP_ENGAGELAB", "DINGTALK", "DISCORD", "SLACK", "ZAPIER", "WXKF"),
     *("TELEGRAM", "LIVECHAT", "LINE", "INSTAGRAM", "FACEBOOK", "SO_BOT", "ZOHO_SALES_IQ"),
     *("INTERCOM", "HOLOGRAM"),  # the last is made up, because the set is open
 )
+
+
+_MOST = 100
+"""Most bindings of one user."""
 
 
 def _binding(anonymous_id: str, conversation_type: str, source_id: str | None) -> dict[str, Any]:
@@ -36,7 +44,10 @@ _SAMPLES = {
 
 
 class Bindings:
-    """All bindings of the agent. A person has 0 to 4 anonymous IDs; some have a second user.
+    """All bindings of the agent.
+
+    A person has 0 to 4 anonymous IDs, and a few have 100. Some have one under two types, and some
+    have a second user.
 
     Each method returns users as the `data` of an answer holds them: a mapping from user ID to
     `user_id` and `anonymous_ids`. It is empty if nothing is bound.
@@ -97,21 +108,35 @@ class Bindings:
         """Return the bindings of a person by user ID: a person can be two users."""
         draw = person.draw
         count = 0 if draw[11] < 38 else 1 + draw[12] % 4
-        bindings = [
-            _binding(
-                self._population.hide(person.number, slot) + draw[40 + slot : 47 + slot].hex()[:13],
-                _TYPES[(draw[50] + 7 * slot) % len(_TYPES)],
-                f"src-{draw[51] + slot}" if (draw[51] + 97 * slot) % 256 < 100 else None,
-            )
-            for slot in range(count)
-        ]
+        if draw[16] == 0 and count:
+            count = _MOST
+        bindings = [self._bind(person, slot) for slot in range(count)]
+        if 1 < count < _MOST and draw[17] < 60:
+            # The same ID, under the next type.
+            again = _TYPES[(draw[50] + 1) % len(_TYPES)]
+            bindings.append(bindings[0] | {"conversation_type": again})
         generated = f"67{self._population.hide(person.number, 6)}{draw[52:59].hex()}"
         if person.identity is None:
             return {generated: bindings}
         users = {str(person.identity): bindings}
         if bindings and draw[13] < 51:
-            users[generated] = [bindings[0] | {"conversation_type": "C", "source_id": None}]
+            # The same ID, under a type that the first user does not have it under.
+            other = _TYPES[(draw[50] + 2) % len(_TYPES)]
+            users[generated] = [bindings[0] | {"conversation_type": other, "source_id": None}]
         return users
+
+    def _bind(self, person: Person, slot: int) -> dict[str, Any]:
+        draw = person.draw
+        start = 40 + slot % 12
+        digits = draw[start : start + 6].hex()[:11] + f"{slot:02x}"
+        binding = _binding(
+            self._population.hide(person.number, slot % 6) + digits,
+            _TYPES[(draw[50] + 7 * slot) % len(_TYPES)],
+            f"src-{draw[51] + slot}" if (draw[51] + 97 * slot) % 256 < 100 else None,
+        )
+        if (draw[51] + 97 * slot) % 256 >= 200:
+            del binding["source_id"]
+        return binding
 
 
 def _data(users: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

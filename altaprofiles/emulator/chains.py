@@ -37,7 +37,7 @@ __all__ = ["Chains"]
 
 DEFAULT_BATCH = 4991
 MAX_BATCH = 5000
-_SLICE = 200  # records rendered in one turn of the event loop
+_SLICES = {"small": 200, "real": 25}  # records rendered in one turn of the event loop
 _ORDERS = (
     ("status", "next_cursor", "records"),
     ("status", "records", "next_cursor"),
@@ -181,7 +181,10 @@ class Chains:
             chain.is_over = True
             bare: Style = "spaced" if self._dice.share("bare", place) < 0.5 else "compact"
             return _page(place, encode_members({"status": b'"success"'}, bare))
-        style = style_of(self._dice, (chain.look, place.page))
+        style: Style = "compact"
+        if self._population.record_size == "small":
+            # Pages of real records are large, and slow to write in any other style.
+            style = style_of(self._dice, (chain.look, place.page))
         records = await self._records(chain, people[first : first + size], style)
         chain.is_over = first + size >= len(people) and chain.end == "records"
         following = None if chain.is_over else Place(chain.key, place.page + 1)
@@ -197,8 +200,9 @@ class Chains:
         query = chain.query
         turn = self._dice.number("turn", query.event, query.start, query.end)
         records: list[bytes] = []
-        for start in range(0, len(people), _SLICE):
-            for index in people[start : start + _SLICE]:
+        step = _SLICES[self._population.record_size]
+        for start in range(0, len(people), step):
+            for index in people[start : start + step]:
                 record = self._population.record(
                     index, app=chain.app, events=chain.events, profile=chain.profile, turn=turn
                 )

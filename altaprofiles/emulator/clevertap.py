@@ -90,11 +90,14 @@ class CleverTapService:
         if self._dice.share("partial", identity) < 0.5:
             return await self._count(query)
         opening = self._counted[identity] = self._counted.get(identity, 0) + 1
-        request = self._dice.token(12, "count", identity, opening).hex()
+        token = self._dice.token(12, "count", identity, opening)
+        # Text, or a number [seen].
+        is_number = self._dice.share("req_id", token) < 0.5
+        request = str(int.from_bytes(token[:6])) if is_number else f"r{token.hex()}"
         self._polls[request] = (query, 1 + self._dice.below(2, "polls", request))
         if len(self._polls) > _POLLS:
             self._polls.popitem(last=False)
-        return as_json({"status": "partial", "req_id": request})
+        return _partial(request)
 
     async def poll(self, target: str) -> Reply:
         """Answer a request for a count that was not ready at once ([counts], partial responses)."""
@@ -105,10 +108,13 @@ class CleverTapService:
         if not left:
             return await self._count(query)
         self._polls[request] = (query, left - 1)
-        return as_json({"status": "partial", "req_id": request})
+        return _partial(request)
 
     async def _count(self, query: Query) -> Reply:
-        return as_json({"status": "success", "count": len(await self._audiences.of(query))})
+        people = len(await self._audiences.of(query))
+        # The others are seen, and not documented: their values are made up.
+        others = {"nQCount": people, "tcount": 2 * people, "userDeviceCount": people * 3 // 2}
+        return as_json({"status": "success", "count": people, **others})
 
     def _missing(self, by: str, key: str) -> Reply:
         form = self._dice.below(4, "missing", by, key)
@@ -119,3 +125,8 @@ class CleverTapService:
         if form == 2:
             return as_json({"status": "success"})
         return self._refusals.fail(400, f"No profile found for the given {by}", key, status=200)
+
+
+def _partial(request: str) -> Reply:
+    req_id = int(request) if request.isdecimal() else request
+    return as_json({"status": "partial", "req_id": req_id})

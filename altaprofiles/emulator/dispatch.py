@@ -91,7 +91,7 @@ _ROUTES = {
 """Every call that the emulator answers, by method, path and a parameter that makes it another call.
 Routing, counting, limits and access follow from its row."""
 _PATHS = frozenset(path for _, path, _ in _ROUTES)
-_TELLING = frozenset(name for *_, name in _ROUTES)
+_TELLING = frozenset(name for *_, name in _ROUTES if name)
 
 OPERATIONS = tuple(dict.fromkeys(route.operation for route in _ROUTES.values()))
 """The names that requests are counted by."""
@@ -137,9 +137,8 @@ class Dispatcher:
             body = msgspec.json.encode(self._tally.snapshot())
             return web.Response(body=body, content_type="application/json")
         route = self._route(request.method, path, target)
-        if route is None:
-            status = 405 if path in _PATHS else 404
-            return web.json_response({"status": "fail", "code": status}, status=status)
+        if isinstance(route, int):
+            return web.json_response({"status": "fail", "code": route}, status=route)
         self._tally.requests[route.operation] += 1
         cursors = self._services.clevertap.chains.cursors
         cursor = cursors.read(target) if route is _PAGE else None
@@ -211,12 +210,15 @@ class Dispatcher:
             self._tally.count_served(reply.page)
         return response
 
-    def _route(self, method: str, path: str, target: str) -> _Route | None:
+    def _route(self, method: str, path: str, target: str) -> _Route | int:
+        """Return the call that a request is, or the HTTP status of one that there is not."""
         for name in _TELLING & names_in(target):
             if (route := _ROUTES.get((method, path, name))) is not None:
                 return route
         route = _ROUTES.get((method, path, ""))
-        return None if route is _VERIFY and not self._settings.key_verification else route
+        if route is None:
+            return 405 if path in _PATHS else 404
+        return 404 if route is _VERIFY and not self._settings.key_verification else route
 
     def _service(self, route: _Route) -> CleverTapService | AltaService:
         return self._services.alta if route.api == "alta" else self._services.clevertap

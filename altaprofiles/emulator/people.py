@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .filters import Filter
+    from .settings import RecordSize
 
 __all__ = ["Population"]
 
@@ -59,13 +60,15 @@ class Population:
     `EVENT_PROPERTIES` in `altaprofiles.emulator.properties` has their names.
 
     Attributes:
-        events: the names of all events that people do.
+        events: the names of all events that people can be asked for by.
+        record_size: "small" or "real".
     """
 
     events = EVENTS
 
-    def __init__(self, people: int, seed: int) -> None:
+    def __init__(self, people: int, seed: int, record_size: RecordSize = "small") -> None:
         self._people = people
+        self.record_size: RecordSize = record_size
         self._dice = Dice(seed)
         self._shift = self._dice.number("shift")
         self._activity = Activity(people, self._dice)
@@ -98,6 +101,7 @@ class Population:
             app=app,
             profile=profile,
             turn=turn,
+            size=self.record_size,
         )
 
     def identity(self, index: int) -> str | None:
@@ -172,7 +176,7 @@ class Population:
             if not all(one.holds(properties) for one in event_filters):
                 return False
         if profile_filters:
-            properties = profile_properties(self.person(index))
+            properties = profile_properties(self.person(index), self.record_size)
             return all(one.holds(properties) for one in profile_filters)
         return True
 
@@ -266,10 +270,13 @@ class Population:
         digits = self.hide(index, slot) + draw[16 + slot : 28 + slot].hex()
         if platform == "Web":
             return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+        # The SDKs' own IDs begin so, where the customer has set none.
+        if platform == "Android" and draw[10] & 6:
+            return f"__g{digits}" if draw[10] & 2 else f"__{digits}"
         return f"-{digits}" if draw[10] & 1 else digits
 
     def _candidates(self, by: str, key: str) -> list[int]:
-        hidden = re.match(r"-?([0-9a-f]{8})", key)
+        hidden = re.match(r"(?:-|__g?)?([0-9a-f]{8})", key)
         candidates = [0, 1] + ([self.reveal(hidden[1])] if hidden else [])
         for digits in (
             re.findall(r"(?<![0-9])[0-9]{1,12}(?![0-9])", key) if by != "objectId" else ()

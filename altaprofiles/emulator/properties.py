@@ -8,6 +8,7 @@ from .activity import EVENTS
 
 if TYPE_CHECKING:
     from .person import Person
+    from .settings import RecordSize
 
 __all__ = ["EVENT_PROPERTIES", "SIGNUP", "event_properties", "profile_properties"]
 
@@ -64,11 +65,25 @@ _NOTES = (
 )  # fmt: skip
 
 
-def profile_properties(person: Person) -> dict[str, Any]:
-    """Return the free-form properties of a person."""
+def profile_properties(person: Person, size: RecordSize = "small") -> dict[str, Any]:
+    """Return the free-form properties of a person, some 50 more if they are of a real size."""
     if person.number < len(_SAMPLE_PROFILES):
         return dict(_SAMPLE_PROFILES[person.number])
-    return _drawn(person.draw, person.number)
+    data = _drawn(person.draw, person.number)
+    return data | _more(person.draw) if size == "real" else data
+
+
+def _more(draw: bytes) -> dict[str, Any]:
+    return {
+        f"custom attribute {number}": value
+        for number in range(13)
+        for number, value in (
+            (4 * number, draw[number : number + 6].hex()),
+            (4 * number + 1, draw[number] << 8 | draw[number + 1]),
+            (4 * number + 2, draw[number + 2] < 128),
+            (4 * number + 3, f"$D_{SIGNUP + (draw[number] << 16)}"),
+        )
+    }
 
 
 def event_properties(event: str, draw: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .person import Person
+    from .settings import RecordSize
 
 __all__ = ["NAMES", "SAMPLE_DEVICES", "SAMPLE_EMAIL", "SAMPLE_IDENTITY", "render"]
 
@@ -50,8 +51,33 @@ _MODELS = {
 }
 
 
+_AREAS = (
+    *("home", "search", "cart", "checkout", "wallet", "profile", "video", "chat"),
+    *("coupon", "store", "order", "refund", "invite", "quiz", "onboarding", "settings"),
+)
+_ACTIONS = (
+    *("viewed", "opened", "closed", "clicked", "scrolled", "shared", "failed", "retried"),
+    *("requested", "verified", "started", "completed", "cancelled", "rated", "saved", "expired"),
+)
+_CUSTOM_EVENTS = tuple(f"app_{area}_{action}" for action in _ACTIONS for area in _AREAS)
+_TIMES = tuple(
+    (
+        1 + (number * 7919) % 300,
+        SIGNUP + (number * 104_729) % 40_000_000,
+        SIGNUP + 40_000_000 + (number * 15_485_863) % 40_000_000,
+    )
+    for number in range(512)
+)
+
+
 def render(
-    person: Person, events: Sequence[str] | None, *, app: bool, profile: bool, turn: int
+    person: Person,
+    events: Sequence[str] | None,
+    *,
+    app: bool,
+    profile: bool,
+    turn: int,
+    size: RecordSize = "small",
 ) -> dict[str, Any]:
     """Return the record of `person`.
 
@@ -61,6 +87,7 @@ def render(
         app: True to add the app fields of devices.
         profile: True to add the free-form properties.
         turn: rotates the devices of a person without identity.
+        size: "real" for some 170 events, and more properties. The two samples stay as they are.
     """
     draw = person.draw
     sample = person.number < SAMPLES
@@ -76,9 +103,11 @@ def render(
             phone = 12_025_550_000 + person.number
             record["phone"] = phone if draw[5] < 32 else f"+{phone}"
     if profile:
-        record["profileData"] = profile_properties(person)
+        record["profileData"] = profile_properties(person, size)
     if events is not None:
         record["events"] = _SAMPLE_EVENTS if sample else _summary(draw, events)
+        if size == "real" and not sample:
+            record["events"] |= _custom_events(draw)
     devices = [_device(person, slot, app=app, sample=sample) for slot in range(len(person.devices))]
     if person.identity is None and devices:
         start = turn % len(devices)
@@ -96,6 +125,15 @@ def _summary(draw: bytes, names: Sequence[str]) -> dict[str, dict[str, int]]:
         last = first + (draw[26 + slot] << 13)
         summary[name] = {"count": 1 + draw[27 + slot], "first_seen": first, "last_seen": last}
     return summary
+
+
+def _custom_events(draw: bytes) -> dict[str, dict[str, int]]:
+    names = _CUSTOM_EVENTS[: 140 + draw[9] % 64]
+    start = draw[10]
+    return {
+        name: {"count": count, "first_seen": first, "last_seen": last}
+        for name, (count, first, last) in zip(names, _TIMES[start:], strict=False)
+    }
 
 
 def _device(person: Person, slot: int, *, app: bool, sample: bool) -> dict[str, Any]:
@@ -121,6 +159,10 @@ def _device(person: Person, slot: int, *, app: bool, sample: bool) -> dict[str, 
         device["objectId"] = object_id
     if bits & 12 == 0:
         device["phone"] = f"+{12_025_550_000 + person.number}"
+    if not sample and bits & 48:
+        device["ls"] = SIGNUP + (draw[33 + slot] << 18)
+    if not sample and bits & 192 == 64:
+        device["location"] = [draw[41 + slot] / 2 - 60, draw[45 + slot] * 1.25 - 150]
     return device
 
 
@@ -146,6 +188,11 @@ def _extras(record: dict[str, Any], person: Person, devices: list[dict[str, Any]
         record["badKs"] = ["Old Key", "x" * (draw[62] + 1)]
     if draw[63] < 120:
         record["ls"] = SIGNUP + (draw[63] << 16)
+    if draw[12] < 60:
+        record["df"] = {"0": draw[13], "1": 136 + draw[14]}
+    if draw[12] >= 244 and devices:
+        # The keys of a device.
+        record |= {key: value for key, value in devices[0].items() if key not in record}
     if draw[62] >= 236:
         record["futureField"] = {"nested": [1, None, {"deep": "🙂"}], "n": 1e-7}
     if draw[63] >= 250:

@@ -16,13 +16,14 @@ from .faults import Fault, Plan, check_rates
 from .limits import Rates
 from .load import Load, Tally, let_loop_turn
 from .people import Population
-from .settings import Settings, check_number
+from .settings import Settings, check_number, check_record_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .bindings import Bindings
     from .load import Stats
+    from .settings import RecordSize
 
 __all__ = ["Emulator"]
 
@@ -61,6 +62,8 @@ class Emulator(Settings):
         people: number of people in the account, 0 or more.
         seed: decides the people, the variants of answers, and the faults.
         port: the TCP port, or 0 for any free one.
+        record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the
+            summary of some 170 events, as in a capture of a real account.
         faults: rates from 0 to 1 by fault name (see `Fault`). After 3 failures in a row the next
             attempt at the same request succeeds, unless the rate is 1, which is an outage. Of three
             chains of the same query, the third has neither `empty_chain` nor `cut_short`.
@@ -115,6 +118,7 @@ class Emulator(Settings):
         people: int = 1000,
         seed: int = 0,
         port: int = 0,
+        record_size: RecordSize = "small",
         faults: Mapping[str, float] | Mapping[Fault, float] | None = None,
         think: float = 0.0,
         max_in_flight: int = 3,
@@ -135,6 +139,7 @@ class Emulator(Settings):
     ) -> None:
         check_number("people", people, 0, int)
         check_number("port", port, 0, int)
+        check_record_size("record_size", record_size)
         self._dice = Dice(seed)
         self._plan = Plan(self._dice)
         self.faults = faults or {}
@@ -154,7 +159,7 @@ class Emulator(Settings):
         self.alta_envelope = alta_envelope
         self.alta_error = alta_error
         self.key_verification = key_verification
-        self._population = Population(people, seed)
+        self._population = Population(people, seed, record_size)
         self._services = Services(
             CleverTapService(self._population, self._dice, self._plan, self),
             AltaService(self._population, self._dice, self._plan, self),

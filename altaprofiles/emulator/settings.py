@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Generic, Literal, Self, TypeVar, overload
+from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
-__all__ = ["ALTA_ERRORS", "Settings", "check_number"]
+__all__ = ["ALTA_ERRORS", "RecordSize", "Settings", "check_number", "check_record_size"]
 
 T = TypeVar("T")
+
+RecordSize: TypeAlias = Literal["small", "real"]
+"""Some 1 KB, or 17 KB as in the one capture of a real account."""
 
 ALTA_ERRORS = {
     20022: "The credits have been used up",
@@ -99,6 +102,7 @@ def _one_of(*choices: object) -> Callable[[str, Any], None]:
 
 
 _flag = _one_of(True, False)
+check_record_size = _one_of("small", "real")
 
 
 class Settings:

@@ -3,7 +3,9 @@
 from .attempts import Attempt, RateLimit, Stats
 from .customer import AnonymousId, CdpUser, Customer, Key, Lookup
 from .page import Page
-from .profile import EventSummary, Platform, Profile, parse_date
+from .platform import Platform
+from .profile import EventSummary, Profile
+from .times import parse_date
 
 __all__ = [
     "AnonymousId",

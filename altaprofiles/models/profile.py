@@ -6,13 +6,12 @@ the nested parts on first access.
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
-from msgspec.structs import astuple, force_setattr
+from msgspec.structs import force_setattr
 
 from ..base.jsontext import (
     FAILURES,
@@ -24,17 +23,12 @@ from ..base.jsontext import (
     parts,
     plain_text,
 )
-from ..errors import ConfigurationError
 from ..tables.parts import NULL, begins, core_text
 from .people import exact_identity, object_ids_of, person_key
+from .platform import Platform, read_platforms
+from .times import moment, whole_number
 
-__all__ = [
-    "EventSummary",
-    "Platform",
-    "Profile",
-    "parse_date",
-]
-
+__all__ = ["EventSummary", "Profile"]
 
 V = TypeVar("V")
 
@@ -53,34 +47,13 @@ class EventSummary(Struct, frozen=True, gc=False):
 
     @property
     def first_seen_at(self) -> datetime | None:
-        """`first_seen` as an aware datetime in UTC."""
-        return None if self.first_seen is None else datetime.fromtimestamp(self.first_seen, UTC)
+        """`first_seen` as an aware datetime in UTC, or None, even for a time beyond year 9999."""
+        return moment(self.first_seen)
 
     @property
     def last_seen_at(self) -> datetime | None:
-        """`last_seen` as an aware datetime in UTC."""
-        return None if self.last_seen is None else datetime.fromtimestamp(self.last_seen, UTC)
-
-
-class Platform(Struct, frozen=True, gc=False):
-    """One device or browser of a person. Every attribute but `platform` may be missing.
-
-    Attributes:
-        platform: the kind of device, such as "iOS" or "Web".
-        os_version, app_version, make, model: event queries have them only with `app=True`.
-        push_token: the address of the device for push notifications.
-        object_id: CleverTap's ID for the device.
-        phone: a phone number.
-    """
-
-    platform: str | None = None
-    os_version: str | None = None
-    app_version: str | None = None
-    make: str | None = None
-    model: str | None = None
-    push_token: str | None = None
-    object_id: str | None = None
-    phone: str | None = None
+        """`last_seen` as an aware datetime in UTC, or None, even for a time beyond year 9999."""
+        return moment(self.last_seen)
 
 
 class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
@@ -112,6 +85,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
     _profile_data: Raw | UnsetType = field(name="profileData", default=UNSET)
     _events: Raw | UnsetType = field(name="events", default=UNSET)
     _platform_info: Raw | UnsetType = field(name="platformInfo", default=UNSET)
+    _last_seen: Raw | UnsetType = field(name="ls", default=UNSET)
     _raw: Any = field(name="_raw", default=None)
 
     @classmethod
@@ -194,6 +168,19 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         return self._text("objectId", self._object_id)
 
     @property
+    def last_seen(self) -> int | None:
+        """Time of the person's latest activity in epoch seconds: the record's top-level `ls`.
+
+        None if the service did not send a whole number.
+        """
+        return whole_number(NULL if self._last_seen is UNSET else self._last_seen)
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        """`last_seen` as an aware datetime in UTC, or None, even for a time beyond year 9999."""
+        return moment(self.last_seen)
+
+    @property
     def all_identities(self) -> list[str]:
         """Every identity that the service lists for this person; empty if it lists none."""
         listed = NULL if self._all_identities is UNSET else self._all_identities
@@ -232,15 +219,7 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         part: Any = self._platform_info
         if isinstance(part, list):
             return part
-        try:
-            devices = [] if part is UNSET else _TEXT_DEVICES.decode(part) or []
-            found = [Platform(*astuple(device)) for device in devices]
-        except FAILURES:
-            # A value that is not text, or a part that cannot be decoded, which raises here.
-            found = [
-                Platform(*(core_text(name, device.get(name, NULL)) for name in _DEVICE_KEYS))
-                for device in self._nested(_DEVICES, part, "$.platformInfo") or ()
-            ]
+        found = read_platforms(b"null" if part is UNSET else part)
         force_setattr(self, "_platform_info", found)
         return found
 
@@ -251,11 +230,14 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         Raises:
             DecodeError: `platformInfo` is not a list of objects.
         """
-        devices: Any = self._platform_info
-        if isinstance(devices, list):
-            return each_once((self.object_id, *(device.object_id for device in devices)))
-        sent = self._nested(_DEVICE_IDS, devices, "$.platformInfo") or ()
-        return each_once((self.object_id, *(plain_text(device.object_id) for device in sent)))
+        part: Any = self._platform_info
+        if not isinstance(part, list):
+            try:
+                sent = [] if part is UNSET else _DEVICE_IDS.decode(part) or []
+                return each_once((self.object_id, *(plain_text(one.object_id) for one in sent)))
+            except FAILURES:
+                pass
+        return each_once((self.object_id, *(device.object_id for device in self.platform_info)))
 
     @property
     def person_key(self) -> str | None:
@@ -300,44 +282,6 @@ class Profile(Struct, frozen=True, eq=False, omit_defaults=True, gc=False):
         return Profile.decode, (self.raw,)
 
 
-_DATE = re.compile(r"\$D_(-?\d{1,11})")
-
-
-def parse_date(value: str) -> datetime:
-    """Return the date in a property such as `"$D_1487576752"`, as an aware datetime in UTC.
-
-    CleverTap writes dates inside `profileData` as `$D_` followed by epoch seconds.
-
-    Raises:
-        ConfigurationError: `value` does not have that form.
-
-    >>> parse_date("$D_1487576752")
-    datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
-    """
-    if not isinstance(value, str) or not (match := _DATE.fullmatch(value)):
-        raise ConfigurationError(
-            "value: not a date property; pass text of '$D_' and epoch seconds", value=value
-        )
-    return datetime.fromtimestamp(int(match[1]), UTC)
-
-
-class _TextDevice(Struct, gc=False, rename={"object_id": "objectId"}):
-    """A device whose values are text, with the attributes of `Platform` in their order."""
-
-    platform: str | None = None
-    os_version: str | None = None
-    app_version: str | None = None
-    make: str | None = None
-    model: str | None = None
-    push_token: str | None = None
-    object_id: str | None = None
-    phone: str | None = None
-
-
-_TEXT_DEVICES = msgspec.json.Decoder(list[_TextDevice] | None)
-_DEVICE_KEYS = _TextDevice.__struct_encode_fields__
-
-
 class _DeviceId(Struct, gc=False):
     object_id: Raw = field(name="objectId", default=NULL)
 
@@ -347,6 +291,5 @@ _DEVICE_IDS = msgspec.json.Decoder(list[_DeviceId] | None)
 _PROFILE = msgspec.json.Decoder(Profile)
 _OBJECT = msgspec.json.Decoder(dict[str, Any] | None)
 _EVENTS = msgspec.json.Decoder(dict[str, EventSummary] | None, strict=False)
-_DEVICES = msgspec.json.Decoder(list[dict[str, Raw]] | None)
 _CORE = ("identity", "email", "name", "phone", "objectId")
-_PARTS = ("all_identities", "profileData", "events", "platformInfo")
+_PARTS = ("all_identities", "profileData", "events", "platformInfo", "ls")

@@ -8,10 +8,13 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+
+from altaprofiles.emulator import Fault
 
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Terminal, environment, serving, stopping
@@ -124,6 +127,38 @@ def test_the_emulator_serves_until_it_is_interrupted(number: signal.Signals) -> 
             assert json.load(response)["record"]["identity"] == "5555555555"
         process.send_signal(number)
         assert process.wait(timeout=PATIENCE) == 0
+
+
+def test_the_emulator_has_limits_of_minutes_and_real_records() -> None:
+    options = ["--record-size", "real", "--alta-per-minute", "1", "--window-seconds", "3600"]
+    with serving("--people", "20", "--alta-envelope", "v1.5", *options) as (_, variables):
+
+        def ask(target: str) -> tuple[bytes, str | None]:
+            headers = {
+                "X-CleverTap-Account-Id": variables["CLEVERTAP_ACCOUNT_ID"],
+                "X-CleverTap-Passcode": variables["CLEVERTAP_PASSCODE"],
+                "Authorization": f"Bearer {variables['ALTA_TOKEN']}",
+            }
+            request = urllib.request.Request(variables["ALTA_BASE_URL"] + target, headers=headers)  # noqa: S310
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+                    return response.read(), response.headers["X-RateLimit-Remaining"]
+            except urllib.error.HTTPError as error:
+                return error.read(), error.headers["X-RateLimit-Remaining"]
+
+        body, remaining = ask("/v1/user/get-user-cdp?user_id=BC123")
+        assert json.loads(body)["data"].keys() == {"BC123"}
+        assert remaining == "0"
+        body, remaining = ask("/v1/user/get-user-cdp?user_id=BC123")
+        assert "RPM request limit exceeded" in json.loads(body)["error"]["message"]
+        assert remaining == "0"
+        sizes = [len(ask(f"/1/profile.json?identity=user_{n}")[0]) for n in range(2, 20)]
+        assert max(sizes) > 13_000
+
+
+def test_every_fault_is_in_the_help_of_the_emulator() -> None:
+    words = set(re.findall(r"[a-z0-9_]+", run("emulator", "--help").stdout))
+    assert {fault.value for fault in Fault} <= words
 
 
 def test_the_emulator_names_a_port_that_is_taken() -> None:

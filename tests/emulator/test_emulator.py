@@ -92,6 +92,15 @@ def test_records_are_as_varied_as_real_ones() -> None:
     assert types("profileData", "favoriteFood") >= {str, int, bool, list, dict, float, type(None)}
     assert types("profileData", "Tags") >= {str, list}
     assert {len(record["platformInfo"]) for record in everyone} == {0, 1, 2, 3, 4}
+    assert types("ls") == types("df", "0") == {int, dict}
+    devices = [device for record in everyone for device in record["platformInfo"]]
+    assert {type(device.get("ls")) for device in devices} == {int, type(None)}
+    places = [device["location"] for device in devices if "location" in device]
+    assert all(-90 <= lat <= 90 and -180 <= lng <= 180 for lat, lng in places)
+    assert len(devices) > 4 * len(places) > 400
+    ids = [str(device.get("objectId")) for device in devices]
+    assert all(any(key.startswith(mark) for key in ids) for mark in ("__g", "__", "-"))
+    assert any("os_version" in record for record in everyone)
     whole = b"\n".join(rendered).decode()
     for text in (r"\"next_cursor\":\"x\"", "$D_", "🚀", "O'Brien", "田中", "badKs", '"ls":'):
         assert text.replace(": ", ":") in whole.replace('": ', '":')
@@ -105,6 +114,39 @@ def test_records_are_as_varied_as_real_ones() -> None:
     assert not any(
         "make" in device for i in range(50) for device in people.record(i)["platformInfo"]
     )
+
+
+def test_real_records_are_large() -> None:
+    small, real = Population(2000, 3), Population(2000, 3, "real")
+    people = range(2, 2000)
+
+    def size(*, events: bool = True) -> float:
+        rendered = [json.dumps(real.record(n, events=events)) for n in people]
+        return sum(map(len, rendered)) / len(people)
+
+    assert 16_000 < size() < 19_000
+    assert 0.7 < 1 - size(events=False) / size() < 0.9
+    counts = [len(real.record(n)["events"]) for n in people]
+    assert 165 < sum(counts) / len(people) < 185
+    assert min(counts) > 130
+    for n in people:
+        one, other = small.record(n), real.record(n)
+        assert one["events"].items() <= other["events"].items()
+        for name, value in one["profileData"].items():
+            assert other["profileData"][name] == value
+        assert one["platformInfo"] == other["platformInfo"]
+    # The vendor's samples are what they are.
+    assert [small.record(n) for n in range(2)] == [real.record(n) for n in range(2)]
+
+
+async def test_pages_of_real_records() -> None:
+    async with Emulator(people=300, seed=3, record_size="real") as e:
+        pages = await walked(e, await opened(e, "?batch_size=115"))
+        expected = e.population.active("App Launched", 20260101, 20260131)
+        assert len(records(pages)) == len(expected)
+        assert len(pages[0].body) > 115 * 15_000
+        bare = await page(e, await opened(e, "?batch_size=115&events=false"))
+        assert len(bare.body) < len(pages[0].body) / 4
 
 
 def test_activity_covers_any_range() -> None:
@@ -343,18 +385,25 @@ async def test_unknown_events_are_refused_by_name() -> None:
 async def test_counts_agree_with_chains() -> None:
     async with Emulator(people=400, seed=6) as e:
         partials: list[int] = []
+        kinds: set[type] = set()
         for event in e.population.events:
             body = json.dumps(JANUARY | {"event_name": event}).encode()
             answer = await ask(e, "POST", "/1/counts/profiles.json", body)
             polls = 0
             while answer.json["status"] == "partial":
+                kinds.add(type(answer.json["req_id"]))
                 target = f"/1/counts/profiles.json?req_id={answer.json['req_id']}"
-                answer = await ask(e, "GET", target)
+                answer = await ask(e, "POST" if polls % 2 else "GET", target)
                 polls += 1
             partials.append(polls)
             expected = len(e.population.active(event, 20260101, 20260131))
-            assert answer.json == {"status": "success", "count": expected}
+            assert answer.json.keys() == {
+                *("status", "count", "nQCount", "tcount", "userDeviceCount")
+            }
+            assert (answer.json["status"], answer.json["count"]) == ("success", expected)
+            assert answer.json["userDeviceCount"] >= expected
         assert set(partials) == {0, 2, 3}
+        assert kinds == {int, str}
         assert (await ask(e, "GET", "/1/counts/profiles.json?req_id=x")).code == 400
 
 
@@ -410,71 +459,6 @@ async def test_profile_needs_exactly_one_key(query: str) -> None:
     async with Emulator(people=10) as e:
         answer = await ask(e, "GET", f"/1/profile.json{query}")
         assert (answer.status, answer.code) == (400, 400)
-
-
-# Alta
-
-
-async def test_cdp_samples() -> None:
-    async with Emulator(people=10) as e:
-        users = json.loads(sample("alta/users_of_an_anonymous_id.json"))
-        assert (await cdp(e, anonymous_id="aId3")).json == users
-        pair = await cdp(e, user_id="BC123", anonymous_id="22ses32dsafdabd1w2sad")
-        assert pair.json == (await cdp(e, user_id="BC123")).json
-        assert pair.json["data"].keys() == {"BC123"}
-        assert (await cdp(e, user_id="user1")).json["data"].keys() == {"user1"}
-
-
-async def test_cdp_answers_the_population() -> None:
-    async with Emulator(people=300, seed=5) as e:
-        people = e.population
-        kinds: set[str] = set()
-        empty = shared = several = 0
-        for index in range(2, 300):
-            user_id = people.identity(index)
-            if user_id is None:
-                continue
-            expected = e.bindings.by_user(user_id)
-            answer = await cdp(e, user_id=user_id)
-            if not expected:
-                empty += 1
-                assert not answer.json.get("data")
-                continue
-            assert answer.json["data"] == expected
-            bound = expected[user_id]["anonymous_ids"]
-            several += len(bound) > 1
-            for one in bound:
-                anonymous_id = one["anonymous_id"]
-                kinds.add(one["conversation_type"])
-                users = (await cdp(e, anonymous_id=anonymous_id)).json["data"]
-                assert users == e.bindings.by_anonymous(anonymous_id)
-                shared += len(users) == 2
-                for name, user in users.items():
-                    assert user == e.bindings.by_user(name)[name]
-            pair = (await cdp(e, user_id=user_id, anonymous_id=bound[-1]["anonymous_id"])).json
-            assert pair["data"][user_id]["anonymous_ids"] == [bound[-1]]
-            stranger = await cdp(e, user_id=user_id, anonymous_id="aId3")
-            assert not stranger.json.get("data")
-        assert 25 < empty < 65
-        assert shared
-        assert several
-        assert len(kinds) > 15
-
-
-async def test_nothing_bound_takes_every_form() -> None:
-    async with Emulator(people=0) as e:
-        for name, code in (("user_id", 503), ("anonymous_id", 504)):
-            answers = [await cdp(e, **{name: f"nobody{number}"}) for number in range(40)]
-            assert {answer.status for answer in answers} == {200}
-            seen = {(a.code, json.dumps(a.json.get("data", "missing"))) for a in answers}
-            assert seen == {(0, "{}"), (0, "null"), (0, '"missing"'), (code, '"missing"')}
-
-
-async def test_cdp_needs_a_key() -> None:
-    async with Emulator(people=0) as e:
-        for query in ("", "?user_id=", "?userid=x", "?user_id=%FF"):
-            answer = await ask(e, "GET", f"/v1/user/get-user-cdp{query}")
-            assert (answer.status, answer.code) == (400, 40000)
 
 
 # Credentials, determinism, arguments
@@ -547,6 +531,10 @@ async def test_unknown_paths_and_methods() -> None:
         ({"max_in_flight": None}, "max_in_flight is None"),
         ({"notification_exports": 1}, "notification_exports is 1; use True or False"),
         ({"cursor_lifetime": float("inf")}, "cursor_lifetime is inf"),
+        ({"record_size": "huge"}, "record_size is 'huge'; use 'small' or 'real'"),
+        ({"window_seconds": 0}, "window_seconds is 0; use more than 0"),
+        ({"alta_envelope": "v2"}, "alta_envelope is 'v2'; use 'classic' or 'v1.5'"),
+        ({"alta_error": 41}, "alta_error is 41; use None or 20022 or"),
         ({"cursor_lifetime": -1}, "cursor_lifetime is -1"),
         ({"port": -1}, "port is -1"),
         ({"faults": {"gremlins": 0.5}}, "'gremlins'.*not_ready, throttled"),
@@ -645,6 +633,53 @@ async def test_not_ready_is_for_pages_only() -> None:
         e.faults = {}
         assert e.faults == {}
         assert (await page(e, await opened(e))).json["status"] == "success"
+
+
+async def test_an_opening_can_be_not_ready() -> None:
+    async with Emulator(people=20, faults={"opening_not_ready": 1.0}) as e:
+        answers = []
+        for number in range(12):
+            body = json.dumps(JANUARY | {"event_name": e.population.events[number % 8]}).encode()
+            answers.append(await ask(e, "POST", f"/1/profiles.json?batch_size={number}", body))
+        assert {answer.status for answer in answers} == {200, 202}
+        assert {answer.json["code"] for answer in answers} == {2}
+        assert all(a.json["error"].startswith("Request still in progress") for a in answers)
+        e.faults = {}
+        cursor = await opened(e)
+        e.faults = {"opening_not_ready": 1.0}
+        assert (await page(e, cursor)).json["status"] == "success"
+
+
+async def test_a_slow_page_can_be_a_web_page_of_the_cdn() -> None:
+    async with Emulator(people=20, faults={"cdn_timeout": 1.0}) as e:
+        answer = await page(e, await opened(e))
+        assert answer.status == 504
+        assert answer.headers["content-type"] == "text/html"
+        assert b"504 Gateway Timeout" in answer.body
+        assert (await ask(e, "GET", "/1/profile.json?identity=5555555555")).status == 200
+        assert e.stats.faults["cdn_timeout"] == 1
+
+
+async def test_lists_of_errors_can_be_text() -> None:
+    async with Emulator(people=20, faults={"text_errors": 1.0}) as e:
+        body = json.dumps(JANUARY | {"event_name": "X"}).encode()
+        answer = await ask(e, "POST", "/1/profiles.json", body)
+        assert answer.json["error"] == '["Invalid event : X"]'
+        assert type(answer.json["code"]) is int
+        assert e.stats.faults["text_errors"] == 1
+        assert (await page(e, "x")).json["error"] == "Incorrect Usage"
+        assert e.stats.faults["text_errors"] == 1
+
+
+async def test_a_chain_can_end_with_an_empty_list() -> None:
+    async with Emulator(people=200, seed=1, faults={"empty_end": 1.0}) as e:
+        for query in ("?batch_size=46", "?batch_size=5", ""):
+            pages = await walked(e, await opened(e, query))
+            assert pages[-1].json == {"status": "success", "records": []}
+            assert len(records(pages)) == len(
+                e.population.active("App Launched", 20260101, 20260131)
+            )
+        assert e.stats.faults["empty_end"] == 3
 
 
 async def test_disconnect_comes_before_any_byte() -> None:

@@ -82,7 +82,8 @@ def test_every_room_knows_a_person_by_the_same(records: list[bytes]) -> None:
         texts = [profile.email, profile.name, profile.phone]
         assert texts == [again.email, again.name, again.phone]
         assert texts == [column[number] for column in columns.texts[1:]]
-        if not identity and ids and "\ufffd" not in "".join(ids):
+        # A digest stands for a mended text, which is escaped inside a list.
+        if not identity and ids and not any(half in "".join(ids) for half in ("\ufffd", r"\ufffd")):
             assert profile.person_key == f"objectId:{min(ids)}"
     # One identity, or one record with neither, has one key, and others have another one.
     named = [

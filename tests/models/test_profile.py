@@ -12,13 +12,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from altaprofiles import DecodeError, EventSummary, Page, Platform, Profile, parse_date
 from altaprofiles.flow.slices import at_once
 from altaprofiles.wire import clevertap
 from altaprofiles.wire.messages import Response
 
-from ..support.records import FULL
+from ..support.records import FULL, JSON
 
 
 @pytest.mark.parametrize("field", ["identity", "email", "name", "phone", "object_id"])
@@ -62,6 +64,8 @@ def test_a_record_is_read_whole() -> None:
         Platform(object_id="d0"),
     ]
     assert profile.object_ids == ["d0", "d1"]
+    assert profile.last_seen == 1
+    assert profile.last_seen_at == datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)
     assert profile.raw == FULL
 
 
@@ -244,6 +248,98 @@ def test_event_times_are_aware_datetimes_in_utc() -> None:
     assert summary.last_seen_at.utcoffset() == timedelta(0)
     assert EventSummary().first_seen_at is None
     assert EventSummary().last_seen_at is None
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**12), 10**30, 253402300800, -62135596801])
+def test_a_time_beyond_the_calendar_has_no_datetime(seconds: int) -> None:
+    summary = EventSummary(1, seconds, seconds)
+    assert (summary.first_seen_at, summary.last_seen_at) == (None, None)
+    record = b'{"ls":%d,"platformInfo":[{"ls":%d}]}' % (seconds, seconds)
+    for seen in (profile := Profile.decode(record), profile.platform_info[0]):
+        assert (seen.last_seen, seen.last_seen_at) == (seconds, None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds"),
+    [
+        (b"1668817176", 1668817176),
+        (b'"1668817176"', 1668817176),
+        (b"1.668817176E9", 1668817176),
+        (b"1668817176.0", 1668817176),
+        (b"-1", -1),
+        (b"0", 0),
+        (b"-0", 0),
+        (b"null", None),
+        (b"1668817176.5", None),
+        (b'"yesterday"', None),
+        (b'""', None),
+        (b'"\\ud83d"', None),
+        (b"true", None),
+        (b"[1]", None),
+        (b'{"a":1}', None),
+        (b"1e400000", None),
+        (b"[" * 20_000 + b"]" * 20_000, None),
+    ],
+)
+def test_the_time_last_seen_is_a_whole_number_or_none(sent: bytes, seconds: int | None) -> None:
+    profile = Profile.decode(b'{"identity":7,"ls":%b,"platformInfo":[{"ls":%b}]}' % (sent, sent))
+    assert profile.identity == "7"
+    at = None if seconds is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    for seen in (profile, profile.platform_info[0]):
+        assert (seen.last_seen, seen.last_seen_at) == (seconds, at)
+    assert Profile.decode(b"{}").last_seen is None
+    assert Platform().last_seen_at is None
+
+
+@pytest.mark.parametrize(
+    ("sent", "location"),
+    [
+        (b"[19.07,72.88]", (19.07, 72.88)),
+        (b"[0, -1]", (0.0, -1.0)),
+        (b'["19.07","72.88"]', (19.07, 72.88)),
+        (b"[1e400,2]", None),
+        (b"null", None),
+        (b"[]", None),
+        (b"[1]", None),
+        (b"[1,2,3]", None),
+        (b"[1,null]", None),
+        (b"[1,true]", None),
+        (b'["north","east"]', None),
+        (b'["nan","inf"]', None),
+        (b'{"lat":1,"lng":2}', None),
+        (b'"1,2"', None),
+        (b"[1,[2]]", None),
+        (b"[" * 20_000 + b"]" * 20_000, None),
+    ],
+)
+def test_a_location_is_two_numbers_or_none(
+    sent: bytes, location: tuple[float, float] | None
+) -> None:
+    record = b'{"platformInfo":[{"objectId":"a","location":%b},{"platform":"Web"}]}' % sent
+    found = Profile.decode(record).platform_info
+    assert found == [Platform(object_id="a", location=location), Platform(platform="Web")]
+
+
+def test_a_device_with_a_deep_part_is_read_as_far_as_it_can_be() -> None:
+    deep = b"[" * 20_000 + b"]" * 20_000
+    devices = b'[{"objectId":"a","x":%b},{"objectId":"b","make":%b}]' % (deep, deep)
+    profile = Profile.decode(b'{"objectId":"c","platformInfo":%b}' % devices)
+    assert profile.object_ids == ["c", "a", "b"]
+    assert profile.platform_info[0] == Platform(object_id="a")
+    assert profile.platform_info[1].make == deep.decode()
+    assert profile.object_ids == ["c", "a", "b"]
+
+
+@given(
+    sent=JSON | st.integers() | st.lists(st.floats() | st.integers(), max_size=3),
+    key=st.sampled_from(["ls", "location", "phone"]),
+)
+def test_an_odd_device_does_not_change_the_others(sent: Any, key: str) -> None:
+    device = json.dumps({key: sent}).replace("NaN", "null").replace("Infinity", "1e999")
+    alone = Profile.decode(f'{{"platformInfo":[{device}]}}'.encode()).platform_info
+    odd = '{"platform":7,"ls":"x","location":[0]}'
+    beside = Profile.decode(f'{{"platformInfo":[{odd},{device}]}}'.encode()).platform_info
+    assert beside == [Platform(platform="7"), *alone]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     from ...emulator import Emulator
 
 __all__ = ["emulator"]
+
+
+def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option of a limit that does not exist by default."""
+    return click.option(
+        name,
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=None,
+        show_default=False,
+        help=f"{text} No limit by default.",
+    )
 
 
 @click.command(cls=Command)
@@ -41,13 +54,56 @@ __all__ = ["emulator"]
     help="Determines the people, and when faults occur.",
 )
 @click.option(
+    "--record-size",
+    type=click.Choice(["small", "real"]),
+    default="small",
+    show_default=True,
+    help="Records of some 1 KB, or of 17 KB as in a real account.",
+)
+@click.option(
+    "--think",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    default=0.0,
+    show_default=False,
+    help="The time before each answer.",
+)
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=3,
+    show_default=True,
+    help="The number of CleverTap requests answered at once; any further one is refused.",
+)
+@_limit("--lookups-max-in-flight", "The same for lookups of one person, by themselves.")
+@_limit("--alta-max-in-flight", "The same for Alta.")
+@_limit("--clevertap-per-minute", "The number of CleverTap requests answered in one minute.")
+@_limit("--alta-per-minute", "The same for Alta, with X-RateLimit headers.")
+@_limit("--alta-per-day", "The same for Alta, for one day.")
+@click.option(
+    "--window-seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    default=60.0,
+    show_default=False,
+    help="The length of such a minute, 60 by default; a day is 1,440 of them.",
+)
+@click.option(
+    "--alta-envelope",
+    type=click.Choice(["classic", "v1.5"]),
+    default="classic",
+    show_default=True,
+    help="The form of Alta's answers.",
+)
+@click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="NAME=RATE",
     help="Let this share of responses fail, such as not_ready=0.2; 1 is an outage. Repeatable.",
 )
-def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None:
+def emulator(port: int, people: int, faults: tuple[str, ...], **settings: Any) -> None:
     """Serve both APIs on loopback until interrupted.
 
     Prints the environment variables that point a client here; paste them into another shell.
@@ -58,7 +114,7 @@ def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None
 
     \b
     Example:
-        altaprofiles emulator --port 8123 --fault not_ready=0.2 --fault reset=0.05
+        altaprofiles emulator --port 8123 --fault not_ready=0.2 --alta-per-minute 100
     """
     import asyncio
 
@@ -66,7 +122,7 @@ def emulator(port: int, people: int, seed: int, faults: tuple[str, ...]) -> None
 
     rates = dict(map(_rate, faults))
     try:
-        server = Emulator(people=people, seed=seed, faults=rates, port=port)
+        server = Emulator(people=people, faults=rates, port=port, **settings)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--fault") from None
     asyncio.run(_serve(server, people, port))

@@ -1,0 +1,60 @@
+"""Times in records: epoch seconds and dates. Pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from msgspec import Raw
+
+from ..base.jsontext import plain_text
+from ..errors import ConfigurationError
+
+__all__ = ["moment", "parse_date", "whole_number"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def moment(seconds: int | None) -> datetime | None:
+    """Return epoch seconds as an aware datetime in UTC, or None beyond the years 1 to 9999."""
+    if seconds is None:
+        return None
+    try:
+        return _EPOCH + timedelta(seconds=seconds)
+    except OverflowError:
+        return None
+
+
+_INTEGER = re.compile(r"\s*-?[0-9]{1,100}\s*")
+
+
+def whole_number(part: Raw) -> int | None:
+    """Return a JSON number without a fraction, or text that reads as one, else None."""
+    text = plain_text(part, whole=True)
+    return int(text) if text is not None and _INTEGER.fullmatch(text) else None
+
+
+_DATE = re.compile(r"\$D_(-?\d{1,11})")
+
+
+def parse_date(value: str) -> datetime:
+    """Return the date in a property such as `"$D_1487576752"`, as an aware datetime in UTC.
+
+    CleverTap writes dates inside `profileData` as `$D_` followed by epoch seconds.
+
+    Raises:
+        ConfigurationError: `value` does not have that form, or is beyond the years 1 to 9999.
+
+    >>> parse_date("$D_1487576752")
+    datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
+    """
+    if not isinstance(value, str) or not (match := _DATE.fullmatch(value)):
+        raise ConfigurationError(
+            "value: not a date property; pass text of '$D_' and epoch seconds", value=value
+        )
+    found = moment(int(match[1]))
+    if found is None:
+        raise ConfigurationError(
+            "value: a date beyond the years 1 to 9999; read it from the text", value=value
+        )
+    return found

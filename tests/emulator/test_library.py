@@ -1,0 +1,111 @@
+"""The library against the emulator's settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from altaprofiles import (
+    BadRequest,
+    Forbidden,
+    Incomplete,
+    RateLimited,
+    Retry,
+    ServerError,
+    StatusError,
+    Unauthorized,
+)
+from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.settings import ALTA_ERRORS
+
+from ..support.raw import opened, walked
+from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
+
+pytestmark = pytest.mark.anyio
+
+
+def keys_of(emulator: Emulator) -> list[str]:
+    people = emulator.population
+    identities = map(people.identity, range(len(people)))
+    return [identity for identity in identities if identity is not None]
+
+
+async def test_the_envelope_of_v1_5_tells_the_same() -> None:
+    async with Emulator(people=150, seed=3, alta_envelope="v1.5") as emulator:
+        async with session_for(emulator) as session:
+            found = {
+                lookup.key: lookup.value
+                async for lookup in session.cdp.get_many(keys_of(emulator), by="user_id")
+            }
+            for key, users in found.items():
+                bound = emulator.bindings.by_user(str(key))
+                assert bool(users) == bool(bound)
+                assert {
+                    name: [
+                        (one.anonymous_id, one.conversation_type, one.source_id)
+                        for one in user.anonymous_ids
+                    ]
+                    for name, user in (users or {}).items()
+                } == {
+                    name: [
+                        (one["anonymous_id"], one["conversation_type"], one.get("source_id"))
+                        for one in user["anonymous_ids"]
+                    ]
+                    for name, user in bound.items()
+                }
+        assert len(found) == len(keys_of(emulator))
+
+
+KINDS: dict[int, type[StatusError]] = {
+    40000: BadRequest,
+    40008: RateLimited,
+    50000: ServerError,
+    **dict.fromkeys((40107, 40113, 40127), Unauthorized),
+}
+
+
+@pytest.mark.parametrize("envelope", ["classic", "v1.5"])
+@pytest.mark.parametrize("code", ALTA_ERRORS)
+async def test_every_documented_error_of_alta(code: int, envelope: Any) -> None:
+    async with Emulator(people=10, alta_error=code, alta_envelope=envelope) as emulator:
+        for number in range(8):
+            async with session_for(emulator, retry=Retry(attempts=1)) as session:
+                with pytest.raises(StatusError) as caught:
+                    await session.cdp.get(user_id=f"user{number}")
+            assert type(caught.value) is KINDS.get(code, Forbidden)
+            assert ALTA_ERRORS[code] in caught.value.message
+
+
+async def test_what_dooms_all_keys_of_alta_ends_a_bulk_lookup() -> None:
+    async with Emulator(people=10, alta_error=20055) as emulator:
+        async with session_for(emulator) as session:
+            with pytest.raises(Forbidden, match="API function is disabled"):
+                async for _ in session.cdp.get_many(map(str, range(1000)), by="user_id"):
+                    pass
+        assert emulator.stats.requests["cdp"] <= 20
+
+
+async def test_a_chain_too_many_is_not_the_end() -> None:
+    async with Emulator(people=100, seed=3, max_open_chains=1, window_seconds=3600) as emulator:
+        other = await opened(emulator, "?batch_size=46")
+        async with session_for(emulator) as session:
+            with pytest.raises(Incomplete):
+                async for _ in session.profiles.by_event(EVENT, **RANGE):
+                    pass
+            assert emulator.stats.limited["max_open_chains"] == 3
+            await walked(emulator, other)
+            people = [person async for person in session.profiles.by_event(EVENT, **RANGE)]
+            assert delivered(people) == expected(emulator)
+
+
+async def test_real_records_are_read_whole() -> None:
+    async with Emulator(people=300, seed=3, record_size="real") as emulator:
+        async with session_for(emulator) as session:
+            query = session.profiles.by_event(EVENT, **RANGE, batch_size=115)
+            people = [person async for person in query]
+            assert delivered(people) == expected(emulator)
+            assert max(len(person.events) for person in people) > 150
+            devices = [device for person in people for device in person.platform_info]
+            assert any(device.last_seen_at and device.location for device in devices)
+            assert any(person.last_seen_at for person in people)
