@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
+from copy import copy
 
 from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
 from ..models import RateLimit
@@ -110,7 +111,8 @@ class Service:
             cap.abandon()
 
     def _throttled(self, cap: Cap, turn: Turn, error: RateLimited, now: float) -> bool:
-        self._refused = error
+        # A copy, because the traceback of the original leads to the request and its body.
+        self._refused = copy(error)
         is_sized = error.limited_by != "rate"
         is_alone = cap.allowed == 1
         is_paced = not is_sized or is_alone

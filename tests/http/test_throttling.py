@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,3 +257,15 @@ async def test_an_export_that_was_throttled_for_too_long_is_resumed(
         async with session_for(emulator) as session:
             report = await session.export(EVENT, **RANGE, to=tmp_path / "people.ndjson")
         assert report.people == sum(expected(emulator).values())
+
+
+async def test_a_refusal_keeps_neither_its_request_nor_its_answer_alive() -> None:
+    async with Emulator(faults={"throttled": 1.0}) as emulator:
+        retry = Retry(attempts=1)
+        async with session_for(emulator, retry=retry) as session:
+            with pytest.raises(RateLimited) as caught:
+                await session.cdp.get(user_id="user_7")
+            gone = weakref.ref(caught.value)
+            del caught
+            gc.collect()
+            assert gone() is None
