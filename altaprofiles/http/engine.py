@@ -193,7 +193,7 @@ class Engine:
             response = None
             started = time.monotonic()
             try:
-                response = await self._send(call)
+                response = await self._send(call, turn)
                 if not response.body.isascii():
                     response = await _checked(response)
                 value = call.read(response)
@@ -249,11 +249,11 @@ class Engine:
         try:
             self._lifetime.check_open()
         except BaseException:
-            cap.release(bulk=call.bulk)
+            cap.release(turn)
             raise
         return turn
 
-    async def _send(self, call: _Call) -> Response:
+    async def _send(self, call: _Call, turn: Turn) -> Response:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
@@ -263,12 +263,12 @@ class Engine:
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
             # counts the request until then, so the slot must not be free earlier.
-            asyncio.get_running_loop().call_soon(partial(cap.release, bulk=call.bulk))
+            asyncio.get_running_loop().call_soon(partial(cap.release, turn))
             if not isinstance(error, asyncio.CancelledError) or _is_being_cancelled():
                 raise
         else:
             call.service.answered(response)
-            cap.release(bulk=call.bulk)
+            cap.release(turn)
             for tally in self._tallies:
                 tally.bytes += len(response.body)
             return response

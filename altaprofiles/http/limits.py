@@ -24,11 +24,13 @@ class Turn(Struct, frozen=True, gc=False):
         size: the value that `Size` takes for this request.
         pace: the value that `Pace` takes for this request.
         was_full: whether no slot was left when it was taken.
+        bulk: whether the request belongs to bulk work.
     """
 
     size: int
     pace: int
     was_full: bool
+    bulk: bool
 
 
 class _Waiter(Struct, gc=False, eq=False):
@@ -117,18 +119,18 @@ class Cap:
         except BaseException:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The slot was handed over before the cancellation arrived.
-                self.release(bulk=bulk)
+                self.release(turn.result())
             else:
                 turn.cancel()
                 with suppress(ValueError):  # it may have been skipped already
                     waiting.remove(waiter)
             raise
 
-    def release(self, *, bulk: bool = False) -> None:
-        """Pass the slot to the next caller in line. `bulk` must be as in `acquire`."""
+    def release(self, turn: Turn) -> None:
+        """Pass the slot to the next caller in line."""
         self.in_flight -= 1
-        self._bulk_in_flight -= bulk
-        self._pace.end()
+        self._bulk_in_flight -= turn.bulk
+        self._pace.end(turn.pace)
         if self._single or self._bulk:
             self._hand_out()
 
@@ -184,7 +186,7 @@ class Cap:
         self.in_flight += 1
         self._bulk_in_flight += bulk
         began = self._pace.begin(time.monotonic())
-        return Turn(self._size.changes, began, self.in_flight >= self._size.allowed)
+        return Turn(self._size.changes, began, self.in_flight >= self._size.allowed, bulk)
 
     def _hand_out(self) -> None:
         pace = self._pace

@@ -15,17 +15,18 @@ class Pace:
 
     The rules, and the reason for each:
 
-    1. *Two refusals close together close the service; one alone does not.* Beyond a rate, every
-       request is refused. A refusal with another reason comes alone, and concerns its own call.
+    1. *Four refusals close the service, if no request that started after the first of them was
+       served, and fewer than these are still in flight.* Beyond a rate, every request is refused. A
+       refusal with another reason comes among requests that are served, and concerns its own call.
     2. *A closed service is asked by one request at a time.* The wait between two of them doubles
        from `floor` up to `ceiling`, because a rate limit lasts minutes. It reaches a quarter of a
        second in any case, because bulk work goes on asking for minutes. The first request that is
-       not refused opens the service for all.
+       not refused opens the service: for two at a time, and with each answer for one more.
     3. *The rate that the service took is learned.* The requests it answered from one opening to the
        next, in that time, are what its limit lets through. They are then spread evenly, at a
-       rate that grows while nothing is refused. Only an episode of at most 90 seconds counts,
-       because limits without a header are limits per minute, and a service that is closed for
-       another reason must not be slow afterwards.
+       rate that grows while nothing is refused. An episode counts only if it took at most 90
+       seconds, because limits without a header are limits per minute. If three rates in a row only
+       brought fewer answers, the refusals have another reason, and no rate is kept.
     4. *A service that says how many requests remain is believed*, and the rate is not learned: with
        none left, nothing starts before the reset.
 
@@ -37,22 +38,22 @@ class Pace:
         jitter: returns a number in [0, 1), such as `random.random`.
 
     Attributes:
-        closings: number of times that the service was closed.
         closed_since: the clock reading when it was closed, or None while it is open.
         named_until: the clock reading until which the service itself said to wait, or None.
-        in_flight: requests begun and not ended.
         opened: called when requests may start earlier than `wait` returned.
     """
 
     LEAST_FLOOR, LEAST_CEILING = 0.001, 0.25
-    SIGNS = 2.0
-    FADING = 0.1  # of a sign, for each success
+    SIGNS = 4  # refusals that close a service
     EPISODE = 90.0  # seconds
     IDLE = 10.0  # seconds without a request that begin a new episode
     FEWEST = 10  # answered requests that show a rate
-    SLOWEST = 1.15  # of the interval that was learned, after refusals that stay far apart
+    SLOWEST = 1.5  # of the interval that was learned, after refusals that stay far apart
+    STRAYS = 0.05  # most strays, for each answered request, of an episode that leaves no doubt
+    FAILURES = 3  # rates in a row that brought less, and no fewer refusals
+    RAMP = 64  # requests in flight after which a service counts as open
     SAFE = 0.97  # of a rate that was refused
-    LONGEST_RUN = 8  # episodes without a refusal before the rate grows
+    LONGEST_RUN = 5  # episodes without a refusal before the rate grows
 
     def __init__(
         self,
@@ -66,23 +67,32 @@ class Pace:
         self._ceiling = max(self._floor, ceiling, self.LEAST_CEILING)
         self._jitter = jitter
         self._least = 0.0 if per_minute is None else 60 / per_minute
-        self.closings = 0
         self.closed_since: float | None = None
         self.named_until: float | None = None
-        self.in_flight = 0
         self.opened: list[Callable[[], None]] = []
         self._next = self._last = 0.0
-        self._signs = 0.0
+        self._starts = 0
+        self._flying: set[int] = set()
+        # The refusals since a request was served that started after the first of these.
+        self._streak = 0
+        self._streak_began = 0
         # Of a closed service.
+        self._closed_at = 0
+        # Most requests in flight, of a service that has just opened.
+        self._ramp: int | None = None
         self._gap = 0.0
         self._refused_at = 0.0
         self._is_rate = True
         # Of the episode: since the service was last opened.
         self._began: float | None = None
         self._answered = 0
+        self._strays = 0  # refusals among requests that were served
         # The rate that was learned.
         self._interval = self._estimate = self._slowest = 0.0
         self._growth = 0.0
+        self._grown = 1.0
+        self._failures = 0
+        self._doubts = False  # that refusals have to do with the rate
         self._runs = 1
         self._run = 0
         self._in_run = 0
@@ -91,10 +101,16 @@ class Pace:
         self._resets = 0.0
 
     @property
+    def in_flight(self) -> int:
+        """Requests begun and not ended."""
+        return len(self._flying)
+
+    @property
     def is_free(self) -> bool:
         """True if a request may start at any time."""
         return (
             self.closed_since is None
+            and self._ramp is None
             and self._left is None
             and self._least == 0
             and self._interval == 0
@@ -105,72 +121,90 @@ class Pace:
         if self._left is not None and now >= self._resets:
             self._left = self.named_until = None
         start = self._next
-        if self._left is not None and self._left <= self.in_flight:
+        if self._left is not None and self._left <= len(self._flying):
             # An answer to a request in flight may tell of more room.
             start = max(start, self._resets)
+        if self._ramp is not None and len(self._flying) >= self._ramp:
+            # Its end wakes whoever waits.
+            start = max(start, now + self._ceiling)
         return max(0.0, start - now)
 
     def begin(self, now: float) -> int:
-        """Count the start of a request; return the value that `refused` and `succeeded` take."""
-        is_idle = self.in_flight == 0 and now - self._last > self.IDLE
+        """Count the start of a request; return its number, which the other methods take."""
+        is_idle = not self._flying and now - self._last > self.IDLE
         if self._began is None or (is_idle and self.closed_since is None):
-            self._began, self._answered = now, 0
+            self._began, self._answered, self._strays = now, 0, 0
         self._last = now
-        self.in_flight += 1
+        self._starts += 1
+        self._flying.add(self._starts)
         is_closed = self.closed_since is not None
         self._next = now + (self._gap if is_closed else max(self._least, self._interval))
-        return self.closings
+        return self._starts
 
-    def end(self) -> None:
+    def end(self, number: int) -> None:
         """Count the end of a request."""
-        self.in_flight -= 1
-        if self._left is not None:
-            # Of those that are left, a request in flight keeps one.
+        self._flying.discard(number)
+        if self._left is not None or self._ramp is not None:
             self._wake()
 
-    def succeeded(self, began: int, now: float) -> None:
+    def succeeded(self, number: int, now: float) -> None:
         """Count an answer that was not refused."""
-        self._signs = max(0.0, self._signs - self.FADING)
+        if self._streak and number > self._streak_began:
+            self._strays += self._streak
+            self._streak = 0
         if self.closed_since is not None:
             # Answers to requests from before tell nothing of the present.
-            if began == self.closings:
+            if number > self._closed_at:
                 self._open(now)
+            else:
+                self._answered += 1
             return
         self._answered += 1
+        if self._ramp is not None:
+            self._ramp = self._ramp + 1 if self._ramp < self.RAMP else None
+            self._wake()
         if self._interval:
             self._count_towards_growth()
 
     def refused(
-        self, began: int, now: float, *, retry_after: float | None = None, is_rate: bool = True
+        self, number: int, now: float, *, retry_after: float | None = None, is_rate: bool = True
     ) -> bool:
         """Count a refusal; return whether the service has just been closed because of it.
 
         Args:
-            began: the value that `begin` returned for the request.
+            number: the value that `begin` returned for the request.
             now: a clock reading.
             retry_after: the wait that the service asks for, in seconds.
             is_rate: whether the refusal shows a rate, which can be learned.
         """
         requested = retry_after or 0.0
         if self.closed_since is not None:
-            if began == self.closings:
+            if number > self._closed_at:
                 self._refused_at = now
                 self._gap = min(2 * self._gap, self._ceiling)
             self._defer(now, requested)
             return False
-        self._signs += 1
-        if self._signs < self.SIGNS:
+        self._streak_began = min(self._streak_began, number) if self._streak else number
+        self._streak += 1
+        younger = sum(flying > self._streak_began for flying in self._flying)
+        if self._streak < self.SIGNS or self._streak <= younger:
             if is_rate and self._interval:
                 # At a rate that is a little too high, refusals stay far apart.
-                slower = min(self._interval / self.SAFE, self.SLOWEST * self._estimate)
+                slower = self._interval * max(1 / self.SAFE, min(self._grown, 1.1))
+                slower = min(slower, self.SLOWEST * self._estimate)
+                self._grown = 1.0
                 self._interval = max(self._interval, slower)
                 self._growth = 1.05
                 self._runs = min(2 * self._runs, self.LONGEST_RUN)
             return False
-        self.closings += 1
         self.closed_since = self._refused_at = now
+        self._closed_at = self._starts
         self._is_rate = is_rate
-        self._gap = self._floor
+        # A service that closes again at once is asked ever more rarely as well.
+        is_again = 0 < self._answered < self.FEWEST
+        self._gap = min(2 * self._gap, self._ceiling) if is_again else 0.0
+        self._gap = max(self._gap, self._floor)
+        self._ramp = None
         self._defer(now, requested)
         return True
 
@@ -194,46 +228,50 @@ class Pace:
         self.named_until = now + requested if requested >= 1 else self.named_until
 
     def _open(self, now: float) -> None:
-        began = self._began if self._began is not None else now
-        # It opened at some time between the last refusal and now.
-        length = (self._refused_at + now) / 2 - began
-        if (
-            self._is_rate
-            and self._left is None
-            and (self._answered >= self.FEWEST or self._interval > 0)
-            and now - began <= self.EPISODE
-        ):
-            self._set_rate(
-                min(length / max(self._answered, 1), self.EPISODE / self.FEWEST), is_episode=True
-            )
-        elif self._interval:
-            self._set_rate(self._interval, is_episode=False)
+        if self._began is not None and self._answered >= self.FEWEST:
+            # It opened at some time between the last refusal and now.
+            length = (self._refused_at + now) / 2 - self._began
+            if self._is_rate and self._left is None and now - self._began <= self.EPISODE:
+                self._learn_rate(length / self._answered)
+            self._began, self._answered, self._strays = now, 0, 0
+        self._answered += 1
         self.closed_since = self.named_until = None
-        self._signs = 0.0
-        self._began = now
-        self._answered = 1
+        self._streak = 0
+        self._ramp = 2
         self._next = now + max(self._least, self._interval)
         self._wake()
+
+    def _learn_rate(self, interval: float) -> None:
+        """Learn from an episode in which one request was answered per `interval` seconds."""
+        has_strays = self._strays > self.STRAYS * self._answered
+        if not has_strays:
+            self._failures, self._doubts = 0, False
+        elif self._interval and interval > self._estimate / 0.9:
+            self._failures += 1
+        else:
+            self._failures = 0
+        if self._failures == self.FAILURES:
+            self._interval, self._failures, self._doubts = 0.0, 0, True
+        elif not self._doubts:
+            self._set_rate(interval)
 
     def _wake(self) -> None:
         for callback in self.opened:
             callback()
 
-    def _set_rate(self, interval: float, *, is_episode: bool) -> None:
+    def _set_rate(self, interval: float) -> None:
         known = self._interval
-        if known and self._answered < self.FEWEST:
-            # Too few to show a rate, but the known one was refused.
-            interval = max(interval, known)
         # The first estimate comes from a burst. A later one like it has been tried, so a little
         # less is safe.
         is_confirmed = known > 0 and 2 / 3 < interval / known < 3 / 2
-        self._interval = interval / self.SAFE if is_confirmed else interval
+        if is_confirmed and interval > known / self.SAFE:
+            interval /= self.SAFE
+        self._interval = self._estimate = interval
         self._growth = 1.05 if is_confirmed else 1.25
+        self._grown = 1.0
         self._runs = min(2 * self._runs, self.LONGEST_RUN) if is_confirmed else 1
-        self._estimate = self._interval
         self._slowest = max(self._slowest, self._interval)
-        if is_episode:
-            self._run = max(self.FEWEST, self._run, self._answered)
+        self._run = max(self._run, self._answered)
         self._in_run = 0
 
     def _count_towards_growth(self) -> None:
@@ -242,8 +280,9 @@ class Pace:
             return
         self._in_run = 0
         self._interval /= self._growth
+        self._grown = self._growth
         # The longer that nothing is refused, the less the rate that was learned still matters.
-        self._growth = min(2.0, 1 + 2 * (self._growth - 1))
+        self._growth = min(2.0, 1 + 1.5 * (self._growth - 1))
         self._runs = max(1, self._runs // 2)
         if self._interval < self._slowest / 16:
             self._interval = self._slowest = 0.0

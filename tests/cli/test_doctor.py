@@ -376,14 +376,34 @@ NO_USERS = http(b'{"code":0,"message":"OK","data":{}}')
         http(b'{"data":{"agent":"x"},"meta":{}}'),
     ],
 )
-async def test_a_platform_that_verifies_keys_is_asked_for_nothing_else(
+async def test_a_platform_that_verifies_keys_does_so_first(
     app: App, monkeypatch: pytest.MonkeyPatch, response: bytes
 ) -> None:
-    async with scripted(with_targets({VERIFY: response})) as server:
+    async with scripted(with_targets({VERIFY: response, USERS: NO_USERS})) as server:
         monkeypatch.setenv("ALTA_BASE_URL", server.url)
         findings = await found(app)
     assert "Alta: the API key is accepted" in {x.text for x in findings}
-    assert asked(server) == [VERIFY]
+    assert asked(server) == [VERIFY, USERS]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"code":20059,"message":"no"}', "The agent was deleted"),
+        (b'{"code":20055,"message":"no"}', "The API is switched off"),
+        (b'{"code":403131,"message":"no"}', "lacks this permission"),
+    ],
+)
+async def test_a_valid_key_of_an_agent_that_cannot_be_used_is_wrong(
+    app: App, monkeypatch: pytest.MonkeyPatch, body: bytes, words: str
+) -> None:
+    answers = {VERIFY: http(b'{"data":{"agent":"x"},"meta":{}}'), USERS: http(body)}
+    async with scripted(with_targets(answers)) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        findings = await found(app)
+    wrong = [x for x in findings if x.code is not None]
+    assert [x.code for x in wrong] == [Exit.CREDENTIALS]
+    assert words in wrong[0].text
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Callers:
         self.most = max(self.most, len(self.holders))
 
     def release(self, number: int) -> None:
-        self.cap.release(bulk=number in self.bulk)
+        self.cap.release(self.given[number])
         self.holders.remove(number)
 
     def refuse(self, number: int) -> None:
@@ -66,8 +66,10 @@ class Callers:
 
     def close_service(self) -> None:
         """Let the service refuse everything."""
-        for _ in range(2):
-            self.pace.refused(self.pace.closings, self.loop.time())
+        for _ in range(Pace.SIGNS):
+            number = self.pace.begin(0.0)
+            self.pace.end(number)
+            self.pace.refused(number, self.loop.time())
 
     def waiting(self) -> list[int]:
         return [number for number, task in enumerate(self.tasks) if not task.done()]
@@ -369,18 +371,24 @@ def test_nobody_starts_while_the_service_is_closed() -> None:
 
 def test_when_the_service_opens_everybody_starts_single_calls_first() -> None:
     callers = Callers(3)
-    probe = callers.ask()
-    callers.settle()
+    callers.pace.opened.append(callers.cap.wake)
     callers.close_service()
     bulk = [callers.ask(bulk=True) for _ in range(3)]
     single = callers.ask()
     callers.settle()
-    assert callers.holders == [probe]
-    callers.pace.opened.append(callers.cap.wake)
-    # Stands for a request that started after the closing.
-    callers.pace.succeeded(callers.pace.closings, callers.loop.time())
+    assert callers.holders == []
+
+    def serve(number: int) -> None:
+        callers.pace.end(number)
+        callers.pace.succeeded(number, callers.loop.time())
+
+    callers.loop.call_soon(serve, callers.pace.begin(0.0))
     callers.settle()
-    assert callers.holders == [probe, single, bulk[0]]
+    # Two at a time at first, and with each answer one more.
+    assert callers.holders == [single, bulk[0]]
+    callers.loop.call_soon(serve, callers.pace.begin(0.0))
+    callers.settle()
+    assert callers.holders == [single, bulk[0], bulk[1]]
     callers.close()
 
 

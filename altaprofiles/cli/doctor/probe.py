@@ -95,10 +95,10 @@ class _KeySession(Session):
 
 
 async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
-    """Let Alta verify the key, within `limits` for each attempt.
+    """Let Alta verify the key, and look up an unknown user, within `limits` for each attempt.
 
-    Where the platform cannot do so, an unknown user is looked up instead. Raises as
-    `probe_clevertap` does.
+    The key of an agent that was deleted, or whose API is switched off, is still a valid key. With a
+    valid key and no request left, nobody is looked up. Raises as `probe_clevertap` does.
     """
     attempts: list[Attempt] = []
     async with _KeySession(
@@ -108,9 +108,12 @@ async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
         trust_env=True,
         on_event=attempts.append,
     ) as session:
-        if credentials.url == ENDPOINTS["altatech"] or not await _is_verified(session):
+        stated = session.stats.limits["Alta"]
+        can_verify = credentials.url != ENDPOINTS["altatech"]
+        is_verified = can_verify and await _is_verified(session)
+        if not is_verified or stated.remaining != 0:
             await session.cdp.get(user_id=_UNKNOWN)
-        return Probe(_seconds(attempts), session.stats.limits["Alta"])
+        return Probe(_seconds(attempts), stated)
 
 
 async def _is_verified(session: _KeySession) -> bool:
