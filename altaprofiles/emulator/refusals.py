@@ -1,7 +1,6 @@
 """Failures of CleverTap's APIs, as they are written in answers. No I/O.
 
 Sources:
-    [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
     [limits] limits of the APIs, https://developer.clevertap.com/docs/api-request-limit
     [seen] public clients and captures
 """

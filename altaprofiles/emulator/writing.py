@@ -86,12 +86,10 @@ def _transport(request: web.BaseRequest) -> asyncio.Transport:
 
 def _write_truncated(request: web.BaseRequest, reply: Reply) -> None:
     # By hand: aiohttp would send a body of unknown length in chunks, which reveal the cut.
-    head = (
-        f"HTTP/1.1 {reply.status} OK\r\nContent-Type: {reply.content_type}\r\n"
-        "Connection: close\r\n\r\n"
-    )
+    headers = reply.headers | {"Content-Type": reply.content_type, "Connection": "close"}
+    lines = [f"HTTP/1.1 {reply.status} OK", *(f"{name}: {one}" for name, one in headers.items())]
     transport = _transport(request)
-    transport.write(head.encode() + reply.body[: len(reply.body) // 2])
+    transport.write("\r\n".join([*lines, "", ""]).encode() + reply.body[: len(reply.body) // 2])
     transport.close()
 
 

@@ -184,6 +184,8 @@ async def test_every_answer_of_alta_tells_what_remains() -> None:
         e.faults = {"html": 1.0}
         e.alta_per_minute = 5
         assert told(await bound(e)) == (5, 1)
+        e.faults = {"truncated": 1.0}
+        assert told(await bound(e)) == (5, 0)
         e.rate_limit_headers = False
         assert "x-ratelimit-limit" not in (await bound(e)).headers
 
