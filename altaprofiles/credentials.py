@@ -76,7 +76,7 @@ class CleverTap:
             wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.
         max_in_flight: most requests in flight at once, over all calls of one session. CleverTap
-            allows 3 per account: https://developer.clevertap.com/docs/api-request-limit. With
+            allows 3 per account (https://developer.clevertap.com/docs/api-request-limit). With
             "auto", chains and counts have these 3 each, and lookups by ID, for which no limit is
             documented, as many as the service turns out to take: see `http.sizing.Size`.
 

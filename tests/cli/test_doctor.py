@@ -607,9 +607,38 @@ async def test_the_regions_are_named_before_the_credentials_are_sent_to_them(
         assert other.heads
 
 
+@pytest.mark.parametrize("envelope", ["classic", "v1.5"])
+@pytest.mark.parametrize("key_verification", [True, False])
+def test_an_agent_with_a_plan_is_examined_in_both_forms(
+    env: dict[str, str], envelope: str, key_verification: bool
+) -> None:
+    with emulated(
+        people=5, alta_envelope=envelope, key_verification=key_verification, alta_per_day=100
+    ) as agent:
+        env |= {"ALTA_TOKEN": agent.environment["ALTA_TOKEN"], "ALTA_BASE_URL": agent.url}
+        done = run(env, "doctor")
+        told = done.stdout.decode()
+        assert done.code == 0, told
+        assert "ok     Alta: the API key is accepted\n" in told
+        assert re.search(r"ok     Alta: 9[0-9] of 100 requests are left, and all again in ", told)
+        assert "; the service's limit allows that in 10,000 of its periods" in told
+        agent.alta_error = 20059
+        done = run(env, "doctor")
+        assert done.code == 3
+        assert "wrong  Alta answered HTTP " in done.stdout.decode()
+        assert "the API key is accepted" not in done.stdout.decode()
+        done = run(env | {"ALTA_TOKEN": "wr0ng"}, "doctor")
+        assert done.code == 3
+        assert "endpoint= ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stdout.decode()
+
+
 @pytest.mark.parametrize(
     ("body", "text"),
     [
+        (
+            b'{"error":{"code":"FORBIDDEN","message":"no","status":403}}',
+            "platform sg knows the API key, and answers: Alta ans",
+        ),
         (b'{"code":40378,"message":"no"}', "platform sg knows the API key, and answers: Alta ans"),
         (b'{"code":40008,"message":"no"}', "platform sg knows the API key, and answers: Alta ans"),
         (b'{"code":40127,"message":"no"}', "refused on sg, which is every platform"),

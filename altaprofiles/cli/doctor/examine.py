@@ -243,4 +243,4 @@ def _right_place(service: Service, errors: Mapping[str, AltaProfilesError | None
 
 def _knows_the_credentials(error: AltaProfilesError | None) -> bool:
     """Return whether the service itself refuses an account that it knows: its plan, its rate."""
-    return isinstance(error, Forbidden | RateLimited) and isinstance(error.code, int)
+    return isinstance(error, Forbidden | RateLimited) and error.code is not None

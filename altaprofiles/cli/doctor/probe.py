@@ -127,7 +127,7 @@ async def _is_verified(session: _KeySession) -> bool:
     except (StatusError, DecodeError) as error:
         if isinstance(error, RateLimited):
             raise
-        if isinstance(error, Unauthorized) and isinstance(error.code, int):
+        if isinstance(error, Unauthorized) and error.code is not None:
             raise
         return False
     return True
