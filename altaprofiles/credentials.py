@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -359,10 +360,16 @@ def _platform(endpoint: object) -> tuple[str, str]:
             f"endpoint: {_place(endpoint)!r} is more than the name of a platform; use one of "
             f"{known}, or pass a URL as `base_url`"
         )
+    # Full stops of other scripts, and letters in full width, are read as in any host.
+    name = unicodedata.normalize("NFKC", name).replace("。", ".")
+    if name in ENDPOINTS:
+        return name, ENDPOINTS[name]
     if "." not in name:
+        # Any longer text may be the API key in the wrong place.
+        shown = repr(endpoint) if re.fullmatch(r"[a-z]{0,15}", name) else "'***'"
         raise ConfigurationError(
-            f"endpoint: unknown platform {endpoint!r}; use one of {known}, or the domain of "
-            f"another one, for which https://api.DOMAIN is called"
+            f"endpoint: unknown platform {shown}; use one of {known}, or the domain of another "
+            f"one, for which https://api.DOMAIN is called"
         )
     for other, url in ENDPOINTS.items():
         if name.startswith("api") and name == urlsplit(url).hostname:

@@ -290,7 +290,7 @@ class Profiles:
             beginnings = [check_cursor(cursor)]
 
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
-            return chains.walk(beginnings, prefetch=prefetch, decode=decode)
+            return chains.walk(beginnings, prefetch=prefetch, decode=decode, query=query)
 
         return EventProfiles(pages, distinct=distinct)
 

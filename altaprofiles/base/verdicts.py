@@ -38,8 +38,9 @@ def _is_permanent(error: Any) -> bool:
 
 
 def _is_of_the_service(error: Any) -> bool:
-    # Without a code of the API's own, a proxy or a firewall refused, perhaps because of one key.
-    return error.code is not None
+    # Without a code of the API's own, or with that of a success, a proxy or a firewall refused,
+    # perhaps because of one key.
+    return error.code not in (None, 0, 200)
 
 
 _NONE = _Verdict()

@@ -74,7 +74,7 @@ class Chains:
         )
         if isinstance(count, int):
             return count
-        request = clevertap.poll_count(count)
+        request = clevertap.poll_count(count, request.body)
         return await self._engine.call(self._service, request, clevertap.read_count, bulk=bulk)
 
     async def expected(self, query: EventQuery) -> int | None:
@@ -106,6 +106,7 @@ class Chains:
         prefetch: int,
         decode: bool,
         earlier: Collection[bytes] = (),
+        query: EventQuery | None = None,
     ) -> AsyncGenerator[Page, None]:
         """Yield the pages of several chains, as `paging.walk` does.
 
@@ -117,18 +118,25 @@ class Chains:
             prefetch: pages fetched ahead of each chain.
             decode: whether `page.profiles` is decoded beforehand.
             earlier: the marks of the cursors that a resumed chain has asked for before.
+            query: the query that opened a resumed chain, if it is known.
 
         Raises:
             Incomplete: a chain stays without records, and its count is not 0. One that was resumed
                 at a cursor is not checked, because its earlier pages are not known.
         """
-        chains = [self._chain(beginning, decode, earlier) for beginning in beginnings]
+        chains = [self._chain(beginning, decode, earlier, query) for beginning in beginnings]
         return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
 
     def _chain(
-        self, beginning: EventQuery | str, decode: bool, earlier: Collection[bytes]
+        self,
+        beginning: EventQuery | str,
+        decode: bool,
+        earlier: Collection[bytes],
+        query: EventQuery | None,
     ) -> Chain[Page]:
         window = None if isinstance(beginning, str) else beginning.window
+        known = query if isinstance(beginning, str) else beginning
+        body = b"" if known is None else clevertap.open_chain(known).body
 
         async def begin() -> str:
             return beginning if isinstance(beginning, str) else await self.open(beginning)
@@ -147,7 +155,7 @@ class Chains:
                     response, cursor, window, was_asked=was_asked, decode=decode
                 )
 
-            request = clevertap.get_page(cursor)
+            request = clevertap.get_page(cursor, body)
             return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)

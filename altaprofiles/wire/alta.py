@@ -9,6 +9,7 @@ Sources:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -139,8 +140,28 @@ def read_users(response: Response) -> dict[str, CdpUser]:
         return {}
     # A user is known by what can be read, as in CleverTap's records.
     users, _ = decode_mended(_DATA, body.data, "$.data")
+    if isinstance(users, dict):
+        _check_bound(users, body.data)
     # An empty object can come as an empty array.
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
+
+
+def _check_bound(users: Mapping[str, _User | None], data: Raw) -> None:
+    """Raise `DecodeError` if a user's IDs may stand under a garbled name."""
+    if all(user is not None and user.anonymous_ids is not None for user in users.values()):
+        return
+    for key, sent in parts(data, "$.data").items():
+        user = users.get(key)
+        if user is None or user.anonymous_ids is not None:
+            continue
+        for number, name in enumerate(parts(sent, "$.data")):
+            if is_garbled(name, "anonymous_ids"):
+                # The path leaves the user's ID out.
+                raise DecodeError(
+                    "expected `anonymous_ids`",
+                    path=f"$.data.*[{number}]",
+                    excerpt=excerpt(bytes(sent)),
+                )
 
 
 def verify_key() -> Request:
@@ -201,7 +222,20 @@ def _raise_for_failure(response: Response, body: _Body, result: _Result) -> None
     raise _failure(response, result)
 
 
-_WORDS_OF_SUCCESS = re.compile(r"\s*(?:ok|success)?\s*", re.IGNORECASE)
+_WORDS_OF_SUCCESS = re.compile(r"\s*(?:ok|success|2[0-9]{2})?\s*", re.IGNORECASE)
+_NAMES_OF_FAILURES = re.compile(r"err|cod|fail|fault|exception", re.IGNORECASE)
+
+
+def _claims_success(members: Mapping[str, Raw], message: str) -> bool:
+    """Return whether nothing in a body with an empty `data` speaks of a failure."""
+    values = {name.lower(): decode_loosely(value) for name, value in members.items()}
+    status = values.get("status")
+    return (
+        bool(_WORDS_OF_SUCCESS.fullmatch(message))
+        and (status is None or bool(_WORDS_OF_SUCCESS.fullmatch(str(status))))
+        and not any(values.get(name) is False for name in ("success", "ok"))
+        and not any(value and _NAMES_OF_FAILURES.match(name) for name, value in values.items())
+    )
 
 
 def _is_of_v15(response: Response, body: _Body, result: _Result) -> bool:
@@ -213,9 +247,10 @@ def _is_of_v15(response: Response, body: _Body, result: _Result) -> bool:
     """
     if body.data is UNSET or memoryview(body.data)[0] != ord("{"):
         return False
-    if not parts(body.data, "$.data") and not _WORDS_OF_SUCCESS.fullmatch(result.message):
+    members = parts(response.body)
+    if not parts(body.data, "$.data") and not _claims_success(members, result.message):
         return False
-    for name, value in parts(response.body).items():
+    for name, value in members.items():
         is_code = is_garbled(name, "code") and isinstance(read_code(decode_loosely(value)), int)
         if is_code or is_garbled(name, "error"):
             raise DecodeError(

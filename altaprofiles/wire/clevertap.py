@@ -105,13 +105,17 @@ def open_chain(query: EventQuery) -> Request:
     return Request("open_chain", "POST", target, _body(query))
 
 
-def get_page(cursor: str) -> Request:
+def get_page(cursor: str, query: bytes = b"") -> Request:
     """Request the page of `cursor` ([profiles], Get User Profiles Using Cursor).
 
     The cursor arrives percent-encoded, and is sent byte for byte as received. If it is encoded a
     second time, the service answers "Incorrect Usage" ([seen]).
+
+    Args:
+        cursor: the cursor.
+        query: as in `Request.query`.
     """
-    return Request("get_page", "GET", f"/1/profiles.json?cursor={cursor}")
+    return Request("get_page", "GET", f"/1/profiles.json?cursor={cursor}", query=query)
 
 
 _PARAMETER: Mapping[str, str] = {
@@ -136,9 +140,15 @@ def count(query: EventQuery) -> Request:
     return Request("count", "POST", "/1/counts/profiles.json", _body(query))
 
 
-def poll_count(req_id: str) -> Request:
-    """Request a count that was not ready at once ([counts], partial responses)."""
-    return Request("count", "GET", f"/1/counts/profiles.json?{parameter('req_id', req_id)}")
+def poll_count(req_id: str, query: bytes = b"") -> Request:
+    """Request a count that was not ready at once ([counts], partial responses).
+
+    Args:
+        req_id: the ID of the count.
+        query: as in `Request.query`.
+    """
+    target = f"/1/counts/profiles.json?{parameter('req_id', req_id)}"
+    return Request("count", "GET", target, query=query)
 
 
 def _body(query: EventQuery) -> bytes:
@@ -404,6 +414,8 @@ def _failure(response: Response, code: int | str | None, message: str) -> AltaPr
     if isinstance(meaning, int) and 4000 <= meaning < 5000:
         # Invalid dates, filters and the like. The HTTP status says less than such a code.
         return status_error(BadRequest, API, response, code, message)
+    if isinstance(meaning, int) and 500 <= meaning < 600:
+        return status_error(ServerError, API, response, code, message)
     if 401 in (status, meaning):
         return status_error(Unauthorized, API, response, code, message, _REFUSED)
     if 403 in (status, meaning):

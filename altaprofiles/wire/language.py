@@ -72,6 +72,10 @@ class Filters(Struct, frozen=True):
             common[_FIELDS] = fields
         return cls(_encode(members))
 
+    def __repr__(self) -> str:
+        # Tracebacks with locals show it, and values may be people's data.
+        return "Filters(…)" if self else "Filters()"
+
     def __bool__(self) -> bool:
         return self.body != "{}"
 

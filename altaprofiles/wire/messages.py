@@ -29,12 +29,14 @@ class Request(Struct, frozen=True, gc=False):
         method: "GET" or "POST".
         target: path and query, byte for byte as on the request line.
         body: the bytes to send, or empty.
+        query: the body of the request that this one continues, whose filters are masked as well.
     """
 
     operation: str
     method: str
     target: str
     body: bytes = b""
+    query: bytes = b""
 
     @property
     def keys(self) -> list[str]:
@@ -43,8 +45,9 @@ class Request(Struct, frozen=True, gc=False):
         if self.operation in _BY_KEY:
             members = self.target.partition("?")[2].split("&")
             return [unquote(member.partition("=")[2]) for member in members]
-        if b'"value":' in self.body:
-            return [text for text in _values(msgspec.json.decode(self.body)) if text not in _FLAGS]
+        body = self.body or self.query
+        if b'"value":' in body:
+            return [text for text in _values(msgspec.json.decode(body)) if text not in _FLAGS]
         return []
 
     def __repr__(self) -> str:

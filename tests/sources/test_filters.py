@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from altaprofiles import BadRequest, Filter, Incomplete
+from altaprofiles import BadRequest, CleverTap, Filter, Incomplete, Session
 from altaprofiles.emulator import Emulator
+from altaprofiles.wire.language import Filters
+from altaprofiles.wire.query import EventQuery
 
 from ..support.servers import http, in_turn, scripted
 from ..support.sessions import EVENT, RANGE, delivered, sent, session_at, session_for
@@ -169,3 +171,38 @@ async def test_a_value_that_the_service_echoes_is_masked(filters: dict[str, Any]
             await session.profiles.count(**filters)
     assert value not in str(caught.value)
     assert "invalid value *** here" in str(caught.value)
+
+
+async def test_the_value_of_a_filter_is_masked_in_what_continues_a_query() -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        line = head.split(b"\r\n", 1)[0]
+        body = b'{"status":"fail","error":"ann@example.com is not indexed","code":4002}'
+        if line.startswith(b"POST /1/counts"):
+            body = b'{"status":"partial","req_id":"r1"}'
+        elif line.startswith(b"POST"):
+            body = b'{"status":"success","cursor":"abc"}'
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+
+    conditions = [Filter("Email", "equals", "ann@example.com")]
+    async with scripted(answer) as server:
+        account = CleverTap("W9R", "secret", base_url=server.url)
+        async with Session(clevertap=account) as session:
+            with pytest.raises(BadRequest) as counted:
+                await session.profiles.count("Charged", **RANGE, profile_fields=conditions)
+            with pytest.raises(BadRequest) as walked:
+                async for _ in session.profiles.by_event(
+                    "Charged", **RANGE, profile_fields=conditions
+                ):
+                    pass
+    for caught in (counted, walked):
+        assert "is not indexed" in str(caught.value)
+        assert "ann@" not in str(caught.value)
+
+
+async def test_filters_do_not_show_their_values() -> None:
+    filters = Filters.of((), [Filter("Email", "equals", "ann@example.com")])
+    query = EventQuery.of("Charged", 20260101, 20260131, filters=filters)
+    assert "ann@" not in repr(filters) + repr(query) + str(query)

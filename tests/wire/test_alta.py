@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from multidict import CIMultiDict
 
@@ -23,7 +24,7 @@ from altaprofiles import (
     StatusError,
     Unauthorized,
 )
-from altaprofiles.base.verdicts import can_pass, dooms_all
+from altaprofiles.base.verdicts import can_pass, dooms_all, is_final
 from altaprofiles.wire import alta
 from altaprofiles.wire.messages import Response
 
@@ -627,3 +628,54 @@ def test_bindings_without_an_anonymous_id_are_left_out() -> None:
     data = b'{"code":0,"data":{"u":null,"v":{"anonymous_ids":[{"anonymous_id":null}]}}}'
     users = alta.read_users(answer(data))
     assert [(user.user_id, user.anonymous_ids) for user in users.values()] == [("u", []), ("v", [])]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"status": "fail", "data": {}},
+        {"status": "error", "data": {}},
+        {"success": False, "data": {}},
+        {"ok": False, "data": {}},
+        {"errors": [{"code": 40008}], "data": {}},
+        {"err": {"code": 1}, "data": {}},
+        {"cod": 40008, "data": {}},
+        {"errorCode": 50000, "data": {}},
+    ],
+)
+def test_nobody_is_believed_unknown_beside_words_of_a_failure(body: dict[str, Any]) -> None:
+    with pytest.raises(AltaProfilesError) as caught:
+        alta.read_users(Response(200, {}, msgspec.json.encode(body)))
+    assert can_pass(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": {}, "meta": {"page": 1}, "links": {}},
+        {"data": {}, "status": 200},
+        {"data": {}, "status": "success", "success": True},
+        {"data": {}, "requestId": "abc", "timestamp": 1},
+        {"data": {}, "message": "OK", "errors": []},
+    ],
+)
+def test_nobody_is_believed_unknown_beside_a_success(body: dict[str, Any]) -> None:
+    assert alta.read_users(Response(200, {}, msgspec.json.encode(body))) == {}
+
+
+@pytest.mark.parametrize("code", [b'"code":0,', b""])
+def test_ids_under_a_garbled_name_are_not_taken_for_none(code: bytes) -> None:
+    body = b'{%b"data":{"u1":{"user_id":"u1","cnonymous_ids":[{"anonymous_id":"a"}]}}}' % code
+    with pytest.raises(DecodeError, match="anonymous_ids"):
+        alta.read_users(Response(200, {}, body))
+    body = b'{%b"data":{"u1":{"user_id":"u1"}}}' % code
+    assert alta.read_users(Response(200, {}, body))["u1"].anonymous_ids == []
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_success_under_an_error_status_is_not_a_refusal_of_the_service(status: int) -> None:
+    body = b'{"code":0,"message":"OK","data":{}}'
+    with pytest.raises(StatusError) as caught:
+        alta.read_users(Response(status, {}, body))
+    assert not is_final(caught.value)
+    assert not dooms_all(caught.value)

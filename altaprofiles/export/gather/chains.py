@@ -330,6 +330,7 @@ class EventsGathering:
                 prefetch=2 if len(self._states) == 1 else 1,
                 decode=False,
                 earlier=earlier,
+                query=state.query,
             )
             try:
                 async for page in pages:
