@@ -452,8 +452,10 @@ class Session:
         try:
             await self._engine.aclose()
         finally:
-            for service in self._services:
-                service.abandon()
+            # Not after an attempt to close it from another event loop.
+            if self._engine.is_closed:
+                for service in self._services:
+                    service.abandon(_closed)
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
@@ -486,6 +488,10 @@ class Session:
 
 _ALTA_START = 4
 """First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
+
+
+def _closed() -> ConfigurationError:
+    return ConfigurationError("this Session was closed while the call waited; open a new one")
 
 
 def _fixed(slots: int) -> Size:

@@ -109,6 +109,11 @@ class Lifetime:
             with anyio.CancelScope(shield=True):
                 await self._pool.aclose()
 
+    @property
+    def is_closed(self) -> bool:
+        """True once it has been closed."""
+        return self._state == "closed"
+
     def check_open(self) -> None:
         """Raise `ConfigurationError` unless the session is open in this event loop."""
         if self._state == "new":

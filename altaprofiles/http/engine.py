@@ -104,6 +104,11 @@ class Engine:
         """Raise `ConfigurationError` unless this event loop can send requests now."""
         self._lifetime.check_open()
 
+    @property
+    def is_closed(self) -> bool:
+        """True once nothing is sent any more."""
+        return self._lifetime.is_closed
+
     def counting(self, tally: Stats) -> Engine:
         """Return this engine over the same connections, counting in `tally` as well."""
         counting = copy(self)
@@ -213,7 +218,8 @@ class Engine:
             if isinstance(error, DecodeError):
                 error.locate(service.api, call.request.operation)
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
-            if service.failed(call.request.operation, turn, error):
+            is_repeated = tries.refusals > 0
+            if service.failed(call.request.operation, turn, error, is_repeated=is_repeated):
                 logger.warning(
                     "every request to %s waits until it serves again, for at most %g s: %s",
                     service.api,

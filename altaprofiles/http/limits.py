@@ -17,6 +17,10 @@ from .sizing import Size
 __all__ = ["Cap", "Turn"]
 
 
+_TOLERANCE = 1.0
+"""Seconds by which a wait that the service names may exceed the patience of a caller."""
+
+
 class Turn(Struct, frozen=True, gc=False):
     """One slot in use.
 
@@ -161,16 +165,18 @@ class Cap:
             if not waiter.turn.done() and self._waits_in_vain(waiter, now):
                 waiter.turn.set_exception(self._refusal())
 
-    def abandon(self) -> None:
-        """Let every caller go that waits, because nothing is sent any more."""
+    def abandon(self, error: Callable[[], Exception]) -> None:
+        """Raise in every caller that waits, because nothing is sent any more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for waiting, bulk in ((self._single, False), (self._bulk, True)):
+        for waiting in (self._single, self._bulk):
             while waiting:
                 waiter = waiting.popleft()
-                if not waiter.turn.done():
-                    waiter.turn.set_result(self._begin(bulk=bulk))
+                # The event loop may be closed already.
+                with suppress(RuntimeError):
+                    if not waiter.turn.done():
+                        waiter.turn.set_exception(error())
 
     def _waits_in_vain(self, waiter: _Waiter, now: float) -> bool:
         """Return whether the service is closed for longer than a caller can wait."""
@@ -180,7 +186,7 @@ class Cap:
         if until is None or until <= now:
             return False
         began = now if since is None else since
-        return until - began > waiter.patience or until >= waiter.ends
+        return until - began > waiter.patience + _TOLERANCE or until >= waiter.ends
 
     def _begin(self, *, bulk: bool) -> Turn:
         self.in_flight += 1
@@ -198,7 +204,11 @@ class Cap:
             if waiting[0].turn.done():
                 waiting.popleft()
                 continue
-            if not pace.is_free and (wait := pace.wait(time.monotonic())) > 0:
+            if not pace.is_free and (wait := pace.wait(now := time.monotonic())) > 0:
+                if pace.closed_since is not None:
+                    # By then its callers have waited in vain.
+                    patience = pace.closed_since + waiting[0].patience - now
+                    wait = min(wait, max(patience, 0.001))
                 self._wake_in(wait)
                 return
             turn = waiting.popleft().turn
@@ -216,4 +226,5 @@ class Cap:
 
     def _woken(self) -> None:
         self._timer = None
+        self.give_up(time.monotonic())
         self._hand_out()

@@ -51,6 +51,10 @@ class Pace:
     SLOWEST = 1.5  # of the interval that was learned, after refusals that stay far apart
     STRAYS = 0.05  # most strays, for each answered request, of an episode that leaves no doubt
     FAILURES = 3  # rates in a row that brought less, and no fewer refusals
+    SLACK = 0.05  # seconds by which a start may be late without delaying the next
+    OPEN = 0.8  # most of a first episode that shows a rate
+    SELDOM = 1.0  # seconds between two requests of a service that is seldom asked
+    LONGEST = 600.0  # seconds after which one request asks, whatever the service said
     RAMP = 64  # requests in flight after which a service counts as open
     SAFE = 0.97  # of a rate that was refused
     LONGEST_RUN = 5  # episodes without a refusal before the rate grows
@@ -98,7 +102,7 @@ class Pace:
         self._in_run = 0
         # Of the service's own words.
         self._left: int | None = None
-        self._resets = 0.0
+        self._resets = self._learned_at = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -118,16 +122,22 @@ class Pace:
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next request may start, 0 for now."""
+        if self.closed_since is not None and now - self._last > max(2 * self._gap, self.IDLE):
+            # Nobody has asked for so long that the service may have opened long ago.
+            self.closed_since = now
         if self._left is not None and now >= self._resets:
             self._left = self.named_until = None
         start = self._next
         if self._left is not None and self._left <= len(self._flying):
-            # An answer to a request in flight may tell of more room.
-            start = max(start, self._resets)
-        if self._ramp is not None and len(self._flying) >= self._ramp:
+            # An answer to a request in flight may tell of more room. A time far away may be wrong.
+            start = max(start, min(self._resets, self._learned_at + self.LONGEST))
+        if self._ramp is not None and self._younger(self._closed_at) >= self._ramp:
             # Its end wakes whoever waits.
             start = max(start, now + self._ceiling)
         return max(0.0, start - now)
+
+    def _younger(self, number: int) -> int:
+        return sum(flying > number for flying in self._flying)
 
     def begin(self, now: float) -> int:
         """Count the start of a request; return its number, which the other methods take."""
@@ -137,8 +147,13 @@ class Pace:
         self._last = now
         self._starts += 1
         self._flying.add(self._starts)
-        is_closed = self.closed_since is not None
-        self._next = now + (self._gap if is_closed else max(self._least, self._interval))
+        if self.closed_since is not None:
+            self._next = now + self._gap
+        else:
+            interval = max(self._least, self._interval)
+            # A timer that fires late must not make the whole rate slower.
+            is_late = 0 <= now - self._next <= min(interval, self.SLACK)
+            self._next = (self._next if is_late else now) + interval
         return self._starts
 
     def end(self, number: int) -> None:
@@ -167,7 +182,13 @@ class Pace:
             self._count_towards_growth()
 
     def refused(
-        self, number: int, now: float, *, retry_after: float | None = None, is_rate: bool = True
+        self,
+        number: int,
+        now: float,
+        *,
+        retry_after: float | None = None,
+        is_rate: bool = True,
+        is_repeated: bool = False,
     ) -> bool:
         """Count a refusal; return whether the service has just been closed because of it.
 
@@ -176,6 +197,8 @@ class Pace:
             now: a clock reading.
             retry_after: the wait that the service asks for, in seconds.
             is_rate: whether the refusal shows a rate, which can be learned.
+            is_repeated: whether the same call was refused before. Then it is a sign only if no
+                other request is in flight: the call alone may be at fault.
         """
         requested = retry_after or 0.0
         if self.closed_since is not None:
@@ -184,10 +207,11 @@ class Pace:
                 self._gap = min(2 * self._gap, self._ceiling)
             self._defer(now, requested)
             return False
+        if is_repeated and self._flying:
+            return False
         self._streak_began = min(self._streak_began, number) if self._streak else number
         self._streak += 1
-        younger = sum(flying > self._streak_began for flying in self._flying)
-        if self._streak < self.SIGNS or self._streak <= younger:
+        if self._streak < self.SIGNS or self._streak <= self._younger(self._streak_began):
             if is_rate and self._interval:
                 # At a rate that is a little too high, refusals stay far apart.
                 slower = self._interval * max(1 / self.SAFE, min(self._grown, 1.1))
@@ -213,7 +237,7 @@ class Pace:
 
         Requests in flight may or may not be counted in it. They are taken as not counted.
         """
-        resets = now + reset_in
+        resets, self._learned_at = now + reset_in, now
         if self._left is not None and abs(resets - self._resets) < 1 and now < self._resets:
             # Answers overtake each other.
             self._left = min(self._left, remaining)
@@ -224,14 +248,19 @@ class Pace:
 
     def _defer(self, now: float, requested: float) -> None:
         shortest = self._gap * (1 - self._jitter() / 4)
-        self._next = max(self._next, now + max(shortest, requested))
+        self._next = max(self._next, now + max(shortest, min(requested, self.LONGEST)))
         self.named_until = now + requested if requested >= 1 else self.named_until
 
     def _open(self, now: float) -> None:
         if self._began is not None and self._answered >= self.FEWEST:
             # It opened at some time between the last refusal and now.
             length = (self._refused_at + now) / 2 - self._began
-            if self._is_rate and self._left is None and now - self._began <= self.EPISODE:
+            open_for = (now if self.closed_since is None else self.closed_since) - self._began
+            # A service that was open for most of the time, and seldom asked, shows no rate.
+            was_asked = open_for <= max(self.OPEN * length, self.SELDOM * self._answered)
+            was_asked = was_asked or self._interval > 0
+            is_short = now - self._began <= self.EPISODE
+            if self._is_rate and self._left is None and is_short and was_asked:
                 self._learn_rate(length / self._answered)
             self._began, self._answered, self._strays = now, 0, 0
         self._answered += 1

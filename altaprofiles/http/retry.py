@@ -27,6 +27,10 @@ MAX_RETRY_AFTER = 600.0
 """Longest `Retry-After`, in seconds, that is honoured; a longer one ends the call."""
 
 
+_TOLERANCE = 0.001
+"""Seconds by which a wait that is asked for may exceed the time that is left for it."""
+
+
 class Retry(Struct, frozen=True, kw_only=True):
     """The retry policy of a session. All times are in seconds.
 
@@ -145,7 +149,7 @@ class Tries(Struct, gc=False):
     Attributes:
         failures: failed attempts so far.
         polls: "not ready" answers so far.
-        refusals: refusals for a rate limit so far, of bulk work.
+        refusals: refusals for a rate limit since any other outcome.
     """
 
     retry: Retry
@@ -174,6 +178,8 @@ class Tries(Struct, gc=False):
         """
         longest = MAX_RETRY_AFTER
         throttled = isinstance(error, RateLimited)
+        if not throttled:
+            self.refusals, self._served_by = 0, math.inf
         if not_ready := isinstance(error, NotReady):
             self.polls += 1
             self._ready_by = min(self._ready_by, now + self.retry.ready_timeout)
@@ -184,7 +190,7 @@ class Tries(Struct, gc=False):
             since = now if closed_since is None else closed_since
             self._served_by = min(self._served_by, since + self.retry.throttle_timeout)
             longest = self._served_by - now
-            delay, can_retry = self._after_refusal(random)
+            delay, can_retry = self._after_refusal(random, is_closed=closed_since is not None)
             delay = min(delay, max(longest, 0.0))
             can_retry = can_retry and longest > 0
         else:
@@ -194,7 +200,7 @@ class Tries(Struct, gc=False):
         requested = getattr(error, "retry_after", None) or 0.0
         delay = max(delay, requested)
         # The deadline would cut a longer wait short, and explain less than `error` does.
-        can_retry = can_retry and requested <= longest and now + delay < self.ends
+        can_retry = can_retry and requested <= longest + _TOLERANCE and now + delay < self.ends
         if can_retry and not not_ready and self.budget is not None:
             # Last, so that only a retry that is made takes a token.
             can_retry = self.budget.withdraw(now)
@@ -202,10 +208,11 @@ class Tries(Struct, gc=False):
             delay=delay if can_retry else None, not_ready=not_ready, throttled=throttled
         )
 
-    def _after_refusal(self, random: Callable[[], float]) -> tuple[float, bool]:
+    def _after_refusal(self, random: Callable[[], float], *, is_closed: bool) -> tuple[float, bool]:
+        self.refusals += 1
         if self.budget is None:
-            # The pace of the service grows the wait, for all of its callers together.
-            self.refusals += 1
-            return self.retry.delay(1, random), True
+            # While the service is closed, its pace grows the wait, for all callers together.
+            bound = 1 if is_closed else self.refusals
+            return self.retry.delay(bound, random), True
         self.failures += 1
         return self.retry.delay(self.failures, random), self.failures < self.retry.attempts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 
 from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
@@ -95,22 +95,34 @@ class Service:
         self.pace.succeeded(turn.pace, now)
         self._caps[operation].succeeded(turn, now - started)
 
-    def failed(self, operation: str, turn: Turn, error: AltaProfilesError) -> bool:
-        """Count an attempt that ended with `error`; return whether it closed the service."""
+    def failed(
+        self, operation: str, turn: Turn, error: AltaProfilesError, *, is_repeated: bool
+    ) -> bool:
+        """Count an attempt that ended with `error`; return whether it closed the service.
+
+        Args:
+            operation: the operation of the request.
+            turn: its slot.
+            error: the error.
+            is_repeated: whether the last attempt of the same call was refused as well.
+        """
         now = time.monotonic()
         if isinstance(error, RateLimited):
-            return self._throttled(self._caps[operation], turn, error, now)
-        if isinstance(error, NotReady) or (isinstance(error, StatusError) and error.status < 500):
-            # It was heard, and not refused.
+            cap = self._caps[operation]
+            return self._throttled(cap, turn, error, now, is_repeated=is_repeated)
+        if isinstance(error, NotReady | StatusError):
+            # It was heard, and not refused for a rate.
             self.pace.succeeded(turn.pace, now)
         return False
 
-    def abandon(self) -> None:
-        """Let every caller go that waits for a slot, because the session is closed."""
+    def abandon(self, error: Callable[[], Exception]) -> None:
+        """Raise in every caller that waits for a slot, because the session is closed."""
         for cap in self._all:
-            cap.abandon()
+            cap.abandon(error)
 
-    def _throttled(self, cap: Cap, turn: Turn, error: RateLimited, now: float) -> bool:
+    def _throttled(
+        self, cap: Cap, turn: Turn, error: RateLimited, now: float, *, is_repeated: bool
+    ) -> bool:
         # A copy, because the traceback of the original leads to the request and its body.
         self._refused = copy(error)
         is_sized = error.limited_by != "rate"
@@ -119,10 +131,14 @@ class Service:
         if error.limited_by is None and not cap.has_succeeded:
             # Nothing has shown yet that less at once would be served.
             is_paced = True
-        if is_sized:
+        if is_sized and not is_repeated:
             cap.refused(turn)
         has_closed = is_paced and self.pace.refused(
-            turn.pace, now, retry_after=error.retry_after, is_rate=error.limited_by != "concurrency"
+            turn.pace,
+            now,
+            retry_after=error.retry_after,
+            is_rate=error.limited_by != "concurrency",
+            is_repeated=is_repeated,
         )
         self._give_up(now)
         return has_closed

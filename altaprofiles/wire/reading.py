@@ -16,6 +16,7 @@ import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from operator import ne
 from typing import Any, Literal, TypeVar
@@ -221,9 +222,11 @@ def status_error(
     )
 
 
-_AT_ONCE = re.compile(r"concurren|simultan|parallel|at (?:once|the same time)", re.IGNORECASE)
+_AT_ONCE = re.compile(
+    r"concurren|simultan|parallel|at (?:once|the same time)|connections?\b", re.IGNORECASE
+)
 _BY_TIME = re.compile(
-    r"\brpm\b|throttl|rate|quota|per (?:second|minute|hour|day)|exceeded", re.IGNORECASE
+    r"\brpm\b|throttl|\brate\b|quota|per (?:second|minute|hour|day)", re.IGNORECASE
 )
 
 
@@ -259,7 +262,9 @@ def read_rate_limit(headers: Mapping[str, str]) -> tuple[RateLimit, float | None
         return stated, None
     now = time.time()
     with suppress(KeyError, ValueError, TypeError, OverflowError):
-        now = parsedate_to_datetime(headers["Date"]).timestamp()
+        sent = parsedate_to_datetime(headers["Date"])
+        # Without a zone it is in UTC ([http], 5.6.7).
+        now = (sent if sent.tzinfo else sent.replace(tzinfo=UTC)).timestamp()
     if reset >= 1000 * _UNIX_TIME:
         reset /= 1000  # milliseconds
     if reset < _UNIX_TIME:

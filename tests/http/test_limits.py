@@ -409,7 +409,7 @@ def test_a_caller_whose_patience_is_over_gets_the_refusal() -> None:
     [
         ({}, True),
         ({"patience": 31.0}, True),
-        ({"patience": 29.0}, False),
+        ({"patience": 28.0}, False),
         ({"ends": 29.0}, False),
         ({"ends": 31.0}, True),
     ],
@@ -429,17 +429,15 @@ def test_a_caller_that_cannot_wait_as_long_as_the_service_asks_fails_at_once(
     callers.close()
 
 
-def test_callers_of_a_closed_session_are_let_go() -> None:
+def test_callers_of_a_closed_session_get_its_error_and_no_slot() -> None:
     callers = Callers(2)
     callers.close_service()
-    for number in range(6):
-        callers.ask(bulk=number % 2 == 0)
+    numbers = [callers.ask(bulk=number % 2 == 0) for number in range(6)]
     callers.settle()
-    callers.cap.abandon()
+    callers.cap.abandon(lambda: ValueError("closed"))
     callers.settle()
-    assert callers.waiting() == []
-    for number in [*callers.holders]:
-        callers.release(number)
+    assert all(isinstance(callers.tasks[number].exception(), ValueError) for number in numbers)
+    assert callers.holders == []
     assert callers.cap.in_flight == callers.pace.in_flight == 0
     callers.close()
 

@@ -269,3 +269,18 @@ async def test_a_refusal_keeps_neither_its_request_nor_its_answer_alive() -> Non
             del caught
             gc.collect()
             assert gone() is None
+
+
+async def test_an_attempt_to_close_the_session_elsewhere_sends_nothing() -> None:
+    async with Emulator(people=100, think=0.05, alta_max_in_flight=2) as emulator:
+        alta = Alta(emulator.alta.token, base_url=emulator.url, max_in_flight=2)
+        async with Session(alta=alta) as session:
+            calls = [
+                asyncio.create_task(session.cdp.get(user_id=f"user_{number}"))
+                for number in range(20)
+            ]
+            await asyncio.sleep(0)
+            with pytest.raises(ConfigurationError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, session.aclose())
+            await asyncio.gather(*calls)
+        assert emulator.stats.too_many == 0

@@ -149,10 +149,24 @@ def test_refusals_of_bulk_work_are_counted_by_time_and_not_as_attempts() -> None
     delays = [
         tries.failed(refused, 500.0 + seconds, lambda: 1.0).delay for seconds in range(0, 60, 2)
     ]
-    # The wait does not grow: the pace of the service sees to that, for all callers together.
-    assert delays == [0.5] * 30
-    assert tries.failed(BROKEN, 559.5, lambda: 1.0).delay == 0.5
+    assert delays[:8] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    assert None not in delays
+    # While the service is closed, its pace makes all callers wait, together.
+    closed = tries_of(bulk=True)
+    delays = [closed.failed(refused, 500.0, lambda: 1.0, 490.0).delay for _ in range(9)]
+    assert delays == [0.5] * 9
     assert tries.failed(refused, 560.0, lambda: 1.0).delay is None
+
+
+def test_another_outcome_between_two_refusals_begins_their_time_anew() -> None:
+    tries = tries_of(bulk=True, throttle_timeout=60)
+    refused = status("RateLimited")
+    for other in (BROKEN, not_ready()):
+        assert tries.failed(refused, 500.0, lambda: 1.0).delay == 0.5
+        assert tries.failed(other, 559.0, lambda: 1.0).delay == 0.5
+        assert tries.failed(refused, 561.0, lambda: 1.0).delay == 0.5
+        assert tries.failed(refused, 621.0, lambda: 1.0).delay is None
+        tries = tries_of(bulk=True, throttle_timeout=60)
 
 
 def test_refusals_of_a_single_call_are_attempts() -> None:
@@ -238,6 +252,8 @@ def test_no_call_exceeds_any_of_its_limits(
         decision = tries.failed(error, now, repeat(drawn).__next__)
         assert decision.not_ready is isinstance(error, errors.NotReady)
         assert decision.throttled is isinstance(error, errors.RateLimited)
+        if not decision.throttled:
+            first_refusal = math.inf
         if decision.not_ready:
             first_poll = min(first_poll, now)
         elif decision.throttled:
