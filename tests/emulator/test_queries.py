@@ -160,6 +160,59 @@ async def test_a_filter_of_profiles_is_evaluated(sent: Query, holds: Callable[[A
         assert len(numbers) == len(found)
 
 
+STANDARD: dict[str, tuple[Query, Callable[[Any], bool]]] = {
+    "Email": (one("Email", "exists"), lambda r: "email" in r),
+    "no Email": (one("Email", "does_not_exist"), lambda r: "email" not in r),
+    "Email contains": (
+        one("Email", "contains", "@example.org"),
+        lambda r: "@example.org" in r.get("email", ""),
+    ),
+    "Name": (one("Name", "equals", "Ana Sousa"), lambda r: r.get("name") == "Ana Sousa"),
+    "Phone": (one("Phone", "exists"), lambda r: "phone" in r),
+    "Phone as a number": (
+        one("Phone", "less_than", 12_025_550_200),
+        lambda r: isinstance(r.get("phone"), int) and r["phone"] < 12_025_550_200,
+    ),
+    "Identity": (one("Identity", "exists"), lambda r: "identity" in r),
+    "Identity contains": (
+        one("Identity", "contains", "user_"),
+        lambda r: "user_" in str(r.get("identity")),
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "holds"), STANDARD.values(), ids=STANDARD)
+async def test_a_filter_of_standard_fields_is_evaluated(
+    sent: Query, holds: Callable[[Any], bool]
+) -> None:
+    async with Emulator(people=3000, seed=3) as e:
+        people = await sent_for(e, {})
+        found = await sent_for(e, of_profile(sent))
+        assert found == [record for record in people if holds(record)]
+        assert 0 < len(found) < len(people)
+        assert len(e.population.everyone(profile_fields=[sent])) == len(found)
+        assert await counted(e, of_profile(sent)) == len(found)
+        active = [r for r in await sent_for(e, JANUARY) if holds(r)]
+        assert await sent_for(e, JANUARY | of_profile(sent)) == active
+        numbers = e.population.active("App Launched", 20260101, 20260131, profile_fields=[sent])
+        assert len(numbers) == len(active)
+
+
+@pytest.mark.parametrize("name", ["email", "EMAIL", "name", "phone", "identity"])
+async def test_a_standard_field_has_the_name_that_the_dashboard_shows(name: str) -> None:
+    async with Emulator(people=100, seed=3) as e:
+        assert await sent_for(e, of_profile(one(name, "exists"))) == []
+
+
+def test_an_identity_that_is_a_number_equals_its_text() -> None:
+    people = Population(200, 3)
+    for index in range(200):
+        identity = people.identity(index)
+        if identity is not None:
+            sent = one("Identity", "equals", identity)
+            assert people.everyone(profile_fields=[sent]) == [index]
+
+
 @pytest.mark.parametrize(
     ("newer", "documented"),
     [
