@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.filters import read_filters
 from altaprofiles.emulator.people import Population
 from altaprofiles.emulator.properties import EVENT_PROPERTIES
 
@@ -132,7 +133,7 @@ CASES: dict[str, tuple[Query, Callable[[Any], bool]]] = {
         lambda r: scored(r, lambda score: score > 12.25),
     ),
     "greater_than_equals": (
-        one("Last Score", "greater_than_equals", "12.25"),
+        one("Last Score", "greater_than_equals", 12.25),
         lambda r: scored(r, lambda score: score >= 12.25),
     ),
     "less_than": (
@@ -211,6 +212,36 @@ def test_an_identity_that_is_a_number_equals_its_text() -> None:
         if identity is not None:
             sent = one("Identity", "equals", identity)
             assert people.everyone(profile_fields=[sent]) == [index]
+
+
+@pytest.mark.parametrize(
+    ("held", "operator", "value", "holds"),
+    [
+        ("007", "equals", 7, False),
+        ("007", "equals", "7", False),
+        ("007", "equals", "007", True),
+        ("1E2", "equals", "100", False),
+        ("1E2", "equals", 100, False),
+        ("1E2", "not_equals", "100", True),
+        ("100.0", "equals", "100", False),
+        ("100.0", "equals", 100, True),
+        (100, "equals", "100.0", True),
+        (100, "equals", "1E2", False),
+        (100, "equals", 100.0, True),
+        (7, "equals", "007", False),
+        ("-4", "less_than", 0, True),
+        ("1E2", "greater_than", 1, False),
+        (" 7", "equals", 7, False),
+        ("\u0667", "equals", 7, False),
+        (["007", "7"], "equals", 7, True),
+        (True, "equals", 1, False),
+    ],
+)
+def test_texts_are_compared_as_texts(
+    held: object, operator: str, value: object, holds: bool
+) -> None:
+    (sent,) = read_filters([one("x", operator, value)], "profile_fields")
+    assert sent.holds({"x": held}) is holds
 
 
 @pytest.mark.parametrize(
@@ -337,6 +368,8 @@ EVENT_FILTER = one("Amount", "greater_than", 100)
         (JANUARY | of_profile(one("x", "equals", [])), "profile_fields[0].value"),
         (JANUARY | of_profile(one("x", "equals", [[1]])), "profile_fields[0].value"),
         (JANUARY | of_profile(one("x", "greater_than", "many")), "profile_fields[0].value"),
+        (JANUARY | of_profile(one("x", "greater_than", "12")), "profile_fields[0].value"),
+        (JANUARY | of_profile(one("x", "lte", [1, "2"])), "profile_fields[0].value"),
         (JANUARY | of_profile(one("x", "exists") | {"field": 1}), "profile_fields[0].field"),
         ({"event_properties": [EVENT_FILTER]}, "event_properties"),
         ({"event_name": "-1", "event_properties": [EVENT_FILTER]} | of_profile(one("x", "exists")),
