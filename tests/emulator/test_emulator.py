@@ -529,6 +529,8 @@ async def test_unknown_paths_and_methods() -> None:
         ({"max_in_flight": 0}, "max_in_flight is 0; use 1 or more"),
         ({"max_in_flight": True}, "max_in_flight is True"),
         ({"max_in_flight": None}, "max_in_flight is None"),
+        ({"base_query": "never"}, "base_query is 'never'; use 'optional' or 'with_filters'"),
+        ({"base_query": None}, "base_query is None; use 'optional'"),
         ({"notification_exports": 1}, "notification_exports is 1; use True or False"),
         ({"cursor_lifetime": float("inf")}, "cursor_lifetime is inf"),
         ({"record_size": "huge"}, "record_size is 'huge'; use 'small' or 'real'"),

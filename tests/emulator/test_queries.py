@@ -244,6 +244,43 @@ def test_texts_are_compared_as_texts(
     assert sent.holds({"x": held}) is holds
 
 
+GOLD = of_profile(one("Customer Type", "equals", "Gold"))
+
+
+@pytest.mark.parametrize(
+    ("base_query", "body", "is_refused"),
+    [
+        ("optional", {}, False),
+        ("optional", GOLD, False),
+        ("with_filters", {}, True),
+        ("with_filters", {"event_properties": []}, True),
+        ("with_filters", of_profile(), True),
+        ("with_filters", GOLD, False),
+        ("with_filters", JANUARY, False),
+        ("with_filters", {"event_name": "-1"} | GOLD, False),
+        ("required", {}, True),
+        ("required", GOLD, True),
+        ("required", JANUARY, False),
+        ("required", JANUARY | GOLD, False),
+        ("required", {"event_name": "-1"} | GOLD, False),
+    ],
+)
+async def test_a_query_without_an_event_can_be_refused(
+    base_query: Any, body: Query, is_refused: bool
+) -> None:
+    async with Emulator(people=50, seed=3, base_query=base_query) as e:
+        for path in ("/1/profiles.json", "/1/counts/profiles.json"):
+            answer = await ask(e, "POST", path, json.dumps(body).encode())
+            if is_refused:
+                assert (answer.status, answer.json["code"]) == (400, 4002)
+                assert answer.json["status"] == "fail"
+                assert "event_name, from and to" in answer.json["error"]
+            else:
+                assert answer.status == 200
+        e.base_query = "optional"
+        assert (await ask(e, "POST", path, json.dumps(body).encode())).status == 200
+
+
 @pytest.mark.parametrize(
     ("newer", "documented"),
     [
