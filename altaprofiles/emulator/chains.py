@@ -104,7 +104,7 @@ class Chains:
         """
         key = body.decode("utf-8", "replace")
         try:
-            query = read_query(body, notifications=self._settings.notification_exports)
+            query = read_query(body, self._settings)
         except Invalid as fault:
             return self._refusals.invalid(fault, key)
         try:

@@ -47,12 +47,14 @@ class Cursors:
         """Return the page that a raw request target names, or None if its cursor is not exact.
 
         Any percent-encoding of the same text will do, as on any HTTP server: `%2f` for `%2F`, or a
-        bare `/`. A bare `+` is a blank, as in forms. What is encoded twice is another text.
+        bare `/`. A bare `+` is a blank, as in forms. What is encoded twice is another text. Other
+        parameters are ignored.
         """
-        query = target.partition("?")[2]
-        if not query.startswith(_PARAMETER) or "&" in query:
+        pairs = target.partition("?")[2].split("&")
+        sent = [pair.removeprefix(_PARAMETER) for pair in pairs if pair.startswith(_PARAMETER)]
+        if len(sent) != 1:
             return None
-        text = unquote_to_bytes(query.removeprefix(_PARAMETER).replace("+", " "))
+        text = unquote_to_bytes(sent[0].replace("+", " "))
         try:
             raw = b64decode(text, validate=True)
         except ValueError:

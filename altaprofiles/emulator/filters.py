@@ -38,7 +38,7 @@ _ORDERS = {
     "less_than_equals": operator.le,
 }
 _POSITIVE = frozenset({"equals", "contains", "exists", *_ORDERS})
-_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?([eE][-+]?[0-9]{1,3})?")
+_DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,299})(\.[0-9]{1,300})?")
 
 
 class InvalidFilter(ValueError):
@@ -58,7 +58,8 @@ class Filter(NamedTuple):
     def holds(self, properties: Mapping[str, Any]) -> bool:
         """Return True if the filter holds for someone, or something, with these properties.
 
-        A property that is null is missing. Of a list, any element will do.
+        A property that is null is missing. Of a list, any element will do. Two texts are compared
+        as texts, a number and a text as numbers.
         """
         value = properties.get(self.name)
         if self.operator == "exists":
@@ -101,7 +102,7 @@ def _read(sent: object, place: str) -> Filter:
     values: tuple[Any, ...] = ()
     if positive != "exists":
         values = _read_values(sent.get("value"), f"{place}.value")
-        if positive in _ORDERS and None in map(_number, values):
+        if positive in _ORDERS and any(isinstance(one, str) for one in values):
             raise InvalidFilter(f"{place}.value must be a number with {spelling}")
     return Filter(name, positive, documented != positive, values)
 
@@ -123,14 +124,18 @@ def _compare(name: str, item: object, value: Any) -> bool:
         return isinstance(item, str) and str(value) in item
     if isinstance(item, bool):
         return name == "equals" and value == str(item)
+    if isinstance(item, str) and isinstance(value, str):
+        return item == value
     one, other = _number(item), _number(value)
-    if name == "equals":
-        return bool(item == value if one is None or other is None else one == other)
-    return one is not None and other is not None and bool(_ORDERS[name](one, other))
+    compare = operator.eq if name == "equals" else _ORDERS[name]
+    return one is not None and other is not None and bool(compare(one, other))
 
 
 def _number(value: object) -> int | float | None:
-    """Return the number that `value` is, or that it reads as, or None."""
-    if isinstance(value, str) and (match := _NUMBER.fullmatch(value)):
-        return float(value) if match[1] or match[2] else int(value)
+    """Return the number that `value` is, or that it has as a plain decimal, or None.
+
+    "007" and "1E2" are no plain decimals: they stand for codes as often as for numbers.
+    """
+    if isinstance(value, str) and (match := _DECIMAL.fullmatch(value)):
+        return float(value) if match[1] else int(value)
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -14,7 +14,7 @@ from .dice import Dice
 from .filters import read_filters
 from .person import Person
 from .properties import event_properties, profile_properties
-from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, render
+from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, render, standard_fields
 
 if TYPE_CHECKING:
     from array import array
@@ -144,6 +144,8 @@ class Population:
                 for their whole day in UTC.
             event_properties, profile_fields: filters as in a query, such as
                 `{"name": "Amount", "operator": "greater_than", "value": 100}`. All must hold.
+                Those of the profile are about `profileData`, and about the standard fields Email,
+                Identity, Name and Phone. Upper and lower case differ.
 
         Raises:
             ValueError: `start` or `end` is not a date, or a filter is invalid.
@@ -170,13 +172,19 @@ class Population:
         event_filters: Sequence[Filter],
         profile_filters: Sequence[Filter],
     ) -> bool:
-        """Return True if all filters hold for a person, those of the event for its properties."""
+        """Return True if all filters hold for a person, those of the event for its properties.
+
+        Filters of the profile are about Email, Identity, Name and Phone as well.
+        """
         if event is not None and event_filters:
             properties = self.event_properties(index, event)
             if not all(one.holds(properties) for one in event_filters):
                 return False
         if profile_filters:
-            properties = profile_properties(self.person(index), self.record_size)
+            person = self.person(index)
+            properties = profile_properties(person, self.record_size)
+            # The dashboard spells them with a capital, and minds the case as for any other name.
+            properties |= {name.title(): value for name, value in standard_fields(person).items()}
             return all(one.holds(properties) for one in profile_filters)
         return True
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .people import Population
+    from .settings import BaseQuery, Settings
 
 __all__ = ["Audiences", "Invalid", "Query", "read_query"]
 
@@ -105,12 +106,12 @@ class Audiences:
         return fitting
 
 
-def read_query(body: bytes, *, notifications: bool) -> Query:
+def read_query(body: bytes, settings: Settings) -> Query:
     """Return the query of a request body ([profiles], Body Parameters; [cql]).
 
     Args:
         body: JSON.
-        notifications: True if events of notifications can be exported.
+        settings: those of notifications and of the base query hold.
 
     Raises:
         Invalid: the service refuses the query, or this emulator does not emulate a part of it.
@@ -120,12 +121,12 @@ def read_query(body: bytes, *, notifications: bool) -> Query:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise Invalid(400, "Request body is not a JSON object") from None
     try:
-        return _read(members, notifications=notifications)
+        return _read(members, settings)
     except InvalidFilter as error:
         raise Invalid(4002, str(error)) from None
 
 
-def _read(members: Mapping[str, Any], *, notifications: bool) -> Query:
+def _read(members: Mapping[str, Any], settings: Settings) -> Query:
     for name in members:
         if name not in (*_BASE, "event_properties", _COMMON):
             raise InvalidFilter(f"{name} is not supported")
@@ -140,8 +141,10 @@ def _read(members: Mapping[str, Any], *, notifications: bool) -> Query:
     event = members.get("event_name")
     if event == _ANY_EVENT and profile_fields:
         event = None
-    elif any(name in members for name in _BASE):
-        start, end = _read_base(members, notifications=notifications)
+    elif not any(name in members for name in _BASE):
+        _check_baseless(settings.base_query, has_filters=bool(profile_fields))
+    else:
+        start, end = _read_base(members, notifications=settings.notification_exports)
         return Query(
             event=event,
             start=start,
@@ -152,6 +155,13 @@ def _read(members: Mapping[str, Any], *, notifications: bool) -> Query:
     if event_properties:
         raise InvalidFilter("event_properties need event_name, from and to")
     return Query(profile_fields=profile_fields)
+
+
+def _check_baseless(base_query: BaseQuery, *, has_filters: bool) -> None:
+    if base_query == "required":
+        raise Invalid(4002, "event_name, from and to are required")
+    if base_query == "with_filters" and not has_filters:
+        raise Invalid(4002, "event_name, from and to are required without profile_fields")
 
 
 def _read_base(members: Mapping[str, Any], *, notifications: bool) -> tuple[int, int]:

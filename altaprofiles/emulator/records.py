@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from .person import Person
     from .settings import RecordSize
 
-__all__ = ["NAMES", "SAMPLE_DEVICES", "SAMPLE_EMAIL", "SAMPLE_IDENTITY", "render"]
+__all__ = [
+    "NAMES",
+    "SAMPLE_DEVICES",
+    "SAMPLE_EMAIL",
+    "SAMPLE_IDENTITY",
+    "render",
+    "standard_fields",
+]
 
 SAMPLE_IDENTITY = "5555555555"
 SAMPLE_EMAIL = "jack+test@example.com"
@@ -91,17 +98,7 @@ def render(
     """
     draw = person.draw
     sample = person.number < SAMPLES
-    record: dict[str, Any] = {}
-    if person.email is not None:
-        record["email"] = person.email
-    if person.identity is not None:
-        record["identity"] = person.identity
-    if not sample:
-        if person.identity is not None or draw[20] < 128:
-            record["name"] = NAMES[draw[6] % len(NAMES)][0]
-        if draw[5] < 128:
-            phone = 12_025_550_000 + person.number
-            record["phone"] = phone if draw[5] < 32 else f"+{phone}"
+    record = standard_fields(person)
     if profile:
         record["profileData"] = profile_properties(person, size)
     if events is not None:
@@ -116,6 +113,23 @@ def render(
     if not sample:
         _extras(record, person, devices)
     return record
+
+
+def standard_fields(person: Person) -> dict[str, Any]:
+    """Return the fields of a person that every account has, by their keys in a record."""
+    draw = person.draw
+    fields: dict[str, Any] = {}
+    if person.email is not None:
+        fields["email"] = person.email
+    if person.identity is not None:
+        fields["identity"] = person.identity
+    if person.number >= SAMPLES:
+        if person.identity is not None or draw[20] < 128:
+            fields["name"] = NAMES[draw[6] % len(NAMES)][0]
+        if draw[5] < 128:
+            phone = 12_025_550_000 + person.number
+            fields["phone"] = phone if draw[5] < 32 else f"+{phone}"
+    return fields
 
 
 def _summary(draw: bytes, names: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -191,8 +205,9 @@ def _extras(record: dict[str, Any], person: Person, devices: list[dict[str, Any]
     if draw[12] < 60:
         record["df"] = {"0": draw[13], "1": 136 + draw[14]}
     if draw[12] >= 244 and devices:
-        # The keys of a device.
-        record |= {key: value for key, value in devices[0].items() if key not in record}
+        # The keys of a device. Its phone would be the person's, or not, as devices rotate.
+        taken = {*record, "phone"}
+        record |= {key: value for key, value in devices[0].items() if key not in taken}
     if draw[62] >= 236:
         record["futureField"] = {"nested": [1, None, {"deep": "🙂"}], "n": 1e-7}
     if draw[63] >= 250:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .bindings import Bindings
     from .load import Stats
-    from .settings import RecordSize
+    from .settings import BaseQuery, RecordSize
 
 __all__ = ["Emulator"]
 
@@ -92,6 +92,10 @@ class Emulator(Settings):
         notification_exports: True if people can be exported by "Notification Sent" and
             "Notification Viewed", as the vendor's page says; False if the service refuses them, as
             some clients have seen.
+        base_query: "optional" if a query without `event_name`, `from` and `to` is about everyone;
+            "with_filters" if it needs a filter then, as "CleverTap Query Language" describes it;
+            "required" if it is refused. A refusal has HTTP 400 and code 4002, for counts as well.
+            A filter with the event "-1" is always accepted.
         alta_envelope: "classic" for `{"code": 0, "message": "OK", "data": …}`, as the page "Query
             User CDP" has it; "v1.5" for `{"data": …, "meta": …, "links": …}` and `{"error": …}`, as
             the overview of V1.5 has it.
@@ -133,6 +137,7 @@ class Emulator(Settings):
         max_open_chains: int | None = None,
         cursor_lifetime: float = 4 * 86_400,
         notification_exports: bool = True,
+        base_query: BaseQuery = "optional",
         alta_envelope: Literal["classic", "v1.5"] = "classic",
         alta_error: int | None = None,
         key_verification: bool = True,
@@ -156,6 +161,7 @@ class Emulator(Settings):
         self.max_open_chains = max_open_chains
         self.cursor_lifetime = cursor_lifetime
         self.notification_exports = notification_exports
+        self.base_query = base_query
         self.alta_envelope = alta_envelope
         self.alta_error = alta_error
         self.key_verification = key_verification

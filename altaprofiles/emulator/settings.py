@@ -6,12 +6,22 @@ import math
 from collections.abc import Callable
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
 
-__all__ = ["ALTA_ERRORS", "RecordSize", "Settings", "check_number", "check_record_size"]
+__all__ = [
+    "ALTA_ERRORS",
+    "BaseQuery",
+    "RecordSize",
+    "Settings",
+    "check_number",
+    "check_record_size",
+]
 
 T = TypeVar("T")
 
 RecordSize: TypeAlias = Literal["small", "real"]
 """Some 1 KB, or 17 KB as in the one capture of a real account."""
+
+BaseQuery: TypeAlias = Literal["optional", "with_filters", "required"]
+"""The need of a query for an event and its days."""
 
 ALTA_ERRORS = {
     20022: "The credits have been used up",
@@ -121,6 +131,7 @@ class Settings:
     max_open_chains = Setting[int | None](_limit)
     cursor_lifetime = Setting[float](_seconds)
     notification_exports = Setting[bool](_flag)
+    base_query = Setting[BaseQuery](_one_of("optional", "with_filters", "required"))
     alta_envelope = Setting[Literal["classic", "v1.5"]](_one_of("classic", "v1.5"))
     alta_error = Setting[int | None](_one_of(None, *ALTA_ERRORS))
     key_verification = Setting[bool](_flag)

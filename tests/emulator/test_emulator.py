@@ -298,16 +298,29 @@ async def test_cursor_must_arrive_encoded_once() -> None:
             ):
                 assert (await page(e, same)).body == whole
             for bad in (quote(good, safe=""), unquote(good), good.replace("%2B", "+"),
-                        good + "&batch_size=23", good[:-1], good + "A", good + "%20",
+                        good + "&cursor=" + good, good[:-1], good + "A", good + "%20",
                         "", "x%3D"):  # fmt: skip
                 refused = await page(e, bad)
                 assert refused.status in (200, 400)
                 assert refused.json["error"] == "Incorrect Usage"
                 assert refused.json["code"] == 3
-        refused = await ask(e, "GET", f"/1/profiles.json?batch_size=23&cursor={cursor}")
-        assert refused.json["code"] == 3
     async with Emulator(people=300, seed=3) as e:
         assert (await page(e, cursor)).json["code"] == 3
+
+
+async def test_what_stands_beside_a_cursor_is_ignored() -> None:
+    async with Emulator(people=300, seed=2) as e:
+        cursor = await opened(e, "?batch_size=23")
+        whole = (await page(e, cursor)).body
+        for query in (
+            f"cursor={cursor}&batch_size=46",
+            f"batch_size=46&cursor={cursor}",
+            f"cursor={cursor}&app=true&events=false&profile=maybe",
+            f"cursor={cursor}&batch_size=many",
+            f"cursor={cursor}&",
+        ):
+            assert (await ask(e, "GET", f"/1/profiles.json?{query}")).body == whole
+            assert (await ask(e, "POST", f"/1/profiles.json?{query}", b"{}")).body == whole
 
 
 @given(st.data())
@@ -529,6 +542,8 @@ async def test_unknown_paths_and_methods() -> None:
         ({"max_in_flight": 0}, "max_in_flight is 0; use 1 or more"),
         ({"max_in_flight": True}, "max_in_flight is True"),
         ({"max_in_flight": None}, "max_in_flight is None"),
+        ({"base_query": "never"}, "base_query is 'never'; use 'optional' or 'with_filters'"),
+        ({"base_query": None}, "base_query is None; use 'optional'"),
         ({"notification_exports": 1}, "notification_exports is 1; use True or False"),
         ({"cursor_lifetime": float("inf")}, "cursor_lifetime is inf"),
         ({"record_size": "huge"}, "record_size is 'huge'; use 'small' or 'real'"),

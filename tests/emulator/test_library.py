@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from altaprofiles import (
     BadRequest,
+    Filter,
     Forbidden,
     Incomplete,
     RateLimited,
@@ -109,3 +111,22 @@ async def test_real_records_are_read_whole() -> None:
             devices = [device for person in people for device in person.platform_info]
             assert any(device.last_seen_at and device.location for device in devices)
             assert any(person.last_seen_at for person in people)
+
+
+async def test_an_export_of_everyone_tells_that_the_account_wants_an_event(tmp_path: Path) -> None:
+    async with Emulator(people=50, seed=3, base_query="required") as emulator:
+        async with session_for(emulator) as session:
+            with pytest.raises(BadRequest, match="event_name, from and to are required") as caught:
+                await session.export(to=tmp_path / "everyone.ndjson")
+        assert caught.value.code == 4002
+        assert emulator.stats.requests["open_chain"] <= 1
+
+
+async def test_an_export_by_email_brings_whoever_has_one() -> None:
+    async with Emulator(people=200, seed=3, base_query="with_filters") as emulator:
+        async with session_for(emulator) as session:
+            people = session.profiles.everyone(profile_fields=[Filter("Email", "exists")])
+            emails = [person.email async for person in people]
+        population = emulator.population
+        expected_emails = {population.email(n) for n in range(200)} - {None}
+        assert set(emails) == expected_emails

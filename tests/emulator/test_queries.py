@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.filters import read_filters
 from altaprofiles.emulator.people import Population
 from altaprofiles.emulator.properties import EVENT_PROPERTIES
 
@@ -132,7 +133,7 @@ CASES: dict[str, tuple[Query, Callable[[Any], bool]]] = {
         lambda r: scored(r, lambda score: score > 12.25),
     ),
     "greater_than_equals": (
-        one("Last Score", "greater_than_equals", "12.25"),
+        one("Last Score", "greater_than_equals", 12.25),
         lambda r: scored(r, lambda score: score >= 12.25),
     ),
     "less_than": (
@@ -158,6 +159,126 @@ async def test_a_filter_of_profiles_is_evaluated(sent: Query, holds: Callable[[A
         assert await counted(e, body) == len(found)
         numbers = e.population.active("App Launched", 20260101, 20260131, profile_fields=[sent])
         assert len(numbers) == len(found)
+
+
+STANDARD: dict[str, tuple[Query, Callable[[Any], bool]]] = {
+    "Email": (one("Email", "exists"), lambda r: "email" in r),
+    "no Email": (one("Email", "does_not_exist"), lambda r: "email" not in r),
+    "Email contains": (
+        one("Email", "contains", "@example.org"),
+        lambda r: "@example.org" in r.get("email", ""),
+    ),
+    "Name": (one("Name", "equals", "Ana Sousa"), lambda r: r.get("name") == "Ana Sousa"),
+    "Phone": (one("Phone", "exists"), lambda r: "phone" in r),
+    "Phone as a number": (
+        one("Phone", "less_than", 12_025_550_200),
+        lambda r: isinstance(r.get("phone"), int) and r["phone"] < 12_025_550_200,
+    ),
+    "Identity": (one("Identity", "exists"), lambda r: "identity" in r),
+    "Identity contains": (
+        one("Identity", "contains", "user_"),
+        lambda r: "user_" in str(r.get("identity")),
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "holds"), STANDARD.values(), ids=STANDARD)
+async def test_a_filter_of_standard_fields_is_evaluated(
+    sent: Query, holds: Callable[[Any], bool]
+) -> None:
+    async with Emulator(people=3000, seed=3) as e:
+        people = await sent_for(e, {})
+        found = await sent_for(e, of_profile(sent))
+        assert found == [record for record in people if holds(record)]
+        assert 0 < len(found) < len(people)
+        assert len(e.population.everyone(profile_fields=[sent])) == len(found)
+        assert await counted(e, of_profile(sent)) == len(found)
+        active = [r for r in await sent_for(e, JANUARY) if holds(r)]
+        assert await sent_for(e, JANUARY | of_profile(sent)) == active
+        numbers = e.population.active("App Launched", 20260101, 20260131, profile_fields=[sent])
+        assert len(numbers) == len(active)
+
+
+@pytest.mark.parametrize("name", ["email", "EMAIL", "name", "phone", "identity"])
+async def test_a_standard_field_has_the_name_that_the_dashboard_shows(name: str) -> None:
+    async with Emulator(people=100, seed=3) as e:
+        assert await sent_for(e, of_profile(one(name, "exists"))) == []
+
+
+def test_an_identity_that_is_a_number_equals_its_text() -> None:
+    people = Population(200, 3)
+    for index in range(200):
+        identity = people.identity(index)
+        if identity is not None:
+            sent = one("Identity", "equals", identity)
+            assert people.everyone(profile_fields=[sent]) == [index]
+
+
+@pytest.mark.parametrize(
+    ("held", "operator", "value", "holds"),
+    [
+        ("007", "equals", 7, False),
+        ("007", "equals", "7", False),
+        ("007", "equals", "007", True),
+        ("1E2", "equals", "100", False),
+        ("1E2", "equals", 100, False),
+        ("1E2", "not_equals", "100", True),
+        ("100.0", "equals", "100", False),
+        ("100.0", "equals", 100, True),
+        (100, "equals", "100.0", True),
+        (100, "equals", "1E2", False),
+        (100, "equals", 100.0, True),
+        (7, "equals", "007", False),
+        ("-4", "less_than", 0, True),
+        ("1E2", "greater_than", 1, False),
+        (" 7", "equals", 7, False),
+        ("\u0667", "equals", 7, False),
+        (["007", "7"], "equals", 7, True),
+        (True, "equals", 1, False),
+    ],
+)
+def test_texts_are_compared_as_texts(
+    held: object, operator: str, value: object, holds: bool
+) -> None:
+    (sent,) = read_filters([one("x", operator, value)], "profile_fields")
+    assert sent.holds({"x": held}) is holds
+
+
+GOLD = of_profile(one("Customer Type", "equals", "Gold"))
+
+
+@pytest.mark.parametrize(
+    ("base_query", "body", "is_refused"),
+    [
+        ("optional", {}, False),
+        ("optional", GOLD, False),
+        ("with_filters", {}, True),
+        ("with_filters", {"event_properties": []}, True),
+        ("with_filters", of_profile(), True),
+        ("with_filters", GOLD, False),
+        ("with_filters", JANUARY, False),
+        ("with_filters", {"event_name": "-1"} | GOLD, False),
+        ("required", {}, True),
+        ("required", GOLD, True),
+        ("required", JANUARY, False),
+        ("required", JANUARY | GOLD, False),
+        ("required", {"event_name": "-1"} | GOLD, False),
+    ],
+)
+async def test_a_query_without_an_event_can_be_refused(
+    base_query: Any, body: Query, is_refused: bool
+) -> None:
+    async with Emulator(people=50, seed=3, base_query=base_query) as e:
+        for path in ("/1/profiles.json", "/1/counts/profiles.json"):
+            answer = await ask(e, "POST", path, json.dumps(body).encode())
+            if is_refused:
+                assert (answer.status, answer.json["code"]) == (400, 4002)
+                assert answer.json["status"] == "fail"
+                assert "event_name, from and to" in answer.json["error"]
+            else:
+                assert answer.status == 200
+        e.base_query = "optional"
+        assert (await ask(e, "POST", path, json.dumps(body).encode())).status == 200
 
 
 @pytest.mark.parametrize(
@@ -284,6 +405,8 @@ EVENT_FILTER = one("Amount", "greater_than", 100)
         (JANUARY | of_profile(one("x", "equals", [])), "profile_fields[0].value"),
         (JANUARY | of_profile(one("x", "equals", [[1]])), "profile_fields[0].value"),
         (JANUARY | of_profile(one("x", "greater_than", "many")), "profile_fields[0].value"),
+        (JANUARY | of_profile(one("x", "greater_than", "12")), "profile_fields[0].value"),
+        (JANUARY | of_profile(one("x", "lte", [1, "2"])), "profile_fields[0].value"),
         (JANUARY | of_profile(one("x", "exists") | {"field": 1}), "profile_fields[0].field"),
         ({"event_properties": [EVENT_FILTER]}, "event_properties"),
         ({"event_name": "-1", "event_properties": [EVENT_FILTER]} | of_profile(one("x", "exists")),

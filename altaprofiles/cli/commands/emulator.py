@@ -90,6 +90,13 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
     help="The length of such a minute, 60 by default; a day is 1,440 of them.",
 )
 @click.option(
+    "--base-query",
+    type=click.Choice(["optional", "with_filters", "required"]),
+    default="optional",
+    show_default=True,
+    help="When a query needs an event and its days: never, unless it has filters, or always.",
+)
+@click.option(
     "--alta-envelope",
     type=click.Choice(["classic", "v1.5"]),
     default="classic",
