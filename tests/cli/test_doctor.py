@@ -855,7 +855,7 @@ async def test_everything_goes_through_the_proxy(
 async def test_a_proxy_for_what_is_not_encrypted(
     app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = b'{"status": "success", "record": null}'
+    body = b'{"status": "success", "count": 1}'
     async with scripted(always(http(body))) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         findings = await found(app)
