@@ -170,7 +170,9 @@ def verify_key() -> Request:
 
 
 def read_verification(response: Response) -> None:
-    """Return if the key is accepted ([gptbots], API keys). No page documents the answer's `data`.
+    """Return if the key is accepted ([gptbots], API keys).
+
+    No page documents the answer's `data`. If it says that the key is not `valid`, it is believed.
 
     Raises:
         StatusError: the key is refused, the platform lacks this call, or it fails.
@@ -178,6 +180,9 @@ def read_verification(response: Response) -> None:
     """
     body, result = _open(response)
     _raise_for_failure(response, body, result)
+    data = None if body.data is UNSET else decode_loosely(body.data)
+    if isinstance(data, dict) and data.get("valid") in (False, "false"):
+        raise status_error(Unauthorized, API, response, result.code, result.message, _REFUSED)
 
 
 class _Result(NamedTuple):

@@ -24,7 +24,7 @@ from altaprofiles.cli.app import App
 from altaprofiles.cli.doctor.examine import examine
 from altaprofiles.cli.doctor.findings import Finding
 from altaprofiles.cli.doctor.forecast import forecast_export, forecast_lookups
-from altaprofiles.cli.doctor.probe import try_regions
+from altaprofiles.cli.doctor.probe import try_platforms, try_regions
 from altaprofiles.cli.exits import Exit
 from altaprofiles.credentials import ENDPOINTS, REGIONS
 from altaprofiles.emulator import Emulator
@@ -337,10 +337,8 @@ async def test_the_count_of_a_day_is_enough(
     "response",
     [
         http(b'{"status":"fail","error":"Invalid event : App Launched","code":400}'),
-        http(b'{"status":"fail","error":"no such call","code":404}', "404 Not Found"),
-        http(b'{"status":"fail","error":"not in your plan"}', "403 Forbidden"),
-        http(b'{"status":"success","count":"many"}'),
-        http(b"<html>404</html>", "404 Not Found"),
+        http(b'{"status":"fail","error":"Incorrect Usage"}', "400 Bad Request"),
+        http(b'{"status":"fail","error":"not in your plan","code":403}', "403 Forbidden"),
     ],
 )
 async def test_a_service_that_does_not_count_is_asked_for_a_person(
@@ -352,6 +350,89 @@ async def test_a_service_that_does_not_count_is_asked_for_a_person(
     assert "CleverTap: the credentials are accepted" in {x.text for x in findings}
     assert [x for x in findings if x.code is not None] == []
     assert asked(server)[-1] == PERSON
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (http(b"404 page not found", "404 Not Found"), "The host knows no such call: check region"),
+        (http(b"", "404 Not Found"), "The host knows no such call: check region"),
+        (http(b"<html>404</html>", "404 Not Found"), "The host knows no such call: check region"),
+        (http(b'{"error":"Not Found"}', "404 Not Found"), "The host knows no such call"),
+        (http(b'{"status":"error","error":"Not Found"}', "404 No"), "The host knows no such call"),
+        (http(b"", "405 Method Not Allowed"), "The host knows no such call: check region"),
+        (http(b"", "302 Found", "Location: https://x.example/"), "check region, endpoint and base"),
+        (http(b'{"error":"not found"}', "400 Bad Request"), "answered HTTP 400"),
+        (http(b"<html>400</html>", "400 Bad Request"), "answered HTTP 400"),
+    ],
+)
+async def test_a_host_without_the_calls_accepts_no_credentials(
+    app: App, monkeypatch: pytest.MonkeyPatch, response: bytes, words: str
+) -> None:
+    async with scripted(always(response)) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        findings = await found(app)
+        account = CleverTap("A", "p")
+        regions = await try_regions(account.account_id, account.passcode, {"eu1": server.url})
+        platforms = await try_platforms("t", {"jp": server.url})
+    assert [x for x in findings if "accepted" in x.text] == []
+    wrong = [x for x in findings if x.code is not None]
+    assert [(x.code, x.advice) for x in wrong] == [(Exit.FAILED, None)] * 2
+    for x in wrong:
+        assert words in x.text
+    assert regions["eu1"] is not None
+    assert platforms["jp"] is not None
+
+
+@pytest.mark.parametrize("body", [b"404 page not found", b"", b'"none"', b'{"error":"not found"}'])
+@pytest.mark.parametrize("status", ["404 Not Found", "400 Bad Request"])
+async def test_nobody_found_by_a_host_without_the_call_is_no_acceptance(
+    app: App, monkeypatch: pytest.MonkeyPatch, body: bytes, status: str
+) -> None:
+    refusal = http(b'{"status":"fail","error":"Invalid event","code":400}', "400 Bad Request")
+    answers = {COUNT: refusal, PERSON: http(body, status)}
+    async with scripted(with_targets(answers)) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        findings = await found(app)
+    assert [x.code for x in findings if x.code is not None] == [Exit.FAILED]
+    assert "CleverTap: the credentials are accepted" not in {x.text for x in findings}
+
+
+async def test_nobody_found_by_the_service_itself_is_an_acceptance(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = http(b'{"status":"fail","error":"Invalid event","code":400}', "400 Bad Request")
+    nobody = http(b'{"status":"fail","error":"Profile not found","code":404}', "404 Not Found")
+    async with scripted(with_targets({COUNT: refusal, PERSON: nobody})) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        assert "CleverTap: the credentials are accepted" in {x.text for x in await found(app)}
+
+
+async def test_a_garbled_count_can_be_tried_later(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    garbled = http(b'{"status":"success","count":"many"}')
+    async with scripted(with_targets({COUNT: garbled, PERSON: NOBODY})) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        [wrong] = [x for x in await found(app) if x.code is not None]
+    assert (wrong.code, wrong.advice) == (Exit.FAILED, "Try again later")
+
+
+@pytest.mark.parametrize("code", [b"", b',"code":403'])
+async def test_the_regions_are_tried_if_clevertap_forbids(
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch, code: bytes
+) -> None:
+    refusal = http(b'{"status":"fail","error":"no"' + code + b"}", "403 Forbidden")
+    async with scripted(with_targets({COUNT: refusal, PERSON: refusal})) as server:
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        [wrong] = [x for x in await found(app) if x.code is not None]
+        assert wrong.code is Exit.CREDENTIALS
+        assert "for the region: altaprofiles doctor --try-regions" in str(wrong.advice)
+        told = {x.text for x in await found(app, {"eu1": server.url, "in1": emulator.url})}
+        assert "CleverTap: the credentials are accepted in region in1" in told
+        told = {x.text for x in await found(app, {"eu1": server.url})}
+        assert "CleverTap: refused in eu1, which is every region" in told
 
 
 async def test_a_count_that_refuses_the_credentials_is_enough(
@@ -384,6 +465,20 @@ async def test_a_platform_that_verifies_keys_does_so_first(
         findings = await found(app)
     assert "Alta: the API key is accepted" in {x.text for x in findings}
     assert asked(server) == [VERIFY, USERS]
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"data":{"valid":false}}', b'{"code":0,"message":"OK","data":{"valid":false}}']
+)
+async def test_a_key_that_is_verified_as_invalid_is_refused(
+    app: App, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    async with scripted(with_targets({VERIFY: http(body), USERS: NO_USERS})) as server:
+        monkeypatch.setenv("ALTA_BASE_URL", server.url)
+        [wrong] = [x for x in await found(app) if x.code is not None]
+    assert wrong.code is Exit.CREDENTIALS
+    assert "Check the API key; if another platform issued the key" in wrong.text
+    assert asked(server) == [VERIFY]
 
 
 @pytest.mark.parametrize(
@@ -760,7 +855,7 @@ async def test_everything_goes_through_the_proxy(
 async def test_a_proxy_for_what_is_not_encrypted(
     app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = b'{"status": "success", "record": null}'
+    body = b'{"status": "success", "count": 1}'
     async with scripted(always(http(body))) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         findings = await found(app)

@@ -128,6 +128,25 @@ def test_refused_credentials_are_not_kept(
     assert not path.exists()
 
 
+def test_credentials_that_no_service_has_seen_are_not_kept(
+    env: dict[str, str], tmp_path: Path, path: Path
+) -> None:
+    with hosted(tmp_path, lambda *_: http(b"404 page not found", "404 Not Found")) as hosts:
+        with Terminal(env | hosts.env, "login", columns=200) as terminal:
+            for question, words in (
+                ("account ID", "A"),
+                ("passcode: ", "p"),
+                ("base URL", "https://api-jp.gptbots.ai"),
+                ("API key", ""),
+            ):
+                terminal.expect(question)
+                terminal.type(words)
+            assert terminal.ended().code == 1
+    assert "The host knows no such call: check region" in terminal.text
+    assert "Nothing was saved" in terminal.text
+    assert not path.exists()
+
+
 def test_without_a_test_they_are_kept_as_they_are(
     env: dict[str, str], emulator: Emulator, path: Path
 ) -> None:

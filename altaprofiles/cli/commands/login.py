@@ -105,15 +105,14 @@ def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
 def _add_advice(
     error: AltaProfilesError, name: str, clevertap: CleverTap | None, alta: Alta | None
 ) -> None:
-    from ...errors import Forbidden, Unauthorized
+    from ...errors import StatusError
+    from ..doctor.probe import may_be_elsewhere
 
     error.add_note("Nothing was saved.")
-    if not isinstance(error, Unauthorized | Forbidden):
+    if not isinstance(error, StatusError) or not may_be_elsewhere(error):
         return
     account = clevertap if error.api == "CleverTap" else alta
-    # Alta refuses a key of another platform with 401 only.
-    is_elsewhere = error.api == "CleverTap" or isinstance(error, Unauthorized)
-    if is_elsewhere and account is not None and account.base_url is None:
+    if account is not None and account.base_url is None:
         place = "region" if error.api == "CleverTap" else "platform"
         error.add_note(
             f"To find the {place}: altaprofiles login {name} --no-test, then altaprofiles "

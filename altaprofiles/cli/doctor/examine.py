@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 from ... import __version__
 from ...accounts import ENVIRONMENT, accounts_path, find_alta, find_clevertap
 from ...base.extras import EXTRAS, is_installed
+from ...base.verdicts import can_pass
 from ...base.wording import duration
 from ...errors import (
     AltaProfilesError,
-    BadRequest,
     ConfigurationError,
     Forbidden,
     RateLimited,
@@ -31,6 +31,7 @@ from ..app import App
 from ..exits import Exit
 from .connection import check_connection
 from .findings import Finding
+from .probe import may_be_elsewhere
 from .services import Service, alta_service, clevertap_service
 
 __all__ = ["examine"]
@@ -146,16 +147,14 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
         return
     try:
         probe = await service.probe()
-    except Unauthorized as error:
+    except (Unauthorized, Forbidden) as error:
+        if not may_be_elsewhere(error):
+            # Its hint is the next step.
+            yield Finding(str(error), None, Exit.CREDENTIALS)
+            return
         yield Finding(str(error), _correction(service, app), Exit.CREDENTIALS)
-    except Forbidden as error:
-        # Its hint is the next step, if there is one.
-        advice = None if error.hint else _correction(service, app)
-        yield Finding(str(error), advice, Exit.CREDENTIALS)
-        return
     except AltaProfilesError as error:
-        # A request that the service calls wrong will be wrong again later.
-        advice = None if isinstance(error, BadRequest) else "Try again later"
+        advice = "Try again later" if can_pass(error) else None
         yield Finding(str(error), advice, Exit.FAILED)
         return
     else:
@@ -243,4 +242,7 @@ def _right_place(service: Service, errors: Mapping[str, AltaProfilesError | None
 
 def _knows_the_credentials(error: AltaProfilesError | None) -> bool:
     """Return whether the service itself refuses an account that it knows: its plan, its rate."""
-    return isinstance(error, Forbidden | RateLimited) and error.code is not None
+    if not isinstance(error, Forbidden | RateLimited) or error.code is None:
+        return False
+    # CleverTap may forbid an account that it does not know.
+    return not may_be_elsewhere(error)

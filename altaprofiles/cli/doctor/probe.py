@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ...base.jsontext import decode_loosely
 from ...credentials import ENDPOINTS, Alta, CleverTap
 from ...errors import (
     AltaProfilesError,
+    BadRequest,
     DecodeError,
+    Forbidden,
     NotReady,
     RateLimited,
-    ServerError,
     StatusError,
     Unauthorized,
 )
@@ -21,9 +24,17 @@ from ...http.retry import Retry
 from ...http.transport import Timeout
 from ...models import Attempt, RateLimit
 from ...session import Session
-from ...wire import alta
+from ...wire import alta, clevertap
+from ...wire.messages import Response
 
-__all__ = ["Probe", "probe_alta", "probe_clevertap", "try_platforms", "try_regions"]
+__all__ = [
+    "Probe",
+    "may_be_elsewhere",
+    "probe_alta",
+    "probe_clevertap",
+    "try_platforms",
+    "try_regions",
+]
 
 _QUICK = Retry(attempts=3, max_delay=2.0, ready_timeout=5.0, deadline=30.0)
 """Enough to get past a hiccup while a person waits."""
@@ -35,6 +46,8 @@ _EVENT = "App Launched"
 
 _UNKNOWN = "altaprofiles-doctor"
 """A key that no customer has."""
+
+_NO_SUCH_CALL = "The host knows no such call: check region, endpoint and base_url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +65,62 @@ class Probe:
     finding: str | None = None
 
 
+class _ProbeSession(Session):
+    """A session that can also verify its API key, and doubts that a person is unknown."""
+
+    async def look_up_nobody(self) -> None:
+        """Return if the service itself has no such person; raise as `_read_nobody` does."""
+        request = clevertap.get_profile("identity", _UNKNOWN)
+        await self._engine.call(self._clevertap_service(), request, _read_nobody)
+
+    async def verify(self) -> None:
+        """Return if the platform accepts the key; raise as `wire.alta.read_verification` does."""
+        await self._engine.call(self._alta_service(), alta.verify_key(), alta.read_verification)
+
+
+def _read_nobody(response: Response) -> None:
+    """Return if an answer about a person accepts the credentials.
+
+    Any web server answers 404 to a path that it does not know, so an error status counts only with
+    the `status` that each of CleverTap's own answers has.
+
+    Raises:
+        StatusError: another host answered, or the service refuses the request.
+        DecodeError: the body is not an answer of this API.
+    """
+    if clevertap.read_profile(response) is not None or 200 <= response.status < 300:
+        return
+    body = decode_loosely(response.body)
+    if not isinstance(body, dict) or not isinstance(body.get("status"), str):
+        raise StatusError(api="CleverTap", status=response.status, hint=_NO_SUCH_CALL)
+
+
+@contextmanager
+def _hinting() -> Iterator[None]:
+    """Add a hint to the error of a host that does not know the call."""
+    try:
+        yield
+    except StatusError as error:
+        if type(error) is not StatusError or error.status not in (404, 405):
+            raise
+        if error.hint == _NO_SUCH_CALL:
+            raise
+        raise StatusError(
+            api=error.api,
+            status=error.status,
+            code=error.code,
+            message=error.message,
+            hint=f"{_NO_SUCH_CALL}. {error.hint}" if error.hint else _NO_SUCH_CALL,
+            retry_after=error.retry_after,
+            excerpt=error.excerpt,
+        ) from None
+
+
 async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> Probe:
     """Ask CleverTap for the count of one day, within `limits` for each attempt.
 
-    If the service refuses to count, one person is looked up instead, because an export needs no
-    count.
+    If the service itself refuses to count, one person is looked up instead, because an export needs
+    no count.
 
     Raises:
         Unauthorized, Forbidden: the credentials are refused.
@@ -64,7 +128,7 @@ async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> 
     """
     attempts: list[Attempt] = []
     finding = None
-    async with Session(
+    async with _ProbeSession(
         clevertap=credentials,
         retry=_QUICK,
         timeout=limits,
@@ -73,25 +137,19 @@ async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> 
     ) as session:
         # A whole day, whatever the time zone of the account.
         day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
-        try:
-            people = await session.profiles.count(_EVENT, start=day, end=day)
-            finding = f"{people:,} people did {_EVENT} on {day}"
-        except NotReady:
-            # It has begun to count, so it accepts the credentials.
-            pass
-        except (StatusError, DecodeError) as error:
-            if isinstance(error, Unauthorized | RateLimited | ServerError):
-                raise
-            await session.profiles.get(identity=_UNKNOWN)
+        with _hinting():
+            try:
+                people = await session.profiles.count(_EVENT, start=day, end=day)
+                finding = f"{people:,} people did {_EVENT} on {day}"
+            except NotReady:
+                # It has begun to count, so it accepts the credentials.
+                pass
+            except (BadRequest, Forbidden) as error:
+                # Without a code, a firewall may have refused.
+                if isinstance(error, Forbidden) and error.code is None:
+                    raise
+                await session.look_up_nobody()
         return Probe(_seconds(attempts), session.stats.limits["CleverTap"], finding)
-
-
-class _KeySession(Session):
-    """A session that can also verify its API key."""
-
-    async def verify(self) -> None:
-        """Return if the platform accepts the key; raise as `wire.alta.read_verification` does."""
-        await self._engine.call(self._alta_service(), alta.verify_key(), alta.read_verification)
 
 
 async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
@@ -101,7 +159,7 @@ async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
     valid key and no request left, nobody is looked up. Raises as `probe_clevertap` does.
     """
     attempts: list[Attempt] = []
-    async with _KeySession(
+    async with _ProbeSession(
         alta=credentials,
         retry=_QUICK,
         timeout=limits,
@@ -112,25 +170,36 @@ async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
         can_verify = credentials.url != ENDPOINTS["altatech"]
         is_verified = can_verify and await _is_verified(session)
         if not is_verified or stated.remaining != 0:
-            await session.cdp.get(user_id=_UNKNOWN)
+            with _hinting():
+                await session.cdp.get(user_id=_UNKNOWN)
         return Probe(_seconds(attempts), stated)
 
 
-async def _is_verified(session: _KeySession) -> bool:
+async def _is_verified(session: _ProbeSession) -> bool:
     """Return True if the platform accepts the key, and False if it does not say.
 
     Only GPTBots documents this call. Elsewhere any refusal may mean that there is no such call,
-    unless it has a code of the API's own.
+    unless it has a code of the API's own, or is the body of a success.
     """
     try:
         await session.verify()
     except (StatusError, DecodeError) as error:
         if isinstance(error, RateLimited):
             raise
-        if isinstance(error, Unauthorized) and error.code is not None:
+        if isinstance(error, Unauthorized) and (error.code is not None or error.status < 300):
             raise
         return False
     return True
+
+
+def may_be_elsewhere(error: AltaProfilesError) -> bool:
+    """Return whether another region or platform may accept the credentials.
+
+    Alta refuses a key of another platform with 401 only.
+    """
+    return isinstance(error, Unauthorized) or (
+        isinstance(error, Forbidden) and error.api == "CleverTap"
+    )
 
 
 def _seconds(attempts: list[Attempt]) -> float | None:
