@@ -66,7 +66,8 @@ class Cdp:
         Args:
             keys: identifiers, as text or int.
             by: the kind of identifier: "user_id" or "anonymous_id".
-            concurrency: lookups at work at once; by default `Alta.max_in_flight`.
+            concurrency: lookups at work at once; by default `Alta.max_in_flight`, or
+                256 with "auto".
             ordered: yield results in the order of `keys`.
 
         Raises:

@@ -366,9 +366,9 @@ def _platform(endpoint: object) -> tuple[str, str]:
         return name, ENDPOINTS[name]
     if "." not in name:
         # Any longer text may be the API key in the wrong place.
-        shown = repr(endpoint) if re.fullmatch(r"[a-z]{0,15}", name) else "'***'"
+        quoted = repr(endpoint) if re.fullmatch(r"[a-z]{0,15}", name) else "'***'"
         raise ConfigurationError(
-            f"endpoint: unknown platform {shown}; use one of {known}, or the domain of another "
+            f"endpoint: unknown platform {quoted}; use one of {known}, or the domain of another "
             f"one, for which https://api.DOMAIN is called"
         )
     for other, url in ENDPOINTS.items():

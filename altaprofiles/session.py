@@ -129,8 +129,8 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `ALTA_TOKEN`, `ALTA_ENDPOINT` and `ALTA_BASE_URL`. One service is
-        enough.
+        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `ALTA_TOKEN`, `ALTA_ENDPOINT`,
+        `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
@@ -178,7 +178,8 @@ class Session:
         Args:
             profiles: any iterable or async iterable, such as `session.profiles.by_event(…)`. At
                 most four profiles per worker are read ahead.
-            concurrency: lookups at work at once; by default `Alta.max_in_flight`.
+            concurrency: lookups at work at once; by default `Alta.max_in_flight`, or
+                256 with "auto".
             ordered: yield customers in the order of `profiles`.
 
         Raises:

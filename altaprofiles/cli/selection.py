@@ -74,12 +74,15 @@ def select(
                 raise click.MissingParameter(
                     "Events need both days.", param_hint=f"'{hint}'", param_type="option"
                 )
+    content = None if query is None else _read_query(query)
+    if everyone and content == {}:
+        raise _no_query("it holds no condition, so that everybody would match; leave it out")
     return {
         "start": start,
         "end": end,
         "event_properties": _filters("--where", event_properties),
         "profile_fields": _filters("--profile-where", profile_fields),
-        "query": None if query is None else _read_query(query),
+        "query": content,
     }
 
 

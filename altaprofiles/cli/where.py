@@ -88,6 +88,11 @@ def _split(text: str) -> _Parts:
         raise GrammarError(f"no name in front of the operator; {_advice()}")
     if found is None:
         raise GrammarError(f"no operator; {_advice()}")
+    if _in_other_marks(name):
+        raise GrammarError(
+            "the name is in quotation marks that JSON does not have; write 'Customer Type = Gold', "
+            "or '\"Customer Type\" = Gold'"
+        )
     if _HALF_OPERATOR.search(name):
         raise GrammarError(
             f"{name!r} ends in a part of an operator; {_advice()}; if it is the name, write it as "
@@ -124,6 +129,11 @@ def _value(text: str, operator: str) -> str | float:
                 f"the value behind {operator} begins with a quotation mark, and is not JSON text; "
                 f"""write '"Size" = "5\\""', or '"Size" = "five"'"""
             ) from None
+    if _in_other_marks(text):
+        raise GrammarError(
+            f"the value behind {operator} is in quotation marks that JSON does not have; write "
+            "'Customer Type = Gold', or 'Customer Type = \"Gold\"'"
+        )
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     if (number := _NUMBER.fullmatch(text)) is None:
@@ -132,6 +142,14 @@ def _value(text: str, operator: str) -> str | float:
         return float(text)
     # Python refuses to read thousands of digits, and these are too many for a filter.
     return int(text[:_MOST_DIGITS])
+
+
+_OTHER_MARKS = {("'", "'"), ("`", "`"), ("\u201c", "\u201d"), ("\u2018", "\u2019")}
+
+
+def _in_other_marks(text: str) -> bool:
+    """Return whether a text is quoted as in SQL, or as word processors do."""
+    return len(text) > 1 and (text[0], text[-1]) in _OTHER_MARKS
 
 
 def _advice() -> str:

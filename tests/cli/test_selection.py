@@ -161,6 +161,7 @@ def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
             ("--everyone", "--query", "session.json"),
             "--query.session_properties: it filters an event",
         ),
+        (("--everyone", "--query", "empty.json"), "holds no condition"),
     ],
 )
 def test_wrong_usage(
@@ -176,6 +177,7 @@ def test_wrong_usage(
         "operator": {"event_properties": [{"name": "a", "operator": "is"}]},
         "events": {"event_properties": [{"name": "a", "operator": "exists"}]},
         "session": {"session_properties": []},
+        "empty": {},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     before = sorted(tmp_path.iterdir())

@@ -100,6 +100,11 @@ def test_a_condition_is_a_filter(text: str, name: str, operator: str, value: Any
     [
         ("", "no name"),
         ("  ", "no name"),
+        ("Customer Type = 'Gold'", "in quotation marks that JSON does not have"),
+        ("Customer Type != \u2018Gold\u2019", "in quotation marks that JSON does not have"),
+        ("Customer Type = \u201cGold\u201d", "in quotation marks that JSON does not have"),
+        ("'Customer Type' = Gold", "the name is in quotation marks"),
+        ("`Customer Type` exists", "the name is in quotation marks"),
         ("Amount", "no operator"),
         ("Amount 100", "no operator"),
         ("Email exist", "no operator"),
