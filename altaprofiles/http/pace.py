@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .rate import Rate
+
 __all__ = ["Pace"]
 
 
@@ -48,16 +50,11 @@ class Pace:
     EPISODE = 90.0  # seconds
     IDLE = 10.0  # seconds without a request that begin a new episode
     FEWEST = 10  # answered requests that show a rate
-    SLOWEST = 1.5  # of the interval that was learned, after refusals that stay far apart
-    STRAYS = 0.05  # most strays, for each answered request, of an episode that leaves no doubt
-    FAILURES = 3  # rates in a row that brought less, and no fewer refusals
     SLACK = 0.05  # seconds by which a start may be late without delaying the next
     OPEN = 0.8  # most of a first episode that shows a rate
     SELDOM = 1.0  # seconds between two requests of a service that is seldom asked
     LONGEST = 600.0  # seconds after which one request asks, whatever the service said
     RAMP = 64  # requests in flight after which a service counts as open
-    SAFE = 0.97  # of a rate that was refused
-    LONGEST_RUN = 5  # episodes without a refusal before the rate grows
 
     def __init__(
         self,
@@ -82,24 +79,16 @@ class Pace:
         self._streak_began = 0
         # Of a closed service.
         self._closed_at = 0
-        # Most requests in flight, of a service that has just opened.
-        self._ramp: int | None = None
         self._gap = 0.0
         self._refused_at = 0.0
         self._is_rate = True
+        # Most requests in flight, of a service that has just opened.
+        self._ramp: int | None = None
         # Of the episode: since the service was last opened.
         self._began: float | None = None
         self._answered = 0
         self._strays = 0  # refusals among requests that were served
-        # The rate that was learned.
-        self._interval = self._estimate = self._slowest = 0.0
-        self._growth = 0.0
-        self._grown = 1.0
-        self._failures = 0
-        self._doubts = False  # that refusals have to do with the rate
-        self._runs = 1
-        self._run = 0
-        self._in_run = 0
+        self._rate = Rate()
         # Of the service's own words.
         self._left: int | None = None
         self._resets = self._learned_at = 0.0
@@ -117,7 +106,7 @@ class Pace:
             and self._ramp is None
             and self._left is None
             and self._least == 0
-            and self._interval == 0
+            and self._rate.interval == 0
         )
 
     def wait(self, now: float) -> float:
@@ -136,6 +125,10 @@ class Pace:
             start = max(start, now + self._ceiling)
         return max(0.0, start - now)
 
+    @property
+    def _interval(self) -> float:
+        return max(self._least, self._rate.interval)
+
     def _younger(self, number: int) -> int:
         return sum(flying > number for flying in self._flying)
 
@@ -150,7 +143,7 @@ class Pace:
         if self.closed_since is not None:
             self._next = now + self._gap
         else:
-            interval = max(self._least, self._interval)
+            interval = self._interval
             # A timer that fires late must not make the whole rate slower.
             is_late = 0 <= now - self._next <= min(interval, self.SLACK)
             self._next = (self._next if is_late else now) + interval
@@ -170,7 +163,7 @@ class Pace:
         if self.closed_since is not None:
             # Answers to requests from before tell nothing of the present.
             if number > self._closed_at:
-                self._open(now)
+                self._open(now, self.closed_since)
             else:
                 self._answered += 1
             return
@@ -178,8 +171,7 @@ class Pace:
         if self._ramp is not None:
             self._ramp = self._ramp + 1 if self._ramp < self.RAMP else None
             self._wake()
-        if self._interval:
-            self._count_towards_growth()
+        self._rate.answered()
 
     def refused(
         self,
@@ -212,22 +204,16 @@ class Pace:
         self._streak_began = min(self._streak_began, number) if self._streak else number
         self._streak += 1
         if self._streak < self.SIGNS or self._streak <= self._younger(self._streak_began):
-            if is_rate and self._interval:
-                # At a rate that is a little too high, refusals stay far apart.
-                slower = self._interval * max(1 / self.SAFE, min(self._grown, 1.1))
-                slower = min(slower, self.SLOWEST * self._estimate)
-                self._grown = 1.0
-                self._interval = max(self._interval, slower)
-                self._growth = 1.05
-                self._runs = min(2 * self._runs, self.LONGEST_RUN)
+            if is_rate:
+                self._rate.refused()
             return False
         self.closed_since = self._refused_at = now
         self._closed_at = self._starts
         self._is_rate = is_rate
         # A service that closes again at once is asked ever more rarely as well.
         is_again = 0 < self._answered < self.FEWEST
-        self._gap = min(2 * self._gap, self._ceiling) if is_again else 0.0
-        self._gap = max(self._gap, self._floor)
+        again = min(2 * self._gap, self._ceiling) if is_again else 0.0
+        self._gap = max(again, self._floor)
         self._ramp = None
         self._defer(now, requested)
         return True
@@ -243,7 +229,7 @@ class Pace:
             self._left = min(self._left, remaining)
         else:
             self._left, self._resets = remaining, resets
-        self._interval = 0.0
+        self._rate.forget()
         self.named_until = self._resets if self._left == 0 else None
 
     def _defer(self, now: float, requested: float) -> None:
@@ -251,68 +237,28 @@ class Pace:
         self._next = max(self._next, now + max(shortest, min(requested, self.LONGEST)))
         self.named_until = now + requested if requested >= 1 else self.named_until
 
-    def _open(self, now: float) -> None:
+    def _open(self, now: float, closed_since: float) -> None:
         if self._began is not None and self._answered >= self.FEWEST:
             # It opened at some time between the last refusal and now.
             length = (self._refused_at + now) / 2 - self._began
-            open_for = (now if self.closed_since is None else self.closed_since) - self._began
+            open_for = closed_since - self._began
             # A service that was open for most of the time, and seldom asked, shows no rate.
-            was_asked = open_for <= max(self.OPEN * length, self.SELDOM * self._answered)
-            was_asked = was_asked or self._interval > 0
+            was_asked = self._rate.interval > 0 or open_for <= max(
+                self.OPEN * length, self.SELDOM * self._answered
+            )
             is_short = now - self._began <= self.EPISODE
             if self._is_rate and self._left is None and is_short and was_asked:
-                self._learn_rate(length / self._answered)
+                self._rate.learn(
+                    length / self._answered, answered=self._answered, strays=self._strays
+                )
             self._began, self._answered, self._strays = now, 0, 0
         self._answered += 1
         self.closed_since = self.named_until = None
         self._streak = 0
         self._ramp = 2
-        self._next = now + max(self._least, self._interval)
+        self._next = now + self._interval
         self._wake()
-
-    def _learn_rate(self, interval: float) -> None:
-        """Learn from an episode in which one request was answered per `interval` seconds."""
-        has_strays = self._strays > self.STRAYS * self._answered
-        if not has_strays:
-            self._failures, self._doubts = 0, False
-        elif self._interval and interval > self._estimate / 0.9:
-            self._failures += 1
-        else:
-            self._failures = 0
-        if self._failures == self.FAILURES:
-            self._interval, self._failures, self._doubts = 0.0, 0, True
-        elif not self._doubts:
-            self._set_rate(interval)
 
     def _wake(self) -> None:
         for callback in self.opened:
             callback()
-
-    def _set_rate(self, interval: float) -> None:
-        known = self._interval
-        # The first estimate comes from a burst. A later one like it has been tried, so a little
-        # less is safe.
-        is_confirmed = known > 0 and 2 / 3 < interval / known < 3 / 2
-        if is_confirmed and interval > known / self.SAFE:
-            interval /= self.SAFE
-        self._interval = self._estimate = interval
-        self._growth = 1.05 if is_confirmed else 1.25
-        self._grown = 1.0
-        self._runs = min(2 * self._runs, self.LONGEST_RUN) if is_confirmed else 1
-        self._slowest = max(self._slowest, self._interval)
-        self._run = max(self._run, self._answered)
-        self._in_run = 0
-
-    def _count_towards_growth(self) -> None:
-        self._in_run += 1
-        if self._in_run < self._run * self._runs:
-            return
-        self._in_run = 0
-        self._interval /= self._growth
-        self._grown = self._growth
-        # The longer that nothing is refused, the less the rate that was learned still matters.
-        self._growth = min(2.0, 1 + 1.5 * (self._growth - 1))
-        self._runs = max(1, self._runs // 2)
-        if self._interval < self._slowest / 16:
-            self._interval = self._slowest = 0.0
-            self._runs, self._run = 1, 0
