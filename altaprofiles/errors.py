@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Required, TypedDict, Unpack
 
 from .redaction import harmless
 
@@ -228,6 +228,18 @@ class ResponseTooLarge(TransportError):
         self.limit = limit
 
 
+class _Answer(TypedDict, total=False):
+    """The arguments of `StatusError`."""
+
+    api: Required[str]
+    status: Required[int]
+    code: int | str | None
+    message: str
+    hint: str | None
+    retry_after: float | None
+    excerpt: str
+
+
 class StatusError(AltaProfilesError):
     """The service answered with an error. Such an answer can have any HTTP status, even 200.
 
@@ -305,29 +317,15 @@ class RateLimited(StatusError):
     def __init__(
         self,
         *,
-        api: str,
-        status: int,
-        code: int | str | None = None,
-        message: str = "",
-        hint: str | None = None,
-        retry_after: float | None = None,
-        excerpt: str = "",
         limited_by: Literal["concurrency", "rate"] | None = None,
         reset: float | None = None,
         sent: bool = True,
+        **answer: Unpack[_Answer],
     ) -> None:
         self.limited_by = limited_by
         self.reset = reset
         self.sent = sent
-        super().__init__(
-            api=api,
-            status=status,
-            code=code,
-            message=message,
-            hint=hint,
-            retry_after=retry_after,
-            excerpt=excerpt,
-        )
+        super().__init__(**answer)
 
     def _text(self) -> str:
         text = super()._text()

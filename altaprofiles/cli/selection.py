@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import click
 
-from .where import GrammarError, parse_filter
+from .where import MOST_DIGITS, GrammarError, parse_filter
 
 if TYPE_CHECKING:
     from ..wire.filters import Filter
 
 __all__ = ["Selection", "select"]
-
-_MOST_DIGITS = 30
 
 _LARGEST_QUERY = 1 << 20
 """Largest size of the file of a query, in bytes."""
@@ -150,8 +148,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _whole(digits: str) -> int:
-    # Python refuses to read thousands of digits, and suggests a setting of its own.
-    return int(digits) if len(digits) <= _MOST_DIGITS else _refuse_number(f"{digits[:8]}…")
+    return int(digits) if len(digits) <= MOST_DIGITS else _refuse_number(f"{digits[:8]}…")
 
 
 def _refuse_number(text: str) -> NoReturn:

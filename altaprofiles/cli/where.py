@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ..wire.filters import Filter, Operator
 
-__all__ = ["EXAMPLE", "GrammarError", "parse_filter"]
+__all__ = ["EXAMPLE", "MOST_DIGITS", "GrammarError", "parse_filter"]
 
 EXAMPLE = "'Amount > 100'"
 
@@ -40,7 +40,9 @@ _HALF_OPERATOR = re.compile(r"(?:\A|\s)(?:does|doesn't|is|not)\Z|!\Z", re.IGNORE
 # More of an operator, which must not become the beginning of a value: ==, =>, <>, =~.
 _TWO_OPERATORS = re.compile(r"\s*[=<>]|[!~]")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<fraction>\.[0-9]+)?(?P<exponent>[eE][+-]?[0-9]+)?")
-_MOST_DIGITS = 30
+
+MOST_DIGITS = 30
+"""Digits of an int that are read. Python refuses thousands of them, and a filter takes 19."""
 
 
 class GrammarError(Exception):
@@ -140,8 +142,8 @@ def _value(text: str, operator: str) -> str | float:
         return text
     if number["fraction"] or number["exponent"]:
         return float(text)
-    # Python refuses to read thousands of digits, and these are too many for a filter.
-    return int(text[:_MOST_DIGITS])
+    # Cut short, it is still too large for a filter.
+    return int(text[:MOST_DIGITS])
 
 
 _OTHER_MARKS = {("'", "'"), ("`", "`"), ("\u201c", "\u201d"), ("\u2018", "\u2019")}

@@ -26,7 +26,7 @@ from ..models import Attempt, Stats
 from ..redaction import masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
-from .limits import Turn
+from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
 from .service import Service
 from .transport import Transport
@@ -190,15 +190,16 @@ class Engine:
 
     async def _attempts(self, call: _Call, ends: float) -> Any:
         service = call.service
+        cap = service.cap(call.request.operation)
         tries = Tries(self._retry, None if call.bulk else self._budget, ends)
         number = 0
         while True:
             number += 1
-            turn = await self._turn(call, tries)
+            turn = await self._turn(call, cap, tries)
             response = None
             started = time.monotonic()
             try:
-                response = await self._send(call, turn)
+                response = await self._send(call, cap, turn)
                 if not response.body.isascii():
                     response = await _checked(response)
                 value = call.read(response)
@@ -208,7 +209,7 @@ class Engine:
                 error = failure
             else:
                 self._budget.deposit()
-                service.succeeded(call.request.operation, turn, started)
+                service.succeeded(cap, turn, started)
                 if self._on_event is not None:
                     self._report(call.attempt(number, started, response))
                 return value
@@ -219,7 +220,7 @@ class Engine:
                 error.locate(service.api, call.request.operation)
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
-            if service.failed(call.request.operation, turn, error, is_repeated=is_repeated):
+            if service.failed(cap, turn, error, is_repeated=is_repeated):
                 logger.warning(
                     "every request to %s waits until it serves again, for at most %g s: %s",
                     service.api,
@@ -244,11 +245,10 @@ class Engine:
     def _secrets(self, service: Service) -> tuple[str, ...]:
         return (service.secret, *self._transport.secrets(service.peer))
 
-    async def _turn(self, call: _Call, tries: Tries) -> Turn:
+    async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""
         # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
-        cap = call.service.cap(call.request.operation)
         turn = await cap.acquire(
             bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
         )
@@ -259,11 +259,10 @@ class Engine:
             raise
         return turn
 
-    async def _send(self, call: _Call, turn: Turn) -> Response:
+    async def _send(self, call: _Call, cap: Cap, turn: Turn) -> Response:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
-        cap = call.service.cap(call.request.operation)
         try:
             response = await self._transport.send(call.request, call.service.peer, call.on_head)
         except BaseException as error:

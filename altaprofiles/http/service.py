@@ -89,26 +89,23 @@ class Service:
             self.pace.learn(limit.remaining, reset_in, now)
             self._give_up(now)
 
-    def succeeded(self, operation: str, turn: Turn, started: float) -> None:
+    def succeeded(self, cap: Cap, turn: Turn, started: float) -> None:
         """Count a success of a request that started at the clock reading `started`."""
         now = time.monotonic()
         self.pace.succeeded(turn.pace, now)
-        self._caps[operation].succeeded(turn, now - started)
+        cap.succeeded(turn, now - started)
 
-    def failed(
-        self, operation: str, turn: Turn, error: AltaProfilesError, *, is_repeated: bool
-    ) -> bool:
+    def failed(self, cap: Cap, turn: Turn, error: AltaProfilesError, *, is_repeated: bool) -> bool:
         """Count an attempt that ended with `error`; return whether it closed the service.
 
         Args:
-            operation: the operation of the request.
+            cap: the cap of the request.
             turn: its slot.
             error: the error.
             is_repeated: whether the last attempt of the same call was refused as well.
         """
         now = time.monotonic()
         if isinstance(error, RateLimited):
-            cap = self._caps[operation]
             return self._throttled(cap, turn, error, now, is_repeated=is_repeated)
         if isinstance(error, NotReady | StatusError):
             # It was heard, and not refused for a rate.
@@ -126,11 +123,9 @@ class Service:
         # A copy, because the traceback of the original leads to the request and its body.
         self._refused = copy(error)
         is_sized = error.limited_by != "rate"
-        is_alone = cap.allowed == 1
-        is_paced = not is_sized or is_alone
-        if error.limited_by is None and not cap.has_succeeded:
-            # Nothing has shown yet that less at once would be served.
-            is_paced = True
+        # Nothing has shown yet that less at once would be served.
+        is_unclear = error.limited_by is None and not cap.has_succeeded
+        is_paced = not is_sized or cap.allowed == 1 or is_unclear
         if is_sized and not is_repeated:
             cap.refused(turn)
         has_closed = is_paced and self.pace.refused(

@@ -20,7 +20,6 @@ from ..base.jsontext import decode_loosely, decode_mended, excerpt, parts, plain
 from ..credentials import ENDPOINTS
 from ..errors import (
     AltaProfilesError,
-    BadRequest,
     ConfigurationError,
     DecodeError,
     Forbidden,
@@ -290,22 +289,13 @@ def _user(key: str, user: _User | None) -> CdpUser:
 
 _RATE_EXCEEDED = 40008  # requests per minute
 
-# Families of codes, by the HTTP status they begin with. Any other 4xx is permanent as well
-# [gptbots].
-_FAMILIES: dict[int, type[StatusError]] = {
-    400: BadRequest,
-    401: Unauthorized,
-    403: Forbidden,
-    429: RateLimited,
-}
-
 
 def _kind(code: int | str | None) -> type[StatusError] | None:
     """Return the class of a code, or None if the code does not decide it ([gptbots], error codes).
 
-    A code of five digits or more begins with the HTTP status of its family: 403131 is a 403. A
-    shorter one is not a status ([seen]). The code decides whatever the HTTP status, which can be
-    200 ([seen]).
+    A code of five digits or more begins with the HTTP status of its family: 403131 is a 403. Any
+    other 4xx is permanent as well. A shorter code is not a status ([seen]). The code decides
+    whatever the HTTP status, which can be 200 ([seen]).
     """
     if code == _RATE_EXCEEDED:
         return RateLimited
@@ -316,10 +306,8 @@ def _kind(code: int | str | None) -> type[StatusError] | None:
         case "2":
             # About the agent or its plan: 200116 is not an HTTP 200.
             return Forbidden
-        case "4":
-            return _FAMILIES.get(int(digits[:3]), StatusError)
-        case "5":
-            return ServerError
+        case "4" | "5":
+            return kind_of(int(digits[:3]))
     return None
 
 
@@ -353,17 +341,20 @@ _OR_ANOTHER_PLATFORM = (
 )
 _REFUSED = f"Check the API key; {_OR_ANOTHER_PLATFORM}"
 
+_DELETED = "The agent was deleted: use the API key of another agent"
+_USED_UP = "The credits are used up: buy more, or wait for the plan's next period"
+_PLAN = "The plan or the conversation does not allow this call: check the plan on the platform"
 _HINTS: dict[int, str] = {
     40107: "The API key has expired: make a new one on the API Keys page",
     40113: "The API key has no access to this agent: use a key of the agent itself",
     20055: "The API is switched off for this agent: switch it on in the agent's settings",
-    20059: "The agent was deleted: use the API key of another agent",
-    40378: "The agent was deleted: use the API key of another agent",
-    20022: "The credits are used up: buy more, or wait for the plan's next period",
-    40379: "The credits are used up: buy more, or wait for the plan's next period",
-    40353: "The plan or the conversation does not allow this call: check the plan on the platform",
-    40356: "The plan or the conversation does not allow this call: check the plan on the platform",
-    40358: "The plan or the conversation does not allow this call: check the plan on the platform",
+    20059: _DELETED,
+    40378: _DELETED,
+    20022: _USED_UP,
+    40379: _USED_UP,
+    40353: _PLAN,
+    40356: _PLAN,
+    40358: _PLAN,
 }
 _FEATURE = "The agent or its plan does not support this feature: check the plan on the platform"
 _PERMISSION = (

@@ -66,7 +66,31 @@ class Probe:
 
 
 class _ProbeSession(Session):
-    """A session that can also verify its API key, and doubts that a person is unknown."""
+    """A session that can also verify its API key, and doubts that a person is unknown.
+
+    Args:
+        limits: time limits of each attempt.
+        clevertap, alta: the credentials to try.
+    """
+
+    def __init__(
+        self, limits: Timeout, *, clevertap: CleverTap | None = None, alta: Alta | None = None
+    ) -> None:
+        self._attempts: list[Attempt] = []
+        super().__init__(
+            clevertap=clevertap,
+            alta=alta,
+            retry=_QUICK,
+            timeout=limits,
+            trust_env=True,
+            on_event=self._attempts.append,
+        )
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of the last successful attempt, or None if there was none."""
+        succeeded = (one.seconds for one in reversed(self._attempts) if one.error is None)
+        return next(succeeded, None)
 
     async def look_up_nobody(self) -> None:
         """Return if the service itself has no such person; raise as `_read_nobody` does."""
@@ -126,15 +150,8 @@ async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> 
         Unauthorized, Forbidden: the credentials are refused.
         AltaProfilesError: no answer that tells.
     """
-    attempts: list[Attempt] = []
     finding = None
-    async with _ProbeSession(
-        clevertap=credentials,
-        retry=_QUICK,
-        timeout=limits,
-        trust_env=True,
-        on_event=attempts.append,
-    ) as session:
+    async with _ProbeSession(limits, clevertap=credentials) as session:
         # A whole day, whatever the time zone of the account.
         day = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=2)
         with _hinting():
@@ -149,7 +166,7 @@ async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> 
                 if isinstance(error, Forbidden) and error.code is None:
                     raise
                 await session.look_up_nobody()
-        return Probe(_seconds(attempts), session.stats.limits["CleverTap"], finding)
+        return Probe(session.seconds, session.stats.limits["CleverTap"], finding)
 
 
 async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
@@ -158,21 +175,14 @@ async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
     The key of an agent that was deleted, or whose API is switched off, is still a valid key. With a
     valid key and no request left, nobody is looked up. Raises as `probe_clevertap` does.
     """
-    attempts: list[Attempt] = []
-    async with _ProbeSession(
-        alta=credentials,
-        retry=_QUICK,
-        timeout=limits,
-        trust_env=True,
-        on_event=attempts.append,
-    ) as session:
+    async with _ProbeSession(limits, alta=credentials) as session:
         stated = session.stats.limits["Alta"]
         can_verify = credentials.url != ENDPOINTS["altatech"]
         is_verified = can_verify and await _is_verified(session)
         if not is_verified or stated.remaining != 0:
             with _hinting():
                 await session.cdp.get(user_id=_UNKNOWN)
-        return Probe(_seconds(attempts), stated)
+        return Probe(session.seconds, stated)
 
 
 async def _is_verified(session: _ProbeSession) -> bool:
@@ -200,10 +210,6 @@ def may_be_elsewhere(error: AltaProfilesError) -> bool:
     return isinstance(error, Unauthorized) or (
         isinstance(error, Forbidden) and error.api == "CleverTap"
     )
-
-
-def _seconds(attempts: list[Attempt]) -> float | None:
-    return next((one.seconds for one in reversed(attempts) if one.error is None), None)
 
 
 async def try_regions(
