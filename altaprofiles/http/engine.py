@@ -273,7 +273,7 @@ class Engine:
                 raise
         else:
             call.service.answered(response)
-            cap.release(turn)
+            cap.release(turn, is_answered=True)
             for tally in self._tallies:
                 tally.bytes += len(response.body)
             return response

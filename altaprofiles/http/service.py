@@ -110,6 +110,8 @@ class Service:
         if isinstance(error, NotReady | StatusError):
             # It was heard, and not refused for a rate.
             self.pace.succeeded(turn.pace, now)
+        else:
+            self.pace.failed(turn.pace)
         return False
 
     def abandon(self, error: Callable[[], Exception]) -> None:
