@@ -22,9 +22,11 @@ from .profiles import Profiles
 from .redaction import mask_values
 from .sources.chains import Chains
 from .sources.joined import join
-from .sources.lookups import CDP, PROFILES, Lookups
+from .sources.lookups import CDP, Lookups, endpoint_of
+from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
+from .wire.alta import By as CdpBy
 from .wire.clevertap import By
 from .wire.filters import Filter
 from .wire.language import Filters
@@ -207,9 +209,10 @@ class Session:
         format: str | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
-        flatten: Sequence[str] = (),
+        flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
+        write: Literal["replace", "upsert", "append"] | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         event_summaries: bool = True,
@@ -265,8 +268,12 @@ class Session:
                 person on disk while finishing, and no memory. PostgreSQL has one row for each
                 person in any case.
             flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
-                Parquet and DuckDB the column has the type that all values share, else text;
-                elsewhere text. Dates stay `$D_…`, see `parse_date`.
+                Parquet and DuckDB the column has the type that all values share, which for dates
+                (`$D_…`) is a timestamp, else text; elsewhere text. A mapping names the types:
+                `{"Signup Date": "timestamp", "Cart Value": "double", "plan": None}`. Types are
+                "bool", "int64", "double", "text" and "timestamp" (`$D_…` and ISO 8601), or None for
+                no name. A value of another type than the named one is null, and is counted in
+                `report.mended`.
             table: the table in a DuckDB file, or in PostgreSQL if the address names none;
                 "profiles" by default.
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
@@ -358,6 +365,7 @@ class Session:
             table=table,
             bom=bom,
             flatten=flatten,
+            write=write,
             resume=resume,
             spool=spool,
         )
@@ -369,18 +377,19 @@ class Session:
         self,
         keys: Keys,
         *,
-        by: By,
+        by: By | CdpBy,
         to: str | os.PathLike[str],
         column: str | None = None,
         format: str | None = None,
-        flatten: Sequence[str] = (),
+        flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
+        write: Literal["replace", "upsert", "append"] | None = None,
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[LookupProgress], object] | None = None,
     ) -> LookupReport:
-        """Look up many people, and write those that are found to a file or a database.
+        """Look up many keys, and write what is found to a file or a database.
 
         As durable as `export`: all keys are read first, then each is asked for once, and an answer
         that is on disk is never asked for again, whatever ends the process, unless the disk has
@@ -388,17 +397,26 @@ class Session:
         written to `<to>.not-found.txt`, one a line; keys without an answer to
         `<to>.failed.ndjson`, with the reason.
 
+        `identity`, `email` and `object_id` are keys of CleverTap. Its people are written as by
+        `export`; tables begin with the column `key`. `user_id` and `anonymous_id` are keys of Alta.
+        NDJSON has a line for each key that is bound, `{"key": …, "users": [{"user_id": …,
+        "anonymous_ids": […]}]}`. Tables have a row for each binding, with the columns `account`
+        (`Alta.account`), `key`, `user_id`, `anonymous_id`, `conversation_type` and `source_id`. A
+        user to whom nothing is bound is one row, with nulls.
+
         Args:
             keys: any iterable or async iterable that ends, or the path of a file in UTF-8: a
                 column of a CSV file as in RFC 4180, a key of each line of an NDJSON file, or the
                 lines of any other file. Blank lines and cells are skipped, and blanks around a key
                 belong to it. A key that occurs twice is asked for once.
-            by: the kind of key: "identity", "email" or "object_id".
+            by: the kind of key: "identity", "email", "object_id", "user_id" or "anonymous_id".
             column: the column of a CSV file, or the key of each NDJSON line; required if a CSV
                 file has several columns, and for NDJSON lines that are objects. A CSV file of one
                 column may start with its name or with a key: without `column`, its first line is
                 a key unless it reads like `by`.
-            to, format, flatten, table, bom, resume, spool: as for `export`.
+            to, format, bom, resume, spool: as for `export`.
+            flatten: as for `export`; for people only.
+            table: as for `export`; "bindings" by default for keys of Alta.
             on_progress: as for `export`, called after each few hundred answers.
 
         Returns:
@@ -406,8 +424,10 @@ class Session:
 
         Raises:
             ConfigurationError: an argument cannot work, a file of keys cannot be read as its name
-                says (the message names the line), or an extra is missing. Nothing was sent.
-            Unauthorized, Forbidden: the credentials are refused.
+                says (the message names the line), an extra is missing, or the session has no
+                credentials for the service. Nothing was sent.
+            Unauthorized, Forbidden: the credentials are refused, or Alta's agent or its plan
+                refuses.
             PlanMismatch: an unfinished run in the folder was for other keys, or another kind.
             ExportLocked: another process or task works on the same output.
             Incomplete: keys failed for longer than `Retry` allows. The files are written all the
@@ -424,16 +444,20 @@ class Session:
         from .export.output import Output
         from .export.plan import KeysPlan
         from .export.reporting import Reporting
+        from .export.tables import Content
 
         self._engine.check_open()
-        service = self._clevertap_service()
-        PROFILES.check_by(by)
+        endpoint = endpoint_of(by)
+        is_of_alta = endpoint.operation == CDP.operation
+        service = self._alta_service() if is_of_alta else self._clevertap_service()
         source = check_keys(keys, by, column)
-        reporting = Reporting(service.cap("get_profile"), on_progress)
+        reporting = Reporting(service.cap(endpoint.operation), on_progress)
         gathering = KeysGathering(
             KeysPlan(service.account, service.url, by),
-            Lookups(self._engine.counting(reporting.tally), service, PROFILES),
+            Lookups(self._engine.counting(reporting.tally), service, endpoint),
             source,
+            content=Content(of="bindings") if is_of_alta else Content(has_key=True),
+            encode=endpoint.encode,
         )
         output = Output(
             to=to,
@@ -441,6 +465,7 @@ class Session:
             table=table,
             bom=bom,
             flatten=flatten,
+            write=write,
             resume=resume,
             spool=spool,
         )

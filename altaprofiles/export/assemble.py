@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
 import anyio
 from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
-from ..errors import DecodeError
-from ..models.people import Distinct, identity_of
 from ..tables.kinds import Kinds
+from ..tables.rows import Row
 from .sinks import Sink, Target
+from .store.people import People
+from .tables import Content, Origin
 from .threads import Threads
 
 logger = logging.getLogger("altaprofiles")
 
 __all__ = ["Batches", "Written", "assemble"]
 
-Batches: TypeAlias = Callable[[], Iterator[list[bytes]]]
-"""Returns an iterator over all records in batches, the same ones in the same order each time."""
+Batches: TypeAlias = Callable[[], Iterator[list[Row]]]
+"""Returns an iterator over all rows in batches, the same ones in the same order each time."""
 
 _BLOCK = 4 << 20
 
@@ -38,12 +39,16 @@ class Written(Struct, frozen=True):
         records: number of records in it.
         bytes, sha256: size and digest of the file; None for a database server.
         mended: values that had to be changed.
+        absorbed: rows of earlier runs that are rows of other people now.
+        notes: sentences on what has happened to a table, for the report.
     """
 
     records: int
     bytes: int | None
     sha256: str | None
     mended: int
+    absorbed: int
+    notes: Sequence[str]
 
 
 async def assemble(
@@ -51,16 +56,20 @@ async def assemble(
     target: Target,
     batches: Batches,
     *,
-    people: Distinct | None,
+    content: Content,
+    origin: Origin,
+    people: People | None,
     on_batch: Callable[[int, int], None],
 ) -> Written:
-    """Write the records of `batches` to `target`, and put it in place.
+    """Write the rows of `batches` to `target`, and put it in place.
 
     Args:
         threads: runs the blocking calls.
         target: the output.
-        batches: the records.
-        people: leaves out people that came before, or None.
+        batches: the rows.
+        content: the kind of rows.
+        origin: the export.
+        people: decides which rows are written, or None for all.
         on_batch: called after each batch with the records read and written so far.
 
     Raises:
@@ -68,12 +77,14 @@ async def assemble(
         OSError: it cannot be written.
     """
     kinds = Kinds(target.flatten)
-    if target.typed_flatten:
+    ahead = kinds if target.typed_flatten else Kinds({})
+    if target.typed_flatten or (people is not None and people.looks_ahead):
         looking = batches()
-        while await threads.run(lambda: _look(looking, kinds)):
+        while await threads.run(lambda: _look(looking, ahead, people)):
             await checkpoint()
-    unseen = Kinds(()) if target.typed_flatten else kinds
-    sink = await threads.run(lambda: target.open(kinds))
+    unseen = Kinds({}) if target.typed_flatten else kinds
+    table = content.table(target.flatten, kinds if target.has_types else None, origin)
+    sink = await threads.run(lambda: target.open(table, origin))
     try:
         read = written = 0
         writing = batches()
@@ -92,38 +103,32 @@ async def assemble(
     for key in kinds.unseen:
         logger.warning("nobody has the property %r, so that its column is empty", key)
     if file is None:
-        return Written(written - sink.repeated, None, None, sink.mended)
+        return Written(written, None, None, sink.mended, sink.absorbed, sink.notes)
     with file:
         size, digest = await _digest(threads, file)
-    return Written(written, size, digest, sink.mended)
+    return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
 
 
-def _look(batches: Iterator[list[bytes]], kinds: Kinds) -> bool:
-    if (records := next(batches, None)) is None:
+def _look(batches: Iterator[list[Row]], kinds: Kinds, people: People | None) -> bool:
+    if (rows := next(batches, None)) is None:
         return False
-    kinds.observe(records)
+    kinds.observe(row.record for row in rows)
+    if people is not None:
+        people.look(rows)
     return True
 
 
 def _write(
-    batches: Iterator[list[bytes]], people: Distinct | None, sink: Sink, unseen: Kinds
+    batches: Iterator[list[Row]], people: People | None, sink: Sink, unseen: Kinds
 ) -> tuple[int, int] | None:
-    records = next(batches, None)
-    if records is None:
+    rows = next(batches, None)
+    if rows is None:
         return None
     if unseen.unseen:
-        unseen.observe(records)
-    new = records if people is None else [one for one in records if _is_new(one, people)]
-    sink.write(new)
-    return len(records), len(new)
-
-
-def _is_new(record: bytes, people: Distinct) -> bool:
-    try:
-        return people.is_new(identity_of(record), record)
-    except DecodeError:
-        # A person that cannot be identified is written: nothing shows that it is a repeat.
-        return True
+        unseen.observe(row.record for row in rows)
+    kept = rows if people is None else people.keep(rows)
+    sink.write(kept)
+    return len(rows), len(kept)
 
 
 async def _digest(threads: Threads, file: BinaryIO) -> tuple[int, str]:

@@ -23,9 +23,9 @@ from .place import Place
 from .report import Progress, Report
 from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
-from .store.people import PeopleOnDisk
 from .store.spool import SpoolDamaged
 from .store.workspace import Workspace, explaining_disk_errors
+from .tables import Origin
 from .threads import Threads, deliver_cancellation, running_beside
 
 __all__ = ["Job"]
@@ -99,7 +99,7 @@ class Job(Generic[R, S]):
                 await threads.run(lambda: self._leave(run))
 
     def _find_place(self) -> Place:
-        place = Place.of(self._output, self._gathering.endings)
+        place = Place.of(self._output, self._gathering.content, self._gathering.endings)
         place.check_apart(self._gathering.reads)
         return place
 
@@ -151,16 +151,16 @@ class Job(Generic[R, S]):
         gathering = self._gathering
         target = run.place.target
         # Looked at before it is replaced.
-        replaced = None if gathering.records else await run.threads.run(target.content)
-        people = None
-        if gathering.repeats:
-            people = await run.threads.run(lambda: PeopleOnDisk(run.store.people))
+        replaced = None if gathering.records else await run.threads.run(target.present)
+        people = await run.threads.run(lambda: gathering.people(run.store.people, target))
         try:
             written = await assemble(
                 run.threads,
                 target,
                 lambda: gathering.batches(run.store),
-                people=None if people is None else people.distinct,
+                content=gathering.content,
+                origin=Origin(run.store.run, (gathering.plan.account,), run.store.began),
+                people=people,
                 on_batch=self._report_assembled,
             )
         finally:
@@ -169,7 +169,7 @@ class Job(Generic[R, S]):
         self._assembled = Assembled(gathering.records, written.records)
         for ending, lines in gathering.leftovers(run.store):
             await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
-        warnings = [*gathering.discrepancies(written.records, run.place)]
+        warnings = [*written.notes, *gathering.discrepancies(written.records, run.place)]
         if not written.records:
             warnings.append(_nobody(target.name, replaced))
         for sentence in warnings:
@@ -202,6 +202,7 @@ class Job(Generic[R, S]):
             bytes=None if written is None else written.bytes,
             sha256=None if written is None else written.sha256,
             mended=0 if written is None else written.mended,
+            absorbed=0 if written is None else written.absorbed,
             warnings=warnings,
         )
         people = None if written is None else written.records

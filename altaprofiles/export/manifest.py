@@ -21,7 +21,8 @@ _ORDER = (
     *("output", "manifest", "format", "complete"),
     *("people", "records", "pages", "chains"),
     *("keys", "repeated", "found", "not_found", "failed"),
-    *("requests", "retries", "seconds", "bytes", "sha256", "counted", "mended", "warnings"),
+    *("requests", "retries", "seconds", "bytes", "sha256", "counted"),
+    *("mended", "absorbed", "warnings"),
     *("not_found_file", "failed_file"),
 )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from ..redaction import Secret
+from ..tables.layout import Flatten
 
 __all__ = ["Output"]
 
@@ -21,7 +21,8 @@ class Output(Struct, frozen=True, kw_only=True):
         format: the format's name; None for the one that `to` implies.
         table: the name of the table, for formats that have tables; None for the default.
         bom: whether a CSV file is for spreadsheets, as in `Session.export`.
-        flatten: keys of `profileData` that get a column each.
+        flatten: keys of `profileData` that get a column each; in a mapping with its type.
+        write: "replace", "upsert" or "append"; None for the default of the format.
         resume: whether an unfinished export to this output is resumed; if not, it is discarded.
         spool: an existing folder in which the export makes its own; None for the output's folder.
     """
@@ -30,7 +31,8 @@ class Output(Struct, frozen=True, kw_only=True):
     format: str | None = None
     table: str | None = None
     bom: bool = False
-    flatten: Sequence[str] = ()
+    flatten: Flatten = ()
+    write: str | None = None
     resume: bool = True
     spool: str | os.PathLike[str] | None = None
 

@@ -17,9 +17,11 @@ from msgspec import Struct
 from ..base.checks import check_flag
 from ..base.paths import absolute_path, path_text, status_of
 from ..errors import ConfigurationError
+from ..tables.layout import Kind
 from .output import Output
 from .sinks import Target, resolve
 from .sinks.files import check_place, partial_of
+from .tables import Content
 
 __all__ = ["Place"]
 
@@ -45,18 +47,19 @@ class Place(Struct, frozen=True):
     layout: Mapping[str, Any]
 
     @classmethod
-    def of(cls, output: Output, endings: Sequence[str]) -> Place:
+    def of(cls, output: Output, content: Content, endings: Sequence[str]) -> Place:
         """Return the place that `output` names.
 
         Args:
             output: the caller's arguments.
+            content: the kind of rows.
             endings: the endings of the files written beside output and manifest.
 
         Raises:
             ConfigurationError: an argument cannot work, or an extra is not installed.
         """
         check_flag("resume", output.resume)
-        target = resolve(output)
+        target = resolve(output, content)
         stem = _stem(target)
         place = cls(
             target,
@@ -66,7 +69,7 @@ class Place(Struct, frozen=True):
             {
                 "table": None if output.table is None else str.__str__(output.table),
                 "bom": output.bom,
-                "flatten": list(target.flatten),
+                "flatten": _listed(target.flatten),
             },
         )
         # Some of these names are longer than the output's, and no file may have them.
@@ -102,6 +105,10 @@ class Place(Struct, frozen=True):
         self.target.check()
         for path in (self.manifest, *self.beside.values()):
             check_place(path, str(path))
+
+
+def _listed(flatten: dict[str, Kind | None]) -> list[str] | dict[str, Kind | None]:
+    return flatten if any(flatten.values()) else list(flatten)
 
 
 def _stem(target: Target) -> Path:

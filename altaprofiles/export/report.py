@@ -58,6 +58,8 @@ class Report(Struct, frozen=True, kw_only=True):
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         mended: values that the output's format cannot hold as they were. What counts differs
             between formats; see the result of `Session.export`.
+        absorbed: rows without an identity, of earlier runs, that were taken out of a table because
+            a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, nobody at all, or refused keys.
     """
@@ -72,6 +74,7 @@ class Report(Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     sha256: str | None = None
     mended: int = 0
+    absorbed: int = 0
     warnings: list[str] = []
 
 
@@ -189,6 +192,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
             answered; None without. For everyone the one key is "everyone".
         mended: values that the output's format cannot hold as they were. What counts differs
             between formats; see the result of `Session.export`.
+        absorbed: rows without an identity, of earlier runs, that were taken out of a table because
+            a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, or nobody at all.
     """
@@ -248,8 +253,8 @@ class LookupReport(Report, frozen=True, kw_only=True):
     """The result of a bulk lookup, including the runs it resumed.
 
     Attributes:
-        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, warnings: as in
-            `ExportReport`.
+        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
+            warnings: as in `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: repetitions of keys in the source; each key is asked for once.

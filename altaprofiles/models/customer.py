@@ -9,7 +9,7 @@ from msgspec import Struct
 from ..errors import AltaProfilesError
 from .profile import Profile
 
-__all__ = ["AnonymousId", "CdpUser", "Customer", "Key", "Lookup"]
+__all__ = ["AnonymousId", "CdpUser", "Customer", "Found", "Key", "Lookup"]
 
 
 Key: TypeAlias = str | int
@@ -44,6 +44,18 @@ class CdpUser(Struct, frozen=True, gc=False):
 
     user_id: str
     anonymous_ids: list[AnonymousId]
+
+
+class Found(Struct, frozen=True, gc=False):
+    """The CDP users under one key, as one line of NDJSON.
+
+    Attributes:
+        key: the key.
+        users: the users, in the order sent.
+    """
+
+    key: str
+    users: list[CdpUser]
 
 
 class Lookup(Struct, Generic[V], frozen=True):

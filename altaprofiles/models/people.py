@@ -9,7 +9,7 @@ neither belong to the same person if they are equal, apart from white space.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b, sha256
 from typing import Any, Protocol
 
@@ -22,13 +22,17 @@ from ..tables.parts import NULL, TextId, core_text, device_ids
 
 __all__ = [
     "Distinct",
+    "Numbered",
+    "Numbers",
     "Seen",
     "digest_of",
     "exact_identity",
     "exact_ids",
     "identity_of",
+    "indexable",
     "object_ids_of",
     "person_key",
+    "row_key",
     "short_digest",
 ]
 
@@ -123,6 +127,31 @@ def _storable(text: str) -> str:
     return text if is_unicode(text) else digest_of(text)
 
 
+def row_key(identity: str | None, object_ids: Iterable[str], record: bytes) -> str:
+    """Return the key of a person in tables: as `person_key`, else the record's digest.
+
+    Digests stand for texts that some database cannot hold or cannot index, because a replacement
+    for one character would make one person of two.
+
+    Args:
+        identity: the identity, with its lone surrogates.
+        object_ids: every `objectId`, with their lone surrogates.
+        record: the record.
+    """
+    key = person_key(indexable(identity or ""), map(indexable, object_ids))
+    return key or f"record:{sha256(compact(record)).hexdigest()}"
+
+
+_MAX_INDEXED = 1000
+"""Longest text in an index, in bytes. PostgreSQL allows about 2,700 ("B-Tree", "GIN")."""
+
+
+def indexable(text: str) -> str:
+    """Return `text`, or its digest where a database cannot hold it or cannot index it."""
+    is_kept = is_unicode(text) and "\0" not in text and len(text.encode()) <= _MAX_INDEXED
+    return text if is_kept else digest_of(text)
+
+
 def digest_of(text: str) -> str:
     """Return a digest that stands for `text` in keys of people."""
     return f"sha256:{sha256(_encoded(text)).hexdigest()}"
@@ -191,8 +220,72 @@ class Distinct:
             return self._identities.add(identity.encode(errors="surrogatepass"))
         devices = object_ids_of(record, exact=True)
         if not devices:
-            # A byte that no text has, so that the digest cannot be an `objectId`.
-            return self._devices.add(b"\xff" + short_digest(compact(bytes(record))))
+            return self._devices.add(_key_of_record(record))
         # Remember every device, so that later records match by any of them.
         new = [self._devices.add(_encoded(device)) for device in devices]
         return all(new)
+
+
+def _key_of_record(record: bytes | Raw) -> bytes:
+    # A byte that no text has, so that the digest cannot be an `objectId`.
+    return b"\xff" + short_digest(compact(bytes(record)))
+
+
+class Numbers(Protocol):
+    """The numbers of people, by key."""
+
+    def get(self, key: bytes) -> int | None:
+        """Return the number of the person with `key`, or None."""
+        ...
+
+    def put(self, key: bytes, number: int) -> None:
+        """Give `key` a number. It has none yet."""
+        ...
+
+
+class Numbered:
+    """Numbers people from 0, in the order in which they are first seen, by the rule of `Distinct`.
+
+    Args:
+        identities, devices: remember the numbers.
+
+    Attributes:
+        count: number of people so far.
+    """
+
+    def __init__(self, identities: Numbers, devices: Numbers) -> None:
+        self.count = 0
+        self._identities = identities
+        self._devices = devices
+
+    def of(self, identity: str | None, record: bytes | Raw) -> tuple[Sequence[int], bool]:
+        """Return the numbers of the people whom a record belongs to, and whether it is a new one.
+
+        A record without an identity that shares devices with several people belongs to all of them.
+        """
+        if identity:
+            key = _encoded(exact_identity(identity, record) or identity)
+            known = self._identities.get(key)
+            if known is not None:
+                return (known,), False
+            self._identities.put(key, self.count)
+            return (self._new(),), True
+        devices = object_ids_of(record, exact=True)
+        keys = [*map(_encoded, devices)] or [_key_of_record(record)]
+        found = {key: self._devices.get(key) for key in keys}
+        numbers = sorted({number for number in found.values() if number is not None})
+        is_new = not numbers
+        if is_new:
+            numbers = [self._new()]
+        for key, number in found.items():
+            if number is None:
+                self._devices.put(key, numbers[0])
+        return numbers, is_new
+
+    def _new(self) -> int:
+        self.count += 1
+        return self.count - 1
+
+    def unidentified(self) -> int:
+        """Return the number of a new person, whose record cannot be read."""
+        return self._new()

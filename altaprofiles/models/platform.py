@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Raw, Struct
 from msgspec.structs import astuple
 
+from ..base.dates import moment
 from ..base.jsontext import FAILURES, elements, parts, plain_text
 from ..tables.parts import NULL, begins, core_text
-from .times import moment, whole_number
+from .times import whole_number
 
 __all__ = ["Platform", "read_platforms"]
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 from msgspec.structs import force_setattr
 
+from ..base.dates import moment
 from ..base.jsontext import (
     FAILURES,
     check_utf8,
@@ -26,7 +27,7 @@ from ..base.jsontext import (
 from ..tables.parts import NULL, begins, core_text
 from .people import exact_identity, object_ids_of, person_key
 from .platform import Platform, read_platforms
-from .times import moment, whole_number
+from .times import whole_number
 
 __all__ = ["EventSummary", "Profile"]
 

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from msgspec import Raw
 
+from ..base.dates import is_date, moment_in
 from ..base.jsontext import plain_text
 from ..errors import ConfigurationError
 
-__all__ = ["moment", "parse_date", "whole_number"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def moment(seconds: int | None) -> datetime | None:
-    """Return epoch seconds as an aware datetime in UTC, or None beyond the years 1 to 9999."""
-    if seconds is None:
-        return None
-    try:
-        return _EPOCH + timedelta(seconds=seconds)
-    except OverflowError:
-        return None
+__all__ = ["parse_date", "whole_number"]
 
 
 _INTEGER = re.compile(r"\s*-?[0-9]{1,100}\s*")
@@ -32,9 +21,6 @@ def whole_number(part: Raw) -> int | None:
     """Return a JSON number without a fraction, or text that reads as one, else None."""
     text = plain_text(part, whole=True)
     return int(text) if text is not None and _INTEGER.fullmatch(text) else None
-
-
-_DATE = re.compile(r"\$D_(-?\d{1,11})")
 
 
 def parse_date(value: str) -> datetime:
@@ -48,11 +34,11 @@ def parse_date(value: str) -> datetime:
     >>> parse_date("$D_1487576752")
     datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
     """
-    if not isinstance(value, str) or not (match := _DATE.fullmatch(value)):
+    if not isinstance(value, str) or not is_date(value):
         raise ConfigurationError(
             "value: not a date property; pass text of '$D_' and epoch seconds", value=value
         )
-    found = moment(int(match[1]))
+    found = moment_in(value)
     if found is None:
         raise ConfigurationError(
             "value: a date beyond the years 1 to 9999; read it from the text", value=value

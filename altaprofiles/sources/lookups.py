@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count
 from typing import Any, Generic, TypeVar, get_args
 
+import msgspec
 from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
@@ -18,10 +19,11 @@ from ..flow.fanout import Items, check_items, fan_out
 from ..http.engine import Engine
 from ..http.service import Service
 from ..models import CdpUser, Key, Lookup, Profile
+from ..models.customer import Found
 from ..wire import alta, clevertap
 from ..wire.messages import Request, Response
 
-__all__ = ["CDP", "PROFILES", "Endpoint", "Lookups"]
+__all__ = ["CDP", "PROFILES", "Endpoint", "Lookups", "endpoint_of"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -37,12 +39,14 @@ class Endpoint(Struct, Generic[V], frozen=True):
         ask: returns the request for a kind and a key; raises `ConfigurationError` for a key that
             cannot be asked for.
         read: returns the value in a response, or None when the service knows none.
+        encode: returns the line of NDJSON for a key and its value, without its end.
     """
 
     operation: str
     by: tuple[str, ...]
     ask: Callable[[str, Any], Request]
     read: Callable[[Response], V | None]
+    encode: Callable[[str, V], bytes]
 
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
@@ -51,14 +55,32 @@ class Endpoint(Struct, Generic[V], frozen=True):
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
-    "get_profile", get_args(clevertap.By), clevertap.get_profile, clevertap.read_profile
+    "get_profile",
+    get_args(clevertap.By),
+    clevertap.get_profile,
+    clevertap.read_profile,
+    lambda key, profile: profile.encode(),
 )
 CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
     "get_user_cdp",
     get_args(alta.By),
     lambda by, key: alta.get_user_cdp(**{by: key}),
     lambda response: alta.read_users(response) or None,
+    lambda key, users: msgspec.json.encode(Found(key, list(users.values()))),
 )
+
+
+def endpoint_of(by: object) -> Endpoint[Any]:
+    """Return the endpoint that takes keys of the kind `by`.
+
+    Raises:
+        ConfigurationError: none does.
+    """
+    for endpoint in (PROFILES, CDP):
+        if isinstance(by, str) and by in endpoint.by:
+            return endpoint
+    known = f"{', '.join(PROFILES.by)} (CleverTap) or {', '.join(CDP.by)} (Alta)"
+    raise ConfigurationError(f"by: unknown {by!r}; use one of {known}")
 
 
 class Lookups(Generic[V]):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..base.extras import require
 from ..base.jsontext import check_utf8, excerpt
 from ..errors import DecodeError
-from .columns import Columns
 from .kinds import Kinds
-from .layout import Kind, check_flatten, column_names
+from .layout import Column, ColumnKind, Flatten, check_flatten
+from .rows import RecordTable, Row, Table
 
 if TYPE_CHECKING:
     import pyarrow
@@ -25,37 +25,38 @@ SLICE = 1 << 17
 """Bytes of records converted at once. Their cells fit into the caches of a processor."""
 
 
-def records_to_arrow(records: Iterable[bytes], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
+def records_to_arrow(records: Iterable[bytes], *, flatten: Flatten = ()) -> pyarrow.Table:
     """Return the table of `altaprofiles.to_arrow`, from records as the service sent them."""
     keys = check_flatten(flatten)
     require("parquet", what="to_arrow")
     rows = list(records)
     kinds = Kinds(keys)
     kinds.observe(rows)
-    tables = Tables(keys, kinds)
+    tables = Tables(RecordTable(keys, kinds))
     for record in rows:
-        tables.add(record)
+        tables.add(Row(record))
     return tables.take()
 
 
 class Tables:
-    """Collects records, and returns them as tables of any size.
+    """Collects rows, and returns them as Arrow tables of any size.
 
-    The same records in the same order give the same tables, byte for byte.
+    The same rows in the same order give the same tables, byte for byte.
+
+    Args:
+        table: the columns, and the cells of the rows.
 
     Attributes:
-        bytes, rows: size and number of the records added since the last `take`.
-        mended: number of values mended so far, as in `Columns.mended`.
+        bytes: size of the records added since the last `take`.
+        rows: number of rows added since then.
     """
 
-    def __init__(self, flatten: Sequence[str], kinds: Kinds) -> None:
+    def __init__(self, table: Table) -> None:
         self.bytes = 0
         self.rows = 0
-        self.mended = 0
-        self._flatten = flatten
-        self._kinds: list[Kind] = [kinds[key] for key in flatten]
-        self._schema = _schema(flatten, self._kinds)
-        self._slice: list[bytes] = []
+        self._table = table
+        self._schema = _schema(table.columns)
+        self._slice: list[Row] = []
         self._in_slice = 0
         self._batches: list[pyarrow.RecordBatch] = []
 
@@ -64,17 +65,17 @@ class Tables:
         """The schema of every table."""
         return self._schema
 
-    def add(self, record: bytes) -> None:
+    def add(self, row: Row) -> None:
         """Add one row.
 
         Raises:
             DecodeError: a record is not a JSON object in UTF-8. Records are converted in batches,
                 so that it can be one that was added before this one.
         """
-        self._slice.append(record)
-        self._in_slice += len(record)
+        self._slice.append(row)
+        self._in_slice += len(row.record)
         self.rows += 1
-        self.bytes += len(record)
+        self.bytes += len(row.record)
         if self._in_slice >= SLICE:
             self._convert()
 
@@ -95,9 +96,7 @@ class Tables:
     def _convert(self) -> None:
         import pyarrow
 
-        columns = Columns(self._slice, self._flatten)
-        cells: list[list[Any]] = [*columns.texts, columns.object_ids, *columns.json_texts]
-        cells += [columns.lifted(number, kind) for number, kind in enumerate(self._kinds)]
+        cells = self._table.cells(self._slice)
         try:
             arrays = [
                 pyarrow.array(values, field.type)
@@ -106,26 +105,26 @@ class Tables:
         except pyarrow.ArrowInvalid:
             arrays = None
         if arrays is None:
-            for record in self._slice:
-                check_utf8(record, "$")
+            for row in self._slice:
+                check_utf8(row.record, "$")
             # Outside of the handler, because Arrow's own error quotes values.
-            first = excerpt(self._slice[0])
+            first = excerpt(self._slice[0].record)
             raise DecodeError("a value that Arrow cannot hold", path="$", excerpt=first)
         self._batches.append(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self.mended += columns.mended
         self._slice, self._in_slice = [], 0
 
 
-def _schema(flatten: Sequence[str], kinds: Sequence[Kind]) -> pyarrow.Schema:
+def _schema(columns: Sequence[Column]) -> pyarrow.Schema:
     import pyarrow
 
     text = pyarrow.string()
-    types: dict[Kind, pyarrow.DataType] = {
+    types: dict[ColumnKind, pyarrow.DataType] = {
+        "text": text,
+        "texts": pyarrow.list_(text),
+        "json": text,
         "bool": pyarrow.bool_(),
         "int64": pyarrow.int64(),
         "double": pyarrow.float64(),
-        "text": text,
+        "timestamp": pyarrow.timestamp("us", "UTC"),
     }
-    core = [text, text, text, text, pyarrow.list_(text), text, text, text, text]
-    names = column_names(flatten)
-    return pyarrow.schema([*zip(names, [*core, *(types[kind] for kind in kinds)], strict=True)])
+    return pyarrow.schema([(column.name, types[column.kind]) for column in columns])

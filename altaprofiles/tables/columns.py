@@ -1,4 +1,4 @@
-"""The columns of every tabular export and Arrow table, read from records. Pure.
+"""The cells of every tabular export and Arrow table, read from records. Pure.
 
 Free-form parts stay JSON text: one property may have several types across records, and every typed
 schema breaks on that. Odd data makes odd cells, never an error.
@@ -6,12 +6,15 @@ schema breaks on that. Odd data makes odd cells, never an error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
+from ..base.dates import moment_in
 from ..base.jsontext import (
     FAILURES,
     check_utf8,
@@ -20,7 +23,7 @@ from ..base.jsontext import (
     members,
     mend_surrogates,
 )
-from .layout import TEXTS, Kind
+from .layout import TEXTS, Column, ColumnKind
 from .parts import NULL, TextId, core_text, device_ids, properties
 
 __all__ = [
@@ -48,7 +51,7 @@ class Columns:
 
     Args:
         records: JSON objects. They are UTF-8 already: it is checked where they arrive.
-        flatten: keys of `profileData`, as `check_flatten` returns them.
+        flatten: keys of `profileData`.
 
     Raises:
         DecodeError: a record is not a JSON object.
@@ -73,10 +76,20 @@ class Columns:
             [msgspec.json.encode(row) if row else None for row in rows],
         ]
 
-    def lifted(self, number: int, kind: Kind) -> list[Any]:
+    @property
+    def core(self) -> list[list[Any]]:
+        """The cells of the columns of `CORE`."""
+        return [*self.texts, self.object_ids, *self.json_texts]
+
+    def lift(self, columns: Sequence[Column]) -> list[list[Any]]:
+        """Return the cells of the flattened keys, each as the kind of its column."""
+        return [self.lifted(number, column.kind) for number, column in enumerate(columns)]
+
+    def lifted(self, number: int, kind: ColumnKind) -> list[Any]:
         """Return the values of one key of `flatten`, None for those that are null or missing.
 
-        As "text", a string stands for itself, and any other value is written as JSON.
+        As "text", a string stands for itself, and any other value is written as JSON. Of the other
+        kinds, a value that does not fit is None, and is counted as mended.
         """
         parts = self._lifted[number]
         try:
@@ -88,9 +101,10 @@ class Columns:
                 value if value is None or type(value) is str else bytes(part).decode()
                 for value, part in zip(values, parts, strict=True)
             ]
-        if kind == "double":
-            return [None if value is None else float(value) for value in values]
-        return values
+        fit = _FITS[kind]
+        fitted = [None if value is None else fit(value) for value in values]
+        self.mended += fitted.count(None) - values.count(None)
+        return fitted
 
     def _members(self, record: bytes) -> dict[str, Raw]:
         try:
@@ -132,6 +146,44 @@ class Columns:
             return []
         rows = [properties(part) for part in data]
         return [[row.get(key, NULL) for row in rows] for key in flatten]
+
+
+def _whole(value: Any) -> int | None:
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and -(2**63) <= value < 2**63 else None
+
+
+def _real(value: Any) -> float | None:
+    if type(value) is not int and type(value) is not float:
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _time(value: Any) -> datetime | None:
+    """Return a date as CleverTap writes it, or a time as in ISO 8601 (UTC if it has no zone)."""
+    if type(value) is not str:
+        return None
+    found = moment_in(value)
+    if found is None and value[:4].isdecimal():
+        try:
+            found = datetime.fromisoformat(value)
+            found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            return None
+    return found
+
+
+_FITS: dict[ColumnKind, Callable[[Any], Any]] = {
+    "bool": lambda value: value if type(value) is bool else None,
+    "int64": _whole,
+    "double": _real,
+    "timestamp": _time,
+}
 
 
 def _joined(values: list[Raw]) -> bytes:

@@ -1,10 +1,11 @@
-"""The type that all values of a property share. Pure."""
+"""The type of each flattened property: the one that all its values share. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 
+from ..base.dates import moment_in
 from .layout import Kind
 from .parts import profile_data, properties
 
@@ -14,12 +15,14 @@ __all__ = ["Kinds"]
 class Kinds:
     """The type of each key of `flatten`, over all records observed so far.
 
-    It is "bool", "int64" or "double" if every value is, apart from null and missing ones. Integers
-    mixed with other numbers are "double" if no integer is beyond 2**53, where doubles become
-    inexact. Any other mixture is "text", and so is a key without values.
+    It is the one that `flatten` names. Else it is "bool", "int64" or "double" if every value is,
+    apart from null and missing ones, and "timestamp" if every value is a date. Integers mixed with
+    other numbers are "double" if no integer is beyond 2**53, where doubles become inexact. Any
+    other mixture is "text", and so is a key without values.
     """
 
-    def __init__(self, flatten: Sequence[str]) -> None:
+    def __init__(self, flatten: Mapping[str, Kind | None]) -> None:
+        self._named = flatten
         self._seen = dict.fromkeys(flatten, 0)
         # Keys that are not known to be text yet.
         self._open = set(self._seen)
@@ -42,10 +45,10 @@ class Kinds:
         return [key for key, seen in self._seen.items() if not seen]
 
     def __getitem__(self, key: str) -> Kind:
-        return _KINDS.get(self._seen[key], "text")
+        return self._named[key] or _KINDS.get(self._seen[key], "text")
 
 
-_BOOL, _WHOLE, _LARGE, _REAL, _OTHER = 1, 2, 4, 8, 16
+_BOOL, _WHOLE, _LARGE, _REAL, _DATE, _OTHER = 1, 2, 4, 8, 16, 32
 
 
 _KINDS: dict[int, Kind] = {
@@ -55,6 +58,7 @@ _KINDS: dict[int, Kind] = {
     _WHOLE | _LARGE: "int64",
     _REAL: "double",
     _WHOLE | _REAL: "double",
+    _DATE: "timestamp",
 }
 
 
@@ -66,6 +70,8 @@ def _class_of(part: bytes) -> int:
         return 0
     if part in (b"true", b"false"):
         return _BOOL
+    if part.startswith(b'"$D_'):
+        return _DATE if moment_in(part[1:-1].decode()) else _OTHER
     if part[:1] not in b"-0123456789":
         return _OTHER
     if not part.lstrip(b"-").isdigit():

@@ -1,18 +1,52 @@
-"""Names and order of the columns of every table. Pure."""
+"""Names, types and order of the columns of every table. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias, get_args
+
+from msgspec import Struct
 
 from ..base.checks import is_unicode
 from ..errors import ConfigurationError
 
-__all__ = ["CORE", "JSON_TEXTS", "TEXTS", "Kind", "check_flatten", "column_names"]
+__all__ = [
+    "CORE",
+    "CORE_COLUMNS",
+    "JSON_TEXTS",
+    "RESERVED",
+    "TEXTS",
+    "Column",
+    "ColumnKind",
+    "Flatten",
+    "Kind",
+    "check_flatten",
+    "column_names",
+]
 
 
-Kind: TypeAlias = Literal["bool", "int64", "double", "text"]
+Kind: TypeAlias = Literal["bool", "int64", "double", "text", "timestamp"]
 """The type of a flattened column."""
+
+
+ColumnKind: TypeAlias = Literal[Kind, "texts", "json"]
+"""The type of any column: that of a flattened one, a list of texts, or JSON text."""
+
+
+Flatten: TypeAlias = Sequence[str] | Mapping[str, Kind | None]
+"""Keys of `profileData`; as a mapping, each with the type of its column, or None."""
+
+
+class Column(Struct, frozen=True):
+    """One column of a table.
+
+    Attributes:
+        name: its name.
+        kind: its type.
+    """
+
+    name: str
+    kind: ColumnKind
 
 
 TEXTS = ("identity", "email", "name", "phone")
@@ -24,17 +58,30 @@ JSON_TEXTS = ("profile_data", "events", "platform_info", "extra")
 
 
 CORE = (*TEXTS, "object_ids", *JSON_TEXTS)
-"""The columns of every table, in order. Columns of flattened keys follow."""
+"""The columns of a record itself, in order."""
 
 
-def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> tuple[str, ...]:
-    """Return `flatten` as a tuple: the keys of `profileData` that get a column of their own.
+CORE_COLUMNS = (
+    *(Column(name, "text") for name in TEXTS),
+    Column("object_ids", "texts"),
+    *(Column(name, "json") for name in JSON_TEXTS),
+)
+
+
+RESERVED = ("key", "account", "person", *CORE, "matched", "fetched_at", "added_at", "cdp")
+"""The columns of any output of people, in order. Columns of flattened keys follow."""
+
+
+def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[str, Kind | None]:
+    """Return `flatten` as a dict: each key of `profileData` that gets a column, and its type.
+
+    The type is None where the values decide it.
 
     Raises:
-        ConfigurationError: `flatten` is not a list of text, a key is empty or holds a NUL or a lone
-            surrogate, or two columns would have the same name.
+        ConfigurationError: `flatten` is neither a list of text nor a mapping to types, a key is
+            empty or holds a NUL or a lone surrogate, or two columns would have the same name.
     """
-    if isinstance(flatten, str) or not isinstance(flatten, Sequence):
+    if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
         raise ConfigurationError(
             f"flatten: expected a list of profileData keys, got {flatten!r}; write ['plan', 'city']"
         )
@@ -44,23 +91,39 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> tuple[s
                 f"flatten: expected profileData keys, each a text that is not empty, got {key!r}"
             )
     # Plain text, even of a subclass such as NumPy's.
-    keys = tuple(map(str.__str__, flatten))
+    keys = [*map(str.__str__, flatten)]
     seen: set[str] = set()
-    for name in column_names(keys, reserved=reserved)[len(reserved) :]:
+    for name in column_names(keys, reserved=reserved):
         # Most databases ignore case in names.
         if name.casefold() in seen:
             raise ConfigurationError(
                 f"flatten: two columns would be named {name!r}, ignoring case; leave out one key"
             )
         seen.add(name.casefold())
-    return keys
+    if not isinstance(flatten, Mapping):
+        return dict.fromkeys(keys)
+    return {key: _checked_kind(key, kind) for key, kind in zip(keys, flatten.values(), strict=True)}
+
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def _checked_kind(key: str, kind: object) -> Kind | None:
+    for known in _KINDS:
+        if kind == known:
+            return known
+    if kind is None:
+        return None
+    raise ConfigurationError(
+        f"flatten: {key!r} has the type {kind!r}; use one of {', '.join(_KINDS)}, or None for the "
+        f"one that the values share"
+    )
 
 
 def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> list[str]:
-    """Return the names of all columns: `reserved`, then one for each key of `flatten`.
+    """Return the name of the column of each key of `flatten`.
 
     A key whose name is in `reserved`, ignoring case, gets the prefix `profile_data.`.
     """
     taken = {name.casefold() for name in reserved}
-    lifted = (f"profile_data.{key}" if key.casefold() in taken else key for key in flatten)
-    return [*reserved, *lifted]
+    return [f"profile_data.{key}" if key.casefold() in taken else key for key in flatten]

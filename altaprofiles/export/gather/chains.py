@@ -29,14 +29,18 @@ from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
 from ...models import Page
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
+from ...tables.rows import Row
 from ...wire.query import EventQuery
 from ..place import Place
 from ..plan import EventsPlan, Plan
 from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
+from ..sinks import Target
 from ..store.journal import ChainRow
+from ..store.people import EachOnce, Matching, People
 from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
+from ..tables import Content
 from ..threads import run_all
 from .gathering import Assembled, Run
 
@@ -121,6 +125,7 @@ class EventsGathering:
     """
 
     unit = "records"
+    content = Content(has_events=True)
     endings: Sequence[str] = ()
     reads: Path | None = None
 
@@ -432,13 +437,17 @@ class EventsGathering:
     def records(self) -> int:
         return sum(state.row.records for state in self._states)
 
-    @property
-    def repeats(self) -> bool:
-        return self._distinct
+    def people(self, path: Path, target: Target) -> People | None:
+        events = self.plan.events or ()
+        if target.has_columns and len(events) > 1:
+            return Matching(path, events, distinct=self._distinct)
+        return EachOnce(path) if self._distinct else None
 
-    def batches(self, store: Workspace) -> Iterator[list[bytes]]:
+    def batches(self, store: Workspace) -> Iterator[list[Row]]:
         for state in self._states:
-            yield from self._lines(store, state)
+            matched = () if state.query.event is None else (state.query.event,)
+            for lines in self._lines(store, state):
+                yield [Row(line, self.plan.account, matched=matched) for line in lines]
 
     def _lines(self, store: Workspace, state: _ChainState) -> Iterator[list[bytes]]:
         if not state.row.offset:

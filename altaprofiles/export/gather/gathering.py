@@ -9,12 +9,16 @@ from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
 
+from ...tables.rows import Row
 from ..place import Place
 from ..plan import Plan
 from ..report import Progress, Report
 from ..reporting import Reporting, Traffic
+from ..sinks import Target
 from ..store.journal import Journal
+from ..store.people import People
 from ..store.workspace import Workspace
+from ..tables import Content
 from ..threads import Threads
 
 __all__ = ["Assembled", "Gathering", "Run"]
@@ -77,6 +81,11 @@ class Gathering(Protocol[R_co, S_co]):
         ...
 
     @property
+    def content(self) -> Content:
+        """The kind of rows."""
+        ...
+
+    @property
     def endings(self) -> Sequence[str]:
         """The endings of the files written beside the output."""
         ...
@@ -126,13 +135,20 @@ class Gathering(Protocol[R_co, S_co]):
         """Number of records that `batches` yields."""
         ...
 
-    @property
-    def repeats(self) -> bool:
-        """True if one person may be in several records, and is to be written once."""
+    def people(self, path: Path, target: Target) -> People | None:
+        """Return what decides which rows are written to `target`, or None for all. Blocking.
+
+        Args:
+            path: a file in which people are remembered.
+            target: the output.
+
+        Raises:
+            OSError: the file cannot be created.
+        """
         ...
 
-    def batches(self, store: Workspace) -> Iterator[list[bytes]]:
-        """Yield every record, the same ones in the same order on each call. Blocking.
+    def batches(self, store: Workspace) -> Iterator[list[Row]]:
+        """Yield every row, the same ones in the same order on each call. Blocking.
 
         Raises:
             SpoolDamaged: a spool differs from the data written to it.

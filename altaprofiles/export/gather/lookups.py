@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import anyio
 import msgspec
@@ -24,21 +24,27 @@ from ...base.verdicts import is_final
 from ...base.wording import numbered
 from ...errors import ConfigurationError
 from ...flow.fanout import Items
-from ...models import Key, Lookup, Profile
+from ...models import Key, Lookup
 from ...sources.lookups import Lookups
+from ...tables.rows import Row
 from ..keys import KeyFile, as_text_key, in_batches
 from ..place import Place
 from ..plan import KeysPlan, Plan, check_same
 from ..report import LookupProgress, LookupReport, Report
 from ..reporting import Traffic
+from ..sinks import Target
 from ..store.journal import FAILED, FOUND, INVALID, NOT_FOUND, Answer
+from ..store.people import People
 from ..store.spool import Spool, SpoolDamaged, checksum, read_answers
 from ..store.workspace import Workspace, explaining_disk_errors
+from ..tables import Content
 from .gathering import Assembled, Run
 
 __all__ = ["KeysGathering"]
 
 logger = logging.getLogger("altaprofiles")
+
+V = TypeVar("V")
 
 _AT_ONCE = 200
 """Answers that are committed together."""
@@ -52,24 +58,33 @@ _BLOCK = 4 << 20
 _NOT_FOUND_FILE, _FAILED_FILE = ".not-found.txt", ".failed.ndjson"
 
 
-class KeysGathering:
-    """The people behind many keys: the `Gathering` of `Session.export_lookups`.
+class KeysGathering(Generic[V]):
+    """The values behind many keys: the `Gathering` of `Session.export_lookups`.
 
     Args:
         plan: the kind of the keys. Their number and digest are added while they are read.
         lookups: the service.
         keys: the source of the keys.
+        content: the kind of rows.
+        encode: returns the record of a key and its value, on one line.
     """
 
     unit = "answers"
     endings: Sequence[str] = (_NOT_FOUND_FILE, _FAILED_FILE)
     options: Mapping[str, Any] = {}
-    repeats = False
 
     def __init__(
-        self, plan: KeysPlan, lookups: Lookups[Profile], keys: Items[Key] | KeyFile
+        self,
+        plan: KeysPlan,
+        lookups: Lookups[V],
+        keys: Items[Key] | KeyFile,
+        *,
+        content: Content,
+        encode: Callable[[str, V], bytes],
     ) -> None:
         self.plan: KeysPlan = plan
+        self.content = content
+        self._encode = encode
         self.reads = keys.path if isinstance(keys, KeyFile) else None
         self._lookups = lookups
         self._keys = keys
@@ -162,7 +177,7 @@ class KeysGathering:
     async def gather(self, run: Run) -> list[str]:
         self._offset = await run.threads.run(lambda: run.store.journal.state("offset") or 0)
         spool = await run.threads.run(lambda: Spool(_spool(run.store), self._offset))
-        answers: list[Lookup[Profile]] = []
+        answers: list[Lookup[V]] = []
         failures = 0
         committed = time.monotonic()
         lookups = self._lookups.get_many(
@@ -200,7 +215,7 @@ class KeysGathering:
                 yield key
             last = rows[-1][0]
 
-    def _keep(self, run: Run, file: Spool, lookups: list[Lookup[Profile]]) -> None:
+    def _keep(self, run: Run, file: Spool, lookups: list[Lookup[V]]) -> None:
         """Make `lookups` durable, and empty the list."""
         answers: list[Answer] = []
         lines: list[bytes] = []
@@ -208,7 +223,7 @@ class KeysGathering:
         for lookup in lookups:
             key = str(lookup.key)
             if lookup.value is not None:
-                line = lookup.value.encode()
+                line = self._encode(key, lookup.value)
                 answers.append(Answer(key, FOUND, offset, len(line), checksum=checksum(line)))
                 lines.append(line)
                 offset += len(line) + 1
@@ -248,10 +263,13 @@ class KeysGathering:
     def records(self) -> int:
         return self._count(FOUND)
 
-    def batches(self, store: Workspace) -> Iterator[list[bytes]]:
+    def people(self, path: Path, target: Target) -> People | None:
+        return None
+
+    def batches(self, store: Workspace) -> Iterator[list[Row]]:
         if not self._count(FOUND):
             return
-        records: list[bytes] = []
+        rows: list[Row] = []
         size = 0
         found = chain.from_iterable(_in_order(store, (FOUND,)))
         for answer, record in read_answers(_spool(store), found):
@@ -260,12 +278,12 @@ class KeysGathering:
                     f"{_spool(store)} is damaged: its {answer.length:,} bytes from byte "
                     f"{answer.offset:,} on are not as written"
                 )
-            records.append(record)
+            rows.append(Row(record, self.plan.account, answer.key))
             size += len(record)
             if size >= _BLOCK:
-                yield records
-                records, size = [], 0
-        yield records
+                yield rows
+                rows, size = [], 0
+        yield rows
 
     async def repair(self, run: Run) -> None:
         forgotten = 0

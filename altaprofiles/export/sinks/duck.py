@@ -30,21 +30,25 @@ from ...base.checks import is_unicode
 from ...base.paths import check_own_folder, is_own
 from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError
-from ...tables.kinds import Kinds
-from ...tables.layout import CORE, JSON_TEXTS, Kind, column_names
+from ...tables.layout import ColumnKind
+from ...tables.rows import Row, Table
 from ..output import Output
 from ..store.spool import sync_folder
+from ..tables import Origin
 from .files import check_place, check_same_file, open_same_file, partial_of
 from .parquet import ParquetSink
-from .target import DEFAULT_TABLE, FileTarget
+from .target import FileTarget, Layout
 
 __all__ = ["DuckDbTarget"]
 
-_TYPES: dict[Kind, str] = {
+_TYPES: dict[ColumnKind, str] = {
+    "text": "VARCHAR",
+    "texts": "VARCHAR[]",
+    "json": "JSON",
     "bool": "BOOLEAN",
     "int64": "BIGINT",
     "double": "DOUBLE",
-    "text": "VARCHAR",
+    "timestamp": "TIMESTAMPTZ",
 }
 
 
@@ -64,7 +68,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
     table: str
 
     @classmethod
-    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
+    def of(cls, text: str, layout: Layout, output: Output) -> Self:
         path = cls.path_of(text)
         if "?" in str(path):
             # DuckDB puts the suffix of its log before the question mark, as if this were a URL.
@@ -73,7 +77,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"to: DuckDB cannot write to a path that is not text, got {text!r}"
             )
-        return cls(name=text, path=path, flatten=keys, table=_checked_table(output.table))
+        table = _checked_table(output.table, layout["content"].default_table)
+        return cls(name=text, path=path, table=table, **layout)
 
     def check(self) -> None:
         folder = _made_folder(self.path, self.name)
@@ -111,7 +116,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         ).fetchone()
         return None if found is None else str(found[0])
 
-    def content(self) -> str | None:
+    def present(self) -> str | None:
         if not self.path.exists():
             return None
         connection = _connect(self.path, self.name)
@@ -124,8 +129,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             f"{numbered(rows, 'row')} of the table {self.table!r} in {self.name}" if rows else None
         )
 
-    def open(self, kinds: Kinds) -> DuckDbSink:
-        return DuckDbSink(self, kinds)
+    def open(self, table: Table, origin: Origin) -> DuckDbSink:
+        return DuckDbSink(self, table)
 
 
 _ROWS = "rows"
@@ -135,18 +140,19 @@ _MEMORY = "500MB"
 
 
 class DuckDbSink:
-    repeated = 0
+    absorbed = 0
+    notes: Sequence[str] = ()
 
-    def __init__(self, target: DuckDbTarget, kinds: Kinds) -> None:
+    def __init__(self, target: DuckDbTarget, table: Table) -> None:
         self._target = target
-        self._kinds = kinds
+        self._table = table
         self._in_place = target.path.exists()
         self._folder = _made_folder(target.path, target.name)
         self._own = self._folder.lstat()
         self._file = target.path if self._in_place else self._folder / target.path.name
         self._temporary = self._folder / "temporary"
         # First, because its lock also protects everything else in the folder.
-        self._rows = ParquetSink(self._folder / _ROWS, target.flatten, kinds)
+        self._rows = ParquetSink(self._folder / _ROWS, table)
         self._is_over = False
         try:
             self._clear()
@@ -161,19 +167,13 @@ class DuckDbSink:
     def mended(self) -> int:
         return self._rows.mended
 
-    def write(self, records: Sequence[bytes]) -> None:
-        self._rows.write(records)
+    def write(self, rows: Sequence[Row]) -> None:
+        self._rows.write(rows)
 
     def close(self) -> BinaryIO:
         rows = self._rows.finish()
         target = self._target
-        names = column_names(target.flatten)
-        types = [
-            *("JSON" if name in JSON_TEXTS else "VARCHAR" for name in CORE),
-            *(_TYPES[self._kinds[key]] for key in target.flatten),
-        ]
-        types[CORE.index("object_ids")] = "VARCHAR[]"
-        columns = [f"{_quoted(name)} {type_}" for name, type_ in zip(names, types, strict=True)]
+        columns = [f"{_quoted(one.name)} {_TYPES[one.kind]}" for one in self._table.columns]
         table = _quoted(target.table)
         self._execute(f"SET memory_limit = '{_MEMORY}'")
         self._check_files()
@@ -315,9 +315,9 @@ def _escaped(path: Path) -> str:
     return re.sub(r"([*?\[])", r"[\1]", str(path))
 
 
-def _checked_table(name: str | None) -> str:
+def _checked_table(name: str | None, default: str) -> str:
     if name is None:
-        return DEFAULT_TABLE
+        return default
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ConfigurationError(f"table: expected a table's name, got {name!r}")
     # Plain text, even if the name is of a subclass such as NumPy's.

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 import msgspec
 
-from ...tables.columns import Columns
-from ...tables.kinds import Kinds
-from ...tables.layout import column_names
+from ...tables.layout import ColumnKind
+from ...tables.rows import Row, Table
 from ..output import Output
+from ..tables import Origin
 from .compression import coder_of
 from .files import PartialFile
-from .target import FileTarget
+from .target import FileTarget, Layout
 
 __all__ = ["CsvTarget", "NdjsonTarget"]
 
 
 class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
-    """A file with one record a line, byte for byte as received."""
+    """A file with one record a line, byte for byte as received but for a member `cdp`."""
 
     format: ClassVar[str] = "ndjson"
     endings: ClassVar[tuple[str, ...]] = (".ndjson", ".jsonl")
     compresses: ClassVar[bool] = True
+    has_columns: ClassVar[bool] = False
 
-    def open(self, kinds: Kinds) -> NdjsonSink:
+    def open(self, table: Table, origin: Origin) -> NdjsonSink:
         return NdjsonSink(self)
 
 
 class NdjsonSink:
-    repeated = 0
+    absorbed = 0
+    notes: Sequence[str] = ()
 
     def __init__(self, target: NdjsonTarget) -> None:
         self.mended = 0
@@ -41,9 +43,9 @@ class NdjsonSink:
         self.abort = self._stream.abort
         self.close = self._stream.close
 
-    def write(self, records: Sequence[bytes]) -> None:
-        if records:
-            self._stream.write(b"\n".join([*records, b""]))
+    def write(self, rows: Sequence[Row]) -> None:
+        if rows:
+            self._stream.write(b"\n".join([*[row.record for row in rows], b""]))
 
 
 class CsvTarget(FileTarget, frozen=True, kw_only=True):
@@ -65,23 +67,24 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     bom: bool = False
 
     @classmethod
-    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
-        return cls(name=text, path=cls.path_of(text), flatten=keys, bom=output.bom)
+    def of(cls, text: str, layout: Layout, output: Output) -> Self:
+        return cls(name=text, path=cls.path_of(text), bom=output.bom, **layout)
 
-    def open(self, kinds: Kinds) -> CsvSink:
-        return CsvSink(self)
+    def open(self, table: Table, origin: Origin) -> CsvSink:
+        return CsvSink(self, table)
 
 
 _SLICE = 100
-"""Records that are turned into cells at once."""
+"""Rows that are turned into cells at once."""
 
 
 class CsvSink:
-    repeated = 0
+    absorbed = 0
+    notes: Sequence[str] = ()
 
-    def __init__(self, target: CsvTarget) -> None:
-        self.mended = 0
-        self._keys = target.flatten
+    def __init__(self, target: CsvTarget, table: Table) -> None:
+        self._table = table
+        self._without_nul = 0
         self._bom = target.bom
         self._stream = _Stream(target.path)
         self.abort = self._stream.abort
@@ -89,31 +92,31 @@ class CsvSink:
         try:
             if target.bom:
                 self._stream.write(codecs.BOM_UTF8)
-            self._write([[name.encode()] for name in column_names(target.flatten)])
+            self._write([[column.name.encode()] for column in table.columns])
         except BaseException:
             self.abort()
             raise
 
-    def write(self, records: Sequence[bytes]) -> None:
-        for start in range(0, len(records), _SLICE):
-            columns = Columns(records[start : start + _SLICE], self._keys)
-            lifted = [columns.lifted(number, "text") for number in range(len(self._keys))]
-            self._write(
-                [
-                    *map(self._encoded, columns.texts),
-                    map(msgspec.json.encode, columns.object_ids),
-                    *columns.json_texts,
-                    *map(self._encoded, lifted),
-                ]
-            )
-            self.mended += columns.mended
+    @property
+    def mended(self) -> int:
+        return self._table.mended + self._without_nul
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), _SLICE):
+            cells = self._table.cells(rows[start : start + _SLICE])
+            columns = zip(self._table.columns, cells, strict=True)
+            self._write([self._encoded(column.kind, values) for column, values in columns])
 
     def _write(self, columns: Sequence[Iterable[bytes | None]]) -> None:
         if self._bom:
             columns = [map(_as_plain_cell, column) for column in columns]
         self._stream.write(_rows(columns))
 
-    def _encoded(self, values: Iterable[str | None]) -> list[bytes | None]:
+    def _encoded(self, kind: ColumnKind, values: list[Any]) -> list[bytes | None]:
+        if kind == "json":
+            return values
+        if kind != "text":
+            return [None if value is None else _ENCODE[kind](value) for value in values]
         cells: list[bytes | None] = []
         for value in values:
             if value is None:
@@ -122,9 +125,19 @@ class CsvSink:
             if "\0" in value:
                 # Some readers take a NUL for the end of the text, or of the file.
                 value = value.replace("\0", "\ufffd")
-                self.mended += 1
+                self._without_nul += 1
             cells.append(value.encode())
         return cells
+
+
+_ENCODE: dict[ColumnKind, Callable[[Any], bytes]] = {
+    "texts": msgspec.json.encode,
+    "bool": msgspec.json.encode,
+    "int64": msgspec.json.encode,
+    "double": msgspec.json.encode,
+    # In UTC, and so with a Z.
+    "timestamp": lambda value: msgspec.json.encode(value)[1:-1],
+}
 
 
 # Phone numbers begin with a plus, and spreadsheets do not evaluate them. Texts that look as if an

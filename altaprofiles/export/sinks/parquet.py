@@ -9,7 +9,8 @@ from typing import BinaryIO, ClassVar
 
 from ...errors import ExportError
 from ...tables.arrow import Tables
-from ...tables.kinds import Kinds
+from ...tables.rows import Row, Table
+from ..tables import Origin
 from .files import PartialFile
 from .target import FileTarget
 
@@ -29,8 +30,8 @@ class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     options: ClassVar[frozenset[str]] = frozenset({"flatten"})
     has_types: ClassVar[bool] = True
 
-    def open(self, kinds: Kinds) -> ParquetSink:
-        return ParquetSink(self.path, self.flatten, kinds)
+    def open(self, table: Table, origin: Origin) -> ParquetSink:
+        return ParquetSink(self.path, table)
 
 
 class ParquetSink:
@@ -38,17 +39,18 @@ class ParquetSink:
 
     Args:
         path: the file's place.
-        keys: the flattened keys of `profileData`.
-        kinds: the type of each key's values.
+        table: the columns, and the cells of the rows.
     """
 
-    repeated = 0
+    absorbed = 0
+    notes: Sequence[str] = ()
 
-    def __init__(self, path: Path, keys: Sequence[str], kinds: Kinds) -> None:
+    def __init__(self, path: Path, table: Table) -> None:
         from pyarrow import parquet
 
         self._name = str(path)
-        self._tables = Tables(keys, kinds)
+        self._table = table
+        self._tables = Tables(table)
         self._partial = PartialFile(path)
         try:
             with _explained(self._name):
@@ -61,12 +63,12 @@ class ParquetSink:
 
     @property
     def mended(self) -> int:
-        return self._tables.mended
+        return self._table.mended
 
-    def write(self, records: Sequence[bytes]) -> None:
+    def write(self, rows: Sequence[Row]) -> None:
         tables = self._tables
-        for record in records:
-            tables.add(record)
+        for row in rows:
+            tables.add(row)
             if tables.bytes >= GROUP_BYTES or tables.rows >= GROUP_ROWS:
                 self._write_group()
 

@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from ...errors import ConfigurationError, ExportError
 from ...redaction import Secret, masked
-from ...tables.kinds import Kinds
-from ...tables.layout import CORE, JSON_TEXTS, column_names
+from ...tables.layout import ColumnKind
+from ...tables.rows import Row, Table
 from ..output import Output
+from ..tables import Origin
 from .postgres_rows import RowEncoder
-from .postgres_table import PERSON, PostgresTable, Shape, check_columns, quoted
+from .postgres_table import PostgresTable, Shape, check_columns, quoted
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
-from .target import Target
+from .target import Layout, Target
 
 if TYPE_CHECKING:
     import psycopg
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 __all__ = ["PostgresTarget"]
 
 T = TypeVar("T")
+
+_TYPES: dict[ColumnKind, str] = {
+    "text": "text",
+    "texts": "text[]",
+    "json": "jsonb",
+    "bool": "boolean",
+    "int64": "bigint",
+    "double": "double precision",
+    "timestamp": "timestamp with time zone",
+}
 
 _STAGE_NAME = "altaprofiles_stage"
 _STAGE = f"pg_temp.{_STAGE_NAME}"
@@ -56,25 +67,22 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     schemes: ClassVar[tuple[str, ...]] = SCHEMES
     extra: ClassVar[str | None] = "postgres"
     options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})
-    reserved: ClassVar[tuple[str, ...]] = (PERSON, *CORE)
 
     table: PostgresTable
     conninfo: str
     secrets: tuple[Secret, ...]
 
     @classmethod
-    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
-        names = column_names(keys, reserved=cls.reserved)
-        for name in names:
-            check_name("flatten", name)
-        check_columns("flatten", names)
-        types = dict.fromkeys(names, "text")
-        types |= dict.fromkeys(JSON_TEXTS, "jsonb")
-        types["object_ids"] = "text[]"
+    def of(cls, text: str, layout: Layout, output: Output) -> Self:
+        content = layout["content"]
+        columns = content.columns(layout["flatten"], None)
+        for column in columns:
+            check_name("flatten", column.name)
+        check_columns("flatten", [column.name for column in columns])
         url = parse(text)
         cls.require_extra(url.label)
         check_conninfo(url)
-        schema, name = table_of(output.table, url.table)
+        schema, name = table_of(output.table, url.table, content.default_table)
         if schema is None and name == _STAGE_NAME:
             raise ConfigurationError(
                 f"{'to' if output.table is None else 'table'}: the export has a temporary table "
@@ -83,10 +91,16 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         label = f"{url.label}/{name if schema is None else f'{schema}.{name}'}"
         return cls(
             name=label,
-            flatten=keys,
-            table=PostgresTable(label, schema, name, types),
+            table=PostgresTable(
+                label,
+                schema,
+                name,
+                {column.name: _TYPES[column.kind] for column in columns},
+                content.identifies,
+            ),
             conninfo=url.conninfo,
             secrets=url.secrets,
+            **layout,
         )
 
     def check(self) -> None:
@@ -96,8 +110,8 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         finally:
             connection.close()
 
-    def open(self, kinds: Kinds) -> PostgresSink:
-        return PostgresSink(self)
+    def open(self, table: Table, origin: Origin) -> PostgresSink:
+        return PostgresSink(self, table)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a new connection, in a transaction that the user's own time limits do not end.
@@ -209,21 +223,23 @@ _WITHOUT_VALUES = frozenset(
 
 
 _SLICE = 100
-"""Records that are turned into rows at once."""
+"""Rows that are encoded at once."""
 
 
 class PostgresSink:
-    def __init__(self, target: PostgresTarget) -> None:
-        self.repeated = 0
+    def __init__(self, target: PostgresTarget, table: Table) -> None:
+        self.absorbed = 0
+        self.notes: list[str] = []
+        self._repeated = 0
         self._target = target
-        self._rows = RowEncoder(target.flatten)
-        self._names = [*map(quoted, target.table.columns)]
+        self._rows = RowEncoder(table)
+        names = [*target.table.columns]
+        self._names = [*map(quoted, names)]
         # A key may have any name, even that of a column that only the temporary table has.
         self._staged = [
-            *target.reserved,
+            *names[: len(names) - len(target.flatten)],
             *(f"lifted_{number}" for number in range(len(target.flatten))),
         ]
-        self._received = 0
         self._copying: AbstractContextManager[psycopg.Copy] | None = None
         self._connection = target.connect()
         try:
@@ -236,11 +252,10 @@ class PostgresSink:
     def mended(self) -> int:
         return self._rows.mended
 
-    def write(self, records: Sequence[bytes]) -> None:
-        for start in range(0, len(records), _SLICE):
-            data = self._rows.encode(records[start : start + _SLICE])
+    def write(self, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), _SLICE):
+            data = self._rows.encode(rows[start : start + _SLICE])
             self._target.guard(partial(self._copy.write, data))
-        self._received += len(records)
 
     def close(self) -> None:
         self._target.guard(self._finish)
@@ -269,9 +284,12 @@ class PostgresSink:
             self._copying.__exit__(None, None, None)
         run = self._connection.execute
         # Only the columns by which rows are found: to analyse documents takes long.
-        run(f"ANALYZE {_STAGE} (number, nameless, person, object_ids)")
+        run(f"ANALYZE {_STAGE} (number, nameless, {', '.join(self._found_by)})")
         shape = self._prepare()
-        self._merge(is_new=shape.oid is None)
+        if self._target.content.of == "people":
+            self._merge(is_new=shape.oid is None)
+        else:
+            self._put(is_new=shape.oid is None)
         self._connection.commit()
         self._connection.close()
 
@@ -300,7 +318,7 @@ class PostgresSink:
         triggers = self._target.table.triggers(self._connection)
         if not is_new:
             shares = (
-                "new.nameless AND coalesce(old.identity, '') = ''"
+                "new.nameless AND coalesce(old.identity, '') = '' AND old.account = new.account"
                 " AND old.object_ids && new.object_ids"
             )
             run(f"DELETE FROM {table} AS old USING {_STAGE} AS new WHERE {shares}")
@@ -326,13 +344,17 @@ class PostgresSink:
             f" FROM {_STAGE} GROUP BY person HAVING count(*) > 1) AS known"
             " WHERE later.person = known.person AND known.first < later.number"
         )
-        self.repeated = shared.rowcount + known.rowcount
-        values = ", ".join(f"{name} = excluded.{name}" for name in self._names[1:])
+        self._repeated = shared.rowcount + known.rowcount
+        values = ", ".join(
+            f"{name} = excluded.{name}"
+            for name in self._names
+            if name not in ('"account"', '"person"', '"added_at"')
+        )
         merged = run(
             f"INSERT INTO {table} ({', '.join(self._names)}) SELECT {', '.join(self._staged)}"
-            f" FROM {_STAGE} ORDER BY number ON CONFLICT (person) DO UPDATE SET {values}"
+            f" FROM {_STAGE} ORDER BY number ON CONFLICT (account, person) DO UPDATE SET {values}"
         )
-        people = self._received - self.repeated
+        people = self._rows.count - self._repeated
         self._require(
             merged.rowcount == people,
             f"the table took {merged.rowcount:,} of {people:,} people",
@@ -343,6 +365,26 @@ class PostgresSink:
         if is_new:
             self._target.table.add_index(self._connection)
             run(f"ANALYZE {table} (person, identity, object_ids)")
+
+    @property
+    def _found_by(self) -> list[str]:
+        """The columns by which rows are found."""
+        devices = ["object_ids"] if self._target.content.of == "people" else []
+        return [*self._target.content.identifies, *devices]
+
+    def _put(self, *, is_new: bool) -> None:
+        """Replace the bindings of the keys that were staged."""
+        run = self._connection.execute
+        table = self._target.table.quoted
+        if not is_new:
+            run(
+                f"DELETE FROM {table} AS old USING {_STAGE} AS new"
+                " WHERE old.account = new.account AND old.key = new.key"
+            )
+        run(
+            f"INSERT INTO {table} ({', '.join(self._names)}) SELECT {', '.join(self._staged)}"
+            f" FROM {_STAGE} ORDER BY number"
+        )
 
     def _compare(self, triggers: Sequence[str]) -> None:
         """Raise `ExportError` unless the table has the staged rows as they are."""

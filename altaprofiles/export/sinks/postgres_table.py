@@ -82,13 +82,15 @@ class PostgresTable(Struct, frozen=True):
         label: the table in messages.
         schema: the table's schema; None for the server's search path.
         name: the table's name.
-        columns: the type of each column, by name. `PERSON` comes first.
+        columns: the type of each column, by name.
+        key: the columns by which rows of earlier runs are found.
     """
 
     label: str
     schema: str | None
     name: str
     columns: dict[str, str]
+    key: tuple[str, ...]
 
     @property
     def quoted(self) -> str:
@@ -148,7 +150,8 @@ class PostgresTable(Struct, frozen=True):
     def create(self, connection: psycopg.Connection[Any]) -> None:
         """Create the table. If another export creates it at the same moment, wait, and fail."""
         types = [f"{quoted(name)} {type_}" for name, type_ in self.columns.items()]
-        types[0] += " PRIMARY KEY"
+        if "person" in self.columns:
+            types.append(f"PRIMARY KEY ({', '.join(self.key)})")
         connection.execute(f"CREATE TABLE {self.quoted} ({', '.join(types)})")
 
     def add_index(self, connection: psycopg.Connection[Any]) -> None:

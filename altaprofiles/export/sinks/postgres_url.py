@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from ...errors import ConfigurationError
 from ...redaction import Secret, masked
-from .target import DEFAULT_TABLE
 
 __all__ = [
     "SCHEMES",
@@ -127,7 +126,7 @@ def _refuse(reason: str) -> NoReturn:
     raise ConfigurationError(f"to: not a URL of the form {_FORM}: {reason}")
 
 
-def table_of(given: str | None, in_url: str | None) -> tuple[str | None, str]:
+def table_of(given: str | None, in_url: str | None, default: str) -> tuple[str | None, str]:
     """Return the table's schema (or None) and name, from the option or from the URL.
 
     Raises:
@@ -139,7 +138,7 @@ def table_of(given: str | None, in_url: str | None) -> tuple[str | None, str]:
         )
     name = in_url or given
     if name is None:
-        return None, DEFAULT_TABLE
+        return None, default
     where = "to" if given is None else "table"
     if not isinstance(name, str) or name.count(".") > 1:
         raise ConfigurationError(f"{where}: expected table or schema.table, got {name!r}")

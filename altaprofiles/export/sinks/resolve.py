@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import get_args
 
 from ...base.checks import check_flag
 from ...base.paths import absolute_path
 from ...errors import ConfigurationError
 from ...tables.layout import check_flatten
 from ..output import Output
+from ..tables import Content
 from .compression import COMPRESSIONS
 from .duck import DuckDbTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
 from .postgres import PostgresTarget
-from .target import Target
+from .target import Target, Write
 
 __all__ = ["FORMATS", "TARGETS", "resolve"]
 
@@ -36,8 +38,8 @@ _BY_ENDING = {ending: target for target in TARGETS for ending in target.endings}
 _BY_SCHEME = {scheme: target for target in TARGETS for scheme in target.schemes}
 
 
-def resolve(output: Output) -> Target:
-    """Return the target that `output` describes.
+def resolve(output: Output, content: Content) -> Target:
+    """Return the target that `output` describes, for rows of the kind `content`.
 
     `output.to` is one of:
 
@@ -54,11 +56,11 @@ def resolve(output: Output) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
-    keys = check_flatten(output.flatten, reserved=target.reserved)
+    flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
         "bom": check_flag("bom", output.bom),
-        "flatten": bool(keys),
+        "flatten": bool(flatten),
     }
     for option, is_passed in passed.items():
         if is_passed and option not in target.options:
@@ -66,7 +68,27 @@ def resolve(output: Output) -> Target:
                 f"{option}: applies to {_formats_with(option)} only, not to {target.format}; "
                 f"leave it out, or choose another format"
             )
-    return target.of(text, keys, output)
+    if flatten and content.of == "bindings":
+        raise ConfigurationError(
+            "flatten: applies to people, and the users of Alta have no profileData; leave it out"
+        )
+    write = _checked_write(target, output.write)
+    return target.of(text, {"content": content, "write": write, "flatten": flatten}, output)
+
+
+def _checked_write(target: type[Target], write: object) -> Write:
+    if write is None:
+        return target.writes[0]
+    for known in target.writes:
+        if write == known:
+            return known
+    if write in get_args(Write):
+        formats = ", ".join(one.format for one in TARGETS if write in one.writes)
+        raise ConfigurationError(
+            f"write: {write!r} applies to {formats} only, not to {target.format}; leave it out, or "
+            f"choose another format"
+        )
+    raise ConfigurationError(f"write: expected 'replace', 'upsert' or 'append', got {write!r}")
 
 
 def _formats_with(option: str) -> str:

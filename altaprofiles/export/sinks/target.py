@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Protocol, Self
+from typing import BinaryIO, ClassVar, Literal, Protocol, Self, TypeAlias, TypedDict
 
 from msgspec import Struct
 
@@ -14,19 +14,20 @@ from ...base.extras import require
 from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
 from ...errors import ConfigurationError
-from ...tables.kinds import Kinds
-from ...tables.layout import CORE
+from ...tables.layout import Kind
+from ...tables.rows import Row, Table
 from ..output import Output
+from ..tables import Content, Origin
 from .compression import check_compression
 from .files import check_place
 
-__all__ = ["DEFAULT_TABLE", "FileTarget", "Sink", "Target"]
+__all__ = ["FileTarget", "Layout", "Sink", "Target", "Write"]
 
-DEFAULT_TABLE = "profiles"
+Write: TypeAlias = Literal["replace", "upsert", "append"]
 
 
 class Sink(Protocol):
-    """Takes the records of one export. Every call blocks; one call at a time, from any thread."""
+    """Takes the rows of one export. Every call blocks; one call at a time, from any thread."""
 
     @property
     def mended(self) -> int:
@@ -34,15 +35,17 @@ class Sink(Protocol):
         ...
 
     @property
-    def repeated(self) -> int:
-        """The number of records left out because a table holds each person once.
-
-        Known when the sink is closed.
-        """
+    def absorbed(self) -> int:
+        """The number of rows of earlier runs that became rows of other people. Known at the end."""
         ...
 
-    def write(self, records: Sequence[bytes]) -> None:
-        """Add records, each a JSON object on one line without its line break.
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences on what has happened to a table, for the report. Known at the end."""
+        ...
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Add rows.
 
         Raises:
             OSError: the disk refuses, raised as it comes.
@@ -52,7 +55,7 @@ class Sink(Protocol):
         ...
 
     def close(self) -> BinaryIO | None:
-        """Make all records durable and visible under the target's name.
+        """Make all rows durable and visible under the target's name.
 
         Returns:
             The file, open for reading at its start, which the caller closes; None for a database
@@ -64,8 +67,16 @@ class Sink(Protocol):
         ...
 
     def abort(self) -> None:
-        """Drop all records and leave the target as it was. Never raises, even after a failure."""
+        """Drop all rows and leave the target as it was. Never raises, even after a failure."""
         ...
+
+
+class Layout(TypedDict):
+    """Attributes of every target, of the same names."""
+
+    content: Content
+    write: Write
+    flatten: dict[str, Kind | None]
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -80,11 +91,15 @@ class Target(Struct, frozen=True, kw_only=True):
         compresses: whether a compression's ending may follow one of `endings`.
         extra: the extra that brings the modules of the format, or None.
         options: the options of `Output` that apply: any of "table", "bom" and "flatten".
-        reserved: columns that every output has; a flattened key cannot take their names.
+        writes: the ways to write, the default first.
+        has_columns: whether rows have columns.
         has_types: whether flattened columns have the type of their values, instead of text.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
-        flatten: keys of `profileData` that get a column each.
+        content: the kind of rows.
+        write: "replace" for rows of this export only, "upsert" to update those of the same people,
+            "append" to add rows.
+        flatten: keys of `profileData` that get a column each, with its type where one is named.
     """
 
     format: ClassVar[str]
@@ -93,20 +108,23 @@ class Target(Struct, frozen=True, kw_only=True):
     compresses: ClassVar[bool] = False
     extra: ClassVar[str | None] = None
     options: ClassVar[frozenset[str]] = frozenset()
-    reserved: ClassVar[tuple[str, ...]] = CORE
+    writes: ClassVar[tuple[Write, ...]] = ("replace",)
+    has_columns: ClassVar[bool] = True
     has_types: ClassVar[bool] = False
 
     name: str
     path: Path | None = None
-    flatten: tuple[str, ...] = ()
+    content: Content
+    write: Write
+    flatten: dict[str, Kind | None] = {}
 
     @classmethod
-    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
+    def of(cls, text: str, layout: Layout, output: Output) -> Self:
         """Return the target that `output` describes.
 
         Args:
             text: `output.to` as text.
-            keys: `output.flatten`, checked.
+            layout: options that are checked already.
             output: the other options, not checked yet.
 
         Raises:
@@ -122,8 +140,8 @@ class Target(Struct, frozen=True, kw_only=True):
 
     @property
     def typed_flatten(self) -> bool:
-        """True if `open` needs `Kinds` that have observed every record."""
-        return self.has_types and bool(self.flatten)
+        """True if the types of columns depend on the values in every record."""
+        return self.has_types and None in self.flatten.values()
 
     @property
     def files(self) -> list[Path]:
@@ -138,7 +156,7 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         raise NotImplementedError
 
-    def content(self) -> str | None:
+    def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
 
         Raises:
@@ -146,11 +164,12 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         return None
 
-    def open(self, kinds: Kinds) -> Sink:
+    def open(self, table: Table, origin: Origin) -> Sink:
         """Return a new sink. Blocking.
 
         Args:
-            kinds: the types of flattened columns; used only with `typed_flatten`.
+            table: the columns, and the cells of the rows. Only for formats that have columns.
+            origin: the export.
 
         Raises:
             OSError, ExportError: the target cannot be written to.
@@ -164,8 +183,8 @@ class FileTarget(Target, frozen=True, kw_only=True):
     path: Path
 
     @classmethod
-    def of(cls, text: str, keys: tuple[str, ...], output: Output) -> Self:
-        return cls(name=text, path=cls.path_of(text), flatten=keys)
+    def of(cls, text: str, layout: Layout, output: Output) -> Self:
+        return cls(name=text, path=cls.path_of(text), **layout)
 
     @classmethod
     def path_of(cls, text: str) -> Path:
@@ -187,7 +206,7 @@ class FileTarget(Target, frozen=True, kw_only=True):
     def check(self) -> None:
         check_place(self.path, self.name)
 
-    def content(self) -> str | None:
+    def present(self) -> str | None:
         size = self.path.stat().st_size if self.path.exists() else 0
         return f"{numbered(size, 'byte')} of {self.name}" if size else None
 

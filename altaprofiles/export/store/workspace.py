@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 import msgspec
 
@@ -24,6 +27,7 @@ _JOURNAL = "journal.sqlite"
 _SPOOLS = "*.spool.ndjson"
 _PEOPLE = "people.sqlite"
 _OVER = "over"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Workspace:
@@ -112,7 +116,19 @@ class Workspace:
             check_same(begun, plan, str(self.folder))
         with self.journal.transaction():
             self.journal.put_state(plan=plan.encode())
+            if self.journal.state("began") is None:
+                self.journal.put_state(began=time.time_ns() // 1000, run=uuid4().hex)
         sync_folder(self.folder)
+
+    @property
+    def run(self) -> str:
+        """Identifies this export, over all runs that resume it."""
+        return str(self.journal.state("run"))
+
+    @property
+    def began(self) -> datetime:
+        """The time at which the export was begun."""
+        return _EPOCH + timedelta(microseconds=self.journal.state("began"))
 
     def spool(self, name: str) -> Path:
         """Return the path of the spool with this name."""

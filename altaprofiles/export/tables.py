@@ -1,0 +1,167 @@
+"""The tables of exports: people, people by key, and the bindings of CDP users. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from ..models.customer import Found
+from ..models.people import exact_identity, exact_ids, row_key
+from ..tables.columns import Columns
+from ..tables.kinds import Kinds
+from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
+from ..tables.rows import Row, Table, lifted_columns
+
+__all__ = ["Content", "Origin"]
+
+
+class Origin(Struct, frozen=True):
+    """The export that rows come from.
+
+    Attributes:
+        run: identifies the export, over all runs that resume it.
+        accounts: the accounts whose rows it brings.
+        fetched_at: the time at which it was begun.
+    """
+
+    run: str
+    accounts: tuple[str, ...]
+    fetched_at: datetime
+
+
+class Content(Struct, frozen=True, kw_only=True):
+    """The kind of rows that an output has, and so its columns.
+
+    Attributes:
+        of: "people", a row each, or "bindings", a row for each anonymous ID of a CDP user.
+        has_key: whether people were looked up by a key.
+        has_events: whether people were brought by events.
+        has_cdp: whether people are joined with their CDP users.
+    """
+
+    of: Literal["people", "bindings"] = "people"
+    has_key: bool = False
+    has_events: bool = False
+    has_cdp: bool = False
+
+    @property
+    def default_table(self) -> str:
+        """The name of the table, in databases."""
+        return "profiles" if self.of == "people" else "bindings"
+
+    @property
+    def identifies(self) -> tuple[str, ...]:
+        """The columns by which rows of earlier runs are found."""
+        return ("account", "person") if self.of == "people" else ("account", "key")
+
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """Names of columns that a flattened key cannot take."""
+        return RESERVED if self.of == "people" else ()
+
+    def columns(
+        self, flatten: Mapping[str, Kind | None], kinds: Kinds | None
+    ) -> tuple[Column, ...]:
+        """Return the columns, in order.
+
+        Args:
+            flatten: the flattened keys.
+            kinds: their types; None where they are text unless `flatten` names a type.
+        """
+        if self.of == "bindings":
+            return tuple(Column(name, "text") for name in _BINDINGS)
+        return (
+            *([Column("key", "text")] if self.has_key else ()),
+            Column("account", "text"),
+            Column("person", "text"),
+            *CORE_COLUMNS,
+            *([Column("matched", "texts")] if self.has_events else ()),
+            Column("fetched_at", "timestamp"),
+            Column("added_at", "timestamp"),
+            *([Column("cdp", "json")] if self.has_cdp else ()),
+            *lifted_columns(flatten, kinds, reserved=self.reserved),
+        )
+
+    def table(
+        self,
+        flatten: Mapping[str, Kind | None],
+        kinds: Kinds | None,
+        origin: Origin,
+    ) -> Table:
+        """Return the table of one export.
+
+        Args:
+            flatten, kinds: as for `columns`.
+            origin: the export.
+        """
+        columns = self.columns(flatten, kinds)
+        if self.of == "bindings":
+            return _Bindings(columns)
+        return _People(self, columns, [*flatten], origin.fetched_at)
+
+
+class _People:
+    def __init__(
+        self,
+        content: Content,
+        columns: Sequence[Column],
+        keys: Sequence[str],
+        fetched_at: datetime,
+    ) -> None:
+        self.columns = columns
+        self.mended = 0
+        self._content = content
+        self._keys = keys
+        self._lifted = columns[len(columns) - len(keys) :]
+        self._fetched_at = fetched_at
+
+    def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
+        content = self._content
+        records = [row.record for row in rows]
+        parts = Columns(records, self._keys)
+        times = [self._fetched_at] * len(rows)
+        cells = [
+            *([[row.key for row in rows]] if content.has_key else ()),
+            [row.account for row in rows],
+            [*map(_person, parts.texts[0], parts.object_ids, records)],
+            *parts.core,
+            *([[[*row.matched] for row in rows]] if content.has_events else ()),
+            times,
+            times,
+            *([[row.cdp for row in rows]] if content.has_cdp else ()),
+            *parts.lift(self._lifted),
+        ]
+        self.mended += parts.mended
+        return cells
+
+
+def _person(identity: str | None, object_ids: list[str], record: bytes) -> str:
+    return row_key(exact_identity(identity, record), exact_ids(object_ids, record), record)
+
+
+_BINDINGS = ("account", "key", "user_id", "anonymous_id", "conversation_type", "source_id")
+
+_FOUND = msgspec.json.Decoder(Found)
+
+
+class _Bindings:
+    mended = 0
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self.columns = columns
+
+    def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
+        bindings = [
+            (row.account, found.key, user.user_id, *binding)
+            for row in rows
+            for found in [_FOUND.decode(row.record)]
+            for user in found.users
+            # A user with nothing bound is one row with nulls.
+            for binding in [msgspec.structs.astuple(one) for one in user.anonymous_ids]
+            or [(None, None, None)]
+        ]
+        return [*map(list, zip(*bindings, strict=True))] or [[] for _ in self.columns]

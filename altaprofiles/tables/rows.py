@@ -1,0 +1,91 @@
+"""Records on their way into a table, and the tables that they become. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from .columns import Columns
+from .kinds import Kinds
+from .layout import CORE, CORE_COLUMNS, Column, Kind, column_names
+
+__all__ = ["RecordTable", "Row", "Table", "lifted_columns"]
+
+
+class Row(Struct, frozen=True, gc=False):
+    """A record, and what the export itself knows of it.
+
+    Attributes:
+        record: a JSON object, on one line.
+        account: the account that it is from.
+        key: the key under which it was looked up, or None.
+        matched: the events that brought the person, sorted.
+        cdp: JSON text of the CDP users of the person; None if there are none to show.
+    """
+
+    record: bytes
+    account: str = ""
+    key: str | None = None
+    matched: tuple[str, ...] = ()
+    cdp: bytes | None = None
+
+
+class Table(Protocol):
+    """The columns of an output, and the cells that rows have in them."""
+
+    @property
+    def columns(self) -> Sequence[Column]:
+        """The columns, in order."""
+        ...
+
+    @property
+    def mended(self) -> int:
+        """Number of values replaced so far, because no table can hold them."""
+        ...
+
+    def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
+        """Return the cells of `rows`: a list for each column, all of the same length.
+
+        Cells are text, lists of text, JSON text as bytes, bools, numbers, datetimes, or None.
+
+        Raises:
+            DecodeError: a record is not a JSON object.
+        """
+        ...
+
+
+def lifted_columns(
+    flatten: Mapping[str, Kind | None], kinds: Kinds | None, *, reserved: Sequence[str] = CORE
+) -> tuple[Column, ...]:
+    """Return the columns of flattened keys. Without `kinds`, they are text unless one is named."""
+    names = column_names([*flatten], reserved=reserved)
+    return tuple(
+        Column(name, (named or "text") if kinds is None else kinds[key])
+        for name, (key, named) in zip(names, flatten.items(), strict=True)
+    )
+
+
+class RecordTable:
+    """The columns of records themselves: the core, and flattened keys.
+
+    Args:
+        flatten: the flattened keys, as `check_flatten` returns them.
+        kinds: their types.
+
+    Attributes:
+        columns, mended: as in `Table`.
+    """
+
+    def __init__(self, flatten: Mapping[str, Kind | None], kinds: Kinds) -> None:
+        self.mended = 0
+        self._keys = [*flatten]
+        self._lifted = lifted_columns(flatten, kinds)
+        self.columns = (*CORE_COLUMNS, *self._lifted)
+
+    def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
+        columns = Columns([row.record for row in rows], self._keys)
+        cells = [*columns.core, *columns.lift(self._lifted)]
+        self.mended += columns.mended
+        return cells
