@@ -15,6 +15,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -126,8 +127,10 @@ async def test_output_report_and_manifest(to: Path, tmp_path: Path, case: Script
 
 @pytest.mark.parametrize("name", ["people.ndjson", "people.csv.gz", "people.parquet"])
 async def test_two_runs_are_the_same_whatever_goes_wrong(
-    tmp_path: Path, kind: Kind, name: str
+    tmp_path: Path, kind: Kind, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Tables hold the moment at which the export was begun.
+    monkeypatch.setattr(time, "time_ns", lambda: 1_767_225_600_123_456_789)
     faults = {"server_error": 0.1, "truncated": 0.1, "disconnect": 0.1, "empty_page": 0.3}
     one, other = tmp_path / f"one-{name}", tmp_path / f"other-{name}"
     async with at_emulator(kind) as calm, at_emulator(kind, faults=faults) as wild:

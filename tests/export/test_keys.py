@@ -21,14 +21,11 @@ from hypothesis import strategies as st
 from altaprofiles import CleverTap, ConfigurationError, Session
 from altaprofiles.export.key_lines import LONGEST, split_lines
 from altaprofiles.export.keys import KeyFile
-from altaprofiles.export.output import Output
-from altaprofiles.export.sinks import resolve
 from altaprofiles.export.threads import read_ahead
 from altaprofiles.session import MAX_RESPONSE_BYTES
-from altaprofiles.tables.kinds import Kinds
 from altaprofiles.tables.layout import CORE
 
-from ..support.sinks import put_in_place
+from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
 
 
@@ -144,9 +141,8 @@ RECORDS = [
 
 @pytest.mark.parametrize("bom", [False, True])
 def test_our_own_csv_is_a_file_of_keys(tmp_path: Path, bom: bool) -> None:
-    target = resolve(Output(to=tmp_path / "people.csv", bom=bom, flatten=["note"]))
-    sink = target.open(Kinds(target.flatten))
-    sink.write([msgspec.json.encode(record) for record in RECORDS])
+    sink = opened(target_of(tmp_path / "people.csv", bom=bom, flatten=["note"]))
+    sink.write(rows_of(map(msgspec.json.encode, RECORDS)))
     put_in_place(sink)
 
     def column(name: str) -> list[str]:
@@ -182,16 +178,15 @@ def test_every_text_of_our_own_csv_is_read_as_it_was(
     tmp_path: Path, bom: bool, texts: list[str]
 ) -> None:
     keys = ("=k", "'=k")
-    target = resolve(Output(to=tmp_path / "people.csv", bom=bom, flatten=keys))
-    sink = target.open(Kinds(target.flatten))
+    sink = opened(target_of(tmp_path / "people.csv", bom=bom, flatten=keys))
     names = ("identity", "email", "name", "phone")
     sink.write(
-        [
+        rows_of(
             msgspec.json.encode(
                 {**dict.fromkeys(names, text), "profileData": dict.fromkeys(keys, text)}
             )
             for text in texts
-        ]
+        )
     )
     put_in_place(sink)
     expected = [text for text in texts if text.strip()]

@@ -20,10 +20,8 @@ import duckdb
 import pytest
 
 from altaprofiles import AltaProfilesError, ConfigurationError, ExportError, Incomplete
-from altaprofiles.export.output import Output
 from altaprofiles.export.report import Progress
-from altaprofiles.export.sinks import Sink, resolve
-from altaprofiles.tables.kinds import Kinds
+from altaprofiles.export.sinks import Sink
 
 from ..support.jobs import (
     EVENTS,
@@ -39,7 +37,7 @@ from ..support.jobs import (
     workspace_of,
 )
 from ..support.servers import http
-from ..support.sinks import put_in_place
+from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
 
 pytestmark = pytest.mark.anyio
@@ -259,10 +257,10 @@ time.sleep(600)
 
 def sink_of(to: Path) -> Sink:
     """Return a sink that has taken one record."""
-    target = resolve(Output(to=to))
+    target = target_of(to)
     target.check()
-    sink = target.open(Kinds(()))
-    sink.write([b'{"identity":"1"}'])
+    sink = opened(target)
+    sink.write(rows_of([b'{"identity":"1"}']))
     return sink
 
 
@@ -312,11 +310,11 @@ def test_nothing_is_deleted_in_a_folder_that_was_put_in_place_of_the_own(
 def test_a_duckdb_file_that_has_become_a_link_is_not_written(folder: Path, elsewhere: Path) -> None:
     existing_file(elsewhere.parent)
     before = (elsewhere.parent / "p.duckdb").read_bytes()
-    target = resolve(Output(to=folder / "p.duckdb"))
+    target = target_of(folder / "p.duckdb")
     target.check()
     (folder / "p.duckdb").symlink_to(elsewhere.parent / "p.duckdb")
     with pytest.raises(ExportError, match="has become a symbolic link"):
-        target.open(Kinds(()))
+        opened(target)
     assert (elsewhere.parent / "p.duckdb").read_bytes() == before
 
 
@@ -649,16 +647,15 @@ async def test_a_file_system_that_is_read_only_is_found_first(
 
 _AS_NOBODY = """
 import os, sys
-from altaprofiles.export.output import Output
-from altaprofiles.export.sinks import resolve
-target = resolve(Output(to=sys.argv[1]))
+from tests.support.sinks import opened, rows_of, target_of
+target = target_of(sys.argv[1])
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
 try:
     target.check()
-    sink = target.open(None)
-    sink.write([b'{"identity":"1"}'])
+    sink = opened(target)
+    sink.write(rows_of([b'{"identity":"1"}']))
     sink.close()
 except Exception as error:
     print(type(error).__name__, error)
@@ -723,7 +720,7 @@ def test_root_without_capabilities_finds_a_sticky_folder_first(public: Path) -> 
     assert "p.ndjson cannot be replaced: it belongs to another user (1234)" in message
     assert to.read_bytes() == b"old"
     # Root with its capabilities may replace it.
-    resolve(Output(to=to)).check()
+    target_of(to).check()
     assert (to.stat().st_mtime_ns, to.stat().st_mode) == (before.st_mtime_ns, before.st_mode)
 
 

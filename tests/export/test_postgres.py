@@ -20,30 +20,23 @@ from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, ExportError, Profile
 from altaprofiles.emulator.people import Population
-from altaprofiles.export.output import Output
-from altaprofiles.export.sinks import Target, resolve
+from altaprofiles.export.sinks import Target
 from altaprofiles.export.sinks.postgres import PostgresTarget
 from altaprofiles.export.sinks.postgres_json import MAX_DEPTH, fit_json
 from altaprofiles.export.sinks.postgres_url import without_password
-from altaprofiles.tables.kinds import Kinds
 
 from ..support.odd import CASES
 from ..support.postgres import PASSWORD, Server
 from ..support.records import RECORDS
-
-NOTHING = Kinds(())
-
-
-def target_of(to: Any, **options: Any) -> Target:
-    return resolve(Output(to=to, **options))
+from ..support.sinks import opened, rows_of, target_of
 
 
 def export(target: Target, records: Sequence[bytes], step: int = 7) -> int:
     target.check()
-    sink = target.open(NOTHING)
+    sink = opened(target)
     try:
         for start in range(0, len(records), step):
-            sink.write(records[start : start + step])
+            sink.write(rows_of(records[start : start + step]))
         sink.close()
     except BaseException:
         sink.abort()
@@ -255,8 +248,8 @@ def test_no_record_is_too_odd(postgres: Server, records: list[dict[str, Any]]) -
 def test_an_abandoned_export_leaves_the_table_alone(postgres: Server) -> None:
     target = target_of(postgres.url("people"))
     for _ in range(2):
-        sink = target.open(NOTHING)
-        sink.write([line(identity="1", name="new")])
+        sink = opened(target)
+        sink.write(rows_of([line(identity="1", name="new")]))
         sink.abort()
         sink.abort()
         assert postgres.rows("SELECT to_regclass('people')::text") in ([(None,)], [("people",)])
@@ -268,15 +261,15 @@ def test_an_abandoned_export_leaves_the_table_alone(postgres: Server) -> None:
 def test_a_server_that_goes_away_is_an_export_error(postgres: Server) -> None:
     target = target_of(postgres.url("people"))
     export(target, [line(identity="1", name="old")])
-    sink = target.open(NOTHING)
-    sink.write([line(identity="1", name="new")])
+    sink = opened(target)
+    sink.write(rows_of([line(identity="1", name="new")]))
     postgres.run(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'altaprofiles' AND datname = current_database()"
     )
     with pytest.raises(ExportError) as caught:
         for _ in range(1000):
-            sink.write([line(identity="2", name="x" * 10_000)])
+            sink.write(rows_of([line(identity="2", name="x" * 10_000)]))
         sink.close()
     shows_no_password(caught.value)
     sink.abort()
@@ -338,7 +331,7 @@ def test_a_table_of_another_shape_is_refused_before_anything_is_sent(
     with pytest.raises(ExportError, match="name another table, or drop or rename") as caught:
         target.check()
     assert said in str(caught.value)
-    sink = target.open(NOTHING)
+    sink = opened(target)
     with pytest.raises(ExportError):
         sink.close()
     sink.abort()
@@ -550,11 +543,11 @@ def test_time_limits_of_the_user_do_not_end_an_export(postgres: Server) -> None:
         limits.append("transaction_timeout=5000")
     target = target_of(limited(postgres, *limits))
     target.check()
-    sink = target.open(NOTHING)
-    sink.write([line(identity="1")])
+    sink = opened(target)
+    sink.write(rows_of([line(identity="1")]))
     # The copy is one statement, and one transaction, from the first record to the last.
     time.sleep(6)
-    sink.write([line(identity="2")])
+    sink.write(rows_of([line(identity="2")]))
     sink.close()
     assert postgres.rows("SELECT count(*) FROM people") == [(2,)]
 
@@ -577,8 +570,8 @@ def test_a_stricter_isolation_does_not_refuse_rows_that_others_have_changed(
     export(target_of(postgres.url("people")), [line(identity="1", name="A")])
     target = target_of(limited(postgres, "default_transaction_isolation=serializable"))
     target.check()
-    sink = target.open(NOTHING)
-    sink.write([line(identity="1", name="C")])
+    sink = opened(target)
+    sink.write(rows_of([line(identity="1", name="C")]))
     postgres.run("UPDATE people SET name = 'B'")
     sink.close()
     assert postgres.rows("SELECT name FROM people") == [("C",)]
@@ -651,7 +644,7 @@ def test_row_level_security_is_found_first(
     )
     with pytest.raises(ExportError, match="row-level security"):
         guest("people").check()
-    sink = guest("people").open(NOTHING)
+    sink = opened(guest("people"))
     with pytest.raises(ExportError, match="row-level security"):
         sink.close()
     sink.abort()
@@ -1116,13 +1109,13 @@ def test_no_value_reaches_the_error_of_a_row_that_the_server_refuses(
 
 
 def test_a_server_that_goes_away_is_an_error_of_ours(postgres: Server) -> None:
-    sink = target_of(postgres.url("people")).open(NOTHING)
+    sink = opened(target_of(postgres.url("people")))
     postgres.run(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE application_name = 'altaprofiles' AND datname = current_database()"
     )
     with pytest.raises(ExportError, match="postgresql://127"):
         for _ in range(100):
-            sink.write([line(identity="1", email=PRIVATE, name="x" * 100_000)])
+            sink.write(rows_of([line(identity="1", email=PRIVATE, name="x" * 100_000)]))
         sink.close()
     sink.abort()

@@ -27,15 +27,14 @@ from altaprofiles import ConfigurationError, ExportError, ExportLocked
 from altaprofiles.base.extras import zstd_module
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.output import Output
-from altaprofiles.export.sinks import Sink, Target, parquet, resolve
+from altaprofiles.export.sinks import Sink, Target, parquet
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.tables.columns import Columns
-from altaprofiles.tables.kinds import Kinds
 from altaprofiles.tables.layout import CORE, TEXTS
 
 from ..support.records import BROKEN, ODD
 from ..support.records import RECORDS as ANY_RECORD
-from ..support.sinks import put_in_place
+from ..support.sinks import opened, put_in_place, rows_of, target_of
 
 POPULATION = Population(3000, 3)
 RECORDS = [
@@ -52,10 +51,6 @@ FILES = [
 some_files = pytest.mark.parametrize("name", FILES)
 
 
-def target_of(to: Any, **options: Any) -> Target:
-    return resolve(Output(to=to, **options))
-
-
 KEYS: dict[str, tuple[str, ...]] = {
     name: FLATTEN if "flatten" in target_of(name).options else () for name in FILES
 }
@@ -67,17 +62,14 @@ def test_every_format_of_files_is_tested() -> None:
 
 def begin(target: Target, records: Sequence[bytes]) -> Sink:
     target.check()
-    kinds = Kinds(target.flatten)
-    if target.typed_flatten:
-        kinds.observe(records)
-    return target.open(kinds)
+    return opened(target, records)
 
 
 def export(target: Target, records: Sequence[bytes], step: int = 100) -> int:
     sink = begin(target, records)
     try:
         for start in range(0, len(records), step):
-            sink.write(records[start : start + step])
+            sink.write(rows_of(records[start : start + step]))
         put_in_place(sink)
     except BaseException:
         sink.abort()
@@ -307,7 +299,7 @@ def test_nothing_has_the_targets_name_before_it_is_complete(tmp_path: Path, name
     sink = begin(target_of(tmp_path / name, flatten=KEYS[name]), RECORDS)
     assert not (tmp_path / name).exists()
     for _ in range(3):
-        sink.write(RECORDS)
+        sink.write(rows_of(RECORDS))
         assert not (tmp_path / name).exists()
     assert partial.exists()
     put_in_place(sink)
@@ -318,14 +310,14 @@ def test_nothing_has_the_targets_name_before_it_is_complete(tmp_path: Path, name
 def test_an_abandoned_export_leaves_the_target_alone(tmp_path: Path, name: str) -> None:
     target = target_of(tmp_path / name, flatten=KEYS[name])
     sink = begin(target, RECORDS)
-    sink.write(RECORDS)
+    sink.write(rows_of(RECORDS))
     sink.abort()
     sink.abort()
     assert list(tmp_path.iterdir()) == []
     export(target, RECORDS[:5])
     before = content(tmp_path / name)
     sink = begin(target, RECORDS)
-    sink.write(RECORDS)
+    sink.write(rows_of(RECORDS))
     sink.abort()
     assert content(tmp_path / name) == before
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
@@ -350,13 +342,13 @@ def test_an_empty_export_is_a_file_without_rows(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", ["x.ndjson", "x.jsonl.zst", "x.csv", "x.parquet"])
 def test_a_full_disk_is_the_oserror_it_is(tmp_path: Path, name: str) -> None:
-    sink = target_of(tmp_path / name).open(Kinds(()))
+    sink = opened(target_of(tmp_path / name))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
         with pytest.raises(OSError, match="File too large") as caught:
             for _ in range(20):
-                sink.write(RECORDS)
+                sink.write(rows_of(RECORDS))
             put_in_place(sink)
         sink.abort()
     finally:
@@ -417,9 +409,9 @@ def test_other_tables_of_a_duckdb_file_survive(tmp_path: Path) -> None:
 def test_a_failed_export_leaves_the_old_table_of_a_duckdb_file(tmp_path: Path) -> None:
     path = existing(tmp_path, "CREATE TABLE profiles AS SELECT 7 AS n")
     sink = begin(target_of(path), RECORDS)
-    sink.write(RECORDS)
+    sink.write(rows_of(RECORDS))
     with pytest.raises(Exception, match="malformed"):
-        sink.write([b"no record"] * 20_000)
+        sink.write(rows_of([b"no record"] * 20_000))
     sink.abort()
     assert tables(path) == {"other": 1000, "profiles": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.duckdb"]
@@ -430,11 +422,9 @@ def test_an_export_that_is_killed_leaves_the_old_table_of_a_duckdb_file(tmp_path
     path = existing(tmp_path, "CREATE TABLE profiles AS SELECT 7 AS n")
     code = (
         "import os, sys\n"
-        "from altaprofiles.tables.kinds import Kinds\n"
-        "from altaprofiles.export.output import Output\n"
-        "from altaprofiles.export.sinks import resolve\n"
-        "sink = resolve(Output(to=sys.argv[1])).open(Kinds(()))\n"
-        "sink.write([b'{}'] * 200_000)\n"
+        "from tests.support.sinks import opened, rows_of, target_of\n"
+        "sink = opened(target_of(sys.argv[1]))\n"
+        "sink.write(rows_of([b'{}'] * 200_000))\n"
         "execute = sink._execute\n"
         "def until_commit(statement, *values):\n"
         "    if statement == 'COMMIT':\n"
@@ -572,16 +562,16 @@ def test_a_folder_that_cannot_be_written_to_is_found_first() -> None:
 def test_two_exports_do_not_write_to_one_file(tmp_path: Path, name: str) -> None:
     """The locks of their workspaces do not prevent it if the two workspaces differ."""
     target = target_of(tmp_path / name)
-    first = target.open(Kinds(()))
-    first.write([b'{"identity":"1"}'])
+    first = opened(target)
+    first.write(rows_of([b'{"identity":"1"}']))
     with pytest.raises(ExportLocked, match="another export is writing"):
         target.check()
     with pytest.raises(ExportLocked, match="another export is writing"):
-        target.open(Kinds(()))
+        opened(target)
     put_in_place(first)
     written = (tmp_path / name).read_bytes()
-    second = target.open(Kinds(()))
-    second.write([b'{"identity":"2"}'])
+    second = opened(target)
+    second.write(rows_of([b'{"identity":"2"}']))
     assert (tmp_path / name).read_bytes() == written
     second.abort()
     assert [path.name for path in tmp_path.iterdir()] == [name]

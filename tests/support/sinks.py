@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
-from altaprofiles.export.sinks import Sink
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
-__all__ = ["put_in_place"]
+from altaprofiles.export.output import Output
+from altaprofiles.export.sinks import Sink, Target, resolve
+from altaprofiles.export.tables import Content, Origin
+from altaprofiles.tables.kinds import Kinds
+from altaprofiles.tables.rows import Row
+
+__all__ = ["ACCOUNT", "ORIGIN", "PEOPLE", "opened", "put_in_place", "rows_of", "target_of"]
+
+ACCOUNT = "ACCOUNT"
+ORIGIN = Origin("run 1", (ACCOUNT,), datetime(2026, 2, 1, 12, tzinfo=UTC))
+PEOPLE = Content(has_events=True)
+
+
+def target_of(to: Any, content: Content = PEOPLE, **options: Any) -> Target:
+    """Return the target that an export would write to."""
+    return resolve(Output(to=to, **options), content)
+
+
+def rows_of(records: Iterable[bytes], account: str = ACCOUNT) -> list[Row]:
+    """Return the rows of records."""
+    return [Row(record, account) for record in records]
+
+
+def opened(target: Target, records: Sequence[bytes] = (), origin: Origin = ORIGIN) -> Sink:
+    """Return a new sink of a target, whose types are those of `records`."""
+    kinds = Kinds(target.flatten)
+    kinds.observe(records)
+    table = target.content.table(target.flatten, kinds if target.has_types else None, origin)
+    return target.open(table, origin)
 
 
 def put_in_place(sink: Sink) -> None:
