@@ -258,6 +258,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: repetitions of keys in the source; each key is asked for once.
+        skipped: rows or objects in the source without a key.
         found: keys with a person, who is in the output.
         not_found: keys that the service does not know.
         failed: keys without an answer, because the service failed or the key is refused.
@@ -268,6 +269,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
 
     keys: int
     repeated: int
+    skipped: int = 0
     found: int
     not_found: int
     failed: int

@@ -351,6 +351,7 @@ class KeysGathering(Generic[V]):
             **asdict(common),
             keys=keys,
             repeated=self._read - keys,
+            skipped=self._keys.skipped if isinstance(self._keys, KeyFile) else 0,
             found=self._count(FOUND),
             not_found=not_found,
             failed=failed,
