@@ -148,7 +148,7 @@ def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -
     assert len(report["chains"]) == 5
     assert report["people"] == report["records"]
     written = (tmp_path / "people.dat").read_bytes()
-    assert written.startswith(b'\xef\xbb\xbf"identity",')
+    assert written.startswith(b'\xef\xbb\xbf"account",')
     assert b'"Customer Type","nothing"' in written.partition(b"\n")[0]
     assert b"Charged" not in written
     manifest = json.loads((tmp_path / "people.dat.manifest.json").read_bytes())
