@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import pickle
 import re
@@ -477,20 +479,31 @@ async def test_the_manifest_has_the_batch_size_of_the_chains(tmp_path: Path, run
 
 async def test_chains_that_a_later_run_opens_have_a_size_of_their_own(tmp_path: Path) -> None:
     to = tmp_path / "people.ndjson"
+    numbers, has_end = itertools.count(), False
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        number = next(numbers)
+        page = f'"records":[{{"identity":"{number}"}}]'
+        if head.startswith(b"POST"):
+            page = f'"cursor":"c{number}"'
+        elif not has_end:
+            page += f',"next_cursor":"c{number}"'
+        writer.write(http(f'{{"status":"success",{page}}}'.encode()))
 
     def on_progress(progress: ExportProgress) -> None:
         if all(chain.pages for chain in progress.chains):
             raise Halt
 
     options: dict[str, Any] = {**DAYS, "windows": 2}
-    async with Emulator(people=900, seed=4) as emulator, session_for(emulator) as session:
+    async with scripted(answer) as server, session_at(server) as session:
         with pytest.raises(Halt):
             await export(session, to, "Charged", **options, on_progress=on_progress)
         with closing(sqlite3.connect(workspace_of(to) / "journal.sqlite")) as journal, journal:
             # Its cursor is out of date, so that it is opened again.
             journal.execute("update chains set since = 0 where number = 1")
+        has_end = True
         report = await export(session, to, "Charged", **options, batch_size=46)
-        assert sizes_of(report) == (46, [23, 46])
+    assert sizes_of(report) == (46, [23, 46])
 
 
 async def test_a_chain_that_an_earlier_version_has_opened_has_the_size_of_its_plan(
