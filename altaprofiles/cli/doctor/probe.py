@@ -127,17 +127,9 @@ def _hinting() -> Iterator[None]:
     except StatusError as error:
         if type(error) is not StatusError or error.status not in (404, 405):
             raise
-        if error.hint == _NO_SUCH_CALL:
-            raise
-        raise StatusError(
-            api=error.api,
-            status=error.status,
-            code=error.code,
-            message=error.message,
-            hint=f"{_NO_SUCH_CALL}. {error.hint}" if error.hint else _NO_SUCH_CALL,
-            retry_after=error.retry_after,
-            excerpt=error.excerpt,
-        ) from None
+        if error.hint != _NO_SUCH_CALL:
+            error.advise(_NO_SUCH_CALL)
+        raise
 
 
 async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> Probe:
