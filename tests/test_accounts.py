@@ -183,6 +183,49 @@ def test_a_mistake_is_named_by_file_account_and_key(place: Path, text: str, word
     assert SECRET not in seen_by_a_reporter(caught.value)
 
 
+CAP = "expected a whole number of at least 1, or 'auto', got"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("max_in_flight = true", 'expected a whole number or "auto", got true'),
+        ("max_in_flight = 1.5", 'expected a whole number or "auto", got 1.5'),
+        ('max_in_flight = "5"', f"{CAP} '5'; leave out the quotation marks"),
+        ('max_in_flight = "many"', f"{CAP} 'many'"),
+        ("max_in_flight = -1", f"{CAP} -1"),
+        ("alta_max_in_flight = false", 'expected a whole number or "auto", got false'),
+        ('alta_max_in_flight = "7"', f"{CAP} '7'; leave out the quotation marks"),
+        ("alta_requests_per_minute = 1.5", "expected a whole number, got 1.5"),
+        ('alta_requests_per_minute = "90"', "expected a whole number of at least 1, got '90'"),
+        ("alta_requests_per_minute = 0", "expected a whole number of at least 1, got 0"),
+        ("region = true", "expected text, got true"),
+        ("base_url = 1.5", "expected text, got 1.5"),
+        ("region = 1", "unknown region 1"),
+        ('region = "us"', "(did you mean 'us1'?)"),
+        ('alta_endpoint = "gptbots"', "(did you mean 'gptbots.ai'?)"),
+    ],
+)
+def test_a_wrong_setting_is_shown_because_it_is_no_secret(
+    place: Path, line: str, words: str
+) -> None:
+    write(place, f'[accounts.a]\naccount_id = "A"\npasscode = "{SECRET}"\nalta_token = "t"\n{line}')
+    with pytest.raises(ConfigurationError) as caught:
+        find_clevertap()
+        find_alta()
+    assert f"{place}: account 'a': {line.partition(' ')[0]}: " in str(caught.value)
+    assert words in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in seen_by_a_reporter(caught.value)
+
+
+def test_a_key_that_is_nearly_right_is_suggested(place: Path) -> None:
+    write(place, f'[accounts.a]\npassword = "{SECRET}"')
+    with pytest.raises(ConfigurationError, match=r"\(did you mean 'passcode'\?\)") as caught:
+        find_clevertap()
+    assert SECRET not in str(caught.value)
+
+
 def seen_by_a_reporter(error: BaseException) -> str:
     """Return the text that error reporters send: every local of every frame, contexts included."""
     shown: list[str] = []

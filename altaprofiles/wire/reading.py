@@ -133,7 +133,7 @@ def decode_body(
             status=status,
             message=_target(response.headers.get("Location", "")),
             hint="Redirects are not followed, because they would forward the credentials; "
-            "check region, endpoint and base_url",
+            "check region, endpoint and base URL",
         )
     try:
         return decode_mended(decoder, b"" if response.is_garbled else response.body, "$")
