@@ -55,6 +55,8 @@ class App:
         verbose: whether stderr gets everything that the library logs, and tracebacks.
         log_format: "json" makes each line of stderr a JSON object.
         timeout: longest silence of a service during one attempt, in seconds; None for the default.
+        in_its_words: returns a message with arguments named as the source of the credentials names
+            them.
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,7 @@ class App:
         self.log_format: Literal["text", "json"] = "text"
         self.timeout: float | None = None
         self._resume: str | None = None
+        self.in_its_words: Callable[[str], str] = str
         self._resolved: Resolved[Any] | None = None
         self._is_logging = False
 
@@ -135,6 +138,8 @@ class App:
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
         self._resolved = project or key
+        if self._resolved is not None:
+            self.in_its_words = self._resolved.in_its_words
         if project is not None:
             return Session(
                 clevertap=project.credentials,
@@ -321,8 +326,7 @@ class App:
             text = f"{path}{error.strerror}"
         if isinstance(error, PlanMismatch):
             text = _in_words(text, error.differences, click.get_current_context().command)
-        if self._resolved is not None:
-            text = self._resolved.in_its_words(text)
+        text = self.in_its_words(text)
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         _logger().error("%s", message, exc_info=error if self.verbose else None)
