@@ -16,6 +16,7 @@ No error shows a secret.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
@@ -23,8 +24,10 @@ import shlex
 import stat
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -298,7 +301,8 @@ class Accounts:
             _check_regular(path, status)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A scratch file, private from the start, so that the name never holds half a file.
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        _remove_scratch_files(path)
+        handle, scratch = tempfile.mkstemp(_PARTIAL, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(self._toml().encode())
@@ -347,6 +351,19 @@ class Accounts:
                 lines.append(f"{_toml_key(key)} = {text}")
             lines.append("")
         return "\n".join(lines)
+
+
+_PARTIAL = ".partial"
+_ABANDONED = 60.0
+"""Age, in seconds, at which no process is still writing a file of a few lines."""
+
+
+def _remove_scratch_files(path: Path) -> None:
+    """Remove the secrets that a process which was killed while it wrote `path` has left beside."""
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with suppress(OSError):
+            if time.time() - scratch.lstat().st_mtime > _ABANDONED:
+                scratch.unlink()
 
 
 _FLAGS = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -336,6 +337,32 @@ def test_a_written_file_is_private_and_keeps_the_other_accounts(tmp_path: Path) 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [one.name for one in path.parent.iterdir()] == ["accounts.toml"]
+
+
+def test_secrets_that_a_killed_process_has_left_are_removed(place: Path) -> None:
+    killed = """if 1:
+        import os, signal, sys
+        from pathlib import Path
+        from altaprofiles.accounts import Accounts
+        def hook(event, args):
+            if event == "os.rename":
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        Accounts(Path(sys.argv[1]), None, {"a": {"passcode": "p"}}).write()
+        """
+    subprocess.run([sys.executable, "-c", killed, str(place)], check=False)
+    [scratch] = place.parent.iterdir()
+    assert "passcode" in scratch.read_text()
+    accounts = Accounts(place, None, {"a": {"passcode": "q"}})
+    accounts.write()
+    # It may be another process's, which is still at work.
+    assert scratch.exists()
+    os.utime(scratch, (0, 0))
+    swap = place.with_name(f".{place.name}.swp")
+    swap.touch()
+    os.utime(swap, (0, 0))
+    accounts.write()
+    assert {one.name for one in place.parent.iterdir()} == {place.name, swap.name}
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:
