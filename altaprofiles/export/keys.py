@@ -122,7 +122,7 @@ class KeyFile:
                 f"keys: {self.path} cannot be read: {error.strerror}"
             ) from None
         if is_empty:
-            logger.warning("keys: %s holds no keys", self.path)
+            logger.warning("%s holds no keys: nothing is looked up", self.path)
 
     def at_first_line(self, fault: str) -> str:
         """Return the fault of the first key with its line in place of its index."""

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..base.verdicts import dooms_all
+from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError
 from ..flow.fanout import Items, check_items, fan_out
 from ..http.engine import Engine
@@ -47,7 +48,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(self.by)}")
+            raise ConfigurationError(f"by: unknown {by!r}; use one of {one_of(self.by, str(by))}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
