@@ -143,7 +143,8 @@ def _named(message: str) -> click.BadParameter:
     """Return an error of the emulator's settings, which begins with a setting's name."""
     name = message.partition(" ")[0].rstrip(":")
     option = "--fault" if name == "faults" else f"--{name.replace('_', '-')}"
-    return click.BadParameter(message.removeprefix(f"{name} is "), param_hint=option)
+    text = message.removeprefix(f"{name} is ").removeprefix("faults: ")
+    return click.BadParameter(text, param_hint=option)
 
 
 def _rate(fault: str) -> tuple[str, float]:
