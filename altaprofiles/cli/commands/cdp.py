@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -11,8 +12,10 @@ from ..app import App
 from ..command import Command
 from ..exits import Failure
 from ..options import KeyFileName
+from ..waits import Waits, remedy
 
 if TYPE_CHECKING:
+    from ...errors import AltaProfilesError
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup
 
@@ -28,6 +31,7 @@ __all__ = ["cdp"]
 )
 @click.option(
     "--file",
+    "keys",
     type=KeyFileName(),
     metavar="IDS",
     help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv or "
@@ -38,13 +42,18 @@ __all__ = ["cdp"]
     type=click.Choice(["user-id", "anonymous-id"]),
     help="The kind of IDs in the file. Required with --file.",
 )
-@click.option("--column", metavar="NAME", help="The column of the file, if it has several.")
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The column of the file, if it has several. Without it, the first line of a CSV file is "
+    "an ID as well, unless it equals the kind of IDs.",
+)
 @click.pass_obj
 def cdp(
     app: App,
     user_id: str | None,
     anonymous_id: str | None,
-    file: str | None,
+    keys: str | None,
     by: Literal["user-id", "anonymous-id"] | None,
     column: str | None,
 ) -> None:
@@ -55,7 +64,7 @@ def cdp(
 
     With --file, prints one line per ID, in the order of the file: {"key": …, "users": […]}, whose
     users are empty when there are no bindings, or {"key": …, "error": …}. Exits with 1 when a
-    lookup failed.
+    lookup failed. A wait for a rate limit, and the most frequent error, are told on stderr.
 
     \b
     Examples:
@@ -63,7 +72,7 @@ def cdp(
         altaprofiles cdp --anonymous-id aId3 | jq -r .user_id
         altaprofiles cdp --file ids.txt --by user-id > users.ndjson
     """
-    if file is None:
+    if keys is None:
         if by is not None or column is not None:
             raise click.UsageError("--by and --column go with --file")
         if user_id is None and anonymous_id is None:
@@ -74,7 +83,7 @@ def cdp(
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
         raise click.UsageError("--file needs --by user-id or --by anonymous-id")
-    _print_lookups(app, file, "user_id" if by == "user-id" else "anonymous_id", column)
+    _print_lookups(app, keys, "user_id" if by == "user-id" else "anonymous_id", column)
 
 
 def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> None:
@@ -107,34 +116,77 @@ def _print_lookups(
     """
     from ...errors import ConfigurationError
     from ...export.keys import KeyFile
-    from ...export.threads import read_ahead
+    from ...export.threads import read_ahead, running_beside
     from ..consoles import output_console
     from ..stdin import keys_from_stdin
     from ..tables import lookup_table
 
     if file == "-" and column is not None:
         raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
-    session = app.session(service="alta")
+    waits = Waits(app.info)
+    session = app.session(service="alta", on_event=waits.note)
     console = output_console() if sys.stdout.isatty() else None
-    total = failed = 0
+    total = 0
+    failures = _Failures()
 
     async def main() -> None:
-        nonlocal total, failed
+        nonlocal total
         keys: Items[str] = keys_from_stdin() if file == "-" else KeyFile(file, by, column)
         if isinstance(keys, KeyFile) and keys.is_pipe:
             keys = read_ahead(keys)
-        async with session:
+        async with (
+            session,
+            running_beside(
+                lambda: waits.watch("Alta", session.stats.limits["Alta"], lambda: total)
+            ),
+        ):
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 total += 1
-                failed += lookup.error is not None
+                if lookup.error is not None:
+                    failures.add(lookup.error)
                 if console is None:
                     app.write(_json_line(lookup))
                 else:
                     console.print(lookup_table(lookup))
 
     app.run(main)
-    if failed:
-        raise Failure(f"{failed:,} of {total:,} lookups failed; see the output")
+    if not total and file == "-":
+        app.warn("standard input holds no keys: nothing was looked up")
+    if failures.count:
+        raise failures.summary(total)
+
+
+class _Failures:
+    """The errors of lookups, of which there can be millions.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._counts: Counter[type[AltaProfilesError]] = Counter()
+        self._last: dict[type[AltaProfilesError], AltaProfilesError] = {}
+
+    def add(self, error: AltaProfilesError) -> None:
+        """Count an error."""
+        self.count += 1
+        self._counts[type(error)] += 1
+        self._last[type(error)] = error
+
+    def summary(self, total: int) -> Failure:
+        """Return the failure of `total` lookups, with the most frequent error of the service."""
+        from ...errors import ConfigurationError
+
+        failure = Failure(f"{self.count:,} of {total:,} lookups failed; see the output")
+        # An invalid key has a line of its own in the output, which names the fault.
+        del self._counts[ConfigurationError]
+        for kind, count in self._counts.most_common(1):
+            last = self._last[kind]
+            failure.add_note(f"{count:,} of them like this: {last}")
+            if (advice := remedy(last)) is not None:
+                failure.add_note(f"{advice}.")
+        return failure
 
 
 def _json_line(lookup: Lookup[dict[str, CdpUser]]) -> bytes:
