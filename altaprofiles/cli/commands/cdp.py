@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -17,7 +20,7 @@ from ..waits import Waits, remedy
 if TYPE_CHECKING:
     from ...errors import AltaProfilesError
     from ...flow.fanout import Items
-    from ...models import CdpUser, Lookup
+    from ...models import CdpUser, Lookup, Stats
 
 __all__ = ["cdp"]
 
@@ -34,8 +37,8 @@ __all__ = ["cdp"]
     "keys",
     type=KeyFileName(),
     metavar="IDS",
-    help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv or "
-    ".ndjson file.",
+    help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv, .ndjson, "
+    ".parquet or .duckdb file.",
 )
 @click.option(
     "--by",
@@ -48,6 +51,7 @@ __all__ = ["cdp"]
     help="The column of the file, if it has several. Without it, the first line of a CSV file is "
     "an ID as well, unless it equals the kind of IDs.",
 )
+@click.option("--keys-table", metavar="NAME", help="The table of a DuckDB file, if it has several.")
 @click.pass_obj
 def cdp(
     app: App,
@@ -56,6 +60,7 @@ def cdp(
     keys: str | None,
     by: Literal["user-id", "anonymous-id"] | None,
     column: str | None,
+    keys_table: str | None,
 ) -> None:
     """Print which users and anonymous IDs belong together, from Alta.
 
@@ -64,7 +69,8 @@ def cdp(
 
     With --file, prints one line per ID, in the order of the file: {"key": …, "users": […]}, whose
     users are empty when there are no bindings, or {"key": …, "error": …}. Exits with 1 when a
-    lookup failed. A wait for a rate limit, and the most frequent error, are told on stderr.
+    lookup failed. Progress, a wait for a rate limit and the most frequent error are told on stderr.
+    To keep what was found over an interruption, use `lookup --by`.
 
     \b
     Examples:
@@ -73,8 +79,8 @@ def cdp(
         altaprofiles cdp --file ids.txt --by user-id > users.ndjson
     """
     if keys is None:
-        if by is not None or column is not None:
-            raise click.UsageError("--by and --column go with --file")
+        if by is not None or column is not None or keys_table is not None:
+            raise click.UsageError("--by, --column and --keys-table go with --file")
         if user_id is None and anonymous_id is None:
             raise click.UsageError("pass --user-id, --anonymous-id, both, or --file")
         _print_users(app, user_id, anonymous_id)
@@ -83,7 +89,8 @@ def cdp(
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
         raise click.UsageError("--file needs --by user-id or --by anonymous-id")
-    _print_lookups(app, keys, "user_id" if by == "user-id" else "anonymous_id", column)
+    kind: Literal["user_id", "anonymous_id"] = "user_id" if by == "user-id" else "anonymous_id"
+    _print_lookups(app, keys, kind, column, keys_table)
 
 
 def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> None:
@@ -107,7 +114,11 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
 
 
 def _print_lookups(
-    app: App, file: str, by: Literal["user_id", "anonymous_id"], column: str | None
+    app: App,
+    file: str,
+    by: Literal["user_id", "anonymous_id"],
+    column: str | None,
+    keys_table: str | None,
 ) -> None:
     """Print one line for each key of a file, in its order.
 
@@ -131,7 +142,9 @@ def _print_lookups(
 
     async def main() -> None:
         nonlocal total
-        keys: Items[str] = keys_from_stdin() if file == "-" else KeyFile(file, by, column)
+        keys: Items[str] = (
+            keys_from_stdin() if file == "-" else KeyFile(file, by, column, keys_table)
+        )
         if isinstance(keys, KeyFile) and keys.is_pipe:
             keys = read_ahead(keys)
         async with (
@@ -139,6 +152,7 @@ def _print_lookups(
             running_beside(
                 lambda: waits.watch("Alta", session.stats.limits["Alta"], lambda: total)
             ),
+            running_beside(lambda: _report(app, session.stats, lambda: (total, failures.count))),
         ):
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 total += 1
@@ -154,6 +168,26 @@ def _print_lookups(
         app.warn("standard input holds no keys: nothing was looked up")
     if failures.count:
         raise failures.summary(total)
+
+
+_REPORT_EVERY = 5.0
+"""Seconds between two lines of progress, as `export` has."""
+
+
+async def _report(app: App, stats: Stats, counts: Callable[[], tuple[int, int]]) -> None:
+    """Log the progress now and then, until it is cancelled."""
+    from ...base.wording import clock, numbered
+
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(_REPORT_EVERY)
+        printed, failed = counts()
+        seconds = time.monotonic() - began
+        app.info(
+            f"asking: {numbered(printed, 'key')} printed, {failed:,} failed, "
+            f"{printed / seconds:,.0f} a second, {stats.retries:,} "
+            f"{'retry' if stats.retries == 1 else 'retries'}, {clock(seconds)}"
+        )
 
 
 class _Failures:
