@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,10 +18,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, ExportError
+from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks import Sink, Target
 from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.rows import Row
 
+from ..support.exporting import Job, exporter
 from ..support.postgres import PASSWORD, Server
 from ..support.sinks import ACCOUNT, PEOPLE, opened, target_of
 
@@ -980,3 +985,40 @@ def test_a_session_that_the_server_ends_leaves_the_table_as_it_was(
         "append": [("old", 0, 0), ("new", 1, 1), (None, 1, 1)],
     }
     assert sorted(days(postgres, "name"), key=lambda row: row[1]) == expected[write]
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals")
+@pytest.mark.parametrize("write", ["upsert", "replace", "append"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_process_that_is_killed_around_its_commit_is_run_again(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: str, when: str
+) -> None:
+    # Manifests of tables are in the current folder.
+    monkeypatch.chdir(tmp_path)
+    arguments = {
+        "events": ["App Launched", "Charged"],
+        "start": 20260101,
+        "end": 20260103,
+        "to": postgres.url("people"),
+        "write": write,
+    }
+    rows = "SELECT account, person, matched, fetched_at, added_at FROM people ORDER BY 1, 2"
+    async with (
+        Emulator(people=200, seed=2) as emulator,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        job = Job(arguments=arguments, environment=emulator.environment)
+        dying = msgspec.structs.replace(job, die=(0, when), die_in="postgres commit")
+        killed = await processes.run(dying)
+        assert killed.signal == signal.SIGKILL
+        assert postgres.rows("SELECT to_regclass('people') IS NULL") == [(when == "before",)]
+        before = postgres.rows(rows) if when == "after" else []
+        outcome = await processes.run(job)
+    assert outcome.report is not None, outcome
+    assert outcome.report["complete"] is True
+    assert outcome.report["warnings"] == []
+    found = postgres.rows(rows)
+    assert len(found) == outcome.report["people"] > 0
+    assert found == before or when == "before"
+    assert len({row[:2] for row in found}) == len(found)

@@ -325,7 +325,7 @@ def _wrap_standard_library() -> None:
 
     os.fdopen = fdopen  # type: ignore[assignment]
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
-    psycopg.Connection.commit = _committing(psycopg.Connection.commit)  # type: ignore[method-assign]
+    psycopg.Connection.commit = _committing(psycopg.Connection.commit)  # type: ignore[method-assign, assignment]
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 
