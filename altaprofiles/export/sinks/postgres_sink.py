@@ -155,7 +155,7 @@ class PostgresSink:
             replace(load)
             outdated = 0
         else:
-            result = upsert(load, shape.left_out)
+            result = upsert(load, shape)
             self.absorbed, outdated = result.absorbed, result.outdated
         if repeated:
             self.notes.append(

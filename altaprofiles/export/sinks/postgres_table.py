@@ -147,7 +147,8 @@ class PostgresTable(Struct, frozen=True):
         if self.content.of == "bindings":
             # Of any length, unlike in a B-tree.
             return "USING hash (key)"
-        return f"USING gin (object_ids) WHERE {NAMELESS.format('')}"
+        # Without a list of pending entries, which every probe would read.
+        return f"USING gin (object_ids) WITH (fastupdate = off) WHERE {NAMELESS.format('')}"
 
     def take_turns(self, connection: psycopg.Connection[Any]) -> None:
         """Wait until no other export writes to the table, and keep others from it until the commit.

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from .postgres_load import REPEATED, STAGE, Load, drop_repeated
+from .postgres_shape import Shape
 from .postgres_table import NAMELESS, quoted
 
 __all__ = ["Upserted", "upsert"]
@@ -32,6 +33,10 @@ _KEPT_APART = ('"account"', '"person"', '"fetched_at"', '"added_at"')
 """The columns that do not decide whether a row has changed."""
 
 
+_PROBE = 40
+"""Rows of a table that are read in the time that one probe of its index takes, as measured."""
+
+
 class Upserted(Struct, frozen=True):
     """The result of a merge.
 
@@ -44,30 +49,52 @@ class Upserted(Struct, frozen=True):
     outdated: int
 
 
-def upsert(load: Load, left_out: Sequence[str]) -> Upserted:
+def upsert(load: Load, shape: Shape) -> Upserted:
     """Merge the staged people, after `find_repeated`.
 
     Args:
         load: the rows, and the table.
-        left_out: columns of earlier exports, to be null in every row that is written.
+        shape: the state of the table before. Columns of earlier exports that this one leaves out
+            become null in every row that is written.
     """
-    absorbed = _link(load)
+    absorbed = _link(load, shape)
     outdated = _merge(load)
-    _plan(load, left_out)
+    _plan(load, shape.left_out)
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
-    _write(load, left_out)
+    _write(load, shape.left_out)
     return Upserted(absorbed, outdated)
 
 
-def _link(load: Load) -> int:
+def _probes(load: Load, shape: Shape) -> bool:
+    """Return whether the index finds devices sooner than a look at every row of the table."""
+    if not (shape.is_indexed or shape.may_index):
+        return False
+    staged = load.count(f"SELECT count(*) FROM {STAGE}")
+    # An estimate of the server's, which is -1 where there is none.
+    rows = load.count(f"SELECT reltuples::bigint FROM pg_class WHERE oid = {shape.oid}")
+    return staged * _PROBE < rows
+
+
+def _link(load: Load, shape: Shape) -> int:
     """Find the rows that become part of another; return the number of those that are absorbed."""
+    nameless = f"{load.table} AS old WHERE {NAMELESS.format('old.')}"
+    if _probes(load, shape):
+        sharing = (
+            f"{STAGE} AS new CROSS JOIN LATERAL (SELECT * FROM {nameless}"
+            # Planned by itself, so that it is one probe of the index for each staged row.
+            " AND old.account = new.account AND old.object_ids && new.object_ids OFFSET 0) AS old"
+        )
+    else:
+        # By single devices, which can be hashed. Overlapping lists are compared pair by pair.
+        sharing = (
+            f"(SELECT *, unnest(object_ids) AS id FROM {STAGE}) AS new JOIN"
+            f" (SELECT *, unnest(object_ids) AS id FROM {nameless}) AS old USING (account, id)"
+        )
     load.run(
         "CREATE TEMP TABLE altaprofiles_links ON COMMIT DROP AS"
         " SELECT DISTINCT coalesce(repeated.first, new.number) AS number, new.nameless,"
         " old.account, old.person, old.fetched_at, old.added_at"
-        f" FROM {STAGE} AS new JOIN {load.table} AS old ON old.account = new.account"
-        f" AND {NAMELESS.format('old.')} AND old.object_ids && new.object_ids"
-        f" LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
+        f" FROM {sharing} LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
         " WHERE new.nameless OR coalesce(old.fetched_at <= new.fetched_at, true)"
     )
     load.run(
