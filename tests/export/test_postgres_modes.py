@@ -805,6 +805,35 @@ def test_a_flattened_key_that_is_left_out_is_null_in_the_rows_that_are_written(
     assert days(postgres, columns)[0] == ("identity:1", None, None, "mine", 2, 0)
 
 
+WITHIN = [
+    "id", "number", "first", "nameless", "old", "new", "plan", "merged", "is_new", "is_changed",
+    "is_outdated", "known_fetched_at", "known_added_at", "lifted_0", "one", "key", "account",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("others", [0, 1000])
+def test_a_key_may_have_the_name_of_anything_in_a_statement(postgres: Server, others: int) -> None:
+    target = target_of(postgres.url("people"), flatten=WITHIN)
+    data = dict.fromkeys(WITHIN, "x")
+    export(target, [named("1", "a", profileData=data), nameless("b", "c", profileData=data)])
+    postgres.run(
+        "INSERT INTO people (account, person) SELECT 'Z', one FROM generate_series(1,"
+        f" {others}) AS one",
+        "ANALYZE people",
+        "CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$",
+        "CREATE TRIGGER nothings BEFORE INSERT ON people FOR EACH ROW EXECUTE FUNCTION nothing()",
+    )
+    data["number"] = "y"
+    export(target, [named("1", "a", profileData=data), nameless("c", "d", profileData=data)], 1)
+    assert export(target, [named("2", "d", profileData=data), nameless("e")], 2).absorbed == 1
+    columns = ", ".join(f'"{one}"' for one in ("person", "id", "number", "is_changed"))
+    assert days(postgres, columns)[:3] == [
+        ("identity:1", "x", "y", "x", 1, 0),
+        ("identity:2", "x", "y", "x", 2, 0),
+        ("objectId:e", None, None, None, 2, 2),
+    ]
+
+
 # ------------------------------------------------------------------------------------------ rights
 
 

@@ -77,10 +77,12 @@ def _probes(load: Load, shape: Shape) -> bool:
 
 def _link(load: Load, shape: Shape) -> int:
     """Find the rows that become part of another; return the number of those that are absorbed."""
+    # The columns by name, as a flattened key may have the name of anything else.
+    columns = "old.account, old.person, old.fetched_at, old.added_at"
     nameless = f"{load.table} AS old WHERE {NAMELESS.format('old.')}"
     if _probes(load, shape):
         sharing = (
-            f"{STAGE} AS new CROSS JOIN LATERAL (SELECT * FROM {nameless}"
+            f"{STAGE} AS new CROSS JOIN LATERAL (SELECT {columns} FROM {nameless}"
             # Planned by itself, so that it is one probe of the index for each staged row.
             " AND old.account = new.account AND old.object_ids && new.object_ids OFFSET 0) AS old"
         )
@@ -88,13 +90,13 @@ def _link(load: Load, shape: Shape) -> int:
         # By single devices, which can be hashed. Overlapping lists are compared pair by pair.
         sharing = (
             f"(SELECT *, unnest(object_ids) AS id FROM {STAGE}) AS new JOIN"
-            f" (SELECT *, unnest(object_ids) AS id FROM {nameless}) AS old USING (account, id)"
+            f" (SELECT {columns}, unnest(old.object_ids) AS id FROM {nameless}) AS old"
+            " USING (account, id)"
         )
     load.run(
         "CREATE TEMP TABLE altaprofiles_links ON COMMIT DROP AS"
         " SELECT DISTINCT coalesce(repeated.first, new.number) AS number, new.nameless,"
-        " old.account, old.person, old.fetched_at, old.added_at"
-        f" FROM {sharing} LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
+        f" {columns} FROM {sharing} LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
         " WHERE new.nameless OR coalesce(old.fetched_at <= new.fetched_at, true)"
     )
     load.run(
@@ -189,7 +191,9 @@ def _plan(load: Load, left_out: Sequence[str]) -> None:
 
 
 _TIMES = {
-    '"fetched_at"': "CASE WHEN is_changed THEN new.fetched_at ELSE known_fetched_at END",
+    '"fetched_at"': (
+        "CASE WHEN plan.is_changed THEN new.fetched_at ELSE plan.known_fetched_at END"
+    ),
     '"added_at"': "plan.added_at",
 }
 
@@ -197,7 +201,7 @@ _TIMES = {
 def _write(load: Load, left_out: Sequence[str]) -> None:
     """Write the rows that are new or have changed; leave all others alone."""
     planned = f"{STAGE} AS new JOIN {PLAN} AS plan USING (number)"
-    is_written = "is_changed OR plan.added_at IS DISTINCT FROM known_added_at"
+    is_written = "plan.is_changed OR plan.added_at IS DISTINCT FROM plan.known_added_at"
     values = {
         '"account"': "new.account",
         '"person"': "new.person",
