@@ -96,7 +96,8 @@ def _link(load: Load, shape: Shape) -> int:
     load.run(
         "CREATE TEMP TABLE altaprofiles_links ON COMMIT DROP AS"
         " SELECT DISTINCT coalesce(repeated.first, new.number) AS number, new.nameless,"
-        f" {columns} FROM {sharing} LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
+        f" {columns} FROM {sharing}"
+        f" LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
         " WHERE new.nameless OR coalesce(old.fetched_at <= new.fetched_at, true)"
     )
     load.run(
