@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 from msgspec import Struct
 
 
@@ -260,6 +261,10 @@ class _File(io.FileIO):
         return end
 
 
+def _committing(commit: Callable[[Any], None]) -> Callable[[Any], None]:
+    return lambda connection: _step("postgres commit", partial(commit, connection))
+
+
 _workspace: Path | None = None
 
 
@@ -320,6 +325,7 @@ def _wrap_standard_library() -> None:
 
     os.fdopen = fdopen  # type: ignore[assignment]
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
+    psycopg.Connection.commit = _committing(psycopg.Connection.commit)  # type: ignore[method-assign, assignment]
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 
