@@ -160,9 +160,9 @@ def _write(
         return None
     if unseen.unseen:
         unseen.observe(row.record for row in rows)
-    kept = rows if people is None else people.keep(rows)
-    sink.write(kept)
-    return len(rows), len(kept)
+    selected = rows if people is None else people.keep(rows)
+    sink.write(selected)
+    return len(rows), len(selected)
 
 
 async def _digest(threads: Threads, file: BinaryIO) -> tuple[int, str]:

@@ -30,6 +30,7 @@ from urllib.parse import unquote
 import pytest
 
 from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.bindings import Bindings
 
 from ..support.exporting import Exporter, Job, Outcome, exporter
 from ..support.servers import Scripted, http, scripted
@@ -367,12 +368,20 @@ def lookup_keys(emulator: Emulator, count: int) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-async def test_lookups_killed_at_each_step(tmp_path: Path, part: int) -> None:
+@pytest.mark.parametrize(("by", "endpoint"), [("identity", "profile"), ("user_id", "cdp")])
+async def test_lookups_killed_at_each_step(
+    tmp_path: Path, part: int, by: str, endpoint: str
+) -> None:
     async with Emulator(people=10_000, seed=3, max_in_flight=8) as emulator:
         keys = lookup_keys(emulator, 40)
-        arguments = {"keys": keys, "by": "identity", "to": "people.ndjson"}
+        bindings = Bindings(emulator.population)
+        arguments = {"keys": keys, "by": by, "to": "people.ndjson"}
         async with exporting(tmp_path, arguments, emulator, slots=8) as export:
-            not_found = [key for key in keys if key.startswith("nobody")]
+            not_found = [
+                key
+                for key in keys
+                if key.startswith("nobody") or (by == "user_id" and not bindings.by_user(key))
+            ]
             moments = list(export.moments())[part::PARTS]
             died = answered_before = 0
             for number, when in moments:
@@ -381,14 +390,14 @@ async def test_lookups_killed_at_each_step(tmp_path: Path, part: int) -> None:
                 export.check_whole_or_absent()
                 is_answered = journalled(export.workspace) == {*keys} and not export.to.exists()
                 answered_before += is_answered
-                asked = emulator.stats.requests["profile"]
+                asked = emulator.stats.requests[endpoint]
                 outcome = await export.processes.run(export.job)
                 try:
                     beside = export.to.with_name("people.ndjson.not-found.txt")
                     assert beside.read_text().splitlines() == not_found
                     export.check_same(outcome)
                     if is_answered:
-                        assert emulator.stats.requests["profile"] == asked
+                        assert emulator.stats.requests[endpoint] == asked
                 except AssertionError as error:
                     error.add_note(f"killed {when} step {number} of {export.steps}")
                     raise

@@ -34,7 +34,7 @@ from altaprofiles.tables.layout import CORE, TEXTS
 
 from ..support.records import BROKEN, ODD
 from ..support.records import RECORDS as ANY_RECORD
-from ..support.sinks import opened, put_in_place, rows_of, target_of
+from ..support.sinks import ACCOUNT, opened, put_in_place, rows_of, target_of
 
 POPULATION = Population(3000, 3)
 RECORDS = [
@@ -98,12 +98,16 @@ def test_ndjson_is_the_records_byte_for_byte(tmp_path: Path, name: str) -> None:
     assert data == b"".join(record + b"\n" for record in RECORDS)
 
 
+NAMES = ["account", "person", *CORE, "matched", "fetched_at", "added_at"]
+
+
 def check_cells(rows: Sequence[dict[str, Any]], text: Callable[[str | None], str | None]) -> None:
     """Check the core cells of all rows but those of hostile records."""
     expected = Columns(RECORDS, ())
     assert len(rows) == len(RECORDS)
     for number, row in enumerate(rows):
-        assert [*row][: len(CORE)] == [*CORE]
+        assert [*row][: len(NAMES)] == NAMES
+        assert row["account"] == ACCOUNT
         for name, column in zip(TEXTS, expected.texts, strict=True):
             assert row[name] == text(column[number])
 
@@ -112,7 +116,7 @@ def check_cells(rows: Sequence[dict[str, Any]], text: Callable[[str | None], str
 def test_csv_is_read_by_others(tmp_path: Path, bom: bool) -> None:
     path = written(tmp_path, "x.csv", flatten=FLATTEN, bom=bom)
     data = path.read_bytes()
-    assert data.startswith(b'\xef\xbb\xbf"identity"' if bom else b'"identity"')
+    assert data.startswith(b'\xef\xbb\xbf"account"' if bom else b'"account"')
     csv.field_size_limit(1 << 30)
     rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     check_cells(rows, lambda value: value or "")
@@ -133,7 +137,7 @@ def test_csv_is_read_by_others(tmp_path: Path, bom: bool) -> None:
 
 def test_csv_tells_an_empty_text_from_none(tmp_path: Path) -> None:
     path = written(tmp_path, "x.csv", [b'{"identity":"","name":"a\\r\\n\\"b,"}'])
-    assert path.read_bytes().split(b"\r\n", 1)[1] == b'"",,"a\r\n""b,",,"[]",,,,\r\n'
+    assert b'","",,"a\r\n""b,",,"[]",,,,,"[]","2026-02-01T12:00:00Z",' in path.read_bytes()
 
 
 def test_csv_has_no_nul(tmp_path: Path) -> None:
@@ -172,11 +176,11 @@ def test_with_bom_no_cell_is_a_formula(tmp_path: Path, bom: bool) -> None:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header, *rows = csv.reader(file)
     assert path.read_bytes().startswith(b"\xef\xbb\xbf") == bom
-    assert header == [*CORE, *(SPREADSHEET[key] if bom else key for key in keys)]
+    assert header == [*NAMES, *(SPREADSHEET[key] if bom else key for key in keys)]
     for text, row in zip(SPREADSHEET, rows[:-1], strict=True):
         shown = SPREADSHEET[text] if bom else text
-        assert [*row[:4], row[header.index(SPREADSHEET["=1+1"] if bom else "=1+1")]] == [shown] * 5
-    last = dict(zip(CORE, rows[-1], strict=False))
+        assert [*row[2:6], row[header.index(SPREADSHEET["=1+1"] if bom else "=1+1")]] == [shown] * 5
+    last = dict(zip(header, rows[-1], strict=True))
     exponent = "'-1e5" if bom else "-1e5"
     assert [last[name] for name in ("profile_data", "events", "phone", "name")] == [
         "-1",
@@ -233,7 +237,8 @@ def test_duckdb_holds_types(tmp_path: Path) -> None:
     with duckdb.connect(str(path), read_only=True) as connection:
         described = connection.execute("DESCRIBE profiles").fetchall()
         assert [kind for _, kind, *_ in described] == [
-            *["VARCHAR"] * 4, "VARCHAR[]", *["JSON"] * 4, "DOUBLE", "BOOLEAN", "VARCHAR", "VARCHAR"
+            *["VARCHAR"] * 6, "VARCHAR[]", *["JSON"] * 4,
+            "VARCHAR[]", *["TIMESTAMP WITH TIME ZONE"] * 2, "DOUBLE", "BOOLEAN", *["VARCHAR"] * 2
         ]  # fmt: skip
         cursor = connection.execute("SELECT * FROM profiles")
         names = [column[0] for column in cursor.description]
@@ -362,7 +367,7 @@ def test_a_target_pickles(tmp_path: Path, name: str) -> None:
     target = target_of(tmp_path / name, flatten=KEYS[name])
     assert pickle.loads(pickle.dumps(target)) == target  # noqa: S301
     assert (target.name, target.path) == (str(tmp_path / name), tmp_path / name)
-    assert target.flatten == KEYS[name]
+    assert (*target.flatten,) == KEYS[name]
     assert target.typed_flatten == name.endswith(("parquet", "duckdb"))
 
 

@@ -324,7 +324,7 @@ def _wrap_standard_library() -> None:
 
 
 async def _work(job: Job) -> dict[str, Any]:
-    from altaprofiles import CleverTap, Retry, Session
+    from altaprofiles import Alta, CleverTap, Retry, Session
 
     account = CleverTap(
         account_id=os.environ["CLEVERTAP_ACCOUNT_ID"],
@@ -332,8 +332,15 @@ async def _work(job: Job) -> dict[str, Any]:
         base_url=os.environ["CLEVERTAP_BASE_URL"],
         max_in_flight=job.slots,
     )
+    alta = None
+    if "ALTA_TOKEN" in os.environ:
+        alta = Alta(
+            os.environ["ALTA_TOKEN"],
+            base_url=os.environ["ALTA_BASE_URL"],
+            max_in_flight=job.slots,
+        )
     retry = Retry(attempts=20, base_delay=0.001, max_delay=0.01)
-    async with Session(clevertap=account, retry=retry) as session:
+    async with Session(clevertap=account, alta=alta, retry=retry) as session:
         report: Any
         if "keys" in job.arguments:
             report = await session.export_lookups(**job.arguments)

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from altaprofiles import Alta, CleverTap, Profile, Session
 from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.bindings import Bindings
 from altaprofiles.emulator.people import Population
 from altaprofiles.export.report import ExportProgress, LookupProgress, Progress
 
@@ -54,8 +55,10 @@ class Kind(Struct, frozen=True, kw_only=True):
         result: the first field of its report that the other kinds do not have.
         stages: the stages, in order.
         endings: the files beside output and manifest, in the scripted sample.
+        flattens: whether its records are people, whose properties can be columns.
         options: its own options in the manifest.
         account, secret: the variables of the environment with its account and its credential.
+        slots: requests that can be in flight at once.
         ahead: requests that can be in flight, or answered and not on disk, at an interruption.
         emulated: the sample for an emulator, by its population.
         scripted: the sample for a scripted server.
@@ -73,9 +76,11 @@ class Kind(Struct, frozen=True, kw_only=True):
     result: str
     stages: tuple[str, ...]
     endings: tuple[str, ...]
+    flattens: bool = True
     options: dict[str, Any]
     account: str
     secret: str
+    slots: int = 3
     ahead: int
     emulated: Callable[[Population], Sample]
     scripted: Sample
@@ -85,6 +90,10 @@ class Kind(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return self.name
+
+    def account_of(self, value: str) -> str:
+        """Return the account in plans, from the value of its variable."""
+        return Alta(value).account if self.account == "ALTA_TOKEN" else value
 
     def files(self, name: str) -> list[str]:
         """Return the names of all files that the scripted sample leaves for the output `name`."""
@@ -272,8 +281,15 @@ def person(identity: str | None, devices: list[str]) -> str:
 
 
 def people_in(to: Path) -> list[str]:
-    profiles = [Profile.decode(line) for line in to.read_bytes().splitlines()]
-    return [person(profile.identity, profile.object_ids) for profile in profiles]
+    return [_person_in(line) for line in to.read_bytes().splitlines()]
+
+
+def _person_in(line: bytes) -> str:
+    if line.startswith(b'{"key":'):
+        key: str = json.loads(line)["key"]
+        return key
+    profile = Profile.decode(line)
+    return person(profile.identity, profile.object_ids)
 
 
 # ------------------------------------------------------------------------------------------- events
@@ -431,4 +447,56 @@ KEYS = Kind(
     ],
 )
 
-KINDS = [EVENTS, KEYS]
+# ----------------------------------------------------------------------------------------- bindings
+
+
+def _emulated_bindings(population: Population) -> Sample:
+    bindings = Bindings(population)
+    keys = [key for n in range(len(population)) if (key := population.identity(n)) is not None]
+    bound = [key for key in keys if bindings.by_user(key)]
+    return Sample(arguments={"keys": keys, "by": "user_id"}, people=bound, items=len(keys))
+
+
+def _answer_bindings(line: str, body: bytes, padding: str) -> bytes:
+    key = _query(line)["user_id"]
+    if key in _REFUSED:
+        return http(b'{"code":40000,"message":"no"}', "400 Bad Request")
+    bound = {"anonymous_id": f"a {key}", "conversation_type": "WEB", "source_id": padding}
+    data = {} if key in _UNKNOWN else {key: {"user_id": key, "anonymous_ids": [bound]}}
+    return http(json.dumps({"code": 0, "data": data}).encode())
+
+
+BINDINGS = Kind(
+    name="bindings",
+    method="export_lookups",
+    tag="lookups",
+    unit="answers",
+    result="keys",
+    stages=("reading", "asking", "finishing"),
+    endings=(".failed.ndjson", ".not-found.txt"),
+    flattens=False,
+    options={},
+    account="ALTA_TOKEN",
+    secret="ALTA_TOKEN",
+    # Four for each of as many workers as there are slots, and one more.
+    slots=16,
+    ahead=81,
+    emulated=_emulated_bindings,
+    scripted=Sample(
+        arguments={"keys": _KEYS, "by": "user_id"},
+        people=[key for key in _KEYS if key not in _UNKNOWN | _REFUSED],
+        items=len(_KEYS),
+    ),
+    answer=_answer_bindings,
+    brief={"keys": _KEYS[:5]},
+    other_plans=[
+        ({"keys": _KEYS[:-1]}, {"keys": (300, 299), "digest": ANY}),
+        ({"by": "anonymous_id"}, {"by": ("user_id", "anonymous_id")}),
+        (
+            {"by": "identity"},
+            {"by": ("user_id", "identity"), "account": ANY},
+        ),
+    ],
+)
+
+KINDS = [EVENTS, KEYS, BINDINGS]

@@ -21,7 +21,7 @@ class People(Protocol):
     """Decides which rows of an export are written, and adds what only all rows show."""
 
     looks_ahead: bool
-    """Whether every row is passed to `look` before the first one to `keep`."""
+    """True if every row must be passed to `look` before the first one to `keep`."""
 
     def look(self, rows: Sequence[Row]) -> None:
         """Take note of rows that `keep` will be asked for."""
@@ -112,7 +112,7 @@ class Matching:
             self._looked += 1
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
-        kept: list[Row] = []
+        selected: list[Row] = []
         for row in rows:
             byte, bit = divmod(self._kept, 8)
             is_first = self._is_first[byte] >> bit & 1
@@ -128,8 +128,8 @@ class Matching:
                 for number in self._of(row.record)[0]:
                     mask |= self._mask(number)
             matched = tuple(event for event, bit in self._bits.items() if mask & bit)
-            kept.append(replace(row, matched=matched))
-        return kept
+            selected.append(replace(row, matched=matched))
+        return selected
 
     def _of(self, record: bytes) -> tuple[Sequence[int], bool]:
         try:
