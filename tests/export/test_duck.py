@@ -111,9 +111,7 @@ def test_upserts_are_those_of_a_model(nights: list[Night]) -> None:
 def test_every_day_updates_one_table(tmp_path: Path) -> None:
     load(tmp_path, [record("a", ["1"]), record(None, ["2"]), record("c", ["3"])], origin(1))
     # One has not changed, one has logged in, and one is new.
-    sink = load(
-        tmp_path, [record("a", ["1"]), record("b", ["2"]), record("d", ["4"])], origin(2)
-    )
+    sink = load(tmp_path, [record("a", ["1"]), record("b", ["2"]), record("d", ["4"])], origin(2))
     assert sink.absorbed == 1
     assert content_of(tmp_path) == [
         ("A", "identity:a", ("1",), 0, 1, 1),
@@ -171,7 +169,7 @@ def test_columns_of_other_people_stay(tmp_path: Path) -> None:
     run(
         tmp_path,
         'ALTER TABLE profiles ADD COLUMN "my ""note" VARCHAR',
-        "UPDATE profiles SET \"my \"\"note\" = 'of ' || identity",
+        'UPDATE profiles SET "my ""note" = \'of \' || identity',
     )
     load(tmp_path, [record("a", ["1"], 7), record("b", ["2"]), record("c", ["3"])], origin(2))
     notes = query(tmp_path, 'SELECT identity, "my ""note" FROM profiles ORDER BY 1')
@@ -197,9 +195,7 @@ BINDINGS = Content(of="bindings")
 
 
 def found(key: str, *users: str) -> Row:
-    bound = [
-        {"user_id": one, "anonymous_ids": [{"anonymous_id": f"of {one}"}]} for one in users
-    ]
+    bound = [{"user_id": one, "anonymous_ids": [{"anonymous_id": f"of {one}"}]} for one in users]
     return Row(json.dumps({"key": key, "users": bound}).encode(), "A")
 
 

@@ -2,7 +2,7 @@
 
 As a script, this module is a process with all imports done, which forks for each job that it reads
 from standard input, so that a killed process is replaced in milliseconds. To kill a process at a
-step it wraps functions of the standard library, never of `altaprofiles`.
+step it wraps functions of the standard library and of DuckDB, never of `altaprofiles`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
 from msgspec import Struct
 
@@ -260,6 +261,21 @@ class _File(io.FileIO):
         return end
 
 
+class _DuckDb:
+    """A connection whose statements are steps, apart from those that only look."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        whole = partial(self._connection.execute, sql, *args)
+        first = sql.split(maxsplit=1)[0]
+        return whole() if first in ("SELECT", "SET") else _step(f"duckdb {first}", whole)
+
+    def close(self) -> None:
+        _step("duckdb close", self._connection.close)
+
+
 _workspace: Path | None = None
 
 
@@ -320,6 +336,8 @@ def _wrap_standard_library() -> None:
 
     os.fdopen = fdopen  # type: ignore[assignment]
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
+    connect = duckdb.connect
+    duckdb.connect = lambda *args, **options: _DuckDb(connect(*args, **options))  # type: ignore
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 
