@@ -336,7 +336,7 @@ def test_a_table_of_before_is_replaced_once(tmp_path: Path) -> None:
 def test_a_table_that_others_have_changed_is_refused(tmp_path: Path, statement: str) -> None:
     load(tmp_path, [record("a", ["1"])])
     run(tmp_path, statement)
-    with pytest.raises(ExportError, match="change it back|rename it"):
+    with pytest.raises(ExportError, match=r"change it back|rename it"):
         target_of(tmp_path / TO).check()
 
 

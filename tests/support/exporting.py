@@ -15,6 +15,7 @@ import io
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import sqlite3
 import sys
@@ -28,7 +29,7 @@ from typing import Any
 
 import duckdb
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 
 class Job(Struct, kw_only=True):
@@ -55,6 +56,10 @@ class Job(Struct, kw_only=True):
     fail: int | None = None
     file_limit: int | None = None
     listed: bool = False
+
+    def but(self, **changes: Any) -> Job:
+        """Return this job with some attributes changed."""
+        return structs.replace(self, **changes)
 
 
 class Outcome(Struct, kw_only=True):
@@ -122,6 +127,22 @@ class Exporter:
         os.kill(number, signal.SIGKILL)
         await over
         return await self._outcome()
+
+    async def fetch(self, job: Job) -> None:
+        """Run a process until it has fetched everything, and kill it.
+
+        Args:
+            job: one chain, so that all processes have the same steps. Its output is a new one.
+        """
+        place = Path(job.arguments["to"]).parent
+        before = place.with_name(f"{place.name}.before")
+        shutil.copytree(place, before)
+        steps = (await self.run(job.but(listed=True))).steps
+        shutil.rmtree(place)
+        before.rename(place)
+        written = next(n for n, step in enumerate(steps) if step == "os.replace")
+        fetched = max(n for n, step in enumerate(steps[:written]) if step == "sqlite3 commit")
+        assert (await self.run(job.but(die=(fetched, "after")))).signal == signal.SIGKILL
 
     async def _over(self) -> None:
         assert await self._hear() == _OVER

@@ -21,7 +21,7 @@ from ..tables import Content, Origin
 from .compression import check_compression
 from .files import check_place
 
-__all__ = ["FileTarget", "Layout", "Sink", "Target", "Write"]
+__all__ = ["FileTarget", "Layout", "Sink", "Target", "Write", "check_parent"]
 
 Write: TypeAlias = Literal["replace", "upsert", "append"]
 
@@ -226,9 +226,17 @@ def _checked_path(text: str) -> Path:
     path = absolute_path("to", text)
     status = status_of("to", path)
     if text.endswith(os.sep) or (status is not None and stat.S_ISDIR(status.st_mode)):
-        raise ConfigurationError(f"to: {text!r} is a folder; add a file name")
+        raise ConfigurationError(
+            f"to: {text!r} is a folder; add a file name (or a slash, for a folder of Parquet files)"
+        )
     if status is not None and not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"to: {text!r} is not a regular file; choose another path")
+    check_parent(path, text)
+    return path
+
+
+def check_parent(path: Path, text: str) -> None:
+    """Raise `ConfigurationError` unless the folder of `path`, which is `text`, exists."""
     folder = status_of("to", path.parent)
     if folder is None:
         fix = "write ~ out, as it is not expanded" if text[0] == "~" else "create it first"
@@ -237,4 +245,3 @@ def _checked_path(text: str) -> Path:
         raise ConfigurationError(
             f"to: a file stands where {text!r} names a folder; choose another path"
         )
-    return path
