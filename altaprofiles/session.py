@@ -380,6 +380,7 @@ class Session:
         by: By | CdpBy,
         to: str | os.PathLike[str],
         column: str | None = None,
+        keys_table: str | None = None,
         format: str | None = None,
         flatten: Flatten = (),
         table: str | None = None,
@@ -405,16 +406,19 @@ class Session:
         user to whom nothing is bound is one row, with nulls.
 
         Args:
-            keys: any iterable or async iterable that ends, or the path of a file in UTF-8: a
-                column of a CSV file as in RFC 4180, a key of each line of an NDJSON file, or the
-                lines of any other file. Blank lines and cells are skipped, and blanks around a key
-                belong to it. A key that occurs twice is asked for once.
+            keys: any iterable or async iterable that ends, or the path of a file: a column of a CSV
+                file as in RFC 4180, of a Parquet file, or of a table in a DuckDB file; a key of
+                each line of an NDJSON file, such as one that `export` has written; or the lines of
+                any other file. Texts are in UTF-8. Blank lines are skipped, as are rows and
+                objects without a key, which `report.skipped` counts. Blanks around a key belong to
+                it. A key that occurs twice is asked for once.
             by: the kind of key: "identity", "email", "object_id", "user_id" or "anonymous_id".
-            column: the column of a CSV file, or the key of each NDJSON line; required if a CSV
-                file has several columns, and for NDJSON lines that are objects. A CSV file of one
+            column: the column of a file, or the key of each NDJSON line; required if there are
+                several columns, and for NDJSON lines that are objects. A CSV file of one
                 column may start with its name or with a key: without `column`, its first line is
                 a key unless it reads like `by`.
-            to, format, bom, resume, spool: as for `export`.
+            keys_table: the table or view of a DuckDB file; required if it has several.
+            to, format, bom, write, resume, spool: as for `export`.
             flatten: as for `export`; for people only.
             table: as for `export`; "bindings" by default for keys of Alta.
             on_progress: as for `export`, called after each few hundred answers.
@@ -450,7 +454,7 @@ class Session:
         endpoint = endpoint_of(by)
         is_of_alta = endpoint.operation == CDP.operation
         service = self._alta_service() if is_of_alta else self._clevertap_service()
-        source = check_keys(keys, by, column)
+        source = check_keys(keys, by, column, keys_table)
         reporting = Reporting(service.cap(endpoint.operation), on_progress)
         gathering = KeysGathering(
             KeysPlan(service.account, service.url, by),

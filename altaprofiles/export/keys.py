@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -22,8 +22,10 @@ from ..base.wording import numbered
 from ..errors import ConfigurationError, DecodeError
 from ..flow.fanout import Items, check_items
 from ..models import Key
+from ..tables.parts import NULL
 from .csv_rows import csv_rows
 from .key_lines import split_lines
+from .key_tables import duckdb_keys, parquet_keys
 from .threads import Threads, read_ahead
 
 __all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
@@ -33,23 +35,27 @@ logger = logging.getLogger("altaprofiles")
 Keys: TypeAlias = Items[Key] | str | os.PathLike[str]
 """Identifiers, or the path of a file of identifiers."""
 
-_CSV, _NDJSON = (".csv",), (".ndjson", ".jsonl")
+_CSV, _NDJSON, _PARQUET, _DUCKDB = (".csv",), (".ndjson", ".jsonl"), (".parquet",), (".duckdb",)
+_TABLES = _CSV + _NDJSON + _PARQUET + _DUCKDB
 
 
-def check_keys(keys: Keys, by: str, column: str | None) -> Items[Key] | KeyFile:
+def check_keys(
+    keys: Keys, by: str, column: str | None, keys_table: str | None = None
+) -> Items[Key] | KeyFile:
     """Return the source of the keys.
 
     Args:
         keys: as the caller passed them.
         by: the kind of identifier.
         column: the column of a file, or None.
+        keys_table: the table of a DuckDB file, or None.
 
     Raises:
-        ConfigurationError: `keys` is neither a file nor an iterable with an order, or `column` does
-            not apply.
+        ConfigurationError: `keys` is neither a file nor an iterable with an order, or `column` or
+            `keys_table` does not apply.
     """
     if isinstance(keys, str | os.PathLike):
-        return KeyFile(keys, by, column)
+        return KeyFile(keys, by, column, keys_table)
     check_items("keys", keys)
     if isinstance(keys, set | frozenset):
         # Its order differs between processes, so that an export could not be resumed.
@@ -58,34 +64,47 @@ def check_keys(keys: Keys, by: str, column: str | None) -> Items[Key] | KeyFile:
         raise ConfigurationError(
             f"column: got {column!r}, but the keys are not a file; leave it out, or pass a path"
         )
+    if keys_table is not None:
+        raise ConfigurationError(
+            f"keys_table: got {keys_table!r}, but the keys are not a file; leave it out, or pass "
+            f"the path of a DuckDB file"
+        )
     return keys
 
 
 class KeyFile:
-    """One column of a CSV or NDJSON file, or the lines of any other. Blocking.
+    """One column of a CSV, NDJSON, Parquet or DuckDB file, or the lines of any other. Blocking.
 
     Args:
         path: the file, in UTF-8, with or without a byte-order mark.
         by: the kind of identifier.
-        column: the CSV column or the JSON key that holds the identifiers.
+        column: the column or the JSON key that holds the identifiers.
+        keys_table: the table of a DuckDB file.
 
     Attributes:
         path: the file.
+        skipped: rows and objects without a key that have been read.
         is_pipe: whether it is a pipe or a device, a read of which may wait for ever.
 
     Raises:
-        ConfigurationError: there is no such file, or `column` does not apply to it.
+        ConfigurationError: there is no such file, or `column` or `keys_table` does not apply to it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], by: str, column: str | None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        by: str,
+        column: str | None,
+        keys_table: str | None = None,
+    ) -> None:
         self.path = Path(path_text("keys", path))
+        self.skipped = 0
         self._by = by
         self._column = column
+        self._table = keys_table
         self._number = self._first = 0
         ending = self.path.suffix.lower()
-        self._read = (
-            self._csv if ending in _CSV else self._ndjson if ending in _NDJSON else self._text
-        )
+        self._read = self._reader(ending)
         status = status_of("keys", self.path)
         # A pipe is a file as well: `lookup <(…)`.
         if status is None or stat.S_ISDIR(status.st_mode):
@@ -96,11 +115,27 @@ class KeyFile:
         self.is_pipe = not stat.S_ISREG(status.st_mode)
         if ending in _NOT_TEXT:
             raise ConfigurationError(f"keys: {str(path)!r} is not text: {_NOT_TEXT[ending]}")
-        if column is not None and ending not in _CSV + _NDJSON:
+        if keys_table is not None and ending not in _DUCKDB:
+            raise ConfigurationError(
+                f"keys_table: got {keys_table!r}, but {self.path.name} is no DuckDB file; leave it "
+                f"out"
+            )
+        if column is not None and ending not in _TABLES:
             raise ConfigurationError(
                 f"column: got {column!r}, but {self.path.name} is read as text with one key a "
                 f"line; leave it out, or give the file the ending .csv or .ndjson"
             )
+
+    def _reader(self, ending: str) -> Callable[[], Iterator[str | None]]:
+        if ending in _CSV:
+            return self._csv
+        if ending in _NDJSON:
+            return self._ndjson
+        if ending in _PARQUET:
+            return lambda: self._rows(parquet_keys(self.path, self._column))
+        if ending in _DUCKDB:
+            return lambda: self._rows(duckdb_keys(self.path, self._table, self._column))
+        return self._text
 
     def __iter__(self) -> Iterator[str]:
         """Yield each key, in the order of the file. Blank ones are skipped.
@@ -110,19 +145,33 @@ class KeyFile:
                 it changes while it is read.
         """
         is_empty = True
+        self.skipped = 0
         try:
             for key in self._read():
-                if key.strip():
-                    if is_empty:
-                        self._first = self._number
-                    is_empty = False
-                    yield key
+                if key is None or not key.strip():
+                    self.skipped += self._is_table
+                    continue
+                if is_empty:
+                    self._first = self._number
+                is_empty = False
+                yield key
         except OSError as error:
             raise ConfigurationError(
                 f"keys: {self.path} cannot be read: {error.strerror}"
             ) from None
+        if is_empty and self.skipped:
+            where = "" if self._column is None else f" in {self._column!r}"
+            raise ConfigurationError(
+                f"keys: no row of {self.path} has a key{where}, {self.skipped:,} looked at; name "
+                f"another column"
+            )
         if is_empty:
             logger.warning("keys: %s holds no keys", self.path)
+
+    @property
+    def _is_table(self) -> bool:
+        """True if the file consists of rows, one of which may lack a key."""
+        return self.path.suffix.lower() in _TABLES
 
     def at_first_line(self, fault: str) -> str:
         """Return the fault of the first key with its line in place of its index."""
@@ -132,6 +181,18 @@ class KeyFile:
         fix = "; if this is a TSV file, save it as .csv, with commas" if is_table else ""
         return f"{place}: {words}{fix}"
 
+    def _rows(self, rows: Iterator[tuple[int, str | None]]) -> Iterator[str | None]:
+        before = _version(self.path.stat())
+        for self._number, key in rows:
+            yield key
+        if before != _version(self.path.stat()):
+            raise self._changed()
+
+    def _changed(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"keys: {self.path} was changed while it was read; repeat the call when it is complete"
+        )
+
     def _lines(self) -> Iterator[tuple[int, str]]:
         """Yield each line with its number, from 1."""
         with self.path.open("rb", buffering=0) as file:
@@ -139,10 +200,7 @@ class KeyFile:
             pieces = iter(lambda: file.read(_PIECE), b"")
             yield from enumerate(chain.from_iterable(split_lines(pieces, str(self.path))), 1)
             if _version(before) != _version(os.fstat(file.fileno())):
-                raise ConfigurationError(
-                    f"keys: {self.path} was changed while it was read; repeat the call when it is "
-                    f"complete"
-                )
+                raise self._changed()
 
     def _text(self) -> Iterator[str]:
         for number, line in self._lines():
@@ -208,14 +266,14 @@ class KeyFile:
         """Return True if the only column has a header, which must be the name of `by`."""
         return [_letters(cell) for cell in first] == [_letters(self._by)]
 
-    def _ndjson(self) -> Iterator[str]:
+    def _ndjson(self) -> Iterator[str | None]:
         for number, line in self._lines():
             self._number = number
             text = line.removeprefix(_MARK)
             if text.strip(_BLANK):
                 yield self._member(text, number)
 
-    def _member(self, line: str, number: int) -> str:
+    def _member(self, line: str, number: int) -> str | None:
         where = f"line {number} of {self.path}"
         try:
             value = self._value(line.strip(_BLANK).encode(), where)
@@ -223,7 +281,7 @@ class KeyFile:
         except DecodeError as error:
             raise ConfigurationError(f"keys: {where} is not JSON: {error}") from None
         if text is None:
-            return ""
+            return None
         first = bytes(value)[:1]
         if first != b'"' and not _WHOLE.fullmatch(text):
             raise ConfigurationError(
@@ -250,7 +308,8 @@ class KeyFile:
             )
         found = parts(line)
         if self._column not in found:
-            raise ConfigurationError(f"column: {where} has no {self._column!r}")
+            # As a person in an export without that key.
+            return NULL
         if _is_repeated(self._column, line):
             raise ConfigurationError(
                 f"column: {where} has {self._column!r} more than once; correct the file"
@@ -276,7 +335,6 @@ _NOT_TEXT = {
     **dict.fromkeys((".gz", ".zst", ".bz2", ".xz", ".zip"), _PACKED),
     ".json": "give it the ending .ndjson if each line is a value of its own",
     ".xlsx": "save it as CSV in UTF-8",
-    ".parquet": "write its keys to a CSV file",
 }
 """The fix for files that would be read as one key a line, by ending."""
 

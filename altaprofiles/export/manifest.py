@@ -20,7 +20,7 @@ __all__ = ["as_builtins", "encode_manifest"]
 _ORDER = (
     *("output", "manifest", "format", "complete"),
     *("people", "records", "pages", "chains"),
-    *("keys", "repeated", "found", "not_found", "failed"),
+    *("keys", "repeated", "skipped", "found", "not_found", "failed"),
     *("requests", "retries", "seconds", "bytes", "sha256", "counted"),
     *("mended", "absorbed", "warnings"),
     *("not_found_file", "failed_file"),

@@ -31,6 +31,7 @@ class ChainStatus(Struct, frozen=True):
         restarts: how often the chain was restarted, because the service refused its cursor or sent
             fewer records than it counts.
         counted: records that the chain will bring by the service's own count, or None.
+        batch_size: people per page, as the chain was opened; None until it is opened.
     """
 
     event: str | None
@@ -41,6 +42,7 @@ class ChainStatus(Struct, frozen=True):
     done: bool
     restarts: int
     counted: int | None = None
+    batch_size: int | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -258,6 +260,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: repetitions of keys in the source; each key is asked for once.
+        skipped: rows or objects in the source without a key.
         found: keys with a person, who is in the output.
         not_found: keys that the service does not know.
         failed: keys without an answer, because the service failed or the key is refused.
@@ -268,6 +271,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
 
     keys: int
     repeated: int
+    skipped: int = 0
     found: int
     not_found: int
     failed: int

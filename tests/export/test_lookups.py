@@ -305,7 +305,7 @@ async def test_files(
         ("k.txt", b"a\n", "id", "column: got 'id', but k.txt is read as text"),
         ("k.ndjson", b'"a"\nb\n', None, "keys: line 2 of .* is not JSON"),
         ("k.ndjson", b'{"id":1}\n', None, "column: line 1 of .* holds an object; name the key"),
-        ("k.ndjson", b'{"id":1}\n{"ID":2}\n', "id", "column: line 2 of .* has no 'id'"),
+        ("k.ndjson", b'{"id":1}\n{"id":2}\n', "ID", "keys: no row of .* has a key in 'ID', 2 look"),
         ("k.ndjson", b'"a"\n', "id", "column: got 'id', but line 1 of .* is not an object"),
         ("k.ndjson", b"1.5\n", None, "keys: line 1 of .* holds a number with a fraction, which is"),
         ("k.ndjson", b"true\n", None, "keys: line 1 of .* holds a boolean, which is"),

@@ -12,19 +12,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import Page, Profile
-from altaprofiles.export.sinks.postgres_rows import RowEncoder
-from altaprofiles.export.store.people import PeopleOnDisk
+from altaprofiles.export.store.people import EachOnce, Matching
+from altaprofiles.export.tables import Content
 from altaprofiles.flow.slices import at_once
 from altaprofiles.models.page import new_people
 from altaprofiles.models.people import Distinct, identity_of, object_ids_of
 from altaprofiles.tables.columns import Columns
 
 from ..support.odd import CASES, RECORDS, pretty
+from ..support.sinks import ORIGIN, rows_of
 
 
-def kept(records: Iterable[bytes], distinct: Distinct | None = None) -> list[int]:
+def kept(records: Iterable[bytes]) -> list[int]:
     """Return the places of the records that are the first of their person."""
-    seen = Distinct() if distinct is None else distinct
+    seen = Distinct()
     return [
         number for number, record in enumerate(records) if seen.is_new(identity_of(record), record)
     ]
@@ -35,9 +36,14 @@ def test_a_person_is_new_once(tmp_path: Path, name: str) -> None:
     records, first = CASES[name]
     assert kept(records) == first
     assert kept(map(pretty, records)) == first
-    on_disk = PeopleOnDisk(tmp_path / "people")
-    assert kept(records, on_disk.distinct) == first
-    on_disk.close()
+    rows = rows_of(records)
+    for people in (
+        EachOnce(tmp_path / "people"),
+        Matching(tmp_path / "matches", ["Charged"], distinct=True),
+    ):
+        people.look(rows)
+        assert people.keep(rows) == [rows[number] for number in first]
+        people.close()
 
 
 @pytest.mark.parametrize("decode", [True, False])
@@ -59,10 +65,11 @@ def test_a_page_is_left_with_new_people_however_it_was_read(name: str, decode: b
     assert found == [records[number] for number in first]
 
 
-def persons(records: list[bytes]) -> list[bytes]:
-    """Return the column `person` of each record, as it goes into PostgreSQL."""
-    rows = RowEncoder(()).encode(records).splitlines()
-    return [row.split(b"\t")[2] for row in rows]
+def persons(records: list[bytes]) -> list[str]:
+    """Return the column `person` of each record."""
+    table = Content().table({}, None, ORIGIN)
+    cells: list[str] = table.cells(rows_of(records))[1]
+    return cells
 
 
 @pytest.mark.slow

@@ -392,7 +392,7 @@ async def _work(job: Job) -> dict[str, Any]:
 def _run(job: Job, result: str) -> None:
     global _steps, _workspace
     # Every export is begun at the same moment, which its tables hold.
-    time.time_ns = lambda: BEGUN  # type: ignore[assignment]
+    time.time_ns = lambda: BEGUN
     # Ends this process even if the test is gone.
     signal.alarm(120)
     os.environ.update(job.environment)

@@ -1,0 +1,138 @@
+"""The keys in a column of a Parquet file, or of a table in a DuckDB file. Blocking."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from ..base.extras import require
+from ..base.wording import numbered
+from ..errors import ConfigurationError
+
+__all__ = ["duckdb_keys", "parquet_keys"]
+
+_AT_ONCE = 2000
+
+
+def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | None]]:
+    """Yield the number of each row of a Parquet file, from 1, and its key, None without one.
+
+    Raises:
+        ConfigurationError: the file cannot be read, `column` is not one of it, a cell is no
+            identifier, or pyarrow is not installed.
+    """
+    pyarrow = require("parquet", what=f"keys: {path.name!r}")
+    from pyarrow import parquet
+
+    try:
+        # As an open file, because Arrow takes some paths for addresses.
+        with path.open("rb") as opened, parquet.ParquetFile(opened) as file:
+            name = _column(path.name, file.schema_arrow.names, column)
+            cells = (
+                cell
+                for batch in file.iter_batches(_AT_ONCE, columns=[name])
+                for cell in batch.column(0).to_pylist()
+            )
+            yield from _numbered(path, cells)
+    except pyarrow.ArrowException as error:
+        raise ConfigurationError(
+            f"keys: {path} cannot be read as Parquet ({type(error).__name__}); write the file anew"
+        ) from None
+
+
+def duckdb_keys(
+    path: Path, keys_table: str | None, column: str | None
+) -> Iterator[tuple[int, str | None]]:
+    """Yield the number of each row of a table or view, from 1, and its key, None without one.
+
+    Args:
+        path: the DuckDB file.
+        keys_table: the table; None if the file has only one.
+        column: the column; None if the table has only one.
+
+    Raises:
+        ConfigurationError: the file cannot be read, `keys_table` or `column` is not in it, a cell
+            is no identifier, or DuckDB is not installed.
+    """
+    duckdb = require("duckdb", what=f"keys: {path.name!r}")
+    try:
+        with closing(duckdb.connect(path, read_only=True)) as connection:
+            tables = [name for (name,) in connection.execute(_TABLES).fetchall()]
+            named = _table(path.name, tables, keys_table)
+            rows = connection.execute(f"SELECT * FROM {_quoted(named)} LIMIT 0")  # noqa: S608
+            columns = [one[0] for one in rows.description]
+            name = _column(f"the table {named!r} of {path.name}", columns, column)
+            query = f"SELECT {_quoted(name)} FROM {_quoted(named)}"  # noqa: S608
+            connection.execute(query)
+            cells = (
+                cell
+                for rows in iter(lambda: connection.fetchmany(_AT_ONCE), [])
+                for (cell,) in rows
+            )
+            yield from _numbered(path, cells)
+    except duckdb.Error as error:
+        raise ConfigurationError(
+            f"keys: {path} cannot be read as a DuckDB file ({type(error).__name__}): it is not "
+            f"one, a newer DuckDB has written it, or another program has it open"
+        ) from None
+
+
+_TABLES = (
+    "SELECT table_name FROM information_schema.tables"
+    " WHERE table_schema = current_schema() AND table_catalog = current_database() ORDER BY 1"
+)
+
+
+def _quoted(name: str) -> str:
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+def _table(where: str, tables: Sequence[str], given: str | None) -> str:
+    if given is None and len(tables) == 1:
+        return tables[0]
+    # DuckDB ignores case in names.
+    for name in tables:
+        if given is not None and name.lower() == given.lower():
+            return name
+    return _refuse("keys_table", where, "table", tables, given)
+
+
+def _column(where: str, columns: Sequence[str], column: str | None) -> str:
+    if column is None and len(columns) == 1:
+        return columns[0]
+    if column is not None and columns.count(column) == 1:
+        return column
+    return _refuse("column", where, "column", columns, column)
+
+
+def _refuse(argument: str, where: str, noun: str, names: Sequence[str], name: str | None) -> str:
+    text = f"{argument}: {where} has {numbered(len(names), noun)}"
+    if names:
+        text += f" ({', '.join(map(repr, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''})"
+    if name is None:
+        raise ConfigurationError(f"{text}; name the one that holds the keys")
+    close = get_close_matches(name, names, 1)
+    guess = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigurationError(f"{text}, and none of them is {name!r}{guess}")
+
+
+_NAMES = 12
+"""Most names in a message."""
+
+
+def _numbered(path: Path, cells: Iterator[Any]) -> Iterator[tuple[int, str | None]]:
+    for number, cell in enumerate(cells, 1):
+        if cell is None or isinstance(cell, str):
+            yield number, cell
+        elif isinstance(cell, int | UUID) and not isinstance(cell, bool):
+            yield number, str(cell)
+        else:
+            raise ConfigurationError(
+                f"keys: row {number:,} of {path} holds a value of type {type(cell).__name__}, "
+                f"which is not an identifier; convert the column to text or whole numbers",
+                value=cell,
+            )
