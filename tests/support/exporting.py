@@ -358,7 +358,7 @@ def _wrap_standard_library() -> None:
     os.fdopen = fdopen  # type: ignore[assignment]
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
     connect = duckdb.connect
-    duckdb.connect = lambda *args, **options: _DuckDb(connect(*args, **options))  # type: ignore
+    duckdb.connect = lambda *args, **options: _DuckDb(connect(*args, **options))  # type: ignore[assignment]
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 

@@ -170,8 +170,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
     raise ConfigurationError(
         f"to: the ending of {text!r} implies no format; use {', '.join(_BY_ENDING)} "
-        f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of {known}; a folder "
-        f"of Parquet files ends in a slash"
+        f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of "
+        f"{known}; a folder of Parquet files ends in a slash"
     )
 
 
