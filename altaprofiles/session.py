@@ -259,8 +259,8 @@ class Session:
             to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each with
                 `.gz` or `.zst` behind it if wanted), `.parquet`, `.duckdb`; or the address of a
                 table, `postgresql://user:password@host/database/table`. A file that exists is
-                replaced at the end, in one step. In an existing DuckDB file the table is replaced
-                and other tables stay. In PostgreSQL people are updated.
+                replaced at the end, in one step. A table is updated, and other tables of a DuckDB
+                file stay. A path that ends in a slash is a folder of Parquet files.
             event_properties, profile_fields, query: as for `profiles.by_event`, for each of the
                 events. An unfinished export can be resumed with the same filters only; their order
                 makes no difference. The counts have the same filters.
