@@ -23,6 +23,7 @@ __all__ = [
     "find_repeated",
     "put_bindings",
     "replace",
+    "staged_columns",
 ]
 
 STAGE = "pg_temp.altaprofiles_stage"
