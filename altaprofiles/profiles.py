@@ -24,9 +24,10 @@ from .models.people import Distinct
 from .sources.chains import Chains
 from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
+from .wire.days import Day
 from .wire.filters import Filter
 from .wire.language import Filters
-from .wire.query import BATCH_SIZE, Day, EventQuery, check_cursor
+from .wire.query import BATCH_SIZE, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
 
@@ -139,8 +140,9 @@ class Profiles:
                 `session_properties`, `advanced_query`, and `common_profile_properties` with
                 `demographics`, `geo_fields` and `technographics`
                 (https://developer.clevertap.com/docs/clevertap-query-language). Misspelled names,
-                unknown operators and wrong types are refused where the page documents them. It may
-                not hold anything that another argument sets.
+                unknown operators and wrong types are refused where the page documents them. True
+                and False are sent as the texts "True" and "False". Members without a condition are
+                left out. It may not hold anything that another argument sets.
             batch_size: people per page, a multiple of 23 from 23 to 4,991.
             app: include app version, OS version, make and model of the devices.
             events: include the event summaries, some 75 % of a record.

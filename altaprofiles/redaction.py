@@ -7,6 +7,7 @@ import sys
 from base64 import b64encode
 from collections.abc import Container, Iterable, Iterator, Mapping
 from copy import copy
+from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from functools import cache
 from html import unescape
 from html.entities import html5
@@ -67,8 +68,8 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
 
     Every spelling is recognised: escapes of JSON, JavaScript, URLs, HTML, Python and C, upper and
     lower case, a line break in between; of a secret its base64 as well, of a key that is a number
-    the number without a plus and without zeros in front. The order of `secrets` and `keys` makes no
-    difference, even if one is part of another.
+    other notations of it, such as 4.9E12 or 4,900,000,000,000. The order of `secrets` and `keys`
+    makes no difference, even if one is part of another.
 
     Args:
         text: text of a service, a proxy or a driver, without words of this library.
@@ -85,9 +86,12 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
             views.append(view)
     forms = [form for secret in secrets for form in (secret, *_in_base64(secret))]
     hidden = bytearray(len(text))
+    keys = list(keys)
     numbers = [_number(key) for key in keys]
+    values = {number for key in keys if (number := _value(key)) is not None}
     secret_texts, key_texts = _spellings(forms), _spellings([*keys, *numbers])
     for view in views:
+        view.hide_numbers(values, hidden)
         view.hide_parts(secret_texts, hidden)
         for key in key_texts:
             view.hide_key(key, hidden)
@@ -111,6 +115,43 @@ def _number(key: str) -> str:
     """
     found = re.fullmatch(rf"\+?0*([0-9]{{{_DIGITS},}})", key.strip())
     return found[1] if found else ""
+
+
+# Bounded, because Decimal computes with as many digits as it is given.
+_NOTATION = re.compile(
+    r"[-+]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40})(?:e[-+ ]?[0-9]{1,3})?"
+)
+_IN_TEXT = re.compile(r"[0-9.][0-9.,']*(?:e[-+ ]?[0-9]{1,3})?")
+
+
+def _value(text: str) -> Decimal | None:
+    """Return the absolute value of a number in any notation, or None."""
+    text = text.strip().lower()
+    if _NOTATION.fullmatch(text) is None:
+        return None
+    try:
+        return abs(Decimal(text.replace("e ", "e+")))
+    except InvalidOperation:
+        return None
+
+
+def _is_number(text: str, number: Decimal) -> bool:
+    """Return whether `text` is `number` with separators or an exponent, or rounded."""
+    mantissa, exponent, _ = text.partition("e")
+    plain = mantissa.replace(",", "").replace("'", "")
+    value = _value(text.replace(mantissa, plain, 1))
+    is_long = number >= 10 ** (_DIGITS - 1)
+    if value == number:
+        # A whole number of few digits may be any number: only a word of its own is masked.
+        return bool(exponent) or is_long or not plain.isdecimal()
+    if not exponent:
+        digits = re.sub(r"[^0-9]", "", mantissa)
+        return is_long and digits == f"{number:f}"
+    digits = plain.replace(".", "").lstrip("0")
+    return len(digits) > 1 and any(
+        Context(prec=len(digits), rounding=rounding).create_decimal(number) == value
+        for rounding in (ROUND_HALF_EVEN, ROUND_DOWN)
+    )
 
 
 def _spellings(texts: Iterable[str]) -> set[str]:
@@ -187,6 +228,22 @@ class _View:
             self._hide(*found.span(), hidden)
         for length in range(_EDGE, len(key)):
             self._hide_cut(key[:length], hidden)
+
+    def hide_numbers(self, numbers: Iterable[Decimal], hidden: bytearray) -> None:
+        """Mark each of `numbers` in `hidden` where it is in another notation."""
+        if not numbers:
+            return
+        for found in _IN_TEXT.finditer(self.text):
+            text = found[0].rstrip(".,'")
+            if "e" not in text:
+                # A fraction of zeros tells nothing.
+                text = re.sub(r"\.0*$", "", text)
+            start, end = found.start(), found.start() + len(text)
+            around = self.text[start - 1 : start] + self.text[end : end + 1]
+            if not any(map(str.isalnum, around)) and any(
+                _is_number(text, number) for number in numbers
+            ):
+                self._hide(start, end, hidden)
 
     def _hide_cut(self, beginning: str, hidden: bytearray) -> None:
         if self.text.endswith(beginning):

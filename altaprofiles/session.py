@@ -29,9 +29,10 @@ from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
 from .wire.alta import By as CdpBy
 from .wire.clevertap import By
+from .wire.days import Day
 from .wire.filters import Filter
 from .wire.language import Filters
-from .wire.query import BATCH_SIZE, Day
+from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
     import aiohttp

@@ -54,7 +54,7 @@ def select(events: Sequence[str], options: QueryOptions) -> Selection:
                     "events need both days", param_hint=f"'{hint}'", param_type="option"
                 )
     content = None if options["query"] is None else _read_query(options["query"])
-    if options["everyone"] and content == {}:
+    if options["everyone"] and content is not None and not _has_condition(content):
         raise _no_query("it holds no condition, so that everybody would match; leave it out")
     return {
         "start": options["start"],
@@ -63,6 +63,19 @@ def select(events: Sequence[str], options: QueryOptions) -> Selection:
         "profile_fields": _filters("--profile-where", options["profile_fields"]),
         "query": content,
     }
+
+
+def _has_condition(content: Mapping[str, Any]) -> bool:
+    from ..errors import ConfigurationError
+    from ..wire.language import Filters
+
+    try:
+        filters = Filters.of(query=content)
+        filters.check_for_everyone()
+    except ConfigurationError:
+        # The library raises it again, with the place of the fault.
+        return True
+    return bool(filters)
 
 
 def _check_alone(events: Sequence[str], options: QueryOptions) -> None:

@@ -10,8 +10,10 @@ from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..errors import ConfigurationError, PlanMismatch
+from ..wire.days import Day
 from ..wire.language import Filters
-from ..wire.query import BATCH_SIZE, Day, EventQuery, is_everyone
+from ..wire.members import shown_key
+from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
 
 if TYPE_CHECKING:
     from ..http.service import Service
@@ -263,9 +265,9 @@ def _changed(was: dict[str, Any], is_now: dict[str, Any]) -> list[str]:
     for name in sorted(was.keys() | is_now.keys()):
         match was.get(name), is_now.get(name):
             case dict(one), dict(other):
-                names += [f"{name}.{inner}" for inner in _changed(one, other)]
+                names += [f"{shown_key(name)}.{inner}" for inner in _changed(one, other)]
             case one, other if one != other:
-                names.append(name)
+                names.append(shown_key(name))
     return names
 
 

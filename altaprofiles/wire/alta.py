@@ -39,6 +39,7 @@ from .reading import (
     status_error,
     timed_out,
 )
+from .unknown import says_unknown
 
 __all__ = [
     "API",
@@ -116,18 +117,14 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     """Return the users by user ID, in the order sent; empty if nothing is bound ([cdp], Response).
 
     No page documents the answer if nothing is bound. `data` may be empty, null or missing, or the
-    body may have one of two codes ([seen]).
+    body may have one of two codes ([seen]). With HTTP 503 or 504 its words must say the same.
 
     Raises:
         StatusError: the service refuses the request, or fails.
         DecodeError: the body is not an answer of this API.
     """
     body, result = _open(response)
-    if (
-        result.code in _NOT_FOUND
-        and response.status in _NOT_FOUND_WITH
-        and result.status in _NOT_FOUND_WITH
-    ):
+    if _says_unknown(response, result):
         return {}
     _raise_for_failure(response, body, result)
     if body.data is UNSET:
@@ -143,6 +140,14 @@ def read_users(response: Response) -> dict[str, CdpUser]:
         _check_bound(users, body.data)
     # An empty object can come as an empty array.
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
+
+
+def _says_unknown(response: Response, result: _Result) -> bool:
+    """Return whether an answer has a code for "not found", and not only the same HTTP status."""
+    statuses = {response.status, result.status}
+    if result.code not in _NOT_FOUND or not statuses.issubset({*_NOT_FOUND_WITH, *_NOT_FOUND}):
+        return False
+    return says_unknown(result.message) or statuses.isdisjoint(_NOT_FOUND)
 
 
 def _check_bound(users: Mapping[str, _User | None], data: Raw) -> None:
@@ -242,17 +247,41 @@ def _claims_success(members: Mapping[str, Raw], message: str) -> bool:
     )
 
 
+def _is_object(value: Raw) -> bool:
+    return memoryview(value)[0] == ord("{")
+
+
+def _has_envelope(members: Mapping[str, Raw]) -> bool:
+    return any(_is_object(members.get(name, _NULL)) for name in ("meta", "links"))
+
+
+def _claims_success_in_meta(members: Mapping[str, Raw]) -> bool:
+    meta = members.get("meta", _NULL)
+    if not _is_object(meta):
+        return True
+    inner = parts(meta, "$.meta")
+    return _claims_success(inner, error_text(decode_loosely(inner.get("message", _NULL))))
+
+
 def _is_of_v15(response: Response, body: _Body, result: _Result) -> bool:
     """Return whether a body without code and error is a success: it has an object as `data`.
 
-    Null and an empty array are not believed without a code: any failure can have them, and a person
-    taken for unknown is lost unseen, whereas an error is retried and reported ([gptbots]). For the
-    same reason an empty object is not believed beside words that are not a success's.
+    Null and an empty array are believed only beside `meta` or `links`, which the form has: any
+    failure can have them, and a person taken for unknown is lost unseen, whereas an error is
+    retried and reported ([gptbots]). For the same reason no empty `data` is believed beside words
+    that are not a success's.
     """
-    if body.data is UNSET or memoryview(body.data)[0] != ord("{"):
+    if body.data is UNSET:
         return False
     members = parts(response.body)
-    if not parts(body.data, "$.data") and not _claims_success(members, result.message):
+    is_object = _is_object(body.data)
+    if not is_object and (
+        decode_loosely(body.data) not in (None, []) or not _has_envelope(members)
+    ):
+        return False
+    if not (is_object and parts(body.data, "$.data")) and not (
+        _claims_success(members, result.message) and _claims_success_in_meta(members)
+    ):
         return False
     for name, value in members.items():
         is_code = is_garbled(name, "code") and isinstance(read_code(decode_loosely(value)), int)

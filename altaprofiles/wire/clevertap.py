@@ -52,6 +52,7 @@ from .reading import (
     read_retry_after,
     status_error,
 )
+from .unknown import blames_credentials, says_unknown
 
 __all__ = [
     "API",
@@ -279,17 +280,17 @@ def read_profile(response: Response) -> Profile | None:
     """Return the person, or None if there is none ([profiles], Download User Profiles by ID).
 
     No page documents the answer if there is none. All of these mean it: HTTP 404, `record` null or
-    missing, and a failure whose message says that there is no such profile ([seen]). The words of
-    another failure count even with HTTP 404. A person under
-    another name than `record` is an error, not none.
+    missing, and a failure whose message says that there is no such profile, whatever its code
+    ([seen]). The words of another failure count even with HTTP 404. A person under another name
+    than `record` is an error, not none.
 
     Raises:
         AltaProfilesError: the answer is any other failure, or cannot be decoded.
     """
     if response.status == 404 and _is_bare(response):
-        text = response.body.decode(errors="replace")
+        text = error_text(response.body.decode(errors="replace").strip())
         if _names_failure(text):
-            raise _failure(response, None, error_text(text))
+            raise _failure(response, None, text)
         return None
     body, mended = decode_body(API, response, _RECORD_BODY, refused=_REFUSED)
     if not _has_status(response, body, "success") and _says_unknown_person(response, body):
@@ -369,34 +370,37 @@ def _has_status(response: Response, body: Body, status: str) -> bool:
     )
 
 
-# Messages for "not found", which is not documented: seen ones, and likely ones [seen].
-_UNKNOWN_PERSON = re.compile(
-    r"\b(?:profile|user|record)s?(?: \S+){0,3}? (?:not (?:be )?found\b|(?:not|\S+n't) exist)"
-    r"|\b(?:no|unknown) (?:such |matching )?(?:profile|user|record)s?\b"
-    r"(?=\W*$| (?:found|exists?|with|for|match\w*|was|is)\b)"
-    r"|^not found\W*$",
-    re.IGNORECASE,
-)
-
-
 def _is_bare(response: Response) -> bool:
     """Return True if a body is neither a web page, as of a proxy, nor JSON."""
     return not fails_with_html(response) and response.body.lstrip()[:1] not in (b"{", b"[")
 
 
+# Codes that add nothing to the words of a body.
+_PLAIN_CODES = (None, 0, 400, 404)
+_BARE_WORDS = re.compile(r"\s*not found\W*", re.IGNORECASE)
+
+
 def _says_unknown_person(response: Response, body: Body) -> bool:
-    if read_code(body.code) not in (None, 404, 400):
+    code, message = read_code(body.code), error_text(body.error or body.message)
+    if not (200 <= response.status < 300 or response.status in (400, 404)):
         return False
-    message = error_text(body.error or body.message)
-    if response.status == 404:
-        # JSON without a `status` comes from a gateway that does not know the path.
-        return isinstance(body.status, str) and not _names_failure(message)
-    return response.status in (200, 400) and bool(_UNKNOWN_PERSON.search(message))
+    if code in _PLAIN_CODES:
+        if response.status == 404:
+            # JSON without a `status` comes from a gateway that does not know the path.
+            return isinstance(body.status, str) and not _names_failure(message)
+        return says_unknown(message) or bool(_BARE_WORDS.fullmatch(message))
+    if code in (401, 403) and "profile" not in message.lower():
+        # The user of the API, who is not known or not allowed.
+        return False
+    # The words outrank any other code, unless both name the same failure.
+    is_confirmed = _code_of(message) in (code, 1 if code == 429 else code)
+    return says_unknown(message) and not is_confirmed
 
 
 def _names_failure(message: str) -> bool:
-    """Return whether a message names a failure, and not a person who is unknown."""
-    return _code_of(message) is not None and not _UNKNOWN_PERSON.search(message)
+    """Return whether a message with HTTP 404 names a failure, and not a person who is unknown."""
+    is_failure = _code_of(message) is not None or blames_credentials(message)
+    return is_failure and not says_unknown(message, quotes_anything=True)
 
 
 def _raise_for_failure(response: Response, body: Body) -> None:

@@ -22,6 +22,7 @@ from ..base.checks import check_key, form_of, is_unicode, whole
 from ..errors import ConfigurationError
 
 __all__ = [
+    "INT64",
     "MEANINGS",
     "OF_EXISTENCE",
     "OF_ORDER",
@@ -98,7 +99,8 @@ OF_ORDER = frozenset({"greater_than", "greater_than_equals", "less_than", "less_
 OF_EXISTENCE = frozenset({"exists", "does_not_exist"})
 """The operators without a value ([cql])."""
 
-_INT64 = range(-(2**63), 2**63)
+INT64 = range(-(2**63), 2**63)
+"""The ints that a filter can have ([cql], Query Operators & Values)."""
 
 
 class Filter(Struct, frozen=True):
@@ -254,7 +256,7 @@ def check_scalar(place: str, subject: str, value: object) -> str | float:
             return float(value)
         fault = "a number that is not finite; JSON has no form for it"
     elif (number := whole(value)) is not None:
-        if number in _INT64:
+        if number in INT64:
             return number
         fault = "an int of more than 64 bits; pass it as text, or as a float"
     else:

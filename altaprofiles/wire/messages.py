@@ -6,19 +6,18 @@ Sources:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Struct
 
+from .members import values_in
+
 __all__ = ["Request", "Response", "parameter"]
 
 _BY_KEY = frozenset({"get_profile", "get_user_cdp"})
 """Operations whose parameters are identifiers of people."""
-
-_FLAGS = frozenset({"True", "False"})
 
 
 class Request(Struct, frozen=True, gc=False):
@@ -46,9 +45,7 @@ class Request(Struct, frozen=True, gc=False):
             members = self.target.partition("?")[2].split("&")
             return [unquote(member.partition("=")[2]) for member in members]
         body = self.body or self.query
-        if b'"value":' in body:
-            return [text for text in _values(msgspec.json.decode(body)) if text not in _FLAGS]
-        return []
+        return list(values_in(msgspec.json.decode(body))) if body else []
 
     def __repr__(self) -> str:
         # Tracebacks with locals show it, and the target may hold a person's identifier.
@@ -69,19 +66,6 @@ class Response(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
-
-
-def _values(body: Any, *, in_value: bool = False) -> Iterator[str]:
-    """Yield every text and number within a member `value`."""
-    match body:
-        case dict():
-            for key, item in body.items():
-                yield from _values(item, in_value=in_value or key == "value")
-        case list():
-            for item in body:
-                yield from _values(item, in_value=in_value)
-        case str() | int() | float() if in_value and not isinstance(body, bool):
-            yield str(body)
 
 
 def parameter(name: str, value: str) -> str:

@@ -11,32 +11,23 @@ Sources:
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
-from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec import Struct, structs
 
 from ..base.checks import check_flag, check_key
 from ..errors import ConfigurationError
+from .days import check_range, split_range
 from .language import Filters
 
 __all__ = [
     "BATCH_SIZE",
     "CURSOR",
-    "Day",
     "EventQuery",
     "check_batch_size",
     "check_cursor",
-    "check_range",
     "is_everyone",
 ]
-
-Day: TypeAlias = date | int
-"""The start or end of a range: a date, or an int of the form YYYYMMDD or of epoch seconds.
-
-The service takes both forms ([profiles], Body Parameters).
-"""
 
 BATCH_SIZE = 4991
 """People per page by default: the largest multiple of 23 up to 5,000 ([profiles], Batch Size).
@@ -125,7 +116,7 @@ class EventQuery(Struct, frozen=True):
             return [self]
         return [
             structs.replace(self, start=start, end=end)
-            for start, end in _split_range(*self.window, windows)
+            for start, end in split_range(*self.window, windows)
         ]
 
     @property
@@ -219,64 +210,3 @@ def check_cursor(cursor: object) -> str:
             f"cursor: {cursor!r} is not a cursor; pass `next_cursor` of a page unchanged"
         )
     return cursor
-
-
-def check_range(start: object, end: object) -> tuple[int, int]:
-    """Return both ends of a range in the form in which they are sent ([profiles], Body Parameters).
-
-    Raises:
-        ConfigurationError: an end is not a day, their forms differ, or `end` is before `start`.
-    """
-    first, last = _check_day("start", start), _check_day("end", end)
-    if _is_day(first) != _is_day(last):
-        raise ConfigurationError(
-            f"end: {end} does not have the form of `start`, {start}; use dates for both, or epoch "
-            f"seconds for both"
-        )
-    if last < first:
-        raise ConfigurationError(f"end: {end} is before `start`, {start}; swap them")
-    return first, last
-
-
-def _check_day(name: str, value: object) -> int:
-    fix = "pass a date, or a whole number: YYYYMMDD, or epoch seconds"
-    if isinstance(value, datetime):
-        raise ConfigurationError(
-            f"{name}: got the datetime {value!r}, which could mean a day or a second; "
-            f"pass .date(), or int(.timestamp()) of an aware datetime"
-        )
-    if isinstance(value, date):
-        return value.year * 10_000 + value.month * 100 + value.day
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
-    if _is_day(value):
-        try:
-            _to_date(value)
-        except ValueError:
-            raise ConfigurationError(f"{name}: {value} is not a calendar day; {fix}") from None
-    elif not 10**9 <= value < 10**10:
-        hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
-        raise ConfigurationError(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
-    return value
-
-
-def _is_day(value: int) -> bool:
-    return 10**7 <= value < 10**8
-
-
-def _to_date(day: int) -> date:
-    return date(day // 10_000, day // 100 % 100, day % 100)
-
-
-def _split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
-    days = _is_day(start)
-    first = _to_date(start).toordinal() if days else start
-    span = (_to_date(end).toordinal() if days else end) - first + 1
-    parts = min(windows, span)
-    edges = [first + span * part // parts for part in range(parts + 1)]
-    bounds = [(low, high - 1) for low, high in pairwise(edges)]
-    return [(_from_ordinal(a), _from_ordinal(b)) for a, b in bounds] if days else bounds
-
-
-def _from_ordinal(ordinal: int) -> int:
-    return _check_day("day", date.fromordinal(ordinal))

@@ -162,6 +162,8 @@ def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
             "--query.session_properties: it filters an event",
         ),
         (("--everyone", "--query", "empty.json"), "holds no condition"),
+        (("--everyone", "--query", "common.json"), "holds no condition"),
+        (("--everyone", "--query", "lists.json"), "holds no condition"),
         # an option of one value given twice
         (("Charged", *DAYS, *DAYS[:2]), "--from is given 2 times; give it once"),
         (
@@ -207,6 +209,11 @@ def test_wrong_usage(
         "events": {"event_properties": [{"name": "a", "operator": "exists"}]},
         "session": {"session_properties": []},
         "empty": {},
+        "common": {"common_profile_properties": {}},
+        "lists": {
+            "advanced_query": {"did_all": []},
+            "common_profile_properties": {"geo_fields": []},
+        },
         "missing": {"event_properties": [{"name": "a"}]},
         "order": {"event_properties": [{"name": "a", "operator": "gt", "value": "jane"}]},
         "members": {"advanced_query": {"did_none": []}},

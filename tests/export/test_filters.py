@@ -266,6 +266,12 @@ def fields(*filters: Filter) -> dict[str, Any]:
             "and is now left out; `query` is different in common_profile_properties. Finish",
         ),
         ({"query": QUERY}, {}, ["query"], "`query` is different in advanced_query. Finish"),
+        (
+            {"query": {"common_profile_properties": {"geo_fields": {"Jane Town": ["a"]}}}},
+            {"query": {"common_profile_properties": {"geo_fields": {"Jane Town": ["b"]}}}},
+            ["query"],
+            "`query` is different in common_profile_properties.geo_fields.…. Finish",
+        ),
     ],
 )
 async def test_a_difference_is_that_of_the_argument_that_holds_the_filter(
@@ -297,9 +303,10 @@ async def test_the_same_filters_in_other_words_resume(tmp_path: Path) -> None:
         query = {
             "common_profile_properties": {
                 "profile_fields": [{"value": "Gold", "operator": "equals", "name": "Customer Type"}]
-            }
+            },
+            "advanced_query": {"did_all": []},
         }
-        again = [Filter("Gift", "equals", True), Filter("Amount", "gt", 100)]
+        again = [Filter("Gift", "equals", True), Filter("Amount", "gt", 1e2)]
         await export(session, to, "Charged", **DAYS, event_properties=again, query=query, windows=1)
         assert emulator.stats.requests["open_chain"] == before
     assert to.read_bytes() == whole
@@ -359,7 +366,7 @@ def test_the_manifest_of_a_plan_has_no_values() -> None:
         "common_profile_properties": {
             "profile_fields": [],
             "demographics": {"age": [{"from": 18, "to": 30}], "gender": "jane"},
-            "geo_fields": [{"name": "jane"}],
+            "geo_fields": [{"name": "jane"}, {"jane Town": True}],
         },
         "advanced_query": {
             "did_all": [
@@ -388,9 +395,8 @@ def test_the_manifest_of_a_plan_has_no_values() -> None:
         ],
         "session_properties": [{"name": "time_of_day", "value": ["…", "…"]}],
         "common_profile_properties": {
-            "profile_fields": [],
             "demographics": {"age": [{"from": "…", "to": "…"}], "gender": "…"},
-            "geo_fields": [{"name": "…"}],
+            "geo_fields": [{"name": "…"}, {"…": "…"}],
         },
         "advanced_query": {
             "did_all": [
@@ -418,6 +424,7 @@ def test_a_plan_of_an_earlier_version_has_filters_without_their_arguments() -> N
     plan = parse_plan(earlier)
     assert isinstance(plan, EventsPlan)
     assert plan.filters == Filters.of([AMOUNT])
+    assert parse_plan(earlier.replace(b":100}", b":100.0}")) == plan
     assert plan.filters == Filters.of((), (), {"event_properties": sent(AMOUNT)})
 
 

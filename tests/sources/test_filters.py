@@ -173,6 +173,46 @@ async def test_a_value_that_the_service_echoes_is_masked(filters: dict[str, Any]
     assert "invalid value *** here" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("group", "value"),
+    [
+        ({"demographics": {"email": "jane@example.com"}}, "jane@example.com"),
+        ({"demographics": {"email": {"operator": "equals", "name": "Jane D"}}}, "Jane D"),
+        ({"geo_fields": {"city": ["Springfield"]}}, "Springfield"),
+        ({"geo_fields": {"USA": {"Springfield": True}}}, "Springfield"),
+        ({"geo_fields": [{"country": "India", "city": "Oslo"}]}, "Oslo"),
+        ({"technographics": {"carrier": "Jane Mobile"}}, "Jane Mobile"),
+    ],
+    ids=str,
+)
+async def test_the_values_of_groups_are_masked(group: dict[str, Any], value: str) -> None:
+    words = json.dumps({"status": "fail", "code": 4002, "error": f"invalid city {value} here"})
+    answer = http(words.encode(), "400 Bad Request")
+    async with scripted(in_turn(answer)) as server, session_at(server) as session:
+        with pytest.raises(BadRequest) as caught:
+            await session.profiles.count(query={"common_profile_properties": group})
+    assert "invalid city *** here" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "echo"),
+    [
+        (4915112345678, "4.915112345678E12"),
+        (4915112345678, "4.915112345678e+12"),
+        (4915112345678, "4,915,112,345,678"),
+        (100.0, "100"),
+        (12.5, "12.50"),
+    ],
+)
+async def test_a_number_is_masked_in_any_notation(value: float, echo: str) -> None:
+    words = json.dumps({"status": "fail", "code": 4002, "error": f"invalid value {echo} here"})
+    answer = http(words.encode(), "400 Bad Request")
+    async with scripted(in_turn(answer)) as server, session_at(server) as session:
+        with pytest.raises(BadRequest) as caught:
+            await session.profiles.count(profile_fields=[Filter("Phone", "equals", value)])
+    assert "invalid value *** here" in str(caught.value)
+
+
 async def test_the_value_of_a_filter_is_masked_in_what_continues_a_query() -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
         line = head.split(b"\r\n", 1)[0]

@@ -125,6 +125,30 @@ def test_body_codes_503_and_504_mean_that_nothing_is_bound(status: int, code: ob
     assert alta.read_users(answer({"code": code, "message": "user not found"}, status)) == {}
 
 
+@pytest.mark.parametrize("status", [503, 504])
+@pytest.mark.parametrize("code", [503, 504, "503", "504"])
+@pytest.mark.parametrize(
+    "words", ["user not found", "User not found.", "anonymous id not found", "No such user"]
+)
+def test_the_words_tell_not_found_from_a_failing_service(
+    words: str, code: object, status: int
+) -> None:
+    assert alta.read_users(answer({"code": code, "message": words}, status)) == {}
+    error = {"code": code, "message": words, "status": status}
+    assert alta.read_users(answer({"error": error}, status)) == {}
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize(
+    "words", ["", "user service not found", "upstream not found", "user not found, retry later"]
+)
+def test_a_failing_service_is_not_an_unknown_user(words: str, status: int) -> None:
+    with pytest.raises(ServerError):
+        alta.read_users(answer({"code": 503, "message": words}, status))
+    with pytest.raises(ServerError):
+        alta.read_users(answer({"message": "user not found"}, status))
+
+
 @pytest.mark.parametrize("status", [502, 503, 504])
 @pytest.mark.parametrize("code", [503, 504, "503", 0, None])
 def test_http_statuses_503_and_504_are_failures_whatever_the_body_code(
@@ -517,7 +541,15 @@ def test_an_answer_cut_short_anywhere_is_an_error(body: bytes) -> None:
         b'{"data":null}',
         b'{"data":[]}',
         b'{"data":"none"}',
-        b'{"data":null,"meta":{},"links":{}}',
+        b'{"data":null,"meta":null,"links":null}',
+        b'{"data":"none","meta":{},"links":{}}',
+        b'{"data":[{}],"meta":{},"links":{}}',
+        b'{"data":null,"meta":{"status":"error"},"links":{}}',
+        b'{"data":null,"meta":{"error":"internal"},"links":{}}',
+        b'{"data":null,"meta":{},"links":{},"errors":["internal"]}',
+        b'{"data":[],"meta":{},"success":false}',
+        b'{"cod%":50000,"data":null,"meta":{}}',
+        b'{"erro2":"INTERNAL","data":[],"links":{}}',
         b'{"code":null,"data":null}',
         b'{"status":"success"}',
         b'{"meta":{},"links":{}}',
@@ -558,6 +590,23 @@ def test_the_form_of_v15_without_a_code_is_a_success(status: int, others: dict[s
     for body in ({"data": USER, **others}, {**others, "data": USER}):
         assert alta.read_users(answer(body, status)) == READ
     assert alta.read_users(answer({**others, "data": {}}, status)) == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data":null,"meta":{},"links":{}}',
+        b'{"data":[],"meta":{"request_id":"r"},"links":{}}',
+        b'{"links":{"self":"/v1"},"data": [ ]}',
+        b'{"meta":{"error":null},"message":"OK","data":null,"error":null}',
+        b'{"data":{},"meta":{},"links":{}}',
+    ],
+)
+def test_nothing_bound_in_the_form_of_v15(body: bytes) -> None:
+    assert alta.read_users(answer(body)) == {}
+    for end in range(len(body)):
+        with pytest.raises(DecodeError):
+            alta.read_users(answer(body[:end]))
 
 
 def test_users_are_believed_whatever_the_words_but_nobody_is_not() -> None:

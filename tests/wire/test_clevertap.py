@@ -429,10 +429,52 @@ def test_half_a_surrogate_pair_in_a_failure_does_not_hide_it() -> None:
         (200, b'{"status":"fail","error":["User profile doesn\'t exist"]}'),
         (200, b'{"status":"fail","message":"No matching records found."}'),
         (400, b'{"status":"fail","error":"Profile does not exist","code":400}'),
+        (404, b'{"status":"fail","error":"Not Found","code":0}'),
+        (200, b'{"status":"fail","error":"Profile with identity \'a b\' was not found","code":7}'),
+        (200, b'{"status":"fail","error":"Error: could not find user with email a@b.c","code":9}'),
+        (200, b'{"status":"fail","error":"User not found. Check the identity.","code":512}'),
+        (200, b'{"status":"fail","error":"No profile found for Throttled","code":0}'),
     ],
 )
 def test_every_form_of_not_found_is_none(status: int, body: bytes) -> None:
     assert clevertap.read_profile(answer(body, status)) is None
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 5, 429, 500, 512, 4002, "1", "NO_PROFILE"])
+@pytest.mark.parametrize("words", ["no such profile exists", "Profile not found", "No user found"])
+def test_the_words_for_an_unknown_person_outrank_the_code(
+    words: str, code: object, status: int
+) -> None:
+    body = json.dumps({"status": "fail", "error": words, "code": code}).encode()
+    assert clevertap.read_profile(answer(body, status)) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("Invalid Credentials: no such user", 401),
+        ("User not found", 401),
+        ("No user found for these credentials", 0),
+        ("No user found with this passcode", 5),
+        ("Request throttled: no profile found", 1),
+        ("No profile found, the request was throttled", 1),
+        ("No profile found, please retry later", 0),
+        ("No profile found yet, request still in progress", 2),
+        ("Request still in progress, no record found", 2),
+        ("No profile found because the store is unavailable", 512),
+        ("profile store: shard 7 not found", 5),
+        ("User service not found", 512),
+        ("No user is allowed", 5),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400])
+def test_words_of_another_failure_are_not_an_unknown_person(
+    words: str, code: int, status: int
+) -> None:
+    body = json.dumps({"status": "fail", "error": words, "code": code}).encode()
+    with pytest.raises(AltaProfilesError):
+        clevertap.read_profile(answer(body, status))
 
 
 @pytest.mark.parametrize(
@@ -442,7 +484,7 @@ def test_every_form_of_not_found_is_none(status: int, body: bytes) -> None:
         (200, {"status": "fail", "error": "Event not found"}, ServerError),
         (200, {"status": "fail", "error": "Invalid Credentials"}, Unauthorized),
         (200, {"status": "fail", "error": "No user permission", "code": 403}, Forbidden),
-        (200, {"status": "fail", "error": "No profile found", "code": 1}, RateLimited),
+        (200, {"status": "fail", "error": "No profile, throttled", "code": 1}, RateLimited),
         (401, {"status": "fail", "error": "User not found"}, Unauthorized),
         (429, {"status": "fail", "error": "No such profile"}, RateLimited),
         (500, {"status": "fail", "error": "Profile not found"}, ServerError),

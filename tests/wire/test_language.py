@@ -81,11 +81,110 @@ def test_filters_stand_in_the_body_beside_the_event() -> None:
     assert list(body)[:3] == ["event_name", "from", "to"]
 
 
-def test_flags_are_texts_and_floats_stay_numbers() -> None:
-    filters = Filters.of([Filter("Paid", "equals", True), Filter("Amount", "lte", 10.0)])
+def test_flags_are_texts_and_numbers_stay_numbers() -> None:
+    filters = Filters.of([Filter("Paid", "equals", True), Filter("Amount", "lte", 10.5)])
     body = clevertap.count(EventQuery.of("Charged", 20260101, 20260131, filters=filters)).body
     assert b'"value":"True"' in body
-    assert b'"value":10.0' in body
+    assert b'"value":10.5' in body
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(100, 100.0), (0, -0.0), (2**62, float(2**62)), ([1, 2.5], [1.0, 2.5])],
+    ids=repr,
+)
+def test_equal_numbers_are_equal_bytes(one: Any, other: Any) -> None:
+    group = {"common_profile_properties": {"demographics": {"age": one}}}
+    turned = {"common_profile_properties": {"demographics": {"age": other}}}
+    pairs = [
+        (Filters.of([Filter("A", "equals", one)]), Filters.of([Filter("A", "equals", other)])),
+        (Filters.of((), (), filtered_by(one)), Filters.of((), (), filtered_by(other))),
+        (Filters.of((), (), group), Filters.of((), (), turned)),
+    ]
+    for first, second in pairs:
+        assert first == second
+        assert first.differences(second) == {}
+        assert first.digest == second.digest
+        sent = [
+            clevertap.open_chain(EventQuery.of("Charged", 20260101, 20260131, filters=some)).body
+            for some in (first, second)
+        ]
+        assert sent[0] == sent[1]
+        assert b".0" not in sent[0]
+
+
+def filtered_by(value: Any) -> dict[str, Any]:
+    return {"event_properties": [{"name": "A", "operator": "equals", "value": value}]}
+
+
+def test_exists_with_null_is_exists() -> None:
+    query = {"event_properties": [{"name": "A", "operator": "exists", "value": None}]}
+    assert Filters.of((), (), query) == Filters.of([Filter("A", "exists")])
+    assert "null" not in Filters.of((), (), query).body
+
+
+EMPTY: list[dict[str, Any]] = [
+    {},
+    {"event_properties": []},
+    {"session_properties": []},
+    {"common_profile_properties": {}},
+    {"common_profile_properties": {"profile_fields": [], "demographics": {}}},
+    {"common_profile_properties": {"geo_fields": [{}], "technographics": None}},
+    {"common_profile_properties": {"demographics": {"gender": [], "age": None}}},
+    {"advanced_query": {}},
+    {"advanced_query": {"did_all": [], "did_any": []}},
+    {"event_properties": [], "common_profile_properties": {}, "advanced_query": {"did_all": []}},
+]
+
+
+@pytest.mark.parametrize("query", EMPTY, ids=repr)
+def test_members_without_a_condition_are_no_filter(query: dict[str, Any]) -> None:
+    filters = Filters.of((), (), query)
+    assert not filters
+    assert filters == Filters()
+    assert filters.differences(Filters()) == {}
+    charged = EventQuery.of("Charged", 20260101, 20260101, filters=filters)
+    assert str(charged) == "'Charged' 20260101"
+    assert list(body_of(charged)) == ["event_name", "from", "to"]
+    if not {"event_properties", "session_properties"}.intersection(query):
+        everyone = EventQuery.of(None, None, None, filters=filters)
+        assert str(everyone) == "everyone"
+        assert body_of(everyone) == {}
+    # Beside others they make no difference either.
+    assert Filters.of((), (), {**query, "session_properties": WHOLE["session_properties"]}) == (
+        Filters.of((), (), {"session_properties": WHOLE["session_properties"]})
+    )
+
+
+def test_an_empty_member_of_another_event_makes_no_difference() -> None:
+    assert Filters.of((), (), did({"event_name": "a", "event_properties": []})) == Filters.of(
+        (), (), did({"event_name": "a"})
+    )
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_flags_of_sessions_and_groups_are_texts(flag: bool) -> None:
+    session = {"session_properties": [{"name": "first_time", "value": flag}]}
+    group = {"common_profile_properties": {"technographics": {"wifi": [flag]}}}
+    for query in (
+        session,
+        {"advanced_query": {"did_any": [{"event_name": "a", **session}]}},
+        group,
+    ):
+        body = Filters.of((), (), query).body
+        assert f'"{flag}"' in body
+        assert "true" not in body
+        assert "false" not in body
+
+
+def test_filters_of_an_earlier_version_have_the_same_form() -> None:
+    earlier = Filters(
+        '{"event_properties":[{"name":"Amount","operator":"greater_than","value":100.0},'
+        '{"name":"A","operator":"exists","value":null}],"common_profile_properties":{},'
+        '"session_properties":[{"name":"first_time","value":true}]}'
+    )
+    query = {"session_properties": [{"name": "first_time", "value": "True"}]}
+    assert earlier == Filters.of([AMOUNT, Filter("A", "exists")], (), query)
 
 
 def test_a_query_without_filters_is_as_before() -> None:
@@ -102,7 +201,8 @@ def test_the_rest_of_the_language_passes_and_meets_the_profile_fields() -> None:
     assert common.pop("profile_fields") == [
         {"name": "Customer Type", "operator": "equals", "value": "Gold"}
     ]
-    assert {key: body[key] for key in WHOLE} == WHOLE
+    sent = json.loads(json.dumps(WHOLE).replace("true", '"True"'))
+    assert {key: body[key] for key in sent} == sent
 
 
 def test_a_query_is_copied() -> None:
@@ -366,6 +466,26 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
         "query.session_properties[0].operator: ",
         "'is'",
     ),
+    (
+        {"session_properties": [{"name": "utm_campaign", "operator": "gt", "value": "jane"}]},
+        "query.session_properties[0].value: ",
+        "greater_than of 'utm_campaign' compares numbers",
+    ),
+    (
+        {"session_properties": [{"name": "utm_campaign", "operator": "equals"}]},
+        "query.session_properties[0].value: ",
+        "missing",
+    ),
+    (
+        {"session_properties": [{"name": "time_of_day", "value": []}]},
+        "query.session_properties[0].value: ",
+        "empty",
+    ),
+    (
+        did({"event_name": "a", "session_properties": [{"name": "b", "operator": "lt"}]}),
+        "query.advanced_query.did_all[0].session_properties[0].value: ",
+        "missing",
+    ),
     ({"advanced_query": []}, "query.advanced_query: ", "list"),
     ({"advanced_query": {"did_al": []}}, "query.advanced_query: ", "did you mean did_all?"),
     ({"advanced_query": {"DID_ALL": []}}, "query.advanced_query: ", "did you mean did_all?"),
@@ -394,6 +514,13 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
         did({"event_name": "a", "from": "2026-01-01"}),
         "query.advanced_query.did_all[0].from: ",
         "YYYYMMDD",
+    ),
+    (did({"event_name": "a", "from": 99}), "query.advanced_query.did_all[0].from: ", "YYYYMMDD"),
+    (did({"event_name": "a", "to": 20261301}), "query.advanced_query.did_all[0].to: ", "YYYYMMDD"),
+    (
+        did({"event_name": "a", "from": 20260201, "to": 20260101}),
+        "query.advanced_query.did_all[0].to: ",
+        "is before `query.advanced_query.did_all[0].from`",
     ),
     (did({"event_name": "a", "to": True}), "query.advanced_query.did_all[0].to: ", "true"),
     (

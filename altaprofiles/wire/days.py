@@ -1,0 +1,105 @@
+"""Days and ranges of days, as CleverTap's queries have them. Pure functions.
+
+Sources:
+    [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from itertools import pairwise
+from typing import TypeAlias
+
+from ..errors import ConfigurationError
+
+__all__ = ["Day", "check_day", "check_range", "split_range"]
+
+Day: TypeAlias = date | int
+"""The start or end of a range: a date, or an int of the form YYYYMMDD or of epoch seconds.
+
+The service takes both forms ([profiles], Body Parameters).
+"""
+
+
+def check_range(
+    start: object, end: object, names: tuple[str, str] = ("start", "end")
+) -> tuple[int, int]:
+    """Return both ends of a range in the form in which they are sent ([profiles], Body Parameters).
+
+    Args:
+        start, end: the ends, both inclusive.
+        names: the arguments that hold them.
+
+    Raises:
+        ConfigurationError: an end is not a day, their forms differ, or `end` is before `start`.
+    """
+    of_start, of_end = names
+    first, last = check_day(of_start, start), check_day(of_end, end)
+    if _is_day(first) != _is_day(last):
+        raise ConfigurationError(
+            f"{of_end}: {end} does not have the form of `{of_start}`, {start}; use dates for both, "
+            f"or epoch seconds for both"
+        )
+    if last < first:
+        raise ConfigurationError(f"{of_end}: {end} is before `{of_start}`, {start}; swap them")
+    return first, last
+
+
+_FIX = "pass a date, or a whole number: YYYYMMDD, or epoch seconds"
+
+
+def check_day(name: str, value: object, fix: str = _FIX) -> int:
+    """Return one end of a range in the form in which it is sent ([profiles], Body Parameters).
+
+    Args:
+        name: the argument that holds it.
+        value: the end.
+        fix: the advice in an error.
+
+    Raises:
+        ConfigurationError: it is neither a day nor epoch seconds.
+    """
+    if isinstance(value, datetime):
+        raise ConfigurationError(
+            f"{name}: got the datetime {value!r}, which could mean a day or a second; "
+            f"pass .date(), or int(.timestamp()) of an aware datetime"
+        )
+    if isinstance(value, date):
+        return value.year * 10_000 + value.month * 100 + value.day
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
+    if _is_day(value):
+        try:
+            _to_date(value)
+        except ValueError:
+            raise ConfigurationError(f"{name}: {value} is not a calendar day; {fix}") from None
+    elif not 10**9 <= value < 10**10:
+        hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
+        raise ConfigurationError(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
+    return value
+
+
+def _is_day(value: int) -> bool:
+    return 10**7 <= value < 10**8
+
+
+def _to_date(day: int) -> date:
+    return date(day // 10_000, day // 100 % 100, day % 100)
+
+
+def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
+    """Return a range in at most `windows` contiguous parts of nearly equal length, in order.
+
+    Its form stays ([profiles], Body Parameters).
+    """
+    days = _is_day(start)
+    first = _to_date(start).toordinal() if days else start
+    span = (_to_date(end).toordinal() if days else end) - first + 1
+    parts = min(windows, span)
+    edges = [first + span * part // parts for part in range(parts + 1)]
+    bounds = [(low, high - 1) for low, high in pairwise(edges)]
+    return [(_from_ordinal(a), _from_ordinal(b)) for a, b in bounds] if days else bounds
+
+
+def _from_ordinal(ordinal: int) -> int:
+    return check_day("day", date.fromordinal(ordinal))
