@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -9,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
+from ..base.wording import numbered
 from ..errors import ConfigurationError, PlanMismatch
 from ..wire.language import Filters
 from ..wire.query import BATCH_SIZE, Day, EventQuery, is_everyone
@@ -124,6 +127,23 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         parts = other.windows if isinstance(other, EventsPlan) else self.windows
         return msgspec.structs.replace(self, windows=parts)
 
+    @property
+    def family(self) -> str:
+        """The part of `name` that plans share if they differ in windows only."""
+        return _name(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder in which the plan is gathered."""
+        return f"{self.family}-{self.windows}"
+
+    @property
+    def subject(self) -> str:
+        """The plan in words, without values of filters, which may be people's data."""
+        events = "everyone" if self.events is None else ", ".join(map(repr, self.events))
+        days = "" if self.start is None else f" from {self.start} to {self.end}"
+        return f"the export of {events}{days}{', filtered' if self.filters else ''}"
+
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
         return msgspec.json.encode(self)
@@ -150,9 +170,20 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     keys: int | None = None
     digest: str | None = None
 
-    def with_keys_of(self, other: KeysPlan) -> Self:
-        """Return this plan with the keys of `other`."""
-        return msgspec.structs.replace(self, keys=other.keys, digest=other.digest)
+    @property
+    def family(self) -> str:
+        """The name: see `EventsPlan.family`."""
+        return _name(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder in which the plan is gathered, once all keys have been read."""
+        return self.family
+
+    @property
+    def subject(self) -> str:
+        """The plan in words, without the keys, which are people's data."""
+        return f"the lookup of {numbered(self.keys or 0, 'key')} by {self.by}"
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
@@ -203,15 +234,32 @@ def _check_events(events: object) -> tuple[str, ...]:
 _FREE = frozenset({"batch_size"})
 
 
+def _name(plan: Plan) -> str:
+    """Return the kind of `plan`, and a digest of every field but the free ones and `windows`."""
+    fields = {
+        field.name: getattr(plan, field.name)
+        for field in msgspec.structs.fields(plan)
+        if field.name not in _FREE | {"windows"}
+        # So that a field that a later version adds leaves the names of earlier plans as they are.
+        and getattr(plan, field.name) != field.default
+    }
+    data = json.dumps(msgspec.to_builtins(fields), sort_keys=True).encode()
+    return f"{plan.__struct_config__.tag}-{hashlib.sha256(data).hexdigest()[:16]}"
+
+
 def check_same(begun: Plan, now: Plan, where: str) -> None:
-    """Raise `PlanMismatch` unless `begun`, the plan in the folder `where`, is the plan `now`."""
+    """Raise `PlanMismatch` unless `begun`, the plan in the folder `where`, is the plan `now`.
+
+    Each plan has a folder of its own, so that only one that was renamed can hold another.
+    """
     differences = _differences(begun, now)
     if not differences:
         return
     parts = "; ".join(_sentence(name, *values) for name, values in differences.items())
     raise PlanMismatch(
-        f"{where} holds another export, which is unfinished: {parts}. Finish that export with its "
-        f"own arguments, discard it with `resume=False`, or choose another `to` or `spool`",
+        f"{where} has the name of this export, but holds another one, which is unfinished: "
+        f"{parts}. Give it its own name again, discard it with `resume=False`, or choose another "
+        f"`to` or `spool`",
         differences=differences,
     )
 
