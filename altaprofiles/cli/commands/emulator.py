@@ -127,11 +127,16 @@ def emulator(port: int, people: int, faults: tuple[str, ...], **settings: Any) -
 
     from ...emulator import Emulator
 
-    rates = dict(map(_rate, faults))
+    rates: dict[str, float] = {}
+    for name, rate in map(_rate, faults):
+        if name in rates:
+            raise click.BadParameter(f"{name} is given twice; give it once", param_hint="--fault")
+        rates[name] = rate
     try:
         server = Emulator(people=people, faults=rates, port=port, **settings)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--fault") from None
+        text = str(error).removeprefix("faults: ")
+        raise click.BadParameter(text, param_hint="--fault") from None
     asyncio.run(_serve(server, people, port))
 
 
