@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["clock", "duration", "next_step", "numbered", "percent", "share"]
+__all__ = ["clock", "duration", "next_step", "numbered", "percent", "share", "sized"]
 
 
 def numbered(count: int, noun: str) -> str:
@@ -53,3 +53,12 @@ def next_step(*, has_event: bool, has_filters: bool) -> str:
         parts.append("names, operators and values of the filters")
     parts.append("and that the account is the right one" if parts else "that the account is right")
     return f"check {', '.join(parts)}"
+
+
+def sized(size: float) -> str:
+    """Return a number of bytes in the largest unit that fits, such as `999 bytes` or `1.2 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

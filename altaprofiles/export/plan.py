@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -123,11 +123,6 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         """The query of each chain: event by event, and within an event window by window."""
         return [query for whole in self.wholes for query in whole.split(self.windows)]
 
-    def split_as(self, other: Plan) -> Self:
-        """Return this plan with the windows of `other`."""
-        parts = other.windows if isinstance(other, EventsPlan) else self.windows
-        return msgspec.structs.replace(self, windows=parts)
-
     @property
     def family(self) -> str:
         """The part of `name` that plans share if they differ in windows only."""
@@ -176,14 +171,9 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     digest: str | None = None
 
     @property
-    def family(self) -> str:
-        """The name: see `EventsPlan.family`."""
-        return _name(self)
-
-    @property
-    def name(self) -> str:
-        """The name of the folder in which the plan is gathered, once all keys have been read."""
-        return self.family
+    def name(self) -> str | None:
+        """The name of the folder in which the plan is gathered; None while keys are read."""
+        return None if self.digest is None else _name(self)
 
     @property
     def subject(self) -> str:
@@ -243,14 +233,13 @@ _OF_FILTERS = frozenset({"event_properties", "profile_fields", "query"})
 
 def _name(plan: Plan) -> str:
     """Return the kind of `plan`, and a digest of every field but the free ones and `windows`."""
-    fields = {
-        field.name: getattr(plan, field.name)
-        for field in msgspec.structs.fields(plan)
-        if field.name not in _FREE | {"windows"}
-        # So that a field that a later version adds leaves the names of earlier plans as they are.
-        and getattr(plan, field.name) != field.default
-    }
-    data = json.dumps(msgspec.to_builtins(fields), sort_keys=True).encode()
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(plan):
+        value = getattr(plan, field.name)
+        # A default is left out, so that a field that a later version adds leaves names as they are.
+        if field.name not in _FREE | {"windows"} and value != field.default:
+            fields[field.name] = value.digest if isinstance(value, Filters) else value
+    data = json.dumps(fields, sort_keys=True).encode()
     return f"{plan.__struct_config__.tag}-{hashlib.sha256(data).hexdigest()[:16]}"
 
 

@@ -264,12 +264,27 @@ def received(progress: Progress) -> int:
 # ----------------------------------------------------------------------------------------- the disk
 
 
-def workspace_of(to: Path) -> Path:
+def folder_of(to: Path) -> Path:
+    """Return the folder of an output, which has a workspace for each plan."""
     return to.with_name(f"{to.name}.export")
 
 
+def workspaces_of(to: Path) -> list[Path]:
+    """Return the workspaces of an output, by name."""
+    found = folder_of(to).iterdir() if folder_of(to).is_dir() else ()
+    return sorted(path for path in found if path.is_dir())
+
+
+def workspace_of(to: Path) -> Path:
+    """Return the only workspace of an output, or its folder if there is none."""
+    if not (found := workspaces_of(to)):
+        return folder_of(to)
+    (workspace,) = found
+    return workspace
+
+
 def spools_of(to: Path) -> list[Path]:
-    return sorted(workspace_of(to).glob("*.spool.ndjson"))
+    return sorted(folder_of(to).glob("*/*.spool.ndjson"))
 
 
 def names_in(folder: Path) -> list[str]:
