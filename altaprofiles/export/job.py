@@ -88,7 +88,8 @@ class Job(Generic[R, S]):
     async def _run(self, threads: Threads) -> R:
         # In a thread, because it may import pyarrow.
         place = await threads.run(self._find_place)
-        workspaces = await threads.run(lambda: Workspaces.open(place.folder))
+        resume = self._output.resume
+        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
         try:
             return await self._run_in(workspaces, place, threads)
         finally:

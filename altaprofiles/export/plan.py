@@ -236,9 +236,11 @@ def _name(plan: Plan) -> str:
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(plan):
         value = getattr(plan, field.name)
+        if isinstance(value, Filters):
+            value = value.digest if value else field.default
         # A default is left out, so that a field that a later version adds leaves names as they are.
         if field.name not in _FREE | {"windows"} and value != field.default:
-            fields[field.name] = value.digest if isinstance(value, Filters) else value
+            fields[field.name] = value
     data = json.dumps(fields, sort_keys=True).encode()
     return f"{plan.__struct_config__.tag}-{hashlib.sha256(data).hexdigest()[:16]}"
 

@@ -134,16 +134,21 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         others: the arguments of the kind of export.
     """
     target = place.target
-    path = None if target.path is None else str(target.path)
+    to = without_password(str(output.to)) if target.path is None else str(target.path)
     arguments = {
-        "to": path or without_password(str(output.to)),
-        "status": place.status,
+        "to": _readable(to),
+        "status": _readable(place.status),
         "format": target.format,
         **place.layout,
         "write": target.write,
         **others,
     }
-    return msgspec.json.encode(msgspec.to_builtins(arguments, enc_hook=str))
+    return msgspec.json.encode(arguments)
+
+
+def _readable(path: str) -> str:
+    """Return a path with the bytes that are not UTF-8 escaped."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _look(folder: Path) -> Unfinished:

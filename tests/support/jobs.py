@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -261,6 +261,11 @@ def received(progress: Progress) -> int:
     return progress.answered
 
 
+def resumed(reports: Sequence[Progress]) -> int:
+    """Return the number of items that earlier runs had received, by the first report that knows."""
+    return next(progress.resumed for progress in reports if progress.fetching)
+
+
 # ----------------------------------------------------------------------------------------- the disk
 
 
@@ -425,7 +430,8 @@ _UNKNOWN, _REFUSED = set(_KEYS[3::7]), set(_KEYS[5::49])
 
 
 def _answer_keys(line: str, body: bytes, padding: str) -> bytes:
-    key = _query(line)["identity"]
+    query = _query(line)
+    key = query["identity"] if "identity" in query else query["email"]
     if key in _REFUSED:
         return http(b'{"status":"fail","error":"no","code":400}', "400 Bad Request")
     record = None if key in _UNKNOWN else {"identity": key, "padding": padding}
@@ -473,7 +479,12 @@ def _emulated_bindings(population: Population) -> Sample:
 
 
 def _answer_bindings(line: str, body: bytes, padding: str) -> bytes:
-    key = _query(line)["user_id"]
+    query = _query(line)
+    if "identity" in query:
+        return _answer_keys(line, body, padding)
+    if "anonymous_id" in query:
+        return http(b'{"code":0,"data":{}}')
+    key = query["user_id"]
     if key in _REFUSED:
         return http(b'{"code":40000,"message":"no"}', "400 Bad Request")
     bound = {"anonymous_id": f"a {key}", "conversation_type": "WEB", "source_id": padding}

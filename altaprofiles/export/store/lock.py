@@ -102,7 +102,8 @@ def _connect(path: Path, uri: str, timeout: float) -> sqlite3.Connection:
 
 def _begin(db: sqlite3.Connection, path: Path) -> None:
     try:
-        # Nothing is ever written, so that the file stays empty.
+        # Nothing is ever written. So the file stays empty, and needs no journal beside it.
+        db.execute("pragma journal_mode = memory")
         db.execute("begin immediate")
     except sqlite3.Error as error:
         raise _explained(path, error) from error

@@ -65,12 +65,17 @@ class Workspaces:
         self._lock = lock
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
+    def open(cls, folder: Path, *, resume: bool) -> Self:
         """Open the workspaces in `folder`, which is created if it is missing.
+
+        Args:
+            folder: the folder.
+            resume: whether what an earlier version has left there is an error if it cannot be
+                read; if not, it is discarded.
 
         Raises:
             ExportLocked: another export works on the same output.
-            ExportError: the folder cannot be used.
+            ExportError: the folder cannot be used, or what an earlier version has left there.
         """
         while True:
             made_folder(folder)
@@ -84,34 +89,35 @@ class Workspaces:
             workspaces = cls(folder, lock)
             try:
                 with explaining_disk_errors(folder):
-                    workspaces._tidy()
+                    workspaces._tidy(resume)
             except BaseException:
                 workspaces.close()
                 raise
             return workspaces
 
-    def _tidy(self) -> None:
+    def _tidy(self, resume: bool) -> None:
         # The keys are read again: whether a run that was killed had read all of them is unknown.
         if (self.folder / _READING).exists():
             self.discard(_READING)
         for path in list(workspaces_in(self.folder)):
             if path == self.folder:
-                self._move_in()
+                self._move_in(resume)
             elif next(files_in(path), None) is None:
                 # A run was killed before it began there, or after it had ended.
                 with suppress(OSError):
                     path.rmdir()
 
-    def _move_in(self) -> None:
+    def _move_in(self, resume: bool) -> None:
         """Move the unfinished export of an earlier version into the folder of its plan."""
         try:
             store = Workspace.open(self.folder, resume=True)
         except ExportLocked:
             raise
-        except ExportError as error:
-            # Its plan is unknown, so that it stays where it is, and is reported as unfinished.
-            logger.debug("%s", error)
-            return
+        except ExportError:
+            # Nobody can know whose it is.
+            if resume:
+                raise
+            store = Workspace.open(self.folder, resume=False)
         plan = store.begun()
         if plan is None or plan.name is None or store.journal.is_empty():
             store.remove()
