@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import click
 
@@ -28,6 +29,7 @@ def run_job(
     out: str,
     as_json: bool,
     prefix: str = "",
+    service: Literal["clevertap", "alta"] = "clevertap",
 ) -> None:
     """Run a job; its output's path or its report goes to stdout, everything else to stderr.
 
@@ -37,6 +39,7 @@ def run_job(
         out: the value of --out.
         as_json: whether to write the report, in place of the path.
         prefix: text in front of the command line that resumes the job.
+        service: the service that it needs credentials for.
     """
     if without_password(out) != out:
         app.info(
@@ -46,7 +49,7 @@ def run_job(
     reports: list[Report] = []
 
     with progress_display(app) as display:
-        session = app.session(on_event=display.note_failure)
+        session = app.session(service=service, on_event=display.note_failure)
 
         async def main() -> None:
             async with session:

@@ -58,7 +58,8 @@ class KeyFileName(click.Path):
 
 
 _FILE_NAME = re.compile(
-    r"/|\\|\.(?:txt|csv|tsv|json|jsonl|ndjson|list|ids|gz|zst|xlsx?)\Z", re.IGNORECASE
+    r"/|\\|\.(?:txt|csv|tsv|json|jsonl|ndjson|parquet|duckdb|list|ids|gz|zst|xlsx?)\Z",
+    re.IGNORECASE,
 )
 
 
@@ -135,6 +136,11 @@ def _flattened(key: str) -> tuple[str, Kind | None]:
 
 def output_options(command: F) -> F:
     """Add the options of `OutputOptions`, and `--json` as `as_json`, to a command."""
+
+    @wraps(command)
+    def with_output(*args: Any, **values: Any) -> Any:
+        return command(*args, **values | {"flatten": dict(map(_flattened, values["flatten"]))})
+
     for option in reversed(
         [
             click.option(
@@ -157,7 +163,6 @@ def output_options(command: F) -> F:
                 "--flatten",
                 metavar="KEY[:TYPE]",
                 multiple=True,
-                callback=lambda context, option, keys: dict(map(_flattened, keys)),
                 help="A key of the profile that gets a column of its own, such as City or 'Signup "
                 "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
                 "values decide in Parquet and DuckDB, and it is text elsewhere. Repeatable.",
@@ -205,5 +210,5 @@ def output_options(command: F) -> F:
             ),
         ]
     ):
-        command = option(command)
-    return command
+        with_output = option(with_output)
+    return cast("F", with_output)

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from ..errors import AltaProfilesError, ExportError, Incomplete
-from .assemble import Written, assemble
+from ..errors import AltaProfilesError, ExportError, ExportLocked, Incomplete
+from .assemble import Written, assemble, when_free
 from .gather.gathering import Assembled, Gathering, Run
 from .manifest import encode_manifest
 from .output import Output
@@ -132,6 +132,7 @@ class Job(Generic[R, S]):
         with explaining_disk_errors(run.place.folder):
             # Only now that it is known that nobody else writes there.
             run.place.check()
+            run.place.target.accept(self._origin(run))
 
     def _look_around(self, run: Run) -> None:
         """Warn of what earlier runs of other plans have left."""
@@ -151,6 +152,9 @@ class Job(Generic[R, S]):
             return await self._repairing(run)
         except (OSError, ExportError) as error:
             if isinstance(error, Incomplete):
+                raise
+            if isinstance(error, ExportLocked):
+                error.add_note(f"Nothing has to be fetched again: {self._resumption(run)}.")
                 raise
             raise self._incomplete(run, [str(error)]) from error
         except AltaProfilesError as error:
@@ -183,7 +187,9 @@ class Job(Generic[R, S]):
         gathering = self._gathering
         target = run.place.target
         # Looked at before it is replaced.
-        replaced = None if gathering.records else await run.threads.run(target.present)
+        replaced = (
+            None if gathering.records else await when_free(run.threads, target, target.present)
+        )
         people = await run.threads.run(lambda: gathering.people(run.store.people, target))
         try:
             written = await assemble(
@@ -191,7 +197,7 @@ class Job(Generic[R, S]):
                 target,
                 lambda: gathering.batches(run.store),
                 content=gathering.content,
-                origin=Origin(run.store.run, (gathering.plan.account,), run.store.began),
+                origin=self._origin(run),
                 people=people,
                 on_batch=self._report_assembled,
             )
@@ -213,6 +219,9 @@ class Job(Generic[R, S]):
         if missing:
             raise self._incomplete(run, missing, report)
         return report
+
+    def _origin(self, run: Run) -> Origin:
+        return Origin(run.store.run, (self._gathering.plan.account,), run.store.began)
 
     async def _write_manifest(self, run: Run, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -84,7 +84,14 @@ def lookup(
         )
 
     prefix = "pipe the same keys into " if keys == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix)
+    run_job(
+        app,
+        job,
+        out=output["to"],
+        as_json=as_json,
+        prefix=prefix,
+        service="alta" if by in ("user-id", "anonymous-id") else "clevertap",
+    )
 
 
 _BY: dict[str, By | CdpBy] = {
