@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from .export.keys import Keys
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
+    from .export.unfinished import Unfinished
 
 __all__ = ["Session"]
 
@@ -485,6 +486,43 @@ class Session:
         # It may hold a password, which a traceback with locals would show.
         del to
         return await Job(gathering, output, reporting).run()
+
+    async def finish_unfinished(
+        self,
+        unfinished: Unfinished,
+        *,
+        to: str | os.PathLike[str],
+        spool: str | os.PathLike[str] | None = None,
+        on_progress: Callable[[Any], object] | None = None,
+    ) -> ExportReport | LookupReport:
+        """Finish an unfinished export with the arguments that it was started with.
+
+        As `altaprofiles status OUT --finish-unfinished` does.
+
+        Args:
+            unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
+            to: its output. A URL needs its password again.
+            spool: the folder that it was given as `spool`.
+            on_progress: as for `export`.
+
+        Returns:
+            The result, as of the method that started it.
+
+        Raises:
+            ConfigurationError: it is one of another account, or its journal cannot be read.
+            AltaProfilesError: as from the method that started it.
+        """
+        from .export.finish import finishing_job, is_of_alta
+
+        self._engine.check_open()
+        service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
+        job = finishing_job(
+            self._engine, service, unfinished, to=to, spool=spool, on_progress=on_progress
+        )
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        report: ExportReport | LookupReport = await job.run()
+        return report
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""

@@ -26,7 +26,7 @@ from .sinks.files import check_place, partial_of
 from .sinks.postgres_url import without_password
 from .tables import Content
 
-__all__ = ["Place", "table_ending"]
+__all__ = ["Place", "folder_of", "stem_of", "table_ending"]
 
 _LONGEST = 458
 """Longest path of the folder of an output, in bytes. SQLite opens names of 512, which include that
@@ -66,10 +66,10 @@ class Place(Struct, frozen=True):
         """
         check_flag("resume", output.resume)
         target = resolve(output, content)
-        stem = _stem(target)
+        stem = stem_of(target)
         place = cls(
             target,
-            _folder(output.spool, stem),
+            folder_of(output.spool, stem),
             _status(output, stem != target.path),
             _named(stem, ".manifest.json"),
             {ending: _named(stem, ending) for ending in endings},
@@ -118,7 +118,7 @@ def _listed(flatten: dict[str, Kind | None]) -> list[str] | dict[str, Kind | Non
     return flatten if any(flatten.values()) else list(flatten)
 
 
-def _stem(target: Target) -> Path:
+def stem_of(target: Target) -> Path:
     """Return the beginning of the names of all other files of an export."""
     if target.path is not None:
         # Tables of one file are exported side by side, so that each has files of its own.
@@ -162,7 +162,7 @@ def _named(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _folder(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
+def folder_of(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
     """Return the folder in which an export gathers."""
     folder = _named(stem, ".export")
     if parent is None:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from ..base.paths import check_own_file
 from ..base.wording import duration, numbered, sized
 from ..errors import ExportError, ExportLocked
+from .manifest import readable
 from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, parse_plan
@@ -136,19 +137,14 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
     target = place.target
     to = without_password(str(output.to)) if target.path is None else str(target.path)
     arguments = {
-        "to": _readable(to),
-        "status": _readable(place.status),
+        "to": readable(to),
+        "status": readable(place.status),
         "format": target.format,
         **place.layout,
         "write": target.write,
         **others,
     }
     return msgspec.json.encode(arguments)
-
-
-def _readable(path: str) -> str:
-    """Return a path with the bytes that are not UTF-8 escaped."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _look(folder: Path) -> Unfinished:
