@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import ANY
 from urllib.parse import parse_qs, urlsplit
@@ -275,9 +278,9 @@ def folder_of(to: Path) -> Path:
 
 
 def workspaces_of(to: Path) -> list[Path]:
-    """Return the workspaces of an output, by name."""
+    """Return the workspaces of plans of an output, by name."""
     found = folder_of(to).iterdir() if folder_of(to).is_dir() else ()
-    return sorted(path for path in found if path.is_dir())
+    return sorted(path for path in found if path.is_dir() and path.name != "reading")
 
 
 def workspace_of(to: Path) -> Path:
@@ -290,6 +293,24 @@ def workspace_of(to: Path) -> Path:
 
 def spools_of(to: Path) -> list[Path]:
     return sorted(folder_of(to).glob("*/*.spool.ndjson"))
+
+
+def journal(workspace: Path, query: str) -> list[tuple[Any, ...]]:
+    """Return rows of a journal, without touching what a resumed export finds.
+
+    Not of an export in this process, which would lose its lock.
+    """
+    if not (workspace / "journal.sqlite").exists():
+        return []
+    with TemporaryDirectory() as folder:
+        for path in workspace.glob("journal.sqlite*"):
+            with suppress(FileNotFoundError):
+                shutil.copy(path, folder)
+        with closing(sqlite3.connect(f"{folder}/journal.sqlite")) as db:
+            try:
+                return db.execute(query).fetchall()
+            except sqlite3.DatabaseError:
+                return []  # before there are any tables, or copied while it was written
 
 
 def names_in(folder: Path) -> list[str]:

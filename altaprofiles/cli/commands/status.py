@@ -31,7 +31,7 @@ def _complete_output(
     from ...export.outputs import outputs_in
 
     try:
-        names = {state.name for state in outputs_in(Path())}
+        names = {state.name for state in outputs_in(Path.cwd())}
     except OSError:
         names = set()
     found = [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
@@ -123,7 +123,10 @@ def status(
 
 def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
     if not states:
-        app.info(f"No export has written {out or 'anything'} {'yet' if out else 'in this folder'}.")
+        from ...export.sinks.postgres_url import without_password
+
+        where = "anything in this folder" if out is None else f"{without_password(out)} yet"
+        app.info(f"No export has written {where}.")
     for state in states:
         if as_json:
             from msgspec import json

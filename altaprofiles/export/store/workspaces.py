@@ -211,7 +211,9 @@ class Workspaces:
         try:
             if [path.name for path in self.folder.iterdir()] == [LOCK]:
                 self._lock.remove()
-                self.folder.rmdir()
+                # Another export may have locked it again.
+                with suppress(OSError):
+                    self.folder.rmdir()
                 sync_folder(self.folder.parent)
         except OSError as error:
             logger.warning("%s cannot be removed: %s", self.folder, error)
