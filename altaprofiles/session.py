@@ -304,7 +304,9 @@ class Session:
                 the service counts. The output is then put in place, with a warning in the log and
                 in `report.warnings`. A chain that has records is accepted at once, with these; an
                 empty one after it was opened again. Without `count`, "warn" accepts nothing.
-            resume: resume an unfinished run. False discards what it left.
+            resume: resume an unfinished run of the same export, with `windows="auto"` whatever its
+                windows. False discards what it left. Unfinished runs of other exports to the same
+                output stay, with a warning; `altaprofiles status` finishes or removes them.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
             on_progress: called in the event loop after each page, at least every second, and at
@@ -325,7 +327,8 @@ class Session:
             BadRequest: the service refuses one of the events, in its own words. No page of any
                 other event has been requested yet.
             Unauthorized, Forbidden: the credentials are refused.
-            PlanMismatch: an unfinished run in the folder was for another export.
+            PlanMismatch: somebody has renamed the folder of another unfinished export to this
+                one's name.
             ExportLocked: another process or task works on the same output.
             CancelledError: the task was cancelled. If the output was in place by then, it stays,
                 and the error has the result as `report`.
@@ -442,7 +445,7 @@ class Session:
                 credentials for the service. Nothing was sent.
             Unauthorized, Forbidden: the credentials are refused, or Alta's agent or its plan
                 refuses.
-            PlanMismatch: an unfinished run in the folder was for other keys, or another kind.
+            PlanMismatch: as from `export`.
             ExportLocked: another process or task works on the same output.
             Incomplete: keys failed for longer than `Retry` allows. The files are written all the
                 same, and the same call asks for these keys again. Or ten keys failed in a row: the
@@ -513,12 +516,12 @@ class Session:
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
+        from .export.output import Output
 
         self._engine.check_open()
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
-        job = finishing_job(
-            self._engine, service, unfinished, to=to, spool=spool, on_progress=on_progress
-        )
+        output = Output(to=to, spool=spool)
+        job = finishing_job(self._engine, service, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
         del to
         report: ExportReport | LookupReport = await job.run()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from ..errors import ConfigurationError
 from ..http.engine import Engine
@@ -22,6 +23,10 @@ from .unfinished import Unfinished
 
 __all__ = ["finishing_job", "is_of_alta"]
 
+_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write")
+_OF_EVENTS = {"distinct": True, "count": False, "on_shortfall": "error"}
+"""The arguments of an export of events, with their defaults, for one of an earlier version."""
+
 
 def is_of_alta(unfinished: Unfinished) -> bool:
     """Return whether Alta is the service of an unfinished export."""
@@ -33,9 +38,7 @@ def finishing_job(
     engine: Engine,
     service: Service,
     unfinished: Unfinished,
-    *,
-    to: str | os.PathLike[str],
-    spool: str | os.PathLike[str] | None,
+    output: Output,
     on_progress: Callable[[Any], object] | None,
 ) -> Job[Any, Any]:
     """Return the job that finishes an unfinished export.
@@ -44,8 +47,7 @@ def finishing_job(
         engine: sends the requests.
         service: the service that it asks.
         unfinished: the export.
-        to: its output. A URL needs its password again, because no journal holds one.
-        spool: its folder, if it has been given one.
+        output: the place of its output, and of its folder. No journal holds a password.
         on_progress: as for `Session.export`.
 
     Raises:
@@ -60,24 +62,15 @@ def finishing_job(
             f"these credentials are of {service.account!r} at {service.url}; use those of the "
             f"other account"
         )
-    output = Output(
-        to=to,
-        format=arguments.get("format"),
-        table=arguments.get("table"),
-        bom=arguments.get("bom", False),
-        flatten=arguments.get("flatten", ()),
-        write=arguments.get("write"),
-        spool=spool,
-    )
+    given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
+    output = msgspec.structs.replace(output, **given)
     if isinstance(plan, EventsPlan):
         reporting: Reporting[Any] = Reporting(service, "get_page", on_progress)
         events = EventsGathering(
             plan,
             Chains(engine.counting(reporting.tally), service),
             adopt=False,
-            distinct=arguments.get("distinct", True),
-            count=arguments.get("count", False),
-            on_shortfall=arguments.get("on_shortfall", "error"),
+            **{name: arguments.get(name, default) for name, default in _OF_EVENTS.items()},
         )
         return Job(events, output, reporting)
     endpoint = endpoint_of(plan.by)

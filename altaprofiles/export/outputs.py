@@ -1,4 +1,4 @@
-"""Outputs on disk: the last success of each, and what is unfinished. Changes nothing. Blocking."""
+"""Outputs on disk: their last success, and their unfinished exports. Changes nothing. Blocking."""
 
 from __future__ import annotations
 

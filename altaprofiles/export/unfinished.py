@@ -34,7 +34,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
 
     Attributes:
         path: the folder that holds it.
-        plan: what it fetches; None if the journal cannot be read.
+        plan: its chains or keys; None if the journal cannot be read.
         arguments: its other arguments; empty if an earlier version has started it.
         began: the time at which it was begun, in epoch seconds; None if unknown.
         size: its size on disk, in bytes.
@@ -67,12 +67,12 @@ class Unfinished(Struct, frozen=True, kw_only=True):
 
     @property
     def subject(self) -> str:
-        """What it is, in words."""
+        """The plan in words."""
         return "an export" if self.plan is None else self.plan.subject
 
     @property
     def progress(self) -> str:
-        """How far it is, in words."""
+        """The progress in words."""
         if self.is_running:
             return "running"
         if self.plan is None:

@@ -1,4 +1,4 @@
-"""`altaprofiles status`: the last success of each output, and what is unfinished."""
+"""`altaprofiles status`: the last success of each output, and its unfinished exports."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def status(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Print when each output was last written, and what is unfinished.
+    """Print when each output was last written, and its unfinished exports.
 
     Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
-    the same output run beside it. The cursors of a service live for four days; after that, what
-    an unfinished export lacks of a chain is fetched from the chain's beginning.
+    the same output run beside it. Cursors live for four days; after that, a chain that is not
+    done is fetched from its beginning.
 
     \b
     Examples:
