@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..base.paths import absolute_path
+from ..base.paths import absolute_path, check_own_file, check_own_folder
+from ..errors import ExportError
 from .output import Output
 from .place import folder_of, stem_of, table_ending
 from .sinks import resolve
@@ -121,9 +122,8 @@ def _states(folders: Mapping[Path, Path], to: str | None, spool: str | None) -> 
 
 
 def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> OutputState:
-    unfinished = [one for one in unfinished_in(folder) if not one.is_empty]
+    unfinished, is_running = _unfinished(folder)
     success = _success(stem.with_name(stem.name + _MANIFEST))
-    is_running = any(one.is_running for one in unfinished) or Lock.is_held(folder / LOCK)
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
     name = to or (success and success.output) or arguments.get("to") or stem.name
@@ -146,11 +146,25 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
     )
 
 
+def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:
+    """Return the unfinished exports in a folder, and whether a run works on one of them."""
+    if not folder.is_dir():
+        return [], False
+    try:
+        check_own_folder(folder, "another output")
+        check_own_file(folder / LOCK)
+        found = [one for one in unfinished_in(folder) if not one.is_empty]
+        return found, any(one.is_running for one in found) or Lock.is_held(folder / LOCK)
+    except (ExportError, OSError) as error:
+        # In a folder that others can write to, theirs may be among those of this user.
+        return [Unfinished(path=folder, fault=str(error))], False
+
+
 def _success(path: Path) -> Success | None:
-    """Return the content of a manifest; None if there is none, or a file of another program."""
+    """Return the content of a manifest; None without one, or for a file of another program."""
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError):
         return None
     found = manifest.people if manifest.found is None else manifest.found
     return Success(

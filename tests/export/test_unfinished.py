@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator
@@ -345,3 +346,25 @@ def test_outputs_are_those_of_the_library(tmp_path: Path, caplog: pytest.LogCapt
     (tmp_path / "data.export" / "mine.txt").write_text("mine")
     assert outputs_in(tmp_path) == []
     assert names_in(tmp_path / "data.export") == ["mine.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can")
+@pytest.mark.parametrize("planted", ["folder", "lock", "journal"])
+def test_what_another_user_has_planted_is_not_opened(tmp_path: Path, planted: str) -> None:
+    folder = tmp_path / "p.csv.export"
+    workspace = folder / "events-0123456789abcdef-1"
+    workspace.mkdir(parents=True)
+    mine = tmp_path / "mine.sqlite"
+    mine.write_bytes(b"mine")
+    link = {"lock": folder / "lock.sqlite", "journal": workspace / "journal.sqlite"}.get(planted)
+    if link is None:
+        os.chown(folder, 65534, -1)
+        (workspace / "journal.sqlite").touch()
+    else:
+        link.symlink_to(mine)
+    [state] = outputs_in(tmp_path)
+    [one] = state.unfinished
+    assert one.fault is not None
+    assert "remove it" in one.fault
+    assert mine.read_bytes() == b"mine"
+    assert sorted(names_in(tmp_path)) == ["mine.sqlite", "p.csv.export"]

@@ -296,7 +296,8 @@ def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool)
     if left and not yes:
         if not sys.stdin.isatty():
             raise Failure("stdin is not a terminal to ask on; pass --yes", Exit.USAGE)
-        click.confirm("Remove this for ever?", abort=True, err=True)
+        if not click.confirm("Remove this for ever?", err=True):
+            return
     for folder in dict.fromkeys(state.folder for state, _ in left):
         workspaces = Workspaces.open(folder, resume=False)
         try:
