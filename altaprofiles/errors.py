@@ -444,7 +444,9 @@ class ExportError(AltaProfilesError):
 
 
 class PlanMismatch(ExportError):
-    """The unfinished export on disk was started with different options.
+    """The unfinished export in the place of this one was started with different options.
+
+    Each export has a place of its own, so that somebody has renamed it.
 
     Attributes:
         differences: the name of each such option, with its earlier and its present value.

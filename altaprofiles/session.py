@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .export.keys import Keys
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
+    from .export.unfinished import Unfinished
 
 __all__ = ["Session"]
 
@@ -304,7 +305,9 @@ class Session:
                 the service counts. The output is then put in place, with a warning in the log and
                 in `report.warnings`. A chain that has records is accepted at once, with these; an
                 empty one after it was opened again. Without `count`, "warn" accepts nothing.
-            resume: resume an unfinished run. False discards what it left.
+            resume: resume an unfinished run of the same export, with `windows="auto"` whatever its
+                windows. False discards what it left. Unfinished runs of other exports to the same
+                output stay, with a warning; `altaprofiles status` finishes or removes them.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
             on_progress: called in the event loop after each page, at least every second, and at
@@ -325,7 +328,8 @@ class Session:
             BadRequest: the service refuses one of the events, in its own words. No page of any
                 other event has been requested yet.
             Unauthorized, Forbidden: the credentials are refused.
-            PlanMismatch: an unfinished run in the folder was for another export.
+            PlanMismatch: somebody has renamed the folder of another unfinished export to this
+                one's name.
             ExportLocked: another process or task works on the same output.
             CancelledError: the task was cancelled. If the output was in place by then, it stays,
                 and the error has the result as `report`.
@@ -442,7 +446,7 @@ class Session:
                 credentials for the service. Nothing was sent.
             Unauthorized, Forbidden: the credentials are refused, or Alta's agent or its plan
                 refuses.
-            PlanMismatch: an unfinished run in the folder was for other keys, or another kind.
+            PlanMismatch: as from `export`.
             ExportLocked: another process or task works on the same output.
             Incomplete: keys failed for longer than `Retry` allows. The files are written all the
                 same, and the same call asks for these keys again. Or ten keys failed in a row: the
@@ -486,6 +490,43 @@ class Session:
         # It may hold a password, which a traceback with locals would show.
         del to
         return await Job(gathering, output, reporting).run()
+
+    async def finish_unfinished(
+        self,
+        unfinished: Unfinished,
+        *,
+        to: str | os.PathLike[str],
+        spool: str | os.PathLike[str] | None = None,
+        on_progress: Callable[[Any], object] | None = None,
+    ) -> ExportReport | LookupReport:
+        """Finish an unfinished export with the arguments that it was started with.
+
+        As `altaprofiles status OUT --finish-unfinished` does.
+
+        Args:
+            unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
+            to: its output. A URL needs its password again.
+            spool: the folder that it was given as `spool`.
+            on_progress: as for `export`.
+
+        Returns:
+            The result, as of the method that started it.
+
+        Raises:
+            ConfigurationError: it is one of another account, or its journal cannot be read.
+            AltaProfilesError: as from the method that started it.
+        """
+        from .export.finish import finishing_job, is_of_alta
+        from .export.output import Output
+
+        self._engine.check_open()
+        service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
+        output = Output(to=to, spool=spool)
+        job = finishing_job(self._engine, service, unfinished, output, on_progress)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        report: ExportReport | LookupReport = await job.run()
+        return report
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""

@@ -6,7 +6,17 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-__all__ = ["clock", "duration", "moment", "next_step", "numbered", "one_of", "percent", "share"]
+__all__ = [
+    "clock",
+    "duration",
+    "moment",
+    "next_step",
+    "numbered",
+    "one_of",
+    "percent",
+    "share",
+    "sized",
+]
 
 
 def numbered(count: int, noun: str) -> str:
@@ -74,3 +84,12 @@ def one_of(known: Iterable[str], given: object) -> str:
     names = list(known)
     close = get_close_matches(str(given).strip().lower(), names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")
+
+
+def sized(size: float) -> str:
+    """Return a number of bytes in the largest unit that fits, such as `999 bytes` or `1.2 MB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"

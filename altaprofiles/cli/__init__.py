@@ -18,6 +18,7 @@ from .commands.export import export
 from .commands.get import get
 from .commands.login import login
 from .commands.lookup import lookup
+from .commands.status import status
 
 __all__ = ["cli"]
 
@@ -43,13 +44,14 @@ def cli() -> None:
         altaprofiles doctor
         altaprofiles get --identity 5555555555
         altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+        altaprofiles status
 
     \b
     Exit codes:
         0    success
         1    failure
-        2    wrong usage, a wrong setting in the environment or the credentials file,
-             or options that differ from those the unfinished export was started with
+        2    wrong usage, or a wrong setting in the environment or the credentials
+             file
         3    credentials are missing or refused
         4    incomplete; run the same command again to resume
         130  interrupted by Ctrl-C (SIGINT)
@@ -64,5 +66,5 @@ def cli() -> None:
     """
 
 
-for command in (login, doctor, export, lookup, get, cdp, count, demo, emulator):
+for command in (login, doctor, export, lookup, status, get, cdp, count, demo, emulator):
     cli.add_command(command)

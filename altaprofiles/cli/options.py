@@ -201,8 +201,8 @@ def output_options(command: F) -> F:
             click.option(
                 "--resume/--fresh",
                 default=True,
-                help="Resume what an earlier run left unfinished (the default), or discard it and "
-                "start from scratch.",
+                help="Resume what an earlier run of the same export left unfinished (the default), "
+                "or discard it and start from scratch.",
             ),
             click.option(
                 "--json",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import json
 
-from ..base.wording import clock, numbered
+from ..base.wording import clock, numbered, sized
 from ..export.manifest import as_builtins
 from ..export.report import ExportReport, LookupReport, Report
 from .app import App
@@ -27,7 +27,7 @@ def summarize(app: App, report: Report) -> None:
     rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))
     if report.bytes is not None:
-        rows.append(("size", _size(report.bytes)))
+        rows.append(("size", sized(report.bytes)))
     if report.sha256 is not None:
         rows.append(("SHA-256", report.sha256))
     if report.absorbed:
@@ -88,11 +88,3 @@ def _short_path(file: str) -> str:
     except (OSError, ValueError):
         # It is in another folder, or the current one has been deleted.
         return file
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"

@@ -24,9 +24,11 @@ from .report import Progress, Report
 from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
 from .store.spool import SpoolDamaged
-from .store.workspace import Workspace, explaining_disk_errors
+from .store.workspace import explaining_disk_errors
+from .store.workspaces import Workspaces
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, running_beside
+from .unfinished import encode_arguments, unfinished_in
 
 __all__ = ["Job"]
 
@@ -57,6 +59,7 @@ class Job(Generic[R, S]):
         self._reporting = reporting
         self._assembled: Assembled | None = None
         self._begun = self._done = False
+        self._left: list[str] = []
 
     async def run(self) -> R:
         """Fetch everything, put the output in place, and return the report.
@@ -85,12 +88,32 @@ class Job(Generic[R, S]):
     async def _run(self, threads: Threads) -> R:
         # In a thread, because it may import pyarrow.
         place = await threads.run(self._find_place)
-        store = await threads.run(lambda: Workspace.open(place.folder, resume=self._output.resume))
-        run = Run(store, place, threads, self._reporting, self._report)
+        resume = self._output.resume
+        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+        try:
+            return await self._run_in(workspaces, place, threads)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await threads.run(workspaces.close)
+
+    async def _run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        resume = self._output.resume
+        store = await threads.run(lambda: self._gathering.choose(workspaces, resume=resume))
+        run = Run(
+            workspaces,
+            store,
+            place,
+            threads,
+            self._reporting,
+            self._report,
+            encode_arguments(self._output, place, self._gathering.arguments),
+            resume=resume,
+        )
         try:
             async with running_beside(self._report_regularly):
                 await threads.run(lambda: self._begin(run))
                 await self._gathering.load(run)
+                await threads.run(lambda: self._look_around(run))
                 report = await self._gather_and_assemble(run)
             self._done = True
             return report
@@ -104,16 +127,25 @@ class Job(Generic[R, S]):
         return place
 
     def _begin(self, run: Run) -> None:
-        begun = run.store.begun()
-        if begun is not None:
-            self._gathering.adopt(begun)
+        run.begin(self._gathering.plan)
+        self._begun = True
         with explaining_disk_errors(run.place.folder):
-            run.store.begin(self._gathering.plan)
-            self._reporting.resume(run.store.journal)
-            self._begun = True
             # Only now that it is known that nobody else writes there.
             run.place.check()
             run.place.target.accept(self._origin(run))
+
+    def _look_around(self, run: Run) -> None:
+        """Warn of what earlier runs of other plans have left."""
+        with explaining_disk_errors(run.place.folder):
+            found = unfinished_in(run.place.folder)
+        others = [one for one in found if one.path != run.store.folder]
+        # What brought nothing would only be in the way. What cannot be read is not known.
+        for one in others:
+            if one.is_empty:
+                run.workspaces.discard(one.path.name)
+        self._left = [one.warning(run.place.status) for one in others if not one.is_empty]
+        for sentence in self._left:
+            logger.warning("%s", sentence)
 
     async def _gather_and_assemble(self, run: Run) -> R:
         try:
@@ -180,6 +212,7 @@ class Job(Generic[R, S]):
             warnings.append(_nobody(target.name, replaced) + gathering.nobody)
         for sentence in warnings:
             logger.warning("%s", sentence)
+        warnings = [*self._left, *warnings]
         missing = gathering.unanswered(run.place)
         report = self._describe(run, written, warnings, complete=not missing)
         await self._write_manifest(run, report)
@@ -223,14 +256,14 @@ class Job(Generic[R, S]):
             f"the export to {run.place.target.name} is not complete:{lines}\n"
             f"{self._resumption(run)}",
             missing=missing,
-            report=report or self._describe(run, None, [], complete=False),
+            report=report or self._describe(run, None, self._left, complete=False),
         )
 
     def _resumption(self, run: Run) -> str:
         number, unit = self._gathering.kept_in(run.store), self._gathering.unit
         if not number:
             return "nothing of it has been kept; run the same export again"
-        folder = run.place.folder
+        folder = run.store.folder
         return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
 
     def _report(self) -> None:

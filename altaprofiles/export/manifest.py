@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 
-__all__ = ["as_builtins", "encode_manifest"]
+__all__ = ["as_builtins", "encode_manifest", "readable"]
 
 
 # The order in manifests and `--json`: people read the results first.
@@ -31,11 +31,14 @@ def as_builtins(report: Report) -> dict[str, Any]:
     """Return a report's fields as JSON values, with the bytes of paths not in UTF-8 escaped."""
     values: dict[str, Any] = msgspec.to_builtins(report)
     return {
-        name: value.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        if isinstance(value, str)
-        else value
+        name: readable(value) if isinstance(value, str) else value
         for name, value in sorted(values.items(), key=lambda item: _place(item[0]))
     }
+
+
+def readable(path: str) -> str:
+    """Return a path with the bytes that are not UTF-8 escaped."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _place(name: str) -> int:

@@ -5,8 +5,10 @@ Looks at the file system and sends nothing. Blocking.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,12 +23,14 @@ from ..tables.layout import Kind
 from .output import Output
 from .sinks import Target, resolve
 from .sinks.files import check_place, partial_of
+from .sinks.postgres_url import without_password
 from .tables import Content
 
-__all__ = ["Place"]
+__all__ = ["Place", "folder_of", "stem_of", "table_ending"]
 
-_LONGEST = 490
-"""Longest path of the folder, in bytes. SQLite opens names of 512, which includes its files'."""
+_LONGEST = 458
+"""Longest path of the folder of an output, in bytes. SQLite opens names of 512, which include that
+of a workspace, of up to 32, and its files'."""
 
 
 class Place(Struct, frozen=True):
@@ -34,7 +38,8 @@ class Place(Struct, frozen=True):
 
     Attributes:
         target: the output.
-        folder: the folder in which the export gathers.
+        folder: the folder of the output, in which each plan has a workspace of its own.
+        status: the command line that shows the state of the output, without passwords.
         manifest: the manifest's file.
         beside: other files beside the output, by the ending of their names.
         layout: the output's options, as the manifest names them.
@@ -42,6 +47,7 @@ class Place(Struct, frozen=True):
 
     target: Target
     folder: Path
+    status: str
     manifest: Path
     beside: Mapping[str, Path]
     layout: Mapping[str, Any]
@@ -60,10 +66,11 @@ class Place(Struct, frozen=True):
         """
         check_flag("resume", output.resume)
         target = resolve(output, content)
-        stem = _stem(target)
+        stem = stem_of(target)
         place = cls(
             target,
-            _folder(output.spool, stem),
+            folder_of(output.spool, stem),
+            _status(output, stem != target.path),
             _named(stem, ".manifest.json"),
             {ending: _named(stem, ending) for ending in endings},
             {
@@ -111,20 +118,51 @@ def _listed(flatten: dict[str, Kind | None]) -> list[str] | dict[str, Kind | Non
     return flatten if any(flatten.values()) else list(flatten)
 
 
-def _stem(target: Target) -> Path:
+def stem_of(target: Target) -> Path:
     """Return the beginning of the names of all other files of an export."""
     if target.path is not None:
-        return target.path
+        # Tables of one file are exported side by side, so that each has files of its own.
+        return _named(target.path, table_ending(target.inner_table))
     # One for each table of each server, without the characters that file names cannot hold.
     name = re.sub(r"[^\w.-]", "_", target.name.partition("://")[2]).lstrip(".")
     return absolute_path("to", name)
+
+
+def table_ending(table: str | None) -> str:
+    """Return what stands between the name of a DuckDB file and the endings of a table's files.
+
+    Args:
+        table: the table, in whatever case, as DuckDB ignores it; None for a file that is no
+            database.
+    """
+    name = (table or _PLAIN).lower()
+    if name == _PLAIN:
+        # As in earlier versions.
+        return ""
+    safe = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:_LONGEST_TABLE]
+    # Two tables must not get one name because it is too long, or has characters that files lack.
+    digest = "" if safe == name else f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f".{safe}{digest}"
+
+
+_PLAIN = "profiles"
+_LONGEST_TABLE = 60
+
+
+def _status(output: Output, is_one_of_several: bool) -> str:
+    words = ["altaprofiles", "status", without_password(str(output.to))]
+    if is_one_of_several and output.table is not None:
+        words += ["--table", output.table]
+    if output.spool is not None:
+        words += ["--spool", str(output.spool)]
+    return shlex.join(words)
 
 
 def _named(path: Path, ending: str) -> Path:
     return path.with_name(path.name + ending)
 
 
-def _folder(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
+def folder_of(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
     """Return the folder in which an export gathers."""
     folder = _named(stem, ".export")
     if parent is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
+from ..base.wording import numbered
 from ..errors import ConfigurationError, PlanMismatch
 from ..wire.days import Day
 from ..wire.language import Filters
@@ -122,10 +125,22 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         """The query of each chain: event by event, and within an event window by window."""
         return [query for whole in self.wholes for query in whole.split(self.windows)]
 
-    def split_as(self, other: Plan) -> Self:
-        """Return this plan with the windows of `other`."""
-        parts = other.windows if isinstance(other, EventsPlan) else self.windows
-        return msgspec.structs.replace(self, windows=parts)
+    @property
+    def family(self) -> str:
+        """The part of `name` that plans share if they differ in windows only."""
+        return _name(self)
+
+    @property
+    def name(self) -> str:
+        """The name of the folder in which the plan is gathered."""
+        return f"{self.family}-{self.windows}"
+
+    @property
+    def subject(self) -> str:
+        """The plan in words, without values of filters, which may be people's data."""
+        events = "everyone" if self.events is None else ", ".join(map(repr, self.events))
+        days = "" if self.start is None else f" from {self.start} to {self.end}"
+        return f"the export of {events}{days}{', filtered' if self.filters else ''}"
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
@@ -157,9 +172,15 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     keys: int | None = None
     digest: str | None = None
 
-    def with_keys_of(self, other: KeysPlan) -> Self:
-        """Return this plan with the keys of `other`."""
-        return msgspec.structs.replace(self, keys=other.keys, digest=other.digest)
+    @property
+    def name(self) -> str | None:
+        """The name of the folder in which the plan is gathered; None while keys are read."""
+        return None if self.digest is None else _name(self)
+
+    @property
+    def subject(self) -> str:
+        """The plan in words, without the keys, which are people's data."""
+        return f"the lookup of {numbered(self.keys or 0, 'key')} by {self.by}"
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
@@ -212,8 +233,25 @@ _FREE = frozenset({"batch_size"})
 _OF_FILTERS = frozenset({"event_properties", "profile_fields", "query"})
 
 
+def _name(plan: Plan) -> str:
+    """Return the kind of `plan`, and a digest of every field but the free ones and `windows`."""
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(plan):
+        value = getattr(plan, field.name)
+        if isinstance(value, Filters):
+            value = value.digest if value else field.default
+        # A default is left out, so that a field that a later version adds leaves names as they are.
+        if field.name not in _FREE | {"windows"} and value != field.default:
+            fields[field.name] = value
+    data = json.dumps(fields, sort_keys=True).encode()
+    return f"{plan.__struct_config__.tag}-{hashlib.sha256(data).hexdigest()[:16]}"
+
+
 def check_same(begun: Plan, now: Plan, where: str) -> None:
-    """Raise `PlanMismatch` unless `begun`, the plan in the folder `where`, is the plan `now`."""
+    """Raise `PlanMismatch` unless `begun`, the plan in the folder `where`, is the plan `now`.
+
+    Each plan has a folder of its own, so that only one that was renamed can hold another.
+    """
     differences = _differences(begun, now)
     if not differences:
         return
@@ -223,9 +261,9 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
         f"{where} has the earlier ones"
     )
     raise PlanMismatch(
-        f"{where} holds another export, which is unfinished: {parts}. Finish that export with its "
-        f"own arguments, discard it with `resume=False`, or choose another `to` or "
-        f"`spool`{hidden if _OF_FILTERS.intersection(differences) else ''}",
+        f"{where} has the name of this export, but holds another one, which is unfinished: "
+        f"{parts}. Give it its own name again, discard it with `resume=False`, or choose another "
+        f"`to` or `spool`{hidden if _OF_FILTERS.intersection(differences) else ''}",
         differences=differences,
     )
 

@@ -453,7 +453,7 @@ def test_an_interruption_when_all_is_in_place_is_too_late(
     with Terminal(env, *arguments, piped=("stdout", "stderr"), command=command) as terminal:
         terminal.stopped()
         assert (tmp_path / "p.ndjson.manifest.json").exists()
-        assert list(tmp_path.glob(f"p.ndjson.export/{left}*")) or left.endswith("export")
+        assert list(tmp_path.glob(f"p.ndjson.export/*/{left}*")) or left.endswith("export")
         terminal.interrupt(number)
         terminal.interrupt(signal.SIGCONT)
         done = terminal.ended()
@@ -693,7 +693,7 @@ def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_pa
         assert process.stdin is not None
         process.stdin.write(b"5555555555\n")
         process.stdin.flush()
-        while not list(tmp_path.glob("f.ndjson.export/journal.sqlite")):
+        while not list(tmp_path.glob("f.ndjson.export/*/journal.sqlite")):
             assert process.poll() is None
             time.sleep(0.05)
         process.terminate()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -369,12 +370,17 @@ def test_the_command_that_resumes_has_the_conditions(tmp_path: Path) -> None:
 
 def interrupted(env: dict[str, str], folder: Path, *arguments: str, stdin: bytes = b"") -> Done:
     """Run an export until a page is on disk, and terminate it."""
+
+    def kept() -> set[Path]:
+        return {path for path in folder.glob("*.export/*/*.spool.ndjson") if path.stat().st_size}
+
+    before = kept()
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with subprocess.Popen([*COMMAND, *arguments], **streams, env=env, cwd=folder) as process:
         assert process.stdin is not None
         process.stdin.write(stdin)
         process.stdin.close()
-        while not any(path.stat().st_size for path in folder.glob("*.export/*.spool.ndjson")):
+        while kept() == before:
             assert process.poll() is None
             time.sleep(0.02)
         process.terminate()
@@ -424,24 +430,37 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
     begun = ("export", "Charged", *DAYS, "--where", "Amount > 10", "--batch-size", "23")
     with held(service, passing=1, holding=9) as (variables, _):
         interrupted(env | variables, tmp_path, *begun, "-o", "p.ndjson")
+    folder = tmp_path / "p.ndjson.export"
+    [begun_in] = folder.glob("events-*")
+
+    def mismatch(*other: str) -> str:
+        """Return the error of an export whose workspace somebody has put another one in."""
+        with held(service, passing=1, holding=9) as (variables, _):
+            interrupted(env | variables, tmp_path, "export", *other, "-o", "p.ndjson")
+        [workspace] = set(folder.glob("events-*")) - {begun_in}
+        shutil.rmtree(workspace)
+        begun_in.rename(workspace)
+        done = run(env, "export", *other, "-o", "p.ndjson", cwd=tmp_path)
+        workspace.rename(begun_in)
+        assert done.code == 2
+        assert f"not shown here: the journal in {workspace} has the earlier ones" in done.stderr
+        assert "`" not in done.stderr
+        return done.stderr
+
+    size = ("--batch-size", "23")
     for other, words in (
         (("--where", "Amount > 11"), "--where has other values: 'Amount' greater_than …"),
         (("--where", "a exists"), "--where was 'Amount' greater_than … and is now 'a' exists …"),
         ((), "--where was 'Amount' greater_than … and is now left out"),
     ):
-        done = run(env, "export", "Charged", *DAYS, *other, "-o", "p.ndjson", cwd=tmp_path)
-        assert done.code == 2
-        assert words in done.stderr
-        folder = tmp_path / "p.ndjson.export"
-        assert f"not shown here: the journal in {folder} has the earlier ones" in done.stderr
-        assert "`" not in done.stderr
+        assert words in mismatch("Charged", *DAYS, *other, *size)
     (tmp_path / "q.json").write_text(
         json.dumps({"common_profile_properties": {"profile_fields": [GOLD]}})
     )
-    queried = ("--where", "Amount > 10", "--query", "q.json", "-o", "p.ndjson")
-    done = run(env, "export", "Charged", *DAYS, *queried, cwd=tmp_path)
-    assert "--query is different in common_profile_properties. Finish" in done.stderr
-    assert "--profile-where" not in done.stderr
-    done = run(env, "export", "--everyone", "-o", "p.ndjson", cwd=tmp_path)
-    assert "EVENT was 'Charged' and is now left out" in done.stderr
-    assert "--from was 20260101 and is now left out" in done.stderr
+    queried = ("--where", "Amount > 10", "--query", "q.json")
+    text = mismatch("Charged", *DAYS, *queried, *size)
+    assert "--query is different in common_profile_properties. Give" in text
+    assert "--profile-where" not in text
+    text = mismatch("--everyone", *size)
+    assert "EVENT was 'Charged' and is now left out" in text
+    assert "--from was 20260101 and is now left out" in text

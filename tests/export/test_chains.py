@@ -20,7 +20,6 @@ from altaprofiles import (
     CleverTap,
     ConfigurationError,
     Incomplete,
-    PlanMismatch,
     ServerError,
     Session,
 )
@@ -33,6 +32,7 @@ from ..support.jobs import (
     THIRDS,
     Halt,
     chains_of,
+    folder_of,
     people_in,
     workspace_of,
 )
@@ -71,7 +71,7 @@ async def interrupted(emulator: Emulator, to: Path, pages: int, **changes: Any) 
 
     with pytest.raises(Halt):
         await export(emulator, to, on_progress=on_progress, **changes)
-    assert workspace_of(to).is_dir()
+    assert folder_of(to).is_dir()
 
 
 def change_journal(to: Path, sql: str, *values: Any) -> None:
@@ -205,10 +205,27 @@ async def test_auto_goes_on_with_the_windows_that_were_begun(tmp_path: Path) -> 
         report = await export(emulator, to, windows="auto")
         assert len(report.chains) == 6
         assert to.read_bytes() == uninterrupted
-        await interrupted(emulator, to, 3)
-        with pytest.raises(PlanMismatch) as caught:
-            await export(emulator, to, windows=2)
-        assert caught.value.differences == {"windows": (3, 2)}
+        # The newest is resumed, and a number is exact.
+        await interrupted(emulator, to, 2, windows=4)
+        await interrupted(emulator, to, 2)
+        report = await export(emulator, to, windows=2)
+        assert len(report.chains) == 4
+        assert len([text for text in report.warnings if "unfinished" in text]) == 2
+        for windows in (3, 4):
+            report = await export(emulator, to, windows="auto")
+            assert len(report.chains) == 2 * windows
+            assert sorted(people_in(to)) == sorted(people_in_plan_order(emulator))
+        assert not folder_of(to).exists()
+
+
+async def test_fresh_with_auto_discards_whatever_the_windows(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    async with Emulator(people=300, seed=2) as emulator:
+        for windows in (4, 3):
+            await interrupted(emulator, to, 2, windows=windows)
+        report = await export(emulator, to, windows="auto", resume=False)
+        assert report.warnings == []
+        assert not folder_of(to).exists()
 
 
 async def test_progress(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import pickle
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -27,8 +28,8 @@ from altaprofiles.export.plan import EventsPlan, parse_plan
 from altaprofiles.export.report import ExportProgress, ExportReport
 from altaprofiles.wire.language import Filters
 
-from ..support.jobs import Halt, people_in, person, workspace_of
-from ..support.servers import http, in_turn, scripted
+from ..support.jobs import Halt, people_in, person, workspace_of, workspaces_of
+from ..support.servers import Answer, http, in_turn, scripted
 from ..support.sessions import sent, session_at, session_for
 
 pytestmark = pytest.mark.anyio
@@ -50,24 +51,32 @@ async def export(session: Session, to: Path, *events: Any, **options: Any) -> Ex
 
 async def interrupted(session: Session, to: Path, *events: Any, **options: Any) -> None:
     """Run an export until a page is on disk, and others are not."""
-
-    def on_progress(progress: ExportProgress) -> None:
-        if sum(chain.pages for chain in progress.chains):
-            raise Halt
-
     with pytest.raises(Halt):
-        await export(session, to, *events, on_progress=on_progress, **options)
+        await export(session, to, *events, on_progress=_halt, **options)
     assert workspace_of(to).is_dir()
 
 
 async def mismatch(session: Session, to: Path, *events: Any, **options: Any) -> PlanMismatch:
+    """Return the error of an export whose workspace has been put in the place of another's."""
+    begun = workspace_of(to)
+    with pytest.raises(Halt):
+        await export(session, to, *events, on_progress=_halt, **options)
+    [other] = [path for path in workspaces_of(to) if path != begun]
+    shutil.rmtree(other)
+    begun.rename(other)
     with pytest.raises(PlanMismatch) as caught:
         await export(session, to, *events, **options)
+    other.rename(begun)
     error: PlanMismatch = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
     assert str(error) == str(caught.value)
     assert "jane" not in str(error)
     assert "Gold" not in str(error)
     return error
+
+
+def _halt(progress: ExportProgress) -> None:
+    if sum(chain.pages for chain in progress.chains):
+        raise Halt
 
 
 # --------------------------------------------------------------------------------- what is fetched
@@ -215,9 +224,7 @@ async def test_another_filter_is_another_export(
     tmp_path: Path, options: dict[str, Any], argument: str, words: str
 ) -> None:
     to = tmp_path / "people.ndjson"
-    page = b'{"status":"success","next_cursor":"c2","records":[{"identity":"1"}]}'
-    answers = [http(b'{"status":"success","cursor":"c1"}'), http(page)]
-    async with scripted(in_turn(*answers)) as server, session_at(server) as session:
+    async with scripted(endless()) as server, session_at(server) as session:
         await interrupted(session, to, "Charged", **DAYS, **BEGUN, windows=1)
         error = await mismatch(session, to, "Charged", **DAYS, **options, windows=1)
         assert list(error.differences) == [argument]
@@ -226,6 +233,20 @@ async def test_another_filter_is_another_export(
         assert was != is_now
         assert "discard it with `resume=False`" in str(error)
         assert "`differences` has them, and the journal in " in str(error)
+
+
+def endless() -> Answer:
+    """Return answers of a service whose chains never end."""
+    numbers = itertools.count(2)
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if head.startswith(b"POST"):
+            writer.write(http(b'{"status":"success","cursor":"c1"}'))
+        else:
+            page = b'{"status":"success","next_cursor":"c%d","records":[{"identity":"1"}]}'
+            writer.write(http(page % next(numbers)))
+
+    return answer
 
 
 def fields(*filters: Filter) -> dict[str, Any]:
@@ -239,19 +260,19 @@ def fields(*filters: Filter) -> dict[str, Any]:
             {"query": fields(GOLD)},
             {"query": fields(JANE)},
             ["query"],
-            "`query` is different in common_profile_properties.profile_fields. Finish",
+            "`query` is different in common_profile_properties.profile_fields. Give",
         ),
         (
             {"query": {"event_properties": sent(AMOUNT)}},
             {"query": {"event_properties": sent(JANE)}},
             ["query"],
-            "`query` is different in event_properties. Finish",
+            "`query` is different in event_properties. Give",
         ),
         (
             {"query": QUERY | fields(GOLD)},
             {"query": fields(GOLD)},
             ["query"],
-            "`query` is different in advanced_query. Finish",
+            "`query` is different in advanced_query. Give",
         ),
         (
             {"query": QUERY | fields(GOLD)},
@@ -263,14 +284,14 @@ def fields(*filters: Filter) -> dict[str, Any]:
             {"profile_fields": [GOLD]},
             {"query": fields(JANE)},
             ["profile_fields", "query"],
-            "and is now left out; `query` is different in common_profile_properties. Finish",
+            "and is now left out; `query` is different in common_profile_properties. Give",
         ),
-        ({"query": QUERY}, {}, ["query"], "`query` is different in advanced_query. Finish"),
+        ({"query": QUERY}, {}, ["query"], "`query` is different in advanced_query. Give"),
         (
             {"query": {"common_profile_properties": {"geo_fields": {"Jane Town": ["a"]}}}},
             {"query": {"common_profile_properties": {"geo_fields": {"Jane Town": ["b"]}}}},
             ["query"],
-            "`query` is different in common_profile_properties.geo_fields.…. Finish",
+            "`query` is different in common_profile_properties.geo_fields.…. Give",
         ),
     ],
 )
@@ -282,9 +303,7 @@ async def test_a_difference_is_that_of_the_argument_that_holds_the_filter(
     words: str,
 ) -> None:
     to = tmp_path / "people.ndjson"
-    page = b'{"status":"success","next_cursor":"c2","records":[{"identity":"1"}]}'
-    answers = [http(b'{"status":"success","cursor":"c1"}'), http(page)]
-    async with scripted(in_turn(*answers)) as server, session_at(server) as session:
+    async with scripted(endless()) as server, session_at(server) as session:
         await interrupted(session, to, "Charged", **DAYS, **begun, windows=1)
         error = await mismatch(session, to, "Charged", **DAYS, **now, windows=1)
     assert list(error.differences) == arguments
@@ -321,8 +340,10 @@ async def test_everyone_is_another_export_than_an_event(tmp_path: Path) -> None:
             "events": (("Charged",), None),
             "start": (20260101, None),
             "end": (20260131, None),
+            "windows": (3, 1),
         }
-        await interrupted(session, to, resume=False)
+        shutil.rmtree(workspace_of(to))
+        await interrupted(session, to)
         error = await mismatch(session, to, "Charged", **DAYS)
         assert error.differences["events"] == (None, ("Charged",))
         error = await mismatch(session, to, profile_fields=[GOLD])

@@ -43,11 +43,14 @@ from ..support.jobs import (
     Scripted,
     at_emulator,
     at_script,
+    folder_of,
     names_in,
     people_in,
     received,
+    resumed,
     spools_of,
     workspace_of,
+    workspaces_of,
 )
 from ..support.servers import http
 from ..support.tasks import end_midway, nothing_left_behind
@@ -349,7 +352,8 @@ async def test_the_same_call_resumes_and_sends_no_answered_request_again(
     assert not to.exists()
     report = await case.run(to, on_progress=reports.append)
     assert to.read_bytes() == uninterrupted
-    assert reports[0].resumed == received(reports[0]) >= case.midway
+    fetching = [progress for progress in reports if progress.fetching]
+    assert fetching[0].resumed == received(fetching[0]) >= case.midway
     assert len(case.repeated) <= case.kind.ahead
     assert max(case.received.values()) <= 2
     # Whatever the answers to these start is resumed.
@@ -377,7 +381,7 @@ async def test_cancelled_and_resumed(to: Path, case: Scripted, way: str) -> None
         case.released.set()
         # Nothing holds it any more, and it has all that it had received.
         await case.start(session, to, on_progress=reports.append)
-        assert reports[0].resumed >= case.midway
+        assert resumed(reports) >= case.midway
         assert len(case.repeated) <= case.kind.ahead
         assert to.read_bytes() == uninterrupted
 
@@ -502,7 +506,7 @@ async def test_credentials_refused_on_the_way_keep_what_there_is(to: Path, case:
     case.refusal = None
     case.received.clear()
     await case.run(to, on_progress=reports.append)
-    assert reports[0].resumed >= case.midway
+    assert resumed(reports) >= case.midway
     assert case.requests < needed
     assert to.read_bytes() == uninterrupted
 
@@ -541,12 +545,39 @@ async def test_an_outage_leaves_it_incomplete_and_the_same_call_resumes(
 # ------------------------------------------------------------------------- what an earlier run left
 
 
-async def test_another_plan(to: Path, case: Scripted) -> None:
+async def test_another_plan_runs_beside(to: Path, case: Scripted) -> None:
+    uninterrupted = await case.uninterrupted(to)
     await case.interrupt(to)
-    requests = case.requests
+    workspace = workspace_of(to)
     before = {path: path.read_bytes() for path in spools_of(to)}
     assert any(before.values())
-    for changes, differences in case.kind.other_plans:
+    for changes, _ in case.kind.other_plans:
+        report = await case.run(to, **changes)
+        assert report.complete
+        [warning] = [sentence for sentence in report.warnings if "unfinished" in sentence]
+        assert str(workspace) in warning
+        assert {path: path.read_bytes() for path in spools_of(to)} == before
+    reports: list[Progress] = []
+    report = await case.run(to, on_progress=reports.append)
+    assert resumed(reports) >= case.midway
+    assert report.warnings == [text for text in report.warnings if "unfinished" not in text]
+    assert to.read_bytes() == uninterrupted
+    assert not folder_of(to).exists()
+
+
+async def test_a_workspace_under_the_name_of_another_plan(
+    to: Path, tmp_path: Path, case: Scripted
+) -> None:
+    """Somebody has renamed its folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    await case.interrupt(to)
+    own = workspace = workspace_of(to)
+    for number, (changes, differences) in enumerate(case.kind.other_plans):
+        other = elsewhere / f"{number}.ndjson"
+        await case.interrupt(other, **changes)
+        workspace = workspace.rename(folder_of(to) / workspace_of(other).name)
+        before = {path: path.read_bytes() for path in spools_of(to)}
         with pytest.raises(PlanMismatch) as caught:
             await case.run(to, **changes)
         error = caught.value
@@ -554,46 +585,52 @@ async def test_another_plan(to: Path, case: Scripted) -> None:
         for name, (was, now) in error.differences.items():
             sentence = f"`{name}` was {was!r} and is now {now!r}"
             assert (sentence if name != "digest" else "the keys are different") in str(error)
-        assert str(workspace_of(to)) in str(error)
+        assert str(workspace) in str(error)
         assert "resume=False" in str(error)
         assert pickle.loads(pickle.dumps(error)).differences == error.differences  # noqa: S301
         assert {path: path.read_bytes() for path in spools_of(to)} == before
-    assert case.requests == requests
-    await case.run(to)
+    workspace.rename(own)
+    reports: list[Progress] = []
+    await case.run(to, on_progress=reports.append)
+    assert resumed(reports) >= case.midway
     assert people_in(to) == case.people
 
 
-async def test_another_account_and_another_kind(to: Path, case: Scripted) -> None:
+async def test_another_account_and_another_kind_run_beside(to: Path, case: Scripted) -> None:
     await case.interrupt(to)
-    requests = case.requests
-    account = case.kind.account_of(case.environment[case.kind.account])
-    other_account = case.kind.account_of("OTHER")
     async with case.session(**{case.kind.account: "OTHER"}) as session:
-        with pytest.raises(PlanMismatch) as caught:
-            await case.start(session, to)
-    assert caught.value.differences == {"account": (account, other_account)}
-    assert f"`account` was {account!r} and is now {other_account!r}" in str(caught.value)
+        report = await case.start(session, to)
+    assert any("unfinished" in sentence for sentence in report.warnings)
+    assert people_in(to) == case.people
     for other in KINDS:
         if other.tag != case.kind.tag:
-            async with case.session() as session:
-                with pytest.raises(PlanMismatch) as caught:
-                    await getattr(session, other.method)(**other.scripted.arguments, to=to)
-            assert caught.value.differences == {"kind": (case.kind.tag, other.tag)}
-            assert f"`kind` was '{case.kind.tag}' and is now '{other.tag}'" in str(caught.value)
-    assert case.requests == requests
-    await case.run(to)
+            async with at_script(other) as service:
+                report = await service.run(to)
+            assert any("unfinished" in sentence for sentence in report.warnings)
+            assert people_in(to) == service.people
+    requests = case.requests
+    reports: list[Progress] = []
+    await case.run(to, on_progress=reports.append)
+    assert resumed(reports) >= case.midway
+    assert case.requests - requests <= case.items
     assert people_in(to) == case.people
 
 
-async def test_resume_false_discards(to: Path, case: Scripted) -> None:
+async def test_resume_false_discards_what_is_its_own(to: Path, case: Scripted) -> None:
     changes = case.kind.other_plans[0][0]
-    reports: list[Progress] = []
-    uninterrupted = await case.uninterrupted(to, **changes)
+    uninterrupted = await case.uninterrupted(to)
+    await case.interrupt(to, **changes)
+    other = workspace_of(to)
     await case.interrupt(to)
-    await case.run(to, **changes, resume=False, on_progress=reports.append)
-    assert reports[0].resumed == received(reports[0]) == 0
+    reports: list[Progress] = []
+    await case.run(to, resume=False, on_progress=reports.append)
+    assert resumed(reports) == received(reports[0]) == 0
     assert to.read_bytes() == uninterrupted
-    assert not workspace_of(to).exists()
+    assert workspaces_of(to) == [other]
+    reports.clear()
+    await case.run(to, **changes, on_progress=reports.append)
+    assert resumed(reports) >= case.midway
+    assert not folder_of(to).exists()
 
 
 async def test_locked_within_a_process(to: Path, case: Scripted) -> None:
@@ -602,7 +639,7 @@ async def test_locked_within_a_process(to: Path, case: Scripted) -> None:
         for _ in range(2):
             with pytest.raises(ExportLocked) as caught:
                 await case.start(session, to)
-            assert str(workspace_of(to)) in str(caught.value)
+            assert str(folder_of(to)) in str(caught.value)
         case.released.set()
         await job
         assert people_in(to) == case.people
@@ -661,10 +698,11 @@ async def test_damaged_journal(
     tmp_path: Path, case: Scripted, damage: Callable[[Path], None]
 ) -> None:
     to, copy = tmp_path / "p.ndjson", tmp_path / "copy"
-    journal = workspace_of(to) / "journal.sqlite"
     reports: list[Progress] = []
     await case.interrupt(to)
-    shutil.copytree(workspace_of(to), copy)
+    workspace = workspace_of(to)
+    journal = workspace / "journal.sqlite"
+    shutil.copytree(workspace, copy)
     before = {path: path.read_bytes() for path in spools_of(to)}
     damage(journal)
     for _ in range(2):
@@ -675,13 +713,13 @@ async def test_damaged_journal(
         assert "resume=False" in str(caught.value)
         assert {path: path.read_bytes() for path in spools_of(to)} == before
     # As the message says: once restored, it is resumed.
-    shutil.rmtree(workspace_of(to))
-    shutil.copytree(copy, workspace_of(to))
+    shutil.rmtree(workspace)
+    shutil.copytree(copy, workspace)
     await case.run(to, on_progress=reports.append)
-    assert reports[0].resumed >= case.midway
+    assert resumed(reports) >= case.midway
     assert people_in(to) == case.people
     # Or it is discarded.
-    shutil.copytree(copy, workspace_of(to))
+    shutil.copytree(copy, workspace)
     damage(journal)
     await case.run(to, resume=False)
     assert people_in(to) == case.people
@@ -705,7 +743,7 @@ async def test_spool_elsewhere(tmp_path: Path, case: Scripted) -> None:
     await case.interrupt(to, spool=spool)
     assert names_in(out) == []
     assert names_in(spool) == ["p.ndjson.export"]
-    assert (spool / "p.ndjson.export" / "journal.sqlite").exists()
+    assert list(spool.glob("p.ndjson.export/*/journal.sqlite"))
     await case.run(to, spool=spool)
     assert people_in(to) == case.people
     assert names_in(spool) == []
@@ -801,8 +839,8 @@ async def test_a_link_is_followed(tmp_path: Path, case: Scripted, dangling: bool
 
 @pytest.mark.parametrize("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
 async def test_permissions_stay(tmp_path: Path, case: Scripted, name: str) -> None:
-    modes = dict(zip([name, *case.kind.files(name)], itertools.cycle([0o600, 0o604]), strict=False))
     await case.run(tmp_path / name)
+    modes = dict(zip(names_in(tmp_path), itertools.cycle([0o600, 0o604]), strict=False))
     for file, mode in modes.items():
         tmp_path.joinpath(file).chmod(mode)
     await case.run(tmp_path / name)

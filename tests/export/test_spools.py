@@ -436,6 +436,7 @@ async def test_an_export_of_an_earlier_version_is_resumed_again_and_again(
 
     with pytest.raises(Halt):
         await service.start(kind, to, on_progress=on_progress)
+    folder = workspace_of(to)
     with journal_of(folder) as db:
         assert db.execute("pragma user_version").fetchone() > (1,)
     service.requests.clear()

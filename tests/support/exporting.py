@@ -302,12 +302,15 @@ class _DuckDb:
         _step("duckdb close", self._connection.close)
 
 
-_workspace: Path | None = None
+_folder: Path | None = None
 
 
 def _is_workspace(number: int) -> bool:
     try:
-        return _workspace is not None and os.path.samestat(os.fstat(number), _workspace.stat())
+        workspaces = (
+            [] if _folder is None else [path for path in _folder.iterdir() if path.is_dir()]
+        )
+        return any(os.path.samestat(os.fstat(number), path.stat()) for path in workspaces)
     except FileNotFoundError:
         return False
 
@@ -396,7 +399,7 @@ async def _work(job: Job) -> dict[str, Any]:
 
 
 def _run(job: Job, result: str) -> None:
-    global _steps, _workspace
+    global _steps, _folder
     # Every export is begun at the same moment, which its tables hold.
     time.time_ns = lambda: BEGUN
     # Ends this process even if the test is gone.
@@ -405,7 +408,7 @@ def _run(job: Job, result: str) -> None:
     if job.file_limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job.file_limit, resource.RLIM_INFINITY))
     to = Path(job.arguments["to"])
-    _workspace = to.with_name(f"{to.name}.export")
+    _folder = to.with_name(f"{to.name}.export")
     outcome = Outcome()
     _steps = steps = Steps(job)
     try:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import ANY
 from urllib.parse import parse_qs, urlsplit
@@ -261,15 +264,53 @@ def received(progress: Progress) -> int:
     return progress.answered
 
 
+def resumed(reports: Sequence[Progress]) -> int:
+    """Return the number of items that earlier runs had received, by the first report that knows."""
+    return next(progress.resumed for progress in reports if progress.fetching)
+
+
 # ----------------------------------------------------------------------------------------- the disk
 
 
-def workspace_of(to: Path) -> Path:
+def folder_of(to: Path) -> Path:
+    """Return the folder of an output, which has a workspace for each plan."""
     return to.with_name(f"{to.name}.export")
 
 
+def workspaces_of(to: Path) -> list[Path]:
+    """Return the workspaces of plans of an output, by name."""
+    found = folder_of(to).iterdir() if folder_of(to).is_dir() else ()
+    return sorted(path for path in found if path.is_dir() and path.name != "reading")
+
+
+def workspace_of(to: Path) -> Path:
+    """Return the only workspace of an output, or its folder if there is none."""
+    if not (found := workspaces_of(to)):
+        return folder_of(to)
+    (workspace,) = found
+    return workspace
+
+
 def spools_of(to: Path) -> list[Path]:
-    return sorted(workspace_of(to).glob("*.spool.ndjson"))
+    return sorted(folder_of(to).glob("*/*.spool.ndjson"))
+
+
+def journal(workspace: Path, query: str) -> list[tuple[Any, ...]]:
+    """Return rows of a journal, without touching what a resumed export finds.
+
+    Not of an export in this process, which would lose its lock.
+    """
+    if not (workspace / "journal.sqlite").exists():
+        return []
+    with TemporaryDirectory() as folder:
+        for path in workspace.glob("journal.sqlite*"):
+            with suppress(FileNotFoundError):
+                shutil.copy(path, folder)
+        with closing(sqlite3.connect(f"{folder}/journal.sqlite")) as db:
+            try:
+                return db.execute(query).fetchall()
+            except sqlite3.DatabaseError:
+                return []  # before there are any tables, or copied while it was written
 
 
 def names_in(folder: Path) -> list[str]:
@@ -410,7 +451,8 @@ _UNKNOWN, _REFUSED = set(_KEYS[3::7]), set(_KEYS[5::49])
 
 
 def _answer_keys(line: str, body: bytes, padding: str) -> bytes:
-    key = _query(line)["identity"]
+    query = _query(line)
+    key = query["identity"] if "identity" in query else query["email"]
     if key in _REFUSED:
         return http(b'{"status":"fail","error":"no","code":400}', "400 Bad Request")
     record = None if key in _UNKNOWN else {"identity": key, "padding": padding}
@@ -458,7 +500,12 @@ def _emulated_bindings(population: Population) -> Sample:
 
 
 def _answer_bindings(line: str, body: bytes, padding: str) -> bytes:
-    key = _query(line)["user_id"]
+    query = _query(line)
+    if "identity" in query:
+        return _answer_keys(line, body, padding)
+    if "anonymous_id" in query:
+        return http(b'{"code":0,"data":{}}')
+    key = query["user_id"]
     if key in _REFUSED:
         return http(b'{"code":40000,"message":"no"}', "400 Bad Request")
     bound = {"anonymous_id": f"a {key}", "conversation_type": "WEB", "source_id": padding}

@@ -33,7 +33,7 @@ from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
 from ...wire.query import EventQuery
 from ..place import Place
-from ..plan import EventsPlan, Plan
+from ..plan import EventsPlan
 from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
 from ..sinks import Target
@@ -41,8 +41,10 @@ from ..store.journal import ChainRow
 from ..store.people import EachOnce, Matching, People
 from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
+from ..store.workspaces import Workspaces
 from ..tables import Content
 from ..threads import run_all
+from ..unfinished import CURSOR_LIFE
 from .gathering import Assembled, Run
 
 __all__ = ["EventsGathering"]
@@ -51,9 +53,6 @@ logger = logging.getLogger("altaprofiles")
 
 EVERYONE = "everyone"
 """The key of `ExportReport.counted` for everyone."""
-
-CURSOR_LIFE = 4 * 86_400
-"""Lifetime of a cursor, in seconds ("Get User Profiles" [seen])."""
 
 _RESTARTS = 2
 """Restarts of one chain in one run before it counts as failed."""
@@ -148,6 +147,7 @@ class EventsGathering:
             )
         self.plan: EventsPlan = plan
         self.options: dict[str, Any] = {"distinct": distinct}
+        self.arguments = {"distinct": distinct, "count": count, "on_shortfall": on_shortfall}
         self._chains = chains
         self._adopt = adopt
         self._begun_size = plan.batch_size
@@ -172,11 +172,15 @@ class EventsGathering:
         step = next_step(has_event=plan.events is not None, has_filters=bool(plan.filters))
         return f"; {step}"
 
-    def adopt(self, begun: Plan) -> None:
-        if isinstance(begun, EventsPlan):
+    def choose(self, workspaces: Workspaces, *, resume: bool) -> Workspace:
+        if self._adopt and resume:
+            self.plan = workspaces.newest(self.plan) or self.plan
+        elif self._adopt:
+            workspaces.discard_family(self.plan)
+        store = workspaces.take(self.plan, resume=resume)
+        if isinstance(begun := store.begun(), EventsPlan):
             self._begun_size = begun.batch_size
-        if self._adopt:
-            self.plan = self.plan.split_as(begun)
+        return store
 
     async def load(self, run: Run) -> None:
         await run.threads.run(lambda: self._load(run))

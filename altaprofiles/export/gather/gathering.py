@@ -17,7 +17,8 @@ from ..reporting import Reporting, Traffic
 from ..sinks import Target
 from ..store.journal import Journal
 from ..store.people import People
-from ..store.workspace import Workspace
+from ..store.workspace import Workspace, explaining_disk_errors
+from ..store.workspaces import Workspaces
 from ..tables import Content
 from ..threads import Threads
 
@@ -43,7 +44,8 @@ class Run:
     """The parts that one run works with.
 
     Attributes:
-        store: the workspace, open.
+        workspaces: the workspaces of the output, open.
+        store: the workspace of this run, open.
         place: the paths.
         threads: runs blocking calls.
         report: reports progress.
@@ -51,17 +53,48 @@ class Run:
 
     def __init__(
         self,
+        workspaces: Workspaces,
         store: Workspace,
         place: Place,
         threads: Threads,
         reporting: Reporting[Any],
         report: Callable[[], None],
+        arguments: bytes,
+        *,
+        resume: bool,
     ) -> None:
+        self.workspaces = workspaces
         self.store = store
         self.place = place
         self.threads = threads
         self.report = report
         self._reporting = reporting
+        self._arguments = arguments
+        self._resume = resume
+
+    def begin(self, plan: Plan) -> None:
+        """Store the plan, and count on from earlier runs of it. Blocking.
+
+        Raises:
+            ExportError: the disk refuses, or the store holds another plan.
+        """
+        with explaining_disk_errors(self.place.folder):
+            self.store.begin(plan, self._arguments)
+            self._reporting.resume(self.store.journal)
+
+    def settle(self, plan: Plan) -> bool:
+        """Make `store`, which has the keys of `plan`, that of the plan. Blocking.
+
+        Returns:
+            Whether it is now the store of an earlier run, which can be resumed.
+
+        Raises:
+            ExportError: the disk refuses, or an earlier run's store cannot be used.
+        """
+        with explaining_disk_errors(self.place.folder):
+            self.store, is_earlier = self.workspaces.settle(self.store, plan, resume=self._resume)
+        self.begin(plan)
+        return is_earlier
 
     @contextmanager
     def commit(self) -> Iterator[Journal]:
@@ -115,8 +148,22 @@ class Gathering(Protocol[R_co, S_co]):
         """The next step if nobody is in the output, for the end of a sentence; or nothing."""
         ...
 
-    def adopt(self, begun: Plan) -> None:
-        """Take values that this plan leaves open from the plan of an unfinished run."""
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments, beside the plan, with which another run can finish this one."""
+        ...
+
+    def choose(self, workspaces: Workspaces, *, resume: bool) -> Workspace:
+        """Return the workspace to gather in. Values that the plan leaves open become those of an
+        unfinished run. Blocking.
+
+        Args:
+            workspaces: those of the output.
+            resume: whether an unfinished run is resumed; if not, it is discarded.
+
+        Raises:
+            ExportError: the workspace cannot be used.
+        """
         ...
 
     async def load(self, run: Run) -> None:

@@ -22,14 +22,14 @@ from msgspec.structs import asdict
 
 from ...base.verdicts import is_final
 from ...base.wording import numbered
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, ExportError
 from ...flow.fanout import Items
 from ...models import Key, Lookup
 from ...sources.lookups import Lookups
 from ...tables.rows import Row
 from ..keys import KeyFile, as_text_key, in_batches
 from ..place import Place
-from ..plan import KeysPlan, Plan, check_same
+from ..plan import KeysPlan
 from ..report import LookupProgress, LookupReport, Report
 from ..reporting import Traffic
 from ..sinks import Target
@@ -37,6 +37,7 @@ from ..store.journal import FAILED, FOUND, INVALID, NOT_FOUND, Answer
 from ..store.people import People
 from ..store.spool import Spool, SpoolDamaged, checksum, read_answers
 from ..store.workspace import Workspace, explaining_disk_errors
+from ..store.workspaces import Workspaces
 from ..tables import Content
 from .gathering import Assembled, Run
 
@@ -64,7 +65,7 @@ class KeysGathering(Generic[V]):
     Args:
         plan: the kind of the keys. Their number and digest are added while they are read.
         lookups: the service.
-        keys: the source of the keys.
+        keys: the source of the keys; None to ask for those of an unfinished run of this plan.
         content: the kind of rows.
         encode: returns the record of a key and its value, on one line.
     """
@@ -72,13 +73,14 @@ class KeysGathering(Generic[V]):
     unit = "answers"
     endings: Sequence[str] = (_NOT_FOUND_FILE, _FAILED_FILE)
     options: Mapping[str, Any] = {}
+    arguments: Mapping[str, Any] = {}
     nobody = ""
 
     def __init__(
         self,
         plan: KeysPlan,
         lookups: Lookups[V],
-        keys: Items[Key] | KeyFile,
+        keys: Items[Key] | KeyFile | None,
         *,
         content: Content,
         encode: Callable[[str, V], bytes],
@@ -90,7 +92,7 @@ class KeysGathering(Generic[V]):
         self._lookups = lookups
         self._keys = keys
         self._stage: Literal["reading", "asking"] = "reading"
-        self._read = 0
+        self._read = self._skipped = 0
         self._counts: dict[int | None, int] = {}
         self._resumed = 0
         self._offset = 0
@@ -102,14 +104,34 @@ class KeysGathering(Generic[V]):
     def executed_plan(self) -> KeysPlan:
         return self.plan
 
-    def adopt(self, begun: Plan) -> None:
-        if isinstance(begun, KeysPlan):
-            self.plan = self.plan.with_keys_of(begun)
+    def choose(self, workspaces: Workspaces, *, resume: bool) -> Workspace:
+        return workspaces.take(self.plan, resume=resume)
 
     async def load(self, run: Run) -> None:
-        loaded = await run.threads.run(lambda: self._load(run.store))
+        is_earlier = True
+        if self._keys is None:
+            await run.threads.run(lambda: self._check_keys(run.store))
+        else:
+            digest = await self._read_keys(run, self._keys)
+            self.plan = msgspec.structs.replace(self.plan, keys=self._read, digest=digest)
+            is_earlier = await run.threads.run(lambda: self._settle(run))
+        await run.threads.run(lambda: self._start_asking(run.store))
+        if is_earlier and await run.threads.run(lambda: self._is_damaged_at_end(run.store)):
+            await self.repair(run)
+
+    def _check_keys(self, store: Workspace) -> None:
+        """Raise `ExportError` unless the journal holds the keys of the plan."""
+        self._read, self._skipped = self.plan.keys or 0, store.journal.state("skipped") or 0
+        if self._read and not store.journal.tally():
+            raise ExportError(
+                f"{store.folder} does not hold the keys any more; another run has finished this "
+                f"lookup, or discarded it"
+            )
+
+    async def _read_keys(self, run: Run, source: Items[Key] | KeyFile) -> str:
+        """Read all keys into the journal, and return their digest."""
         digest = hashlib.sha256()
-        batches = in_batches(self._keys, run.threads)
+        batches = in_batches(source, run.threads)
         try:
             async for batch in batches:
                 keys = [as_text_key(index, key) for index, key in enumerate(batch, self._read)]
@@ -117,30 +139,20 @@ class KeysGathering(Generic[V]):
                     self._first_refusal = self._first_refusal or error
                     data = text.encode()
                     digest.update(b"%d:%b" % (len(data), data))
-                if not loaded:
-                    await run.threads.run(partial(self._put_keys, run.store, keys))
+                await run.threads.run(partial(self._put_keys, run.store, keys))
                 self._read += len(keys)
                 run.report()
         finally:
             await batches.aclose()
-        read = msgspec.structs.replace(self.plan, keys=self._read, digest=digest.hexdigest())
-        if loaded:
-            check_same(self.plan, read, str(run.place.folder))
-        self.plan = read
-        await run.threads.run(lambda: self._start_asking(run.store))
-        if loaded and await run.threads.run(lambda: self._is_damaged_at_end(run.store)):
-            await self.repair(run)
+        return digest.hexdigest()
 
-    def _load(self, store: Workspace) -> bool:
-        """Return whether the journal holds all keys, some of them answered."""
-        loaded = not store.journal.is_empty()
-        with explaining_disk_errors(store.folder):
-            if not loaded:
-                with store.journal.transaction():
-                    store.journal.drop_keys()
-            self._counts = store.journal.tally()
-        self._resumed = self._answered
-        return loaded
+    def _settle(self, run: Run) -> bool:
+        """Return whether an earlier run has asked for some of the same keys."""
+        if isinstance(self._keys, KeyFile):
+            self._skipped = self._keys.skipped
+        with explaining_disk_errors(run.store.folder), run.store.journal.transaction():
+            run.store.journal.put_state(plan=self.plan.encode(), skipped=self._skipped)
+        return run.settle(self.plan)
 
     def _put_keys(
         self, store: Workspace, keys: list[tuple[str, ConfigurationError | None]]
@@ -156,7 +168,6 @@ class KeysGathering(Generic[V]):
 
     def _start_asking(self, store: Workspace) -> None:
         with explaining_disk_errors(store.folder), store.journal.transaction():
-            store.journal.put_state(plan=self.plan.encode())
             # A key that failed in an earlier run may succeed in this one.
             store.journal.forget_failures()
         self._counts = store.journal.tally()
@@ -356,7 +367,7 @@ class KeysGathering(Generic[V]):
             **asdict(common),
             keys=keys,
             repeated=self._read - keys,
-            skipped=self._keys.skipped if isinstance(self._keys, KeyFile) else 0,
+            skipped=self._skipped,
             found=self._count(FOUND),
             not_found=not_found,
             failed=failed,

@@ -60,6 +60,10 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
 
     table: str
 
+    @property
+    def inner_table(self) -> str:
+        return self.table
+
     @classmethod
     def of(cls, text: str, layout: Layout, output: Output) -> Self:
         path = cls.path_of(text)

@@ -146,6 +146,11 @@ class Target(Struct, frozen=True, kw_only=True):
         return self.has_types and None in self.flatten.values()
 
     @property
+    def inner_table(self) -> str | None:
+        """The name of the table, for a file that can hold several; else None."""
+        return None
+
+    @property
     def files(self) -> list[Path]:
         """The files that the target consists of, or needs while it is written. Not partial ones."""
         return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,6 +47,9 @@ have been started by any earlier version.
 """
 
 _VERSION = len(_CHANGES)
+
+_PATIENCE = 10.0
+"""Longest wait, in seconds, for a process that reads the journal."""
 
 FOUND, NOT_FOUND, FAILED, INVALID = range(1, 5)
 """Outcomes of a key.
@@ -127,7 +130,10 @@ class Journal:
             ExportError: the journal is damaged, or a newer version has made it.
         """
         with _explained(path):
-            db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+            # Exports exclude each other by another lock. This one may wait for somebody who peeks.
+            db = sqlite3.connect(
+                path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
+            )
         try:
             with _explained(path):
                 # The lock lasts until the connection is closed or the process ends in any way.
@@ -145,6 +151,28 @@ class Journal:
             db.close()
             raise
         return cls(path, db)
+
+    @classmethod
+    @contextmanager
+    def peek(cls, path: Path) -> Iterator[Self]:
+        """Yield the journal at `path` to be read only. It is neither created nor updated.
+
+        Raises:
+            ExportLocked: an export has the journal open.
+            ExportError: the journal is damaged, or a newer version has made it.
+            OSError: there is none, or it cannot be read.
+        """
+        with _explained(path):
+            db = sqlite3.connect(
+                f"{path.as_uri()}?mode=rw", timeout=0, isolation_level=None, uri=True
+            )
+        with closing(db):
+            with _explained(path):
+                db.execute("pragma query_only = on")
+                (version,) = db.execute("pragma user_version").fetchone()
+            if version > _VERSION:
+                raise _newer(path, version)
+            yield cls(path, db)
 
     def close(self) -> None:
         """Close the file, and release its lock."""
@@ -327,14 +355,18 @@ def _bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
 
 def _check(db: sqlite3.Connection, path: Path, version: int) -> None:
     if version > _VERSION:
-        raise ExportError(
-            f"{path.parent} was started by a newer version of altaprofiles, whose journals have "
-            f"version {version} instead of {_VERSION}; finish it with that one, or discard it with "
-            f"`resume=False`"
-        )
+        raise _newer(path, version)
     found = db.execute("pragma quick_check(1)").fetchone()[0]
     if found != "ok":
         raise _damaged(path, found)
+
+
+def _newer(path: Path, version: int) -> ExportError:
+    return ExportError(
+        f"{path.parent} was started by a newer version of altaprofiles, whose journals have "
+        f"version {version} instead of {_VERSION}; finish it with that one, or discard it with "
+        f"`resume=False`"
+    )
 
 
 def _damaged(path: Path, why: object) -> ExportError:

@@ -19,14 +19,18 @@ from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
 from .spool import sync_folder
 
-__all__ = ["Workspace", "explaining_disk_errors"]
+__all__ = ["JOURNAL", "OVER", "Workspace", "explaining_disk_errors", "files_in", "made_folder"]
 
 logger = logging.getLogger("altaprofiles")
 
-_JOURNAL = "journal.sqlite"
+JOURNAL = "journal.sqlite"
+"""The name of the journal, in the folder of a workspace."""
+
 _SPOOLS = "*.spool.ndjson"
 _PEOPLE = "people.sqlite"
-_OVER = "over"
+OVER = "over"
+"""The state of a journal whose export is being discarded, or has been."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -56,23 +60,13 @@ class Workspace:
             ExportLocked: another export has the workspace open.
             ExportError: the workspace cannot be resumed, or the folder cannot be written to.
         """
-        try:
-            with suppress(FileExistsError):
-                # No other user may read it: records are personal data.
-                folder.mkdir(mode=0o700)
-            _check_own(folder)
-            sync_folder(folder.parent)
-        except OSError as error:
-            raise ExportError(
-                f"cannot create the folder {folder} for the export's progress: {error.strerror}; "
-                f"choose another `to`, or another folder with `spool`"
-            ) from error
+        made_folder(folder)
         with explaining_disk_errors(folder):
             return cls._open(folder, resume)
 
     @classmethod
     def _open(cls, folder: Path, resume: bool) -> Self:
-        path = folder / _JOURNAL
+        path = folder / JOURNAL
         try:
             journal = Journal.open(path)
         except ExportLocked:
@@ -80,10 +74,10 @@ class Workspace:
         except ExportError:
             if resume:
                 raise
-            _delete(folder, _JOURNAL, f"{_JOURNAL}-*")
+            _delete(folder, JOURNAL, f"{JOURNAL}-*")
             journal = Journal.open(path)
         try:
-            if not resume or journal.state(_OVER):
+            if not resume or journal.state(OVER):
                 cls(folder, journal).clear()
             elif journal.state("plan") is None:
                 _check_empty(folder)
@@ -106,16 +100,21 @@ class Workspace:
         except msgspec.DecodeError as error:
             raise ExportError(f"the plan in {self.folder} cannot be read: {error}") from None
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: Plan, arguments: bytes) -> None:
         """Store `plan` as that of this workspace.
 
+        Args:
+            plan: the plan.
+            arguments: the other arguments of the export, with which a later run can finish it.
+
         Raises:
-            PlanMismatch: the workspace holds an unfinished export with another plan.
+            PlanMismatch: the workspace holds an unfinished export with another plan, because
+                somebody has renamed its folder.
         """
         if (begun := self.begun()) is not None:
             check_same(begun, plan, str(self.folder))
         with self.journal.transaction():
-            self.journal.put_state(plan=plan.encode())
+            self.journal.put_state(plan=plan.encode(), arguments=arguments)
             if self.journal.state("began") is None:
                 self.journal.put_state(began=time.time_ns() // 1000, run=uuid4().hex)
         sync_folder(self.folder)
@@ -137,7 +136,7 @@ class Workspace:
     def holds(self, spool: Path, offset: int) -> bool:
         """Return whether the journal and the first `offset` bytes of a spool are still there."""
         try:
-            return (self.folder / _JOURNAL).is_file() and (
+            return (self.folder / JOURNAL).is_file() and (
                 not offset or spool.stat().st_size >= offset
             )
         except OSError:
@@ -167,7 +166,7 @@ class Workspace:
         # shows the next export that they are being discarded, not damaged.
         # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
-            self.journal.put_state(**{_OVER: True})
+            self.journal.put_state(**{OVER: True})
         _delete(self.folder, _SPOOLS, f"{_PEOPLE}*")
         with self.journal.transaction():
             self.journal.clear()
@@ -185,20 +184,41 @@ def explaining_disk_errors(folder: Path) -> Iterator[None]:
         raise ExportError(f"cannot write in {folder}: {error}") from error
 
 
-def _check_own(folder: Path) -> None:
-    """Raise `ExportError` if another user may have planted the folder, or a file in it."""
-    other = "another folder with `spool`"
-    check_own_folder(folder, other)
-    for pattern in (f"{_JOURNAL}*", _SPOOLS, f"{_PEOPLE}*"):
-        for path in folder.glob(pattern):
-            check_own_file(path, other)
+def made_folder(folder: Path) -> None:
+    """Create a folder that only this user can enter, unless it is there.
+
+    Raises:
+        ExportError: it cannot be created, or another user may have planted it or a file in it.
+    """
+    try:
+        with suppress(FileExistsError):
+            # No other user may read it: records are personal data.
+            folder.mkdir(mode=0o700)
+        check_own_folder(folder, _OTHER)
+        for path in files_in(folder):
+            check_own_file(path, _OTHER)
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise ExportError(
+            f"cannot create the folder {folder} for the export's progress: {error.strerror}; "
+            f"choose another `to`, or {_OTHER}"
+        ) from error
+
+
+_OTHER = "another folder with `spool`"
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files of a workspace that are in `folder`."""
+    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_PEOPLE}*"):
+        yield from folder.glob(pattern)
 
 
 def _check_empty(folder: Path) -> None:
     if any(folder.glob(_SPOOLS)):
         raise ExportError(
             f"{folder} holds parts of an export, but its journal is missing or empty, so that "
-            f"they cannot be resumed; restore {_JOURNAL}, or discard them with `resume=False`"
+            f"they cannot be resumed; restore {JOURNAL}, or discard them with `resume=False`"
         )
 
 

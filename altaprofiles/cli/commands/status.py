@@ -1,0 +1,310 @@
+"""`altaprofiles status`: the last success of each output, and its unfinished exports."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from ..app import App
+from ..command import Command
+from ..exits import Exit, Failure, Interrupted
+
+if TYPE_CHECKING:
+    from ...export.outputs import OutputState
+    from ...export.report import Report
+    from ...export.unfinished import Unfinished
+    from ...session import Session
+    from ..progress import ProgressDisplay
+
+__all__ = ["status"]
+
+
+def _complete_output(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[click.shell_completion.CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from ...export.outputs import outputs_in
+
+    try:
+        names = {state.name for state in outputs_in(Path.cwd())}
+    except OSError:
+        names = set()
+    found = [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+@click.command(cls=Command)
+@click.argument("out", metavar="[FILE|URL]", required=False, shell_complete=_complete_output)
+@click.option("--table", metavar="NAME", help="The table, as for `export`.")
+@click.option(
+    "--spool",
+    type=click.Path(exists=True, file_okay=False),
+    metavar="DIR",
+    help="The folder that was given to `export` as --spool.",
+)
+@click.option(
+    "--finish-unfinished",
+    "action",
+    flag_value="finish",
+    help="Finish every unfinished export of this output, oldest first, each with the arguments "
+    "that it was started with.",
+)
+@click.option(
+    "--discard-unfinished",
+    "action",
+    flag_value="discard",
+    help="Remove every unfinished export of this output.",
+)
+@click.option("--yes", is_flag=True, help="Remove them without asking.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON object for each output, or for each export that was finished its report.",
+)
+@click.pass_obj
+def status(
+    app: App,
+    out: str | None,
+    table: str | None,
+    spool: str | None,
+    action: Literal["finish", "discard"] | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Print when each output was last written, and its unfinished exports.
+
+    Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
+    command that started it, or by --finish-unfinished. It stays until then, and other exports to
+    the same output run beside it. Cursors live for four days; after that, a chain that is not
+    done is fetched from its beginning.
+
+    \b
+    Examples:
+      altaprofiles status
+      altaprofiles status people.parquet --finish-unfinished
+      altaprofiles status postgresql://me@db.example.com/crm/buyers --discard-unfinished --yes
+    """
+    from ...export.outputs import outputs_at, outputs_in
+
+    if out is None:
+        options = {"--table": table, "--spool": spool, f"--{action}-unfinished": action}
+        for name in (name for name, value in options.items() if value is not None):
+            raise click.UsageError(f"{name} needs the output: status OUT {name}")
+        states = outputs_in(Path.cwd())
+    else:
+        states = outputs_at(out, table=table, spool=spool)
+    if action is None:
+        _show(app, states, out, as_json=as_json)
+        return
+    running = [state for state in states if state.is_running]
+    left = [(state, one) for state in states if not state.is_running for one in state.unfinished]
+    if action == "finish":
+        _finish(app, left, out or "", spool, as_json=as_json)
+    else:
+        _discard(app, left, yes=yes)
+    if running:
+        raise Failure(
+            f"a run works on {running[0].name}; what it is about, and what else is unfinished "
+            f"there, was left alone",
+            Exit.INCOMPLETE,
+        )
+    if not left:
+        app.info("Nothing is unfinished there.")
+
+
+# --------------------------------------------------------------------------------------- the answer
+
+
+def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
+    if not states:
+        from ...export.sinks.postgres_url import without_password
+
+        where = "anything in this folder" if out is None else f"{without_password(out)} yet"
+        app.info(f"No export has written {where}.")
+    for state in states:
+        if as_json:
+            from msgspec import json
+
+            app.write(json.encode(_as_json(state)) + b"\n")
+        else:
+            app.write(
+                "".join(f"{line}\n" for line in _lines(state)).encode(errors="backslashreplace")
+            )
+
+
+def _lines(state: OutputState) -> list[str]:
+    from ...base.wording import numbered, sized
+    from ...redaction import harmless
+
+    of_table = "" if state.table is None else f", table {state.table}"
+    lines = [f"{state.name}{of_table}"]
+    if state.success is not None:
+        success = state.success
+        size = "" if success.bytes is None else f", {sized(success.bytes)}"
+        word = "written" if success.complete else "incomplete"
+        lines.append(
+            f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
+            f"{numbered(success.people, 'people')}{size}"
+        )
+    if state.is_running:
+        lines.append("  running")
+    for one in state.unfinished:
+        if one.is_running:
+            continue
+        began = "" if one.began is None else f", begun {_time(one.began)} ({one.age})"
+        lines.append(f"  unfinished  {one.subject}: {one.progress}, {sized(one.size)}{began}")
+        if one.cursors_until is not None:
+            lived = "died" if one.is_stale else "live until"
+            lines.append(f"              its cursors {lived} {_time(one.cursors_until)}")
+        lines.append(f"              in {one.path}")
+        if not state.is_running:
+            lines.append(f"              {state.command} --finish-unfinished")
+    return [harmless(line) for line in lines]
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _iso(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _as_json(state: OutputState) -> dict[str, Any]:
+    from ...export.manifest import readable
+
+    success = state.success
+    return {
+        "output": readable(state.name),
+        "table": state.table,
+        "running": state.is_running,
+        "success": None
+        if success is None
+        else {
+            "written": success.written,
+            "complete": success.complete,
+            "people": success.people,
+            "bytes": success.bytes,
+            "format": success.format,
+        },
+        "unfinished": [
+            {
+                "subject": one.subject,
+                "folder": readable(str(one.path)),
+                "running": one.is_running,
+                "kept": one.kept,
+                "done": one.done,
+                "goal": one.goal,
+                "size": one.size,
+                "began": _iso(one.began),
+                "cursors_until": _iso(one.cursors_until),
+                "stale": one.is_stale,
+                "fault": one.fault,
+                "command": readable(f"{state.command} --finish-unfinished"),
+            }
+            for one in state.unfinished
+        ],
+    }
+
+
+# ------------------------------------------------------------------------------------- what it does
+
+
+def _finish(
+    app: App,
+    left: list[tuple[OutputState, Unfinished]],
+    out: str,
+    spool: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from ...export.finish import is_of_alta
+    from ..job import run_job
+
+    codes: list[int] = []
+    named = app.account
+    for state, one in left:
+        app.info(f"Finishing {one.subject}, begun {one.age}.")
+        if state.success is not None and one.began is not None and _is_newer(state, one.began):
+            app.warn(
+                f"{state.name} was written at {state.success.written}, after this export was begun"
+            )
+
+        async def job(session: Session, display: ProgressDisplay, one: Unfinished = one) -> Report:
+            return await session.finish_unfinished(one, to=out, spool=spool, on_progress=display)
+
+        service: Literal["clevertap", "alta"] = "alta" if is_of_alta(one) else "clevertap"
+        try:
+            app.account = named or _account_of(one, service)
+            run_job(app, job, out=out, as_json=as_json, service=service)
+        except Exception as error:
+            # The others can still be finished, unless the user wants an end.
+            code = app.report(error)
+            if code is None or isinstance(error, Interrupted):
+                raise
+            codes.append(code)
+    app.account = named
+    if codes:
+        sys.exit(next((code for code in _WORST_FIRST if code in codes), codes[0]))
+
+
+_WORST_FIRST = (Exit.CREDENTIALS, Exit.USAGE, Exit.FAILED, Exit.INCOMPLETE)
+
+
+def _is_newer(state: OutputState, began: float) -> bool:
+    return (
+        state.success is not None
+        and datetime.fromisoformat(state.success.written).timestamp() > began
+    )
+
+
+def _account_of(one: Unfinished, service: Literal["clevertap", "alta"]) -> str | None:
+    """Return the name of the account that an export is of, or None for the usual one."""
+    from ...accounts import Accounts, find_alta, find_clevertap
+    from ...errors import ConfigurationError
+
+    accounts = Accounts.read()
+    for name in (None, *accounts.tables):
+        try:
+            if service == "alta":
+                key = find_alta(name)
+                found = None if key is None else key.credentials.account
+            else:
+                project = find_clevertap(name)
+                found = None if project is None else project.credentials.account_id
+        except ConfigurationError:
+            continue
+        if one.plan is not None and found == one.plan.account:
+            return name
+    return None
+
+
+def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool) -> None:
+    from ...base.wording import sized
+    from ...export.store.workspaces import Workspaces
+
+    for _, one in left:
+        app.info(f"{one.subject}: {one.progress}, {sized(one.size)} in {one.path}")
+    if left and not yes:
+        if not sys.stdin.isatty():
+            raise Failure("stdin is not a terminal to ask on; pass --yes", Exit.USAGE)
+        if not click.confirm("Remove this for ever?", err=True):
+            return
+    for folder in dict.fromkeys(state.folder for state, _ in left):
+        workspaces = Workspaces.open(folder, resume=False)
+        try:
+            for state, one in left:
+                # One of an earlier version has just been moved under the name of its plan.
+                name = one.path.name if one.path != folder or one.plan is None else one.plan.name
+                if state.folder == folder and name is not None and one.path.exists():
+                    workspaces.discard(name)
+        finally:
+            workspaces.close()

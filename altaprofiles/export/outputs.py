@@ -1,0 +1,190 @@
+"""Outputs on disk: their last success, and their unfinished exports. Changes nothing. Blocking."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..base.paths import absolute_path, check_own_file, check_own_folder
+from ..errors import ExportError
+from .output import Output
+from .place import folder_of, stem_of, table_ending
+from .sinks import resolve
+from .sinks.postgres_url import without_password
+from .store.lock import Lock
+from .store.workspaces import LOCK
+from .tables import Content
+from .unfinished import Unfinished, unfinished_in
+
+__all__ = ["OutputState", "Success", "outputs_at", "outputs_in"]
+
+_MANIFEST, _FOLDER = ".manifest.json", ".export"
+
+
+class Success(Struct, frozen=True, kw_only=True):
+    """The manifest of an output.
+
+    Attributes:
+        output: the output's name.
+        written: the time at which it was written, in ISO 8601.
+        complete: whether nothing is missing.
+        people: people in it, or keys found.
+        bytes: its size; None for a database server.
+        format: its format.
+        table: the table that was named, or None.
+    """
+
+    output: str
+    written: str
+    complete: bool
+    people: int
+    bytes: int | None
+    format: str
+    table: str | None
+
+
+class OutputState(Struct, frozen=True, kw_only=True):
+    """The state of one output.
+
+    Attributes:
+        name: the output, as it is given to `altaprofiles status`.
+        table: its table, if it was named.
+        folder: the folder of its unfinished exports, which need not exist.
+        command: the command line that shows this state.
+        success: its manifest, or None.
+        is_running: whether a run works on it now.
+        unfinished: its unfinished exports, oldest first.
+    """
+
+    name: str
+    table: str | None
+    folder: Path
+    command: str
+    success: Success | None
+    is_running: bool
+    unfinished: list[Unfinished]
+
+
+def outputs_in(folder: Path) -> list[OutputState]:
+    """Return the state of each output in a folder, by name.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    return _states({stem: folder_of(None, stem) for stem in _stems(folder, "")}, None, None)
+
+
+def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputState]:
+    """Return the state of an output; of a DuckDB file, that of each table unless one is named.
+
+    Args:
+        to, table, spool: as for `Session.export`.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+        OSError: a folder cannot be read.
+    """
+    if "://" in to:
+        # The default table depends on the kind of rows.
+        kinds = (Content(), Content(of="bindings"))
+        stems = {stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds}
+    else:
+        path = absolute_path("to", to)
+        stems = {path.with_name(path.name + table_ending(table))}
+        if table is None and path.suffix.lower() == ".duckdb":
+            stems.update(_stems(path.parent, f"{path.name}."))
+            if spool is not None:
+                found = _stems(Path(spool), f"{path.name}.")
+                stems.update(path.with_name(stem.name) for stem in found)
+    return _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+
+
+def _stems(folder: Path, start: str) -> Iterator[Path]:
+    """Yield the beginning of the names of the files of each output in `folder`."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if path.name.startswith(start):
+            if path.name.endswith(_MANIFEST) and path.is_file():
+                yield path.with_name(path.name.removesuffix(_MANIFEST))
+            elif path.name.endswith(_FOLDER) and path.is_dir():
+                yield path.with_name(path.name.removesuffix(_FOLDER))
+
+
+def _states(folders: Mapping[Path, Path], to: str | None, spool: str | None) -> list[OutputState]:
+    states = [_state(stem, folders[stem], to, spool) for stem in sorted(folders)]
+    return [state for state in states if state.success or state.unfinished or state.is_running]
+
+
+def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> OutputState:
+    unfinished, is_running = _unfinished(folder)
+    success = _success(stem.with_name(stem.name + _MANIFEST))
+    arguments = next((one.arguments for one in unfinished if one.arguments), {})
+    table = arguments.get("table") if success is None else success.table
+    name = to or (success and success.output) or arguments.get("to") or stem.name
+    if to is None and "://" not in name:
+        # As it is called from the current folder.
+        name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name
+    words = ["altaprofiles", "status", without_password(name)]
+    if table is not None:
+        words += ["--table", table]
+    if spool is not None:
+        words += ["--spool", spool]
+    return OutputState(
+        name=without_password(name),
+        table=table,
+        folder=folder,
+        command=shlex.join(words),
+        success=success,
+        is_running=is_running,
+        unfinished=unfinished,
+    )
+
+
+def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:
+    """Return the unfinished exports in a folder, and whether a run works on one of them."""
+    if not folder.is_dir():
+        return [], False
+    try:
+        check_own_folder(folder, "another output")
+        check_own_file(folder / LOCK)
+        found = [one for one in unfinished_in(folder) if not one.is_empty]
+        return found, any(one.is_running for one in found) or Lock.is_held(folder / LOCK)
+    except (ExportError, OSError) as error:
+        # In a folder that others can write to, theirs may be among those of this user.
+        return [Unfinished(path=folder, fault=str(error))], False
+
+
+def _success(path: Path) -> Success | None:
+    """Return the content of a manifest; None without one, or for a file of another program."""
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
+    except (OSError, msgspec.DecodeError):
+        return None
+    found = manifest.people if manifest.found is None else manifest.found
+    return Success(
+        output=manifest.output,
+        written=manifest.written,
+        complete=manifest.complete,
+        people=found or 0,
+        bytes=manifest.bytes,
+        format=manifest.format,
+        table=manifest.options.get("table"),
+    )
+
+
+class _Manifest(Struct, frozen=True):
+    output: str
+    format: str
+    complete: bool
+    written: str
+    altaprofiles: str
+    options: dict[str, Any]
+    bytes: int | None = None
+    people: int | None = None
+    found: int | None = None

@@ -1,0 +1,123 @@
+"""A lock that lasts until it is released or its process ends in any way. Blocking."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Self
+
+from ...errors import ExportError, ExportLocked
+
+__all__ = ["Lock"]
+
+_PATIENCE = 0.2
+"""Longest wait, in seconds, for a process that only looks whether the lock is held."""
+
+
+class Lock:
+    """An empty SQLite file in an open transaction. SQLite knows how to lock on every system."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._db = connection
+
+    @classmethod
+    def acquire(cls, path: Path) -> Self:
+        """Create the file if it is missing, and lock it.
+
+        Raises:
+            ExportLocked: another export holds the lock.
+            FileNotFoundError: the folder is missing.
+            ExportError: the file is not a lock.
+            OSError: the file cannot be opened.
+        """
+        while True:
+            before = _number(path)
+            db = _connect(path, f"file:{_quoted(path)}?mode=rwc", _PATIENCE)
+            try:
+                _begin(db, path)
+                # The holder deletes the file before it releases the lock. So a lock on a file that
+                # no longer has this name protects nothing. A new file is opened once more, because
+                # only then is its number known from before.
+                if before is not None and before == _number(path):
+                    return cls(path, db)
+            except BaseException:
+                db.close()
+                raise
+            db.close()
+
+    @staticmethod
+    def is_held(path: Path) -> bool:
+        """Return whether an export holds the lock. Creates nothing.
+
+        Raises:
+            ExportError: the file is not a lock.
+            OSError: the file cannot be opened.
+        """
+        try:
+            with closing(_connect(path, f"file:{_quoted(path)}?mode=rw", 0.0)) as db:
+                _begin(db, path)
+        except ExportLocked:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def remove(self) -> None:
+        """Delete the file. The lock is held until `release`."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except PermissionError:
+            # Windows does not delete an open file.
+            self._db.close()
+            self._path.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._db.close()
+
+
+def _number(path: Path) -> tuple[int, int] | None:
+    """Return what identifies the file at `path`, or None if there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _quoted(path: Path) -> str:
+    return path.as_uri().removeprefix("file:")
+
+
+def _connect(path: Path, uri: str, timeout: float) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(
+            uri, timeout=timeout, isolation_level=None, check_same_thread=False, uri=True
+        )
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+
+
+def _begin(db: sqlite3.Connection, path: Path) -> None:
+    try:
+        # Nothing is ever written. So the file stays empty, and needs no journal beside it.
+        db.execute("pragma journal_mode = memory")
+        db.execute("begin immediate")
+    except sqlite3.Error as error:
+        raise _explained(path, error) from error
+
+
+def _explained(path: Path, error: sqlite3.Error) -> Exception:
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return ExportLocked(
+            f"another export is working on this output: {path} is in use; wait for it, stop "
+            f"it, or choose another `to` or `spool`"
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return ExportError(f"{path} is not the lock of an export; remove it")
+    if code == sqlite3.SQLITE_CANTOPEN and not path.exists():
+        return FileNotFoundError(f"{path} cannot be opened")
+    return OSError(f"{path} cannot be locked: {error}")

@@ -1,0 +1,233 @@
+"""The folder `<to>.export`: a workspace for each plan of one output, and one lock. Blocking.
+
+The workspace of a plan is a folder that has the plan's name, so that one plan never stands in
+the way of another. The keys of a lookup belong to its plan and are known once they have been read,
+perhaps from a source that can be read only once. They are read into the folder `reading`, whose
+journal then moves to the folder of the plan, unless there is one already.
+
+Earlier versions had one plan only, in the folder itself. Its files move to the folder of that
+plan, the journal last: as long as it is in the old place, the next start moves the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from ...base.paths import check_own_file
+from ...errors import ExportError, ExportLocked, PlanMismatch
+from ..plan import EventsPlan, Plan, check_same
+from .journal import Journal
+from .lock import Lock
+from .spool import sync_folder
+from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
+
+__all__ = ["LOCK", "Workspaces", "workspaces_in"]
+
+logger = logging.getLogger("altaprofiles")
+
+LOCK = "lock.sqlite"
+"""The name of the lock, in the folder of an output."""
+
+_READING = "reading"
+_NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
+_OTHER = "another folder with `spool`"
+
+
+def workspaces_in(folder: Path) -> Iterator[Path]:
+    """Yield the folder of each workspace, by name; and first `folder`, if an earlier version did.
+
+    Raises:
+        OSError: `folder` cannot be read.
+    """
+    if next(files_in(folder), None) is not None:
+        yield folder
+    for path in sorted(folder.iterdir()):
+        if _NAME.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+            yield path
+
+
+class Workspaces:
+    """The workspaces of one output. No other process can open them while this object does.
+
+    Attributes:
+        folder: the folder that holds them.
+    """
+
+    def __init__(self, folder: Path, lock: Lock) -> None:
+        self.folder = folder
+        self._lock = lock
+
+    @classmethod
+    def open(cls, folder: Path, *, resume: bool) -> Self:
+        """Open the workspaces in `folder`, which is created if it is missing.
+
+        Args:
+            folder: the folder.
+            resume: whether what an earlier version has left there is an error if it cannot be
+                read; if not, it is discarded.
+
+        Raises:
+            ExportLocked: another export works on the same output.
+            ExportError: the folder cannot be used, or what an earlier version has left there.
+        """
+        while True:
+            made_folder(folder)
+            with explaining_disk_errors(folder):
+                try:
+                    check_own_file(folder / LOCK, _OTHER)
+                    lock = Lock.acquire(folder / LOCK)
+                except FileNotFoundError:
+                    # Another export has removed the folder at its end.
+                    continue
+            workspaces = cls(folder, lock)
+            try:
+                with explaining_disk_errors(folder):
+                    workspaces._tidy(resume)
+            except BaseException:
+                workspaces.close()
+                raise
+            return workspaces
+
+    def _tidy(self, resume: bool) -> None:
+        # The keys are read again: whether a run that was killed had read all of them is unknown.
+        if (self.folder / _READING).exists():
+            self.discard(_READING)
+        for path in list(workspaces_in(self.folder)):
+            if path == self.folder:
+                self._move_in(resume)
+            elif next(files_in(path), None) is None:
+                # A run was killed before it began there, or after it had ended.
+                with suppress(OSError):
+                    path.rmdir()
+
+    def _move_in(self, resume: bool) -> None:
+        """Move the unfinished export of an earlier version into the folder of its plan."""
+        try:
+            store = Workspace.open(self.folder, resume=True)
+        except ExportLocked:
+            raise
+        except ExportError:
+            # Nobody can know whose it is.
+            if resume:
+                raise
+            store = Workspace.open(self.folder, resume=False)
+        plan = store.begun()
+        if plan is None or plan.name is None or store.journal.is_empty():
+            store.remove()
+            return
+        # Closed, the journal has no log that would have to move with it.
+        store.close()
+        folder = self.folder / plan.name
+        if (folder / JOURNAL).exists():
+            # The earlier version was used again after this one, so that its export is newer.
+            self.discard(plan.name)
+        made_folder(folder)
+        for path in sorted(files_in(self.folder), key=lambda path: path.name == JOURNAL):
+            path.replace(folder / path.name)
+        sync_folder(folder)
+        sync_folder(self.folder)
+
+    def newest(self, plan: EventsPlan) -> EventsPlan | None:
+        """Return the plan of the newest unfinished export that differs in windows at most."""
+        found = [(_began(path), path.name) for path in self._family(plan)]
+        if not found:
+            return None
+        _, name = max(found)
+        return msgspec.structs.replace(plan, windows=int(name.rpartition("-")[2]))
+
+    def discard_family(self, plan: EventsPlan) -> None:
+        """Discard every unfinished export that differs from `plan` in windows at most."""
+        for path in self._family(plan):
+            self.discard(path.name)
+
+    def _family(self, plan: EventsPlan) -> list[Path]:
+        paths = workspaces_in(self.folder)
+        return [path for path in paths if path.name.rpartition("-")[0] == plan.family]
+
+    def take(self, plan: Plan, *, resume: bool) -> Workspace:
+        """Return the workspace of `plan`, which is created if there is none.
+
+        Args:
+            plan: the plan. If its keys are not known yet, the workspace is an empty one for them.
+            resume: whether an unfinished export there is resumed; if not, it is discarded.
+
+        Raises:
+            ExportError: the workspace cannot be resumed, or cannot be written to.
+        """
+        if plan.name is None:
+            return Workspace.open(self.folder / _READING, resume=False)
+        return Workspace.open(self.folder / plan.name, resume=resume)
+
+    def settle(self, read: Workspace, plan: Plan, *, resume: bool) -> tuple[Workspace, bool]:
+        """Return the workspace of `plan`, whose keys have been read.
+
+        Args:
+            read: the workspace that `take` has returned for the keys, with all of them. It is
+                closed.
+            plan: the plan, complete.
+            resume: as for `take`.
+
+        Returns:
+            The workspace, and whether it is one of an earlier run; if not, it is `read` in its
+            place.
+
+        Raises:
+            PlanMismatch: the workspace holds another plan, because its folder was renamed.
+            ExportError: as from `take`.
+        """
+        store = self.take(plan, resume=resume)
+        if (begun := store.begun()) is not None:
+            try:
+                check_same(begun, plan, str(store.folder))
+            except PlanMismatch:
+                store.close()
+                raise
+            read.remove()
+            return store, True
+        # It holds nothing, except perhaps files of other origin.
+        store.journal.remove()
+        read.close()
+        journal = store.folder / JOURNAL
+        (read.folder / JOURNAL).replace(journal)
+        sync_folder(store.folder)
+        with suppress(OSError):
+            read.folder.rmdir()
+        sync_folder(self.folder)
+        return self.take(plan, resume=True), False
+
+    def discard(self, name: str) -> None:
+        """Discard the workspace in the folder of this name."""
+        Workspace.open(self.folder / name, resume=False).remove()
+
+    def close(self) -> None:
+        """Release the lock, and remove the folder unless it holds anything."""
+        try:
+            if [path.name for path in self.folder.iterdir()] == [LOCK]:
+                self._lock.remove()
+                # Another export may have locked it again.
+                with suppress(OSError):
+                    self.folder.rmdir()
+                sync_folder(self.folder.parent)
+        except OSError as error:
+            logger.warning("%s cannot be removed: %s", self.folder, error)
+        finally:
+            self._lock.release()
+
+    def __repr__(self) -> str:
+        return f"Workspaces({str(self.folder)!r})"
+
+
+def _began(path: Path) -> float:
+    """Return the time at which an unfinished export was begun, or -1 if it cannot be read."""
+    try:
+        with Journal.peek(path / JOURNAL) as journal:
+            return float(journal.state("began") or 0)
+    except (OSError, ExportError):
+        return -1.0

@@ -1,0 +1,211 @@
+"""Unfinished exports of an output, as their journals tell. Changes nothing. Blocking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..base.paths import check_own_file
+from ..base.wording import duration, numbered, sized
+from ..errors import ExportError, ExportLocked
+from .manifest import readable
+from .output import Output
+from .place import Place
+from .plan import EventsPlan, Plan, parse_plan
+from .sinks.postgres_url import without_password
+from .store.journal import FOUND, INVALID, NOT_FOUND, Journal
+from .store.workspace import JOURNAL, OVER, files_in
+from .store.workspaces import workspaces_in
+
+__all__ = ["CURSOR_LIFE", "Unfinished", "encode_arguments", "unfinished_in"]
+
+CURSOR_LIFE = 4 * 86_400
+"""Lifetime of a cursor, in seconds ("Get User Profiles" [seen])."""
+
+
+class Unfinished(Struct, frozen=True, kw_only=True):
+    """An unfinished export, and its progress.
+
+    Attributes:
+        path: the folder that holds it.
+        plan: its chains or keys; None if the journal cannot be read.
+        arguments: its other arguments; empty if an earlier version has started it.
+        began: the time at which it was begun, in epoch seconds; None if unknown.
+        size: its size on disk, in bytes.
+        kept: records or answers on disk.
+        done: chains that are done, or keys with an answer.
+        cursors_until: the time until which all its cursors live, in epoch seconds; None without.
+        is_running: whether a run works on it. Then nothing is known of its progress.
+        is_empty: whether nothing would be lost with it.
+        fault: the reason why its journal cannot be read, or None.
+    """
+
+    path: Path
+    plan: Plan | None = None
+    arguments: Mapping[str, Any] = {}
+    began: float | None = None
+    size: int = 0
+    kept: int = 0
+    done: int = 0
+    cursors_until: float | None = None
+    is_running: bool = False
+    is_empty: bool = False
+    fault: str | None = None
+
+    @property
+    def goal(self) -> int:
+        """The number of chains, or of keys."""
+        if isinstance(self.plan, EventsPlan):
+            return len(self.plan.queries)
+        return 0 if self.plan is None else self.plan.keys or 0
+
+    @property
+    def subject(self) -> str:
+        """The plan in words."""
+        return "an export" if self.plan is None else self.plan.subject
+
+    @property
+    def progress(self) -> str:
+        """The progress in words."""
+        if self.is_running:
+            return "running"
+        if self.plan is None:
+            return f"cannot be read: {self.fault}"
+        if isinstance(self.plan, EventsPlan):
+            chains = f"{self.done:,} of {numbered(self.goal, 'chain')}"
+            return f"{numbered(self.kept, 'record')} on disk, {chains} done"
+        return f"{self.done:,} of {numbered(self.goal, 'key')} answered"
+
+    @property
+    def age(self) -> str:
+        """The time since it was begun, in words."""
+        if self.began is None:
+            return "at an unknown time"
+        return f"{duration(max(time.time() - self.began, 0.0))} ago"
+
+    @property
+    def is_stale(self) -> bool:
+        """True if a cursor that it needs has died, so that its chain starts over."""
+        return self.cursors_until is not None and self.cursors_until < time.time()
+
+    def warning(self, status: str) -> str:
+        """Return a sentence on this export beside another one to the same output.
+
+        Args:
+            status: the command line that shows both.
+        """
+        words = (
+            f"an earlier export is unfinished: {self.subject} ({self.progress}), "
+            f"{sized(self.size)} in {self.path}, begun {self.age}"
+        )
+        if self.is_stale:
+            words = (
+                f"UNFINISHED for more than {CURSOR_LIFE // 86_400} days: {words}; its cursors are "
+                f"dead, so that the chains that are not done start over"
+            )
+        return (
+            f"{words}; `{status}` finishes it with --finish-unfinished, and removes it with "
+            f"--discard-unfinished"
+        )
+
+
+def unfinished_in(folder: Path) -> list[Unfinished]:
+    """Return the unfinished exports of the output whose folder this is, oldest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if not folder.is_dir():
+        return []
+    return sorted(map(_look, workspaces_in(folder)), key=lambda one: one.began or 0.0)
+
+
+def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) -> bytes:
+    """Return the arguments with which another run can finish an export, without passwords.
+
+    Args:
+        output: the caller's arguments.
+        place: the paths.
+        others: the arguments of the kind of export.
+    """
+    target = place.target
+    to = without_password(str(output.to)) if target.path is None else str(target.path)
+    arguments = {
+        "to": readable(to),
+        "status": readable(place.status),
+        "format": target.format,
+        **place.layout,
+        "write": target.write,
+        **others,
+    }
+    return msgspec.json.encode(arguments)
+
+
+def _look(folder: Path) -> Unfinished:
+    size = sum(_sizes(folder))
+    try:
+        check_own_file(folder / JOURNAL)
+        with Journal.peek(folder / JOURNAL) as journal:
+            return _read(folder, journal, size)
+    except ExportLocked:
+        return Unfinished(path=folder, size=size, is_running=True)
+    except FileNotFoundError:
+        fault = "its journal is missing"
+    except (ExportError, OSError, msgspec.DecodeError) as error:
+        fault = str(error)
+    return Unfinished(path=folder, size=size, fault=fault, began=_modified(folder))
+
+
+def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
+    data = journal.state("plan")
+    if data is None or journal.state(OVER):
+        is_empty = journal.state(OVER) or not size or not _holds_spools(folder)
+        return Unfinished(path=folder, size=size, is_empty=is_empty, fault="it holds no plan")
+    plan = parse_plan(data)
+    began = journal.state("began")
+    arguments = journal.state("arguments")
+    cursors_until = None
+    if isinstance(plan, EventsPlan):
+        rows = journal.chains().values()
+        kept, done = sum(row.records for row in rows), sum(row.done for row in rows)
+        since = [row.since for row in rows if row.cursor and not row.done]
+        cursors_until = min(since) + CURSOR_LIFE if since else None
+    else:
+        tally = journal.tally()
+        kept = done = sum(tally.get(outcome, 0) for outcome in (FOUND, NOT_FOUND, INVALID))
+    return Unfinished(
+        path=folder,
+        plan=plan,
+        arguments={} if arguments is None else msgspec.json.decode(arguments),
+        began=_modified(folder) if began is None else began / 1e6,
+        size=size,
+        kept=kept,
+        done=done,
+        cursors_until=cursors_until,
+        is_empty=journal.is_empty(),
+    )
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for path in files_in(folder):
+        with suppress(OSError):
+            yield path.lstat().st_size
+
+
+def _modified(folder: Path) -> float | None:
+    """Return the time of the oldest file, which an export of an earlier version began with."""
+    times = []
+    for path in files_in(folder):
+        with suppress(OSError):
+            times.append(path.lstat().st_mtime)
+    return min(times, default=None)
+
+
+def _holds_spools(folder: Path) -> bool:
+    return any(path.name.endswith(".ndjson") for path in files_in(folder))

@@ -1,0 +1,261 @@
+"""`altaprofiles status`: what it prints, finishes and discards, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.shell_completion import ShellComplete
+
+from altaprofiles.cli import cli
+from altaprofiles.emulator import Emulator
+
+from ..support.jobs import journal
+from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, held, run, stopping
+
+NIGHT = ("export", "App Launched", "--batch-size", "23", "--quiet")
+MONDAY = ("--from", "2026-01-01", "--to", "2026-01-31")
+TUESDAY = ("--from", "2026-01-02", "--to", "2026-01-31")
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Emulator]:
+    with emulated(people=150, seed=3) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def env(small: Emulator, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, small.environment)
+
+
+def killed(env: dict[str, str], folder: Path, *arguments: str) -> None:
+    """Run an export until a page is on disk, and kill it."""
+
+    def kept() -> int:
+        """Return the number of pages on disk."""
+        pages = "select coalesce(sum(pages), 0) from chains"
+        return sum(count for path in folder.glob("*.export/*") for [count] in journal(path, pages))
+
+    before = kept()
+    devnull = subprocess.DEVNULL
+    command = [*COMMAND, *arguments]
+    with subprocess.Popen(command, env=env, cwd=folder, stdout=devnull, stderr=devnull) as process:
+        while kept() <= before:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+def states(env: dict[str, str], folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    done = run(env, "status", *arguments, "--json", cwd=folder)
+    assert done.code == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_nothing_is_there(env: dict[str, str], tmp_path: Path) -> None:
+    done = run(env, "status", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"")
+    assert "No export has written anything in this folder." in done.stderr
+    done = run(env, "status", "people.csv", "--finish-unfinished", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"")
+    assert "Nothing is unfinished there." in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("out", ["people.ndjson", "crm.duckdb", "out of order.csv"])
+def test_the_night_after_one_that_was_killed(
+    env: dict[str, str], small: Emulator, tmp_path: Path, out: str
+) -> None:
+    with held(small, passing=2, holding=9) as (variables, let_pass):
+        env = env | variables
+        killed(env, tmp_path, *NIGHT, *MONDAY, "-o", out)
+        let_pass()
+        done = run(env, *NIGHT, *TUESDAY, "-o", out, cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
+        assert "unfinished" in done.stderr
+        assert "from 20260101 to 20260131" in done.stderr
+        # It is told what was written, what is left, and what goes on with it.
+        [state] = states(env, tmp_path)
+        assert state["output"] == out
+        assert state["success"]["complete"]
+        assert state["success"]["people"] > 0
+        assert state["success"]["bytes"] == (tmp_path / out).stat().st_size
+        [left] = state["unfinished"]
+        assert left["kept"] > 0
+        assert left["size"] > 0
+        assert not left["stale"]
+        assert left["began"] < left["cursors_until"]
+        assert states(env, tmp_path, out) == [state]
+        shown = run(env, "status", cwd=tmp_path)
+        assert shown.code == 0
+        text = shown.stdout.decode()
+        assert text.startswith(f"{out}\n  written     20")
+        assert f"{left['kept']:,} records on disk" in text
+        assert "its cursors live until" in text
+        assert text.endswith(f" {left['command']}\n")
+        words = shlex.split(left["command"])
+        assert words == ["altaprofiles", "status", out, "--finish-unfinished"]
+        # That command goes on with it, and does not ask for what is on disk.
+        asked = small.stats.requests["page"]
+        done = run(env, *words[1:], cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, os.fsencode(out) + b"\n")
+        assert f"{out} was written at" in done.stderr
+        whole = run(env, *NIGHT, *MONDAY, "-o", f"whole.{out[-6:]}", "--json", cwd=tmp_path)
+        report = json.loads(whole.stdout)
+        fetched = small.stats.requests["page"] - asked - report["pages"]
+        assert fetched < report["pages"]
+        [state] = states(env, tmp_path, out)
+        assert state["unfinished"] == []
+        assert state["success"]["people"] == report["people"]
+        assert not (tmp_path / f"{out}.export").exists()
+
+
+def killed_at_the_end(env: dict[str, str], folder: Path, *arguments: str) -> None:
+    """Run an export until everything is on disk, and kill it before its output is."""
+    command = [*stopping("os.rename", "p.csv.partial"), *arguments]
+    with subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_all_are_finished_oldest_first(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    (tmp_path / "keys.txt").write_text("".join(f"{key}\n" for key in keys_of(small)))
+    lookup = ("lookup", "keys.txt", "--by", "identity", "--quiet", "--flatten", "City")
+    killed_at_the_end(env, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv", "--no-distinct")
+    killed_at_the_end(env, tmp_path, *lookup, "-o", "p.csv", "--bom")
+    killed_at_the_end(env, tmp_path, *NIGHT, *TUESDAY, "-o", "p.csv")
+    [state] = states(env, tmp_path, "p.csv")
+    assert [one["subject"].partition(" from ")[0] for one in state["unfinished"]] == [
+        "the export of 'App Launched'",
+        f"the lookup of {len(keys_of(small))} keys by identity",
+        "the export of 'App Launched'",
+    ]
+    asked = small.stats.requests
+    done = run(env, "status", "p.csv", "--finish-unfinished", "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    assert first["people"] == first["records"] >= third["people"]
+    assert second["found"] == len(keys_of(small))
+    assert third["chains"][0]["start"] == 20260102
+    assert small.stats.requests == asked
+    # The newest is the last to be written.
+    assert json.loads((tmp_path / "p.csv.manifest.json").read_bytes())["plan"]["start"] == 20260102
+    assert not (tmp_path / "p.csv.export").exists()
+
+
+@pytest.mark.slow
+def test_one_that_cannot_be_finished_does_not_hold_up_the_others(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    # At another address, as of another region.
+    other = env | {"CLEVERTAP_BASE_URL": small.url.replace("127.0.0.1", "localhost")}
+    killed_at_the_end(other, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+    killed_at_the_end(env, tmp_path, *NIGHT, *TUESDAY, "-o", "p.csv")
+    done = run(env, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"p.csv\n")
+    assert "is an export of the account" in done.stderr
+    assert "http://localhost" in done.stderr
+    [state] = states(env, tmp_path, "p.csv")
+    [left] = state["unfinished"]
+    assert "from 20260101" in left["subject"]
+    done = run(other, "status", "p.csv", "--finish-unfinished", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"p.csv\n")
+
+
+def keys_of(emulator: Emulator) -> list[str]:
+    everyone = map(emulator.population.identity, range(len(emulator.population)))
+    return [key for key in everyone if key is not None]
+
+
+@pytest.mark.slow
+def test_discarded(
+    env: dict[str, str], small: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with held(small, passing=2, holding=99) as (variables, _):
+        killed(env | variables, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+    options = ("status", "p.csv", "--discard-unfinished")
+    # Not without an answer.
+    done = run(env, *options, cwd=tmp_path)
+    assert done.code == 2
+    assert "--yes" in done.stderr
+    for answer, left in (("n", 1), ("y", 0)):
+        with Terminal(env, *options) as terminal:
+            terminal.expect("Remove this for ever?")
+            terminal.type(answer)
+            terminal.ended()
+        assert [len(state["unfinished"]) for state in states(env, tmp_path)] == [1] * left
+    assert not (tmp_path / "p.csv.export").exists()
+    with held(small, passing=2, holding=99) as (variables, _):
+        killed(env | variables, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv")
+    done = run(env, *options, "--yes", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"")
+    assert "the export of 'App Launched' from 20260101 to 20260131" in done.stderr
+    assert not (tmp_path / "p.csv.export").exists()
+
+
+@pytest.mark.slow
+def test_a_running_one_is_left_alone(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    with held(small, passing=2, holding=99) as (variables, let_pass):
+        env = env | variables
+        command = [*COMMAND, *NIGHT, *MONDAY, "-o", "p.csv"]
+        with subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+            while not any(p.stat().st_size for p in tmp_path.glob("*.export/*/*.spool.ndjson")):
+                time.sleep(0.02)
+            [state] = states(env, tmp_path)
+            assert state["running"]
+            assert run(env, "status", cwd=tmp_path).stdout == b"p.csv\n  running\n"
+            for option in ("--finish-unfinished", "--discard-unfinished"):
+                done = run(env, "status", "p.csv", option, "--yes", cwd=tmp_path)
+                assert done.code == 4
+                assert "a run works on p.csv" in done.stderr
+            let_pass()
+            assert process.wait() == 0
+    [state] = states(env, tmp_path)
+    assert not state["running"]
+    assert state["success"]["complete"]
+
+
+@pytest.mark.parametrize("option", ["--finish-unfinished", "--discard-unfinished", "--table=t"])
+def test_what_needs_an_output(env: dict[str, str], tmp_path: Path, option: str) -> None:
+    done = run(env, "status", option, cwd=tmp_path)
+    assert done.code == 2
+    assert f"{option.partition('=')[0]} needs the output" in done.stderr
+
+
+def test_completion_knows_the_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    completion = ShellComplete(cli, {}, "altaprofiles", "_ALTAPROFILES_COMPLETE")
+    manifest = {
+        "output": "p.csv",
+        "format": "csv",
+        "complete": True,
+        "written": "2026-01-01T00:00:00+00:00",
+        "altaprofiles": "1",
+        "options": {},
+    }
+    (tmp_path / "p.csv.manifest.json").write_text(json.dumps(manifest))
+    found = completion.get_completions(["status"], "p")
+    assert [item.value for item in found] == ["p.csv"]
+    assert completion.get_completions(["status"], "x")[0].type == "file"
+
+
+def test_a_password_is_not_printed(env: dict[str, str], tmp_path: Path) -> None:
+    url = "postgresql://me:s3cret@127.0.0.1:1/crm/people"
+    done: Done = run(env, "status", url, cwd=tmp_path)
+    assert done.code == 0
+    assert "s3cret" not in done.stderr + done.stdout.decode()

@@ -1,0 +1,370 @@
+"""Unfinished exports beside others: what is left of each, and how it is finished."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altaprofiles import ConfigurationError, ExportError, ExportLocked
+from altaprofiles.export.outputs import outputs_at, outputs_in
+from altaprofiles.export.store.lock import Lock
+from altaprofiles.export.store.workspaces import Workspaces
+from altaprofiles.export.unfinished import Unfinished, unfinished_in
+
+from ..support.jobs import (
+    EVENTS,
+    KINDS,
+    Kind,
+    Scripted,
+    at_script,
+    folder_of,
+    names_in,
+    people_in,
+    resumed,
+    spools_of,
+    workspace_of,
+    workspaces_of,
+)
+from ..support.unfinished import SAMPLES, Service, serving
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=KINDS, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    kind: Kind = request.param
+    return kind
+
+
+@pytest.fixture
+async def case(kind: Kind) -> AsyncIterator[Scripted]:
+    async with at_script(kind) as case:
+        yield case
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    async with serving() as service:
+        yield service
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> Path:
+    return tmp_path / "p.ndjson"
+
+
+async def finish(case: Scripted, one: Unfinished, to: Path, **changes: Any) -> Any:
+    async with case.session() as session:
+        return await session.finish_unfinished(one, to=to, **changes)
+
+
+# ------------------------------------------------------------------------------- beside each other
+
+
+async def test_yesterday_s_never_blocks_today_s(to: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same command every night, with other days each time; one of the nights is killed."""
+    async with at_script(EVENTS) as case:
+        monday, tuesday, wednesday = (
+            {"start": day, "end": day, "windows": "auto"} for day in (20260105, 20260106, 20260107)
+        )
+        await case.interrupt(to, **monday)
+        for night in (tuesday, wednesday):
+            caplog.clear()
+            report = await case.run(to, **night)
+            assert report.complete
+            [warning] = report.warnings
+            assert "unfinished" in warning
+            assert "from 20260105 to 20260105" in warning
+            assert str(workspace_of(to)) in warning
+            assert "ago" in warning
+            assert [r.message for r in caplog.records if "unfinished" in r.message] == [warning]
+        [one] = unfinished_in(folder_of(to))
+        await finish(case, one, to)
+        assert not folder_of(to).exists()
+        assert (await case.run(to, **tuesday)).warnings == []
+
+
+async def test_dead_cursors_are_told_louder(to: Path) -> None:
+    async with at_script(EVENTS) as case:
+        await case.interrupt(to)
+        db = sqlite3.connect(workspace_of(to) / "journal.sqlite")
+        with db:
+            db.execute("update chains set since = ?", (time.time() - 5 * 86_400,))
+        db.close()
+        report = await case.run(to, end=20260129)
+        [warning] = report.warnings
+        assert "UNFINISHED for more than 4 days" in warning
+        assert "cursors are dead" in warning
+
+
+async def test_what_has_brought_nothing_leaves_nothing(to: Path, case: Scripted) -> None:
+    """A run that was killed before its first answer is not worth a warning."""
+    await case.interrupt(to)
+    workspace = workspace_of(to)
+    db = sqlite3.connect(workspace / "journal.sqlite")
+    with db:
+        db.execute("update chains set pages = 0, records = 0, offset = 0")
+        db.execute("update keys set outcome = null")
+    db.close()
+    other = folder_of(to) / f"{case.kind.tag}-0123456789abcdef-2"
+    workspace.rename(other)
+    folder_of(to).joinpath("events-fedcba9876543210-1").mkdir()
+    assert (await case.run(to)).warnings == [
+        text for text in (await case.run(to)).warnings if "unfinished" not in text
+    ]
+    assert not folder_of(to).exists()
+
+
+async def test_what_cannot_be_read_is_told_and_left(to: Path, case: Scripted) -> None:
+    changes = case.kind.other_plans[0][0]
+    await case.interrupt(to)
+    workspace = workspace_of(to)
+    journal = workspace / "journal.sqlite"
+    journal.write_bytes(b"not a journal" * 100)
+    spools = {path: path.read_bytes() for path in spools_of(to)}
+    report = await case.run(to, **changes)
+    assert any("unfinished" in text and str(workspace) in text for text in report.warnings)
+    assert {path: path.read_bytes() for path in spools_of(to)} == spools
+    assert journal.read_bytes().startswith(b"not a journal")
+
+
+async def test_a_one_shot_source_of_keys_is_resumed(to: Path) -> None:
+    kinds = [kind for kind in KINDS if kind.tag == "lookups"]
+    for kind in kinds:
+        async with at_script(kind) as case:
+            keys = case.arguments["keys"]
+            await case.interrupt(to, keys=iter(keys))
+            reports: list[Any] = []
+            requests = case.requests
+            await case.run(to, keys=iter(keys), on_progress=reports.append)
+            assert resumed(reports) >= case.midway
+            assert people_in(to) == case.people
+            assert case.requests - requests < len(keys)
+
+
+async def test_keys_that_cannot_be_read_leave_nothing(to: Path, tmp_path: Path) -> None:
+    kind = next(kind for kind in KINDS if kind.tag == "lookups")
+
+    def keys() -> Any:
+        yield "1"
+        raise ZeroDivisionError
+
+    async with at_script(kind) as case:
+        with pytest.raises(ZeroDivisionError):
+            await case.run(to, keys=keys())
+        assert names_in(tmp_path) == []
+        # What was there stays there.
+        await case.interrupt(to)
+        left = workspaces_of(to)
+        with pytest.raises(ZeroDivisionError):
+            await case.run(to, keys=keys())
+        assert workspaces_of(to) == left
+
+
+# ---------------------------------------------------------------------------------------- the lock
+
+
+async def test_another_plan_is_locked_out_while_one_runs(to: Path, case: Scripted) -> None:
+    changes = case.kind.other_plans[0][0]
+    async with case.session() as session:
+        job = await case.hold_midway(session, to)
+        with pytest.raises(ExportLocked, match="another export is working on this output"):
+            await case.start(session, to, **changes)
+        # The ones that only look do not get into its way.
+        assert any(one.is_running for one in unfinished_in(folder_of(to)))
+        assert [state.is_running for state in outputs_at(str(to), table=None, spool=None)] == [True]
+        case.released.set()
+        await job
+    assert people_in(to) == case.people
+
+
+def test_a_lock_is_one_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock.sqlite"
+    assert not Lock.is_held(path)
+    assert not path.exists()
+    first = Lock.acquire(path)
+    assert Lock.is_held(path)
+    with pytest.raises(ExportLocked):
+        Lock.acquire(path)
+    first.remove()
+    # Nobody is kept out by the file that is gone.
+    second = Lock.acquire(path)
+    first.release()
+    assert Lock.is_held(path)
+    with pytest.raises(ExportLocked):
+        Lock.acquire(path)
+    second.release()
+    assert not Lock.is_held(path)
+    assert names_in(tmp_path) == ["lock.sqlite"]
+
+
+def test_what_is_no_lock_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "p.ndjson.export"
+    folder.mkdir()
+    folder.joinpath("lock.sqlite").write_bytes(b"mine" * 1000)
+    with pytest.raises(ExportError, match="not the lock of an export; remove it"):
+        Workspaces.open(folder, resume=True)
+    assert folder.joinpath("lock.sqlite").read_bytes() == b"mine" * 1000
+
+
+async def test_two_tables_of_one_file_are_gathered_side_by_side(tmp_path: Path) -> None:
+    to = tmp_path / "crm.duckdb"
+    tables = [None, "buyers", "Viewers", "a b", "a_b"]
+    async with at_script(EVENTS) as case, case.session() as session:
+        case.released.clear()
+        jobs = [asyncio.ensure_future(case.start(session, to, table=table)) for table in tables]
+        while case.requests < len(tables):
+            await asyncio.sleep(0.01)
+        assert len(list(tmp_path.glob("crm.duckdb*.export"))) == len(tables)
+        with pytest.raises(ExportLocked):
+            await case.start(session, to, table="VIEWERS")
+        with pytest.raises(ExportLocked):
+            await case.start(session, to, table="profiles")
+        case.released.set()
+        reports = await asyncio.gather(*jobs)
+    assert len({report.manifest for report in reports}) == len(tables)
+    states = outputs_at(str(to), table=None, spool=None)
+    assert sorted(state.table or "" for state in states) == ["", "Viewers", "a b", "a_b", "buyers"]
+    assert [len(outputs_at(str(to), table=name, spool=None)) for name in ("viewers", "x")] == [1, 0]
+
+
+# ------------------------------------------------------------------------- of an earlier version
+
+
+@pytest.mark.parametrize("sample", ["events", "keys"])
+async def test_one_of_an_earlier_version_does_not_block_another(
+    tmp_path: Path, service: Service, sample: str
+) -> None:
+    to = tmp_path / "p.ndjson"
+    whole = tmp_path / "whole.ndjson"
+    await service.start(sample, whole)
+    service.bring(SAMPLES / "version-1" / sample, to)
+    [earlier] = unfinished_in(folder_of(to))
+    assert earlier.path == folder_of(to)
+    assert earlier.kept
+    report = await service.start("keys" if sample == "events" else "events", to)
+    assert any("unfinished" in text for text in report.warnings)
+    [moved] = unfinished_in(folder_of(to))
+    assert moved.path == workspace_of(to)
+    assert (moved.kept, moved.plan) == (earlier.kept, earlier.plan)
+    service.requests.clear()
+    report = await service.start(sample, to)
+    assert to.read_bytes() == whole.read_bytes()
+    assert len(service.requests) < 28 if sample == "events" else 140
+    assert not folder_of(to).exists()
+
+
+@pytest.mark.parametrize("sample", ["events", "keys"])
+async def test_a_half_done_move_is_finished(tmp_path: Path, service: Service, sample: str) -> None:
+    whole = tmp_path / "whole.ndjson"
+    await service.start(sample, whole)
+    source = SAMPLES / "version-1" / sample
+    spools = sorted(path.name for path in source.glob("*.spool.ndjson"))
+    for moved in range(len(spools) + 1):
+        to = tmp_path / f"{moved}.ndjson"
+        folder = service.bring(source, to)
+        [one] = unfinished_in(folder)
+        assert one.plan is not None
+        assert one.plan.name is not None
+        (folder / one.plan.name).mkdir()
+        for name in spools[:moved]:
+            (folder / name).rename(folder / one.plan.name / name)
+        service.requests.clear()
+        await service.start(sample, to)
+        assert to.read_bytes() == whole.read_bytes()
+        assert len(service.requests) < 28 if sample == "events" else 140
+        assert not folder.exists()
+
+
+async def test_an_earlier_version_in_use_locks_the_output(to: Path, service: Service) -> None:
+    folder = service.bring(SAMPLES / "version-1" / "events", to)
+    db = sqlite3.connect(folder / "journal.sqlite", isolation_level=None)
+    db.execute("pragma locking_mode = exclusive")
+    db.execute("begin exclusive")
+    try:
+        [one] = unfinished_in(folder)
+        assert one.is_running
+        before = names_in(folder)
+        with pytest.raises(ExportLocked):
+            await service.start("keys", to)
+        assert [name for name in names_in(folder) if name != "lock.sqlite"] == before
+    finally:
+        db.close()
+    assert (await service.start("events", to)).complete
+
+
+# ------------------------------------------------------------------------------- finished by others
+
+
+async def test_finished_without_its_arguments(to: Path, tmp_path: Path, case: Scripted) -> None:
+    to = tmp_path / "p.csv"
+    options: dict[str, Any] = {"bom": True}
+    if case.kind.flattens:
+        options["flatten"] = {"padding": "text"}
+    if case.kind is EVENTS:
+        options["distinct"] = False
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    await case.run(elsewhere / "p.csv", **options)
+    requests = case.requests
+    await case.interrupt(to, **options)
+    [one] = unfinished_in(folder_of(to))
+    report = await finish(case, one, to)
+    assert report.complete
+    # One begun at another moment, which both tables hold.
+    assert len(to.read_bytes().splitlines()) == len((elsewhere / "p.csv").read_bytes().splitlines())
+    assert to.read_bytes()[:200] == (elsewhere / "p.csv").read_bytes()[:200]
+    assert case.requests - requests <= requests + case.kind.ahead
+    assert not folder_of(to).exists()
+    if case.kind.tag == "lookups":
+        with pytest.raises(ExportError, match="another run has finished this lookup"):
+            await finish(case, one, to)
+
+
+async def test_it_belongs_to_its_account(to: Path, case: Scripted) -> None:
+    await case.interrupt(to)
+    [one] = unfinished_in(folder_of(to))
+    async with case.session(**{case.kind.account: "OTHER"}) as session:
+        with pytest.raises(ConfigurationError, match="is an export of the account"):
+            await session.finish_unfinished(one, to=to)
+    assert (await finish(case, one, to)).complete
+
+
+def test_outputs_are_those_of_the_library(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "web.manifest.json").write_text('{"name":"an app"}')
+    (tmp_path / "broken.manifest.json").write_text("{")
+    (tmp_path / "data.export").mkdir()
+    (tmp_path / "data.export" / "mine.txt").write_text("mine")
+    assert outputs_in(tmp_path) == []
+    assert names_in(tmp_path / "data.export") == ["mine.txt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can")
+@pytest.mark.parametrize("planted", ["folder", "lock", "journal"])
+def test_what_another_user_has_planted_is_not_opened(tmp_path: Path, planted: str) -> None:
+    folder = tmp_path / "p.csv.export"
+    workspace = folder / "events-0123456789abcdef-1"
+    workspace.mkdir(parents=True)
+    mine = tmp_path / "mine.sqlite"
+    mine.write_bytes(b"mine")
+    link = {"lock": folder / "lock.sqlite", "journal": workspace / "journal.sqlite"}.get(planted)
+    if link is None:
+        os.chown(folder, 65534, -1)
+        (workspace / "journal.sqlite").touch()
+    else:
+        link.symlink_to(mine)
+    [state] = outputs_in(tmp_path)
+    [one] = state.unfinished
+    assert one.fault is not None
+    assert "remove it" in one.fault
+    assert mine.read_bytes() == b"mine"
+    assert sorted(names_in(tmp_path)) == ["mine.sqlite", "p.csv.export"]
