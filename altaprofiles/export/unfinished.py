@@ -38,7 +38,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         arguments: its other arguments; empty if an earlier version has started it.
         began: the time at which it was begun, in epoch seconds; None if unknown.
         size: its size on disk, in bytes.
-        kept: records or answers on disk.
+        items: records or answers on disk.
         done: chains that are done, or keys with an answer.
         cursors_until: the time until which all its cursors live, in epoch seconds; None without.
         is_running: whether a run works on it. Then nothing is known of its progress.
@@ -51,7 +51,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
     arguments: Mapping[str, Any] = {}
     began: float | None = None
     size: int = 0
-    kept: int = 0
+    items: int = 0
     done: int = 0
     cursors_until: float | None = None
     is_running: bool = False
@@ -79,7 +79,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
             return f"cannot be read: {self.fault}"
         if isinstance(self.plan, EventsPlan):
             chains = f"{self.done:,} of {numbered(self.goal, 'chain')}"
-            return f"{numbered(self.kept, 'record')} on disk, {chains} done"
+            return f"{numbered(self.items, 'record')} on disk, {chains} done"
         return f"{self.done:,} of {numbered(self.goal, 'key')} answered"
 
     @property
@@ -173,19 +173,19 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
     cursors_until = None
     if isinstance(plan, EventsPlan):
         rows = journal.chains().values()
-        kept, done = sum(row.records for row in rows), sum(row.done for row in rows)
+        items, done = sum(row.records for row in rows), sum(row.done for row in rows)
         since = [row.since for row in rows if row.cursor and not row.done]
         cursors_until = min(since) + CURSOR_LIFE if since else None
     else:
         tally = journal.tally()
-        kept = done = sum(tally.get(outcome, 0) for outcome in (FOUND, NOT_FOUND, INVALID))
+        items = done = sum(tally.get(outcome, 0) for outcome in (FOUND, NOT_FOUND, INVALID))
     return Unfinished(
         path=folder,
         plan=plan,
         arguments={} if arguments is None else msgspec.json.decode(arguments),
         began=_modified(folder) if began is None else began / 1e6,
         size=size,
-        kept=kept,
+        items=items,
         done=done,
         cursors_until=cursors_until,
         is_empty=journal.is_empty(),

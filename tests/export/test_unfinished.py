@@ -249,12 +249,12 @@ async def test_one_of_an_earlier_version_does_not_block_another(
     service.bring(SAMPLES / "version-1" / sample, to)
     [earlier] = unfinished_in(folder_of(to))
     assert earlier.path == folder_of(to)
-    assert earlier.kept
+    assert earlier.items
     report = await service.start("keys" if sample == "events" else "events", to)
     assert any("unfinished" in text for text in report.warnings)
     [moved] = unfinished_in(folder_of(to))
     assert moved.path == workspace_of(to)
-    assert (moved.kept, moved.plan) == (earlier.kept, earlier.plan)
+    assert (moved.items, moved.plan) == (earlier.items, earlier.plan)
     service.requests.clear()
     report = await service.start(sample, to)
     assert to.read_bytes() == whole.read_bytes()

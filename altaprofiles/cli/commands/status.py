@@ -200,7 +200,7 @@ def _as_json(state: OutputState) -> dict[str, Any]:
                 "subject": one.subject,
                 "folder": readable(str(one.path)),
                 "running": one.is_running,
-                "kept": one.kept,
+                "kept": one.items,
                 "done": one.done,
                 "goal": one.goal,
                 "size": one.size,
