@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import click
 
+from .app import App
 from .command import QUOTE_CONDITIONS
-from .where import MOST_DIGITS, GrammarError, is_operator, parse_filter
+from .where import MOST_DIGITS, GrammarError, has_comma, is_operator, parse_filter
 
 if TYPE_CHECKING:
     from ..wire.filters import Filter
@@ -91,11 +92,17 @@ def _check_unquoted(events: Sequence[str], options: QueryOptions) -> None:
 def _filters(option: str, texts: Sequence[str]) -> list[Filter]:
     filters: list[Filter] = []
     for number, text in enumerate(texts, 1):
+        # The text may hold a person's data, such as an email address.
+        place = f"number {number}: " if len(texts) > 1 else ""
         try:
-            filters.append(parse_filter(text))
+            filters.append(parse_filter(text, of_events=option == "--where"))
+            if has_comma(text):
+                click.get_current_context().ensure_object(App).warn(
+                    f"{option}: {place}the value is one text, with its commas; several values go "
+                    f"into the file of --query, as a list; if one text is meant, write it as JSON "
+                    f"text, in double quotation marks, and this warning stays away"
+                )
         except GrammarError as error:
-            # The text may hold a person's data, such as an email address.
-            place = f"number {number}: " if len(texts) > 1 else ""
             raise click.BadParameter(f"{place}{error}", param_hint=option) from None
     return filters
 

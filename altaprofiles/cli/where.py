@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ..wire.filters import Filter, Operator
 
-__all__ = ["EXAMPLE", "GRAMMAR", "MOST_DIGITS", "GrammarError", "is_operator", "parse_filter"]
+__all__ = [
+    "EXAMPLE",
+    "GRAMMAR",
+    "MOST_DIGITS",
+    "GrammarError",
+    "has_comma",
+    "is_operator",
+    "parse_filter",
+]
 
 EXAMPLE = "'Amount > 100'"
 
@@ -64,6 +72,22 @@ MOST_DIGITS = 30
 
 _INT64 = range(-(2**63), 2**63)
 
+_SEVERAL = re.compile(
+    # Between brackets with more than one plain word, or joined by what no single text holds.
+    r"[\[({].*[,;|\"'].*[\])}]|.*(?:\|.*|\s(?:or|nor)\s.*)",
+    re.IGNORECASE | re.DOTALL,
+)
+_BEHIND_TEXT = re.compile(r"\s*(?:[,;|/]|(?:and|or|nor)\b)", re.IGNORECASE)
+# Not the comma of a number, such as 1,5.
+_COMMA = re.compile(r"(?<![0-9])[,;]\s*\S|[,;](?=\s*[^\s0-9])|[,;]\s+\S")
+_NAME_EXISTS = re.compile(r"\s(?:exists|does\s+not\s+exist)\Z", re.IGNORECASE)
+# "Not interested" can be a name.
+_NEGATION = re.compile(r"(?:not|NOT)\s+\S")
+_NEGATED = {
+    "equals": "'Gift != true'",
+    "contains": "'City does not contain York'",
+    "exists": "'Email does not exist'",
+}
 
 _ONE_EACH = (
     f"two conditions in one, and there is no 'and' or 'or'; pass the option once for each, and all "
@@ -80,12 +104,16 @@ class GrammarError(Exception):
     """A text is not NAME OP VALUE. The message does not show the value."""
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: str, *, of_events: bool = False) -> Filter:
     """Return the filter that `text` describes.
 
     The first operator in `text` counts. A name or a value in quotation marks is JSON text. Any
     other value is a number if JSON would read it as one, True or False if it is called so in any
     case, else text as it stands, without blanks around it.
+
+    Args:
+        text: the condition.
+        of_events: whether it is one on the properties of an event, and not on a profile.
 
     Raises:
         GrammarError: `text` has another form, or the value does not go with the operator.
@@ -95,10 +123,17 @@ def parse_filter(text: str) -> Filter:
     parts = _split(text.strip())
     _check_name(parts.name)
     if parts.operator not in _BARE:
+        _check_several(parts.operator, parts.value.strip(), of_events=of_events)
         return Filter(parts.name, _OPERATORS[parts.operator], _value(parts))
     if parts.value:
         raise GrammarError(f"{parts.operator} takes no value; write 'Email {parts.operator}'")
     return Filter(parts.name, _OPERATORS[parts.operator])
+
+
+def has_comma(text: str) -> bool:
+    """Return whether the value of a valid condition may be meant as several, split by commas."""
+    value = _split(text.strip()).value.strip()
+    return not value.startswith('"') and _COMMA.search(value) is not None
 
 
 def is_operator(word: str) -> bool:
@@ -144,7 +179,25 @@ def _split(text: str) -> _Parts:
             f"{name!r} ends in a part of an operator; {_guess(rest, is_start=True)}; if it is the "
             f"name, write it as JSON text, in double quotation marks"
         )
-    return _Parts(name, _known(found[0]), text[found.end() :])
+    operator = _known(found[0])
+    if fault := _fault_of_name(name, operator):
+        raise GrammarError(
+            f"{fault}; if it is the name, write it as JSON text, in double quotation marks"
+        )
+    return _Parts(name, operator, text[found.end() :])
+
+
+def _fault_of_name(name: str, operator: str) -> str | None:
+    """Return the fault of a name that holds an operator of its own, and the fix; None if none."""
+    if (exists := _NAME_EXISTS.search(name)) is not None:
+        words = " ".join(exists[0].lower().split())
+        return f"{words} takes no value; write 'Email exists' or 'Email does not exist'"
+    if _NEGATION.match(name):
+        example = _NEGATED.get(_OPERATORS[operator])
+        return "there is no 'not' in front of a condition; write " + (
+            f"{example}, with the opposite operator" if example else f"{EXAMPLE} the other way"
+        )
+    return None
 
 
 def _quoted_name(text: str) -> tuple[str, str]:
@@ -238,7 +291,6 @@ def _value(parts: _Parts) -> str | float:
     operator, text = parts.operator, parts.value.strip()
     if not text:
         raise GrammarError(f"no value behind {operator}; write {EXAMPLE}")
-    _check_single(operator, text)
     value = _read(operator, text)
     if isinstance(value, str):
         if _OPERATORS[operator] in _orders():
@@ -302,6 +354,47 @@ def _check_single(operator: str, text: str) -> None:
             f"the number behind {operator} has separators between its digits; write it without, "
             f"such as 'Amount {operator} 1000'{as_text}"
         )
+
+
+def _check_several(operator: str, text: str, *, of_events: bool) -> None:
+    """Raise `GrammarError` if a value is several: as one text, they would match nobody."""
+    _check_single(operator, text)
+    if _OPERATORS[operator] in _orders():
+        # It gets an error of its own, because it is not a number.
+        return
+    if text.startswith('"'):
+        try:
+            _, end = json.JSONDecoder().raw_decode(text)
+        except ValueError:
+            return
+        is_several = _BEHIND_TEXT.match(text, end) is not None
+    else:
+        is_several = _SEVERAL.fullmatch(text) is not None
+    if is_several:
+        raise GrammarError(_one_value(operator, of_events=of_events))
+
+
+def _one_value(operator: str, *, of_events: bool) -> str:
+    if operator in ("!=", "does not contain"):
+        advice = "pass the option once for each of several, and all must hold"
+    else:
+        name, values = "Customer Type", ["Gold", "Silver"]
+        if of_events:
+            name, values = "Category", ["Bag", "Hat"]
+        condition = {"name": name, "operator": _OPERATORS[operator], "value": values}
+        query = (
+            {"event_properties": [condition]}
+            if of_events
+            else {"common_profile_properties": {"profile_fields": [condition]}}
+        )
+        advice = (
+            f"several values go, in place of this option, into the file of --query: "
+            f"{json.dumps(query)}"
+        )
+    return (
+        f"one value per condition; {advice}; if the text itself is meant, write it as JSON text, "
+        f"in double quotation marks"
+    )
 
 
 def _check_text(operator: str, text: str) -> None:

@@ -295,6 +295,29 @@ def test_a_count_of_nobody_names_the_next_step(
     assert done.stderr.count("0 people") == 1
 
 
+def test_several_values_are_a_list_in_a_query(env: dict[str, str], tmp_path: Path) -> None:
+    where = ("count", "--everyone", "--profile-where")
+    refused = run(env, *where, "Customer Type = Gold or Silver")
+    assert (refused.code, refused.stdout) == (2, b"")
+    assert "error: --profile-where: one value per condition; " in refused.stderr
+    query, _ = json.JSONDecoder().raw_decode(refused.stderr, refused.stderr.index("{"))
+    (tmp_path / "q.json").write_text(json.dumps(query))
+    both = run(env, "count", "--everyone", "--query", "q.json", cwd=tmp_path)
+    assert both.code == 0, both.stderr
+    single = [int(run(env, *where, f"Customer Type = {one}").stdout) for one in ("Gold", "Silver")]
+    assert int(both.stdout) == sum(single) > max(single)
+
+
+def test_a_comma_in_a_value_is_a_warning(env: dict[str, str]) -> None:
+    where = ("count", "--everyone", "--profile-where")
+    done = run(env, *where, "Customer Type = Gold, Silver")
+    assert (done.code, done.stdout) == (0, b"0\n")
+    assert "warning: --profile-where: the value is one text, with its commas; " in done.stderr
+    assert "Silver" not in done.stderr
+    quoted = run(env, *where, 'Customer Type = "Gold, Silver"')
+    assert "commas" not in quoted.stderr
+
+
 @pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
 def test_a_misspelt_event_names_the_next_step(
     env: dict[str, str], tmp_path: Path, command: tuple[str, ...]
