@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..wire.filters import Filter
     from .options import QueryOptions
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "other_option", "select"]
 
 _LARGEST_QUERY = 1 << 20
 """Largest size of the file of a query, in bytes."""
@@ -64,6 +64,16 @@ def select(events: Sequence[str], options: QueryOptions) -> Selection:
         "profile_fields": _filters("--profile-where", options["profile_fields"]),
         "query": content,
     }
+
+
+def other_option(options: QueryOptions) -> str | None:
+    """Return advice on a query that matches nobody: the option for the other kind of property."""
+    of_event, of_profile = bool(options["event_properties"]), bool(options["profile_fields"])
+    if options["everyone"] or of_event == of_profile:
+        return None
+    if of_event:
+        return "--where is on properties of the event; those of the profile go to --profile-where"
+    return "--profile-where is on the profile; properties of the event go to --where"
 
 
 def _check_alone(events: Sequence[str], options: QueryOptions) -> None:

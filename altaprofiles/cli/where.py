@@ -278,19 +278,21 @@ def _meaning(text: str) -> str | None:
     if meant is None:
         return None
     operator = next(ours for ours, theirs in _OPERATORS.items() if theirs == meant)
+    return f"did you mean {operator}? {_advice(_example(operator))}"
+
+
+def _example(operator: str) -> str:
     if operator in _BARE:
-        example = f"'Email {operator}'"
-    elif operator.endswith(("contains", "contain")):
-        example = f"'City {operator} York'"
-    else:
-        example = f"'Amount {operator} 100'"
-    return f"did you mean {operator}? {_advice(example)}"
+        return f"'Email {operator}'"
+    if operator.endswith(("contains", "contain")):
+        return f"'City {operator} York'"
+    return f"'Amount {operator} 100'"
 
 
 def _value(parts: _Parts) -> str | float:
     operator, text = parts.operator, parts.value.strip()
     if not text:
-        raise GrammarError(f"no value behind {operator}; write {EXAMPLE}")
+        raise GrammarError(f"no value behind {operator}; write {_example(operator)}")
     value = _read(operator, text)
     if isinstance(value, str):
         if _OPERATORS[operator] in _orders():

@@ -319,6 +319,28 @@ def test_a_comma_in_a_value_is_a_warning(env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
+@pytest.mark.parametrize(
+    ("option", "condition", "words"),
+    [
+        ("--where", "Customer Type = Gold", "those of the profile go to --profile-where"),
+        ("--profile-where", "Amount > 1", "properties of the event go to --where"),
+    ],
+)
+def test_nobody_by_a_property_of_the_other_kind_names_the_other_option(
+    env: dict[str, str],
+    tmp_path: Path,
+    command: tuple[str, ...],
+    option: str,
+    condition: str,
+    words: str,
+) -> None:
+    done = run(env, *command, "Charged", *DAYS, option, condition, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "0 people" in done.stderr
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
 def test_a_misspelt_event_names_the_next_step(
     env: dict[str, str], tmp_path: Path, command: tuple[str, ...]
 ) -> None:

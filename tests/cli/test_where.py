@@ -353,6 +353,22 @@ def test_a_condition_on_a_condition_is_refused(text: str, words: str) -> None:
     assert "if it is the name, write it as JSON text" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "example"),
+    [
+        ("Customer Type =", "'Amount = 100'"),
+        ("Customer Type != ", "'Amount != 100'"),
+        ("Amount <=", "'Amount <= 100'"),
+        ("City contains", "'City contains York'"),
+        ("City does not contain ", "'City does not contain York'"),
+    ],
+)
+def test_a_missing_value_gets_an_example_with_the_same_operator(text: str, example: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        parse_filter(text)
+    assert str(caught.value).endswith(f"; write {example}")
+
+
 def test_a_name_with_such_words_is_still_a_name() -> None:
     assert parse_filter("Not interested = x").name == "Not interested"
     assert parse_filter("Notes = x").name == "Notes"

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["cdp"]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    misplaced="an ID stands behind its option: --user-id ID or --anonymous-id ID",
+    redirect="users.ndjson",
+)
 @click.option("--user-id", metavar="ID", help="A user's ID: prints the anonymous IDs bound to it.")
 @click.option(
     "--anonymous-id",
