@@ -26,7 +26,7 @@ GRAMMAR = (
     "not contain; or NAME exists, NAME does not exist. The first operator in it counts. A VALUE "
     "that JSON would read as a number is one. So are true and false, in upper or lower case. Any "
     "other is text, without the blanks around it. A NAME or a VALUE in double quotation marks is "
-    'JSON text: \'"a = b" = "100"\'.'
+    'JSON text: \'"a = b" = "100"\'. Several values are a list in the file of --query.'
 )
 """The paragraph on conditions in the help of each command that takes them."""
 

@@ -483,3 +483,20 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
     done = run(env, "export", "--everyone", "-o", "p.ndjson", cwd=tmp_path)
     assert "EVENT was 'Charged' and is now left out" in done.stderr
     assert "--from was 20260101 and is now left out" in done.stderr
+
+
+def test_the_query_of_the_readme_is_one_that_works(
+    env: dict[str, str], tmp_path: Path, service: Emulator
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?common_profile_properties.*?)```", text, re.DOTALL)
+    (tmp_path / "q.json").write_text(block)
+    done = run(env, "count", "--everyone", "--query", "q.json", cwd=tmp_path)
+    people = service.population.everyone(
+        profile_fields=json.loads(block)["common_profile_properties"]["profile_fields"]
+    )
+    assert (done.code, int(done.stdout)) == (0, len(people))
+    assert people
+    for name in ("Identity", "Email", "Phone", "Name"):
+        found = run(env, "count", "--everyone", "--profile-where", f"{name} exists")
+        assert int(found.stdout) > 0
