@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from .several import is_several, may_be_several, one_value
+
 if TYPE_CHECKING:
     from ..wire.filters import Filter, Operator
 
@@ -72,14 +74,6 @@ MOST_DIGITS = 30
 
 _INT64 = range(-(2**63), 2**63)
 
-_SEVERAL = re.compile(
-    # Between brackets with more than one plain word, or joined by what no single text holds.
-    r"[\[({].*[,;|\"'].*[\])}]|.*(?:\|.*|\s(?:or|nor)\s.*)",
-    re.IGNORECASE | re.DOTALL,
-)
-_BEHIND_TEXT = re.compile(r"\s*(?:[,;|/]|(?:and|or|nor)\b)", re.IGNORECASE)
-# Not the comma of a number, such as 1,5.
-_COMMA = re.compile(r"(?<![0-9])[,;]\s*\S|[,;](?=\s*[^\s0-9])|[,;]\s+\S")
 _NAME_EXISTS = re.compile(r"\s(?:exists|does\s+not\s+exist)\Z", re.IGNORECASE)
 # "Not interested" can be a name.
 _NEGATION = re.compile(r"(?:not|NOT)\s+\S")
@@ -123,7 +117,12 @@ def parse_filter(text: str, *, of_events: bool = False) -> Filter:
     parts = _split(text.strip())
     _check_name(parts.name)
     if parts.operator not in _BARE:
-        _check_several(parts.operator, parts.value.strip(), of_events=of_events)
+        value = parts.value.strip()
+        _check_single(parts.operator, value)
+        operator = _OPERATORS[parts.operator]
+        # A comparison of numbers has an error of its own for any text.
+        if operator not in _orders() and is_several(value):
+            raise GrammarError(one_value(operator, of_events=of_events))
         return Filter(parts.name, _OPERATORS[parts.operator], _value(parts))
     if parts.value:
         raise GrammarError(f"{parts.operator} takes no value; write 'Email {parts.operator}'")
@@ -133,7 +132,7 @@ def parse_filter(text: str, *, of_events: bool = False) -> Filter:
 def has_comma(text: str) -> bool:
     """Return whether the value of a valid condition may be meant as several, split by commas."""
     value = _split(text.strip()).value.strip()
-    return not value.startswith('"') and _COMMA.search(value) is not None
+    return may_be_several(value)
 
 
 def is_operator(word: str) -> bool:
@@ -356,47 +355,6 @@ def _check_single(operator: str, text: str) -> None:
             f"the number behind {operator} has separators between its digits; write it without, "
             f"such as 'Amount {operator} 1000'{as_text}"
         )
-
-
-def _check_several(operator: str, text: str, *, of_events: bool) -> None:
-    """Raise `GrammarError` if a value is several: as one text, they would match nobody."""
-    _check_single(operator, text)
-    if _OPERATORS[operator] in _orders():
-        # It gets an error of its own, because it is not a number.
-        return
-    if text.startswith('"'):
-        try:
-            _, end = json.JSONDecoder().raw_decode(text)
-        except ValueError:
-            return
-        is_several = _BEHIND_TEXT.match(text, end) is not None
-    else:
-        is_several = _SEVERAL.fullmatch(text) is not None
-    if is_several:
-        raise GrammarError(_one_value(operator, of_events=of_events))
-
-
-def _one_value(operator: str, *, of_events: bool) -> str:
-    if operator in ("!=", "does not contain"):
-        advice = "pass the option once for each of several, and all must hold"
-    else:
-        name, values = "Customer Type", ["Gold", "Silver"]
-        if of_events:
-            name, values = "Category", ["Bag", "Hat"]
-        condition = {"name": name, "operator": _OPERATORS[operator], "value": values}
-        query = (
-            {"event_properties": [condition]}
-            if of_events
-            else {"common_profile_properties": {"profile_fields": [condition]}}
-        )
-        advice = (
-            f"several values go, in place of this option, into the file of --query: "
-            f"{json.dumps(query)}"
-        )
-    return (
-        f"one value per condition; {advice}; if the text itself is meant, write it as JSON text, "
-        f"in double quotation marks"
-    )
 
 
 def _check_text(operator: str, text: str) -> None:

@@ -329,7 +329,9 @@ def test_several_values_go_into_the_file_of_a_query(operator: str, name: str) ->
 
 @pytest.mark.parametrize("operator", ["!=", "does not contain"])
 def test_none_of_several_values_is_one_option_for_each(operator: str) -> None:
-    with pytest.raises(GrammarError, match=r"pass the option once for each .* all must hold"):
+    with pytest.raises(
+        GrammarError, match=r"pass the option once for each, and all must hold; .*--query"
+    ):
         parse_filter(f"Type {operator} Gold or Silver")
 
 
