@@ -55,7 +55,9 @@ class KeyFileName(click.Path):
 
 
 _FILE_NAME = re.compile(
-    r"/|\\|\.(?:txt|csv|tsv|json|jsonl|ndjson|list|ids|gz|zst|xlsx?)\Z", re.IGNORECASE
+    r"/|\\|\.(?:txt|text|csv|tsv|tab|dat|json|jsonl|ndjson|parquet|list|lst|ids|keys|log|out|bak"
+    r"|gz|zst|bz2|xz|zip|xlsx?)\Z",
+    re.IGNORECASE,
 )
 
 

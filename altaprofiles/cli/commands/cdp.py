@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["cdp"]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    misplaced="an ID stands behind its option: --user-id ID or --anonymous-id ID",
+    redirect="users.ndjson",
+)
 @click.option("--user-id", metavar="ID", help="A user's ID: prints the anonymous IDs bound to it.")
 @click.option(
     "--anonymous-id",
@@ -153,7 +158,16 @@ def _print_lookups(
     if not total and file == "-":
         app.warn("standard input holds no keys: nothing was looked up")
     if failures.count:
-        raise failures.summary(total)
+        raise failures.summary(total, app, _as_lookup(app, file, by, column))
+
+
+def _as_lookup(app: App, file: str, by: str, column: str | None) -> str:
+    """Return the command line that looks up the same keys into a file."""
+    options = ["--by", by.replace("_", "-")]
+    if column is not None:
+        options += ["--column", column]
+    options += ["-o", "users.ndjson"]
+    return f"altaprofiles lookup {shlex.join([file, *options])}{app.account_option}"
 
 
 class _Failures:
@@ -174,8 +188,14 @@ class _Failures:
         self._counts[type(error)] += 1
         self._last[type(error)] = error
 
-    def summary(self, total: int) -> Failure:
-        """Return the failure of `total` lookups, with the most frequent error of the service."""
+    def summary(self, total: int, app: App, lookup: str) -> Failure:
+        """Return the failure of `total` lookups, with the most frequent error of the service.
+
+        Args:
+            total: the number of lookups.
+            app: knows the next step after an error.
+            lookup: the command line that can be resumed.
+        """
         from ...errors import ConfigurationError
 
         failure = Failure(f"{self.count:,} of {total:,} lookups failed; see the output")
@@ -186,6 +206,12 @@ class _Failures:
             failure.add_note(f"{count:,} of them like this: {last}")
             if (advice := remedy(last)) is not None:
                 failure.add_note(f"{advice}.")
+            if (advice := app.advice(last)) is not None:
+                failure.add_note(advice)
+            failure.add_note(
+                f"To keep what is found, and to request only the rest when it is run again: "
+                f"{lookup}"
+            )
         return failure
 
 
