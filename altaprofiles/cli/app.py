@@ -99,6 +99,25 @@ class App:
         without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
         return f"altaprofiles doctor{self.account_option} --try-regions{without}"
 
+    def advice(self, error: BaseException) -> str | None:
+        """Return the next step after an answer, or none, of what may be another host."""
+        from ..credentials import Alta
+        from ..errors import ConnectError, StatusError
+
+        is_unknown = type(error) is StatusError and error.status in (404, 405)
+        if (found := self._resolved) is None or not (is_unknown or isinstance(error, ConnectError)):
+            return None
+        place = "endpoint" if isinstance(found.credentials, Alta) else "region"
+        name = found.name_of("base_url" if found.credentials.base_url is not None else place)
+        doctor = f"run: altaprofiles doctor{self.account_option}"
+        setting = f"{name} ({found.source})"
+        if is_unknown:
+            return (
+                f"The host knows no such call: check region, endpoint and base URL, here {setting}"
+                f", or {doctor}"
+            )
+        return f"Check {setting}, network and proxy, or {doctor}"
+
     @property
     def limits(self) -> Timeout:
         """The time limits of one attempt: those of the library, in proportion to `timeout`."""
@@ -312,6 +331,8 @@ class App:
                     f"To find the region or platform that accepts them: "
                     f"{self.trying_regions(self._resolved)}"
                 )
+        if advice := self.advice(error) or self.advice(error.__cause__ or error):
+            error.add_note(advice)
         self._log_error(error)
         if isinstance(error, Incomplete):
             self._log_resumption()

@@ -22,23 +22,46 @@ QUOTE_CONDITIONS = (
 )
 """Advice to someone whose shell has split a condition into several arguments."""
 
+_OUTPUTS = ("-o", "--out", "--output")
+
 
 class Command(click.Command):
-    """A command that accepts the shared options as well, and turns errors into exit codes."""
+    """A command that accepts the shared options as well, and turns errors into exit codes.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        misplaced: advice to someone who passes an argument too many.
+        redirect: for a command that prints its result, the name of a file to redirect it to.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        misplaced: str = "a value with blanks stands in quotation marks, such as 'App Launched'",
+        redirect: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self._misplaced = misplaced
+        self._redirect = redirect
         self._own = len(self.params)
         self.params += _shared_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _check_repeated(self, ctx, args)
+        try:
+            _check_repeated(self, ctx, args)
+        except click.NoSuchOption as error:
+            if self._redirect is None or error.option_name not in _OUTPUTS:
+                raise
+            ctx.fail(
+                f"{self.name} prints its result: leave out {error.option_name}, and redirect with "
+                f"> {self._redirect}"
+            )
         # click's own message would quote the arguments, which may be people's keys.
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             unexpected = numbered(len(rest), "unexpected extra argument")
-            advice = "a value with blanks stands in quotation marks, such as 'App Launched'"
+            advice = self._misplaced
             if ctx.params.get("event_properties") or ctx.params.get("profile_fields"):
                 advice = QUOTE_CONDITIONS
             ctx.fail(f"got {unexpected}; {advice}")

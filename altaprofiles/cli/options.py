@@ -59,7 +59,8 @@ class KeyFileName(click.Path):
 
 
 _FILE_NAME = re.compile(
-    r"/|\\|\.(?:txt|csv|tsv|json|jsonl|ndjson|parquet|duckdb|list|ids|gz|zst|xlsx?)\Z",
+    r"/|\\|\.(?:txt|text|csv|tsv|tab|dat|json|jsonl|ndjson|parquet|duckdb|list|lst|ids|keys|log|out|bak"
+    r"|gz|zst|bz2|xz|zip|xlsx?)\Z",
     re.IGNORECASE,
 )
 

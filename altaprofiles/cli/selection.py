@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import click
 
+from .app import App
 from .command import QUOTE_CONDITIONS
-from .where import MOST_DIGITS, GrammarError, is_operator, parse_filter
+from .where import MOST_DIGITS, GrammarError, has_comma, is_operator, parse_filter
 
 if TYPE_CHECKING:
     from ..wire.filters import Filter
     from .options import QueryOptions
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "other_option", "select"]
 
 _LARGEST_QUERY = 1 << 20
 """Largest size of the file of a query, in bytes."""
@@ -78,6 +79,16 @@ def _has_condition(content: Mapping[str, Any]) -> bool:
     return bool(filters)
 
 
+def other_option(options: QueryOptions) -> str | None:
+    """Return advice on a query that matches nobody: the option for the other kind of property."""
+    of_event, of_profile = bool(options["event_properties"]), bool(options["profile_fields"])
+    if options["everyone"] or of_event == of_profile:
+        return None
+    if of_event:
+        return "--where is on properties of the event; those of the profile go to --profile-where"
+    return "--profile-where is on the profile; properties of the event go to --where"
+
+
 def _check_alone(events: Sequence[str], options: QueryOptions) -> None:
     excluded = {
         "EVENT": events,
@@ -104,11 +115,17 @@ def _check_unquoted(events: Sequence[str], options: QueryOptions) -> None:
 def _filters(option: str, texts: Sequence[str]) -> list[Filter]:
     filters: list[Filter] = []
     for number, text in enumerate(texts, 1):
+        # The text may hold a person's data, such as an email address.
+        place = f"number {number}: " if len(texts) > 1 else ""
         try:
-            filters.append(parse_filter(text))
+            filters.append(parse_filter(text, of_events=option == "--where"))
+            if has_comma(text):
+                click.get_current_context().ensure_object(App).warn(
+                    f"{option}: {place}the value is one text, with its commas; several values go "
+                    f"into the file of --query, as a list; if one text is meant, write it as JSON "
+                    f"text, in double quotation marks, and this warning stays away"
+                )
         except GrammarError as error:
-            # The text may hold a person's data, such as an email address.
-            place = f"number {number}: " if len(texts) > 1 else ""
             raise click.BadParameter(f"{place}{error}", param_hint=option) from None
     return filters
 

@@ -6,10 +6,20 @@ import json
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from .several import is_several, may_be_several, one_value
+
 if TYPE_CHECKING:
     from ..wire.filters import Filter, Operator
 
-__all__ = ["EXAMPLE", "GRAMMAR", "MOST_DIGITS", "GrammarError", "is_operator", "parse_filter"]
+__all__ = [
+    "EXAMPLE",
+    "GRAMMAR",
+    "MOST_DIGITS",
+    "GrammarError",
+    "has_comma",
+    "is_operator",
+    "parse_filter",
+]
 
 EXAMPLE = "'Amount > 100'"
 
@@ -18,7 +28,7 @@ GRAMMAR = (
     "not contain; or NAME exists, NAME does not exist. The first operator in it counts. A VALUE "
     "that JSON would read as a number is one. So are true and false, in upper or lower case. Any "
     "other is text, without the blanks around it. A NAME or a VALUE in double quotation marks is "
-    'JSON text: \'"a = b" = "100"\'.'
+    'JSON text: \'"a = b" = "100"\'. Several values are a list in the file of --query.'
 )
 """The paragraph on conditions in the help of each command that takes them."""
 
@@ -64,6 +74,14 @@ MOST_DIGITS = 30
 
 _INT64 = range(-(2**63), 2**63)
 
+_NAME_EXISTS = re.compile(r"\s(?:exists|does\s+not\s+exist)\Z", re.IGNORECASE)
+# "Not interested" can be a name.
+_NEGATION = re.compile(r"(?:not|NOT)\s+\S")
+_NEGATED = {
+    "equals": "'Gift != true'",
+    "contains": "'City does not contain York'",
+    "exists": "'Email does not exist'",
+}
 
 _ONE_EACH = (
     f"two conditions in one, and there is no 'and' or 'or'; pass the option once for each, and all "
@@ -80,12 +98,16 @@ class GrammarError(Exception):
     """A text is not NAME OP VALUE. The message does not show the value."""
 
 
-def parse_filter(text: str) -> Filter:
+def parse_filter(text: str, *, of_events: bool = False) -> Filter:
     """Return the filter that `text` describes.
 
     The first operator in `text` counts. A name or a value in quotation marks is JSON text. Any
     other value is a number if JSON would read it as one, True or False if it is called so in any
     case, else text as it stands, without blanks around it.
+
+    Args:
+        text: the condition.
+        of_events: whether it is one on the properties of an event, and not on a profile.
 
     Raises:
         GrammarError: `text` has another form, or the value does not go with the operator.
@@ -95,10 +117,22 @@ def parse_filter(text: str) -> Filter:
     parts = _split(text.strip())
     _check_name(parts.name)
     if parts.operator not in _BARE:
+        value = parts.value.strip()
+        _check_single(parts.operator, value)
+        operator = _OPERATORS[parts.operator]
+        # A comparison of numbers has an error of its own for any text.
+        if operator not in _orders() and is_several(value):
+            raise GrammarError(one_value(operator, of_events=of_events))
         return Filter(parts.name, _OPERATORS[parts.operator], _value(parts))
     if parts.value:
         raise GrammarError(f"{parts.operator} takes no value; write 'Email {parts.operator}'")
     return Filter(parts.name, _OPERATORS[parts.operator])
+
+
+def has_comma(text: str) -> bool:
+    """Return whether the value of a valid condition may be meant as several, split by commas."""
+    value = _split(text.strip()).value.strip()
+    return may_be_several(value)
 
 
 def is_operator(word: str) -> bool:
@@ -144,7 +178,25 @@ def _split(text: str) -> _Parts:
             f"{name!r} ends in a part of an operator; {_guess(rest, is_start=True)}; if it is the "
             f"name, write it as JSON text, in double quotation marks"
         )
-    return _Parts(name, _known(found[0]), text[found.end() :])
+    operator = _known(found[0])
+    if fault := _fault_of_name(name, operator):
+        raise GrammarError(
+            f"{fault}; if it is the name, write it as JSON text, in double quotation marks"
+        )
+    return _Parts(name, operator, text[found.end() :])
+
+
+def _fault_of_name(name: str, operator: str) -> str | None:
+    """Return the fault of a name that holds an operator of its own, and the fix; None if none."""
+    if (exists := _NAME_EXISTS.search(name)) is not None:
+        words = " ".join(exists[0].lower().split())
+        return f"{words} takes no value; write 'Email exists' or 'Email does not exist'"
+    if _NEGATION.match(name):
+        example = _NEGATED.get(_OPERATORS[operator])
+        return "there is no 'not' in front of a condition; write " + (
+            f"{example}, with the opposite operator" if example else f"{EXAMPLE} the other way"
+        )
+    return None
 
 
 def _quoted_name(text: str) -> tuple[str, str]:
@@ -225,20 +277,21 @@ def _meaning(text: str) -> str | None:
     if meant is None:
         return None
     operator = next(ours for ours, theirs in _OPERATORS.items() if theirs == meant)
+    return f"did you mean {operator}? {_advice(_example(operator))}"
+
+
+def _example(operator: str) -> str:
     if operator in _BARE:
-        example = f"'Email {operator}'"
-    elif operator.endswith(("contains", "contain")):
-        example = f"'City {operator} York'"
-    else:
-        example = f"'Amount {operator} 100'"
-    return f"did you mean {operator}? {_advice(example)}"
+        return f"'Email {operator}'"
+    if operator.endswith(("contains", "contain")):
+        return f"'City {operator} York'"
+    return f"'Amount {operator} 100'"
 
 
 def _value(parts: _Parts) -> str | float:
     operator, text = parts.operator, parts.value.strip()
     if not text:
-        raise GrammarError(f"no value behind {operator}; write {EXAMPLE}")
-    _check_single(operator, text)
+        raise GrammarError(f"no value behind {operator}; write {_example(operator)}")
     value = _read(operator, text)
     if isinstance(value, str):
         if _OPERATORS[operator] in _orders():

@@ -8,10 +8,13 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from anyio import to_thread
 
+from altaprofiles import ConnectError, RequestTimeout
+from altaprofiles.cli.app import App
 from altaprofiles.emulator import Emulator
 
 from ..support.servers import always, http, in_turn, scripted
@@ -108,7 +111,9 @@ def test_data_is_utf8_whatever_the_locale_says(
     ("arguments", "words"),
     [
         (["get", "jack@example.com"], "got 1 unexpected extra argument;"),
+        (["get", "jack"], "argument; a key stands behind its option: --identity ID, --email ADD"),
         (["cdp", "jack@example.com", "5"], "got 2 unexpected extra arguments;"),
+        (["cdp", "jack"], "argument; an ID stands behind its option: --user-id ID or --anonymous"),
         (["lookup", "jack@example.com", "--by", "email", "-o", "x.csv"], "File does not exist"),
         (["cdp", "--file", "jack@example.com", "--by", "user-id"], "File does not exist"),
         (["get", "--email", "jack@example.com\n"], "--email: holds the control character U+000A"),
@@ -140,6 +145,12 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
         (["get", "--identity", "1", "--email", "a@b"], "got --identity and --email"),
         (["get", "--identity", ""], "--identity: empty"),
         (["get", "--passcode", "x"], "no such option"),
+        (["get", "--identity", "1", "-o", "x.json"], "leave out -o, and redirect with > person"),
+        (["cdp", "--user-id", "1", "-ox.json"], "leave out -o, and redirect with > users.ndjson"),
+        (["cdp", "--file", "-", "--out", "x"], "leave out --out, and redirect with > users"),
+        (["count", "Charged", "--output=x"], "leave out --output, and redirect with > count.txt"),
+        (["count", "App Launched", "Charged"], "argument; count takes one event; "),
+        (["cdp", "--file", "nosuch.dat", "--by", "user-id"], "'nosuch.dat' does not exist"),
         (["cdp"], "pass --user-id, --anonymous-id, both, or --file"),
         (["cdp", "--user-id", "1", "--by", "user-id"], "go with --file"),
         (["cdp", "--file", "/nowhere", "--by", "user-id"], "does not exist"),
@@ -349,6 +360,71 @@ async def test_lookups_say_that_they_wait_for_a_rate_limit(env: dict[str, str]) 
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "service"),
+    [
+        (("count", "Charged", "--from", "2026-01-01", "--to", "2026-01-02"), "CLEVERTAP"),
+        (
+            ("export", "Charged", "--from", "2026-01-01", "--to", "2026-01-02", "-o", "x.csv"),
+            "CLEVERTAP",
+        ),
+        (("cdp", "--user-id", "5"), "ALTA"),
+        (("cdp", "--file", "ids.txt", "--by", "user-id"), "ALTA"),
+    ],
+)
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
+async def test_a_host_without_the_call_comes_with_the_next_step(
+    tmp_path: Path, arguments: tuple[str, ...], service: str, status: str
+) -> None:
+    (tmp_path / "ids.txt").write_text("5\n")
+    async with scripted(always(http(b'{"code": 404}', status))) as host:
+        env = environment(
+            tmp_path,
+            CLEVERTAP_ACCOUNT_ID="W9R",
+            CLEVERTAP_PASSCODE="secret",
+            CLEVERTAP_BASE_URL=host.url,
+            ALTA_TOKEN="s3cret",
+            ALTA_BASE_URL=host.url,
+        )
+        done = await to_thread.run_sync(partial(run, env, *arguments, cwd=tmp_path))
+    assert done.code == 1
+    assert (
+        f"The host knows no such call: check region, endpoint and base URL, here "
+        f"{service}_BASE_URL (the environment), or run: altaprofiles doctor\n"
+    ) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("service", "variables", "name"),
+    [
+        ("clevertap", {"CLEVERTAP_BASE_URL": "https://nowhere.invalid"}, "CLEVERTAP_BASE_URL"),
+        ("clevertap", {}, "CLEVERTAP_REGION"),
+        ("alta", {"ALTA_BASE_URL": "https://nowhere.invalid"}, "ALTA_BASE_URL"),
+        ("alta", {"ALTA_ENDPOINT": "sg"}, "ALTA_ENDPOINT"),
+    ],
+)
+def test_a_host_out_of_reach_comes_with_the_variable_that_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    service: Literal["clevertap", "alta"],
+    variables: dict[str, str],
+    name: str,
+) -> None:
+    secrets = {"CLEVERTAP_ACCOUNT_ID": "W9R", "CLEVERTAP_PASSCODE": "s", "ALTA_TOKEN": "s"}
+    for variable in ("CLEVERTAP_BASE_URL", "CLEVERTAP_REGION", "ALTA_BASE_URL", "ALTA_ENDPOINT"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in (secrets | variables).items():
+        monkeypatch.setenv(variable, value)
+    app = App()
+    app.session(service=service)
+    advice = app.advice(ConnectError("no connection to the host"))
+    assert advice == (
+        f"Check {name} (the environment), network and proxy, or run: altaprofiles doctor"
+    )
+    assert app.advice(RequestTimeout("no answer")) is None
+
+
 def test_a_used_up_plan_is_told_once_after_the_lookups(tmp_path: Path) -> None:
     with emulated(people=5, alta_per_day=20) as agent:
         env = environment(tmp_path, agent.environment)
@@ -360,7 +436,9 @@ def test_a_used_up_plan_is_told_once_after_the_lookups(tmp_path: Path) -> None:
     assert re.fullmatch(
         rf"error: {failed} of 30 lookups failed; see the output\n"
         rf"{failed} of them like this: .*\. It accepts requests again at 20[-0-9: ]+ UTC\n"
-        r"Try again in 2[45] h, when the plan's limit renews, or enlarge the plan\.\n",
+        r"Try again in 2[45] h, when the plan's limit renews, or enlarge the plan\.\n"
+        r"To keep what is found, and to request only the rest when it is run again: "
+        r"altaprofiles lookup - --by user-id -o users\.ndjson\n",
         done.stderr,
     )
 

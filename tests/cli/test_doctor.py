@@ -1042,6 +1042,34 @@ def test_a_wrong_setting_is_a_usage_error(env: dict[str, str]) -> None:
     assert "wrong  CLEVERTAP_MAX_IN_FLIGHT: expected a whole number" in done.stdout.decode()
 
 
+@pytest.mark.parametrize(
+    ("variable", "other"),
+    [
+        ("CLEVERTAP_MAX_IN_FLIGHT", "ok     Alta: the API key is accepted"),
+        ("ALTA_MAX_IN_FLIGHT", "ok     CleverTap: the credentials are accepted"),
+    ],
+)
+def test_a_wrong_setting_of_one_service_leaves_the_other(
+    env: dict[str, str], variable: str, other: str
+) -> None:
+    done = run(env | {variable: "many"}, "doctor")
+    assert done.code == 2
+    assert f"wrong  {variable}: expected a whole number" in done.stdout.decode()
+    assert other in done.stdout.decode()
+    both = run(env | {"CLEVERTAP_MAX_IN_FLIGHT": "many", "ALTA_MAX_IN_FLIGHT": "few"}, "doctor")
+    assert both.code == 2
+    assert both.stdout.count(b"wrong  ") == 2
+    assert b"no credentials" not in both.stdout
+
+
+def test_a_fault_of_the_whole_file_is_told_once(env: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text("accounts = [")
+    path.chmod(0o600)
+    done = run(env | {"ALTAPROFILES_CONFIG": str(path)}, "doctor", "--account", "a")
+    assert (done.code, done.stdout.count(b"wrong  ")) == (3, 1)
+
+
 def test_variables_without_effect_are_noted(env: dict[str, str]) -> None:
     del env["ALTA_TOKEN"]
     done = run(env | {"ALTA_ENDPOINT": "sg"}, "doctor")

@@ -303,6 +303,51 @@ def test_a_count_of_nobody_names_the_next_step(
     assert done.stderr.count("0 people") == 1
 
 
+def test_several_values_are_a_list_in_a_query(env: dict[str, str], tmp_path: Path) -> None:
+    where = ("count", "--everyone", "--profile-where")
+    refused = run(env, *where, "Customer Type = Gold or Silver")
+    assert (refused.code, refused.stdout) == (2, b"")
+    assert "error: --profile-where: one value per condition; " in refused.stderr
+    query, _ = json.JSONDecoder().raw_decode(refused.stderr, refused.stderr.index("{"))
+    (tmp_path / "q.json").write_text(json.dumps(query))
+    both = run(env, "count", "--everyone", "--query", "q.json", cwd=tmp_path)
+    assert both.code == 0, both.stderr
+    single = [int(run(env, *where, f"Customer Type = {one}").stdout) for one in ("Gold", "Silver")]
+    assert int(both.stdout) == sum(single) > max(single)
+
+
+def test_a_comma_in_a_value_is_a_warning(env: dict[str, str]) -> None:
+    where = ("count", "--everyone", "--profile-where")
+    done = run(env, *where, "Customer Type = Gold, Silver")
+    assert (done.code, done.stdout) == (0, b"0\n")
+    assert "warning: --profile-where: the value is one text, with its commas; " in done.stderr
+    assert "Silver" not in done.stderr
+    quoted = run(env, *where, 'Customer Type = "Gold, Silver"')
+    assert "commas" not in quoted.stderr
+
+
+@pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
+@pytest.mark.parametrize(
+    ("option", "condition", "words"),
+    [
+        ("--where", "Customer Type = Gold", "those of the profile go to --profile-where"),
+        ("--profile-where", "Amount > 1", "properties of the event go to --where"),
+    ],
+)
+def test_nobody_by_a_property_of_the_other_kind_names_the_other_option(
+    env: dict[str, str],
+    tmp_path: Path,
+    command: tuple[str, ...],
+    option: str,
+    condition: str,
+    words: str,
+) -> None:
+    done = run(env, *command, "Charged", *DAYS, option, condition, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "0 people" in done.stderr
+    assert words in done.stderr
+
+
 @pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
 def test_a_misspelt_event_names_the_next_step(
     env: dict[str, str], tmp_path: Path, command: tuple[str, ...]
@@ -464,3 +509,20 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
     text = mismatch("--everyone", *size)
     assert "EVENT was 'Charged' and is now left out" in text
     assert "--from was 20260101 and is now left out" in text
+
+
+def test_the_query_of_the_readme_is_one_that_works(
+    env: dict[str, str], tmp_path: Path, service: Emulator
+) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```json\n(.*?common_profile_properties.*?)```", text, re.DOTALL)
+    (tmp_path / "q.json").write_text(block)
+    done = run(env, "count", "--everyone", "--query", "q.json", cwd=tmp_path)
+    people = service.population.everyone(
+        profile_fields=json.loads(block)["common_profile_properties"]["profile_fields"]
+    )
+    assert (done.code, int(done.stdout)) == (0, len(people))
+    assert people
+    for name in ("Identity", "Email", "Phone", "Name"):
+        found = run(env, "count", "--everyone", "--profile-where", f"{name} exists")
+        assert int(found.stdout) > 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from altaprofiles.cli.where import GrammarError, parse_filter
+from altaprofiles.cli.where import GrammarError, has_comma, parse_filter
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,128 @@ def test_two_conditions_are_two_options(text: str) -> None:
 )
 def test_a_value_with_such_words_is_still_a_value(text: str, value: str) -> None:
     assert parse_filter(text).value == value
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "Gold or jane",
+        "Gold OR jane",
+        "Gold, Silver or jane",
+        '["Gold", "jane"]',
+        '["jane"]',
+        "[Gold, jane]",
+        "(Gold, jane)",
+        "{Gold; jane}",
+        "Gold|jane",
+        "Gold | jane",
+        "Gold || jane",
+        '"Gold", "jane"',
+        '"Gold" or "jane"',
+        '"Gold"|"jane"',
+    ],
+)
+@pytest.mark.parametrize("operator", ["=", "!=", "contains", "does not contain"])
+def test_several_values_are_refused_and_not_shown(operator: str, values: str) -> None:
+    with pytest.raises(GrammarError, match="one value per condition; ") as caught:
+        parse_filter(f"Customer Type {operator} {values}")
+    message = str(caught.value)
+    assert message.endswith("write it as JSON text, in double quotation marks")
+    assert "jane" not in message
+    as_json = json.dumps(values)
+    assert parse_filter(f"Customer Type {operator} {as_json}").value == values
+
+
+@pytest.mark.parametrize(
+    ("operator", "name"),
+    [("=", "equals"), ("contains", "contains")],
+)
+def test_several_values_go_into_the_file_of_a_query(operator: str, name: str) -> None:
+    for of_events in (False, True):
+        with pytest.raises(GrammarError) as caught:
+            parse_filter(f"Type {operator} Gold or Silver", of_events=of_events)
+        text = str(caught.value)
+        query, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+        fields = (
+            query["event_properties"]
+            if of_events
+            else query["common_profile_properties"]["profile_fields"]
+        )
+        (field,) = fields
+        assert (field["operator"], len(field["value"])) == (name, 2)
+
+
+@pytest.mark.parametrize("operator", ["!=", "does not contain"])
+def test_none_of_several_values_is_one_option_for_each(operator: str) -> None:
+    with pytest.raises(
+        GrammarError, match=r"pass the option once for each, and all must hold; .*--query"
+    ):
+        parse_filter(f"Type {operator} Gold or Silver")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Email exists = true", "exists takes no value; write 'Email exists'"),
+        ("Email exists != false", "exists takes no value; write 'Email exists'"),
+        ("Email Exists = yes", "exists takes no value"),
+        ("Email does not exist = true", "does not exist takes no value"),
+        ("not Gift = true", "no 'not' in front of a condition; write 'Gift != true'"),
+        ("NOT City contains x", "write 'City does not contain York'"),
+        ("not Email exists", "write 'Email does not exist'"),
+        ("not Amount > 5", "no 'not' in front of a condition"),
+    ],
+)
+def test_a_condition_on_a_condition_is_refused(text: str, words: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        parse_filter(text)
+    assert words in str(caught.value)
+    assert "if it is the name, write it as JSON text" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "example"),
+    [
+        ("Customer Type =", "'Amount = 100'"),
+        ("Customer Type != ", "'Amount != 100'"),
+        ("Amount <=", "'Amount <= 100'"),
+        ("City contains", "'City contains York'"),
+        ("City does not contain ", "'City does not contain York'"),
+    ],
+)
+def test_a_missing_value_gets_an_example_with_the_same_operator(text: str, example: str) -> None:
+    with pytest.raises(GrammarError) as caught:
+        parse_filter(text)
+    assert str(caught.value).endswith(f"; write {example}")
+
+
+def test_a_name_with_such_words_is_still_a_name() -> None:
+    assert parse_filter("Not interested = x").name == "Not interested"
+    assert parse_filter("Notes = x").name == "Notes"
+    assert parse_filter('"not Gift" = true').name == "not Gift"
+    assert parse_filter('"Email exists" = true').name == "Email exists"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_doubtful"),
+    [
+        ("Type = Gold, Silver", True),
+        ("Type != Gold,Silver", True),
+        ("Type contains Gold; Silver", True),
+        ("City = Paris, Texas", True),
+        ("Number = 5, 6", True),
+        ('City = "Paris, Texas"', False),
+        ("Ratio = 1,5", False),
+        ("City = York", False),
+        ("City = York,", False),
+        ('"a, b" = York', False),
+        ("a, b = York", False),
+        ("Email exists", False),
+    ],
+)
+def test_a_comma_in_a_value_is_doubtful(text: str, is_doubtful: bool) -> None:
+    parse_filter(text)
+    assert has_comma(text) is is_doubtful
 
 
 @pytest.mark.parametrize("text", ["Amount > 1,000", "Amount = 1,000", "Amount <= -1,234,567.5"])

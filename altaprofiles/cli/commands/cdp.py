@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 import time
 from collections import Counter
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 __all__ = ["cdp"]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    misplaced="an ID stands behind its option: --user-id ID or --anonymous-id ID",
+    redirect="users.ndjson",
+)
 @click.option("--user-id", metavar="ID", help="A user's ID: prints the anonymous IDs bound to it.")
 @click.option(
     "--anonymous-id",
@@ -167,7 +172,17 @@ def _print_lookups(
     if not total and file == "-":
         app.warn("standard input holds no keys: nothing was looked up")
     if failures.count:
-        raise failures.summary(total)
+        raise failures.summary(total, app, _as_lookup(app, file, by, column, keys_table))
+
+
+def _as_lookup(app: App, file: str, by: str, column: str | None, keys_table: str | None) -> str:
+    """Return the command line that looks up the same keys into a file."""
+    options = ["--by", by.replace("_", "-")]
+    for name, value in (("--column", column), ("--keys-table", keys_table)):
+        if value is not None:
+            options += [name, value]
+    options += ["-o", "users.ndjson"]
+    return f"altaprofiles lookup {shlex.join([file, *options])}{app.account_option}"
 
 
 _REPORT_EVERY = 5.0
@@ -208,8 +223,14 @@ class _Failures:
         self._counts[type(error)] += 1
         self._last[type(error)] = error
 
-    def summary(self, total: int) -> Failure:
-        """Return the failure of `total` lookups, with the most frequent error of the service."""
+    def summary(self, total: int, app: App, lookup: str) -> Failure:
+        """Return the failure of `total` lookups, with the most frequent error of the service.
+
+        Args:
+            total: the number of lookups.
+            app: knows the next step after an error.
+            lookup: the command line that can be resumed.
+        """
         from ...errors import ConfigurationError
 
         failure = Failure(f"{self.count:,} of {total:,} lookups failed; see the output")
@@ -220,6 +241,12 @@ class _Failures:
             failure.add_note(f"{count:,} of them like this: {last}")
             if (advice := remedy(last)) is not None:
                 failure.add_note(f"{advice}.")
+            if (advice := app.advice(last)) is not None:
+                failure.add_note(advice)
+            failure.add_note(
+                f"To keep what is found, and to request only the rest when it is run again: "
+                f"{lookup}"
+            )
         return failure
 
 

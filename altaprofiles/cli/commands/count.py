@@ -8,13 +8,19 @@ from ...base.wording import next_step
 from ..app import App
 from ..command import Command
 from ..options import QueryOptions, query_options
-from ..selection import select
+from ..selection import other_option, select
 from ..where import GRAMMAR
 
 __all__ = ["count"]
 
 
-@click.command(cls=Command, epilog=GRAMMAR)
+@click.command(
+    cls=Command,
+    epilog=GRAMMAR,
+    misplaced="count takes one event; a value with blanks stands in quotation marks, such as 'App "
+    "Launched'",
+    redirect="count.txt",
+)
 @click.argument("event", required=False)
 @query_options
 @click.pass_obj
@@ -35,4 +41,6 @@ def count(app: App, event: str | None, query: QueryOptions) -> None:
         has_filters = bool(
             selection["event_properties"] or selection["profile_fields"] or selection["query"]
         )
-        app.warn(f"0 people; {next_step(has_event=event is not None, has_filters=has_filters)}")
+        step = next_step(has_event=event is not None, has_filters=has_filters)
+        other = other_option(query)
+        app.warn(f"0 people; {step}" + (f"; {other}" if other else ""))

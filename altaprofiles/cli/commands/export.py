@@ -9,7 +9,7 @@ import click
 from ..app import App
 from ..command import Command
 from ..options import OutputOptions, QueryOptions, output_options, query_options
-from ..selection import select
+from ..selection import other_option, select
 from ..where import GRAMMAR
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def export(
     parts = _parts(windows)
 
     async def job(session: Session, display: ProgressDisplay) -> ExportReport:
-        return await session.export(
+        report = await session.export(
             events or None,
             **selection,
             windows=parts,
@@ -141,6 +141,10 @@ def export(
             on_progress=display,
             **output,
         )
+        if not report.people and (other := other_option(query)):
+            # The library's own warning does not know the options.
+            app.warn(other)
+        return report
 
     prefix = "pipe the same query into " if query["query"] == "-" else ""
     run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix)

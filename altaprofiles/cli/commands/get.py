@@ -14,7 +14,11 @@ from ..exits import Failure
 __all__ = ["get"]
 
 
-@click.command(cls=Command)
+@click.command(
+    cls=Command,
+    misplaced="a key stands behind its option: --identity ID, --email ADDRESS or --object-id ID",
+    redirect="person.json",
+)
 @click.option("--identity", metavar="ID", help="The person's ID in your own systems.")
 @click.option("--email", metavar="ADDRESS", help="The person's email address.")
 @click.option("--object-id", metavar="ID", help="CleverTap's ID of one of the person's devices.")

@@ -7,17 +7,18 @@ import shlex
 import shutil
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ... import __version__
-from ...accounts import ENVIRONMENT, accounts_path, find_alta, find_clevertap
+from ...accounts import ENVIRONMENT, Resolved, accounts_path, find_alta, find_clevertap
 from ...base.extras import EXTRAS, is_installed
 from ...base.wording import duration
-from ...credentials import InvalidSetting, ignored_variables
+from ...credentials import Alta, CleverTap, InvalidSetting, ignored_variables
 from ...errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -36,6 +37,8 @@ from .probe import may_be_elsewhere
 from .services import Service, alta_service, clevertap_service
 
 __all__ = ["examine"]
+
+C = TypeVar("C", CleverTap, Alta)
 
 _LEAST_SPACE = 1 << 30
 """Bytes of free disk space, below which an export is likely to fail."""
@@ -59,18 +62,16 @@ async def examine(
     for finding in (*_machine(), _proxies()):
         yield finding
     account = app.account
-    try:
-        clevertap, alta = find_clevertap(account), find_alta(account)
-    except InvalidSetting as error:
-        yield Finding(str(error), code=Exit.USAGE)
-        return
-    except ConfigurationError as error:
-        yield Finding(str(error), code=Exit.CREDENTIALS)
-        return
+    clevertap, of_clevertap = _found(find_clevertap, account)
+    alta, of_alta = _found(find_alta, account)
+    faults = [fault for fault in (of_clevertap, of_alta) if fault is not None]
+    # A fault of the whole file is the same for both services.
+    for fault in dict.fromkeys(faults):
+        yield fault
     for prefix in ("CLEVERTAP", "ALTA"):
         if account is None and (ignored := ignored_variables(prefix)):
             yield Finding(ignored, is_note=True)
-    if clevertap is None and alta is None:
+    if clevertap is None and alta is None and not faults:
         yield Finding(
             f"no credentials, neither in the environment nor in {accounts_path()}",
             "Run: altaprofiles login; or set CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and "
@@ -85,6 +86,18 @@ async def examine(
     for service in services:
         async for finding in _service(service, app, patience):
             yield finding
+
+
+def _found(
+    find: Callable[[str | None], Resolved[C] | None], account: str | None
+) -> tuple[Resolved[C] | None, Finding | None]:
+    """Return the credentials of a service, or the finding on the fault of their configuration."""
+    try:
+        return find(account), None
+    except InvalidSetting as error:
+        return None, Finding(str(error), code=Exit.USAGE)
+    except ConfigurationError as error:
+        return None, Finding(str(error), code=Exit.CREDENTIALS)
 
 
 def _machine() -> Iterator[Finding]:
