@@ -52,11 +52,11 @@ def percent(part: float) -> int:
     return int(100 * part + 1e-9)
 
 
-def one_of(known: Iterable[str], given: str) -> str:
+def one_of(known: Iterable[str], given: object) -> str:
     """Return the names of `known`, and of these the one that `given` is likely to mean."""
     # Only errors need it, and its import takes time.
     from difflib import get_close_matches
 
     names = list(known)
-    close = get_close_matches(given.strip().lower(), names, n=1)
+    close = get_close_matches(str(given).strip().lower(), names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")
