@@ -322,7 +322,7 @@ class RateLimited(StatusError):
             does not say.
         sent: False if the request was not sent, because the service refuses all of them at present
             for longer than the call can wait. `status`, `code` and `message` are then those of the
-            last refusal.
+            last refusal. Before the first, `status` is 429.
     """
 
     def __init__(
@@ -340,7 +340,9 @@ class RateLimited(StatusError):
 
     def _text(self) -> str:
         text = super()._text()
-        if not self.sent:
+        if not self.sent and self.reset is not None:
+            text = f"not sent, because {self.api} has said that no request is left at present"
+        elif not self.sent:
             text = f"not sent, because the service refuses every request at present: {text}"
         if self.reset is not None:
             text = _followed(text, f"It accepts requests again at {_utc(self.reset)}")

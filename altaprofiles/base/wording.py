@@ -1,4 +1,4 @@
-"""Counts, times and shares as text for a person. Pure."""
+"""Counts, times, shares and advice as text for a person. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-__all__ = ["clock", "duration", "moment", "numbered", "one_of", "percent", "share"]
+__all__ = ["clock", "duration", "moment", "next_step", "numbered", "one_of", "percent", "share"]
 
 
 def numbered(count: int, noun: str) -> str:
@@ -50,6 +50,20 @@ def percent(part: float) -> int:
     """Return a share in percent, rounded down, so that 100 means complete."""
     # As a float, 0.29 is a little less than 29 / 100.
     return int(100 * part + 1e-9)
+
+
+def next_step(*, has_event: bool, has_filters: bool) -> str:
+    """Return advice on a query that matches nobody.
+
+    Args:
+        has_event: whether the query asks for an event's people, not for everyone.
+        has_filters: whether it has filters.
+    """
+    parts = ["the name of the event, upper and lower case included, the days"] if has_event else []
+    if has_filters:
+        parts.append("names, operators and values of the filters")
+    parts.append("and that the account is the right one" if parts else "that the account is right")
+    return f"check {', '.join(parts)}"
 
 
 def one_of(known: Iterable[str], given: object) -> str:

@@ -354,6 +354,10 @@ _SERVICES = {
 }
 
 
+_ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE"}
+"""Arguments of commands by the library's name."""
+
+
 def _logger() -> Any:
     import logging
 
@@ -375,7 +379,10 @@ def _in_words(text: str, differences: Mapping[str, tuple[Any, Any]], command: cl
             if flag
             else f"`{name}` was {was} and is now {is_now}",
         )
-    return text
+    for name, words in (("account", "the account's ID"), ("host", "the service's address")):
+        text = text.replace(f"`{name}` was", f"{words} was")
+    # Users of the command line have no error to look into.
+    return text.replace("`differences` has them, and the journal", "the journal")
 
 
 def _in_word(option: click.Parameter | None, value: object) -> str:
@@ -392,16 +399,22 @@ def _in_word(option: click.Parameter | None, value: object) -> str:
 
 def _with_option_names(text: str, command: click.Command) -> str:
     """Return `text` with the library's names of arguments replaced by the command's options."""
-    names: dict[str | None, str | None] = {}
+    # Names that no option bears.
+    names: dict[str | None, str | None] = {
+        "endpoint=": "ALTA_ENDPOINT",
+        "event": "EVENT",
+        "keys": "--file",
+    }
     for option in command.params:
-        if isinstance(option, click.Argument) and option.name == "events":
-            names[option.name] = "EVENT"
+        if isinstance(option, click.Argument):
+            names[option.name] = _ARGUMENTS.get(str(option.name))
         if isinstance(option, click.Option):
             names[option.name] = max(option.opts, key=len)
             names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
     return re.sub(
         # The members of a query, and not the rest of a file's name.
-        r"\A(?P<subject>\w+)(?=: |\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`",
-        lambda match: names.get(match["subject"] or match["other"]) or match[0],
+        r"\A(?P<subject>\w+)(?=: |\[|\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`"
+        r"|\b(?P<keyword>endpoint=)(?!\S)",
+        lambda match: names.get(match["subject"] or match["other"] or match["keyword"]) or match[0],
         text,
     )

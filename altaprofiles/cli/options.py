@@ -5,13 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date
-from typing import Any, NoReturn, TypedDict, TypeVar
+from functools import wraps
+from typing import Any, NoReturn, TypedDict, TypeVar, cast
 
 import click
 
-__all__ = ["KeyFileName", "OutputOptions", "output_options", "query_options"]
+__all__ = ["KeyFileName", "OutputOptions", "QueryOptions", "output_options", "query_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class QueryOptions(TypedDict):
+    """Values of the options of `query_options`."""
+
+    start: date | int | None
+    end: date | int | None
+    event_properties: tuple[str, ...]
+    profile_fields: tuple[str, ...]
+    query: str | None
+    everyone: bool
 
 
 class OutputOptions(TypedDict):
@@ -36,12 +48,25 @@ class KeyFileName(click.Path):
         self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
     ) -> NoReturn:
         # click quotes the name, and a person's key may stand in its place.
-        words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
-        super().fail(" ".join(words), param, ctx)
+        if not (name := re.search(r"'(.*)'", message, re.DOTALL)) or not _FILE_NAME.search(name[1]):
+            words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
+            message = " ".join(words)
+        super().fail(message, param, ctx)
+
+
+_FILE_NAME = re.compile(
+    r"/|\\|\.(?:txt|csv|tsv|json|jsonl|ndjson|list|ids|gz|zst|xlsx?)\Z", re.IGNORECASE
+)
 
 
 def query_options(command: F) -> F:
-    """Add the options of `selection.select` to a command, under the library's names."""
+    """Add the options of `QueryOptions` to a command, which gets their values as `query`."""
+
+    @wraps(command)
+    def with_query(*args: Any, **values: Any) -> Any:
+        query = {name: values.pop(name) for name in QueryOptions.__annotations__}
+        return command(*args, query=query, **values)
+
     for option in reversed(
         [
             click.option(
@@ -73,7 +98,8 @@ def query_options(command: F) -> F:
                 "--query",
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True),
                 metavar="FILE|-",
-                help="A JSON file with more of CleverTap's query language, such as advanced_query.",
+                help="A JSON file with more of CleverTap's query language, such as advanced_query; "
+                "- is standard input.",
             ),
             click.option(
                 "--everyone",
@@ -83,8 +109,8 @@ def query_options(command: F) -> F:
             ),
         ]
     ):
-        command = option(command)
-    return command
+        with_query = option(with_query)
+    return cast("F", with_query)
 
 
 def _day(text: str) -> date | int:

@@ -15,7 +15,7 @@ __all__ = ["summarize", "write_report"]
 
 
 def summarize(app: App, report: Report) -> None:
-    """Log the main figures of `report`, a line each."""
+    """Log the main figures of `report`, a line each. Its warnings are in the log already."""
     rows: list[tuple[str, str]] = []
     match report:
         case ExportReport():
@@ -33,7 +33,6 @@ def summarize(app: App, report: Report) -> None:
     if report.mended:
         rows.append(("mended", f"{report.mended:,} texts that {report.format} cannot hold"))
     rows.append(("manifest", _short_path(report.manifest)))
-    rows.extend(("warning", sentence) for sentence in report.warnings)
     width = max(len(name) for name, _ in rows)
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
     app.info(text, report=as_builtins(report))

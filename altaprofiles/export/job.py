@@ -171,7 +171,7 @@ class Job(Generic[R, S]):
             await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
         warnings = [*gathering.discrepancies(written.records, run.place)]
         if not written.records:
-            warnings.append(_nobody(target.name, replaced))
+            warnings.append(_nobody(target.name, replaced) + gathering.nobody)
         for sentence in warnings:
             logger.warning("%s", sentence)
         missing = gathering.unanswered(run.place)
@@ -184,7 +184,7 @@ class Job(Generic[R, S]):
     async def _write_manifest(self, run: Run, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = {**self._gathering.options, **run.place.layout}
-        data = encode_manifest(report, self._gathering.plan, options, now)
+        data = encode_manifest(report, self._gathering.executed_plan, options, now)
         await run.threads.run(lambda: write_file(run.place.manifest, [data]))
 
     def _describe(

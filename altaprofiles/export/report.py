@@ -32,6 +32,7 @@ class ChainStatus(Struct, frozen=True):
         restarts: how often the chain was restarted, because the service refused its cursor or sent
             fewer records than it counts.
         counted: records that the chain will bring by the service's own count, or None.
+        batch_size: people per page, as the chain was opened; None until it is opened.
     """
 
     event: str | None
@@ -42,6 +43,7 @@ class ChainStatus(Struct, frozen=True):
     done: bool
     restarts: int
     counted: int | None = None
+    batch_size: int | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,14 @@ from typing import Any, TypeVar, overload
 import anyio
 from msgspec import Struct
 
-from ..errors import AltaProfilesError, DecodeError, RequestTimeout, StatusError, TransportError
+from ..errors import (
+    AltaProfilesError,
+    DecodeError,
+    RateLimited,
+    RequestTimeout,
+    StatusError,
+    TransportError,
+)
 from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
@@ -176,25 +183,31 @@ class Engine:
         """
         call = _Call(service, request, read, bulk, on_head)
         if (deadline := self._retry.deadline) is None:
-            return self._attempts(call, math.inf)
+            return self._attempts(call, self._tries(call))
         return self._within(deadline, call)
 
+    def _tries(self, call: _Call, ends: float = math.inf) -> Tries:
+        return Tries(self._retry, None if call.bulk else self._budget, ends)
+
     async def _within(self, deadline: float, call: _Call) -> Any:
-        ends = time.monotonic() + deadline
+        tries = self._tries(call, time.monotonic() + deadline)
         with anyio.move_on_after(deadline):
-            return await self._attempts(call, ends)
+            return await self._attempts(call, tries)
+        if tries.is_waiting and call.service.is_refusing:
+            # It explains more than the deadline does.
+            refusal = call.service.refusal()
+            self._unsent(call, tries, refusal)
+            raise refusal
         raise RequestTimeout(
             f"{call.service.api}: {call.request.operation} did not finish within the deadline of "
             f"{deadline} s"
         )
 
-    async def _attempts(self, call: _Call, ends: float) -> Any:
+    async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
-        tries = Tries(self._retry, None if call.bulk else self._budget, ends)
-        number = 0
         while True:
-            number += 1
+            tries.number += 1
             turn = await self._turn(call, cap, tries)
             response = None
             started = time.monotonic()
@@ -211,7 +224,7 @@ class Engine:
                 self._budget.deposit()
                 service.succeeded(cap, turn, started)
                 if self._on_event is not None:
-                    self._report(call.attempt(number, started, response))
+                    self._report(call.attempt(tries.number, started, response))
                 return value
 
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
@@ -233,7 +246,7 @@ class Engine:
             for tally in self._tallies:
                 tally.not_ready += decision.not_ready
                 tally.throttles += decision.throttled
-            self._report(call.attempt(number, started, response, error, decision.delay))
+            self._report(call.attempt(tries.number, started, response, error, decision.delay))
             if decision.delay is None:
                 try:
                     raise error
@@ -249,9 +262,15 @@ class Engine:
         """Wait for a slot, and until the service may be asked."""
         # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
-        turn = await cap.acquire(
-            bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
-        )
+        tries.is_waiting = True
+        try:
+            turn = await cap.acquire(
+                bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
+            )
+        except RateLimited as refusal:
+            self._unsent(call, tries, refusal)
+            raise
+        tries.is_waiting = False
         try:
             self._lifetime.check_open()
         except BaseException:
@@ -273,7 +292,7 @@ class Engine:
                 raise
         else:
             call.service.answered(response)
-            cap.release(turn)
+            cap.release(turn, is_answered=True)
             for tally in self._tallies:
                 tally.bytes += len(response.body)
             return response
@@ -290,6 +309,12 @@ class Engine:
             await self._lifetime.pause(delay)
         finally:
             service.pausing -= 1
+
+    def _unsent(self, call: _Call, tries: Tries, refusal: RateLimited) -> None:
+        """Report that a call ends without a request, because the service refuses all of them."""
+        for tally in self._tallies:
+            tally.unsent += 1
+        self._report(call.attempt(tries.number, time.monotonic(), None, refusal))
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:

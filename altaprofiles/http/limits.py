@@ -130,11 +130,11 @@ class Cap:
                     waiting.remove(waiter)
             raise
 
-    def release(self, turn: Turn) -> None:
-        """Pass the slot to the next caller in line."""
+    def release(self, turn: Turn, *, is_answered: bool = False) -> None:
+        """Pass the slot to the next caller in line. If answered, the outcome is counted next."""
         self.in_flight -= 1
         self._bulk_in_flight -= turn.bulk
-        self._pace.end(turn.pace)
+        self._pace.end(turn.pace, is_answered=is_answered)
         if self._single or self._bulk:
             self._hand_out()
 

@@ -22,8 +22,9 @@ class Pace:
        refusal with another reason comes among requests that are served, and concerns its own call.
     2. *A closed service is asked by one request at a time.* The wait between two of them doubles
        from `floor` up to `ceiling`, because a rate limit lasts minutes. It reaches a quarter of a
-       second in any case, because bulk work goes on asking for minutes. The first request that is
-       not refused opens the service: for two at a time, and with each answer for one more.
+       second in any case, because bulk work goes on asking for minutes. One that has no answer for
+       `PATIENCE` seconds is joined by another, and the wait doubles as well. The first request that
+       is not refused opens the service: for two at a time, and with each answer for one more.
     3. *The rate that the service took is learned.* The requests it answered from one opening to the
        next, in that time, are what its limit lets through. They are then spread evenly, at a
        rate that grows while nothing is refused. An episode counts only if it took at most 90
@@ -53,6 +54,7 @@ class Pace:
     SLACK = 0.05  # seconds by which a start may be late without delaying the next
     OPEN = 0.8  # most of a first episode that shows a rate
     SELDOM = 1.0  # seconds between two requests of a service that is seldom asked
+    PATIENCE = 5.0  # seconds for the answer to a request that asks a closed service
     LONGEST = 600.0  # seconds after which one request asks, whatever the service said
     RAMP = 64  # requests in flight after which a service counts as open
 
@@ -80,6 +82,8 @@ class Pace:
         # Of a closed service.
         self._closed_at = 0
         self._gap = 0.0
+        self._asked = 0  # the last request that asks it, until its outcome is counted
+        self._asked_until = 0.0
         self._refused_at = 0.0
         self._is_rate = True
         # Most requests in flight, of a service that has just opened.
@@ -104,7 +108,7 @@ class Pace:
         return (
             self.closed_since is None
             and self._ramp is None
-            and self._left is None
+            and not self._is_tight
             and self._least == 0
             and self._rate.interval == 0
         )
@@ -117,17 +121,24 @@ class Pace:
         if self._left is not None and now >= self._resets:
             self._left = self.named_until = None
         start = self._next
-        if self._left is not None and self._left <= len(self._flying):
+        if self._is_tight:
             # An answer to a request in flight may tell of more room. A time far away may be wrong.
             start = max(start, min(self._resets, self._learned_at + self.LONGEST))
         if self._ramp is not None and self._younger(self._closed_at) >= self._ramp:
             # Its end wakes whoever waits.
             start = max(start, now + self._ceiling)
+        if self._asked:
+            start = max(start, self._asked_until)
         return max(0.0, start - now)
 
     @property
     def _interval(self) -> float:
         return max(self._least, self._rate.interval)
+
+    @property
+    def _is_tight(self) -> bool:
+        """True if the requests in flight may be all that the service still takes."""
+        return self._left is not None and self._left <= len(self._flying)
 
     def _younger(self, number: int) -> int:
         return sum(flying > number for flying in self._flying)
@@ -141,7 +152,11 @@ class Pace:
         self._starts += 1
         self._flying.add(self._starts)
         if self.closed_since is not None:
+            if self._asked:
+                self._gap = min(2 * self._gap, self._ceiling)
             self._next = now + self._gap
+            self._asked = self._starts
+            self._asked_until = now + max(self._gap, self.PATIENCE)
         else:
             interval = self._interval
             # A timer that fires late must not make the whole rate slower.
@@ -149,11 +164,14 @@ class Pace:
             self._next = (self._next if is_late else now) + interval
         return self._starts
 
-    def end(self, number: int) -> None:
-        """Count the end of a request."""
+    def end(self, number: int, *, is_answered: bool = False) -> None:
+        """Count the end of a request. If it is answered, the outcome is counted next."""
+        is_waited_for = self._is_tight or self._ramp is not None
         self._flying.discard(number)
-        if self._left is not None or self._ramp is not None:
+        if is_waited_for:
             self._wake()
+        if not is_answered:
+            self.failed(number)
 
     def succeeded(self, number: int, now: float) -> None:
         """Count an answer that was not refused."""
@@ -198,6 +216,7 @@ class Pace:
                 self._refused_at = now
                 self._gap = min(2 * self._gap, self._ceiling)
             self._defer(now, requested)
+            self.failed(number)
             return False
         if is_repeated and self._flying:
             return False
@@ -218,11 +237,18 @@ class Pace:
         self._defer(now, requested)
         return True
 
+    def failed(self, number: int) -> None:
+        """Count an outcome that tells nothing of a limit."""
+        if number == self._asked:
+            self._asked = 0
+            self._wake()
+
     def learn(self, remaining: int, reset_in: float, now: float) -> None:
         """Believe the service: `remaining` requests may start within the next `reset_in` seconds.
 
         Requests in flight may or may not be counted in it. They are taken as not counted.
         """
+        was_slow = self._is_tight or self._rate.interval > 0
         resets, self._learned_at = now + reset_in, now
         if self._left is not None and abs(resets - self._resets) < 1 and now < self._resets:
             # Answers overtake each other.
@@ -231,6 +257,8 @@ class Pace:
             self._left, self._resets = remaining, resets
         self._rate.forget()
         self.named_until = self._resets if self._left == 0 else None
+        if was_slow and not self._is_tight:
+            self._wake()
 
     def _defer(self, now: float, requested: float) -> None:
         shortest = self._gap * (1 - self._jitter() / 4)
@@ -254,7 +282,7 @@ class Pace:
             self._began, self._answered, self._strays = now, 0, 0
         self._answered += 1
         self.closed_since = self.named_until = None
-        self._streak = 0
+        self._streak = self._asked = 0
         self._ramp = 2
         self._next = now + self._interval
         self._wake()

@@ -147,6 +147,8 @@ class Tries(Struct, gc=False):
         ends: the monotonic clock reading, in seconds, at which the deadline of the call ends.
 
     Attributes:
+        number: the number of the current attempt, 1 for the first.
+        is_waiting: whether it waits for a slot, or until the service may be asked.
         failures: failed attempts so far.
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
@@ -155,6 +157,8 @@ class Tries(Struct, gc=False):
     retry: Retry
     budget: Budget | None
     ends: float = math.inf
+    number: int = 0
+    is_waiting: bool = False
     failures: int = 0
     polls: int = 0
     refusals: int = 0

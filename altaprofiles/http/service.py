@@ -66,7 +66,7 @@ class Service:
         self.limits = RateLimit()
         self.pausing = 0
         self._refused: RateLimited | None = None
-        caps = {id(size): Cap(size, self.pace, self._refusal) for size in sizes.values()}
+        caps = {id(size): Cap(size, self.pace, self.refusal) for size in sizes.values()}
         self._caps = {operation: caps[id(size)] for operation, size in sizes.items()}
         self._all = tuple(caps.values())
         self.pace.opened.extend(cap.wake for cap in self._all)
@@ -110,6 +110,8 @@ class Service:
         if isinstance(error, NotReady | StatusError):
             # It was heard, and not refused for a rate.
             self.pace.succeeded(turn.pace, now)
+        else:
+            self.pace.failed(turn.pace)
         return False
 
     def abandon(self, error: Callable[[], Exception]) -> None:
@@ -142,15 +144,28 @@ class Service:
         for cap in self._all:
             cap.give_up(now)
 
-    def _refusal(self) -> RateLimited:
+    @property
+    def is_refusing(self) -> bool:
+        """True while the service refuses every request, or has said that it would."""
+        return self.pace.closed_since is not None or self._named_wait is not None
+
+    @property
+    def _named_wait(self) -> float | None:
+        until = self.pace.named_until
+        wait = None if until is None else until - time.monotonic()
+        return wait if wait is not None and wait > 0 else None
+
+    def refusal(self) -> RateLimited:
         """Return the error for a call that is not sent, because the service refuses all of them."""
-        last = self._refused
+        last, wait = self._refused, self._named_wait
+        is_used_up = self.limits.remaining == 0 and wait is not None
         return RateLimited(
             api=self.api,
             status=429 if last is None else last.status,
             code=None if last is None else last.code,
             message="" if last is None else last.message,
             limited_by="rate" if last is None else last.limited_by,
-            reset=self.limits.reset if self.limits.remaining == 0 else None,
+            retry_after=wait,
+            reset=self.limits.reset if is_used_up else None,
             sent=False,
         )

@@ -12,6 +12,9 @@ __all__ = ["Attempt", "RateLimit", "Stats"]
 class Attempt(Struct, frozen=True):
     """One HTTP request and its outcome, as passed to `Session(on_event=…)`.
 
+    A call that ends without a request, because the service refuses every one at present, is passed
+    as well. `error` is then a `RateLimited` whose `sent` is False, and `status` is None.
+
     Attributes:
         api: "CleverTap" or "Alta".
         operation: "open_chain", "get_page", "get_profile", "count" or "get_user_cdp"; in
@@ -68,6 +71,8 @@ class Stats(Struct):
         retries: attempts after the first of a call, polls of unready pages included.
         throttles: answers with HTTP 429 or a code for throttling.
         not_ready: answers that a page or count is still in progress.
+        unsent: calls that ended without a request, because the service refused every one for longer
+            than they could wait.
         bytes: total size of all bodies, decompressed.
         limits: a `RateLimit` for each service that the session has credentials for, by "CleverTap"
             and "Alta". It is empty of values until an answer states a limit.
@@ -77,5 +82,6 @@ class Stats(Struct):
     retries: int = 0
     throttles: int = 0
     not_ready: int = 0
+    unsent: int = 0
     bytes: int = 0
     limits: dict[str, RateLimit] = field(default_factory=dict)

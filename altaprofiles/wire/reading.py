@@ -11,7 +11,6 @@ Sources:
 from __future__ import annotations
 
 import codecs
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -236,13 +235,13 @@ def _limited_by(code: int | str | None, message: str) -> Literal["concurrency", 
 
 
 _UNIX_TIME = 10**9  # a smaller value counts seconds from now
+_DAY = 86_400.0  # seconds
 
 
 def read_rate_limit(headers: Mapping[str, str]) -> tuple[RateLimit, float | None] | None:
     """Return the limit that an answer states, and the seconds until its reset ([rates]).
 
-    The reset is measured on the server's own clock if the answer has a `Date`, because ours may be
-    wrong. Returns None if the answer states no limit.
+    Returns None if the answer states no limit.
     """
     remaining = headers.get("X-RateLimit-Remaining")
     limit = headers.get("X-RateLimit-Limit")
@@ -252,31 +251,49 @@ def read_rate_limit(headers: Mapping[str, str]) -> tuple[RateLimit, float | None
     reset = _number(headers.get("X-RateLimit-Reset"))
     if reset is None:
         return stated, None
-    now = time.time()
-    with suppress(KeyError, ValueError, TypeError, OverflowError):
-        sent = parsedate_to_datetime(headers["Date"])
-        # Without a zone it is in UTC ([http], 5.6.7).
-        now = (sent if sent.tzinfo else sent.replace(tzinfo=UTC)).timestamp()
-    if reset >= 1000 * _UNIX_TIME:
-        reset /= 1000  # milliseconds
     if reset < _UNIX_TIME:
-        reset += now
+        stated.reset = _server_time(headers, time.time()) + reset
+        return stated, reset
+    while reset >= 1000 * _UNIX_TIME:
+        reset /= 1000  # milliseconds, or smaller units
     stated.reset = reset
-    return stated, max(0.0, reset - now)
+    return stated, max(0.0, reset - _server_time(headers, reset))
+
+
+# With some gateways other numbers or a policy follow: `100, 100;w=60` or `100;w=60`.
+_NUMBER = re.compile(r"\s*([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*(?:[,;].*)?")
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
+    match = _NUMBER.fullmatch(text or "")
+    return None if match is None else float(match[1])
 
 
 def _count(text: str | None) -> int | None:
-    # With some gateways the policy follows the number: `100, 100;w=60`.
-    number = _number((text or "").partition(",")[0])
+    number = _number(text)
     return None if number is None else int(number)
+
+
+def _server_time(headers: Mapping[str, str], until: float) -> float:
+    """Return the Unix time of the server, to measure how far away `until` is, a time of its own.
+
+    It is the `Date` of the answer, because our clock may be wrong. A `Date` far from both is that
+    of a cache.
+    """
+    ours = time.time()
+    sent = _unix_time(headers.get("Date"))
+    if sent is None or min(abs(sent - ours), abs(sent - until)) > _DAY:
+        return ours
+    return sent
+
+
+def _unix_time(date: str | None) -> float | None:
+    try:
+        parsed = parsedate_to_datetime(date or "")
+        # Without a zone it is in UTC ([http], 5.6.7).
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def is_garbled(name: str, own: str) -> bool:
@@ -302,16 +319,11 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("Retry-After")
     if value is None:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            # Measured on the server's own clock, because ours may be wrong.
-            until = parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])
-            seconds = until.total_seconds()
-        except (ValueError, KeyError, TypeError, OverflowError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    until = _unix_time(value)
+    return None if until is None else max(0.0, until - _server_time(headers, until))
 
 
 _LONGEST = 500  # characters of an error text

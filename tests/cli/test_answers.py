@@ -139,7 +139,7 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
         (["get"], "pass one of --identity, --email, --object-id; got none"),
         (["get", "--identity", "1", "--email", "a@b"], "got --identity and --email"),
         (["get", "--identity", ""], "--identity: empty"),
-        (["get", "--passcode", "x"], "No such option"),
+        (["get", "--passcode", "x"], "no such option"),
         (["cdp"], "pass --user-id, --anonymous-id, both, or --file"),
         (["cdp", "--user-id", "1", "--by", "user-id"], "go with --file"),
         (["cdp", "--file", "/nowhere", "--by", "user-id"], "does not exist"),
@@ -284,7 +284,8 @@ def test_an_event_that_the_service_refuses_is_told_in_its_words(env: dict[str, s
     assert (done.code, done.stdout) == (1, b"")
     assert done.stderr.startswith("error: CleverTap answered HTTP ")
     assert "Invalid event : Charge" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "it expects the name as the dashboard spells it" in done.stderr
+    assert done.stderr.count("\n") == 2
 
 
 def test_whoever_closes_the_pipe_ends_it_quietly(env: dict[str, str]) -> None:

@@ -518,3 +518,105 @@ def test_completion(env: dict[str, str], shell: str) -> None:
         words = {"COMP_WORDS": f"altaprofiles {line}", "COMP_CWORD": place}
         done = run(env | words | {variable: f"{shell}_complete"})
         assert "file" in done.stdout.decode()
+
+
+# -------------------------------------------------------------------------------- wrong usage
+
+
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--account", "a", "--account", "b", "count"), "--account is given 2 times"),
+        (("--log-format", "text", "--log-format", "json", "count"), "--log-format is given 2"),
+        (("get", "--identity", "1", "--identity", "2"), "--identity is given 2 times"),
+        (("lookup", "-", "--by", "email", "--by", "identity", "-o", "x.csv"), "--by is given 2"),
+        (("cdp", "--user-id", "1", "--user-id=2"), "--user-id is given 2 times"),
+        (("export", "e", *DAYS, "-o", "a.csv", "--out", "b.csv"), "--out is given 2 times"),
+        (("export", "e", *DAYS, "-oa.csv", "-ob.csv"), "--out is given 2 times"),
+        (
+            ("export", "e", *DAYS, "-o", "a.csv", "--resume", "--fresh"),
+            "--resume or --fresh is given 2 times",
+        ),
+        (
+            ("export", "e", *DAYS, "-o", "a.csv", "--events", "--no-events"),
+            "--events or --no-events is given 2 times",
+        ),
+        (("demo", "--people", "5", "--people", "6"), "--people is given 2 times"),
+        (("emulator", "--port", "1", "--port", "2"), "--port is given 2 times"),
+        (
+            ("emulator", "--fault", "empty=0.1", "--fault", "empty=0.2"),
+            "--fault: empty is given twice",
+        ),
+        (
+            ("--account", "a", "count", "e", *DAYS, "--account", "b"),
+            "--account is given before the command and behind it, with two values",
+        ),
+        # the same form for faults that click finds, and for those that the library finds
+        (("export", "e", *DAYS), "error: --out: missing; see altaprofiles export --help"),
+        (
+            ("export", "e", *DAYS, "-o", "x.csv", "--batch-size", "many"),
+            "error: --batch-size: 'many' is not a valid integer\n",
+        ),
+        (
+            ("export", "e", *DAYS, "-o", "x.csv", "--windows", "many"),
+            "error: --windows: 'many' is neither auto nor a number\n",
+        ),
+        (
+            ("export", "e", *DAYS, "-o", "x.csv", "--windows", "0"),
+            "error: --windows: expected a whole number of at least 1, got 0\n",
+        ),
+        (("export", "", *DAYS, "-o", "x.csv"), "error: EVENT: empty; "),
+        (("emulator", "--fault", "no=1"), "error: --fault: 'no' is not a fault; use one of "),
+        (("count", "App", "Launched", *DAYS), "a value with blanks stands in quotation marks, "),
+        # names of files, which are no keys
+        (("cdp", "--file", "no.txt", "--by", "user-id"), "error: --file: File 'no.txt' does not"),
+        (("lookup", "in/no", "--by", "email", "-o", "x.csv"), "error: FILE|-: File 'in/no' does"),
+        (("lookup", "no.csv", "--by", "email", "-o", "x.csv"), "File 'no.csv' does not exist"),
+        (("lookup", "-", "--by", "email", "-o", "x.csv"), "error: FILE: standard input is empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_is_one_line_that_names_the_option(
+    env: dict[str, str], tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    variables = {
+        "CLEVERTAP_ACCOUNT_ID": "W9R",
+        "CLEVERTAP_PASSCODE": "secret",
+        "CLEVERTAP_BASE_URL": "http://127.0.0.1:9",
+    }
+    done = run(env | variables, *arguments, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b""), done.stderr
+    assert words in done.stderr
+    assert re.search(r"^error: .+\n\Z", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-q", "-q", "count", "-q"), ("--account", "a", "count", "--account", "a")],
+)
+def test_an_option_that_says_the_same_again_is_no_fault(
+    env: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    done = run(env, *arguments)
+    assert "error: EVENT: missing; name an event, or pass --everyone" in done.stderr
+
+
+def test_wrong_usage_as_json(env: dict[str, str]) -> None:
+    done = run(env, "count", "e", *DAYS, "--log-format", "json", "--where", "Amount == 1")
+    assert done.code == 2
+    assert json.loads(done.stderr)["message"].startswith("--where: == is not an operator")
+
+
+def test_the_help_names_the_defaults_of_switches(env: dict[str, str]) -> None:
+    text = " ".join(run(env, "export", "--help").stdout.decode().split())
+    for words in (
+        "--events / --no-events Include the events of each person, some 75 % of a record (the",
+        "--profile / --no-profile Include the properties of each person (the default)",
+        "--distinct / --no-distinct Write each person once (the default)",
+        "--app Include versions, make and model of devices, which are left out by default",
+        "--resume / --fresh Resume what an earlier run left unfinished (the default)",
+    ):
+        assert words in text

@@ -727,7 +727,7 @@ def test_a_key_stays_at_home_unless_other_platforms_are_to_be_tried(
         )
         done = run(env, "cdp", "--user-id", "u")
         assert done.code == 3
-        assert "as ALTA_ENDPOINT ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stderr
+        assert "ALTA_ENDPOINT ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stderr
         assert "altaprofiles doctor --try-regions" in done.stderr
         assert hosts.got_credentials == ["altatech.ai"]
 

@@ -48,13 +48,13 @@ def test_rest_earns_no_burst() -> None:
 
 def refuse(pace: Pace, now: float, **refusal: Any) -> bool:
     number = pace.begin(now)
-    pace.end(number)
+    pace.end(number, is_answered=True)
     return pace.refused(number, now, **refusal)
 
 
 def serve(pace: Pace, now: float) -> None:
     number = pace.begin(now)
-    pace.end(number)
+    pace.end(number, is_answered=True)
     pace.succeeded(number, now)
 
 
@@ -93,7 +93,7 @@ def test_refusals_are_not_counted_against_requests_that_are_still_in_flight() ->
     pace.end(first)
     assert not pace.refused(first, 100.0)
     for number in later[:9]:
-        pace.end(number)
+        pace.end(number, is_answered=True)
         assert not pace.refused(number, 100.0)
     assert pace.closed_since is None
     # Nor against those that started before, which end well.
@@ -102,7 +102,7 @@ def test_refusals_are_not_counted_against_requests_that_are_still_in_flight() ->
     for _ in range(Pace.SIGNS):
         refuse(pace, 100.0)
         number = early.pop()
-        pace.end(number)
+        pace.end(number, is_answered=True)
         pace.succeeded(number, 100.0)
     assert pace.closed_since == 100.0
 
@@ -129,10 +129,54 @@ def test_without_any_delay_a_closed_service_is_still_asked_ever_more_rarely() ->
     assert pace.wait(now) == 0.25
 
 
-def test_a_request_to_a_closed_service_that_never_ends_does_not_stop_the_others() -> None:
-    pace = closed(Pace(floor=1.0))
-    pace.begin(101.0)
-    assert pace.wait(101.0) == 1
+def test_a_request_to_a_closed_service_that_is_not_answered_holds_the_others_for_a_while() -> None:
+    pace = closed(Pace(floor=1.0, ceiling=60.0))
+    now, waits = 101.0, []
+    for _ in range(6):
+        pace.begin(now)
+        waits.append(pace.wait(now))
+        now += waits[-1]
+    assert waits == [5, 5, 5, 8, 16, 32]
+
+
+def test_the_outcome_of_a_request_to_a_closed_service_is_awaited() -> None:
+    pace, woken = closed(Pace(floor=1.0)), []
+    pace.opened.append(lambda: woken.append(True))
+    number = pace.begin(101.0)
+    pace.end(number, is_answered=True)
+    assert pace.wait(103.0) == 3
+    assert not woken
+    pace.refused(number, 103.0)
+    assert woken == [True]
+    assert pace.wait(103.0) == 2
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_request_to_a_closed_service_that_tells_nothing_is_followed_by_another(
+    is_answered: bool,
+) -> None:
+    pace, woken = closed(Pace(floor=1.0)), []
+    pace.opened.append(lambda: woken.append(True))
+    number = pace.begin(101.0)
+    pace.end(number, is_answered=is_answered)
+    pace.failed(number)
+    assert woken == [True]
+    assert pace.wait(103.0) == 0
+    assert pace.closed_since == 100.0
+
+
+def test_more_requests_left_wake_whoever_waits() -> None:
+    pace, woken = Pace(), []
+    pace.opened.append(lambda: woken.append(True))
+    number = pace.begin(100.0)
+    pace.learn(0, 20.0, 100.0)
+    assert not pace.is_free
+    assert not woken
+    pace.learn(50, 60.0, 100.0)
+    assert woken == [True]
+    assert pace.is_free
+    pace.end(number, is_answered=True)
+    assert woken == [True]
 
 
 def test_the_wait_that_a_refusal_asks_for_holds_for_everybody() -> None:
@@ -177,7 +221,7 @@ def test_as_many_start_as_are_left_and_the_reset_brings_more() -> None:
     # The answers overtake each other.
     for number, remaining in enumerate((1, 2, 0), 1):
         pace.learn(remaining, 19.0, 101.0)
-        pace.end(number)
+        pace.end(number, is_answered=True)
     assert pace.wait(101.0) == 19
     assert pace.wait(120.5) == 0
 
@@ -341,7 +385,7 @@ def test_one_call_that_is_refused_again_and_again_closes_nothing_for_the_others(
     pace.begin(100.0)
     for _ in range(50):
         number = pace.begin(100.0)
-        pace.end(number)
+        pace.end(number, is_answered=True)
         assert not pace.refused(number, 100.0, is_repeated=True)
     assert pace.closed_since is None
 

@@ -23,6 +23,7 @@ from altaprofiles import (
     Session,
 )
 from altaprofiles.emulator import Emulator
+from altaprofiles.http.pace import Pace
 
 from ..support.servers import scripted
 from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
@@ -152,6 +153,14 @@ async def refuse(head: bytes, writer: asyncio.StreamWriter) -> None:
     )
 
 
+async def refuse_now(head: bytes, writer: asyncio.StreamWriter) -> None:
+    writer.write(
+        b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 40\r\n\r\n"
+        b'{"code":40008,"message":"Rate exceeded"}'
+    )
+
+
 @pytest.mark.parametrize(
     "limits", [{}, {"deadline": 30.0}, {"throttle_timeout": 30.0}, {"attempts": 1}]
 )
@@ -167,9 +176,10 @@ async def test_a_wait_beyond_what_a_call_may_wait_fails_it_at_once(limits: Any) 
 
 
 async def test_with_a_plan_used_up_until_tomorrow_nothing_more_is_sent() -> None:
+    attempts: list[Attempt] = []
     async with (
         Emulator(people=100, alta_per_day=20) as emulator,
-        Session(alta=emulator.alta) as session,
+        Session(alta=emulator.alta, on_event=attempts.append) as session,
     ):
         keys = [f"user_{number}" for number in range(60)]
         results = [one async for one in session.cdp.get_many(keys, by="user_id")]
@@ -186,9 +196,92 @@ async def test_with_a_plan_used_up_until_tomorrow_nothing_more_is_sent() -> None
     assert not error.sent
     assert limit.remaining == 0
     assert error.reset == limit.reset
+    assert error.retry_after is not None
+    assert 0 < error.retry_after <= 24 * 60 * 60 + 2
+    # A call that is not sent is reported, and counted, as is one that is.
+    unsent = [one for one in attempts if one.status is None]
+    assert unsent[-1].error is error
+    assert len(unsent) == session.stats.unsent == 61 - 20 - session.stats.throttles
+    assert len(attempts) == session.stats.requests + session.stats.unsent
     assert "not sent" in str(error)
     assert "accepts requests again at 20" in str(error)
     assert "UTC" in str(error)
+
+
+async def test_a_last_request_that_is_served_says_when_there_are_more() -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-RateLimit-Limit: 10\r\n"
+            b"X-RateLimit-Remaining: 0\r\nX-RateLimit-Reset: 7200\r\nContent-Length: 20\r\n\r\n"
+            b'{"code":0,"data":{}}'
+        )
+
+    async with scripted(answer) as server, Session(alta=Alta("t", base_url=server.url)) as session:
+        await session.cdp.get(user_id="1")
+        with pytest.raises(RateLimited) as caught:
+            await session.cdp.get(user_id="2")
+        assert len(server.heads) == 1
+    error = caught.value
+    assert not error.sent
+    # No answer had this status.
+    assert "429" not in str(error)
+    assert "Alta has said that no request is left" in str(error)
+    assert error.retry_after is not None
+    assert 7000 < error.retry_after <= 7200
+
+
+async def test_a_deadline_that_ends_while_the_service_refuses_everything_says_so() -> None:
+    attempts: list[Attempt] = []
+    retry = Retry(base_delay=60.0, max_delay=60.0, deadline=0.5)
+    async with (
+        scripted(refuse_now) as server,
+        Session(
+            alta=Alta("t", base_url=server.url), retry=retry, on_event=attempts.append
+        ) as session,
+    ):
+        calls = [session.cdp.get(user_id=str(number)) for number in range(8)]
+        await asyncio.gather(*calls, return_exceptions=True)
+        sent = len(server.heads)
+        with pytest.raises(RateLimited) as caught:
+            await session.cdp.get(user_id="late")
+        assert len(server.heads) == sent
+    assert not caught.value.sent
+    assert "429" in str(caught.value)
+    assert attempts[-1].error is caught.value
+    assert attempts[-1].status is None
+
+
+async def test_a_closed_service_that_answers_late_is_asked_by_one_request_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Pace, "PATIENCE", 600.0)
+    asked, is_closed = 0, False
+    release = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        if is_closed:
+            asked += 1
+            await release.wait()
+        await refuse_now(head, writer)
+
+    retry = Retry(attempts=1, base_delay=0.001, max_delay=0.002)
+    async with (
+        scripted(answer) as server,
+        Session(alta=Alta("t", base_url=server.url), retry=retry) as session,
+    ):
+        for number in range(6):
+            with pytest.raises(RateLimited):
+                await session.cdp.get(user_id=str(number))
+        is_closed = True
+        calls = [asyncio.create_task(session.cdp.get(user_id=str(one))) for one in range(40)]
+        while not asked:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        assert asked == 1
+        release.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(result, RateLimited) for result in results)
 
 
 async def test_closing_the_session_ends_the_wait() -> None:

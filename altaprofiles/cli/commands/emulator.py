@@ -127,7 +127,11 @@ def emulator(port: int, people: int, faults: tuple[str, ...], **settings: Any) -
 
     from ...emulator import Emulator
 
-    rates = dict(map(_rate, faults))
+    rates: dict[str, float] = {}
+    for name, rate in map(_rate, faults):
+        if name in rates:
+            raise click.BadParameter(f"{name} is given twice; give it once", param_hint="--fault")
+        rates[name] = rate
     try:
         server = Emulator(people=people, faults=rates, port=port, **settings)
     except ValueError as error:
@@ -139,7 +143,8 @@ def _named(message: str) -> click.BadParameter:
     """Return an error of the emulator's settings, which begins with a setting's name."""
     name = message.partition(" ")[0].rstrip(":")
     option = "--fault" if name == "faults" else f"--{name.replace('_', '-')}"
-    return click.BadParameter(message.removeprefix(f"{name} is "), param_hint=option)
+    text = message.removeprefix(f"{name} is ").removeprefix("faults: ")
+    return click.BadParameter(text, param_hint=option)
 
 
 def _rate(fault: str) -> tuple[str, float]:

@@ -65,6 +65,7 @@ class KeysGathering:
     endings: Sequence[str] = (_NOT_FOUND_FILE, _FAILED_FILE)
     options: Mapping[str, Any] = {}
     repeats = False
+    nobody = ""
 
     def __init__(
         self, plan: KeysPlan, lookups: Lookups[Profile], keys: Items[Key] | KeyFile
@@ -81,6 +82,10 @@ class KeysGathering:
         self._first_refusal: ConfigurationError | None = None
 
     # --------------------------------------------------------------- from the source to the journal
+
+    @property
+    def executed_plan(self) -> KeysPlan:
+        return self.plan
 
     def adopt(self, begun: Plan) -> None:
         if isinstance(begun, KeysPlan):
