@@ -714,6 +714,42 @@ async def test_killed_at_each_step_of_a_repair(
                     raise
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("earlier", [False, True], ids=["workspace", "earlier-layout"])
+@pytest.mark.parametrize("kind", ["events", "keys"])
+async def test_killed_at_each_step_of_going_on(tmp_path: Path, kind: str, earlier: bool) -> None:
+    """Reading keys again, moving files of an earlier version: what is on disk is not lost."""
+    async with Emulator(people=10_000 if kind == "keys" else 80, seed=3) as emulator:
+        keys = {"keys": lookup_keys(emulator, 12), "by": "identity"}
+        arguments = {**(SMALL if kind == "events" else keys), "to": "people.ndjson"}
+        async with exporting(tmp_path, arguments, emulator) as export:
+            gathered = last_commit(export.steps)
+            await export.processes.run(export.job_with(die=(gathered, "after")))
+            if earlier:
+                workspace = export.workspace
+                for path in workspace.iterdir():
+                    path.rename(export.folder / path.name)
+                workspace.rmdir()
+            saved = tmp_path / "saved"
+            shutil.copytree(export.folder, saved)
+            outcome = await export.processes.run(export.job_with(listed=True))
+            export.check_same(outcome)
+            export.steps = outcome.steps
+            asked = emulator.stats.requests
+            placed = min(n for n, s in enumerate(export.steps) if s.startswith("file.write"))
+            for number, when in export.moments():
+                if number > placed:
+                    break
+                shutil.copytree(saved, export.folder)
+                await export.processes.run(export.job_with(die=(number, when)))
+                try:
+                    export.check_same(await export.processes.run(export.job))
+                    assert emulator.stats.requests == asked
+                except AssertionError as error:
+                    error.add_note(f"killed {when} step {number}: {export.steps[number]}")
+                    raise
+
+
 @asynccontextmanager
 async def tmpfs(folder: Path, options: str) -> AsyncIterator[Path]:
     """Mount a small file system; skip the test if that is not allowed."""
