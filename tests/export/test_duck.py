@@ -85,7 +85,7 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(nights=RUNS)
 @example(
@@ -95,6 +95,7 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
         Night(0, "A", (Entry(None, ("3",), 2), Entry("a", ("1",), 2))),
     ]
 )
+@example(nights=[Night(2, "A", (Entry(None, ("1",), 0),)), Night(1, "A", (Entry("a", ("1",), 0),))])
 def test_upserts_are_those_of_a_model(nights: list[Night]) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as name:

@@ -281,7 +281,7 @@ class Load:
             f" WHERE {self._same()}) AS same WHERE {_NEXT}.number = same.number"
             f" AND {_NEXT}.row = same.row"
         )
-        kept = self._keep_others()
+        others = self._keep_others()
         self._execute(
             f"UPDATE {table} SET added_at = next.added_at FROM {_NEXT} AS next"
             f" WHERE next.is_same AND {table}.rowid = next.row AND next.added_at < {table}.added_at"
@@ -292,9 +292,9 @@ class Load:
         )
         added_at = f"coalesce(next.added_at, {self._staged['added_at']})"
         join = f"JOIN (FROM {_NEXT} WHERE NOT is_same) AS next USING (number)"
-        if kept:
+        if others:
             join += f" LEFT JOIN {_KEPT} AS kept USING (row)"
-        self._insert(join, {"added_at": added_at, **kept})
+        self._insert(join, {"added_at": added_at, **others})
 
     def _link(self) -> None:
         """Find the rows of earlier runs that become rows of this export, and leave out old ones."""
