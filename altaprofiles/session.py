@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
-from .credentials import CHAIN_SLOTS, Alta, CleverTap
+from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
 from .errors import ConfigurationError
 from .flow.fanout import Items
 from .http.engine import Engine
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
 
 __all__ = ["Session"]
+
+logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
 
@@ -139,14 +142,20 @@ class Session:
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
+                `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
         """
-        has_clevertap = "CLEVERTAP_ACCOUNT_ID" in os.environ or "CLEVERTAP_PASSCODE" in os.environ
-        has_alta = "ALTA_TOKEN" in os.environ
+        has_clevertap, has_alta = is_in_environment("CLEVERTAP"), is_in_environment("ALTA")
+        ignored = [
+            sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
+        ]
         if not has_clevertap and not has_alta:
             raise ConfigurationError(
-                "no credentials in the environment; set CLEVERTAP_ACCOUNT_ID and "
-                "CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or ALTA_TOKEN, or both"
+                "; ".join(["no credentials in the environment", *ignored])
+                + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
+                "ALTA_TOKEN, or both"
             )
+        for sentence in ignored:
+            logger.warning("%s", sentence)
         return cls(
             clevertap=CleverTap.from_env() if has_clevertap else None,
             alta=Alta.from_env() if has_alta else None,
@@ -350,7 +359,7 @@ class Session:
             event_summaries=event_summaries,
             profile=profile,
         )
-        reporting = Reporting(service.cap("get_page"), on_progress)
+        reporting = Reporting(service, "get_page", on_progress)
         gathering = EventsGathering(
             plan,
             Chains(self._engine.counting(reporting.tally), service),
@@ -455,7 +464,7 @@ class Session:
         is_of_alta = endpoint.operation == CDP.operation
         service = self._alta_service() if is_of_alta else self._clevertap_service()
         source = check_keys(keys, by, column, keys_table)
-        reporting = Reporting(service.cap(endpoint.operation), on_progress)
+        reporting = Reporting(service, endpoint.operation, on_progress)
         gathering = KeysGathering(
             KeysPlan(service.account, service.url, by),
             Lookups(self._engine.counting(reporting.tally), service, endpoint),

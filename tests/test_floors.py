@@ -24,7 +24,6 @@ OPTIONS = frozenset(
         "on_progress",
         "resume",
         "spool",
-        "table",
         "windows",
     }
 )

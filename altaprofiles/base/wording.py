@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
-__all__ = ["clock", "duration", "next_step", "numbered", "percent", "share"]
+__all__ = ["clock", "duration", "moment", "next_step", "numbered", "one_of", "percent", "share"]
 
 
 def numbered(count: int, noun: str) -> str:
@@ -25,6 +27,15 @@ def duration(seconds: float) -> str:
         if seconds > 2 * size:
             return f"{math.ceil(seconds / size):,} {unit}"
     return f"{max(math.ceil(seconds), 1)} s"
+
+
+def moment(at: float, now: float) -> str:
+    """Return a Unix time, rounded up, such as `12:00:05 UTC`; with its date if it is far away."""
+    form = "%H:%M:%S UTC" if at - now < 43_200 else "%Y-%m-%d %H:%M UTC"
+    try:
+        return datetime.fromtimestamp(math.ceil(at), UTC).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return "a time that no calendar has"
 
 
 def share(done: int, goal: int | None) -> float | None:
@@ -53,3 +64,13 @@ def next_step(*, has_event: bool, has_filters: bool) -> str:
         parts.append("names, operators and values of the filters")
     parts.append("and that the account is the right one" if parts else "that the account is right")
     return f"check {', '.join(parts)}"
+
+
+def one_of(known: Iterable[str], given: object) -> str:
+    """Return the names of `known`, and of these the one that `given` is likely to mean."""
+    # Only errors need it, and its import takes time.
+    from difflib import get_close_matches
+
+    names = list(known)
+    close = get_close_matches(str(given).strip().lower(), names, n=1)
+    return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")

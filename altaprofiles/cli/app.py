@@ -20,6 +20,7 @@ import click
 
 from .exits import Exit, Failure, Interrupted, exit_code
 from .streams import heeded_signals
+from .waits import Waits, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from ..accounts import Resolved
     from ..http.transport import Timeout
     from ..models import Attempt
     from ..session import Session
@@ -53,6 +55,8 @@ class App:
         verbose: whether stderr gets everything that the library logs, and tracebacks.
         log_format: "json" makes each line of stderr a JSON object.
         timeout: longest silence of a service during one attempt, in seconds; None for the default.
+        in_its_words: returns a message with arguments named as the source of the credentials names
+            them.
     """
 
     def __init__(self) -> None:
@@ -62,7 +66,8 @@ class App:
         self.log_format: Literal["text", "json"] = "text"
         self.timeout: float | None = None
         self._resume: str | None = None
-        self._source = ""
+        self.in_its_words: Callable[[str], str] = str
+        self._resolved: Resolved[Any] | None = None
         self._is_logging = False
 
     @cached_property
@@ -88,6 +93,12 @@ class App:
         """The option that names the account in another command line, after a blank, or nothing."""
         return "" if self.account is None else f" --account {shlex.quote(self.account)}"
 
+    def trying_regions(self, found: Resolved[Any]) -> str:
+        """Return the command line that tries credentials in every region or on every platform."""
+        # There, they would be sent to hosts that they were not meant for.
+        without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
+        return f"altaprofiles doctor{self.account_option} --try-regions{without}"
+
     @property
     def limits(self) -> Timeout:
         """The time limits of one attempt: those of the library, in proportion to `timeout`."""
@@ -112,16 +123,24 @@ class App:
             Failure: credentials are missing or unusable.
         """
         from ..accounts import Accounts, accounts_path, find_alta, find_clevertap
+        from ..credentials import InvalidSetting, ignored_variables
         from ..errors import ConfigurationError
         from ..session import Session
 
+        if self.account is None and (ignored := ignored_variables(service.upper())):
+            self.warn(ignored)
         try:
             project = find_clevertap(self.account) if service == "clevertap" else None
             key = find_alta(self.account) if service == "alta" else None
+        except InvalidSetting:
+            # As wrong as an option on the command line.
+            raise
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
+        self._resolved = project or key
+        if self._resolved is not None:
+            self.in_its_words = self._resolved.in_its_words
         if project is not None:
-            self._source = project.source
             return Session(
                 clevertap=project.credentials,
                 timeout=self.limits,
@@ -129,7 +148,6 @@ class App:
                 trust_env=True,
             )
         if key is not None:
-            self._source = key.source
             return Session(
                 alta=key.credentials, timeout=self.limits, on_event=on_event, trust_env=True
             )
@@ -156,7 +174,7 @@ class App:
     ) -> T:
         """Return the result of `question`, which is called with an open session for `service`.
 
-        On a terminal, stderr shows why a request is retried.
+        On a terminal, stderr shows why a request is retried; elsewhere only long waits are logged.
         """
         with self._retry_status() as on_event:
             session = self.session(service=service, on_event=on_event)
@@ -167,9 +185,9 @@ class App:
 
             return self.run(main)
 
-    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None] | None]:
+    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None]]:
         if not self.interactive:
-            return nullcontext()
+            return nullcontext(Waits(self.info).note)
         from .consoles import retry_status
 
         return retry_status(self.console)
@@ -268,7 +286,7 @@ class App:
 
     def report(self, error: BaseException) -> int | None:
         """Log `error` and return its exit code, or None if no user can have caused it."""
-        from ..errors import AltaProfilesError, Forbidden, Incomplete, Unauthorized
+        from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
 
         if isinstance(error, BrokenPipeError):
             return Exit.PIPE
@@ -285,12 +303,14 @@ class App:
             return error.code
         if not isinstance(error, AltaProfilesError | OSError | Failure):
             return None
-        if isinstance(error, Unauthorized | Forbidden) and self._source:
-            error.add_note(f"These credentials are from {self._source}.")
+        if isinstance(error, RateLimited):
+            error.add_note(f"{remedy(error)}.")
+        if isinstance(error, Unauthorized | Forbidden) and self._resolved is not None:
+            error.add_note(f"These credentials are from {self._resolved.source}.")
             if isinstance(error, Unauthorized):
                 error.add_note(
                     f"To find the region or platform that accepts them: "
-                    f"altaprofiles doctor{self.account_option} --try-regions"
+                    f"{self.trying_regions(self._resolved)}"
                 )
         self._log_error(error)
         if isinstance(error, Incomplete):
@@ -306,6 +326,7 @@ class App:
             text = f"{path}{error.strerror}"
         if isinstance(error, PlanMismatch):
             text = _in_words(text, error.differences, click.get_current_context().command)
+        text = self.in_its_words(text)
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         _logger().error("%s", message, exc_info=error if self.verbose else None)

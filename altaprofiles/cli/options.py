@@ -6,13 +6,14 @@ import re
 from collections.abc import Callable
 from datetime import date
 from functools import wraps
-from typing import Any, Literal, NoReturn, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, cast
 
 import click
 
-from ..tables.layout import KINDS, Kind
-
 __all__ = ["KeyFileName", "OutputOptions", "QueryOptions", "output_options", "query_options"]
+
+if TYPE_CHECKING:
+    from ..tables.layout import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -127,6 +128,8 @@ def _day(text: str) -> date | int:
 
 def _flattened(key: str) -> tuple[str, Kind | None]:
     """Return a key of the profile, and the type that follows it, if that is one."""
+    from ..tables.layout import KINDS
+
     name, _, suffix = key.rpartition(":")
     for kind in KINDS:
         if name and suffix == kind:

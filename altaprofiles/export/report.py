@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from ..base.wording import clock, numbered, percent, share
+from ..base.wording import clock, moment, numbered, percent, share
 
 __all__ = [
     "ChainStatus",
@@ -89,6 +90,9 @@ class Progress(Struct, frozen=True, kw_only=True):
         finished: items written to the output, or read for it, in the last stage.
         requests, retries: as in `Report`.
         in_flight, slots: requests of the session in flight now, and the most there can be.
+        throttled: whether the service refuses every request at present, for a rate limit.
+        waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
+            it is unknown, because the service does not name it.
         seconds: time since this run began.
     """
 
@@ -104,6 +108,8 @@ class Progress(Struct, frozen=True, kw_only=True):
     in_flight: int
     slots: int
     seconds: float
+    throttled: bool = False
+    waits_until: float | None = None
 
     @property
     def fetching(self) -> bool:
@@ -128,6 +134,20 @@ class Progress(Struct, frozen=True, kw_only=True):
     @property
     def goal(self) -> int | None:
         """Items that this stage has to finish, or None if unknown."""
+        raise NotImplementedError
+
+    @property
+    def wait(self) -> str:
+        """The wait for a rate limit, as text; empty if there is none, or nothing left to ask."""
+        if not self.throttled or not self.fetching or self._is_received:
+            return ""
+        at = self.waits_until
+        until = "" if at is None else f" until {moment(at, time.time())}"
+        return f"waiting for the rate limit{until}"
+
+    @property
+    def _is_received(self) -> bool:
+        """True once the service is asked for nothing more."""
         raise NotImplementedError
 
     @property
@@ -161,6 +181,7 @@ class Progress(Struct, frozen=True, kw_only=True):
             parts += [
                 f"{self.pace:,.0f} a second",
                 f"{self.in_flight} of {numbered(self.slots, 'slot')}",
+                *([self.wait] if self.wait else []),
                 f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}",
             ]
         parts.append(clock(self.seconds))
@@ -220,6 +241,9 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         people: written to the output so far.
         requests, retries: as in `ExportReport`.
         in_flight, slots: requests of the session in flight now, and the most there can be.
+        throttled: whether the service refuses every request at present, for a rate limit.
+        waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
+            it is unknown, because the service does not name it.
         seconds: time since this run began.
     """
 
@@ -235,6 +259,10 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
     @property
     def _received(self) -> int:
         return self.records
+
+    @property
+    def _is_received(self) -> bool:
+        return all(chain.done for chain in self.chains)
 
     @property
     def _expected(self) -> int | None:
@@ -288,7 +316,8 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         found, not_found, failed: keys with that outcome so far, in earlier runs as well.
         resumed: keys that earlier runs had an answer to.
         finished: people written to the output so far.
-        requests, retries, in_flight, slots, seconds: as in `ExportProgress`.
+        requests, retries, in_flight, slots, throttled, waits_until, seconds: as in
+            `ExportProgress`.
     """
 
     unit = "key"
@@ -307,6 +336,10 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def _received(self) -> int:
         return self.answered
+
+    @property
+    def _is_received(self) -> bool:
+        return self.answered >= self.keys
 
     @property
     def _expected(self) -> int | None:

@@ -9,7 +9,7 @@ from typing import Generic, TypedDict, TypeVar
 from msgspec import Struct
 
 from ..base.checks import check_callback
-from ..http.limits import Cap
+from ..http.service import Service
 from ..models import Stats
 from .report import Progress
 from .store.journal import Journal
@@ -34,6 +34,8 @@ class Traffic(TypedDict):
     retries: int
     in_flight: int
     slots: int
+    throttled: bool
+    waits_until: float | None
     seconds: float
 
 
@@ -58,7 +60,8 @@ class Reporting(Generic[S]):
     """Counts the requests of one run, and reports its progress.
 
     Args:
-        cap: the slots of the service.
+        service: the service that is asked.
+        operation: the operation whose slots are reported.
         on_progress: called with each report, or None.
 
     Attributes:
@@ -68,10 +71,13 @@ class Reporting(Generic[S]):
         ConfigurationError: `on_progress` is not a plain function.
     """
 
-    def __init__(self, cap: Cap, on_progress: Callable[[S], object] | None) -> None:
+    def __init__(
+        self, service: Service, operation: str, on_progress: Callable[[S], object] | None
+    ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
-        self._cap = cap
+        self._cap = service.cap(operation)
+        self._pace = service.pace
         self._callback = on_progress
         self._began = time.monotonic()
         self._earlier = _Earlier()
@@ -106,12 +112,18 @@ class Reporting(Generic[S]):
         if self._callback is None:
             return
         totals = self.totals()
+        now = time.monotonic()
+        ends = self._pace.named_until
+        # A time that has passed stays until the next request.
+        waits_until = time.time() + ends - now if ends is not None and ends > now else None
         report = progress(
             {
                 "requests": totals["requests"],
                 "retries": totals["retries"],
                 "in_flight": self._cap.in_flight,
                 "slots": self._cap.slots,
+                "throttled": waits_until is not None or self._pace.closed_since is not None,
+                "waits_until": waits_until,
                 "seconds": self.seconds,
             }
         )

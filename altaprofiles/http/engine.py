@@ -220,6 +220,9 @@ class Engine:
                     value = await finish(value)
             except AltaProfilesError as failure:
                 error = failure
+            except BaseException:
+                service.pace.failed(turn.pace)
+                raise
             else:
                 self._budget.deposit()
                 service.succeeded(cap, turn, started)
@@ -234,12 +237,7 @@ class Engine:
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
-                logger.warning(
-                    "every request to %s waits until it serves again, for at most %g s: %s",
-                    service.api,
-                    self._retry.throttle_timeout,
-                    error,
-                )
+                self._warn_of_closing(service, error)
             decision = tries.failed(
                 error, time.monotonic(), random.random, service.pace.closed_since
             )
@@ -255,6 +253,26 @@ class Engine:
                     del error, response
             await self._pause(service, decision.delay)
 
+    def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
+        longest = self._retry.throttle_timeout
+        wait = getattr(error, "retry_after", None) or 0.0
+        if wait > longest:
+            logger.warning(
+                "%s asks for a wait of %.0f s, and calls wait for at most %g s, so that they fail "
+                "until then: %s",
+                service.api,
+                wait,
+                longest,
+                error,
+            )
+        else:
+            logger.warning(
+                "every request to %s waits until it serves again, for at most %g s: %s",
+                service.api,
+                longest,
+                error,
+            )
+
     def _secrets(self, service: Service) -> tuple[str, ...]:
         return (service.secret, *self._transport.secrets(service.peer))
 
@@ -263,6 +281,7 @@ class Engine:
         # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
         tries.is_waiting = True
+        queued_at = time.monotonic()
         try:
             turn = await cap.acquire(
                 bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
@@ -271,6 +290,8 @@ class Engine:
             self._unsent(call, tries, refusal)
             raise
         tries.is_waiting = False
+        if tries.refusals and call.service.pace.closed_since is None:
+            tries.queued += time.monotonic() - queued_at
         try:
             self._lifetime.check_open()
         except BaseException:

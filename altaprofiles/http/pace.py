@@ -30,8 +30,9 @@ class Pace:
        rate that grows while nothing is refused. An episode counts only if it took at most 90
        seconds, because limits without a header are limits per minute. If three rates in a row only
        brought fewer answers, the refusals have another reason, and no rate is kept.
-    4. *A service that says how many requests remain is believed*, and the rate is not learned: with
-       none left, nothing starts before the reset.
+    4. *A service that says how many requests remain is believed*: with none left, nothing starts
+       before the reset. A refusal with none left shows no rate. One with some left shows another
+       limit beside the stated one.
 
     Args:
         floor: seconds between the first two requests to a closed service.
@@ -115,15 +116,16 @@ class Pace:
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next request may start, 0 for now."""
-        if self.closed_since is not None and now - self._last > max(2 * self._gap, self.IDLE):
-            # Nobody has asked for so long that the service may have opened long ago.
-            self.closed_since = now
-        if self._left is not None and now >= self._resets:
-            self._left = self.named_until = None
         start = self._next
         if self._is_tight:
             # An answer to a request in flight may tell of more room. A time far away may be wrong.
             start = max(start, min(self._resets, self._learned_at + self.LONGEST))
+        idle = now - max(self._last, start)
+        if self.closed_since is not None and idle > max(2 * self._gap, self.IDLE):
+            # Nobody has asked for so long that the service may have opened long ago.
+            self.closed_since = now
+        if self._left is not None and now >= self._resets:
+            self._left = self.named_until = None
         if self._ramp is not None and self._younger(self._closed_at) >= self._ramp:
             # Its end wakes whoever waits.
             start = max(start, now + self._ceiling)
@@ -248,16 +250,15 @@ class Pace:
 
         Requests in flight may or may not be counted in it. They are taken as not counted.
         """
-        was_slow = self._is_tight or self._rate.interval > 0
+        was_tight = self._is_tight
         resets, self._learned_at = now + reset_in, now
         if self._left is not None and abs(resets - self._resets) < 1 and now < self._resets:
             # Answers overtake each other.
             self._left = min(self._left, remaining)
         else:
             self._left, self._resets = remaining, resets
-        self._rate.forget()
         self.named_until = self._resets if self._left == 0 else None
-        if was_slow and not self._is_tight:
+        if was_tight and not self._is_tight:
             self._wake()
 
     def _defer(self, now: float, requested: float) -> None:
@@ -275,7 +276,7 @@ class Pace:
                 self.OPEN * length, self.SELDOM * self._answered
             )
             is_short = now - self._began <= self.EPISODE
-            if self._is_rate and self._left is None and is_short and was_asked:
+            if self._is_rate and is_short and was_asked:
                 self._rate.learn(
                     length / self._answered, answered=self._answered, strays=self._strays
                 )

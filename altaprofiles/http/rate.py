@@ -102,7 +102,3 @@ class Rate:
         if self.interval < self._slowest / self.FORGOTTEN:
             self.interval = self._slowest = 0.0
             self._runs, self._run = 1, 0
-
-    def forget(self) -> None:
-        """Keep no rate, because the service states its limit itself."""
-        self.interval = 0.0

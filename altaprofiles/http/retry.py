@@ -152,6 +152,7 @@ class Tries(Struct, gc=False):
         failures: failed attempts so far.
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
+        queued: seconds in the queue of the session since the first of these, while it was open.
     """
 
     retry: Retry
@@ -162,8 +163,9 @@ class Tries(Struct, gc=False):
     failures: int = 0
     polls: int = 0
     refusals: int = 0
+    queued: float = 0.0
     _ready_by: float = math.inf
-    _served_by: float = math.inf
+    _refused_since: float = math.inf
 
     def failed(
         self,
@@ -183,7 +185,7 @@ class Tries(Struct, gc=False):
         longest = MAX_RETRY_AFTER
         throttled = isinstance(error, RateLimited)
         if not throttled:
-            self.refusals, self._served_by = 0, math.inf
+            self.refusals, self.queued, self._refused_since = 0, 0.0, math.inf
         if not_ready := isinstance(error, NotReady):
             self.polls += 1
             self._ready_by = min(self._ready_by, now + self.retry.ready_timeout)
@@ -192,8 +194,9 @@ class Tries(Struct, gc=False):
             can_retry = left > 0
         elif throttled:
             since = now if closed_since is None else closed_since
-            self._served_by = min(self._served_by, since + self.retry.throttle_timeout)
-            longest = self._served_by - now
+            self._refused_since = min(self._refused_since, since)
+            # While others are served, the wait for a turn is the session's own.
+            longest = self._refused_since + self.queued + self.retry.throttle_timeout - now
             delay, can_retry = self._after_refusal(random, is_closed=closed_since is not None)
             delay = min(delay, max(longest, 0.0))
             can_retry = can_retry and longest > 0

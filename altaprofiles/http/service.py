@@ -134,7 +134,7 @@ class Service:
             turn.pace,
             now,
             retry_after=error.retry_after,
-            is_rate=error.limited_by != "concurrency",
+            is_rate=error.limited_by != "concurrency" and error.reset is None,
             is_repeated=is_repeated,
         )
         self._give_up(now)

@@ -327,6 +327,74 @@ def test_missing_credentials_say_what_to_do(env: dict[str, str], emulator: Emula
     assert run(env | {"CLEVERTAP_PASSCODE": "x"}, *COUNT).code == 3
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("CLEVERTAP_REGION", "mars", 2),
+        ("CLEVERTAP_BASE_URL", "http://example.com", 2),
+        ("CLEVERTAP_MAX_IN_FLIGHT", "0", 2),
+        ("CLEVERTAP_MAX_IN_FLIGHT", "1.5", 2),
+        ("CLEVERTAP_MAX_IN_FLIGHT", "9" * 30, 2),
+        ("ALTA_ENDPOINT", "mars", 2),
+        ("ALTA_BASE_URL", "example.com", 2),
+        ("ALTA_MAX_IN_FLIGHT", "many", 2),
+        ("CLEVERTAP_ACCOUNT_ID", "a b", 3),
+        ("CLEVERTAP_ACCOUNT_ID", "", 3),
+        ("CLEVERTAP_PASSCODE", "eu1", 3),
+        ("ALTA_TOKEN", "https://altatech.ai", 3),
+        ("ALTA_TOKEN", "", 3),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:9", 2),
+        ("ALTAPROFILES_CONFIG", "/dev/null", 3),
+    ],
+)
+def test_a_wrong_variable_is_a_usage_error_unless_it_is_a_credential(
+    env: dict[str, str], emulator: Emulator, variable: str, value: str, code: int
+) -> None:
+    env |= emulator.environment
+    if variable in ("ALTA_ENDPOINT", "HTTPS_PROXY"):
+        del env["ALTA_BASE_URL"], env["CLEVERTAP_BASE_URL"]
+    if variable == "ALTAPROFILES_CONFIG":
+        env = {name: text for name, text in env.items() if "_" not in name}
+    question = ["cdp", "--user-id", "1"] if "ALTA_" in variable else COUNT
+    done = run(env | {variable: value}, *question)
+    assert (done.code, done.stdout) == (code, b"")
+    assert (variable if variable != "ALTAPROFILES_CONFIG" else value) in done.stderr
+    if variable.endswith("MAX_IN_FLIGHT"):
+        assert f"expected a whole number of at least 1, or 'auto', got {value!r}" in (
+            done.stderr.replace("got 0", "got '0'")
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [("max_in_flight = true", 2), ('region = "in"', 2), ("max_in_flight = 0", 2), ("x = 1", 3)],
+)
+def test_a_wrong_setting_of_the_file_is_a_usage_error(
+    env: dict[str, str], line: str, code: int
+) -> None:
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    Accounts(path, None, {"shop": {"account_id": "A", "passcode": "p"}}).write()
+    path.write_text(path.read_text() + line)
+    done = run(env, *COUNT)
+    assert (done.code, done.stdout) == (code, b"")
+    assert f"{path}: account 'shop': {line.partition(' ')[0]}" in done.stderr
+
+
+def test_variables_without_effect_are_reported(env: dict[str, str], emulator: Emulator) -> None:
+    alone = env | {"ALTA_ENDPOINT": "gptbots.ai"}
+    warning = "warning: ALTA_ENDPOINT has no effect, because ALTA_TOKEN is not set\n"
+    done = run(alone, "cdp", "--user-id", "1")
+    assert done.code == 3
+    assert done.stderr.startswith(f"{warning}error: no Alta credentials")
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    account = {"alta_token": emulator.environment["ALTA_TOKEN"], "alta_base_url": emulator.url}
+    Accounts(path, None, {"agent": account}).write()
+    assert run(alone, "cdp", "--user-id", "nobody").stderr.startswith(f"{warning}error: no bind")
+    # Whoever names an account wants nothing of the environment.
+    done = run(alone, "cdp", "--user-id", "nobody", "--account", "agent")
+    assert done.stderr.startswith("error: no bindings")
+
+
 @pytest.mark.parametrize("more", [[], ["-v"], ["-v", "--log-format", "json"]])
 def test_refused_credentials_are_told_and_not_shown(
     env: dict[str, str], emulator: Emulator, more: list[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.bindings import Bindings
 
-from ..support.terminals import emulated, environment, run
+from ..support.terminals import Terminal, emulated, environment, held, run
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 
@@ -89,3 +90,24 @@ def test_a_mode_that_the_format_does_not_have(env: dict[str, str], tmp_path: Pat
     assert done.code == 2
     assert "--write: 'upsert' applies to " in done.stderr
     assert "not to ndjson" in done.stderr
+
+
+@pytest.mark.slow
+def test_answers_keep_the_order_of_the_file_and_one_that_is_late_holds_up_no_request(
+    small: Emulator, tmp_path: Path
+) -> None:
+    keys = [f"user_{number}" for number in range(200)]
+    (tmp_path / "ids.txt").write_text("\n".join(keys))
+    arguments = ("cdp", "--file", str(tmp_path / "ids.txt"), "--by", "user-id")
+    before = small.stats.requests["cdp"]
+    with held(small, b"GET /v1/user", holding=1) as (variables, let_pass):
+        env = environment(tmp_path, variables)
+        with Terminal(env, *arguments, columns=200, piped=("stdout",)) as terminal:
+            terminal.expect("asking: ")
+            # All but the one that is held.
+            while small.stats.requests["cdp"] < before + len(keys) - 1:
+                time.sleep(0.05)
+            let_pass()
+            done = terminal.ended()
+    assert done.code == 0, terminal.text
+    assert [json.loads(line)["key"] for line in done.stdout.splitlines()] == keys

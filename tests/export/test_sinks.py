@@ -270,7 +270,7 @@ def test_what_cannot_be_held_is_counted(tmp_path: Path) -> None:
 def test_no_record_is_too_odd(tmp_path: Path, records: list[dict[str, Any]]) -> None:
     lines = [json.dumps(record).encode() for record in records]
     for name in ("x.csv", "x.parquet", "x.duckdb"):
-        written(tmp_path, name, lines, flatten=["a"])
+        written(tmp_path, name, lines, flatten=["a"], write="replace")
     texts = Columns(lines, ()).texts[0]
     assert pyarrow.parquet.read_table(tmp_path / "x.parquet")["identity"].to_pylist() == texts
     with duckdb.connect(str(tmp_path / "x.duckdb")) as connection:

@@ -185,6 +185,42 @@ def test_the_wait_that_a_refusal_asks_for_holds_for_everybody() -> None:
     assert pace.named_until == 145.0
 
 
+def test_a_wait_that_the_service_asks_for_is_no_time_in_which_nobody_asks() -> None:
+    pace = closed(Pace(floor=1.0, ceiling=1.0), retry_after=45.0)
+    now = 100.0
+    for _ in range(5):
+        now += pace.wait(now)
+        assert not refuse(pace, now, retry_after=45.0)
+        assert pace.closed_since == 100.0
+    assert now == 100.0 + 5 * 45
+    assert pace.wait(now + 44) == 1
+    # But an hour without a request is one.
+    pace.wait(now + 3600)
+    assert pace.closed_since == now + 3600
+
+
+def test_a_limit_beside_the_stated_one_is_learned() -> None:
+    """A plan has a limit of an hour in its headers, and one of a minute that it never states."""
+    plan, chance = Plan(100, 60.0), Random(1)  # noqa: S311
+    pace = Pace(jitter=chance.random)
+    now, refusals = 0.0, []
+    for key in range(1000):
+        while True:
+            now += pace.wait(now)
+            number = pace.begin(now)
+            taken = plan.takes(now)
+            now += 0.05
+            pace.learn(100_000, 3000.0, now)
+            pace.end(number, is_answered=True)
+            if taken:
+                pace.succeeded(number, now)
+                break
+            pace.refused(number, now)
+            refusals.append(key)
+    assert len([key for key in refusals if key > 300]) < 0.05 * 700
+    assert now < 1.3 * 600
+
+
 def test_answers_to_requests_from_before_the_closing_do_not_open_it() -> None:
     pace = Pace(floor=1.0)
     early = pace.begin(99.0)

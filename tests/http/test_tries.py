@@ -188,6 +188,16 @@ def test_the_time_counts_from_the_closing_of_the_service(bulk: bool) -> None:
     assert tries.failed(refused, 160.0, lambda: 1.0, None) == THROTTLED
 
 
+def test_the_wait_for_a_turn_in_the_session_is_no_refusal() -> None:
+    tries = tries_of(bulk=True, throttle_timeout=60)
+    refused = status("RateLimited")
+    assert tries.failed(refused, 100.0, lambda: 0.0).delay is not None
+    # The session had others to serve first.
+    tries.queued += 500
+    assert tries.failed(refused, 659.0, lambda: 0.0).delay is not None
+    assert tries.failed(refused, 660.0, lambda: 0.0) == THROTTLED
+
+
 def test_each_retry_of_a_single_call_takes_one_from_the_budget() -> None:
     retry, budget = Retry(), Budget(2, now=100.0)
     calls = [Tries(retry, budget) for _ in range(4)]

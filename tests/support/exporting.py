@@ -29,6 +29,7 @@ from typing import Any
 
 import duckdb
 import msgspec
+import psycopg
 from msgspec import Struct, structs
 
 
@@ -282,6 +283,10 @@ class _File(io.FileIO):
         return end
 
 
+def _committing(commit: Callable[[Any], None]) -> Callable[[Any], None]:
+    return lambda connection: _step("postgres commit", partial(commit, connection))
+
+
 class _DuckDb:
     """A connection whose statements are steps, apart from those that only look."""
 
@@ -357,6 +362,7 @@ def _wrap_standard_library() -> None:
 
     os.fdopen = fdopen  # type: ignore[assignment]
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
+    psycopg.Connection.commit = _committing(psycopg.Connection.commit)  # type: ignore[method-assign, assignment]
     connect = duckdb.connect
     duckdb.connect = lambda *args, **options: _DuckDb(connect(*args, **options))  # type: ignore[assignment]
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]

@@ -9,6 +9,7 @@ from typing import get_args
 
 from ...base.checks import check_flag
 from ...base.paths import absolute_path
+from ...base.wording import one_of
 from ...errors import ConfigurationError
 from ...tables.layout import check_flatten
 from ..output import Output
@@ -144,7 +145,9 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
     if format is not None and format not in FORMATS:
-        raise ConfigurationError(f"format: unknown format {format!r}; use one of {known}")
+        raise ConfigurationError(
+            f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
+        )
     named = None if format is None else _BY_FORMAT[format]
     if names_folder(text) and format in (None, FolderTarget.format):
         return FolderTarget
