@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...base.wording import numbered
 from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from ..tables import Content, Origin
@@ -254,7 +255,7 @@ class Load:
             f" coalesce({staged['identity']}, '') = '' AS nameless,"
             f" {staged['object_ids']} AS devices FROM {self._rows} AS new"
         )
-        self._execute(
+        [(repeated,)] = self._execute(
             f"DELETE FROM {_NEW} WHERE number IN (SELECT number FROM (SELECT number,"
             " min(number) OVER (PARTITION BY account, person) AS first"
             f" FROM {_NEW}) WHERE first < number UNION ALL SELECT number FROM (SELECT number,"
@@ -262,6 +263,11 @@ class Load:
             f" FROM (SELECT number, account, unnest(devices) AS device FROM {_NEW}"
             f" WHERE nameless) WHERE {_IS_EXACT}) WHERE first < number)"
         )
+        if repeated:
+            self.notes.append(
+                f"{self._table.label} has one row for each person: {numbered(repeated, 'record')} "
+                f"of people whom the export brings more than once are left out"
+            )
 
     def _merge(self) -> None:
         """Update the rows of people whom the export brings, and insert the others."""
@@ -316,7 +322,12 @@ class Load:
             f" WHERE {_IS_EXACT}) GROUP BY number, row"
         )
         outdated = f"SELECT number FROM {_LINKS} WHERE is_newer AND (by_key OR nameless)"
-        self._execute(f"DELETE FROM {_NEW} WHERE number IN ({outdated})")
+        [(rows,)] = self._execute(f"DELETE FROM {_NEW} WHERE number IN ({outdated})")
+        if rows:
+            self.notes.append(
+                f"{self._table.label} keeps {numbered(rows, 'row')} as a later export has fetched "
+                f"them"
+            )
         self._execute(
             f"DELETE FROM {_LINKS} WHERE number IN ({outdated}) OR is_newer OR (NOT nameless"
             f" AND NOT by_key AND row IN (SELECT row FROM {_LINKS} WHERE nameless))"
