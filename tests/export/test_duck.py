@@ -96,6 +96,13 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
     ]
 )
 @example(nights=[Night(2, "A", (Entry(None, ("1",), 0),)), Night(1, "A", (Entry("a", ("1",), 0),))])
+@example(
+    nights=[
+        Night(5, "A", (Entry("a", ("1",), 0),)),
+        Night(1, "A", (Entry(None, ("1",), 0),)),
+        Night(6, "A", (Entry("a", ("1",), 0),)),
+    ]
+)
 def test_upserts_are_those_of_a_model(nights: list[Night]) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as name:

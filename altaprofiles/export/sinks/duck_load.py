@@ -23,45 +23,16 @@ from typing import Any
 
 from ...base.wording import numbered
 from ...tables.layout import Column
-from ...tables.rows import Row, Table
 from ..tables import Content, Origin
 from .duck_table import OWN_PREFIX, RUNS, RUNS_COLUMNS, TYPES, DuckTable, Fit, quoted
 from .target import Write
 
-__all__ = ["Load", "Numbered"]
+__all__ = ["Load"]
 
 _NEW, _LINKS, _ABSORBED, _NEXT, _KEPT = (
     f"{OWN_PREFIX}{name}" for name in ("new", "links", "absorbed", "next", "kept")
 )
 """Temporary tables. No other table can have such a name."""
-
-
-class Numbered:
-    """The rows of a table with a number before the cells. The columns have names of their own.
-
-    A flattened key may have any name, even one that DuckDB or a query gives to something else.
-
-    Args:
-        table: the columns, and the cells of the rows.
-    """
-
-    def __init__(self, table: Table) -> None:
-        self.columns = (
-            Column("number", "int64"),
-            *(Column(f"c{place}", one.kind) for place, one in enumerate(table.columns)),
-        )
-        self._table = table
-        self._count = 0
-
-    @property
-    def mended(self) -> int:
-        return self._table.mended
-
-    def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
-        cells = self._table.cells(rows)
-        first = self._count
-        self._count += len(cells[0])
-        return [[*range(first, self._count)], *cells]
 
 
 class Load:
@@ -74,7 +45,7 @@ class Load:
         columns: the columns of the export.
         content: the kind of rows.
         origin: the export.
-        path: the Parquet file, with the columns of `Numbered`.
+        path: the Parquet file, with the columns of `duck_rows.Numbered`.
 
     Attributes:
         absorbed: number of absorbed rows.
