@@ -85,7 +85,7 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(nights=RUNS)
 @example(
@@ -93,6 +93,14 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
         Night(1, "A", (Entry(None, ("1",), 0), Entry(None, ("2",), 0))),
         Night(2, "A", (Entry("a", ("1", "2"), 0), Entry(None, ("2", "3"), 1))),
         Night(0, "A", (Entry(None, ("3",), 2), Entry("a", ("1",), 2))),
+    ]
+)
+@example(nights=[Night(2, "A", (Entry(None, ("1",), 0),)), Night(1, "A", (Entry("a", ("1",), 0),))])
+@example(
+    nights=[
+        Night(5, "A", (Entry("a", ("1",), 0),)),
+        Night(1, "A", (Entry(None, ("1",), 0),)),
+        Night(6, "A", (Entry("a", ("1",), 0),)),
     ]
 )
 def test_upserts_are_those_of_a_model(nights: list[Night]) -> None:
@@ -130,6 +138,13 @@ def test_the_same_people_of_two_accounts_are_two_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_that_was_fetched_later_stays(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"], 1)], origin(2))
+    [note] = load(tmp_path, [record("a", ["1"], 2), record("b", ["2"])], origin(1)).notes
+    assert "keeps 1 row as a later export has fetched" in note
+    assert [row[3:] for row in content_of(tmp_path)] == [(1, 2, 2), (0, 1, 1)]
+
+
 def test_a_nameless_person_is_found_by_any_device(tmp_path: Path) -> None:
     load(tmp_path, [record(None, ["2", "3"])], origin(1))
     load(tmp_path, [record(None, ["3", "1"], 5)], origin(2))
@@ -153,7 +168,8 @@ def test_a_person_under_two_keys_is_one_row(tmp_path: Path) -> None:
     rows = [Row(record("a", ["1"], n), "A", f"key {n}") for n in range(2)]
     by_key = Content(has_key=True)
     for hour in (1, 2):
-        load(tmp_path, rows, origin(hour), by_key)
+        [note] = load(tmp_path, rows, origin(hour), by_key).notes
+        assert "1 record of people whom the export brings more than once" in note
         assert query(tmp_path, "SELECT key, person FROM profiles") == [("key 0", "identity:a")]
 
 

@@ -444,7 +444,9 @@ async def test_the_rows_that_an_output_of_nobody_replaces(export: Export, tmp_pa
     service.counted[FIRST] = 0
     other = await export(service, to, table="other")
     assert other.warnings == [f"0 people in {to}{STEP}"]
-    report = await export(service, to, table="t")
+    updated = await export(service, to, table="t")
+    assert updated.warnings == [f"0 people in {to}{STEP}"]
+    report = await export(service, to, table="t", write="replace")
     assert report.warnings == [f"0 people; it replaced 30 rows of the table 't' in {to}{STEP}"]
 
 

@@ -27,7 +27,8 @@ from ..output import Output
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .duck_file import Turn, check_log, connect, explained, logs_of
-from .duck_load import Load, Numbered
+from .duck_load import Load
+from .duck_rows import Numbered
 from .duck_table import OWN_PREFIX, DuckTable
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink

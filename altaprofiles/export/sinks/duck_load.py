@@ -21,46 +21,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...base.wording import numbered
 from ...tables.layout import Column
-from ...tables.rows import Row, Table
 from ..tables import Content, Origin
 from .duck_table import OWN_PREFIX, RUNS, RUNS_COLUMNS, TYPES, DuckTable, Fit, quoted
 from .target import Write
 
-__all__ = ["Load", "Numbered"]
+__all__ = ["Load"]
 
 _NEW, _LINKS, _ABSORBED, _NEXT, _KEPT = (
     f"{OWN_PREFIX}{name}" for name in ("new", "links", "absorbed", "next", "kept")
 )
 """Temporary tables. No other table can have such a name."""
-
-
-class Numbered:
-    """The rows of a table with a number before the cells. The columns have names of their own.
-
-    A flattened key may have any name, even one that DuckDB or a query gives to something else.
-
-    Args:
-        table: the columns, and the cells of the rows.
-    """
-
-    def __init__(self, table: Table) -> None:
-        self.columns = (
-            Column("number", "int64"),
-            *(Column(f"c{place}", one.kind) for place, one in enumerate(table.columns)),
-        )
-        self._table = table
-        self._count = 0
-
-    @property
-    def mended(self) -> int:
-        return self._table.mended
-
-    def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
-        cells = self._table.cells(rows)
-        first = self._count
-        self._count += len(cells[0])
-        return [[*range(first, self._count)], *cells]
 
 
 class Load:
@@ -73,7 +45,7 @@ class Load:
         columns: the columns of the export.
         content: the kind of rows.
         origin: the export.
-        path: the Parquet file, with the columns of `Numbered`.
+        path: the Parquet file, with the columns of `duck_rows.Numbered`.
 
     Attributes:
         absorbed: number of absorbed rows.
@@ -254,7 +226,7 @@ class Load:
             f" coalesce({staged['identity']}, '') = '' AS nameless,"
             f" {staged['object_ids']} AS devices FROM {self._rows} AS new"
         )
-        self._execute(
+        [(repeated,)] = self._execute(
             f"DELETE FROM {_NEW} WHERE number IN (SELECT number FROM (SELECT number,"
             " min(number) OVER (PARTITION BY account, person) AS first"
             f" FROM {_NEW}) WHERE first < number UNION ALL SELECT number FROM (SELECT number,"
@@ -262,6 +234,11 @@ class Load:
             f" FROM (SELECT number, account, unnest(devices) AS device FROM {_NEW}"
             f" WHERE nameless) WHERE {_IS_EXACT}) WHERE first < number)"
         )
+        if repeated:
+            self.notes.append(
+                f"{self._table.label} has one row for each person: {numbered(repeated, 'record')} "
+                f"of people whom the export brings more than once are left out"
+            )
 
     def _merge(self) -> None:
         """Update the rows of people whom the export brings, and insert the others."""
@@ -316,7 +293,12 @@ class Load:
             f" WHERE {_IS_EXACT}) GROUP BY number, row"
         )
         outdated = f"SELECT number FROM {_LINKS} WHERE is_newer AND (by_key OR nameless)"
-        self._execute(f"DELETE FROM {_NEW} WHERE number IN ({outdated})")
+        [(rows,)] = self._execute(f"DELETE FROM {_NEW} WHERE number IN ({outdated})")
+        if rows:
+            self.notes.append(
+                f"{self._table.label} keeps {numbered(rows, 'row')} as a later export has fetched "
+                f"them"
+            )
         self._execute(
             f"DELETE FROM {_LINKS} WHERE number IN ({outdated}) OR is_newer OR (NOT nameless"
             f" AND NOT by_key AND row IN (SELECT row FROM {_LINKS} WHERE nameless))"

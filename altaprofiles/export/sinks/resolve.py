@@ -94,7 +94,7 @@ def _checked_write(target: type[Target], write: object) -> Write:
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
         formats += " and folders of Parquet files" if write in FolderTarget.writes else ""
         raise ConfigurationError(
-            f"write: {write!r} applies to {formats} only, not to a file in {target.format}; leave "
+            f"write: {write!r} applies to {formats} only, not to {target.format}; leave "
             f"it out, or choose another output"
         )
     raise ConfigurationError(f"write: expected 'replace', 'upsert' or 'append', got {write!r}")
