@@ -28,7 +28,7 @@ from .key_lines import split_lines
 from .key_tables import duckdb_keys, parquet_keys
 from .threads import Threads, read_ahead
 
-__all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
+__all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches", "invalid_text"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -421,7 +421,12 @@ def as_text_key(index: int, key: object) -> tuple[str, ConfigurationError | None
         return check_key(f"keys[{index}]", key), None
     except ConfigurationError as error:
         text = str.__str__(key) if isinstance(key, str) else _shown(index, key)
-        return "\0" + text.encode("utf-8", "backslashreplace").decode(), error
+        return invalid_text(text), error
+
+
+def invalid_text(key: str) -> str:
+    """Return the text that stands for an invalid key, which cannot collide with a valid key."""
+    return "\0" + key.encode("utf-8", "backslashreplace").decode()
 
 
 def _shown(index: int, key: object) -> str:

@@ -21,11 +21,13 @@ import pytest
 
 from altaprofiles import ExportError, Incomplete
 from altaprofiles.export.report import Progress
-from altaprofiles.export.store.journal import FOUND, Answer
+from altaprofiles.export.store.key_table import FOUND, Answer
 from altaprofiles.export.store.spool import read_answers
 
 from ..support.jobs import (
+    BINDINGS,
     EVENTS,
+    KEYS,
     KINDS,
     Kind,
     Scripted,
@@ -292,10 +294,10 @@ async def test_only_the_damaged_chain_is_fetched_again(to: Path) -> None:
         assert again == [2] * 13
 
 
+@pytest.mark.parametrize("keys", [KEYS, BINDINGS], ids=str)
 async def test_only_damaged_answers_are_asked_for_again(
-    to: Path, caplog: pytest.LogCaptureFixture
+    to: Path, caplog: pytest.LogCaptureFixture, keys: Kind
 ) -> None:
-    [keys] = [kind for kind in KINDS if kind is not EVENTS]
     async with at_script(keys) as case:
         damage = Damage(case, to, flip(0.3), times=1, stage="fetching")
         report = await case.run(to, on_progress=damage)
