@@ -35,6 +35,7 @@ from .wire.query import BATCH_SIZE, Day
 if TYPE_CHECKING:
     import aiohttp
 
+    from .export.gather.gathering import Gathering
     from .export.keys import Keys
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
 
@@ -219,6 +220,9 @@ class Session:
         profile: bool = True,
         count: bool = False,
         on_shortfall: Literal["error", "warn"] = "error",
+        with_cdp: bool = False,
+        cdp_key: str = "identity",
+        cdp_by: CdpBy = "user_id",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[ExportProgress], object] | None = None,
@@ -331,6 +335,7 @@ class Session:
         >>> print(report.people, report.sha256)
         """
         from .export.gather.chains import EventsGathering
+        from .export.gather.joins import Join, JoinedGathering, Joins
         from .export.job import Job
         from .export.output import Output
         from .export.plan import EventsPlan
@@ -350,14 +355,19 @@ class Session:
             event_summaries=event_summaries,
             profile=profile,
         )
-        reporting = Reporting(service.cap("get_page"), on_progress)
-        gathering = EventsGathering(
-            plan,
-            Chains(self._engine.counting(reporting.tally), service),
+        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
+        caps = [service.cap("get_page"), *(() if join is None else (join.cap,))]
+        reporting = Reporting(caps, on_progress)
+        engine = self._engine.counting(reporting.tally)
+        joins = None if join is None else Joins(join, engine)
+        people = EventsGathering(
+            plan if join is None else join.added_to(plan),
+            Chains(engine, service),
             adopt=windows == "auto",
             distinct=check_flag("distinct", distinct),
             count=check_flag("count", count),
             on_shortfall=on_shortfall,
+            on_records=None if joins is None else joins.queue,
         )
         output = Output(
             to=to,
@@ -371,6 +381,11 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
+        gathering: Gathering[ExportReport, ExportProgress] = (
+            people
+            if joins is None
+            else JoinedGathering[ExportReport, ExportProgress](people, joins)
+        )
         return await Job(gathering, output, reporting).run()
 
     async def export_lookups(
@@ -386,6 +401,9 @@ class Session:
         table: str | None = None,
         bom: bool = False,
         write: Literal["replace", "upsert", "append"] | None = None,
+        with_cdp: bool = False,
+        cdp_key: str = "identity",
+        cdp_by: CdpBy = "user_id",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[LookupProgress], object] | None = None,
@@ -442,6 +460,7 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
+        from .export.gather.joins import Join, JoinedGathering, Joins
         from .export.gather.lookups import KeysGathering
         from .export.job import Job
         from .export.keys import check_keys
@@ -455,13 +474,24 @@ class Session:
         is_of_alta = endpoint.operation == CDP.operation
         service = self._alta_service() if is_of_alta else self._clevertap_service()
         source = check_keys(keys, by, column, keys_table)
-        reporting = Reporting(service.cap(endpoint.operation), on_progress)
-        gathering = KeysGathering(
-            KeysPlan(service.account, service.url, by),
-            Lookups(self._engine.counting(reporting.tally), service, endpoint),
+        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service)
+        if is_of_alta and join is not None:
+            raise ConfigurationError(
+                f"with_cdp: it joins people of CleverTap, and {by} is a key of Alta, whose users "
+                f"are the result already; leave it out"
+            )
+        caps = [service.cap(endpoint.operation), *(() if join is None else (join.cap,))]
+        reporting = Reporting(caps, on_progress)
+        engine = self._engine.counting(reporting.tally)
+        joins = None if join is None else Joins(join, engine)
+        plan = KeysPlan(service.account, service.url, by)
+        people: KeysGathering[Any] = KeysGathering(
+            plan if join is None else join.added_to(plan),
+            Lookups(engine, service, endpoint),
             source,
             content=Content(of="bindings") if is_of_alta else Content(has_key=True),
             encode=endpoint.encode,
+            on_records=None if joins is None else joins.queue,
         )
         output = Output(
             to=to,
@@ -475,6 +505,11 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
+        gathering: Gathering[LookupReport, LookupProgress] = (
+            people
+            if joins is None
+            else JoinedGathering[LookupReport, LookupProgress](people, joins)
+        )
         return await Job(gathering, output, reporting).run()
 
     async def aclose(self) -> None:

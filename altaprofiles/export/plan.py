@@ -16,7 +16,10 @@ from ..wire.query import BATCH_SIZE, Day, EventQuery, is_everyone
 if TYPE_CHECKING:
     from ..http.service import Service
 
-__all__ = ["EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
+__all__ = ["IDENTITY", "EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
+
+IDENTITY = "identity"
+"""The key of a join that is a member of the record itself, and not one of its properties."""
 
 
 class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
@@ -30,6 +33,9 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         windows: the number of parts that the range is split into.
         batch_size: people per page. It may change between runs: an open chain keeps its own.
         filters: conditions that all people meet.
+        with_cdp: whether people are joined with their CDP users.
+        cdp_key, cdp_by: the property they are joined by, and the kind of key it is at Alta.
+        cdp_account, cdp_host: Alta's account and base URL; None without a join.
     """
 
     account: str
@@ -43,6 +49,11 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
     windows: int
     batch_size: int = BATCH_SIZE
     filters: Filters = Filters()
+    with_cdp: bool = False
+    cdp_key: str = IDENTITY
+    cdp_by: str = "user_id"
+    cdp_account: str | None = None
+    cdp_host: str | None = None
 
     @classmethod
     def of(
@@ -142,6 +153,7 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
         by: the kind of key.
         keys: number of keys in the source; None while the source is being read.
         digest: SHA-256 of the keys; None while the source is being read.
+        with_cdp, cdp_key, cdp_by, cdp_account, cdp_host: as in `EventsPlan`.
     """
 
     account: str
@@ -149,6 +161,11 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     by: str
     keys: int | None = None
     digest: str | None = None
+    with_cdp: bool = False
+    cdp_key: str = IDENTITY
+    cdp_by: str = "user_id"
+    cdp_account: str | None = None
+    cdp_host: str | None = None
 
     def with_keys_of(self, other: KeysPlan) -> Self:
         """Return this plan with the keys of `other`."""
@@ -226,6 +243,10 @@ def _differences(begun: Plan, now: Plan) -> Mapping[str, tuple[Any, Any]]:
             differences |= was.differences(is_now)
         elif name not in _FREE and was != is_now:
             differences[name] = was, is_now
+    if "with_cdp" in differences:
+        # They say no more than that, or are left out together with it.
+        for name in ("cdp_key", "cdp_by", "cdp_account", "cdp_host"):
+            differences.pop(name, None)
     return differences
 
 

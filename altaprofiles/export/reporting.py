@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypedDict, TypeVar
 
 from msgspec import Struct
@@ -58,7 +58,7 @@ class Reporting(Generic[S]):
     """Counts the requests of one run, and reports its progress.
 
     Args:
-        cap: the slots of the service.
+        caps: the slots of each service that is asked.
         on_progress: called with each report, or None.
 
     Attributes:
@@ -68,10 +68,10 @@ class Reporting(Generic[S]):
         ConfigurationError: `on_progress` is not a plain function.
     """
 
-    def __init__(self, cap: Cap, on_progress: Callable[[S], object] | None) -> None:
+    def __init__(self, caps: Sequence[Cap], on_progress: Callable[[S], object] | None) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
-        self._cap = cap
+        self._caps = caps
         self._callback = on_progress
         self._began = time.monotonic()
         self._earlier = _Earlier()
@@ -110,8 +110,8 @@ class Reporting(Generic[S]):
             {
                 "requests": totals["requests"],
                 "retries": totals["retries"],
-                "in_flight": self._cap.in_flight,
-                "slots": self._cap.slots,
+                "in_flight": sum(cap.in_flight for cap in self._caps),
+                "slots": sum(cap.slots for cap in self._caps),
                 "seconds": self.seconds,
             }
         )

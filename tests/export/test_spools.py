@@ -25,9 +25,7 @@ from altaprofiles.export.store.key_table import FOUND, Answer
 from altaprofiles.export.store.spool import read_answers
 
 from ..support.jobs import (
-    BINDINGS,
     EVENTS,
-    KEYS,
     KINDS,
     Kind,
     Scripted,
@@ -294,7 +292,7 @@ async def test_only_the_damaged_chain_is_fetched_again(to: Path) -> None:
         assert again == [2] * 13
 
 
-@pytest.mark.parametrize("keys", [KEYS, BINDINGS], ids=str)
+@pytest.mark.parametrize("keys", [kind for kind in KINDS if kind.tag == "lookups"], ids=str)
 async def test_only_damaged_answers_are_asked_for_again(
     to: Path, caplog: pytest.LogCaptureFixture, keys: Kind
 ) -> None:

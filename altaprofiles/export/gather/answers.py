@@ -26,7 +26,7 @@ from ..store.workspace import Workspace, explaining_disk_errors
 from ..threads import running_beside
 from .gathering import Run
 
-__all__ = ["BLOCK", "Answers", "OnRecords", "keep_only"]
+__all__ = ["BLOCK", "Answers", "OnRecords"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -45,10 +45,6 @@ _BATCH = 2000
 BLOCK = 4 << 20
 
 
-def keep_only(journal: Journal, records: Sequence[bytes]) -> None:
-    """Do nothing more with records: the `OnRecords` of an export that is not joined."""
-
-
 class Answers(Generic[V]):
     """The keys of one table of the journal, and the records found, in one spool.
 
@@ -59,7 +55,7 @@ class Answers(Generic[V]):
         lookups: the service.
         by: the kind of key.
         encode: returns the record of a key and its value, on one line.
-        on_records: called with the records of each commit.
+        on_records: called with the records of each commit, or None.
 
     Attributes:
         counts: number of keys by outcome; None stands for unanswered ones.
@@ -74,7 +70,7 @@ class Answers(Generic[V]):
         lookups: Lookups[V],
         by: str,
         encode: Callable[[str, V], bytes],
-        on_records: OnRecords = keep_only,
+        on_records: OnRecords | None = None,
     ) -> None:
         self.counts: dict[int | None, int] = {}
         self._table = table
@@ -96,8 +92,8 @@ class Answers(Generic[V]):
         """Return the path of the spool."""
         return store.spool(self._spool)
 
-    def count(self, *outcomes: int) -> int:
-        """Return the number of keys with one of these outcomes."""
+    def count(self, *outcomes: int | None) -> int:
+        """Return the number of keys with one of these outcomes, None for none."""
         return sum(self.counts.get(outcome, 0) for outcome in outcomes)
 
     @property
@@ -240,7 +236,8 @@ class Answers(Generic[V]):
         with run.commit() as journal:
             self.keys(run.store).put_answers(answers)
             journal.put_state(**{self._offset_name: offset})
-            self._on_records(journal, lines)
+            if self._on_records is not None:
+                self._on_records(journal, lines)
         self._offset = offset
         for answer in answers:
             self.counts[answer.outcome] = self.counts.get(answer.outcome, 0) + 1

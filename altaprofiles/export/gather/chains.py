@@ -42,6 +42,7 @@ from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..tables import Content
 from ..threads import run_all
+from .answers import OnRecords
 from .gathering import Assembled, Run
 
 __all__ = ["EventsGathering"]
@@ -119,6 +120,7 @@ class EventsGathering:
         count: whether the service is asked for its own counts.
         on_shortfall: "error" or "warn": what a chain with fewer records than its count leads to.
             Without `count` it is "error".
+        on_records: called with the records of each commit, or None.
 
     Raises:
         ConfigurationError: `on_shortfall` is neither.
@@ -138,6 +140,7 @@ class EventsGathering:
         distinct: bool,
         count: bool,
         on_shortfall: object,
+        on_records: OnRecords | None = None,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
             raise ConfigurationError(
@@ -146,6 +149,7 @@ class EventsGathering:
         self.plan: EventsPlan = plan
         self.options: dict[str, Any] = {"distinct": distinct}
         self._chains = chains
+        self._on_records = on_records
         self._adopt = adopt
         self._distinct = distinct
         self._count = count
@@ -374,7 +378,7 @@ class EventsGathering:
             page.next_cursor is None and self._believes(state, lines),
             state.row.restarts,
         )
-        self._commit(run, state, row, asked_for, checksum(lines) if lines else None)
+        self._commit(run, state, row, asked_for, lines)
 
     async def _put_row(self, run: Run, state: _ChainState, row: ChainRow) -> None:
         if row != state.row:
@@ -386,10 +390,12 @@ class EventsGathering:
         state: _ChainState,
         row: ChainRow,
         asked_for: bytes | None = None,
-        checksum: int | None = None,
+        lines: bytes = b"",
     ) -> None:
         with run.commit() as journal:
-            journal.put_chain(row, asked_for, checksum)
+            journal.put_chain(row, asked_for, checksum(lines) if lines else None)
+            if lines and self._on_records is not None:
+                self._on_records(journal, lines.splitlines())
         state.row = row
 
     def _believes(self, state: _ChainState, last: bytes) -> bool:

@@ -32,7 +32,7 @@ from ..store.key_table import FAILED, FOUND, INVALID, NOT_FOUND, Answer
 from ..store.people import People
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..tables import Content
-from .answers import BLOCK, Answers, OnRecords, keep_only
+from .answers import BLOCK, Answers, OnRecords
 from .gathering import Assembled, Run
 
 __all__ = ["FAILED_FILE", "KeysGathering", "failure_line", "lines_of"]
@@ -51,7 +51,7 @@ class KeysGathering(Generic[V]):
         keys: the source of the keys.
         content: the kind of rows.
         encode: returns the record of a key and its value, on one line.
-        on_records: called with the records of each commit.
+        on_records: called with the records of each commit, or None.
     """
 
     unit = "answers"
@@ -66,7 +66,7 @@ class KeysGathering(Generic[V]):
         *,
         content: Content,
         encode: Callable[[str, V], bytes],
-        on_records: OnRecords = keep_only,
+        on_records: OnRecords | None = None,
     ) -> None:
         self.plan: KeysPlan = plan
         self.content = content
