@@ -35,7 +35,6 @@ from .wire.query import BATCH_SIZE, Day
 if TYPE_CHECKING:
     import aiohttp
 
-    from .export.gather.gathering import Gathering
     from .export.keys import Keys
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
 
@@ -335,7 +334,8 @@ class Session:
         >>> print(report.people, report.sha256)
         """
         from .export.gather.chains import EventsGathering
-        from .export.gather.joins import Join, JoinedGathering, Joins
+        from .export.gather.joined import with_joins
+        from .export.gather.joins import Join, Joins
         from .export.job import Job
         from .export.output import Output
         from .export.plan import EventsPlan
@@ -381,12 +381,7 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        gathering: Gathering[ExportReport, ExportProgress] = (
-            people
-            if joins is None
-            else JoinedGathering[ExportReport, ExportProgress](people, joins)
-        )
-        return await Job(gathering, output, reporting).run()
+        return await Job(with_joins(people, joins), output, reporting).run()
 
     async def export_lookups(
         self,
@@ -460,7 +455,8 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
-        from .export.gather.joins import Join, JoinedGathering, Joins
+        from .export.gather.joined import with_joins
+        from .export.gather.joins import Join, Joins
         from .export.gather.lookups import KeysGathering
         from .export.job import Job
         from .export.keys import check_keys
@@ -505,12 +501,7 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        gathering: Gathering[LookupReport, LookupProgress] = (
-            people
-            if joins is None
-            else JoinedGathering[LookupReport, LookupProgress](people, joins)
-        )
-        return await Job(gathering, output, reporting).run()
+        return await Job(with_joins(people, joins), output, reporting).run()
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""

@@ -1,4 +1,4 @@
-"""Joins the people of an export with their CDP users, while they are still being fetched.
+"""The CDP users of the people of an export, looked up while people are still being fetched.
 
 The keys of each commit of records are queued in the journal in its transaction. So they are on the
 disk and not in memory, and a later run knows all of them, and the answers to those it need not ask
@@ -11,16 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ...base.checks import check_flag, is_unicode
-from ...base.wording import numbered
 from ...errors import AltaProfilesError, ConfigurationError, Forbidden
 from ...http.engine import Engine
 from ...http.limits import Cap
@@ -30,33 +27,19 @@ from ...sources.lookups import CDP, Lookups
 from ...tables.rows import Row
 from ...wire.alta import is_used_up
 from ..keys import as_text_key
-from ..place import Place
-from ..plan import IDENTITY, EventsPlan, KeysPlan, Plan
-from ..report import ExportProgress, ExportReport, LookupProgress, LookupReport, Report
-from ..reporting import Traffic
-from ..sinks import Target
+from ..plan import IDENTITY, EventsPlan, KeysPlan
 from ..store.journal import Journal
 from ..store.key_table import FOUND, INVALID, NOT_FOUND, Answer
-from ..store.people import People
 from ..store.workspace import Workspace, explaining_disk_errors
-from ..tables import Content
-from ..threads import running_beside
 from .answers import Answers
-from .chains import EventsGathering
-from .gathering import Assembled, Run
+from .gathering import Run
 from .join_records import join_key, with_users
-from .lookups import FAILED_FILE, KeysGathering, failure_line, lines_of
 
-__all__ = ["Join", "JoinedGathering", "Joins"]
+__all__ = ["Join", "Joins"]
 
 logger = logging.getLogger("altaprofiles")
 
 P = TypeVar("P", EventsPlan, KeysPlan)
-R = TypeVar("R", ExportReport, LookupReport)
-S = TypeVar("S", ExportProgress, LookupProgress)
-
-_ROWS = 1000
-"""Rows that are joined at once. A user can have a hundred bindings, some ten kilobytes."""
 _BATCH = 2000
 
 
@@ -334,144 +317,3 @@ class Joins:
 
 def _encode_users(key: str, users: Mapping[str, CdpUser]) -> bytes:
     return msgspec.json.encode([*users.values()])
-
-
-class _JoinedPeople:
-    """Joins the rows that another object decides to write; see `People`."""
-
-    def __init__(self, people: People | None, joins: Joins, store: Workspace, target: Target):
-        self.looks_ahead = people is not None and people.looks_ahead
-        self._people = people
-        self._joins = joins
-        self._store = store
-        self._has_columns = target.has_columns
-
-    def look(self, rows: Sequence[Row]) -> None:
-        if self._people is not None:
-            self._people.look(rows)
-
-    def keep(self, rows: Sequence[Row]) -> list[Row]:
-        kept = rows if self._people is None else self._people.keep(rows)
-        return self._joins.joined(self._store, kept, has_columns=self._has_columns)
-
-    def close(self) -> None:
-        if self._people is not None:
-            self._people.close()
-
-
-class JoinedGathering(Generic[R, S]):
-    """People, and their CDP users: the `Gathering` of an export `with_cdp`.
-
-    Args:
-        people: gathers the people. Its commits go to `joins.queue`.
-        joins: gathers the users.
-    """
-
-    def __init__(self, people: EventsGathering | KeysGathering[Any], joins: Joins) -> None:
-        self.unit = people.unit
-        self.content: Content = replace(people.content, has_cdp=True)
-        self.endings: Sequence[str] = [*dict.fromkeys((*people.endings, FAILED_FILE))]
-        self.options: Mapping[str, Any] = people.options
-        self.reads: Path | None = people.reads
-        self._people = people
-        self._joins = joins
-        self._is_joining = False
-        self._store: Workspace | None = None
-        # The same in both: what only the people decide.
-        self.adopt = people.adopt
-        self.kept_in = people.kept_in
-
-    @property
-    def plan(self) -> Plan:
-        return self._people.plan
-
-    @property
-    def records(self) -> int:
-        return self._people.records
-
-    async def load(self, run: Run) -> None:
-        self._store = run.store
-        await self._people.load(run)
-        await self._joins.load(run)
-
-    async def gather(self, run: Run) -> list[str]:
-        asked = asyncio.Event()
-
-        async def ask() -> None:
-            await self._joins.ask(run)
-            asked.set()
-
-        self._is_joining = False
-        self._joins.begin()
-        async with running_beside(ask):
-            missing = await self._people.gather(run)
-            if not missing:
-                self._is_joining = True
-                self._joins.has_all_keys()
-                run.report()
-                await asked.wait()
-        return missing
-
-    async def repair(self, run: Run) -> None:
-        await self._people.repair(run)
-        await self._joins.repair(run)
-
-    def people(self, path: Path, target: Target) -> People:
-        assert self._store is not None  # noqa: S101
-        self._joins.begin_output(self._store)
-        return _JoinedPeople(self._people.people(path, target), self._joins, self._store, target)
-
-    def batches(self, store: Workspace) -> Iterator[list[Row]]:
-        for rows in self._people.batches(store):
-            for start in range(0, len(rows), _ROWS):
-                yield rows[start : start + _ROWS]
-
-    def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
-        # Where keys are looked up, the file has those that failed as well.
-        has_keys = FAILED_FILE in self._people.endings
-        line = partial(failure_line, join=True) if has_keys else failure_line
-        failures = lines_of(self._joins.failures(store), line)
-        for ending, lines in self._people.leftovers(store):
-            yield ending, chain(lines, failures) if ending == FAILED_FILE else lines
-        if not has_keys:
-            yield FAILED_FILE, failures
-
-    def discrepancies(self, people: int, place: Place) -> list[str]:
-        sentences: list[str] = self._people.discrepancies(people, place)
-        if refused := self._joins.refused:
-            keys = f"the CDP users of {_people(refused)} cannot be asked for"
-            sentences = [*sentences, f"{keys}, see {place.beside[FAILED_FILE]}"]
-        return sentences
-
-    def unanswered(self, place: Place) -> list[str]:
-        sentences: list[str] = self._people.unanswered(place)
-        if failed := self._joins.failed - self._joins.refused:
-            users = f"no answer for the CDP users of {_people(failed)}"
-            sentences = [*sentences, f"{users}, see {place.beside[FAILED_FILE]}"]
-        return sentences
-
-    def progress(self, traffic: Traffic, assembled: Assembled | None) -> S | None:
-        progress: Any = self._people.progress(traffic, assembled)
-        if progress is None:
-            return None
-        stage = "joining" if self._is_joining and assembled is None else progress.stage
-        joined: S = replace(progress, stage=stage, **self._joins.progress())
-        return joined
-
-    def describe(self, common: Report, place: Place, people: int | None) -> R:
-        report: Any = self._people.describe(common, place, people)
-        joins = self._joins
-        failed = "failed" if isinstance(report, ExportReport) else "join_failed"
-        file = str(place.beside[FAILED_FILE]) if people is not None and joins.failed else None
-        joined: R = replace(
-            report,
-            matched=joins.matched,
-            unmatched=joins.unmatched,
-            failed_file=report.failed_file or file,
-            **{failed: joins.failed},
-        )
-        return joined
-
-
-def _people(number: int) -> str:
-    return "1 person" if number == 1 else numbered(number, "people")
