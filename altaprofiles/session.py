@@ -17,12 +17,13 @@ from .http.retry import Retry
 from .http.service import Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
-from .models import Attempt, Customer, Profile, Stats
+from .models import Attempt, Customer, Key, Profile, Stats
 from .profiles import Profiles
 from .redaction import mask_values
 from .sources.chains import Chains
 from .sources.joined import join
-from .sources.lookups import CDP, Lookups, endpoint_of
+from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
+from .sources.who import check_one, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
@@ -63,7 +64,7 @@ class Session:
 
     Args:
         clevertap: credentials for `session.profiles` and the exports.
-        alta: credentials for `session.cdp` and `with_cdp`.
+        alta: credentials for `session.cdp`, `with_cdp` and `who_is`.
         retry: limits of retries.
         timeout: limits of each attempt.
         max_response_bytes: largest body of one response, in bytes after decompression; 128 MiB by
@@ -196,6 +197,55 @@ class Session:
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
+    async def who_is(
+        self,
+        *,
+        email: str | None = None,
+        identity: Key | None = None,
+        object_id: str | None = None,
+        user_id: Key | None = None,
+        anonymous_id: Key | None = None,
+    ) -> list[Customer]:
+        """Return the customers behind one key of either service; an empty list if there are none.
+
+        A CleverTap profile and a CDP user are one customer if the profile's identity is the user's
+        ID. The requests that do not depend on each other are sent at the same time.
+
+        Args:
+            email, identity, object_id: keys of CleverTap. The result is the profile, with the users
+                under its identity ("Get User Profiles", Download User Profiles by ID).
+            user_id: a user's ID. The result is the profile with that identity, and the users under
+                the ID ("Query User CDP", Request Parameters).
+            anonymous_id: an anonymous ID. The result is every user it is bound to, in the order
+                sent, each with its profile.
+
+        Returns:
+            The customers. `customer.profile` is None for a user whom CleverTap does not know.
+            `customer.error` is set only if the profile's identity cannot be asked for, as half a
+            surrogate pair cannot.
+
+        Raises:
+            ConfigurationError: not exactly one key is given, it is not an identifier, or the
+                session lacks credentials for one of the services. Nothing was sent.
+            Unauthorized, Forbidden: a service refuses the credentials.
+            AltaProfilesError: one of the requests failed in another way.
+
+        >>> for customer in await session.who_is(anonymous_id="aId3"):
+        ...     print(customer.profile and customer.profile.identity, list(customer.cdp))
+        """
+        by, key = check_one(
+            {
+                "email": email,
+                "identity": identity,
+                "object_id": object_id,
+                "user_id": user_id,
+                "anonymous_id": anonymous_id,
+            }
+        )
+        profiles = Lookups(self._engine, self._clevertap_service(), PROFILES)
+        users = Lookups(self._engine, self._alta_service(), CDP)
+        return await who_is(by, key, profiles, users)
+
     async def export(
         self,
         events: str | Sequence[str] | None = None,
@@ -297,6 +347,19 @@ class Session:
                 the service counts. The output is then put in place, with a warning in the log and
                 in `report.warnings`. A chain that has records is accepted at once, with these; an
                 empty one after it was opened again. Without `count`, "warn" accepts nothing.
+            with_cdp: join each person with their CDP users, from Alta. They are looked up while
+                pages are still read, under the cap of each service; each key is asked for once,
+                and an answer on the disk never again. NDJSON gets a member `cdp` at the end of each
+                record, `[{"user_id": …, "anonymous_ids": […]}]`, and a member of that name in the
+                record becomes `record.cdp`. Tables get a column `cdp` of the same JSON. It is `[]`
+                where nothing is bound or the person has no key, and null where the lookup failed.
+                Failed lookups are listed in `<to>.failed.ndjson`; the output is written all the
+                same, and the export is `Incomplete` unless Alta refuses the key itself. The same
+                call asks for these alone, and writes the output again. If ten keys in a row fail,
+                or the plan is used up, the others are asked for once all people are there.
+            cdp_key: the key to look up: "identity", or a key of `profileData`, whose value counts
+                if it is text or a whole number.
+            cdp_by: the kind of key that it is at Alta: "user_id" or "anonymous_id".
             resume: resume an unfinished run. False discards what it left.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
@@ -317,7 +380,7 @@ class Session:
             ConfigurationError: an argument cannot work, or an extra is missing. Nothing was sent.
             BadRequest: the service refuses one of the events, in its own words. No page of any
                 other event has been requested yet.
-            Unauthorized, Forbidden: the credentials are refused.
+            Unauthorized, Forbidden: the credentials of a service are refused.
             PlanMismatch: an unfinished run in the folder was for another export.
             ExportLocked: another process or task works on the same output.
             CancelledError: the task was cancelled. If the output was in place by then, it stays,
@@ -434,6 +497,9 @@ class Session:
             to, format, bom, write, resume, spool: as for `export`.
             flatten: as for `export`; for people only.
             table: as for `export`; "bindings" by default for keys of Alta.
+            with_cdp, cdp_key, cdp_by: as for `export`; with keys of CleverTap only. Lookups run
+                while other people are still looked up. Those that failed follow the failed keys in
+                `<to>.failed.ndjson`, with `"join": true`.
             on_progress: as for `export`, called after each few hundred answers.
 
         Returns:
@@ -447,9 +513,9 @@ class Session:
                 refuses.
             PlanMismatch: an unfinished run in the folder was for other keys, or another kind.
             ExportLocked: another process or task works on the same output.
-            Incomplete: keys failed for longer than `Retry` allows. The files are written all the
-                same, and the same call asks for these keys again. Or ten keys failed in a row: the
-                service then counts as down, and nothing is written.
+            Incomplete: keys, or lookups of a join, failed for longer than `Retry` allows. The files
+                are written all the same, and the same call asks for these again. Or ten keys failed
+                in a row: the service then counts as down, and nothing is written.
             ExportError: the output, or what an earlier run left, cannot be used.
 
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")

@@ -18,6 +18,7 @@ from .commands.export import export
 from .commands.get import get
 from .commands.login import login
 from .commands.lookup import lookup
+from .commands.who import who
 
 __all__ = ["cli"]
 
@@ -64,5 +65,5 @@ def cli() -> None:
     """
 
 
-for command in (login, doctor, export, lookup, get, cdp, count, demo, emulator):
+for command in (login, doctor, export, lookup, get, cdp, who, count, demo, emulator):
     cli.add_command(command)

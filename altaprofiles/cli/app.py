@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
 
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["App"]
 
 T = TypeVar("T")
+
+Service: TypeAlias = Literal["clevertap", "alta", "both"]
+"""The service that a command needs credentials for."""
 
 
 _TURN_EVERY = 0.2
@@ -101,10 +104,10 @@ class App:
     def session(
         self,
         *,
-        service: Literal["clevertap", "alta"] = "clevertap",
+        service: Service = "clevertap",
         on_event: Callable[[Attempt], object] | None = None,
     ) -> Session:
-        """Return a session, not yet opened, with the credentials for `service`.
+        """Return a session, not yet opened, with the credentials for `service`, or for both.
 
         It takes proxies from the environment, as command-line programs do.
 
@@ -116,24 +119,23 @@ class App:
         from ..session import Session
 
         try:
-            project = find_clevertap(self.account) if service == "clevertap" else None
-            key = find_alta(self.account) if service == "alta" else None
+            project = None if service == "alta" else find_clevertap(self.account)
+            key = None if service == "clevertap" else find_alta(self.account)
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
-        if project is not None:
-            self._source = project.source
+        has_clevertap, has_alta = project is not None, key is not None
+        if has_clevertap >= (service != "alta") and has_alta >= (service != "clevertap"):
+            sources = dict.fromkeys(found.source for found in (project, key) if found is not None)
+            self._source = " and ".join(sources)
             return Session(
-                clevertap=project.credentials,
+                clevertap=None if project is None else project.credentials,
+                alta=None if key is None else key.credentials,
                 timeout=self.limits,
                 on_event=on_event,
                 trust_env=True,
             )
-        if key is not None:
-            self._source = key.source
-            return Session(
-                alta=key.credentials, timeout=self.limits, on_event=on_event, trust_env=True
-            )
-        label, variables = _SERVICES[service]
+        missing = "alta" if service == "alta" or has_clevertap else "clevertap"
+        label, variables = _SERVICES[missing]
         accounts = Accounts.read()
         if (account := accounts.pick(self.account)) is not None:
             others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
@@ -152,7 +154,7 @@ class App:
         self,
         question: Callable[[Session], Awaitable[T]],
         *,
-        service: Literal["clevertap", "alta"] = "clevertap",
+        service: Service = "clevertap",
     ) -> T:
         """Return the result of `question`, which is called with an open session for `service`.
 

@@ -12,7 +12,7 @@ from ..errors import Incomplete
 from ..export.report import Report
 from ..export.sinks.postgres_url import without_password
 from ..session import Session
-from .app import App
+from .app import App, Service
 from .exits import Interrupted
 from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
@@ -28,6 +28,7 @@ def run_job(
     out: str,
     as_json: bool,
     prefix: str = "",
+    service: Service = "clevertap",
 ) -> None:
     """Run a job; its output's path or its report goes to stdout, everything else to stderr.
 
@@ -37,6 +38,7 @@ def run_job(
         out: the value of --out.
         as_json: whether to write the report, in place of the path.
         prefix: text in front of the command line that resumes the job.
+        service: the service that it needs, or "both".
     """
     if without_password(out) != out:
         app.info(
@@ -46,7 +48,7 @@ def run_job(
     reports: list[Report] = []
 
     with progress_display(app) as display:
-        session = app.session(on_event=display.note_failure)
+        session = app.session(service=service, on_event=display.note_failure)
 
         async def main() -> None:
             async with session:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
-from ..app import App
+from ..app import App, Service
 from ..command import Command
-from ..options import KeyFileName, OutputOptions, output_options
+from ..options import KeyFileName, OutputOptions, join_options, output_options
 
 if TYPE_CHECKING:
     from ...export.report import LookupReport
@@ -33,6 +33,7 @@ __all__ = ["lookup"]
     "required if a CSV file has several columns, and for NDJSON lines that are objects. Without "
     "it, the first line of a CSV file is a key as well, unless it equals the value of --by.",
 )
+@join_options
 @output_options
 @click.pass_obj
 def lookup(
@@ -40,6 +41,9 @@ def lookup(
     keys: str,
     by: Literal["identity", "email", "object-id"],
     column: str | None,
+    with_cdp: bool,
+    cdp_key: str,
+    cdp_by: Literal["user_id", "anonymous_id"],
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:
@@ -64,9 +68,13 @@ def lookup(
             keys_from_stdin() if keys == "-" else keys,
             by="object_id" if by == "object-id" else by,
             column=column,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
             on_progress=display,
             **output,
         )
 
+    service: Service = "both" if with_cdp else "clevertap"
     prefix = "pipe the same keys into " if keys == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix)
+    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
