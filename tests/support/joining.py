@@ -39,6 +39,7 @@ class Both:
         users: the users found at Alta, by key.
         answers: answers of Alta to some keys, in place of users.
         answer: the answer of Alta to every other key, or None for users.
+        requests: number of requests received.
         asked: the keys that Alta was asked for, in that order.
         read: the numbers of the pages that were requested.
         before_page: awaited before a page is sent, with its number.
@@ -51,6 +52,7 @@ class Both:
         self.users: dict[str, list[dict[str, Any]]] = {}
         self.answers: dict[str, bytes] = {}
         self.answer: bytes | None = None
+        self.requests = 0
         self.asked: list[str] = []
         self.read: list[int] = []
         self.before_page: Callable[[int], Any] | None = None
@@ -65,6 +67,7 @@ class Both:
         )
 
     async def __call__(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        self.requests += 1
         target = head.split(b" ")[1].decode()
         query = {name: value for name, [value] in parse_qs(urlsplit(target).query).items()}
         if "get-user-cdp" in target:
@@ -96,9 +99,9 @@ class Both:
 
 
 @asynccontextmanager
-async def both() -> AsyncIterator[Both]:
+async def both(services: Both | None = None) -> AsyncIterator[Both]:
     """Serve both services on one free port."""
-    services = Both()
+    services = services or Both()
     async with scripted(services) as server:
         services.url = server.url
         yield services
