@@ -192,7 +192,7 @@ class Session:
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
-        ...     print(customer.profile, list(customer.cdp))
+        ...     print(customer.profile.identity, list(customer.cdp))
         """
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App"]
+__all__ = ["App", "Service"]
 
 T = TypeVar("T")
 

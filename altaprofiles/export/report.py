@@ -171,7 +171,7 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def joining(self) -> str | None:
-        """How far the joins are, in words; None without any to wait for."""
+        """The state of the joins in words; None without any to wait for."""
         if self.joins is None or self.joined is None or not self.fetching:
             return None
         parts = [] if self.stage == "joining" else [f"{self.joined:,} of {self.joins:,} joined"]

@@ -1,4 +1,4 @@
-"""`altaprofiles who`: the customers behind one key, from both services."""
+"""The customers behind one key, from both services: `altaprofiles who`."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["who"]
 @click.option("--anonymous-id", metavar="ID", help="An anonymous ID at Alta.")
 @click.pass_obj
 def who(app: App, /, **options: str | None) -> None:
-    """Print who is behind a key: records from CleverTap with users from Alta.
+    """Print the customers behind a key: records from CleverTap with users from Alta.
 
     A record and a user belong together if the record's identity is the user's ID. An anonymous ID
     can have several users.
 
     On a terminal as tables; into a file or a pipe as JSON, one customer a line: {"profile": …,
-    "cdp": [{"user_id": …, "anonymous_ids": […]}]}, the profile null for a user whom CleverTap does
-    not know. Exits with 1 when there is nobody.
+    "cdp": [{"user_id": …, "anonymous_ids": […]}]}, the profile null for a user unknown to
+    CleverTap. Exits with 1 when there is nobody.
 
     \b
     Examples:

@@ -49,8 +49,8 @@ class Answers(Generic[V]):
     """The keys of one table of the journal, and the records found, in one spool.
 
     Args:
-        table: the name of the table, an attribute of `Journal`.
-        spool: the name of the spool.
+        kept_in: the name of the table, an attribute of `Journal`.
+        file: the name of the spool.
         offset: the name of the spool's journalled length in the journal's state.
         lookups: the service.
         by: the kind of key.
@@ -64,8 +64,8 @@ class Answers(Generic[V]):
     def __init__(
         self,
         *,
-        table: str,
-        spool: str,
+        kept_in: str,
+        file: str,
         offset: str,
         lookups: Lookups[V],
         by: str,
@@ -73,8 +73,8 @@ class Answers(Generic[V]):
         on_records: OnRecords | None = None,
     ) -> None:
         self.counts: dict[int | None, int] = {}
-        self._table = table
-        self._spool = spool
+        self._kept_in = kept_in
+        self._file = file
         self._offset_name = offset
         self._lookups = lookups
         self._by = by
@@ -85,12 +85,12 @@ class Answers(Generic[V]):
 
     def keys(self, store: Workspace) -> KeyTable:
         """Return the table."""
-        table: KeyTable = getattr(store.journal, self._table)
+        table: KeyTable = getattr(store.journal, self._kept_in)
         return table
 
     def path(self, store: Workspace) -> Path:
         """Return the path of the spool."""
-        return store.spool(self._spool)
+        return store.spool(self._file)
 
     def count(self, *outcomes: int | None) -> int:
         """Return the number of keys with one of these outcomes, None for none."""
@@ -144,23 +144,23 @@ class Answers(Generic[V]):
         self._offset = await run.threads.run(
             lambda: run.store.journal.state(self._offset_name) or 0
         )
-        spool = await run.threads.run(lambda: Spool(self.path(run.store), self._offset))
+        file = await run.threads.run(lambda: Spool(self.path(run.store), self._offset))
         lookups = self._lookups.get_many(
             self._unanswered(run, at_end, more), by=self._by, concurrency=None, ordered=False
         )
         try:
             run.report()
             # Beside, because the next answer may be long in coming.
-            async with running_beside(partial(self._keep_regularly, run, spool)):
-                failure = await self._read(run, spool, lookups)
+            async with running_beside(partial(self._keep_regularly, run, file)):
+                failure = await self._read(run, file, lookups)
         finally:
             try:
                 with anyio.CancelScope(shield=True):
                     await lookups.aclose()
                     # An answer need not be asked for again, whatever has ended the loop.
-                    await self._keep(run, spool)
+                    await self._keep(run, file)
             finally:
-                spool.close()
+                file.close()
         run.report()
         return failure
 
@@ -186,7 +186,7 @@ class Answers(Generic[V]):
                 await more()
 
     async def _read(
-        self, run: Run, spool: Spool, lookups: AsyncGenerator[Lookup[V], None]
+        self, run: Run, file: Spool, lookups: AsyncGenerator[Lookup[V], None]
     ) -> AltaProfilesError | None:
         failures = 0
         async for lookup in lookups:
@@ -196,23 +196,23 @@ class Answers(Generic[V]):
             if failures == _IN_VAIN:
                 return lookup.error
             if len(self._arrived) >= _AT_ONCE:
-                await self._keep(run, spool)
+                await self._keep(run, file)
                 run.report()
         return None
 
-    async def _keep_regularly(self, run: Run, spool: Spool) -> None:
+    async def _keep_regularly(self, run: Run, file: Spool) -> None:
         while True:
             await anyio.sleep(_AT_LEAST_EVERY)
             if self._arrived:
-                await self._keep(run, spool)
+                await self._keep(run, file)
                 run.report()
 
-    async def _keep(self, run: Run, spool: Spool) -> None:
+    async def _keep(self, run: Run, file: Spool) -> None:
         """Make the answers that have arrived durable."""
         # Taken at once, because the next one may arrive meanwhile.
         arrived, self._arrived = self._arrived, []
         if arrived:
-            await run.threads.run(lambda: self._commit(run, spool, arrived))
+            await run.threads.run(lambda: self._commit(run, file, arrived))
 
     def _commit(self, run: Run, file: Spool, lookups: list[Lookup[V]]) -> None:
         answers: list[Answer] = []

@@ -55,8 +55,8 @@ class _JoinedPeople:
             self._people.look(rows)
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
-        kept = rows if self._people is None else self._people.keep(rows)
-        return self._joins.joined(self._store, kept, has_columns=self._has_columns)
+        selected = rows if self._people is None else self._people.keep(rows)
+        return self._joins.joined(self._store, selected, has_columns=self._has_columns)
 
     def close(self) -> None:
         if self._people is not None:
@@ -99,11 +99,11 @@ class JoinedGathering(Generic[R, S]):
         await self._joins.load(run)
 
     async def gather(self, run: Run) -> list[str]:
-        asked = asyncio.Event()
+        is_over = asyncio.Event()
 
         async def ask() -> None:
             await self._joins.ask(run)
-            asked.set()
+            is_over.set()
 
         self._is_joining = False
         self._joins.begin()
@@ -113,7 +113,7 @@ class JoinedGathering(Generic[R, S]):
                 self._is_joining = True
                 self._joins.has_all_keys()
                 run.report()
-                await asked.wait()
+                await is_over.wait()
         return missing
 
     async def repair(self, run: Run) -> None:

@@ -88,13 +88,13 @@ class Join(Struct, frozen=True):
             for name, value, default in (("cdp_key", key, IDENTITY), ("cdp_by", by, CDP.by[0])):
                 if value != default:
                     raise ConfigurationError(
-                        f"{name}: got {value!r}, which does nothing without a join; pass "
-                        f"with_cdp=True as well, or leave it out"
+                        f"{name}: got {value!r}, which does nothing without `with_cdp`; pass that "
+                        f"as well, or leave it out"
                     )
             return None
         if key != IDENTITY and not profile:
             raise ConfigurationError(
-                f"cdp_key: {key!r} is one of the properties, which profile=False leaves out; "
+                f"cdp_key: {key!r} is one of the properties, which `profile=False` leaves out; "
                 f"ask for them, or join by 'identity'"
             )
         return cls(key, by, service())
@@ -133,8 +133,8 @@ class Joins:
         self.matched = self.unmatched = self.failed = self.refused = 0
         self._join = join
         self._answers = Answers(
-            table="joins",
-            spool="joins",
+            kept_in="joins",
+            file="joins",
             offset="joins_offset",
             lookups=Lookups(engine, join.service, CDP),
             by=join.by,

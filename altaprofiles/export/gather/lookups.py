@@ -71,8 +71,8 @@ class KeysGathering(Generic[V]):
         self.plan: KeysPlan = plan
         self.content = content
         self._answers = Answers(
-            table="keys",
-            spool="found",
+            kept_in="keys",
+            file="found",
             offset="offset",
             lookups=lookups,
             by=plan.by,

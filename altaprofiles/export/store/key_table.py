@@ -176,19 +176,19 @@ class KeyList:
     Args:
         db, explained: as for `KeyTable`.
         name: the name of the list's table.
-        table: the name of the table that has the answers.
+        answers_in: the name of the table that has the answers.
     """
 
     def __init__(
         self,
         db: sqlite3.Connection,
         name: str,
-        table: str,
+        answers_in: str,
         explained: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._db = db
         self._name = name
-        self._table = table
+        self._answers_in = answers_in
         self._explained = explained
 
     def clear(self) -> None:
@@ -209,7 +209,7 @@ class KeyList:
             with self._explained():
                 rows = self._db.execute(
                     f"select list.number, answers.* from {self._name} as list "  # noqa: S608
-                    f"join {self._table} as answers on answers.key = list.key "
+                    f"join {self._answers_in} as answers on answers.key = list.key "
                     "where list.number > ? order by list.number limit ?",
                     (last, count),
                 ).fetchall()
