@@ -16,6 +16,7 @@ No error shows a secret.
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import re
@@ -23,8 +24,10 @@ import shlex
 import stat
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +35,20 @@ from typing import Any, Generic, TypeVar
 
 from .base.extras import is_installed
 from .base.paths import absolute_path, status_of
-from .credentials import Alta, CleverTap, can_name, renamed
+from .base.wording import one_of
+from .credentials import (
+    ENDPOINTS,
+    REGIONS,
+    Alta,
+    CleverTap,
+    InvalidSetting,
+    can_name,
+    explained,
+    is_custom,
+    is_in_environment,
+    renamed,
+    variable,
+)
 from .errors import ConfigurationError
 from .redaction import mask_values
 
@@ -70,7 +86,14 @@ CLEVERTAP_KEYS = tuple(_CLEVERTAP)
 KEYS = (*_CLEVERTAP, *_ALTA)
 """All keys that an account can have."""
 
-_PLAIN = ("default", "account_id", "region", "base_url", "alta_endpoint", "alta_base_url")
+_SECRETS = ("passcode", "alta_token")
+_PLAIN = ("default", *(key for key in KEYS if key not in _SECRETS))
+_EXPECTED = {
+    "max_in_flight": 'a whole number or "auto"',
+    "alta_max_in_flight": 'a whole number or "auto"',
+    "alta_requests_per_minute": "a whole number",
+}
+"""The types of values that are not text."""
 
 ENVIRONMENT = "the environment"
 """The `source` of credentials from environment variables."""
@@ -107,6 +130,29 @@ class Resolved(Generic[C]):
     credentials: C
     source: str
 
+    def name_of(self, argument: str) -> str | None:
+        """Return the variable or the key of the file for an argument; None if it has none."""
+        is_clevertap = isinstance(self.credentials, CleverTap)
+        keys = _CLEVERTAP if is_clevertap else _ALTA
+        if argument not in keys.values():
+            return None
+        if self.source == ENVIRONMENT:
+            return variable("CLEVERTAP" if is_clevertap else "ALTA", argument)
+        return _key_of(argument, keys)
+
+    def is_at_gateway(self, places: Mapping[str, str] | None = None) -> bool:
+        """Return whether the credentials are meant for a host that is none of the vendor's.
+
+        Args:
+            places: the base URLs of the vendor, by name; None for all known ones.
+        """
+        known = places or (REGIONS if isinstance(self.credentials, CleverTap) else ENDPOINTS)
+        return self.credentials.base_url is not None and is_custom(self.credentials.url, known)
+
+    def in_its_words(self, text: str) -> str:
+        """Return a message of the library with arguments named as the source names them."""
+        return renamed(text, self.name_of)
+
 
 def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
     """Return the CleverTap account to use, or None if none is configured.
@@ -118,7 +164,7 @@ def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
     Raises:
         ConfigurationError: the account is incomplete or invalid.
     """
-    if account is None and _in_environment("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE"):
+    if account is None and is_in_environment("CLEVERTAP"):
         return Resolved(CleverTap.from_env(), ENVIRONMENT)
     accounts = Accounts.read()
     name = accounts.pick(account)
@@ -127,15 +173,15 @@ def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
 
 def find_alta(account: str | None = None) -> Resolved[Alta] | None:
     """Return the Alta key to use, or None if none is configured: see `find_clevertap`."""
-    if account is None and _in_environment("ALTA_TOKEN"):
+    if account is None and is_in_environment("ALTA"):
         return Resolved(Alta.from_env(), ENVIRONMENT)
     accounts = Accounts.read()
     name = accounts.pick(account)
     return None if name is None else accounts.alta(name)
 
 
-def _in_environment(*names: str) -> bool:
-    return any(name in os.environ for name in names)
+def _key_of(argument: str, keys: Mapping[str, str]) -> str | None:
+    return next((key for key, name in keys.items() if name == argument), None)
 
 
 class Accounts:
@@ -255,7 +301,8 @@ class Accounts:
             _check_regular(path, status)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # A scratch file, private from the start, so that the name never holds half a file.
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        _remove_scratch_files(path)
+        handle, scratch = tempfile.mkstemp(_PARTIAL, f".{path.name}.", path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(self._toml().encode())
@@ -292,9 +339,8 @@ class Accounts:
         try:
             return kind(**given)
         except ConfigurationError as error:
-            names = {argument: key for key, argument in keys.items()}
-            message = renamed(str(error), lambda argument: names.get(argument, argument))
-            raise ConfigurationError(f"{self._where(name)}: {message}") from None
+            place = f"{self._where(name)}: "
+            raise explained(error, lambda argument: _key_of(argument, keys), place) from None
 
     def _toml(self) -> str:
         lines = [] if self.default is None else [f"default = {_toml_text(self.default)}", ""]
@@ -305,6 +351,19 @@ class Accounts:
                 lines.append(f"{_toml_key(key)} = {text}")
             lines.append("")
         return "\n".join(lines)
+
+
+_PARTIAL = ".partial"
+_ABANDONED = 60.0
+"""Age, in seconds, at which no process is still writing a file of a few lines."""
+
+
+def _remove_scratch_files(path: Path) -> None:
+    """Remove the secrets that a process which was killed while it wrote `path` has left beside."""
+    for scratch in path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"):
+        with suppress(OSError):
+            if time.time() - scratch.lstat().st_mtime > _ABANDONED:
+                scratch.unlink()
 
 
 _FLAGS = (
@@ -376,10 +435,13 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
         for key, value in table.items():
             where = f"{path}: account {name!r}: {key}"
             if key not in KEYS:
-                raise ConfigurationError(f"{where} is unknown; use {', '.join(KEYS)}")
+                raise ConfigurationError(f"{where} is unknown; use {one_of(KEYS, key)}")
             # Types that only TOML has are refused here, other wrong types where the value is used.
             if isinstance(value, bool) or not isinstance(value, str | int):
-                raise ConfigurationError(f"{where} is neither text nor a whole number")
+                if key in _SECRETS or not isinstance(value, bool | float):
+                    raise ConfigurationError(f"{where} is neither text nor a whole number")
+                expected = _EXPECTED.get(key, "text")
+                raise InvalidSetting(f"{where}: expected {expected}, got {str(value).lower()}")
     if default is not None and (not isinstance(default, str) or default not in tables):
         raise ConfigurationError(
             f"{path}: default is {default!r}, which is not an account in the file"

@@ -68,7 +68,8 @@ class Cdp:
             by: the kind of identifier: "user_id" or "anonymous_id".
             concurrency: lookups at work at once; by default `Alta.max_in_flight`, or
                 256 with "auto".
-            ordered: yield results in the order of `keys`.
+            ordered: yield results in the order of `keys`. Up to 256 results per worker wait for
+                an earlier one.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from .base.addresses import is_loopback, split_address
 from .base.checks import check_whole
+from .base.wording import one_of
 from .errors import ConfigurationError
 from .redaction import as_secret
 
@@ -23,9 +24,15 @@ __all__ = [
     "REGIONS",
     "Alta",
     "CleverTap",
+    "InvalidSetting",
     "MaxInFlight",
     "can_name",
+    "explained",
+    "ignored_variables",
+    "is_custom",
+    "is_in_environment",
     "renamed",
+    "variable",
 ]
 
 REGIONS = {
@@ -120,7 +127,7 @@ class CleverTap:
         name = region.strip().lower() if isinstance(region, str) else ""
         if name not in REGIONS:
             raise ConfigurationError(
-                f"region: unknown region {region!r}; use one of {', '.join(REGIONS)}"
+                f"region: unknown region {region!r}; use one of {one_of(REGIONS, name)}"
             )
         _set(self, region=name)
         _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
@@ -270,6 +277,35 @@ def _set(credentials: CleverTap | Alta, **values: object) -> None:
         object.__setattr__(credentials, name, value)
 
 
+_SECRETS = {"CLEVERTAP": ("ACCOUNT_ID", "PASSCODE"), "ALTA": ("TOKEN",)}
+_SETTINGS = {
+    "CLEVERTAP": ("REGION", "BASE_URL", "MAX_IN_FLIGHT"),
+    "ALTA": ("ENDPOINT", "BASE_URL", "MAX_IN_FLIGHT"),
+}
+
+
+def is_in_environment(prefix: str) -> bool:
+    """Return whether a secret of a service is set, even if empty: `from_env` names what is missing.
+
+    Args:
+        prefix: the beginning of the service's variables, "CLEVERTAP" or "ALTA".
+    """
+    return any(f"{prefix}_{name}" in os.environ for name in _SECRETS[prefix])
+
+
+def ignored_variables(prefix: str) -> str | None:
+    """Return a sentence on variables without effect, because no secret is set; None without any."""
+    names = [f"{prefix}_{name}" for name in _SETTINGS[prefix]]
+    idle = [name for name in names if os.environ.get(name, "").strip()]
+    if not idle or is_in_environment(prefix):
+        return None
+    secrets = " and ".join(f"{prefix}_{name}" for name in _SECRETS[prefix])
+    return (
+        f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect, because "
+        f"{secrets} {'is' if prefix == 'ALTA' else 'are'} not set"
+    )
+
+
 def _from_env(name: str) -> str:
     if not (value := os.environ.get(name)):
         raise ConfigurationError(f"the environment variable {name} is not set, or is empty")
@@ -279,31 +315,61 @@ def _from_env(name: str) -> str:
 def _in_flight_from_env(name: str, default: int) -> Any:
     # Anything but a number is checked, and shown, where the value is used.
     text = os.environ.get(name, "").strip()
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text or default
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text or default
 
 
 def _check_max_in_flight(value: object) -> MaxInFlight:
     if isinstance(value, str) and value.strip().lower() == "auto":
         return "auto"
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        is_quoted = isinstance(value, str) and value.strip().isdecimal()
         raise ConfigurationError(
             f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
+            + ("; leave out the quotation marks" if is_quoted else "")
         )
     return value
 
 
-def renamed(text: str, name: Callable[[str], str]) -> str:
-    """Return the message of an error with its arguments under other names.
+class InvalidSetting(ConfigurationError):
+    """A setting of the environment or the credentials file is invalid, beside valid secrets."""
+
+
+_ARGUMENTS = ("region", "endpoint", "base_url", "max_in_flight", "requests_per_minute", "name")
+
+
+def explained(
+    error: ConfigurationError, name: Callable[[str], str | None], place: str = ""
+) -> ConfigurationError:
+    """Return an error of a constructor in the words of the place that its arguments came from.
 
     Args:
-        text: the message, which names an argument before its first colon, and others as `code`.
-        name: returns the other name of an argument.
+        error: the error of `CleverTap` or `Alta`.
+        name: returns the name of an argument there; see `renamed`.
+        place: text in front of the message.
+    """
+    text = str(error)
+    kind = InvalidSetting if text.partition(":")[0] in _ARGUMENTS else ConfigurationError
+    return kind(place + renamed(text, name))
+
+
+def renamed(text: str, name: Callable[[str], str | None]) -> str:
+    """Return a message with its arguments under other names.
+
+    Args:
+        text: the message, which names an argument before its first colon, and others as `code` or
+            as keyword=.
+        name: returns the other name of an argument, or None if it stays.
     """
     return re.sub(
-        r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`",
-        lambda found: name(found["subject"] or found["other"]),
+        r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`|\b(?P<keyword>[a-z_]+)=(?= )",
+        lambda found: name(found["subject"] or found["other"] or found["keyword"]) or found[0],
         text,
     )
+
+
+def variable(prefix: str, argument: str) -> str:
+    """Return the name of an argument's variable, such as `ALTA_ENDPOINT`."""
+    return f"{prefix}_{argument}".upper()
 
 
 @contextmanager
@@ -312,8 +378,22 @@ def _naming_variables(prefix: str) -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        error.args = (renamed(str(error), lambda name: f"{prefix}_{name}".upper()),)
-        raise
+        raise explained(error, lambda argument: variable(prefix, argument)) from None
+
+
+def is_custom(url: str, known: Mapping[str, str]) -> bool:
+    """Return whether a base URL leads to another host than those of the vendor, such as a gateway.
+
+    Args:
+        url: the base URL.
+        known: the base URLs of the vendor, by name.
+    """
+    return _host(url) not in map(_host, known.values())
+
+
+def _host(url: str) -> tuple[str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.hostname, parts.port
 
 
 def _check_token(name: str, value: object, kind: str) -> None:
@@ -368,12 +448,18 @@ def _platform(endpoint: object) -> tuple[str, str]:
         # Any longer text may be the API key in the wrong place.
         quoted = repr(endpoint) if re.fullmatch(r"[a-z]{0,15}", name) else "'***'"
         raise ConfigurationError(
-            f"endpoint: unknown platform {quoted}; use one of {known}, or the domain of another "
-            f"one, for which https://api.DOMAIN is called"
+            f"endpoint: unknown platform {quoted}; use one of {one_of(ENDPOINTS, name)}, or the "
+            f"domain of another one, for which https://api.DOMAIN is called"
         )
     for other, url in ENDPOINTS.items():
         if name.startswith("api") and name == urlsplit(url).hostname:
             raise ConfigurationError(f"endpoint: {endpoint!r} is a host; pass {other!r}")
+    if re.fullmatch(r"api-[^.]+\.gptbots\.ai\.?", name):
+        # GPTBots' regions are hosts of their own, to which the vendor's pattern does not lead.
+        raise ConfigurationError(
+            f"endpoint: {endpoint!r} is a host, before which api. would be put; pass "
+            "its URL as `base_url`"
+        )
     if name.startswith("api."):
         raise ConfigurationError(
             f"endpoint: {endpoint!r} begins with api., which is put before it; pass {name[4:]!r}"

@@ -126,6 +126,12 @@ def _shown(quote: str) -> str:
     return escaped if len(escaped) <= _LONGEST else f"{escaped[: _LONGEST - 1]}…"
 
 
+def _followed(text: str, sentence: str) -> str:
+    """Return `text`, which may end in a full stop of its own, with a sentence behind it."""
+    stop = "" if text.endswith((".", "!", "?", "…")) else "."
+    return f"{text}{stop} {sentence}"
+
+
 _PLAIN = (str, int, float, bool, bytes, type(None))
 _DEEPEST = 20  # containers within each other, in a value that is pickled
 
@@ -277,10 +283,15 @@ class StatusError(AltaProfilesError):
         self.excerpt = excerpt
         super().__init__(self._text())
 
+    def advise(self, hint: str) -> None:
+        """Put `hint` before the present one."""
+        self.hint = _followed(hint, self.hint) if self.hint else hint
+        self.args = (self._text(),)
+
     def _text(self) -> str:
         code = "" if self.code is None else f" (code {_shown(str(self.code))})"
         text = _quoting(f"{self.api} answered HTTP {self.status}{code}", self.message)
-        return f"{text}. {self.hint}" if self.hint else text
+        return _followed(text, self.hint) if self.hint else text
 
 
 class BadRequest(StatusError):
@@ -334,7 +345,7 @@ class RateLimited(StatusError):
         elif not self.sent:
             text = f"not sent, because the service refuses every request at present: {text}"
         if self.reset is not None:
-            text = f"{text}. It accepts requests again at {_utc(self.reset)}"
+            text = _followed(text, f"It accepts requests again at {_utc(self.reset)}")
         return text
 
 

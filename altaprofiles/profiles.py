@@ -94,7 +94,8 @@ class Profiles:
             by: the kind of identifier: "identity", "email" or "object_id".
             concurrency: lookups at work at once, beside those that wait for a retry; by default
                 the account's `max_in_flight`. The requests in flight never exceed that cap.
-            ordered: yield results in the order of `keys`.
+            ordered: yield results in the order of `keys`. Up to 256 results per worker wait for
+                an earlier one.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.

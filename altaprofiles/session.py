@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from .base.checks import check_callback, check_flag, check_whole
 from .cdp import Cdp
-from .credentials import CHAIN_SLOTS, Alta, CleverTap
+from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
 from .errors import ConfigurationError
 from .flow.fanout import Items
 from .http.engine import Engine
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
 
 __all__ = ["Session"]
+
+logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
 
@@ -140,14 +143,20 @@ class Session:
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
+                `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
         """
-        has_clevertap = "CLEVERTAP_ACCOUNT_ID" in os.environ or "CLEVERTAP_PASSCODE" in os.environ
-        has_alta = "ALTA_TOKEN" in os.environ
+        has_clevertap, has_alta = is_in_environment("CLEVERTAP"), is_in_environment("ALTA")
+        ignored = [
+            sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
+        ]
         if not has_clevertap and not has_alta:
             raise ConfigurationError(
-                "no credentials in the environment; set CLEVERTAP_ACCOUNT_ID and "
-                "CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or ALTA_TOKEN, or both"
+                "; ".join(["no credentials in the environment", *ignored])
+                + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
+                "ALTA_TOKEN, or both"
             )
+        for sentence in ignored:
+            logger.warning("%s", sentence)
         return cls(
             clevertap=CleverTap.from_env() if has_clevertap else None,
             alta=Alta.from_env() if has_alta else None,
@@ -303,8 +312,8 @@ class Session:
             to: the output. Its ending decides the format: `.ndjson`, `.jsonl`, `.csv` (each with
                 `.gz` or `.zst` behind it if wanted), `.parquet`, `.duckdb`; or the address of a
                 table, `postgresql://user:password@host/database/table`. A file that exists is
-                replaced at the end, in one step. In an existing DuckDB file the table is replaced
-                and other tables stay. In PostgreSQL people are updated.
+                replaced at the end, in one step. A table is updated, and other tables of a DuckDB
+                file stay. A path that ends in a slash is a folder of Parquet files.
             event_properties, profile_fields, query: as for `profiles.by_event`, for each of the
                 events. An unfinished export can be resumed with the same filters only; their order
                 makes no difference. The counts have the same filters.
@@ -419,8 +428,8 @@ class Session:
             profile=profile,
         )
         join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
-        caps = [service.cap("get_page"), *(() if join is None else (join.cap,))]
-        reporting = Reporting(caps, on_progress)
+        asked = [(service, "get_page"), *(() if join is None else (join.asked,))]
+        reporting = Reporting(asked, on_progress)
         engine = self._engine.counting(reporting.tally)
         joins = None if join is None else Joins(join, engine)
         people = EventsGathering(
@@ -542,8 +551,8 @@ class Session:
                 f"with_cdp: it joins people of CleverTap, and {by} is a key of Alta, whose users "
                 f"are the result already; leave it out"
             )
-        caps = [service.cap(endpoint.operation), *(() if join is None else (join.cap,))]
-        reporting = Reporting(caps, on_progress)
+        asked = [(service, endpoint.operation), *(() if join is None else (join.asked,))]
+        reporting = Reporting(asked, on_progress)
         engine = self._engine.counting(reporting.tally)
         joins = None if join is None else Joins(join, engine)
         plan = KeysPlan(service.account, service.url, by)

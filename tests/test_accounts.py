@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -183,6 +184,49 @@ def test_a_mistake_is_named_by_file_account_and_key(place: Path, text: str, word
     assert SECRET not in seen_by_a_reporter(caught.value)
 
 
+CAP = "expected a whole number of at least 1, or 'auto', got"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("max_in_flight = true", 'expected a whole number or "auto", got true'),
+        ("max_in_flight = 1.5", 'expected a whole number or "auto", got 1.5'),
+        ('max_in_flight = "5"', f"{CAP} '5'; leave out the quotation marks"),
+        ('max_in_flight = "many"', f"{CAP} 'many'"),
+        ("max_in_flight = -1", f"{CAP} -1"),
+        ("alta_max_in_flight = false", 'expected a whole number or "auto", got false'),
+        ('alta_max_in_flight = "7"', f"{CAP} '7'; leave out the quotation marks"),
+        ("alta_requests_per_minute = 1.5", "expected a whole number, got 1.5"),
+        ('alta_requests_per_minute = "90"', "expected a whole number of at least 1, got '90'"),
+        ("alta_requests_per_minute = 0", "expected a whole number of at least 1, got 0"),
+        ("region = true", "expected text, got true"),
+        ("base_url = 1.5", "expected text, got 1.5"),
+        ("region = 1", "unknown region 1"),
+        ('region = "us"', "(did you mean 'us1'?)"),
+        ('alta_endpoint = "gptbots"', "(did you mean 'gptbots.ai'?)"),
+    ],
+)
+def test_a_wrong_setting_is_shown_because_it_is_no_secret(
+    place: Path, line: str, words: str
+) -> None:
+    write(place, f'[accounts.a]\naccount_id = "A"\npasscode = "{SECRET}"\nalta_token = "t"\n{line}')
+    with pytest.raises(ConfigurationError) as caught:
+        find_clevertap()
+        find_alta()
+    assert f"{place}: account 'a': {line.partition(' ')[0]}: " in str(caught.value)
+    assert words in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in seen_by_a_reporter(caught.value)
+
+
+def test_a_key_that_is_nearly_right_is_suggested(place: Path) -> None:
+    write(place, f'[accounts.a]\npassword = "{SECRET}"')
+    with pytest.raises(ConfigurationError, match=r"\(did you mean 'passcode'\?\)") as caught:
+        find_clevertap()
+    assert SECRET not in str(caught.value)
+
+
 def seen_by_a_reporter(error: BaseException) -> str:
     """Return the text that error reporters send: every local of every frame, contexts included."""
     shown: list[str] = []
@@ -293,6 +337,32 @@ def test_a_written_file_is_private_and_keeps_the_other_accounts(tmp_path: Path) 
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert [one.name for one in path.parent.iterdir()] == ["accounts.toml"]
+
+
+def test_secrets_that_a_killed_process_has_left_are_removed(place: Path) -> None:
+    killed = """if 1:
+        import os, signal, sys
+        from pathlib import Path
+        from altaprofiles.accounts import Accounts
+        def hook(event, args):
+            if event == "os.rename":
+                os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        Accounts(Path(sys.argv[1]), None, {"a": {"passcode": "p"}}).write()
+        """
+    subprocess.run([sys.executable, "-c", killed, str(place)], check=False)
+    [scratch] = place.parent.iterdir()
+    assert "passcode" in scratch.read_text()
+    accounts = Accounts(place, None, {"a": {"passcode": "q"}})
+    accounts.write()
+    # It may be another process's, which is still at work.
+    assert scratch.exists()
+    os.utime(scratch, (0, 0))
+    swap = place.with_name(f".{place.name}.swp")
+    swap.touch()
+    os.utime(swap, (0, 0))
+    accounts.write()
+    assert {one.name for one in place.parent.iterdir()} == {place.name, swap.name}
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:

@@ -204,6 +204,12 @@ async def test_no_keys_are_no_results() -> None:
 # --------------------------------------------------------------------------------- many identifiers
 
 
+@pytest.mark.parametrize("by", ["user-id", "USER_ID", "userid", "user id"])
+async def test_a_kind_of_key_that_is_nearly_right_is_suggested(by: Any) -> None:
+    meant = "(did you mean 'user_id'?)"
+    await refused(lambda session: session.cdp.get_many(["7"], by=by), "by: ", meant)
+
+
 @pytest.mark.parametrize("by", ["objectId", "id", "", "Identity", None, 1, ["identity"]])
 async def test_an_unknown_by_is_refused(by: Any) -> None:
     known = ("by: ", repr(by), "identity, email, object_id")

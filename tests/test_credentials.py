@@ -96,6 +96,16 @@ def test_an_unknown_region_is_refused(region: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("region", "meant"),
+    [("in", "in1"), ("US", "us1"), ("in-1", "in1"), ("sg", "sg1"), ("eu", "eu1"), ("mec", "mec1")],
+)
+def test_a_region_that_is_nearly_right_is_suggested(region: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        account(region=region)
+    assert str(caught.value).endswith(f"sk1 (did you mean {meant!r}?)")
+
+
+@pytest.mark.parametrize(
     ("endpoint", "name", "url"),
     [
         ("altatech", "altatech", "https://altatech.ai"),
@@ -172,6 +182,11 @@ def test_an_endpoint_has_to_be_named() -> None:
         ("api.gptbots.ai", "pass 'gptbots.ai'"),
         ("API.gptbots.ai ", "pass 'gptbots.ai'"),
         ("api-sg.gptbots.ai", "pass 'sg'"),
+        ("api-eu.gptbots.ai", "pass its URL as `base_url`"),
+        (" API-KR.GPTBots.ai", "is a host, before which api. would be put"),
+        ("gptbots", "did you mean 'gptbots.ai'?"),
+        ("GPTBots", "did you mean 'gptbots.ai'?"),
+        ("alta", "did you mean 'altatech'?"),
         ("api.example.com", "pass 'example.com'"),
         ("https://api.gptbots.ai", "pass a URL as `base_url`"),
         ("http://127.0.0.1:8080", "pass a URL as `base_url`"),
@@ -674,6 +689,39 @@ def test_both_addresses_of_alta_in_the_environment_are_an_error_that_names_them(
     monkeypatch.setenv("ALTA_ENDPOINT", "https://api.gptbots.ai")
     with pytest.raises(ConfigurationError, match=r"\AALTA_ENDPOINT: .* as ALTA_BASE_URL$"):
         Alta.from_env()
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (["ALTA_ENDPOINT"], "ALTA_ENDPOINT has no effect, because ALTA_TOKEN is not set"),
+        (["ALTA_BASE_URL"], "ALTA_BASE_URL has no effect, because ALTA_TOKEN is not set"),
+        (
+            ["CLEVERTAP_REGION", "CLEVERTAP_BASE_URL", "CLEVERTAP_MAX_IN_FLIGHT"],
+            "have no effect, because CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE are not set",
+        ),
+    ],
+)
+def test_variables_that_need_another_one_are_not_ignored_silently(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variables: list[str],
+    sentence: str,
+) -> None:
+    for name in variables:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigurationError, match="no credentials in the environment; ") as caught:
+        Session.from_env()
+    assert f"{sentence}; set " in str(caught.value)
+    if variables[0].startswith("ALTA"):
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    else:
+        monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    Session.from_env()
+    [message] = caplog.messages
+    assert message.startswith(" and ".join(variables))
+    assert message.endswith(sentence)
 
 
 def test_an_empty_optional_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,3 +243,21 @@ def test_a_message_shows_no_more_than_500_characters_of_a_service(text: str) -> 
         errors.CursorExpired("expired", message=text),
     ):
         assert len(str(other)) < 520
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("Limit exceeded.", "Limit exceeded. Wait"),
+        ("Limit exceeded", "Limit exceeded. Wait"),
+        ("Limit exceeded!", "Limit exceeded! Wait"),
+        ("", "HTTP 429. Wait"),
+    ],
+)
+def test_a_sentence_of_the_service_and_the_next_one_have_one_full_stop(
+    message: str, shown: str
+) -> None:
+    error = errors.RateLimited(api="Alta", status=429, message=message, hint="Wait.", reset=0)
+    assert f"{shown}. It accepts requests again at 1970" in str(error)
+    error.advise("First of all, pause.")
+    assert f"{shown.removesuffix('Wait')}First of all, pause. Wait. It accepts" in str(error)

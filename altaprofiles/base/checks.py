@@ -17,6 +17,7 @@ __all__ = [
     "check_key",
     "check_seconds",
     "check_whole",
+    "form_of",
     "is_unicode",
     "whole",
 ]
@@ -160,3 +161,21 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def form_of(value: object) -> str:
+    """Return the form of a value in words for readers of JSON and of Python, without the value."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true or false"
+        case str():
+            return "text"
+        case int() | float():
+            return "a number"
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "an object"
+    return f"a value of type {type(value).__name__}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigurationError, ExportError
@@ -16,7 +16,9 @@ __all__ = [
     "check_own_folder",
     "is_own",
     "path_text",
+    "remove_probe",
     "status_of",
+    "status_of_new_file",
 ]
 
 _REASONS = {
@@ -101,12 +103,61 @@ def is_own(status: os.stat_result, folder: Path) -> bool:
     if os.name != "posix" or status.st_uid == os.geteuid():
         return True
     # Some network file systems give every file another owner. A new file shows which one.
-    handle, probe = tempfile.mkstemp(dir=folder)
+    return status_of_new_file(folder).st_uid == status.st_uid
+
+
+_PROBE = ".altaprofiles.probe"
+
+
+def status_of_new_file(folder: Path) -> os.stat_result:
+    """Return the status that a new file in `folder` has, with the permissions of any other.
+
+    Where the system can, the file has no name, so that a killed process leaves nothing behind.
+    Elsewhere the next call removes what an earlier one has left, as does `remove_probe`.
+
+    Raises:
+        OSError: `folder` cannot be written to.
+    """
+    number = _open_nameless(folder)
     try:
-        return os.fstat(handle).st_uid == status.st_uid
+        if number is None:
+            number = _open_probe(folder)
+        return os.fstat(number)
     finally:
-        os.close(handle)
-        Path(probe).unlink()
+        if number is not None:
+            os.close(number)
+        remove_probe(folder)
+
+
+def remove_probe(folder: Path) -> None:
+    """Remove the file that a killed process may have left in `folder`. Never raises."""
+    probe = folder / _PROBE
+    with suppress(OSError):
+        if os.path.lexists(probe):
+            probe.unlink()
+
+
+def _open_nameless(folder: Path) -> int | None:
+    if not hasattr(os, "O_TMPFILE"):
+        return None
+    try:
+        return os.open(folder, os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666)
+    except OSError:
+        # Not every file system has such files. Any other fault shows with a name as well.
+        return None
+
+
+_TRIES = 20
+
+
+def _open_probe(folder: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    for _ in range(_TRIES):
+        # Another process that has made one just now does not need its name any more.
+        remove_probe(folder)
+        with suppress(FileExistsError):
+            return os.open(folder / _PROBE, flags, 0o666)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / _PROBE))
 
 
 def check_own_file(path: Path, other: str = "another `to`") -> None:

@@ -1,10 +1,12 @@
-"""Counts, times and shares as text for a person. Pure."""
+"""Counts, times, shares and advice as text for a person. Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
-__all__ = ["clock", "duration", "numbered", "percent", "share"]
+__all__ = ["clock", "duration", "moment", "next_step", "numbered", "one_of", "percent", "share"]
 
 
 def numbered(count: int, noun: str) -> str:
@@ -27,6 +29,15 @@ def duration(seconds: float) -> str:
     return f"{max(math.ceil(seconds), 1)} s"
 
 
+def moment(at: float, now: float) -> str:
+    """Return a Unix time, rounded up, such as `12:00:05 UTC`; with its date if it is far away."""
+    form = "%H:%M:%S UTC" if at - now < 43_200 else "%Y-%m-%d %H:%M UTC"
+    try:
+        return datetime.fromtimestamp(math.ceil(at), UTC).strftime(form)
+    except (OverflowError, ValueError, OSError):
+        return "a time that no calendar has"
+
+
 def share(done: int, goal: int | None) -> float | None:
     """Return the share of `goal` that is done, from 0 to 1, or None if `goal` is None."""
     if goal is None:
@@ -39,3 +50,27 @@ def percent(part: float) -> int:
     """Return a share in percent, rounded down, so that 100 means complete."""
     # As a float, 0.29 is a little less than 29 / 100.
     return int(100 * part + 1e-9)
+
+
+def next_step(*, has_event: bool, has_filters: bool) -> str:
+    """Return advice on a query that matches nobody.
+
+    Args:
+        has_event: whether the query asks for an event's people, not for everyone.
+        has_filters: whether it has filters.
+    """
+    parts = ["the name of the event, upper and lower case included, the days"] if has_event else []
+    if has_filters:
+        parts.append("names, operators and values of the filters")
+    parts.append("and that the account is the right one" if parts else "that the account is right")
+    return f"check {', '.join(parts)}"
+
+
+def one_of(known: Iterable[str], given: str) -> str:
+    """Return the names of `known`, and of these the one that `given` is likely to mean."""
+    # Only errors need it, and its import takes time.
+    from difflib import get_close_matches
+
+    names = list(known)
+    close = get_close_matches(given.strip().lower(), names, n=1)
+    return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")

@@ -49,8 +49,8 @@ def cli() -> None:
     Exit codes:
         0    success
         1    failure
-        2    wrong usage, or options that differ from those the unfinished export
-             was started with
+        2    wrong usage, a wrong setting in the environment or the credentials file,
+             or options that differ from those the unfinished export was started with
         3    credentials are missing or refused
         4    incomplete; run the same command again to resume
         130  interrupted by Ctrl-C (SIGINT)

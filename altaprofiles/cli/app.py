@@ -20,6 +20,7 @@ import click
 
 from .exits import Exit, Failure, Interrupted, exit_code
 from .streams import heeded_signals
+from .waits import Waits, remedy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from ..accounts import Resolved
     from ..http.transport import Timeout
     from ..models import Attempt
     from ..session import Session
@@ -56,6 +58,8 @@ class App:
         verbose: whether stderr gets everything that the library logs, and tracebacks.
         log_format: "json" makes each line of stderr a JSON object.
         timeout: longest silence of a service during one attempt, in seconds; None for the default.
+        in_its_words: returns a message with arguments named as the source of the credentials names
+            them.
     """
 
     def __init__(self) -> None:
@@ -65,7 +69,8 @@ class App:
         self.log_format: Literal["text", "json"] = "text"
         self.timeout: float | None = None
         self._resume: str | None = None
-        self._source = ""
+        self.in_its_words: Callable[[str], str] = str
+        self._resolved: Resolved[Any] | None = None
         self._is_logging = False
 
     @cached_property
@@ -91,6 +96,12 @@ class App:
         """The option that names the account in another command line, after a blank, or nothing."""
         return "" if self.account is None else f" --account {shlex.quote(self.account)}"
 
+    def trying_regions(self, found: Resolved[Any]) -> str:
+        """Return the command line that tries credentials in every region or on every platform."""
+        # There, they would be sent to hosts that they were not meant for.
+        without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
+        return f"altaprofiles doctor{self.account_option} --try-regions{without}"
+
     @property
     def limits(self) -> Timeout:
         """The time limits of one attempt: those of the library, in proportion to `timeout`."""
@@ -115,18 +126,25 @@ class App:
             Failure: credentials are missing or unusable.
         """
         from ..accounts import Accounts, accounts_path, find_alta, find_clevertap
+        from ..credentials import InvalidSetting, ignored_variables
         from ..errors import ConfigurationError
         from ..session import Session
 
+        if self.account is None and (ignored := ignored_variables(service.upper())):
+            self.warn(ignored)
         try:
             project = None if service == "alta" else find_clevertap(self.account)
             key = None if service == "clevertap" else find_alta(self.account)
+        except InvalidSetting:
+            # As wrong as an option on the command line.
+            raise
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
+        self._resolved = project or key
+        if self._resolved is not None:
+            self.in_its_words = self._resolved.in_its_words
         has_clevertap, has_alta = project is not None, key is not None
         if has_clevertap >= (service != "alta") and has_alta >= (service != "clevertap"):
-            sources = dict.fromkeys(found.source for found in (project, key) if found is not None)
-            self._source = " and ".join(sources)
             return Session(
                 clevertap=None if project is None else project.credentials,
                 alta=None if key is None else key.credentials,
@@ -158,7 +176,7 @@ class App:
     ) -> T:
         """Return the result of `question`, which is called with an open session for `service`.
 
-        On a terminal, stderr shows why a request is retried.
+        On a terminal, stderr shows why a request is retried; elsewhere only long waits are logged.
         """
         with self._retry_status() as on_event:
             session = self.session(service=service, on_event=on_event)
@@ -169,9 +187,9 @@ class App:
 
             return self.run(main)
 
-    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None] | None]:
+    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None]]:
         if not self.interactive:
-            return nullcontext()
+            return nullcontext(Waits(self.info).note)
         from .consoles import retry_status
 
         return retry_status(self.console)
@@ -270,7 +288,7 @@ class App:
 
     def report(self, error: BaseException) -> int | None:
         """Log `error` and return its exit code, or None if no user can have caused it."""
-        from ..errors import AltaProfilesError, Forbidden, Incomplete, Unauthorized
+        from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
 
         if isinstance(error, BrokenPipeError):
             return Exit.PIPE
@@ -287,12 +305,14 @@ class App:
             return error.code
         if not isinstance(error, AltaProfilesError | OSError | Failure):
             return None
-        if isinstance(error, Unauthorized | Forbidden) and self._source:
-            error.add_note(f"These credentials are from {self._source}.")
+        if isinstance(error, RateLimited):
+            error.add_note(f"{remedy(error)}.")
+        if isinstance(error, Unauthorized | Forbidden) and self._resolved is not None:
+            error.add_note(f"These credentials are from {self._resolved.source}.")
             if isinstance(error, Unauthorized):
                 error.add_note(
                     f"To find the region or platform that accepts them: "
-                    f"altaprofiles doctor{self.account_option} --try-regions"
+                    f"{self.trying_regions(self._resolved)}"
                 )
         self._log_error(error)
         if isinstance(error, Incomplete):
@@ -308,6 +328,7 @@ class App:
             text = f"{path}{error.strerror}"
         if isinstance(error, PlanMismatch):
             text = _in_words(text, error.differences, click.get_current_context().command)
+        text = self.in_its_words(text)
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         _logger().error("%s", message, exc_info=error if self.verbose else None)
@@ -335,6 +356,10 @@ _SERVICES = {
 }
 
 
+_ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE"}
+"""Arguments of commands by the library's name."""
+
+
 def _logger() -> Any:
     import logging
 
@@ -356,7 +381,10 @@ def _in_words(text: str, differences: Mapping[str, tuple[Any, Any]], command: cl
             if flag
             else f"`{name}` was {was} and is now {is_now}",
         )
-    return text
+    for name, words in (("account", "the account's ID"), ("host", "the service's address")):
+        text = text.replace(f"`{name}` was", f"{words} was")
+    # Users of the command line have no error to look into.
+    return text.replace("`differences` has them, and the journal", "the journal")
 
 
 def _in_word(option: click.Parameter | None, value: object) -> str:
@@ -373,16 +401,22 @@ def _in_word(option: click.Parameter | None, value: object) -> str:
 
 def _with_option_names(text: str, command: click.Command) -> str:
     """Return `text` with the library's names of arguments replaced by the command's options."""
-    names: dict[str | None, str | None] = {}
+    # Names that no option bears.
+    names: dict[str | None, str | None] = {
+        "endpoint=": "ALTA_ENDPOINT",
+        "event": "EVENT",
+        "keys": "--file",
+    }
     for option in command.params:
-        if isinstance(option, click.Argument) and option.name == "events":
-            names[option.name] = "EVENT"
+        if isinstance(option, click.Argument):
+            names[option.name] = _ARGUMENTS.get(str(option.name))
         if isinstance(option, click.Option):
             names[option.name] = max(option.opts, key=len)
             names[f"{option.name}=False"] = next(iter(option.secondary_opts), None)
     return re.sub(
         # The members of a query, and not the rest of a file's name.
-        r"\A(?P<subject>\w+)(?=: |\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`",
-        lambda match: names.get(match["subject"] or match["other"]) or match[0],
+        r"\A(?P<subject>\w+)(?=: |\[|\.\w+_(?:properties|query)\b)|`(?P<other>[\w=]+)`"
+        r"|\b(?P<keyword>endpoint=)(?!\S)",
+        lambda match: names.get(match["subject"] or match["other"] or match["keyword"]) or match[0],
         text,
     )

@@ -8,13 +8,19 @@ from functools import partial
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from ..base.wording import numbered
 from .app import App
 from .exits import Exit
 from .streams import abandon_broken_streams
 
-__all__ = ["Command", "Group"]
+__all__ = ["QUOTE_CONDITIONS", "Command", "Group"]
+
+QUOTE_CONDITIONS = (
+    "a condition stands in quotation marks, as one word for the shell: --where 'Amount = 100'"
+)
+"""Advice to someone whose shell has split a condition into several arguments."""
 
 
 class Command(click.Command):
@@ -26,12 +32,16 @@ class Command(click.Command):
         self.params += _shared_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _check_repeated(self, ctx, args)
         # click's own message would quote the arguments, which may be people's keys.
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             unexpected = numbered(len(rest), "unexpected extra argument")
-            ctx.fail(f"got {unexpected}; see the usage above")
+            advice = "a value with blanks stands in quotation marks, such as 'App Launched'"
+            if ctx.params.get("event_properties") or ctx.params.get("profile_fields"):
+                advice = QUOTE_CONDITIONS
+            ctx.fail(f"got {unexpected}; {advice}")
         return rest
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -70,6 +80,10 @@ class Group(click.Group):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += _shared_options()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _check_repeated(self, ctx, args)
+        return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         try:
@@ -145,8 +159,37 @@ def _shared_options() -> list[click.Parameter]:
 
 def _store_in_app(context: click.Context, option: click.Parameter, value: object) -> None:
     app = context.ensure_object(App)
-    if value not in (None, False):
-        setattr(app, str(option.name), value)
+    if value in (None, False):
+        return
+    name = str(option.name)
+    is_given_before = context.parent is not None and (
+        context.parent.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    )
+    if is_given_before and getattr(app, name) != value:
+        context.fail(
+            f"{option.opts[-1]} is given before the command and behind it, with two values; "
+            f"give it once"
+        )
+    setattr(app, name, value)
+
+
+def _check_repeated(command: click.Command, context: click.Context, args: list[str]) -> None:
+    """Raise `click.UsageError` if an option of one value is given twice: click takes the last."""
+    if context.resilient_parsing:
+        return
+    _, _, order = command.make_parser(context).parse_args(list(args))
+    for option in {*order}:
+        if not isinstance(option, click.Option) or option.multiple or option.count:
+            continue
+        # A flag that can only be set is the same however often it is given.
+        is_plain_flag = option.is_flag and not option.secondary_opts
+        if order.count(option) > 1 and not is_plain_flag:
+            names = " or ".join(max(opts, key=len) for opts in _spellings(option))
+            context.fail(f"{names} is given {order.count(option)} times; give it once")
+
+
+def _spellings(option: click.Option) -> list[list[str]]:
+    return [opts for opts in (option.opts, option.secondary_opts) if opts]
 
 
 _LONGEST = 86_400.0
@@ -179,9 +222,36 @@ def _complete_account(
 
 def _show(error: click.ClickException) -> None:
     context = getattr(error, "ctx", None) or click.get_current_context(silent=True)
-    app = None if context is None else context.find_object(App)
-    if app is None or app.log_format == "text":
+    if context is None or type(error).__name__ == "NoArgsIsHelpError":
+        # The help, or an error from before there was a command.
         error.show()
         return
+    app = context.ensure_object(App)
     app.start_logging()
-    app.error(error.format_message())
+    app.error(_message(error, context))
+
+
+def _message(error: click.ClickException, context: click.Context) -> str:
+    """Return the message of an error, in the form in which the library names an argument.
+
+    Errors of the library and of click reach the same users: `--where: no operator`.
+    """
+    if isinstance(error, click.BadParameter) and (name := _subject(error)):
+        text = error.message.rstrip(".")
+        if not isinstance(error, click.MissingParameter):
+            return f"{name}: {text}"
+        return f"{name}: missing; {text or f'see {context.command_path} --help'}"
+    text = " ".join(error.format_message().split())
+    text = f"{text[:1].lower()}{text[1:]}".rstrip(".")
+    if isinstance(error, click.UsageError) and not isinstance(error, click.BadParameter):
+        joint = " See" if text.endswith("?") else "; see"
+        return f"{text}{joint} {context.command_path} --help"
+    return text
+
+
+def _subject(error: click.BadParameter) -> str | None:
+    if isinstance(error.param_hint, str):
+        return error.param_hint.strip("'\"")
+    if isinstance(error.param, click.Option):
+        return max(error.param.opts, key=len)
+    return None if error.param is None else error.param.human_readable_name

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from ..accounts import CLEVERTAP_KEYS
-from ..credentials import ENDPOINTS, REGIONS, Alta, CleverTap
+from ..credentials import ENDPOINTS, REGIONS, Alta, CleverTap, renamed
 from ..errors import ConfigurationError
 from ..redaction import Secret
 from .exits import Failure, Interrupted
@@ -21,6 +21,9 @@ __all__ = ["ask_credentials"]
 
 _NONE = "-"
 """The answer that removes the present value."""
+
+_WORDS = {"base_url": "base URL"}
+"""Words of the questions for the library's arguments that have others."""
 
 
 def ask_credentials(before: dict[str, Any]) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def _answer(
         except UnicodeError:
             click.echo("Error: that is not UTF-8", err=True)
         except ConfigurationError as error:
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {renamed(str(error), _WORDS.get)}", err=True)
         except EOFError:
             click.echo(err=True)
             raise Failure("the input has ended; nothing was saved") from None

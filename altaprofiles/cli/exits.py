@@ -38,7 +38,14 @@ class Interrupted(Exception):
 
 def exit_code(error: BaseException) -> Exit:
     """Return the exit code of a `Failure`, an error of the library, or an `OSError`."""
-    from ..errors import ConfigurationError, Forbidden, Incomplete, PlanMismatch, Unauthorized
+    from ..errors import (
+        ConfigurationError,
+        ExportLocked,
+        Forbidden,
+        Incomplete,
+        PlanMismatch,
+        Unauthorized,
+    )
 
     if isinstance(error, Failure):
         return error.code
@@ -46,4 +53,6 @@ def exit_code(error: BaseException) -> Exit:
         return Exit.CREDENTIALS
     if isinstance(error, ConfigurationError | PlanMismatch):
         return Exit.USAGE
-    return Exit.INCOMPLETE if isinstance(error, Incomplete) else Exit.FAILED
+    if isinstance(error, ExportLocked | Incomplete):
+        return Exit.INCOMPLETE
+    return Exit.FAILED

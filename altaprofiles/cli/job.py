@@ -38,7 +38,7 @@ def run_job(
         out: the value of --out.
         as_json: whether to write the report, in place of the path.
         prefix: text in front of the command line that resumes the job.
-        service: the service that it needs, or "both".
+        service: the service that it needs credentials for, or "both".
     """
     if without_password(out) != out:
         app.info(

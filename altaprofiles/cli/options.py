@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import date
-from typing import Any, NoReturn, TypedDict, TypeVar
+from functools import wraps
+from typing import Any, Literal, NoReturn, TypedDict, TypeVar, cast
 
 import click
+
+from ..tables.layout import KINDS, Kind
 
 __all__ = [
     "KeyFileName",
     "OutputOptions",
+    "QueryOptions",
     "join_options",
     "output_options",
     "query_options",
@@ -20,13 +24,25 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class QueryOptions(TypedDict):
+    """Values of the options of `query_options`."""
+
+    start: date | int | None
+    end: date | int | None
+    event_properties: tuple[str, ...]
+    profile_fields: tuple[str, ...]
+    query: str | None
+    everyone: bool
+
+
 class OutputOptions(TypedDict):
     """Values of the options of `output_options`, except `as_json`."""
 
     to: str
     format: str | None
-    flatten: tuple[str, ...]
+    flatten: dict[str, Kind | None]
     table: str | None
+    write: Literal["replace", "upsert", "append"] | None
     bom: bool
     spool: str | None
     resume: bool
@@ -42,12 +58,26 @@ class KeyFileName(click.Path):
         self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
     ) -> NoReturn:
         # click quotes the name, and a person's key may stand in its place.
-        words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
-        super().fail(" ".join(words), param, ctx)
+        if not (name := re.search(r"'(.*)'", message, re.DOTALL)) or not _FILE_NAME.search(name[1]):
+            words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
+            message = " ".join(words)
+        super().fail(message, param, ctx)
+
+
+_FILE_NAME = re.compile(
+    r"/|\\|\.(?:txt|csv|tsv|json|jsonl|ndjson|parquet|duckdb|list|ids|gz|zst|xlsx?)\Z",
+    re.IGNORECASE,
+)
 
 
 def query_options(command: F) -> F:
-    """Add the options of `selection.select` to a command, under the library's names."""
+    """Add the options of `QueryOptions` to a command, which gets their values as `query`."""
+
+    @wraps(command)
+    def with_query(*args: Any, **values: Any) -> Any:
+        query = {name: values.pop(name) for name in QueryOptions.__annotations__}
+        return command(*args, query=query, **values)
+
     for option in reversed(
         [
             click.option(
@@ -79,7 +109,8 @@ def query_options(command: F) -> F:
                 "--query",
                 type=click.Path(exists=True, dir_okay=False, allow_dash=True),
                 metavar="FILE|-",
-                help="A JSON file with more of CleverTap's query language, such as advanced_query.",
+                help="A JSON file with more of CleverTap's query language, such as advanced_query; "
+                "- is standard input.",
             ),
             click.option(
                 "--everyone",
@@ -89,8 +120,8 @@ def query_options(command: F) -> F:
             ),
         ]
     ):
-        command = option(command)
-    return command
+        with_query = option(with_query)
+    return cast("F", with_query)
 
 
 def _day(text: str) -> date | int:
@@ -132,8 +163,22 @@ def join_options(command: F) -> F:
     return command
 
 
+def _flattened(key: str) -> tuple[str, Kind | None]:
+    """Return a key of the profile, and the type that follows it, if that is one."""
+    name, _, suffix = key.rpartition(":")
+    for kind in KINDS:
+        if name and suffix == kind:
+            return name, kind
+    return key, None
+
+
 def output_options(command: F) -> F:
     """Add the options of `OutputOptions`, and `--json` as `as_json`, to a command."""
+
+    @wraps(command)
+    def with_output(*args: Any, **values: Any) -> Any:
+        return command(*args, **values | {"flatten": dict(map(_flattened, values["flatten"]))})
+
     for option in reversed(
         [
             click.option(
@@ -154,14 +199,24 @@ def output_options(command: F) -> F:
             ),
             click.option(
                 "--flatten",
-                metavar="KEY",
+                metavar="KEY[:TYPE]",
                 multiple=True,
-                help="A key of the profile that gets a column of its own. Repeatable.",
+                help="A key of the profile that gets a column of its own, such as City or 'Signup "
+                "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
+                "values decide in Parquet and DuckDB, and it is text elsewhere. Repeatable.",
             ),
             click.option(
                 "--table",
                 metavar="NAME",
-                help='The table in DuckDB or PostgreSQL; "profiles" by default.',
+                help='The table in DuckDB or PostgreSQL; "profiles" by default, and "bindings" for '
+                "users of Alta.",
+            ),
+            click.option(
+                "--write",
+                type=click.Choice(["replace", "upsert", "append"]),
+                help="With replace, the output has the rows of this run only: the default for "
+                "files. With upsert, rows of the same account and person are updated and others "
+                "stay: the default for tables. With append, rows are added.",
             ),
             click.option(
                 "--bom",
@@ -193,5 +248,5 @@ def output_options(command: F) -> F:
             ),
         ]
     ):
-        command = option(command)
-    return command
+        with_output = option(with_output)
+    return cast("F", with_output)

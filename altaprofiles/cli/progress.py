@@ -129,7 +129,9 @@ class View:
                 lines.insert(0, ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
             if at.joining is not None:
                 lines.insert(0, at.joining)
-            if self._trouble is not None:
+            if at.wait:
+                lines.append(at.wait)
+            elif self._trouble is not None:
                 lines.append(f"retried: {self._trouble}")
             if isinstance(at, ExportProgress):
                 # Leaves room for the total, the figures, and the cursor's line.

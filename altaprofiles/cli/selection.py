@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import click
 
-from .where import MOST_DIGITS, GrammarError, parse_filter
+from .command import QUOTE_CONDITIONS
+from .where import MOST_DIGITS, GrammarError, is_operator, parse_filter
 
 if TYPE_CHECKING:
     from ..wire.filters import Filter
+    from .options import QueryOptions
 
 __all__ = ["Selection", "select"]
 
@@ -32,66 +34,66 @@ class Selection(TypedDict):
     query: Mapping[str, Any] | None
 
 
-def select(
-    events: Sequence[str],
-    *,
-    everyone: bool,
-    start: date | int | None,
-    end: date | int | None,
-    event_properties: Sequence[str],
-    profile_fields: Sequence[str],
-    query: str | None,
-) -> Selection:
+def select(events: Sequence[str], options: QueryOptions) -> Selection:
     """Return the library's arguments for the values of the options of `query_options`.
 
     Raises:
         click.UsageError: options exclude each other, one is missing, or one cannot be read.
     """
-    if everyone:
-        excluded = {
-            "EVENT": events,
-            "--from": start is not None,
-            "--to": end is not None,
-        }
-        if given := [name for name, value in excluded.items() if value]:
-            raise click.UsageError(
-                f"--everyone asks for people without an event: leave out {' and '.join(given)}, "
-                f"or --everyone"
-            )
-        if event_properties:
-            raise click.UsageError(
-                "--where filters events, and --everyone has none: use --profile-where"
-            )
+    if options["everyone"]:
+        _check_alone(events, options)
     elif not events:
         raise click.MissingParameter(
-            "Name an event, or pass --everyone.", param_hint="'EVENT'", param_type="argument"
+            "name an event, or pass --everyone", param_hint="'EVENT'", param_type="argument"
         )
     else:
-        for hint, day in (("--from", start), ("--to", end)):
+        _check_unquoted(events, options)
+        for hint, day in (("--from", options["start"]), ("--to", options["end"])):
             if day is None:
                 raise click.MissingParameter(
-                    "Events need both days.", param_hint=f"'{hint}'", param_type="option"
+                    "events need both days", param_hint=f"'{hint}'", param_type="option"
                 )
-    content = None if query is None else _read_query(query)
-    if everyone and content == {}:
+    content = None if options["query"] is None else _read_query(options["query"])
+    if options["everyone"] and content == {}:
         raise _no_query("it holds no condition, so that everybody would match; leave it out")
     return {
-        "start": start,
-        "end": end,
-        "event_properties": _filters("--where", event_properties),
-        "profile_fields": _filters("--profile-where", profile_fields),
+        "start": options["start"],
+        "end": options["end"],
+        "event_properties": _filters("--where", options["event_properties"]),
+        "profile_fields": _filters("--profile-where", options["profile_fields"]),
         "query": content,
     }
 
 
-def _filters(option: str, texts: Sequence[str]) -> list[Filter]:
-    from ..errors import ConfigurationError
+def _check_alone(events: Sequence[str], options: QueryOptions) -> None:
+    excluded = {
+        "EVENT": events,
+        "--from": options["start"] is not None,
+        "--to": options["end"] is not None,
+    }
+    if given := [name for name, value in excluded.items() if value]:
+        raise click.UsageError(
+            f"--everyone asks for people without an event: leave out {' and '.join(given)}, or "
+            f"--everyone"
+        )
+    if options["event_properties"]:
+        raise click.UsageError(
+            "--where filters events, and --everyone has none: use --profile-where"
+        )
 
+
+def _check_unquoted(events: Sequence[str], options: QueryOptions) -> None:
+    """Raise `click.UsageError` if parts of a condition without quotation marks are events."""
+    if (options["event_properties"] or options["profile_fields"]) and any(map(is_operator, events)):
+        raise click.UsageError(QUOTE_CONDITIONS)
+
+
+def _filters(option: str, texts: Sequence[str]) -> list[Filter]:
     filters: list[Filter] = []
     for number, text in enumerate(texts, 1):
         try:
             filters.append(parse_filter(text))
-        except (GrammarError, ConfigurationError) as error:
+        except GrammarError as error:
             # The text may hold a person's data, such as an email address.
             place = f"number {number}: " if len(texts) > 1 else ""
             raise click.BadParameter(f"{place}{error}", param_hint=option) from None

@@ -15,7 +15,7 @@ __all__ = ["summarize", "write_report"]
 
 
 def summarize(app: App, report: Report) -> None:
-    """Log the main figures of `report`, a line each."""
+    """Log the main figures of `report`, a line each. Its warnings are in the log already."""
     rows: list[tuple[str, str]] = []
     match report:
         case ExportReport():
@@ -30,10 +30,16 @@ def summarize(app: App, report: Report) -> None:
         rows.append(("size", _size(report.bytes)))
     if report.sha256 is not None:
         rows.append(("SHA-256", report.sha256))
+    if report.absorbed:
+        rows.append(
+            (
+                "absorbed",
+                f"{numbered(report.absorbed, 'row')} of earlier runs, by people with a name",
+            )
+        )
     if report.mended:
         rows.append(("mended", f"{report.mended:,} texts that {report.format} cannot hold"))
     rows.append(("manifest", _short_path(report.manifest)))
-    rows.extend(("warning", sentence) for sentence in report.warnings)
     width = max(len(name) for name, _ in rows)
     text = "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
     app.info(text, report=as_builtins(report))
@@ -65,8 +71,9 @@ def _export_rows(report: ExportReport) -> list[tuple[str, str]]:
 
 def _lookup_rows(report: LookupReport) -> list[tuple[str, str]]:
     rows = [("keys", f"{report.keys:,}"), ("found", f"{report.found:,}")]
-    if report.repeated:
-        rows[0] = ("keys", f"{report.keys:,}, and {report.repeated:,} repeated")
+    others = [(report.repeated, "repeated"), (report.skipped, "without a key, which were skipped")]
+    if texts := [f"{count:,} {words}" for count, words in others if count]:
+        rows[0] = ("keys", f"{report.keys:,}, and {' and '.join(texts)}")
     for name, count, file in (
         ("not found", report.not_found, report.not_found_file),
         ("failed", report.failed, report.failed_file),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Filter", "InvalidFilter", "read_filters"]
+__all__ = ["Filter", "InvalidFilter", "read_filters", "unsupported"]
 
 _MEMBERS = frozenset({"name", "operator", "value"})
 _SPELLINGS = {
@@ -43,6 +43,11 @@ _DECIMAL = re.compile(r"-?(?:0|[1-9][0-9]{0,299})(\.[0-9]{1,300})?")
 
 class InvalidFilter(ValueError):
     """A filter that the service refuses. The text names its place and its fault."""
+
+
+def unsupported(part: str) -> InvalidFilter:
+    """Return the refusal of a part of the query language that the service may well know."""
+    return InvalidFilter(f"{part} is not evaluated by the emulator of altaprofiles")
 
 
 class Filter(NamedTuple):
@@ -89,7 +94,9 @@ def _read(sent: object, place: str) -> Filter:
         raise InvalidFilter(f"{place} must be an object")
     for member in sent:
         if member not in _MEMBERS:
-            raise InvalidFilter(f"{place}.{member} is not supported")
+            raise InvalidFilter(
+                f"{place}.{member} is not evaluated by the emulator of altaprofiles"
+            )
     name, spelling = sent.get("name"), sent.get("operator")
     if not isinstance(name, str) or not name:
         raise InvalidFilter(f"{place}.name must be a string")
@@ -98,7 +105,9 @@ def _read(sent: object, place: str) -> Filter:
     documented = _SPELLINGS.get(spelling, spelling)
     positive = _NEGATIONS.get(documented, documented)
     if positive not in _POSITIVE:
-        raise InvalidFilter(f"{place}.operator {spelling} is not supported")
+        raise InvalidFilter(
+            f"{place}.operator {spelling} is not evaluated by the emulator of altaprofiles"
+        )
     values: tuple[Any, ...] = ()
     if positive != "exists":
         values = _read_values(sent.get("value"), f"{place}.value")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .activity import EVENTS, day_number
-from .filters import Filter, InvalidFilter, read_filters
+from .filters import Filter, InvalidFilter, read_filters, unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,13 +129,15 @@ def read_query(body: bytes, settings: Settings) -> Query:
 def _read(members: Mapping[str, Any], settings: Settings) -> Query:
     for name in members:
         if name not in (*_BASE, "event_properties", _COMMON):
-            raise InvalidFilter(f"{name} is not supported")
+            raise unsupported(name)
     common = members.get(_COMMON, {})
     if not isinstance(common, dict):
         raise InvalidFilter(f"{_COMMON} must be an object")
     for name in common:
         if name != _FIELDS:
-            raise InvalidFilter(f"{_COMMON}.{name} is not supported")
+            raise InvalidFilter(
+                f"{_COMMON}.{name} is not evaluated by the emulator of altaprofiles"
+            )
     event_properties = read_filters(members.get("event_properties", []), "event_properties")
     profile_fields = read_filters(common.get(_FIELDS, []), _FIELDS)
     event = members.get("event_name")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
+from ..base.wording import duration
+from ..errors import ExportLocked
 from ..tables.kinds import Kinds
 from ..tables.rows import Row
 from .sinks import Sink, Target
@@ -24,12 +26,17 @@ from .threads import Threads
 
 logger = logging.getLogger("altaprofiles")
 
-__all__ = ["Batches", "Written", "assemble"]
+__all__ = ["Batches", "Written", "assemble", "when_free"]
 
 Batches: TypeAlias = Callable[[], Iterator[list[Row]]]
 """Returns an iterator over all rows in batches, the same ones in the same order each time."""
 
+T = TypeVar("T")
+
 _BLOCK = 4 << 20
+
+_POLL_EVERY = 0.5
+"""Seconds between two attempts to open a target that is in use."""
 
 
 class Written(Struct, frozen=True):
@@ -73,6 +80,7 @@ async def assemble(
         on_batch: called after each batch with the records read and written so far.
 
     Raises:
+        ExportLocked: the target is in use, even after its `patience`.
         ExportError: the target refuses, or `batches` cannot yield the records.
         OSError: it cannot be written.
     """
@@ -84,7 +92,7 @@ async def assemble(
             await checkpoint()
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = content.table(target.flatten, kinds if target.has_types else None, origin)
-    sink = await threads.run(lambda: target.open(table, origin))
+    sink = await when_free(threads, target, lambda: target.open(table, origin))
     try:
         read = written = 0
         writing = batches()
@@ -107,6 +115,32 @@ async def assemble(
     with file:
         size, digest = await _digest(threads, file)
     return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
+
+
+async def when_free(threads: Threads, target: Target, call: Callable[[], T]) -> T:
+    """Return the result of `call`, which is repeated while `target` is in use.
+
+    Args:
+        threads: runs the blocking calls.
+        target: the output, whose `patience` bounds the wait.
+        call: opens the target, or looks at it.
+
+    Raises:
+        ExportLocked: it is still in use.
+    """
+    end = anyio.current_time() + target.patience
+    is_logged = False
+    while True:
+        try:
+            return await threads.run(call)
+        except ExportLocked as error:
+            locked = error
+        if anyio.current_time() >= end:
+            raise locked
+        if not is_logged:
+            logger.warning("%s; waiting for it, at most %s", locked, duration(target.patience))
+            is_logged = True
+        await anyio.sleep(_POLL_EVERY)
 
 
 def _look(batches: Iterator[list[Row]], kinds: Kinds, people: People | None) -> bool:

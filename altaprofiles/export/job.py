@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from ..errors import AltaProfilesError, ExportError, Incomplete
-from .assemble import Written, assemble
+from ..errors import AltaProfilesError, ExportError, ExportLocked, Incomplete
+from .assemble import Written, assemble, when_free
 from .gather.gathering import Assembled, Gathering, Run
 from .manifest import encode_manifest
 from .output import Output
@@ -113,12 +113,16 @@ class Job(Generic[R, S]):
             self._begun = True
             # Only now that it is known that nobody else writes there.
             run.place.check()
+            run.place.target.accept(self._origin(run))
 
     async def _gather_and_assemble(self, run: Run) -> R:
         try:
             return await self._repairing(run)
         except (OSError, ExportError) as error:
             if isinstance(error, Incomplete):
+                raise
+            if isinstance(error, ExportLocked):
+                error.add_note(f"Nothing has to be fetched again: {self._resumption(run)}.")
                 raise
             raise self._incomplete(run, [str(error)]) from error
         except AltaProfilesError as error:
@@ -151,7 +155,9 @@ class Job(Generic[R, S]):
         gathering = self._gathering
         target = run.place.target
         # Looked at before it is replaced.
-        replaced = None if gathering.records else await run.threads.run(target.present)
+        replaced = (
+            None if gathering.records else await when_free(run.threads, target, target.present)
+        )
         people = await run.threads.run(lambda: gathering.people(run.store.people, target))
         try:
             written = await assemble(
@@ -159,7 +165,7 @@ class Job(Generic[R, S]):
                 target,
                 lambda: gathering.batches(run.store),
                 content=gathering.content,
-                origin=Origin(run.store.run, (gathering.plan.account,), run.store.began),
+                origin=self._origin(run),
                 people=people,
                 on_batch=self._report_assembled,
             )
@@ -171,7 +177,7 @@ class Job(Generic[R, S]):
             await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
         warnings = [*written.notes, *gathering.discrepancies(written.records, run.place)]
         if not written.records:
-            warnings.append(_nobody(target.name, replaced))
+            warnings.append(_nobody(target.name, replaced) + gathering.nobody)
         for sentence in warnings:
             logger.warning("%s", sentence)
         missing = gathering.unanswered(run.place)
@@ -181,10 +187,13 @@ class Job(Generic[R, S]):
             raise self._incomplete(run, missing, report)
         return report
 
+    def _origin(self, run: Run) -> Origin:
+        return Origin(run.store.run, (self._gathering.plan.account,), run.store.began)
+
     async def _write_manifest(self, run: Run, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = {**self._gathering.options, **run.place.layout}
-        data = encode_manifest(report, self._gathering.plan, options, now)
+        data = encode_manifest(report, self._gathering.executed_plan, options, now)
         await run.threads.run(lambda: write_file(run.place.manifest, [data]))
 
     def _describe(

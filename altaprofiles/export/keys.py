@@ -166,7 +166,7 @@ class KeyFile:
                 f"another column"
             )
         if is_empty:
-            logger.warning("keys: %s holds no keys", self.path)
+            logger.warning("%s holds no keys: nothing is looked up", self.path)
 
     @property
     def _is_table(self) -> bool:

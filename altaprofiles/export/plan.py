@@ -31,7 +31,8 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         start, end: the range as it is sent, inclusive; None for everyone.
         app, event_summaries, profile: the parts of a record that are asked for.
         windows: the number of parts that the range is split into.
-        batch_size: people per page. It may change between runs: an open chain keeps its own.
+        batch_size: people per page of the chains that this run opens. It may change between runs:
+            an open chain keeps its own.
         filters: conditions that all people meet.
         with_cdp: whether people are joined with their CDP users.
         cdp_key, cdp_by: the property they are joined by, and the kind of key it is at Alta.
@@ -140,9 +141,13 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         return msgspec.json.encode(self)
 
     def as_builtins(self) -> dict[str, Any]:
-        """Return the plan as JSON values, with the filters as they are sent."""
+        """Return the plan as JSON values, with an outline and a digest in place of the filters.
+
+        Manifests are passed on, and values of filters may be people's data.
+        """
         values: dict[str, Any] = msgspec.to_builtins(self)
-        return values | {"filters": self.filters.members}
+        digest = self.filters.digest if self.filters else None
+        return values | {"filters": self.filters.outline, "filters_sha256": digest}
 
 
 class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
@@ -219,6 +224,8 @@ def _check_events(events: object) -> tuple[str, ...]:
 # Fields that decide how people are delivered, not which: a resumed export may change them.
 _FREE = frozenset({"batch_size"})
 
+_OF_FILTERS = frozenset({"event_properties", "profile_fields", "query"})
+
 
 def check_same(begun: Plan, now: Plan, where: str) -> None:
     """Raise `PlanMismatch` unless `begun`, the plan in the folder `where`, is the plan `now`."""
@@ -226,9 +233,14 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
     if not differences:
         return
     parts = "; ".join(_sentence(name, *values) for name, values in differences.items())
+    hidden = (
+        f". The values of filters are not shown here: `differences` has them, and the journal in "
+        f"{where} has the earlier ones"
+    )
     raise PlanMismatch(
         f"{where} holds another export, which is unfinished: {parts}. Finish that export with its "
-        f"own arguments, discard it with `resume=False`, or choose another `to` or `spool`",
+        f"own arguments, discard it with `resume=False`, or choose another `to` or "
+        f"`spool`{hidden if _OF_FILTERS.intersection(differences) else ''}",
         differences=differences,
     )
 
@@ -261,9 +273,21 @@ def _sentence(name: str, was: Any, is_now: Any) -> str:
                 return f"`{name}` has other values: {outlines[0]}"
             return f"`{name}` was {outlines[0]} and is now {outlines[1]}"
         case "query":
-            return "`query` is different"
+            return f"`query` is different in {' and '.join(_changed(was, is_now))}"
         case _:
             return f"`{name}` was {was!r} and is now {is_now!r}"
+
+
+def _changed(was: dict[str, Any], is_now: dict[str, Any]) -> list[str]:
+    """Return the members that differ between two queries, those inside of one as `outer.inner`."""
+    names: list[str] = []
+    for name in sorted(was.keys() | is_now.keys()):
+        match was.get(name), is_now.get(name):
+            case dict(one), dict(other):
+                names += [f"{name}.{inner}" for inner in _changed(one, other)]
+            case one, other if one != other:
+                names.append(name)
+    return names
 
 
 def _outline(filters: list[dict[str, Any]]) -> str:

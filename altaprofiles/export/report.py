@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from ..base.wording import clock, numbered, percent, share
+from ..base.wording import clock, moment, numbered, percent, share
 
 __all__ = [
     "ChainStatus",
@@ -31,6 +32,7 @@ class ChainStatus(Struct, frozen=True):
         restarts: how often the chain was restarted, because the service refused its cursor or sent
             fewer records than it counts.
         counted: records that the chain will bring by the service's own count, or None.
+        batch_size: people per page, as the chain was opened; None until it is opened.
     """
 
     event: str | None
@@ -41,6 +43,7 @@ class ChainStatus(Struct, frozen=True):
     done: bool
     restarts: int
     counted: int | None = None
+    batch_size: int | None = None
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -85,9 +88,12 @@ class Progress(Struct, frozen=True, kw_only=True):
         stage: the part of the work that is under way.
         resumed: items that earlier runs had received.
         finished: items written to the output, or read for it, in the last stage.
-        joins, joined, joins_resumed, join_wait: as in `ExportProgress`.
+        joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
         requests, retries: as in `Report`.
         in_flight, slots: requests of the session in flight now, and the most there can be.
+        throttled: whether the service refuses every request at present, for a rate limit.
+        waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
+            it is unknown, because the service does not name it.
         seconds: time since this run began.
     """
 
@@ -101,12 +107,15 @@ class Progress(Struct, frozen=True, kw_only=True):
     joins: int | None = None
     joined: int | None = None
     joins_resumed: int | None = None
-    join_wait: float | None = None
+    joins_throttled: bool = False
+    joins_wait_until: float | None = None
     requests: int
     retries: int
     in_flight: int
     slots: int
     seconds: float
+    throttled: bool = False
+    waits_until: float | None = None
 
     @property
     def fetching(self) -> bool:
@@ -131,6 +140,21 @@ class Progress(Struct, frozen=True, kw_only=True):
     @property
     def goal(self) -> int | None:
         """Items that this stage has to finish, or None if unknown."""
+        raise NotImplementedError
+
+    @property
+    def wait(self) -> str:
+        """The wait for a rate limit, as text; empty if there is none, or nothing left to ask."""
+        waits: list[str] = []
+        if self.throttled and self.fetching and not self._is_received:
+            waits.append(_wait("the rate limit", self.waits_until))
+        if self.joins_throttled and self.fetching and self.joined != self.joins:
+            waits.append(_wait("Alta's rate limit", self.joins_wait_until))
+        return ", ".join(waits)
+
+    @property
+    def _is_received(self) -> bool:
+        """True once the service is asked for nothing more."""
         raise NotImplementedError
 
     @property
@@ -171,14 +195,10 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def joining(self) -> str | None:
-        """The state of the joins in words; None without any to wait for."""
-        if self.joins is None or self.joined is None or not self.fetching:
+        """The number of joins made beside the other items of this stage, as text; or None."""
+        if self.joins is None or self.joined is None or self.stage == "joining":
             return None
-        parts = [] if self.stage == "joining" else [f"{self.joined:,} of {self.joins:,} joined"]
-        if self.join_wait is not None:
-            wait = f" ({clock(self.join_wait)})" if self.join_wait >= 1 else ""
-            parts.append(f"waiting for Alta's rate limit{wait}")
-        return ", ".join(parts) or None
+        return f"{self.joined:,} of {self.joins:,} joined"
 
     def __str__(self) -> str:
         unit = self.item
@@ -193,6 +213,7 @@ class Progress(Struct, frozen=True, kw_only=True):
             parts += [
                 f"{self.pace:,.0f} a second",
                 f"{self.in_flight} of {numbered(self.slots, 'slot')}",
+                *([self.wait] if self.wait else []),
                 f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}",
             ]
         parts.append(clock(self.seconds))
@@ -264,10 +285,12 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
             `with_cdp`.
         joined: those of them that have been looked up, in earlier runs as well.
         joins_resumed: those of them that earlier runs had looked up.
-        join_wait: seconds for which Alta has asked to wait, 0 if it limits the rate without saying
-            for how long; None while it does not.
+        joins_throttled, joins_wait_until: as `throttled` and `waits_until`, of Alta.
         requests, retries: as in `ExportReport`.
         in_flight, slots: requests of the session in flight now, and the most there can be.
+        throttled: whether the service refuses every request at present, for a rate limit.
+        waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
+            it is unknown, because the service does not name it.
         seconds: time since this run began.
     """
 
@@ -283,6 +306,10 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
     @property
     def _received(self) -> int:
         return self.records
+
+    @property
+    def _is_received(self) -> bool:
+        return all(chain.done for chain in self.chains)
 
     @property
     def _expected(self) -> int | None:
@@ -346,8 +373,9 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         found, not_found, failed: keys with that outcome so far, in earlier runs as well.
         resumed: keys that earlier runs had an answer to.
         finished: people written to the output so far.
-        joins, joined, joins_resumed, join_wait: as in `ExportProgress`.
-        requests, retries, in_flight, slots, seconds: as in `ExportProgress`.
+        joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
+        requests, retries, in_flight, slots, throttled, waits_until, seconds: as in
+            `ExportProgress`.
     """
 
     unit = "key"
@@ -366,6 +394,10 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def _received(self) -> int:
         return self.answered
+
+    @property
+    def _is_received(self) -> bool:
+        return self.answered >= self.keys
 
     @property
     def _expected(self) -> int | None:
@@ -401,3 +433,8 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def _unit_written(self) -> str:
         return "people"
+
+
+def _wait(limit: str, at: float | None) -> str:
+    until = "" if at is None else f" until {moment(at, time.time())}"
+    return f"waiting for {limit}{until}"

@@ -9,14 +9,26 @@ from typing import Generic, TypedDict, TypeVar
 from msgspec import Struct
 
 from ..base.checks import check_callback
-from ..http.limits import Cap
+from ..http.service import Service
 from ..models import Stats
 from .report import Progress
 from .store.journal import Journal
 
-__all__ = ["CallbackFailed", "Reporting", "Totals", "Traffic"]
+__all__ = ["CallbackFailed", "Reporting", "Totals", "Traffic", "rate_limit"]
 
 S = TypeVar("S", bound=Progress)
+
+
+def rate_limit(service: Service) -> tuple[bool, float | None]:
+    """Return whether a service refuses every request for a rate limit, and until when.
+
+    The time is Unix time, in seconds; None if the service does not name it.
+    """
+    now = time.monotonic()
+    ends = service.pace.named_until
+    # A time that has passed stays until the next request.
+    waits_until = time.time() + ends - now if ends is not None and ends > now else None
+    return waits_until is not None or service.pace.closed_since is not None, waits_until
 
 
 class Totals(TypedDict):
@@ -34,6 +46,8 @@ class Traffic(TypedDict):
     retries: int
     in_flight: int
     slots: int
+    throttled: bool
+    waits_until: float | None
     seconds: float
 
 
@@ -58,7 +72,8 @@ class Reporting(Generic[S]):
     """Counts the requests of one run, and reports its progress.
 
     Args:
-        caps: the slots of each service that is asked.
+        asked: each service that is asked, and the operation whose slots are reported. The rate
+            limit of the first is reported.
         on_progress: called with each report, or None.
 
     Attributes:
@@ -68,10 +83,13 @@ class Reporting(Generic[S]):
         ConfigurationError: `on_progress` is not a plain function.
     """
 
-    def __init__(self, caps: Sequence[Cap], on_progress: Callable[[S], object] | None) -> None:
+    def __init__(
+        self, asked: Sequence[tuple[Service, str]], on_progress: Callable[[S], object] | None
+    ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
-        self._caps = caps
+        self._caps = [service.cap(operation) for service, operation in asked]
+        self._service = asked[0][0]
         self._callback = on_progress
         self._began = time.monotonic()
         self._earlier = _Earlier()
@@ -106,12 +124,15 @@ class Reporting(Generic[S]):
         if self._callback is None:
             return
         totals = self.totals()
+        throttled, waits_until = rate_limit(self._service)
         report = progress(
             {
                 "requests": totals["requests"],
                 "retries": totals["retries"],
                 "in_flight": sum(cap.in_flight for cap in self._caps),
                 "slots": sum(cap.slots for cap in self._caps),
+                "throttled": throttled,
+                "waits_until": waits_until,
                 "seconds": self.seconds,
             }
         )

@@ -140,7 +140,21 @@ class _People:
 
 
 def _person(identity: str | None, object_ids: list[str], record: bytes) -> str:
+    # Most need no closer look.
+    if identity and _is_plain(identity):
+        return f"identity:{identity}"
+    if not identity and object_ids and _is_plain("".join(object_ids)):
+        return f"objectId:{min(object_ids)}"
     return row_key(exact_identity(identity, record), exact_ids(object_ids, record), record)
+
+
+_SHORT = 500
+"""Characters that any database can index."""
+
+
+def _is_plain(text: str) -> bool:
+    """Return True for text that any database can hold, and that was not mended."""
+    return text.isascii() and len(text) <= _SHORT and "\\" not in text and "\0" not in text
 
 
 _BINDINGS = ("account", "key", "user_id", "anonymous_id", "conversation_type", "source_id")

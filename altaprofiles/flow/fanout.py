@@ -33,6 +33,9 @@ Items: TypeAlias = Iterable[K] | AsyncIterable[K]
 _AHEAD = 4
 """Items per worker that are in progress, or whose results are unread."""
 
+_EARLY = 256
+"""Results per worker that may wait for an earlier one, which is retried for many seconds."""
+
 
 def check_items(name: str, items: object) -> None:
     """Raise `ConfigurationError` unless `items` is an iterable and not a single text."""
@@ -57,7 +60,8 @@ async def fan_out(
 
     Results are yielded as they complete, or in input order if `ordered`. Items are taken from the
     source as results are read: at most four per worker are in progress or unread, so the source may
-    be endless.
+    be endless. If `ordered`, up to 256 more results per worker wait for an earlier one, so that one
+    retry does not hold up the others.
 
     `pausing` returns the number of calls that only wait for a retry. The same number of further
     calls starts beside them, up to `concurrency` more. These workers do not exist from the start,
@@ -70,7 +74,8 @@ async def fan_out(
     handover: Handover[tuple[int, R]] = Handover()
     work = _Work(call, source, concurrency, pausing, handover)
     early: dict[int, R] = {}
-    due = 0
+    most_early = _EARLY * concurrency
+    due = held = 0
     cancel = spawn(work.run, handover.close)
     try:
         while True:
@@ -85,10 +90,16 @@ async def fan_out(
                     yield result
                     continue
                 early[number] = result
+                if len(early) <= most_early:
+                    work.give_back()
+                else:
+                    held += 1
                 while due in early:
                     result = early.pop(due)
                     due += 1
-                    work.give_back()
+                    if held:
+                        held -= 1
+                        work.give_back()
                     yield result
     finally:
         cancel()

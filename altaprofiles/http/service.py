@@ -150,14 +150,6 @@ class Service:
         return self.pace.closed_since is not None or self._named_wait is not None
 
     @property
-    def refusing_for(self) -> float | None:
-        """Seconds for which the service has said that it refuses every request.
-
-        0 if it refuses them without saying for how long, None while it does not.
-        """
-        return (self._named_wait or 0.0) if self.is_refusing else None
-
-    @property
     def _named_wait(self) -> float | None:
         until = self.pace.named_until
         wait = None if until is None else until - time.monotonic()

@@ -39,15 +39,23 @@ class Attempt(Struct, frozen=True):
 
 
 class RateLimit(Struct):
-    """The limit that a service states in its answers, as of the last of them.
+    """The limit that a service states in its answers, as of the last one that states any.
 
-    Alta sends it as `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`. CleverTap
-    documents no such header. Each attribute is None until an answer states it.
+    Alta documents the headers `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`
+    (its overview of rate limits, V1.5), CleverTap none
+    (https://developer.clevertap.com/docs/api-request-limit). An attribute is None until an answer
+    states it, and None again if a later answer states another one without it.
 
     Attributes:
-        limit: most requests within the time that ends at `reset`.
-        remaining: how many of them are left.
-        reset: Unix time, in seconds, from which there are `limit` requests again.
+        limit: most requests in one period, such as 100 a day. No header names the period's length.
+        remaining: requests left until `reset`, 0 or more. With 0, this library sends nothing before
+            `reset`.
+        reset: Unix time, in seconds, at which the period ends and `limit` requests are allowed
+            again. It is measured on the service's clock.
+
+    >>> stated = session.stats.limits["Alta"]
+    >>> if stated.remaining == 0:
+    ...     print("used up until", stated.reset)
     """
 
     limit: int | None = None
@@ -66,8 +74,8 @@ class Stats(Struct):
         unsent: calls that ended without a request, because the service refused every one for longer
             than they could wait.
         bytes: total size of all bodies, decompressed.
-        limits: the limit that each service states, by "CleverTap" and "Alta", as far as the
-            session has credentials for it.
+        limits: a `RateLimit` for each service that the session has credentials for, by "CleverTap"
+            and "Alta". It is empty of values until an answer states a limit.
     """
 
     requests: int = 0

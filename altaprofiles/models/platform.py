@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
-from msgspec.structs import astuple
+from msgspec.structs import astuple, fields
 
 from ..base.dates import moment
 from ..base.jsontext import FAILURES, elements, parts, plain_text
@@ -50,22 +50,15 @@ class Platform(Struct, frozen=True, gc=False):
         return moment(self.last_seen)
 
 
-class _TextDevice(Struct, gc=False, rename={"object_id": "objectId", "last_seen": "ls"}):
-    """A device of the usual types, with the attributes of `Platform` in their order."""
+_TextDevice = msgspec.defstruct(
+    "_TextDevice",
+    [(field.name, field.type, field.default) for field in fields(Platform)],
+    rename={"object_id": "objectId", "last_seen": "ls"},
+    gc=False,
+)
+"""A device of the usual types, with the attributes of `Platform` in their order."""
 
-    platform: str | None = None
-    os_version: str | None = None
-    app_version: str | None = None
-    make: str | None = None
-    model: str | None = None
-    push_token: str | None = None
-    object_id: str | None = None
-    phone: str | None = None
-    last_seen: int | None = None
-    location: tuple[float, float] | None = None
-
-
-_TEXT_DEVICES = msgspec.json.Decoder(list[_TextDevice] | None)
+_TEXT_DEVICES = msgspec.json.Decoder(list[_TextDevice] | None)  # type: ignore[valid-type]
 _DEVICE_TEXTS = _TextDevice.__struct_encode_fields__[:-2]
 
 

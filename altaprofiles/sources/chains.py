@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Sequence,
+)
+from contextlib import contextmanager
 
 from ..base.verdicts import dooms_all
 from ..base.wording import numbered
-from ..errors import AltaProfilesError, Incomplete
+from ..errors import AltaProfilesError, BadRequest, Incomplete
 from ..flow.paging import Chain, walk
 from ..flow.slices import Slices
 from ..http.engine import Engine
@@ -61,17 +69,19 @@ class Chains:
         """Most requests that can be in flight."""
         return self._service.cap("get_page").limit
 
-    def open(self, query: EventQuery) -> Awaitable[str]:
+    async def open(self, query: EventQuery) -> str:
         """Return the first cursor of the chain that `query` asks for."""
         request = clevertap.open_chain(query)
-        return self._engine.call(self._service, request, clevertap.read_cursor, bulk=True)
+        with _advising(query):
+            return await self._engine.call(self._service, request, clevertap.read_cursor, bulk=True)
 
     async def count(self, query: EventQuery, *, bulk: bool = False) -> int:
         """Return how many people `query` would bring, by the service's own count."""
         request = clevertap.count(query)
-        count = await self._engine.call(
-            self._service, request, clevertap.read_count_started, bulk=bulk
-        )
+        with _advising(query):
+            count = await self._engine.call(
+                self._service, request, clevertap.read_count_started, bulk=bulk
+            )
         if isinstance(count, int):
             return count
         request = clevertap.poll_count(count, request.body)
@@ -160,6 +170,24 @@ class Chains:
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
         return Chain(begin, fetch, None if doubts is None else doubts.reopen, earlier)
+
+
+@contextmanager
+def _advising(query: EventQuery) -> Iterator[None]:
+    """Add a note to the service's refusal of `query`: the names that it may not know."""
+    try:
+        yield
+    except BadRequest as error:
+        error.add_note(_advice(query))
+        raise
+
+
+def _advice(query: EventQuery) -> str:
+    answer = f"This is the service's answer to {query.subject}"
+    if query.event is None:
+        return f"{answer}, a query without an event; its documentation allows one with filters."
+    name = "it expects the name as the dashboard spells it, upper case and blanks included"
+    return f"{answer}; {name}{'. It may also refuse a filter' if query.filters else ''}."
 
 
 class _Doubts:

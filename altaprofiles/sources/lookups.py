@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..base.verdicts import dooms_all
+from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError
 from ..flow.fanout import Items, check_items, fan_out
 from ..http.engine import Engine
@@ -51,7 +52,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise ConfigurationError(f"by: unknown {by!r}; use one of {', '.join(self.by)}")
+            raise ConfigurationError(f"by: unknown {by!r}; use one of {one_of(self.by, str(by))}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
@@ -79,7 +80,7 @@ def endpoint_of(by: object) -> Endpoint[Any]:
     for endpoint in (PROFILES, CDP):
         if isinstance(by, str) and by in endpoint.by:
             return endpoint
-    known = f"{', '.join(PROFILES.by)} (CleverTap) or {', '.join(CDP.by)} (Alta)"
+    known = one_of((*PROFILES.by, *CDP.by), str(by))
     raise ConfigurationError(f"by: unknown {by!r}; use one of {known}")
 
 

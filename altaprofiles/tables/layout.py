@@ -14,6 +14,7 @@ __all__ = [
     "CORE",
     "CORE_COLUMNS",
     "JSON_TEXTS",
+    "KINDS",
     "RESERVED",
     "TEXTS",
     "Column",
@@ -27,6 +28,9 @@ __all__ = [
 
 Kind: TypeAlias = Literal["bool", "int64", "double", "text", "timestamp"]
 """The type of a flattened column."""
+
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 ColumnKind: TypeAlias = Literal[Kind, "texts", "json"]
@@ -105,17 +109,14 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
     return {key: _checked_kind(key, kind) for key, kind in zip(keys, flatten.values(), strict=True)}
 
 
-_KINDS: tuple[Kind, ...] = get_args(Kind)
-
-
 def _checked_kind(key: str, kind: object) -> Kind | None:
-    for known in _KINDS:
+    for known in KINDS:
         if kind == known:
             return known
     if kind is None:
         return None
     raise ConfigurationError(
-        f"flatten: {key!r} has the type {kind!r}; use one of {', '.join(_KINDS)}, or None for the "
+        f"flatten: {key!r} has the type {kind!r}; use one of {', '.join(KINDS)}, or None for the "
         f"one that the values share"
     )
 

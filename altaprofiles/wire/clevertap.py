@@ -279,13 +279,17 @@ def read_profile(response: Response) -> Profile | None:
     """Return the person, or None if there is none ([profiles], Download User Profiles by ID).
 
     No page documents the answer if there is none. All of these mean it: HTTP 404, `record` null or
-    missing, and a failure whose message says that there is no such profile ([seen]). A person under
+    missing, and a failure whose message says that there is no such profile ([seen]). The words of
+    another failure count even with HTTP 404. A person under
     another name than `record` is an error, not none.
 
     Raises:
         AltaProfilesError: the answer is any other failure, or cannot be decoded.
     """
     if response.status == 404 and _is_bare(response):
+        text = response.body.decode(errors="replace")
+        if _names_failure(text):
+            raise _failure(response, None, error_text(text))
         return None
     body, mended = decode_body(API, response, _RECORD_BODY, refused=_REFUSED)
     if not _has_status(response, body, "success") and _says_unknown_person(response, body):
@@ -381,15 +385,18 @@ def _is_bare(response: Response) -> bool:
 
 
 def _says_unknown_person(response: Response, body: Body) -> bool:
-    code = read_code(body.code)
+    if read_code(body.code) not in (None, 404, 400):
+        return False
+    message = error_text(body.error or body.message)
     if response.status == 404:
         # JSON without a `status` comes from a gateway that does not know the path.
-        return isinstance(body.status, str) and code in (None, 404, 400)
-    return (
-        response.status in (200, 400)
-        and code in (None, 404, 400)
-        and bool(_UNKNOWN_PERSON.search(error_text(body.error or body.message)))
-    )
+        return isinstance(body.status, str) and not _names_failure(message)
+    return response.status in (200, 400) and bool(_UNKNOWN_PERSON.search(message))
+
+
+def _names_failure(message: str) -> bool:
+    """Return whether a message names a failure, and not a person who is unknown."""
+    return _code_of(message) is not None and not _UNKNOWN_PERSON.search(message)
 
 
 def _raise_for_failure(response: Response, body: Body) -> None:
@@ -410,7 +417,8 @@ def _raise_for_failure(response: Response, body: Body) -> None:
 def _failure(response: Response, code: int | str | None, message: str) -> AltaProfilesError:
     """Return the error for an HTTP status and a code ([seen]; [limits] for HTTP 429)."""
     status = response.status
-    meaning = _code_of(message) if code is None else code
+    # A code of 404 only repeats an HTTP status, and says less than the words.
+    meaning = _code_of(message) if code in (None, 404) else code
     if isinstance(meaning, int) and 4000 <= meaning < 5000:
         # Invalid dates, filters and the like. The HTTP status says less than such a code.
         return status_error(BadRequest, API, response, code, message)

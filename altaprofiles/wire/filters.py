@@ -9,18 +9,22 @@ Sources:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Literal, SupportsFloat, TypeAlias, get_args
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from ..base.checks import check_key, is_unicode, whole
+from ..base.checks import check_key, form_of, is_unicode, whole
 from ..errors import ConfigurationError
 
 __all__ = [
+    "MEANINGS",
     "OF_EXISTENCE",
+    "OF_ORDER",
     "Filter",
     "FilterValue",
     "Operator",
@@ -52,7 +56,7 @@ FilterValue: TypeAlias = str | float | Sequence[str | float]
 """A value to compare with: text, a number, True or False, or a list of these ([cql])."""
 
 _OPERATORS: tuple[Operator, ...] = get_args(Operator)
-_SPELLINGS: Mapping[str, Operator] = {operator: operator for operator in _OPERATORS} | {
+_SPELLINGS: dict[str, Operator] = {operator: operator for operator in _OPERATORS} | {
     "gt": "greater_than",
     "gte": "greater_than_equals",
     "lt": "less_than",
@@ -60,7 +64,36 @@ _SPELLINGS: Mapping[str, Operator] = {operator: operator for operator in _OPERAT
     "not_contains": "does_not_contain",
     "not_exists": "does_not_exist",
 }
-_OF_ORDER = frozenset({"greater_than", "greater_than_equals", "less_than", "less_than_equals"})
+
+_OTHER_WORDS: Mapping[Operator, str] = {
+    "equals": "= == === := is equal is_equal equal_to equals_to is_equal_to eq same_as",
+    "not_equals": "!= <> >< ≠ =! !_= !== not is_not isnt isn't not_equal not_equal_to "
+    "is_not_equal_to does_not_equal doesnt_equal doesn't_equal ne neq unequal",
+    "contains": "~ =~ contain containing include includes like ilike has",
+    "does_not_contain": "!~ not_contain not_contains not_containing does_not_contains "
+    "doesnt_contain doesn't_contain doesnt_contains doesn't_contains does_not does doesn't doesnt "
+    "not_include not_includes does_not_include not_like is_not_like contains_not",
+    "exists": "exist does_exist does_exists is_set is_present is_not_null not_null",
+    "does_not_exist": "not_exist not_exists does_not_exists doesnt_exist doesn't_exist "
+    "doesnt_exists doesn't_exists is_not_set is_unset is_missing is_null",
+    "greater_than": "> >> greater is_greater_than more_than is_more_than gt above over",
+    "greater_than_equals": ">= => ≥ >_= >== gte ge at_least is_at_least greater_than_or_equal "
+    "greater_than_or_equal_to greater_or_equal",
+    "less_than": "< << less is_less_than fewer_than smaller_than lt below under",
+    "less_than_equals": "<= =< ≤ <_= <== lte le at_most is_at_most less_than_or_equal "
+    "less_than_or_equal_to less_or_equal",
+}
+
+MEANINGS: Mapping[str, Operator] = {
+    word: operator for operator, words in _OTHER_WORDS.items() for word in words.split()
+} | _SPELLINGS
+"""Operators as other languages write them, and the documented ones that they mean ([cql]).
+
+In lower case, with `_` for blanks. They are not accepted: an error names the one that is meant.
+"""
+
+OF_ORDER = frozenset({"greater_than", "greater_than_equals", "less_than", "less_than_equals"})
+"""The operators that compare numbers ([cql])."""
 
 OF_EXISTENCE = frozenset({"exists", "does_not_exist"})
 """The operators without a value ([cql])."""
@@ -85,15 +118,21 @@ class Filter(Struct, frozen=True):
             documented for `items` of Charged only. None with `exists` and `does_not_exist`.
 
     Raises:
-        ConfigurationError: the name is empty or not text, the operator is unknown, or the value
-            does not go with it. The message shows name and operator; the value is `error.value`.
+        ConfigurationError: the name is missing, empty or not text, the operator is missing or
+            unknown, or the value does not go with it. The message shows name and operator; the
+            value is `error.value`.
 
     >>> Filter("Amount", "gt", 100)
     Filter(name='Amount', operator='greater_than', value=100)
     """
 
-    name: str
-    operator: Operator | ShortOperator
+    if TYPE_CHECKING:
+        name: str
+        operator: Operator | ShortOperator
+    else:
+        # A missing argument then gets an error that names what to pass.
+        name: str = None
+        operator: Operator | ShortOperator = None
     value: FilterValue | None = None
 
     def __post_init__(self) -> None:
@@ -113,13 +152,15 @@ class Filter(Struct, frozen=True):
 
 
 def check_name(place: str, name: object) -> str:
-    """Return the name of a property ([cql]).
+    """Return the name of a property or of an event ([cql]).
 
     Raises:
-        ConfigurationError: it is not text, is empty, or holds a control character.
+        ConfigurationError: it is missing, is not text, is empty, or holds a control character.
     """
+    if name is None:
+        raise ConfigurationError(f"{place}: missing; write the name as in the dashboard")
     if not isinstance(name, str):
-        raise ConfigurationError(f"{place}: expected the name of a property, got {name!r}")
+        raise ConfigurationError(f"{place}: expected a name as text, got {name!r}")
     try:
         return check_key(place, name)
     except ConfigurationError as error:
@@ -135,16 +176,21 @@ def check_operator(place: str, operator: object) -> Operator:
         operator: the operator.
 
     Raises:
-        ConfigurationError: it is unknown.
+        ConfigurationError: it is missing or unknown.
     """
     if isinstance(operator, str) and operator in _SPELLINGS:
         return _SPELLINGS[operator]
-    text = operator.lower() if isinstance(operator, str) else ""
-    close = get_close_matches(text, _OPERATORS, 1)
-    guess = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigurationError(
-        f"{place}: unknown operator {operator!r}; use one of {', '.join(_OPERATORS)}{guess}"
-    )
+    fault = "missing" if operator is None else f"unknown operator {operator!r}"
+    meant = _meant(operator) if isinstance(operator, str) else None
+    guess = "" if meant is None else f"; did you mean {meant}?"
+    raise ConfigurationError(f"{place}: {fault}; use one of {', '.join(_OPERATORS)}{guess}")
+
+
+def _meant(text: str) -> Operator | None:
+    """Return the operator that `text` is likely to mean."""
+    word = re.sub(r"[\s_-]+", "_", text.strip().lower())
+    close = get_close_matches(word, _OPERATORS, 1)
+    return MEANINGS.get(word) or (MEANINGS[close[0]] if close else None)
 
 
 def check_value(place: str, subject: str, operator: str, value: object) -> FilterValue:
@@ -161,18 +207,18 @@ def check_value(place: str, subject: str, operator: str, value: object) -> Filte
     """
     if value is None:
         raise ConfigurationError(
-            f"{place}: missing; {subject} needs a value: text, a number, True or False"
+            f"{place}: missing; {subject} needs text, a number, or true or false"
         )
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return _check_items(place, subject, operator, value)
     plain = check_scalar(place, subject, value)
-    if operator in _OF_ORDER and isinstance(plain, str):
+    if operator in OF_ORDER and isinstance(plain, str):
         raise _no_number(place, subject, value)
     return plain
 
 
 def _check_items(place: str, subject: str, operator: str, items: Sequence[object]) -> FilterValue:
-    if operator in _OF_ORDER:
+    if operator in OF_ORDER:
         raise _no_number(place, subject, items)
     if not items:
         raise ConfigurationError(
@@ -185,8 +231,7 @@ def _check_items(place: str, subject: str, operator: str, items: Sequence[object
 
 def _no_number(place: str, subject: str, value: object) -> ConfigurationError:
     return ConfigurationError(
-        f"{place}: {subject} compares numbers, got a value of type {type(value).__name__}; pass "
-        f"an int or a float",
+        f"{place}: {subject} compares numbers, got {form_of(value)}; give one number",
         value=value,
     )
 
@@ -213,8 +258,15 @@ def check_scalar(place: str, subject: str, value: object) -> str | float:
             return number
         fault = "an int of more than 64 bits; pass it as text, or as a float"
     else:
-        fault = (
-            f"a value of type {type(value).__name__}; pass text, a number, True or False, in the "
-            f"form that the service stores"
-        )
+        fault = f"{form_of(value)}; {_remedy(value)}"
     raise ConfigurationError(f"{place}: {subject} got {fault}", value=value)
+
+
+def _remedy(value: object) -> str:
+    if isinstance(value, date):
+        return "pass the text or the number that the service stores in its place"
+    if isinstance(value, Iterable) and not isinstance(value, Mapping | bytes | bytearray | list):
+        return "pass a list of values"
+    if isinstance(value, SupportsFloat):
+        return "pass float(value)"
+    return "give text, a number, or true or false, in the form that the service stores"

@@ -8,6 +8,7 @@ Sources:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..base.checks import is_unicode
+from ..base.checks import form_of, is_unicode
 from ..errors import ConfigurationError
 from .filters import (
     OF_EXISTENCE,
@@ -36,19 +37,26 @@ _FIELDS = "profile_fields"
 _MEMBERS = (_PROPERTIES, _SESSION, _COMMON, _ADVANCED)
 _COMMON_MEMBERS = (_FIELDS, "demographics", "geo_fields", "technographics")
 _ADVANCED_MEMBERS = ("did_all", "did_any", "did_not_all", "did_not_any")
+_EVENT_MEMBERS = ("event_name", "from", "to", _PROPERTIES, _SESSION)
+_FILTER_MEMBERS = ("name", "operator", "value")
+_IN_CLEAR = frozenset({"event_name", "from", "to", "name", "operator"})
+_MASKED = frozenset({"value", "demographics", "geo_fields", "technographics"})
 _BASE: Mapping[str, str] = {"event_name": "the event", "from": "`start`", "to": "`end`"}
 
 _DEEPEST = 30
 
 
-class Filters(Struct, frozen=True):
-    """All filters of one query ([cql]).
+class Filters(Struct, frozen=True, eq=False):
+    """All filters of one query ([cql]). Equal ones match the same people.
 
     Attributes:
         body: JSON text of the members that they add to the body of a query; "{}" for none.
+        in_query: the lists that the argument `query` held, of `event_properties` and
+            `profile_fields`. Otherwise arguments of these names held them.
     """
 
     body: str = "{}"
+    in_query: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -63,6 +71,9 @@ class Filters(Struct, frozen=True):
             ConfigurationError: an argument cannot work.
         """
         members = _check_query(query)
+        in_query = [_PROPERTIES] if _PROPERTIES in members else []
+        if _FIELDS in members.get(_COMMON, {}):
+            in_query.append(_FIELDS)
         if properties := _check_filters(_PROPERTIES, event_properties):
             _check_absent(members, _PROPERTIES, "query")
             members[_PROPERTIES] = properties
@@ -70,7 +81,13 @@ class Filters(Struct, frozen=True):
             common = members.setdefault(_COMMON, {})
             _check_absent(common, _FIELDS, f"query.{_COMMON}")
             common[_FIELDS] = fields
-        return cls(_encode(members))
+        return cls(_encode(members), tuple(in_query))
+
+    def __eq__(self, other: object) -> bool:
+        return self.body == other.body if isinstance(other, Filters) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.body)
 
     def __repr__(self) -> str:
         # Tracebacks with locals show it, and values may be people's data.
@@ -98,25 +115,71 @@ class Filters(Struct, frozen=True):
                     f"`profile_fields`, or pass an event with `start` and `end`"
                 )
 
+    @property
+    def outline(self) -> dict[str, Any]:
+        """The members with "…" for each value, because values may be people's data."""
+        outline: dict[str, Any] = _masked(self.members)
+        return outline
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the filters, in whatever order they are given; it hides no short value."""
+        text = _encode([*self._lists().values(), self._rest()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def differences(self, other: Filters) -> dict[str, tuple[Any, Any]]:
         """Return each argument that differs, by name, with its value here and in `other`.
 
         The order of filters makes no difference, because all of them must hold.
         """
-        ours, others = self._arguments(), other._arguments()
+        ours, others = self._lists(), other._lists()
+        changed = frozenset(name for name in ours if _encode(ours[name]) != _encode(others[name]))
+        was, is_now = self._arguments(changed), other._arguments(changed)
         return {
-            name: (ours[name], others[name])
-            for name in ours
-            if _encode(ours[name]) != _encode(others[name])
+            name: (was[name], is_now[name])
+            for name in was
+            if _encode(was[name]) != _encode(is_now[name])
         }
 
-    def _arguments(self) -> dict[str, Any]:
+    def _lists(self) -> dict[str, list[Any]]:
+        members = self.members
+        return {
+            _PROPERTIES: _in_order(members.get(_PROPERTIES, [])),
+            _FIELDS: _in_order(members.get(_COMMON, {}).get(_FIELDS, [])),
+        }
+
+    def _rest(self) -> dict[str, Any]:
         rest = self.members
-        properties = rest.pop(_PROPERTIES, [])
-        fields = rest.get(_COMMON, {}).pop(_FIELDS, [])
+        rest.pop(_PROPERTIES, None)
+        rest.get(_COMMON, {}).pop(_FIELDS, None)
         if not rest.get(_COMMON, True):
             del rest[_COMMON]
-        return {_PROPERTIES: _in_order(properties), _FIELDS: _in_order(fields), "query": rest}
+        return rest
+
+    def _arguments(self, lists: frozenset[str]) -> dict[str, Any]:
+        """Return the arguments that made the filters, with only those of `lists` of both lists."""
+        arguments: dict[str, Any] = {_PROPERTIES: [], _FIELDS: [], "query": self._rest()}
+        for name, filters in self._lists().items():
+            if name not in lists or not filters:
+                continue
+            if name not in self.in_query:
+                arguments[name] = filters
+            elif name == _PROPERTIES:
+                arguments["query"][name] = filters
+            else:
+                arguments["query"].setdefault(_COMMON, {})[name] = filters
+        return arguments
+
+
+def _masked(value: Any, in_clear: frozenset[str] = _IN_CLEAR) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: item
+            if key in in_clear
+            else _masked(item, frozenset() if key in _MASKED else in_clear)
+            for key, item in value.items()
+        }
+    return [_masked(item, in_clear) for item in value] if isinstance(value, list) else "…"
 
 
 def _in_order(filters: list[Any]) -> list[Any]:
@@ -178,12 +241,9 @@ def _check_query(query: object) -> dict[str, Any]:
     if _ADVANCED in members:
         place = f"query.{_ADVANCED}"
         advanced = _check_mapping(place, members[_ADVANCED])
+        _check_known(place, advanced, _ADVANCED_MEMBERS)
         for key, events in advanced.items():
-            # The page need not name all of them, so that an unknown one passes unless misspelled.
-            if key in _ADVANCED_MEMBERS:
-                advanced[key] = _check_list(f"{place}.{key}", events, _check_event)
-            elif get_close_matches(key, _ADVANCED_MEMBERS, 1, 0.8):
-                _check_known(place, advanced, _ADVANCED_MEMBERS)
+            advanced[key] = _check_list(f"{place}.{key}", events, _check_event)
     return members
 
 
@@ -195,6 +255,7 @@ def _check_event_filters(place: str, members: dict[str, Any]) -> None:
 
 def _check_member(place: str, value: object) -> dict[str, Any]:
     member = _check_mapping(place, value)
+    _check_known(place, member, _FILTER_MEMBERS)
     name = check_name(f"{place}.name", member.get("name"))
     operator = check_operator(f"{place}.operator", member.get("operator"))
     checked = member | {"name": name, "operator": operator}
@@ -208,6 +269,7 @@ def _check_member(place: str, value: object) -> dict[str, Any]:
 def _check_session(place: str, value: object) -> dict[str, Any]:
     # Some of these have no operator, and values of forms of their own ([cql]).
     member = _check_mapping(place, value)
+    _check_spelling(place, member, _FILTER_MEMBERS)
     checked = member | {"name": check_name(f"{place}.name", member.get("name"))}
     if "operator" in member:
         checked["operator"] = check_operator(f"{place}.operator", member["operator"])
@@ -216,20 +278,22 @@ def _check_session(place: str, value: object) -> dict[str, Any]:
 
 def _check_event(place: str, value: object) -> dict[str, Any]:
     event = _check_mapping(place, value)
+    _check_spelling(place, event, _EVENT_MEMBERS)
     check_name(f"{place}.event_name", event.get("event_name"))
     for key in ("from", "to"):
         day = event.get(key, 0)
         if isinstance(day, bool) or not isinstance(day, int):
-            raise ConfigurationError(f"{place}.{key}: expected an int YYYYMMDD, got {day!r}")
+            raise ConfigurationError(
+                f"{place}.{key}: expected a day as the number YYYYMMDD, such as 20260131, got "
+                f"{_encode(day)}"
+            )
     _check_event_filters(place, event)
     return event
 
 
 def _check_mapping(place: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigurationError(
-            f"{place}: expected an object, got a value of type {type(value).__name__}", value=value
-        )
+        raise ConfigurationError(f"{place}: expected an object, got {form_of(value)}", value=value)
     return value
 
 
@@ -238,8 +302,7 @@ def _check_list(
 ) -> list[dict[str, Any]]:
     if not isinstance(value, list):
         raise ConfigurationError(
-            f"{place}: expected a list of objects, got a value of type {type(value).__name__}",
-            value=value,
+            f"{place}: expected a list of objects, got {form_of(value)}", value=value
         )
     return [check(f"{place}[{number}]", item) for number, item in enumerate(value)]
 
@@ -247,11 +310,22 @@ def _check_list(
 def _check_known(place: str, members: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in members:
         if key not in known:
-            close = get_close_matches(key, known, 1)
-            guess = f"; did you mean {close[0]}?" if close else ""
+            meant = _meant(key, known)
+            guess = "" if meant is None else f"; did you mean {meant}?"
             raise ConfigurationError(
                 f"{place}: unknown member {key!r}; known are {', '.join(known)}{guess}"
             )
+
+
+def _check_spelling(place: str, members: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse misspelled members where the page need not name all that there are ([cql])."""
+    for key in members:
+        if key not in known and _meant(key, known) is not None:
+            _check_known(place, {key: None}, known)
+
+
+def _meant(key: str, known: Sequence[str]) -> str | None:
+    return next(iter(get_close_matches(key.lower(), known, 1)), None)
 
 
 def _check_absent(members: Mapping[str, Any], key: str, place: str) -> None:

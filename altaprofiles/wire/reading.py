@@ -132,7 +132,7 @@ def decode_body(
             status=status,
             message=_target(response.headers.get("Location", "")),
             hint="Redirects are not followed, because they would forward the credentials; "
-            "check region, endpoint and base_url",
+            "check region, endpoint and base URL",
         )
     try:
         return decode_mended(decoder, b"" if response.is_garbled else response.body, "$")
@@ -194,31 +194,23 @@ def status_error(
     hint: str | None = None,
 ) -> StatusError:
     """Return an error of `kind`, with the status and the `Retry-After` of `response` ([http])."""
-    retry_after = read_retry_after(response.headers)
+    answer: dict[str, Any] = {
+        "api": api,
+        "status": response.status,
+        "code": code,
+        "message": message,
+        "hint": hint,
+        "retry_after": read_retry_after(response.headers),
+    }
     if not issubclass(kind, RateLimited):
-        return kind(
-            api=api,
-            status=response.status,
-            code=code,
-            message=message,
-            hint=hint,
-            retry_after=retry_after,
-        )
+        return kind(**answer)
     stated = read_rate_limit(response.headers)
     reset = None
     if stated is not None and stated[0].remaining == 0 and stated[1] is not None:
         reset = stated[0].reset
-        retry_after = max(stated[1], retry_after or 0.0)
-    return kind(
-        api=api,
-        status=response.status,
-        code=code,
-        message=message,
-        hint=hint,
-        retry_after=retry_after,
-        limited_by="rate" if reset is not None else _limited_by(code, message),
-        reset=reset,
-    )
+        answer["retry_after"] = max(stated[1], answer["retry_after"] or 0.0)
+    limited_by = "rate" if reset is not None else _limited_by(code, message)
+    return kind(limited_by=limited_by, reset=reset, **answer)
 
 
 _AT_ONCE = re.compile(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from anyio import to_thread
 
 from altaprofiles.emulator import Emulator
 
-from ..support.servers import always, http, scripted
+from ..support.servers import always, http, in_turn, scripted
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Terminal, emulated, environment, held, longest, run
 
@@ -137,7 +139,7 @@ def test_nobody_is_an_error_and_no_output(env: dict[str, str]) -> None:
         (["get"], "pass one of --identity, --email, --object-id; got none"),
         (["get", "--identity", "1", "--email", "a@b"], "got --identity and --email"),
         (["get", "--identity", ""], "--identity: empty"),
-        (["get", "--passcode", "x"], "No such option"),
+        (["get", "--passcode", "x"], "no such option"),
         (["cdp"], "pass --user-id, --anonymous-id, both, or --file"),
         (["cdp", "--user-id", "1", "--by", "user-id"], "go with --file"),
         (["cdp", "--file", "/nowhere", "--by", "user-id"], "does not exist"),
@@ -282,7 +284,8 @@ def test_an_event_that_the_service_refuses_is_told_in_its_words(env: dict[str, s
     assert (done.code, done.stdout) == (1, b"")
     assert done.stderr.startswith("error: CleverTap answered HTTP ")
     assert "Invalid event : Charge" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "it expects the name as the dashboard spells it" in done.stderr
+    assert done.stderr.count("\n") == 2
 
 
 def test_whoever_closes_the_pipe_ends_it_quietly(env: dict[str, str]) -> None:
@@ -324,3 +327,69 @@ def test_a_closed_stdout_is_none_of_our_business(env: dict[str, str]) -> None:
     command = ["sh", "-c", '"$@" >&-', "sh", *COMMAND, "get", "--identity", "5555555555"]
     done = subprocess.run(command, stderr=subprocess.PIPE, env=env, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# ------------------------------------------------------------------------------------- rate limits
+
+
+@pytest.mark.anyio
+async def test_lookups_say_that_they_wait_for_a_rate_limit(env: dict[str, str]) -> None:
+    none_left = ("X-RateLimit-Limit: 16", "X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 4")
+    async with scripted(always(http(b'{"code":0,"data":{}}', "200 OK", *none_left))) as server:
+        keys = "".join(f"{number}\n" for number in range(20)).encode()
+        command = partial(
+            run, env | {"ALTA_BASE_URL": server.url}, "cdp", "--file", "-", stdin=keys
+        )
+        done = await to_thread.run_sync(command, "--by", "user-id")
+    assert (done.code, len(done.stdout.splitlines())) == (0, 20)
+    assert re.fullmatch(
+        r"(waiting until \d\d:\d\d:\d\d UTC, \d s: Alta takes no request before, by its rate "
+        r"limit\n)+",
+        done.stderr,
+    )
+
+
+def test_a_used_up_plan_is_told_once_after_the_lookups(tmp_path: Path) -> None:
+    with emulated(people=5, alta_per_day=20) as agent:
+        env = environment(tmp_path, agent.environment)
+        keys = "".join(f"{number}\n" for number in range(30)).encode()
+        done = run(env, "cdp", "--file", "-", "--by", "user-id", stdin=keys)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    failed = sum("error" in line for line in lines)
+    assert (done.code, len(lines), failed >= 10) == (1, 30, True)
+    assert re.fullmatch(
+        rf"error: {failed} of 30 lookups failed; see the output\n"
+        rf"{failed} of them like this: .*\. It accepts requests again at 20[-0-9: ]+ UTC\n"
+        r"Try again in 2[45] h, when the plan's limit renews, or enlarge the plan\.\n",
+        done.stderr,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "code"),
+    [
+        (b"", "standard input is empty", 2),
+        (b" \n\n", "standard input holds no keys: nothing was looked up", 0),
+    ],
+)
+def test_keys_that_are_missing_are_reported(
+    env: dict[str, str], tmp_path: Path, content: bytes, words: str, code: int
+) -> None:
+    done = run(env, "cdp", "--file", "-", "--by", "user-id", stdin=content)
+    assert (done.code, done.stdout) == (code, b"")
+    assert words in done.stderr
+    path = tmp_path / "ids.txt"
+    path.write_bytes(content)
+    done = run(env, "cdp", "--file", str(path), "--by", "user-id")
+    assert (done.code, done.stdout) == (0, b"")
+    assert done.stderr == f"warning: {path} holds no keys: nothing is looked up\n"
+
+
+@pytest.mark.anyio
+async def test_a_long_wait_of_one_question_is_reported(env: dict[str, str]) -> None:
+    refusal = http(b"", "429 Too Many Requests", "Retry-After: 6")
+    async with scripted(in_turn(refusal, http(b'{"code":0,"data":{}}'))) as server:
+        env |= {"ALTA_BASE_URL": server.url}
+        done = await to_thread.run_sync(run, env, "cdp", "--user-id", "1")
+    assert done.code == 1
+    assert re.search(r"^waiting until \d\d:\d\d:\d\d UTC, [67] s: Alta answered", done.stderr)

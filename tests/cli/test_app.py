@@ -327,6 +327,74 @@ def test_missing_credentials_say_what_to_do(env: dict[str, str], emulator: Emula
     assert run(env | {"CLEVERTAP_PASSCODE": "x"}, *COUNT).code == 3
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("CLEVERTAP_REGION", "mars", 2),
+        ("CLEVERTAP_BASE_URL", "http://example.com", 2),
+        ("CLEVERTAP_MAX_IN_FLIGHT", "0", 2),
+        ("CLEVERTAP_MAX_IN_FLIGHT", "1.5", 2),
+        ("CLEVERTAP_MAX_IN_FLIGHT", "9" * 30, 2),
+        ("ALTA_ENDPOINT", "mars", 2),
+        ("ALTA_BASE_URL", "example.com", 2),
+        ("ALTA_MAX_IN_FLIGHT", "many", 2),
+        ("CLEVERTAP_ACCOUNT_ID", "a b", 3),
+        ("CLEVERTAP_ACCOUNT_ID", "", 3),
+        ("CLEVERTAP_PASSCODE", "eu1", 3),
+        ("ALTA_TOKEN", "https://altatech.ai", 3),
+        ("ALTA_TOKEN", "", 3),
+        ("HTTPS_PROXY", "socks5://127.0.0.1:9", 2),
+        ("ALTAPROFILES_CONFIG", "/dev/null", 3),
+    ],
+)
+def test_a_wrong_variable_is_a_usage_error_unless_it_is_a_credential(
+    env: dict[str, str], emulator: Emulator, variable: str, value: str, code: int
+) -> None:
+    env |= emulator.environment
+    if variable in ("ALTA_ENDPOINT", "HTTPS_PROXY"):
+        del env["ALTA_BASE_URL"], env["CLEVERTAP_BASE_URL"]
+    if variable == "ALTAPROFILES_CONFIG":
+        env = {name: text for name, text in env.items() if "_" not in name}
+    question = ["cdp", "--user-id", "1"] if "ALTA_" in variable else COUNT
+    done = run(env | {variable: value}, *question)
+    assert (done.code, done.stdout) == (code, b"")
+    assert (variable if variable != "ALTAPROFILES_CONFIG" else value) in done.stderr
+    if variable.endswith("MAX_IN_FLIGHT"):
+        assert f"expected a whole number of at least 1, or 'auto', got {value!r}" in (
+            done.stderr.replace("got 0", "got '0'")
+        )
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [("max_in_flight = true", 2), ('region = "in"', 2), ("max_in_flight = 0", 2), ("x = 1", 3)],
+)
+def test_a_wrong_setting_of_the_file_is_a_usage_error(
+    env: dict[str, str], line: str, code: int
+) -> None:
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    Accounts(path, None, {"shop": {"account_id": "A", "passcode": "p"}}).write()
+    path.write_text(path.read_text() + line)
+    done = run(env, *COUNT)
+    assert (done.code, done.stdout) == (code, b"")
+    assert f"{path}: account 'shop': {line.partition(' ')[0]}" in done.stderr
+
+
+def test_variables_without_effect_are_reported(env: dict[str, str], emulator: Emulator) -> None:
+    alone = env | {"ALTA_ENDPOINT": "gptbots.ai"}
+    warning = "warning: ALTA_ENDPOINT has no effect, because ALTA_TOKEN is not set\n"
+    done = run(alone, "cdp", "--user-id", "1")
+    assert done.code == 3
+    assert done.stderr.startswith(f"{warning}error: no Alta credentials")
+    path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
+    account = {"alta_token": emulator.environment["ALTA_TOKEN"], "alta_base_url": emulator.url}
+    Accounts(path, None, {"agent": account}).write()
+    assert run(alone, "cdp", "--user-id", "nobody").stderr.startswith(f"{warning}error: no bind")
+    # Whoever names an account wants nothing of the environment.
+    done = run(alone, "cdp", "--user-id", "nobody", "--account", "agent")
+    assert done.stderr.startswith("error: no bindings")
+
+
 @pytest.mark.parametrize("more", [[], ["-v"], ["-v", "--log-format", "json"]])
 def test_refused_credentials_are_told_and_not_shown(
     env: dict[str, str], emulator: Emulator, more: list[str]
@@ -450,3 +518,105 @@ def test_completion(env: dict[str, str], shell: str) -> None:
         words = {"COMP_WORDS": f"altaprofiles {line}", "COMP_CWORD": place}
         done = run(env | words | {variable: f"{shell}_complete"})
         assert "file" in done.stdout.decode()
+
+
+# -------------------------------------------------------------------------------- wrong usage
+
+
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--account", "a", "--account", "b", "count"), "--account is given 2 times"),
+        (("--log-format", "text", "--log-format", "json", "count"), "--log-format is given 2"),
+        (("get", "--identity", "1", "--identity", "2"), "--identity is given 2 times"),
+        (("lookup", "-", "--by", "email", "--by", "identity", "-o", "x.csv"), "--by is given 2"),
+        (("cdp", "--user-id", "1", "--user-id=2"), "--user-id is given 2 times"),
+        (("export", "e", *DAYS, "-o", "a.csv", "--out", "b.csv"), "--out is given 2 times"),
+        (("export", "e", *DAYS, "-oa.csv", "-ob.csv"), "--out is given 2 times"),
+        (
+            ("export", "e", *DAYS, "-o", "a.csv", "--resume", "--fresh"),
+            "--resume or --fresh is given 2 times",
+        ),
+        (
+            ("export", "e", *DAYS, "-o", "a.csv", "--events", "--no-events"),
+            "--events or --no-events is given 2 times",
+        ),
+        (("demo", "--people", "5", "--people", "6"), "--people is given 2 times"),
+        (("emulator", "--port", "1", "--port", "2"), "--port is given 2 times"),
+        (
+            ("emulator", "--fault", "empty=0.1", "--fault", "empty=0.2"),
+            "--fault: empty is given twice",
+        ),
+        (
+            ("--account", "a", "count", "e", *DAYS, "--account", "b"),
+            "--account is given before the command and behind it, with two values",
+        ),
+        # the same form for faults that click finds, and for those that the library finds
+        (("export", "e", *DAYS), "error: --out: missing; see altaprofiles export --help"),
+        (
+            ("export", "e", *DAYS, "-o", "x.csv", "--batch-size", "many"),
+            "error: --batch-size: 'many' is not a valid integer\n",
+        ),
+        (
+            ("export", "e", *DAYS, "-o", "x.csv", "--windows", "many"),
+            "error: --windows: 'many' is neither auto nor a number\n",
+        ),
+        (
+            ("export", "e", *DAYS, "-o", "x.csv", "--windows", "0"),
+            "error: --windows: expected a whole number of at least 1, got 0\n",
+        ),
+        (("export", "", *DAYS, "-o", "x.csv"), "error: EVENT: empty; "),
+        (("emulator", "--fault", "no=1"), "error: --fault: 'no' is not a fault; use one of "),
+        (("count", "App", "Launched", *DAYS), "a value with blanks stands in quotation marks, "),
+        # names of files, which are no keys
+        (("cdp", "--file", "no.txt", "--by", "user-id"), "error: --file: File 'no.txt' does not"),
+        (("lookup", "in/no", "--by", "email", "-o", "x.csv"), "error: FILE|-: File 'in/no' does"),
+        (("lookup", "no.csv", "--by", "email", "-o", "x.csv"), "File 'no.csv' does not exist"),
+        (("lookup", "-", "--by", "email", "-o", "x.csv"), "error: FILE: standard input is empty"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_is_one_line_that_names_the_option(
+    env: dict[str, str], tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    variables = {
+        "CLEVERTAP_ACCOUNT_ID": "W9R",
+        "CLEVERTAP_PASSCODE": "secret",
+        "CLEVERTAP_BASE_URL": "http://127.0.0.1:9",
+    }
+    done = run(env | variables, *arguments, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b""), done.stderr
+    assert words in done.stderr
+    assert re.search(r"^error: .+\n\Z", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-q", "-q", "count", "-q"), ("--account", "a", "count", "--account", "a")],
+)
+def test_an_option_that_says_the_same_again_is_no_fault(
+    env: dict[str, str], arguments: tuple[str, ...]
+) -> None:
+    done = run(env, *arguments)
+    assert "error: EVENT: missing; name an event, or pass --everyone" in done.stderr
+
+
+def test_wrong_usage_as_json(env: dict[str, str]) -> None:
+    done = run(env, "count", "e", *DAYS, "--log-format", "json", "--where", "Amount == 1")
+    assert done.code == 2
+    assert json.loads(done.stderr)["message"].startswith("--where: == is not an operator")
+
+
+def test_the_help_names_the_defaults_of_switches(env: dict[str, str]) -> None:
+    text = " ".join(run(env, "export", "--help").stdout.decode().split())
+    for words in (
+        "--events / --no-events Include the events of each person, some 75 % of a record (the",
+        "--profile / --no-profile Include the properties of each person (the default)",
+        "--distinct / --no-distinct Write each person once (the default)",
+        "--app Include versions, make and model of devices, which are left out by default",
+        "--resume / --fresh Resume what an earlier run left unfinished (the default)",
+    ):
+        assert words in text

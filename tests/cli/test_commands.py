@@ -161,6 +161,23 @@ def test_every_fault_is_in_the_help_of_the_emulator() -> None:
     assert {fault.value for fault in Fault} <= words
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--max-in-flight", "0", "0; use 1 or more"),
+        ("--lookups-max-in-flight", "-1", "-1; use 1 or more"),
+        ("--alta-per-day", "0", "0; use 1 or more"),
+        ("--think", "inf", "inf; use 0 or more"),
+        ("--window-seconds", "0", "0.0; use more than 0"),
+        ("--fault", "reset=2", "'reset' has rate 2.0"),
+    ],
+)
+def test_the_emulator_names_the_option_that_cannot_be(option: str, value: str, words: str) -> None:
+    done = run("emulator", option, value)
+    assert done.returncode == 2
+    assert f"error: {option}: {words}" in " ".join(done.stderr.split())
+
+
 def test_the_emulator_names_a_port_that_is_taken() -> None:
     with serving() as (_, variables):
         port = variables["ALTA_BASE_URL"].rpartition(":")[2]

@@ -109,11 +109,42 @@ def test_a_forecast_of_lookups_takes_the_slowest_of_all_limits() -> None:
             f"{text}: 8 days at 90 a minute"
         )
     assert forecast(None, 300, max_in_flight=4) == (
-        f"{text}; the service's limit allows that in 3,334 of its periods"
+        f"{text}; the service states a limit of 300 requests, and not for how long: at that many a "
+        f"day it takes 3,334 days"
     )
     assert forecast(0.2, 2_000_000, max_in_flight=4) == text + measured
     assert forecast(0.2, 0, max_in_flight=4) == text + measured
     assert forecast(0.2, max_in_flight="auto").endswith("as the service turns out to take")
+
+
+@pytest.mark.parametrize(
+    ("limit", "wait", "words"),
+    [
+        (100, 1, ": 7 days at 100 a minute, the service's limit"),
+        (100, 60.9, ": 7 days at 100 a minute, the service's limit"),
+        (1000, 3600, ": 42 days at 1,000 an hour, the service's limit"),
+        (1000, 61.5, ": 42 days at 1,000 an hour, the service's limit"),
+        (100, 9000, ": 10,000 days at 100 a day, the service's limit"),
+        (100, 86_401, ": 10,000 days at 100 a day, the service's limit"),
+        (500_000, 86_400 * 30, ": 62 days at 500,000 a month, the service's limit"),
+        (500_000, 86_400 * 200, ": 732 days at 500,000 a year, the service's limit"),
+        (1_000_000, 9000, ": 7 h if each takes 0.1 s as this check did"),
+    ],
+)
+def test_a_forecast_knows_how_long_a_stated_limit_makes_it(
+    limit: int, wait: float, words: str
+) -> None:
+    key, stated = Alta("t", max_in_flight=4), RateLimit(limit=limit)
+    assert forecast_lookups(key, 0.1, stated, wait).endswith(f"4 at a time{words}")
+
+
+def test_a_forecast_of_an_export_heeds_a_stated_limit_too() -> None:
+    account = CleverTap("A", "p")
+    stated = forecast_export(account, 0.2, RateLimit(limit=2), 9000)
+    assert stated == (f"{forecast_export(account, 0.2)}; 102 days at 2 a day, the service's limit")
+    assert forecast_export(account, 0.2, RateLimit(limit=204), 9000) == forecast_export(
+        account, 0.2
+    )
 
 
 @pytest.mark.parametrize(
@@ -245,22 +276,73 @@ async def test_the_right_region_is_named(
         assert Exit.CREDENTIALS in [x.code for x in await found(app, regions)]
 
 
-async def test_regions_are_tried_when_asked(env: dict[str, str]) -> None:
-    """The services can only be reached through a proxy, which refuses every connection."""
-    async with tunnel("502 Bad Gateway") as (proxy, heads):
-        env |= {"CLEVERTAP_PASSCODE": "wr0ng", "HTTPS_PROXY": proxy, "NO_PROXY": "127.0.0.1"}
-        without = await to_thread.run_sync(run, env, "doctor")
-        assert heads == []
-        done = await to_thread.run_sync(run, env, "doctor", "--try-regions")
-    asked = {head.split()[1] for head in heads}
-    assert asked == {f"{urlsplit(url).hostname}:443" for url in REGIONS.values()}
-    assert "altaprofiles doctor --try-regions" in without.stdout.decode()
-    told = done.stdout.decode()
-    assert "CleverTap: refused in no region; no answer from eu1, " in told
-    # The exit code is that of the credentials, not that of the connection.
+REFUSED = http(b'{"status":"fail","error":"Invalid Credentials","code":401}', "401 No")
+
+
+def test_regions_are_tried_when_asked(env: dict[str, str], tmp_path: Path) -> None:
+    del env["CLEVERTAP_BASE_URL"]
+    every = {urlsplit(url).netloc for url in REGIONS.values()}
+    with hosted(tmp_path, lambda *_: REFUSED) as hosts:
+        without = run(env | hosts.env, "doctor")
+        assert hosts.got_credentials == ["eu1.api.clevertap.com"]
+        assert "altaprofiles doctor --try-regions\n" in without.stdout.decode()
+        done = run(env | hosts.env, "doctor", "--try-regions")
+        assert set(hosts.got_credentials) == every
+    assert "which is every region" in done.stdout.decode()
     assert done.code == 3
-    for head in heads:
-        assert "X-CleverTap" not in head
+
+
+@pytest.mark.parametrize("place", ["environment", "file"])
+@pytest.mark.parametrize("service", ["CleverTap", "Alta"])
+async def test_credentials_of_a_gateway_are_not_sent_to_the_vendors_hosts(
+    env: dict[str, str], tmp_path: Path, service: str, place: str
+) -> None:
+    """They may be meant for the gateway only, and valid nowhere else."""
+    env = {name: value for name, value in env.items() if service.upper() in name or "_" not in name}
+    variable, key = "CLEVERTAP_BASE_URL", "base_url"
+    if service == "Alta":
+        variable, key = "ALTA_BASE_URL", "alta_base_url"
+    refused = http(b'{"code":40127,"message":"no"}', "401 No") if service == "Alta" else REFUSED
+    async with scripted(always(refused)) as gateway:
+        env[variable] = gateway.url
+        fix = f"unset {variable}"
+        path = tmp_path / "accounts.toml"
+        if place == "file":
+            names = {
+                variable: key,
+                "CLEVERTAP_ACCOUNT_ID": "account_id",
+                "ALTA_TOKEN": "alta_token",
+            }
+            names["CLEVERTAP_PASSCODE"] = "passcode"
+            held = [f'{names[name]} = "{env.pop(name)}"' for name in [*env] if name in names]
+            path.write_text("\n".join(["[accounts.main]", *held]))
+            path.chmod(0o600)
+            env["ALTAPROFILES_CONFIG"] = str(path)
+            fix = f"remove {key} from {path}"
+        with hosted(tmp_path, lambda *_: REFUSED) as hosts:
+            env |= hosts.env
+            done = await to_thread.run_sync(run, env, "doctor", "--try-regions")
+            plain = await to_thread.run_sync(run, env, "doctor")
+            question = ("get", "--identity") if service == "CleverTap" else ("cdp", "--user-id")
+            asked = await to_thread.run_sync(run, env, *question, "1")
+        assert hosts.connected == []
+    told = done.stdout.decode()
+    assert done.code == 3
+    assert f"note   {service}: --try-regions is skipped, because " in told
+    assert f"may be meant for {gateway.url} only\n" in told
+    assert fix in told
+    without = f"doctor --try-regions, without {variable if place == 'environment' else key}\n"
+    assert without in plain.stdout.decode()
+    assert without in asked.stderr
+
+
+def test_a_base_url_of_the_vendor_is_a_place_like_any_other(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    with hosted(tmp_path, lambda *_: REFUSED) as hosts:
+        for url in ("https://in1.api.clevertap.com/", "HTTPS://SG1.api.clevertap.com"):
+            env |= {"CLEVERTAP_BASE_URL": url, **hosts.env}
+            assert "which is every region" in run(env, "doctor", "--try-regions").stdout.decode()
 
 
 async def test_a_wrong_passcode_is_wrong_in_every_region(
@@ -274,13 +356,14 @@ async def test_a_wrong_passcode_is_wrong_in_every_region(
 
 
 async def test_regions_that_do_not_answer_leave_it_open(
-    app: App, monkeypatch: pytest.MonkeyPatch
+    app: App, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLEVERTAP_PASSCODE", "wr0ng")
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
-        told = [x for x in await found(app, {"sg1": url}) if "no answer from sg1" in x.text]
+        regions = {"eu1": emulator.url, "sg1": url}
+        told = [x for x in await found(app, regions) if "no answer from sg1" in x.text]
     assert [x.code for x in told] == [Exit.FAILED]
 
 
@@ -541,11 +624,13 @@ async def test_a_stated_limit_is_shown_with_what_is_left(
     )
     assert [x for x in findings if x.code is not None] == []
     limit = re.search("Limit: ([0-9]+)", "".join(headers))
-    periods = None if limit is None else 1_000_000 // int(limit[1])
+    is_timed = "Reset: 9000" in "".join(headers)
     assert findings[-1].text.endswith(
         "s as this check did"
-        if periods is None
-        else f"; the service's limit allows that in {periods:,} of its periods"
+        if limit is None
+        else f"{1_000_000 // int(limit[1]):,} days at {int(limit[1]):,} a day, the service's limit"
+        if is_timed
+        else f"at that many a day it takes {1_000_000 // int(limit[1]):,} days"
     )
 
 
@@ -642,7 +727,7 @@ def test_a_key_stays_at_home_unless_other_platforms_are_to_be_tried(
         )
         done = run(env, "cdp", "--user-id", "u")
         assert done.code == 3
-        assert "endpoint= ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stderr
+        assert "ALTA_ENDPOINT ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stderr
         assert "altaprofiles doctor --try-regions" in done.stderr
         assert hosts.got_credentials == ["altatech.ai"]
 
@@ -674,7 +759,7 @@ async def test_the_hosts_are_named_before_the_key_is_sent_to_them(
         scripted(with_targets({VERIFY: refusal, USERS: refusal})) as other,
     ):
         monkeypatch.setenv("ALTA_BASE_URL", home.url)
-        platforms = {"sg": other.url, "jp": emulator.url}
+        platforms = {"altatech": home.url, "sg": other.url, "jp": emulator.url}
         named = False
         findings = []
         async for finding in examine(app, {}, platforms):
@@ -695,7 +780,7 @@ async def test_the_regions_are_named_before_the_credentials_are_sent_to_them(
     refusal = http(b'{"status":"fail","error":"Invalid Credentials","code":401}', "401 No")
     async with scripted(always(refusal)) as other:
         monkeypatch.setenv("CLEVERTAP_PASSCODE", "wr0ng")
-        async for finding in examine(app, {"sk1": other.url}):
+        async for finding in examine(app, {"eu1": emulator.url, "sk1": other.url}):
             if "sends account ID and passcode to" in finding.text:
                 assert other.heads == []
                 assert finding.text.endswith(urlsplit(other.url).netloc)
@@ -716,7 +801,7 @@ def test_an_agent_with_a_plan_is_examined_in_both_forms(
         assert done.code == 0, told
         assert "ok     Alta: the API key is accepted\n" in told
         assert re.search(r"ok     Alta: 9[0-9] of 100 requests are left, and all again in ", told)
-        assert "; the service's limit allows that in 10,000 of its periods" in told
+        assert ": 10,000 days at 100 a day, the service's limit\n" in told
         agent.alta_error = 20059
         done = run(env, "doctor")
         assert done.code == 3
@@ -724,7 +809,8 @@ def test_an_agent_with_a_plan_is_examined_in_both_forms(
         assert "the API key is accepted" not in done.stdout.decode()
         done = run(env | {"ALTA_TOKEN": "wr0ng"}, "doctor")
         assert done.code == 3
-        assert "endpoint= ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in done.stdout.decode()
+        told = done.stdout.decode()
+        assert "as ALTA_ENDPOINT ('altatech', 'gptbots.ai', 'sg', 'jp', 'th')" in told
 
 
 @pytest.mark.parametrize(
@@ -736,8 +822,8 @@ def test_an_agent_with_a_plan_is_examined_in_both_forms(
         ),
         (b'{"code":40378,"message":"no"}', "platform sg knows the API key, and answers: Alta ans"),
         (b'{"code":40008,"message":"no"}', "platform sg knows the API key, and answers: Alta ans"),
-        (b'{"code":40127,"message":"no"}', "refused on sg, which is every platform"),
-        (b'{"message":"no"}', "refused on no platform; no answer from sg ("),
+        (b'{"code":40127,"message":"no"}', "refused on altatech, sg, which is every platform"),
+        (b'{"message":"no"}', "refused on altatech; no answer from sg ("),
     ],
 )
 async def test_a_platform_that_knows_the_key_is_found_even_if_it_refuses_to_answer(
@@ -751,7 +837,8 @@ async def test_a_platform_that_knows_the_key_is_found_even_if_it_refuses_to_answ
         scripted(with_targets(answers)) as other,
     ):
         monkeypatch.setenv("ALTA_BASE_URL", home.url)
-        findings = [x async for x in examine(app, {}, {"sg": other.url})]
+        places = {"altatech": home.url, "sg": other.url}
+        findings = [x async for x in examine(app, {}, places)]
     assert findings[-1].text.startswith(f"Alta: {text}")
     assert findings[-1].advice is not None
 
@@ -899,3 +986,67 @@ async def test_whoever_hangs_up_is_no_service(app: App, monkeypatch: pytest.Monk
         wrong = [x async for x in examine(app, {}, patience=2) if x.code is not None]
     assert len(wrong) == 1
     assert "no connection to 127.0.0.1" in wrong[0].text
+
+
+# ------------------------------------------------------------------------------------ used-up plans
+
+
+@pytest.mark.parametrize("envelope", ["classic", "v1.5"])
+def test_a_plan_that_is_used_up_comes_with_the_time_of_its_renewal(
+    env: dict[str, str], envelope: str
+) -> None:
+    with emulated(
+        people=5, alta_envelope=envelope, alta_per_day=1, key_verification=False
+    ) as agent:
+        env |= {"ALTA_TOKEN": agent.environment["ALTA_TOKEN"], "ALTA_BASE_URL": agent.url}
+        assert run(env, "cdp", "--user-id", "nobody").code == 1
+        done = run(env, "doctor")
+        asked = run(env, "cdp", "--user-id", "nobody")
+    told = done.stdout.decode()
+    advice = r"Try again in 2[45] h, when the plan's limit renews, or enlarge the plan"
+    assert done.code == 1
+    assert "It accepts requests again at 20" in told
+    assert re.search(f"\n       {advice}\n", told)
+    assert ".." not in told.replace("...", "")
+    assert asked.code == 1
+    assert re.search(f"\n{advice}\\.\n", asked.stderr)
+
+
+@pytest.mark.parametrize(
+    ("service", "headers", "advice"),
+    [
+        ("ALTA", [], "Try again in some minutes. If it is refused again, the plan is used up: "),
+        ("ALTA", ["Retry-After: 7200"], "Try again in 120 min, as the service asks, or enlarge "),
+        ("CLEVERTAP", [], "Try again in some minutes"),
+        ("CLEVERTAP", ["Retry-After: 7200"], "Try again in 120 min, as the service asks"),
+    ],
+)
+async def test_a_rate_limit_without_a_time_comes_with_advice_as_well(
+    app: App, monkeypatch: pytest.MonkeyPatch, service: str, headers: list[str], advice: str
+) -> None:
+    refusal = http(b'{"status":"fail","error":"throttled.","code":40008}', "429 No", *headers)
+    async with scripted(always(refusal)) as server:
+        monkeypatch.setenv(f"{service}_BASE_URL", server.url)
+        [wrong] = [x for x in await found(app) if x.code is not None]
+    assert wrong.code is Exit.FAILED
+    assert str(wrong.advice).startswith(advice)
+    assert ("plan" in str(wrong.advice)) == (service == "ALTA")
+
+
+# ------------------------------------------------------------------------------- wrong environments
+
+
+def test_a_wrong_setting_is_a_usage_error(env: dict[str, str]) -> None:
+    done = run(env | {"CLEVERTAP_MAX_IN_FLIGHT": "many"}, "doctor")
+    assert done.code == 2
+    assert "wrong  CLEVERTAP_MAX_IN_FLIGHT: expected a whole number" in done.stdout.decode()
+
+
+def test_variables_without_effect_are_noted(env: dict[str, str]) -> None:
+    del env["ALTA_TOKEN"]
+    done = run(env | {"ALTA_ENDPOINT": "sg"}, "doctor")
+    assert (done.code, done.stderr) == (0, "")
+    assert (
+        "note   ALTA_ENDPOINT and ALTA_BASE_URL have no effect, because ALTA_TOKEN is not set\n"
+        in done.stdout.decode()
+    )

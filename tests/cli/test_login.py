@@ -331,6 +331,7 @@ def test_a_key_of_another_platform_comes_with_the_way_to_find_it(
         env |= hosts.env
         code, text = log_in(token="t0k3n", place="sg")
         assert code == 3
+        assert "pass that platform as alta_endpoint ('altatech', " in text
         assert not path.exists()
         assert (
             "To find the platform: altaprofiles login agent --no-test, then altaprofiles "

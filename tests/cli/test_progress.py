@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+import time
 from itertools import product
 
 import msgspec
@@ -142,3 +144,30 @@ def test_what_went_wrong_last_is_shown_on_one_line() -> None:
 def test_the_time_left_is_reckoned_with_what_this_run_has_received() -> None:
     at = msgspec.structs.replace(of(3, records=600, total=1000), resumed=500, seconds=10.0)
     assert (at.pace, at.eta) == (10.0, 40.0)
+
+
+def test_a_wait_for_a_rate_limit_is_in_every_progress_line() -> None:
+    soon = time.time() + 60
+    at = of(3, records=3_000, total=120_000, throttled=True, waits_until=soon, in_flight=0)
+    clock = time.strftime("%H:%M:%S", time.gmtime(math.ceil(soon)))
+    words = f"waiting for the rate limit until {clock} UTC"
+    assert f", 0 of 3 slots, {words}, 1 retry, " in str(at)
+    assert words in drawn(at)
+    assert drawn(msgspec.structs.replace(at, waits_until=None))[-1] == "waiting for the rate limit"
+    far = msgspec.structs.replace(at, waits_until=soon + 86_400)
+    assert re.search(r"until \d{4}-\d\d-\d\d \d\d:\d\d UTC", str(far))
+    assert "no calendar" in str(msgspec.structs.replace(at, waits_until=1e300))
+    assert words in str(msgspec.structs.replace(LOOKING_UP, throttled=True, waits_until=soon))
+    # Behind the last answer nobody waits.
+    done = [msgspec.structs.replace(chain, done=True) for chain in at.chains]
+    assert "waiting" not in str(msgspec.structs.replace(at, chains=done))
+    assert "waiting" not in str(msgspec.structs.replace(at, stage="finishing"))
+    over = msgspec.structs.replace(LOOKING_UP, throttled=True, found=LOOKING_UP.keys)
+    assert "waiting" not in str(over)
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_a_wait_fits_even_small_terminals(columns: int) -> None:
+    lines = drawn(of(9, throttled=True, waits_until=time.time() + 60), columns, 6)
+    assert len(lines) < 6
+    assert all(len(line) <= columns for line in lines)

@@ -64,8 +64,8 @@ def test_an_export_with_conditions(env: dict[str, str], service: Emulator, tmp_p
     assert sorted(people_in(tmp_path / "p.ndjson")) == names(service, numbers)
     manifest = json.loads((tmp_path / "p.ndjson.manifest.json").read_bytes())
     assert manifest["plan"]["filters"] == {
-        "event_properties": of_event,
-        "common_profile_properties": {"profile_fields": [GOLD]},
+        "event_properties": [one | {"value": "…"} for one in of_event],
+        "common_profile_properties": {"profile_fields": [GOLD | {"value": "…"}]},
     }
     counted = run(env, "count", "Charged", *DAYS, *conditions)
     assert (counted.code, counted.stdout) == (0, b"%d\n" % len(numbers))
@@ -115,26 +115,26 @@ def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ((), "Missing argument 'EVENT'. Name an event, or pass --everyone."),
-        (DAYS, "Missing argument 'EVENT'. Name an event, or pass --everyone."),
-        (("Charged",), "Missing option '--from'."),
-        (("Charged", *DAYS[2:]), "Missing option '--from'."),
-        (("Charged", *DAYS[:2]), "Missing option '--to'."),
+        ((), "EVENT: missing; name an event, or pass --everyone"),
+        (DAYS, "EVENT: missing; name an event, or pass --everyone"),
+        (("Charged",), "--from: missing; events need both days"),
+        (("Charged", *DAYS[2:]), "--from: missing; events need both days"),
+        (("Charged", *DAYS[:2]), "--to: missing; events need both days"),
         (("--everyone", "Charged"), "leave out EVENT, or --everyone"),
         (("--everyone", *DAYS), "leave out --from and --to, or --everyone"),
         (("--everyone", *DAYS[:2]), "leave out --from, or --everyone"),
         (("Charged", *DAYS, "--everyone"), "leave out EVENT and --from and --to, or --everyone"),
         (("--everyone", "--where", "Amount > 5"), "use --profile-where"),
-        (("Charged", *DAYS, "--where", "Amount"), "Invalid value for --where: no operator; write "),
+        (("Charged", *DAYS, "--where", "Amount"), "error: --where: no operator; write "),
         (
             ("Charged", *DAYS, "--profile-where", "a = 1", "--profile-where", "Email = "),
-            "Invalid value for --profile-where: number 2: no value behind =",
+            "error: --profile-where: number 2: no value behind =",
         ),
         (
             ("Charged", *DAYS, "--where", "Amount > jane@example.com"),
-            "Invalid value for --where: value: greater_than of 'Amount' compares numbers",
+            "error: --where: > compares numbers, and the value behind it is not one; ",
         ),
-        (("Charged", *DAYS, "--where", '"" exists'), "Invalid value for --where: name: empty"),
+        (("Charged", *DAYS, "--where", '"" exists'), "error: --where: the name is empty"),
         (("Charged", *DAYS, "--query", "nowhere.json"), "'nowhere.json' does not exist"),
         (("Charged", *DAYS, "--query", "."), "is a directory"),
         (
@@ -162,6 +162,35 @@ def test_a_refusal_of_the_service_names_the_filter(env: dict[str, str]) -> None:
             "--query.session_properties: it filters an event",
         ),
         (("--everyone", "--query", "empty.json"), "holds no condition"),
+        # an option of one value given twice
+        (("Charged", *DAYS, *DAYS[:2]), "--from is given 2 times; give it once"),
+        (
+            ("Charged", *DAYS, "--query", "empty.json", "--query", "events.json"),
+            "--query is given 2 times; give it once",
+        ),
+        (("Charged", *DAYS, "--timeout", "5", "--timeout=9"), "--timeout is given 2 times"),
+        # a condition that the shell has split
+        (
+            ("Charged", *DAYS, "--where", "Amount", "=", "jane@example.com"),
+            "a condition stands in quotation marks, as one word for the shell: --where 'Amount",
+        ),
+        (
+            ("Charged", *DAYS, "--profile-where", "City", "does", "not", "contain", "jane"),
+            "quotation marks",
+        ),
+        # words of the command line, not of Python
+        (
+            ("Charged", *DAYS, "--query", "missing.json"),
+            "--query.event_properties[0].operator: missing; use one of equals, ",
+        ),
+        (
+            ("Charged", *DAYS, "--query", "order.json"),
+            "[0].value: greater_than of 'a' compares numbers, got text; give one number",
+        ),
+        (
+            ("Charged", *DAYS, "--query", "members.json"),
+            "--query.advanced_query: unknown member 'did_none'; known are did_all, ",
+        ),
     ],
 )
 def test_wrong_usage(
@@ -178,6 +207,9 @@ def test_wrong_usage(
         "events": {"event_properties": [{"name": "a", "operator": "exists"}]},
         "session": {"session_properties": []},
         "empty": {},
+        "missing": {"event_properties": [{"name": "a"}]},
+        "order": {"event_properties": [{"name": "a", "operator": "gt", "value": "jane"}]},
+        "members": {"advanced_query": {"did_none": []}},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     before = sorted(tmp_path.iterdir())
@@ -186,6 +218,10 @@ def test_wrong_usage(
     assert words in done.stderr
     assert "jane" not in done.stderr
     assert "Traceback" not in done.stderr
+    # One form for all, whoever finds the fault.
+    assert re.fullmatch(r"error: \S.*\n", done.stderr)
+    for word in ("type str", "an int", "Invalid value", "Usage"):
+        assert word not in done.stderr
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -228,6 +264,66 @@ def test_a_file_that_holds_no_query(
         assert "--query" in done.stderr
         assert "jane" not in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["export", "count"])
+def test_the_help_has_the_grammar_of_conditions(env: dict[str, str], command: str) -> None:
+    text = " ".join(run(env, command, "--help").stdout.decode().split())
+    assert "A CONDITION is NAME OP VALUE in quotation marks, with =, !=, >, >=, <, <=, " in text
+    assert "NAME exists, NAME does not exist" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("Charged", *DAYS, "--where", "Amount > 1000000000"),
+            "warning: 0 people; check the name of the event, upper and lower case included, the ",
+        ),
+        (
+            ("--everyone", "--profile-where", "Customer Type = Diamond"),
+            "warning: 0 people; check names, operators and values of the filters, and that",
+        ),
+    ],
+)
+def test_a_count_of_nobody_names_the_next_step(
+    env: dict[str, str], arguments: tuple[str, ...], words: str
+) -> None:
+    done = run(env, "count", *arguments)
+    assert (done.code, done.stdout) == (0, b"0\n")
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("0 people") == 1
+
+
+@pytest.mark.parametrize("command", [("export", "-o", "p.csv"), ("count",)], ids=lambda x: x[0])
+def test_a_misspelt_event_names_the_next_step(
+    env: dict[str, str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = run(env, *command, "Chargd", *DAYS, "--where", "Amount > 5", cwd=tmp_path)
+    assert done.code == 1
+    assert "This is the service's answer to 'Chargd' (filtered); it expects the name as" in (
+        done.stderr
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "part"),
+    [
+        ({"advanced_query": {"did_all": [{"event_name": "Charged"}]}}, "advanced_query"),
+        ({"session_properties": [{"name": "first_time", "value": 1}]}, "session_properties"),
+        (
+            {"common_profile_properties": {"demographics": {"gender": ["M"]}}},
+            "common_profile_properties.demographics",
+        ),
+    ],
+)
+def test_the_emulator_names_itself_where_it_evaluates_no_filter(
+    env: dict[str, str], tmp_path: Path, query: dict[str, Any], part: str
+) -> None:
+    (tmp_path / "q.json").write_text(json.dumps(query))
+    done = run(env, "count", "Charged", *DAYS, "--query", "q.json", cwd=tmp_path)
+    assert done.code == 1
+    assert f"{part} is not evaluated by the emulator of altaprofiles" in done.stderr
 
 
 def test_windows_of_everyone(env: dict[str, str], tmp_path: Path) -> None:
@@ -329,6 +425,16 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
         done = run(env, "export", "Charged", *DAYS, *other, "-o", "p.ndjson", cwd=tmp_path)
         assert done.code == 2
         assert words in done.stderr
+        folder = tmp_path / "p.ndjson.export"
+        assert f"not shown here: the journal in {folder} has the earlier ones" in done.stderr
+        assert "`" not in done.stderr
+    (tmp_path / "q.json").write_text(
+        json.dumps({"common_profile_properties": {"profile_fields": [GOLD]}})
+    )
+    queried = ("--where", "Amount > 10", "--query", "q.json", "-o", "p.ndjson")
+    done = run(env, "export", "Charged", *DAYS, *queried, cwd=tmp_path)
+    assert "--query is different in common_profile_properties. Finish" in done.stderr
+    assert "--profile-where" not in done.stderr
     done = run(env, "export", "--everyone", "-o", "p.ndjson", cwd=tmp_path)
     assert "EVENT was 'Charged' and is now left out" in done.stderr
     assert "--from was 20260101 and is now left out" in done.stderr

@@ -604,3 +604,25 @@ async def test_event_names_of_a_subclass(tmp_path: Path) -> None:
         assert {type(chain.event) for chain in report.chains} == {str}
         report = await export(emulator, to, events=Name("Charged"))
         assert {chain.event for chain in report.chains} == {"Charged"}
+
+
+async def test_progress_tells_of_a_wait_for_a_rate_limit_without_a_time(tmp_path: Path) -> None:
+    told: list[ExportProgress] = []
+    async with Emulator(people=60, clevertap_per_minute=3, window_seconds=2) as emulator:
+        async with Session(clevertap=emulator.clevertap, retry=QUICK) as session:
+            report = await session.export(
+                "App Launched",
+                start=20260101,
+                end=20260131,
+                to=tmp_path / "p.ndjson",
+                batch_size=460,
+                windows=3,
+                on_progress=told.append,
+            )
+    assert report.complete
+    waits = [at for at in told if at.wait]
+    assert waits
+    for at in waits:
+        assert at.throttled
+        assert "waiting for the rate limit" in str(at)
+    assert not told[-1].wait

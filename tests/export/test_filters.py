@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import pickle
+import re
+import sqlite3
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +87,12 @@ async def test_an_export_with_filters(tmp_path: Path) -> None:
     assert report.warnings == []
     manifest = json.loads(Path(report.manifest).read_bytes())
     assert manifest["plan"]["filters"] == {
-        "event_properties": [{"name": "Amount", "operator": "greater_than", "value": 100}],
+        "event_properties": [{"name": "Amount", "operator": "greater_than", "value": "…"}],
         "common_profile_properties": {
-            "profile_fields": [{"name": "Customer Type", "operator": "equals", "value": "Gold"}]
+            "profile_fields": [{"name": "Customer Type", "operator": "equals", "value": "…"}]
         },
     }
+    assert re.fullmatch("[0-9a-f]{64}", manifest["plan"]["filters_sha256"])
 
 
 async def test_filters_hold_for_each_of_several_events(tmp_path: Path) -> None:
@@ -120,7 +126,7 @@ async def test_an_export_of_everyone(tmp_path: Path, windows: Any) -> None:
     assert "300 of 300 records (100 %)" in str(progress[-1])
     manifest = json.loads(Path(report.manifest).read_bytes())
     assert [manifest["plan"][name] for name in ("events", "start", "end")] == [None] * 3
-    assert manifest["plan"]["filters"] == {}
+    assert (manifest["plan"]["filters"], manifest["plan"]["filters_sha256"]) == ({}, None)
     assert manifest["plan"]["windows"] == 1
 
 
@@ -202,7 +208,7 @@ BEGUN: dict[str, Any] = {"event_properties": [AMOUNT], "profile_fields": [GOLD, 
             "profile_fields",
             "'Customer Type' equals …, 'Email' contains … and is now 'Email' contains …",
         ),
-        ({**BEGUN, "query": QUERY}, "query", "`query` is different"),
+        ({**BEGUN, "query": QUERY}, "query", "`query` is different in advanced_query"),
     ],
 )
 async def test_another_filter_is_another_export(
@@ -219,6 +225,64 @@ async def test_another_filter_is_another_export(
         was, is_now = error.differences[argument]
         assert was != is_now
         assert "discard it with `resume=False`" in str(error)
+        assert "`differences` has them, and the journal in " in str(error)
+
+
+def fields(*filters: Filter) -> dict[str, Any]:
+    return {"common_profile_properties": {"profile_fields": sent(*filters)}}
+
+
+@pytest.mark.parametrize(
+    ("begun", "now", "arguments", "words"),
+    [
+        (
+            {"query": fields(GOLD)},
+            {"query": fields(JANE)},
+            ["query"],
+            "`query` is different in common_profile_properties.profile_fields. Finish",
+        ),
+        (
+            {"query": {"event_properties": sent(AMOUNT)}},
+            {"query": {"event_properties": sent(JANE)}},
+            ["query"],
+            "`query` is different in event_properties. Finish",
+        ),
+        (
+            {"query": QUERY | fields(GOLD)},
+            {"query": fields(GOLD)},
+            ["query"],
+            "`query` is different in advanced_query. Finish",
+        ),
+        (
+            {"query": QUERY | fields(GOLD)},
+            {"query": QUERY, "profile_fields": [JANE]},
+            ["profile_fields", "query"],
+            "`profile_fields` was left out and is now 'Email' contains …; `query` is different",
+        ),
+        (
+            {"profile_fields": [GOLD]},
+            {"query": fields(JANE)},
+            ["profile_fields", "query"],
+            "and is now left out; `query` is different in common_profile_properties. Finish",
+        ),
+        ({"query": QUERY}, {}, ["query"], "`query` is different in advanced_query. Finish"),
+    ],
+)
+async def test_a_difference_is_that_of_the_argument_that_holds_the_filter(
+    tmp_path: Path,
+    begun: dict[str, Any],
+    now: dict[str, Any],
+    arguments: list[str],
+    words: str,
+) -> None:
+    to = tmp_path / "people.ndjson"
+    page = b'{"status":"success","next_cursor":"c2","records":[{"identity":"1"}]}'
+    answers = [http(b'{"status":"success","cursor":"c1"}'), http(page)]
+    async with scripted(in_turn(*answers)) as server, session_at(server) as session:
+        await interrupted(session, to, "Charged", **DAYS, **begun, windows=1)
+        error = await mismatch(session, to, "Charged", **DAYS, **now, windows=1)
+    assert list(error.differences) == arguments
+    assert words in str(error)
 
 
 async def test_the_same_filters_in_other_words_resume(tmp_path: Path) -> None:
@@ -287,6 +351,173 @@ def test_a_plan_with_filters_is_what_it_was_after_the_disk() -> None:
             filters=Filters.of((), [GOLD, JANE], QUERY),
         )
         assert parse_plan(plan.encode()) == plan
+
+
+def test_the_manifest_of_a_plan_has_no_values() -> None:
+    query = {
+        "session_properties": [{"name": "time_of_day", "value": ["jane", "14:00"]}],
+        "common_profile_properties": {
+            "profile_fields": [],
+            "demographics": {"age": [{"from": 18, "to": 30}], "gender": "jane"},
+            "geo_fields": [{"name": "jane"}],
+        },
+        "advanced_query": {
+            "did_all": [
+                {
+                    "event_name": "Charged",
+                    "from": 20260101,
+                    "to": 20260131,
+                    "event_properties": [{"name": "a", "operator": "equals", "value": "jane"}],
+                }
+            ]
+        },
+    }
+
+    def written(*filters: Filter) -> dict[str, Any]:
+        of_query = Filters.of(filters, (), query)
+        plan = EventsPlan("W", "https://x", ("e",), 1, 2, False, True, True, 1, filters=of_query)
+        assert parse_plan(plan.encode()).as_builtins() == plan.as_builtins()
+        return plan.as_builtins()
+
+    values = written(AMOUNT, JANE)
+    assert "jane" not in json.dumps(values)
+    assert values["filters"] == {
+        "event_properties": [
+            {"name": "Amount", "operator": "greater_than", "value": "…"},
+            {"name": "Email", "operator": "contains", "value": "…"},
+        ],
+        "session_properties": [{"name": "time_of_day", "value": ["…", "…"]}],
+        "common_profile_properties": {
+            "profile_fields": [],
+            "demographics": {"age": [{"from": "…", "to": "…"}], "gender": "…"},
+            "geo_fields": [{"name": "…"}],
+        },
+        "advanced_query": {
+            "did_all": [
+                {
+                    "event_name": "Charged",
+                    "from": 20260101,
+                    "to": 20260131,
+                    "event_properties": [{"name": "a", "operator": "equals", "value": "…"}],
+                }
+            ]
+        },
+    }
+    # The digest tells equal filters from others, in any order.
+    assert values["filters_sha256"] == written(JANE, AMOUNT)["filters_sha256"]
+    assert values["filters_sha256"] != written(AMOUNT)["filters_sha256"]
+
+
+def test_a_plan_of_an_earlier_version_has_filters_without_their_arguments() -> None:
+    earlier = (
+        b'{"kind":"events","account":"W9R","host":"https://x","events":["Charged"],'
+        b'"start":20260101,"end":20260131,"app":false,"event_summaries":true,"profile":true,'
+        b'"windows":1,"batch_size":4991,"filters":{"body":"{\\"event_properties\\":[{\\"name\\":'
+        b'\\"Amount\\",\\"operator\\":\\"greater_than\\",\\"value\\":100}]}"}}'
+    )
+    plan = parse_plan(earlier)
+    assert isinstance(plan, EventsPlan)
+    assert plan.filters == Filters.of([AMOUNT])
+    assert plan.filters == Filters.of((), (), {"event_properties": sent(AMOUNT)})
+
+
+# ---------------------------------------------------------------------------- 0 people, batch sizes
+
+
+OF_EVENT = "check the name of the event, upper and lower case included, the days"
+OF_FILTERS = "names, operators and values of the filters"
+
+
+@pytest.mark.parametrize(
+    ("events", "options", "words"),
+    [
+        (
+            ("Charged",),
+            {**DAYS, "profile_fields": [JANE]},
+            f"{OF_EVENT}, {OF_FILTERS}, and that the account is the right one",
+        ),
+        (
+            (),
+            {"profile_fields": [JANE]},
+            f"check {OF_FILTERS}, and that the account is the right one",
+        ),
+        (
+            ("Charged",),
+            DAYS,
+            f"{OF_EVENT}, and that the account is the right one",
+        ),
+    ],
+)
+async def test_an_output_of_nobody_names_the_next_step(
+    tmp_path: Path, events: Any, options: dict[str, Any], words: str
+) -> None:
+    async with Emulator(people=0) as emulator, session_for(emulator) as session:
+        report = await export(session, tmp_path / "p.ndjson", *events, **options)
+    assert report.people == 0
+    [warning] = report.warnings
+    assert warning == f"0 people in {tmp_path / 'p.ndjson'}; {words}"
+
+
+def sizes_of(report: ExportReport) -> tuple[int, list[int | None]]:
+    manifest = json.loads(Path(report.manifest).read_bytes())
+    chains = [chain.batch_size for chain in report.chains]
+    assert [chain["batch_size"] for chain in manifest["chains"]] == chains
+    return manifest["plan"]["batch_size"], chains
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+async def test_the_manifest_has_the_batch_size_of_the_chains(tmp_path: Path, runs: int) -> None:
+    to = tmp_path / "people.ndjson"
+    async with Emulator(people=900, seed=4) as emulator, session_for(emulator) as session:
+        await interrupted(session, to, "Charged", **DAYS, windows=1)
+        for _ in range(runs - 1):
+            await interrupted(session, to, "Charged", **DAYS, windows=1, batch_size=92)
+        report = await export(session, to, "Charged", **DAYS, windows=1, batch_size=46)
+        assert sizes_of(report) == (23, [23])
+        assert emulator.stats.requests["open_chain"] == 1
+
+
+async def test_chains_that_a_later_run_opens_have_a_size_of_their_own(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    numbers, has_end = itertools.count(), False
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        number = next(numbers)
+        page = f'"records":[{{"identity":"{number}"}}]'
+        if head.startswith(b"POST"):
+            page = f'"cursor":"c{number}"'
+        elif not has_end:
+            page += f',"next_cursor":"c{number}"'
+        writer.write(http(f'{{"status":"success",{page}}}'.encode()))
+
+    def on_progress(progress: ExportProgress) -> None:
+        if all(chain.pages for chain in progress.chains):
+            raise Halt
+
+    options: dict[str, Any] = {**DAYS, "windows": 2}
+    async with scripted(answer) as server, session_at(server) as session:
+        with pytest.raises(Halt):
+            await export(session, to, "Charged", **options, on_progress=on_progress)
+        with closing(sqlite3.connect(workspace_of(to) / "journal.sqlite")) as journal, journal:
+            # Its cursor is out of date, so that it is opened again.
+            journal.execute("update chains set since = 0 where number = 1")
+        has_end = True
+        report = await export(session, to, "Charged", **options, batch_size=46)
+    assert sizes_of(report) == (46, [23, 46])
+
+
+async def test_a_chain_that_an_earlier_version_has_opened_has_the_size_of_its_plan(
+    tmp_path: Path,
+) -> None:
+    to = tmp_path / "people.ndjson"
+    async with Emulator(people=900, seed=4) as emulator, session_for(emulator) as session:
+        await interrupted(session, to, "Charged", **DAYS, windows=1)
+        with closing(sqlite3.connect(workspace_of(to) / "journal.sqlite")) as journal, journal:
+            done = journal.execute("delete from state where name like 'batch_size%'")
+            assert done.rowcount == 1
+        await interrupted(session, to, "Charged", **DAYS, windows=1, batch_size=92)
+        report = await export(session, to, "Charged", **DAYS, windows=1, batch_size=46)
+    assert sizes_of(report) == (23, [23])
 
 
 # ------------------------------------------------------------------------------------ bad input

@@ -156,4 +156,6 @@ async def test_a_table_of_keys_goes_with_a_duckdb_file(tmp_path: Path) -> None:
     words = await refused(tmp_path, keys=source, keys_table="t")
     assert "keys_table: got 't', but k.csv is no DuckDB file" in words
     words = await refused(tmp_path, by="username")
-    assert "by: unknown 'username'; use one of identity, email, object_id (CleverTap)" in words
+    assert "by: unknown 'username'; use one of identity, email, object_id, user_id, " in words
+    words = await refused(tmp_path, by="user-id")
+    assert "(did you mean 'user_id'?)" in words

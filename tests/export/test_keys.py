@@ -352,7 +352,7 @@ def test_faults_are_found_wherever_pieces_of_the_file_end(tmp_path: Path) -> Non
 def test_a_file_without_keys_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name, data in (("k.csv", b"identity\r\n"), ("k.txt", b"\n \n"), ("k.ndjson", b"")):
         assert keys_of(tmp_path, data, name) == []
-        assert caplog.messages.pop() == f"keys: {tmp_path / name} holds no keys"
+        assert caplog.messages.pop() == f"{tmp_path / name} holds no keys: nothing is looked up"
 
 
 @pytest.mark.parametrize("change", ["grown", "shrunk"])

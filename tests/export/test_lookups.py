@@ -675,3 +675,24 @@ async def test_progress_is_told_while_keys_arrive(tmp_path: Path) -> None:
             )
     assert [progress.stage for progress in told] == ["reading", "reading"]
     assert told[-1].pace == 0
+
+
+async def test_progress_tells_of_a_wait_for_a_stated_rate_limit(tmp_path: Path) -> None:
+    told: list[LookupProgress] = []
+    none_left = ("X-RateLimit-Remaining: 0", "X-RateLimit-Reset: 3")
+    nobody = http(b'{"status":"success"}', "200 OK", *none_left)
+    async with scripted(always(nobody)) as server, session_for(server.url) as session:
+        report = await session.export_lookups(
+            map(str, range(4)), by="identity", to=tmp_path / "p.ndjson", on_progress=told.append
+        )
+        limit = session.stats.limits["CleverTap"]
+    assert (report.not_found, limit.remaining) == (4, 0)
+    waits = [at for at in told if at.wait]
+    assert waits
+    for at in waits:
+        assert at.throttled
+        assert limit.reset is not None
+        assert at.waits_until is not None
+        assert at.waits_until <= limit.reset + 1
+        assert re.search(r", waiting for the rate limit until \d\d:\d\d:\d\d UTC, ", str(at))
+    assert not told[-1].wait

@@ -20,6 +20,7 @@ import duckdb
 import pytest
 
 from altaprofiles import AltaProfilesError, ConfigurationError, ExportError, Incomplete
+from altaprofiles.base.paths import status_of_new_file
 from altaprofiles.export.report import Progress
 from altaprofiles.export.sinks import Sink
 
@@ -1056,13 +1057,72 @@ async def test_a_duckdb_table_that_cannot_be_replaced_is_found_first(
     folder: Path, case: Scripted
 ) -> None:
     path = folder / "p.duckdb"
+    await case.run(path)
     with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE profiles (id INT PRIMARY KEY)")
-        connection.execute("INSERT INTO profiles VALUES (7)")
-        connection.execute("CREATE TABLE other (id INT REFERENCES profiles (id))")
-    before = path.read_bytes()
+        connection.execute("ALTER TABLE profiles ADD PRIMARY KEY (account, person)")
+        connection.execute(
+            "CREATE TABLE other (account VARCHAR, person VARCHAR,"
+            " FOREIGN KEY (account, person) REFERENCES profiles (account, person))"
+        )
+    before, requests = path.read_bytes(), case.requests
     with pytest.raises(ExportError, match=r"(?s)p\.duckdb: .*other"):
-        await case.run(path)
-    assert case.requests == 0
+        await case.run(path, write="replace")
+    assert case.requests == requests
     assert path.read_bytes() == before
     await case.run(path, table="people")
+
+
+PROBING = """if 1:
+    import os, signal, sys
+    from pathlib import Path
+    from altaprofiles.export.sinks.files import check_place, write_file
+    if sys.argv[2] == "named" and hasattr(os, "O_TMPFILE"):
+        del os.O_TMPFILE
+    def hook(event, args):
+        if event == "os.chmod" or (event == "os.remove" and ".probe" in str(args[0])):
+            os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[3] == "killed":
+        sys.addaudithook(hook)
+    check_place(Path(sys.argv[1]), "out")
+    write_file(Path(sys.argv[1]), [b"x"])
+    """
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with signals")
+@pytest.mark.parametrize("form", ["nameless", "named"])
+def test_a_killed_process_leaves_no_file_without_a_meaning(tmp_path: Path, form: str) -> None:
+    to = tmp_path / "people.ndjson"
+
+    def write(how: str) -> int:
+        command = [sys.executable, "-c", PROBING, str(to), form, how]
+        return subprocess.run(command, check=False).returncode
+
+    if form == "nameless" and not hasattr(os, "O_TMPFILE"):
+        pytest.skip("no files without a name here")
+    assert write("killed") == -9
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left <= {"people.ndjson.partial", ".altaprofiles.probe"}
+    assert (".altaprofiles.probe" in left) == (form == "named")
+    # Even if the next one finds the output in place, and needs no permissions of a new file.
+    to.touch()
+    assert write("whole") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["people.ndjson"]
+    assert to.read_bytes() == b"x"
+
+
+def test_a_probe_has_the_permissions_of_a_new_file_either_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "new").touch()
+    mode = (tmp_path / "new").stat().st_mode
+    assert status_of_new_file(tmp_path).st_mode == mode
+    monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    assert status_of_new_file(tmp_path).st_mode == mode
+    (tmp_path / ".altaprofiles.probe").symlink_to(tmp_path / "new")
+    assert status_of_new_file(tmp_path).st_mode == mode
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    with pytest.raises(FileNotFoundError):
+        status_of_new_file(tmp_path / "none")
+    (tmp_path / ".altaprofiles.probe").mkdir()
+    with pytest.raises(FileExistsError):
+        status_of_new_file(tmp_path)

@@ -45,6 +45,7 @@ def session_for(server: WireServer, *, slow: bool = False, **options: Any) -> Se
             "retry": QUICK,
             "timeout": Timeout(read=0.2, total=0.6) if slow else Timeout(read=10, total=40),
             "max_response_bytes": BOMB_LIMIT,
+            "trace_configs": [server.watch()],
             **options,
         },
     )

@@ -13,9 +13,11 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import NamedTuple, TypeAlias, cast
+
+import aiohttp
 
 from .account import Reply, answer
 
@@ -73,12 +75,14 @@ class WireServer:
         requests: the request lines received.
         opened: how many connections there have been.
         struck: how many faults have been carried out.
+        sent: how many requests the client has written, as far as it is watched.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.opened = 0
         self.struck = 0
+        self.sent = 0
         self.port = 0
         self.connections: set[_Connection] = set()
         self._fault: Fault | None = None
@@ -110,11 +114,18 @@ class WireServer:
         """Write `data` to all connections that wait for a request; return how many do."""
         idle = [one for one in self.connections if one.is_idle]
         for one in idle:
-            # Sent at once: some versions of uvloop write at the end of a turn, when the client's
-            # request may be on its way.
-            number = one.transport.get_extra_info("socket").fileno()
-            one.transport.write(data[os.write(number, data) :])
+            one.write_at_once(data)
         return len(idle)
+
+    def watch(self) -> aiohttp.TraceConfig:
+        """Return a trace for the client, by which the requests that it writes are counted."""
+        trace = aiohttp.TraceConfig()
+
+        async def count(*_: object) -> None:
+            self.sent += 1
+
+        trace.on_request_headers_sent.append(count)
+        return trace
 
     def steps(self, exchange: Exchange) -> Steps:
         if self._fault is not None:
@@ -174,6 +185,9 @@ class _Connection(asyncio.Protocol):
         """Whether no request has been sent, not even one that was not read yet."""
         if self._busy or self._received or self.transport.is_closing():
             return False
+        # A request may wait in the client's own buffer, where no socket shows it.
+        if self._server.sent > len(self._server.requests):
+            return False
         number = self.transport.get_extra_info("socket").fileno()
         return not select.select([number], [], [], 0)[0]
 
@@ -222,7 +236,21 @@ class _Connection(asyncio.Protocol):
 
     def _write_when_idle(self, data: bytes) -> None:
         if self.is_idle:
-            self.transport.write(data)
+            self.write_at_once(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write to a connection that is idle.
+
+        Some versions of uvloop write at the end of a turn, when the client's request may be on its
+        way.
+        """
+        written = 0
+        # Bytes of TLS are made by the transport. A client that has gone is its affair as well.
+        if self.transport.get_extra_info("ssl_object") is None:
+            with suppress(OSError):
+                number = self.transport.get_extra_info("socket").fileno()
+                written = os.write(number, data)
+        self.transport.write(data[written:])
 
 
 def end(transport: asyncio.Transport, way: End) -> None:

@@ -77,7 +77,7 @@ async def test_a_reader_that_pauses_holds_back_the_intake(ordered: bool) -> None
     await results.aclose()
 
 
-async def test_a_slow_first_item_holds_back_the_intake_when_order_is_kept() -> None:
+async def test_a_slow_first_item_holds_up_nobody_until_many_wait_for_it() -> None:
     taken = itertools.count()
     forever = asyncio.Event()
 
@@ -89,10 +89,14 @@ async def test_a_slow_first_item_holds_back_the_intake_when_order_is_kept() -> N
     source = (next(taken) for _ in itertools.repeat(None))
     results = fan_out(wait, source, concurrency=5, ordered=True, spawn=spawn)
     reading = asyncio.ensure_future(anext(results))
-    await wait_all_tasks_blocked()
-    assert next(taken) == 4 * 5
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+    for _ in range(3):
+        await wait_all_tasks_blocked()
+    # Four per worker, and those that wait.
+    assert next(taken) == 4 * 5 + 256 * 5
+    forever.set()
+    found = [await reading, *[await anext(results) for _ in range(2000)]]
+    # One was taken here.
+    assert found == [number for number in range(2002) if number != 1300]
     await results.aclose()
 
 

@@ -2,7 +2,7 @@
 
 As a script, this module is a process with all imports done, which forks for each job that it reads
 from standard input, so that a killed process is replaced in milliseconds. To kill a process at a
-step it wraps functions of the standard library, never of `altaprofiles`.
+step it wraps functions of the standard library and of DuckDB, never of `altaprofiles`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import io
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import sqlite3
 import sys
@@ -26,8 +27,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import msgspec
-from msgspec import Struct
+import psycopg
+from msgspec import Struct, structs
 
 
 class Job(Struct, kw_only=True):
@@ -54,6 +57,10 @@ class Job(Struct, kw_only=True):
     fail: int | None = None
     file_limit: int | None = None
     listed: bool = False
+
+    def but(self, **changes: Any) -> Job:
+        """Return this job with some attributes changed."""
+        return structs.replace(self, **changes)
 
 
 class Outcome(Struct, kw_only=True):
@@ -121,6 +128,22 @@ class Exporter:
         os.kill(number, signal.SIGKILL)
         await over
         return await self._outcome()
+
+    async def fetch(self, job: Job) -> None:
+        """Run a process until it has fetched everything, and kill it.
+
+        Args:
+            job: one chain, so that all processes have the same steps. Its output is a new one.
+        """
+        place = Path(job.arguments["to"]).parent
+        before = place.with_name(f"{place.name}.before")
+        shutil.copytree(place, before)
+        steps = (await self.run(job.but(listed=True))).steps
+        shutil.rmtree(place)
+        before.rename(place)
+        written = next(n for n, step in enumerate(steps) if step == "os.replace")
+        fetched = max(n for n, step in enumerate(steps[:written]) if step == "sqlite3 commit")
+        assert (await self.run(job.but(die=(fetched, "after")))).signal == signal.SIGKILL
 
     async def _over(self) -> None:
         assert await self._hear() == _OVER
@@ -260,6 +283,25 @@ class _File(io.FileIO):
         return end
 
 
+def _committing(commit: Callable[[Any], None]) -> Callable[[Any], None]:
+    return lambda connection: _step("postgres commit", partial(commit, connection))
+
+
+class _DuckDb:
+    """A connection whose statements are steps, apart from those that only look."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, *args: Any) -> Any:
+        whole = partial(self._connection.execute, sql, *args)
+        first = sql.split(maxsplit=1)[0]
+        return whole() if first in ("SELECT", "SET") else _step(f"duckdb {first}", whole)
+
+    def close(self) -> None:
+        _step("duckdb close", self._connection.close)
+
+
 _workspace: Path | None = None
 
 
@@ -320,6 +362,9 @@ def _wrap_standard_library() -> None:
 
     os.fdopen = fdopen  # type: ignore[assignment]
     pathlib.Path.open = open_path  # type: ignore[method-assign, assignment]
+    psycopg.Connection.commit = _committing(psycopg.Connection.commit)  # type: ignore[method-assign, assignment]
+    connect = duckdb.connect
+    duckdb.connect = lambda *args, **options: _DuckDb(connect(*args, **options))  # type: ignore[assignment]
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 

@@ -224,7 +224,17 @@ class Terminal:
         self.press(line + "\n")
 
     def press_ctrl_c(self) -> None:
+        """Press Ctrl-C. Where it is echoed, its signal has been sent when this returns.
+
+        The system sends the signal some time after the key was written, and echoes the key after
+        that. A command that is let go on in between would end first.
+        """
+        echoes, before = self.echoes, self.text.count("^C")
         self.press("\x03")
+        end = time.monotonic() + PATIENCE
+        while echoes and self.text.count("^C") == before:
+            assert time.monotonic() < end, self.text[-2000:]
+            assert self._pump(), self.text[-2000:]
 
     def press(self, keys: str) -> None:
         """Send the bytes of keys."""

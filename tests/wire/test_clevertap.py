@@ -456,6 +456,44 @@ def test_any_other_failure_of_a_lookup_is_an_error(
         clevertap.read_profile(answer(body, status))
 
 
+FAILURES_IN_WORDS = [
+    ("Invalid Credentials", Unauthorized),
+    ("Too many concurrent requests", RateLimited),
+    ("Request throttled", RateLimited),
+    ("Request still in progress, please retry later", NotReady),
+    ("Incorrect Usage", BadRequest),
+]
+
+
+@pytest.mark.parametrize(("words", "kind"), FAILURES_IN_WORDS)
+@pytest.mark.parametrize(
+    "form",
+    [
+        '{{"status":"fail","error":"{}"}}',
+        '{{"status":"fail","error":["{}"]}}',
+        '{{"status":"fail","message":"{}","code":null}}',
+        '{{"status":"fail","error":"{}","code":404}}',
+        '{{"status":"fail","error":"{}","code":"404"}}',
+        '{{"error":"{}"}}',
+        "{}",
+        '"{}"',
+    ],
+)
+def test_a_failure_with_404_is_read_by_its_words(
+    form: str, words: str, kind: type[AltaProfilesError]
+) -> None:
+    with pytest.raises(kind) as caught:
+        clevertap.read_profile(answer(form.format(words).encode(), 404))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("words", "_"), FAILURES_IN_WORDS)
+@pytest.mark.parametrize("form", ['{{"status":"fail","error":"{}"}}', "{}"])
+def test_an_unknown_person_may_have_the_name_of_a_failure(form: str, words: str, _: object) -> None:
+    body = form.format(f"No profile found for {words}").encode()
+    assert clevertap.read_profile(answer(body, 404)) is None
+
+
 def test_a_web_page_with_404_does_not_mean_not_found() -> None:
     with pytest.raises(StatusError) as caught:
         clevertap.read_profile(answer(b"\n<!DOCTYPE html><title>404</title>", 404))

@@ -120,7 +120,7 @@ def test_a_filter_is_a_plain_value() -> None:
 
 @pytest.mark.parametrize(
     "operator",
-    ["", " ", "is", "==", ">", "Equals", "EQUALS", "greater", "in", None, 1, ["equals"], b"equals"],
+    ["", " ", "is", "==", ">", "Equals", "EQUALS", "greater", "in", 1, ["equals"], b"equals"],
     ids=repr,
 )
 def test_an_unknown_operator_is_refused_with_those_that_are_known(operator: Any) -> None:
@@ -138,6 +138,29 @@ def test_an_unknown_operator_is_refused_with_those_that_are_known(operator: Any)
         ("greater-than-equals", "greater_than_equals"),
         ("doesnt_contain", "does_not_contain"),
         ("exist", "exists"),
+        ("=", "equals"),
+        ("==", "equals"),
+        ("is", "equals"),
+        ("eq", "equals"),
+        ("!=", "not_equals"),
+        ("<>", "not_equals"),
+        ("\u2260", "not_equals"),
+        ("is not", "not_equals"),
+        (">", "greater_than"),
+        ("GT", "greater_than"),
+        ("Greater Than", "greater_than"),
+        (">=", "greater_than_equals"),
+        ("=>", "greater_than_equals"),
+        ("\u2265", "greater_than_equals"),
+        ("at least", "greater_than_equals"),
+        ("<", "less_than"),
+        ("<=", "less_than_equals"),
+        ("\u2264", "less_than_equals"),
+        ("like", "contains"),
+        ("does not contain", "does_not_contain"),
+        ("doesn't contain", "does_not_contain"),
+        ("is null", "does_not_exist"),
+        ("is not null", "exists"),
     ],
 )
 def test_a_misspelled_operator_gets_the_one_that_is_meant(operator: Any, meant: str) -> None:
@@ -146,13 +169,49 @@ def test_a_misspelled_operator_gets_the_one_that_is_meant(operator: Any, meant: 
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "\t", "a\nb", "\0", "a\x7f", "\ufeffAmount", "a\ud800", None, 5, b"Amount", ["a"]],
+    ["", " ", "\t", "a\nb", "\0", "a\x7f", "\ufeffAmount", "a\ud800", 5, b"Amount", ["a"]],
     ids=repr,
 )
 def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
     error = refusal(name, "equals", 1)
     assert str(error).startswith("name: ")
     assert repr(name) in str(error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name: missing; write the name"),
+        ((None, "equals", 1), "name: missing; write the name"),
+        (("Amount",), "operator: missing; use one of equals, not_equals, contains, "),
+        (("Amount", None, 5), "operator: missing; use one of equals, "),
+    ],
+)
+def test_a_missing_argument_is_named_with_what_to_pass(
+    arguments: tuple[Any, ...], words: str
+) -> None:
+    assert str(refusal(*arguments)).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "words"),
+    [
+        ("equals", Decimal("1.5"), "got a value of type Decimal; pass float(value)"),
+        ("greater_than", Decimal("1.5"), "got a value of type Decimal; pass float(value)"),
+        ("equals", {"jane"}, "got a value of type set; pass a list of values"),
+        ("equals", iter(["jane"]), "; pass a list of values"),
+        ("equals", date(2026, 1, 1), "; pass the text or the number that the service stores"),
+        ("greater_than", [100, 200], "compares numbers, got a list; give one number"),
+        ("greater_than", "jane", "compares numbers, got text; give one number"),
+        ("equals", {"jane": 1}, "got an object; give text, a number, or true or false"),
+        ("equals", [["jane"]], "got a list; give text, a number, or true or false"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_of_another_type_gets_advice(operator: str, value: Any, words: str) -> None:
+    message = str(refusal("Amount", operator, value))
+    assert words in message
+    assert "jane" not in message
 
 
 @pytest.mark.parametrize("operator", COMPARING)

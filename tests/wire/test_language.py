@@ -43,7 +43,6 @@ WHOLE: dict[str, Any] = {
             }
         ],
         "did_not_all": [{"event_name": "Charged"}],
-        "likes": {"anything": 1.5},
     },
 }
 
@@ -317,12 +316,22 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
     ({"EVENT_PROPERTIES": []}, "query: ", "unknown member"),
     ({5: []}, "query: ", "got 5"),
     ({"\ud800": []}, "query: ", "as text"),
-    ({"event_properties": {}}, "query.event_properties: ", "dict"),
-    ({"event_properties": None}, "query.event_properties: ", "NoneType"),
-    (filtered("jane"), "query.event_properties[1]: ", "str"),
-    (filtered({}), "query.event_properties[1].name: ", "None"),
+    ({"event_properties": {}}, "query.event_properties: ", "got an object"),
+    ({"event_properties": None}, "query.event_properties: ", "got null"),
+    (filtered("jane"), "query.event_properties[1]: ", "got text"),
+    (filtered({}), "query.event_properties[1].name: ", "missing"),
+    (
+        filtered({"name": "a", "operator": "exists", "values": 1}),
+        "query.event_properties[1]: ",
+        "did you mean value?",
+    ),
+    (
+        filtered({"name": "a", "operator": "exists", "and": []}),
+        "query.event_properties[1]: ",
+        "unknown member 'and'; known are name, operator, value",
+    ),
     (filtered({"name": " "}), "query.event_properties[1].name: ", "empty"),
-    (filtered({"name": "a"}), "query.event_properties[1].operator: ", "None"),
+    (filtered({"name": "a"}), "query.event_properties[1].operator: ", "missing; use one of"),
     (filtered({"name": "a", "operator": "is"}), "query.event_properties[1].operator: ", "'is'"),
     (
         filtered({"name": "a", "operator": "equals"}),
@@ -337,7 +346,7 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
     (
         fielded({"name": "a", "operator": "equals", "value": {"jane": 1}}),
         "query.common_profile_properties.profile_fields[0].value: ",
-        "dict",
+        "got an object",
     ),
     ({"common_profile_properties": []}, "query.common_profile_properties: ", "list"),
     (
@@ -345,8 +354,13 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
         "query.common_profile_properties: ",
         "did you mean profile_fields?",
     ),
-    ({"session_properties": ["jane"]}, "query.session_properties[0]: ", "str"),
-    ({"session_properties": [{}]}, "query.session_properties[0].name: ", "None"),
+    ({"session_properties": ["jane"]}, "query.session_properties[0]: ", "got text"),
+    ({"session_properties": [{}]}, "query.session_properties[0].name: ", "missing"),
+    (
+        {"session_properties": [{"name": "a", "vlaue": 1}]},
+        "query.session_properties[0]: ",
+        "did you mean value?",
+    ),
     (
         {"session_properties": [{"name": "a", "operator": "is"}]},
         "query.session_properties[0].operator: ",
@@ -354,16 +368,34 @@ QUERIES: list[tuple[Mapping[Any, Any], str, str]] = [
     ),
     ({"advanced_query": []}, "query.advanced_query: ", "list"),
     ({"advanced_query": {"did_al": []}}, "query.advanced_query: ", "did you mean did_all?"),
-    ({"advanced_query": {"did_all": {}}}, "query.advanced_query.did_all: ", "dict"),
-    (did("jane"), "query.advanced_query.did_all[0]: ", "str"),
-    (did({}), "query.advanced_query.did_all[0].event_name: ", "None"),
+    ({"advanced_query": {"DID_ALL": []}}, "query.advanced_query: ", "did you mean did_all?"),
+    ({"advanced_query": {"did_none": []}}, "query.advanced_query: ", "did you mean did_not_any?"),
+    ({"advanced_query": {"did_not_do": []}}, "query.advanced_query: ", "did you mean did_not_any?"),
+    (
+        {"advanced_query": {"any_off": []}},
+        "query.advanced_query: ",
+        "unknown member 'any_off'; known are did_all, did_any, did_not_all, did_not_any",
+    ),
+    ({"advanced_query": {"did_all": {}}}, "query.advanced_query.did_all: ", "got an object"),
+    (did("jane"), "query.advanced_query.did_all[0]: ", "got text"),
+    (did({}), "query.advanced_query.did_all[0].event_name: ", "missing"),
+    (
+        did({"event_name": "a", "form": 20260101}),
+        "query.advanced_query.did_all[0]: ",
+        "did you mean from?",
+    ),
+    (
+        did({"event_name": "a", "event_property": []}),
+        "query.advanced_query.did_all[0]: ",
+        "did you mean event_properties?",
+    ),
     (did({"event_name": 5}), "query.advanced_query.did_all[0].event_name: ", "5"),
     (
         did({"event_name": "a", "from": "2026-01-01"}),
         "query.advanced_query.did_all[0].from: ",
         "YYYYMMDD",
     ),
-    (did({"event_name": "a", "to": True}), "query.advanced_query.did_all[0].to: ", "True"),
+    (did({"event_name": "a", "to": True}), "query.advanced_query.did_all[0].to: ", "true"),
     (
         did({"event_name": "a", "event_properties": [{"name": "b", "operator": "is"}]}),
         "query.advanced_query.did_all[0].event_properties[0].operator: ",

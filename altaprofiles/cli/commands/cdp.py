@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -11,10 +15,12 @@ from ..app import App
 from ..command import Command
 from ..exits import Failure
 from ..options import KeyFileName
+from ..waits import Waits, remedy
 
 if TYPE_CHECKING:
+    from ...errors import AltaProfilesError
     from ...flow.fanout import Items
-    from ...models import CdpUser, Lookup
+    from ...models import CdpUser, Lookup, Stats
 
 __all__ = ["cdp"]
 
@@ -28,25 +34,33 @@ __all__ = ["cdp"]
 )
 @click.option(
     "--file",
+    "keys",
     type=KeyFileName(),
     metavar="IDS",
-    help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv or "
-    ".ndjson file.",
+    help="Look up many: the lines of a text file or of stdin (-), or a column of a .csv, .ndjson, "
+    ".parquet or .duckdb file.",
 )
 @click.option(
     "--by",
     type=click.Choice(["user-id", "anonymous-id"]),
     help="The kind of IDs in the file. Required with --file.",
 )
-@click.option("--column", metavar="NAME", help="The column of the file, if it has several.")
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The column of the file, if it has several. Without it, the first line of a CSV file is "
+    "an ID as well, unless it equals the kind of IDs.",
+)
+@click.option("--keys-table", metavar="NAME", help="The table of a DuckDB file, if it has several.")
 @click.pass_obj
 def cdp(
     app: App,
     user_id: str | None,
     anonymous_id: str | None,
-    file: str | None,
+    keys: str | None,
     by: Literal["user-id", "anonymous-id"] | None,
     column: str | None,
+    keys_table: str | None,
 ) -> None:
     """Print which users and anonymous IDs belong together, from Alta.
 
@@ -55,7 +69,8 @@ def cdp(
 
     With --file, prints one line per ID, in the order of the file: {"key": …, "users": […]}, whose
     users are empty when there are no bindings, or {"key": …, "error": …}. Exits with 1 when a
-    lookup failed.
+    lookup failed. Progress, a wait for a rate limit and the most frequent error are told on stderr.
+    To keep what was found over an interruption, use `lookup --by`.
 
     \b
     Examples:
@@ -63,9 +78,9 @@ def cdp(
         altaprofiles cdp --anonymous-id aId3 | jq -r .user_id
         altaprofiles cdp --file ids.txt --by user-id > users.ndjson
     """
-    if file is None:
-        if by is not None or column is not None:
-            raise click.UsageError("--by and --column go with --file")
+    if keys is None:
+        if by is not None or column is not None or keys_table is not None:
+            raise click.UsageError("--by, --column and --keys-table go with --file")
         if user_id is None and anonymous_id is None:
             raise click.UsageError("pass --user-id, --anonymous-id, both, or --file")
         _print_users(app, user_id, anonymous_id)
@@ -74,7 +89,8 @@ def cdp(
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
         raise click.UsageError("--file needs --by user-id or --by anonymous-id")
-    _print_lookups(app, file, "user_id" if by == "user-id" else "anonymous_id", column)
+    kind: Literal["user_id", "anonymous_id"] = "user_id" if by == "user-id" else "anonymous_id"
+    _print_lookups(app, keys, kind, column, keys_table)
 
 
 def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> None:
@@ -98,7 +114,11 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
 
 
 def _print_lookups(
-    app: App, file: str, by: Literal["user_id", "anonymous_id"], column: str | None
+    app: App,
+    file: str,
+    by: Literal["user_id", "anonymous_id"],
+    column: str | None,
+    keys_table: str | None,
 ) -> None:
     """Print one line for each key of a file, in its order.
 
@@ -107,34 +127,100 @@ def _print_lookups(
     """
     from ...errors import ConfigurationError
     from ...export.keys import KeyFile
-    from ...export.threads import read_ahead
+    from ...export.threads import read_ahead, running_beside
     from ..consoles import output_console
     from ..stdin import keys_from_stdin
     from ..tables import lookup_table
 
     if file == "-" and column is not None:
         raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
-    session = app.session(service="alta")
+    waits = Waits(app.info)
+    session = app.session(service="alta", on_event=waits.note)
     console = output_console() if sys.stdout.isatty() else None
-    total = failed = 0
+    total = 0
+    failures = _Failures()
 
     async def main() -> None:
-        nonlocal total, failed
-        keys: Items[str] = keys_from_stdin() if file == "-" else KeyFile(file, by, column)
+        nonlocal total
+        keys: Items[str] = (
+            keys_from_stdin() if file == "-" else KeyFile(file, by, column, keys_table)
+        )
         if isinstance(keys, KeyFile) and keys.is_pipe:
             keys = read_ahead(keys)
-        async with session:
+        async with (
+            session,
+            running_beside(
+                lambda: waits.watch("Alta", session.stats.limits["Alta"], lambda: total)
+            ),
+            running_beside(lambda: _report(app, session.stats, lambda: (total, failures.count))),
+        ):
             async for lookup in session.cdp.get_many(keys, by=by, ordered=True):
                 total += 1
-                failed += lookup.error is not None
+                if lookup.error is not None:
+                    failures.add(lookup.error)
                 if console is None:
                     app.write(_json_line(lookup))
                 else:
                     console.print(lookup_table(lookup))
 
     app.run(main)
-    if failed:
-        raise Failure(f"{failed:,} of {total:,} lookups failed; see the output")
+    if not total and file == "-":
+        app.warn("standard input holds no keys: nothing was looked up")
+    if failures.count:
+        raise failures.summary(total)
+
+
+_REPORT_EVERY = 5.0
+"""Seconds between two lines of progress, as `export` has."""
+
+
+async def _report(app: App, stats: Stats, counts: Callable[[], tuple[int, int]]) -> None:
+    """Log the progress now and then, until it is cancelled."""
+    from ...base.wording import clock, numbered
+
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(_REPORT_EVERY)
+        printed, failed = counts()
+        seconds = time.monotonic() - began
+        app.info(
+            f"asking: {numbered(printed, 'key')} printed, {failed:,} failed, "
+            f"{printed / seconds:,.0f} a second, {stats.retries:,} "
+            f"{'retry' if stats.retries == 1 else 'retries'}, {clock(seconds)}"
+        )
+
+
+class _Failures:
+    """The errors of lookups, of which there can be millions.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._counts: Counter[type[AltaProfilesError]] = Counter()
+        self._last: dict[type[AltaProfilesError], AltaProfilesError] = {}
+
+    def add(self, error: AltaProfilesError) -> None:
+        """Count an error."""
+        self.count += 1
+        self._counts[type(error)] += 1
+        self._last[type(error)] = error
+
+    def summary(self, total: int) -> Failure:
+        """Return the failure of `total` lookups, with the most frequent error of the service."""
+        from ...errors import ConfigurationError
+
+        failure = Failure(f"{self.count:,} of {total:,} lookups failed; see the output")
+        # An invalid key has a line of its own in the output, which names the fault.
+        del self._counts[ConfigurationError]
+        for kind, count in self._counts.most_common(1):
+            last = self._last[kind]
+            failure.add_note(f"{count:,} of them like this: {last}")
+            if (advice := remedy(last)) is not None:
+                failure.add_note(f"{advice}.")
+        return failure
 
 
 def _json_line(lookup: Lookup[dict[str, CdpUser]]) -> bytes:

@@ -22,14 +22,15 @@ _PATIENCE = 10.0
     "--try-regions",
     is_flag=True,
     help="If a service refuses the credentials, try them in every region of CleverTap, or on every "
-    "known platform of Alta, and name the right one. Prints the hosts before it sends anything.",
+    "known platform of Alta, and name the right one. Prints the hosts before it sends anything. "
+    "Credentials of a gateway, whose base URL is on another host, are not sent anywhere else.",
 )
 @click.pass_obj
 def doctor(app: App, try_regions: bool) -> None:
     """Check credentials, network and machine, and suggest remedies.
 
     Each line begins with ok, note or wrong. Exits with 0 when nothing is wrong, with 3 when
-    credentials are missing or refused, and with 1 for anything else.
+    credentials are missing or refused, with 2 for a wrong setting, and with 1 for anything else.
 
     \b
     Examples:

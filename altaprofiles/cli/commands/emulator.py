@@ -20,7 +20,7 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
     """Return the option of a limit that does not exist by default."""
     return click.option(
         name,
-        type=click.IntRange(min=1),
+        type=int,
         metavar="N",
         default=None,
         show_default=False,
@@ -62,7 +62,7 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
 )
 @click.option(
     "--think",
-    type=click.FloatRange(min=0),
+    type=float,
     metavar="SECONDS",
     default=0.0,
     show_default=False,
@@ -70,7 +70,7 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
 )
 @click.option(
     "--max-in-flight",
-    type=click.IntRange(min=1),
+    type=int,
     metavar="N",
     default=3,
     show_default=True,
@@ -83,7 +83,7 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
 @_limit("--alta-per-day", "The same for Alta, for one day.")
 @click.option(
     "--window-seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=float,
     metavar="SECONDS",
     default=60.0,
     show_default=False,
@@ -127,12 +127,24 @@ def emulator(port: int, people: int, faults: tuple[str, ...], **settings: Any) -
 
     from ...emulator import Emulator
 
-    rates = dict(map(_rate, faults))
+    rates: dict[str, float] = {}
+    for name, rate in map(_rate, faults):
+        if name in rates:
+            raise click.BadParameter(f"{name} is given twice; give it once", param_hint="--fault")
+        rates[name] = rate
     try:
         server = Emulator(people=people, faults=rates, port=port, **settings)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--fault") from None
+        raise _named(str(error)) from None
     asyncio.run(_serve(server, people, port))
+
+
+def _named(message: str) -> click.BadParameter:
+    """Return an error of the emulator's settings, which begins with a setting's name."""
+    name = message.partition(" ")[0].rstrip(":")
+    option = "--fault" if name == "faults" else f"--{name.replace('_', '-')}"
+    text = message.removeprefix(f"{name} is ").removeprefix("faults: ")
+    return click.BadParameter(text, param_hint=option)
 
 
 def _rate(fault: str) -> tuple[str, float]:

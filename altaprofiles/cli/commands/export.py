@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date
 from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
 from ..app import App, Service
 from ..command import Command
-from ..options import OutputOptions, join_options, output_options, query_options
+from ..options import OutputOptions, QueryOptions, join_options, output_options, query_options
 from ..selection import select
+from ..where import GRAMMAR
 
 if TYPE_CHECKING:
     from ...export.report import ExportReport
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, epilog=GRAMMAR)
 @click.argument("events", metavar="[EVENT...]", nargs=-1)
 @query_options
 @output_options
@@ -44,23 +44,24 @@ __all__ = ["export"]
     "--events/--no-events",
     "event_summaries",
     default=True,
-    help="Include the events of each person, some 75 % of a record, or leave them out.",
+    help="Include the events of each person, some 75 % of a record (the default), or leave them "
+    "out.",
 )
 @click.option(
     "--profile/--no-profile",
     default=True,
-    help="Include the properties of each person, or leave them out.",
+    help="Include the properties of each person (the default), or leave them out.",
 )
 @click.option(
     "--app",
     "with_app",
     is_flag=True,
-    help="Include versions, make and model of devices.",
+    help="Include versions, make and model of devices, which are left out by default.",
 )
 @click.option(
     "--distinct/--no-distinct",
     default=True,
-    help="Write each person once, or every record that the service sends.",
+    help="Write each person once (the default), or every record that the service sends.",
 )
 @click.option(
     "--count",
@@ -81,12 +82,7 @@ __all__ = ["export"]
 def export(
     app: App,
     events: tuple[str, ...],
-    start: date | int | None,
-    end: date | int | None,
-    event_properties: tuple[str, ...],
-    profile_fields: tuple[str, ...],
-    query: str | None,
-    everyone: bool,
+    query: QueryOptions,
     windows: str,
     batch_size: int,
     event_summaries: bool,
@@ -105,11 +101,6 @@ def export(
 
     Each person is written once, even if they did several EVENTs. Spell an EVENT as in the
     dashboard, upper case included, and quote it if it contains spaces.
-
-    A CONDITION is NAME OP VALUE, with =, !=, >, >=, <, <=, contains, does not contain; or NAME
-    exists, NAME does not exist. The first operator in it counts. A VALUE that JSON would read as a
-    number is one, and so are true and false; any other is text. A NAME or a VALUE in quotation
-    marks is JSON text: '"a = b" = "100"'.
 
     Ctrl-C stops the export, and the same command resumes it, even after a crash. An interrupted
     export ends with the same output as any other, byte for byte (of a DuckDB file, the same rows).
@@ -138,15 +129,7 @@ def export(
     """
     from ..job import run_job
 
-    selection = select(
-        events,
-        everyone=everyone,
-        start=start,
-        end=end,
-        event_properties=event_properties,
-        profile_fields=profile_fields,
-        query=query,
-    )
+    selection = select(events, query)
     parts = _parts(windows)
 
     async def job(session: Session, display: ProgressDisplay) -> ExportReport:
@@ -169,7 +152,7 @@ def export(
         )
 
     service: Service = "both" if with_cdp else "clevertap"
-    prefix = "pipe the same query into " if query == "-" else ""
+    prefix = "pipe the same query into " if query["query"] == "-" else ""
     run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
 
 

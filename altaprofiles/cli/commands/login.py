@@ -76,6 +76,8 @@ def login(app: App, name: str | None, no_test: bool) -> None:
             _test(app, clevertap, alta)
         except AltaProfilesError as error:
             _add_advice(error, name, clevertap, alta)
+            if key is not None:
+                app.in_its_words = key.in_its_words
             raise
     accounts.write()
     role = " (the default)" if accounts.pick(None) == name else ""

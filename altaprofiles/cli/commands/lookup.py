@@ -1,4 +1,4 @@
-"""`altaprofiles lookup`: people by their keys, into a file or a database."""
+"""`altaprofiles lookup`: people or users by their keys, into a file or a database."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from ..options import KeyFileName, OutputOptions, join_options, output_options
 if TYPE_CHECKING:
     from ...export.report import LookupReport
     from ...session import Session
+    from ...wire.alta import By as CdpBy
+    from ...wire.clevertap import By
     from ..progress import ProgressDisplay
 
 __all__ = ["lookup"]
@@ -22,16 +24,22 @@ __all__ = ["lookup"]
 @click.argument("keys", metavar="FILE|-", type=KeyFileName())
 @click.option(
     "--by",
-    type=click.Choice(["identity", "email", "object-id"]),
+    type=click.Choice(["identity", "email", "object-id", "user-id", "anonymous-id"]),
     required=True,
-    help="The kind of keys.",
+    help="The kind of keys: of CleverTap's people, or of Alta's users (user-id, anonymous-id).",
 )
 @click.option(
     "--column",
     metavar="NAME",
-    help="The column of a CSV file, or the member of each NDJSON line, that holds the keys; "
-    "required if a CSV file has several columns, and for NDJSON lines that are objects. Without "
-    "it, the first line of a CSV file is a key as well, unless it equals the value of --by.",
+    help="The column of a CSV or Parquet file or of a DuckDB table, or the member of each NDJSON "
+    "line, that holds the keys; required if there are several columns, and for NDJSON lines that "
+    "are objects. Without it, the first line of a CSV file is a key as well, unless it equals the "
+    "value of --by.",
+)
+@click.option(
+    "--keys-table",
+    metavar="NAME",
+    help="The table or view of a DuckDB file that holds the keys; required if it has several.",
 )
 @join_options
 @output_options
@@ -39,19 +47,24 @@ __all__ = ["lookup"]
 def lookup(
     app: App,
     keys: str,
-    by: Literal["identity", "email", "object-id"],
+    by: Literal["identity", "email", "object-id", "user-id", "anonymous-id"],
     column: str | None,
+    keys_table: str | None,
     with_cdp: bool,
     cdp_key: str,
     cdp_by: Literal["user_id", "anonymous_id"],
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:
-    """Look up many people, and write those who are found.
+    """Look up many people or users, and write those who are found.
 
-    FILE holds their keys. If its ending says so, it is CSV or NDJSON; otherwise it is text with one
-    key per line, and so is standard input ("-"). Each key is requested once. Keys not found are
-    listed in <out>.not-found.txt, and failed ones in <out>.failed.ndjson, with the reason.
+    FILE holds their keys. If its ending says so, it is CSV, NDJSON, Parquet or DuckDB; otherwise it
+    is text with one key per line, and so is standard input ("-"). Rows without a key are skipped.
+    Each key is requested once. Keys not found are listed in <out>.not-found.txt, and failed ones in
+    <out>.failed.ndjson, with the reason.
+
+    With --by user-id or anonymous-id, the users of Alta are written: as NDJSON a line per key,
+    {"key": …, "users": […]}, and in a table a row per anonymous ID.
 
     Ctrl-C stops the lookup, and the same command resumes it. With "-", pipe the same keys in again.
 
@@ -59,6 +72,7 @@ def lookup(
     Examples:
       altaprofiles lookup ids.csv --by identity -o found.ndjson
       cut -d, -f2 people.csv | altaprofiles lookup - --by email -o found.parquet
+      altaprofiles lookup people.ndjson --by user-id --column identity -o users.ndjson
     """
     from ..job import run_job
     from ..stdin import keys_from_stdin
@@ -66,8 +80,9 @@ def lookup(
     async def job(session: Session, display: ProgressDisplay) -> LookupReport:
         return await session.export_lookups(
             keys_from_stdin() if keys == "-" else keys,
-            by="object_id" if by == "object-id" else by,
+            by=_BY[by],
             column=column,
+            keys_table=keys_table,
             with_cdp=with_cdp,
             cdp_key=cdp_key,
             cdp_by=cdp_by,
@@ -75,6 +90,24 @@ def lookup(
             **output,
         )
 
-    service: Service = "both" if with_cdp else "clevertap"
+    service: Service = "alta" if by in ("user-id", "anonymous-id") else "clevertap"
+    if with_cdp:
+        service = "both"
     prefix = "pipe the same keys into " if keys == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
+    run_job(
+        app,
+        job,
+        out=output["to"],
+        as_json=as_json,
+        prefix=prefix,
+        service=service,
+    )
+
+
+_BY: dict[str, By | CdpBy] = {
+    "identity": "identity",
+    "email": "email",
+    "object-id": "object_id",
+    "user-id": "user_id",
+    "anonymous-id": "anonymous_id",
+}

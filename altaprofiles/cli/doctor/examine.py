@@ -6,7 +6,6 @@ import platform
 import shlex
 import shutil
 import tempfile
-import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping
 from importlib.metadata import version
@@ -17,8 +16,8 @@ from urllib.parse import urlsplit
 from ... import __version__
 from ...accounts import ENVIRONMENT, accounts_path, find_alta, find_clevertap
 from ...base.extras import EXTRAS, is_installed
-from ...base.verdicts import can_pass
 from ...base.wording import duration
+from ...credentials import InvalidSetting, ignored_variables
 from ...errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -29,8 +28,10 @@ from ...errors import (
 from ...models import RateLimit
 from ..app import App
 from ..exits import Exit
+from ..waits import remedy
 from .connection import check_connection
 from .findings import Finding
+from .forecast import renews_in
 from .probe import may_be_elsewhere
 from .services import Service, alta_service, clevertap_service
 
@@ -38,10 +39,6 @@ __all__ = ["examine"]
 
 _LEAST_SPACE = 1 << 30
 """Bytes of free disk space, below which an export is likely to fail."""
-
-
-_LONGEST_PERIOD = 400 * 86_400
-"""Seconds until a limit's reset, above which the service's header makes no sense."""
 
 
 async def examine(
@@ -64,9 +61,15 @@ async def examine(
     account = app.account
     try:
         clevertap, alta = find_clevertap(account), find_alta(account)
+    except InvalidSetting as error:
+        yield Finding(str(error), code=Exit.USAGE)
+        return
     except ConfigurationError as error:
         yield Finding(str(error), code=Exit.CREDENTIALS)
         return
+    for prefix in ("CLEVERTAP", "ALTA"):
+        if account is None and (ignored := ignored_variables(prefix)):
+            yield Finding(ignored, is_note=True)
     if clevertap is None and alta is None:
         yield Finding(
             f"no credentials, neither in the environment nor in {accounts_path()}",
@@ -137,8 +140,8 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
         app: names the account.
         patience: the longest wait for a connection, in seconds.
     """
-    label = service.label
-    yield Finding(f"{label}: {service.account}, from {service.source}")
+    label, in_its_words = service.label, service.found.in_its_words
+    yield Finding(f"{label}: {service.account}, from {service.found.source}")
     is_reached = True
     async for finding in check_connection(label, service.url, patience):
         is_reached = is_reached and finding.code is None
@@ -150,12 +153,12 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
     except (Unauthorized, Forbidden) as error:
         if not may_be_elsewhere(error):
             # Its hint is the next step.
-            yield Finding(str(error), None, Exit.CREDENTIALS)
+            yield Finding(in_its_words(str(error)), None, Exit.CREDENTIALS)
             return
-        yield Finding(str(error), _correction(service, app), Exit.CREDENTIALS)
+        advice = _correction(service, app)
+        yield Finding(in_its_words(str(error)), advice, Exit.CREDENTIALS)
     except AltaProfilesError as error:
-        advice = "Try again later" if can_pass(error) else None
-        yield Finding(str(error), advice, Exit.FAILED)
+        yield Finding(in_its_words(str(error)), remedy(error), Exit.FAILED)
         return
     else:
         yield Finding(f"{label}: {service.accepted}")
@@ -165,10 +168,24 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
             yield limit
         yield Finding(f"{label}: {service.forecast(probe)}")
         return
-    if service.places:
+    if service.places and service.found.is_at_gateway(service.places):
+        yield _without_places(service)
+    elif service.places:
         hosts = ", ".join(urlsplit(url).netloc for url in service.places.values())
         yield Finding(f"{label}: --try-regions sends {service.secrets} to {hosts}", is_note=True)
         yield _right_place(service, await service.try_places())
+
+
+def _without_places(service: Service) -> Finding:
+    """Return the note that credentials of a gateway are not sent to the vendor's own hosts."""
+    base_url, is_set = service.found.name_of("base_url"), service.found.source == ENVIRONMENT
+    return Finding(
+        f"{service.label}: --try-regions is skipped, because {service.secrets} may be meant for "
+        f"{service.url} only",
+        f"To send them to every {service.place} all the same: "
+        + (f"unset {base_url}" if is_set else f"remove {base_url} from {accounts_path()}"),
+        is_note=True,
+    )
 
 
 def _limit(label: str, stated: RateLimit) -> Finding | None:
@@ -179,8 +196,7 @@ def _limit(label: str, stated: RateLimit) -> Finding | None:
         )
     of = "" if stated.limit is None else f" of {stated.limit:,}"
     text = f"{label}: {stated.remaining:,}{of} requests are left"
-    wait = 0.0 if stated.reset is None else stated.reset - time.time()
-    if 0 < wait < _LONGEST_PERIOD:
+    if (wait := renews_in(stated)) is not None:
         text = f"{text}, and all again in {duration(wait)}"
     if stated.remaining == 0:
         return Finding(text, "Until then every request is refused", is_note=True)
@@ -188,7 +204,7 @@ def _limit(label: str, stated: RateLimit) -> Finding | None:
 
 
 def _correction(service: Service, app: App) -> str:
-    if service.source == ENVIRONMENT:
+    if service.found.source == ENVIRONMENT:
         text = (
             "Correct the environment; it takes precedence over the file, unless you pass "
             "--account NAME"
@@ -198,7 +214,7 @@ def _correction(service: Service, app: App) -> str:
         text = f"Log in again: altaprofiles login{name}"
     if service.places:
         return text
-    return f"{text}; for the {service.place}: altaprofiles doctor{app.account_option} --try-regions"
+    return f"{text}; for the {service.place}: {app.trying_regions(service.found)}"
 
 
 def _right_place(service: Service, errors: Mapping[str, AltaProfilesError | None]) -> Finding:
@@ -216,10 +232,10 @@ def _right_place(service: Service, errors: Mapping[str, AltaProfilesError | None
         text = f"{label}: {service.accepted} {at} {noun} {' and '.join(right)}"
         if not right:
             text = f"{label}: {noun} {name} knows {service.secrets}, and answers: {errors[name]}"
-        place, base_url = service.variables
+        found = service.found
+        place, base_url = found.name_of(service.argument), found.name_of("base_url")
         advice = f"Set {place}={name}, and unset {base_url}"
-        if service.source != ENVIRONMENT:
-            place, base_url = service.keys
+        if found.source != ENVIRONMENT:
             advice = f'Write {place} = "{name}" in {accounts_path()}, and remove {base_url}'
         return Finding(text, advice, is_note=True)
     refused = [

@@ -47,8 +47,6 @@ _EVENT = "App Launched"
 _UNKNOWN = "altaprofiles-doctor"
 """A key that no customer has."""
 
-_NO_SUCH_CALL = "The host knows no such call: check region, endpoint and base_url"
-
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -116,7 +114,7 @@ def _read_nobody(response: Response) -> None:
         return
     body = decode_loosely(response.body)
     if not isinstance(body, dict) or not isinstance(body.get("status"), str):
-        raise StatusError(api="CleverTap", status=response.status, hint=_NO_SUCH_CALL)
+        raise StatusError(api="CleverTap", status=response.status)
 
 
 @contextmanager
@@ -125,19 +123,9 @@ def _hinting() -> Iterator[None]:
     try:
         yield
     except StatusError as error:
-        if type(error) is not StatusError or error.status not in (404, 405):
-            raise
-        if error.hint == _NO_SUCH_CALL:
-            raise
-        raise StatusError(
-            api=error.api,
-            status=error.status,
-            code=error.code,
-            message=error.message,
-            hint=f"{_NO_SUCH_CALL}. {error.hint}" if error.hint else _NO_SUCH_CALL,
-            retry_after=error.retry_after,
-            excerpt=error.excerpt,
-        ) from None
+        if type(error) is StatusError and error.status in (400, 404, 405):
+            error.advise("The host knows no such call: check region, endpoint and base URL")
+        raise
 
 
 async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> Probe:

@@ -17,6 +17,7 @@ from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict, replace
 
 from ...base.verdicts import dooms_all, is_final
+from ...base.wording import next_step
 from ...errors import (
     AltaProfilesError,
     BadRequest,
@@ -67,6 +68,7 @@ class _ChainState:
         self.row = row
         self.path = path
         self.resumed = row.records
+        self.batch_size: int | None = None
         self.counted: int | None = None
         self.error: AltaProfilesError | None = None
         self.shortfall: str | None = None
@@ -106,6 +108,7 @@ class _ChainState:
             done=self.is_complete,
             restarts=row.restarts,
             counted=self.counted,
+            batch_size=self.batch_size,
         )
 
 
@@ -151,6 +154,7 @@ class EventsGathering:
         self._chains = chains
         self._on_records = on_records
         self._adopt = adopt
+        self._begun_size = plan.batch_size
         self._distinct = distinct
         self._count = count
         # Nothing is accepted that has not been compared.
@@ -160,7 +164,21 @@ class EventsGathering:
         self._counted: dict[str | None, int] = {}
         self._started = False
 
+    @property
+    def executed_plan(self) -> EventsPlan:
+        sizes = {state.batch_size for state in self._states}
+        size = sizes.pop() if len(sizes) == 1 else None
+        return self.plan if size is None else replace(self.plan, batch_size=size)
+
+    @property
+    def nobody(self) -> str:
+        plan = self.plan
+        step = next_step(has_event=plan.events is not None, has_filters=bool(plan.filters))
+        return f"; {step}"
+
     def adopt(self, begun: Plan) -> None:
+        if isinstance(begun, EventsPlan):
+            self._begun_size = begun.batch_size
         if self._adopt:
             self.plan = self.plan.split_as(begun)
 
@@ -173,6 +191,7 @@ class EventsGathering:
             row = rows.get(number) or ChainRow(number)
             state = _ChainState(query, row, run.store.spool(f"chain-{number:04d}"))
             self._states.append(state)
+            self._load_size(run, state)
             if not (parts := run.store.journal.parts(number)):
                 continue
             # The damage of a power failure is found now, not after hours of reading other chains.
@@ -182,6 +201,15 @@ class EventsGathering:
                     read_end(state.path, parts)
                 except SpoolDamaged as damage:
                     self._restart(run, state, damage)
+
+    def _load_size(self, run: Run, state: _ChainState) -> None:
+        name = _size_of(state.row.number)
+        state.batch_size = run.store.journal.state(name)
+        if state.batch_size is None and state.is_open:
+            # An earlier version has opened it. The plan of the next run may have another size.
+            state.batch_size = self._begun_size
+            with explaining_disk_errors(state.path.parent), run.commit() as journal:
+                journal.put_state(**{name: state.batch_size})
 
     # ------------------------------------------------------------------- from the service to spools
 
@@ -233,15 +261,12 @@ class EventsGathering:
                 yield state
 
     async def _open(self, run: Run, state: _ChainState, *, restarts: int = 0) -> None:
-        try:
-            cursor = await self._chains.open(state.query)
-        except BadRequest as error:
-            error.add_note(_advice(state.query))
-            raise
+        cursor = await self._chains.open(state.query)
         row = ChainRow(
             state.row.number, cursor, time.time(), restarts=state.row.restarts + restarts
         )
-        await self._put_row(run, state, row)
+        size = state.query.batch_size
+        await run.threads.run(lambda: self._commit(run, state, row, batch_size=size))
 
     def _workers(
         self,
@@ -391,11 +416,15 @@ class EventsGathering:
         row: ChainRow,
         asked_for: bytes | None = None,
         lines: bytes = b"",
+        batch_size: int | None = None,
     ) -> None:
         with run.commit() as journal:
             journal.put_chain(row, asked_for, checksum(lines) if lines else None)
             if lines and self._on_records is not None:
                 self._on_records(journal, lines.splitlines())
+            if batch_size is not None:
+                journal.put_state(**{_size_of(row.number): batch_size})
+                state.batch_size = batch_size
         state.row = row
 
     def _believes(self, state: _ChainState, last: bytes) -> bool:
@@ -545,13 +574,9 @@ class EventsGathering:
         )
 
 
-def _advice(query: EventQuery) -> str:
-    """Return a note on the service's refusal of `query`."""
-    answer = f"This is the service's answer to {query.subject}"
-    if query.event is None:
-        return f"{answer}, a query without an event; its documentation allows one with filters."
-    name = "it expects the name as the dashboard spells it, upper case and blanks included"
-    return f"{answer}; {name}{'. It may also refuse a filter' if query.filters else ''}."
+def _size_of(number: int) -> str:
+    """Return the name under which the journal keeps the batch size of an open chain."""
+    return f"batch_size_{number}"
 
 
 def _acceptable(sentence: str) -> str:

@@ -105,6 +105,16 @@ class Gathering(Protocol[R_co, S_co]):
         """The plan. `adopt` and `load` may make it more exact."""
         ...
 
+    @property
+    def executed_plan(self) -> Plan:
+        """The plan as it was carried out, for the manifest."""
+        ...
+
+    @property
+    def nobody(self) -> str:
+        """The next step if nobody is in the output, for the end of a sentence; or nothing."""
+        ...
+
     def adopt(self, begun: Plan) -> None:
         """Take values that this plan leaves open from the plan of an unfinished run."""
         ...

@@ -90,6 +90,14 @@ class JoinedGathering(Generic[R, S]):
         return self._people.plan
 
     @property
+    def executed_plan(self) -> Plan:
+        return self._people.executed_plan
+
+    @property
+    def nobody(self) -> str:
+        return self._people.nobody
+
+    @property
     def records(self) -> int:
         return self._people.records
 

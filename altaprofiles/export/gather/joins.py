@@ -20,7 +20,6 @@ from msgspec.structs import replace
 from ...base.checks import check_flag, is_unicode
 from ...errors import AltaProfilesError, ConfigurationError, Forbidden
 from ...http.engine import Engine
-from ...http.limits import Cap
 from ...http.service import Service
 from ...models import CdpUser
 from ...sources.lookups import CDP, Lookups
@@ -28,6 +27,7 @@ from ...tables.rows import Row
 from ...wire.alta import is_used_up
 from ..keys import as_text_key
 from ..plan import IDENTITY, EventsPlan, KeysPlan
+from ..reporting import rate_limit
 from ..store.journal import Journal
 from ..store.key_table import FOUND, INVALID, NOT_FOUND, Answer
 from ..store.workspace import Workspace, explaining_disk_errors
@@ -100,9 +100,9 @@ class Join(Struct, frozen=True):
         return cls(key, by, service())
 
     @property
-    def cap(self) -> Cap:
-        """The slots of its lookups."""
-        return self.service.cap(CDP.operation)
+    def asked(self) -> tuple[Service, str]:
+        """The service, and the operation that it is asked for."""
+        return self.service, CDP.operation
 
     def added_to(self, plan: P) -> P:
         """Return `plan` with this join."""
@@ -307,11 +307,13 @@ class Joins:
     def progress(self) -> dict[str, Any]:
         """Return the members of a progress report."""
         known = self._answers.known
+        throttled, waits_until = rate_limit(self._join.service)
         return {
             "joins": known,
             "joined": known - self._answers.count(None),
             "joins_resumed": self.resumed,
-            "join_wait": self._join.service.refusing_for,
+            "joins_throttled": throttled,
+            "joins_wait_until": waits_until,
         }
 
 

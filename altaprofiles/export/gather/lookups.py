@@ -57,6 +57,7 @@ class KeysGathering(Generic[V]):
     unit = "answers"
     endings: Sequence[str] = (_NOT_FOUND_FILE, FAILED_FILE)
     options: Mapping[str, Any] = {}
+    nobody = ""
 
     def __init__(
         self,
@@ -87,6 +88,10 @@ class KeysGathering(Generic[V]):
         self._first_refusal: ConfigurationError | None = None
 
     # --------------------------------------------------------------- from the source to the journal
+
+    @property
+    def executed_plan(self) -> KeysPlan:
+        return self.plan
 
     def adopt(self, begun: Plan) -> None:
         if isinstance(begun, KeysPlan):

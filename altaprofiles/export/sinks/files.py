@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import secrets
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ...base.paths import check_own_file, is_own
+from ...base.paths import check_own_file, is_own, remove_probe, status_of_new_file
 from ...errors import ExportError, ExportLocked
 from ..store.spool import sync_folder
 
@@ -47,6 +46,7 @@ def check_place(path: Path, name: str) -> None:
         if path.is_dir():
             raise ExportError(f"{name} cannot be written: a folder has that name")
         partial = PartialFile(path)
+        remove_probe(path.parent)
         try:
             obstacle = _obstacle(path)
             # Some folders allow files to be created, but neither renamed nor removed.
@@ -228,7 +228,9 @@ def _set_access(number: int, place: Path, only_own: bool) -> None:
             if stat.S_ISREG(old.st_mode) and (not only_own or is_own(old, place.parent)):
                 _copy_access(number, old)
                 return
-        os.fchmod(number, _mode_of_new_files(place.parent))
+        # They depend on the umask, which can only be read by changing it for all threads, and on
+        # the folder. So a file is made.
+        os.fchmod(number, stat.S_IMODE(status_of_new_file(place.parent).st_mode))
     except OSError as error:
         logger.warning("%s may be read by its owner only: %s", place, error)
 
@@ -251,21 +253,6 @@ def _copy_access(number: int, old: os.stat_result) -> None:
     with suppress(OSError):
         if new.st_uid != old.st_uid:
             os.fchown(number, old.st_uid, -1)
-
-
-def _mode_of_new_files(folder: Path) -> int:
-    """Return the permissions of a new file in `folder`.
-
-    They depend on the umask, which can only be read by changing it for all threads, and on the
-    folder. So a file is made.
-    """
-    probe = folder / f".{secrets.token_hex(8)}"
-    number = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o666)
-    try:
-        return stat.S_IMODE(os.fstat(number).st_mode)
-    finally:
-        os.close(number)
-        probe.unlink()
 
 
 def _obstacle(path: Path) -> str | None:

@@ -115,6 +115,10 @@ class CsvSink:
     def _encoded(self, kind: ColumnKind, values: list[Any]) -> list[bytes | None]:
         if kind == "json":
             return values
+        if kind == "timestamp":
+            # Most rows have the same times.
+            encoded = {value: _ENCODE[kind](value) for value in {*values} if value is not None}
+            return [*map(encoded.get, values)]
         if kind != "text":
             return [None if value is None else _ENCODE[kind](value) for value in values]
         cells: list[bytes | None] = []

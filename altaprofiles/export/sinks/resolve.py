@@ -9,12 +9,14 @@ from typing import get_args
 
 from ...base.checks import check_flag
 from ...base.paths import absolute_path
+from ...base.wording import one_of
 from ...errors import ConfigurationError
 from ...tables.layout import check_flatten
 from ..output import Output
 from ..tables import Content
 from .compression import COMPRESSIONS
 from .duck import DuckDbTarget
+from .folder import FolderTarget, names_folder
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
 from .postgres import PostgresTarget
@@ -45,6 +47,7 @@ def resolve(output: Output, content: Content) -> Target:
 
     - a file, whose ending implies the format: `.ndjson` or `.jsonl`, `.csv` (all three also
       followed by `.gz` or `.zst`), `.parquet`, `.duckdb`;
+    - a folder of Parquet files, which ends in a slash;
     - a table of a PostgreSQL server: `postgresql://user:password@host:port/database/table`.
 
     `output.format` takes precedence over the ending.
@@ -82,11 +85,17 @@ def _checked_write(target: type[Target], write: object) -> Write:
     for known in target.writes:
         if write == known:
             return known
+    if target is FolderTarget and write == "upsert":
+        raise ConfigurationError(
+            "write: a folder is updated by whole days, which only `sync` does; use 'replace' or "
+            "'append', or a table in DuckDB or PostgreSQL"
+        )
     if write in get_args(Write):
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
+        formats += " and folders of Parquet files" if write in FolderTarget.writes else ""
         raise ConfigurationError(
-            f"write: {write!r} applies to {formats} only, not to {target.format}; leave it out, or "
-            f"choose another format"
+            f"write: {write!r} applies to {formats} only, not to a file in {target.format}; leave "
+            f"it out, or choose another output"
         )
     raise ConfigurationError(f"write: expected 'replace', 'upsert' or 'append', got {write!r}")
 
@@ -136,8 +145,12 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
     if format is not None and format not in FORMATS:
-        raise ConfigurationError(f"format: unknown format {format!r}; use one of {known}")
+        raise ConfigurationError(
+            f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
+        )
     named = None if format is None else _BY_FORMAT[format]
+    if names_folder(text) and format in (None, FolderTarget.format):
+        return FolderTarget
     scheme, slashes, _ = text.partition("://")
     addressed = _BY_SCHEME.get(scheme.lower()) if slashes else None
     needs_url = bool(slashes if named is None else named.schemes)
@@ -160,7 +173,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
     raise ConfigurationError(
         f"to: the ending of {text!r} implies no format; use {', '.join(_BY_ENDING)} "
-        f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of {known}"
+        f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of "
+        f"{known}; a folder of Parquet files ends in a slash"
     )
 
 

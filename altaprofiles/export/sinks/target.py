@@ -21,7 +21,7 @@ from ..tables import Content, Origin
 from .compression import check_compression
 from .files import check_place
 
-__all__ = ["FileTarget", "Layout", "Sink", "Target", "Write"]
+__all__ = ["FileTarget", "Layout", "Sink", "Target", "Write", "check_parent"]
 
 Write: TypeAlias = Literal["replace", "upsert", "append"]
 
@@ -92,6 +92,7 @@ class Target(Struct, frozen=True, kw_only=True):
         extra: the extra that brings the modules of the format, or None.
         options: the options of `Output` that apply: any of "table", "bom" and "flatten".
         writes: the ways to write, the default first.
+        patience: the longest wait, in seconds, for a target that is in use when it is opened.
         has_columns: whether rows have columns.
         has_types: whether flattened columns have the type of their values, instead of text.
         name: the target in messages and reports: its path, or its URL without user and password.
@@ -109,6 +110,7 @@ class Target(Struct, frozen=True, kw_only=True):
     extra: ClassVar[str | None] = None
     options: ClassVar[frozenset[str]] = frozenset()
     writes: ClassVar[tuple[Write, ...]] = ("replace",)
+    patience: ClassVar[float] = 0
     has_columns: ClassVar[bool] = True
     has_types: ClassVar[bool] = False
 
@@ -156,10 +158,18 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         raise NotImplementedError
 
+    def accept(self, origin: Origin) -> None:
+        """Raise if the rows of this export may not go there. Changes nothing. Blocking.
+
+        Raises:
+            ExportError: the reason.
+        """
+
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
 
         Raises:
+            ExportLocked: the target is in use.
             OSError, ExportError: the target cannot be read.
         """
         return None
@@ -172,6 +182,7 @@ class Target(Struct, frozen=True, kw_only=True):
             origin: the export.
 
         Raises:
+            ExportLocked: the target is in use. Until `patience` is over, the call is repeated.
             OSError, ExportError: the target cannot be written to.
         """
         raise NotImplementedError
@@ -215,9 +226,17 @@ def _checked_path(text: str) -> Path:
     path = absolute_path("to", text)
     status = status_of("to", path)
     if text.endswith(os.sep) or (status is not None and stat.S_ISDIR(status.st_mode)):
-        raise ConfigurationError(f"to: {text!r} is a folder; add a file name")
+        raise ConfigurationError(
+            f"to: {text!r} is a folder; add a file name (or a slash, for a folder of Parquet files)"
+        )
     if status is not None and not stat.S_ISREG(status.st_mode):
         raise ConfigurationError(f"to: {text!r} is not a regular file; choose another path")
+    check_parent(path, text)
+    return path
+
+
+def check_parent(path: Path, text: str) -> None:
+    """Raise `ConfigurationError` unless the folder of `path`, which is `text`, exists."""
     folder = status_of("to", path.parent)
     if folder is None:
         fix = "write ~ out, as it is not expanded" if text[0] == "~" else "create it first"
@@ -226,4 +245,3 @@ def _checked_path(text: str) -> Path:
         raise ConfigurationError(
             f"to: a file stands where {text!r} names a folder; choose another path"
         )
-    return path

@@ -1,0 +1,298 @@
+"""A table in a DuckDB file: who made it, in which mode, and how its columns fit those of an export.
+
+`altaprofiles_runs` in the same file says which tables this library has made. It has a row for each
+table that holds one row per person, and for a table of `append` a row for each run. It changes in
+the transaction that changes the table. A unique key would say less: it could not name the runs, it
+would have to be held in memory, and DuckDB checks it before a transaction is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ...base.wording import numbered
+from ...errors import ConfigurationError, ExportError
+from ...tables.layout import CORE_COLUMNS, Column, ColumnKind, Kind
+from ..tables import Content, Origin
+from .target import Write
+
+__all__ = ["OWN_PREFIX", "RUNS", "RUNS_COLUMNS", "TYPES", "DuckTable", "Fit", "quoted"]
+
+OWN_PREFIX = "altaprofiles_"
+"""The beginning of the names of the tables in which the library keeps its own records."""
+
+RUNS = f"{OWN_PREFIX}runs"
+
+RUNS_COLUMNS = {
+    "table_name": "VARCHAR",
+    "mode": "VARCHAR",
+    "run": "VARCHAR",
+    "columns": "VARCHAR[]",
+    "written_at": "TIMESTAMP WITH TIME ZONE",
+}
+
+TYPES: dict[ColumnKind, str] = {
+    "text": "VARCHAR",
+    "texts": "VARCHAR[]",
+    "json": "JSON",
+    "bool": "BOOLEAN",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "timestamp": "TIMESTAMP WITH TIME ZONE",
+}
+
+_KINDS = {type_: kind for kind, type_ in TYPES.items()}
+
+_OPTIONAL = frozenset({"key", "matched", "cdp"})
+"""Columns that exports of one kind of rows may have or not."""
+
+_OTHER_NAME = "name another table with `table`, or drop or rename this one"
+
+
+def quoted(name: str) -> str:
+    """Return `name` as an identifier in SQL."""
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+class Fit(Struct, frozen=True):
+    """The way in which the columns of an export fit a table.
+
+    Attributes:
+        kinds: the type in which the values of each flattened key are read, in order.
+        missing: columns to add to the table.
+        clashing: flattened columns of another type in the table. They become text if the export
+            has any value for them.
+        wider: columns of whole numbers in the export, and of any numbers in the table.
+        others: columns of the table that the library has not made.
+        left_out: columns that the library has made, and that this export lacks.
+    """
+
+    kinds: dict[str, Kind]
+    missing: Sequence[Column] = ()
+    clashing: Sequence[str] = ()
+    wider: Sequence[str] = ()
+    others: Sequence[str] = ()
+    left_out: Sequence[str] = ()
+
+
+class DuckTable(Struct, kw_only=True):
+    """The state of a table.
+
+    Attributes:
+        label: the table in messages.
+        name: its name.
+        columns: the type of each column, by name; empty if there is no such table.
+        mode: "keyed" with a row for each person, "append", or None if the library has not made it.
+        own: the columns that the library has made, in lower case.
+        runs: the runs that it has rows of, as far as they are known.
+    """
+
+    label: str
+    name: str
+    columns: dict[str, str]
+    mode: str | None
+    own: frozenset[str]
+    runs: frozenset[str]
+
+    @classmethod
+    def read(cls, connection: Any, name: str, file: str) -> DuckTable:
+        """Return the state of a table.
+
+        Args:
+            connection: the open file.
+            name: the table's name.
+            file: the file in messages.
+
+        Raises:
+            ExportError: it is not a table.
+        """
+        label = f"the table {name!r} in {file}"
+        found = connection.execute(
+            f"SELECT table_type FROM information_schema.tables {_WHERE_NAMED}", [name]
+        ).fetchone()
+        if found is not None and found[0] != "BASE TABLE":
+            raise ExportError(
+                f"{file}: {name!r} is a {found[0].lower()}, not a table; pass another name as "
+                f"`table`"
+            )
+        recorded = _columns(connection, RUNS)
+        if recorded and recorded != RUNS_COLUMNS:
+            raise ExportError(
+                f"{file}: something else has made the table {RUNS!r}, in which the library notes "
+                f"its runs; rename it"
+            )
+        rows: list[tuple[str, str, list[str]]] = []
+        if found is not None and recorded:
+            rows = connection.execute(
+                f"SELECT mode, run, columns FROM {RUNS} WHERE lower(table_name) = lower(?)", [name]
+            ).fetchall()
+        return cls(
+            label=label,
+            name=name,
+            columns=_columns(connection, name),
+            mode=rows[0][0] if rows else None,
+            own=frozenset(column.casefold() for row in rows for column in row[2]),
+            runs=frozenset(row[1] for row in rows),
+        )
+
+    def replaced(self) -> DuckTable:
+        """Return the state of this table after it has been dropped."""
+        return replace(self, columns={}, mode=None, own=frozenset(), runs=frozenset())
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.columns)
+
+    @property
+    def quoted(self) -> str:
+        """The table in SQL."""
+        return quoted(self.name)
+
+    def check_mode(self, content: Content, write: Write) -> None:
+        """Raise `ExportError` unless rows of this kind can be written in this way."""
+        if not self.exists:
+            return
+        if self._is_of_before():
+            if write == "replace":
+                return
+            fix = (
+                "write it once with write='replace' (--write replace), then as before"
+                if write == "upsert"
+                else _OTHER_NAME
+            )
+            raise ExportError(
+                f"{self.label} was made by an earlier version of this library, and has no column "
+                f"'account'; {fix}"
+            )
+        needed = {
+            column.name: TYPES[column.kind]
+            for column in content.columns({}, None)
+            if column.name not in _OPTIONAL
+        }
+        types = {name.casefold(): type_ for name, type_ in self.columns.items()}
+        if self.mode is None or any(name not in types for name in needed):
+            raise ExportError(
+                f"something else than an export of {content.of} has made {self.label}; "
+                f"{_OTHER_NAME}"
+            )
+        for name, type_ in needed.items():
+            if types[name] != type_:
+                raise ExportError(
+                    f"the column {name!r} of {self.label} is {types[name]} instead of {type_}; "
+                    f"change it back, or {_OTHER_NAME}"
+                )
+        if "rowid" in types:
+            raise ExportError(
+                f"{self.label} has a column 'rowid', which hides the numbers of rows; rename it"
+            )
+        if (self.mode == "append") != (write == "append"):
+            made = "'append'" if self.mode == "append" else "'upsert' or 'replace'"
+            raise ExportError(
+                f"{self.label} was made with write={made}, and cannot be used with "
+                f"write={write!r}; write as before, or {_OTHER_NAME}"
+            )
+
+    def _is_of_before(self) -> bool:
+        """Return whether a version without the column `account` has made it."""
+        first = [*self.columns.items()][: len(CORE_COLUMNS)]
+        return first == [(column.name, TYPES[column.kind]) for column in CORE_COLUMNS] and not (
+            {"account", "person"} & self.columns.keys()
+        )
+
+    def check_accounts(self, connection: Any, origin: Origin) -> None:
+        """Raise `ExportError` if the table has rows of accounts that the export does not bring."""
+        if "account" not in self.columns:
+            return
+        marks = ", ".join("?" for _ in origin.accounts)
+        found = connection.execute(
+            f"SELECT account, count(*) FROM {self.quoted}"
+            f" WHERE account IS NULL OR account NOT IN ({marks})"
+            " GROUP BY account ORDER BY account",
+            [*origin.accounts],
+        ).fetchall()
+        if found:
+            rows = numbered(sum(count for _, count in found), "row")
+            accounts = ", ".join(str(account) for account, _ in found)
+            raise ExportError(
+                f"{self.label} has {rows} of other accounts ({accounts}), which write='replace' "
+                f"would delete; write with write='upsert', or name another table with `table`"
+            )
+
+    def fit(self, columns: Sequence[Column], flatten: Mapping[str, Kind | None]) -> Fit:
+        """Return how the columns of an export fit those of the table.
+
+        Args:
+            columns: the columns of the export.
+            flatten: the flattened keys, which are the last columns.
+
+        Raises:
+            ConfigurationError: a key has a type of its own, and its column another one.
+        """
+        present = {name.casefold(): type_ for name, type_ in self.columns.items()}
+        lifted = columns[len(columns) - len(flatten) :]
+        read: dict[str, Kind] = {}
+        clashing, wider = [], []
+        for (key, named), column in zip(flatten.items(), lifted, strict=True):
+            kind: Kind = column.kind  # type: ignore[assignment]
+            type_ = present.get(column.name.casefold(), TYPES[kind])
+            read[key] = kind
+            if type_ == TYPES[kind]:
+                continue
+            if named is not None:
+                raise ConfigurationError(_clash(self.label, key, column.name, named, type_))
+            if type_ == "DOUBLE" and kind == "int64":
+                wider.append(column.name)
+                continue
+            read[key] = "text"
+            if type_ != "VARCHAR":
+                clashing.append(column.name)
+        names = {column.name.casefold() for column in columns}
+        return Fit(
+            read,
+            [column for column in columns if present and column.name.casefold() not in present],
+            clashing,
+            wider,
+            [name for name in self.columns if name.casefold() not in names | self.own],
+            [
+                name
+                for name in self.columns
+                if name.casefold() in self.own and name.casefold() not in names
+            ],
+        )
+
+    def additions(self, fit: Fit) -> list[str]:
+        """Return the statements that add the missing columns."""
+        return [
+            f"ALTER TABLE {self.quoted} ADD COLUMN {quoted(column.name)} {TYPES[column.kind]}"
+            for column in fit.missing
+        ]
+
+
+_WHERE_NAMED = (
+    "WHERE lower(table_name) = lower(?) AND table_schema = current_schema()"
+    " AND table_catalog = current_database()"
+)
+
+
+def _columns(connection: Any, name: str) -> dict[str, str]:
+    return dict(
+        connection.execute(
+            f"SELECT column_name, data_type FROM information_schema.columns {_WHERE_NAMED}"
+            " ORDER BY ordinal_position",
+            [name],
+        ).fetchall()
+    )
+
+
+def _clash(label: str, key: str, column: str, named: Kind, type_: str) -> str:
+    kind = _KINDS.get(type_)
+    fix = f"name {kind!r}" if kind in ("bool", "int64", "double", "text", "timestamp") else ""
+    return (
+        f"flatten: {key!r} has the type {named!r} ({TYPES[named]}), but the column {column!r} of "
+        f"{label} is {type_}; {fix or 'drop that column'}, or write it once with write='replace' "
+        f"(--write replace)"
+    )

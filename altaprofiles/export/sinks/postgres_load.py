@@ -1,0 +1,190 @@
+"""Moves the rows of one export from its temporary table into a PostgreSQL table.
+
+Sets of rows are moved, by the server. Nothing is committed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...errors import ExportError
+from .postgres_table import PostgresTable, quoted, row_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = [
+    "REPEATED",
+    "STAGE",
+    "Load",
+    "append",
+    "drop_repeated",
+    "find_repeated",
+    "put_bindings",
+    "replace",
+]
+
+STAGE = "pg_temp.altaprofiles_stage"
+REPEATED = "pg_temp.altaprofiles_repeated"
+CHANGED = "pg_temp.altaprofiles_changed"
+
+
+class Load:
+    """The staged rows, and the table that they go into.
+
+    Args:
+        connection: a connection in a transaction, in which the export has its turn.
+        table: the table, prepared.
+
+    Attributes:
+        connection: the connection.
+        table: the table in SQL.
+        columns: the staged column of each column of the table, both in SQL.
+        triggers: the triggers of the table. Without any, the server does as it is told.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], table: PostgresTable) -> None:
+        self.connection = connection
+        self.table = table.quoted
+        self.columns = staged_columns(table)
+        self.triggers = table.triggers(connection)
+        self._label = table.label
+        self._unit = table.content.of
+
+    def run(self, statement: str, values: Sequence[Any] | None = None) -> int:
+        """Execute a statement, and return the number of its rows."""
+        return self.connection.execute(statement, values).rowcount
+
+    def count(self, query: str) -> int:
+        """Return the number that a query returns."""
+        (number,) = row_of(self.connection, query)
+        return int(number)
+
+    def insert(self, condition: str = "") -> int:
+        """Add the staged rows that meet a condition on `new`, and return their number."""
+        return self.run(
+            f"INSERT INTO {self.table} ({', '.join(self.columns)})"
+            f" SELECT {', '.join(self.columns.values())} FROM {STAGE} AS new {condition}"
+            " ORDER BY number"
+        )
+
+    def same(self, columns: Sequence[str]) -> str:
+        """Return the condition that `old` has the values of `new` in some columns."""
+        return " AND ".join(
+            f"old.{name} IS NOT DISTINCT FROM new.{self.columns[name]}" for name in columns
+        )
+
+    def check_taken(self, taken: int, rows: int) -> None:
+        """Raise `ExportError` if the table has taken fewer rows than it was to take."""
+        self.require(taken == rows, f"the table took {taken:,} of {rows:,} {self._unit}")
+
+    def check_values(self, condition: str, rows: str = f"{STAGE} AS new") -> None:
+        """Raise `ExportError` unless each staged row has a row of the table that meets a condition.
+
+        Args:
+            condition: the condition on `old` and `new`.
+            rows: the staged rows, in SQL.
+        """
+        if not self.triggers:
+            return
+        # Else some triggers would run at the commit.
+        self.run("SET CONSTRAINTS ALL IMMEDIATE")
+        changed = self.count(
+            f"SELECT count(*) FROM {rows} WHERE NOT EXISTS"
+            f" (SELECT FROM {self.table} AS old WHERE {condition})"
+        )
+        self.require(
+            not changed, f"the table has other values than the export for {changed:,} {self._unit}"
+        )
+
+    def require(self, is_met: bool, fault: str) -> None:
+        """Raise `ExportError` unless a condition is met that only a trigger can break."""
+        if not is_met:
+            raise ExportError(
+                f"{self._label}: {fault}, as one of its triggers leaves out or changes rows "
+                f"({', '.join(self.triggers)}); disable that trigger, or name another table; "
+                f"nothing was written"
+            )
+
+
+def staged_columns(table: PostgresTable) -> dict[str, str]:
+    """Return the name of each staged column, by that of the table's column, both in SQL."""
+    # A key may have any name, even that of a column that only the temporary table has.
+    lifted = {name: f"lifted_{number}" for number, name in enumerate(table.flattened)}
+    return {quoted(name): lifted.get(name, name) for name in table.columns}
+
+
+def find_repeated(load: Load) -> int:
+    """Find the rows of people whom an earlier staged row has brought; return their number.
+
+    Their numbers, and those of the rows that count, stand in `REPEATED` afterwards. They still
+    connect rows that share a device with them.
+    """
+    return load.run(
+        f"CREATE TEMP TABLE {_name(REPEATED)} ON COMMIT DROP AS WITH RECURSIVE"
+        " nearest AS (SELECT number, min(first) AS first FROM ("
+        "SELECT number, min(number) OVER (PARTITION BY account, id) AS first"
+        f" FROM {STAGE}, unnest(object_ids) AS id WHERE nameless"
+        " UNION ALL SELECT number, first FROM (SELECT account, person, min(number) AS first"
+        f" FROM {STAGE} GROUP BY account, person HAVING count(*) > 1) AS known"
+        f" JOIN {STAGE} USING (account, person)"
+        ") AS shared GROUP BY number HAVING min(first) < number),"
+        " path AS (SELECT number, first FROM nearest"
+        " UNION ALL SELECT path.number, nearest.first FROM path"
+        " JOIN nearest ON nearest.number = path.first)"
+        " SELECT number, min(first) AS first FROM path GROUP BY number"
+    )
+
+
+def drop_repeated(load: Load) -> None:
+    """Drop the rows that `find_repeated` has found."""
+    load.run(
+        f"DELETE FROM {STAGE} AS new USING {REPEATED} AS repeated"
+        " WHERE new.number = repeated.number"
+    )
+
+
+def replace(load: Load) -> None:
+    """Write the staged rows in place of all rows of the table."""
+    load.run(f"DELETE FROM {load.table}")
+    if load.triggers:
+        remaining = load.count(f"SELECT count(*) FROM {load.table}")
+        load.require(not remaining, f"the table keeps {remaining:,} old rows")
+    append(load)
+
+
+def append(load: Load) -> None:
+    """Add the staged rows to those of the table."""
+    load.check_taken(load.insert(), load.count(f"SELECT count(*) FROM {STAGE}"))
+    load.check_values(load.same([*load.columns]))
+
+
+def put_bindings(load: Load) -> None:
+    """Write the staged bindings in place of all bindings of the same accounts and keys.
+
+    Those of a key that has the same ones already are left alone.
+    """
+    names = ", ".join(load.columns)
+    load.run(
+        f"CREATE TEMP TABLE {_name(CHANGED)} ON COMMIT DROP AS SELECT DISTINCT account, key FROM ("
+        f"SELECT {names}, 1 AS one FROM {STAGE} UNION ALL SELECT {names}, -1"
+        f" FROM {load.table} AS old WHERE EXISTS (SELECT FROM {STAGE} AS new"
+        " WHERE new.account = old.account AND new.key = old.key)"
+        f") AS either GROUP BY {names} HAVING sum(one) <> 0"
+    )
+    of_old = "old.account = changed.account AND old.key = changed.key"
+    load.run(f"DELETE FROM {load.table} AS old USING {CHANGED} AS changed WHERE {of_old}")
+    if load.triggers:
+        remaining = load.count(
+            f"SELECT count(*) FROM {load.table} AS old JOIN {CHANGED} AS changed ON {of_old}"
+        )
+        load.require(not remaining, f"the table keeps {remaining:,} old bindings")
+    of_new = f"(new.account, new.key) IN (SELECT account, key FROM {CHANGED})"
+    rows = load.count(f"SELECT count(*) FROM {STAGE} AS new WHERE {of_new}")
+    load.check_taken(load.insert(f"WHERE {of_new}"), rows)
+    load.check_values(load.same([*load.columns]))
+
+
+def _name(table: str) -> str:
+    return table.partition(".")[2]

@@ -1,0 +1,140 @@
+"""The rights that an export needs on a PostgreSQL server, looked at before anything is sent."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from . import postgres_runs
+from .postgres_schema import add_index, create
+from .postgres_shape import Shape, shape_of
+from .postgres_table import PostgresTable, quoted, row_of, texts_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["check_rights"]
+
+logger = logging.getLogger("altaprofiles")
+
+
+def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
+    """Raise unless an export can create the table or write to it in its mode.
+
+    Args:
+        table: the table.
+        connection: a connection in a transaction, which the caller rolls back.
+
+    Raises:
+        ExportError: a right is missing, or the database or the table is unsuitable.
+    """
+    encoding, is_standby, is_read_only, may_stage, schema, may_create = row_of(
+        connection,
+        "SELECT current_setting('server_encoding'), pg_is_in_recovery(),"
+        " current_setting('transaction_read_only') = 'on',"
+        " has_database_privilege(current_database(), 'TEMP'), to_regnamespace(s)::text,"
+        " has_schema_privilege(to_regnamespace(s), 'CREATE')"
+        " FROM coalesce(%s::text, quote_ident(current_schema())) AS s",
+        [None if table.schema is None else quoted(table.schema)],
+    )
+    if encoding != "UTF8":
+        raise table.error(f"the database is encoded in {encoding}, and must be in UTF8")
+    if is_standby:
+        raise table.error("the server is a standby; name its primary")
+    if is_read_only:
+        # A default that any user may override, but that somebody has set on purpose.
+        raise table.error(
+            "transactions of this user are read-only by default; to write nevertheless, add "
+            "?options=-c%20default_transaction_read_only%3Doff to the URL"
+        )
+    if not may_stage:
+        raise table.error("this user may not create temporary tables")
+    if schema is None:
+        raise table.error("the schema does not exist, or this user may not use it")
+    shape = shape_of(table, connection)
+    if not table.is_keyed:
+        postgres_runs.require(table, connection, shape.schema)
+    if shape.oid is None:
+        if not may_create:
+            raise table.error(f"this user may not create tables in {schema}")
+        # In a transaction that is rolled back: defaults of the user and event triggers have a say
+        # in it, and a type may have the name.
+        create(table, connection)
+        add_index(table, connection)
+        shape_of(table, connection)
+        return
+    _check_privileges(table, connection, shape)
+    if shape.old_keys:
+        _check_old_keys(table, connection, shape)
+    if table.write == "upsert" and not (shape.is_indexed or shape.may_index):
+        logger.warning(
+            "%s has no index on object_ids, and this user may not create it, so that people "
+            "without an identity are looked up slowly; let its owner run: CREATE INDEX ON %s %s",
+            table.label,
+            table.quoted,
+            table.index,
+        )
+
+
+def _check_privileges(
+    table: PostgresTable, connection: psycopg.Connection[Any], shape: Shape
+) -> None:
+    columns = [name for name in table.columns if name not in shape.missing]
+    # The table's owner has all rights on columns that are added.
+    updated = [*columns, *shape.left_out] if table.write == "upsert" else columns
+    needed = {"INSERT": columns}
+    if table.is_keyed or table.triggers(connection):
+        needed = {"SELECT": updated, **needed}
+    if table.write == "upsert" and table.content.of == "people":
+        needed["UPDATE"] = updated
+    for right, names in needed.items():
+        # A right on the table is one on each of its columns.
+        lacking = texts_of(
+            connection,
+            "SELECT attname::text FROM pg_attribute WHERE attrelid = %s AND attnum > 0"
+            " AND NOT attisdropped AND attname = ANY(%s)"
+            " AND NOT has_column_privilege(attrelid, attnum, %s) ORDER BY attnum",
+            [shape.oid, names, right],
+        )
+        if lacking:
+            raise table.error(
+                f"this user lacks the right to {right} in columns {', '.join(lacking)}"
+            )
+    if table.is_keyed:
+        (may_delete,) = row_of(
+            connection, "SELECT has_table_privilege(%s::oid, 'DELETE')", [shape.oid]
+        )
+        if not may_delete:
+            raise table.error("this user lacks the right to DELETE")
+    sequences = texts_of(
+        connection,
+        "SELECT s.oid::regclass::text FROM pg_attrdef d JOIN pg_depend p ON p.objid = d.oid"
+        " AND p.classid = 'pg_attrdef'::regclass AND p.refclassid = 'pg_class'::regclass"
+        " JOIN pg_class s ON s.oid = p.refobjid WHERE d.adrelid = %s AND CASE s.relkind"
+        " WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE, UPDATE') END",
+        [shape.oid],
+    )
+    if sequences:
+        raise table.error(
+            f"this user lacks the right to use the sequence {sequences[0]}, from which a column of "
+            f"the table takes its values"
+        )
+
+
+def _check_old_keys(
+    table: PostgresTable, connection: psycopg.Connection[Any], shape: Shape
+) -> None:
+    """Raise unless the key of a table of an earlier version can become that of this version."""
+    references = texts_of(
+        connection,
+        "SELECT conname || ' of ' || conrelid::regclass FROM pg_constraint"
+        " JOIN pg_class ON pg_class.oid = conindid"
+        " WHERE contype = 'f' AND confrelid = %s AND relname = ANY(%s) ORDER BY 1",
+        [shape.oid, [*shape.old_keys]],
+    )
+    if references:
+        raise table.error(
+            f"an earlier version made the table, and its key has to become account and person, but "
+            f"other tables refer to the key of now ({', '.join(references)}); drop these "
+            f"constraints, or name another table"
+        )

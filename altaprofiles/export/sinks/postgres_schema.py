@@ -1,0 +1,127 @@
+"""Creates PostgreSQL tables, and adds to them whatever an export needs. Commits nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ...base.wording import numbered
+from .postgres_shape import FLATTENED, Shape
+from .postgres_table import PostgresTable, quoted, row_of
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["add_index", "create", "prepare"]
+
+
+def create(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
+    """Create the table, without its index."""
+    columns = [f"{quoted(name)} {type_}" for name, type_ in table.columns.items()]
+    if table.content.of == "people" and table.is_keyed:
+        columns.append(f"PRIMARY KEY ({', '.join(table.content.identifies)})")
+    connection.execute(f"CREATE TABLE {table.quoted} ({', '.join(columns)})")
+    _mark(table, connection, [*table.flattened])
+
+
+def add_index(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
+    """Create the index by which rows of earlier runs are found, if the table is to have one."""
+    if table.is_keyed:
+        connection.execute(f"CREATE INDEX ON {table.quoted} {table.index}")
+
+
+def prepare(
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    shape: Shape,
+    accounts: Sequence[str],
+) -> list[str]:
+    """Create the table, or add to it what an export lacks.
+
+    An existing table is indexed before rows are looked up in it. A new one has to be indexed after
+    its first load, because an index built over many rows at once is better.
+
+    Args:
+        table: the table.
+        connection: a connection in a transaction, in which the export has its turn.
+        shape: the state of the table.
+        accounts: the accounts whose rows are written.
+
+    Returns:
+        Sentences on changes that are not just additions.
+
+    Raises:
+        ExportError: the table is one of an earlier version, and its rows cannot be taken over.
+    """
+    run = connection.execute
+    if shape.oid is None:
+        create(table, connection)
+        return []
+    notes: list[str] = []
+    if table.is_keyed:
+        # Rows that others add meanwhile would be missed.
+        run(f"LOCK TABLE {table.quoted} IN SHARE ROW EXCLUSIVE MODE")
+    if shape.old_keys:
+        notes = [_take_over(table, connection, shape, accounts)]
+    else:
+        _add_columns(table, connection, shape.missing)
+    if shape.is_owned:
+        _mark(table, connection, shape.unmarked)
+    if shape.may_index and not shape.is_indexed:
+        add_index(table, connection)
+    return notes
+
+
+def _take_over(
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    shape: Shape,
+    accounts: Sequence[str],
+) -> str:
+    """Turn a table of an earlier version into one of this version; return a sentence on it."""
+    from psycopg import sql
+
+    run = connection.execute
+    if table.write == "replace":
+        run(f"DELETE FROM {table.quoted}")
+    elif len(accounts) != 1:
+        raise table.error(
+            "an earlier version made the table, and its rows name no account; export one account "
+            "first, to which they belong, and then the others"
+        )
+    (rows,) = row_of(connection, f"SELECT count(*) FROM {table.quoted}")
+    for name, is_constraint in shape.old_keys.items():
+        if is_constraint:
+            run(f"ALTER TABLE {table.quoted} DROP CONSTRAINT {quoted(name)}")
+        else:
+            run(f"DROP INDEX {shape.schema}.{quoted(name)}")
+    account = sql.Literal(accounts[0]).as_string(connection)
+    # A default fills the column without a rewrite of the table.
+    run(f"ALTER TABLE {table.quoted} ADD COLUMN account text DEFAULT {account}")
+    run(
+        f"ALTER TABLE {table.quoted} ALTER account DROP DEFAULT,"
+        f" ADD PRIMARY KEY ({', '.join(table.content.identifies)})"
+    )
+    missing = {name: type_ for name, type_ in shape.missing.items() if name != "account"}
+    _add_columns(table, connection, missing)
+    done = f"{table.label} was made by an earlier version, and its key is account and person now"
+    if table.write == "replace":
+        return done
+    return f"{done}; {numbered(rows, 'row')} of it belong to the account {accounts[0]}"
+
+
+def _add_columns(
+    table: PostgresTable, connection: psycopg.Connection[Any], columns: dict[str, str]
+) -> None:
+    for name, type_ in columns.items():
+        connection.execute(
+            f"ALTER TABLE {table.quoted} ADD COLUMN IF NOT EXISTS {quoted(name)} {type_}"
+        )
+    _mark(table, connection, [name for name in columns if name in table.flattened])
+
+
+def _mark(
+    table: PostgresTable, connection: psycopg.Connection[Any], columns: Sequence[str]
+) -> None:
+    for name in columns:
+        connection.execute(f"COMMENT ON COLUMN {table.quoted}.{quoted(name)} IS '{FLATTENED}'")

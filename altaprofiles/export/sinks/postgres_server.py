@@ -1,0 +1,165 @@
+"""Connections to a PostgreSQL server, whose errors hold no passwords and no values of records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+
+from ...errors import ExportError
+from ...redaction import Secret, masked
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["LOCK_TIMEOUT", "PostgresServer"]
+
+T = TypeVar("T")
+
+LOCK_TIMEOUT = 30
+"""Longest wait, in seconds, for a lock that another transaction has on the table."""
+
+_IDLE_SESSION_TIMEOUT = 14_00_00
+"""The first version of the server that ends idle sessions."""
+
+
+class PostgresServer(Struct, frozen=True):
+    """One database of a server. Does not pickle if its URL holds a password.
+
+    Attributes:
+        label: the table in messages.
+        conninfo: the database's URL.
+        secrets: the passwords, to mask in messages.
+    """
+
+    label: str
+    conninfo: str
+    secrets: tuple[Secret, ...]
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Return a new connection, in a transaction that the user's own time limits do not end.
+
+        Raises:
+            ExportError: the server cannot be reached, or refuses.
+        """
+        connection = self._connect()
+        given, version = connection.info.options, connection.info.server_version
+        try:
+            return self._begun(connection)
+        except ExportError:
+            if version < _IDLE_SESSION_TIMEOUT:
+                raise
+        # An idle session may have been ended before that. Not at once, as poolers refuse options.
+        return self._begun(self._connect(options=f"{given} -c idle_session_timeout=0"))
+
+    def _begun(self, connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+        try:
+            self.guard(partial(_begin, connection))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self, options: str | None = None) -> psycopg.Connection[Any]:
+        import psycopg
+
+        # No local holds the plain text, which a traceback with locals would show.
+        return self.guard(
+            lambda: psycopg.connect(
+                str.__str__(self.conninfo),
+                # `_begin` begins the transaction.
+                autocommit=True,
+                client_encoding="utf8",
+                prepare_threshold=None,
+                options=options,
+            )
+        )
+
+    def guard(self, call: Callable[[], T]) -> T:
+        """Return the result of `call`.
+
+        Raises:
+            ExportError: in place of an error of the driver, with the server's reason, but without
+                passwords and without values of records.
+        """
+        import psycopg
+
+        try:
+            return call()
+        except psycopg.Error as error:
+            reason = masked(_reason(error), self.secrets)
+        # Outside of the block, so that the driver's error does not stay as the context.
+        raise ExportError(f"{self.label}: {reason}")
+
+
+def _begin(connection: psycopg.Connection[Any]) -> None:
+    """Begin a transaction that the user's own settings neither end nor change.
+
+    Ours end with the transaction, so that a pooler that gives each transaction another session,
+    such as PgBouncer, does not carry them to other users.
+    """
+    # One message, as a server that waits for the next one in a transaction may end it. A stricter
+    # isolation would refuse rows that others have changed since. A server of an earlier version
+    # does not know all settings.
+    connection.execute(
+        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;"
+        " SELECT set_config(name, value, true)"
+        " FROM pg_settings JOIN (VALUES ('idle_in_transaction_session_timeout', '0'),"
+        " ('idle_session_timeout', '0'), ('transaction_timeout', '0'),"
+        f" ('lock_timeout', '{LOCK_TIMEOUT}s'),"
+        # An index would return any few of the rows that it finds.
+        " ('gin_fuzzy_search_limit', '0'),"
+        # Types are compared by name.
+        " ('quote_all_identifiers', 'off'),"
+        # Rows that a policy hides are an error then, instead of people who are missing.
+        " ('row_security', 'off')) AS ours (name, value) USING (name)"
+    )
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Return the reason for an error of the driver or the server, without values of records.
+
+    The server's details and context quote rows, and some of its messages quote values ("PostgreSQL
+    Error Codes"). Only the classes whose messages name nothing but objects are shown.
+    """
+    state = error.sqlstate
+    if state is None:
+        # The driver's own: there is no connection, or it broke.
+        return str(error).strip()
+    name = type(error).__name__
+    message = error.diag.message_primary
+    # A trigger may raise any class with any message.
+    is_raised = error.diag.source_function == "exec_stmt_raise"
+    if message and state[:2] in _WITHOUT_VALUES and not is_raised:
+        return f"{message} (SQLSTATE {state})"
+    parts = (("column", error.diag.column_name), ("constraint", error.diag.constraint_name))
+    where = "".join(f", {kind} {text}" for kind, text in parts if text)
+    return (
+        f"the server refuses this: {name} (SQLSTATE {state}{where}); its message is in the "
+        f"server's log, as it may hold values of the record"
+    )
+
+
+_WITHOUT_VALUES = frozenset(
+    (
+        "08",
+        "0A",
+        "23",
+        "25",
+        "26",
+        "28",
+        "2B",
+        "3D",
+        "3F",
+        "40",
+        "42",
+        "44",
+        "53",
+        "54",
+        "55",
+        "57",
+        "58",
+    )
+)

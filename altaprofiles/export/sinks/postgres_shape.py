@@ -1,0 +1,327 @@
+"""The state of a PostgreSQL table on the server, and the reasons why an export cannot go into it.
+
+A table is taken for one of an export if it has all columns that every export has, with their types,
+and the key of its mode (`PostgresTable`). Columns may be missing only in a table without rows and
+without other columns, such as one that was created in advance to be in partitions. Any other table
+is refused, because it may be another program's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from .postgres_table import (
+    MAX_COLUMNS,
+    OF_EARLIER_VERSION,
+    OPTIONAL,
+    RENAME,
+    TYPES,
+    PostgresTable,
+    row_of,
+)
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["FLATTENED", "Shape", "rows_in", "shape_of"]
+
+FLATTENED = "A flattened key of profileData, written by altaprofiles"
+"""The comment on columns of flattened keys, which tells them from columns of the user's own."""
+
+_KEY = frozenset({"account", "person"})
+
+_KINDS = {type_: kind for kind, type_ in TYPES.items()}
+
+
+class Shape(Struct, kw_only=True):
+    """The state of a table on the server.
+
+    Attributes:
+        oid: the table's number; None if there is no table.
+        schema: the table's schema, in SQL; None if there is no table.
+        missing: the type of each column to add, by name.
+        left_out: columns of earlier exports that this one does not have.
+        unmarked: columns of flattened keys without the comment `FLATTENED`.
+        old_keys: the unique indexes on `person` alone, of a table of an earlier version; whether
+            each one is a constraint.
+        is_owned: whether this user may add columns.
+        may_index: whether this user may add an index.
+        is_indexed: whether the table has the index that an export needs.
+    """
+
+    oid: int | None = None
+    schema: str | None = None
+    missing: dict[str, str] = {}
+    left_out: Sequence[str] = ()
+    unmarked: Sequence[str] = ()
+    old_keys: dict[str, bool] = {}
+    is_owned: bool = True
+    may_index: bool = True
+    is_indexed: bool = False
+
+
+class _Column(Struct):
+    name: str
+    type: str
+    is_not_null: bool
+    has_default: bool
+    is_generated: bool
+    is_exact: bool
+    is_domain: bool
+    comment: str | None
+
+
+class _Index(Struct):
+    name: str
+    columns: frozenset[str]
+    method: str
+    is_unique: bool
+    condition: str | None
+    is_constraint: bool
+
+
+def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape:
+    """Return the state of the table on the server.
+
+    Raises:
+        ExportError: an export cannot go into the existing table.
+    """
+    row = row_of(
+        connection,
+        "SELECT oid, relnamespace::regnamespace::text, relkind::text, relpersistence = 't',"
+        " relispartition,"
+        " relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),"
+        " reloftype <> 0, pg_has_role(relowner, 'USAGE'),"
+        " has_schema_privilege(relnamespace, 'CREATE'), row_security_active(oid),"
+        " EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid AND (ev_type IN ('2', '3')"
+        # A disabled one for INSERT or UPDATE forbids ON CONFLICT as well.
+        " OR ev_type = '4' AND ev_enabled <> 'D')),"
+        " (SELECT count(*) FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0)"
+        " FROM pg_class c WHERE oid = to_regclass(%s)",
+        [table.quoted],
+    )
+    if row is None:
+        return Shape(missing=table.columns)
+    oid, schema, kind, is_temporary, is_partition, is_parent, is_typed, *more = row
+    is_owned, may_create, is_filtered, has_rules, present_and_dropped = more
+    faults = {
+        f"not a table; {RENAME}": kind not in ("r", "p"),
+        "the table is temporary, and would be gone after the export; take pg_temp out of the "
+        "search_path, or name the table's schema": is_temporary,
+        "the table is a partition, which takes some people only; name the partitioned table": (
+            is_partition
+        ),
+        "other tables inherit from the table, and a person in one of them would be doubled; "
+        + RENAME: is_parent,
+        "row-level security hides rows of the table from this user, so that people would be "
+        "doubled or lost; use a role with BYPASSRLS": is_filtered,
+        f"the table has rules that rewrite what is written to it; {RENAME}": has_rules,
+    }
+    for fault, is_found in faults.items():
+        if is_found:
+            raise table.error(fault)
+    columns = {column.name: column for column in _columns(connection, oid)}
+    indexes = _indexes(connection, oid)
+    for column in columns.values():
+        _check_column(table, column, connection)
+    lacking = [name for name in table.required if name not in columns]
+    if lacking and {*columns} <= {*table.columns} and not rows_in(table, connection):
+        lacking = []
+    old_keys = _check_key(table, [*columns], indexes, lacking)
+    missing = {name: type_ for name, type_ in table.columns.items() if name not in columns}
+    if missing and not is_owned:
+        raise table.error(f"only the table's owner can add the columns {', '.join(missing)}")
+    if missing and is_typed:
+        raise table.error(
+            f"the table has the columns of a type, to which the columns {', '.join(missing)} "
+            f"cannot be added; {RENAME}"
+        )
+    if (count := present_and_dropped + len(missing)) > MAX_COLUMNS:
+        raise table.error(
+            f"the table would have {count:,} columns, dropped ones included, and the server allows "
+            f"{MAX_COLUMNS:,}; flatten fewer keys, or {RENAME}"
+        )
+    return Shape(
+        oid=oid,
+        schema=schema,
+        missing=missing,
+        left_out=[
+            column.name
+            for column in columns.values()
+            if column.name not in table.columns and _is_of_exports(table, column)
+        ],
+        unmarked=[
+            name for name in table.flattened if name in columns and not columns[name].comment
+        ],
+        old_keys=old_keys,
+        is_owned=is_owned,
+        may_index=is_owned and may_create,
+        is_indexed=any(_finds_rows(table, index) for index in indexes),
+    )
+
+
+def rows_in(table: PostgresTable, connection: psycopg.Connection[Any]) -> int:
+    """Return the number of rows in the table, 0 if there is no table."""
+    (oid,) = row_of(connection, "SELECT to_regclass(%s)::oid", [table.quoted])
+    if oid is None:
+        return 0
+    (rows,) = row_of(connection, f"SELECT count(*) FROM {table.quoted}")
+    return int(rows)
+
+
+def _is_of_exports(table: PostgresTable, column: _Column) -> bool:
+    if table.content.of == "bindings":
+        return False
+    return column.name in OPTIONAL or column.comment == FLATTENED
+
+
+def _columns(connection: psycopg.Connection[Any], oid: int) -> list[_Column]:
+    rows = connection.execute(
+        "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,"
+        " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL, attgenerated <> '',"
+        " coalesce(collisdeterministic, true), typtype = 'd', col_description(attrelid, attnum)"
+        " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
+        " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"
+        " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+        [oid],
+    )
+    return [_Column(*row) for row in rows]
+
+
+def _indexes(connection: psycopg.Connection[Any], oid: int) -> list[_Index]:
+    """Return the indexes on columns only that the server can use."""
+    rows = connection.execute(
+        "SELECT c.relname::text, ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid ="
+        " i.indrelid AND attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])), m.amname::text,"
+        " i.indisunique AND i.indimmediate, pg_get_expr(i.indpred, i.indrelid),"
+        " EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = i.indrelid)"
+        " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam"
+        " WHERE i.indrelid = %s AND i.indexprs IS NULL AND i.indisvalid",
+        [oid],
+    )
+    return [_Index(name, frozenset(columns), *rest) for name, columns, *rest in rows]
+
+
+def _finds_rows(table: PostgresTable, index: _Index) -> bool:
+    if table.content.of == "bindings":
+        return index.columns == {"key"} and index.method == "hash" and index.condition is None
+    # Tables of an earlier version have an index of all rows.
+    return (
+        index.columns == {"object_ids"}
+        and index.method == "gin"
+        and index.condition in (None, _NAMELESS_AS_SHOWN)
+    )
+
+
+_NAMELESS_AS_SHOWN = "(COALESCE(identity, ''::text) = ''::text)"
+"""`NAMELESS` in the spelling of the server."""
+
+
+def _check_key(
+    table: PostgresTable, names: Sequence[str], indexes: Sequence[_Index], lacking: Sequence[str]
+) -> dict[str, bool]:
+    """Raise unless the table is an export's, made in the mode of this one.
+
+    Args:
+        table: the table.
+        names: the columns that it has.
+        indexes: the indexes that it has.
+        lacking: the columns that it lacks, although every table of an export has them.
+
+    Returns:
+        The unique indexes on `person`, if the table is one of an earlier version; whether each one
+        is a constraint.
+    """
+    unique = [index for index in indexes if index.is_unique and index.condition is None]
+    if table.content.of == "people":
+        is_keyed = any(index.columns == _KEY for index in unique)
+        old_keys = {
+            index.name: index.is_constraint for index in unique if index.columns == {"person"}
+        }
+    else:
+        is_keyed = any(_finds_rows(table, index) for index in indexes)
+        old_keys = {}
+    is_old = not is_keyed and bool(old_keys) and {*OF_EARLIER_VERSION} <= {*names}
+    if lacking and not is_old:
+        raise table.error(
+            f"the table is not from an export of {table.content.of}, as it lacks the columns "
+            f"{', '.join(lacking)}; {RENAME}"
+        )
+    if table.write == "append" and (is_keyed or is_old):
+        raise table.error(
+            f"the table was not made with write='append', as it has {_key_of(table)}; pass "
+            f"write='upsert' or 'replace', or {RENAME}"
+        )
+    if table.write != "append" and not is_keyed and not is_old:
+        raise table.error(
+            f"the table was made with write='append', or not by an export, as it lacks "
+            f"{_key_of(table)}; pass write='append', or {RENAME}"
+        )
+    if not is_old:
+        return {}
+    taken = [name for name in ("account", "fetched_at", "added_at", *OPTIONAL) if name in names]
+    if taken:
+        raise table.error(
+            f"an earlier version made the table, and flattened keys into columns whose names are "
+            f"taken now ({', '.join(taken)}); rename each one to profile_data.{taken[0]} and the "
+            f"like, or {RENAME}"
+        )
+    return old_keys
+
+
+def _key_of(table: PostgresTable) -> str:
+    if table.content.of == "bindings":
+        return "a hash index on 'key', by which rows of earlier exports are found"
+    return "a unique key of account and person"
+
+
+def _check_column(
+    table: PostgresTable, column: _Column, connection: psycopg.Connection[Any]
+) -> None:
+    """Raise unless an export can write to the table as far as this column goes."""
+    name = column.name
+    wanted = table.columns.get(name)
+    if wanted is None:
+        needs_value = not column.has_default or _is_of_exports(table, column)
+        if needs_value and (
+            column.is_not_null or (column.is_domain and not _takes_null(connection, column.type))
+        ):
+            raise table.error(
+                f"the column {name!r} must not be null, and an export has no value for it; {RENAME}"
+            )
+        return
+    if wanted != column.type:
+        kind = _KINDS.get(column.type) if name in table.flattened else None
+        advice = "" if kind is None else f"flatten it as {kind!r}, "
+        raise table.error(
+            f"the column {name!r} has the type {column.type}, and must have {wanted}; "
+            f"{advice}{RENAME}"
+        )
+    if column.is_generated:
+        raise table.error(
+            f"the column {name!r} is generated, so that no value can be written to it; {RENAME}"
+        )
+    if column.is_not_null and name not in table.content.identifies:
+        raise table.error(
+            f"the column {name!r} must not be null, and people without a value for it could not be "
+            f"written; drop the constraint, or {RENAME}"
+        )
+    if name in (*table.content.identifies, "identity", "object_ids") and not column.is_exact:
+        raise table.error(
+            f"the column {name!r} has a collation that takes different texts for equal, so that "
+            f"different people would be one; {RENAME}"
+        )
+
+
+def _takes_null(connection: psycopg.Connection[Any], domain: str) -> bool:
+    """Return whether the constraints of a domain allow null; if not, the transaction is over."""
+    from psycopg.errors import IntegrityError
+
+    try:
+        connection.execute(f"SELECT NULL::{domain}")
+    except IntegrityError:
+        return False
+    return True

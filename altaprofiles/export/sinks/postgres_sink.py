@@ -1,0 +1,190 @@
+"""Writes the rows of one export to a PostgreSQL table, in one transaction.
+
+Rows are copied into a temporary table. Only at the end, when it is the export's turn, do they
+become rows of the table itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ...base.wording import numbered
+from ...tables.rows import Row, Table
+from ..tables import Origin
+from . import postgres_runs
+from .postgres_load import (
+    STAGE,
+    Load,
+    append,
+    drop_repeated,
+    find_repeated,
+    put_bindings,
+    replace,
+    staged_columns,
+)
+from .postgres_rows import RowEncoder
+from .postgres_schema import add_index, prepare
+from .postgres_server import PostgresServer
+from .postgres_shape import Shape, shape_of
+from .postgres_table import PostgresTable, texts_of
+from .postgres_upsert import upsert
+
+if TYPE_CHECKING:
+    import psycopg
+
+__all__ = ["PostgresSink"]
+
+_SLICE = 100
+"""Rows that are encoded at once."""
+
+_NAMED = 3
+"""Accounts named in an error."""
+
+
+class PostgresSink:
+    """Takes the rows of one export. Implements `Sink`.
+
+    Args:
+        server: the database.
+        table: the table.
+        rows: the columns, and the cells of the rows.
+        origin: the export.
+
+    Raises:
+        ExportError: the server cannot be reached, or refuses.
+    """
+
+    def __init__(
+        self, server: PostgresServer, table: PostgresTable, rows: Table, origin: Origin
+    ) -> None:
+        self.absorbed = 0
+        self.notes: list[str] = []
+        self._server = server
+        self._table = table
+        self._origin = origin
+        self._rows = RowEncoder(rows)
+        self._copying: AbstractContextManager[psycopg.Copy] | None = None
+        self._connection = server.connect()
+        try:
+            self._copy = server.guard(self._begin)
+        except BaseException:
+            self.abort()
+            raise
+
+    @property
+    def mended(self) -> int:
+        return self._rows.mended
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), _SLICE):
+            data = self._rows.encode(rows[start : start + _SLICE])
+            self._server.guard(partial(self._copy.write, data))
+
+    def close(self) -> None:
+        self._server.guard(self._finish)
+
+    def abort(self) -> None:
+        # The server rolls back an open transaction, even in the middle of a copy.
+        with suppress(Exception):
+            self._connection.close()
+        if self._copying is not None:
+            # A copy that is never exited would warn when it is garbage-collected.
+            with suppress(Exception):
+                self._copying.__exit__(None, None, None)
+
+    def _begin(self) -> psycopg.Copy:
+        columns = zip(
+            staged_columns(self._table).values(), self._table.columns.values(), strict=True
+        )
+        cursor = self._connection.cursor()
+        cursor.execute(
+            "CREATE TEMP TABLE altaprofiles_stage (number bigint, nameless boolean, "
+            f"{', '.join(f'{name} {type_}' for name, type_ in columns)}) ON COMMIT DROP"
+        )
+        self._copying = cursor.copy(f"COPY {STAGE} FROM STDIN")
+        return self._copying.__enter__()
+
+    def _finish(self) -> None:
+        if self._copying is not None:
+            self._copying.__exit__(None, None, None)
+        connection, table = self._connection, self._table
+        # Only the columns by which rows are found: to analyse documents takes long.
+        connection.execute(f"ANALYZE {STAGE} (number, nameless, {self._found_by})")
+        table.take_turns(connection)
+        shape = shape_of(table, connection)
+        if table.write == "append":
+            self._append(shape)
+        else:
+            self._write_keyed(shape)
+        connection.commit()
+        connection.close()
+
+    def _append(self, shape: Shape) -> None:
+        connection, table = self._connection, self._table
+        postgres_runs.require(table, connection, shape.schema)
+        # A run that was killed after its commit finds itself there.
+        if not postgres_runs.record(table, connection, shape.schema, self._origin.run):
+            return
+        prepare(table, connection, shape, self._origin.accounts)
+        append(Load(connection, table))
+
+    def _write_keyed(self, shape: Shape) -> None:
+        connection, table = self._connection, self._table
+        is_new = shape.oid is None
+        self.notes += prepare(table, connection, shape, self._origin.accounts)
+        load = Load(connection, table)
+        if table.write == "replace":
+            self._check_accounts()
+        if table.content.of == "people":
+            self._write_people(load, shape)
+        elif table.write == "upsert":
+            put_bindings(load)
+        else:
+            replace(load)
+        if is_new:
+            add_index(table, connection)
+            connection.execute(f"ANALYZE {table.quoted} ({self._found_by})")
+
+    def _write_people(self, load: Load, shape: Shape) -> None:
+        repeated = find_repeated(load)
+        if self._table.write == "replace" or shape.oid is None:
+            drop_repeated(load)
+            replace(load)
+            outdated = 0
+        else:
+            result = upsert(load, shape)
+            self.absorbed, outdated = result.absorbed, result.outdated
+        if repeated:
+            self.notes.append(
+                f"{self._table.label} has one row for each person: {numbered(repeated, 'record')} "
+                f"of people whom the export brings more than once are left out"
+            )
+        if outdated:
+            self.notes.append(
+                f"{self._table.label} keeps {numbered(outdated, 'row')} as a later export has "
+                f"fetched them"
+            )
+
+    def _check_accounts(self) -> None:
+        """Raise `ExportError` if the table has rows of accounts that the export does not bring."""
+        others = texts_of(
+            self._connection,
+            f"SELECT DISTINCT account FROM {self._table.quoted} WHERE account <> ALL(%s)"
+            " ORDER BY account",
+            [[*self._origin.accounts]],
+        )
+        if others:
+            names = ", ".join(others[:_NAMED]) + (", …" if others[_NAMED:] else "")
+            raise self._table.error(
+                f"write='replace' would delete the rows of other accounts ({names}); pass "
+                f"write='upsert', name another table, or export those accounts as well"
+            )
+
+    @property
+    def _found_by(self) -> str:
+        """The columns by which rows are found."""
+        devices = ["object_ids"] if self._table.content.of == "people" else []
+        return ", ".join([*self._table.content.identifies, *devices])

@@ -1,0 +1,238 @@
+"""Merges staged people into the rows of a PostgreSQL table.
+
+A person with an identity is the row with that identity. A person without one is the rows without
+one that share an `objectId`: the service returns their devices in a different order in each query,
+so that no first device can identify the person. A record with neither is identified by its hash.
+
+A person with an identity also absorbs the rows without one, of earlier runs, that share a device,
+because the service has merged them. A row that a person without an identity of the same run
+continues is not absorbed.
+
+A time that is null is earlier than any other. Tables of an earlier version had none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from .postgres_load import REPEATED, STAGE, Load, drop_repeated
+from .postgres_shape import Shape
+from .postgres_table import NAMELESS, quoted
+
+__all__ = ["Upserted", "upsert"]
+
+LINKS = "pg_temp.altaprofiles_links"
+MERGED = "pg_temp.altaprofiles_merged"
+PLAN = "pg_temp.altaprofiles_plan"
+
+_SAME_KEY = "old.account = {0}.account AND old.person = {0}.person"
+
+_KEPT_APART = ('"account"', '"person"', '"fetched_at"', '"added_at"')
+"""The columns that do not decide whether a row has changed."""
+
+
+_PROBE = 40
+"""Rows of a table that are read in the time that one probe of its index takes, as measured."""
+
+
+class Upserted(Struct, frozen=True):
+    """The result of a merge.
+
+    Attributes:
+        absorbed: rows without an identity that became those of people with one.
+        outdated: people who stay as a later export has fetched them.
+    """
+
+    absorbed: int
+    outdated: int
+
+
+def upsert(load: Load, shape: Shape) -> Upserted:
+    """Merge the staged people, after `find_repeated`.
+
+    Args:
+        load: the rows, and the table.
+        shape: the state of the table before. Columns of earlier exports that this one leaves out
+            become null in every row that is written.
+    """
+    absorbed = _link(load, shape)
+    outdated = _merge(load)
+    _plan(load, shape.left_out)
+    outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
+    _write(load, shape.left_out)
+    return Upserted(absorbed, outdated)
+
+
+def _probes(load: Load, shape: Shape) -> bool:
+    """Return whether the index finds devices sooner than a look at every row of the table."""
+    if not (shape.is_indexed or shape.may_index):
+        return False
+    staged = load.count(f"SELECT count(*) FROM {STAGE}")
+    # An estimate of the server's, which is -1 where there is none.
+    rows = load.count(f"SELECT reltuples::bigint FROM pg_class WHERE oid = {shape.oid}")
+    return staged * _PROBE < rows
+
+
+def _link(load: Load, shape: Shape) -> int:
+    """Find the rows that become part of another; return the number of those that are absorbed."""
+    # The columns by name, as a flattened key may have the name of anything else.
+    columns = "old.account, old.person, old.fetched_at, old.added_at"
+    nameless = f"{load.table} AS old WHERE {NAMELESS.format('old.')}"
+    if _probes(load, shape):
+        sharing = (
+            f"{STAGE} AS new CROSS JOIN LATERAL (SELECT {columns} FROM {nameless}"
+            # Planned by itself, so that it is one probe of the index for each staged row.
+            " AND old.account = new.account AND old.object_ids && new.object_ids OFFSET 0) AS old"
+        )
+    else:
+        # By single devices, which can be hashed. Overlapping lists are compared pair by pair.
+        sharing = (
+            f"(SELECT *, unnest(object_ids) AS id FROM {STAGE}) AS new JOIN"
+            f" (SELECT {columns}, unnest(old.object_ids) AS id FROM {nameless}) AS old"
+            " USING (account, id)"
+        )
+    load.run(
+        "CREATE TEMP TABLE altaprofiles_links ON COMMIT DROP AS"
+        " SELECT DISTINCT coalesce(repeated.first, new.number) AS number, new.nameless,"
+        f" {columns} FROM {sharing}"
+        f" LEFT JOIN {REPEATED} AS repeated ON repeated.number = new.number"
+        " WHERE new.nameless OR coalesce(old.fetched_at <= new.fetched_at, true)"
+    )
+    load.run(
+        f"DELETE FROM {LINKS} AS old USING {LINKS} AS known"
+        f" WHERE NOT old.nameless AND known.nameless AND {_SAME_KEY.format('known')}"
+    )
+    absorbed = load.count(
+        f"SELECT count(*) FROM (SELECT DISTINCT account, person FROM {LINKS}"
+        " WHERE NOT nameless) AS absorbed"
+    )
+    load.run(
+        f"INSERT INTO {LINKS} SELECT new.number, new.nameless, old.account, old.person,"
+        f" old.fetched_at, old.added_at FROM {STAGE} AS new JOIN {load.table} AS old"
+        f" ON {_SAME_KEY.format('new')} WHERE new.number IN (SELECT number FROM {LINKS})"
+        f" AND NOT EXISTS (SELECT FROM {LINKS} AS known WHERE known.number = new.number"
+        f" AND {_SAME_KEY.format('known')})"
+    )
+    return absorbed
+
+
+def _merge(load: Load) -> int:
+    """Delete the rows that become part of another; return the number of people left out.
+
+    Those are people of whom the table has a row that was fetched later.
+    """
+    load.run(
+        "CREATE TEMP TABLE altaprofiles_merged ON COMMIT DROP AS SELECT number, new.fetched_at,"
+        " coalesce(bool_or(old.fetched_at > new.fetched_at), false) AS is_outdated,"
+        f" {_earliest('old.added_at')} AS added_at"
+        f" FROM {LINKS} AS old JOIN {STAGE} AS new USING (number) GROUP BY number, new.fetched_at"
+    )
+    drop_repeated(load)
+    outdated = load.run(
+        f"DELETE FROM {STAGE} AS new USING {MERGED} AS merged"
+        " WHERE new.number = merged.number AND merged.is_outdated"
+    )
+    if outdated:
+        earlier = (
+            f"(SELECT account, person, {_earliest('merged.added_at')} AS added_at"
+            f" FROM {LINKS} AS later JOIN {MERGED} AS merged USING (number)"
+            " WHERE later.fetched_at > merged.fetched_at GROUP BY account, person) AS earlier"
+        )
+        is_later = (
+            f"{_SAME_KEY.format('earlier')} AND old.added_at IS DISTINCT FROM earlier.added_at"
+        )
+        load.run(
+            f"UPDATE {load.table} AS old SET added_at = earlier.added_at FROM {earlier}"
+            f" WHERE {is_later}"
+        )
+        if load.triggers:
+            later = load.count(
+                f"SELECT count(*) FROM {load.table} AS old, {earlier} WHERE {is_later}"
+            )
+            load.require(not later, f"the table keeps other times for {later:,} people")
+    gone = (
+        f"SELECT DISTINCT account, person FROM {LINKS} AS old"
+        f" JOIN {MERGED} AS merged USING (number)"
+        " WHERE coalesce(old.fetched_at <= merged.fetched_at, true) AND NOT EXISTS"
+        f" (SELECT FROM {STAGE} AS new WHERE {_SAME_KEY.format('new')})"
+    )
+    load.run(
+        f"DELETE FROM {load.table} AS old USING ({gone}) AS gone WHERE {_SAME_KEY.format('gone')}"
+    )
+    if load.triggers:
+        remaining = load.count(
+            f"SELECT count(*) FROM {load.table} AS old JOIN ({gone}) AS gone"
+            f" ON {_SAME_KEY.format('gone')}"
+        )
+        # They would be in the table twice.
+        load.require(not remaining, f"the table keeps {remaining:,} old rows of people")
+    return outdated
+
+
+def _plan(load: Load, left_out: Sequence[str]) -> None:
+    """Decide on every staged row: whether it is written, and with which times."""
+    differs = [
+        *(f"old.{name} IS DISTINCT FROM {value}" for name, value in _values(load).items()),
+        *(f"old.{quoted(name)} IS NOT NULL" for name in left_out),
+    ]
+    load.run(
+        "CREATE TEMP TABLE altaprofiles_plan ON COMMIT DROP AS SELECT new.number,"
+        " old.person IS NULL AS is_new,"
+        " coalesce(old.fetched_at > new.fetched_at, false) AS is_outdated,"
+        " CASE WHEN old.person IS NULL THEN true WHEN old.fetched_at > new.fetched_at THEN false"
+        f" ELSE {' OR '.join(differs)} END AS is_changed,"
+        " old.fetched_at AS known_fetched_at, old.added_at AS known_added_at,"
+        " CASE WHEN merged.number IS NOT NULL THEN merged.added_at"
+        " WHEN old.person IS NULL THEN new.added_at ELSE old.added_at END AS added_at"
+        f" FROM {STAGE} AS new LEFT JOIN {load.table} AS old ON {_SAME_KEY.format('new')}"
+        f" LEFT JOIN {MERGED} AS merged ON merged.number = new.number"
+    )
+
+
+_TIMES = {
+    '"fetched_at"': (
+        "CASE WHEN plan.is_changed THEN new.fetched_at ELSE plan.known_fetched_at END"
+    ),
+    '"added_at"': "plan.added_at",
+}
+
+
+def _write(load: Load, left_out: Sequence[str]) -> None:
+    """Write the rows that are new or have changed; leave all others alone."""
+    planned = f"{STAGE} AS new JOIN {PLAN} AS plan USING (number)"
+    is_written = "plan.is_changed OR plan.added_at IS DISTINCT FROM plan.known_added_at"
+    values = {
+        '"account"': "new.account",
+        '"person"': "new.person",
+        **_values(load),
+        **_TIMES,
+    }
+    updates = [
+        *(f"{name} = excluded.{name}" for name in load.columns if name not in _KEPT_APART[:2]),
+        *(f"{quoted(name)} = NULL" for name in left_out),
+    ]
+    rows = load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}")
+    taken = load.run(
+        f"INSERT INTO {load.table} ({', '.join(values)}) SELECT {', '.join(values.values())}"
+        f" FROM {planned} WHERE {is_written} ORDER BY number"
+        f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
+    )
+    load.check_taken(taken, rows)
+    same = " AND ".join(
+        f"old.{name} IS NOT DISTINCT FROM {value}"
+        for name, value in {**_values(load), **_TIMES}.items()
+    )
+    load.check_values(f"{_SAME_KEY.format('new')} AND (plan.is_outdated OR {same})", planned)
+
+
+def _values(load: Load) -> dict[str, str]:
+    """Return the new value of every column that decides whether a row has changed, in SQL."""
+    return {
+        name: f"new.{staged}" for name, staged in load.columns.items() if name not in _KEPT_APART
+    }
+
+
+def _earliest(time: str) -> str:
+    return f"CASE WHEN bool_or({time} IS NULL) THEN NULL ELSE min({time}) END"

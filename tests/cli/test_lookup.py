@@ -1,0 +1,113 @@
+"""`altaprofiles lookup` of users, and the options of outputs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pyarrow.parquet
+import pytest
+
+from altaprofiles.emulator import Emulator
+from altaprofiles.emulator.bindings import Bindings
+
+from ..support.terminals import Terminal, emulated, environment, held, run
+
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Emulator]:
+    with emulated(people=300, seed=3) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def env(small: Emulator, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, small.environment)
+
+
+def bound(small: Emulator) -> list[str]:
+    bindings = Bindings(small.population)
+    keys = (small.population.identity(number) for number in range(300))
+    return [key for key in keys if key is not None and bindings.by_user(key)]
+
+
+def test_users_of_people_in_an_export(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    done = run(env, "export", "App Launched", *DAYS, "-o", "people.ndjson", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    lookup = ("lookup", "people.ndjson", "--by", "user-id", "--column", "identity")
+    done = run(env, *lookup, "-o", "users.ndjson", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert done.stdout == b"users.ndjson\n" or done.stdout.endswith(b"/users.ndjson\n")
+    assert "skipped" in done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "users.ndjson").read_text().splitlines()]
+    found = [line["key"] for line in lines]
+    assert found
+    assert {*found} <= {*bound(small)}
+    for line in lines:
+        assert [*line] == ["key", "users"]
+    done = run(env, *lookup, "-o", "users.parquet", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert report["found"] == len(found)
+    assert report["skipped"] > 0
+    table = pyarrow.parquet.read_table(tmp_path / "users.parquet")
+    assert {*table["key"].to_pylist()} == {*found}
+
+
+def test_keys_in_a_table_of_duckdb(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    keys = bound(small)
+    with duckdb.connect(str(tmp_path / "crm.duckdb")) as connection:
+        connection.execute("CREATE TABLE people (id VARCHAR, n INTEGER)")
+        connection.executemany("INSERT INTO people VALUES (?, 1)", [[key] for key in keys])
+        connection.execute("CREATE TABLE other AS SELECT 1 AS n")
+    lookup = ("lookup", "crm.duckdb", "--by", "user-id", "-o", "users.ndjson")
+    done = run(env, *lookup, cwd=tmp_path)
+    assert done.code == 2
+    assert "--keys-table: crm.duckdb has 2 tables ('other', 'people'); name the one" in done.stderr
+    done = run(env, *lookup, "--keys-table", "people", "--column", "id", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    lines = (tmp_path / "users.ndjson").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in lines] == keys
+
+
+def test_a_type_follows_a_key_where_it_is_one(env: dict[str, str], tmp_path: Path) -> None:
+    export = ("export", "App Launched", *DAYS, "-o", "p.parquet")
+    flatten = ("--flatten", "Cart Value:text", "--flatten", "a:b", "--flatten", "note")
+    done = run(env, *export, *flatten, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    schema = pyarrow.parquet.read_schema(tmp_path / "p.parquet")
+    assert schema.names[-3:] == ["Cart Value", "a:b", "note"]
+    assert str(schema.field("Cart Value").type) == "string"
+
+
+def test_a_mode_that_the_format_does_not_have(env: dict[str, str], tmp_path: Path) -> None:
+    export = ("export", "App Launched", *DAYS, "-o", "p.ndjson", "--write", "upsert")
+    done = run(env, *export, cwd=tmp_path)
+    assert done.code == 2
+    assert "--write: 'upsert' applies to " in done.stderr
+    assert "not to ndjson" in done.stderr
+
+
+@pytest.mark.slow
+def test_answers_keep_the_order_of_the_file_and_one_that_is_late_holds_up_no_request(
+    small: Emulator, tmp_path: Path
+) -> None:
+    keys = [f"user_{number}" for number in range(200)]
+    (tmp_path / "ids.txt").write_text("\n".join(keys))
+    arguments = ("cdp", "--file", str(tmp_path / "ids.txt"), "--by", "user-id")
+    before = small.stats.requests["cdp"]
+    with held(small, b"GET /v1/user", holding=1) as (variables, let_pass):
+        env = environment(tmp_path, variables)
+        with Terminal(env, *arguments, columns=200, piped=("stdout",)) as terminal:
+            terminal.expect("asking: ")
+            # All but the one that is held.
+            while small.stats.requests["cdp"] < before + len(keys) - 1:
+                time.sleep(0.05)
+            let_pass()
+            done = terminal.ended()
+    assert done.code == 0, terminal.text
+    assert [json.loads(line)["key"] for line in done.stdout.splitlines()] == keys

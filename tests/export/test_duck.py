@@ -1,0 +1,454 @@
+"""Tables in DuckDB files over several exports: updated, replaced, appended to."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+
+from altaprofiles import ConfigurationError, ExportError
+from altaprofiles.export.sinks import Sink
+from altaprofiles.export.tables import Content, Origin
+from altaprofiles.tables.rows import Row
+
+from ..support.sinks import opened, put_in_place, rows_of, target_of
+from ..support.tables import RUNS, Entry, Model, Night, record, time_of
+
+TO = "crm.duckdb"
+
+
+def origin(hour: int = 0, account: str = "A", run: str | None = None) -> Origin:
+    return Origin(run or f"run {hour} of {account}", (account,), time_of(hour))
+
+
+def load(
+    folder: Path,
+    records: Sequence[bytes | Row],
+    at: Origin | None = None,
+    content: Content | None = None,
+    **options: Any,
+) -> Sink:
+    """Write rows to the table of the tests as an export does, and return the closed sink."""
+    at = at or origin()
+    target = target_of(folder / TO, *([content] if content else []), **options)
+    target.check()
+    target.accept(at)
+    [account] = at.accounts
+    rows = [row if isinstance(row, Row) else rows_of([row], account)[0] for row in records]
+    sink = opened(target, [row.record for row in rows], at)
+    try:
+        sink.write(rows)
+        put_in_place(sink)
+    except BaseException:
+        sink.abort()
+        raise
+    return sink
+
+
+def query(folder: Path, sql: str = "FROM profiles") -> list[tuple[Any, ...]]:
+    with duckdb.connect(str(folder / TO)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def run(folder: Path, *statements: str) -> None:
+    for statement in statements:
+        query(folder, statement)
+
+
+HOURS = f"(epoch_us({{}}) - {int(time_of(0).timestamp()) * 10**6}) // 3600000000"
+
+CONTENT = (
+    "SELECT account, person, object_ids, (profile_data ->> 'value')::int, "
+    f"{HOURS.format('fetched_at')}, {HOURS.format('added_at')} FROM profiles ORDER BY ALL"
+)
+
+
+def content_of(folder: Path) -> list[tuple[Any, ...]]:
+    """Return the rows as `Model.content` does."""
+    rows = query(folder, CONTENT)
+    return sorted((account, who, tuple(ids), *rest) for account, who, ids, *rest in rows)
+
+
+def types(folder: Path, table: str = "profiles") -> dict[str, str]:
+    rows = query(folder, f"SELECT column_name, column_type FROM (DESCRIBE {table})")
+    return dict(rows)
+
+
+# Upsert
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(nights=RUNS)
+@example(
+    nights=[
+        Night(1, "A", (Entry(None, ("1",), 0), Entry(None, ("2",), 0))),
+        Night(2, "A", (Entry("a", ("1", "2"), 0), Entry(None, ("2", "3"), 1))),
+        Night(0, "A", (Entry(None, ("3",), 2), Entry("a", ("1",), 2))),
+    ]
+)
+def test_upserts_are_those_of_a_model(nights: list[Night]) -> None:
+    model = Model()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for number, night in enumerate(nights):
+            model.upsert(night)
+            records = [record(one.identity, one.devices, one.value) for one in night.people]
+            at = Origin(f"run {number}", (night.account,), time_of(night.hour))
+            sink = load(folder, records, at)
+            assert content_of(folder) == model.content()
+            assert sink.absorbed == model.absorbed
+
+
+def test_every_day_updates_one_table(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"]), record(None, ["2"]), record("c", ["3"])], origin(1))
+    # One has not changed, one has logged in, and one is new.
+    sink = load(tmp_path, [record("a", ["1"]), record("b", ["2"]), record("d", ["4"])], origin(2))
+    assert sink.absorbed == 1
+    assert content_of(tmp_path) == [
+        ("A", "identity:a", ("1",), 0, 1, 1),
+        ("A", "identity:b", ("2",), 0, 2, 1),
+        ("A", "identity:c", ("3",), 0, 1, 1),
+        ("A", "identity:d", ("4",), 0, 2, 2),
+    ]
+
+
+def test_the_same_people_of_two_accounts_are_two_rows(tmp_path: Path) -> None:
+    for account in ("A", "B", "A"):
+        sink = load(tmp_path, [record("a", ["1"]), record(None, ["2"])], origin(1, account))
+        assert sink.absorbed == 0
+    assert [row[:2] for row in content_of(tmp_path)] == [
+        (account, who) for account in "AB" for who in ("identity:a", "objectId:2")
+    ]
+
+
+def test_a_nameless_person_is_found_by_any_device(tmp_path: Path) -> None:
+    load(tmp_path, [record(None, ["2", "3"])], origin(1))
+    load(tmp_path, [record(None, ["3", "1"], 5)], origin(2))
+    assert content_of(tmp_path) == [("A", "objectId:1", ("3", "1"), 5, 2, 1)]
+
+
+def test_people_with_devices_that_no_text_can_hold_stay_apart(tmp_path: Path) -> None:
+    first, second = (
+        b'{"platformInfo":[{"objectId":"x\\ud8%02d"}],"profileData":{"value":0}}' % number
+        for number in (10, 11)
+    )
+    load(tmp_path, [first], origin(1))
+    load(tmp_path, [second], origin(2))
+    load(tmp_path, [b'{"identity":"a","platformInfo":[{"objectId":"x\\ud812"}]}'], origin(3))
+    assert query(tmp_path, "SELECT count(*) FROM profiles") == [(3,)]
+    load(tmp_path, [first], origin(4))
+    assert query(tmp_path, "SELECT count(*) FROM profiles") == [(3,)]
+
+
+def test_a_person_under_two_keys_is_one_row(tmp_path: Path) -> None:
+    rows = [Row(record("a", ["1"], n), "A", f"key {n}") for n in range(2)]
+    by_key = Content(has_key=True)
+    for hour in (1, 2):
+        load(tmp_path, rows, origin(hour), by_key)
+        assert query(tmp_path, "SELECT key, person FROM profiles") == [("key 0", "identity:a")]
+
+
+def test_matched_is_that_of_the_last_export(tmp_path: Path) -> None:
+    for hour, events in ((1, ("A", "B")), (2, ("C",))):
+        load(tmp_path, [Row(record("a", ["1"]), "A", matched=events)], origin(hour))
+        assert query(tmp_path, "SELECT matched FROM profiles") == [([*events],)]
+    assert content_of(tmp_path)[0][4:] == (2, 1)
+
+
+def test_columns_of_other_people_stay(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"]), record("b", ["2"])], origin(1))
+    run(
+        tmp_path,
+        'ALTER TABLE profiles ADD COLUMN "my ""note" VARCHAR',
+        'UPDATE profiles SET "my ""note" = \'of \' || identity',
+    )
+    load(tmp_path, [record("a", ["1"], 7), record("b", ["2"]), record("c", ["3"])], origin(2))
+    notes = query(tmp_path, 'SELECT identity, "my ""note" FROM profiles ORDER BY 1')
+    assert notes == [("a", "of a"), ("b", "of b"), ("c", None)]
+    assert [row[4] for row in content_of(tmp_path)] == [2, 1, 2]
+
+
+def test_a_table_with_indexes_of_others_is_updated(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"]), record(None, ["2"])], origin(1))
+    run(
+        tmp_path,
+        "CREATE UNIQUE INDEX one ON profiles (account, person)",
+        "CREATE INDEX two ON profiles (identity)",
+    )
+    load(tmp_path, [record("a", ["1"], 1), record("b", ["2"])], origin(2))
+    assert [row[1:4] for row in content_of(tmp_path)] == [
+        ("identity:a", ("1",), 1),
+        ("identity:b", ("2",), 0),
+    ]
+
+
+BINDINGS = Content(of="bindings")
+
+
+def found(key: str, *users: str) -> Row:
+    bound = [{"user_id": one, "anonymous_ids": [{"anonymous_id": f"of {one}"}]} for one in users]
+    return Row(json.dumps({"key": key, "users": bound}).encode(), "A")
+
+
+def test_the_bindings_of_a_key_are_replaced(tmp_path: Path) -> None:
+    pairs = "SELECT key, user_id FROM bindings ORDER BY ALL"
+    load(tmp_path, [found("k", "1", "2"), found("l", "3")], origin(1), BINDINGS)
+    load(tmp_path, [found("k", "2", "4")], origin(2), BINDINGS)
+    assert query(tmp_path, pairs) == [("k", "2"), ("k", "4"), ("l", "3")]
+    load(tmp_path, [found("k", "9")], origin(3, "A"), BINDINGS, write="replace")
+    assert query(tmp_path, pairs) == [("k", "9")]
+
+
+# Replace and append
+
+
+def test_replace_leaves_the_people_of_this_export_alone(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"]), record("b", ["2"])], origin(1))
+    load(tmp_path, [record("a", ["1"])], origin(2), write="replace")
+    assert content_of(tmp_path) == [("A", "identity:a", ("1",), 0, 2, 2)]
+    # And the default again.
+    load(tmp_path, [record("c", ["1"])], origin(3))
+    assert [row[1] for row in content_of(tmp_path)] == ["identity:a", "identity:c"]
+
+
+def test_replace_spares_other_accounts(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"])], origin(1, "A"))
+    load(tmp_path, [record("a", ["1"])], origin(1, "B"))
+    before = content_of(tmp_path)
+    words = r"'profiles' in .* has 1 row of other accounts \(A\).*write='upsert'"
+    with pytest.raises(ExportError, match=words):
+        load(tmp_path, [], origin(2, "B"), write="replace")
+    # Even if the file could not be looked at before.
+    with pytest.raises(ExportError, match=words):
+        opened(target_of(tmp_path / TO, write="replace"), [], origin(2, "B"))
+    assert content_of(tmp_path) == before
+
+
+def test_append_adds_each_run_once(tmp_path: Path) -> None:
+    people = [record("a", ["1"]), record(None, ["2"]), record("a", ["1"])]
+    for hour, expected in ((1, 3), (2, 6), (2, 6), (3, 9), (1, 9)):
+        load(tmp_path, people, origin(hour), write="append")
+        assert query(tmp_path, "SELECT count(*) FROM profiles") == [(expected,)]
+    runs = query(tmp_path, "SELECT run, mode FROM altaprofiles_runs ORDER BY 1")
+    assert runs == [(f"run {hour} of A", "append") for hour in (1, 2, 3)]
+    # Begun at the same moment, but another one.
+    load(tmp_path, people, origin(1, run="other"), write="append")
+    load(tmp_path, people, origin(1, run="other"), write="append")
+    assert query(tmp_path, "SELECT count(*) FROM profiles") == [(12,)]
+
+
+def test_append_takes_what_an_incomplete_run_lacked(tmp_path: Path) -> None:
+    content = Content(has_key=True, has_cdp=True)
+    first = [Row(record("a", ["1"]), "A", "1")]
+    whole = [Row(record("b", ["2"]), "A", "2"), Row(record("a", ["1"]), "A", "1", (), b"[]")]
+    load(tmp_path, first, origin(1), content, write="append")
+    load(tmp_path, whole, origin(1), content, write="append", flatten=["value"])
+    rows = query(tmp_path, "SELECT key, cdp, value FROM profiles ORDER BY key")
+    assert rows == [("1", "[]", 0), ("2", None, 0)]
+
+
+@pytest.mark.parametrize(
+    ("made", "used"),
+    [("append", "upsert"), ("append", "replace"), ("upsert", "append"), ("replace", "append")],
+)
+def test_a_table_is_used_as_it_was_made(tmp_path: Path, made: str, used: str) -> None:
+    load(tmp_path, [record("a", ["1"])], origin(1), write=made)
+    before = content_of(tmp_path)
+    with pytest.raises(ExportError, match=f"(?s)'profiles'.*was made with.*{made}.*`table`"):
+        load(tmp_path, [record("b", ["1"])], origin(2), write=used)
+    assert content_of(tmp_path) == before
+    load(tmp_path, [record("b", ["1"])], origin(2), write=used, table="other")
+
+
+# Tables that others have made, and those of before
+
+OF_BEFORE = (
+    "CREATE TABLE profiles (identity VARCHAR, email VARCHAR, name VARCHAR, phone VARCHAR,"
+    " object_ids VARCHAR[], profile_data JSON, events JSON, platform_info JSON, extra JSON,"
+    ' "Cart Value" BIGINT)'
+)
+
+FOREIGN = {
+    "others": ("CREATE TABLE profiles AS SELECT 7 AS n",),
+    "a key": ("CREATE TABLE profiles (account VARCHAR, person VARCHAR PRIMARY KEY)",),
+    "bindings": ("CREATE TABLE bindings AS SELECT 1 AS n",),
+}
+
+
+@pytest.mark.parametrize("write", ["upsert", "replace", "append"])
+@pytest.mark.parametrize("made", FOREIGN)
+def test_a_table_of_others_is_refused(tmp_path: Path, made: str, write: str) -> None:
+    run(tmp_path, *FOREIGN[made])
+    content = BINDINGS if made == "bindings" else None
+    table = content.default_table if content else "profiles"
+    target = target_of(tmp_path / TO, *([content] if content else []), write=write)
+    with pytest.raises(ExportError, match=f"something else .* made the table '{table}'.*`table`"):
+        target.check()
+    with pytest.raises(ExportError, match="something else"):
+        opened(target, [], origin())
+    assert [*tmp_path.iterdir()] == [tmp_path / TO]
+
+
+def test_a_copy_and_a_table_of_another_kind_are_not_ours(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"])])
+    run(tmp_path, "CREATE TABLE copied AS FROM profiles")
+    with pytest.raises(ExportError, match="something else"):
+        load(tmp_path, [], table="copied")
+    with pytest.raises(ExportError, match="an export of bindings"):
+        load(tmp_path, [], content=BINDINGS, table="PROFILES")
+    # One that was dropped is forgotten.
+    run(tmp_path, "DROP TABLE profiles")
+    load(tmp_path, [record("a", ["1"])], write="append")
+    run(tmp_path, "DROP TABLE profiles", "CREATE TABLE profiles AS SELECT 1 AS n")
+    with pytest.raises(ExportError, match="something else"):
+        load(tmp_path, [], write="append")
+
+
+def test_a_table_of_before_is_replaced_once(tmp_path: Path) -> None:
+    run(tmp_path, OF_BEFORE, "INSERT INTO profiles (identity) VALUES ('x')")
+    with pytest.raises(ExportError, match=r"earlier version.*once with write='replace' \(--write"):
+        load(tmp_path, [record("a", ["1"])])
+    with pytest.raises(ExportError, match=r"earlier version.*`table`"):
+        load(tmp_path, [record("a", ["1"])], write="append")
+    assert query(tmp_path, "SELECT identity FROM profiles") == [("x",)]
+    load(tmp_path, [record("a", ["1"])], origin(1), write="replace")
+    load(tmp_path, [record("b", ["2"])], origin(2))
+    assert [row[1] for row in content_of(tmp_path)] == ["identity:a", "identity:b"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE profiles ALTER fetched_at TYPE VARCHAR",
+        "ALTER TABLE profiles ALTER object_ids TYPE VARCHAR",
+        "ALTER TABLE profiles ADD COLUMN rowid BIGINT",
+    ],
+)
+def test_a_table_that_others_have_changed_is_refused(tmp_path: Path, statement: str) -> None:
+    load(tmp_path, [record("a", ["1"])])
+    run(tmp_path, statement)
+    with pytest.raises(ExportError, match=r"change it back|rename it"):
+        target_of(tmp_path / TO).check()
+
+
+def test_a_table_named_as_that_of_runs_is_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="table: names that begin with"):
+        target_of(tmp_path / TO, table="Altaprofiles_Runs")
+    run(tmp_path, "CREATE TABLE altaprofiles_runs AS SELECT 1 AS n")
+    with pytest.raises(ExportError, match="rename it"):
+        target_of(tmp_path / TO).check()
+
+
+# Flattened columns
+
+
+def values(folder: Path, column: str = "value") -> list[Any]:
+    return [value for (value,) in query(folder, f'SELECT "{column}" FROM profiles ORDER BY person')]
+
+
+def test_columns_come_and_are_left_out(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"], 1), record("b", ["2"], 2)], origin(1))
+    load(tmp_path, [record("a", ["1"], 1)], origin(2), flatten=["value"])
+    assert values(tmp_path) == [1, None]
+    # The row of the one who comes is the same but for the column that is left out.
+    load(tmp_path, [record("a", ["1"], 1), record("c", ["3"])], origin(3), flatten=["other"])
+    assert values(tmp_path) == values(tmp_path, "other") == [None, None, None]
+    assert [row[4] for row in content_of(tmp_path)] == [3, 1, 3]
+
+
+DATE = 1_767_225_600
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "expected"),
+    [
+        (3, "many", ["3", "many"]),
+        (3, 2.5, ["3", "2.5"]),
+        (True, 1, ["true", "1"]),
+        (2.5, "x", ["2.5", "x"]),
+        (f"$D_{DATE}", "soon", [f"$D_{DATE}", "soon"]),
+        (3, {"a": 1}, ["3", '{"a": 1}']),
+    ],
+)
+def test_a_value_of_another_type_makes_a_column_text(
+    tmp_path: Path, first: Any, later: Any, expected: list[str]
+) -> None:
+    sink = load(tmp_path, [record("a", ["1"], first)], origin(1), flatten=["value"])
+    assert sink.notes == []
+    sink = load(tmp_path, [record("b", ["2"], later)], origin(2), flatten=["VALUE", "value"][1:])
+    [note] = sink.notes
+    assert "'value' of the table 'profiles'" in note
+    assert "is text now" in note
+    assert types(tmp_path)["value"] == "VARCHAR"
+    assert values(tmp_path) == expected
+    # And stays text, with values as JSON has them.
+    sink = load(tmp_path, [record("b", ["2"], 1e5)], origin(3), flatten=["value"])
+    assert sink.notes == []
+    assert values(tmp_path) == [expected[0], "100000.0"]
+
+
+@pytest.mark.parametrize("later", [None, 4])
+def test_values_that_fit_widen_nothing(tmp_path: Path, later: Any) -> None:
+    load(tmp_path, [record("a", ["1"], 2.5)], origin(1), flatten=["value"])
+    sink = load(tmp_path, [record("b", ["2"], later)], origin(2), flatten=["value"])
+    assert (sink.notes, types(tmp_path)["value"]) == ([], "DOUBLE")
+    assert values(tmp_path) == [2.5, later]
+    load(tmp_path, [record("b", ["2"], later)], origin(3), flatten=["value"])
+    assert [row[4] for row in content_of(tmp_path)] == [1, 2]
+
+
+def test_whole_numbers_that_a_double_cannot_hold_are_text(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"], 2.5)], origin(1), flatten=["value"])
+    sink = load(tmp_path, [record("b", ["2"], 2**53 + 1)], origin(2), flatten=["value"])
+    assert len(sink.notes) == 1
+    assert values(tmp_path) == ["2.5", str(2**53 + 1)]
+
+
+def test_a_table_of_runs_is_widened_as_well(tmp_path: Path) -> None:
+    for hour, value in ((1, 3), (2, "x"), (2, "x")):
+        load(tmp_path, [record("a", ["1"], value)], origin(hour), write="append", flatten=["value"])
+    assert query(tmp_path, "SELECT value FROM profiles ORDER BY 1") == [("3",), ("x",)]
+
+
+def test_a_named_type_never_widens(tmp_path: Path) -> None:
+    named = {"value": "int64"}
+    load(tmp_path, [record("a", ["1"], 3)], origin(1), flatten=named)
+    sink = load(tmp_path, [record("b", ["2"], "x")], origin(2), flatten=named)
+    assert (sink.mended, sink.notes, values(tmp_path)) == (1, [], [3, None])
+    target = target_of(tmp_path / TO, flatten={"value": "timestamp"})
+    words = "flatten: 'value' .*'timestamp'.*'profiles'.*is BIGINT; name 'int64'.*--write replace"
+    with pytest.raises(ConfigurationError, match=words):
+        target.check()
+    with pytest.raises(ConfigurationError, match=words):
+        opened(target, [], origin(3))
+    load(tmp_path, [record("b", ["2"], f"$D_{DATE}")], origin(3), write="replace",
+         flatten={"value": "timestamp"})  # fmt: skip
+    assert query(tmp_path, "SELECT epoch_us(value) FROM profiles") == [(DATE * 10**6,)]
+
+
+def test_keys_may_have_any_name(tmp_path: Path) -> None:
+    names = ["row", "number", "c0", "is_same", "new", "join", "added", "c1", 'a"b', "ünï", "old"]
+    data = json.dumps(dict.fromkeys(names, 1)).encode()
+    for hour in (1, 2):
+        for write in ("upsert", "append"):
+            people = [b'{"identity":"%d","profileData":%b}' % (n, data) for n in (hour, 7)]
+            load(tmp_path, people, origin(hour), flatten=names, table=f"t {write}", write=write)
+    assert query(tmp_path, 'SELECT count(*), sum("a""b") FROM "t upsert"') == [(3, 3)]
+    assert query(tmp_path, 'SELECT count(*), sum("join") FROM "t append"') == [(4, 4)]
+    with pytest.raises(ConfigurationError, match="flatten: a column 'rowid'"):
+        target_of(tmp_path / TO, flatten=["ROWID"])
+
+
+def test_times_are_utc_whatever_the_zone_of_the_process(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"])], origin(5))
+    [(micros,)] = query(tmp_path, "SELECT epoch_us(fetched_at) FROM profiles")
+    assert datetime.fromtimestamp(micros / 1e6, UTC) == time_of(5)

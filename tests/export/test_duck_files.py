@@ -1,0 +1,256 @@
+"""DuckDB files in use by others, and exports into them that are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import duckdb
+import pytest
+
+from altaprofiles import ExportError, ExportLocked
+from altaprofiles.cli.exits import Exit, exit_code
+from altaprofiles.emulator import Emulator
+from altaprofiles.export.sinks.duck import DuckDbTarget
+from altaprofiles.export.tables import Origin
+
+from ..support.exporting import Job, exporter
+from ..support.jobs import EVENTS, Emulated, at_emulator
+from ..support.sinks import opened, put_in_place, rows_of, target_of
+from ..support.tables import record, time_of
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def case() -> AsyncIterator[Emulated]:
+    async with at_emulator(EVENTS, people=60) as emulated:
+        yield emulated
+
+
+def made(path: Path) -> Path:
+    """Make a file with a table that is not ours."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE other AS SELECT 1 AS n")
+    return path
+
+
+HOLDER = """
+import duckdb, sys
+connection = duckdb.connect(sys.argv[1])
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Hold a file open in another process, until that process reads the end of its input."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"open\n"
+        try:
+            yield holder
+        finally:
+            release(holder)
+
+
+def release(holder: subprocess.Popen[bytes]) -> None:
+    assert holder.stdin is not None
+    holder.stdin.close()
+    holder.wait()
+
+
+def rows(path: Path, table: str = "profiles") -> list[Any]:
+    with duckdb.connect(str(path)) as connection:
+        return connection.execute(f'SELECT person FROM "{table}" ORDER BY 1').fetchall()
+
+
+WAITS = "waiting for it, at most 10 min"
+
+
+async def until_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
+    while words not in caplog.text:
+        await anyio.sleep(0.01)
+
+
+async def test_a_file_that_is_open_elsewhere_is_waited_for(
+    tmp_path: Path, case: Emulated, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = made(tmp_path / "p.duckdb")
+    with held(path) as holder, caplog.at_level(logging.WARNING):
+        task = asyncio.create_task(case.run(path))
+        await until_logged(caplog, WAITS)
+        # Everything has been fetched meanwhile.
+        asked = case.requests
+        assert asked > 0
+        release(holder)
+        report = await task
+    assert case.requests == asked
+    assert report.complete
+    assert len(rows(path)) == report.people
+    [waiting] = [text for text in caplog.messages if WAITS in text]
+    assert "p.duckdb is open in another program (" in waiting
+    assert f"process {holder.pid})" in waiting
+
+
+async def test_a_file_that_stays_open_costs_nothing(
+    tmp_path: Path, case: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = made(tmp_path / "p.duckdb")
+    with held(path):
+        monkeypatch.setattr(DuckDbTarget, "patience", 0.01)
+        with pytest.raises(ExportLocked, match="is open in another program") as caught:
+            await case.run(path)
+        assert exit_code(caught.value) is Exit.INCOMPLETE
+        [note] = caught.value.__notes__
+        assert note.startswith("Nothing has to be fetched again: ")
+        assert "run the same export again" in note
+    asked = case.requests
+    await case.run(path)
+    assert case.requests == asked
+    assert len(rows(path)) > 0
+
+
+async def test_the_wait_ends_when_the_export_is_cancelled(
+    tmp_path: Path, case: Emulated, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = made(tmp_path / "p.duckdb")
+    with held(path):
+        task = asyncio.create_task(case.run(path))
+        await until_logged(caplog, WAITS)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert not (tmp_path / "p.duckdb.partial").exists()
+    asked = case.requests
+    await case.run(path)
+    assert case.requests == asked
+
+
+async def test_a_connection_of_this_process_is_named_before_the_first_request(
+    tmp_path: Path, case: Emulated
+) -> None:
+    path = made(tmp_path / "p.duckdb")
+    with duckdb.connect(str(path)), pytest.raises(ExportError, match="close that connection"):
+        await case.run(path)
+    assert case.requests == 0
+
+
+@pytest.mark.parametrize("existing", [False, True])
+async def test_exports_into_one_file_take_turns(
+    tmp_path: Path, case: Emulated, existing: bool
+) -> None:
+    path = tmp_path / "p.duckdb"
+    if existing:
+        made(path)
+    spools = [tmp_path / f"spool {number}" for number in range(3)]
+    for spool in spools:
+        spool.mkdir()
+    async with case.session() as session:
+        reports = await asyncio.gather(
+            *(
+                case.start(session, path, table=f"t{number}", spool=spool)
+                for number, spool in enumerate(spools)
+            )
+        )
+    for number, report in enumerate(reports):
+        assert len(rows(path, f"t{number}")) == report.people
+    assert not (tmp_path / "p.duckdb.partial").exists()
+
+
+async def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "p.duckdb"
+    sink = opened(target_of(path))
+    sink.write(rows_of([record("a", ["1"])]))
+    made(path)
+    with pytest.raises(ExportError, match="has been created while"):
+        put_in_place(sink)
+    sink.abort()
+    with duckdb.connect(str(path)) as connection:
+        assert connection.execute("SHOW TABLES").fetchall() == [("other",)]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+# Kills
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals")
+@pytest.mark.parametrize(
+    ("existing", "write"),
+    [(True, "upsert"), (True, "replace"), (True, "append"), (False, "upsert")],
+)
+async def test_a_killed_export_leaves_the_old_rows_or_the_new_ones(
+    tmp_path: Path, existing: bool, write: str
+) -> None:
+    place, fetched = tmp_path / "place", tmp_path / "fetched"
+    path = place / "p.duckdb"
+    place.mkdir()
+    async with Emulator(people=60, seed=3) as emulator, exporter(tmp_path / "runs") as processes:
+        if existing:
+            account = emulator.environment["CLEVERTAP_ACCOUNT_ID"]
+            before = Origin("earlier", (account,), time_of(0))
+            sink = opened(target_of(path, write=write), [], before)
+            sink.write(rows_of([record("of before", ["1"])], account))
+            put_in_place(sink)
+        old = content(path)
+        job = Job(
+            arguments={**ONE_CHAIN, "to": str(path), "write": write},
+            environment=emulator.environment,
+        )
+        await processes.fetch(job)
+        place.rename(fetched)
+        shutil.copytree(fetched, place)
+        outcome = await processes.run(job.but(listed=True))
+        assert outcome.report is not None, outcome
+        new = content(path)
+        assert len(new) == outcome.report["people"] + (existing and write != "replace")
+        commits = [n for n, step in enumerate(outcome.steps) if step == "sqlite3 commit"]
+        seen = set()
+        # The statements in the file, and the steps that put it in place and end the export.
+        begun = max(n for n, step in enumerate(outcome.steps) if step == "duckdb BEGIN")
+        for number in [
+            n
+            for n, step in enumerate(outcome.steps)
+            if n >= begun and (step.startswith("duckdb") or step in ("os.replace", "os.rmdir"))
+        ]:
+            shutil.rmtree(place)
+            shutil.copytree(fetched, place)
+            killed = await processes.run(job.but(die=(number, "after")))
+            assert killed.signal == 9
+            found = content(path)
+            assert found in (old, new), outcome.steps[number]
+            seen.add(found == new)
+            resumed = await processes.run(job)
+            assert resumed.error is None, resumed
+            if write == "append" and number >= commits[-2]:
+                # The killed run was over, so that this one is another.
+                assert {*content(path)} == {*new}
+            else:
+                assert content(path) == new, outcome.steps[number]
+            assert {one.name for one in place.iterdir()} == {"p.duckdb", "p.duckdb.manifest.json"}
+        assert seen == {False, True}
+
+
+ONE_CHAIN = {"events": "Charged", "start": 20260101, "end": 20260110, "windows": 1}
+
+
+def content(path: Path) -> list[tuple[Any, ...]]:
+    if not path.exists():
+        return []
+    with duckdb.connect(str(path)) as connection:
+        return connection.execute(
+            "SELECT account, person, profile_data, epoch_us(fetched_at), epoch_us(added_at)"
+            " FROM profiles ORDER BY ALL"
+        ).fetchall()
