@@ -428,8 +428,8 @@ class Session:
             profile=profile,
         )
         join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
-        asked = [(service, "get_page"), *(() if join is None else (join.asked,))]
-        reporting = Reporting(asked, on_progress)
+        calls = [(service, "get_page"), *(() if join is None else (join.call,))]
+        reporting = Reporting(calls, on_progress)
         engine = self._engine.counting(reporting.tally)
         joins = None if join is None else Joins(join, engine)
         people = EventsGathering(
@@ -551,8 +551,8 @@ class Session:
                 f"with_cdp: it joins people of CleverTap, and {by} is a key of Alta, whose users "
                 f"are the result already; leave it out"
             )
-        asked = [(service, endpoint.operation), *(() if join is None else (join.asked,))]
-        reporting = Reporting(asked, on_progress)
+        calls = [(service, endpoint.operation), *(() if join is None else (join.call,))]
+        reporting = Reporting(calls, on_progress)
         engine = self._engine.counting(reporting.tally)
         joins = None if join is None else Joins(join, engine)
         plan = KeysPlan(service.account, service.url, by)

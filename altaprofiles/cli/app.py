@@ -70,7 +70,7 @@ class App:
         self.timeout: float | None = None
         self._resume: str | None = None
         self.in_its_words: Callable[[str], str] = str
-        self._resolved: Resolved[Any] | None = None
+        self._resolved: dict[str, Resolved[Any]] = {}
         self._is_logging = False
 
     @cached_property
@@ -130,8 +130,10 @@ class App:
         from ..errors import ConfigurationError
         from ..session import Session
 
-        if self.account is None and (ignored := ignored_variables(service.upper())):
-            self.warn(ignored)
+        services = ("clevertap", "alta") if service == "both" else (service,)
+        for one in services:
+            if self.account is None and (ignored := ignored_variables(one.upper())):
+                self.warn(ignored)
         try:
             project = None if service == "alta" else find_clevertap(self.account)
             key = None if service == "clevertap" else find_alta(self.account)
@@ -140,11 +142,12 @@ class App:
             raise
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
-        self._resolved = project or key
-        if self._resolved is not None:
-            self.in_its_words = self._resolved.in_its_words
-        has_clevertap, has_alta = project is not None, key is not None
-        if has_clevertap >= (service != "alta") and has_alta >= (service != "clevertap"):
+        for one, resolved in (("clevertap", project), ("alta", key)):
+            if resolved is not None:
+                self._resolved[one] = resolved
+                self.in_its_words = _both_words(self.in_its_words, resolved.in_its_words)
+        missing = next((one for one in services if one not in self._resolved), None)
+        if missing is None:
             return Session(
                 clevertap=None if project is None else project.credentials,
                 alta=None if key is None else key.credentials,
@@ -152,7 +155,6 @@ class App:
                 on_event=on_event,
                 trust_env=True,
             )
-        missing = "alta" if service == "alta" or has_clevertap else "clevertap"
         label, variables = _SERVICES[missing]
         accounts = Accounts.read()
         if (account := accounts.pick(self.account)) is not None:
@@ -307,12 +309,13 @@ class App:
             return None
         if isinstance(error, RateLimited):
             error.add_note(f"{remedy(error)}.")
-        if isinstance(error, Unauthorized | Forbidden) and self._resolved is not None:
-            error.add_note(f"These credentials are from {self._resolved.source}.")
+        resolved = self._resolved.get(getattr(error, "api", "").lower())
+        if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
+            error.add_note(f"These credentials are from {resolved.source}.")
             if isinstance(error, Unauthorized):
                 error.add_note(
                     f"To find the region or platform that accepts them: "
-                    f"{self.trying_regions(self._resolved)}"
+                    f"{self.trying_regions(resolved)}"
                 )
         self._log_error(error)
         if isinstance(error, Incomplete):
@@ -358,6 +361,10 @@ _SERVICES = {
 
 _ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE"}
 """Arguments of commands by the library's name."""
+
+
+def _both_words(one: Callable[[str], str], other: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: other(one(text))
 
 
 def _logger() -> Any:

@@ -72,7 +72,7 @@ class Reporting(Generic[S]):
     """Counts the requests of one run, and reports its progress.
 
     Args:
-        asked: each service that is asked, and the operation whose slots are reported. The rate
+        calls: each service that is asked, and the operation whose slots are reported. The rate
             limit of the first is reported.
         on_progress: called with each report, or None.
 
@@ -84,12 +84,12 @@ class Reporting(Generic[S]):
     """
 
     def __init__(
-        self, asked: Sequence[tuple[Service, str]], on_progress: Callable[[S], object] | None
+        self, calls: Sequence[tuple[Service, str]], on_progress: Callable[[S], object] | None
     ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
-        self._caps = [service.cap(operation) for service, operation in asked]
-        self._service = asked[0][0]
+        self._caps = [service.cap(operation) for service, operation in calls]
+        self._service = calls[0][0]
         self._callback = on_progress
         self._began = time.monotonic()
         self._earlier = _Earlier()

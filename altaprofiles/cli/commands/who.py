@@ -1,4 +1,4 @@
-"""The customers behind one key, from both services: `altaprofiles who`."""
+"""The customers behind one key, from both services."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["who"]
 @click.option("--anonymous-id", metavar="ID", help="An anonymous ID at Alta.")
 @click.pass_obj
 def who(app: App, /, **options: str | None) -> None:
-    """Print the customers behind a key: records from CleverTap with users from Alta.
+    """Print the customers behind a key, from CleverTap and Alta.
 
     A record and a user belong together if the record's identity is the user's ID. An anonymous ID
     can have several users.

@@ -100,7 +100,7 @@ class Join(Struct, frozen=True):
         return cls(key, by, service())
 
     @property
-    def asked(self) -> tuple[Service, str]:
+    def call(self) -> tuple[Service, str]:
         """The service, and the operation that it is asked for."""
         return self.service, CDP.operation
 
