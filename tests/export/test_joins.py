@@ -469,3 +469,45 @@ async def test_the_moment_is_that_of_the_first_run(
     monkeypatch.setattr(time, "time_ns", lambda: next(moments))
     await export(services, to)
     assert to.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("system", "write"),
+    [
+        *(("duckdb", write) for write in ("upsert", "replace", "append")),
+        *(("postgres", write) for write in ("upsert", "replace")),
+    ],
+)
+async def test_the_second_run_puts_users_in_the_place_of_null(
+    services: Both,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    system: str,
+    write: str,
+) -> None:
+    # The files beside a table of a server are in the current folder.
+    monkeypatch.chdir(tmp_path)
+    to: Any = tmp_path / "p.duckdb"
+    server = None
+    if system == "postgres":
+        server = request.getfixturevalue("postgres")
+        to = server.url("people")
+
+    def users() -> dict[str, Any]:
+        if server is not None:
+            return dict(server.rows("SELECT identity, cdp FROM people"))
+        with duckdb.connect(to, read_only=True) as db:
+            rows = db.execute("select identity, cdp from profiles").fetchall()
+        return {identity: cdp and json.loads(cdp) for identity, cdp in rows}
+
+    services.pages = [[record("a"), record("b"), record("c")]]
+    services.users = {"a": [user("a", "x")], "b": [user("b", "y")]}
+    services.answers = {"b": USED_UP, "c": USED_UP}
+    with pytest.raises(Incomplete):
+        await export(services, to, write=write)
+    assert users()["b"] is None
+    services.answers = {}
+    report = await export(services, to, write=write)
+    assert report.complete
+    assert users() == {"a": services.users["a"], "b": services.users["b"], "c": []}
