@@ -18,12 +18,13 @@ from .http.retry import Retry
 from .http.service import Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
-from .models import Attempt, Customer, Profile, Stats
+from .models import Attempt, Customer, Key, Profile, Stats
 from .profiles import Profiles
 from .redaction import mask_values
 from .sources.chains import Chains
 from .sources.joined import join
-from .sources.lookups import CDP, Lookups, endpoint_of
+from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
+from .sources.who import check_one, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
@@ -68,7 +69,7 @@ class Session:
 
     Args:
         clevertap: credentials for `session.profiles` and the exports.
-        alta: credentials for `session.cdp` and `with_cdp`.
+        alta: credentials for `session.cdp`, `with_cdp` and `who_is`.
         retry: limits of retries.
         timeout: limits of each attempt.
         max_response_bytes: largest body of one response, in bytes after decompression; 128 MiB by
@@ -207,6 +208,55 @@ class Session:
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
+    async def who_is(
+        self,
+        *,
+        email: str | None = None,
+        identity: Key | None = None,
+        object_id: str | None = None,
+        user_id: Key | None = None,
+        anonymous_id: Key | None = None,
+    ) -> list[Customer]:
+        """Return the customers behind one key of either service; an empty list if there are none.
+
+        A CleverTap profile and a CDP user are one customer if the profile's identity is the user's
+        ID. The requests that do not depend on each other are sent at the same time.
+
+        Args:
+            email, identity, object_id: keys of CleverTap. The result is the profile, with the users
+                under its identity ("Get User Profiles", Download User Profiles by ID).
+            user_id: a user's ID. The result is the profile with that identity, and the users under
+                the ID ("Query User CDP", Request Parameters).
+            anonymous_id: an anonymous ID. The result is every user it is bound to, in the order
+                sent, each with its profile.
+
+        Returns:
+            The customers. `customer.profile` is None for a user whom CleverTap does not know.
+            `customer.error` is set only if the profile's identity cannot be asked for, as half a
+            surrogate pair cannot.
+
+        Raises:
+            ConfigurationError: not exactly one key is given, it is not an identifier, or the
+                session lacks credentials for one of the services. Nothing was sent.
+            Unauthorized, Forbidden: a service refuses the credentials.
+            AltaProfilesError: one of the requests failed in another way.
+
+        >>> for customer in await session.who_is(anonymous_id="aId3"):
+        ...     print(customer.profile and customer.profile.identity, list(customer.cdp))
+        """
+        by, key = check_one(
+            {
+                "email": email,
+                "identity": identity,
+                "object_id": object_id,
+                "user_id": user_id,
+                "anonymous_id": anonymous_id,
+            }
+        )
+        profiles = Lookups(self._engine, self._clevertap_service(), PROFILES)
+        users = Lookups(self._engine, self._alta_service(), CDP)
+        return await who_is(by, key, profiles, users)
+
     async def export(
         self,
         events: str | Sequence[str] | None = None,
@@ -230,6 +280,9 @@ class Session:
         profile: bool = True,
         count: bool = False,
         on_shortfall: Literal["error", "warn"] = "error",
+        with_cdp: bool = False,
+        cdp_key: str = "identity",
+        cdp_by: CdpBy = "user_id",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[ExportProgress], object] | None = None,
@@ -305,6 +358,19 @@ class Session:
                 the service counts. The output is then put in place, with a warning in the log and
                 in `report.warnings`. A chain that has records is accepted at once, with these; an
                 empty one after it was opened again. Without `count`, "warn" accepts nothing.
+            with_cdp: join each person with their CDP users, from Alta. They are looked up while
+                pages are still read, under the cap of each service; each key is asked for once,
+                and an answer on the disk never again. NDJSON gets a member `cdp` at the end of each
+                record, `[{"user_id": …, "anonymous_ids": […]}]`, and a member of that name in the
+                record becomes `record.cdp`. Tables get a column `cdp` of the same JSON. It is `[]`
+                where nothing is bound or the person has no key, and null where the lookup failed.
+                Failed lookups are listed in `<to>.failed.ndjson`; the output is written all the
+                same, and the export is `Incomplete` unless Alta refuses the key itself. The same
+                call asks for these alone, and writes the output again. If ten keys in a row fail,
+                or the plan is used up, the others are asked for once all people are there.
+            cdp_key: the key to look up: "identity", or a key of `profileData`, whose value counts
+                if it is text or a whole number.
+            cdp_by: the kind of key that it is at Alta: "user_id" or "anonymous_id".
             resume: resume an unfinished run of the same export, with `windows="auto"` whatever its
                 windows. False discards what it left. Unfinished runs of other exports to the same
                 output stay, with a warning; `altaprofiles status` finishes or removes them.
@@ -327,7 +393,7 @@ class Session:
             ConfigurationError: an argument cannot work, or an extra is missing. Nothing was sent.
             BadRequest: the service refuses one of the events, in its own words. No page of any
                 other event has been requested yet.
-            Unauthorized, Forbidden: the credentials are refused.
+            Unauthorized, Forbidden: the credentials of a service are refused.
             PlanMismatch: somebody has renamed the folder of another unfinished export to this
                 one's name.
             ExportLocked: another process or task works on the same output.
@@ -345,6 +411,8 @@ class Session:
         >>> print(report.people, report.sha256)
         """
         from .export.gather.chains import EventsGathering
+        from .export.gather.joined import with_joins
+        from .export.gather.joins import Join, Joins
         from .export.job import Job
         from .export.output import Output
         from .export.plan import EventsPlan
@@ -364,14 +432,19 @@ class Session:
             event_summaries=event_summaries,
             profile=profile,
         )
-        reporting = Reporting(service, "get_page", on_progress)
-        gathering = EventsGathering(
-            plan,
-            Chains(self._engine.counting(reporting.tally), service),
+        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
+        calls = [(service, "get_page"), *(() if join is None else (join.call,))]
+        reporting = Reporting(calls, on_progress)
+        engine = self._engine.counting(reporting.tally)
+        joins = None if join is None else Joins(join, engine)
+        people = EventsGathering(
+            plan if join is None else join.added_to(plan),
+            Chains(engine, service),
             adopt=windows == "auto",
             distinct=check_flag("distinct", distinct),
             count=check_flag("count", count),
             on_shortfall=on_shortfall,
+            on_records=None if joins is None else joins.queue,
         )
         output = Output(
             to=to,
@@ -385,7 +458,7 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job(gathering, output, reporting).run()
+        return await Job(with_joins(people, joins), output, reporting).run()
 
     async def export_lookups(
         self,
@@ -400,6 +473,9 @@ class Session:
         table: str | None = None,
         bom: bool = False,
         write: Literal["replace", "upsert", "append"] | None = None,
+        with_cdp: bool = False,
+        cdp_key: str = "identity",
+        cdp_by: CdpBy = "user_id",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
         on_progress: Callable[[LookupProgress], object] | None = None,
@@ -435,6 +511,9 @@ class Session:
             to, format, bom, write, resume, spool: as for `export`.
             flatten: as for `export`; for people only.
             table: as for `export`; "bindings" by default for keys of Alta.
+            with_cdp, cdp_key, cdp_by: as for `export`; with keys of CleverTap only. Lookups run
+                while other people are still looked up. Those that failed follow the failed keys in
+                `<to>.failed.ndjson`, with `"join": true`.
             on_progress: as for `export`, called after each few hundred answers.
 
         Returns:
@@ -448,14 +527,16 @@ class Session:
                 refuses.
             PlanMismatch: as from `export`.
             ExportLocked: another process or task works on the same output.
-            Incomplete: keys failed for longer than `Retry` allows. The files are written all the
-                same, and the same call asks for these keys again. Or ten keys failed in a row: the
-                service then counts as down, and nothing is written.
+            Incomplete: keys, or lookups of a join, failed for longer than `Retry` allows. The files
+                are written all the same, and the same call asks for these again. Or ten keys failed
+                in a row: the service then counts as down, and nothing is written.
             ExportError: the output, or what an earlier run left, cannot be used.
 
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
+        from .export.gather.joined import with_joins
+        from .export.gather.joins import Join, Joins
         from .export.gather.lookups import KeysGathering
         from .export.job import Job
         from .export.keys import check_keys
@@ -469,13 +550,24 @@ class Session:
         is_of_alta = endpoint.operation == CDP.operation
         service = self._alta_service() if is_of_alta else self._clevertap_service()
         source = check_keys(keys, by, column, keys_table)
-        reporting = Reporting(service, endpoint.operation, on_progress)
-        gathering = KeysGathering(
-            KeysPlan(service.account, service.url, by),
-            Lookups(self._engine.counting(reporting.tally), service, endpoint),
+        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service)
+        if is_of_alta and join is not None:
+            raise ConfigurationError(
+                f"with_cdp: it joins people of CleverTap, and {by} is a key of Alta, whose users "
+                f"are the result already; leave it out"
+            )
+        calls = [(service, endpoint.operation), *(() if join is None else (join.call,))]
+        reporting = Reporting(calls, on_progress)
+        engine = self._engine.counting(reporting.tally)
+        joins = None if join is None else Joins(join, engine)
+        plan = KeysPlan(service.account, service.url, by)
+        people: KeysGathering[Any] = KeysGathering(
+            plan if join is None else join.added_to(plan),
+            Lookups(engine, service, endpoint),
             source,
             content=Content(of="bindings") if is_of_alta else Content(has_key=True),
             encode=endpoint.encode,
+            on_records=None if joins is None else joins.queue,
         )
         output = Output(
             to=to,
@@ -489,7 +581,7 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job(gathering, output, reporting).run()
+        return await Job(with_joins(people, joins), output, reporting).run()
 
     async def finish_unfinished(
         self,
@@ -513,7 +605,8 @@ class Session:
             The result, as of the method that started it.
 
         Raises:
-            ConfigurationError: it is one of another account, or its journal cannot be read.
+            ConfigurationError: it is one of another account, its journal cannot be read, or the
+                session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
@@ -522,7 +615,8 @@ class Session:
         self._engine.check_open()
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
         output = Output(to=to, spool=spool)
-        job = finishing_job(self._engine, service, unfinished, output, on_progress)
+        alta = self._alta_service
+        job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
         del to
         report: ExportReport | LookupReport = await job.run()

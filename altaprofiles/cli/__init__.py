@@ -19,6 +19,7 @@ from .commands.get import get
 from .commands.login import login
 from .commands.lookup import lookup
 from .commands.status import status
+from .commands.who import who
 
 __all__ = ["cli"]
 
@@ -66,5 +67,5 @@ def cli() -> None:
     """
 
 
-for command in (login, doctor, export, lookup, status, get, cdp, count, demo, emulator):
+for command in (login, doctor, export, lookup, status, get, cdp, who, count, demo, emulator):
     cli.add_command(command)

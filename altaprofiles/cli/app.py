@@ -14,7 +14,7 @@ import signal
 import sys
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
 
@@ -34,9 +34,12 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App"]
+__all__ = ["App", "Service"]
 
 T = TypeVar("T")
+
+Service: TypeAlias = Literal["clevertap", "alta", "both"]
+"""The service that a command needs credentials for."""
 
 
 _TURN_EVERY = 0.2
@@ -67,7 +70,7 @@ class App:
         self.timeout: float | None = None
         self._resume: str | None = None
         self.in_its_words: Callable[[str], str] = str
-        self._resolved: Resolved[Any] | None = None
+        self._resolved: dict[str, Resolved[Any]] = {}
         self._is_logging = False
 
     @cached_property
@@ -131,10 +134,10 @@ class App:
     def session(
         self,
         *,
-        service: Literal["clevertap", "alta"] = "clevertap",
+        service: Service = "clevertap",
         on_event: Callable[[Attempt], object] | None = None,
     ) -> Session:
-        """Return a session, not yet opened, with the credentials for `service`.
+        """Return a session, not yet opened, with the credentials for `service`, or for both.
 
         It takes proxies from the environment, as command-line programs do.
 
@@ -146,31 +149,32 @@ class App:
         from ..errors import ConfigurationError
         from ..session import Session
 
-        if self.account is None and (ignored := ignored_variables(service.upper())):
-            self.warn(ignored)
+        services = ("clevertap", "alta") if service == "both" else (service,)
+        for one in services:
+            if self.account is None and (ignored := ignored_variables(one.upper())):
+                self.warn(ignored)
         try:
-            project = find_clevertap(self.account) if service == "clevertap" else None
-            key = find_alta(self.account) if service == "alta" else None
+            project = None if service == "alta" else find_clevertap(self.account)
+            key = None if service == "clevertap" else find_alta(self.account)
         except InvalidSetting:
             # As wrong as an option on the command line.
             raise
         except ConfigurationError as error:
             raise Failure(str(error), Exit.CREDENTIALS) from error
-        self._resolved = project or key
-        if self._resolved is not None:
-            self.in_its_words = self._resolved.in_its_words
-        if project is not None:
+        for one, resolved in (("clevertap", project), ("alta", key)):
+            if resolved is not None:
+                self._resolved[one] = resolved
+                self.in_its_words = _both_words(self.in_its_words, resolved.in_its_words)
+        missing = next((one for one in services if one not in self._resolved), None)
+        if missing is None:
             return Session(
-                clevertap=project.credentials,
+                clevertap=None if project is None else project.credentials,
+                alta=None if key is None else key.credentials,
                 timeout=self.limits,
                 on_event=on_event,
                 trust_env=True,
             )
-        if key is not None:
-            return Session(
-                alta=key.credentials, timeout=self.limits, on_event=on_event, trust_env=True
-            )
-        label, variables = _SERVICES[service]
+        label, variables = _SERVICES[missing]
         accounts = Accounts.read()
         if (account := accounts.pick(self.account)) is not None:
             others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
@@ -189,7 +193,7 @@ class App:
         self,
         question: Callable[[Session], Awaitable[T]],
         *,
-        service: Literal["clevertap", "alta"] = "clevertap",
+        service: Service = "clevertap",
     ) -> T:
         """Return the result of `question`, which is called with an open session for `service`.
 
@@ -324,12 +328,13 @@ class App:
             return None
         if isinstance(error, RateLimited):
             error.add_note(f"{remedy(error)}.")
-        if isinstance(error, Unauthorized | Forbidden) and self._resolved is not None:
-            error.add_note(f"These credentials are from {self._resolved.source}.")
+        resolved = self._resolved.get(getattr(error, "api", "").lower())
+        if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
+            error.add_note(f"These credentials are from {resolved.source}.")
             if isinstance(error, Unauthorized):
                 error.add_note(
                     f"To find the region or platform that accepts them: "
-                    f"{self.trying_regions(self._resolved)}"
+                    f"{self.trying_regions(resolved)}"
                 )
         if advice := self.advice(error) or self.advice(error.__cause__ or error):
             error.add_note(advice)
@@ -377,6 +382,10 @@ _SERVICES = {
 
 _ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE"}
 """Arguments of commands by the library's name."""
+
+
+def _both_words(one: Callable[[str], str], other: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: other(one(text))
 
 
 def _logger() -> Any:

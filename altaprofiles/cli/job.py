@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
-from typing import Literal
 
 import click
 
@@ -13,7 +12,7 @@ from ..errors import Incomplete
 from ..export.report import Report
 from ..export.sinks.postgres_url import without_password
 from ..session import Session
-from .app import App
+from .app import App, Service
 from .exits import Interrupted
 from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
@@ -29,7 +28,7 @@ def run_job(
     out: str,
     as_json: bool,
     prefix: str = "",
-    service: Literal["clevertap", "alta"] = "clevertap",
+    service: Service = "clevertap",
 ) -> None:
     """Run a job; its output's path or its report goes to stdout, everything else to stderr.
 
@@ -39,7 +38,7 @@ def run_job(
         out: the value of --out.
         as_json: whether to write the report, in place of the path.
         prefix: text in front of the command line that resumes the job.
-        service: the service that it needs credentials for.
+        service: the service that it needs credentials for, or "both".
     """
     if without_password(out) != out:
         app.info(

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, ca
 
 import click
 
-__all__ = ["KeyFileName", "OutputOptions", "QueryOptions", "output_options", "query_options"]
+__all__ = [
+    "KeyFileName",
+    "OutputOptions",
+    "QueryOptions",
+    "join_options",
+    "output_options",
+    "query_options",
+]
 
 if TYPE_CHECKING:
     from ..tables.layout import Kind
@@ -125,6 +132,37 @@ def _day(text: str) -> date | int:
         return int(text) if text.isdecimal() else date.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a day; write it as 2026-01-31") from None
+
+
+def join_options(command: F) -> F:
+    """Add `--with-cdp`, `--cdp-key` and `--cdp-by` to a command, under the library's names."""
+    for option in reversed(
+        [
+            click.option(
+                "--with-cdp",
+                is_flag=True,
+                help="Add each person's CDP users, from Alta, as the member or column cdp.",
+            ),
+            click.option(
+                "--cdp-key",
+                metavar="KEY",
+                default="identity",
+                show_default=True,
+                help="With --with-cdp: the key to look up at Alta, identity or a key of the "
+                "profile.",
+            ),
+            click.option(
+                "--cdp-by",
+                type=click.Choice(["user-id", "anonymous-id"]),
+                default="user-id",
+                show_default=True,
+                callback=lambda context, option, value: value.replace("-", "_"),
+                help="With --with-cdp: the kind of key that it is at Alta.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
 
 
 def _flattened(key: str) -> tuple[str, Kind | None]:

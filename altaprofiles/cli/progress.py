@@ -127,6 +127,8 @@ class View:
         if at.fetching:
             if outcomes := at.outcomes:
                 lines.insert(0, ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
+            if at.joining is not None:
+                lines.insert(0, at.joining)
             if at.wait:
                 lines.append(at.wait)
             elif self._trouble is not None:
@@ -146,7 +148,7 @@ def _figures(at: Progress, *, is_wide: bool) -> list[str]:
     if not at.fetching:
         return [clock(at.seconds)]
     slots = f"{at.in_flight} of {numbered(at.slots, 'slot')}"
-    traffic = [f"{at.pace:,.0f} {at.unit}s/s", slots]
+    traffic = [f"{at.pace:,.0f} {at.item}s/s", slots]
     retries = f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}"
     times = [retries, clock(at.seconds)]
     if at.eta is not None:
@@ -161,7 +163,7 @@ def _total(at: Progress, width: int) -> RenderableType:
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(no_wrap=True)
         line.add_column(ratio=1, no_wrap=True)
-        line.add_row(stage, numbered(at.done, at.unit))
+        line.add_row(stage, numbered(at.done, at.item))
         return line
     goal = f"{at.goal:,}"
     # As wide as the goal from the start, or the bar would shrink meanwhile.

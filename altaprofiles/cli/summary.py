@@ -55,6 +55,7 @@ def _export_rows(report: ExportReport) -> list[tuple[str, str]]:
     rows = [
         ("people", f"{report.people:,}"),
         ("records", f"{report.records:,} on {pages}"),
+        *_join_rows(report, report.failed),
     ]
     for event in dict.fromkeys(chain.event for chain in report.chains):
         chains = [chain for chain in report.chains if chain.event == event]
@@ -77,8 +78,19 @@ def _lookup_rows(report: LookupReport) -> list[tuple[str, str]]:
         ("not found", report.not_found, report.not_found_file),
         ("failed", report.failed, report.failed_file),
     ):
-        rows.append((name, f"{count:,}" if file is None else f"{count:,}, in {_short_path(file)}"))
-    return rows
+        rows.append((name, f"{count:,}{_place(file) if count else ''}"))
+    return [*rows, *_join_rows(report, report.join_failed)]
+
+
+def _join_rows(report: ExportReport | LookupReport, failed: int | None) -> list[tuple[str, str]]:
+    if report.matched is None or report.unmatched is None or failed is None:
+        return []
+    counts = f"{report.matched:,} matched, {report.unmatched:,} unmatched, {failed:,} failed"
+    return [("joined", f"{counts}{_place(report.failed_file) if failed else ''}")]
+
+
+def _place(file: str | None) -> str:
+    return "" if file is None else f", in {_short_path(file)}"
 
 
 def _short_path(file: str) -> str:

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import DecodeError
-from ..models import CdpUser, EventSummary, Lookup, Platform, Profile
+from ..models import CdpUser, Customer, EventSummary, Lookup, Platform, Profile
 from ..models.people import object_ids_of
 from .consoles import plain
 
-__all__ = ["lookup_table", "profile_table", "users_table"]
+__all__ = ["customer_table", "lookup_table", "profile_table", "users_table"]
 
 _NARROW = 60
 """Terminals with fewer columns than this have no room for every column of a table."""
@@ -94,6 +94,17 @@ def lookup_table(lookup: Lookup[dict[str, CdpUser]]) -> RenderableType:
     if not lookup.value:
         return key + Text("  no bindings", "dim")
     return Group(key, users_table(lookup.value.values()))
+
+
+def customer_table(customer: Customer, *, width: int) -> RenderableType:
+    """Return the tables of a profile and of its CDP users; see `profile_table`."""
+    profile: RenderableType = Text("CleverTap does not know this user", "dim")
+    if customer.profile is not None:
+        profile = profile_table(customer.profile, width=width)
+    users: RenderableType = Text("no bindings", "dim")
+    if customer.cdp:
+        users = users_table(customer.cdp.values())
+    return Group(profile, users)
 
 
 def _table(*columns: str) -> Table:

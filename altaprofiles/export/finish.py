@@ -13,15 +13,17 @@ from ..http.service import Service
 from ..sources.chains import Chains
 from ..sources.lookups import CDP, Lookups, endpoint_of
 from .gather.chains import EventsGathering
+from .gather.joined import with_joins
+from .gather.joins import Join, Joins
 from .gather.lookups import KeysGathering
 from .job import Job
 from .output import Output
-from .plan import EventsPlan, KeysPlan
+from .plan import EventsPlan, KeysPlan, Plan
 from .reporting import Reporting
 from .tables import Content
 from .unfinished import Unfinished
 
-__all__ = ["finishing_job", "is_of_alta"]
+__all__ = ["finishing_job", "is_joined", "is_of_alta"]
 
 _OF_OUTPUTS = ("format", "table", "bom", "flatten", "write")
 _OF_EVENTS = {"distinct": True, "count": False, "on_shortfall": "error"}
@@ -34,9 +36,15 @@ def is_of_alta(unfinished: Unfinished) -> bool:
     return isinstance(plan, KeysPlan) and endpoint_of(plan.by).operation == CDP.operation
 
 
+def is_joined(unfinished: Unfinished) -> bool:
+    """Return whether Alta is asked as well, for the CDP users of people."""
+    return unfinished.plan is not None and unfinished.plan.with_cdp
+
+
 def finishing_job(
     engine: Engine,
     service: Service,
+    alta: Callable[[], Service],
     unfinished: Unfinished,
     output: Output,
     on_progress: Callable[[Any], object] | None,
@@ -46,40 +54,68 @@ def finishing_job(
     Args:
         engine: sends the requests.
         service: the service that it asks.
+        alta: returns Alta, for an export that is joined.
         unfinished: the export.
         output: the place of its output, and of its folder. No journal holds a password.
         on_progress: as for `Session.export`.
 
     Raises:
-        ConfigurationError: it is one of another account, or cannot be read.
+        ConfigurationError: it is one of another account, cannot be read, or is joined and there are
+            no credentials for Alta.
     """
     plan, arguments = unfinished.plan, unfinished.arguments
     if plan is None:
         raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
-    if (service.account, service.url) != (plan.account, plan.host):
-        raise ConfigurationError(
-            f"{unfinished.path} is an export of the account {plan.account!r} at {plan.host}, and "
-            f"these credentials are of {service.account!r} at {service.url}; use those of the "
-            f"other account"
-        )
+    _check_account(unfinished, service, plan.account, plan.host)
+    join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
     output = msgspec.structs.replace(output, **given)
+    operation = "get_page" if isinstance(plan, EventsPlan) else endpoint_of(plan.by).operation
+    calls = [(service, operation), *(() if join is None else (join.call,))]
+    reporting: Reporting[Any] = Reporting(calls, on_progress)
+    engine = engine.counting(reporting.tally)
+    joins = None if join is None else Joins(join, engine)
+    on_records = None if joins is None else joins.queue
     if isinstance(plan, EventsPlan):
-        reporting: Reporting[Any] = Reporting(service, "get_page", on_progress)
         events = EventsGathering(
             plan,
-            Chains(engine.counting(reporting.tally), service),
+            Chains(engine, service),
             adopt=False,
+            on_records=on_records,
             **{name: arguments.get(name, default) for name, default in _OF_EVENTS.items()},
         )
-        return Job(events, output, reporting)
+        return Job(with_joins(events, joins), output, reporting)
     endpoint = endpoint_of(plan.by)
-    reporting = Reporting(service, endpoint.operation, on_progress)
     keys = KeysGathering(
         plan,
-        Lookups(engine.counting(reporting.tally), service, endpoint),
+        Lookups(engine, service, endpoint),
         None,
         content=Content(of="bindings") if is_of_alta(unfinished) else Content(has_key=True),
         encode=endpoint.encode,
+        on_records=on_records,
     )
-    return Job(keys, output, reporting)
+    return Job(with_joins(keys, joins), output, reporting)
+
+
+def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) -> Join | None:
+    if not plan.with_cdp:
+        return None
+    try:
+        service = alta()
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{unfinished.path} is an export joined with CDP users, and {error}"
+        ) from None
+    _check_account(unfinished, service, plan.cdp_account, plan.cdp_host)
+    return Join(plan.cdp_key, plan.cdp_by, service)
+
+
+def _check_account(
+    unfinished: Unfinished, service: Service, account: str | None, host: str | None
+) -> None:
+    if (service.account, service.url) != (account, host):
+        raise ConfigurationError(
+            f"{unfinished.path} is an export of the account {account!r} at {host}, and "
+            f"these credentials are of {service.account!r} at {service.url}; use those of the "
+            f"other account"
+        )

@@ -408,7 +408,9 @@ async def in_batches(source: Items[Key] | KeyFile, threads: Threads) -> AsyncGen
 _BATCH = 2000
 
 
-def as_text_key(index: int, key: object) -> tuple[str, ConfigurationError | None]:
+def as_text_key(
+    index: int, key: object, place: str | None = None
+) -> tuple[str, ConfigurationError | None]:
     """Return a key as text, and the error of an invalid one.
 
     The text of an invalid key begins with a NUL, so that it cannot collide with a valid key.
@@ -416,9 +418,10 @@ def as_text_key(index: int, key: object) -> tuple[str, ConfigurationError | None
     Args:
         index: the key's index, for the message.
         key: the key.
+        place: where the key stands, for the message; by default in `keys`.
     """
     try:
-        return check_key(f"keys[{index}]", key), None
+        return check_key(place or f"keys[{index}]", key), None
     except ConfigurationError as error:
         text = str.__str__(key) if isinstance(key, str) else _shown(index, key)
         return "\0" + text.encode("utf-8", "backslashreplace").decode(), error

@@ -21,7 +21,10 @@ from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
 if TYPE_CHECKING:
     from ..http.service import Service
 
-__all__ = ["EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
+__all__ = ["IDENTITY", "EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
+
+IDENTITY = "identity"
+"""The key of a join that is a member of the record itself, and not one of its properties."""
 
 
 class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
@@ -36,6 +39,9 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         batch_size: people per page of the chains that this run opens. It may change between runs:
             an open chain keeps its own.
         filters: conditions that all people meet.
+        with_cdp: whether people are joined with their CDP users.
+        cdp_key, cdp_by: the property they are joined by, and the kind of key it is at Alta.
+        cdp_account, cdp_host: Alta's account and base URL; None without a join.
     """
 
     account: str
@@ -49,6 +55,11 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
     windows: int
     batch_size: int = BATCH_SIZE
     filters: Filters = Filters()
+    with_cdp: bool = False
+    cdp_key: str = IDENTITY
+    cdp_by: str = "user_id"
+    cdp_account: str | None = None
+    cdp_host: str | None = None
 
     @classmethod
     def of(
@@ -140,7 +151,8 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         """The plan in words, without values of filters, which may be people's data."""
         events = "everyone" if self.events is None else ", ".join(map(repr, self.events))
         days = "" if self.start is None else f" from {self.start} to {self.end}"
-        return f"the export of {events}{days}{', filtered' if self.filters else ''}"
+        filtered = ", filtered" if self.filters else ""
+        return f"the export of {events}{days}{filtered}{_joined(self)}"
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
@@ -164,6 +176,7 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
         by: the kind of key.
         keys: number of keys in the source; None while the source is being read.
         digest: SHA-256 of the keys; None while the source is being read.
+        with_cdp, cdp_key, cdp_by, cdp_account, cdp_host: as in `EventsPlan`.
     """
 
     account: str
@@ -171,6 +184,11 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     by: str
     keys: int | None = None
     digest: str | None = None
+    with_cdp: bool = False
+    cdp_key: str = IDENTITY
+    cdp_by: str = "user_id"
+    cdp_account: str | None = None
+    cdp_host: str | None = None
 
     @property
     def name(self) -> str | None:
@@ -180,7 +198,7 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
     @property
     def subject(self) -> str:
         """The plan in words, without the keys, which are people's data."""
-        return f"the lookup of {numbered(self.keys or 0, 'key')} by {self.by}"
+        return f"the lookup of {numbered(self.keys or 0, 'key')} by {self.by}{_joined(self)}"
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""
@@ -193,6 +211,11 @@ class KeysPlan(Struct, frozen=True, tag="lookups", tag_field="kind"):
 
 
 Plan: TypeAlias = EventsPlan | KeysPlan
+
+
+def _joined(plan: Plan) -> str:
+    return f", joined with CDP users by {plan.cdp_key}" if plan.with_cdp else ""
+
 
 _PLAN: msgspec.json.Decoder[Plan] = msgspec.json.Decoder(Plan)
 
@@ -278,6 +301,10 @@ def _differences(begun: Plan, now: Plan) -> Mapping[str, tuple[Any, Any]]:
             differences |= was.differences(is_now)
         elif name not in _FREE and was != is_now:
             differences[name] = was, is_now
+    if "with_cdp" in differences:
+        # They say no more than that, or are left out together with it.
+        for name in ("cdp_key", "cdp_by", "cdp_account", "cdp_host"):
+            differences.pop(name, None)
     return differences
 
 

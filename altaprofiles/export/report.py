@@ -88,6 +88,7 @@ class Progress(Struct, frozen=True, kw_only=True):
         stage: the part of the work that is under way.
         resumed: items that earlier runs had received.
         finished: items written to the output, or read for it, in the last stage.
+        joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
         requests, retries: as in `Report`.
         in_flight, slots: requests of the session in flight now, and the most there can be.
         throttled: whether the service refuses every request at present, for a rate limit.
@@ -100,9 +101,14 @@ class Progress(Struct, frozen=True, kw_only=True):
     """The name of one item: "record" or "key"."""
     _fetching_in: ClassVar[str]
 
-    stage: Literal["reading", "asking", "finishing"]
+    stage: Literal["reading", "asking", "joining", "finishing"]
     resumed: int
     finished: int
+    joins: int | None = None
+    joined: int | None = None
+    joins_resumed: int | None = None
+    joins_throttled: bool = False
+    joins_wait_until: float | None = None
     requests: int
     retries: int
     in_flight: int
@@ -113,8 +119,8 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     @property
     def fetching(self) -> bool:
-        """True in the stage that waits for the service."""
-        return self.stage == self._fetching_in
+        """True in the stages that wait for a service."""
+        return self.stage in (self._fetching_in, "joining")
 
     @property
     def _received(self) -> int:
@@ -139,11 +145,12 @@ class Progress(Struct, frozen=True, kw_only=True):
     @property
     def wait(self) -> str:
         """The wait for a rate limit, as text; empty if there is none, or nothing left to ask."""
-        if not self.throttled or not self.fetching or self._is_received:
-            return ""
-        at = self.waits_until
-        until = "" if at is None else f" until {moment(at, time.time())}"
-        return f"waiting for the rate limit{until}"
+        waits: list[str] = []
+        if self.throttled and self.fetching and not self._is_received:
+            waits.append(_wait("the rate limit", self.waits_until))
+        if self.joins_throttled and self.fetching and self.joined != self.joins:
+            waits.append(_wait("Alta's rate limit", self.joins_wait_until))
+        return ", ".join(waits)
 
     @property
     def _is_received(self) -> bool:
@@ -158,19 +165,43 @@ class Progress(Struct, frozen=True, kw_only=True):
     @property
     def pace(self) -> float:
         """Items received per second of this run."""
+        received, resumed, _ = self._fetched
         # A restarted chain takes away the records that this run had received of it.
-        return max(self._received - self.resumed, 0) / self.seconds if self.seconds > 0 else 0.0
+        return max(received - resumed, 0) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta(self) -> float | None:
-        """Seconds until everything has been received, at the pace so far; None if unknown."""
-        if self._expected is None or self._received <= self.resumed or self.seconds <= 0:
+        """Seconds until the end of this stage, at the pace so far; None if unknown."""
+        received, resumed, expected = self._fetched
+        if expected is None or received <= resumed or self.seconds <= 0:
             return None
-        left = max(self._expected - self._received, 0)
-        return left * self.seconds / (self._received - self.resumed)
+        return max(expected - received, 0) * self.seconds / (received - resumed)
+
+    @property
+    def _fetched(self) -> tuple[int, int, int | None]:
+        """Items of this stage received in all, those of them by earlier runs, and the number due.
+
+        While people are joined, items are joins.
+        """
+        if self.stage == "joining":
+            return self.joined or 0, self.joins_resumed or 0, self.joins
+        return self._received, self.resumed, self._expected
+
+    @property
+    def item(self) -> str:
+        """The name of one item of this stage."""
+        names = {"joining": "join", "finishing": self._unit_written}
+        return names.get(self.stage, self.unit)
+
+    @property
+    def joining(self) -> str | None:
+        """The number of joins made beside the other items of this stage, as text; or None."""
+        if self.joins is None or self.joined is None or self.stage == "joining":
+            return None
+        return f"{self.joined:,} of {self.joins:,} joined"
 
     def __str__(self) -> str:
-        unit = self.unit if self.stage != "finishing" else self._unit_written
+        unit = self.item
         part = share(self.done, self.goal)
         counted = numbered(self.done, unit)
         if self.goal is not None and part is not None:
@@ -178,6 +209,7 @@ class Progress(Struct, frozen=True, kw_only=True):
         parts = [f"{self.stage}: {counted}"]
         if self.fetching:
             parts += [f"{count:,} {name}" for name, count in self.outcomes.items()]
+            parts += [] if self.joining is None else [self.joining]
             parts += [
                 f"{self.pace:,.0f} a second",
                 f"{self.in_flight} of {numbered(self.slots, 'slot')}",
@@ -213,6 +245,11 @@ class ExportReport(Report, frozen=True, kw_only=True):
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         counted: event to the service's own count of its people, where it was asked for and
             answered; None without. For everyone the one key is "everyone".
+        matched, unmatched, failed: of a join, people with CDP users, people without any or without
+            the key to look for, and people whose lookup failed; together `people`. None without
+            `with_cdp`.
+        failed_file: the file of the failed lookups of a join, NDJSON of `key`, `error` and
+            `message`; None when there are none.
         mended: values that the output's format cannot hold as they were. What counts differs
             between formats; see the result of `Session.export`.
         absorbed: rows without an identity, of earlier runs, that were taken out of a table because
@@ -226,19 +263,29 @@ class ExportReport(Report, frozen=True, kw_only=True):
     pages: int
     chains: list[ChainStatus]
     counted: dict[str, int] | None = None
+    matched: int | None = None
+    unmatched: int | None = None
+    failed: int | None = None
+    failed_file: str | None = None
 
 
 class ExportProgress(Progress, frozen=True, kw_only=True):
     """The state of an export, as `on_progress` receives it. As text it is one line for a person.
 
     Attributes:
-        stage: "reading" from the service, or "finishing": assembling the output.
+        stage: "reading" from the service; "joining", with `with_cdp`, what is left to be looked up
+            after that; or "finishing": assembling the output.
         chains: every chain, in the order in which their people count.
         records: received so far, by earlier runs as well.
         total: records in all by the service's own count, or None.
         resumed: those of `records` that earlier runs had received.
         finished: those of them that have been read for the output.
         people: written to the output so far.
+        joins: keys to look up for a join, of the records so far, each counted once; None without
+            `with_cdp`.
+        joined: those of them that have been looked up, in earlier runs as well.
+        joins_resumed: those of them that earlier runs had looked up.
+        joins_throttled, joins_wait_until: as `throttled` and `waits_until`, of Alta.
         requests, retries: as in `ExportReport`.
         in_flight, slots: requests of the session in flight now, and the most there can be.
         throttled: whether the service refuses every request at present, for a rate limit.
@@ -250,7 +297,7 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
     unit = "record"
     _fetching_in = "reading"
 
-    stage: Literal["reading", "finishing"]
+    stage: Literal["reading", "joining", "finishing"]
     chains: list[ChainStatus]
     records: int
     total: int | None
@@ -270,12 +317,16 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
 
     @property
     def done(self) -> int:
-        """Records that this stage has finished."""
+        """Records, or joins, that this stage has finished."""
+        if self.stage == "joining":
+            return self.joined or 0
         return self.records if self.stage == "reading" else self.finished
 
     @property
     def goal(self) -> int | None:
-        """Records that this stage has to finish, or None if unknown."""
+        """Records, or joins, that this stage has to finish, or None if unknown."""
+        if self.stage == "joining":
+            return self.joins
         return self.total if self.stage == "reading" else self.records
 
 
@@ -292,9 +343,11 @@ class LookupReport(Report, frozen=True, kw_only=True):
         found: keys with a person, who is in the output.
         not_found: keys that the service does not know.
         failed: keys without an answer, because the service failed or the key is refused.
+        matched, unmatched, join_failed: of a join, as `matched`, `unmatched` and `failed` in
+            `ExportReport`; together the people found. None without `with_cdp`.
         not_found_file: the file of the keys not found, one a line; None when there are none.
-        failed_file: the file of the failed keys, NDJSON of `key`, `error` and `message`; None when
-            there are none.
+        failed_file: the file of the failed keys, NDJSON of `key`, `error` and `message`; then of
+            the failed lookups of a join, with `"join": true`. None when there are none.
     """
 
     keys: int
@@ -303,6 +356,9 @@ class LookupReport(Report, frozen=True, kw_only=True):
     found: int
     not_found: int
     failed: int
+    matched: int | None = None
+    unmatched: int | None = None
+    join_failed: int | None = None
     not_found_file: str | None = None
     failed_file: str | None = None
 
@@ -311,11 +367,13 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     """The state of a bulk lookup, as `on_progress` receives it. As text it is one line.
 
     Attributes:
-        stage: "reading" the keys, "asking" the service, or "finishing": assembling the output.
+        stage: "reading" the keys, "asking" the service, "joining" as in `ExportProgress`, or
+            "finishing": assembling the output.
         keys: read so far, each counted once.
         found, not_found, failed: keys with that outcome so far, in earlier runs as well.
         resumed: keys that earlier runs had an answer to.
         finished: people written to the output so far.
+        joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
         requests, retries, in_flight, slots, throttled, waits_until, seconds: as in
             `ExportProgress`.
     """
@@ -351,11 +409,15 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         """Items this stage has finished: keys, or people while finishing."""
         if self.stage == "finishing":
             return self.finished
+        if self.stage == "joining":
+            return self.joined or 0
         return self.keys if self.stage == "reading" else self.answered
 
     @property
     def goal(self) -> int | None:
         """Items this stage has to finish, or None if unknown."""
+        if self.stage == "joining":
+            return self.joins
         return self.found if self.stage == "finishing" else self._expected
 
     @property
@@ -371,3 +433,8 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def _unit_written(self) -> str:
         return "people"
+
+
+def _wait(limit: str, at: float | None) -> str:
+    until = "" if at is None else f" until {moment(at, time.time())}"
+    return f"waiting for {limit}{until}"

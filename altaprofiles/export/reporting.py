@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypedDict, TypeVar
 
 from msgspec import Struct
@@ -14,9 +14,21 @@ from ..models import Stats
 from .report import Progress
 from .store.journal import Journal
 
-__all__ = ["CallbackFailed", "Reporting", "Totals", "Traffic"]
+__all__ = ["CallbackFailed", "Reporting", "Totals", "Traffic", "rate_limit"]
 
 S = TypeVar("S", bound=Progress)
+
+
+def rate_limit(service: Service) -> tuple[bool, float | None]:
+    """Return whether a service refuses every request for a rate limit, and until when.
+
+    The time is Unix time, in seconds; None if the service does not name it.
+    """
+    now = time.monotonic()
+    ends = service.pace.named_until
+    # A time that has passed stays until the next request.
+    waits_until = time.time() + ends - now if ends is not None and ends > now else None
+    return waits_until is not None or service.pace.closed_since is not None, waits_until
 
 
 class Totals(TypedDict):
@@ -60,8 +72,8 @@ class Reporting(Generic[S]):
     """Counts the requests of one run, and reports its progress.
 
     Args:
-        service: the service that is asked.
-        operation: the operation whose slots are reported.
+        calls: each service that is asked, and the operation whose slots are reported. The rate
+            limit of the first is reported.
         on_progress: called with each report, or None.
 
     Attributes:
@@ -72,12 +84,12 @@ class Reporting(Generic[S]):
     """
 
     def __init__(
-        self, service: Service, operation: str, on_progress: Callable[[S], object] | None
+        self, calls: Sequence[tuple[Service, str]], on_progress: Callable[[S], object] | None
     ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
-        self._cap = service.cap(operation)
-        self._pace = service.pace
+        self._caps = [service.cap(operation) for service, operation in calls]
+        self._service = calls[0][0]
         self._callback = on_progress
         self._began = time.monotonic()
         self._earlier = _Earlier()
@@ -112,17 +124,14 @@ class Reporting(Generic[S]):
         if self._callback is None:
             return
         totals = self.totals()
-        now = time.monotonic()
-        ends = self._pace.named_until
-        # A time that has passed stays until the next request.
-        waits_until = time.time() + ends - now if ends is not None and ends > now else None
+        throttled, waits_until = rate_limit(self._service)
         report = progress(
             {
                 "requests": totals["requests"],
                 "retries": totals["retries"],
-                "in_flight": self._cap.in_flight,
-                "slots": self._cap.slots,
-                "throttled": waits_until is not None or self._pace.closed_since is not None,
+                "in_flight": sum(cap.in_flight for cap in self._caps),
+                "slots": sum(cap.slots for cap in self._caps),
+                "throttled": throttled,
                 "waits_until": waits_until,
                 "seconds": self.seconds,
             }

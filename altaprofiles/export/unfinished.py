@@ -19,7 +19,8 @@ from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, parse_plan
 from .sinks.postgres_url import without_password
-from .store.journal import FOUND, INVALID, NOT_FOUND, Journal
+from .store.journal import Journal
+from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
 from .store.workspace import JOURNAL, OVER, files_in
 from .store.workspaces import workspaces_in
 
@@ -40,6 +41,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         size: its size on disk, in bytes.
         items: records or answers on disk.
         done: chains that are done, or keys with an answer.
+        joins, joined: keys of Alta that its people are joined by, and those with an answer.
         cursors_until: the time until which all its cursors live, in epoch seconds; None without.
         is_running: whether a run works on it. Then nothing is known of its progress.
         is_empty: whether nothing would be lost with it.
@@ -53,6 +55,8 @@ class Unfinished(Struct, frozen=True, kw_only=True):
     size: int = 0
     items: int = 0
     done: int = 0
+    joins: int = 0
+    joined: int = 0
     cursors_until: float | None = None
     is_running: bool = False
     is_empty: bool = False
@@ -79,8 +83,12 @@ class Unfinished(Struct, frozen=True, kw_only=True):
             return f"cannot be read: {self.fault}"
         if isinstance(self.plan, EventsPlan):
             chains = f"{self.done:,} of {numbered(self.goal, 'chain')}"
-            return f"{numbered(self.items, 'record')} on disk, {chains} done"
-        return f"{self.done:,} of {numbered(self.goal, 'key')} answered"
+            words = f"{numbered(self.items, 'record')} on disk, {chains} done"
+        else:
+            words = f"{self.done:,} of {numbered(self.goal, 'key')} answered"
+        if self.plan.with_cdp:
+            words += f", {self.joined:,} of {numbered(self.joins, 'CDP lookup')} answered"
+        return words
 
     @property
     def age(self) -> str:
@@ -177,8 +185,9 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
         since = [row.since for row in rows if row.cursor and not row.done]
         cursors_until = min(since) + CURSOR_LIFE if since else None
     else:
-        tally = journal.tally()
-        items = done = sum(tally.get(outcome, 0) for outcome in (FOUND, NOT_FOUND, INVALID))
+        _, done = _counts(journal.keys)
+        items = done
+    joins, joined = _counts(journal.joins) if plan.with_cdp else (0, 0)
     return Unfinished(
         path=folder,
         plan=plan,
@@ -187,9 +196,18 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
         size=size,
         items=items,
         done=done,
+        joins=joins,
+        joined=joined,
         cursors_until=cursors_until,
         is_empty=journal.is_empty(),
     )
+
+
+def _counts(keys: KeyTable) -> tuple[int, int]:
+    """Return the number of keys, and of those with an answer."""
+    tally = keys.tally()
+    answered = sum(tally.get(outcome, 0) for outcome in (FOUND, NOT_FOUND, INVALID))
+    return sum(tally.values()), answered
 
 
 def _sizes(folder: Path) -> Iterator[int]:

@@ -76,7 +76,8 @@ class Customer(Struct, frozen=True):
     """A profile and the CDP users of the same person.
 
     Attributes:
-        profile: the person's record.
+        profile: the person's record. It is None only in a result of `Session.who_is`, for a user
+            whom CleverTap does not know.
         cdp: CDP users by user ID, looked up with `user_id=profile.identity`. Empty if nothing is
             bound, if the person has no identity, or if `error` is set.
         error: the reason why the CDP lookup failed, or None. It is a `ConfigurationError` if the
@@ -84,6 +85,6 @@ class Customer(Struct, frozen=True):
             either way.
     """
 
-    profile: Profile
+    profile: Profile | None
     cdp: dict[str, CdpUser]
     error: AltaProfilesError | None = None

@@ -46,6 +46,7 @@ __all__ = [
     "By",
     "auth_headers",
     "get_user_cdp",
+    "is_used_up",
     "read_users",
     "read_verification",
     "verify_key",
@@ -361,6 +362,14 @@ def _failure(response: Response, result: _Result) -> AltaProfilesError:
         # An unexplained failure may be temporary: it is retried, and raised in the end.
         kind = ServerError if status < 300 else kind_of(status)
     return status_error(kind, API, response, code, message, _hint(kind, code))
+
+
+def is_used_up(error: StatusError) -> bool:
+    """Return whether the plan refuses a call that it takes at other times ([gptbots], error codes).
+
+    Its credits are used up, or what it allows at present is.
+    """
+    return isinstance(error.code, int) and _HINTS.get(error.code) in (_USED_UP, _PLAN)
 
 
 # The key of another platform is refused as a wrong key is.

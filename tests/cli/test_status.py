@@ -137,8 +137,11 @@ def test_all_are_finished_oldest_first(
     lookup = ("lookup", "keys.txt", "--by", "identity", "--quiet", "--flatten", "City")
     killed_at_the_end(env, tmp_path, *NIGHT, *MONDAY, "-o", "p.csv", "--no-distinct")
     killed_at_the_end(env, tmp_path, *lookup, "-o", "p.csv", "--bom")
-    killed_at_the_end(env, tmp_path, *NIGHT, *TUESDAY, "-o", "p.csv")
+    killed_at_the_end(env, tmp_path, *NIGHT, *TUESDAY, "-o", "p.csv", "--with-cdp")
     [state] = states(env, tmp_path, "p.csv")
+    joined = state["unfinished"][-1]
+    assert joined["joined"] == joined["joins"] > 0
+    assert joined["subject"].endswith(", joined with CDP users by identity")
     assert [one["subject"].partition(" from ")[0] for one in state["unfinished"]] == [
         "the export of 'App Launched'",
         f"the lookup of {len(keys_of(small))} keys by identity",
@@ -151,6 +154,7 @@ def test_all_are_finished_oldest_first(
     assert first["people"] == first["records"] >= third["people"]
     assert second["found"] == len(keys_of(small))
     assert third["chains"][0]["start"] == 20260102
+    assert third["matched"] + third["unmatched"] == third["people"] >= third["matched"] > 0
     assert small.stats.requests == asked
     # The newest is the last to be written.
     assert json.loads((tmp_path / "p.csv.manifest.json").read_bytes())["plan"]["start"] == 20260102

@@ -467,6 +467,127 @@ def all_read(workspace: Path, *, chains: int) -> bool:
     return journal(workspace, "select count(*) from chains where done") == [(chains,)]
 
 
+# ------------------------------------------------------------------------------- joins at each step
+
+JOINED: dict[str, Any] = {**SMALL, "with_cdp": True}
+
+
+def joined(workspace: Path) -> set[str]:
+    """Return the keys whose users are durable, and not of an export that is complete."""
+    query = (
+        "select key from joins where outcome in (1, 2)"
+        " and not exists (select 1 from state where name = 'over')"
+    )
+    return {key for (key,) in journal(workspace, query)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("kind", ["events", "keys"])
+async def test_joins_killed_at_each_step(tmp_path: Path, part: int, kind: str) -> None:
+    async with Emulator(people=80 if kind == "events" else 10_000, seed=3) as emulator:
+        arguments = {**JOINED, "to": "people.ndjson"}
+        if kind == "keys":
+            keys = lookup_keys(emulator, 40)
+            arguments = {"keys": keys, "by": "identity", "with_cdp": True, "to": "people.ndjson"}
+        async with exporting(tmp_path, arguments, emulator) as export:
+            needed = emulator.stats.requests["cdp"]
+            assert needed >= export.report["matched"] >= 10
+            moments = list(export.moments())[part::PARTS]
+            died = 0
+            for number, when in moments:
+                outcome = await export.processes.run(export.job_with(die=(number, when)))
+                died += outcome.signal == signal.SIGKILL
+                export.check_whole_or_absent()
+                is_placed = export.to.exists()
+                kept = joined(export.workspace)
+                asked = emulator.stats.requests
+                outcome = await export.processes.run(export.job)
+                try:
+                    export.check_same(outcome)
+                    now = emulator.stats.requests["cdp"] - asked["cdp"]
+                    # Where the output is in place, the second run may be a new one.
+                    assert now == needed - len(kept) or (is_placed and now in (0, needed))
+                except AssertionError as error:
+                    error.add_note(f"killed {when} step {number} of {export.steps}")
+                    raise
+            # Commits follow the clock, so that the last steps of the first run may be missing.
+            assert died >= len(moments) - 12 // PARTS - 2
+            assert died >= 50 // PARTS
+            # The output is begun when everything has been gathered.
+            await export.processes.run(export.job_with(die=(0, "half"), die_in="file.write"))
+            assert len(joined(export.workspace)) == needed
+            asked = emulator.stats.requests
+            export.check_same(await export.processes.run(export.job))
+            assert emulator.stats.requests == asked
+
+
+@pytest.mark.slow
+async def test_joins_killed_between_answers(tmp_path: Path) -> None:
+    """There are more keys than one transaction holds."""
+    async with Emulator(people=10_000, seed=3, max_in_flight=8) as emulator:
+        keys = lookup_keys(emulator, 900)
+        arguments = {"keys": keys, "by": "identity", "with_cdp": True, "to": "people.ndjson"}
+        async with exporting(tmp_path, arguments, emulator, slots=8) as export:
+            needed = emulator.stats.requests["cdp"]
+            assert needed == 450
+            partly = 0
+            for write in range(2, 7):
+                job = export.job_with(die=(write, "half"), die_in="os.write")
+                outcome = await export.processes.run(job)
+                assert outcome.signal == signal.SIGKILL
+                people = len(journalled(export.workspace))
+                kept = len(joined(export.workspace))
+                partly += 0 < kept < needed
+                asked = emulator.stats.requests
+                export.check_same(await export.processes.run(export.job))
+                assert emulator.stats.requests["cdp"] - asked["cdp"] == needed - kept
+                assert emulator.stats.requests["profile"] - asked["profile"] == 900 - people
+            assert partly >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+async def test_joins_killed_at_random_moments(tmp_path: Path, name: str) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)  # noqa: S311
+    arguments = {**JOINED, "end": 20260131, "windows": 2, "batch_size": 69, "to": name}
+    async with (
+        Emulator(people=400, seed=7, faults=TROUBLE) as emulator,
+        exporting(tmp_path, arguments, emulator) as export,
+    ):
+        began = time.monotonic()
+        await export.processes.run(export.job)
+        export.forget()
+        longest = time.monotonic() - began
+        killed = 0
+        kept: set[str] = set()
+        while killed < KILLS // len(FORMATS):
+            moment = asyncio.sleep(chance.uniform(0, 0.8 * longest))
+            outcome = await export.processes.killed_at(export.job, moment)
+            if outcome.signal:
+                killed += 1
+                export.check_whole_or_absent()
+                now = joined(export.workspace)
+                try:
+                    # Users once on the disk stay there until the output is in place.
+                    assert kept <= now or export.to.exists()
+                except AssertionError as error:
+                    error.add_note(f"seed {seed}, {killed} kills into {name}")
+                    raise
+                kept = now
+                continue
+            # Later than it takes: the machine had more to do when it was measured.
+            longest *= 0.9
+            kept = set()
+            try:
+                export.check_same(outcome)
+            except AssertionError as error:
+                error.add_note(f"seed {seed}, {killed} kills into {name}")
+                raise
+        export.check_same(await export.processes.run(export.job))
+
+
 # ------------------------------------------------------------------------- killed at random moments
 
 
@@ -682,14 +803,21 @@ def cut(spool: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "damage"),
-    [("events", flip_the_first_bit), ("keys", flip_the_first_bit), ("keys", cut)],
+    [
+        ("events", flip_the_first_bit),
+        ("keys", flip_the_first_bit),
+        ("keys", cut),
+        ("joined", flip_the_first_bit),
+        ("joined", cut),
+    ],
 )
 async def test_killed_at_each_step_of_a_repair(
     tmp_path: Path, kind: str, damage: Callable[[Path], None]
 ) -> None:
     async with Emulator(people=10_000 if kind == "keys" else 80, seed=3) as emulator:
         keys = {"keys": lookup_keys(emulator, 12), "by": "identity"}
-        arguments = {**(SMALL if kind == "events" else keys), "to": "people.ndjson"}
+        chosen = {"events": SMALL, "keys": keys, "joined": JOINED}[kind]
+        arguments = {**chosen, "to": "people.ndjson"}
         async with exporting(tmp_path, arguments, emulator) as export:
             gathered = last_commit(export.steps)
             await export.processes.run(export.job_with(die=(gathered, "after")))

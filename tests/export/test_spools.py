@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -21,7 +22,7 @@ import pytest
 
 from altaprofiles import ExportError, Incomplete
 from altaprofiles.export.report import Progress
-from altaprofiles.export.store.journal import FOUND, Answer
+from altaprofiles.export.store.key_table import FOUND, Answer
 from altaprofiles.export.store.spool import read_answers
 
 from ..support.jobs import (
@@ -36,6 +37,7 @@ from ..support.jobs import (
     spools_of,
     workspace_of,
 )
+from ..support.joining import USED_UP, both, user
 from ..support.postgres import Server
 from ..support.unfinished import KEYS, SAMPLES, Service, serving
 
@@ -162,6 +164,8 @@ each_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 class Damage:
     """An `on_progress` that damages the last spool each time when everything has been received.
 
+    Users are looked up until later; their spool is left alone.
+
     Args:
         times: how often, at most.
         stage: when: "fetching", with the last item, or "finishing", in the middle of it.
@@ -185,7 +189,8 @@ class Damage:
             self._is_fresh = False
             if self.done < self._times:
                 self.done += 1
-                self._damage(spools_of(self._to)[-1])
+                spools = [path for path in spools_of(self._to) if not path.name.startswith("joins")]
+                self._damage(spools[-1])
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -236,7 +241,7 @@ async def test_a_spool_damaged_while_the_run_goes_on_is_fetched_again(
 
 
 def spool_name(kind: Kind) -> str:
-    return "chain-0005.spool.ndjson" if kind is EVENTS else "found.spool.ndjson"
+    return "chain-0005.spool.ndjson" if kind.tag == "events" else "found.spool.ndjson"
 
 
 @pytest.mark.parametrize("stage", ["fetching", "finishing"])
@@ -254,7 +259,7 @@ async def test_every_format_is_written_anew_after_damage(
         assert damaging.done == 1
         assert report.complete
         assert report.bytes == to.stat().st_size
-        [written] = [report.people if kind is EVENTS else report.found]
+        [written] = [report.people if kind.tag == "events" else report.found]
         assert written == len(case.people)
         assert names_in(tmp_path) == case.kind.files(name)
 
@@ -292,10 +297,10 @@ async def test_only_the_damaged_chain_is_fetched_again(to: Path) -> None:
         assert again == [2] * 13
 
 
+@pytest.mark.parametrize("keys", [kind for kind in KINDS if kind.tag == "lookups"], ids=str)
 async def test_only_damaged_answers_are_asked_for_again(
-    to: Path, caplog: pytest.LogCaptureFixture
+    to: Path, caplog: pytest.LogCaptureFixture, keys: Kind
 ) -> None:
-    [keys] = [kind for kind in KINDS if kind is not EVENTS]
     async with at_script(keys) as case:
         damage = Damage(case, to, flip(0.3), times=1, stage="fetching")
         report = await case.run(to, on_progress=damage)
@@ -305,10 +310,31 @@ async def test_only_damaged_answers_are_asked_for_again(
         assert any("asking for 1 key again" in line for line in warnings_of(caplog))
 
 
+@each_damage
+async def test_damaged_users_are_asked_for_again(to: Path, damage: Callable[[Path], None]) -> None:
+    arguments: dict[str, Any] = {"events": "Charged", "start": 20260101, "end": 20260101}
+    async with both() as services, services.session() as session:
+        names = [f"{n}" for n in range(100, 200)]
+        services.pages = [[b'{"identity":"%b"}' % name.encode() for name in names]]
+        services.users = {name: [user(name, f"e{name}")] for name in names}
+        services.answers = {"150": USED_UP}
+        with pytest.raises(Incomplete):
+            await session.export(**arguments, to=to, with_cdp=True)
+        damage(workspace_of(to) / "joins.spool.ndjson")
+        services.answers, services.asked, services.read = {}, [], []
+        report = await session.export(**arguments, to=to, with_cdp=True)
+        assert report.matched == len(names)
+        lines = map(json.loads, to.read_bytes().splitlines())
+        assert {line["identity"]: line["cdp"] for line in lines} == services.users
+        assert services.read == []
+        assert "150" in services.asked
+        assert len(services.asked) == len({*services.asked})
+
+
 async def test_damage_at_several_places_is_repaired_at_once(to: Path, case: Scripted) -> None:
     def everywhere(last: Path) -> None:
         for path in last.parent.glob("*.spool.ndjson"):
-            for at in (0.1, 0.5, 0.9):
+            for at in (0.1, 0.5, 0.9) if path.stat().st_size else ():
                 flip(at)(path)
 
     uninterrupted = await case.uninterrupted(to)

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from altaprofiles import ConfigurationError, ExportError, ExportLocked
+from altaprofiles import CleverTap, ConfigurationError, ExportError, ExportLocked, Session
 from altaprofiles.export.outputs import outputs_at, outputs_in
 from altaprofiles.export.store.lock import Lock
 from altaprofiles.export.store.workspaces import Workspaces
 from altaprofiles.export.unfinished import Unfinished, unfinished_in
 
 from ..support.jobs import (
+    BINDINGS,
     EVENTS,
+    JOINED,
+    KEYS,
     KINDS,
     Kind,
     Scripted,
@@ -336,6 +340,33 @@ async def test_it_belongs_to_its_account(to: Path, case: Scripted) -> None:
         with pytest.raises(ConfigurationError, match="is an export of the account"):
             await session.finish_unfinished(one, to=to)
     assert (await finish(case, one, to)).complete
+
+
+@pytest.mark.parametrize("kind", [JOINED, replace(KEYS, answer=BINDINGS.answer)], ids=str)
+async def test_a_joined_one_needs_both_services(to: Path, tmp_path: Path, kind: Kind) -> None:
+    async with at_script(kind) as case:
+        whole = tmp_path / "whole.ndjson"
+        report = await case.run(whole, with_cdp=True)
+        assert report.matched > 0
+        requests = case.requests
+        await case.interrupt(to, with_cdp=True)
+        [one] = unfinished_in(folder_of(to))
+        assert one.subject.endswith(", joined with CDP users by identity")
+        assert one.joins > 0
+        assert f"{one.joined:,} of {one.joins:,} CDP lookup" in one.progress
+        clevertap = CleverTap("TEST", "PASS", base_url=case.environment["CLEVERTAP_BASE_URL"])
+        async with Session(clevertap=clevertap) as session:
+            with pytest.raises(ConfigurationError, match=r"joined with CDP users, and .* no Alta"):
+                await session.finish_unfinished(one, to=to)
+        async with case.session(ALTA_TOKEN="app-OTHER") as session:
+            with pytest.raises(ConfigurationError, match="is an export of the account"):
+                await session.finish_unfinished(one, to=to)
+        finished = await finish(case, one, to)
+        assert finished.complete
+        assert (finished.matched, finished.unmatched) == (report.matched, report.unmatched)
+        assert to.read_bytes() == whole.read_bytes()
+        assert case.requests - requests <= requests + kind.ahead + BINDINGS.ahead
+        assert not folder_of(to).exists()
 
 
 def test_outputs_are_those_of_the_library(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

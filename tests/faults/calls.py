@@ -113,6 +113,7 @@ async def _with_cdp(session: Session, folder: Path) -> Found:
         if customer.error is not None:
             errors.append(customer.error)
         else:
+            assert customer.profile is not None
             items.append((customer.profile.raw, _users(customer.cdp)))
     return Found(items, errors)
 

@@ -230,9 +230,10 @@ async def test_joining_keeps_every_profile() -> None:
                     session.profiles.by_event(EVENT, **RANGE), ordered=True
                 )
             ]
-        people = [customer.profile for customer in joined]
+        people = [customer.profile for customer in joined if customer.profile is not None]
         assert delivered(people) == expected(emulator)
         for customer in joined:
+            assert customer.profile is not None
             identity = customer.profile.identity
             bound = {} if identity is None else emulator.bindings.by_user(identity) or {}
             assert customer.error is None
@@ -245,7 +246,7 @@ async def test_a_failed_join_still_delivers_the_profile() -> None:
         emulator.faults = {Fault.HTML: 1.0}
         joined = [customer async for customer in session.with_cdp(people)]
         assert len(joined) == len(people)
-        with_identity = [c for c in joined if c.profile.identity is not None]
+        with_identity = [c for c in joined if c.profile and c.profile.identity is not None]
         assert all(customer.error is not None for customer in with_identity)
         assert {len(customer.cdp) for customer in joined} == {0}
 

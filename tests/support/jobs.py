@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 import pytest
 from msgspec import Struct
+from msgspec.structs import replace
 
 from altaprofiles import Alta, CleverTap, Profile, Session
 from altaprofiles.emulator import Emulator
@@ -546,4 +547,36 @@ BINDINGS = Kind(
     ],
 )
 
-KINDS = [EVENTS, KEYS, BINDINGS]
+# ------------------------------------------------------------------------------------------- joined
+
+
+def _answer_joined(line: str, body: bytes, padding: str) -> bytes:
+    is_of_alta = "get-user-cdp" in line
+    return (_answer_bindings if is_of_alta else _answer_events)(line, body, padding)
+
+
+def _joined(sample: Sample) -> Sample:
+    return Sample(
+        arguments={**sample.arguments, "with_cdp": True}, people=sample.people, items=sample.items
+    )
+
+
+JOINED = replace(
+    EVENTS,
+    name="joined",
+    result="matched",
+    stages=("reading", "joining", "finishing"),
+    slots=EVENTS.slots + BINDINGS.slots,
+    ahead=EVENTS.ahead + BINDINGS.ahead,
+    emulated=lambda population: _joined(_emulated_events(population)),
+    scripted=_joined(EVENTS.scripted),
+    answer=_answer_joined,
+    other_plans=[
+        *EVENTS.other_plans,
+        ({"with_cdp": False}, {"with_cdp": (True, False)}),
+        ({"cdp_key": "phone"}, {"cdp_key": ("identity", "phone")}),
+        ({"cdp_by": "anonymous_id"}, {"cdp_by": ("user_id", "anonymous_id")}),
+    ],
+)
+
+KINDS = [EVENTS, KEYS, BINDINGS, JOINED]

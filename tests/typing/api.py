@@ -134,9 +134,10 @@ async def chains(session: Session) -> None:
         assert_type(page.encode(), bytes)
     async for customer in session.with_cdp(people, ordered=True):
         assert_type(customer, Customer)
-        assert_type(customer.profile, Profile)
+        assert_type(customer.profile, Profile | None)
         assert_type(customer.cdp, dict[str, CdpUser])
     await session.with_cdp(people).aclose()
+    assert_type(await session.who_is(anonymous_id="aId3"), list[Customer])
 
 
 async def filters(session: Session) -> None:
@@ -164,7 +165,8 @@ async def filters(session: Session) -> None:
 
 
 def on_export(progress: ExportProgress) -> None:
-    assert_type(progress.stage, Literal["reading", "finishing"])
+    assert_type(progress.stage, Literal["reading", "joining", "finishing"])
+    assert_type(progress.joined, int | None)
     assert_type(progress.chains, list[ChainStatus])
     assert_type(progress.done, int)
     assert_type(progress.goal, int | None)
@@ -174,7 +176,7 @@ def on_export(progress: ExportProgress) -> None:
 
 
 def on_lookups(progress: LookupProgress) -> None:
-    assert_type(progress.stage, Literal["reading", "asking", "finishing"])
+    assert_type(progress.stage, Literal["reading", "asking", "joining", "finishing"])
     assert_type(progress.answered, int)
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
-from ..app import App
+from ..app import App, Service
 from ..command import Command
-from ..options import OutputOptions, QueryOptions, output_options, query_options
+from ..options import OutputOptions, QueryOptions, join_options, output_options, query_options
 from ..selection import other_option, select
 from ..where import GRAMMAR
 
@@ -77,6 +77,7 @@ __all__ = ["export"]
     help="With warn and --count, fewer records than the service counts are accepted: the output is "
     "put in place, with a warning.",
 )
+@join_options
 @click.pass_obj
 def export(
     app: App,
@@ -90,6 +91,9 @@ def export(
     distinct: bool,
     count: bool,
     on_shortfall: Literal["error", "warn"],
+    with_cdp: bool,
+    cdp_key: str,
+    cdp_by: Literal["user_id", "anonymous_id"],
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:
@@ -107,6 +111,8 @@ def export(
     NDJSON holds each record as the service sent it. Tables have the columns identity, email, name,
     phone, object_ids, and as JSON text profile_data, events, platform_info and extra; --flatten
     adds others. The counts in `events` cover a person's whole history, not only these days.
+    --with-cdp adds each person's CDP users; failed lookups are listed in <out>.failed.ndjson, and
+    the same command asks for those alone.
 
     A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
 
@@ -138,6 +144,9 @@ def export(
             profile=profile,
             count=count,
             on_shortfall=on_shortfall,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
             on_progress=display,
             **output,
         )
@@ -146,8 +155,9 @@ def export(
             app.warn(other)
         return report
 
+    service: Service = "both" if with_cdp else "clevertap"
     prefix = "pipe the same query into " if query["query"] == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix)
+    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
 
 
 def _parts(windows: str) -> int | Literal["auto"]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
-from ..app import App
+from ..app import App, Service
 from ..command import Command
-from ..options import KeyFileName, OutputOptions, output_options
+from ..options import KeyFileName, OutputOptions, join_options, output_options
 
 if TYPE_CHECKING:
     from ...export.report import LookupReport
@@ -41,6 +41,7 @@ __all__ = ["lookup"]
     metavar="NAME",
     help="The table or view of a DuckDB file that holds the keys; required if it has several.",
 )
+@join_options
 @output_options
 @click.pass_obj
 def lookup(
@@ -49,6 +50,9 @@ def lookup(
     by: Literal["identity", "email", "object-id", "user-id", "anonymous-id"],
     column: str | None,
     keys_table: str | None,
+    with_cdp: bool,
+    cdp_key: str,
+    cdp_by: Literal["user_id", "anonymous_id"],
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:
@@ -79,10 +83,16 @@ def lookup(
             by=_BY[by],
             column=column,
             keys_table=keys_table,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
             on_progress=display,
             **output,
         )
 
+    service: Service = "alta" if by in ("user-id", "anonymous-id") else "clevertap"
+    if with_cdp:
+        service = "both"
     prefix = "pipe the same keys into " if keys == "-" else ""
     run_job(
         app,
@@ -90,7 +100,7 @@ def lookup(
         out=output["to"],
         as_json=as_json,
         prefix=prefix,
-        service="alta" if by in ("user-id", "anonymous-id") else "clevertap",
+        service=service,
     )
 
 

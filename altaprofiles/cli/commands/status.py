@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from ..app import App
+from ..app import App, Service
 from ..command import Command
 from ..exits import Exit, Failure, Interrupted
 
@@ -203,6 +203,8 @@ def _as_json(state: OutputState) -> dict[str, Any]:
                 "kept": one.items,
                 "done": one.done,
                 "goal": one.goal,
+                "joins": one.joins,
+                "joined": one.joined,
                 "size": one.size,
                 "began": _iso(one.began),
                 "cursors_until": _iso(one.cursors_until),
@@ -226,7 +228,7 @@ def _finish(
     *,
     as_json: bool,
 ) -> None:
-    from ...export.finish import is_of_alta
+    from ...export.finish import is_joined, is_of_alta
     from ..job import run_job
 
     codes: list[int] = []
@@ -241,7 +243,11 @@ def _finish(
         async def job(session: Session, display: ProgressDisplay, one: Unfinished = one) -> Report:
             return await session.finish_unfinished(one, to=out, spool=spool, on_progress=display)
 
-        service: Literal["clevertap", "alta"] = "alta" if is_of_alta(one) else "clevertap"
+        service: Service = "clevertap"
+        if is_joined(one):
+            service = "both"
+        elif is_of_alta(one):
+            service = "alta"
         try:
             app.account = named or _account_of(one, service)
             run_job(app, job, out=out, as_json=as_json, service=service)
@@ -266,24 +272,27 @@ def _is_newer(state: OutputState, began: float) -> bool:
     )
 
 
-def _account_of(one: Unfinished, service: Literal["clevertap", "alta"]) -> str | None:
+def _account_of(one: Unfinished, service: Service) -> str | None:
     """Return the name of the account that an export is of, or None for the usual one."""
     from ...accounts import Accounts, find_alta, find_clevertap
     from ...errors import ConfigurationError
 
-    accounts = Accounts.read()
-    for name in (None, *accounts.tables):
+    if one.plan is None:
+        return None
+    account_of_alta = one.plan.account if service == "alta" else one.plan.cdp_account
+    for name in (None, *Accounts.read().tables):
         try:
-            if service == "alta":
-                key = find_alta(name)
-                found = None if key is None else key.credentials.account
-            else:
-                project = find_clevertap(name)
-                found = None if project is None else project.credentials.account_id
+            project = None if service == "alta" else find_clevertap(name)
+            key = None if service == "clevertap" else find_alta(name)
         except ConfigurationError:
             continue
-        if one.plan is not None and found == one.plan.account:
-            return name
+        if service != "alta" and (
+            project is None or project.credentials.account_id != one.plan.account
+        ):
+            continue
+        if service != "clevertap" and (key is None or key.credentials.account != account_of_alta):
+            continue
+        return name
     return None
 
 

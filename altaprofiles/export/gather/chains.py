@@ -45,6 +45,7 @@ from ..store.workspaces import Workspaces
 from ..tables import Content
 from ..threads import run_all
 from ..unfinished import CURSOR_LIFE
+from .answers import OnRecords
 from .gathering import Assembled, Run
 
 __all__ = ["EventsGathering"]
@@ -121,6 +122,7 @@ class EventsGathering:
         count: whether the service is asked for its own counts.
         on_shortfall: "error" or "warn": what a chain with fewer records than its count leads to.
             Without `count` it is "error".
+        on_records: called with the records of each commit, or None.
 
     Raises:
         ConfigurationError: `on_shortfall` is neither.
@@ -140,6 +142,7 @@ class EventsGathering:
         distinct: bool,
         count: bool,
         on_shortfall: object,
+        on_records: OnRecords | None = None,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
             raise ConfigurationError(
@@ -149,6 +152,7 @@ class EventsGathering:
         self.options: dict[str, Any] = {"distinct": distinct}
         self.arguments = {"distinct": distinct, "count": count, "on_shortfall": on_shortfall}
         self._chains = chains
+        self._on_records = on_records
         self._adopt = adopt
         self._begun_size = plan.batch_size
         self._distinct = distinct
@@ -403,7 +407,7 @@ class EventsGathering:
             page.next_cursor is None and self._believes(state, lines),
             state.row.restarts,
         )
-        self._commit(run, state, row, asked_for, checksum(lines) if lines else None)
+        self._commit(run, state, row, asked_for, lines)
 
     async def _put_row(self, run: Run, state: _ChainState, row: ChainRow) -> None:
         if row != state.row:
@@ -415,11 +419,13 @@ class EventsGathering:
         state: _ChainState,
         row: ChainRow,
         asked_for: bytes | None = None,
-        checksum: int | None = None,
+        lines: bytes = b"",
         batch_size: int | None = None,
     ) -> None:
         with run.commit() as journal:
-            journal.put_chain(row, asked_for, checksum)
+            journal.put_chain(row, asked_for, checksum(lines) if lines else None)
+            if lines and self._on_records is not None:
+                self._on_records(journal, lines.splitlines())
             if batch_size is not None:
                 journal.put_state(**{_size_of(row.number): batch_size})
                 state.batch_size = batch_size

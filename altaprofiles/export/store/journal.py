@@ -7,16 +7,18 @@ spool first, and then commit here.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from msgspec import Struct
 
 from ...errors import ExportError, ExportLocked
+from .key_table import FAILED, FOUND, NOT_FOUND, KeyList, KeyTable
 
-__all__ = ["FAILED", "FOUND", "INVALID", "NOT_FOUND", "Answer", "ChainRow", "Journal", "Part"]
+__all__ = ["ChainRow", "Journal", "Part"]
 
 _CHANGES = (
     """
@@ -39,6 +41,13 @@ create table parts (
 insert into parts select number, offset, null from chains where offset > 0;
 alter table keys add column checksum integer;
 """,
+    """
+create table joins (
+    number integer primary key, key text unique, outcome integer, offset integer, length integer,
+    error text, message text, checksum integer
+);
+create table failed_joins (number integer primary key, key text unique);
+""",
 )
 """The changes that make each version of the schema from the one before it.
 
@@ -50,13 +59,6 @@ _VERSION = len(_CHANGES)
 
 _PATIENCE = 10.0
 """Longest wait, in seconds, for a process that reads the journal."""
-
-FOUND, NOT_FOUND, FAILED, INVALID = range(1, 5)
-"""Outcomes of a key.
-
-A resumed export looks failed keys up again, but not invalid ones: those are refused as such, by the
-service or by this library.
-"""
 
 
 class ChainRow(Struct):
@@ -94,30 +96,20 @@ class Part(Struct, frozen=True):
     checksum: int | None
 
 
-class Answer(Struct):
-    """The outcome of one key.
+class Journal:
+    """One SQLite file, which no other process can open while this object has it open.
 
     Attributes:
-        key: the key.
-        outcome: `FOUND`, `NOT_FOUND`, `FAILED` or `INVALID`.
-        offset, length: the record's place in the spool, in bytes, for a key that was found.
-        error, message: the class and the text of the error, for a key that failed or is invalid.
-        checksum: of the record; None if an earlier version has written it.
+        keys: the keys of a bulk lookup.
+        joins: the keys by which people are joined.
+        failed_joins: those of them that failed, in the order of the output.
     """
 
-    key: str
-    outcome: int
-    offset: int | None = None
-    length: int | None = None
-    error: str | None = None
-    message: str | None = None
-    checksum: int | None = None
-
-
-class Journal:
-    """One SQLite file, which no other process can open while this object has it open."""
-
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        explained = partial(_explained, path)
+        self.keys = KeyTable(connection, "keys", explained)
+        self.joins = KeyTable(connection, "joins", explained)
+        self.failed_joins = KeyList(connection, "failed_joins", "joins", explained)
         self._path = path
         self._db = connection
 
@@ -194,7 +186,10 @@ class Journal:
 
     def clear(self) -> None:
         """Delete all rows."""
-        for table in ("state", "chains", "asked", "parts", "keys"):
+        for table in (
+            *("state", "chains", "asked", "parts", "keys"),
+            *("joins", "failed_joins"),
+        ):
             self._db.execute(f"delete from {table}")  # noqa: S608
 
     def is_empty(self) -> bool:
@@ -279,73 +274,6 @@ class Journal:
                 "select end, checksum from parts where chain = ? order by end", (chain,)
             ).fetchall()
         return [Part(end, checksum) for end, checksum in rows]
-
-    def put_keys(self, first: int, keys: Iterable[str]) -> int:
-        """Add the keys that are new, numbered from `first`, and return their number."""
-        before = self._db.total_changes
-        self._db.executemany(
-            "insert or ignore into keys (number, key) values (?, ?)", enumerate(keys, first)
-        )
-        return self._db.total_changes - before
-
-    def drop_keys(self) -> None:
-        """Delete every key."""
-        self._db.execute("delete from keys")
-
-    def put_answers(self, answers: Iterable[Answer]) -> None:
-        """Store the outcomes of keys."""
-        self._db.executemany(
-            "update keys set outcome = ?, offset = ?, length = ?, error = ?, message = ?, "
-            "checksum = ? where key = ?",
-            [
-                (a.outcome, a.offset, a.length, a.error, a.message, a.checksum, a.key)
-                for a in answers
-            ],
-        )
-
-    def forget_answers(self, keys: Iterable[str]) -> None:
-        """Make these keys unanswered again."""
-        self._db.executemany(
-            "update keys set outcome = null where key = ?", [(key,) for key in keys]
-        )
-
-    def forget_failures(self) -> None:
-        """Make failed keys unanswered again."""
-        self._db.execute("update keys set outcome = null where outcome = ?", (FAILED,))
-
-    def tally(self) -> dict[int | None, int]:
-        """Return the number of keys by outcome; None stands for unanswered keys."""
-        with _explained(self._path):
-            rows = self._db.execute("select outcome, count(*) from keys group by outcome")
-            return dict(rows.fetchall())
-
-    def unanswered(self, after: int, count: int) -> list[tuple[int, str]]:
-        """Return up to `count` unanswered keys and their numbers, in order from `after` + 1 on."""
-        with _explained(self._path):
-            return self._db.execute(
-                "select number, key from keys where outcome is null and number > ? "
-                "order by number limit ?",
-                (after, count),
-            ).fetchall()
-
-    def answered(self, outcomes: Sequence[int], after: int, count: int) -> list[tuple[int, Answer]]:
-        """Return up to `count` such answers and their numbers, in order from `after` + 1 on."""
-        marks = ", ".join("?" * len(outcomes))
-        with _explained(self._path):
-            rows = self._db.execute(
-                f"select * from keys where outcome in ({marks}) and number > ? "  # noqa: S608
-                "order by number limit ?",
-                (*outcomes, after, count),
-            ).fetchall()
-        return [(number, Answer(*values)) for number, *values in rows]
-
-    def found_behind(self, offset: int) -> list[Answer]:
-        """Return the answers whose records begin at `offset` of the spool, or behind it."""
-        with _explained(self._path):
-            rows = self._db.execute(
-                "select * from keys where outcome = ? and offset >= ?", (FOUND, offset)
-            ).fetchall()
-        return [Answer(*values) for _, *values in rows]
 
 
 def _bring_up_to_date(db: sqlite3.Connection, version: int) -> None:

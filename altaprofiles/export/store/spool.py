@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from ...errors import ExportError
-from .journal import Answer, Part
+from .journal import Part
+from .key_table import Answer
 
 __all__ = [
     "Spool",
