@@ -102,13 +102,20 @@ class App:
         without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
         return f"altaprofiles doctor{self.account_option} --try-regions{without}"
 
+    def _resolved_for(self, error: BaseException) -> Resolved[Any] | None:
+        """Return the credentials that an error is about, if that is clear."""
+        if len(self._resolved) == 1:
+            return next(iter(self._resolved.values()))
+        return self._resolved.get(getattr(error, "api", "").lower())
+
     def advice(self, error: BaseException) -> str | None:
         """Return the next step after an answer, or none, of what may be another host."""
         from ..credentials import Alta
         from ..errors import ConnectError, StatusError
 
         is_unknown = type(error) is StatusError and error.status in (404, 405)
-        if (found := self._resolved) is None or not (is_unknown or isinstance(error, ConnectError)):
+        found = self._resolved_for(error)
+        if found is None or not (is_unknown or isinstance(error, ConnectError)):
             return None
         place = "endpoint" if isinstance(found.credentials, Alta) else "region"
         name = found.name_of("base_url" if found.credentials.base_url is not None else place)
@@ -328,7 +335,7 @@ class App:
             return None
         if isinstance(error, RateLimited):
             error.add_note(f"{remedy(error)}.")
-        resolved = self._resolved.get(getattr(error, "api", "").lower())
+        resolved = self._resolved_for(error)
         if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
             error.add_note(f"These credentials are from {resolved.source}.")
             if isinstance(error, Unauthorized):
