@@ -77,7 +77,7 @@ def status(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Print when each output was last written, and its unfinished exports.
+    """Print when outputs were last written, and unfinished exports.
 
     Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
