@@ -329,8 +329,7 @@ class Session:
                 before if it shares any `objectId` with such a record before it, in the order of
                 `events` and days; where a later record connects two, both stay. Of each
                 person the first record in that order is written. This needs some 25 bytes a
-                person on disk while finishing, and no memory. PostgreSQL has one row for each
-                person in any case.
+                person on disk while finishing, and no memory. An upsert needs it.
             flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
                 Parquet and DuckDB the column has the type that all values share, which for dates
                 (`$D_…`) is a timestamp, else text; elsewhere text. A mapping names the types:
@@ -340,6 +339,9 @@ class Session:
                 `report.mended`.
             table: the table in a DuckDB file, or in PostgreSQL if the address names none;
                 "profiles" by default.
+            write: "replace" for an output with the rows of this export only, the default of files;
+                "upsert" to update the rows of the same account and person and add the others, the
+                default of tables; "append" to add rows, once for each export.
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
                 Cells hold what people typed, so an apostrophe is put before a cell that could be
                 taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or

@@ -14,7 +14,13 @@ from typing import Generic, TypeVar
 
 import anyio
 
-from ..errors import AltaProfilesError, ExportError, ExportLocked, Incomplete
+from ..errors import (
+    AltaProfilesError,
+    ConfigurationError,
+    ExportError,
+    ExportLocked,
+    Incomplete,
+)
 from .assemble import Written, assemble, when_free
 from .gather.gathering import Assembled, Gathering, Run
 from .manifest import encode_manifest
@@ -124,6 +130,11 @@ class Job(Generic[R, S]):
     def _find_place(self) -> Place:
         place = Place.of(self._output, self._gathering.content, self._gathering.endings)
         place.check_apart(self._gathering.reads)
+        if place.target.write == "upsert" and self._gathering.arguments.get("distinct") is False:
+            raise ConfigurationError(
+                "distinct: an upsert writes each person once, got False; leave it out, or pass "
+                "write='replace' or write='append'"
+            )
         return place
 
     def _begin(self, run: Run) -> None:

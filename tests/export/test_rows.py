@@ -80,6 +80,17 @@ async def test_a_row_names_every_event_that_brought_the_person(
     assert {len(matched) for matched in expected.values()} == {1, 2}
 
 
+@pytest.mark.parametrize("write", [None, "upsert"])
+async def test_an_upsert_writes_each_person_once(tmp_path: Path, write: Any) -> None:
+    async with Emulator(people=50) as emulator, session_for(emulator) as session:
+        with pytest.raises(ConfigurationError, match=r"^distinct: an upsert writes each person"):
+            await session.export(
+                EVENT, **RANGE, to=tmp_path / "p.duckdb", distinct=False, write=write
+            )
+        assert not session.stats.requests
+    assert not [*tmp_path.iterdir()]
+
+
 async def test_everyone_has_matched_no_event(tmp_path: Path) -> None:
     async with (
         Emulator(people=50, base_query="optional") as emulator,
