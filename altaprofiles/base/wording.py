@@ -66,11 +66,11 @@ def next_step(*, has_event: bool, has_filters: bool) -> str:
     return f"check {', '.join(parts)}"
 
 
-def one_of(known: Iterable[str], given: str) -> str:
+def one_of(known: Iterable[str], given: object) -> str:
     """Return the names of `known`, and of these the one that `given` is likely to mean."""
     # Only errors need it, and its import takes time.
     from difflib import get_close_matches
 
     names = list(known)
-    close = get_close_matches(given.strip().lower(), names, n=1)
+    close = get_close_matches(str(given).strip().lower(), names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")

@@ -48,7 +48,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise ConfigurationError(f"by: unknown {by!r}; use one of {one_of(self.by, str(by))}")
+            raise ConfigurationError(f"by: unknown {by!r}; use one of {one_of(self.by, by)}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
