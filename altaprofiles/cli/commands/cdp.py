@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
@@ -158,16 +157,7 @@ def _print_lookups(
     if not total and file == "-":
         app.warn("standard input holds no keys: nothing was looked up")
     if failures.count:
-        raise failures.summary(total, app, _as_lookup(app, file, by, column))
-
-
-def _as_lookup(app: App, file: str, by: str, column: str | None) -> str:
-    """Return the command line that looks up the same keys into a file."""
-    options = ["--by", by.replace("_", "-")]
-    if column is not None:
-        options += ["--column", column]
-    options += ["-o", "users.ndjson"]
-    return f"altaprofiles lookup {shlex.join([file, *options])}{app.account_option}"
+        raise failures.summary(total, app)
 
 
 class _Failures:
@@ -188,13 +178,12 @@ class _Failures:
         self._counts[type(error)] += 1
         self._last[type(error)] = error
 
-    def summary(self, total: int, app: App, lookup: str) -> Failure:
+    def summary(self, total: int, app: App) -> Failure:
         """Return the failure of `total` lookups, with the most frequent error of the service.
 
         Args:
             total: the number of lookups.
             app: knows the next step after an error.
-            lookup: the command line that can be resumed.
         """
         from ...errors import ConfigurationError
 
@@ -209,8 +198,8 @@ class _Failures:
             if (advice := app.advice(last)) is not None:
                 failure.add_note(advice)
             failure.add_note(
-                f"To keep what is found, and to request only the rest when it is run again: "
-                f"{lookup}"
+                "To request only these again, take their IDs from the output: "
+                "jq -r 'select(.error) | .key' OUTPUT > rest.txt"
             )
         return failure
 
