@@ -437,8 +437,8 @@ def test_a_used_up_plan_is_told_once_after_the_lookups(tmp_path: Path) -> None:
         rf"error: {failed} of 30 lookups failed; see the output\n"
         rf"{failed} of them like this: .*\. It accepts requests again at 20[-0-9: ]+ UTC\n"
         r"Try again in 2[45] h, when the plan's limit renews, or enlarge the plan\.\n"
-        r"To keep what is found, and to request only the rest when it is run again: "
-        r"altaprofiles lookup - --by user-id -o users\.ndjson\n",
+        r"To request only these again, take their IDs from the output: "
+        r"jq -r 'select\(\.error\) \| \.key' OUTPUT > rest\.txt\n",
         done.stderr,
     )
 

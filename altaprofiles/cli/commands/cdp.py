@@ -223,13 +223,13 @@ class _Failures:
         self._counts[type(error)] += 1
         self._last[type(error)] = error
 
-    def summary(self, total: int, app: App, lookup: str) -> Failure:
+    def summary(self, total: int, app: App, as_lookup: str) -> Failure:
         """Return the failure of `total` lookups, with the most frequent error of the service.
 
         Args:
             total: the number of lookups.
             app: knows the next step after an error.
-            lookup: the command line that can be resumed.
+            as_lookup: the command line that looks up the same keys into a file.
         """
         from ...errors import ConfigurationError
 
@@ -244,8 +244,12 @@ class _Failures:
             if (advice := app.advice(last)) is not None:
                 failure.add_note(advice)
             failure.add_note(
-                f"To keep what is found, and to request only the rest when it is run again: "
-                f"{lookup}"
+                "To request only these again, take their IDs from the output: "
+                "jq -r 'select(.error) | .key' OUTPUT > rest.txt"
+            )
+            failure.add_note(
+                f"This command keeps what it has found, and requests only the rest when it runs "
+                f"again: {as_lookup}"
             )
         return failure
 
