@@ -15,6 +15,7 @@ from ..tables.columns import Columns
 from ..tables.kinds import Kinds
 from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.rows import Row, Table, lifted_columns
+from .state import SyncState
 
 __all__ = ["Content", "Origin"]
 
@@ -26,11 +27,14 @@ class Origin(Struct, frozen=True):
         run: identifies the export, over all runs that resume it.
         accounts: the accounts whose rows it brings.
         fetched_at: the time at which it was begun.
+        sync: the state that a table has with these rows, for an export of `Session.sync`. Then
+            `matched` is united with that of the row before.
     """
 
     run: str
     accounts: tuple[str, ...]
     fetched_at: datetime
+    sync: SyncState | None = None
 
 
 class Content(Struct, frozen=True, kw_only=True):

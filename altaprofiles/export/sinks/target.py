@@ -17,6 +17,7 @@ from ...errors import ConfigurationError
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
 from ..output import Output
+from ..state import SyncState
 from ..tables import Content, Origin
 from .compression import check_compression
 from .files import check_place
@@ -169,6 +170,15 @@ class Target(Struct, frozen=True, kw_only=True):
         Raises:
             ExportError: the reason.
         """
+
+    def synced(self, account: str) -> SyncState | None:
+        """Return the state that `Session.sync` has left, or None. Blocking.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read.
+        """
+        raise NotImplementedError
 
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
