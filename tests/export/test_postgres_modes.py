@@ -453,6 +453,88 @@ def test_replace_and_upsert_go_into_the_same_table(postgres: Server) -> None:
     assert days(postgres) == [("identity:1", 1, 1), ("identity:2", 2, 2)]
 
 
+def test_replace_is_refused_before_anything_is_sent(postgres: Server) -> None:
+    replace = target_of(postgres.url("people"), write="replace")
+    replace.accept(origin_of(0, "A"))
+    export(target_of(postgres.url("people")), [named("1")], 0, "B")
+    with pytest.raises(ExportError, match=r"other accounts \(B\); pass write='upsert'"):
+        replace.accept(origin_of(1, "A"))
+    replace.accept(origin_of(1, "A", "B"))
+    target_of(postgres.url("people")).accept(origin_of(1, "A"))
+    postgres.run("UPDATE people SET account = 'A'")
+    replace.accept(origin_of(1, "A"))
+
+
+REPEATING = Content(has_events=True, distinct=False)
+
+
+def repeating(postgres: Server) -> Target:
+    return target_of(postgres.url("people"), REPEATING, write="replace")
+
+
+def test_people_are_as_often_in_a_table_as_they_were_asked_for(postgres: Server) -> None:
+    twice = [named("1", name="A"), named("1", name="B"), nameless("a"), nameless("a", "b")]
+    for day in range(2):
+        assert export(repeating(postgres), twice, day).notes == []
+        assert days(postgres, "person, name") == [
+            ("identity:1", "A", day, day),
+            ("identity:1", "B", day, day),
+            ("objectId:a", None, day, day),
+            ("objectId:a", None, day, day),
+        ]
+    assert postgres.rows("SELECT table_name, mode FROM altaprofiles_runs") == [
+        ("people", "repeating")
+    ]
+    with pytest.raises(ExportError, match=r"other accounts \(ACCOUNT\)"):
+        export(repeating(postgres), twice, 2, "B")
+    for write, once in (("upsert", " once"), ("append", "")):
+        fix = (
+            f"made with write='replace' and distinct=False, .* write it{once} with write='replace'"
+        )
+        with pytest.raises(ExportError, match=fix):
+            target_of(postgres.url("people"), write=write).check()
+    # And so it gets a key again.
+    (note,) = export(target_of(postgres.url("people"), write="replace"), twice[::3], 3).notes
+    assert note.endswith("is replaced, and its key is account and person now")
+    export(target_of(postgres.url("people")), twice[:1], 4)
+    assert days(postgres) == [("identity:1", 3, 3), ("objectId:a", 3, 3)]
+
+
+@pytest.mark.parametrize("made", ["constraint", "index", "earlier version"])
+def test_a_table_with_a_key_is_replaced_by_people_who_repeat(postgres: Server, made: str) -> None:
+    if made == "earlier version":
+        make_old_table(postgres)
+    else:
+        export(target_of(postgres.url("people")), [named("1")])
+    if made == "index":
+        postgres.run(
+            "ALTER TABLE people DROP CONSTRAINT people_pkey",
+            "CREATE UNIQUE INDEX ON people (account, person)",
+        )
+    (note,) = export(repeating(postgres), [named("1"), named("1")], 1).notes
+    assert "people can be there more than once now, so that it has no unique key" in note
+    assert days(postgres) == [("identity:1", 1, 1)] * 2
+
+
+def test_a_key_that_others_refer_to_is_kept(postgres: Server) -> None:
+    export(target_of(postgres.url("people")), [named("1")])
+    postgres.run(
+        "CREATE TABLE orders (account text, person text, FOREIGN KEY (account, person)"
+        " REFERENCES people)"
+    )
+    with pytest.raises(ExportError, match=r"distinct=False.*orders_account_person_fkey of orders"):
+        repeating(postgres).check()
+
+
+def test_rows_that_were_appended_are_not_replaced(postgres: Server) -> None:
+    export(target_of(postgres.url("people"), write="append"), [named("1")])
+    with pytest.raises(ExportError, match=r"with write='append'.*pass write='append'"):
+        repeating(postgres).check()
+    postgres.run("TRUNCATE people")
+    export(repeating(postgres), [named("1"), named("1")])
+    assert len(days(postgres)) == 2
+
+
 def test_append_adds_the_rows_of_each_run_once(postgres: Server) -> None:
     target = target_of(postgres.url("crm.people"), write="append")
     postgres.run("CREATE SCHEMA crm")
@@ -472,6 +554,73 @@ def test_append_adds_the_rows_of_each_run_once(postgres: Server) -> None:
         "SELECT table_name, run FROM crm.altaprofiles_runs WHERE written_at <= now() ORDER BY 1, 2"
     ) == [(table, run) for table in ("others", "people") for run in ("one", "three", "two")]
     assert postgres.rows("SELECT count(*) FROM pg_indexes WHERE tablename = 'people'") == [(0,)]
+
+
+def test_append_takes_what_an_incomplete_run_lacked(postgres: Server) -> None:
+    content = Content(has_key=True, has_cdp=True)
+    to = postgres.url("100%")
+    target = target_of(to, content, write="append")
+    export(target, [Row(named("1"), ACCOUNT, "1")], 0, run="before")
+    export(target, [Row(named("1"), ACCOUNT, "1"), Row(named("9"), ACCOUNT, "9")], 1, run="one")
+    export(target, [Row(named("1"), ACCOUNT, "1")], 1, run="of the same time")
+    postgres.run("""UPDATE "100%" SET name = 'mine' WHERE key = '1'""")
+    whole = [Row(named("2"), ACCOUNT, "2"), Row(named("1"), ACCOUNT, "1", (), b"[]")]
+    flattened = target_of(to, content, write="append", flatten=["plan"])
+    export(flattened, whole, 1, run="one")
+    assert days(postgres, "key, cdp", '"100%"') == [
+        ("1", None, 0, 0),
+        ("1", None, 1, 1),
+        ("1", [], 1, 1),
+        ("2", None, 1, 1),
+    ]
+
+
+def test_a_run_that_was_appended_whole_is_left_alone(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    """Even where this user may do nothing but append."""
+    name = f"modes_guest_of_{postgres.database}"
+    export(target_of(postgres.url("people"), write="append"), [], run="zero")
+    postgres.run(
+        f"GRANT SELECT, INSERT, DELETE ON altaprofiles_runs TO {name}",
+        f"GRANT INSERT ON people TO {name}",
+    )
+    for _ in range(2):
+        export(guest("append"), [named("1")], 1, run="one")
+    assert days(postgres) == [("identity:1", 1, 1)]
+    fix = rf"its rows before it was complete.*run: GRANT SELECT, DELETE ON \"people\" TO {name}"
+    with pytest.raises(ExportError, match=fix):
+        export(guest("append"), [named("1"), named("2")], 1, run="one")
+    postgres.run(f"GRANT SELECT, DELETE ON people TO {name}")
+    export(guest("append"), [named("1"), named("2")], 1, run="one")
+    assert days(postgres) == [("identity:1", 1, 1), ("identity:2", 1, 1)]
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_bindings_of_an_incomplete_run_are_taken_back(postgres: Server, is_restored: bool) -> None:
+    target = target_of(postgres.url("bound"), BINDINGS, write="append")
+    both = [found("1", ("u", ["a"])), found("2", ("v", []))]
+    export(target, both, run="before")
+    export(target, both[1:], run="one")
+    if is_restored:
+        postgres.run(
+            "BEGIN",
+            *(
+                f"CREATE TABLE x AS TABLE {table}; TRUNCATE {table}; INSERT INTO {table}"
+                " TABLE x; DROP TABLE x"
+                for table in ("bound", "altaprofiles_runs")
+            ),
+            "COMMIT",
+        )
+        # What two runs have appended looks the same then.
+        both = [found("3", ("u", ["a"])), both[1]]
+    export(target, both, run="one")
+    rows = postgres.rows("SELECT key, user_id, anonymous_id FROM bound ORDER BY 1")
+    assert rows == [
+        *([("1", "u", "a")] * (1 if is_restored else 2)),
+        *([("2", "v", None)] * 2),
+        *([("3", "u", "a")] if is_restored else []),
+    ]
 
 
 def test_a_run_is_appended_to_a_table_that_was_made_again(postgres: Server) -> None:

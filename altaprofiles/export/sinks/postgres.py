@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from ...tables.rows import Table
 from ..output import Output
 from ..tables import Origin
-from .postgres_rights import check_rights
+from .postgres_rights import check_origin, check_rights
 from .postgres_runs import RUNS
 from .postgres_server import PostgresServer
 from .postgres_shape import rows_in
@@ -59,11 +59,11 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         check_conninfo(url)
         schema, name = table_of(output.table, url.table, content.default_table)
         where = "to" if output.table is None else "table"
-        if name == RUNS:
-            raise ConfigurationError(
-                f"{where}: {name!r} is the table in which exports record their runs; choose "
-                f"another name"
-            )
+        for own in (RUNS,):
+            if name == own.name:
+                raise ConfigurationError(
+                    f"{where}: {name!r} is the table in which {own.purpose}; choose another name"
+                )
         if schema is None and name in TEMPORARY:
             raise ConfigurationError(
                 f"{where}: the export has a temporary table named {name!r}; choose another name, "
@@ -91,6 +91,13 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         connection = self.connect()
         try:
             self.server.guard(lambda: check_rights(self.table, connection))
+        finally:
+            connection.close()
+
+    def accept(self, origin: Origin) -> None:
+        connection = self.connect()
+        try:
+            self.server.guard(lambda: check_origin(self.table, connection, origin))
         finally:
             connection.close()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from . import postgres_runs
 from .postgres_table import (
     MAX_COLUMNS,
     OF_EARLIER_VERSION,
@@ -45,8 +46,11 @@ class Shape(Struct, kw_only=True):
         missing: the type of each column to add, by name.
         left_out: columns of earlier exports that this one does not have.
         unmarked: columns of flattened keys without the comment `FLATTENED`.
-        old_keys: the unique indexes on `person` alone, of a table of an earlier version; whether
-            each one is a constraint.
+        is_old: whether an earlier version made the table.
+        old_keys: the unique indexes that the table may not keep: on `person` alone, of a table of
+            an earlier version, or on `account` and `person`, of one that is to have people more
+            than once. Whether each one is a constraint.
+        lacks_key: whether the table is to have a unique key, and has none.
         is_owned: whether this user may add columns.
         may_index: whether this user may add an index.
         is_indexed: whether the table has the index that an export needs.
@@ -57,7 +61,9 @@ class Shape(Struct, kw_only=True):
     missing: dict[str, str] = {}
     left_out: Sequence[str] = ()
     unmarked: Sequence[str] = ()
+    is_old: bool = False
     old_keys: dict[str, bool] = {}
+    lacks_key: bool = False
     is_owned: bool = True
     may_index: bool = True
     is_indexed: bool = False
@@ -72,6 +78,14 @@ class _Column(Struct):
     is_exact: bool
     is_domain: bool
     comment: str | None
+
+
+class _Keys(Struct):
+    """See the attributes of `Shape` of these names."""
+
+    is_old: bool = False
+    old_keys: dict[str, bool] = {}
+    lacks_key: bool = False
 
 
 class _Index(Struct):
@@ -128,9 +142,11 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
     for column in columns.values():
         _check_column(table, column, connection)
     lacking = [name for name in table.required if name not in columns]
-    if lacking and {*columns} <= {*table.columns} and not rows_in(table, connection):
+    if lacking and {*columns} <= {*table.columns} and _is_empty(table, connection):
         lacking = []
-    old_keys = _check_key(table, [*columns], indexes, lacking)
+    keys = _check_key(table, connection, [*columns], indexes, lacking)
+    if (keys.old_keys or keys.lacks_key) and not is_owned:
+        raise table.error(f"only the table's owner can change its key; {RENAME}")
     missing = {name: type_ for name, type_ in table.columns.items() if name not in columns}
     if missing and not is_owned:
         raise table.error(f"only the table's owner can add the columns {', '.join(missing)}")
@@ -156,7 +172,9 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
         unmarked=[
             name for name in table.flattened if name in columns and not columns[name].comment
         ],
-        old_keys=old_keys,
+        is_old=keys.is_old,
+        old_keys=keys.old_keys,
+        lacks_key=keys.lacks_key,
         is_owned=is_owned,
         may_index=is_owned and may_create,
         is_indexed=any(_finds_rows(table, index) for index in indexes),
@@ -170,6 +188,17 @@ def rows_in(table: PostgresTable, connection: psycopg.Connection[Any]) -> int:
         return 0
     (rows,) = row_of(connection, f"SELECT count(*) FROM {table.quoted}")
     return int(rows)
+
+
+def _is_empty(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
+    """Return whether the table is known to have no rows."""
+    (may_read,) = row_of(
+        connection, "SELECT has_table_privilege(to_regclass(%s), 'SELECT')", [table.quoted]
+    )
+    if not may_read:
+        return False
+    (has_rows,) = row_of(connection, f"SELECT EXISTS (SELECT FROM {table.quoted})")
+    return not has_rows
 
 
 def _is_of_exports(table: PostgresTable, column: _Column) -> bool:
@@ -221,30 +250,35 @@ _NAMELESS_AS_SHOWN = "(COALESCE(identity, ''::text) = ''::text)"
 
 
 def _check_key(
-    table: PostgresTable, names: Sequence[str], indexes: Sequence[_Index], lacking: Sequence[str]
-) -> dict[str, bool]:
-    """Raise unless the table is an export's, made in the mode of this one.
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    names: Sequence[str],
+    indexes: Sequence[_Index],
+    lacking: Sequence[str],
+) -> _Keys:
+    """Raise unless the table is an export's, made in a mode that goes with that of this one.
 
     Args:
         table: the table.
+        connection: any connection.
         names: the columns that it has.
         indexes: the indexes that it has.
         lacking: the columns that it lacks, although every table of an export has them.
 
     Returns:
-        The unique indexes on `person`, if the table is one of an earlier version; whether each one
-        is a constraint.
+        What has to be changed about its keys.
     """
     unique = [index for index in indexes if index.is_unique and index.condition is None]
     if table.content.of == "people":
-        is_keyed = any(index.columns == _KEY for index in unique)
-        old_keys = {
+        keys = {index.name: index.is_constraint for index in unique if index.columns == _KEY}
+        is_keyed = bool(keys)
+        of_person = {
             index.name: index.is_constraint for index in unique if index.columns == {"person"}
         }
     else:
+        keys, of_person = {}, {}
         is_keyed = any(_finds_rows(table, index) for index in indexes)
-        old_keys = {}
-    is_old = not is_keyed and bool(old_keys) and {*OF_EARLIER_VERSION} <= {*names}
+    is_old = not is_keyed and bool(of_person) and {*OF_EARLIER_VERSION} <= {*names}
     if lacking and not is_old:
         raise table.error(
             f"the table is not from an export of {table.content.of}, as it lacks the columns "
@@ -255,13 +289,41 @@ def _check_key(
             f"the table was not made with write='append', as it has {_key_of(table)}; pass "
             f"write='upsert' or 'replace', or {RENAME}"
         )
-    if table.write != "append" and not is_keyed and not is_old:
+    if is_old:
+        _check_names(table, names)
+        return _Keys(is_old=True, old_keys=of_person, lacks_key=table.is_keyed)
+    if is_keyed:
+        return _Keys(old_keys=keys if table.is_repeating else {})
+    return _Keys(lacks_key=_check_unkeyed(table, connection))
+
+
+def _check_unkeyed(table: PostgresTable, connection: psycopg.Connection[Any]) -> bool:
+    """Raise unless an export in this mode can go into a table without a unique key.
+
+    Returns:
+        Whether the table gets the key with this export.
+    """
+    is_repeating = postgres_runs.mode_of(table, connection) == "repeating"
+    if is_repeating and table.write == "replace":
+        return table.is_keyed
+    if table.write == "append" and not is_repeating:
+        return False
+    if not table.is_keyed and _is_empty(table, connection):
+        return False
+    if is_repeating:
+        once = " once" if table.is_keyed else ""
         raise table.error(
-            f"the table was made with write='append', or not by an export, as it lacks "
-            f"{_key_of(table)}; pass write='append', or {RENAME}"
+            f"the table was made with write='replace' and distinct=False, so that people can be in "
+            f"it more than once; write it{once} with write='replace', or {RENAME}"
         )
-    if not is_old:
-        return {}
+    raise table.error(
+        f"the table was made with write='append', or not by an export, as it lacks "
+        f"{_key_of(table)}; pass write='append', or {RENAME}"
+    )
+
+
+def _check_names(table: PostgresTable, names: Sequence[str]) -> None:
+    """Raise if a table of an earlier version has columns of names that are taken now."""
     taken = [name for name in ("account", "fetched_at", "added_at", *OPTIONAL) if name in names]
     if taken:
         raise table.error(
@@ -269,7 +331,6 @@ def _check_key(
             f"taken now ({', '.join(taken)}); rename each one to profile_data.{taken[0]} and the "
             f"like, or {RENAME}"
         )
-    return old_keys
 
 
 def _key_of(table: PostgresTable) -> str:
