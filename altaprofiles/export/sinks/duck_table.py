@@ -1,7 +1,8 @@
 """A table in a DuckDB file: who made it, in which mode, and how its columns fit those of an export.
 
 `altaprofiles_runs` in the same file says which tables this library has made. It has a row for each
-table that holds one row per person, and for a table of `append` a row for each run. It changes in
+table that holds the people of all runs or of the last one, and for a table of `append` a row for
+each run. It changes in
 the transaction that changes the table. A unique key would say less: it could not name the runs, it
 would have to be held in memory, and DuckDB checks it before a transaction is over.
 """
@@ -86,7 +87,8 @@ class DuckTable(Struct, kw_only=True):
         label: the table in messages.
         name: its name.
         columns: the type of each column, by name; empty if there is no such table.
-        mode: "keyed" with a row for each person, "append", or None if the library has not made it.
+        mode: "keyed" with a row for each person, "repeating" with each person as often as the last
+            export brought it, "append", or None if the library has not made it.
         own: the columns that the library has made, in lower case.
         runs: the runs that it has rows of, as far as they are known.
     """
@@ -188,6 +190,13 @@ class DuckTable(Struct, kw_only=True):
         if "rowid" in types:
             raise ExportError(
                 f"{self.label} has a column 'rowid', which hides the numbers of rows; rename it"
+            )
+        if self.mode == "repeating" and write != "replace":
+            once = "" if write == "append" else " once"
+            raise ExportError(
+                f"{self.label} was made with write='replace' and distinct=False, so that people "
+                f"can be in it more than once; write it{once} with write='replace', or "
+                f"{_OTHER_NAME}"
             )
         if (self.mode == "append") != (write == "append"):
             made = "'append'" if self.mode == "append" else "'upsert' or 'replace'"
