@@ -224,6 +224,20 @@ def test_the_bindings_of_a_key_are_replaced(tmp_path: Path) -> None:
     assert query(tmp_path, pairs) == [("k", "9")]
 
 
+def test_a_key_that_has_no_bindings_any_more_has_no_rows(tmp_path: Path) -> None:
+    pairs = "SELECT account, key, user_id FROM bindings ORDER BY ALL"
+    load(tmp_path, [found("none"), found("k", "1")], origin(1), BINDINGS)
+    assert query(tmp_path, pairs) == [("A", "k", "1")]
+    load(tmp_path, [found("k", "1", "2"), found("l", "3"), found("m", "4")], origin(2), BINDINGS)
+    load(tmp_path, [Row(found("k", "5").record, "B")], origin(3, "B"), BINDINGS)
+    load(tmp_path, [found("k"), found("l", "6"), found("none")], origin(4), BINDINGS)
+    assert query(tmp_path, pairs) == [("A", "l", "6"), ("A", "m", "4"), ("B", "k", "5")]
+    for write in ("append", "replace"):
+        rows = [found("k"), found("l", "7")]
+        load(tmp_path, rows, origin(5), BINDINGS, write=write, table=f"by_{write}")
+        assert query(tmp_path, f"SELECT key FROM by_{write}") == [("l",)]
+
+
 # Replace and append
 
 

@@ -761,6 +761,24 @@ def test_the_bindings_of_a_key_are_replaced_whole(postgres: Server) -> None:
     assert after[1:] == before[3:]
 
 
+def test_a_key_that_has_no_bindings_any_more_has_no_rows(postgres: Server) -> None:
+    target = target_of(postgres.url("bound"), BINDINGS)
+    query = "SELECT account, key, user_id FROM bound ORDER BY 1, 2, 3"
+    export(target, [found("none"), found("1", ("u", []))])
+    assert postgres.rows(query) == [(ACCOUNT, "1", "u")]
+    odd = r"\t\\ 2"
+    first = [found("1", ("u", ["a"]), ("v", [])), found(odd, ("w", [])), found("3", ("x", ["c"]))]
+    export(target, first, 1)
+    export(target, [found("1", ("y", []), account="B")], 1, "B")
+    sink = export(target, [found("1"), found(odd), found("none"), found("2\0")], 2)
+    assert sink.mended == 0
+    assert postgres.rows(query) == [(ACCOUNT, "3", "x"), ("B", "1", "y")]
+    for write in ("append", "replace"):
+        other = target_of(postgres.url(f"by_{write}"), BINDINGS, write=write)
+        export(other, [found("1"), found("2", ("u", []))])
+        assert postgres.rows(f"SELECT key FROM by_{write}") == [("2",)]
+
+
 @pytest.mark.parametrize("write", ["replace", "append"])
 def test_bindings_are_replaced_and_appended(postgres: Server, write: str) -> None:
     target = target_of(postgres.url("bound"), BINDINGS, write=write)

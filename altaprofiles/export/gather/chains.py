@@ -511,6 +511,9 @@ class EventsGathering:
             except SpoolDamaged as damage:
                 await run.threads.run(partial(self._restart, run, state, damage))
 
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        return iter(())
+
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         return iter(())
 

@@ -34,6 +34,7 @@ RUNS_COLUMNS = {
     "run": "VARCHAR",
     "columns": "VARCHAR[]",
     "written_at": "TIMESTAMP WITH TIME ZONE",
+    "rows": "BIGINT",
 }
 
 TYPES: dict[ColumnKind, str] = {
@@ -90,7 +91,7 @@ class DuckTable(Struct, kw_only=True):
         mode: "keyed" with a row for each person, "repeating" with each person as often as the last
             export brought it, "append", or None if the library has not made it.
         own: the columns that the library has made, in lower case.
-        runs: the runs that it has rows of, as far as they are known.
+        runs: the runs that it has rows of, as far as they are known, and the number of those.
     """
 
     label: str
@@ -98,7 +99,7 @@ class DuckTable(Struct, kw_only=True):
     columns: dict[str, str]
     mode: str | None
     own: frozenset[str]
-    runs: frozenset[str]
+    runs: dict[str, int]
 
     @classmethod
     def read(cls, connection: Any, name: str, file: str) -> DuckTable:
@@ -127,10 +128,11 @@ class DuckTable(Struct, kw_only=True):
                 f"{file}: something else has made the table {RUNS!r}, in which the library notes "
                 f"its runs; rename it"
             )
-        rows: list[tuple[str, str, list[str]]] = []
+        rows: list[tuple[str, str, list[str], int]] = []
         if found is not None and recorded:
             rows = connection.execute(
-                f"SELECT mode, run, columns FROM {RUNS} WHERE lower(table_name) = lower(?)", [name]
+                f"SELECT mode, run, columns, rows FROM {RUNS} WHERE lower(table_name) = lower(?)",
+                [name],
             ).fetchall()
         return cls(
             label=label,
@@ -138,12 +140,12 @@ class DuckTable(Struct, kw_only=True):
             columns=_columns(connection, name),
             mode=rows[0][0] if rows else None,
             own=frozenset(column.casefold() for row in rows for column in row[2]),
-            runs=frozenset(row[1] for row in rows),
+            runs={row[1]: row[3] for row in rows},
         )
 
     def replaced(self) -> DuckTable:
         """Return the state of this table after it has been dropped."""
-        return replace(self, columns={}, mode=None, own=frozenset(), runs=frozenset())
+        return replace(self, columns={}, mode=None, own=frozenset(), runs={})
 
     @property
     def exists(self) -> bool:

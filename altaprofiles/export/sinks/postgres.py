@@ -112,7 +112,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         return f"{numbered(rows, 'row')} of {self.name}" if rows else None
 
     def open(self, table: Table, origin: Origin) -> PostgresSink:
-        return PostgresSink(self.server, self.table, table, origin)
+        return PostgresSink(self.server, self.table, table, origin, marks_keys=self.replaces_keys)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a new connection, as `PostgresServer.connect` does."""

@@ -215,12 +215,14 @@ _OF_ONE_RUN = ('"key"', '"account"', '"person"', '"fetched_at"')
 def put_bindings(load: Load) -> None:
     """Write the staged bindings in place of all bindings of the same accounts and keys.
 
-    Those of a key that has the same ones already are left alone.
+    Those of a key that has the same ones already are left alone. A staged row without a number is a
+    key to which nothing is bound.
     """
+    bound = f"(SELECT * FROM {STAGE} WHERE number IS NOT NULL) AS new"
     names = ", ".join(load.columns)
     load.run(
         f"CREATE TEMP TABLE {_name(CHANGED)} ON COMMIT DROP AS SELECT DISTINCT account, key FROM ("
-        f"SELECT {names}, 1 AS one FROM {STAGE} UNION ALL SELECT {names}, -1"
+        f"SELECT {names}, 1 AS one FROM {bound} UNION ALL SELECT {names}, -1"
         f" FROM {load.table} AS old WHERE EXISTS (SELECT FROM {STAGE} AS new"
         " WHERE new.account = old.account AND new.key = old.key)"
         f") AS either GROUP BY {names} HAVING sum(one) <> 0"
@@ -233,9 +235,9 @@ def put_bindings(load: Load) -> None:
         )
         load.require(not remaining, f"the table keeps {remaining:,} old bindings")
     of_new = f"(new.account, new.key) IN (SELECT account, key FROM {CHANGED})"
-    rows = load.count(f"SELECT count(*) FROM {STAGE} AS new WHERE {of_new}")
-    load.check_taken(load.insert(f"WHERE {of_new}"), rows)
-    load.check_values(load.same([*load.columns]))
+    rows = load.count(f"SELECT count(*) FROM {bound} WHERE {of_new}")
+    load.check_taken(load.insert(f"WHERE number IS NOT NULL AND {of_new}"), rows)
+    load.check_values(load.same([*load.columns]), bound)
 
 
 def _name(table: str) -> str:

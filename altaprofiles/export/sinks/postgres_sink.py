@@ -52,20 +52,27 @@ class PostgresSink:
         table: the table.
         rows: the columns, and the cells of the rows.
         origin: the export.
+        marks_keys: whether all rows of the keys of rows without cells are deleted.
 
     Raises:
         ExportError: the server cannot be reached, or refuses.
     """
 
     def __init__(
-        self, server: PostgresServer, table: PostgresTable, rows: Table, origin: Origin
+        self,
+        server: PostgresServer,
+        table: PostgresTable,
+        rows: Table,
+        origin: Origin,
+        *,
+        marks_keys: bool,
     ) -> None:
         self.absorbed = 0
         self.notes: list[str] = []
         self._server = server
         self._table = table
         self._origin = origin
-        self._rows = RowEncoder(rows)
+        self._rows = RowEncoder(rows, marks_keys=marks_keys)
         self._digest = hashlib.sha256(repr(table.columns).encode())
         self._copying: AbstractContextManager[psycopg.Copy] | None = None
         self._connection = server.connect()
