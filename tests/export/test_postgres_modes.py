@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,81 +17,30 @@ from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, ExportError
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.sinks import Sink, Target
-from altaprofiles.export.tables import Content, Origin
+from altaprofiles.export.sinks import Target
+from altaprofiles.export.state import SyncState
+from altaprofiles.export.tables import Content
 from altaprofiles.tables.rows import Row
 
 from ..support.exporting import Job, exporter
 from ..support.postgres import PASSWORD, Server
+from ..support.postgres_tables import (
+    DAYS,
+    days,
+    devices,
+    export,
+    line,
+    named,
+    nameless,
+    origin_of,
+    until,
+    waits,
+)
 from ..support.sinks import ACCOUNT, PEOPLE, opened, target_of
-
-DAYS = [datetime(2026, 2, day, 3, tzinfo=UTC) for day in range(1, 29)]
 
 BINDINGS = Content(of="bindings")
 
 BY_KEY = Content(has_key=True)
-
-
-def line(**record: Any) -> bytes:
-    return msgspec.json.encode(record)
-
-
-def devices(*ids: str) -> list[dict[str, str]]:
-    return [{"platform": "Web", "objectId": one} for one in ids]
-
-
-def named(identity: str, *ids: str, **record: Any) -> bytes:
-    return line(identity=identity, platformInfo=devices(*ids), **record)
-
-
-def nameless(*ids: str, **record: Any) -> bytes:
-    return line(platformInfo=devices(*ids), **record)
-
-
-_RUNS = count()
-
-
-def origin_of(day: int, *accounts: str, run: str | None = None) -> Origin:
-    return Origin(run or f"run {next(_RUNS)}", accounts or (ACCOUNT,), DAYS[day])
-
-
-def export(
-    target: Target,
-    records: Sequence[bytes | Row],
-    day: int = 0,
-    *accounts: str,
-    matched: Sequence[str] = ("Charged",),
-    run: str | None = None,
-) -> Sink:
-    """Export records of the first account, or rows; return the closed sink."""
-    account = accounts[0] if accounts else ACCOUNT
-    rows = [
-        Row(record, account, matched=tuple(matched)) if isinstance(record, bytes) else record
-        for record in records
-    ]
-    target.check()
-    sink = opened(target, origin=origin_of(day, *accounts, run=run))
-    try:
-        sink.write(rows)
-        sink.close()
-    except BaseException:
-        sink.abort()
-        raise
-    return sink
-
-
-def days(postgres: Server, columns: str = "person", table: str = "people") -> list[Any]:
-    """Return columns of each row, and the days it was fetched and added, None where unknown."""
-    found = postgres.rows(
-        f"SELECT {columns}, fetched_at, added_at FROM {table} ORDER BY account, person"
-    )
-    return [
-        (
-            *row[:-2],
-            *(None if time is None else DAYS.index(time.astimezone(UTC)) for time in row[-2:]),
-        )
-        for row in found
-    ]
 
 
 # ------------------------------------------------------------------------------------------ upsert
@@ -292,7 +239,12 @@ class Model:
         self.absorbed = 0
 
     def upsert(
-        self, account: str, day: int, people: Sequence[tuple[str | None, tuple[str, ...], str]]
+        self,
+        account: str,
+        day: int,
+        people: Sequence[tuple[str | None, tuple[str, ...], str, tuple[str, ...]]],
+        *,
+        unites: bool,
     ) -> None:
         before = {key: dict(row) for key, row in self.rows.items() if key[0] == account}
         continued = {
@@ -305,9 +257,9 @@ class Model:
         gone: set[tuple[str, str]] = set()
         older: dict[tuple[str, str], list[int]] = {}
         absorbed: set[tuple[str, str]] = set()
-        for identity, ids, name in people:
+        grown: dict[tuple[str, str], set[str]] = {}
+        for identity, ids, name, events in people:
             key = (account, f"identity:{identity}" if identity else f"objectId:{min(ids)}")
-            row = {"identity": identity, "ids": ids, "name": name}
             mine = {key} & before.keys()
             for other, known in before.items():
                 if known["identity"] is None and {*ids} & {*known["ids"]}:
@@ -318,10 +270,15 @@ class Model:
                         absorbed.add(other)
             later = {other for other in mine if before[other]["fetched"] > day}
             added = min([before[other]["added"] for other in mine], default=day)
+            matched = {*events}
+            if unites:
+                matched.update(*(before[other]["matched"] for other in mine))
+            row = {"identity": identity, "ids": ids, "name": name, "matched": sorted(matched)}
             gone |= mine - later
             if later:
                 for other in later:
                     older.setdefault(other, []).append(added)
+                    grown.setdefault(other, {*before[other]["matched"]}).update(matched)
                 continue
             known_row = before.get(key)
             is_equal = known_row is not None and all(known_row[one] == row[one] for one in row)
@@ -331,28 +288,31 @@ class Model:
             self.rows.pop(key, None)
         for key, times in older.items():
             self.rows[key]["added"] = min(times)
+            if unites:
+                self.rows[key]["matched"] = sorted(grown[key])
         self.rows.update(new)
         self.absorbed = len(absorbed)
 
     @property
     def table(self) -> list[tuple[Any, ...]]:
         return [
-            (*key, [*row["ids"]], row["name"], row["fetched"], row["added"])
+            (*key, [*row["ids"]], row["name"], row["matched"], row["fetched"], row["added"])
             for key, row in sorted(self.rows.items())
         ]
 
 
 IDS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True).map(tuple)
-PERSON = st.tuples(st.sampled_from([None, None, "1", "2"]), IDS, st.sampled_from("xy"))
+EVENTS = st.sampled_from([("P",), ("Q",), ("P", "Q"), ("a",)])
+PERSON = st.tuples(st.sampled_from([None, None, "1", "2"]), IDS, st.sampled_from("xy"), EVENTS)
 
 
-def each_once(people: list[tuple[str | None, tuple[str, ...], str]]) -> list[Any]:
+def each_once(people: list[tuple[str | None, tuple[str, ...], str, tuple[str, ...]]]) -> list[Any]:
     """Leave out people that came before, as an export does."""
     identities: set[str] = set()
     seen: set[str] = set()
     kept = []
     for one in people:
-        identity, ids, _ = one
+        identity, ids, *_ = one
         if identity is None:
             is_new = not seen & {*ids}
             seen |= {*ids}
@@ -364,7 +324,9 @@ def each_once(people: list[tuple[str | None, tuple[str, ...], str]]) -> list[Any
     return kept
 
 
-VERSIONS = "SELECT account, person, name, object_ids, fetched_at, added_at, xmin::text FROM people"
+VERSIONS = """
+SELECT account, person, name, object_ids, matched, fetched_at, added_at, xmin::text FROM people
+"""
 
 EXPORTS = st.lists(
     st.tuples(
@@ -376,18 +338,21 @@ EXPORTS = st.lists(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unites", [False, True])
 @pytest.mark.parametrize("others", [0, 1000])
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=EXPORTS)
 @example(
     exports=[
-        ("A", 1, [(None, ("a",), "x"), (None, ("b",), "x")]),
-        ("A", 3, [(None, ("b",), "y"), ("1", ("c",), "x")]),
-        ("A", 2, [(None, ("a", "b"), "x"), ("1", ("a", "c"), "y")]),
-        ("A", 4, [("1", ("b", "c"), "x")]),
+        ("A", 1, [(None, ("a",), "x", ("P",)), (None, ("b",), "x", ("a",))]),
+        ("A", 3, [(None, ("b",), "y", ("P",)), ("1", ("c",), "x", ("P",))]),
+        ("A", 2, [(None, ("a", "b"), "x", ("Q",)), ("1", ("a", "c"), "y", ("a",))]),
+        ("A", 4, [("1", ("b", "c"), "x", ("Q",))]),
     ]
 )
-def test_upserts_are_as_in_a_model(postgres: Server, others: int, exports: list[Any]) -> None:
+def test_upserts_are_as_in_a_model(
+    postgres: Server, others: int, unites: bool, exports: list[Any]
+) -> None:
     """Small exports into a large table are merged by its index."""
     postgres.run("DROP TABLE IF EXISTS people")
     target = target_of(postgres.url("people"))
@@ -399,21 +364,25 @@ def test_upserts_are_as_in_a_model(postgres: Server, others: int, exports: list[
     )
     model = Model()
     for account, day, people in exports:
-        model.upsert(account, day, people)
-        records = [
-            nameless(*ids, name=name) if identity is None else named(identity, *ids, name=name)
-            for identity, ids, name in people
+        model.upsert(account, day, people, unites=unites)
+        rows = [
+            Row(record, account, matched=matched)
+            for identity, ids, name, matched in people
+            for record in [
+                named(identity, *ids, name=name) if identity else nameless(*ids, name=name)
+            ]
         ]
         known = {row[:2]: row[2:] for row in postgres.rows(VERSIONS)}
-        sink = export(target, records, day, account)
+        state = SyncState(account=account, settings="{}", through=DAYS[0].date(), synced_at=DAYS[0])
+        sink = export(target, rows, day, account, sync=state if unites else None)
         assert sink.absorbed == model.absorbed
-        found = days(postgres, "account, person, object_ids, name")
+        found = days(postgres, "account, person, object_ids, name, matched")
         assert found[: len(found) - others] == model.table
-        assert {row[:1] + row[4:] for row in found[len(found) - others :]} <= {("Z", None, None)}
-        for row in postgres.rows(VERSIONS):
-            was = known.get(row[:2])
-            if was is not None and was[:-1] == row[2:-1]:
-                assert was[-1] == row[-1], "a row was written that has not changed"
+        assert {row[:1] + row[5:] for row in found[len(found) - others :]} <= {("Z", None, None)}
+        for version in postgres.rows(VERSIONS):
+            was = known.get(version[:2])
+            if was is not None and was[:-1] == version[2:-1]:
+                assert was[-1] == version[-1], "a row was written that has not changed"
 
 
 # ------------------------------------------------------------------------------- replace and append
@@ -696,7 +665,9 @@ def test_a_table_may_be_made_in_advance(postgres: Server, write: str) -> None:
 def test_the_table_of_runs_is_no_output() -> None:
     with pytest.raises(ConfigurationError, match=r"^to: 'altaprofiles_runs' is the table in which"):
         target_of("postgresql://h/db/crm.altaprofiles_runs")
-    for name in ("stage", "repeated", "links", "merged", "plan", "changed"):
+    with pytest.raises(ConfigurationError, match=r"^to: 'altaprofiles_sync' is the table in which"):
+        target_of("postgresql://h/db/altaprofiles_sync")
+    for name in ("stage", "repeated", "links", "known", "merged", "plan", "changed"):
         with pytest.raises(ConfigurationError, match=r"^to: the export has a temporary table"):
             target_of(f"postgresql://h/db/altaprofiles_{name}")
         target_of(f"postgresql://h/db/crm.altaprofiles_{name}")
@@ -1089,23 +1060,6 @@ def test_no_mode_overlooks_what_a_trigger_does(
 
 
 # ---------------------------------------------------------------------------- at once, and killed
-
-
-def until(condition: Callable[[], bool]) -> None:
-    # Bounds a test that hangs, and nothing else.
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def waits(postgres: Server) -> bool:
-    return bool(
-        postgres.rows(
-            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'altaprofiles'"
-            " AND datname = current_database() AND wait_event_type = 'Lock'"
-        )
-    )
 
 
 @pytest.mark.parametrize("write", ["upsert", "append"])

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from ..tables import Origin
+from . import postgres_sync
 from .postgres_runs import RUNS
 from .postgres_schema import add_index, check_accounts, create
 from .postgres_shape import Shape, shape_of
@@ -85,10 +86,16 @@ def check_origin(table: PostgresTable, connection: psycopg.Connection[Any], orig
         origin: the export.
 
     Raises:
-        ExportError: it would delete rows of other accounts.
+        ExportError: it would delete rows of other accounts, or a right is missing on the states of
+            synced tables.
     """
     if table.write == "replace":
         check_accounts(table, connection, origin.accounts)
+    (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
+    if table.write == "replace" or not exists:
+        postgres_sync.check_forget(table, connection)
+    if origin.sync is not None:
+        postgres_sync.SYNC.require(table, connection)
 
 
 def check_take_back(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ...base.wording import numbered
 from ...tables.rows import Row, Table
 from ..tables import Origin
-from . import postgres_runs
+from . import postgres_runs, postgres_sync
 from .postgres_load import (
     STAGE,
     Load,
@@ -128,8 +128,15 @@ class PostgresSink:
             self._append(shape)
         else:
             self._write(shape)
+        self._write_states(shape)
         connection.commit()
         connection.close()
+
+    def _write_states(self, shape: Shape) -> None:
+        if shape.oid is None or self._table.write == "replace":
+            postgres_sync.forget(self._table, self._connection)
+        if self._origin.sync is not None:
+            postgres_sync.write(self._table, self._connection, self._origin.sync)
 
     def _append(self, shape: Shape) -> None:
         connection, table = self._connection, self._table
@@ -177,7 +184,7 @@ class PostgresSink:
             replace(load)
             outdated = 0
         else:
-            result = upsert(load, shape)
+            result = upsert(load, shape, unites=self._unites)
             self.absorbed, outdated = result.absorbed, result.outdated
         if repeated:
             self.notes.append(
@@ -189,6 +196,11 @@ class PostgresSink:
                 f"{self._table.label} keeps {numbered(outdated, 'row')} as a later export has "
                 f"fetched them"
             )
+
+    @property
+    def _unites(self) -> bool:
+        """True if the events that brought a person are added to those of earlier runs."""
+        return self._origin.sync is not None and self._table.content.has_events
 
     @property
     def _found_by(self) -> str:

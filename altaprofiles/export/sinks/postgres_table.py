@@ -53,7 +53,8 @@ NAMELESS = "coalesce({}identity, '') = ''"
 """The condition for rows of people without an identity."""
 
 TEMPORARY = frozenset(
-    f"altaprofiles_{name}" for name in ("stage", "repeated", "links", "merged", "plan", "changed")
+    f"altaprofiles_{name}"
+    for name in ("stage", "repeated", "links", "known", "merged", "plan", "changed")
 )
 """The names of the temporary tables of an export."""
 
