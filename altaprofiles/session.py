@@ -137,8 +137,8 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `ALTA_TOKEN`, `ALTA_ENDPOINT`,
-        `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
+        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
