@@ -203,7 +203,7 @@ def test_what_the_command_line_says_by_default_is_the_library_s() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--from", "yesterday", "--to", "2026-01-31", "-o", "p.csv"), "'yesterday' is not a day"),
+        (("--from", "2026-W02", "--to", "2026-01-31", "-o", "p.csv"), "'2026-W02' is not a day"),
         (
             ("--from", "2026-02-01", "--to", "2026-01-31", "-o", "p.csv"),
             "--to: 2026-01-31 is before",
