@@ -262,6 +262,7 @@ class Profiles:
     ) -> int:
         """Return the number of people who did `event`, by the service's own count.
 
+        Each person is counted once, as in `ExportReport.counted`.
         Without event, start and end it counts everyone, as `everyone` asks for them.
 
         Args:
