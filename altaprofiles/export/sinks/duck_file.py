@@ -118,7 +118,7 @@ def connect(
         path: the file.
         name: the file in messages.
         temporary: a folder for what does not fit into memory; None if nothing may be written.
-        read_only: whether it is only read. Other programs can then read it as well.
+        read_only: whether other programs that only read may have it open as well.
 
     Raises:
         ExportLocked: another program has it open.
