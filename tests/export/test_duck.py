@@ -169,7 +169,7 @@ def test_a_person_under_two_keys_is_one_row(tmp_path: Path) -> None:
     by_key = Content(has_key=True)
     for hour in (1, 2):
         [note] = load(tmp_path, rows, origin(hour), by_key).notes
-        assert "1 record of people whom the export brings more than once" in note
+        assert "left out: 1 key of people who stand there under another key" in note
         assert query(tmp_path, "SELECT key, person FROM profiles") == [("key 0", "identity:a")]
 
 
@@ -276,7 +276,7 @@ def test_rows_that_were_appended_are_not_replaced(tmp_path: Path) -> None:
 def test_people_under_two_keys_are_replaced_by_one_row(tmp_path: Path) -> None:
     rows = [Row(record("a", ["1"], n), "A", f"key {n}") for n in range(2)]
     [note] = load(tmp_path, rows, origin(1), Content(has_key=True), write="replace").notes
-    assert "1 record of people whom the export brings more than once" in note
+    assert "left out: 1 key of people who stand there under another key" in note
     assert query(tmp_path, "SELECT key FROM profiles") == [("key 0",)]
 
 
