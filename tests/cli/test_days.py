@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -49,6 +50,67 @@ def as_date(day: int) -> date:
 
 def today() -> date:
     return datetime.now(UTC).date()
+
+
+EAST, WEST = "Pacific/Kiritimati", "Etc/GMT+12"
+"""Time zones in which it is never the same day."""
+
+
+def test_relative_days_are_those_of_the_project(env: dict[str, str], tmp_path: Path) -> None:
+    days = ("--from", "today", "--to", "today")
+    for name in (EAST, WEST):
+        zone = ZoneInfo(name)
+        earliest = datetime.now(zone).date()
+        done = exported(env | {"CLEVERTAP_TIMEZONE": name}, tmp_path, *days)
+        first, last = range_of(done)
+        assert earliest <= first == last <= datetime.now(zone).date()
+        assert "time zone" not in done.stderr
+    done = run(env | {"CLEVERTAP_TIMEZONE": EAST}, "count", "Charged", *days)
+    assert done.code == 0
+    assert "time zone" not in done.stderr
+
+
+def test_an_account_of_the_file_has_its_own_zone(
+    env: dict[str, str], emulator: Emulator, tmp_path: Path
+) -> None:
+    variables = emulator.environment
+    credentials = tmp_path / "accounts.toml"
+    credentials.write_text(
+        "".join(
+            f"[accounts.{name}]\n"
+            f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
+            f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
+            f'base_url = "{emulator.url}"\n'
+            f'timezone = "{zone}"\n'
+            for name, zone in (("east", EAST), ("west", WEST))
+        )
+    )
+    credentials.chmod(0o600)
+    env |= {"ALTAPROFILES_CONFIG": str(credentials)}
+    days = ("--from", "-1d", "--to", "today")
+    for name, zone in (("east", EAST), ("west", WEST)):
+        earliest = datetime.now(ZoneInfo(zone)).date()
+        _, last = range_of(exported(env, tmp_path, *days, "--account", name))
+        assert earliest <= last <= datetime.now(ZoneInfo(zone)).date()
+
+
+def test_without_a_zone_relative_days_are_those_of_utc(env: dict[str, str]) -> None:
+    done = run(env, "count", "Charged", "--from", "yesterday", "--to", "today")
+    assert done.code == 0
+    assert done.stderr.count("the time zone of the project is not known") == 1
+    assert "CLEVERTAP_TIMEZONE" in done.stderr
+    done = run(env, "count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31")
+    assert done.stderr == ""
+
+
+def test_a_wrong_zone(env: dict[str, str]) -> None:
+    wrong = env | {"CLEVERTAP_TIMEZONE": "Mars/Olympus"}
+    done = run(wrong, "count", "Charged", "--from", "yesterday", "--to", "today")
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr.startswith("error: CLEVERTAP_TIMEZONE: there is no time zone")
+    missing = {name: value for name, value in env.items() if "PASSCODE" not in name}
+    done = run(missing, "count", "Charged", "--from", "yesterday", "--to", "today")
+    assert done.code == 3
 
 
 @pytest.mark.parametrize(
