@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,30 +188,65 @@ def test_numbers_that_are_not_days(env: dict[str, str], text: str) -> None:
     assert text in done.stderr
 
 
+def interrupted(
+    env: dict[str, str], folder: Path, *command: str, after: Callable[[], bool]
+) -> list[str]:
+    """Terminate a command after something has happened, and return the words that resume it."""
+    streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen([*COMMAND, *command], **streams, env=env, cwd=folder) as process:
+        while not after():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.terminate()
+        stderr = process.communicate(timeout=PATIENCE)[1].decode()
+    assert process.returncode == 128 + signal.SIGTERM
+    words = shlex.split(stderr.partition("To resume: ")[2])
+    return words[words.index("export") :]
+
+
 def test_the_command_to_resume_names_the_day_itself(
     env: dict[str, str], emulator: Emulator, tmp_path: Path
 ) -> None:
-    opened = emulator.stats.requests["open_chain"]
     command = ("export", "Charged", "--from", "-2d", "--to", "yesterday", "-o", "p.ndjson")
+    opened = emulator.stats.requests["open_chain"]
     with held(emulator, holding=9) as (variables, let_pass):
-        streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-        with subprocess.Popen(
-            [*COMMAND, *command], **streams, env=env | variables, cwd=tmp_path
-        ) as process:
-            while emulator.stats.requests["open_chain"] == opened:
-                assert process.poll() is None
-                time.sleep(0.02)
-            process.terminate()
-            stderr = process.communicate(timeout=PATIENCE)[1].decode()
+        words = interrupted(
+            env | variables,
+            tmp_path,
+            *command,
+            after=lambda: emulator.stats.requests["open_chain"] > opened,
+        )
         let_pass()
-        assert process.returncode == 128 + signal.SIGTERM
-        words = shlex.split(stderr.partition("To resume: ")[2])
         days = [words[words.index(option) + 1] for option in ("--from", "--to")]
         first, last = map(date.fromisoformat, days)
         assert last - first == timedelta(days=1)
         assert timedelta(days=1) <= today() - last <= timedelta(days=2)
-        resumed = run(env | variables, *words[words.index("export") :], cwd=tmp_path)
+        resumed = run(env | variables, *words, cwd=tmp_path)
         assert (resumed.code, resumed.stdout) == (0, b"p.ndjson\n")
+
+
+def test_the_same_words_on_another_day_are_another_export(
+    env: dict[str, str], emulator: Emulator, tmp_path: Path
+) -> None:
+    days = ("--from", "2026-01-01", "--to", "today")
+    pages = ("--batch-size", "23", "--windows", "1")
+    command = ("export", "App Launched", *days, "-o", "p.ndjson", *pages)
+
+    def has_page() -> bool:
+        return any(path.stat().st_size for path in tmp_path.glob("*.export/*/*.spool.ndjson"))
+
+    with held(emulator, passing=1, holding=9) as (variables, let_pass):
+        env |= variables
+        east = env | {"CLEVERTAP_TIMEZONE": EAST}
+        words = interrupted(east, tmp_path, *command, after=has_page)
+        let_pass()
+        # As if it were another day.
+        other = run(env | {"CLEVERTAP_TIMEZONE": WEST}, *command, cwd=tmp_path)
+        assert (other.code, other.stdout) == (0, b"p.ndjson\n")
+        assert "unfinished" in other.stderr
+        assert run(env, *words, cwd=tmp_path).code == 0
+        assert run(env, *command, cwd=tmp_path).code == 0
+        assert "unfinished" not in run(env, *command, cwd=tmp_path).stderr
 
 
 def test_help_names_the_forms(env: dict[str, str]) -> None:
