@@ -209,7 +209,15 @@ def test_a_duckdb_file_that_is_open_elsewhere(
         assert described(env, tmp_path / "link.duckdb")["rows"] > 50
 
 
-def test_a_table_of_a_server(env: dict[str, str], outputs: Path, postgres: Server) -> None:
+def test_a_table_of_a_server(
+    env: dict[str, str],
+    outputs: Path,
+    postgres: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Manifests of tables are written into the current folder.
+    monkeypatch.chdir(tmp_path)
     with start_blocking_portal() as portal:
 
         async def export() -> None:
