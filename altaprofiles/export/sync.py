@@ -32,9 +32,9 @@ __all__ = ["Sync"]
 logger = logging.getLogger("altaprofiles")
 
 _NO_ZONE = (
-    "the time zone of the project is not known, so that days end at midnight UTC; name it with "
-    "`timezone`, CleverTap(timezone=…), CLEVERTAP_TIMEZONE, or the key timezone of the account in "
-    "the credentials file"
+    "the time zone of the project is not known, so that days end at midnight UTC; name it: with "
+    "timezone= (--timezone), in CLEVERTAP_TIMEZONE, or as the key timezone of the account in the "
+    "credentials file"
 )
 
 
