@@ -103,6 +103,25 @@ def test_without_a_zone_relative_days_are_those_of_utc(env: dict[str, str]) -> N
     assert done.stderr == ""
 
 
+def test_the_last_day_of_a_sync(env: dict[str, str], tmp_path: Path) -> None:
+    words = ("sync", "Charged", "--since", "2026-01-01", "--until", "-2d", "-o", "p.duckdb")
+    done = run(env, *words, "--json", "--quiet", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert done.stderr.count("the time zone of the project is not known") == 1
+    last = date.fromisoformat(json.loads(done.stdout)["last"])
+    assert timedelta(days=2) <= today() - last <= timedelta(days=3)
+    for name in (EAST, WEST):
+        more = ("--timezone", name, "--json", "--quiet")
+        earliest = datetime.now(ZoneInfo(name)).date() - timedelta(days=2)
+        done = run(env, *words[:-1], f"{len(name)}.duckdb", *more, cwd=tmp_path)
+        assert (done.code, done.stderr) == (0, "")
+        last = date.fromisoformat(json.loads(done.stdout)["last"])
+        assert earliest <= last <= datetime.now(ZoneInfo(name)).date() - timedelta(days=2)
+    done = run(env, *words, "--timezone", "Mars/Olympus", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr.startswith("error: --timezone: there is no time zone 'Mars/Olympus'")
+
+
 def test_a_wrong_zone(env: dict[str, str]) -> None:
     wrong = env | {"CLEVERTAP_TIMEZONE": "Mars/Olympus"}
     done = run(wrong, "count", "Charged", "--from", "yesterday", "--to", "today")
