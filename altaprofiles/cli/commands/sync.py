@@ -116,8 +116,12 @@ def sync(
       duckdb crm.duckdb "select count(*) from profiles
           where not list_contains(matched, 'Charged')"
     """
+    from ...base.zones import zone_of
     from ..job import run_job
 
+    if timezone is not None:
+        # Here, so that no setting of the account is named in its place.
+        zone_of("--timezone", timezone)
     selection = select_filters(events, filters)
 
     async def job(session: Session, display: ProgressDisplay) -> SyncReport:

@@ -151,10 +151,10 @@ class Target(Struct, frozen=True, kw_only=True):
         """The name of the table, for a file that can hold several; else None."""
         return None
 
-    @property
-    def keeps_state(self) -> bool:
-        """True if it can keep the state of `Session.sync`."""
-        return type(self).synced is not Target.synced
+    @classmethod
+    def keeps_state(cls) -> bool:
+        """Return whether it can keep the state of `Session.sync`."""
+        return cls.synced is not Target.synced
 
     @property
     def label(self) -> str:
