@@ -461,8 +461,8 @@ FOREIGN = {
     "a table of others": ("CREATE TABLE profiles (n INTEGER)", "something else"),
     "a view": ("CREATE VIEW profiles AS SELECT 1 AS n", "is a view"),
     "a table of states of others": (
-        "CREATE TABLE altaprofiles_sync (n INTEGER); CREATE TABLE profiles (n INTEGER)",
-        "something else",
+        "CREATE TABLE altaprofiles_sync (n INTEGER)",
+        "something else has made the table 'altaprofiles_sync'",
     ),
     "a newer state": ("UPDATE altaprofiles_sync SET settings = '{\"newer\":1}'", "cannot be read"),
 }
