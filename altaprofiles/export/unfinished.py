@@ -165,7 +165,13 @@ def _look(folder: Path) -> Unfinished:
     except ExportLocked:
         return Unfinished(path=folder, size=size, is_running=True)
     except FileNotFoundError:
-        fault = "its journal is missing"
+        return Unfinished(
+            path=folder,
+            size=size,
+            is_empty=not _holds_spools(folder),
+            fault="its journal is missing",
+            began=_modified(folder),
+        )
     except (ExportError, OSError, msgspec.DecodeError) as error:
         fault = str(error)
     return Unfinished(path=folder, size=size, fault=fault, began=oldest_change(folder))

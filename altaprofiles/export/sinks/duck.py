@@ -143,10 +143,10 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         if not self.path.exists():
             return []
         with self._turn(), self._connected(read_only=True) as connection:
+            states = read_states(rows_of(connection), self.name, self.table)
+            table = DuckTable.read(connection, self.table, self.name)
             # Without its rows, a state says nothing.
-            if not DuckTable.read(connection, self.table, self.name).exists:
-                return []
-            return read_states(rows_of(connection), self.name, self.table)
+            return states if table.exists else []
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
