@@ -353,7 +353,8 @@ class Session:
                 "profiles" by default.
             write: "replace" for an output with the rows of this export only, the default of files;
                 "upsert" to update the rows of the same account and person and add the others, the
-                default of tables; "append" to add rows, once for each export.
+                default of tables; "append" to add rows, once for each export. A table that was
+                replaced with `distinct=False` has no key, and is not upserted.
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
                 Cells hold what people typed, so an apostrophe is put before a cell that could be
                 taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or
@@ -553,7 +554,7 @@ class Session:
             events: the name of an event, or several names, as for `export`.
             since: the first day of the table: a date, text such as "2026-01-31", or an int
                 YYYYMMDD.
-            to: a `.duckdb` file.
+            to: a `.duckdb` file, or the URL of a PostgreSQL database or table.
             until: the last day to bring, included; by default yesterday. Days that are not over are
                 left for later calls.
             late_days: days that are brought again, 0 or more: the first one is the later of `since`
@@ -664,6 +665,10 @@ class Session:
         "anonymous_ids": […]}]}`. Tables have a row for each binding, with the columns `account`
         (`Alta.account`), `key`, `user_id`, `anonymous_id`, `conversation_type` and `source_id`. A
         user to whom nothing is bound is one row, with nulls.
+
+        An upsert of bindings replaces all rows of every key that Alta has answered, by none if
+        nothing is bound to it any more. A key that failed keeps its rows, and a person who is not
+        found any more keeps theirs.
 
         Args:
             keys: any iterable or async iterable that ends, or the path of a file: a column of a CSV
