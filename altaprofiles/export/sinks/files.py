@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +26,7 @@ __all__ = [
     "check_same_file",
     "open_same_file",
     "partial_of",
+    "set_access",
     "write_file",
 ]
 
@@ -40,19 +41,24 @@ _SAFE = (
 )
 
 
-def check_place(path: Path, name: str) -> None:
-    """Raise `ExportError` unless a file can be put at `path`, called `name` in the message."""
+def check_place(path: Path, name: str, partial: Path | None = None) -> None:
+    """Raise `ExportError` unless a file can be put at `path`, called `name` in the message.
+
+    Args:
+        path, partial: as for `PartialFile`.
+        name: the output.
+    """
     try:
         if path.is_dir():
             raise ExportError(f"{name} cannot be written: a folder has that name")
-        partial = PartialFile(path)
+        trial = PartialFile(path, partial)
         remove_probe(path.parent)
         try:
             obstacle = _obstacle(path)
             # Some folders allow files to be created, but neither renamed nor removed.
-            partial.remove()
+            trial.remove()
         finally:
-            partial.discard()
+            trial.discard()
     except OSError as error:
         raise ExportError(
             f"{name} cannot be written: {error}; choose another `to`, or correct the permissions"
@@ -62,10 +68,14 @@ def check_place(path: Path, name: str) -> None:
 
 
 class PartialFile:
-    """A file named `<name>.partial` until it is put in place. A lock keeps other processes out.
+    """A file with another name until it is put in place. A lock keeps other processes out.
 
     The lock is needed beside that of the workspace, because two exports to the same file may use
     different workspaces. Until the file is put in place, no other user may read it.
+
+    Args:
+        path: its place.
+        partial: its path until then, on the same disk; by default `<path>.partial`.
 
     Attributes:
         path: the path until the file is put in place.
@@ -76,9 +86,9 @@ class PartialFile:
         OSError: the file cannot be created.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, partial: Path | None = None) -> None:
         self._place = path
-        self.path = partial_of(path)
+        self.path = partial or partial_of(path)
         check_own_file(self.path)
         # Truncated only under the lock: until then the content may be another export's.
         self.file: BinaryIO = os.fdopen(
@@ -118,7 +128,9 @@ class PartialFile:
                 f"`to`"
             )
 
-    def put_in_place(self, *, only_own: bool = False) -> BinaryIO:
+    def put_in_place(
+        self, *, only_own: bool = False, then: Callable[[], None] | None = None
+    ) -> BinaryIO:
         """Make the file durable under its own name.
 
         It gets the owner, group and permissions of the file that it replaces, or those of a new
@@ -126,6 +138,7 @@ class PartialFile:
 
         Args:
             only_own: whether a file of another user is not replaced in this way, but by a new one.
+            then: called as soon as the file has its name, before that is durable.
 
         Returns:
             The file, open for reading at its start, whatever takes its place later.
@@ -135,16 +148,20 @@ class PartialFile:
             OSError: as it comes.
         """
         self.file.flush()
-        _set_access(self.file.fileno(), self._place, only_own)
+        set_access(self.file.fileno(), self._place, only_own=only_own)
         os.fsync(self.file.fileno())
         check_same_file(self.path, os.fstat(self.file.fileno()))
         if fcntl is None:
             self.file.close()
             self.path.replace(self._place)
+            if then is not None:
+                then()
             return self._place.open("rb", buffering=0)
         self.path.replace(self._place)
         file = os.fdopen(os.dup(self.file.fileno()), "rb", 0)
         try:
+            if then is not None:
+                then()
             # Not before the file has its own name: without the lock, the other is anybody's.
             self.file.close()
             file.seek(0)
@@ -215,10 +232,15 @@ def _replaced(path: Path) -> ExportError:
     )
 
 
-def _set_access(number: int, place: Path, only_own: bool) -> None:
+def set_access(number: int, place: Path, *, only_own: bool = False) -> None:
     """Give an open file the owner, group and permissions that it has at `place`. Never raises.
 
     They are those of the file that it replaces, or those of a new file.
+
+    Args:
+        number: the file's number.
+        place: its place.
+        only_own: as for `PartialFile.put_in_place`.
     """
     if os.name != "posix":
         return
