@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -29,12 +29,14 @@ class Origin(Struct, frozen=True):
         fetched_at: the time at which it was begun.
         sync: the state that a table has with these rows, for an export of `Session.sync`. Then
             `matched` is united with that of the row before.
+        days: the first and the last day whose rows it brings, day by day; None for rows of no day.
     """
 
     run: str
     accounts: tuple[str, ...]
     fetched_at: datetime
     sync: SyncState | None = None
+    days: tuple[date, date] | None = None
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -45,12 +47,14 @@ class Content(Struct, frozen=True, kw_only=True):
         has_key: whether people were looked up by a key.
         has_events: whether people were brought by events.
         has_cdp: whether people are joined with their CDP users.
+        is_synced: whether `Session.sync` keeps them up to date.
     """
 
     of: Literal["people", "bindings"] = "people"
     has_key: bool = False
     has_events: bool = False
     has_cdp: bool = False
+    is_synced: bool = False
 
     @property
     def default_table(self) -> str:

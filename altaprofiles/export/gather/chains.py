@@ -31,6 +31,7 @@ from ...flow.paging import mark
 from ...models import Page
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
+from ...wire.days import date_of
 from ...wire.query import EventQuery
 from ..place import Place
 from ..plan import EventsPlan
@@ -123,6 +124,7 @@ class EventsGathering:
         on_shortfall: "error" or "warn": what a chain with fewer records than its count leads to.
             Without `count` it is "error".
         on_records: called with the records of each commit, or None.
+        by_day: whether people are told apart by day. Then each window of the plan is a day.
 
     Raises:
         ConfigurationError: `on_shortfall` is neither.
@@ -143,6 +145,7 @@ class EventsGathering:
         count: bool,
         on_shortfall: object,
         on_records: OnRecords | None = None,
+        by_day: bool = False,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
             raise ConfigurationError(
@@ -156,6 +159,7 @@ class EventsGathering:
         self._adopt = adopt
         self._begun_size = plan.batch_size
         self._distinct = distinct
+        self._by_day = by_day
         self._count = count
         # Nothing is accepted that has not been compared.
         self._accepts = count and on_shortfall == "warn"
@@ -483,10 +487,18 @@ class EventsGathering:
         return EachOnce(path) if self._distinct else None
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:
-        for state in self._states:
-            matched = () if state.query.event is None else (state.query.event,)
+        for state in self._in_order():
+            query, account = state.query, self.plan.account
+            matched = () if query.event is None else (query.event,)
+            day = date_of(query.start) if self._by_day and query.start is not None else None
             for lines in self._lines(store, state):
-                yield [Row(line, self.plan.account, matched=matched) for line in lines]
+                yield [Row(line, account, matched=matched, day=day) for line in lines]
+
+    def _in_order(self) -> list[_ChainState]:
+        """Return the chains in the order in which their people count."""
+        if not self._by_day:
+            return self._states
+        return sorted(self._states, key=lambda state: state.query.start or 0)
 
     def _lines(self, store: Workspace, state: _ChainState) -> Iterator[list[bytes]]:
         if not state.row.offset:
@@ -519,7 +531,8 @@ class EventsGathering:
             return sentences
         # People of several events are written once, and those of several windows perhaps not.
         wholes = self.plan.wholes
-        comparable = len(self._states) == 1 or (self._distinct and len(wholes) == 1)
+        is_once = self._distinct and len(wholes) == 1 and not self._by_day
+        comparable = len(self._states) == 1 or is_once
         return [
             f"the service counts {counted} people for {whole.subject}, and {people} were exported"
             for whole in wholes

@@ -1,8 +1,8 @@
 """DuckDB files, and no file that another user may have planted.
 
 Blocking. DuckDB creates its log and its temporary files late, and follows links. So all of them are
-in the folder of an export's turn, which no other user can write to. Only the log of an existing file
-is beside that file. It is looked at before the file is opened, before the first statement, and
+in the folder of the export's turn, which no other user can write to. Only the log of an existing
+file is beside that file. It is looked at before the file is opened, before the first statement, and
 before the commit, which creates it. A user who can write to the file's folder could still plant a
 link in the microseconds between that look and the commit. Such a user could also put a folder with
 links in the place of the export's own while the statement runs.

@@ -171,6 +171,14 @@ class PartialFile:
             raise
         return file
 
+    def settle(self) -> os.stat_result:
+        """Make the file durable under its partial name, close it, and return its status."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        status = os.fstat(self.file.fileno())
+        self.file.close()
+        return status
+
     def discard(self) -> None:
         """Remove the partial file, unless it has been put in place. Never raises."""
         if self.file.closed:

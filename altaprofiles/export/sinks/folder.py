@@ -65,7 +65,7 @@ class Files(Struct, frozen=True, omit_defaults=True, tag_field="layout", tag="fi
 
 
 class Days(Struct, frozen=True, tag_field="layout", tag="days"):
-    """The content of a folder that `Session.sync` keeps up to date, which has a folder for each day.
+    """The content of a folder of `Session.sync`, which has a folder for each day.
 
     Attributes:
         of: the kind of rows.

@@ -99,11 +99,11 @@ class ParquetSink:
 
 
 @contextmanager
-def explained(name: str) -> Iterator[None]:
+def explained(name: str, verb: str = "write") -> Iterator[None]:
     """Turn pyarrow's own errors into an `ExportError`. Those of the disk stay an `OSError`."""
     import pyarrow
 
     try:
         yield
     except pyarrow.ArrowException as error:
-        raise ExportError(f"{name}: pyarrow cannot write it: {error}") from error
+        raise ExportError(f"{name}: pyarrow cannot {verb} it: {error}") from error

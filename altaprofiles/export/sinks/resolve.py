@@ -17,6 +17,7 @@ from ..tables import Content
 from .compression import COMPRESSIONS
 from .duck import DuckDbTarget
 from .folder import names_folder
+from .folder_days import DaysTarget
 from .folder_files import FilesTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
@@ -60,6 +61,8 @@ def resolve(output: Output, content: Content) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
+    if target is FilesTarget and content.is_synced:
+        target = DaysTarget
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
