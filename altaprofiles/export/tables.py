@@ -47,14 +47,12 @@ class Content(Struct, frozen=True, kw_only=True):
         has_key: whether people were looked up by a key.
         has_events: whether people were brought by events.
         has_cdp: whether people are joined with their CDP users.
-        is_synced: whether `Session.sync` keeps them up to date.
     """
 
     of: Literal["people", "bindings"] = "people"
     has_key: bool = False
     has_events: bool = False
     has_cdp: bool = False
-    is_synced: bool = False
 
     @property
     def default_table(self) -> str:

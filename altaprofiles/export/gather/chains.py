@@ -124,7 +124,6 @@ class EventsGathering:
         on_shortfall: "error" or "warn": what a chain with fewer records than its count leads to.
             Without `count` it is "error".
         on_records: called with the records of each commit, or None.
-        by_day: whether people are told apart by day. Then each window of the plan is a day.
 
     Raises:
         ConfigurationError: `on_shortfall` is neither.
@@ -145,7 +144,6 @@ class EventsGathering:
         count: bool,
         on_shortfall: object,
         on_records: OnRecords | None = None,
-        by_day: bool = False,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
             raise ConfigurationError(
@@ -159,7 +157,7 @@ class EventsGathering:
         self._adopt = adopt
         self._begun_size = plan.batch_size
         self._distinct = distinct
-        self._by_day = by_day
+        self._by_day = False
         self._count = count
         # Nothing is accepted that has not been compared.
         self._accepts = count and on_shortfall == "warn"
@@ -194,6 +192,7 @@ class EventsGathering:
         await run.threads.run(lambda: self._load(run))
 
     def _load(self, run: Run) -> None:
+        self._by_day = run.place.target.by_day
         rows = run.store.journal.chains()
         for number, query in enumerate(self.plan.queries):
             row = rows.get(number) or ChainRow(number)

@@ -23,6 +23,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
+from ...base.wording import numbered
 from ...errors import ExportError
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
@@ -41,6 +42,7 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
     """A folder of Parquet files, one for each day."""
 
     writes: ClassVar[tuple[Write, ...]] = ("upsert",)
+    by_day: ClassVar[bool] = True
 
     @property
     def whole(self) -> str:
@@ -103,33 +105,28 @@ class DaysSink:
         self._day: DayFile | None = None
         self._date: str | None = None
         try:
-            self._others = self._load(target.state())
-            self._days: Iterator[str] = iter(
-                () if self._is_outdated else [*_range(*origin.days), *self._stray_days()]
-            )
+            state = target.state()
+            self._others = [one for one in state.accounts if one.account != self._new.account]
+            own = next((one for one in state.accounts if one not in self._others), None)
+            days = _range(*origin.days)
+            # A run that is finished late must not bring back what a later one has replaced.
+            is_late = own is not None and own.synced_at > origin.fetched_at
+            self._left_out = {day for day in days if is_late and own and day <= str(own.through)}
+            strays = () if own is not None else self._stray_days(days)
+            self._days = iter([*(day for day in days if day not in self._left_out), *strays])
             self._turn.temporary.mkdir(mode=0o700)
         except BaseException:
             self._turn.end()
             raise
 
-    def _load(self, state: Days) -> list[SyncState]:
-        """Return the states of the other accounts."""
-        own = [one for one in state.accounts if one.account == self._new.account]
-        self._is_new = not own
-        # A run that is finished late must not bring back what a later one has replaced.
-        self._is_outdated = any(one.synced_at > self._new.synced_at for one in own)
-        return [one for one in state.accounts if one.account != self._new.account]
-
-    def _stray_days(self) -> Iterator[str]:
-        """Yield other days with rows of an account that has no state.
+    def _stray_days(self, days: Sequence[str]) -> Iterator[str]:
+        """Yield days beside `days` that have rows of this account, which has no state.
 
         They are of its first sync, which was killed, and perhaps had another range.
         """
-        assert self._origin.days is not None  # noqa: S101
-        known = {*_range(*self._origin.days)}
-        for entry in sorted(self._target.path.iterdir() if self._is_new else ()):
+        for entry in sorted(self._target.path.iterdir()):
             day = day_of(entry.name)
-            if day is not None and day not in known and self._earlier(day).has_own:
+            if day is not None and day not in days and self._earlier(day).has_own:
                 yield day
 
     def _earlier(self, day: str) -> Earlier:
@@ -141,20 +138,22 @@ class DaysSink:
 
     @property
     def notes(self) -> list[str]:
-        if self._is_outdated:
-            name = self._target.name
-            return [f"{name} stays as it is: a later sync of this account has written it"]
-        return [
-            f"the column {name!r} is text on {days} of the days, where rows of other accounts have "
-            f"values of another type in it"
-            for name, days in self._texts.items()
+        sentences = [
+            f"the column {name!r} is text on {number} of the days, where rows of other accounts "
+            f"have values of another type in it"
+            for name, number in self._texts.items()
         ]
+        if self._left_out:
+            days = numbered(len(self._left_out), "day")
+            sentences.append(f"{self._target.name} keeps {days} as a later sync has fetched them")
+        return sentences
 
     def write(self, rows: Sequence[Row]) -> None:
-        if self._is_outdated:
-            return
-        for day, of_day in groupby(rows, key=lambda row: row.day):
-            while self._date != str(day):
+        for date_, of_day in groupby(rows, key=lambda row: row.day):
+            day = str(date_)
+            if day in self._left_out:
+                continue
+            while self._date != day:
                 self._next()
             assert self._day is not None  # noqa: S101
             self._day.write(of_day)
@@ -195,19 +194,18 @@ class DaysSink:
     def close(self) -> None:
         while self._next():
             pass
-        if not self._is_outdated:
-            target = self._target
-            # So that no folder of a day stands in a folder that nobody has named ours.
-            if not (target.path / STATE).exists():
-                target.put(Days(target.content.of))
-            self._turn.check()
-            for staged in self._staged:
-                _put_in_place(staged)
-            for staged in self._staged:
-                sync_folder(staged.place.parent)
-            sync_folder(target.path)
-            accounts = sorted([*self._others, self._new], key=lambda one: one.account)
-            target.put(Days(target.content.of, tuple(accounts)))
+        target = self._target
+        # So that no folder of a day stands in a folder that nobody has named ours.
+        if not (target.path / STATE).exists():
+            target.put(Days(target.content.of))
+        self._turn.check()
+        for staged in self._staged:
+            _put_in_place(staged)
+        for staged in self._staged:
+            sync_folder(staged.place.parent)
+        sync_folder(target.path)
+        accounts = sorted([*self._others, self._new], key=lambda one: one.account)
+        target.put(Days(target.content.of, tuple(accounts)))
         self._turn.end()
 
     def abort(self) -> None:

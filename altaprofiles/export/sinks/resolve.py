@@ -61,7 +61,7 @@ def resolve(output: Output, content: Content) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
-    if target is FilesTarget and content.is_synced:
+    if target is FilesTarget and output.sync is not None:
         target = DaysTarget
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
