@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -223,11 +223,12 @@ def test_readers_see_whole_days_at_any_moment(tmp_path: Path, reader: Any) -> No
 def test_readers_see_no_file_that_is_being_written_by_an_export(
     tmp_path: Path, reader: str
 ) -> None:
-    reading = {
+    readers: dict[str, Callable[[], list[Any]]] = {
         "duckdb": lambda: sql(f"FROM read_parquet('{tmp_path}/*.parquet')"),
         "pyarrow": lambda: dataset.dataset(tmp_path, format="parquet").to_table().to_pylist(),
         "polars": lambda: polars.read_parquet(f"{tmp_path}/*.parquet").to_dicts(),
-    }[reader]
+    }
+    reading = readers[reader]
     for write in ("replace", "append"):
         target = target_of(f"{tmp_path}/", write=write)
         sink = opened(target)
