@@ -120,7 +120,10 @@ class Sync:
         if days is not None and self._finished and state is not None and state.through >= days[1]:
             days = None
         if days is not None:
-            state = await self._bring(self._plan(*days), workspaces, place, threads, is_new=True)
+            plan, by_day = self._plan(*days), place.target.by_day
+            if by_day:
+                plan = replace(plan, windows=(days[1] - days[0]).days + 1)
+            state = await self._bring(plan, workspaces, place, threads, is_new=not by_day)
         await threads.run(lambda: self._tidy(workspaces, place, left, days))
         report = self._describe(place, state)
         if self._failures:

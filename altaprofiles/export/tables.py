@@ -29,7 +29,7 @@ class Origin(Struct, frozen=True):
         fetched_at: the time at which it was begun.
         sync: the state that a table has with these rows, for an export of `Session.sync`. Then
             `matched` is united with that of the row before.
-        days: the first and the last day whose rows it brings, day by day; None for rows of no day.
+        days: the first and the last day that it brings, for an export of `Session.sync`.
     """
 
     run: str

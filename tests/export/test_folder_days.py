@@ -12,7 +12,7 @@ import duckdb
 import polars
 import pyarrow
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from pyarrow import dataset, parquet
@@ -293,6 +293,13 @@ def test_a_folder_of_others_is_refused(tmp_path: Path, name: str) -> None:
     assert names(tmp_path) == [name]
 
 
+def test_another_file_beside_that_of_a_day_is_refused(tmp_path: Path) -> None:
+    load(tmp_path, {0: "a"}, origin())
+    (tmp_path / f"day={DAY}" / "more.parquet").write_bytes(b"theirs")
+    with pytest.raises(ExportError, match=r"holds 'day=2026-01-31/more\.parquet', which no export"):
+        target_at(tmp_path).check()
+
+
 def test_a_link_in_place_of_a_day_is_refused(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "crm", tmp_path / "elsewhere"
     load(folder, {0: "a"}, origin())
@@ -357,6 +364,7 @@ SYNCS = st.lists(
 )  # fmt: skip
 
 
+@settings(max_examples=25)
 @given(SYNCS)
 def test_syncs_change_the_days_of_their_range_only(
     tmp_path_factory: pytest.TempPathFactory, syncs: list[Any]

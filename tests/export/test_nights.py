@@ -329,7 +329,7 @@ class Nights:
         stages = [*self._stages(account, night)]
         rows = self.place.rows()
         if self.place.model is Table:
-            assert rows in stages
+            assert rows in stages, [{*rows} ^ {*stage} for stage in stages]
         else:
             # Each day for itself is as before, or as after.
             of_stages = [_by_day(stage) for stage in stages]
@@ -381,7 +381,9 @@ EVERYWHERE = ["duckdb", "postgres", "folder"]
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "postgres":
         return in_postgres(request.getfixturevalue("postgres"), tmp_path)
-    return (in_duckdb if request.param == "duckdb" else in_folder)(tmp_path / request.param)
+    return (
+        in_duckdb(tmp_path / "p.duckdb") if request.param == "duckdb" else in_folder(tmp_path / "p")
+    )
 
 
 @asynccontextmanager

@@ -89,13 +89,14 @@ class Project:
 
     def _change(self) -> None:
         random = self._random
-        for _ in range(3):
+        for _ in range(5):
             self._come()
         for person in random.sample(self.people, 6):
             person.value += 1
         for person in random.sample(self.people, 2):
             person.devices.append(self._device())
-        for person in random.sample([one for one in self.people if not one.identity], 4):
+        nameless = [one for one in self.people if not one.identity]
+        for person in random.sample(nameless, min(4, len(nameless))):
             self._log_in(person)
         # Within the days that are brought again, and beyond.
         for back in (1, 1, 1, 2, 5):
@@ -114,7 +115,7 @@ class Project:
         self.people.remove(person)
 
     def _come(self) -> None:
-        identity = self._name() if self._random.random() < 0.5 else None
+        identity = self._name() if self._random.random() < 0.4 else None
         self.people.append(Person(identity, [self._device()], 0, {}))
 
     @staticmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Self, TypeAlias
@@ -105,6 +106,11 @@ class FolderTarget(Target, frozen=True, kw_only=True):
         return cls(name=text, path=path, **layout)
 
     @property
+    def whole(self) -> str:
+        """The name of a file with all rows of an export, or of a day."""
+        return f"{self.content.of}.parquet"
+
+    @property
     def files(self) -> list[Path]:
         return [self.path / STATE]
 
@@ -151,15 +157,24 @@ class FolderTarget(Target, frozen=True, kw_only=True):
             raise ExportError(
                 f"{self.name} is a folder of {content.of}, not of {self.content.of}; choose another"
             )
-        for entry in sorted(self.path.iterdir()):
-            # Readers leave out hidden files, and an incomplete file may be of another export.
-            is_seen = not entry.name.startswith(".") and not entry.name.endswith(".partial")
-            if is_seen and entry.name != STATE and not _has(content, entry):
-                raise ExportError(
-                    f"{self.name} holds {entry.name!r}, which no export has written there; choose "
-                    f"another folder, or move that file away"
-                )
+        for entry in self._entries(content):
+            raise ExportError(
+                f"{self.name} holds {str(entry.relative_to(self.path))!r}, which no export has "
+                f"written there; choose another folder, or move that file away"
+            )
         return content
+
+    def _entries(self, content: Content | None) -> Iterator[Path]:
+        """Yield what readers see in the folder, and is no part of `content`."""
+        for entry in _seen(self.path):
+            match content:
+                # A link would lead the rows of a day to another place.
+                case Days() if day_of(entry.name) and stat.S_ISDIR(entry.lstat().st_mode):
+                    yield from (one for one in _seen(entry) if one.name != self.whole)
+                case Files(files=files) if any(file.name == entry.name for file in files):
+                    pass
+                case _ if entry.name != STATE:
+                    yield entry
 
     def put(self, content: Content) -> None:
         """Write the state."""
@@ -167,12 +182,10 @@ class FolderTarget(Target, frozen=True, kw_only=True):
         write_file(self.path / STATE, [data])
 
 
-def _has(content: Content | None, entry: Path) -> bool:
-    """Return whether an entry of the folder is a part of `content`."""
-    match content:
-        case Files(files=files):
-            return any(file.name == entry.name for file in files)
-        case Days():
-            # A link would lead the rows of a day to another place.
-            return day_of(entry.name) is not None and stat.S_ISDIR(entry.lstat().st_mode)
-    return False
+def _seen(folder: Path) -> list[Path]:
+    """Return what readers see in a folder: neither hidden files nor incomplete ones."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith(".") and not path.name.endswith(".partial")
+    ]

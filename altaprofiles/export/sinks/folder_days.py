@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ...base.wording import numbered
 from ...errors import ExportError
@@ -43,11 +44,6 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
 
     writes: ClassVar[tuple[Write, ...]] = ("upsert",)
     by_day: ClassVar[bool] = True
-
-    @property
-    def whole(self) -> str:
-        """The name of the file in each day's folder."""
-        return f"{self.content.of}.parquet"
 
     def check(self) -> None:
         super().check()
@@ -108,6 +104,11 @@ class DaysSink:
             state = target.state()
             self._others = [one for one in state.accounts if one.account != self._new.account]
             own = next((one for one in state.accounts if one not in self._others), None)
+            if own is not None:
+                # Neither moves back.
+                through = max(own.through, self._new.through)
+                synced_at = max(own.synced_at, self._new.synced_at)
+                self._new = replace(self._new, through=through, synced_at=synced_at)
             days = _range(*origin.days)
             # A run that is finished late must not bring back what a later one has replaced.
             is_late = own is not None and own.synced_at > origin.fetched_at

@@ -43,11 +43,6 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
     def files(self) -> list[Path]:
         return [*super().files, self.path / self.whole]
 
-    @property
-    def whole(self) -> str:
-        """The name of the file that `replace` writes."""
-        return f"{self.content.of}.parquet"
-
     def check(self) -> None:
         super().check()
         if self.path.exists():
