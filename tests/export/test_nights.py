@@ -329,7 +329,7 @@ class Nights:
         stages = [*self._stages(account, night)]
         rows = self.place.rows()
         if self.place.model is Table:
-            assert rows in stages, [{*rows} ^ {*stage} for stage in stages]
+            assert rows in stages, "\n".join(str(sorted({*rows} ^ {*stage})) for stage in stages)
         else:
             # Each day for itself is as before, or as after.
             of_stages = [_by_day(stage) for stage in stages]
