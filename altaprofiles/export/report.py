@@ -33,7 +33,8 @@ class ChainStatus(Struct, frozen=True):
         done: whether the last page is on disk, and the chain believed or accepted.
         restarts: how often the chain was restarted, because the service refused its cursor or sent
             fewer records than it counts.
-        counted: records that the chain will bring by the service's own count, or None.
+        counted: people in the chain's own range by the service's own count, each of whom it brings
+            as a record; or None. A person in several ranges is in each of their counts.
         batch_size: people per page, as the chain was opened; None until it is opened.
     """
 
@@ -245,8 +246,9 @@ class ExportReport(Report, frozen=True, kw_only=True):
         seconds: time at work, without the breaks between runs.
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
-        counted: event to the service's own count of its people, where it was asked for and
-            answered; None without. For everyone the one key is "everyone".
+        counted: event to the service's own count of its people over the whole range, as
+            `profiles.count` returns it, where it was asked for and answered; None without. For
+            everyone the one key is "everyone".
         matched, unmatched, failed: of a join, people with CDP users, people without any or without
             the key to look for, and people whose lookup failed; together `people`. None without
             `with_cdp`.
