@@ -31,6 +31,7 @@ from .plan import EventsPlan
 from .report import Progress, Report
 from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
+from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
@@ -241,7 +242,7 @@ class Job(Generic[R, S]):
         warnings = [*self._left, *warnings]
         missing = gathering.unanswered(run.place)
         report = self._describe(run, written, warnings, complete=not missing)
-        await self._write_manifest(run, report)
+        await self._write_manifest(run, report, origin.sync)
         if missing:
             raise self._incomplete(run, missing, report)
         return report
@@ -261,9 +262,11 @@ class Job(Generic[R, S]):
         state = settings.moved(before, plan, run.store.began)
         return replace(origin, sync=state, days=days_of(plan))
 
-    async def _write_manifest(self, run: Run, report: R) -> None:
+    async def _write_manifest(self, run: Run, report: R, state: SyncState | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = {**self._gathering.options, **run.place.layout}
+        if state is not None:
+            options["sync"] = {"account": state.account, "through": str(state.through)}
         data = encode_manifest(report, self._gathering.executed_plan, options, now)
         await run.threads.run(lambda: write_file(run.place.manifest, [data]))
 

@@ -13,7 +13,7 @@ from datetime import date
 import anyio
 from msgspec.structs import replace
 
-from ..errors import ConfigurationError, Incomplete
+from ..errors import Incomplete
 from .assemble import when_free
 from .job import Job, concluded
 from .output import Output
@@ -32,9 +32,9 @@ __all__ = ["Sync"]
 logger = logging.getLogger("altaprofiles")
 
 _NO_ZONE = (
-    "the time zone of the project is not known, so that days end at midnight UTC; name it with "
-    "`timezone`, CleverTap(timezone=…), CLEVERTAP_TIMEZONE, or the key timezone of the account in "
-    "the credentials file"
+    "the time zone of the project is not known, so that days end at midnight UTC; name it: with "
+    "timezone= (--timezone), in CLEVERTAP_TIMEZONE, or as the key timezone of the account in the "
+    "credentials file"
 )
 
 
@@ -70,7 +70,6 @@ class Sync:
         self._settings = Settings.of(self._some, days.since)
         self._output = replace(output, write="upsert", sync=self._settings.encode())
         self._job = job
-        job(self._some, self._output, False)
         self._reports: list[ExportReport] = []
         self._brought: list[date] = []
         self._failures: list[Incomplete] = []
@@ -85,7 +84,9 @@ class Sync:
         """
 
         async def run(threads: Threads) -> SyncReport:
-            place = await threads.run(self._find_place)
+            job = self._job(self._some, self._output, False)
+            # In a thread, because it may import pyarrow.
+            place = await threads.run(job.find_place)
             for sentence in self._warnings:
                 logger.warning("%s", sentence)
             workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=True))
@@ -96,15 +97,6 @@ class Sync:
                     await threads.run(workspaces.close)
 
         return await concluded(run)
-
-    def _find_place(self) -> Place:
-        place = self._job(self._some, self._output, False).find_place()
-        if not place.target.keeps_state:
-            raise ConfigurationError(
-                f"to: {place.target.name!r} cannot keep the state of a sync; use a table of a "
-                f"DuckDB file or of PostgreSQL, or a folder, whose path ends in a slash"
-            )
-        return place
 
     async def _run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> SyncReport:
         state = await self._state(place.target, threads)

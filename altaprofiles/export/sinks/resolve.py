@@ -63,6 +63,11 @@ def resolve(output: Output, content: Content) -> Target:
     target = _class_of(text, output.format)
     if target is FilesTarget and output.sync is not None:
         target = DaysTarget
+    if output.sync is not None and not target.keeps_state():
+        raise ConfigurationError(
+            f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
+            f"PostgreSQL, or a folder, whose path ends in a slash"
+        )
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
