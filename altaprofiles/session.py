@@ -353,7 +353,8 @@ class Session:
                 "profiles" by default.
             write: "replace" for an output with the rows of this export only, the default of files;
                 "upsert" to update the rows of the same account and person and add the others, the
-                default of tables; "append" to add rows, once for each export.
+                default of tables; "append" to add rows, once for each export. A table that was
+                replaced with `distinct=False` has no key, and is not upserted.
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
                 Cells hold what people typed, so an apostrophe is put before a cell that could be
                 taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or
@@ -663,6 +664,10 @@ class Session:
         "anonymous_ids": […]}]}`. Tables have a row for each binding, with the columns `account`
         (`Alta.account`), `key`, `user_id`, `anonymous_id`, `conversation_type` and `source_id`. A
         user to whom nothing is bound is one row, with nulls.
+
+        An upsert of bindings replaces all rows of every key that Alta has answered, by none if
+        nothing is bound to it any more. A key that failed keeps its rows, and a person who is not
+        found any more keeps theirs.
 
         Args:
             keys: any iterable or async iterable that ends, or the path of a file: a column of a CSV

@@ -223,6 +223,7 @@ class Job(Generic[R, S]):
                 run.threads,
                 target,
                 lambda: gathering.batches(run.store),
+                unbound=lambda: gathering.unbound(run.store),
                 content=gathering.content,
                 origin=origin,
                 people=people,

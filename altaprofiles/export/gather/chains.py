@@ -130,7 +130,6 @@ class EventsGathering:
     """
 
     unit = "records"
-    content = Content(has_events=True)
     endings: Sequence[str] = ()
     reads: Path | None = None
 
@@ -150,6 +149,7 @@ class EventsGathering:
                 f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}"
             )
         self.plan: EventsPlan = plan
+        self.content = Content(has_events=True, distinct=distinct)
         self.options: dict[str, Any] = {"distinct": distinct}
         self.arguments = {"distinct": distinct, "count": count, "on_shortfall": on_shortfall}
         self._chains = chains
@@ -521,6 +521,9 @@ class EventsGathering:
                     await checkpoint()
             except SpoolDamaged as damage:
                 await run.threads.run(partial(self._restart, run, state, damage))
+
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        return iter(())
 
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         return iter(())

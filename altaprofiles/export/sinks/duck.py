@@ -192,7 +192,8 @@ class DuckDbSink:
             self._status = self._file.lstat()
             with explained(target.name):
                 self._columns = self._fit_to(table)
-            self._rows = ParquetSink(self._turn.folder / _ROWS, Numbered(self._columns))
+            numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
+            self._rows = ParquetSink(self._turn.folder / _ROWS, numbered)
         except BaseException:
             with suppress(Exception):
                 self._connection.close()

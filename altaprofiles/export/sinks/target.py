@@ -48,6 +48,8 @@ class Sink(Protocol):
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows.
 
+        In a target that `replaces_keys`, a row without cells deletes the rows of its key.
+
         Raises:
             OSError: the disk refuses, raised as it comes.
             ExportError: the database refuses.
@@ -147,6 +149,11 @@ class Target(Struct, frozen=True, kw_only=True):
     def typed_flatten(self) -> bool:
         """True if the types of columns depend on the values in every record."""
         return self.has_types and None in self.flatten.values()
+
+    @property
+    def replaces_keys(self) -> bool:
+        """True if all earlier rows of each key are replaced, even by none."""
+        return self.content.of == "bindings" and self.write == "upsert"
 
     @property
     def inner_table(self) -> str | None:
