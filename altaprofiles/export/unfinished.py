@@ -19,6 +19,7 @@ from .manifest import readable
 from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, parse_plan
+from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
@@ -145,6 +146,8 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
     """
     target = place.target
     to = without_password(str(output.to)) if target.path is None else str(target.path)
+    if names_folder(str(output.to)):
+        to += "/"
     arguments = {
         "to": readable(to),
         "status": readable(place.status),

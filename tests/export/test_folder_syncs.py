@@ -19,6 +19,7 @@ from altaprofiles.emulator.people import Population
 
 from ..support.exporting import Job, exporter
 from ..support.sessions import QUICK
+from ..support.terminals import Terminal, emulated, environment, run, stopping
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +181,33 @@ async def test_what_an_outage_interrupts_is_finished_by_the_next_night(
     assert report.through == day(3)
     assert people(folder) == in_emulator(emulator.population, range(4))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["crm", "crm.manifest.json"]
+
+
+@pytest.mark.slow
+def test_the_command_line_syncs_a_folder_and_finishes_what_is_left(tmp_path: Path) -> None:
+    words = ("sync", *EVENTS, "--since", str(SINCE), "--flatten", "Customer Type:text")
+    with emulated(people=60, seed=5) as emulator:
+        env = environment(tmp_path, emulator.environment, CLEVERTAP_TIMEZONE="UTC")
+        done = run(env, *words, "--until", str(day(1)), "-o", "crm/", cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, b"crm/\n"), done
+        assert people(tmp_path / "crm") == in_emulator(emulator.population, range(2))
+        # Stopped before the first day takes its place.
+        last = ("--until", str(day(2)), "-o", f"{tmp_path}/crm/")
+        command = stopping("os.rename", "/temporary/")
+        with Terminal(env, *words, *last, command=command) as terminal:
+            terminal.stopped()
+            assert people(tmp_path / "crm") == in_emulator(emulator.population, range(2))
+        status = run(env, "status", cwd=tmp_path).stdout.decode()
+        assert status.startswith("crm/\n")
+        assert str(day(1)) in status
+        assert "altaprofiles status crm/ --finish-unfinished" in status
+        for out in ("crm", "crm/"):
+            done = run(env, "status", out, "--finish-unfinished", cwd=tmp_path)
+            assert done.code == 0, done
+            assert people(tmp_path / "crm") == in_emulator(emulator.population, range(3))
+        status = run(env, "status", "crm/", cwd=tmp_path).stdout.decode()
+        assert str(day(2)) in status
+        assert "unfinished" not in status
 
 
 # Kills

@@ -51,9 +51,10 @@ class DaysTarget(FolderTarget, frozen=True, kw_only=True):
             self.state()
 
     def synced(self, account: str) -> SyncState | None:
-        if not self.path.exists():
-            return None
-        return next((one for one in self.state().accounts if one.account == account), None)
+        return next((one for one in self.states() if one.account == account), None)
+
+    def states(self) -> list[SyncState]:
+        return [*self.state().accounts] if self.path.exists() else []
 
     def state(self) -> Days:
         """Return the content of the folder, which exists.
