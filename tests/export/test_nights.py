@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from anyio.from_thread import start_blocking_portal
 from msgspec import Struct
 
 from altaprofiles.export.unfinished import unfinished_in
@@ -27,6 +29,7 @@ from altaprofiles.export.unfinished import unfinished_in
 from ..support.exporting import Exporter, Job, exporter
 from ..support.nights import EVENTS, SINCE, Person, Project
 from ..support.postgres import Server
+from ..support.terminals import Terminal, environment, run, stopping
 
 pytestmark = [
     pytest.mark.anyio,
@@ -295,7 +298,7 @@ class Nights:
         """Sync until it is complete, with kills before."""
         rates = dict.fromkeys(["server_error", "reset", "not_ready"], 0.05)
         account.project.emulator.faults = self.random.choice([{}, rates])
-        for _ in range(self.random.randrange(3)):
+        for _ in range(self.random.choice([0, 1, 1, 2])):
             await self._killed(account, night)
         outcome = await self._processes.run(self._job(account, night))
         assert outcome.error is None, outcome
@@ -322,7 +325,7 @@ class Nights:
     async def _killed(self, account: Account, night: int) -> None:
         """Run a process that dies at some step, unless it ends before."""
         moment = self.random.choice(["before", "half", "after"])
-        die = self.random.randrange(120), moment
+        die = self.random.randrange(60), moment
         outcome = await self._processes.run(self._job(account, night).but(die=die))
         assert outcome.signal == 9 or outcome.error is None, outcome
         self.kills += outcome.signal == 9
@@ -416,3 +419,38 @@ async def test_ten_nights(place: Place, seed: int, tmp_path: Path) -> None:
             assert place.rows() == nights.expected(), night
         assert not any(map(nights.is_left, nights.accounts))
         assert nights.kills >= NIGHTS // 2
+
+
+def test_of_two_syncs_at_the_same_time_one_is_told_to_try_again(
+    place: Place, tmp_path: Path
+) -> None:
+    project = Project(1, 40)
+    for _ in range(3):
+        project.pass_day()
+    model = place.model()
+    model.bring(project, SINCE, project.day, 0)
+    words = ["sync", *EVENTS, "--since", str(SINCE), "--until", str(project.day), "-o", place.to]
+    words += [word for name, value in place.options.items() for word in (f"--{name}", value)]
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(project.emulator) as emulator,
+    ):
+        env = environment(tmp_path, emulator.environment, CLEVERTAP_TIMEZONE="UTC")
+        # The first stops where it would write the first page.
+        with Terminal(env, *words, command=stopping("open", ".spool.ndjson")) as first:
+            first.stopped()
+            done = run(env, *words)
+            assert done.code == 4, done
+            assert "another" in done.stderr
+            assert place.rows() == []
+            first.interrupt(signal.SIGCONT)
+            assert first.ended().code == 0
+        expected = _without_times(model.cells(project.account))
+        assert _without_times(place.rows()) == expected
+        done = run(env, *words)
+        assert done.code == 0, done
+    assert _without_times(place.rows()) == expected
+
+
+def _without_times(rows: Iterable[Cells]) -> list[tuple[Any, ...]]:
+    return sorted(cells[:-2] for cells in rows)
