@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from datetime import date, timedelta
@@ -268,6 +269,55 @@ async def test_a_killed_sync_leaves_whole_days_and_an_earlier_state(
             assert state(folder) != old
             assert not (place / "crm.export").exists(), number
         assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+async def test_a_full_disk_leaves_the_folder_as_it_was(emulator: Emulator, tmp_path: Path) -> None:
+    folder = tmp_path / "crm"
+    async with exporter(tmp_path / "runs") as processes:
+        await synced(emulator, folder, 1)
+        before = _days(folder)
+        left: list[dict[str, list[Any]]] = []
+        job = Job(
+            arguments={"events": EVENTS, "since": 20250301, "until": 20250303, "to": f"{folder}/"},
+            environment=emulator.environment,
+            begun=2**31 * 10**9,
+        )
+        number = 1
+        while (outcome := await processes.run(job.but(fail=number))).error is not None:
+            assert outcome.error in ("ExportError", "Incomplete"), outcome
+            left.append(_days(folder))
+            # What has been written in vain is gone.
+            assert {path.name for path in folder.iterdir()} <= {"_altaprofiles.json", *_names(3)}
+            number += 1
+        after = _days(folder)
+        for found in left:
+            assert all(found[one] in (before.get(one), after[one]) for one in found)
+        assert before in left
+        assert people(folder) == in_emulator(emulator.population, range(3))
+        assert number > 5
+
+
+def _names(days: int) -> set[str]:
+    return {f"day={day(number)}" for number in range(days)}
+
+
+def test_syncs_with_other_folders_for_their_records_take_turns(tmp_path: Path) -> None:
+    words = ["sync", *EVENTS, "--since", str(SINCE), "--until", str(day(2))]
+    words += ["-o", f"{tmp_path}/crm/"]
+    (tmp_path / "other").mkdir()
+    with emulated(people=60, seed=5) as emulator:
+        env = environment(tmp_path, emulator.environment, CLEVERTAP_TIMEZONE="UTC")
+        # The first stops before its days take their places.
+        with Terminal(env, *words, command=stopping("os.rename", "/temporary/")) as first:
+            first.stopped()
+            with Terminal(env, *words, "--spool", f"{tmp_path}/other") as second:
+                second.expect("another export is writing")
+                first.interrupt(signal.SIGCONT)
+                assert first.ended().code == 0
+                assert second.ended().code == 0
+        assert people(tmp_path / "crm") == in_emulator(emulator.population, range(3))
 
 
 def _days(folder: Path) -> dict[str, list[Any]]:

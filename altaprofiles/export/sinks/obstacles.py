@@ -1,4 +1,4 @@
-"""What prevents a file from being replaced by a rename. Blocking."""
+"""Obstacles to the replacement of a file by a rename. Blocking."""
 
 from __future__ import annotations
 
