@@ -152,7 +152,19 @@ class Job(Generic[R, S]):
         with explaining_disk_errors(run.place.folder):
             # Only now that it is known that nobody else writes there.
             run.place.check()
-            run.place.target.accept(self._origin(run))
+            self._check_origin(run)
+
+    def _check_origin(self, run: Run) -> None:
+        """Raise `ExportError` if the rows may not go to the target, or their state if it is a sync.
+
+        Blocking.
+        """
+        origin, plan, target = self._origin(run), self._gathering.plan, run.place.target
+        if self._output.sync is not None and isinstance(plan, EventsPlan):
+            # Only that there is one matters here.
+            settings = Settings.parse(self._output.sync, target.label)
+            origin = replace(origin, sync=settings.moved(None, plan, run.store.began))
+        target.accept(origin)
 
     def _look_around(self, run: Run) -> None:
         """Warn of what earlier runs of other plans have left."""

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from altaprofiles import ExportError
-from altaprofiles.export.sinks import Target
+from altaprofiles import ExportError, Incomplete, Session, SyncReport
+from altaprofiles.emulator import Emulator
+from altaprofiles.export.sinks import Sink, Target
 from altaprofiles.export.state import SyncState
 from altaprofiles.tables.rows import Row
 
+from ..support.exporting import BEGUN, Exporter, Job, Outcome, exporter
 from ..support.postgres import PASSWORD, Server
 from ..support.postgres_tables import (
     DAYS,
@@ -22,9 +29,10 @@ from ..support.postgres_tables import (
     named,
     nameless,
     origin_of,
-    until,
     waits,
 )
+from ..support.postgres_tables import until as wait_until
+from ..support.sessions import QUICK
 from ..support.sinks import ACCOUNT, opened, target_of
 
 SETTINGS = '{"events": ["Charged"], "since": "2026-01-01"}'
@@ -310,7 +318,7 @@ def test_syncs_of_two_tables_are_written_at_once(postgres: Server) -> None:
 
 def test_syncs_of_one_table_take_turns(postgres: Server) -> None:
     target = target_of(postgres.url("people"))
-    sinks = []
+    sinks: list[Sink] = []
     for number in range(4):
         origin = origin_of(number, sync=state(5 + number, number))
         sink = opened(target, origin=origin)
@@ -343,7 +351,7 @@ def test_a_connection_that_is_cut_leaves_rows_and_state(postgres: Server, is_new
             # The rows are written by then.
             other.execute("LOCK TABLE altaprofiles_sync IN ACCESS EXCLUSIVE MODE")
         closing = threads.submit(sink.close)
-        until(lambda: waits(postgres) or closing.done())
+        wait_until(lambda: waits(postgres) or closing.done())
         postgres.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = 'altaprofiles' AND datname = current_database()"
@@ -357,3 +365,217 @@ def test_a_connection_that_is_cut_leaves_rows_and_state(postgres: Server, is_new
     assert exists != is_new
     assert sync(target, [named("1", name="new")], 5, 1) == target.synced(ACCOUNT)
     assert days(postgres, "name") == [("new", 1, 1 if is_new else 0)]
+
+
+# ----------------------------------------------------------------------------------- the whole sync
+
+ROWS = "SELECT * FROM people ORDER BY account, person"
+STATES = "SELECT * FROM altaprofiles_sync"
+# The service sends the devices of a person in another order in each query.
+PEOPLE = """
+SELECT account, person, profile_data, matched, added_at,
+    ARRAY(SELECT id FROM unnest(object_ids) AS id ORDER BY id) AS ids
+FROM people ORDER BY account, person
+"""
+# So that all processes have the same steps.
+ONE_CHAIN: dict[str, Any] = {"events": ["App Launched"], "windows": 1}
+BOTH = ("before", "after")
+NIGHT = 86_400 * 10**9
+
+
+def job_of(postgres: Server, emulator: Emulator, until: int, **options: Any) -> Job:
+    """Return the job of a sync in a process of its own, on the night after its last day."""
+    arguments = {
+        "events": ["App Launched", "Charged"],
+        "since": 20260101,
+        "until": until,
+        "late_days": 1,
+        "timezone": "UTC",
+        "to": postgres.url("people"),
+        **options,
+    }
+    return Job(
+        arguments=arguments,
+        environment=emulator.environment,
+        begun=BEGUN + (until - 20260101) * NIGHT,
+    )
+
+
+def keep(postgres: Server) -> None:
+    """Make a backup of the table and its state, as they are now."""
+    for table in ("people", "altaprofiles_sync"):
+        postgres.run(f"CREATE TABLE kept_{table} AS TABLE {table}")
+
+
+def restore(postgres: Server) -> None:
+    for table in ("people", "altaprofiles_sync"):
+        postgres.run(f"TRUNCATE {table}", f"INSERT INTO {table} TABLE kept_{table}")
+
+
+@pytest.fixture
+async def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Exporter]:
+    # Manifests of tables are in the current folder.
+    monkeypatch.chdir(tmp_path)
+    async with exporter(tmp_path / "processes") as processes:
+        yield processes
+
+
+forks = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals")
+
+
+@pytest.mark.anyio
+@forks
+async def test_a_sync_that_is_repeated_changes_nothing(
+    postgres: Server, processes: Exporter
+) -> None:
+    async with Emulator(people=300, seed=2) as emulator:
+        job = job_of(postgres, emulator, 20260103)
+        first = await processes.run(job)
+        assert first.report is not None, first
+        assert first.report["through"] == "2026-01-03"
+        rows = postgres.rows(PEOPLE)
+        assert rows
+        # At once, later, and with an earlier end.
+        for other in (job, job.but(begun=job.begun + NIGHT), job_of(postgres, emulator, 20260102)):
+            again = await processes.run(other)
+            assert again.report is not None, again
+            assert again.report["through"] == "2026-01-03"
+            assert postgres.rows(PEOPLE) == rows
+
+
+@pytest.mark.anyio
+@forks
+async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_been(
+    postgres: Server, processes: Exporter
+) -> None:
+    """It has changed neither rows nor state, or both; and the next one completes it."""
+    async with Emulator(people=60, seed=2) as emulator:
+        begun = await processes.run(job_of(postgres, emulator, 20260102, **ONE_CHAIN))
+        assert begun.report is not None, begun
+        keep(postgres)
+        before = (postgres.rows(PEOPLE), postgres.rows(STATES))
+        job = job_of(postgres, emulator, 20260104, **ONE_CHAIN)
+        whole = await processes.run(job.but(listed=True))
+        assert whole.report is not None, whole
+        after = (postgres.rows(PEOPLE), postgres.rows(STATES))
+        assert after != before
+        moments = [(number, "", when) for number in range(0, len(whole.steps), 4) for when in BOTH]
+        for number, kind, when in [*moments, *((0, "postgres commit", when) for when in BOTH)]:
+            restore(postgres)
+            killed = await processes.run(job.but(die=(number, when), die_in=kind))
+            assert killed.signal == signal.SIGKILL, (number, when)
+            now = (postgres.rows(PEOPLE), postgres.rows(STATES))
+            if kind:
+                assert now == (after if when == "after" else before)
+            assert now in (before, after), (number, when)
+            outcome = await processes.run(job)
+            assert outcome.report is not None, outcome
+            assert (postgres.rows(PEOPLE), postgres.rows(STATES)) == after, (number, when)
+
+
+@pytest.mark.anyio
+@forks
+async def test_two_processes_sync_one_table(
+    postgres: Server, processes: Exporter, tmp_path: Path
+) -> None:
+    async with Emulator(people=200, seed=2) as emulator:
+        alone = await processes.run(job_of(postgres, emulator, 20260103))
+        assert alone.report is not None, alone
+        expected = (postgres.rows(PEOPLE), postgres.rows(STATES))
+        for is_new in (True, False):
+            postgres.run("TRUNCATE altaprofiles_sync", "DELETE FROM people")
+            if is_new:
+                postgres.run("DROP TABLE people, altaprofiles_sync")
+            async with exporter(tmp_path / "others") as others:
+                runs: list[Coroutine[Any, Any, Outcome]] = []
+                for one in (processes, others):
+                    # As on two machines, which see nothing of each other.
+                    folder = tmp_path / f"{len(runs)} {is_new}"
+                    folder.mkdir()
+                    runs.append(one.run(job_of(postgres, emulator, 20260103, spool=str(folder))))
+                outcomes = await asyncio.gather(*runs)
+            assert all(outcome.report is not None for outcome in outcomes), outcomes
+            assert (postgres.rows(PEOPLE), postgres.rows(STATES)) == expected
+
+
+@pytest.mark.anyio
+@forks
+async def test_a_table_that_was_restored_is_continued_from_its_state(
+    postgres: Server, processes: Exporter
+) -> None:
+    async with Emulator(people=200, seed=2) as emulator:
+        for until in (20260102, 20260104):
+            outcome = await processes.run(job_of(postgres, emulator, until))
+            assert outcome.report is not None, outcome
+            if until == 20260102:
+                keep(postgres)
+        rows = postgres.rows(ROWS)
+        restore(postgres)
+        assert postgres.rows(ROWS) != rows
+        outcome = await processes.run(job_of(postgres, emulator, 20260104))
+        assert outcome.report is not None, outcome
+        assert outcome.report["first"] == "2026-01-02"
+        assert postgres.rows(ROWS) == rows
+
+
+@pytest.mark.anyio
+async def test_a_sync_whose_connection_is_cut_is_completed_by_the_next(
+    postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with (
+        Emulator(people=200, seed=2) as emulator,
+        Session(clevertap=emulator.clevertap, retry=QUICK) as session,
+    ):
+
+        async def run(until: int) -> SyncReport:
+            return await session.sync(
+                "App Launched",
+                since=20260101,
+                until=until,
+                timezone="UTC",
+                to=postgres.url("people"),
+            )
+
+        await run(20260102)
+        before = (postgres.rows(ROWS), postgres.rows(STATES))
+        with postgres.connect() as other:
+            other.execute("BEGIN")
+            # States can be read, and not written: the rows are written by then.
+            other.execute("LOCK TABLE altaprofiles_sync IN SHARE MODE")
+            syncing = asyncio.ensure_future(run(20260103))
+            await asyncio.to_thread(wait_until, lambda: waits(postgres) or syncing.done())
+            postgres.run(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'altaprofiles' AND datname = current_database()"
+            )
+            with pytest.raises(Incomplete):
+                await syncing
+            other.execute("COMMIT")
+        assert (postgres.rows(ROWS), postgres.rows(STATES)) == before
+        sent = session.stats.requests
+        report = await run(20260103)
+        # Everything has been fetched before.
+        assert session.stats.requests == sent
+        assert str(report.through) == "2026-01-03"
+    assert len(postgres.rows(ROWS)) > len(before[0])
+
+
+@pytest.mark.anyio
+async def test_a_right_that_is_missing_is_named_before_any_request(
+    postgres: Server, guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with (
+        Emulator(people=20) as emulator,
+        Session(clevertap=emulator.clevertap, retry=QUICK) as session,
+    ):
+        with pytest.raises(ExportError, match=rf'GRANT CREATE ON SCHEMA public TO "{guest}"'):
+            await session.sync(
+                "App Launched",
+                since=20260101,
+                until=20260102,
+                timezone="UTC",
+                to=postgres.url("people", user=guest),
+            )
+        assert session.stats.requests == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from ...errors import ExportError
-from .postgres_table import PostgresTable, row_of, texts_of
+from .postgres_table import PostgresTable, grant_on, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -117,16 +117,13 @@ class OwnTable(Struct, frozen=True):
 
     def _created(self, table: PostgresTable, connection: psycopg.Connection[Any]) -> str:
         schema = table.schema_on(connection)
-        may_create, user = row_of(
-            connection,
-            "SELECT has_schema_privilege(to_regnamespace(%s), 'CREATE'), quote_ident(current_user)",
-            [schema],
+        (may_create,) = row_of(
+            connection, "SELECT has_schema_privilege(to_regnamespace(%s), 'CREATE')", [schema]
         )
         if not may_create:
             raise table.error(
                 f"this user may not create the table {self.name} in {schema}, in which "
-                f"{self.purpose}; let the owner of the schema run: GRANT CREATE ON SCHEMA {schema} "
-                f"TO {user}"
+                f"{self.purpose}; {grant_on(f'SCHEMA {schema}', 'CREATE', connection)}"
             )
         place = self._place(table, connection)
         columns = ", ".join(f"{name} {type_} NOT NULL" for name, type_ in self.columns.items())
@@ -140,11 +137,10 @@ class OwnTable(Struct, frozen=True):
         lacking: list[str],
         connection: psycopg.Connection[Any],
     ) -> ExportError:
-        (user,) = row_of(connection, "SELECT quote_ident(current_user)")
         rights = ", ".join(lacking)
         return table.error(
-            f"this user lacks the right to {rights} in {place}, in which {self.purpose}; let its "
-            f"owner run: GRANT {rights} ON {place} TO {user}"
+            f"this user lacks the right to {rights} in {place}, in which {self.purpose}; "
+            f"{grant_on(place, rights, connection)}"
         )
 
     def _place(self, table: PostgresTable, connection: psycopg.Connection[Any]) -> str:

@@ -10,7 +10,7 @@ from . import postgres_sync
 from .postgres_runs import RUNS
 from .postgres_schema import add_index, check_accounts, create
 from .postgres_shape import Shape, shape_of
-from .postgres_table import PostgresTable, quoted, row_of, texts_of
+from .postgres_table import PostgresTable, grant_on, quoted, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -30,9 +30,10 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
     Raises:
         ExportError: a right is missing, or the database or the table is unsuitable.
     """
-    encoding, is_standby, is_read_only, may_stage, schema, may_create = row_of(
+    database, encoding, is_standby, is_read_only, may_stage, schema, may_create = row_of(
         connection,
-        "SELECT current_setting('server_encoding'), pg_is_in_recovery(),"
+        "SELECT quote_ident(current_database()), current_setting('server_encoding'),"
+        " pg_is_in_recovery(),"
         " current_setting('transaction_read_only') = 'on',"
         " has_database_privilege(current_database(), 'TEMP'), to_regnamespace(s)::text,"
         " has_schema_privilege(to_regnamespace(s), 'CREATE')"
@@ -50,7 +51,10 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
             "?options=-c%20default_transaction_read_only%3Doff to the URL"
         )
     if not may_stage:
-        raise table.error("this user may not create temporary tables")
+        raise table.error(
+            f"this user may not create temporary tables; "
+            f"{grant_on(f'DATABASE {database}', 'TEMPORARY', connection)}"
+        )
     if schema is None:
         raise table.error("the schema does not exist, or this user may not use it")
     shape = shape_of(table, connection)
@@ -58,7 +62,10 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
         RUNS.require(table, connection)
     if shape.oid is None:
         if not may_create:
-            raise table.error(f"this user may not create tables in {schema}")
+            raise table.error(
+                f"this user may not create tables in {schema}; "
+                f"{grant_on(f'SCHEMA {schema}', 'CREATE', connection)}"
+            )
         # In a transaction that is rolled back: defaults of the user and event triggers have a say
         # in it, and a type may have the name.
         create(table, connection)
@@ -109,12 +116,10 @@ def check_take_back(
         [shape.oid],
     )
     if lacking:
-        (user,) = row_of(connection, "SELECT quote_ident(current_user)")
         rights = ", ".join(lacking)
         raise table.error(
             f"this export has appended its rows before it was complete, and this user lacks the "
-            f"right to {rights}, to replace them; let the table's owner run: "
-            f"GRANT {rights} ON {table.quoted} TO {user}"
+            f"right to {rights}, to replace them; {grant_on(table.quoted, rights, connection)}"
         )
 
 
@@ -139,15 +144,19 @@ def _check_privileges(
             [shape.oid, names, right],
         )
         if lacking:
-            raise table.error(
-                f"this user lacks the right to {right} in columns {', '.join(lacking)}"
-            )
+            fault = f"this user lacks the right to {right} in columns {', '.join(lacking)}"
+            if len(lacking) == len(names):
+                fault += f"; {grant_on(table.quoted, right, connection)}"
+            raise table.error(fault)
     if table.write != "append":
         (may_delete,) = row_of(
             connection, "SELECT has_table_privilege(%s::oid, 'DELETE')", [shape.oid]
         )
         if not may_delete:
-            raise table.error("this user lacks the right to DELETE")
+            raise table.error(
+                f"this user lacks the right to DELETE; "
+                f"{grant_on(table.quoted, 'DELETE', connection)}"
+            )
     sequences = texts_of(
         connection,
         "SELECT s.oid::regclass::text FROM pg_attrdef d JOIN pg_depend p ON p.objid = d.oid"
@@ -159,7 +168,8 @@ def _check_privileges(
     if sequences:
         raise table.error(
             f"this user lacks the right to use the sequence {sequences[0]}, from which a column of "
-            f"the table takes its values"
+            f"the table takes its values; "
+            f"{grant_on(f'SEQUENCE {sequences[0]}', 'USAGE, UPDATE', connection)}"
         )
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "PostgresTable",
     "check_columns",
     "escaped",
+    "grant_on",
     "quoted",
     "row_of",
     "texts_of",
@@ -216,6 +217,12 @@ class PostgresTable(Struct, frozen=True):
 def texts_of(connection: psycopg.Connection[Any], query: str, values: list[Any]) -> list[str]:
     """Return the only column of the rows of a query."""
     return [text for (text,) in connection.execute(query, values)]
+
+
+def grant_on(thing: str, rights: str, connection: psycopg.Connection[Any]) -> str:
+    """Return the advice to grant this user rights on a thing, both in SQL."""
+    (user,) = row_of(connection, "SELECT quote_ident(current_user)")
+    return f"let its owner run: GRANT {rights} ON {thing} TO {user}"
 
 
 def row_of(connection: psycopg.Connection[Any], query: str, values: Sequence[Any] = ()) -> Any:
