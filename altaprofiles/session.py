@@ -560,9 +560,11 @@ class Session:
 
         Args:
             events: the name of an event, or several names, as for `export`.
-            since: the first day of the table: a date, or an int YYYYMMDD.
+            since: the first day of the table: a date, text such as "2026-01-31", or an int
+                YYYYMMDD.
             to: a `.duckdb` file, the URL of a PostgreSQL database or table, or a folder of Parquet
                 files, which ends in a slash.
+
             until: the last day to bring, included; by default yesterday. Days that are not over are
                 left for later calls.
             late_days: days that are brought again, 0 or more: the first one is the later of `since`
