@@ -564,7 +564,6 @@ class Session:
                 YYYYMMDD.
             to: a `.duckdb` file, the URL of a PostgreSQL database or table, or a folder of Parquet
                 files, which ends in a slash.
-
             until: the last day to bring, included; by default yesterday. Days that are not over are
                 left for later calls.
             late_days: days that are brought again, 0 or more: the first one is the later of `since`
