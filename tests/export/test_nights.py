@@ -381,9 +381,7 @@ EVERYWHERE = ["duckdb", "postgres", "folder"]
 
 
 @pytest.fixture(params=EVERYWHERE)
-def place(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     # Manifests of tables on a server are written into it.
     monkeypatch.chdir(tmp_path)
     if request.param == "postgres":

@@ -20,7 +20,7 @@ from typing import Any
 from ...base.paths import is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 
-__all__ = ["check_log", "connect", "explained", "logs_of"]
+__all__ = ["check_log", "connect", "explained", "is_locked", "logs_of"]
 
 
 def connect(
@@ -50,7 +50,7 @@ def connect(
         )
     except Exception as error:
         text = str(error)
-        if _LOCKED.search(text):
+        if is_locked(error):
             holder = _HOLDER.search(text)
             by = f" ({holder[1]}, process {holder[2]})" if holder else ""
             raise ExportLocked(f"{name} is open in another program{by}; close it there") from error
@@ -62,6 +62,11 @@ def connect(
             f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
             f"it, or it is damaged or read-only ({error})"
         ) from error
+
+
+def is_locked(error: Exception) -> bool:
+    """Return whether DuckDB refuses to open a file because another program has it open."""
+    return _LOCKED.search(str(error)) is not None
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")
