@@ -249,7 +249,7 @@ async def test_a_killed_sync_leaves_whole_days_and_an_earlier_state(
         assert outcome.error is None, outcome
         seen = set()
         for number, step in enumerate(outcome.steps):
-            # Others change nothing but the content of files, which nobody sees before they are whole.
+            # Others change the content of files only, which nobody sees before they are whole.
             if step not in _RENAMING and "commit" not in step:
                 continue
             shutil.rmtree(place)
