@@ -608,14 +608,14 @@ class Session:
         filters = Filters.of(event_properties, profile_fields, query)
         join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
 
-        def plan(first: date, last: date) -> EventsPlan:
+        def plan(first: date, last: date, by_day: bool) -> EventsPlan:
             plan = EventsPlan.of(
                 service,
                 events,
                 start=first,
                 end=last,
                 filters=filters,
-                windows=windows,
+                windows=(last - first).days + 1 if by_day else windows,
                 batch_size=batch_size,
                 app=app,
                 event_summaries=event_summaries,

@@ -87,7 +87,7 @@ class Earlier:
         # Most readers ignore case in names.
         names = {name.casefold(): name for name in self.schema.names}
         with parquet.ParquetFile(self._path) as file:
-            for batch in file.iter_batches(batch_size=GROUP_ROWS):
+            for batch in file.iter_batches(GROUP_ROWS):
                 table = pyarrow.Table.from_batches([batch])
                 table = table.filter(compute.not_equal(table["account"], self._account))
                 columns = [
