@@ -26,7 +26,7 @@ _NAME = 40
 
 
 @click.command(cls=Command)
-@click.argument("to", metavar="FILE|URL")
+@click.argument("to", metavar="FILE|URL", type=click.Path(allow_dash=True))
 @click.option(
     "--table",
     metavar="NAME",
