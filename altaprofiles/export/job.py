@@ -35,7 +35,7 @@ from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
-from .synced import Settings
+from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, running_beside
 from .unfinished import Unfinished, encode_arguments, unfinished_in
@@ -138,7 +138,8 @@ class Job(Generic[R, S]):
             ConfigurationError: an argument cannot work.
         """
         place = Place.of(self._output, self._gathering.content, self._gathering.endings)
-        place.check_apart(self._gathering.reads)
+        if (keys := self._gathering.reads) is not None:
+            place.check_apart(keys.path, keys.table)
         if place.target.write == "upsert" and self._gathering.arguments.get("distinct") is False:
             raise ConfigurationError(
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
@@ -250,6 +251,8 @@ class Job(Generic[R, S]):
         warnings = [*written.notes, *gathering.discrepancies(written.records, run.place)]
         if not written.records:
             warnings.append(_nobody(target.name, replaced) + gathering.nobody)
+        if run.store.is_outdated:
+            warnings.append(f"it was begun at {run.store.began:%Y-%m-%d %H:%M} UTC, and is of then")
         for sentence in warnings:
             logger.warning("%s", sentence)
         warnings = [*self._left, *warnings]
@@ -257,6 +260,7 @@ class Job(Generic[R, S]):
         report = self._describe(run, written, warnings, complete=not missing)
         await self._write_manifest(run, report, origin.sync)
         if missing:
+            await run.threads.run(run.store.note_written)
             raise self._incomplete(run, missing, report)
         return report
 
@@ -272,7 +276,8 @@ class Job(Generic[R, S]):
         settings = Settings.parse(self._output.sync, target.label)
         # Hours have passed, and another sync may have begun the table anew.
         settings.check(before, target.label)
-        return replace(origin, sync=settings.moved(before, plan, run.store.began))
+        state = settings.moved(before, plan, run.store.began)
+        return replace(origin, sync=state, days=days_of(plan))
 
     async def _write_manifest(self, run: Run, report: R, state: SyncState | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

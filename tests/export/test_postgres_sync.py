@@ -16,7 +16,7 @@ import pytest
 
 from altaprofiles import ExportError, Incomplete, Session, SyncReport
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.sinks import Target
+from altaprofiles.export.sinks import Sink, Target
 from altaprofiles.export.state import SyncState
 from altaprofiles.tables.rows import Row
 
@@ -318,7 +318,7 @@ def test_syncs_of_two_tables_are_written_at_once(postgres: Server) -> None:
 
 def test_syncs_of_one_table_take_turns(postgres: Server) -> None:
     target = target_of(postgres.url("people"))
-    sinks = []
+    sinks: list[Sink] = []
     for number in range(4):
         origin = origin_of(number, sync=state(5 + number, number))
         sink = opened(target, origin=origin)

@@ -123,9 +123,11 @@ def status(
 
 def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
     if not states:
-        from ...export.sinks.postgres_url import without_password
+        from ...redaction import LOOKS_LIKE_DATABASE
 
-        where = "anything in this folder" if out is None else f"{without_password(out)} yet"
+        where = "anything in this folder" if out is None else "it yet"
+        if out is not None and not LOOKS_LIKE_DATABASE.search(out):
+            where = f"{out} yet"
         app.info(f"No export has written {where}.")
     for state in states:
         if as_json:
@@ -139,7 +141,7 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
 
 def _lines(state: OutputState) -> list[str]:
-    from ...base.wording import numbered, sized
+    from ...base.wording import sized
     from ...export.outputs import days_of
     from ...redaction import harmless
 
@@ -151,7 +153,7 @@ def _lines(state: OutputState) -> list[str]:
         word = "written" if success.complete else "incomplete"
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{numbered(success.people, 'people')}{size}"
+            f"{success.people:,} {success.unit}{size}"
         )
     days = days_of(state)
     for account, through in days.items():
@@ -241,14 +243,18 @@ def _finish(
     codes: list[int] = []
     named = app.account
     for state, one in left:
+        # Only a URL has what its name lacks, a password.
+        to = out if "://" in out else state.name
         app.info(f"Finishing {one.subject}, begun {one.age}.")
         if state.success is not None and one.began is not None and _is_newer(state, one.began):
             app.warn(
                 f"{state.name} was written at {state.success.written}, after this export was begun"
             )
 
-        async def job(session: Session, display: ProgressDisplay, one: Unfinished = one) -> Report:
-            return await session.finish_unfinished(one, to=out, spool=spool, on_progress=display)
+        async def job(
+            session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
+        ) -> Report:
+            return await session.finish_unfinished(one, to=to, spool=spool, on_progress=display)
 
         service: Service = "clevertap"
         if is_joined(one):
@@ -257,7 +263,7 @@ def _finish(
             service = "alta"
         try:
             app.account = named or _account_of(one, service)
-            run_job(app, job, out=out, as_json=as_json, service=service)
+            run_job(app, job, out=to, as_json=as_json, service=service)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
             code = app.report(error)

@@ -127,21 +127,25 @@ def _unite(load: Load) -> None:
 
     Only a row that was fetched later keeps its other columns.
     """
+    people = (
+        f"SELECT number, account, person FROM {LINKS} UNION SELECT number, account, person"
+        f" FROM {STAGE} WHERE number NOT IN (SELECT number FROM {REPEATED})"
+    )
+    # Only the rows that have something to give or to get.
     load.run(
         f"CREATE TEMP TABLE {KNOWN.partition('.')[2]} ON COMMIT DROP AS"
-        f" SELECT number, account, person, fetched_at FROM {LINKS}"
-        f" UNION SELECT new.number, old.account, old.person, old.fetched_at FROM {STAGE} AS new"
-        f" JOIN {load.table} AS old ON {_SAME_KEY.format('new')}"
-        f" WHERE new.number NOT IN (SELECT number FROM {REPEATED})"
+        " SELECT number, old.account, old.person, old.fetched_at, old.matched"
+        f" FROM ({people}) AS known JOIN {STAGE} AS new USING (number)"
+        f" JOIN {load.table} AS old ON {_SAME_KEY.format('known')}"
+        " WHERE old.fetched_at > new.fetched_at OR NOT old.matched <@ new.matched"
     )
     # In the order of code points, whatever that of the database.
     united = "array_agg(DISTINCT event ORDER BY event) AS matched"
     of_earlier = (
-        f"SELECT number, {united} FROM (SELECT known.number,"
-        ' unnest(old.matched || new.matched) COLLATE "C" AS event'
+        f"SELECT number, {united} FROM (SELECT number,"
+        ' unnest(known.matched || new.matched) COLLATE "C" AS event'
         f" FROM {KNOWN} AS known JOIN {STAGE} AS new USING (number)"
-        f" JOIN {load.table} AS old ON {_SAME_KEY.format('known')}"
-        " WHERE NOT old.matched <@ new.matched) AS each GROUP BY number"
+        " WHERE NOT known.matched <@ new.matched) AS each GROUP BY number"
     )
     load.run(
         f"UPDATE {STAGE} AS new SET matched = earlier.matched FROM ({of_earlier}) AS earlier"
@@ -307,13 +311,15 @@ def _write(load: Load) -> None:
         for name in values
         if name not in _KEPT_APART[:2]
     ]
-    rows = load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}")
-    taken = load.run(
-        f"INSERT INTO {load.table} AS old ({', '.join(values)}) SELECT {', '.join(values.values())}"
-        f" FROM {planned} WHERE {is_written} ORDER BY number"
-        f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
-    )
-    load.check_taken(taken, rows)
+    if rows := load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}"):
+        # Else the server would sort all documents, not knowing that few are written.
+        load.run(f"ANALYZE {PLAN}")
+        taken = load.run(
+            f"INSERT INTO {load.table} AS old ({', '.join(values)}) SELECT {', '.join(values.values())}"
+            f" FROM {planned} WHERE {is_written} ORDER BY number"
+            f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
+        )
+        load.check_taken(taken, rows)
     same = " AND ".join(_same(name, value) for name, value in {**_values(load), **_TIMES}.items())
     load.check_values(f"{_SAME_KEY.format('new')} AND (plan.is_outdated OR {same})", planned)
 
