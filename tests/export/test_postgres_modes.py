@@ -216,7 +216,7 @@ def test_columns_of_other_kinds_of_exports_are_left_alone(postgres: Server) -> N
         [Row(named("1"), ACCOUNT, "1")],
         1,
     )
-    assert days(postgres, "key, matched")[0] == ("1", ["Charged"], 0, 0)
+    assert days(postgres, "key, matched")[0] == ("1", ["Charged"], 1, 0)
     joined = Content(has_events=True, has_cdp=True)
     export(
         target_of(postgres.url("people"), joined),

@@ -315,7 +315,8 @@ def _write(load: Load) -> None:
         # Else the server would sort all documents, not knowing that few are written.
         load.run(f"ANALYZE {PLAN}")
         taken = load.run(
-            f"INSERT INTO {load.table} AS old ({', '.join(values)}) SELECT {', '.join(values.values())}"
+            f"INSERT INTO {load.table} AS old ({', '.join(values)})"
+            f" SELECT {', '.join(values.values())}"
             f" FROM {planned} WHERE {is_written} ORDER BY number"
             f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
         )
