@@ -15,10 +15,10 @@ from ...tables.layout import Column
 from .duck_state import Execute
 from .duck_table import OWN_PREFIX, TYPES, DuckTable, Fit, quoted
 
-__all__ = ["People", "insertion", "staged"]
+__all__ = ["SAME", "People", "insertion", "staged"]
 
-_TEMPORARY = _NEW, _REPEATED, _LINKS, _NEXT, _KEPT = tuple(
-    f"{OWN_PREFIX}{name}" for name in ("new", "repeated", "links", "next", "kept")
+_NEW, _REPEATED, _LINKS, _NEXT, _KEPT, SAME = _TEMPORARY = tuple(
+    f"{OWN_PREFIX}{name}" for name in ("new", "repeated", "links", "next", "kept", "same")
 )
 """Temporary tables. No other table can have such a name."""
 
