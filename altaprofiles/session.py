@@ -345,9 +345,9 @@ class Session:
             flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
                 a Parquet file and in DuckDB the column has the type that all values share, which
                 for dates (`$D_…`) is a timestamp, else text; elsewhere text. A mapping names the
-                types: `{"Signup Date": "timestamp", "Cart Value": "double", "plan": None}`. Types are
-                "bool", "int64", "double", "text" and "timestamp" (`$D_…` and ISO 8601), or None for
-                no name. A value of another type than the named one is null, and is counted in
+                types: `{"Signup Date": "timestamp", "Cart Value": "double", "plan": None}`. Types
+                are "bool", "int64", "double", "text" and "timestamp" (`$D_…` and ISO 8601), or None
+                for no name. A value of another type than the named one is null, and is counted in
                 `report.mended`.
             table: the table in a DuckDB file, or in PostgreSQL if the address names none;
                 "profiles" by default.

@@ -252,8 +252,8 @@ def put_bindings(load: Load) -> None:
     )
     if load.triggers:
         remaining = load.count(f"SELECT count(*) FROM {load.table} AS old WHERE {of_keys}")
-        kept = load.count(f"SELECT count(*) FROM {KNOWN} AS old WHERE NOT {gone}")
-        load.require(remaining == kept, f"the table keeps {remaining - kept:,} old bindings")
+        staying = load.count(f"SELECT count(*) FROM {KNOWN} AS old WHERE NOT {gone}")
+        load.require(remaining == staying, f"the table keeps {remaining - staying:,} old bindings")
     load.run(f"DELETE FROM {CHANGED} AS new WHERE EXISTS (SELECT FROM {KNOWN} AS old WHERE {same})")
     missing = f"WHERE number IN (SELECT number FROM {CHANGED})"
     rows = load.count(f"SELECT count(*) FROM {CHANGED}")
