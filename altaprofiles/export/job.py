@@ -35,7 +35,7 @@ from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
-from .synced import Settings
+from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, running_beside
 from .unfinished import Unfinished, encode_arguments, unfinished_in
@@ -276,7 +276,8 @@ class Job(Generic[R, S]):
         settings = Settings.parse(self._output.sync, target.label)
         # Hours have passed, and another sync may have begun the table anew.
         settings.check(before, target.label)
-        return replace(origin, sync=settings.moved(before, plan, run.store.began))
+        state = settings.moved(before, plan, run.store.began)
+        return replace(origin, sync=state, days=days_of(plan))
 
     async def _write_manifest(self, run: Run, report: R, state: SyncState | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

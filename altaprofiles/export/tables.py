@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -29,12 +29,14 @@ class Origin(Struct, frozen=True):
         fetched_at: the time at which it was begun.
         sync: the state that a table has with these rows, for an export of `Session.sync`. Then
             `matched` is united with that of the row before.
+        days: the first and the last day that it brings, for an export of `Session.sync`.
     """
 
     run: str
     accounts: tuple[str, ...]
     fetched_at: datetime
     sync: SyncState | None = None
+    days: tuple[date, date] | None = None
 
 
 class Content(Struct, frozen=True, kw_only=True):

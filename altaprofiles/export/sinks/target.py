@@ -98,6 +98,7 @@ class Target(Struct, frozen=True, kw_only=True):
         patience: the longest wait, in seconds, for a target that is in use when it is opened.
         has_columns: whether rows have columns.
         has_types: whether flattened columns have the type of their values, instead of text.
+        by_day: whether people are told apart by day, so that each window of a plan must be a day.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
         content: the kind of rows.
@@ -116,6 +117,7 @@ class Target(Struct, frozen=True, kw_only=True):
     patience: ClassVar[float] = 0
     has_columns: ClassVar[bool] = True
     has_types: ClassVar[bool] = False
+    by_day: ClassVar[bool] = False
 
     name: str
     path: Path | None = None
