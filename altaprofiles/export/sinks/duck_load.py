@@ -85,7 +85,7 @@ class Load:
         """Load the rows, and note the run."""
         if write == "replace" or not self._table.exists:
             self._create()
-            if write != "append" and self._content.of == "people" and self._content.distinct:
+            if write != "append" and self._content.of == "people" and not self._content.repeats:
                 self._number()
                 self._insert(f"JOIN {_NEW} AS next USING (number)")
             else:
@@ -155,7 +155,7 @@ class Load:
         types = ", ".join(f"{name} {type_}" for name, type_ in RUNS_COLUMNS.items())
         self._execute(f"CREATE TABLE IF NOT EXISTS {RUNS} ({types})")
         mode = "append" if write == "append" else "keyed"
-        if write == "replace" and not self._content.distinct:
+        if write == "replace" and self._content.repeats:
             mode = "repeating"
         own = {one.name for one in self._columns}
         if self._table.exists and write != "replace":
