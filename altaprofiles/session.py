@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     import aiohttp
 
     from .export.keys import Keys
+    from .export.output import Output
+    from .export.part import Part
     from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
     from .export.unfinished import Unfinished
 
@@ -58,6 +60,27 @@ class SessionOptions(TypedDict, total=False):
     trace_configs: Sequence[aiohttp.TraceConfig]
     on_event: Callable[[Attempt], object] | None
     trust_env: bool
+
+
+class EventsOptions(TypedDict):
+    """The arguments of `Session.export` that decide what is fetched, except the events."""
+
+    start: Day | None
+    end: Day | None
+    event_properties: Sequence[Filter]
+    profile_fields: Sequence[Filter]
+    query: Mapping[str, Any] | None
+    windows: int | Literal["auto"]
+    distinct: bool
+    batch_size: int
+    app: bool
+    event_summaries: bool
+    profile: bool
+    count: bool
+    on_shortfall: Literal["error", "warn"]
+    with_cdp: bool
+    cdp_key: str
+    cdp_by: CdpBy
 
 
 class Session:
@@ -412,29 +435,83 @@ class Session:
         ... )
         >>> print(report.people, report.sha256)
         """
+        from .export.job import Job
+
+        part = self.export_part(
+            events,
+            start=start,
+            end=end,
+            event_properties=event_properties,
+            profile_fields=profile_fields,
+            query=query,
+            windows=windows,
+            distinct=distinct,
+            batch_size=batch_size,
+            app=app,
+            event_summaries=event_summaries,
+            profile=profile,
+            count=count,
+            on_shortfall=on_shortfall,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+        )
+        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await Job([part], output).run()
+
+    def export_part(
+        self,
+        events: str | Sequence[str] | None,
+        *,
+        name: str | None = None,
+        on_progress: Callable[[ExportProgress], object] | None,
+        **options: Unpack[EventsOptions],
+    ) -> Part[ExportReport, ExportProgress]:
+        """Return the part of `export` that fetches, for an output of several sessions.
+
+        As `altaprofiles export --account … --account …` writes it.
+
+        Args:
+            events, on_progress, options: as for `export`.
+            name: the name of the account, which is None for an output of this session alone.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         from .export.gather.chains import EventsGathering
         from .export.gather.joined import with_joins
         from .export.gather.joins import Join, Joins
-        from .export.job import Job
-        from .export.output import Output
+        from .export.part import Part
         from .export.plan import EventsPlan
         from .export.reporting import Reporting
 
         self._engine.check_open()
         service = self._clevertap_service()
+        filters = Filters.of(
+            options["event_properties"], options["profile_fields"], options["query"]
+        )
         plan = EventsPlan.of(
             service,
             events,
-            start=start,
-            end=end,
-            filters=Filters.of(event_properties, profile_fields, query),
-            windows=windows,
-            batch_size=batch_size,
-            app=app,
-            event_summaries=event_summaries,
-            profile=profile,
+            start=options["start"],
+            end=options["end"],
+            filters=filters,
+            windows=options["windows"],
+            batch_size=options["batch_size"],
+            app=options["app"],
+            event_summaries=options["event_summaries"],
+            profile=options["profile"],
         )
-        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
+        join = Join.of(
+            options["with_cdp"],
+            options["cdp_key"],
+            options["cdp_by"],
+            self._alta_service,
+            profile=options["profile"],
+        )
         calls = [(service, "get_page"), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
         engine = self._engine.counting(reporting.tally)
@@ -442,25 +519,13 @@ class Session:
         people = EventsGathering(
             plan if join is None else join.added_to(plan),
             Chains(engine, service),
-            adopt=windows == "auto",
-            distinct=check_flag("distinct", distinct),
-            count=check_flag("count", count),
-            on_shortfall=on_shortfall,
+            adopt=options["windows"] == "auto",
+            distinct=check_flag("distinct", options["distinct"]),
+            count=check_flag("count", options["count"]),
+            on_shortfall=options["on_shortfall"],
             on_records=None if joins is None else joins.queue,
         )
-        output = Output(
-            to=to,
-            format=format,
-            table=table,
-            bom=bom,
-            flatten=flatten,
-            write=write,
-            resume=resume,
-            spool=spool,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        return await Job(with_joins(people, joins), output, reporting).run()
+        return Part(with_joins(people, joins), reporting, name)
 
     async def export_lookups(
         self,
@@ -537,12 +602,51 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
+        from .export.job import Job
+
+        part = self.lookups_part(
+            keys,
+            by=by,
+            column=column,
+            keys_table=keys_table,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+        )
+        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await Job([part], output).run()
+
+    def lookups_part(
+        self,
+        keys: Keys,
+        *,
+        by: By | CdpBy,
+        column: str | None,
+        keys_table: str | None,
+        with_cdp: bool,
+        cdp_key: str,
+        cdp_by: CdpBy,
+        name: str | None = None,
+        on_progress: Callable[[LookupProgress], object] | None,
+    ) -> Part[LookupReport, LookupProgress]:
+        """Return the part of `export_lookups` that fetches, as `export_part` does of `export`.
+
+        Args:
+            keys, by, column, keys_table, with_cdp, cdp_key, cdp_by, on_progress: as for
+                `export_lookups`.
+            name: as for `export_part`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         from .export.gather.joined import with_joins
         from .export.gather.joins import Join, Joins
         from .export.gather.lookups import KeysGathering
-        from .export.job import Job
         from .export.keys import check_keys
-        from .export.output import Output
+        from .export.part import Part
         from .export.plan import KeysPlan
         from .export.reporting import Reporting
         from .export.tables import Content
@@ -571,19 +675,7 @@ class Session:
             encode=endpoint.encode,
             on_records=None if joins is None else joins.queue,
         )
-        output = Output(
-            to=to,
-            format=format,
-            table=table,
-            bom=bom,
-            flatten=flatten,
-            write=write,
-            resume=resume,
-            spool=spool,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        return await Job(with_joins(people, joins), output, reporting).run()
+        return Part(with_joins(people, joins), reporting, name)
 
     async def finish_unfinished(
         self,
@@ -665,6 +757,30 @@ class Session:
 
 _ALTA_START = 4
 """First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
+
+
+def _output(
+    to: str | os.PathLike[str],
+    format: str | None,
+    table: str | None,
+    bom: bool,
+    flatten: Flatten,
+    write: str | None,
+    resume: bool,
+    spool: str | os.PathLike[str] | None,
+) -> Output:
+    from .export.output import Output
+
+    return Output(
+        to=to,
+        format=format,
+        table=table,
+        bom=bom,
+        flatten=flatten,
+        write=write,
+        resume=resume,
+        spool=spool,
+    )
 
 
 def _closed() -> ConfigurationError:

@@ -18,6 +18,7 @@ from .gather.joins import Join, Joins
 from .gather.lookups import KeysGathering
 from .job import Job
 from .output import Output
+from .part import Part
 from .plan import EventsPlan, KeysPlan, Plan
 from .reporting import Reporting
 from .tables import Content
@@ -84,7 +85,7 @@ def finishing_job(
             on_records=on_records,
             **{name: arguments.get(name, default) for name, default in _OF_EVENTS.items()},
         )
-        return Job(with_joins(events, joins), output, reporting)
+        return Job([Part(with_joins(events, joins), reporting)], output)
     endpoint = endpoint_of(plan.by)
     keys = KeysGathering(
         plan,
@@ -94,7 +95,7 @@ def finishing_job(
         encode=endpoint.encode,
         on_records=on_records,
     )
-    return Job(with_joins(keys, joins), output, reporting)
+    return Job([Part(with_joins(keys, joins), reporting)], output)
 
 
 def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) -> Join | None:
