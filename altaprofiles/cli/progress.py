@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from .app import App
 
-__all__ = ["ProgressDisplay", "View", "progress_display"]
+__all__ = ["ProgressDisplay", "View", "account_displays", "progress_display"]
 
 _ROWS = 8
 """The largest number of chains in the display."""
@@ -65,13 +65,17 @@ class ProgressDisplay:
 class _Log(ProgressDisplay):
     interval = 5.0
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, account: str | None = None) -> None:
         super().__init__()
         self._app = app
+        self._account = account
 
     def update(self, progress: Progress) -> None:
-        facts = {**msgspec.to_builtins(progress), "eta": progress.eta}
-        self._app.info(str(progress), progress=facts)
+        facts: dict[str, Any] = {"progress": {**msgspec.to_builtins(progress), "eta": progress.eta}}
+        if self._account is None:
+            self._app.info(str(progress), **facts)
+        else:
+            self._app.info(f"{self._account}: {progress}", account=self._account, **facts)
 
 
 class _LiveDisplay(ProgressDisplay):
@@ -88,6 +92,36 @@ class _LiveDisplay(ProgressDisplay):
         self._live.update(View(progress, self.trouble), refresh=True)
 
 
+class _Share(ProgressDisplay):
+    """The progress of one account in the picture of several."""
+
+    # Each change draws the whole picture.
+    interval = _LiveDisplay.interval
+
+    def __init__(self, live: Live, account: str, shares: dict[str, _Share]) -> None:
+        super().__init__()
+        self._live = live
+        self._shares = shares
+        self.progress: Progress | None = None
+        shares[account] = self
+
+    def update(self, progress: Progress) -> None:
+        self.progress = progress
+        self._live.start()
+        self._live.update(AccountsView(self._shares), refresh=True)
+
+
+@contextmanager
+def account_displays(app: App, accounts: Sequence[str]) -> Iterator[dict[str, ProgressDisplay]]:
+    """Yield a display of progress for each account, by its name: one picture, or one log."""
+    if not app.interactive:
+        yield {account: _Log(app, account) for account in accounts}
+        return
+    with _live(app) as live:
+        shares: dict[str, _Share] = {}
+        yield {account: _Share(live, account, shares) for account in accounts}
+
+
 @contextmanager
 def progress_display(app: App) -> Iterator[ProgressDisplay]:
     """Yield a display of progress on stderr.
@@ -98,10 +132,16 @@ def progress_display(app: App) -> Iterator[ProgressDisplay]:
     if not app.interactive:
         yield _Log(app)
         return
+    with _live(app) as live:
+        yield _LiveDisplay(live)
+
+
+@contextmanager
+def _live(app: App) -> Iterator[Live]:
     # Without a refresh thread: progress is reported at least every second.
     live = Live(console=app.console, auto_refresh=False)
     try:
-        yield _LiveDisplay(live)
+        yield live
         live.transient = True
     finally:
         if live.is_started:
@@ -137,13 +177,95 @@ class View:
                 # Leaves room for the total, the figures, and the cursor's line.
                 yield from _chains(at.chains, min(_ROWS, height - len(lines) - 4), width)
         yield _total(at, width)
-        for line in lines:
-            text = plain(line.replace("\n", " "), "dim")
-            text.no_wrap, text.overflow = True, "crop"
-            yield text
+        yield from _texts(lines)
 
 
-def _figures(at: Progress, *, is_wide: bool) -> list[str]:
+class AccountsView(View):
+    """One frame of the display of several accounts: a row for each, and the total.
+
+    Args:
+        shares: the displays, by the names of the accounts.
+    """
+
+    def __init__(self, shares: Mapping[str, _Share]) -> None:
+        self._shares = shares
+
+    def _parts(self, width: int, height: int) -> Iterator[RenderableType]:
+        reports = [one.progress for one in self._shares.values() if one.progress is not None]
+        at = _Total(reports, of_all=len(reports) == len(self._shares))
+        lines = _figures(at, is_wide=width >= _WIDE)
+        for account, one in self._shares.items():
+            if one.progress is None or not one.progress.fetching:
+                continue
+            if wait := one.progress.wait:
+                lines.append(f"{account}: {wait}")
+            elif one.trouble is not None:
+                lines.append(f"{account}: retried: {one.trouble}")
+        # Room for the total in two lines, and for the cursor's line.
+        rows = max(height - 5, 1)
+        lines = lines[: max(rows - len(self._shares), 2)]
+        yield self._rows(max(height - len(lines) - 4, 1), width)
+        yield _total(at, width)
+        yield from _texts(lines)
+
+    def _rows(self, rows: int, width: int) -> RenderableType:
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+        if width >= _WIDE:
+            table.add_column(ratio=4)
+        table.add_column(justify="right", no_wrap=True)
+        table.add_column(justify="right", no_wrap=True, min_width=9)
+        for account, one in [*self._shares.items()][:rows]:
+            at = one.progress
+            part = None if at is None else share(at.done, at.goal)
+            bar = [_bar(part or 0.0)] if width >= _WIDE else []
+            state = "waiting" if at is None else at.stage if part is None else _percent(part)
+            done = "" if at is None else f"{at.done:,}"
+            table.add_row(plain(account), *bar, done, state)
+        return table
+
+
+class _Total:
+    """The progress of several accounts together, as far as the display needs it.
+
+    Args:
+        reports: their reports.
+        of_all: whether every account has reported.
+    """
+
+    def __init__(self, reports: Sequence[Progress], *, of_all: bool) -> None:
+        stages = [at.stage for at in reports]
+        first = min(stages, key=_STAGES.index)
+        now = [at for at in reports if at.stage == first]
+        self.stage = first
+        self.item = now[0].item
+        self.fetching = any(at.fetching for at in reports)
+        # The others have done all of this stage.
+        self.done = sum(at.done if at.stage == first else at.goal or 0 for at in reports)
+        goals = [at.goal for at in reports]
+        is_known = of_all and None not in goals
+        self.goal = sum(goal or 0 for goal in goals) if is_known else None
+        self.pace = sum(at.pace for at in now)
+        self.in_flight = sum(at.in_flight for at in reports)
+        self.slots = sum(at.slots for at in reports)
+        self.retries = sum(at.retries for at in reports)
+        self.seconds = max(at.seconds for at in reports)
+        etas = [at.eta for at in now]
+        known = [eta for eta in etas if eta is not None]
+        self.eta = max(known) if is_known and len(known) == len(etas) else None
+
+
+_STAGES = ("reading", "asking", "joining", "finishing")
+
+
+def _texts(lines: Sequence[str]) -> Iterator[RenderableType]:
+    for line in lines:
+        text = plain(line.replace("\n", " "), "dim")
+        text.no_wrap, text.overflow = True, "crop"
+        yield text
+
+
+def _figures(at: Progress | _Total, *, is_wide: bool) -> list[str]:
     """Return the lines below the bar. A figure's line depends on the width only, not its value."""
     if not at.fetching:
         return [clock(at.seconds)]
@@ -156,7 +278,7 @@ def _figures(at: Progress, *, is_wide: bool) -> list[str]:
     return [", ".join(traffic + times)] if is_wide else [", ".join(traffic), ", ".join(times)]
 
 
-def _total(at: Progress, width: int) -> RenderableType:
+def _total(at: Progress | _Total, width: int) -> RenderableType:
     stage = Text(at.stage, style="bold")
     part = share(at.done, at.goal)
     if part is None or at.goal is None:
