@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -82,15 +82,16 @@ def run_parts(
                     own = await part(session, displays[name], None)
                     return await Job([own], outputs[name]).run()
 
-            named, failure = _run_each(app, one, resume)
+            named, failure = _run_each(app, one, displays, resume)
         else:
 
             async def together() -> R:
                 async with AsyncExitStack() as stack:
-                    parts = [
-                        await part(await stack.enter_async_context(session), displays[name], name)
-                        for name, session in sessions.items()
-                    ]
+                    parts: list[Part[R, Any]] = []
+                    for name, session in sessions.items():
+                        await stack.enter_async_context(session)
+                        parts.append(await part(session, displays[name], name))
+                        parts[-1].on_failure = displays[name].fail
                     return await Job(parts, output).run()
 
             with _writing_incomplete(app, as_json=as_json):
@@ -155,7 +156,10 @@ def _run(app: App, job: Callable[[], Awaitable[R]], resume: str) -> R:
 
 
 def _run_each(
-    app: App, job: Callable[[str], Awaitable[R]], resume: str
+    app: App,
+    job: Callable[[str], Awaitable[R]],
+    displays: Mapping[str, ProgressDisplay],
+    resume: str,
 ) -> tuple[list[tuple[str | None, R]], AccountsFailed | Interrupted | None]:
     """Run the jobs of all accounts; return their reports, and the failure of others."""
     reports: dict[str, R] = {}
@@ -165,6 +169,9 @@ def _run_each(
     async def one(name: str) -> None:
         with keeping(errors, name), _kept_report(partial(reports.__setitem__, name)):
             reports[name] = await job(name)
+        if name in errors:
+            app.warn(f"{name} has failed, and the other accounts go on")
+            displays[name].fail()
 
     def is_over() -> bool:
         return len(reports) == len(app.accounts)

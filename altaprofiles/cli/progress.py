@@ -57,6 +57,9 @@ class ProgressDisplay:
         if attempt.error is not None:
             self.trouble = str(attempt.error)
 
+    def fail(self) -> None:
+        """Show that an error has ended the work."""
+
     def update(self, progress: Progress) -> None:
         """Show `progress` now."""
         raise NotImplementedError
@@ -103,7 +106,13 @@ class _Share(ProgressDisplay):
         self._live = live
         self._shares = shares
         self.progress: Progress | None = None
+        self.has_failed = False
         shares[account] = self
+
+    def fail(self) -> None:
+        self.has_failed = True
+        if self._live.is_started:
+            self._live.update(AccountsView(self._shares), refresh=True)
 
     def update(self, progress: Progress) -> None:
         self.progress = progress
@@ -191,11 +200,12 @@ class AccountsView(View):
         self._shares = shares
 
     def _parts(self, width: int, height: int) -> Iterator[RenderableType]:
-        reports = [one.progress for one in self._shares.values() if one.progress is not None]
-        at = _Total(reports, of_all=len(reports) == len(self._shares))
+        shares = [one for one in self._shares.values() if not one.has_failed]
+        reports = [one.progress for one in shares or self._shares.values() if one.progress]
+        at = _Total(reports, of_all=len(reports) == len(shares))
         lines = _figures(at, is_wide=width >= _WIDE)
         for account, one in self._shares.items():
-            if one.progress is None or not one.progress.fetching:
+            if one.progress is None or not one.progress.fetching or one.has_failed:
                 continue
             if wait := one.progress.wait:
                 lines.append(f"{account}: {wait}")
@@ -220,6 +230,7 @@ class AccountsView(View):
             part = None if at is None else share(at.done, at.goal)
             bar = [_bar(part or 0.0)] if width >= _WIDE else []
             state = "waiting" if at is None else at.stage if part is None else _percent(part)
+            state = "failed" if one.has_failed else state
             done = "" if at is None else f"{at.done:,}"
             table.add_row(plain(account), *bar, done, state)
         return table

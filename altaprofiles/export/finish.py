@@ -68,6 +68,7 @@ def finishing_job(
     if plan is None:
         raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
     _check_account(unfinished, service, plan.account, plan.host)
+    _check_alone(unfinished)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
     output = msgspec.structs.replace(output, **given)
@@ -109,6 +110,16 @@ def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) ->
         ) from None
     _check_account(unfinished, service, plan.cdp_account, plan.cdp_host)
     return Join(plan.cdp_key, plan.cdp_by, service)
+
+
+def _check_alone(unfinished: Unfinished) -> None:
+    """Raise `ConfigurationError` if the output is replaced by the rows of several accounts."""
+    accounts = unfinished.arguments.get("accounts", [])
+    if len(accounts) > 1 and unfinished.arguments.get("write") == "replace":
+        raise ConfigurationError(
+            f"{unfinished.path} is a part of an export of several accounts into one output "
+            f"({', '.join(accounts)}), which is replaced as a whole; run that export again"
+        )
 
 
 def _check_account(

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -121,8 +122,7 @@ class Job(Generic[R, S]):
             return report
         finally:
             with anyio.CancelScope(shield=True):
-                for part in self._parts:
-                    await threads.run(partial(part.leave, done=self._done))
+                await threads.run(lambda: self._leave(workspaces))
 
     def _find_place(self) -> Place:
         gathering = self._parts[0].gathering
@@ -213,7 +213,7 @@ class Job(Generic[R, S]):
         except (AltaProfilesError, OSError) as error:
             if not self._is_of_several or isinstance(error, ConfigurationError):
                 raise
-            part.error = error
+            part.fail(error)
 
     async def _explained(self, parts: Sequence[Part[R, S]], step: Callable[[], Awaitable[T]]) -> T:
         """Return the result of a step, whose error says what is kept for a later run."""
@@ -397,6 +397,15 @@ class Job(Generic[R, S]):
             return "nothing of it has been kept; run the same export again"
         folder = folders[0] if len(folders) == 1 else folders[0].parent
         return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
+
+    def _leave(self, workspaces: Workspaces) -> None:
+        if not self._done:
+            for part in self._parts:
+                part.leave()
+            return
+        # Another error must not hide the one that has ended this run.
+        with suppress(OSError, ExportError):
+            workspaces.end([part.run.store for part in self._parts])
 
     async def _report_regularly(self) -> None:
         # While nothing arrives, retries and slots say why; and some databases take their rows in

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
@@ -62,6 +62,7 @@ class Part(Generic[R, S]):
     Attributes:
         gathering, name: the arguments.
         error: the error that has ended it, of an export of several.
+        on_failure: called when an error ends it.
         assembled: the progress of the output, or None.
         people: the number of its records in the output; None if they are not in it.
         warnings: warnings about a complete output.
@@ -77,6 +78,7 @@ class Part(Generic[R, S]):
         self.gathering = gathering
         self.name = name
         self.error: Exception | None = None
+        self.on_failure: Callable[[], object] = lambda: None
         self.assembled: Assembled | None = None
         self.people: int | None = None
         self.warnings: list[str] = []
@@ -175,6 +177,12 @@ class Part(Generic[R, S]):
             ) from damage
         self._repairs += 1
 
+    def fail(self, error: Exception) -> None:
+        """Take note of the error that has ended it. The other accounts go on."""
+        self.error = error
+        logger.warning("%s has failed, and the other accounts go on", self.name)
+        self.on_failure()
+
     def kept(self) -> int:
         """Return the number of items on disk for a later run. Blocking."""
         return self.gathering.kept_in(self.run.store) if self.is_open else 0
@@ -201,7 +209,7 @@ class Part(Generic[R, S]):
 
     def report(self) -> None:
         """Report progress."""
-        if self.is_open:
+        if self.is_open and self.error is None:
             make = self.gathering.progress
             self._reporting.report(lambda traffic: make(traffic, self.assembled))
 
@@ -225,12 +233,8 @@ class Part(Generic[R, S]):
             )
         return self.gathering.describe(common, self.place, self.people)
 
-    def leave(self, *, done: bool) -> None:
-        """Close the workspace. Blocking.
-
-        Args:
-            done: whether it is of no more use.
-        """
+    def leave(self) -> None:
+        """Close the workspace of an export that is not complete. Blocking."""
         if not self.is_open:
             return
         run = self.run
@@ -238,7 +242,7 @@ class Part(Generic[R, S]):
         with suppress(OSError, ExportError):
             # The disk decides, because the run may have ended before it saw its last commit. An
             # empty journal would only keep its plan in the way of another.
-            if done or (self._begun and run.store.journal.is_empty()):
+            if self._begun and run.store.journal.is_empty():
                 run.store.remove()
                 return
             if self._begun:

@@ -16,8 +16,9 @@ from ..output import Output
 from ..tables import Origin
 from .postgres_rights import check_rights
 from .postgres_runs import RUNS
+from .postgres_schema import of_no_account
 from .postgres_server import PostgresServer
-from .postgres_shape import rows_in
+from .postgres_shape import rows_in, shape_of
 from .postgres_sink import PostgresSink
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
@@ -93,6 +94,17 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
             self.server.guard(lambda: check_rights(self.table, connection))
         finally:
             connection.close()
+
+    def accept(self, origin: Origin) -> None:
+        if self.write != "upsert" or len(origin.accounts) == 1:
+            return
+        connection = self.connect()
+        try:
+            shape = self.server.guard(lambda: shape_of(self.table, connection))
+        finally:
+            connection.close()
+        if shape.old_keys:
+            raise of_no_account(self.table)
 
     def present(self) -> str | None:
         if self.write != "replace":

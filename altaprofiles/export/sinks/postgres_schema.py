@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...base.wording import numbered
+from ...errors import ExportError
 from .postgres_shape import FLATTENED, Shape
 from .postgres_table import PostgresTable, quoted, row_of
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["add_index", "create", "prepare"]
+__all__ = ["add_index", "create", "of_no_account", "prepare"]
 
 
 def create(table: PostgresTable, connection: psycopg.Connection[Any]) -> None:
@@ -85,10 +86,7 @@ def _take_over(
     if table.write == "replace":
         run(f"DELETE FROM {table.quoted}")
     elif len(accounts) != 1:
-        raise table.error(
-            "an earlier version made the table, and its rows name no account; export one account "
-            "first, to which they belong, and then the others"
-        )
+        raise of_no_account(table)
     (rows,) = row_of(connection, f"SELECT count(*) FROM {table.quoted}")
     for name, is_constraint in shape.old_keys.items():
         if is_constraint:
@@ -108,6 +106,14 @@ def _take_over(
     if table.write == "replace":
         return done
     return f"{done}; {numbered(rows, 'row')} of it belong to the account {accounts[0]}"
+
+
+def of_no_account(table: PostgresTable) -> ExportError:
+    """Return the error of several accounts and a table that an earlier version made."""
+    return table.error(
+        "an earlier version made the table, and its rows name no account; export one account "
+        "first, to which they belong, and then the others"
+    )
 
 
 def _add_columns(
