@@ -12,6 +12,7 @@ from .command import Group
 from .commands.cdp import cdp
 from .commands.count import count
 from .commands.demo import demo
+from .commands.describe import describe
 from .commands.doctor import doctor
 from .commands.emulator import emulator
 from .commands.export import export
@@ -45,6 +46,7 @@ def cli() -> None:
         altaprofiles doctor
         altaprofiles get --identity 5555555555
         altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+        altaprofiles describe people.parquet
         altaprofiles status
 
     \b
@@ -67,5 +69,7 @@ def cli() -> None:
     """
 
 
-for command in (login, doctor, export, lookup, status, get, cdp, who, count, demo, emulator):
+for command in (
+    *(login, doctor, export, lookup, status, describe, get, cdp, who, count, demo, emulator),
+):
     cli.add_command(command)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, ca
 
 import click
 
+from .relative_days import day_or_seconds
+
 __all__ = [
     "KeyFileName",
     "OutputOptions",
@@ -85,12 +87,19 @@ def query_options(command: F) -> F:
             click.option(
                 "--from",
                 "start",
-                type=_day,
+                type=day_or_seconds,
                 metavar="DAY",
-                help="The first day, such as 2026-01-31 or 20260131, in the time zone of the "
-                "CleverTap project. Or a time, in seconds since 1970.",
+                help="The first day in the time zone of the CleverTap project: 2026-01-31, "
+                "20260131, today, yesterday, or -7d for seven days ago. Or a time, in seconds "
+                "since 1970.",
             ),
-            click.option("--to", "end", type=_day, metavar="DAY", help="The last day, inclusive."),
+            click.option(
+                "--to",
+                "end",
+                type=day_or_seconds,
+                metavar="DAY",
+                help="The last day, inclusive.",
+            ),
             click.option(
                 "--where",
                 "event_properties",
@@ -124,14 +133,6 @@ def query_options(command: F) -> F:
     ):
         with_query = option(with_query)
     return cast("F", with_query)
-
-
-def _day(text: str) -> date | int:
-    """Return a day as the library accepts it: a date, YYYYMMDD, or seconds since 1970."""
-    try:
-        return int(text) if text.isdecimal() else date.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a day; write it as 2026-01-31") from None
 
 
 def join_options(command: F) -> F:

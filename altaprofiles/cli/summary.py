@@ -75,15 +75,8 @@ def _export_rows(report: ExportReport) -> list[tuple[str, str]]:
         *_join_rows(report, report.failed),
     ]
     rows += _account_rows(report)
-    for event in dict.fromkeys(chain.event for chain in report.chains):
-        chains = [chain for chain in report.chains if chain.event == event]
-        counts = [chain.counted for chain in chains if chain.counted is not None]
-        if len(counts) == len(chains):
-            records = sum(chain.records for chain in chains)
-            text = (
-                f"{event or 'everyone'}: {sum(counts):,} records by the service, {records:,} here"
-            )
-            rows.append(("counted", text))
+    for event, people in (report.counted or {}).items():
+        rows.append(("counted", f"{event}: {numbered(people, 'people')} by the service"))
     return rows
 
 

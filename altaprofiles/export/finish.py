@@ -26,7 +26,7 @@ from .unfinished import Unfinished
 
 __all__ = ["finishing_job", "is_joined", "is_of_alta"]
 
-_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write")
+_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write", "sync")
 _OF_EVENTS = {"distinct": True, "count": False, "on_shortfall": "error"}
 """The arguments of an export of events, with their defaults, for one of an earlier version."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import anyio
+from msgspec.structs import replace
 
 from ..errors import (
     AltaProfilesError,
@@ -28,6 +29,7 @@ from .manifest import encode_manifest
 from .output import Output
 from .part import AccountsFailed, Part, PeopleByAccount, united
 from .place import Place
+from .plan import EventsPlan
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Target
@@ -36,11 +38,12 @@ from .store.people import People
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
+from .synced import Settings
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import unfinished_in
+from .unfinished import Unfinished, unfinished_in
 
-__all__ = ["Job"]
+__all__ = ["Job", "concluded"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -84,32 +87,32 @@ class Job(Generic[R, S]):
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-        threads = Threads()
-        report: R | None = None
-        try:
-            report = await self._run(threads)
-        except CallbackFailed as failed:
-            failure = failed.error
-        else:
-            return report
-        finally:
-            threads.close()
-            await _finish(report)
-        # Outside of the handler, so that the caller's error gets no context.
-        raise failure
 
-    async def _run(self, threads: Threads) -> R:
-        # In a thread, because it may import pyarrow.
-        place = await threads.run(self._find_place)
-        resume = self._output.resume
-        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
-        try:
-            return await self._run_in(workspaces, place, threads)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await threads.run(workspaces.close)
+        async def run(threads: Threads) -> R:
+            # In a thread, because it may import pyarrow.
+            place = await threads.run(self.find_place)
+            resume = self._output.resume
+            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+            try:
+                return await self.run_in(workspaces, place, threads)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
 
-    async def _run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        return await concluded(run)
+
+    async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        """Do the same as `run`, in workspaces that are open already.
+
+        Args:
+            workspaces: those of the output.
+            place: the result of `find_place`.
+            threads: runs blocking calls.
+
+        Raises:
+            CallbackFailed: `on_progress` raised an exception.
+            AccountsFailed, ExportError, AltaProfilesError: as from `run`.
+        """
         try:
             async with running_beside(self._report_regularly):
                 await self._start(workspaces, place, threads)
@@ -124,7 +127,12 @@ class Job(Generic[R, S]):
             with anyio.CancelScope(shield=True):
                 await threads.run(lambda: self._leave(workspaces))
 
-    def _find_place(self) -> Place:
+    def find_place(self) -> Place:
+        """Return the paths of the export. Blocking.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         gathering = self._parts[0].gathering
         names = [part.name for part in self._parts if part.name is not None]
         place = Place.of(self._output, gathering.content, gathering.endings, names)
@@ -176,7 +184,7 @@ class Job(Generic[R, S]):
         with explaining_disk_errors(place.folder):
             found = unfinished_in(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
-        others = [one for one in found if one.path not in own]
+        others = [one for one in found if one.path not in own and not self._is_next(one)]
         # What brought nothing would only be in the way. What cannot be read is not known.
         for one in others:
             if one.is_empty:
@@ -184,6 +192,12 @@ class Job(Generic[R, S]):
         self._left = [one.warning(place.status) for one in others if not one.is_empty]
         for sentence in self._left:
             logger.warning("%s", sentence)
+
+    def _is_next(self, one: Unfinished) -> bool:
+        """Return whether the sync that this export is one of finishes another one as well."""
+        if self._output.sync is None:
+            return False
+        return Settings.parse(self._output.sync, "").is_in(one.arguments.get("sync"))
 
     # ---------------------------------------------------------------------------------- the records
 
@@ -297,6 +311,7 @@ class Job(Generic[R, S]):
             if any(part.gathering.records for part in parts)
             else await when_free(threads, target, target.present)
         )
+        origin = await self._origin_of_rows(parts, target, threads)
         people = await threads.run(lambda: _people_of(parts, target))
 
         def report(read: int, written: int) -> None:
@@ -310,7 +325,7 @@ class Job(Generic[R, S]):
                 target,
                 lambda: chain.from_iterable(part.batches() for part in parts),
                 content=parts[0].gathering.content,
-                origin=_origin(parts),
+                origin=origin,
                 people=people,
                 on_batch=report,
             )
@@ -329,6 +344,19 @@ class Job(Generic[R, S]):
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings
+
+    async def _origin_of_rows(
+        self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
+    ) -> Origin:
+        """Return the origin of the rows; of a sync, with the state that comes with them."""
+        origin, plan = _origin(parts), parts[0].gathering.plan
+        if self._output.sync is None or not isinstance(plan, EventsPlan):
+            return origin
+        before = await when_free(threads, target, lambda: target.synced(plan.account))
+        settings = Settings.parse(self._output.sync, target.label)
+        # Hours have passed, and another sync may have begun the table anew.
+        settings.check(before, target.label)
+        return replace(origin, sync=settings.moved(before, plan, origin.fetched_at))
 
     def _write_manifest(self, place: Place, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -357,7 +385,7 @@ class Job(Generic[R, S]):
         )
         reports = {part.name: part.describe(common) for part in self._parts if part.is_open}
         if not self._is_of_several:
-            return reports[None]
+            return reports[self._parts[0].name]
         return united({name: one for name, one in reports.items() if name is not None}, common)
 
     def _incomplete(
@@ -414,6 +442,28 @@ class Job(Generic[R, S]):
             await anyio.sleep(_REPORT_EVERY)
             for part in self._parts:
                 part.report()
+
+
+async def concluded(work: Callable[[Threads], Awaitable[R]]) -> R:
+    """Return the report of `work`, which is called with threads of its own.
+
+    Raises:
+        CancelledError: the task was cancelled. If `work` was complete, it has the report.
+        Exception: an error of `work`, or that of `on_progress`.
+    """
+    threads = Threads()
+    report: R | None = None
+    try:
+        report = await work(threads)
+    except CallbackFailed as failed:
+        failure = failed.error
+    else:
+        return report
+    finally:
+        threads.close()
+        await _finish(report)
+    # Outside of the handler, so that the caller's error gets no context.
+    raise failure
 
 
 def _origin(parts: Sequence[Part[Any, Any]]) -> Origin:

@@ -150,6 +150,7 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         "format": target.format,
         **place.layout,
         "write": target.write,
+        **({} if output.sync is None else {"sync": output.sync}),
         **others,
     }
     return msgspec.json.encode(arguments)

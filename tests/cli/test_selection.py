@@ -23,7 +23,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.jobs import people_in, person
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, Done, emulated, environment, held, run
+from ..support.terminals import COMMAND, Done, emulated, environment, held, run, stopping
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 GOLD = {"name": "Customer Type", "operator": "equals", "value": "Gold"}
@@ -473,22 +473,24 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
     env: dict[str, str], service: Emulator, tmp_path: Path
 ) -> None:
     begun = ("export", "Charged", *DAYS, "--where", "Amount > 10", "--batch-size", "23")
-    with held(service, passing=1, holding=9) as (variables, _):
-        interrupted(env | variables, tmp_path, *begun, "-o", "p.ndjson")
     folder = tmp_path / "p.ndjson.export"
+    with held(service, passing=1, holding=9) as (variables, _):
+        # The address is a part of the plan.
+        env |= variables
+        interrupted(env, tmp_path, *begun, "-o", "p.ndjson")
     [begun_in] = folder.glob("events-*")
 
     def mismatch(*other: str) -> str:
         """Return the error of an export whose workspace somebody has put another one in."""
-        with held(service, passing=1, holding=9) as (variables, let_pass):
-            interrupted(env | variables, tmp_path, "export", *other, "-o", "p.ndjson")
-            [workspace] = set(folder.glob("events-*")) - {begun_in}
-            shutil.rmtree(workspace)
-            begun_in.rename(workspace)
-            let_pass()
-            # At the same address, which is a part of the plan.
-            done = run(env | variables, "export", *other, "-o", "p.ndjson", cwd=tmp_path)
-            workspace.rename(begun_in)
+        command = [*stopping("sqlite3.connect", "/events-"), "export", *other, "-o", "p.ndjson"]
+        with subprocess.Popen(command, env=env, cwd=tmp_path) as process:
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            process.kill()
+        [workspace] = set(folder.glob("events-*")) - {begun_in}
+        shutil.rmtree(workspace)
+        begun_in.rename(workspace)
+        done = run(env, "export", *other, "-o", "p.ndjson", cwd=tmp_path)
+        workspace.rename(begun_in)
         assert done.code == 2
         assert f"not shown here: the journal in {workspace} has the earlier ones" in done.stderr
         assert "`" not in done.stderr

@@ -67,8 +67,9 @@ __all__ = ["export"]
 @click.option(
     "--count",
     is_flag=True,
-    help="Request the service's own counts as well, to compare them with the records received (a "
-    "range that is far short is read again), and to estimate the time left.",
+    help="Request the service's own counts as well: to report the number of people of each event, "
+    "as `count` does, to compare with the records received (a range that is far short is read "
+    "again), and to estimate the time left.",
 )
 @click.option(
     "--on-shortfall",

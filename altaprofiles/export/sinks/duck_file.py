@@ -109,13 +109,16 @@ def _busy(name: str) -> ExportLocked:
     return ExportLocked(f"another export is writing {name}; wait for it, or stop it")
 
 
-def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
+def connect(
+    path: Path, name: str, temporary: Path | None = None, *, read_only: bool = False
+) -> Any:
     """Open a DuckDB file.
 
     Args:
         path: the file.
         name: the file in messages.
         temporary: a folder for what does not fit into memory; None if nothing may be written.
+        read_only: whether other programs that only read may have it open as well.
 
     Raises:
         ExportLocked: another program has it open.
@@ -128,7 +131,9 @@ def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
     check_log(path, name)
     try:
         # By default temporary files would be beside the file, where others may plant links.
-        return duckdb.connect(path, config={"temp_directory": str(temporary or "")})
+        return duckdb.connect(
+            path, read_only=read_only, config={"temp_directory": str(temporary or "")}
+        )
     except Exception as error:
         text = str(error)
         if _LOCKED.search(text):

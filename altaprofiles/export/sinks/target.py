@@ -152,6 +152,16 @@ class Target(Struct, frozen=True, kw_only=True):
         return None
 
     @property
+    def keeps_state(self) -> bool:
+        """True if it can keep the state of `Session.sync`."""
+        return type(self).synced is not Target.synced
+
+    @property
+    def label(self) -> str:
+        """The target in sentences about its rows."""
+        return self.name if self.inner_table is None else f"{self.inner_table!r} in {self.name}"
+
+    @property
     def files(self) -> list[Path]:
         """The files that the target consists of, or needs while it is written. Not partial ones."""
         return []
@@ -173,6 +183,10 @@ class Target(Struct, frozen=True, kw_only=True):
 
     def synced(self, account: str) -> SyncState | None:
         """Return the state that `Session.sync` has left, or None. Blocking.
+
+        There is none without the table, whose rows the state is about. A sink writes
+        `Origin.sync` with its rows, and forgets all states of a table that it makes anew. A state
+        never moves back: `through` is the later one of both.
 
         Raises:
             ExportLocked: the target is in use.
