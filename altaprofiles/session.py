@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         LookupReport,
         SyncReport,
     )
+    from .export.sync import Sync
     from .export.unfinished import Unfinished
 
 __all__ = ["Session"]
@@ -646,9 +647,69 @@ class Session:
         ... )
         >>> print(report)
         """
+        sync = self.sync_part(
+            events,
+            since=since,
+            until=until,
+            late_days=late_days,
+            timezone=timezone,
+            event_properties=event_properties,
+            profile_fields=profile_fields,
+            query=query,
+            windows=windows,
+            batch_size=batch_size,
+            app=app,
+            event_summaries=event_summaries,
+            profile=profile,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+            output=_output(to, format, table, False, flatten, None, True, spool),
+        )
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await sync.run()
+
+    def sync_part(
+        self,
+        events: str | Sequence[str],
+        *,
+        since: Day,
+        until: Day | None,
+        late_days: int,
+        timezone: str | None,
+        event_properties: Sequence[Filter],
+        profile_fields: Sequence[Filter],
+        query: Mapping[str, Any] | None,
+        windows: int | Literal["auto"],
+        batch_size: int,
+        app: bool,
+        event_summaries: bool,
+        profile: bool,
+        with_cdp: bool,
+        cdp_key: str,
+        cdp_by: CdpBy,
+        output: Output,
+        name: str | None = None,
+        on_progress: Callable[[ExportProgress], object] | None,
+    ) -> Sync:
+        """Return one run of `sync`, for a table of several sessions.
+
+        As `altaprofiles sync --account … --account …` keeps it.
+
+        Args:
+            events, since, until, late_days, timezone, event_properties, profile_fields, query,
+                windows, batch_size, app, event_summaries, profile, with_cdp, cdp_key, cdp_by,
+                on_progress: as for `sync`.
+            output: the table.
+            name: as for `export_part`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         from .export.gather.joins import Join
         from .export.job import Job
-        from .export.output import Output
         from .export.plan import EventsPlan
         from .export.sync import Sync
         from .export.synced import Days
@@ -680,18 +741,9 @@ class Session:
             plan: EventsPlan, output: Output, is_new: bool
         ) -> Job[ExportReport, ExportProgress]:
             adopt = is_new and windows == "auto"
-            return Job([self._part_of(plan, join, on_progress, None, adopt=adopt)], output)
+            return Job([self._part_of(plan, join, on_progress, name, adopt=adopt)], output)
 
-        sync = Sync(
-            job,
-            plan,
-            Output(to=to, format=format, table=table, flatten=flatten, spool=spool),
-            Days.of(since, until, late_days, timezone),
-            timezone,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        return await sync.run()
+        return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
     async def export_lookups(
         self,

@@ -28,11 +28,13 @@ from .progress import ProgressDisplay, account_displays, progress_display
 from .resumption import command_line
 from .summary import summarize, write_report
 
-__all__ = ["run_job", "run_parts"]
+__all__ = ["Opened", "run_accounts", "run_job", "run_parts"]
 
 R = TypeVar("R", bound=Report)
 
 PartOf: TypeAlias = Callable[[Session, ProgressDisplay, str | None], Awaitable[Part[R, Any]]]
+Alone: TypeAlias = Callable[[Session, ProgressDisplay, str], Awaitable[R]]
+Opened: TypeAlias = Mapping[str, tuple[Session, ProgressDisplay]]
 
 _ACCOUNT = "{account}"
 """The text in a path that stands for the name of the account."""
@@ -55,15 +57,58 @@ def run_parts(
         part: returns the part of an export that fetches. It is called with an open session, the
             callback for its progress, and the name of the account in an output of several.
         options: the output.
+        as_json, prefix, service, check: as for `run_accounts`.
+    """
+    output = Output(**options)
+
+    async def alone(session: Session, display: ProgressDisplay, to: str) -> R:
+        own = await part(session, display, None)
+        return await Job([own], replace(output, to=to)).run()
+
+    async def together(opened: Opened) -> R:
+        parts: list[Part[R, Any]] = []
+        for name, (session, display) in opened.items():
+            parts.append(await part(session, display, name))
+            parts[-1].on_failure = display.fail
+        return await Job(parts, output).run()
+
+    run_accounts(
+        app,
+        alone,
+        together,
+        out=options["to"],
+        as_json=as_json,
+        prefix=prefix,
+        service=service,
+        check=check,
+    )
+
+
+def run_accounts(
+    app: App,
+    alone: Alone[R],
+    together: Callable[[Opened], Awaitable[R]],
+    *,
+    out: str,
+    as_json: bool,
+    prefix: str = "",
+    service: Service = "clevertap",
+    check: Callable[[R], None] = lambda report: None,
+) -> None:
+    """Run a job of one account, of several with one output, or of each with its own.
+
+    Args:
+        app: the command's services.
+        alone: called with an open session, the callback for its progress, and the output.
+        together: called with an open session and the callback of each account, by its name.
+        out: the value of --out.
         as_json, prefix, service: as for `run_job`.
         check: called with each report.
     """
-    output = Output(**options)
-    out = options["to"]
     if _ACCOUNT not in out and len(app.accounts) < 2:
 
         async def job(session: Session, display: ProgressDisplay) -> R:
-            report = await Job([await part(session, display, None)], output).run()
+            report = await alone(session, display, out)
             check(report)
             return report
 
@@ -75,27 +120,25 @@ def run_parts(
         sessions = app.sessions(service=service, on_event=lambda name: displays[name].note_failure)
         resume = prefix + command_line(click.get_current_context())
         if _ACCOUNT in out:
-            outputs = {name: replace(output, to=_filled(out, name)) for name in sessions}
+            outputs = {name: _filled(out, name) for name in sessions}
 
             async def one(name: str) -> R:
                 async with sessions[name] as session:
-                    own = await part(session, displays[name], None)
-                    return await Job([own], outputs[name]).run()
+                    return await alone(session, displays[name], outputs[name])
 
             named, failure = _run_each(app, one, displays, resume)
         else:
 
-            async def together() -> R:
+            async def all_of_them() -> R:
                 async with AsyncExitStack() as stack:
-                    parts: list[Part[R, Any]] = []
-                    for name, session in sessions.items():
+                    for session in sessions.values():
                         await stack.enter_async_context(session)
-                        parts.append(await part(session, displays[name], name))
-                        parts[-1].on_failure = displays[name].fail
-                    return await Job(parts, output).run()
+                    return await together(
+                        {name: (session, displays[name]) for name, session in sessions.items()}
+                    )
 
             with _writing_incomplete(app, as_json=as_json):
-                named, failure = [(None, _run(app, together, resume))], None
+                named, failure = [(None, _run(app, all_of_them, resume))], None
     for name, report in named:
         check(report)
         _finish(app, report, as_json=as_json, account=name)

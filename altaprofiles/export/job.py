@@ -176,15 +176,19 @@ class Job(Generic[R, S]):
             # Only now that it is known that nobody else writes there.
             place.check()
             store = part.run.store
-            accounts = tuple(one.account for one in self._parts)
-            place.target.accept(Origin(store.run, accounts, store.began))
+            place.target.accept(Origin(store.run, self._accounts, store.began))
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
             found = unfinished_in(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
-        others = [one for one in found if one.path not in own and not self._is_next(one)]
+        others = [
+            one
+            for one in found
+            # One that is running is of a sync of another account, beside this one.
+            if one.path not in own and not one.is_running and not self._is_next(one, workspaces)
+        ]
         # What brought nothing would only be in the way. What cannot be read is not known.
         for one in others:
             if one.is_empty:
@@ -193,10 +197,13 @@ class Job(Generic[R, S]):
         for sentence in self._left:
             logger.warning("%s", sentence)
 
-    def _is_next(self, one: Unfinished) -> bool:
+    def _is_next(self, one: Unfinished, workspaces: Workspaces) -> bool:
         """Return whether the sync that this export is one of finishes another one as well."""
         if self._output.sync is None:
             return False
+        if one.plan is not None and one.plan.account in workspaces.syncing - {self._accounts[0]}:
+            # The sync of that account decides.
+            return True
         return Settings.parse(self._output.sync, "").is_in(one.arguments.get("sync"))
 
     # ---------------------------------------------------------------------------------- the records
@@ -281,7 +288,8 @@ class Job(Generic[R, S]):
         """Write accounts to the output. Where a spool is damaged, gather that again before."""
         while True:
             try:
-                await self._assemble(parts, place, threads)
+                async with parts[0].run.workspaces.turn:
+                    await self._assemble(parts, place, threads)
             except SpoolDamaged as error:
                 damage = error
             else:
@@ -302,6 +310,10 @@ class Job(Generic[R, S]):
     async def _mend(self, part: Part[R, S], damage: SpoolDamaged) -> None:
         await part.repair(damage)
         await self._fetch(part)
+
+    @property
+    def _accounts(self) -> tuple[str, ...]:
+        return tuple(part.account for part in self._parts)
 
     async def _assemble(self, parts: Sequence[Part[R, S]], place: Place, threads: Threads) -> None:
         target = place.target

@@ -11,6 +11,7 @@ plan, the journal last: as long as it is in the old place, the next start moves 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -61,10 +62,14 @@ class Workspaces:
 
     Attributes:
         folder: the folder that holds them.
+        turn: held while rows are written to the output, by one of several jobs that work on it.
+        syncing: the accounts of the syncs that work on it.
     """
 
     def __init__(self, folder: Path, lock: Lock) -> None:
         self.folder = folder
+        self.turn = asyncio.Lock()
+        self.syncing: set[str] = set()
         self._lock = lock
 
     @classmethod
