@@ -20,6 +20,7 @@ from .commands.get import get
 from .commands.login import login
 from .commands.lookup import lookup
 from .commands.status import status
+from .commands.sync import sync
 from .commands.who import who
 
 __all__ = ["cli"]
@@ -46,6 +47,7 @@ def cli() -> None:
         altaprofiles doctor
         altaprofiles get --identity 5555555555
         altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+        altaprofiles sync "App Launched" --since 2026-01-01 -o crm.duckdb
         altaprofiles describe people.parquet
         altaprofiles status
 
@@ -70,6 +72,6 @@ def cli() -> None:
 
 
 for command in (
-    *(login, doctor, export, lookup, status, describe, get, cdp, who, count, demo, emulator),
+    *(login, doctor, export, sync, lookup, status, describe, get, cdp, who, count, demo, emulator),
 ):
     cli.add_command(command)

@@ -9,7 +9,7 @@ from msgspec import json
 
 from ..base.wording import clock, numbered, sized
 from ..export.manifest import as_builtins
-from ..export.report import ExportReport, LookupReport, Report
+from ..export.report import ExportReport, LookupReport, Report, SyncReport
 from .app import App
 
 __all__ = ["summarize", "write_report"]
@@ -31,6 +31,8 @@ def summarize(app: App, report: Report, account: str | None = None) -> None:
             if not report.keys:
                 app.warn("there were no keys to look up")
             rows += _lookup_rows(report)
+        case SyncReport():
+            rows += _sync_rows(report)
     rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))
     if report.bytes is not None:
@@ -104,13 +106,31 @@ def _account_rows(report: Report) -> list[tuple[str, str]]:
             case LookupReport():
                 words += f"{share.found:,} of {numbered(share.keys, 'key')} found"
                 words += _place(share.not_found_file) + _place(share.failed_file)
+            case SyncReport():
+                words += f"{share.days}: {numbered(share.people, 'people')}"
+                words += "" if share.through is None else f", all days through {share.through}"
             case _:
                 pass
         rows.append((name, words))
     return rows
 
 
-def _join_rows(report: ExportReport | LookupReport, failed: int | None) -> list[tuple[str, str]]:
+def _sync_rows(report: SyncReport) -> list[tuple[str, str]]:
+    rows = [("days", report.days if report.first else "none, as the table has all of them")]
+    if report.through is not None:
+        rows.append(("through", f"{report.through}, by days of {report.timezone}"))
+    if report.finished:
+        rows.append(("finished", f"{numbered(report.finished, 'export')} of earlier runs"))
+    if report.first is not None:
+        pages = numbered(report.pages, "page")
+        rows.append(("people", f"{report.people:,}"))
+        rows.append(("records", f"{report.records:,} on {pages}"))
+    return [*rows, *_join_rows(report, report.failed), *_account_rows(report)]
+
+
+def _join_rows(
+    report: ExportReport | LookupReport | SyncReport, failed: int | None
+) -> list[tuple[str, str]]:
     if report.matched is None or report.unmatched is None or failed is None:
         return []
     counts = f"{report.matched:,} matched, {report.unmatched:,} unmatched, {failed:,} failed"

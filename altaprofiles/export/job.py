@@ -34,6 +34,7 @@ from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Target
 from .sinks.files import write_file
+from .state import SyncState
 from .store.people import People
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
@@ -75,6 +76,7 @@ class Job(Generic[R, S]):
         self._left: list[str] = []
         self._warnings: list[str] = []
         self._written: list[Written] = []
+        self._state: SyncState | None = None
 
     async def run(self) -> R:
         """Fetch everything, put the output in place, and return the report.
@@ -368,11 +370,14 @@ class Job(Generic[R, S]):
         settings = Settings.parse(self._output.sync, target.label)
         # Hours have passed, and another sync may have begun the table anew.
         settings.check(before, target.label)
-        return replace(origin, sync=settings.moved(before, plan, origin.fetched_at))
+        self._state = settings.moved(before, plan, origin.fetched_at)
+        return replace(origin, sync=self._state)
 
     def _write_manifest(self, place: Place, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = {**self._parts[0].gathering.options, **place.layout}
+        if (state := self._state) is not None:
+            options["sync"] = {"account": state.account, "through": str(state.through)}
         plans = {part.name: part.gathering.executed_plan for part in self._parts}
         write_file(place.manifest, [encode_manifest(report, plans, options, now)])
 

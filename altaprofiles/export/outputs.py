@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.paths import absolute_path, check_own_file, check_own_folder
-from ..errors import ExportError
+from ..errors import ConfigurationError, ExportError
 from .output import Output
 from .place import folder_of, stem_of, table_ending
 from .sinks import resolve
@@ -21,7 +22,7 @@ from .store.workspaces import LOCK
 from .tables import Content
 from .unfinished import Unfinished, unfinished_in
 
-__all__ = ["OutputState", "Success", "outputs_at", "outputs_in"]
+__all__ = ["OutputState", "Success", "days_of", "outputs_at", "outputs_in"]
 
 _MANIFEST, _FOLDER = ".manifest.json", ".export"
 
@@ -37,6 +38,7 @@ class Success(Struct, frozen=True, kw_only=True):
         bytes: its size; None for a database server.
         format: its format.
         table: the table that was named, or None.
+        sync: the account and the last day of a sync, as "account" and "through"; None without.
     """
 
     output: str
@@ -46,6 +48,7 @@ class Success(Struct, frozen=True, kw_only=True):
     bytes: int | None
     format: str
     table: str | None
+    sync: Mapping[str, str] | None = None
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -102,6 +105,22 @@ def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputS
                 found = _stems(Path(spool), f"{path.name}.")
                 stems.update(path.with_name(stem.name) for stem in found)
     return _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+
+
+def days_of(state: OutputState) -> dict[str, str]:
+    """Return the last day that `Session.sync` has brought, by account. Waits for nobody.
+
+    A database server, or a file that is in use, is not asked: then it is that of the last manifest.
+    """
+    success = state.success
+    if success is None:
+        return {}
+    if success.bytes is not None:
+        with suppress(ConfigurationError, ExportError, OSError):
+            output = Output(to=state.name, table=state.table, format=success.format)
+            states = resolve(output, Content()).states()
+            return {one.account: str(one.through) for one in states}
+    return {} if success.sync is None else {success.sync["account"]: success.sync["through"]}
 
 
 def _stems(folder: Path, start: str) -> Iterator[Path]:
@@ -175,6 +194,7 @@ def _success(path: Path) -> Success | None:
         bytes=manifest.bytes,
         format=manifest.format,
         table=manifest.options.get("table"),
+        sync=manifest.options.get("sync"),
     )
 
 

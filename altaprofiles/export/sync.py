@@ -34,9 +34,9 @@ __all__ = ["Sync", "Syncs"]
 logger = logging.getLogger("altaprofiles")
 
 _NO_ZONE = (
-    "the time zone of the project is not known, so that days end at midnight UTC; name it with "
-    "`timezone`, CleverTap(timezone=…), CLEVERTAP_TIMEZONE, or the key timezone of the account in "
-    "the credentials file"
+    "the time zone of the project is not known, so that days end at midnight UTC; name it: with "
+    "timezone= (--timezone), in CLEVERTAP_TIMEZONE, or as the key timezone of the account in the "
+    "credentials file"
 )
 
 
@@ -75,7 +75,6 @@ class Sync:
         self._settings = Settings.of(self._some, days.since)
         self._output = replace(output, write="upsert", sync=self._settings.encode())
         self._job = job
-        job(self._some, self._output, False)
         self._reports: list[ExportReport] = []
         self._brought: list[date] = []
         self._failures: list[Incomplete] = []
@@ -90,6 +89,7 @@ class Sync:
         """
 
         async def run(threads: Threads) -> SyncReport:
+            # In a thread, because it may import pyarrow.
             place = await threads.run(self.find_place)
             workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=True))
             try:
@@ -109,15 +109,9 @@ class Sync:
         """Return the paths of its exports. Blocking.
 
         Raises:
-            ConfigurationError: an argument cannot work, or the output cannot keep a state.
+            ConfigurationError: an argument cannot work.
         """
-        place = self._job(self._some, self._output, False).find_place()
-        if not place.target.keeps_state:
-            raise ConfigurationError(
-                f"to: {place.target.name!r} cannot keep the state of a sync; use a table of a "
-                f"DuckDB file or of PostgreSQL, or a folder, whose path ends in a slash"
-            )
-        return place
+        return self._job(self._some, self._output, False).find_place()
 
     async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> SyncReport:
         """Do the same as `run`, in workspaces that are open already.

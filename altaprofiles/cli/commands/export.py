@@ -8,7 +8,15 @@ import click
 
 from ..app import App, Service
 from ..command import Command
-from ..options import OutputOptions, QueryOptions, join_options, output_options, query_options
+from ..options import (
+    OutputOptions,
+    QueryOptions,
+    RecordOptions,
+    join_options,
+    output_options,
+    query_options,
+    record_options,
+)
 from ..selection import other_option, select
 from ..where import GRAMMAR
 
@@ -25,40 +33,7 @@ __all__ = ["export"]
 @click.argument("events", metavar="[EVENT...]", nargs=-1)
 @query_options
 @output_options
-@click.option(
-    "--windows",
-    metavar="N|auto",
-    default="auto",
-    show_default=True,
-    help="Number of parts to split the days into, which are read side by side.",
-)
-@click.option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    default=4991,
-    show_default=True,
-    help="People per page, a multiple of 23. A chain that has been opened keeps its size when it "
-    "is resumed.",
-)
-@click.option(
-    "--events/--no-events",
-    "event_summaries",
-    default=True,
-    help="Include the events of each person, some 75 % of a record (the default), or leave them "
-    "out.",
-)
-@click.option(
-    "--profile/--no-profile",
-    default=True,
-    help="Include the properties of each person (the default), or leave them out.",
-)
-@click.option(
-    "--app",
-    "with_app",
-    is_flag=True,
-    help="Include versions, make and model of devices, which are left out by default.",
-)
+@record_options
 @click.option(
     "--distinct/--no-distinct",
     default=True,
@@ -85,11 +60,7 @@ def export(
     app: App,
     events: tuple[str, ...],
     query: QueryOptions,
-    windows: str,
-    batch_size: int,
-    event_summaries: bool,
-    profile: bool,
-    with_app: bool,
+    records: RecordOptions,
     distinct: bool,
     count: bool,
     on_shortfall: Literal["error", "warn"],
@@ -132,7 +103,6 @@ def export(
     from ..job import run_parts
 
     selection = select(events, query)
-    parts = _parts(windows)
 
     async def part(
         session: Session, display: ProgressDisplay, name: str | None
@@ -141,12 +111,8 @@ def export(
             events or None,
             name=name,
             **selection,
-            windows=parts,
+            **records,
             distinct=distinct,
-            batch_size=batch_size,
-            app=with_app,
-            event_summaries=event_summaries,
-            profile=profile,
             count=count,
             on_shortfall=on_shortfall,
             with_cdp=with_cdp,
@@ -165,13 +131,3 @@ def export(
     run_parts(
         app, part, options=output, as_json=as_json, prefix=prefix, service=service, check=check
     )
-
-
-def _parts(windows: str) -> int | Literal["auto"]:
-    if windows == "auto":
-        return "auto"
-    if not windows.isdecimal():
-        raise click.BadParameter(
-            f"{windows!r} is neither auto nor a number", param_hint="--windows"
-        )
-    return int(windows)

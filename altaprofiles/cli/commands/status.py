@@ -140,6 +140,7 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
 def _lines(state: OutputState) -> list[str]:
     from ...base.wording import numbered, sized
+    from ...export.outputs import days_of
     from ...redaction import harmless
 
     of_table = "" if state.table is None else f", table {state.table}"
@@ -152,6 +153,10 @@ def _lines(state: OutputState) -> list[str]:
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
             f"{numbered(success.people, 'people')}{size}"
         )
+    days = days_of(state)
+    for account, through in days.items():
+        of_account = "" if len(days) == 1 else f" for {account}"
+        lines.append(f"  synced      through {through}{of_account}")
     if state.is_running:
         lines.append("  running")
     for one in state.unfinished:
@@ -180,12 +185,14 @@ def _iso(seconds: float | None) -> str | None:
 
 def _as_json(state: OutputState) -> dict[str, Any]:
     from ...export.manifest import readable
+    from ...export.outputs import days_of
 
     success = state.success
     return {
         "output": readable(state.name),
         "table": state.table,
         "running": state.is_running,
+        "synced": days_of(state),
         "success": None
         if success is None
         else {

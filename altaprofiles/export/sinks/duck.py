@@ -30,7 +30,7 @@ from ..tables import Origin
 from .duck_file import Turn, check_log, connect, explained, logs_of
 from .duck_load import Load
 from .duck_rows import Numbered
-from .duck_state import read_state, rows_of
+from .duck_state import read_states, rows_of
 from .duck_table import OWN_PREFIX, DuckTable
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
@@ -137,13 +137,16 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         )
 
     def synced(self, account: str) -> SyncState | None:
+        return next((state for state in self.states() if state.account == account), None)
+
+    def states(self) -> list[SyncState]:
         if not self.path.exists():
-            return None
+            return []
         with self._turn(), self._connected(read_only=True) as connection:
             # Without its rows, a state says nothing.
             if not DuckTable.read(connection, self.table, self.name).exists:
-                return None
-            return read_state(rows_of(connection), self.name, self.table, account)
+                return []
+            return read_states(rows_of(connection), self.name, self.table)
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:

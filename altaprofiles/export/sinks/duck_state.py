@@ -14,7 +14,7 @@ from ...errors import ExportError
 from ..state import SyncState
 from .duck_table import OWN_PREFIX
 
-__all__ = ["STATES", "Execute", "forget_states", "read_state", "rows_of", "write_state"]
+__all__ = ["STATES", "Execute", "forget_states", "read_states", "rows_of", "write_state"]
 
 STATES = f"{OWN_PREFIX}sync"
 
@@ -42,35 +42,34 @@ def rows_of(connection: Any) -> Execute:
     return execute
 
 
-def read_state(execute: Execute, file: str, table: str, account: str) -> SyncState | None:
-    """Return the state of the rows of one account in a table, or None.
+def read_states(execute: Execute, file: str, table: str) -> list[SyncState]:
+    """Return the state of each account's rows in a table, by account.
 
     Args:
         execute: runs statements.
         file: the file in messages.
-        table, account: the names.
+        table: the name.
 
     Raises:
         ExportError: something else has made the table of states.
     """
     if not _exists(execute, file):
-        return None
+        return []
     # DuckDB needs another package to return times, but none for numbers.
     rows = execute(
-        f"SELECT settings, through, epoch_us(synced_at) FROM {STATES} WHERE {_IS_OF_TABLE}"
-        " AND account = $account",
+        f"SELECT account, settings, through, epoch_us(synced_at) FROM {STATES}"
+        f" WHERE {_IS_OF_TABLE} ORDER BY account",
         table=table,
-        account=account,
     )
-    if not rows:
-        return None
-    [(settings, through, synced_at)] = rows
-    return SyncState(
-        account=account,
-        settings=settings,
-        through=through,
-        synced_at=_EPOCH + timedelta(microseconds=synced_at),
-    )
+    return [
+        SyncState(
+            account=account,
+            settings=settings,
+            through=through,
+            synced_at=_EPOCH + timedelta(microseconds=synced_at),
+        )
+        for account, settings, through, synced_at in rows
+    ]
 
 
 def write_state(execute: Execute, file: str, table: str, state: SyncState) -> None:
@@ -88,7 +87,9 @@ def write_state(execute: Execute, file: str, table: str, state: SyncState) -> No
     if not _exists(execute, file):
         types = ", ".join(f"{name} {type_}" for name, type_ in _COLUMNS.items())
         execute(f"CREATE TABLE {STATES} ({types})")
-    before = read_state(execute, file, table, state.account)
+    days = [
+        one.through for one in read_states(execute, file, table) if one.account == state.account
+    ]
     execute(
         f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE} AND account = $account",
         table=table,
@@ -100,7 +101,7 @@ def write_state(execute: Execute, file: str, table: str, state: SyncState) -> No
         table=table,
         account=state.account,
         settings=state.settings,
-        through=state.through if before is None else max(before.through, state.through),
+        through=max([*days, state.through]),
         synced_at=(state.synced_at - _EPOCH) // timedelta(microseconds=1),
     )
 

@@ -59,6 +59,11 @@ def resolve(output: Output, content: Content) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
+    if output.sync is not None and not target.keeps_state():
+        raise ConfigurationError(
+            f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
+            f"PostgreSQL, or a folder, whose path ends in a slash"
+        )
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,

@@ -13,7 +13,7 @@ from msgspec import Struct
 from ...base.extras import require
 from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, ExportError
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
 from ..output import Output
@@ -151,10 +151,10 @@ class Target(Struct, frozen=True, kw_only=True):
         """The name of the table, for a file that can hold several; else None."""
         return None
 
-    @property
-    def keeps_state(self) -> bool:
-        """True if it can keep the state of `Session.sync`."""
-        return type(self).synced is not Target.synced
+    @classmethod
+    def keeps_state(cls) -> bool:
+        """Return whether it can keep the state of `Session.sync`."""
+        return cls.synced is not Target.synced
 
     @property
     def label(self) -> str:
@@ -193,6 +193,15 @@ class Target(Struct, frozen=True, kw_only=True):
             OSError, ExportError: the target cannot be read.
         """
         raise NotImplementedError
+
+    def states(self) -> list[SyncState]:
+        """Return the state of each account's rows; see `synced`. Blocking, and waits for nobody.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read, or keeps states without listing them.
+        """
+        raise ExportError(f"the states of {self.label} are not listed")
 
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.
