@@ -169,7 +169,9 @@ class Job(Generic[R, S]):
             if part.error is not None:
                 continue
             if not is_checked:
-                await threads.run(partial(self._check, place, part))
+                # Another sync may be writing to the same file.
+                async with workspaces.turn:
+                    await threads.run(partial(self._check, place, part))
                 is_checked = True
             await self._attempt(part, partial(part.gathering.load, part.run))
 

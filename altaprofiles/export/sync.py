@@ -127,7 +127,7 @@ class Sync:
         """
         for sentence in self._warnings:
             logger.warning("%s", sentence if self.name is None else f"{self.name}: {sentence}")
-        state = await self._state(place.target, threads)
+        state = await self._state(workspaces, place.target, threads)
         left = await threads.run(lambda: self._left(place))
         for plan in self._plans(left):
             if not self._settings.follows(state, plan):
@@ -162,7 +162,7 @@ class Sync:
         try:
             self._reports.append(await job.run_in(workspaces, place, threads))
         except Incomplete as error:
-            state = await self._state(place.target, threads)
+            state = await self._state(workspaces, place.target, threads)
             if isinstance(error.report, ExportReport):
                 self._reports.append(error.report)
             if state is None or state.through < last:
@@ -173,10 +173,13 @@ class Sync:
             self._brought += days
             return state
         self._brought += days
-        return await self._state(place.target, threads)
+        return await self._state(workspaces, place.target, threads)
 
-    async def _state(self, target: Target, threads: Threads) -> SyncState | None:
-        state = await when_free(threads, target, lambda: target.synced(self._some.account))
+    async def _state(
+        self, workspaces: Workspaces, target: Target, threads: Threads
+    ) -> SyncState | None:
+        async with workspaces.turn:
+            state = await when_free(threads, target, lambda: target.synced(self._some.account))
         self._settings.check(state, target.label)
         return state
 

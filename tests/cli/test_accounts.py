@@ -552,6 +552,82 @@ def test_one_account_more_tomorrow(env: dict[str, str], accounts: Accounts, tmp_
     assert accounts.account("shop") in done.stderr
 
 
+NIGHTLY = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", *BOTH)
+
+
+def rows_in(path: Path) -> list[tuple[Any, ...]]:
+    """Return the people of a table. Their records vary with the days that are asked for."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        query = "select account, person, matched from profiles order by all"
+        return connection.execute(query).fetchall()
+
+
+def days_of(path: Path) -> dict[str, str]:
+    with duckdb.connect(str(path), read_only=True) as connection:
+        query = "select account, through from altaprofiles_sync"
+        return {account: str(day) for account, day in connection.execute(query).fetchall()}
+
+
+def test_one_table_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    ids = [accounts.account(name) for name in ("shop", "outlet")]
+    for until in ("2026-01-05", "2026-01-20"):
+        done = run(env, *NIGHTLY, "--until", until, "-o", "crm.duckdb", "--json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert [*report["accounts"]] == ["shop", "outlet"]
+        assert report["through"] == until
+        assert days_of(tmp_path / "crm.duckdb") == dict.fromkeys(ids, until)
+    # Each account by itself leaves the same rows, in whatever steps.
+    done = run(env, *NIGHTLY, "--until", "2026-01-20", "-o", "{account}.duckdb", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert done.stdout == b"shop.duckdb\noutlet.duckdb\n"
+    alone = [row for name in ("shop", "outlet") for row in rows_in(tmp_path / f"{name}.duckdb")]
+    assert Counter(map(str, rows_in(tmp_path / "crm.duckdb"))) == Counter(map(str, alone))
+
+
+def test_a_sync_goes_on_without_the_account_that_has_failed(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    passcode = accounts.tables["shop"]["passcode"]
+    command = (*NIGHTLY, "-o", "crm.duckdb", "--until")
+    assert run(env, *command, "2026-01-05", cwd=tmp_path).code == 0
+    accounts.set("shop", passcode="wrong")
+    done = run(env, *command, "2026-01-07", cwd=tmp_path)
+    assert done.code == 3
+    assert "error: shop: CleverTap answered HTTP 401" in done.stderr
+    assert "error: outlet is up to date; shop has failed" in done.stderr
+    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+    shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
+    assert days_of(tmp_path / "crm.duckdb") == {shop: "2026-01-05", outlet: "2026-01-07"}
+    accounts.set("shop", passcode=passcode)
+    done = run(env, *command, "2026-01-09", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "unfinished" not in done.stderr
+    assert days_of(tmp_path / "crm.duckdb") == dict.fromkeys([shop, outlet], "2026-01-09")
+    done = run(env, *NIGHTLY, "--until", "2026-01-09", "-o", "whole.duckdb", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert rows_in(tmp_path / "crm.duckdb") == rows_in(tmp_path / "whole.duckdb")
+    assert not (tmp_path / "crm.duckdb.export").exists()
+
+
+@pytest.mark.slow
+def test_two_syncs_killed_and_run_again(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    command = (*NIGHTLY, "--until", "2026-01-20", "--batch-size", "23", "--quiet", "-o")
+    with held(accounts.emulators["shop"], passing=6, holding=9) as (gate, release):
+        accounts.set("shop", base_url=gate["CLEVERTAP_BASE_URL"])
+        killed(env, tmp_path, *command, "crm.duckdb")
+        release()
+        done = run(env, *command, "crm.duckdb", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert "unfinished" not in done.stderr
+        done = run(env, *command, "whole.duckdb", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    assert rows_in(tmp_path / "crm.duckdb") == rows_in(tmp_path / "whole.duckdb")
+    assert not (tmp_path / "crm.duckdb.export").exists()
+
+
 def test_a_part_of_a_replaced_output_is_not_finished_alone(
     env: dict[str, str], accounts: Accounts, tmp_path: Path
 ) -> None:

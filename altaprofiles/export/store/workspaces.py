@@ -62,7 +62,7 @@ class Workspaces:
 
     Attributes:
         folder: the folder that holds them.
-        turn: held while rows are written to the output, by one of several jobs that work on it.
+        turn: held by one of several jobs that work on the output, while it looks into it or writes.
         syncing: the accounts of the syncs that work on it.
     """
 
