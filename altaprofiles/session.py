@@ -615,7 +615,8 @@ class Session:
 
         Args:
             events: the name of an event, or several names, as for `export`.
-            since: the first day of the table: a date, or an int YYYYMMDD.
+            since: the first day of the table: a date, text such as "2026-01-31", or an int
+                YYYYMMDD.
             to: a `.duckdb` file.
             until: the last day to bring, included; by default yesterday. Days that are not over are
                 left for later calls.

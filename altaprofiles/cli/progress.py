@@ -223,7 +223,10 @@ class AccountsView(View):
         table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
         if width >= _WIDE:
             table.add_column(ratio=4)
-        table.add_column(justify="right", no_wrap=True)
+        # As wide as the largest number will become, or the columns beside it would move.
+        reports = [one.progress for one in self._shares.values() if one.progress is not None]
+        largest = max((max(at.done, at.goal or 0) for at in reports), default=0)
+        table.add_column(justify="right", no_wrap=True, min_width=len(f"{largest:,}"))
         table.add_column(justify="right", no_wrap=True, min_width=9)
         for account, one in [*self._shares.items()][:rows]:
             at = one.progress

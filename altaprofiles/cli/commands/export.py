@@ -87,6 +87,9 @@ def export(
     --with-cdp adds each person's CDP users; failed lookups are listed in <out>.failed.ndjson, and
     the same command asks for those alone.
 
+    With several --account, all are exported side by side into one output, whose column account names
+    them; or with {account} in FILE, each into its own. When one fails, the others go on.
+
     A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
 
     \b
@@ -96,6 +99,8 @@ def export(
           --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
       altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 -o gold.csv \\
           --where 'Amount > 100' --profile-where 'Customer Type = Gold'
+      altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 \\
+          --account shop --account outlet -o 'charged-{account}.ndjson'
       altaprofiles export --everyone --profile-where 'Email exists' -o reachable.parquet
       duckdb -c "select count(*) from '$(altaprofiles export Charged \\
           --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"

@@ -105,6 +105,9 @@ def sync(
     `altaprofiles status OUT` prints the last day that it has, and the table altaprofiles_sync in
     the database holds it.
 
+    With several --account, all are brought to one table side by side, each with a last day of its
+    own; or with {account} in FILE, each to its own. When one fails, the others go on.
+
     It cannot see profiles that change without an EVENT, as by an upload, nor people who are deleted
     in CleverTap. A full export into the same table now and then updates the first; one with
     --write replace into another --table leaves out the second.

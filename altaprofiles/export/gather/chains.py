@@ -537,7 +537,7 @@ class EventsGathering:
                 and not any(state.is_accepted for state in states)
                 and is_short(records, sum(counts))
             ):
-                yield shortfall(whole, records, sum(counts), windows=len(states))
+                yield shortfall(whole, records, sum(counts))
 
     def _chains_of(self, whole: EventQuery) -> list[_ChainState]:
         return [state for state in self._states if state.query.event == whole.event]
