@@ -481,7 +481,7 @@ class App:
 
     def _report_accounts(self, error: BaseException) -> int | None:
         """Log the errors of several accounts, and return the exit code; None if it is another."""
-        from ..export.part import AccountsFailed
+        from ..export.accounts import AccountsFailed
 
         if not isinstance(error, AccountsFailed):
             return None

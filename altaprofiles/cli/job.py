@@ -14,17 +14,19 @@ import click
 from msgspec.structs import replace
 
 from ..errors import Incomplete
+from ..export.accounts import AccountsFailed
 from ..export.job import Job
 from ..export.output import Output
-from ..export.part import AccountsFailed, Part
+from ..export.part import Part
 from ..export.report import Report
 from ..export.sinks.postgres_url import without_password
 from ..export.threads import run_all
 from ..session import Session
+from .account_progress import account_displays
 from .app import App, Service, keeping
 from .exits import Exit, Failure, Interrupted
 from .options import OutputOptions
-from .progress import ProgressDisplay, account_displays, progress_display
+from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
 from .summary import summarize, write_report
 

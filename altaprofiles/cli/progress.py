@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -24,13 +24,27 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from .app import App
 
-__all__ = ["ProgressDisplay", "View", "account_displays", "progress_display"]
+__all__ = [
+    "WIDE",
+    "Figures",
+    "LiveDisplay",
+    "LogDisplay",
+    "ProgressDisplay",
+    "View",
+    "bar",
+    "dim_lines",
+    "figures",
+    "live_display",
+    "progress_display",
+    "share_text",
+    "total_line",
+]
 
 _ROWS = 8
 """The largest number of chains in the display."""
 _WIDEST = 110
 """The largest width of the display, in columns; a wider one would only tear rows apart."""
-_WIDE = 76
+WIDE = 76
 """The width from which all figures fit on one line, in columns."""
 
 
@@ -65,7 +79,9 @@ class ProgressDisplay:
         raise NotImplementedError
 
 
-class _Log(ProgressDisplay):
+class LogDisplay(ProgressDisplay):
+    """Logs a line every five seconds."""
+
     interval = 5.0
 
     def __init__(self, app: App, account: str | None = None) -> None:
@@ -81,7 +97,9 @@ class _Log(ProgressDisplay):
             self._app.info(f"{self._account}: {progress}", account=self._account, **facts)
 
 
-class _LiveDisplay(ProgressDisplay):
+class LiveDisplay(ProgressDisplay):
+    """Redraws a picture on a terminal."""
+
     # Shorter intervals only flicker.
     interval = 0.1
 
@@ -95,42 +113,6 @@ class _LiveDisplay(ProgressDisplay):
         self._live.update(View(progress, self.trouble), refresh=True)
 
 
-class _Share(ProgressDisplay):
-    """The progress of one account in the picture of several."""
-
-    # Each change draws the whole picture.
-    interval = _LiveDisplay.interval
-
-    def __init__(self, live: Live, account: str, shares: dict[str, _Share]) -> None:
-        super().__init__()
-        self._live = live
-        self._shares = shares
-        self.progress: Progress | None = None
-        self.has_failed = False
-        shares[account] = self
-
-    def fail(self) -> None:
-        self.has_failed = True
-        if self._live.is_started:
-            self._live.update(AccountsView(self._shares), refresh=True)
-
-    def update(self, progress: Progress) -> None:
-        self.progress = progress
-        self._live.start()
-        self._live.update(AccountsView(self._shares), refresh=True)
-
-
-@contextmanager
-def account_displays(app: App, accounts: Sequence[str]) -> Iterator[dict[str, ProgressDisplay]]:
-    """Yield a display of progress for each account, by its name: one picture, or one log."""
-    if not app.interactive:
-        yield {account: _Log(app, account) for account in accounts}
-        return
-    with _live(app) as live:
-        shares: dict[str, _Share] = {}
-        yield {account: _Share(live, account, shares) for account in accounts}
-
-
 @contextmanager
 def progress_display(app: App) -> Iterator[ProgressDisplay]:
     """Yield a display of progress on stderr.
@@ -139,14 +121,15 @@ def progress_display(app: App) -> Iterator[ProgressDisplay]:
     raises. Elsewhere it is a log line every five seconds.
     """
     if not app.interactive:
-        yield _Log(app)
+        yield LogDisplay(app)
         return
-    with _live(app) as live:
-        yield _LiveDisplay(live)
+    with live_display(app) as live:
+        yield LiveDisplay(live)
 
 
 @contextmanager
-def _live(app: App) -> Iterator[Live]:
+def live_display(app: App) -> Iterator[Live]:
+    """Yield a display that is redrawn in place; it stays when the body raises."""
     # Without a refresh thread: progress is reported at least every second.
     live = Live(console=app.console, auto_refresh=False)
     try:
@@ -155,6 +138,33 @@ def _live(app: App) -> Iterator[Live]:
     finally:
         if live.is_started:
             live.stop()
+
+
+class Figures(Protocol):
+    """The figures of one export, or of several together; see `Progress`."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def item(self) -> str: ...
+    @property
+    def fetching(self) -> bool: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def goal(self) -> int | None: ...
+    @property
+    def pace(self) -> float: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def eta(self) -> float | None: ...
 
 
 class View:
@@ -172,7 +182,7 @@ class View:
 
     def _parts(self, width: int, height: int) -> Iterator[RenderableType]:
         at = self._at
-        lines = _figures(at, is_wide=width >= _WIDE)
+        lines = figures(at, is_wide=width >= WIDE)
         if at.fetching:
             if outcomes := at.outcomes:
                 lines.insert(0, ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
@@ -185,101 +195,19 @@ class View:
             if isinstance(at, ExportProgress):
                 # Leaves room for the total, the figures, and the cursor's line.
                 yield from _chains(at.chains, min(_ROWS, height - len(lines) - 4), width)
-        yield _total(at, width)
-        yield from _texts(lines)
+        yield total_line(at, width)
+        yield from dim_lines(lines)
 
 
-class AccountsView(View):
-    """One frame of the display of several accounts: a row for each, and the total.
-
-    Args:
-        shares: the displays, by the names of the accounts.
-    """
-
-    def __init__(self, shares: Mapping[str, _Share]) -> None:
-        self._shares = shares
-
-    def _parts(self, width: int, height: int) -> Iterator[RenderableType]:
-        shares = [one for one in self._shares.values() if not one.has_failed]
-        reports = [one.progress for one in shares or self._shares.values() if one.progress]
-        at = _Total(reports, of_all=len(reports) == len(shares))
-        lines = _figures(at, is_wide=width >= _WIDE)
-        for account, one in self._shares.items():
-            if one.progress is None or not one.progress.fetching or one.has_failed:
-                continue
-            if wait := one.progress.wait:
-                lines.append(f"{account}: {wait}")
-            elif one.trouble is not None:
-                lines.append(f"{account}: retried: {one.trouble}")
-        # Room for the total in two lines, and for the cursor's line.
-        rows = max(height - 5, 1)
-        lines = lines[: max(rows - len(self._shares), 2)]
-        yield self._rows(max(height - len(lines) - 4, 1), width)
-        yield _total(at, width)
-        yield from _texts(lines)
-
-    def _rows(self, rows: int, width: int) -> RenderableType:
-        table = Table.grid(padding=(0, 1), expand=True)
-        table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
-        if width >= _WIDE:
-            table.add_column(ratio=4)
-        # As wide as the largest number will become, or the columns beside it would move.
-        reports = [one.progress for one in self._shares.values() if one.progress is not None]
-        largest = max((max(at.done, at.goal or 0) for at in reports), default=0)
-        table.add_column(justify="right", no_wrap=True, min_width=len(f"{largest:,}"))
-        table.add_column(justify="right", no_wrap=True, min_width=9)
-        for account, one in [*self._shares.items()][:rows]:
-            at = one.progress
-            part = None if at is None else share(at.done, at.goal)
-            bar = [_bar(part or 0.0)] if width >= _WIDE else []
-            state = "waiting" if at is None else at.stage if part is None else _percent(part)
-            state = "failed" if one.has_failed else state
-            done = "" if at is None else f"{at.done:,}"
-            table.add_row(plain(account), *bar, done, state)
-        return table
-
-
-class _Total:
-    """The progress of several accounts together, as far as the display needs it.
-
-    Args:
-        reports: their reports.
-        of_all: whether every account has reported.
-    """
-
-    def __init__(self, reports: Sequence[Progress], *, of_all: bool) -> None:
-        stages = [at.stage for at in reports]
-        first = min(stages, key=_STAGES.index)
-        now = [at for at in reports if at.stage == first]
-        self.stage = first
-        self.item = now[0].item
-        self.fetching = any(at.fetching for at in reports)
-        # The others have done all of this stage.
-        self.done = sum(at.done if at.stage == first else at.goal or 0 for at in reports)
-        goals = [at.goal for at in reports]
-        is_known = of_all and None not in goals
-        self.goal = sum(goal or 0 for goal in goals) if is_known else None
-        self.pace = sum(at.pace for at in now)
-        self.in_flight = sum(at.in_flight for at in reports)
-        self.slots = sum(at.slots for at in reports)
-        self.retries = sum(at.retries for at in reports)
-        self.seconds = max(at.seconds for at in reports)
-        etas = [at.eta for at in now]
-        known = [eta for eta in etas if eta is not None]
-        self.eta = max(known) if is_known and len(known) == len(etas) else None
-
-
-_STAGES = ("reading", "asking", "joining", "finishing")
-
-
-def _texts(lines: Sequence[str]) -> Iterator[RenderableType]:
+def dim_lines(lines: Sequence[str]) -> Iterator[RenderableType]:
+    """Yield lines of figures, each cropped at the width of the display."""
     for line in lines:
         text = plain(line.replace("\n", " "), "dim")
         text.no_wrap, text.overflow = True, "crop"
         yield text
 
 
-def _figures(at: Progress | _Total, *, is_wide: bool) -> list[str]:
+def figures(at: Figures, *, is_wide: bool) -> list[str]:
     """Return the lines below the bar. A figure's line depends on the width only, not its value."""
     if not at.fetching:
         return [clock(at.seconds)]
@@ -292,7 +220,8 @@ def _figures(at: Progress | _Total, *, is_wide: bool) -> list[str]:
     return [", ".join(traffic + times)] if is_wide else [", ".join(traffic), ", ".join(times)]
 
 
-def _total(at: Progress | _Total, width: int) -> RenderableType:
+def total_line(at: Figures, width: int) -> RenderableType:
+    """Return the line of the total: the stage, a bar, and the numbers."""
     stage = Text(at.stage, style="bold")
     part = share(at.done, at.goal)
     if part is None or at.goal is None:
@@ -304,11 +233,11 @@ def _total(at: Progress | _Total, width: int) -> RenderableType:
     goal = f"{at.goal:,}"
     # As wide as the goal from the start, or the bar would shrink meanwhile.
     counted = f"{at.done:>{len(goal)},} of {goal}"
-    numbers = f"{counted} {_percent(part)}"
+    numbers = f"{counted} {share_text(part)}"
     if width >= len(at.stage) + len(numbers) + 12:
         return _bar_line(stage, part, numbers)
     return Group(
-        _bar_line(stage, part, _percent(part)),
+        _bar_line(stage, part, share_text(part)),
         Text(counted.lstrip(), no_wrap=True, overflow="crop"),
     )
 
@@ -318,7 +247,7 @@ def _bar_line(stage: Text, part: float, numbers: str) -> Table:
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     line.add_column(justify="right", no_wrap=True)
-    line.add_row(stage, _bar(part), numbers)
+    line.add_row(stage, bar(part), numbers)
     return line
 
 
@@ -328,7 +257,7 @@ def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[Render
     visible = sorted(_busiest(chains, rows if len(chains) <= rows else rows - 1))
     has_events = len({chain.event for chain in chains}) > 1
     windows = _windows(chains)
-    has_bars = width >= _WIDE and any(chain.counted is not None for chain in chains)
+    has_bars = width >= WIDE and any(chain.counted is not None for chain in chains)
     table = Table.grid(padding=(0, 1), expand=True)
     if has_events:
         table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
@@ -347,7 +276,7 @@ def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[Render
         if windows:
             row.append(windows[number])
         if has_bars:
-            row.append(_bar(1.0 if chain.done else part or 0.0))
+            row.append(bar(1.0 if chain.done else part or 0.0))
         state = Text(_state(chain, part), style="green" if chain.done else "")
         table.add_row(*row, f"{chain.records:,}", state)
     yield table
@@ -371,14 +300,16 @@ def _state(chain: ChainStatus, part: float | None) -> str:
         return "done"
     if not chain.pages:
         return "restart" if chain.restarts else "waiting"
-    return "reading" if part is None else _percent(part)
+    return "reading" if part is None else share_text(part)
 
 
-def _percent(part: float) -> str:
+def share_text(part: float) -> str:
+    """Return a share in percent, always of the same width."""
     return f"{percent(part):>3} %"
 
 
-def _bar(part: float) -> ProgressBar:
+def bar(part: float) -> ProgressBar:
+    """Return a bar of which a share is filled."""
     return ProgressBar(total=1.0, completed=part)
 
 

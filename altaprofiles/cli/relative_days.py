@@ -85,8 +85,8 @@ def _today(context: click.Context) -> date:
     Of several accounts it is that of the one whose day is the earliest, so that `yesterday` is over
     for all.
     """
-    accounts = context.ensure_object(App).accounts or (None,)
-    return min(_today_of(context, account) for account in accounts)
+    accounts = context.ensure_object(App).accounts
+    return min(_today_of(context, account) for account in accounts or (None,))
 
 
 def _today_of(context: click.Context, account: str | None) -> date:
@@ -104,9 +104,10 @@ def _today_of(context: click.Context, account: str | None) -> date:
             found = None
         name = None if found is None else found.credentials.timezone
         if found is not None and name is None and context.info_name != _SYNC:
+            of = f"{account}: " if len(app.accounts) > 1 else ""
             app.warn(
-                "the time zone of the project is not known, so that relative days are those of "
-                "UTC: name it in CLEVERTAP_TIMEZONE, or as timezone of the account in the "
+                f"{of}the time zone of the project is not known, so that relative days are those "
+                "of UTC: name it in CLEVERTAP_TIMEZONE, or as timezone of the account in the "
                 "credentials file"
             )
     return today(zone_of("timezone", name or "UTC"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import anyio
 from msgspec.structs import replace
@@ -23,11 +22,11 @@ from ..errors import (
     ExportLocked,
     Incomplete,
 )
+from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
-from .gather.gathering import Assembled
 from .manifest import encode_manifest
 from .output import Output
-from .part import AccountsFailed, Part, PeopleByAccount, united
+from .part import Part
 from .place import Place
 from .plan import EventsPlan
 from .report import Progress, Report
@@ -35,7 +34,6 @@ from .reporting import CallbackFailed
 from .sinks import Target
 from .sinks.files import write_file
 from .state import SyncState
-from .store.people import People
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
@@ -274,7 +272,7 @@ class Job(Generic[R, S]):
             await self._load(parts, place, threads)
         if not self._written:
             report = self._describe(place) if any(part.is_open for part in self._parts) else None
-            raise self._failed(place, folder, report)
+            raise failure_of(self._parts, place.target, folder, report)
         missing: list[str] = []
         for part in self._parts:
             if part.people is not None and (one := part.gathering.unanswered(part.place)):
@@ -285,7 +283,7 @@ class Job(Generic[R, S]):
         if len(self._complete) == len(self._parts):
             return report
         if self._is_of_several:
-            raise self._failed(place, folder, report)
+            raise failure_of(self._parts, place.target, folder, report)
         raise self._incomplete(parts, missing, report)
 
     async def _load(self, parts: Sequence[Part[R, S]], place: Place, threads: Threads) -> None:
@@ -328,10 +326,10 @@ class Job(Generic[R, S]):
             else await when_free(threads, target, target.present)
         )
         origin = await self._origin_of_rows(parts, target, threads)
-        people = await threads.run(lambda: _people_of(parts, target))
+        people = await threads.run(lambda: people_of(parts, target))
 
         def report(read: int, written: int) -> None:
-            for part, counts in zip(parts, _counts(people, parts, read, written), strict=True):
+            for part, counts in zip(parts, counts_of(people, parts, read, written), strict=True):
                 part.assembled = counts
                 part.report()
 
@@ -351,7 +349,9 @@ class Job(Generic[R, S]):
         self._written.append(written)
         read = sum(part.gathering.records for part in parts)
         warnings = [*written.notes]
-        for part, counts in zip(parts, _counts(people, parts, read, written.records), strict=True):
+        for part, counts in zip(
+            parts, counts_of(people, parts, read, written.records), strict=True
+        ):
             part.wrote(counts, written if len(parts) == 1 else None)
             warnings += part.warnings
         if not written.records:
@@ -365,7 +365,7 @@ class Job(Generic[R, S]):
         self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
     ) -> Origin:
         """Return the origin of the rows; of a sync, with the state that comes with them."""
-        origin, plan = _origin(parts), parts[0].gathering.plan
+        origin, plan = origin_of(parts), parts[0].gathering.plan
         if self._output.sync is None or not isinstance(plan, EventsPlan):
             return origin
         before = await when_free(threads, target, lambda: target.synced(plan.account))
@@ -418,25 +418,6 @@ class Job(Generic[R, S]):
             report=report or self._describe(place),
         )
 
-    def _failed(self, place: Place, folder: Path, report: R | None) -> Exception:
-        """Return the error of several accounts, some of which have failed."""
-        names = [str(part.name) for part in self._parts if part.error is not None]
-        failed = f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} failed"
-        kept = [str(part.name) for part in self._complete]
-        if self._written:
-            message = f"{place.target.name} has {_rows_of(kept)}; {failed}"
-        elif kept:
-            message = (
-                f"{place.target.name} is written once all accounts are complete, and {failed}; "
-                f"{_rows_of(kept)} stay in {folder}"
-            )
-        else:
-            message = f"{place.target.name} is not written: {failed}"
-        errors = {str(part.name): part.error for part in self._parts if part.error is not None}
-        return AccountsFailed(
-            f"{message}; the next run asks only for what is missing", errors, report
-        )
-
     def _resumption(self, parts: Sequence[Part[R, S]]) -> str:
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
@@ -483,35 +464,6 @@ async def concluded(work: Callable[[Threads], Awaitable[R]]) -> R:
         await _finish(report)
     # Outside of the handler, so that the caller's error gets no context.
     raise failure
-
-
-def _origin(parts: Sequence[Part[Any, Any]]) -> Origin:
-    """Return the origin of the rows of some accounts."""
-    stores = [part.run.store for part in parts]
-    run = stores[0].run
-    if len(stores) > 1:
-        run = hashlib.sha256(" ".join(store.run for store in stores).encode()).hexdigest()[:32]
-    accounts = tuple(part.account for part in parts)
-    # One time for all rows: that of the first run of any of them.
-    return Origin(run, accounts, min(store.began for store in stores))
-
-
-def _people_of(parts: Sequence[Part[Any, Any]], target: Target) -> People | None:
-    people = {part.account: part.people_of(target) for part in parts}
-    return people[parts[0].account] if len(parts) == 1 else PeopleByAccount(people)
-
-
-def _counts(
-    people: People | None, parts: Sequence[Part[Any, Any]], read: int, written: int
-) -> list[Assembled]:
-    """Return the progress of each account in an output, of `read` and `written` rows in all."""
-    if isinstance(people, PeopleByAccount):
-        return [people.counts[part.account] for part in parts]
-    return [Assembled(read, written)]
-
-
-def _rows_of(names: Sequence[str]) -> str:
-    return f"the rows of {', '.join(names)}"
 
 
 def _nobody(name: str, replaced: str | None) -> str:

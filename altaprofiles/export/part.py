@@ -24,7 +24,7 @@ from .store.workspaces import Workspaces
 from .threads import Threads
 from .unfinished import encode_arguments
 
-__all__ = ["AccountsFailed", "Part", "PeopleByAccount", "united"]
+__all__ = ["Part"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -33,22 +33,6 @@ S = TypeVar("S", bound=Progress)
 
 _REPAIRS = 2
 """Repairs of the store in one run before its disk counts as broken."""
-
-
-class AccountsFailed(Exception):
-    """Accounts of an export of several have failed; the others went on.
-
-    Attributes:
-        errors: the error of each account that failed, by its name.
-        report: the report, or None.
-    """
-
-    def __init__(
-        self, message: str, errors: Mapping[str, Exception], report: Report | None = None
-    ) -> None:
-        super().__init__(message)
-        self.errors = dict(errors)
-        self.report = report
 
 
 class Part(Generic[R, S]):
@@ -249,76 +233,3 @@ class Part(Generic[R, S]):
                 with run.commit():
                     pass
         run.store.close()
-
-
-class PeopleByAccount:
-    """Decides for each account by itself which rows are written; see `People`.
-
-    Nobody is the same person in two accounts.
-
-    Args:
-        people: what decides for each account, or None for all its rows.
-
-    Attributes:
-        counts: the number of rows read so far, and of those to write, by account.
-    """
-
-    def __init__(self, people: Mapping[str, People | None]) -> None:
-        self.looks_ahead = any(one is not None and one.looks_ahead for one in people.values())
-        self.counts = dict.fromkeys(people, Assembled(0, 0))
-        self._people = people
-
-    def look(self, rows: Sequence[Row]) -> None:
-        """Take note of the rows of one account."""
-        if rows and (people := self._people[rows[0].account]) is not None:
-            people.look(rows)
-
-    def keep(self, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows to write, of rows of one account."""
-        if not rows:
-            return []
-        account = rows[0].account
-        people = self._people[account]
-        selected = [*rows] if people is None else people.keep(rows)
-        before = self.counts[account]
-        self.counts[account] = Assembled(before.read + len(rows), before.written + len(selected))
-        return selected
-
-    def close(self) -> None:
-        """Close the files."""
-        for people in self._people.values():
-            if people is not None:
-                people.close()
-
-
-def united(reports: Mapping[str, R], common: Report) -> R:
-    """Return the report on several accounts: their sums, and each by its name.
-
-    Args:
-        reports: the report of each account.
-        common: the part that every report has, of all of them.
-    """
-    kind = type(next(iter(reports.values())))
-    values: dict[str, Any] = {
-        name: getattr(common, name)
-        if name in Report.__struct_fields__
-        else _sum([getattr(report, name) for report in reports.values()])
-        for name in kind.__struct_fields__
-    }
-    values["accounts"] = dict(reports)
-    return kind(**values)
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    """Return the sum of numbers, lists or counts by name; None if there are none."""
-    match [value for value in values if value is not None]:
-        case [int(), *_] as numbers:
-            return sum(numbers)
-        case [list(), *_] as lists:
-            return [item for items in lists for item in items]
-        case [dict(), *_] as counts:
-            names = dict.fromkeys(name for one in counts for name in one)
-            return {name: sum(one.get(name, 0) for one in counts) for name in names}
-        case _:
-            # Files are of one account each.
-            return None

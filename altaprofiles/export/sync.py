@@ -15,10 +15,10 @@ import anyio
 from msgspec.structs import replace
 
 from ..errors import AltaProfilesError, ConfigurationError, Incomplete
+from .accounts import AccountsFailed, united
 from .assemble import when_free
 from .job import Job, concluded
 from .output import Output
-from .part import AccountsFailed, united
 from .place import Place
 from .plan import EventsPlan
 from .report import ExportProgress, ExportReport, Report, SyncReport

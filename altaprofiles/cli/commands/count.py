@@ -69,7 +69,7 @@ def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> No
         of = "" if len(names) == 1 else f"{', '.join(map(str, empty))}: "
         app.warn(f"{of}0 people; {step}" + (f"; {other}" if other else ""))
     if errors:
-        from ...export.part import AccountsFailed
+        from ...export.accounts import AccountsFailed
 
         raise AccountsFailed("", errors)
 

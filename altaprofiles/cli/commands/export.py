@@ -87,8 +87,8 @@ def export(
     --with-cdp adds each person's CDP users; failed lookups are listed in <out>.failed.ndjson, and
     the same command asks for those alone.
 
-    With several --account, all are exported side by side into one output, whose column account names
-    them; or with {account} in FILE, each into its own. When one fails, the others go on.
+    With several --account, all are exported side by side into one output, whose column account
+    names them; or with {account} in FILE, each into its own. When one fails, the others go on.
 
     A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
 

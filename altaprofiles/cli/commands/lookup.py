@@ -68,8 +68,8 @@ def lookup(
     With --by user-id or anonymous-id, the users of Alta are written: as NDJSON a line per key,
     {"key": …, "users": […]}, and in a table a row per anonymous ID.
 
-    With several --account, all are asked for the same keys, and <out>.NAME.not-found.txt lists those
-    that the account NAME does not know; see `export` for outputs of several accounts.
+    With several --account, all are asked for the same keys, and <out>.NAME.not-found.txt lists
+    those that the account NAME does not know; see `export` for outputs of several accounts.
 
     Ctrl-C stops the lookup, and the same command resumes it. With "-", pipe the same keys in again.
 
