@@ -78,9 +78,12 @@ class State(Protocol):
         has_failed: whether an error has ended the work.
     """
 
-    progress: Progress | None
-    trouble: str | None
-    has_failed: bool
+    @property
+    def progress(self) -> Progress | None: ...
+    @property
+    def trouble(self) -> str | None: ...
+    @property
+    def has_failed(self) -> bool: ...
 
 
 class AccountsView(View):

@@ -12,8 +12,10 @@ import re
 import shlex
 import signal
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..accounts import Resolved
+    from ..credentials import Alta
     from ..http.transport import Timeout
     from ..models import Attempt
     from ..session import Session
@@ -166,6 +169,7 @@ class App:
         service: Service = "clevertap",
         on_event: Callable[[Attempt], object] | None = None,
         account: str | None = None,
+        sharing: int = 1,
     ) -> Session:
         """Return a session, not yet opened, with the credentials for `service`, or for both.
 
@@ -175,6 +179,7 @@ class App:
             service: the service, or "both".
             on_event: as for `Session`.
             account: the name of the account, if there are several.
+            sharing: the number of sessions that share the slots of its Alta key.
 
         Raises:
             Failure: credentials are missing or unusable.
@@ -205,7 +210,7 @@ class App:
         if missing is None:
             return Session(
                 clevertap=None if project is None else project.credentials,
-                alta=None if key is None else key.credentials,
+                alta=None if key is None else _shared(key.credentials, sharing),
                 timeout=self.limits,
                 on_event=on_event,
                 trust_env=True,
@@ -291,9 +296,19 @@ class App:
                 known.pick(name)
         except ConfigurationError as error:
             raise Failure(str(error), Exit.USAGE) from error
+        tokens = []
+        if service == "both":
+            with suppress(ConfigurationError):
+                keys = {name: known.alta(name) for name in self.accounts}
+                tokens = [None if key is None else key.credentials.token for key in keys.values()]
         sessions = {
-            name: self.session(service=service, on_event=on_event(name), account=name)
-            for name in self.accounts
+            name: self.session(
+                service=service,
+                on_event=on_event(name),
+                account=name,
+                sharing=tokens.count(token) if token is not None else 1,
+            )
+            for name, token in zip_longest(self.accounts, tokens)
         }
         names: dict[object, str] = {}
         main = "alta" if service == "alta" else "clevertap"
@@ -532,6 +547,16 @@ _SERVICES = {
 
 _ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE", "to": "FILE|URL"}
 """Arguments of commands by the library's name."""
+
+
+def _shared(key: Alta, sharing: int) -> Alta:
+    """Return an Alta key with its share of the slots, of a number of sessions that have it."""
+    slots, pace = key.max_in_flight, key.requests_per_minute
+    return replace(
+        key,
+        max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
+        requests_per_minute=None if pace is None else max(1, pace // sharing),
+    )
 
 
 def _option_of(account: str | None) -> str:

@@ -58,15 +58,16 @@ class Accounts:
         self.path.write_text("\n".join(lines))
         self.path.chmod(0o600)
 
-    def set(self, name: str, **values: str) -> None:
+    def set(self, name: str, **values: Any) -> None:
         self.tables[name] = {**self.tables.get(name, {}), **values}
         self.write()
 
     def account(self, name: str) -> str:
-        return self.tables[name]["account_id"]
+        account: str = self.tables[name]["account_id"]
+        return account
 
 
-def table_of(emulator: Emulator) -> dict[str, str]:
+def table_of(emulator: Emulator) -> dict[str, Any]:
     held = emulator.environment
     return {
         "account_id": held["CLEVERTAP_ACCOUNT_ID"],
@@ -426,6 +427,25 @@ def test_users_of_each(env: dict[str, str], accounts: Accounts, tmp_path: Path) 
     done = run(env, *command, "--account", "twin", cwd=tmp_path)
     assert done.code == 2
     assert "the same Alta API key" in done.stderr
+
+
+def test_accounts_with_one_alta_key_share_its_slots(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    agent = accounts.tables["shop"]
+    accounts.set("shop", alta_max_in_flight=4)
+    shared = {name: agent[name] for name in ("alta_token", "alta_base_url")}
+    accounts.set("outlet", alta_max_in_flight=4, **shared)
+    command = ("export", "App Launched", *DAYS, *BOTH, "--with-cdp", "-o", "people.csv")
+    done = run(env, *command, "--log-format", "json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    slots = {
+        line["progress"]["slots"]
+        for line in map(json.loads, done.stderr.splitlines())
+        if "progress" in line
+    }
+    # Three of CleverTap, and a half of the four.
+    assert slots == {5}
 
 
 def test_joined(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
