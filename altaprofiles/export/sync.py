@@ -354,7 +354,11 @@ class Syncs:
             sha256=last.sha256,
             mended=sum(one.mended for one in reports.values()),
             absorbed=sum(one.absorbed for one in reports.values()),
-            warnings=[f"{name}: {text}" for name, one in reports.items() for text in one.warnings],
+            warnings=[
+                text if text.startswith(f"{name}: ") else f"{name}: {text}"
+                for name, one in reports.items()
+                for text in one.warnings
+            ],
         )
         ordered = {name: reports[name] for name in self._syncs if name in reports}
         through = [one.through for one in ordered.values()]
