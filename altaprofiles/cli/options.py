@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, ca
 
 import click
 
+from ..redaction import LOOKS_LIKE_DATABASE
 from .relative_days import day_or_seconds
 
 __all__ = [
@@ -95,7 +96,8 @@ class KeyFileName(click.Path):
         self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
     ) -> NoReturn:
         # click quotes the name, and a person's key may stand in its place.
-        if not (name := re.search(r"'(.*)'", message, re.DOTALL)) or not _FILE_NAME.search(name[1]):
+        name = re.search(r"'(.*)'", message, re.DOTALL)
+        if not name or not _FILE_NAME.search(name[1]) or LOOKS_LIKE_DATABASE.search(name[1]):
             words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
             message = " ".join(words)
         super().fail(message, param, ctx)

@@ -136,7 +136,8 @@ class Job(Generic[R, S]):
         gathering = self._parts[0].gathering
         names = [part.name for part in self._parts if part.name is not None]
         place = Place.of(self._output, gathering.content, gathering.endings, names)
-        place.check_apart(gathering.reads)
+        if (keys := gathering.reads) is not None:
+            place.check_apart(keys.path, keys.table)
         target = place.target
         if self._is_of_several and not target.has_columns:
             raise ConfigurationError(
@@ -282,6 +283,9 @@ class Job(Generic[R, S]):
         await threads.run(lambda: self._write_manifest(place, report))
         if len(self._complete) == len(self._parts):
             return report
+        for part in self._parts:
+            if part.people is not None:
+                await threads.run(part.run.store.note_written)
         if self._is_of_several:
             raise failure_of(self._parts, place.target, folder, report)
         raise self._incomplete(parts, missing, report)
@@ -357,6 +361,12 @@ class Job(Generic[R, S]):
         if not written.records:
             nobody = _nobody(target.name, replaced) + parts[0].gathering.nobody
             warnings.append(nobody if parts[0].name is None else f"{parts[0].name}: {nobody}")
+        for part in parts:
+            if (store := part.run.store).is_outdated:
+                by = "it" if part.name is None else f"{part.name}: it"
+                warnings.append(
+                    f"{by} was begun at {store.began:%Y-%m-%d %H:%M} UTC, and is of then"
+                )
         for sentence in warnings:
             logger.warning("%s", sentence)
         self._warnings += warnings

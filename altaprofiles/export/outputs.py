@@ -35,6 +35,7 @@ class Success(Struct, frozen=True, kw_only=True):
         written: the time at which it was written, in ISO 8601.
         complete: whether nothing is missing.
         people: people in it, or keys found.
+        unit: the noun for them.
         bytes: its size; None for a database server.
         format: its format.
         table: the table that was named, or None.
@@ -45,6 +46,7 @@ class Success(Struct, frozen=True, kw_only=True):
     written: str
     complete: bool
     people: int
+    unit: str
     bytes: int | None
     format: str
     table: str | None
@@ -98,6 +100,8 @@ def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputS
         stems = {stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds}
     else:
         path = absolute_path("to", to)
+        if not path.name:
+            return []
         stems = {path.with_name(path.name + table_ending(table))}
         if table is None and path.suffix.lower() == ".duckdb":
             stems.update(_stems(path.parent, f"{path.name}."))
@@ -185,12 +189,15 @@ def _success(path: Path) -> Success | None:
         manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
     except (OSError, msgspec.DecodeError):
         return None
-    found = manifest.people if manifest.found is None else manifest.found
+    by_key = manifest.found is not None
+    found = manifest.found if by_key else manifest.people
+    one, several = ("key found", "keys found") if by_key else ("person", "people")
     return Success(
         output=manifest.output,
         written=manifest.written,
         complete=manifest.complete,
         people=found or 0,
+        unit=one if found == 1 else several,
         bytes=manifest.bytes,
         format=manifest.format,
         table=manifest.options.get("table"),

@@ -123,9 +123,11 @@ def status(
 
 def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
     if not states:
-        from ...export.sinks.postgres_url import without_password
+        from ...redaction import LOOKS_LIKE_DATABASE
 
-        where = "anything in this folder" if out is None else f"{without_password(out)} yet"
+        where = "anything in this folder" if out is None else "it yet"
+        if out is not None and not LOOKS_LIKE_DATABASE.search(out):
+            where = f"{out} yet"
         app.info(f"No export has written {where}.")
     for state in states:
         if as_json:
@@ -139,7 +141,7 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
 
 def _lines(state: OutputState) -> list[str]:
-    from ...base.wording import numbered, sized
+    from ...base.wording import sized
     from ...export.outputs import days_of
     from ...redaction import harmless
 
@@ -151,7 +153,7 @@ def _lines(state: OutputState) -> list[str]:
         word = "written" if success.complete else "incomplete"
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{numbered(success.people, 'people')}{size}"
+            f"{success.people:,} {success.unit}{size}"
         )
     days = days_of(state)
     for account, through in days.items():

@@ -22,7 +22,7 @@ from ...base.paths import check_own_folder, is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 from .files import PartialFile, check_same_file, partial_of
 
-__all__ = ["Turn", "check_log", "connect", "explained", "logs_of"]
+__all__ = ["Turn", "check_log", "connect", "explained", "is_locked", "logs_of"]
 
 _LOCK = "lock"
 
@@ -136,7 +136,7 @@ def connect(
         )
     except Exception as error:
         text = str(error)
-        if _LOCKED.search(text):
+        if is_locked(error):
             holder = _HOLDER.search(text)
             by = f" ({holder[1]}, process {holder[2]})" if holder else ""
             raise ExportLocked(f"{name} is open in another program{by}; close it there") from error
@@ -148,6 +148,11 @@ def connect(
             f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
             f"it, or it is damaged or read-only ({error})"
         ) from error
+
+
+def is_locked(error: Exception) -> bool:
+    """Return whether DuckDB refuses to open a file because another program has it open."""
+    return _LOCKED.search(str(error)) is not None
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")

@@ -11,6 +11,7 @@ from ...base.checks import check_flag
 from ...base.paths import absolute_path
 from ...base.wording import one_of
 from ...errors import ConfigurationError
+from ...redaction import LOOKS_LIKE_DATABASE
 from ...tables.layout import check_flatten
 from ..output import Output
 from ..tables import Content
@@ -169,7 +170,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     target = named or addressed or _implied_by_ending(Path(text))
     if target is not None:
         return target
-    if re.search("@|password|postgres", text, re.IGNORECASE):
+    if LOOKS_LIKE_DATABASE.search(text):
         # The message must not show the text, which may hold a password.
         raise ConfigurationError(
             "to: this looks like a database but is neither a PostgreSQL URL nor a file; write "
