@@ -56,15 +56,15 @@ def failure_of(
         report: the report, or None.
     """
     errors = {str(part.name): part.error for part in parts if part.error is not None}
-    others = [part for part in parts if part.error is None]
+    written = [str(part.name) for part in parts if part.people is not None]
+    complete = [str(part.name) for part in parts if part.error is None]
     failed = f"{', '.join(errors)} {'has' if len(errors) == 1 else 'have'} failed"
-    rows = f"the rows of {', '.join(str(part.name) for part in others)}"
-    if any(part.people is not None for part in others):
-        message = f"{target.name} has {rows}; {failed}"
-    elif others:
+    if written:
+        message = f"{target.name} has the rows of {', '.join(written)}; {failed}"
+    elif complete:
         message = (
-            f"{target.name} is written once all accounts are complete, and {failed}; {rows} stay "
-            f"in {folder}"
+            f"{target.name} is written once all accounts are complete, and {failed}; the rows of "
+            f"{', '.join(complete)} stay in {folder}"
         )
     else:
         message = f"{target.name}: {failed}"

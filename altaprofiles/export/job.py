@@ -421,7 +421,7 @@ class Job(Generic[R, S]):
         self, parts: Sequence[Part[R, S]], missing: list[str], report: R | None = None
     ) -> Incomplete:
         lines = "".join(f"\n  {sentence}" for sentence in missing)
-        place = parts[0].place
+        place = next(part.place for part in parts if part.is_open)
         return Incomplete(
             f"the export to {place.target.name} is not complete:{lines}\n{self._resumption(parts)}",
             missing=missing,

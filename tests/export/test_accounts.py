@@ -204,6 +204,35 @@ async def test_each_account_has_its_own_people_and_a_share_of_the_report(tmp_pat
     assert len(report["chains"]) == 4
 
 
+async def test_the_store_of_one_is_damaged(tmp_path: Path) -> None:
+    async with together(tmp_path, "people.duckdb", write="upsert") as export:
+        outcome = await export.processes.run(export.job.but(listed=True))
+        expected = (complete(outcome), export.content())[1]
+        export.forget()
+        number = max(n for n, step in enumerate(outcome.steps) if step == "os.fdatasync")
+        outcome = await export.processes.run(export.job.but(die=(number, "after")))
+        assert outcome.signal == signal.SIGKILL
+        shop = export.emulators["shop"].clevertap.account_id
+        [journal] = [
+            path
+            for path in export.to.with_name("people.duckdb.export").glob("*/journal.sqlite")
+            if shop.encode() in path.read_bytes() + path.with_name(f"{path.name}-wal").read_bytes()
+        ]
+        journal.with_name(f"{journal.name}-wal").unlink()
+        journal.write_bytes(b"no database" * 1000)
+        outcome = await export.processes.run(export.job)
+        assert outcome.error == "AccountsFailed"
+        assert outcome.report is not None
+        assert [*outcome.report["accounts"]] == ["outlet"]
+        assert outcome.report["accounts"]["outlet"]["complete"] is True
+        assert {row[0] for row in export.content()} == {
+            export.emulators["outlet"].clevertap.account_id
+        }
+        fresh = {**export.job.arguments, "resume": False}
+        complete(await export.processes.run(export.job.but(arguments=fresh)))
+        assert export.content() == expected
+
+
 @pytest.mark.parametrize(("name", "write"), OUTPUTS)
 async def test_the_failure_of_one_does_not_stop_the_other(
     tmp_path: Path, name: str, write: str

@@ -432,7 +432,9 @@ async def _work_together(job: Job) -> Any:
     from altaprofiles.export.output import Output
 
     given = dict(job.arguments)
-    output = Output(**{name: given.pop(name) for name in ("to", "write") if name in given})
+    output = Output(
+        **{name: given.pop(name) for name in ("to", "write", "resume") if name in given}
+    )
     events = given.pop("events")
     async with AsyncExitStack() as stack:
         parts = []
