@@ -37,7 +37,7 @@ from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
-from .synced import Settings
+from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
 from .unfinished import Unfinished, unfinished_in
@@ -178,8 +178,20 @@ class Job(Generic[R, S]):
         with explaining_disk_errors(place.folder):
             # Only now that it is known that nobody else writes there.
             place.check()
-            store = part.run.store
-            place.target.accept(Origin(store.run, self._accounts, store.began))
+            self._check_origin(place.target, part)
+
+    def _check_origin(self, target: Target, part: Part[R, S]) -> None:
+        """Raise `ExportError` if the rows may not go to the target, or their state if it is a sync.
+
+        Blocking.
+        """
+        store, plan = part.run.store, part.gathering.plan
+        origin = Origin(store.run, self._accounts, store.began)
+        if self._output.sync is not None and isinstance(plan, EventsPlan):
+            # Only that there is one matters here.
+            settings = Settings.parse(self._output.sync, target.label)
+            origin = replace(origin, sync=settings.moved(None, plan, store.began))
+        target.accept(origin)
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of what earlier runs of other plans have left."""
@@ -342,6 +354,7 @@ class Job(Generic[R, S]):
                 threads,
                 target,
                 lambda: chain.from_iterable(part.batches() for part in parts),
+                unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
                 content=parts[0].gathering.content,
                 origin=origin,
                 people=people,
@@ -383,7 +396,7 @@ class Job(Generic[R, S]):
         # Hours have passed, and another sync may have begun the table anew.
         settings.check(before, target.label)
         self._state = settings.moved(before, plan, origin.fetched_at)
-        return replace(origin, sync=self._state)
+        return replace(origin, sync=self._state, days=days_of(plan))
 
     def _write_manifest(self, place: Place, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

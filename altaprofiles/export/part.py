@@ -175,6 +175,10 @@ class Part(Generic[R, S]):
         """Yield every row. Blocking."""
         return self.gathering.batches(self.run.store)
 
+    def unbound(self) -> Iterator[list[Row]]:
+        """Yield a row without cells for each key that has no other. Blocking."""
+        return self.gathering.unbound(self.run.store)
+
     def people_of(self, target: Target) -> People | None:
         """Return what decides which rows are written, or None for all. Blocking."""
         return self.gathering.people(self.run.store.people, target)

@@ -35,15 +35,19 @@ from msgspec import Struct, structs
 if TYPE_CHECKING:
     from altaprofiles import Session
 
+BEGUN = 1_767_225_600_123_456_789
+
 
 class Job(Struct, kw_only=True):
     """The task of one process.
 
     Attributes:
-        arguments: for `Session.export`, or for `Session.export_lookups` if `keys` is among them.
+        arguments: for `Session.export`; for `Session.export_lookups` if `keys` is among them, and
+            for `Session.sync` if `since` is.
         environment: the environment, with the service's address and credentials.
         accounts: for an output of several accounts, their names, each with an environment.
         slots: the cap on requests in flight.
+        begun: the time at which it begins, in nanoseconds.
         die: the step to die at, and the moment: "before", "half" or "after".
         die_in: the kind of steps that `die` counts; all kinds if empty.
         stop: the step to stop before, until the process is continued.
@@ -56,6 +60,7 @@ class Job(Struct, kw_only=True):
     environment: dict[str, str]
     accounts: dict[str, dict[str, str]] = {}
     slots: int = 3
+    begun: int = BEGUN
     die: tuple[int, str] | None = None
     die_in: str = ""
     stop: int | None = None
@@ -87,8 +92,6 @@ class Outcome(Struct, kw_only=True):
 
 
 _OVER, _STOPPED = -1, -2
-
-BEGUN = 1_767_225_600_123_456_789
 
 # --------------------------------------------------------------------------- in the test's process
 
@@ -402,6 +405,8 @@ async def _work(job: Job) -> dict[str, Any]:
         async with _session(os.environ, job.slots) as session:
             if "keys" in job.arguments:
                 report = await session.export_lookups(**job.arguments)
+            elif "since" in job.arguments:
+                report = await session.sync(**job.arguments)
             else:
                 report = await session.export(**job.arguments)
     told: dict[str, Any] = msgspec.to_builtins(report)
@@ -446,8 +451,8 @@ async def _work_together(job: Job) -> Any:
 
 def _run(job: Job, result: str) -> None:
     global _steps, _folder
-    # Every export is begun at the same moment, which its tables hold.
-    time.time_ns = lambda: BEGUN
+    # Tables hold the moment at which an export is begun.
+    time.time_ns = lambda: job.begun
     # Ends this process even if the test is gone.
     signal.alarm(120)
     os.environ.update(job.environment)
