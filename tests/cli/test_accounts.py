@@ -630,6 +630,35 @@ def test_a_sync_goes_on_without_the_account_that_has_failed(
     assert not (tmp_path / "crm.duckdb.export").exists()
 
 
+def test_one_folder_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    for until in ("2026-01-03", "2026-01-05", "2026-01-05"):
+        done = run(env, *NIGHTLY, "--until", until, "-o", "crm/", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    days = sorted(path.name for path in (tmp_path / "crm").glob("day=*"))
+    assert days == [f"day=2026-01-0{day}" for day in range(1, 6)]
+    for day in days:
+        number = int(day[-2:]) + 20260100
+        assert counts_in(tmp_path / "crm" / day) == {
+            accounts.account(name): len({*one.population.active("App Launched", number, number)})
+            for name, one in accounts.emulators.items()
+        }
+
+
+def test_one_table_of_a_server_of_two_syncs(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    command = (*NIGHTLY, "-o", postgres.url("nightly"), "--until")
+    for until in ("2026-01-05", "2026-01-31"):
+        done = run(env, *command, until, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    rows = postgres.rows("select account, count(*) from nightly group by account")
+    assert dict(rows) == {
+        accounts.account(name): people(one) for name, one in accounts.emulators.items()
+    }
+    states = postgres.rows("select account, through::text from altaprofiles_sync")
+    assert dict(states) == dict.fromkeys(dict(rows), "2026-01-31")
+
+
 @pytest.mark.slow
 def test_two_syncs_killed_and_run_again(
     env: dict[str, str], accounts: Accounts, tmp_path: Path
