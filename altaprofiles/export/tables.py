@@ -85,14 +85,14 @@ class Content(Struct, frozen=True, kw_only=True):
         has_key: whether people were looked up by a key.
         has_events: whether people were brought by events.
         has_cdp: whether people are joined with their CDP users.
-        distinct: whether a person in several records is written once.
+        repeats: whether a person in several records is in as many rows.
     """
 
     of: Literal["people", "bindings"] = "people"
     has_key: bool = False
     has_events: bool = False
     has_cdp: bool = False
-    distinct: bool = True
+    repeats: bool = False
 
     @property
     def default_table(self) -> str:

@@ -251,7 +251,7 @@ def test_replace_leaves_the_people_of_this_export_alone(tmp_path: Path) -> None:
 
 
 def test_people_are_as_often_in_a_table_as_they_were_asked_for(tmp_path: Path) -> None:
-    repeating = Content(has_events=True, distinct=False)
+    repeating = Content(has_events=True, repeats=True)
     twice = [record("a", ["1"], n) for n in range(2)]
     load(tmp_path, twice[:1], origin(0))
     for hour in (1, 2):
@@ -270,7 +270,7 @@ def test_people_are_as_often_in_a_table_as_they_were_asked_for(tmp_path: Path) -
 def test_rows_that_were_appended_are_not_replaced(tmp_path: Path) -> None:
     load(tmp_path, [record("a", ["1"])], write="append")
     with pytest.raises(ExportError, match="made with write='append'"):
-        load(tmp_path, [], content=Content(has_events=True, distinct=False), write="replace")
+        load(tmp_path, [], content=Content(has_events=True, repeats=True), write="replace")
 
 
 def test_people_under_two_keys_are_replaced_by_one_row(tmp_path: Path) -> None:

@@ -271,7 +271,8 @@ def test_flattened_columns_have_one_type_in_all_files(tmp_path: Path) -> None:
     # Columns that a file lacks are found by name.
     put(folder, [record("a", ["1"], 9)], "r11", flatten=["other"])
     rows = f"SELECT value FROM read_parquet('{folder}/*.parquet', union_by_name = true) ORDER BY 1"
-    assert duckdb.execute(rows).fetchall() == [(7,), (8,), (None,)]
+    with duckdb.connect() as connection:
+        assert connection.execute(rows).fetchall() == [(7,), (8,), (None,)]
 
 
 def put(folder: Path, records: Sequence[bytes], run: str, **options: Any) -> None:

@@ -434,7 +434,7 @@ def test_replace_is_refused_before_anything_is_sent(postgres: Server) -> None:
     replace.accept(origin_of(1, "A"))
 
 
-REPEATING = Content(has_events=True, distinct=False)
+REPEATING = Content(has_events=True, repeats=True)
 
 
 def repeating(postgres: Server) -> Target:

@@ -76,7 +76,7 @@ class Load:
         )
         if write == "replace" or not self._table.exists:
             self._replace()
-            if write != "append" and is_people and self._content.distinct:
+            if write != "append" and is_people and not self._content.repeats:
                 self._note_repeated(people.insert())
             else:
                 self._insert("WHERE number IS NOT NULL")
@@ -168,7 +168,7 @@ class Load:
         types = ", ".join(f"{name} {type_}" for name, type_ in RUNS_COLUMNS.items())
         self._execute(f"CREATE TABLE IF NOT EXISTS {RUNS} ({types})")
         mode = "append" if write == "append" else "keyed"
-        if write == "replace" and not self._content.distinct:
+        if write == "replace" and self._content.repeats:
             mode = "repeating"
         own = {one.name for one in self._columns}
         own |= {name for name in self._table.columns if folded(name) in self._table.own}

@@ -138,7 +138,7 @@ class PostgresTable(Struct, frozen=True):
 
         It cannot have a unique key either.
         """
-        return self.write == "replace" and not self.content.distinct
+        return self.write == "replace" and self.content.repeats
 
     @property
     def is_keyed(self) -> bool:
