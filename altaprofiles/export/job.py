@@ -202,13 +202,17 @@ class Job(Generic[R, S]):
             one
             for one in found
             # One that is running is of a sync of another account, beside this one.
-            if one.path not in own and not one.is_running and not self._is_next(one, workspaces)
+            if one.path not in own and not one.is_running
         ]
         # What brought nothing would only be in the way. What cannot be read is not known.
         for one in others:
             if one.is_empty:
                 workspaces.discard(one.path.name)
-        self._left = [one.warning(place.status) for one in others if not one.is_empty]
+        self._left = [
+            one.warning(place.status)
+            for one in others
+            if not one.is_empty and not self._is_next(one, workspaces)
+        ]
         for sentence in self._left:
             logger.warning("%s", sentence)
 
