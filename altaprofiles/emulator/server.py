@@ -17,9 +17,10 @@ from .limits import Rates
 from .load import Load, Tally, let_loop_turn
 from .people import Population
 from .settings import Settings, check_number, check_record_size
+from .shape import check_bindings, check_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .bindings import Bindings
     from .load import Stats
@@ -56,10 +57,17 @@ class Emulator(Settings):
     An async context manager. It listens while it is entered, and may be exited from another task.
     The arguments and the requests alone decide the answers. Limits of None do not exist. All
     arguments from `faults` on are attributes as well: assign them to change the emulator, even
-    while it runs. Requests that a limit refuses do not count towards any limit.
+    while it runs and from any thread. Requests that a limit refuses do not count towards any limit.
 
     Args:
-        people: number of people in the account, 0 or more.
+        people: number of people of the seed, 0 or more; by default 1,000, or 0 if `records` or
+            `bindings` are given, so that nobody else is there.
+        records: people of your own, by their records as CleverTap sends them: `identity`, `email`,
+            `profileData` and so on. Each is served as it is. A record without `events` is that of
+            someone who did every event on every day, under any name; one with `events` did them on
+            their first and their last day, in UTC. An event's summary may have `properties`, which
+            are not sent: filters on `event_properties` are about them.
+        bindings: users of your own in Alta: lists of anonymous IDs by user ID, of the type WEB.
         seed: decides the people, the variants of answers, and the faults.
         port: the TCP port, or 0 for any free one.
         record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the
@@ -103,7 +111,8 @@ class Emulator(Settings):
         key_verification: True if Alta answers `GET /v1/api-key/verify`, as GPTBots does.
 
     Raises:
-        ValueError: an argument is out of bounds, also when it is assigned.
+        ValueError: an argument is out of bounds, also when it is assigned; or one of the `records`
+            or `bindings` is not of the vendor's form. The message names its place and its fault.
 
     >>> from altaprofiles.emulator import Emulator
     >>> day = 20260101
@@ -119,7 +128,9 @@ class Emulator(Settings):
     def __init__(
         self,
         *,
-        people: int = 1000,
+        people: int | None = None,
+        records: Iterable[Mapping[str, Any]] | None = None,
+        bindings: Mapping[str, Iterable[str]] | None = None,
         seed: int = 0,
         port: int = 0,
         record_size: RecordSize = "small",
@@ -142,6 +153,8 @@ class Emulator(Settings):
         alta_error: int | None = None,
         key_verification: bool = True,
     ) -> None:
+        if people is None:
+            people = 1000 if records is None and bindings is None else 0
         check_number("people", people, 0, int)
         check_number("port", port, 0, int)
         check_record_size("record_size", record_size)
@@ -166,10 +179,13 @@ class Emulator(Settings):
         self.alta_error = alta_error
         self.key_verification = key_verification
         self._population = Population(people, seed, record_size)
+        if records is not None:
+            self._population.add(check_records(records, "records"))
         self._services = Services(
             CleverTapService(self._population, self._dice, self._plan, self),
             AltaService(self._population, self._dice, self._plan, self),
         )
+        self.add(bindings=bindings)
         self._secrets = Secrets(
             account_id=f"TEST-{self._dice.token(5, 'account').hex().upper()}",
             passcode=self._dice.token(12, "passcode").hex(),
@@ -258,6 +274,38 @@ class Emulator(Settings):
             "ALTA_TOKEN": self._secrets.token,
             "ALTA_BASE_URL": self.url,
         }
+
+    def add(
+        self,
+        *records: Mapping[str, Any],
+        bindings: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Add people and bindings of your own, even while it runs and from any thread.
+
+        A record takes the place of one that was added with the same identity, so that a person can
+        change between two runs. Chains that are being read stay as they are.
+
+        Args:
+            records: as `records` of `Emulator`.
+            bindings: as `bindings` of `Emulator`. A user keeps the anonymous IDs added before.
+
+        Raises:
+            ValueError: one of them is not of the vendor's form. Nothing is added then.
+
+        >>> from altaprofiles.emulator import Emulator
+        >>> async with Emulator(records=[{"identity": "ann"}]) as emulator:
+        ...     emulator.add({"identity": "bo"}, bindings={"bo": ["a1"]})
+        ...     async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        ...         found = await session.profiles.get(identity="bo")
+        ...         users = await session.cdp.get(anonymous_id="a1")
+        >>> found.identity, list(users)
+        ('bo', ['bo'])
+        """
+        checked = check_records(records, "records")
+        if bindings is not None:
+            self.bindings.add(check_bindings(bindings))
+        if checked:
+            self._population.add(checked)
 
     @property
     def faults(self) -> dict[str, float]:
