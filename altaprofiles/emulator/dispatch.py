@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from aiohttp import web
 
-from .faults import HARMLESS, PROXY, REFUSALS, Fault, garble, possible_at, proxy_reply
+from .faults import (
+    HARMLESS,
+    PROXY,
+    REFUSALS,
+    Fault,
+    check_rates,
+    garble,
+    possible_at,
+    proxy_reply,
+)
 from .reply import names_in, parameters
 from .writing import write
 
@@ -136,6 +145,8 @@ class Dispatcher:
         if path == "/stats":
             body = msgspec.json.encode(self._tally.snapshot())
             return web.Response(body=body, content_type="application/json")
+        if path == "/faults":
+            return await self._faults(request)
         route = self._route(request.method, path, target)
         if isinstance(route, int):
             return web.json_response({"status": "fail", "code": route}, status=route)
@@ -153,6 +164,24 @@ class Dispatcher:
             return await self._answer(request, route, slot)
         finally:
             slot.release()
+
+    async def _faults(self, request: web.BaseRequest) -> web.Response:
+        """Return the rates of all faults, after replacing them if it is a PUT.
+
+        No other method changes them: a web page of another origin cannot send a PUT.
+        """
+        if request.method == "PUT":
+            try:
+                sent = msgspec.json.decode(await request.read())
+                self._plan.rates = check_rates(sent)
+            except (ValueError, RecursionError) as error:
+                is_json = not isinstance(error, (msgspec.MsgspecError, UnicodeError))
+                message = str(error) if is_json else "faults: the body is not JSON"
+                return web.json_response({"error": message}, status=400)
+        elif request.method != "GET":
+            message = "faults: use GET, or PUT with a JSON object"
+            return web.json_response({"error": message}, status=405)
+        return web.json_response({one.value: rate for one, rate in self._plan.rates.items()})
 
     async def _answer(
         self, request: web.BaseRequest, route: _Route, slot: Slot

@@ -309,7 +309,10 @@ class Emulator(Settings):
 
     @property
     def faults(self) -> dict[str, float]:
-        """Rates by fault name. Assign another mapping to change them, even while it runs."""
+        """Rates by fault name. Assign another mapping to change them, even while it runs.
+
+        `GET /faults` returns them as JSON, and `PUT /faults` replaces them.
+        """
         return {fault.value: rate for fault, rate in self._plan.rates.items()}
 
     @faults.setter
