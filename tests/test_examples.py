@@ -94,6 +94,10 @@ def test_the_readme_runs(
     assert first == "1 1 0"
     assert Path("charged.ndjson").read_bytes().count(b"\n") == int(people_of_the_notebook)
 
+    real, agent = CleverTap.from_env(), Alta.from_env()
+    asyncio.run(document.namespace["record"](real, agent))
+    assert len(asyncio.run(document.namespace["replay"]())) > 10
+
     # 300 people are one page.
     assert asyncio.run(resume()) is None
     assert "people written; the next page is None" in capsys.readouterr().out

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .faults import Plan
     from .limits import Group, Rates
     from .load import Load, Slot, Tally
+    from .replay import Replay
     from .reply import Reply
     from .settings import Settings
 
@@ -124,6 +125,7 @@ class Dispatcher:
         load: Load,
         rates: Rates,
         tally: Tally,
+        replay: Replay | None,
     ) -> None:
         self._services = services
         self._secrets = secrets
@@ -133,6 +135,7 @@ class Dispatcher:
         self._load = load
         self._rates = rates
         self._tally = tally
+        self._replay = replay
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request.
@@ -206,18 +209,22 @@ class Dispatcher:
         )
         accepted = request.headers.get("Accept-Encoding", "")
         faults = self._plan.next(wire, possible_at(route.operation, gzip="gzip" in accepted))
-        reply = await self._reply(route, target, body, faults)
+        reply = await self._reply(request.method, route, target, body, faults)
         return await self._write(request, route, reply, faults, slot.release)
 
     async def _reply(
-        self, route: _Route, target: str, body: bytes, faults: Collection[Fault]
+        self, method: str, route: _Route, target: str, body: bytes, faults: Collection[Fault]
     ) -> Reply:
         for fault in faults:
             if fault in PROXY:
                 return proxy_reply(self._dice, fault, target)
             if fault in REFUSALS:
                 return self._service(route).injected(fault, target)
-        answer = route.answer(self._services, target, body)
+        answer: Reply | Awaitable[Reply]
+        if self._replay is None:
+            answer = route.answer(self._services, target, body)
+        else:
+            answer = self._replay.answer(method, target, body)
         reply = await answer if isawaitable(answer) else answer
         return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
 

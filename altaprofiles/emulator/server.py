@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-from aiohttp import web
 
 from ..credentials import Alta, CleverTap
 from .alta import AltaService
@@ -14,41 +11,22 @@ from .dice import Dice
 from .dispatch import OPERATIONS, Dispatcher, Secrets, Services
 from .faults import Fault, Plan, check_rates
 from .limits import Rates
-from .load import Load, Tally, let_loop_turn
+from .listener import Listener
+from .load import Load, Tally
 from .people import Population
+from .replay import Replay
 from .settings import Settings, check_number, check_record_size
 from .shape import check_bindings, check_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
 
     from .bindings import Bindings
     from .load import Stats
     from .settings import BaseQuery, RecordSize
 
 __all__ = ["Emulator"]
-
-
-class _Server(web.Server):
-    """aiohttp's server, with a count of its connections and access to their transports."""
-
-    def __init__(self, handler: Callable[[web.BaseRequest], Any], tally: Tally) -> None:
-        super().__init__(handler, handler_cancellation=True, access_log=None)
-        self._tally = tally
-        self.transports: dict[web.RequestHandler, asyncio.Transport] = {}
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self.transports[handler] = transport
-        self._tally.connections += 1
-        self._tally.open_connections += 1
-
-    def connection_lost(
-        self, handler: web.RequestHandler, exc: BaseException | None = None
-    ) -> None:
-        del self.transports[handler]
-        self._tally.open_connections -= 1
-        super().connection_lost(handler, exc)
 
 
 class Emulator(Settings):
@@ -68,6 +46,11 @@ class Emulator(Settings):
             their first and their last day, in UTC. An event's summary may have `properties`, which
             are not sent: filters on `event_properties` are about them.
         bindings: users of your own in Alta: lists of anonymous IDs by user ID, of the type WEB.
+        replay: a file of `Recorder`, whose answers are served in the place of people. Requests with
+            the same query, cursor or key get the answers that they got, one after the other, and
+            then the last one again. The size of pages, and the values of filters, need not be the
+            same. Any other request fails with HTTP 400. Limits and faults hold as they do for
+            people.
         seed: decides the people, the variants of answers, and the faults.
         port: the TCP port, or 0 for any free one.
         record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the
@@ -112,7 +95,9 @@ class Emulator(Settings):
 
     Raises:
         ValueError: an argument is out of bounds, also when it is assigned; or one of the `records`
-            or `bindings` is not of the vendor's form. The message names its place and its fault.
+            or `bindings` is not of the vendor's form, or a line of the `replay`. The message names
+            its place and its fault.
+        OSError: the replay cannot be read.
 
     >>> from altaprofiles.emulator import Emulator
     >>> day = 20260101
@@ -131,6 +116,7 @@ class Emulator(Settings):
         people: int | None = None,
         records: Iterable[Mapping[str, Any]] | None = None,
         bindings: Mapping[str, Iterable[str]] | None = None,
+        replay: str | PathLike[str] | None = None,
         seed: int = 0,
         port: int = 0,
         record_size: RecordSize = "small",
@@ -153,8 +139,12 @@ class Emulator(Settings):
         alta_error: int | None = None,
         key_verification: bool = True,
     ) -> None:
+        is_own = records is not None or bindings is not None
+        if replay is not None and (people is not None or is_own):
+            raise ValueError("replay: has its own people; leave out people, records and bindings")
+        self._replay = None if replay is None else Replay(replay)
         if people is None:
-            people = 1000 if records is None and bindings is None else 0
+            people = 0 if is_own or replay is not None else 1000
         check_number("people", people, 0, int)
         check_number("port", port, 0, int)
         check_record_size("record_size", record_size)
@@ -185,7 +175,8 @@ class Emulator(Settings):
             CleverTapService(self._population, self._dice, self._plan, self),
             AltaService(self._population, self._dice, self._plan, self),
         )
-        self.add(bindings=bindings)
+        if bindings is not None:
+            self.bindings.add(check_bindings(bindings))
         self._secrets = Secrets(
             account_id=f"TEST-{self._dice.token(5, 'account').hex().upper()}",
             passcode=self._dice.token(12, "passcode").hex(),
@@ -194,7 +185,7 @@ class Emulator(Settings):
         self._port = port
         load = Load(self)
         self._tally = Tally(load, OPERATIONS)
-        self._dispatcher = Dispatcher(
+        dispatcher = Dispatcher(
             self._services,
             self._secrets,
             self._dice,
@@ -203,42 +194,18 @@ class Emulator(Settings):
             load,
             Rates(self),
             self._tally,
+            self._replay,
         )
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._server: _Server | None = None
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener(dispatcher.respond, self._tally.count_connection)
 
     async def __aenter__(self) -> Self:
-        if self._runner is not None:
+        if self._listener.url is not None:
             raise RuntimeError("this emulator is already running; create another one")
-        self._server = _Server(self._handle, self._tally)
-        runner = web.ServerRunner(self._server, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
+        await self._listener.start(self._port)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        runner, server = self._runner, self._server
-        if runner is None or server is None:
-            return
-        self._runner = self._server = None
-        for site in runner.sites:
-            await site.stop()
-        server.pre_shutdown()
-        answering = list(self._tasks)
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
-        await runner.cleanup()
-        for transport in list(server.transports.values()):
-            # It is closed already, but stays open if the client does not read.
-            transport.abort()
-        await let_loop_turn()
+        await self._listener.stop()
 
     @property
     def url(self) -> str:
@@ -247,9 +214,9 @@ class Emulator(Settings):
         Raises:
             RuntimeError: the emulator is not running.
         """
-        if self._runner is None:
+        if self._listener.url is None:
             raise RuntimeError("the emulator has a URL only while it runs; enter it: async with …")
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self._listener.url
 
     @property
     def clevertap(self) -> CleverTap:
@@ -290,7 +257,8 @@ class Emulator(Settings):
             bindings: as `bindings` of `Emulator`. A user keeps the anonymous IDs added before.
 
         Raises:
-            ValueError: one of them is not of the vendor's form. Nothing is added then.
+            ValueError: one of them is not of the vendor's form, or the emulator serves a replay.
+                Nothing is added then.
 
         >>> from altaprofiles.emulator import Emulator
         >>> async with Emulator(records=[{"identity": "ann"}]) as emulator:
@@ -301,6 +269,8 @@ class Emulator(Settings):
         >>> found.identity, list(users)
         ('bo', ['bo'])
         """
+        if self._replay is not None:
+            raise ValueError("replay: has its own people, to whom nobody can be added")
         checked = check_records(records, "records")
         if bindings is not None:
             self.bindings.add(check_bindings(bindings))
@@ -333,14 +303,3 @@ class Emulator(Settings):
     def bindings(self) -> Bindings:
         """The users and anonymous IDs of the Alta agent, to compare answers with."""
         return self._services.alta.bindings
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-        self._tasks.add(task)
-        try:
-            return await self._dispatcher.respond(request)
-        except ConnectionError:
-            return web.Response()
-        finally:
-            self._tasks.discard(task)

@@ -222,9 +222,21 @@ def test_the_emulator_serves_people_of_ones_own(tmp_path: Path) -> None:
         assert [one["identity"] for one in page["records"]] == ["ann", "bo"]
 
 
+def test_the_emulator_serves_a_replay(tmp_path: Path) -> None:
+    file = tmp_path / "run.ndjson"
+    verify = {"request": {"operation": "verify"}, "status": 200, "body": {"code": 0, "data": 7}}
+    header = {"format": "altaprofiles replay", "version": 1}
+    file.write_text(f"{json.dumps(header)}\n{json.dumps(verify)}\n")
+    with serving("--replay", str(file)) as (_, variables):
+        assert fetch(variables, "/v1/api-key/verify") == {"code": 0, "data": 7}
+        status, answer = fetch(variables, "/1/profile.json?identity=5555555555")
+        assert (status, "not in the replay" in answer["error"]) == (400, True)
+
+
 @pytest.mark.parametrize(
     ("option", "text", "words"),
     [
+        ("--replay", "{}", "line 1 is not the beginning of a replay"),
         ("--records", '{"identity": "a"}\n\n{"name": "secret"}\n', "line 3: has neither identity"),
         (
             "--records",

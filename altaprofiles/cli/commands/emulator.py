@@ -69,6 +69,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 )
 @_file("--records", "People of your own: a file of one JSON record a line, as exports write them.")
 @_file("--bindings", 'Users of your own in Alta: a JSON file such as {"user": ["anonymous ID"]}.')
+@_file("--replay", "A file of altaprofiles.emulator.Recorder, to serve in the place of people.")
 @click.option(
     "--seed",
     type=int,
@@ -160,6 +161,7 @@ def emulator(
     people: int | None,
     records: Path | None,
     bindings: Path | None,
+    replay: Path | None,
     faults: tuple[str, ...],
     **settings: Any,
 ) -> None:
@@ -189,7 +191,7 @@ def emulator(
         if name in rates:
             raise click.BadParameter(f"{name} is given twice; give it once", param_hint="--fault")
         rates[name] = rate
-    if people is None and records is None and bindings is None:
+    if people is None and records is None and bindings is None and replay is None:
         people = 10_000
     lines = [] if records is None else _lines(records)
     try:
@@ -197,6 +199,7 @@ def emulator(
             people=people,
             records=None if records is None else [record for _, record in lines],
             bindings=None if bindings is None else _object(bindings),
+            replay=replay,
             faults=rates,
             port=port,
             **settings,
