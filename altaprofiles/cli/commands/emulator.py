@@ -206,7 +206,7 @@ def emulator(
         )
     except ValueError as error:
         raise _named(str(error), [number for number, _ in lines]) from None
-    asyncio.run(_serve(server, port))
+    asyncio.run(_serve(server, port, is_replay=replay is not None))
 
 
 def _lines(file: Path) -> list[tuple[int, Any]]:
@@ -265,7 +265,7 @@ def _rate(fault: str) -> tuple[str, float]:
         ) from None
 
 
-async def _serve(emulator: Emulator, port: int) -> None:
+async def _serve(emulator: Emulator, port: int, *, is_replay: bool) -> None:
     """Serve until SIGINT or SIGTERM; the environment variables go to stdout."""
     import asyncio
 
@@ -277,8 +277,9 @@ async def _serve(emulator: Emulator, port: int) -> None:
         async with emulator:
             for name, value in emulator.environment.items():
                 click.echo(f"export {name}={value}")
-            people = len(emulator.population)
-            click.echo(f"{people:,} people at {emulator.url}; stop with Ctrl-C", err=True)
+            people = f"{len(emulator.population):,} people"
+            served = "a replay" if is_replay else people
+            click.echo(f"{served} at {emulator.url}; stop with Ctrl-C", err=True)
             await interrupted.wait()
     except OSError as error:
         raise click.ClickException(f"cannot listen on port {port}: {error.strerror}") from None
