@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from .base.addresses import is_loopback, split_address
 from .base.checks import check_whole
 from .base.wording import one_of
+from .base.zones import zone_of
 from .errors import ConfigurationError
 from .redaction import as_secret
 
@@ -87,9 +88,12 @@ class CleverTap:
             allows 3 per account (https://developer.clevertap.com/docs/api-request-limit). With
             "auto", chains and counts have these 3 each, and lookups by ID, for which no limit is
             documented, as many as the service turns out to take: see `http.sizing.Size`.
+        timezone: the time zone of the project, a name of the IANA database such as "Asia/Kolkata".
+            Days in queries are days of this zone, so that `Session.sync` needs it to know which
+            days are over. With None it is not known.
 
     Raises:
-        ConfigurationError: an argument is invalid.
+        ConfigurationError: an argument is invalid, or this machine has no data of time zones.
 
     >>> CleverTap(account_id="W9R-654-865Z", passcode="secret", region="in1")
     CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)
@@ -100,6 +104,7 @@ class CleverTap:
     region: str
     base_url: str | None
     max_in_flight: MaxInFlight
+    timezone: str | None
     url: str = field(init=False, repr=False)
     """The base URL in use: `base_url`, or that of `region`; without a trailing slash."""
 
@@ -110,11 +115,13 @@ class CleverTap:
         region: str = "eu1",
         base_url: str | None = None,
         max_in_flight: MaxInFlight = CHAIN_SLOTS,
+        *,
+        timezone: str | None = None,
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = type(passcode).__name__, as_secret(passcode)
         _set(self, account_id=account_id, passcode=passcode, region=region)
-        _set(self, base_url=base_url, max_in_flight=max_in_flight, url="")
+        _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
         _check_token("passcode", passcode, kind)
         if passcode.lower() in REGIONS:
@@ -131,13 +138,18 @@ class CleverTap:
             )
         _set(self, region=name)
         _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
+        if timezone is not None:
+            zone_of("timezone", timezone)
+            # Plain text, even of a subclass such as NumPy's.
+            _set(self, timezone=str.__str__(timezone))
         _set(self, url=REGIONS[name] if base_url is None else _base(base_url))
 
     @classmethod
     def from_env(cls) -> CleverTap:
         """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
-        `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL` and `CLEVERTAP_MAX_IN_FLIGHT` are optional.
+        `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT` and
+        `CLEVERTAP_TIMEZONE` are optional.
 
         Raises:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
@@ -150,13 +162,15 @@ class CleverTap:
                 region=os.environ.get("CLEVERTAP_REGION") or "eu1",
                 base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
                 max_in_flight=_in_flight_from_env("CLEVERTAP_MAX_IN_FLIGHT", CHAIN_SLOTS),
+                timezone=os.environ.get("CLEVERTAP_TIMEZONE") or None,
             )
 
     def __repr__(self) -> str:
         where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
+        zone = "" if self.timezone is None else f", timezone={self.timezone!r}"
         return (
             f"CleverTap(account_id={self.account_id!r}, passcode='***', {where}, "
-            f"max_in_flight={self.max_in_flight!r})"
+            f"max_in_flight={self.max_in_flight!r}{zone})"
         )
 
 
@@ -279,7 +293,7 @@ def _set(credentials: CleverTap | Alta, **values: object) -> None:
 
 _SECRETS = {"CLEVERTAP": ("ACCOUNT_ID", "PASSCODE"), "ALTA": ("TOKEN",)}
 _SETTINGS = {
-    "CLEVERTAP": ("REGION", "BASE_URL", "MAX_IN_FLIGHT"),
+    "CLEVERTAP": ("REGION", "BASE_URL", "MAX_IN_FLIGHT", "TIMEZONE"),
     "ALTA": ("ENDPOINT", "BASE_URL", "MAX_IN_FLIGHT"),
 }
 
@@ -334,7 +348,10 @@ class InvalidSetting(ConfigurationError):
     """A setting of the environment or the credentials file is invalid, beside valid secrets."""
 
 
-_ARGUMENTS = ("region", "endpoint", "base_url", "max_in_flight", "requests_per_minute", "name")
+_ARGUMENTS = (
+    *("region", "endpoint", "base_url", "max_in_flight", "requests_per_minute", "name"),
+    "timezone",
+)
 
 
 def explained(

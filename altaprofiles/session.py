@@ -36,10 +36,22 @@ from .wire.language import Filters
 from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import aiohttp
 
+    from .export.gather.joins import Join
+    from .export.job import Job
     from .export.keys import Keys
-    from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
+    from .export.output import Output
+    from .export.plan import EventsPlan
+    from .export.report import (
+        ExportProgress,
+        ExportReport,
+        LookupProgress,
+        LookupReport,
+        SyncReport,
+    )
     from .export.unfinished import Unfinished
 
 __all__ = ["Session"]
@@ -137,8 +149,8 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `ALTA_TOKEN`, `ALTA_ENDPOINT`,
-        `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
+        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
@@ -412,13 +424,9 @@ class Session:
         ... )
         >>> print(report.people, report.sha256)
         """
-        from .export.gather.chains import EventsGathering
-        from .export.gather.joined import with_joins
-        from .export.gather.joins import Join, Joins
-        from .export.job import Job
+        from .export.gather.joins import Join
         from .export.output import Output
         from .export.plan import EventsPlan
-        from .export.reporting import Reporting
 
         self._engine.check_open()
         service = self._clevertap_service()
@@ -435,19 +443,6 @@ class Session:
             profile=profile,
         )
         join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
-        calls = [(service, "get_page"), *(() if join is None else (join.call,))]
-        reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
-        joins = None if join is None else Joins(join, engine)
-        people = EventsGathering(
-            plan if join is None else join.added_to(plan),
-            Chains(engine, service),
-            adopt=windows == "auto",
-            distinct=check_flag("distinct", distinct),
-            count=check_flag("count", count),
-            on_shortfall=on_shortfall,
-            on_records=None if joins is None else joins.queue,
-        )
         output = Output(
             to=to,
             format=format,
@@ -460,7 +455,179 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job(with_joins(people, joins), output, reporting).run()
+        job = self._job_of(
+            plan if join is None else join.added_to(plan),
+            join,
+            output,
+            on_progress,
+            adopt=windows == "auto",
+            distinct=distinct,
+            count=count,
+            on_shortfall=on_shortfall,
+        )
+        return await job.run()
+
+    def _job_of(
+        self,
+        plan: EventsPlan,
+        join: Join | None,
+        output: Output,
+        on_progress: Callable[[ExportProgress], object] | None,
+        *,
+        adopt: bool,
+        distinct: bool = True,
+        count: bool = False,
+        on_shortfall: object = "error",
+    ) -> Job[ExportReport, ExportProgress]:
+        """Return the job that brings a plan to an output."""
+        from .export.gather.chains import EventsGathering
+        from .export.gather.joined import with_joins
+        from .export.gather.joins import Joins
+        from .export.job import Job
+        from .export.reporting import Reporting
+
+        service = self._clevertap_service()
+        calls = [(service, "get_page"), *(() if join is None else (join.call,))]
+        reporting = Reporting(calls, on_progress)
+        engine = self._engine.counting(reporting.tally)
+        joins = None if join is None else Joins(join, engine)
+        people = EventsGathering(
+            plan,
+            Chains(engine, service),
+            adopt=adopt,
+            distinct=check_flag("distinct", distinct),
+            count=check_flag("count", count),
+            on_shortfall=on_shortfall,
+            on_records=None if joins is None else joins.queue,
+        )
+        return Job(with_joins(people, joins), output, reporting)
+
+    async def sync(
+        self,
+        events: str | Sequence[str],
+        *,
+        since: Day,
+        to: str | os.PathLike[str],
+        until: Day | None = None,
+        late_days: int = 2,
+        timezone: str | None = None,
+        event_properties: Sequence[Filter] = (),
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
+        format: str | None = None,
+        windows: int | Literal["auto"] = "auto",
+        flatten: Flatten = (),
+        table: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        app: bool = False,
+        event_summaries: bool = True,
+        profile: bool = True,
+        with_cdp: bool = False,
+        cdp_key: str = "identity",
+        cdp_by: CdpBy = "user_id",
+        spool: str | os.PathLike[str] | None = None,
+        on_progress: Callable[[ExportProgress], object] | None = None,
+    ) -> SyncReport:
+        """Keep a table up to date with everyone who did one or several events: a call every night.
+
+        It finishes what earlier calls have left unfinished, and fetches nothing of that again.
+        Then it brings the days that the table lacks, up to yesterday, and the last `late_days` of
+        those it has once more, because phones send events when they are next online. People are
+        updated, and others stay, as in `export` with `write="upsert"`; `matched` is united with
+        the events that brought a person before. The state moves in the transaction of the rows, in
+        the table `altaprofiles_sync` beside the table. So a call that is killed, at any moment, has
+        changed nothing or all, and two calls on one day leave the same table as one.
+
+        The table is bound to the account, `events` in any order, filters, `since`, `app`,
+        `event_summaries`, `profile`, `with_cdp` and its keys. Each account has a state of its own.
+        A table that was restored from a backup is continued from its state.
+
+        It sees people with one of the events only. Profiles that change without an event, as by
+        upload, and people who are deleted or merged in CleverTap, it does not see. A full `export`
+        into the same table now and then updates the former; into another one with
+        `write="replace"`, it leaves out the latter. Because a query of events matches days in the
+        time zone of the project, so does this method
+        (https://developer.clevertap.com/docs/get-user-profiles-api).
+
+        Args:
+            events: the name of an event, or several names, as for `export`.
+            since: the first day of the table: a date, or an int YYYYMMDD.
+            to: a `.duckdb` file.
+            until: the last day to bring, included; by default yesterday. Days that are not over are
+                left for later calls.
+            late_days: days that are brought again, 0 or more: the first one is the later of `since`
+                and the last day of the table + 1 - `late_days`.
+            timezone: the time zone of the project, such as "Asia/Kolkata". By default that of
+                `CleverTap(timezone=…)`, else UTC, with a warning.
+            event_properties, profile_fields, query: as for `profiles.by_event`.
+            format, windows, flatten, table, batch_size, app, event_summaries, profile, with_cdp,
+                cdp_key, cdp_by, spool: as for `export`. A lookup of a join that fails is asked for
+                again by the next call, and later days do not wait for it.
+            on_progress: as for `export`, for one export after the other.
+
+        Returns:
+            The result, with the days brought and the last day that the table has.
+
+        Raises:
+            ConfigurationError: an argument cannot work, an extra or the data of time zones is
+                missing, or the output cannot keep a state. Nothing was sent.
+            PlanMismatch: another sync keeps the table; `differences` has the arguments of both.
+                Nothing was sent.
+            ExportLocked: another process or task works on the same table, or another program has
+                had its file open for ten minutes.
+            Incomplete: as from `export`. The same call resumes.
+            AltaProfilesError: as from `export`.
+
+        >>> report = await session.sync(
+        ...     ["App Launched", "Charged"], since=date(2026, 1, 1), to="crm.duckdb"
+        ... )
+        >>> print(report)
+        """
+        from .export.gather.joins import Join
+        from .export.output import Output
+        from .export.plan import EventsPlan
+        from .export.sync import Sync
+        from .export.synced import Days
+
+        self._engine.check_open()
+        service = self._clevertap_service()
+        account, _ = self._credentials
+        if timezone is None and account is not None:
+            timezone = account.timezone
+        filters = Filters.of(event_properties, profile_fields, query)
+        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
+
+        def plan(first: date, last: date) -> EventsPlan:
+            plan = EventsPlan.of(
+                service,
+                events,
+                start=first,
+                end=last,
+                filters=filters,
+                windows=windows,
+                batch_size=batch_size,
+                app=app,
+                event_summaries=event_summaries,
+                profile=profile,
+            )
+            return plan if join is None else join.added_to(plan)
+
+        def job(
+            plan: EventsPlan, output: Output, is_new: bool
+        ) -> Job[ExportReport, ExportProgress]:
+            adopt = is_new and windows == "auto"
+            return self._job_of(plan, join, output, on_progress, adopt=adopt)
+
+        sync = Sync(
+            job,
+            plan,
+            Output(to=to, format=format, table=table, flatten=flatten, spool=spool),
+            Days.of(since, until, late_days, timezone),
+            timezone,
+        )
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await sync.run()
 
     async def export_lookups(
         self,

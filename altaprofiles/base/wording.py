@@ -39,6 +39,14 @@ def duration(seconds: float) -> str:
     return f"{max(math.ceil(seconds), 1)} s"
 
 
+def past(seconds: float) -> str:
+    """Return a time that is over in one unit, rounded down, such as `34 min` or `2 days`."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds / size):,} {unit}"
+    return f"{int(seconds)} s"
+
+
 def moment(at: float, now: float) -> str:
     """Return a Unix time, rounded up, such as `12:00:05 UTC`; with its date if it is far away."""
     form = "%H:%M:%S UTC" if at - now < 43_200 else "%Y-%m-%d %H:%M UTC"

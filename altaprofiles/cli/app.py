@@ -387,7 +387,7 @@ _SERVICES = {
 }
 
 
-_ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE"}
+_ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE", "to": "FILE|URL"}
 """Arguments of commands by the library's name."""
 
 

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from ..base.wording import numbered
 from .app import App
 from .exits import Exit
+from .relative_days import resolve_days
 from .streams import abandon_broken_streams
 
 __all__ = ["QUOTE_CONDITIONS", "Command", "Group"]
@@ -71,6 +72,7 @@ class Command(click.Command):
         app = ctx.ensure_object(App)
         app.start_logging()
         try:
+            resolve_days(ctx)
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             try:

@@ -8,7 +8,7 @@ from msgspec import json
 
 from ..base.wording import clock, numbered, sized
 from ..export.manifest import as_builtins
-from ..export.report import ExportReport, LookupReport, Report
+from ..export.report import ExportReport, LookupReport, Report, SyncReport
 from .app import App
 
 __all__ = ["summarize", "write_report"]
@@ -24,6 +24,8 @@ def summarize(app: App, report: Report) -> None:
             if not report.keys:
                 app.warn("there were no keys to look up")
             rows = _lookup_rows(report)
+        case SyncReport():
+            rows = _sync_rows(report)
     rows.append(("retries", f"{report.retries:,} in {numbered(report.requests, 'request')}"))
     rows.append(("time", clock(report.seconds)))
     if report.bytes is not None:
@@ -57,15 +59,8 @@ def _export_rows(report: ExportReport) -> list[tuple[str, str]]:
         ("records", f"{report.records:,} on {pages}"),
         *_join_rows(report, report.failed),
     ]
-    for event in dict.fromkeys(chain.event for chain in report.chains):
-        chains = [chain for chain in report.chains if chain.event == event]
-        counts = [chain.counted for chain in chains if chain.counted is not None]
-        if len(counts) == len(chains):
-            records = sum(chain.records for chain in chains)
-            text = (
-                f"{event or 'everyone'}: {sum(counts):,} records by the service, {records:,} here"
-            )
-            rows.append(("counted", text))
+    for event, people in (report.counted or {}).items():
+        rows.append(("counted", f"{event}: {numbered(people, 'people')} by the service"))
     return rows
 
 
@@ -82,7 +77,22 @@ def _lookup_rows(report: LookupReport) -> list[tuple[str, str]]:
     return [*rows, *_join_rows(report, report.join_failed)]
 
 
-def _join_rows(report: ExportReport | LookupReport, failed: int | None) -> list[tuple[str, str]]:
+def _sync_rows(report: SyncReport) -> list[tuple[str, str]]:
+    rows = [("days", report.days if report.first else "none, as the table has all of them")]
+    if report.through is not None:
+        rows.append(("through", f"{report.through}, by days of {report.timezone}"))
+    if report.finished:
+        rows.append(("finished", f"{numbered(report.finished, 'export')} of earlier runs"))
+    if report.first is not None:
+        pages = numbered(report.pages, "page")
+        rows.append(("people", f"{report.people:,}"))
+        rows.append(("records", f"{report.records:,} on {pages}"))
+    return [*rows, *_join_rows(report, report.failed)]
+
+
+def _join_rows(
+    report: ExportReport | LookupReport | SyncReport, failed: int | None
+) -> list[tuple[str, str]]:
     if report.matched is None or report.unmatched is None or failed is None:
         return []
     counts = f"{report.matched:,} matched, {report.unmatched:,} unmatched, {failed:,} failed"

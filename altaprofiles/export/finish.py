@@ -25,7 +25,7 @@ from .unfinished import Unfinished
 
 __all__ = ["finishing_job", "is_joined", "is_of_alta"]
 
-_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write")
+_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write", "sync")
 _OF_EVENTS = {"distinct": True, "count": False, "on_shortfall": "error"}
 """The arguments of an export of events, with their defaults, for one of an earlier version."""
 
@@ -60,12 +60,17 @@ def finishing_job(
         on_progress: as for `Session.export`.
 
     Raises:
-        ConfigurationError: it is one of another account, cannot be read, or is joined and there are
-            no credentials for Alta.
+        ConfigurationError: it is one of another account or of an earlier version, cannot be read,
+            or is joined and there are no credentials for Alta.
     """
     plan, arguments = unfinished.plan, unfinished.arguments
     if plan is None:
         raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
+    if not arguments:
+        raise ConfigurationError(
+            f"{unfinished.path} was begun by an earlier version, which has not noted its table and "
+            f"options; run the export that began it again, which resumes it"
+        )
     _check_account(unfinished, service, plan.account, plan.host)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}

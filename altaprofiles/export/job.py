@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import anyio
+from msgspec.structs import replace
 
 from ..errors import (
     AltaProfilesError,
@@ -26,17 +27,20 @@ from .gather.gathering import Assembled, Gathering, Run
 from .manifest import encode_manifest
 from .output import Output
 from .place import Place
+from .plan import EventsPlan
 from .report import Progress, Report
 from .reporting import CallbackFailed, Reporting
 from .sinks.files import write_file
+from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
+from .synced import Settings
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, running_beside
-from .unfinished import encode_arguments, unfinished_in
+from .unfinished import Unfinished, encode_arguments, unfinished_in
 
-__all__ = ["Job"]
+__all__ = ["Job", "concluded"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -77,32 +81,32 @@ class Job(Generic[R, S]):
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-        threads = Threads()
-        report: R | None = None
-        try:
-            report = await self._run(threads)
-        except CallbackFailed as failed:
-            failure = failed.error
-        else:
-            return report
-        finally:
-            threads.close()
-            await _finish(report)
-        # Outside of the handler, so that the caller's error gets no context.
-        raise failure
 
-    async def _run(self, threads: Threads) -> R:
-        # In a thread, because it may import pyarrow.
-        place = await threads.run(self._find_place)
-        resume = self._output.resume
-        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
-        try:
-            return await self._run_in(workspaces, place, threads)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await threads.run(workspaces.close)
+        async def run(threads: Threads) -> R:
+            # In a thread, because it may import pyarrow.
+            place = await threads.run(self.find_place)
+            resume = self._output.resume
+            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+            try:
+                return await self.run_in(workspaces, place, threads)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
 
-    async def _run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        return await concluded(run)
+
+    async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        """Do the same as `run`, in workspaces that are open already.
+
+        Args:
+            workspaces: those of the output.
+            place: the result of `find_place`.
+            threads: runs blocking calls.
+
+        Raises:
+            CallbackFailed: `on_progress` raised an exception.
+            ExportError, AltaProfilesError: as from `run`.
+        """
         resume = self._output.resume
         store = await threads.run(lambda: self._gathering.choose(workspaces, resume=resume))
         run = Run(
@@ -127,9 +131,15 @@ class Job(Generic[R, S]):
             with anyio.CancelScope(shield=True):
                 await threads.run(lambda: self._leave(run))
 
-    def _find_place(self) -> Place:
+    def find_place(self) -> Place:
+        """Return the paths of the export. Blocking.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         place = Place.of(self._output, self._gathering.content, self._gathering.endings)
-        place.check_apart(self._gathering.reads)
+        if (keys := self._gathering.reads) is not None:
+            place.check_apart(keys.path, keys.table)
         if place.target.write == "upsert" and self._gathering.arguments.get("distinct") is False:
             raise ConfigurationError(
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
@@ -149,7 +159,7 @@ class Job(Generic[R, S]):
         """Warn of what earlier runs of other plans have left."""
         with explaining_disk_errors(run.place.folder):
             found = unfinished_in(run.place.folder)
-        others = [one for one in found if one.path != run.store.folder]
+        others = [one for one in found if one.path != run.store.folder and not self._is_next(one)]
         # What brought nothing would only be in the way. What cannot be read is not known.
         for one in others:
             if one.is_empty:
@@ -157,6 +167,12 @@ class Job(Generic[R, S]):
         self._left = [one.warning(run.place.status) for one in others if not one.is_empty]
         for sentence in self._left:
             logger.warning("%s", sentence)
+
+    def _is_next(self, one: Unfinished) -> bool:
+        """Return whether the sync that this export is one of finishes another one as well."""
+        if self._output.sync is None:
+            return False
+        return Settings.parse(self._output.sync, "").is_in(one.arguments.get("sync"))
 
     async def _gather_and_assemble(self, run: Run) -> R:
         try:
@@ -201,6 +217,7 @@ class Job(Generic[R, S]):
         replaced = (
             None if gathering.records else await when_free(run.threads, target, target.present)
         )
+        origin = await self._origin_of_rows(run)
         people = await run.threads.run(lambda: gathering.people(run.store.people, target))
         try:
             written = await assemble(
@@ -208,7 +225,7 @@ class Job(Generic[R, S]):
                 target,
                 lambda: gathering.batches(run.store),
                 content=gathering.content,
-                origin=self._origin(run),
+                origin=origin,
                 people=people,
                 on_batch=self._report_assembled,
             )
@@ -221,22 +238,38 @@ class Job(Generic[R, S]):
         warnings = [*written.notes, *gathering.discrepancies(written.records, run.place)]
         if not written.records:
             warnings.append(_nobody(target.name, replaced) + gathering.nobody)
+        if run.store.is_outdated:
+            warnings.append(f"it was begun at {run.store.began:%Y-%m-%d %H:%M} UTC, and is of then")
         for sentence in warnings:
             logger.warning("%s", sentence)
         warnings = [*self._left, *warnings]
         missing = gathering.unanswered(run.place)
         report = self._describe(run, written, warnings, complete=not missing)
-        await self._write_manifest(run, report)
+        await self._write_manifest(run, report, origin.sync)
         if missing:
+            await run.threads.run(run.store.note_written)
             raise self._incomplete(run, missing, report)
         return report
 
     def _origin(self, run: Run) -> Origin:
         return Origin(run.store.run, (self._gathering.plan.account,), run.store.began)
 
-    async def _write_manifest(self, run: Run, report: R) -> None:
+    async def _origin_of_rows(self, run: Run) -> Origin:
+        """Return the origin of the rows; of a sync, with the state that comes with them."""
+        origin, plan, target = self._origin(run), self._gathering.plan, run.place.target
+        if self._output.sync is None or not isinstance(plan, EventsPlan):
+            return origin
+        before = await when_free(run.threads, target, lambda: target.synced(plan.account))
+        settings = Settings.parse(self._output.sync, target.label)
+        # Hours have passed, and another sync may have begun the table anew.
+        settings.check(before, target.label)
+        return replace(origin, sync=settings.moved(before, plan, run.store.began))
+
+    async def _write_manifest(self, run: Run, report: R, state: SyncState | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         options = {**self._gathering.options, **run.place.layout}
+        if state is not None:
+            options["sync"] = {"account": state.account, "through": str(state.through)}
         data = encode_manifest(report, self._gathering.executed_plan, options, now)
         await run.threads.run(lambda: write_file(run.place.manifest, [data]))
 
@@ -303,6 +336,28 @@ class Job(Generic[R, S]):
                 with run.commit():
                     pass
         run.store.close()
+
+
+async def concluded(work: Callable[[Threads], Awaitable[R]]) -> R:
+    """Return the report of `work`, which is called with threads of its own.
+
+    Raises:
+        CancelledError: the task was cancelled. If `work` was complete, it has the report.
+        Exception: an error of `work`, or that of `on_progress`.
+    """
+    threads = Threads()
+    report: R | None = None
+    try:
+        report = await work(threads)
+    except CallbackFailed as failed:
+        failure = failed.error
+    else:
+        return report
+    finally:
+        threads.close()
+        await _finish(report)
+    # Outside of the handler, so that the caller's error gets no context.
+    raise failure
 
 
 def _nobody(name: str, replaced: str | None) -> str:

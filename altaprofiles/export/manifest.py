@@ -19,6 +19,7 @@ __all__ = ["as_builtins", "encode_manifest", "readable"]
 # The order in manifests and `--json`: people read the results first.
 _ORDER = (
     *("output", "manifest", "format", "complete"),
+    *("first", "last", "through", "timezone", "finished"),
     *("people", "records", "pages", "chains"),
     *("keys", "repeated", "skipped", "found", "not_found", "failed"),
     *("matched", "unmatched", "join_failed"),

@@ -97,9 +97,17 @@ class Place(Struct, frozen=True):
         files = [*self.target.files, self.manifest, *self.beside.values()]
         return [*files, *map(partial_of, files)]
 
-    def check_apart(self, source: Path | None) -> None:
-        """Raise `ConfigurationError` if the file of keys is a file that the export replaces."""
-        keys = None if source is None else status_of("keys", source)
+    def check_apart(self, source: Path, table: str | None) -> None:
+        """Raise `ConfigurationError` if the keys are in a file that the export writes.
+
+        Args:
+            source: the file of keys.
+            table: its table, or None. Another one than that of the output may be in the same file.
+        """
+        keys = status_of("keys", source)
+        own = self.target.inner_table
+        if table is not None and own is not None and table.lower() != own.lower():
+            return
         for path in self.written:
             status = status_of("to", path)
             if keys is not None and status is not None and os.path.samestat(keys, status):

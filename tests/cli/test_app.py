@@ -247,9 +247,9 @@ def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
     done = run(env, "--log-format", "json", "get")
     assert done.code == 2
     assert "pass one of --identity" in json.loads(done.stderr)["message"]
-    done = run(env, "--log-format", "json", "count", "Charged", "--from", "yesterday")
+    done = run(env, "--log-format", "json", "count", "Charged", "--from", "2026-W02")
     assert done.code == 2
-    assert "'yesterday' is not a day" in json.loads(done.stderr)["message"]
+    assert "'2026-W02' is not a day" in json.loads(done.stderr)["message"]
 
 
 def test_streams_that_take_no_more(env: dict[str, str], emulator: Emulator, tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ __all__ = ["count"]
 @query_options
 @click.pass_obj
 def count(app: App, event: str | None, query: QueryOptions) -> None:
-    """Print how many people did EVENT, from CleverTap.
+    """Print how many people did EVENT in these days, by CleverTap's own count.
 
-    Spell EVENT as in the dashboard: the service distinguishes upper and lower case.
+    Each person is counted once. It is the number that `export --count` reports as counted. Spell
+    EVENT as in the dashboard: the service distinguishes upper and lower case.
 
     \b
     Examples:

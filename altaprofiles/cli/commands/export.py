@@ -8,7 +8,15 @@ import click
 
 from ..app import App, Service
 from ..command import Command
-from ..options import OutputOptions, QueryOptions, join_options, output_options, query_options
+from ..options import (
+    OutputOptions,
+    QueryOptions,
+    RecordOptions,
+    join_options,
+    output_options,
+    query_options,
+    record_options,
+)
 from ..selection import other_option, select
 from ..where import GRAMMAR
 
@@ -24,40 +32,7 @@ __all__ = ["export"]
 @click.argument("events", metavar="[EVENT...]", nargs=-1)
 @query_options
 @output_options
-@click.option(
-    "--windows",
-    metavar="N|auto",
-    default="auto",
-    show_default=True,
-    help="Number of parts to split the days into, which are read side by side.",
-)
-@click.option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    default=4991,
-    show_default=True,
-    help="People per page, a multiple of 23. A chain that has been opened keeps its size when it "
-    "is resumed.",
-)
-@click.option(
-    "--events/--no-events",
-    "event_summaries",
-    default=True,
-    help="Include the events of each person, some 75 % of a record (the default), or leave them "
-    "out.",
-)
-@click.option(
-    "--profile/--no-profile",
-    default=True,
-    help="Include the properties of each person (the default), or leave them out.",
-)
-@click.option(
-    "--app",
-    "with_app",
-    is_flag=True,
-    help="Include versions, make and model of devices, which are left out by default.",
-)
+@record_options
 @click.option(
     "--distinct/--no-distinct",
     default=True,
@@ -66,8 +41,9 @@ __all__ = ["export"]
 @click.option(
     "--count",
     is_flag=True,
-    help="Request the service's own counts as well, to compare them with the records received (a "
-    "range that is far short is read again), and to estimate the time left.",
+    help="Request the service's own counts as well: to report the number of people of each event, "
+    "as `count` does, to compare with the records received (a range that is far short is read "
+    "again), and to estimate the time left.",
 )
 @click.option(
     "--on-shortfall",
@@ -83,11 +59,7 @@ def export(
     app: App,
     events: tuple[str, ...],
     query: QueryOptions,
-    windows: str,
-    batch_size: int,
-    event_summaries: bool,
-    profile: bool,
-    with_app: bool,
+    records: RecordOptions,
     distinct: bool,
     count: bool,
     on_shortfall: Literal["error", "warn"],
@@ -130,18 +102,13 @@ def export(
     from ..job import run_job
 
     selection = select(events, query)
-    parts = _parts(windows)
 
     async def job(session: Session, display: ProgressDisplay) -> ExportReport:
         report = await session.export(
             events or None,
             **selection,
-            windows=parts,
+            **records,
             distinct=distinct,
-            batch_size=batch_size,
-            app=with_app,
-            event_summaries=event_summaries,
-            profile=profile,
             count=count,
             on_shortfall=on_shortfall,
             with_cdp=with_cdp,
@@ -158,13 +125,3 @@ def export(
     service: Service = "both" if with_cdp else "clevertap"
     prefix = "pipe the same query into " if query["query"] == "-" else ""
     run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
-
-
-def _parts(windows: str) -> int | Literal["auto"]:
-    if windows == "auto":
-        return "auto"
-    if not windows.isdecimal():
-        raise click.BadParameter(
-            f"{windows!r} is neither auto nor a number", param_hint="--windows"
-        )
-    return int(windows)

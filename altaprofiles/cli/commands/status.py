@@ -123,9 +123,11 @@ def status(
 
 def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
     if not states:
-        from ...export.sinks.postgres_url import without_password
+        from ...redaction import LOOKS_LIKE_DATABASE
 
-        where = "anything in this folder" if out is None else f"{without_password(out)} yet"
+        where = "anything in this folder" if out is None else "it yet"
+        if out is not None and not LOOKS_LIKE_DATABASE.search(out):
+            where = f"{out} yet"
         app.info(f"No export has written {where}.")
     for state in states:
         if as_json:
@@ -139,7 +141,8 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
 
 def _lines(state: OutputState) -> list[str]:
-    from ...base.wording import numbered, sized
+    from ...base.wording import sized
+    from ...export.outputs import days_of
     from ...redaction import harmless
 
     of_table = "" if state.table is None else f", table {state.table}"
@@ -150,8 +153,12 @@ def _lines(state: OutputState) -> list[str]:
         word = "written" if success.complete else "incomplete"
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{numbered(success.people, 'people')}{size}"
+            f"{success.people:,} {success.unit}{size}"
         )
+    days = days_of(state)
+    for account, through in days.items():
+        of_account = "" if len(days) == 1 else f" for {account}"
+        lines.append(f"  synced      through {through}{of_account}")
     if state.is_running:
         lines.append("  running")
     for one in state.unfinished:
@@ -180,12 +187,14 @@ def _iso(seconds: float | None) -> str | None:
 
 def _as_json(state: OutputState) -> dict[str, Any]:
     from ...export.manifest import readable
+    from ...export.outputs import days_of
 
     success = state.success
     return {
         "output": readable(state.name),
         "table": state.table,
         "running": state.is_running,
+        "synced": days_of(state),
         "success": None
         if success is None
         else {

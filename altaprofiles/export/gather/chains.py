@@ -32,6 +32,7 @@ from ...models import Page
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
 from ...wire.query import EventQuery
+from ..keys import KeyFile
 from ..place import Place
 from ..plan import EventsPlan
 from ..report import ChainStatus, ExportProgress, ExportReport, Report
@@ -41,7 +42,7 @@ from ..store.journal import ChainRow
 from ..store.people import EachOnce, Matching, People
 from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
-from ..store.workspaces import Workspaces
+from ..store.workspaces import SUPERSEDED, Workspaces
 from ..tables import Content
 from ..threads import run_all
 from ..unfinished import CURSOR_LIFE
@@ -131,7 +132,7 @@ class EventsGathering:
     unit = "records"
     content = Content(has_events=True)
     endings: Sequence[str] = ()
-    reads: Path | None = None
+    reads: KeyFile | None = None
 
     def __init__(
         self,
@@ -182,6 +183,9 @@ class EventsGathering:
         elif self._adopt:
             workspaces.discard_family(self.plan)
         store = workspaces.take(self.plan, resume=resume)
+        if self._adopt and self.plan.events is None and store.begun() and store.is_superseded:
+            logger.warning("%s is begun anew: %s", self.plan.subject, SUPERSEDED)
+            store.clear()
         if isinstance(begun := store.begun(), EventsPlan):
             self._begun_size = begun.batch_size
         return store
@@ -537,7 +541,7 @@ class EventsGathering:
                 and not any(state.is_accepted for state in states)
                 and is_short(records, sum(counts))
             ):
-                yield shortfall(whole, records, sum(counts))
+                yield shortfall(whole, records, sum(counts), windows=len(states))
 
     def _chains_of(self, whole: EventQuery) -> list[_ChainState]:
         return [state for state in self._states if state.query.event == whole.event]

@@ -82,7 +82,7 @@ class KeysGathering(Generic[V]):
             encode=encode,
             on_records=on_records,
         )
-        self.reads = keys.path if isinstance(keys, KeyFile) else None
+        self.reads = keys if isinstance(keys, KeyFile) else None
         self._keys = keys
         self._stage: Literal["reading", "asking"] = "reading"
         self._read = self._skipped = 0

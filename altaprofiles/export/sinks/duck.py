@@ -24,11 +24,13 @@ from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError, ExportLocked
 from ...tables.rows import Row, Table
 from ..output import Output
+from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .duck_file import Turn, check_log, connect, explained, logs_of
 from .duck_load import Load
 from .duck_rows import Numbered
+from .duck_state import read_states, rows_of
 from .duck_table import OWN_PREFIX, DuckTable
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
@@ -134,6 +136,18 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             f"{numbered(rows, 'row')} of the table {self.table!r} in {self.name}" if rows else None
         )
 
+    def synced(self, account: str) -> SyncState | None:
+        return next((state for state in self.states() if state.account == account), None)
+
+    def states(self) -> list[SyncState]:
+        if not self.path.exists():
+            return []
+        with self._turn(), self._connected(read_only=True) as connection:
+            # Without its rows, a state says nothing.
+            if not DuckTable.read(connection, self.table, self.name).exists:
+                return []
+            return read_states(rows_of(connection), self.name, self.table)
+
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
         turn = Turn(self.path, self.name)
@@ -143,8 +157,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             turn.end()
 
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
-        connection = connect(self.path, self.name)
+    def _connected(self, *, read_only: bool = False) -> Iterator[Any]:
+        connection = connect(self.path, self.name, read_only=read_only)
         with explained(self.name), closing(connection):
             yield connection
 
@@ -198,6 +212,7 @@ class DuckDbSink:
         target = self._target
         load = Load(
             self._execute,
+            target.name,
             self._table,
             self._fit,
             self._columns.columns,
@@ -258,8 +273,7 @@ class DuckDbSink:
 
     def _execute(self, statement: str, **values: Any) -> list[Any]:
         with explained(self._target.name):
-            found: list[Any] = self._connection.execute(statement, values or None).fetchall()
-            return found
+            return rows_of(self._connection)(statement, **values)
 
 
 def _checked_table(name: str | None, default: str) -> str:

@@ -22,7 +22,7 @@ from ...base.paths import check_own_folder, is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 from .files import PartialFile, check_same_file, partial_of
 
-__all__ = ["Turn", "check_log", "connect", "explained", "logs_of"]
+__all__ = ["Turn", "check_log", "connect", "explained", "is_locked", "logs_of"]
 
 _LOCK = "lock"
 
@@ -109,13 +109,16 @@ def _busy(name: str) -> ExportLocked:
     return ExportLocked(f"another export is writing {name}; wait for it, or stop it")
 
 
-def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
+def connect(
+    path: Path, name: str, temporary: Path | None = None, *, read_only: bool = False
+) -> Any:
     """Open a DuckDB file.
 
     Args:
         path: the file.
         name: the file in messages.
         temporary: a folder for what does not fit into memory; None if nothing may be written.
+        read_only: whether other programs that only read may have it open as well.
 
     Raises:
         ExportLocked: another program has it open.
@@ -128,10 +131,12 @@ def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
     check_log(path, name)
     try:
         # By default temporary files would be beside the file, where others may plant links.
-        return duckdb.connect(path, config={"temp_directory": str(temporary or "")})
+        return duckdb.connect(
+            path, read_only=read_only, config={"temp_directory": str(temporary or "")}
+        )
     except Exception as error:
         text = str(error)
-        if _LOCKED.search(text):
+        if is_locked(error):
             holder = _HOLDER.search(text)
             by = f" ({holder[1]}, process {holder[2]})" if holder else ""
             raise ExportLocked(f"{name} is open in another program{by}; close it there") from error
@@ -143,6 +148,11 @@ def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
             f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
             f"it, or it is damaged or read-only ({error})"
         ) from error
+
+
+def is_locked(error: Exception) -> bool:
+    """Return whether DuckDB refuses to open a file because another program has it open."""
+    return _LOCKED.search(str(error)) is not None
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")

@@ -12,18 +12,21 @@ A row without an identity is *nameless*. A row of an earlier run is one of
 
 A new row is left out if the same row was fetched later. Rows that were fetched later are not
 absorbed either.
+
+`matched` of an export of `Session.sync` is united with that of the rows that it is one of, even of
+one that was fetched later. The state of the table changes with its rows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..tables import Content, Origin
+from .duck_state import Execute, forget_states, write_state
 from .duck_table import OWN_PREFIX, RUNS, RUNS_COLUMNS, TYPES, DuckTable, Fit, quoted
 from .target import Write
 
@@ -40,6 +43,7 @@ class Load:
 
     Args:
         execute: runs a statement with its values, and returns all rows of its result.
+        file: the file in messages.
         table: the table, as it is in this transaction.
         fit: how the columns fit.
         columns: the columns of the export.
@@ -54,7 +58,8 @@ class Load:
 
     def __init__(
         self,
-        execute: Callable[..., list[Any]],
+        execute: Execute,
+        file: str,
         table: DuckTable,
         fit: Fit,
         columns: Sequence[Column],
@@ -66,6 +71,7 @@ class Load:
         self.notes: list[str] = []
         self._texts: set[str] = set()
         self._execute = execute
+        self._file = file
         self._table = table
         self._fit = fit
         self._columns = columns
@@ -73,6 +79,7 @@ class Load:
         self._origin = origin
         self._rows = f"read_parquet('{_escaped(path)}')"
         self._staged = {one.name: f"new.c{place}" for place, one in enumerate(columns)}
+        self._unites = origin.sync is not None and content.has_events
 
     def run(self, write: Write) -> None:
         """Load the rows, and note the run."""
@@ -95,6 +102,10 @@ class Load:
         for name in (_NEW, _LINKS, _ABSORBED, _NEXT, _KEPT):
             self._execute(f"DROP TABLE IF EXISTS {name}")
         self._note(write)
+        if write == "replace" or not self._table.exists:
+            forget_states(self._execute, self._file, self._table.name)
+        if self._origin.sync is not None:
+            write_state(self._execute, self._file, self._table.name, self._origin.sync)
 
     # ------------------------------------------------------------------------------- the table
 
@@ -220,9 +231,10 @@ class Load:
         Of several rows of a person, the first one counts.
         """
         staged = self._staged
+        matched = f" {staged['matched']} AS matched," if self._unites else ""
         self._execute(
             f"CREATE TEMP TABLE {_NEW} AS SELECT number, {staged['account']} AS account,"
-            f" {staged['person']} AS person, {staged['fetched_at']} AS fetched_at,"
+            f" {staged['person']} AS person, {staged['fetched_at']} AS fetched_at,{matched}"
             f" coalesce({staged['identity']}, '') = '' AS nameless,"
             f" {staged['object_ids']} AS devices FROM {self._rows} AS new"
         )
@@ -245,8 +257,13 @@ class Load:
         table = self._table.quoted
         self._number()
         self._link()
+        matched = ""
+        if self._unites:
+            both = "list_concat(any_value(new.matched), flatten(list(links.matched)))"
+            matched = f" {_united(both)} AS matched,"
         self._execute(
             f"CREATE TEMP TABLE {_NEXT} AS SELECT new.number, min(links.added_at) AS added_at,"
+            f"{matched}"
             " CASE WHEN count(*) FILTER (links.by_key) = 1"
             " THEN min(links.row) FILTER (links.by_key) END AS row, false AS is_same"
             f" FROM {_NEW} AS new LEFT JOIN {_LINKS} AS links USING (number) GROUP BY new.number"
@@ -255,6 +272,7 @@ class Load:
             f"UPDATE {_NEXT} SET is_same = true FROM (SELECT new.number, old.rowid AS row"
             f" FROM {self._rows} AS new JOIN {table} AS old ON old.account ="
             f" {self._staged['account']} AND old.person = {self._staged['person']}"
+            f" JOIN {_NEXT} AS next ON next.number = new.number"
             f" WHERE {self._same()}) AS same WHERE {_NEXT}.number = same.number"
             f" AND {_NEXT}.row = same.row"
         )
@@ -267,32 +285,45 @@ class Load:
             f"DELETE FROM {table} WHERE rowid IN (SELECT row FROM {_LINKS}"
             f" EXCEPT SELECT row FROM {_NEXT} WHERE is_same)"
         )
-        added_at = f"coalesce(next.added_at, {self._staged['added_at']})"
+        values = {"added_at": f"coalesce(next.added_at, {self._staged['added_at']})"}
+        if self._unites:
+            values["matched"] = "next.matched"
         join = f"JOIN (FROM {_NEXT} WHERE NOT is_same) AS next USING (number)"
         if others:
             join += f" LEFT JOIN {_KEPT} AS kept USING (row)"
-        self._insert(join, {"added_at": added_at, **others})
+        self._insert(join, values | others)
 
     def _link(self) -> None:
         """Find the rows of earlier runs that become rows of this export, and leave out old ones."""
         table = self._table.quoted
+        matched = (", any_value(matched) AS matched", ", old.matched") if self._unites else ("", "")
         self._execute(
             f"CREATE TEMP TABLE {_LINKS} AS SELECT number, row, bool_or(by_key) AS by_key,"
             " any_value(nameless) AS nameless, any_value(is_newer) AS is_newer,"
-            " any_value(added_at) AS added_at FROM ("
+            f" any_value(added_at) AS added_at{matched[0]} FROM ("
             "SELECT new.number, old.rowid AS row, true AS by_key, new.nameless,"
-            " coalesce(old.fetched_at > new.fetched_at, false) AS is_newer, old.added_at"
-            f" FROM {_NEW} AS new JOIN {table} AS old"
+            f" coalesce(old.fetched_at > new.fetched_at, false) AS is_newer, old.added_at"
+            f"{matched[1]} FROM {_NEW} AS new JOIN {table} AS old"
             " ON old.account = new.account AND old.person = new.person"
             " UNION ALL SELECT new.number, old.row, false, new.nameless,"
-            " coalesce(old.fetched_at > new.fetched_at, false), old.added_at"
+            f" coalesce(old.fetched_at > new.fetched_at, false), old.added_at{matched[1]}"
             f" FROM (SELECT number, account, nameless, fetched_at, unnest(devices) AS device"
-            f" FROM {_NEW}) AS new JOIN (SELECT rowid AS row, account, fetched_at, added_at,"
+            f" FROM {_NEW}) AS new JOIN (SELECT rowid AS row, account, fetched_at, added_at"
+            f"{matched[1].replace('old.', '')},"
             f" unnest(object_ids) AS device FROM {table}"
             " WHERE coalesce(identity, '') = '') AS old USING (account, device)"
             f" WHERE {_IS_EXACT}) GROUP BY number, row"
         )
         outdated = f"SELECT number FROM {_LINKS} WHERE is_newer AND (by_key OR nameless)"
+        if self._unites:
+            self._execute(
+                f"UPDATE {table} SET matched = newer.matched FROM (SELECT links.row,"
+                f" {_united('list_concat(any_value(links.matched), flatten(list(new.matched)))')}"
+                f" AS matched FROM {_LINKS} AS links JOIN {_NEW} AS new USING (number)"
+                " WHERE links.is_newer AND (links.by_key OR links.nameless) GROUP BY links.row)"
+                f" AS newer WHERE {table}.rowid = newer.row"
+                f" AND {table}.matched IS DISTINCT FROM newer.matched"
+            )
         [(rows,)] = self._execute(f"DELETE FROM {_NEW} WHERE number IN ({outdated})")
         if rows:
             self.notes.append(
@@ -309,9 +340,10 @@ class Load:
 
     def _same(self) -> str:
         """Return the condition that a row of the table has the values of a new one."""
+        staged = self._staged | ({"matched": "next.matched"} if self._unites else {})
         compared = [
-            f"CAST(old.{quoted(name)} AS {type_}) IS NOT DISTINCT FROM CAST({staged} AS {type_})"
-            for name, staged in self._staged.items()
+            f"CAST(old.{quoted(name)} AS {type_}) IS NOT DISTINCT FROM CAST({value} AS {type_})"
+            for name, value in staged.items()
             if name not in ("account", "person", "fetched_at", "added_at")
             for type_ in [self._type_of(name)]
         ]
@@ -341,6 +373,11 @@ class Load:
 
 _IS_EXACT = r"NOT contains(device, chr(65533)) AND NOT contains(device, '\ufffd')"
 """False for an ID with U+FFFD, which stands for what no text can hold: two devices may have it."""
+
+
+def _united(lists: str) -> str:
+    """Return an expression for events in order, each once, of an expression for a list of them."""
+    return f"list_sort(list_distinct({lists}))"
 
 
 def _escaped(path: Path) -> str:

@@ -84,6 +84,8 @@ class FolderTarget(Target, frozen=True, kw_only=True):
     @classmethod
     def of(cls, text: str, layout: Layout, output: Output) -> Self:
         path = absolute_path("to", text)
+        if not path.name:
+            raise ConfigurationError(f"to: {text!r} is the root of all files; name a folder in it")
         status = status_of("to", path)
         if status is not None and not stat.S_ISDIR(status.st_mode):
             raise ConfigurationError(

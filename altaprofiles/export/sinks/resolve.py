@@ -11,6 +11,7 @@ from ...base.checks import check_flag
 from ...base.paths import absolute_path
 from ...base.wording import one_of
 from ...errors import ConfigurationError
+from ...redaction import LOOKS_LIKE_DATABASE
 from ...tables.layout import check_flatten
 from ..output import Output
 from ..tables import Content
@@ -59,6 +60,11 @@ def resolve(output: Output, content: Content) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
+    if output.sync is not None and not target.keeps_state():
+        raise ConfigurationError(
+            f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
+            f"PostgreSQL, or a folder, whose path ends in a slash"
+        )
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
@@ -164,7 +170,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     target = named or addressed or _implied_by_ending(Path(text))
     if target is not None:
         return target
-    if re.search("@|password|postgres", text, re.IGNORECASE):
+    if LOOKS_LIKE_DATABASE.search(text):
         # The message must not show the text, which may hold a password.
         raise ConfigurationError(
             "to: this looks like a database but is neither a PostgreSQL URL nor a file; write "

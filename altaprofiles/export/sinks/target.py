@@ -13,7 +13,7 @@ from msgspec import Struct
 from ...base.extras import require
 from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, ExportError
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
 from ..output import Output
@@ -151,6 +151,16 @@ class Target(Struct, frozen=True, kw_only=True):
         """The name of the table, for a file that can hold several; else None."""
         return None
 
+    @classmethod
+    def keeps_state(cls) -> bool:
+        """Return whether it can keep the state of `Session.sync`."""
+        return cls.synced is not Target.synced
+
+    @property
+    def label(self) -> str:
+        """The target in sentences about its rows."""
+        return self.name if self.inner_table is None else f"{self.inner_table!r} in {self.name}"
+
     @property
     def files(self) -> list[Path]:
         """The files that the target consists of, or needs while it is written. Not partial ones."""
@@ -174,11 +184,24 @@ class Target(Struct, frozen=True, kw_only=True):
     def synced(self, account: str) -> SyncState | None:
         """Return the state that `Session.sync` has left, or None. Blocking.
 
+        There is none without the table, whose rows the state is about. A sink writes
+        `Origin.sync` with its rows, and forgets all states of a table that it makes anew. A state
+        never moves back: `through` is the later one of both.
+
         Raises:
             ExportLocked: the target is in use.
             OSError, ExportError: the target cannot be read.
         """
         raise NotImplementedError
+
+    def states(self) -> list[SyncState]:
+        """Return the state of each account's rows; see `synced`. Blocking, and waits for nobody.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read, or keeps states without listing them.
+        """
+        raise ExportError(f"the states of {self.label} are not listed")
 
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.

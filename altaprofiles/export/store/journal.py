@@ -313,7 +313,7 @@ def _explained(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ExportLocked(
                 f"another export is working on this output: {path} is in use; wait for it, stop "
-                f"it, or choose another `to` or `spool`"
+                f"it, or choose another `to`"
             ) from None
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, error) from None

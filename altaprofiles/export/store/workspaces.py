@@ -28,12 +28,15 @@ from .lock import Lock
 from .spool import sync_folder
 from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
 
-__all__ = ["LOCK", "Workspaces", "workspaces_in"]
+__all__ = ["LOCK", "SUPERSEDED", "Workspaces", "workspaces_in"]
 
 logger = logging.getLogger("altaprofiles")
 
 LOCK = "lock.sqlite"
 """The name of the lock, in the folder of an output."""
+
+SUPERSEDED = "its last run has written the output, though not all answers, and is hours old"
+"""The reason why a plan without days begins anew: it would bring the same data every night."""
 
 _READING = "reading"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
@@ -183,6 +186,9 @@ class Workspaces:
             ExportError: as from `take`.
         """
         store = self.take(plan, resume=resume)
+        if store.begun() is not None and store.is_superseded:
+            logger.warning("%s is begun anew: %s", plan.subject, SUPERSEDED)
+            store.clear()
         if (begun := store.begun()) is not None:
             try:
                 check_same(begun, plan, str(store.folder))
