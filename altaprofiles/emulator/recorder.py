@@ -56,9 +56,9 @@ class Recorder:
     way, which it forgets at its end, so that two recordings cannot be joined.
 
     An exchange is written before its answer is passed on. One that ends without a whole answer is
-    not written. A file that is there is replaced. The file is NDJSON, and grows by a line for each
-    exchange; the memory in use does not grow with it. Some hundred large records, or some thousand
-    small ones, are scrubbed in a second.
+    not written, and neither is a call that the emulator does not know. A file that is there is
+    replaced. The file is NDJSON, and grows by a line for each exchange; the memory in use does not
+    grow with it. Some hundred large records, or some thousand small ones, are scrubbed in a second.
 
     Args:
         to: the file to write.
@@ -185,10 +185,9 @@ class Recorder:
         service = self._alta if target.startswith("/v1/") else self._clevertap
         sent = await request.read()
         exchange = recognize(request.method, target, sent)
-        if service is None or exchange is None:
-            return web.json_response(
-                {"status": "fail", "error": "This request is not recorded", "code": 404}, status=404
-            )
+        if service is None:
+            message = "the recorder has no credentials of the service for this path"
+            return web.json_response({"status": "fail", "error": message, "code": 404}, status=404)
         headers = [
             (name, value)
             for name, value in request.headers.items()
@@ -210,8 +209,9 @@ class Recorder:
             if request.transport is not None:
                 request.transport.close()
             return web.Response()
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._write, exchange, answer.status, body)
+        if exchange is not None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._writer, self._write, exchange, answer.status, body)
         returned = {
             name: value
             for name, value in answer.headers.items()

@@ -405,17 +405,36 @@ async def test_a_client_that_leaves_ends_its_request(tmp_path: Path) -> None:
         assert recorder.recorded == 0
 
 
-async def test_other_requests_are_not_passed_on(tmp_path: Path) -> None:
+async def test_calls_that_the_emulator_does_not_know_pass_and_leave_nothing(
+    tmp_path: Path,
+) -> None:
     async with scripted(always(http(b"{}"))) as server:
-        account = CleverTap("id", "passcode", base_url=server.url)
+        account = CleverTap("id", "passcode", base_url=f"{server.url}/gateway")
         async with Recorder(tmp_path / "run", clevertap=account) as recorder:
             with pytest.raises(RuntimeError, match="pass alta"):
                 _ = recorder.alta
-            for target in ("/v1/user/get-user-cdp?user_id=a", "/1/upload", "/"):
-                async with aiohttp.ClientSession() as client:
-                    async with client.get(recorder.url + target) as answer:
-                        assert answer.status == 404
-        assert server.heads == []
+            async with aiohttp.ClientSession(recorder.url) as client:
+                for method, target in (
+                    ("PUT", "/1/upload"),
+                    ("POST", "/1/profiles.json?batch=%ff"),
+                ):
+                    url = URL(recorder.url + target, encoded=True)
+                    async with client.request(method, url, data=b"secret") as answer:
+                        assert (answer.status, await answer.read()) == (200, b"{}")
+                async with client.get("/v1/user/get-user-cdp?user_id=a") as answer:
+                    assert answer.status == 404
+            assert recorder.recorded == 0
+    assert server.bodies == [b"secret", b"secret"]
+    assert server.request_lines == [
+        "PUT /gateway/1/upload HTTP/1.1",
+        "POST /gateway/1/profiles.json?batch=%ff HTTP/1.1",
+    ]
+
+
+async def test_the_endpoint_of_a_platform_gives_way_to_the_recorder(tmp_path: Path) -> None:
+    async with Recorder(tmp_path / "run", alta=Alta("token", endpoint="sg", name="a")) as recorder:
+        assert recorder.alta.url == recorder.url
+        assert recorder.alta.name == "a"
 
 
 def test_a_recorder_needs_a_service(tmp_path: Path) -> None:
@@ -456,6 +475,7 @@ async def replay_of(tmp_path: Path) -> Path:
                     query = session.profiles.by_event("Mine", **RANGE, profile_fields=filters)
                     assert len([one async for one in query]) == (plan == "gold")
                 await session.cdp.get(user_id="ann")
+    assert "silver" not in file.read_text()
     return file
 
 
