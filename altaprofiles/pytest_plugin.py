@@ -7,7 +7,7 @@ a test uses it. `-p no:altaprofiles` switches it off.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -54,15 +54,9 @@ def altaprofiles_emulator(
     in a thread of its own, so that plain tests, pytest-asyncio and anyio's plugin can use it alike.
     All `CLEVERTAP_*` and `ALTA_*` variables of the environment are replaced by its own.
     """
-    arguments = _arguments(request)
     from anyio.from_thread import start_blocking_portal
 
-    from .emulator import Emulator
-
-    try:
-        emulator = Emulator(**arguments)
-    except (ValueError, TypeError, OSError) as error:
-        _fail(str(error))
+    emulator = _emulator(_arguments(request))
     for name in list(os.environ):
         if name.startswith(("CLEVERTAP_", "ALTA_")):
             monkeypatch.delenv(name)
@@ -70,6 +64,15 @@ def altaprofiles_emulator(
         for name, value in emulator.environment.items():
             monkeypatch.setenv(name, value)
         yield emulator
+
+
+def _emulator(arguments: dict[str, Any]) -> Emulator:
+    from .emulator import Emulator
+
+    try:
+        return Emulator(**arguments)
+    except (ValueError, TypeError, OSError) as error:
+        raise _failure(str(error)) from None
 
 
 def _arguments(request: pytest.FixtureRequest) -> dict[str, Any]:
@@ -83,16 +86,17 @@ def _arguments(request: pytest.FixtureRequest) -> dict[str, Any]:
     from .emulator import Emulator
 
     if marker.args:
-        _fail("arguments stand by name, such as people=100")
+        raise _failure("arguments stand by name, such as people=100")
     # The port is left out, because tests run side by side.
     known = [name for name in inspect.signature(Emulator).parameters if name != "port"]
     for name in marker.kwargs:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             advice = f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
-            _fail(f"unknown argument {name}; {advice}")
+            raise _failure(f"unknown argument {name}; {advice}")
     return dict(marker.kwargs)
 
 
-def _fail(message: str) -> NoReturn:
-    pytest.fail(f"@pytest.mark.{_MARKER}: {message}", pytrace=False)
+def _failure(message: str) -> BaseException:
+    """Return a failure that pytest reports without a traceback."""
+    return pytest.fail.Exception(f"@pytest.mark.{_MARKER}: {message}", pytrace=False)

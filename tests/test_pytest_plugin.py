@@ -160,7 +160,7 @@ def test_the_marker_alone_starts_it_before_the_tests_own_fixtures(inner: pytest.
 
 WRONG = {
     "poeple=3": "unknown argument poeple; did you mean people?",
-    "colour='red'": "unknown argument colour; use people, records, bindings, seed, ",
+    "colour='red'": "unknown argument colour; use people, records, bindings, replay, seed, ",
     "port=80": "unknown argument port",
     "3": "arguments stand by name, such as people=100",
     "people=-1": "people is -1; use 0 or more",
@@ -180,6 +180,7 @@ def test_a_wrong_argument_of_the_marker_is_named(inner: pytest.Pytester) -> None
     for message in WRONG.values():
         assert f"@pytest.mark.altaprofiles: {message}" in printed
     assert "Traceback" not in printed
+    assert "During handling" not in printed
     assert "it runs" not in printed
     assert "secret" not in printed
 
