@@ -53,19 +53,22 @@ _COUNTS = frozenset({"count", "nQCount", "tcount", "userDeviceCount"})
 
 _VOCABULARY = frozenset(
     """
-    a access account active after again agent allowed an and anonymous any api are available bad be
-    been batch_size body cannot client code concurrent conversation count credentials credits cursor
-    customer date deleted denied disabled does email error event exceeded exist exists exactly
-    expired export fail failed feature for found from function gateway given has have id identity in
-    include partial incorrect increase internal invalid invalidated invalid_parameter is it json
-    key later limit list many match matches matching message minutes missing more multiples must
-    no not notification object objectid occurred of ok on one operator out page parameter
-    parameters permission person plan please plan's profile profiles progress provider query
-    rate ready record records request requests retry rpm server service status still string
-    success such support supported temporarily than the this throttled time timeout to token too
-    try unauthorized unavailable unknown unsupported up upgrading usage used user users valid
-    value was were when with wrong your contact internal_error rate_limit_exceeded forbidden
-    too_many_requests
+    a access account active after again agent allowed an and anonymous any api are authentication
+    available bad batch_size be been body boolean cannot client code common_profile_properties
+    concurrent contact content conversation count credentials credits cursor customer date dates day
+    days deleted denied developer disabled does email empty error event event_name event_properties
+    exactly exceeded exist exists expired export fail failed false feature field fields filter
+    filters for forbidden found from function gateway given has have id identity in include
+    incorrect increase integer integers internal internal_error invalid invalid_parameter
+    invalidated is it json key later limit list many match matches matching message method minutes
+    missing more multiples must names need needs no not notification number object objectid occurred
+    of ok on one only operator operators or out page parameter parameters partial pass path
+    permission person plan plan's please profile profile_fields profiles progress properties
+    property provider query rate rate_limit_exceeded ready record records req_id request requests
+    required retry rpm seconds server service status still string success such support supported
+    system temporarily than the this throttled time timeout to together token too too_many_requests
+    true try type unauthorized unavailable unknown unsupported up upgrading usage used user users
+    valid value values was were when with without wrong your
     """.split()  # noqa: SIM905
 )
 """Words of the vendors' failures. Any other word of one may be a key, or the name of a person."""

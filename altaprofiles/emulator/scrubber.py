@@ -106,7 +106,8 @@ def _alike(number: int, width: int, *, is_negative: bool) -> tuple[int, int]:
     """Return the first and the last of the numbers among which one is replaced."""
     first, last = 10 ** (width - 1), 10**width - 1
     if width == 1:
-        return 0, 9
+        # Minus zero would be that of two numbers.
+        return (1, 9) if is_negative and number else (0, 9)
     if width == 10:
         # Times from 2001 to 2033 stay such times.
         return (first, 2 * first - 1) if number < 2 * first else (2 * first, last)

@@ -34,6 +34,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.emulator.permutation import Permutation
 from altaprofiles.emulator.scrubber import Scrubber
+from altaprofiles.emulator.settings import ALTA_ERRORS
 
 from ..support.raw import ask
 from ..support.servers import always, http, in_turn, listening, read_request, scripted
@@ -332,6 +333,19 @@ async def test_failures_keep_their_code_and_the_words_of_the_vendors(
     assert "Jane" not in (tmp_path / "run").read_text()
 
 
+async def test_the_documented_errors_of_alta_stay_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "run"
+    async with Emulator(people=1) as service, Recorder(file, alta=service.alta) as recorder:
+        async with Session(alta=recorder.alta, retry=Retry(attempts=1)) as session:
+            for service.alta_error in ALTA_ERRORS:
+                with suppress(AltaProfilesError):
+                    await session.cdp.get(user_id="Jane")
+    _, *lines = map(json.loads, file.read_text().splitlines())
+    assert [(line["body"]["code"], line["body"]["message"]) for line in lines] == [
+        *ALTA_ERRORS.items()
+    ]
+
+
 ODD = [
     b'{"status":"success","record":{"identity":"JANE","n":1e999,"m":%d}}' % 10**60,
     b'{"status":"success","record":{"identity":"JANE","t":"\\ud800JANE","d":{"a":1,"a":2}}}',
@@ -586,12 +600,20 @@ def test_any_value_keeps_its_form(value: Any) -> None:
         elif isinstance(one, float):
             assert math.isfinite(other)
         else:
-            # A text of a sign and a zero alone may be a zero once more.
             assert one != other
         if isinstance(one, int) and not isinstance(one, bool):
-            assert scrubber.text(str(one)) == str(other) or other == 0
+            assert scrubber.text(str(one)) == str(other)
             assert -(2**63) <= other < 2**64
     assert scrubber.value(value) == replaced
+
+
+def test_small_numbers_stay_different() -> None:
+    scrubber = Scrubber()
+    numbers = range(-1200, 1200)
+    replaced = [scrubber.value(number) for number in numbers]
+    assert sorted(replaced) == sorted(set(replaced))
+    assert not any(one == other for one, other in zip(numbers, replaced, strict=True))
+    assert [scrubber.text(str(number)) for number in numbers] == list(map(str, replaced))
 
 
 def test_texts_keep_their_kind() -> None:
