@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .export.job import Job
     from .export.keys import Keys
     from .export.output import Output
+    from .export.part import Part
     from .export.plan import EventsPlan
     from .export.report import (
         ExportProgress,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         LookupReport,
         SyncReport,
     )
+    from .export.sync import Sync
     from .export.unfinished import Unfinished
 
 __all__ = ["Session"]
@@ -70,6 +72,27 @@ class SessionOptions(TypedDict, total=False):
     trace_configs: Sequence[aiohttp.TraceConfig]
     on_event: Callable[[Attempt], object] | None
     trust_env: bool
+
+
+class EventsOptions(TypedDict):
+    """The arguments of `Session.export` that decide what is fetched, except the events."""
+
+    start: Day | None
+    end: Day | None
+    event_properties: Sequence[Filter]
+    profile_fields: Sequence[Filter]
+    query: Mapping[str, Any] | None
+    windows: int | Literal["auto"]
+    distinct: bool
+    batch_size: int
+    app: bool
+    event_summaries: bool
+    profile: bool
+    count: bool
+    on_shortfall: Literal["error", "warn"]
+    with_cdp: bool
+    cdp_key: str
+    cdp_by: CdpBy
 
 
 class Session:
@@ -425,66 +448,107 @@ class Session:
         ... )
         >>> print(report.people, report.sha256)
         """
-        from .export.gather.joins import Join
-        from .export.output import Output
-        from .export.plan import EventsPlan
+        from .export.job import Job
 
-        self._engine.check_open()
-        service = self._clevertap_service()
-        plan = EventsPlan.of(
-            service,
+        part = self.export_part(
             events,
             start=start,
             end=end,
-            filters=Filters.of(event_properties, profile_fields, query),
+            event_properties=event_properties,
+            profile_fields=profile_fields,
+            query=query,
             windows=windows,
+            distinct=distinct,
             batch_size=batch_size,
             app=app,
             event_summaries=event_summaries,
             profile=profile,
-        )
-        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
-        output = Output(
-            to=to,
-            format=format,
-            table=table,
-            bom=bom,
-            flatten=flatten,
-            write=write,
-            resume=resume,
-            spool=spool,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        job = self._job_of(
-            plan if join is None else join.added_to(plan),
-            join,
-            output,
-            on_progress,
-            adopt=windows == "auto",
-            distinct=distinct,
             count=count,
             on_shortfall=on_shortfall,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
         )
-        return await job.run()
+        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await Job([part], output).run()
 
-    def _job_of(
+    def export_part(
+        self,
+        events: str | Sequence[str] | None,
+        *,
+        name: str | None = None,
+        on_progress: Callable[[ExportProgress], object] | None,
+        **options: Unpack[EventsOptions],
+    ) -> Part[ExportReport, ExportProgress]:
+        """Return the part of `export` that fetches, for an output of several sessions.
+
+        As `altaprofiles export --account … --account …` writes it.
+
+        Args:
+            events, on_progress, options: as for `export`.
+            name: the name of the account, which is None for an output of this session alone.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        from .export.gather.joins import Join
+        from .export.plan import EventsPlan
+
+        self._engine.check_open()
+        service = self._clevertap_service()
+        filters = Filters.of(
+            options["event_properties"], options["profile_fields"], options["query"]
+        )
+        plan = EventsPlan.of(
+            service,
+            events,
+            start=options["start"],
+            end=options["end"],
+            filters=filters,
+            windows=options["windows"],
+            batch_size=options["batch_size"],
+            app=options["app"],
+            event_summaries=options["event_summaries"],
+            profile=options["profile"],
+        )
+        join = Join.of(
+            options["with_cdp"],
+            options["cdp_key"],
+            options["cdp_by"],
+            self._alta_service,
+            profile=options["profile"],
+        )
+        return self._part_of(
+            plan if join is None else join.added_to(plan),
+            join,
+            on_progress,
+            name,
+            adopt=options["windows"] == "auto",
+            distinct=options["distinct"],
+            count=options["count"],
+            on_shortfall=options["on_shortfall"],
+        )
+
+    def _part_of(
         self,
         plan: EventsPlan,
         join: Join | None,
-        output: Output,
         on_progress: Callable[[ExportProgress], object] | None,
+        name: str | None,
         *,
         adopt: bool,
         distinct: bool = True,
         count: bool = False,
         on_shortfall: object = "error",
-    ) -> Job[ExportReport, ExportProgress]:
-        """Return the job that brings a plan to an output."""
+    ) -> Part[ExportReport, ExportProgress]:
+        """Return the part of an export that fetches a plan."""
         from .export.gather.chains import EventsGathering
         from .export.gather.joined import with_joins
         from .export.gather.joins import Joins
-        from .export.job import Job
+        from .export.part import Part
         from .export.reporting import Reporting
 
         service = self._clevertap_service()
@@ -501,7 +565,7 @@ class Session:
             on_shortfall=on_shortfall,
             on_records=None if joins is None else joins.queue,
         )
-        return Job(with_joins(people, joins), output, reporting)
+        return Part(with_joins(people, joins), reporting, name)
 
     async def sync(
         self,
@@ -594,8 +658,69 @@ class Session:
         ... )
         >>> print(report)
         """
+        sync = self.sync_part(
+            events,
+            since=since,
+            until=until,
+            late_days=late_days,
+            timezone=timezone,
+            event_properties=event_properties,
+            profile_fields=profile_fields,
+            query=query,
+            windows=windows,
+            batch_size=batch_size,
+            app=app,
+            event_summaries=event_summaries,
+            profile=profile,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+            output=_output(to, format, table, False, flatten, None, True, spool),
+        )
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await sync.run()
+
+    def sync_part(
+        self,
+        events: str | Sequence[str],
+        *,
+        since: Day,
+        until: Day | None,
+        late_days: int,
+        timezone: str | None,
+        event_properties: Sequence[Filter],
+        profile_fields: Sequence[Filter],
+        query: Mapping[str, Any] | None,
+        windows: int | Literal["auto"],
+        batch_size: int,
+        app: bool,
+        event_summaries: bool,
+        profile: bool,
+        with_cdp: bool,
+        cdp_key: str,
+        cdp_by: CdpBy,
+        output: Output,
+        name: str | None = None,
+        on_progress: Callable[[ExportProgress], object] | None,
+    ) -> Sync:
+        """Return one run of `sync`, for a table of several sessions.
+
+        As `altaprofiles sync --account … --account …` keeps it.
+
+        Args:
+            events, since, until, late_days, timezone, event_properties, profile_fields, query,
+                windows, batch_size, app, event_summaries, profile, with_cdp, cdp_key, cdp_by,
+                on_progress: as for `sync`.
+            output: the table.
+            name: as for `export_part`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         from .export.gather.joins import Join
-        from .export.output import Output
+        from .export.job import Job
         from .export.plan import EventsPlan
         from .export.sync import Sync
         from .export.synced import Days
@@ -627,18 +752,9 @@ class Session:
             plan: EventsPlan, output: Output, is_new: bool
         ) -> Job[ExportReport, ExportProgress]:
             adopt = is_new and windows == "auto"
-            return self._job_of(plan, join, output, on_progress, adopt=adopt)
+            return Job([self._part_of(plan, join, on_progress, name, adopt=adopt)], output)
 
-        sync = Sync(
-            job,
-            plan,
-            Output(to=to, format=format, table=table, flatten=flatten, spool=spool),
-            Days.of(since, until, late_days, timezone),
-            timezone,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        return await sync.run()
+        return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
     async def export_lookups(
         self,
@@ -719,12 +835,51 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
+        from .export.job import Job
+
+        part = self.lookups_part(
+            keys,
+            by=by,
+            column=column,
+            keys_table=keys_table,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+        )
+        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await Job([part], output).run()
+
+    def lookups_part(
+        self,
+        keys: Keys,
+        *,
+        by: By | CdpBy,
+        column: str | None,
+        keys_table: str | None,
+        with_cdp: bool,
+        cdp_key: str,
+        cdp_by: CdpBy,
+        name: str | None = None,
+        on_progress: Callable[[LookupProgress], object] | None,
+    ) -> Part[LookupReport, LookupProgress]:
+        """Return the part of `export_lookups` that fetches, as `export_part` does of `export`.
+
+        Args:
+            keys, by, column, keys_table, with_cdp, cdp_key, cdp_by, on_progress: as for
+                `export_lookups`.
+            name: as for `export_part`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         from .export.gather.joined import with_joins
         from .export.gather.joins import Join, Joins
         from .export.gather.lookups import KeysGathering
-        from .export.job import Job
         from .export.keys import check_keys
-        from .export.output import Output
+        from .export.part import Part
         from .export.plan import KeysPlan
         from .export.reporting import Reporting
         from .export.tables import Content
@@ -753,19 +908,7 @@ class Session:
             encode=endpoint.encode,
             on_records=None if joins is None else joins.queue,
         )
-        output = Output(
-            to=to,
-            format=format,
-            table=table,
-            bom=bom,
-            flatten=flatten,
-            write=write,
-            resume=resume,
-            spool=spool,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        return await Job(with_joins(people, joins), output, reporting).run()
+        return Part(with_joins(people, joins), reporting, name)
 
     async def finish_unfinished(
         self,
@@ -847,6 +990,30 @@ class Session:
 
 _ALTA_START = 4
 """First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
+
+
+def _output(
+    to: str | os.PathLike[str],
+    format: str | None,
+    table: str | None,
+    bom: bool,
+    flatten: Flatten,
+    write: str | None,
+    resume: bool,
+    spool: str | os.PathLike[str] | None,
+) -> Output:
+    from .export.output import Output
+
+    return Output(
+        to=to,
+        format=format,
+        table=table,
+        bom=bom,
+        flatten=flatten,
+        write=write,
+        resume=resume,
+        spool=spool,
+    )
 
 
 def _closed() -> ConfigurationError:

@@ -94,6 +94,14 @@ def test_the_readme_runs(
     assert first == "1 1 0"
     assert Path("charged.ndjson").read_bytes().count(b"\n") == int(people_of_the_notebook)
 
+    right = CleverTap.from_env()
+    wrong = CleverTap("X", "wrong", base_url=right.url)
+    asyncio.run(document.namespace["every_account"]({"shop": right, "outlet": wrong}))
+    shop, outlet = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"shop: \d{2,3}", shop)
+    assert outlet.startswith("outlet: CleverTap answered HTTP 401")
+    assert Path("charged-shop.csv").exists()
+
     real, agent = CleverTap.from_env(), Alta.from_env()
     asyncio.run(document.namespace["record"](real, agent))
     assert len(asyncio.run(document.namespace["replay"]())) > 10

@@ -80,7 +80,16 @@ def resolve_days(context: click.Context) -> None:
 
 
 def _today(context: click.Context) -> date:
-    """Return the current day in the time zone of the account's project, or in UTC."""
+    """Return the current day in the time zone of the account's project, or in UTC.
+
+    Of several accounts it is that of the one whose day is the earliest, so that `yesterday` is over
+    for all.
+    """
+    accounts = context.ensure_object(App).accounts
+    return min(_today_of(context, account) for account in accounts or (None,))
+
+
+def _today_of(context: click.Context, account: str | None) -> date:
     from ..accounts import find_clevertap
     from ..base.zones import today, zone_of
     from ..errors import ConfigurationError
@@ -89,15 +98,16 @@ def _today(context: click.Context) -> date:
     name = context.params.get("timezone")
     if name is None:
         try:
-            found = find_clevertap(app.account)
+            found = find_clevertap(account)
         except ConfigurationError:
             # The session raises it again, with advice.
             found = None
         name = None if found is None else found.credentials.timezone
         if found is not None and name is None and context.info_name != _SYNC:
+            of = f"{account}: " if len(app.accounts) > 1 else ""
             app.warn(
-                "the time zone of the project is not known, so that relative days are those of "
-                "UTC: name it in CLEVERTAP_TIMEZONE, or as timezone of the account in the "
+                f"{of}the time zone of the project is not known, so that relative days are those "
+                "of UTC: name it in CLEVERTAP_TIMEZONE, or as timezone of the account in the "
                 "credentials file"
             )
     return today(zone_of("timezone", name or "UTC"))

@@ -93,8 +93,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _shared_options(app: App) -> Iterator[str]:
-    if app.account is not None:
-        yield from ("--account", app.account)
+    for account in app.accounts:
+        yield from ("--account", account)
     if app.quiet:
         yield "--quiet"
     if app.verbose:

@@ -68,6 +68,9 @@ class Report(Struct, frozen=True, kw_only=True):
             a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, nobody at all, or refused keys.
+        accounts: of an output of several accounts, as the command line writes them, the share of
+            each by its name; else None. The other figures are sums then, and `seconds` is the
+            longest.
     """
 
     output: str
@@ -82,6 +85,7 @@ class Report(Struct, frozen=True, kw_only=True):
     mended: int = 0
     absorbed: int = 0
     warnings: list[str] = []
+    accounts: dict[str, Report] | None = None
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -260,6 +264,9 @@ class ExportReport(Report, frozen=True, kw_only=True):
             a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, or nobody at all.
+        accounts: of an output of several accounts, as the command line writes them, the share of
+            each by its name; else None. The other figures are sums then, and `seconds` is the
+            longest.
     """
 
     people: int
@@ -397,7 +404,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
 
     Attributes:
         output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
-            warnings: as in `ExportReport`.
+            warnings, accounts: as in `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: repetitions of keys in the source; each key is asked for once.

@@ -7,13 +7,15 @@ run that is killed has either not begun a step, or has left it unfinished, or co
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
+from functools import partial
 
 import anyio
 from msgspec.structs import replace
 
-from ..errors import Incomplete
+from ..errors import AltaProfilesError, ConfigurationError, Incomplete
+from .accounts import AccountsFailed, united
 from .assemble import when_free
 from .job import Job, concluded
 from .output import Output
@@ -24,10 +26,10 @@ from .sinks import Target
 from .state import SyncState
 from .store.workspaces import Workspaces
 from .synced import Days, Settings, days_of
-from .threads import Threads
+from .threads import Threads, run_all
 from .unfinished import Unfinished, unfinished_in
 
-__all__ = ["Sync"]
+__all__ = ["Sync", "Syncs"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -49,6 +51,7 @@ class Sync:
         output: the caller's arguments.
         days: the days that the caller asks for.
         timezone: the name of the time zone, or None if it is not known.
+        name: the name of the account, for a sync of several; else None.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -61,7 +64,9 @@ class Sync:
         output: Output,
         days: Days,
         timezone: str | None,
+        name: str | None = None,
     ) -> None:
+        self.name = name
         self._plan = plan
         self._days = days
         self._timezone = timezone or "UTC"
@@ -85,22 +90,45 @@ class Sync:
         """
 
         async def run(threads: Threads) -> SyncReport:
-            job = self._job(self._some, self._output, False)
             # In a thread, because it may import pyarrow.
-            place = await threads.run(job.find_place)
-            for sentence in self._warnings:
-                logger.warning("%s", sentence)
+            place = await threads.run(self.find_place)
             workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=True))
             try:
-                return await self._run_in(workspaces, place, threads)
+                return await self.run_in(workspaces, place, threads)
             finally:
                 with anyio.CancelScope(shield=True):
                     await threads.run(workspaces.close)
 
         return await concluded(run)
 
-    async def _run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> SyncReport:
-        state = await self._state(place.target, threads)
+    @property
+    def account(self) -> str:
+        """The ID of the account."""
+        return self._some.account
+
+    def find_place(self) -> Place:
+        """Return the paths of its exports. Blocking.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        return self._job(self._some, self._output, False).find_place()
+
+    async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> SyncReport:
+        """Do the same as `run`, in workspaces that are open already.
+
+        Args:
+            workspaces: those of the output.
+            place: the result of `find_place`.
+            threads: runs blocking calls.
+
+        Raises:
+            CallbackFailed: `on_progress` raised an exception.
+            PlanMismatch, ExportError, AltaProfilesError: as from `run`.
+        """
+        for sentence in self._warnings:
+            logger.warning("%s", sentence if self.name is None else f"{self.name}: {sentence}")
+        state = await self._state(workspaces, place.target, threads)
         left = await threads.run(lambda: self._left(place))
         for plan in self._plans(left):
             if not self._settings.follows(state, plan):
@@ -137,7 +165,7 @@ class Sync:
         try:
             self._reports.append(await job.run_in(workspaces, place, threads))
         except Incomplete as error:
-            state = await self._state(place.target, threads)
+            state = await self._state(workspaces, place.target, threads)
             if isinstance(error.report, ExportReport):
                 self._reports.append(error.report)
             if state is None or state.through < last:
@@ -148,10 +176,13 @@ class Sync:
             self._brought += days
             return state
         self._brought += days
-        return await self._state(place.target, threads)
+        return await self._state(workspaces, place.target, threads)
 
-    async def _state(self, target: Target, threads: Threads) -> SyncState | None:
-        state = await when_free(threads, target, lambda: target.synced(self._some.account))
+    async def _state(
+        self, workspaces: Workspaces, target: Target, threads: Threads
+    ) -> SyncState | None:
+        async with workspaces.turn:
+            state = await when_free(threads, target, lambda: target.synced(self._some.account))
         self._settings.check(state, target.label)
         return state
 
@@ -232,6 +263,114 @@ class Sync:
             finished=len(self._finished),
             chains=[chain for one in reports for chain in one.chains],
             failed_file=getattr(last, "failed_file", None),
+        )
+
+
+class Syncs:
+    """One run of the syncs of several accounts into one table, side by side.
+
+    The failure of one does not stop the others. Each has a state of its own, which moves with its
+    rows; so their rows are written one after the other.
+
+    Args:
+        syncs: the syncs, each with the name of its account.
+        on_failure: called with the name of an account that fails.
+    """
+
+    def __init__(self, syncs: Sequence[Sync], on_failure: Callable[[str], object]) -> None:
+        self._syncs = {str(sync.name): sync for sync in syncs}
+        self._on_failure = on_failure
+        self._reports: dict[str, SyncReport] = {}
+        self._errors: dict[str, Exception] = {}
+
+    async def run(self) -> SyncReport:
+        """Bring everything, and return the report.
+
+        Raises:
+            AccountsFailed: an account has failed.
+            CancelledError, ConfigurationError, ExportLocked: as from `Sync.run`.
+        """
+
+        async def run(threads: Threads) -> SyncReport:
+            places = {
+                name: await threads.run(sync.find_place) for name, sync in self._syncs.items()
+            }
+            folder = next(iter(places.values())).folder
+            workspaces = await threads.run(lambda: Workspaces.open(folder, resume=True))
+            workspaces.syncing.update(sync.account for sync in self._syncs.values())
+            try:
+                await run_all(
+                    [
+                        partial(self._run_one, name, workspaces, place, threads)
+                        for name, place in places.items()
+                    ]
+                )
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
+            return self._described()
+
+        return await concluded(run)
+
+    async def _run_one(
+        self, name: str, workspaces: Workspaces, place: Place, threads: Threads
+    ) -> None:
+        try:
+            self._reports[name] = await self._syncs[name].run_in(workspaces, place, threads)
+        except ConfigurationError:
+            raise
+        except (AltaProfilesError, OSError) as error:
+            self._errors[name] = error
+            logger.warning("%s has failed, and the other accounts go on", name)
+            self._on_failure(name)
+            if isinstance(report := getattr(error, "report", None), SyncReport):
+                self._reports[name] = report
+
+    def _described(self) -> SyncReport:
+        """Return the report, or raise `AccountsFailed`."""
+        report = None
+        if self._reports:
+            report = self._united()
+        if not self._errors:
+            assert report is not None  # noqa: S101
+            return report
+        complete = [name for name in self._syncs if name not in self._errors]
+        message = f"{', '.join(self._errors)} {'has' if len(self._errors) == 1 else 'have'} failed"
+        if complete:
+            verb = "is" if len(complete) == 1 else "are"
+            message = f"{', '.join(complete)} {verb} up to date; {message}"
+        raise AccountsFailed(f"{message}; the next run resumes", self._errors, report)
+
+    def _united(self) -> SyncReport:
+        reports = self._reports
+        # In the order in which they ended: the last one has seen the whole file.
+        *_, last = reports.values()
+        common = Report(
+            output=last.output,
+            manifest=last.manifest,
+            format=last.format,
+            complete=not self._errors,
+            requests=sum(one.requests for one in reports.values()),
+            retries=sum(one.retries for one in reports.values()),
+            seconds=max(one.seconds for one in reports.values()),
+            bytes=last.bytes,
+            sha256=last.sha256,
+            mended=sum(one.mended for one in reports.values()),
+            absorbed=sum(one.absorbed for one in reports.values()),
+            warnings=[
+                text if text.startswith(f"{name}: ") else f"{name}: {text}"
+                for name, one in reports.items()
+                for text in one.warnings
+            ],
+        )
+        ordered = {name: reports[name] for name in self._syncs if name in reports}
+        through = [one.through for one in ordered.values()]
+        return replace(
+            united(ordered, common),
+            first=min((one.first for one in ordered.values() if one.first), default=None),
+            last=max((one.last for one in ordered.values() if one.last), default=None),
+            through=None if None in through else min(day for day in through if day),
+            timezone=", ".join(dict.fromkeys(one.timezone for one in ordered.values())),
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -171,8 +170,8 @@ def _look(folder: Path) -> Unfinished:
         return Unfinished(path=folder, size=size, is_running=True)
     except (ExportError, OSError, msgspec.DecodeError) as error:
         fault = str(error)
-        if not os.path.lexists(folder / JOURNAL):
-            # A killed run has deleted the spools first.
+        if isinstance(error, FileNotFoundError):
+            # A killed run has deleted the spools first, or has made none yet.
             fault, is_empty = "its journal is missing", not _holds_spools(folder)
     return Unfinished(
         path=folder, size=size, fault=fault, began=oldest_change(folder), is_empty=is_empty

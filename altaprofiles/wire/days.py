@@ -90,7 +90,10 @@ _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})|([0-9]{4})([0-9]{2})([0-9]{
 
 
 def day_in(text: str) -> date | None:
-    """Return the day that is written as 2026-01-31 or 20260131, or None for any other text."""
+    """Return the day that is written as 2026-01-31 or 20260131, or None for any other text.
+
+    The second form is the service's ([profiles], Body Parameters).
+    """
     # Not `date.fromisoformat`, which takes weeks as well, such as 2026-W02.
     if (match := _DAY.fullmatch(text)) is None:
         return None
@@ -105,7 +108,7 @@ def _is_day(value: int) -> bool:
 
 
 def date_of(day: int) -> date:
-    """Return the date of a day of the form YYYYMMDD."""
+    """Return the date of a day of the form YYYYMMDD ([profiles], Body Parameters)."""
     return date(day // 10_000, day // 100 % 100, day % 100)
 
 

@@ -529,7 +529,11 @@ DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--account", "a", "--account", "b", "count"), "--account is given 2 times"),
+        (
+            ("who", "--account", "a", "--account", "b", "--identity", "1"),
+            "--account is given 2 times",
+        ),
+        (("--account", "a", "--account", "b", "who", "--identity", "1"), "who takes one --account"),
         (("--log-format", "text", "--log-format", "json", "count"), "--log-format is given 2"),
         (("get", "--identity", "1", "--identity", "2"), "--identity is given 2 times"),
         (("lookup", "-", "--by", "email", "--by", "identity", "-o", "x.csv"), "--by is given 2"),

@@ -21,14 +21,15 @@ from ..selection import other_option, select
 from ..where import GRAMMAR
 
 if TYPE_CHECKING:
-    from ...export.report import ExportReport
+    from ...export.part import Part
+    from ...export.report import ExportProgress, ExportReport
     from ...session import Session
     from ..progress import ProgressDisplay
 
 __all__ = ["export"]
 
 
-@click.command(cls=Command, epilog=GRAMMAR)
+@click.command(cls=Command, several=True, epilog=GRAMMAR)
 @click.argument("events", metavar="[EVENT...]", nargs=-1)
 @query_options
 @output_options
@@ -86,6 +87,9 @@ def export(
     --with-cdp adds each person's CDP users; failed lookups are listed in <out>.failed.ndjson, and
     the same command asks for those alone.
 
+    With several --account, all are exported side by side into one output, whose column account
+    names them; or with {account} in FILE, each into its own. When one fails, the others go on.
+
     A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
 
     \b
@@ -95,17 +99,22 @@ def export(
           --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
       altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 -o gold.csv \\
           --where 'Amount > 100' --profile-where 'Customer Type = Gold'
+      altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 \\
+          --account shop --account outlet -o 'charged-{account}.ndjson'
       altaprofiles export --everyone --profile-where 'Email exists' -o reachable.parquet
       duckdb -c "select count(*) from '$(altaprofiles export Charged \\
           --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
     """
-    from ..job import run_job
+    from ..job import run_parts
 
     selection = select(events, query)
 
-    async def job(session: Session, display: ProgressDisplay) -> ExportReport:
-        report = await session.export(
+    async def part(
+        session: Session, display: ProgressDisplay, name: str | None
+    ) -> Part[ExportReport, ExportProgress]:
+        return session.export_part(
             events or None,
+            name=name,
             **selection,
             **records,
             distinct=distinct,
@@ -115,13 +124,15 @@ def export(
             cdp_key=cdp_key,
             cdp_by=cdp_by,
             on_progress=display,
-            **output,
         )
+
+    def check(report: ExportReport) -> None:
         if not report.people and (other := other_option(query)):
             # The library's own warning does not know the options.
             app.warn(other)
-        return report
 
     service: Service = "both" if with_cdp else "clevertap"
     prefix = "pipe the same query into " if query["query"] == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
+    run_parts(
+        app, part, options=output, as_json=as_json, prefix=prefix, service=service, check=check
+    )

@@ -11,7 +11,7 @@ import click
 
 from ..app import App, Service
 from ..command import Command
-from ..exits import Exit, Failure, Interrupted
+from ..exits import Exit, Failure, Interrupted, worst
 
 if TYPE_CHECKING:
     from ...export.outputs import OutputState
@@ -241,7 +241,7 @@ def _finish(
     from ..job import run_job
 
     codes: list[int] = []
-    named = app.account
+    named = app.accounts
     for state, one in left:
         # Only a URL has what its name lacks, a password.
         to = out if "://" in out else state.name
@@ -262,7 +262,7 @@ def _finish(
         elif is_of_alta(one):
             service = "alta"
         try:
-            app.account = named or _account_of(one, service)
+            app.accounts = named or _account_of(one, service)
             run_job(app, job, out=to, as_json=as_json, service=service)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
@@ -270,12 +270,9 @@ def _finish(
             if code is None or isinstance(error, Interrupted):
                 raise
             codes.append(code)
-    app.account = named
+    app.accounts = named
     if codes:
-        sys.exit(next((code for code in _WORST_FIRST if code in codes), codes[0]))
-
-
-_WORST_FIRST = (Exit.CREDENTIALS, Exit.USAGE, Exit.FAILED, Exit.INCOMPLETE)
+        sys.exit(worst(codes))
 
 
 def _is_newer(state: OutputState, began: float) -> bool:
@@ -285,13 +282,13 @@ def _is_newer(state: OutputState, began: float) -> bool:
     )
 
 
-def _account_of(one: Unfinished, service: Service) -> str | None:
-    """Return the name of the account that an export is of, or None for the usual one."""
+def _account_of(one: Unfinished, service: Service) -> tuple[str, ...]:
+    """Return the name of the account that an export is of, or none for the usual one."""
     from ...accounts import Accounts, find_alta, find_clevertap
     from ...errors import ConfigurationError
 
     if one.plan is None:
-        return None
+        return ()
     account_of_alta = one.plan.account if service == "alta" else one.plan.cdp_account
     for name in (None, *Accounts.read().tables):
         try:
@@ -305,8 +302,8 @@ def _account_of(one: Unfinished, service: Service) -> str | None:
             continue
         if service != "clevertap" and (key is None or key.credentials.account != account_of_alta):
             continue
-        return name
-    return None
+        return () if name is None else (name,)
+    return ()
 
 
 def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool) -> None:

@@ -24,6 +24,7 @@ from ..where import GRAMMAR
 
 if TYPE_CHECKING:
     from ...export.report import SyncReport
+    from ...export.sync import Sync
     from ...session import Session
     from ..progress import ProgressDisplay
 
@@ -40,7 +41,7 @@ def _absolute_day(text: str) -> date:
     return found
 
 
-@click.command(cls=Command, epilog=GRAMMAR)
+@click.command(cls=Command, several=True, epilog=GRAMMAR)
 @click.argument("events", metavar="EVENT...", nargs=-1, required=True)
 @click.option(
     "--since",
@@ -104,6 +105,9 @@ def sync(
     `altaprofiles status OUT` prints the last day that it has, and the table altaprofiles_sync in
     the database holds it.
 
+    With several --account, all are brought to one table side by side, each with a last day of its
+    own; or with {account} in FILE, each to its own. When one fails, the others go on.
+
     It cannot see profiles that change without an EVENT, as by an upload, nor people who are deleted
     in CleverTap. A full export into the same table now and then updates the first; one with
     --write replace into another --table leaves out the second.
@@ -116,16 +120,20 @@ def sync(
       duckdb crm.duckdb "select count(*) from profiles
           where not list_contains(matched, 'Charged')"
     """
+    import msgspec
+
     from ...base.zones import zone_of
-    from ..job import run_job
+    from ...export.output import Output
+    from ...export.sync import Syncs
+    from ..job import Opened, run_accounts
 
     if timezone is not None:
         # Here, so that no setting of the account is named in its place.
         zone_of("--timezone", timezone)
     selection = select_filters(events, filters)
 
-    async def job(session: Session, display: ProgressDisplay) -> SyncReport:
-        report = await session.sync(
+    def one(session: Session, display: ProgressDisplay, to: str, name: str | None) -> Sync:
+        return session.sync_part(
             events,
             since=since,
             until=until,
@@ -134,16 +142,34 @@ def sync(
             with_cdp=with_cdp,
             cdp_key=cdp_key,
             cdp_by=cdp_by,
+            name=name,
+            output=msgspec.structs.replace(Output(**output), to=to),
             on_progress=display,
             **selection,
             **records,
-            **output,
         )
+
+    async def alone(session: Session, display: ProgressDisplay, to: str) -> SyncReport:
+        return await one(session, display, to, None).run()
+
+    async def together(opened: Opened) -> SyncReport:
+        syncs = [one(*each, output["to"], name) for name, each in opened.items()]
+        return await Syncs(syncs, lambda name: opened[name][1].fail()).run()
+
+    def check(report: SyncReport) -> None:
         if report.first is not None and not report.people and (other := other_option(filters)):
             # The library's own warning does not know the options.
             app.warn(other)
-        return report
 
     service: Service = "both" if with_cdp else "clevertap"
     prefix = "pipe the same query into " if filters["query"] == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
+    run_accounts(
+        app,
+        alone,
+        together,
+        out=output["to"],
+        as_json=as_json,
+        prefix=prefix,
+        service=service,
+        check=check,
+    )

@@ -150,7 +150,7 @@ class EventsGathering:
                 f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}"
             )
         self.plan: EventsPlan = plan
-        self.content = Content(has_events=True, distinct=distinct)
+        self.content = Content(has_events=True, repeats=not distinct)
         self.options: dict[str, Any] = {"distinct": distinct}
         self.arguments = {"distinct": distinct, "count": count, "on_shortfall": on_shortfall}
         self._chains = chains

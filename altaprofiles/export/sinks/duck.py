@@ -31,7 +31,7 @@ from .duck_file import check_log, connect, explained, logs_of
 from .duck_load import Load
 from .duck_rows import Numbered
 from .duck_state import read_states, rows_of
-from .duck_table import OWN_PREFIX, DuckTable
+from .duck_table import OWN_PREFIX, DuckTable, folded
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
 from .target import FileTarget, Layout, Write
@@ -78,7 +78,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"to: DuckDB cannot write to a path that is not text, got {text!r}"
             )
-        if any(key.casefold() == "rowid" for key in layout["flatten"]):
+        if any(folded(key) == "rowid" for key in layout["flatten"]):
             raise ConfigurationError(
                 "flatten: a column 'rowid' would hide the numbers that DuckDB gives to rows; leave "
                 "it out, as the column profile_data holds it as well"
@@ -106,15 +106,15 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             table = DuckTable.read(connection, self.table, self.name)
             table.check_mode(self.content, self.write)
             if table.exists:
+                if self.write == "replace":
+                    table = table.replaced()
+                table.check_values(self.content, self.flatten, self.write)
+                columns = self.content.columns(self.flatten, None)
+                fit = table.fit(columns, self.flatten, self.write)
                 # A trial, because DuckDB refuses it if another table refers to this one.
                 connection.execute("BEGIN")
-                if self.write == "replace":
-                    connection.execute(f"CREATE OR REPLACE TABLE {table.quoted} (n INTEGER)")
-                else:
-                    columns = self.content.columns(self.flatten, None)
-                    fit = table.fit(columns, self.flatten)
-                    for statement in table.additions(fit):
-                        connection.execute(statement)
+                for statement in table.additions(fit):
+                    connection.execute(statement)
                 connection.execute("ROLLBACK")
 
     def accept(self, origin: Origin) -> None:
@@ -208,7 +208,7 @@ class DuckDbSink:
         if target.write == "replace":
             self._table.check_accounts(self._connection, self._origin)
             self._table = self._table.replaced()
-        self._fit = self._table.fit(table.columns, target.flatten)
+        self._fit = self._table.fit(table.columns, target.flatten, target.write)
         return target.content.table(self._fit.kinds, None, self._origin)
 
     @property
@@ -292,7 +292,7 @@ def _checked_table(name: str | None, default: str) -> str:
         return default
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ConfigurationError(f"table: expected a table's name, got {name!r}")
-    if name.casefold().startswith(OWN_PREFIX):
+    if folded(name).startswith(OWN_PREFIX):
         raise ConfigurationError(
             f"table: names that begin with {OWN_PREFIX!r} are for the library's own tables, got "
             f"{name!r}; choose another"

@@ -53,15 +53,20 @@ def connect(
         if is_locked(error):
             holder = _HOLDER.search(text)
             by = f" ({holder[1]}, process {holder[2]})" if holder else ""
-            raise ExportLocked(f"{name} is open in another program{by}; close it there") from error
-        if "different configuration" in text:
-            raise ExportError(
+            refusal: ExportError = ExportLocked(
+                f"{name} is open in another program{by}; close it there"
+            )
+        elif "different configuration" in text:
+            refusal = ExportError(
                 f"{name} is open in this process already; close that connection first"
-            ) from error
-        raise ExportError(
-            f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
-            f"it, or it is damaged or read-only ({error})"
-        ) from error
+            )
+        else:
+            refusal = ExportError(
+                f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has "
+                f"written it, or it is damaged or read-only ({_reason(error)})"
+            )
+    # Outside of the handler, so that DuckDB's error does not stay as the context.
+    raise refusal
 
 
 def is_locked(error: Exception) -> bool:
@@ -105,4 +110,58 @@ def explained(name: str) -> Iterator[None]:
     except AltaProfilesError:
         raise
     except Exception as error:
-        raise ExportError(f"{name}: {error}") from error
+        refusal = ExportError(f"{name}: {_reason(error)}")
+    else:
+        return
+    try:
+        raise refusal
+    finally:
+        # DuckDB's error, which the statement `with` handles at that time.
+        refusal.__context__ = None
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason for an error of DuckDB, without values of records.
+
+    Errors of constraints and of conversions quote values, and those of transactions quote other
+    errors. Only the classes whose messages name nothing but objects and files are shown.
+    """
+    text = str(error)
+    class_name = type(error).__name__
+    if class_name in _WITHOUT_VALUES or isinstance(error, OSError):
+        return text
+    known = _CONSTRAINT.search(text)
+    constraint = f" ({known[0]})" if known else ""
+    column = _COLUMN.search(text)
+    where = f" in the column {column[1] or column[2]!r}" if column else ""
+    return (
+        f"DuckDB refuses this: {class_name}{constraint}{where}; its message is not shown, as it "
+        f"may hold values of records"
+    )
+
+
+_WITHOUT_VALUES = frozenset(
+    (
+        "BinderException",
+        "CatalogException",
+        "DependencyException",
+        "IOException",
+        "InterruptException",
+        "NotImplementedException",
+        "NotSupportedError",
+        "OutOfMemoryException",
+        "ParserException",
+        "PermissionException",
+        "SyntaxException",
+    )
+)
+
+_CONSTRAINT = re.compile(
+    "NOT NULL constraint|CHECK constraint|foreign key constraint|PRIMARY KEY or UNIQUE constraint"
+    "|unique constraint|primary key constraint"
+)
+
+_COLUMN = re.compile(
+    r'(?:Duplicate|because) key "([^":]+): |NOT NULL constraint failed: [^\s.]+\.(\S+)'
+)
+"""The first column of a key in an error of a constraint. Its values stand behind the colon."""

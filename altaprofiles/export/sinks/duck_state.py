@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from ...errors import ExportError
 from ..state import SyncState
-from .duck_table import OWN_PREFIX
+from .duck_table import OWN_PREFIX, is_named
 
 __all__ = ["STATES", "Execute", "forget_states", "read_states", "rows_of", "write_state"]
 
@@ -121,7 +121,7 @@ def forget_states(execute: Execute, file: str, table: str) -> None:
         execute(f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE}", table=table)
 
 
-_IS_OF_TABLE = "lower(table_name) = lower($table)"
+_IS_OF_TABLE = is_named("table_name", "$table")
 
 
 def _exists(execute: Execute, file: str) -> bool:

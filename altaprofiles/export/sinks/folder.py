@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from ...base.paths import absolute_path, status_of
 from ...errors import ConfigurationError, ExportError, ExportLocked
+from ...tables.layout import ColumnKind
 from ..output import Output
 from ..state import SyncState
 from .files import check_place, write_file
@@ -43,11 +44,24 @@ def day_of(name: str) -> str | None:
 
 
 class File(Struct, frozen=True):
-    """A file that an export has written: its name, its run, and the accounts in it."""
+    """A file that an export has written.
+
+    Attributes:
+        name: its name, without any folder.
+        run: its run.
+        accounts: the accounts in it.
+        columns: the type of each of its columns, by name.
+    """
 
     name: str
     run: str
     accounts: tuple[str, ...]
+    columns: dict[str, ColumnKind] = {}
+
+    def __post_init__(self) -> None:
+        # The state names files that are deleted, and may be anybody's.
+        if not re.fullmatch(r"\w[\w.-]*\.parquet", self.name):
+            raise ValueError(f"{self.name!r} is no name that an export gives to a file")
 
 
 class Files(Struct, frozen=True, omit_defaults=True, tag_field="layout", tag="files"):
@@ -63,6 +77,15 @@ class Files(Struct, frozen=True, omit_defaults=True, tag_field="layout", tag="fi
     of: Literal["people", "bindings"]
     files: tuple[File, ...] = ()
     replacing: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.replacing is not None and not any(file.name == self.whole for file in self.files):
+            raise ValueError(f"{self.whole} is not named, which takes the place of all others")
+
+    @property
+    def whole(self) -> str:
+        """The name of a file with all rows of an export."""
+        return f"{self.of}.parquet"
 
 
 class Days(Struct, frozen=True, tag_field="layout", tag="days"):

@@ -3,6 +3,10 @@
 `replace` writes one file, `people.parquet` or `bindings.parquet`. `append` adds a file for each
 run, named by the run, so that a run is added once. The state names a file before that file appears.
 
+Flattened columns are text unless a type is named, so that they have the same type in all files.
+Files of `append` may differ in their columns. Readers then take them by name, as DuckDB does with
+`union_by_name = true`.
+
 A file appears by one rename. Where `replace` finds files of `append`, no rename can exchange all of
 them at once. The new file comes first, and takes the place of the one of its name; the others are
 deleted next, with nothing in between that could take time. Until the last one is deleted, readers
@@ -19,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ...base.wording import numbered
-from ...errors import ExportError, ExportLocked
+from ...errors import ConfigurationError, ExportError, ExportLocked
 from ...tables.rows import Row, Table
 from ..store.spool import sync_folder
 from ..tables import Origin
@@ -37,7 +41,6 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
     """A folder of Parquet files, each of one or several exports."""
 
     writes: ClassVar[tuple[Write, ...]] = ("replace", "append")
-    has_types: ClassVar[bool] = True
 
     @property
     def files(self) -> list[Path]:
@@ -49,7 +52,28 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
             with suppress(ExportLocked):
                 # Not under its own name with an ending, which some readers would open.
                 check_place(self.path / self.whole, self.name, self.path / f"_{self.whole}.partial")
-            self.state()
+            self.check_columns(self.state())
+
+    def check_columns(self, state: Files) -> None:
+        """Raise `ConfigurationError` if files that stay have a flattened column of another type.
+
+        No reader could open them as one table.
+        """
+        if self.write == "replace":
+            return
+        columns = self.content.columns(self.flatten, None)
+        lifted = columns[len(columns) - len(self.flatten) :]
+        for file in state.files:
+            # Most readers ignore case in names.
+            types = {name.casefold(): kind for name, kind in file.columns.items()}
+            for key, column in zip(self.flatten, lifted, strict=True):
+                known = types.get(column.name.casefold(), column.kind)
+                if known != column.kind:
+                    raise ConfigurationError(
+                        f"flatten: {key!r} would be a column of {column.kind}, but it is {known} "
+                        f"in {file.name} of {self.name}; write {{{key!r}: {known!r}}}, or write "
+                        f"once with write='replace' (--write replace)"
+                    )
 
     def accept(self, origin: Origin) -> None:
         if self.write == "replace" and self.path.exists():
@@ -104,9 +128,11 @@ class FilesSink:
             self._state = self._settled(target.state())
             if target.write == "replace":
                 target.check_accounts(self._state, origin)
+            target.check_columns(self._state)
             name = f"{re.sub(_UNSAFE, '_', origin.run)}.parquet"
             name = target.whole if target.write == "replace" else name
-            self._file = File(name, origin.run, origin.accounts)
+            columns = {column.name: column.kind for column in table.columns}
+            self._file = File(name, origin.run, origin.accounts, columns)
             self._rows = ParquetSink(target.path / name, table, self._turn.folder / _ROWS)
         except BaseException:
             self._turn.end()

@@ -17,8 +17,9 @@ from ..state import SyncState
 from ..tables import Origin
 from .postgres_rights import check_origin, check_rights
 from .postgres_runs import RUNS
+from .postgres_schema import of_no_account
 from .postgres_server import PostgresServer
-from .postgres_shape import rows_in
+from .postgres_shape import rows_in, shape_of
 from .postgres_sink import PostgresSink
 from .postgres_sync import SYNC, read
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
@@ -100,8 +101,13 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         connection = self.connect()
         try:
             self.server.guard(lambda: check_origin(self.table, connection, origin))
+            shape = None
+            if self.write == "upsert" and len(origin.accounts) > 1:
+                shape = self.server.guard(lambda: shape_of(self.table, connection))
         finally:
             connection.close()
+        if shape is not None and shape.old_keys:
+            raise of_no_account(self.table)
 
     def synced(self, account: str) -> SyncState | None:
         connection = self.connect()

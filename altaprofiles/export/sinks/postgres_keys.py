@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ..tables import OPTIONAL
 from . import postgres_runs
-from .postgres_table import OF_EARLIER_VERSION, OPTIONAL, RENAME, PostgresTable, row_of
+from .postgres_table import OF_EARLIER_VERSION, RENAME, PostgresTable, row_of
 
 if TYPE_CHECKING:
     import psycopg

@@ -39,19 +39,27 @@ class Load:
     Args:
         connection: a connection in a transaction, in which the export has its turn.
         table: the table, prepared.
+        left_out: flattened columns that the export lacks, and that are null in its rows.
 
     Attributes:
         connection: the connection.
         table: the table in SQL.
         columns: the staged column of each column of the table, both in SQL.
+        nulls: null for each of `left_out`, in SQL.
         triggers: the triggers of the table. Without any, the server does as it is told.
         unit: the kind of rows.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], table: PostgresTable) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        table: PostgresTable,
+        left_out: Sequence[str],
+    ) -> None:
         self.connection = connection
         self.table = table.quoted
         self.columns = staged_columns(table)
+        self.nulls = dict.fromkeys(map(quoted, left_out), "NULL")
         self.triggers = table.triggers(connection)
         self._label = table.label
         self.unit = table.content.of
@@ -68,9 +76,10 @@ class Load:
 
     def insert(self, condition: str = "") -> int:
         """Add the staged rows that meet a condition on `new`, and return their number."""
+        values = self.columns | self.nulls
         return self.run(
-            f"INSERT INTO {self.table} ({', '.join(self.columns)})"
-            f" SELECT {', '.join(self.columns.values())} FROM {STAGE} AS new {condition}"
+            f"INSERT INTO {self.table} ({', '.join(values)})"
+            f" SELECT {', '.join(values.values())} FROM {STAGE} AS new {condition}"
             " ORDER BY number"
         )
 

@@ -128,12 +128,12 @@ def _check_privileges(
 ) -> None:
     columns = [name for name in table.columns if name not in shape.missing]
     # The table's owner has all rights on columns that are added.
-    updated = [*columns, *shape.left_out] if table.write == "upsert" else columns
-    needed = {"INSERT": columns}
-    if table.write != "append" or table.triggers(connection):
-        needed = {"SELECT": updated, **needed}
+    needed = {"INSERT": [*columns, *shape.left_out]}
     if table.write == "upsert" and table.content.of == "people":
-        needed["UPDATE"] = updated
+        kept = [name for name in shape.kept if name not in columns]
+        needed["UPDATE"] = [*needed["INSERT"], *kept]
+    if table.write != "append" or table.triggers(connection):
+        needed = {"SELECT": [*needed.values()][-1], **needed}
     for right, names in needed.items():
         # A right on the table is one on each of its columns.
         lacking = texts_of(

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...base.wording import numbered
+from ...errors import ExportError
 from .postgres_shape import FLATTENED, Shape
 from .postgres_table import PostgresTable, escaped, quoted, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["add_index", "check_accounts", "create", "prepare"]
+__all__ = ["add_index", "check_accounts", "create", "of_no_account", "prepare"]
 
 _NAMED = 3
 """Accounts named in an error."""
@@ -120,10 +121,7 @@ def _take_over(
     if table.write == "replace":
         run(f"DELETE FROM {table.quoted}")
     elif len(accounts) != 1:
-        raise table.error(
-            "an earlier version made the table, and its rows name no account; export one account "
-            "first, to which they belong, and then the others"
-        )
+        raise of_no_account(table)
     (rows,) = row_of(connection, f"SELECT count(*) FROM {table.quoted}")
     _drop_keys(table, connection, shape)
     account = sql.Literal(accounts[0]).as_string(connection)
@@ -138,6 +136,14 @@ def _take_over(
     if table.write == "replace":
         return done
     return f"{done}; {numbered(rows, 'row')} of it belong to the account {accounts[0]}"
+
+
+def of_no_account(table: PostgresTable) -> ExportError:
+    """Return the error of several accounts and a table that an earlier version made."""
+    return table.error(
+        "an earlier version made the table, and its rows name no account; export one account "
+        "first, to which they belong, and then the others"
+    )
 
 
 def _change_key(

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ..tables import OPTIONAL
 from .postgres_keys import check_key, finds_rows, indexes_of, is_empty
 from .postgres_table import (
     MAX_COLUMNS,
-    OPTIONAL,
     RENAME,
     TYPES,
     PostgresTable,
@@ -41,7 +41,9 @@ class Shape(Struct, kw_only=True):
         oid: the table's number; None if there is no table.
         schema: the table's schema, in SQL; None if there is no table.
         missing: the type of each column to add, by name.
-        left_out: columns of earlier exports that this one does not have.
+        left_out: flattened columns of earlier exports that this one does not have.
+        kept: the columns of which rows of people keep the value that they have: those that only
+            other exports have, `cdp`, which is null where a lookup has failed, and the user's own.
         unmarked: columns of flattened keys without the comment `FLATTENED`.
         is_old: whether an earlier version made the table.
         old_keys: the unique indexes that the table may not keep: on `person` alone, of a table of
@@ -57,6 +59,7 @@ class Shape(Struct, kw_only=True):
     schema: str | None = None
     missing: dict[str, str] = {}
     left_out: Sequence[str] = ()
+    kept: Sequence[str] = ()
     unmarked: Sequence[str] = ()
     is_old: bool = False
     old_keys: dict[str, bool] = {}
@@ -147,7 +150,14 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
         left_out=[
             column.name
             for column in columns.values()
-            if column.name not in table.columns and _is_of_exports(table, column)
+            if column.name not in (*table.columns, *OPTIONAL) and _is_of_exports(table, column)
+        ],
+        kept=[
+            column.name
+            for column in columns.values()
+            if not column.is_generated
+            if column.name == "cdp"
+            or (column.name not in table.columns and column.comment != FLATTENED)
         ],
         unmarked=[
             name for name in table.flattened if name in columns and not columns[name].comment
@@ -179,7 +189,8 @@ def _is_of_exports(table: PostgresTable, column: _Column) -> bool:
 def _columns(connection: psycopg.Connection[Any], oid: int) -> list[_Column]:
     rows = connection.execute(
         "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,"
-        " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL, attgenerated <> '',"
+        " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL,"
+        " attgenerated <> '' OR attidentity = 'a',"
         " coalesce(collisdeterministic, true), typtype = 'd', col_description(attrelid, attnum)"
         " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
         " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"

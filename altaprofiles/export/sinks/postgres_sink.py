@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...base.wording import numbered
 from ...tables.rows import Row, Table
-from ..tables import Origin
+from ..tables import Origin, under_other_keys
 from . import postgres_runs, postgres_sync
 from .postgres_load import (
     STAGE,
@@ -148,7 +148,7 @@ class PostgresSink:
             # This run was killed after its commit.
             return
         prepare(table, connection, shape, self._origin.accounts)
-        load = Load(connection, table)
+        load = Load(connection, table, shape.left_out)
         if earlier is not None:
             check_take_back(table, connection, shape)
             take_back(load, self._origin, earlier.transaction)
@@ -163,7 +163,7 @@ class PostgresSink:
         connection, table = self._connection, self._table
         is_new = shape.oid is None
         self.notes += prepare(table, connection, shape, self._origin.accounts)
-        load = Load(connection, table)
+        load = Load(connection, table, shape.left_out)
         if table.is_repeating:
             replace(load)
             self._record(self._digest.hexdigest(), is_only=True)
@@ -187,10 +187,7 @@ class PostgresSink:
             result = upsert(load, shape, unites=self._unites)
             self.absorbed, outdated = result.absorbed, result.outdated
         if repeated:
-            self.notes.append(
-                f"{self._table.label} has one row for each person: {numbered(repeated, 'record')} "
-                f"of people whom the export brings more than once are left out"
-            )
+            self.notes.append(under_other_keys(self._table.label, repeated))
         if outdated:
             self.notes.append(
                 f"{self._table.label} keeps {numbered(outdated, 'row')} as a later export has "

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from ...errors import ConfigurationError, ExportError
 from ...tables.layout import CORE, ColumnKind, Kind
-from ..tables import Content
+from ..tables import OPTIONAL, Content
 from .postgres_server import LOCK_TIMEOUT
 from .target import Write
 
@@ -20,7 +20,6 @@ __all__ = [
     "MAX_COLUMNS",
     "NAMELESS",
     "OF_EARLIER_VERSION",
-    "OPTIONAL",
     "RENAME",
     "TEMPORARY",
     "TYPES",
@@ -44,9 +43,6 @@ TYPES: dict[ColumnKind, str] = {
 }
 """The type of a column, by its kind."""
 
-OPTIONAL = ("key", "matched", "cdp")
-"""The columns that only some exports of people have."""
-
 OF_EARLIER_VERSION = ("person", *CORE)
 """The columns of every table that an earlier version made. Its key was the first of them."""
 
@@ -55,7 +51,7 @@ NAMELESS = "coalesce({}identity, '') = ''"
 
 TEMPORARY = frozenset(
     f"altaprofiles_{name}"
-    for name in ("stage", "repeated", "links", "known", "merged", "plan", "changed")
+    for name in ("stage", "repeated", "links", "known", "merged", "kept", "plan", "changed")
 )
 """The names of the temporary tables of an export."""
 
@@ -142,7 +138,7 @@ class PostgresTable(Struct, frozen=True):
 
         It cannot have a unique key either.
         """
-        return self.write == "replace" and not self.content.distinct
+        return self.write == "replace" and self.content.repeats
 
     @property
     def is_keyed(self) -> bool:
