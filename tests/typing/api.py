@@ -46,7 +46,7 @@ from altaprofiles import (
     TransportError,
     parse_date,
 )
-from altaprofiles.emulator import Emulator
+from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.notebook import Progress
 
 
@@ -235,6 +235,16 @@ async def emulated() -> None:
         assert_type(emulator.clevertap, CleverTap)
         assert_type(emulator.alta, Alta)
         assert_type(emulator.url, str)
+    bindings = {"ann": ["a1"]}
+    async with Emulator(records=[{"identity": "ann"}], bindings=bindings) as emulator:
+        assert_type(emulator.add({"identity": 7}, bindings={"7": ("a2",)}), None)
+        emulator.faults = {"not_ready": 0.5}
+        assert_type(emulator.faults, dict[str, float])
+    async with Recorder("run.ndjson", alta=Alta("token")) as recorder:
+        assert_type(recorder.alta, Alta)
+        assert_type(recorder.environment, dict[str, str])
+        assert_type(recorder.recorded, int)
+    Emulator(replay=Path("run.ndjson"))
 
 
 async def refused(session: Session) -> None:
