@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .blocking_session import (
+        BlockingCdp,
+        BlockingEventProfiles,
+        BlockingProfiles,
+        BlockingSession,
+        blocking,
+    )
     from .credentials import Alta, CleverTap
     from .errors import (
         AltaProfilesError,
@@ -78,6 +85,7 @@ _HOMES = (
     "session",
     "profiles",
     "http.transport",
+    "blocking_session",
 )
 
 __all__ = [
@@ -86,6 +94,10 @@ __all__ = [
     "AnonymousId",
     "Attempt",
     "BadRequest",
+    "BlockingCdp",
+    "BlockingEventProfiles",
+    "BlockingProfiles",
+    "BlockingSession",
     "CdpUser",
     "ChainStatus",
     "CleverTap",
@@ -126,6 +138,7 @@ __all__ = [
     "TransportError",
     "Unauthorized",
     "__version__",
+    "blocking",
     "parse_date",
     "to_arrow",
 ]
