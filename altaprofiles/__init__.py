@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .blocking_session import (
+        BlockingCdp,
+        BlockingEventProfiles,
+        BlockingProfiles,
+        BlockingSession,
+        blocking,
+    )
     from .credentials import Alta, CleverTap
     from .errors import (
         AltaProfilesError,
@@ -79,6 +86,7 @@ _HOMES = (
     "session",
     "profiles",
     "http.transport",
+    "blocking_session",
 )
 
 __all__ = [
@@ -87,6 +95,10 @@ __all__ = [
     "AnonymousId",
     "Attempt",
     "BadRequest",
+    "BlockingCdp",
+    "BlockingEventProfiles",
+    "BlockingProfiles",
+    "BlockingSession",
     "CdpUser",
     "ChainStatus",
     "CleverTap",
@@ -128,6 +140,7 @@ __all__ = [
     "TransportError",
     "Unauthorized",
     "__version__",
+    "blocking",
     "parse_date",
     "to_arrow",
 ]

@@ -90,6 +90,10 @@ def test_the_readme_runs(
     assert first == "1 1 0"
     assert Path("charged.ndjson").read_bytes().count(b"\n") == int(people_of_the_notebook)
 
+    document.namespace["without_asyncio"]()
+    counted, *users = capsys.readouterr().out.splitlines()
+    assert 0 < len(users) <= int(counted)
+
     # 300 people are one page.
     assert asyncio.run(resume()) is None
     assert "people written; the next page is None" in capsys.readouterr().out
@@ -137,15 +141,17 @@ async def test_a_docstring_example_runs(
         for variable, value in emulator.environment.items():
             monkeypatch.setenv(variable, value)
         async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
-            names = {**vars(altaprofiles), "session": session, "date": date}
+            names = {"altaprofiles": altaprofiles, "session": session, "date": date}
             names |= {public: getattr(altaprofiles, public) for public in altaprofiles.__all__}
             for example in EXAMPLES[name].examples:
                 # `await` at the top level, as in a notebook or `python -m asyncio`.
                 code = compile(example.source, name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
                 capsys.readouterr()
-                running = eval(code, names)  # noqa: S307
-                if inspect.isawaitable(running):
-                    await running
+                if code.co_flags & inspect.CO_COROUTINE:
+                    await eval(code, names)  # noqa: S307
+                else:
+                    # As where no event loop runs.
+                    await asyncio.to_thread(eval, code, names)
                 printed = capsys.readouterr().out
                 if example.want:
                     assert checker.check_output(example.want, printed, 0), printed
