@@ -19,11 +19,12 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
+    Sequence,
 )
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, overload
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -31,6 +32,9 @@ from .cdp import Cdp
 from .errors import ConfigurationError
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
+from .http.engine import Hook
+from .http.retry import Retry
+from .http.transport import Timeout
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
@@ -422,6 +426,23 @@ class BlockingSession(_Face[Session]):
     export_lookups = _Call(Session.export_lookups)
     who_is = _Call(Session.who_is)
     finish_unfinished = _Call(Session.finish_unfinished)
+    sync = _Call(Session.sync)
+
+    def with_options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: Timeout | None = None,
+        deadline: float | None = None,
+        bulk: bool | None = None,
+        on_event: Hook | Sequence[Hook] | None = None,
+        **fixed: Never,
+    ) -> BlockingSession:
+        """Return a view of this session with other options, as `Session.with_options` does."""
+        view = self._inner.with_options(
+            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event, **fixed
+        )
+        return BlockingSession(view, self._loop)
 
     @property
     def profiles(self) -> BlockingProfiles:

@@ -80,9 +80,13 @@ def test_the_readme_runs(
             await document.namespace["filtered"](session)
             await document.namespace["look_up"](session)
             await document.namespace["in_a_notebook"](session)
+            await document.namespace["in_a_web_service"](session)
 
     asyncio.run(exports())
-    *buyers, gold, first, people_of_the_notebook = capsys.readouterr().out.splitlines()
+    *buyers, gold, first, people_of_the_notebook, found, exported_beside = (
+        capsys.readouterr().out.splitlines()
+    )
+    assert (found, exported_beside) == ("True", "True")
     assert buyers
     assert all(line.endswith(" Gold") for line in buyers)
     exported, counted = gold.split()

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import anyio
 from msgspec.structs import replace
 
+from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -61,12 +62,20 @@ class Job(Generic[R, S]):
         gathering: the kind of export.
         output: the caller's arguments.
         reporting: counts requests and reports progress.
+        deadline: the deadline of the whole run, or None.
     """
 
-    def __init__(self, gathering: Gathering[R, S], output: Output, reporting: Reporting[S]) -> None:
+    def __init__(
+        self,
+        gathering: Gathering[R, S],
+        output: Output,
+        reporting: Reporting[S],
+        deadline: Deadline | None = None,
+    ) -> None:
         self._gathering = gathering
         self._output = output
         self._reporting = reporting
+        self._deadline = deadline
         self._assembled: Assembled | None = None
         self._begun = self._done = False
         self._left: list[str] = []
@@ -122,9 +131,7 @@ class Job(Generic[R, S]):
         try:
             async with running_beside(self._report_regularly):
                 await threads.run(lambda: self._begin(run))
-                await self._gathering.load(run)
-                await threads.run(lambda: self._look_around(run))
-                report = await self._gather_and_assemble(run)
+                report = await self._within_deadline(run)
             self._done = True
             return report
         finally:
@@ -173,6 +180,14 @@ class Job(Generic[R, S]):
         if self._output.sync is None:
             return False
         return Settings.parse(self._output.sync, "").is_in(one.arguments.get("sync"))
+
+    async def _within_deadline(self, run: Run) -> R:
+        deadline = self._deadline
+        with anyio.move_on_after(None if deadline is None else deadline.left):
+            await self._gathering.load(run)
+            await run.threads.run(lambda: self._look_around(run))
+            return await self._gather_and_assemble(run)
+        raise self._incomplete(run, [f"it did not finish within {deadline}"])
 
     async def _gather_and_assemble(self, run: Run) -> R:
         try:

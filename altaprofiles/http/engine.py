@@ -10,15 +10,16 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial
 from types import GeneratorType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio
 from msgspec import Struct
 
+from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     DecodeError,
@@ -36,11 +37,12 @@ from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
 from .service import Service
-from .transport import Transport
+from .transport import Timeout, Transport
 
-__all__ = [
-    "Engine",
-]
+__all__ = ["Engine", "Hook"]
+
+Hook: TypeAlias = Callable[[Attempt], object]
+"""Called with each attempt after its end."""
 
 T = TypeVar("T")
 
@@ -89,15 +91,20 @@ class Engine:
         *,
         transport: Transport,
         retry: Retry,
-        on_event: Callable[[Attempt], object] | None,
+        timeout: Timeout,
+        hooks: Sequence[Hook],
     ) -> None:
         self.stats = Stats()
         self._tallies = [self.stats]
         self._transport = transport
         self._retry = retry
-        self._on_event = on_event
+        self._limits = transport.limits(timeout)
+        self._hooks = tuple(hooks)
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
+        self._deadline: float | None = None
+        self._bulk: bool | None = None
+        self._whole: Deadline | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -121,6 +128,44 @@ class Engine:
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
         return counting
+
+    def viewed(
+        self,
+        *,
+        retry: Retry | None,
+        timeout: Timeout | None,
+        deadline: float | None,
+        bulk: bool | None,
+        hooks: Sequence[Hook],
+    ) -> Engine:
+        """Return this engine over the same connections and budget: see `Session.with_options`."""
+        view = copy(self)
+        vars(view).update(
+            _retry=retry or self._retry,
+            _limits=self._limits if timeout is None else self._transport.limits(timeout),
+            _deadline=self._deadline if deadline is None else deadline,
+            _bulk=self._bulk if bulk is None else bulk,
+            _hooks=(*self._hooks, *hooks),
+        )
+        return view
+
+    def within(self, deadline: float | None) -> Engine:
+        """Return this engine for a whole single call, which may send several requests.
+
+        Args:
+            deadline: its longest duration, in seconds; None for the one of the view, if any. Where
+                there is none, `Retry.deadline` holds for each request.
+
+        Raises:
+            ConfigurationError: `deadline` is no duration.
+        """
+        if deadline is None:
+            deadline = self._deadline
+        if deadline is None:
+            return self
+        engine = copy(self)
+        engine._whole = Deadline.of(deadline)  # noqa: SLF001
+        return engine
 
     @property
     def spawn(self) -> Spawn:
@@ -181,17 +226,17 @@ class Engine:
         Raises:
             AltaProfilesError: the error of the last attempt.
         """
-        call = _Call(service, request, read, bulk, on_head)
-        if (deadline := self._retry.deadline) is None:
-            return self._attempts(call, self._tries(call))
-        return self._within(deadline, call)
+        budget = None if bulk else self._budget
+        call = _Call(service, request, read, bulk if self._bulk is None else self._bulk, on_head)
+        whole = self._whole
+        if whole is None and (deadline := self._retry.deadline) is not None:
+            whole = Deadline.of(deadline)
+        if whole is None:
+            return self._attempts(call, Tries(self._retry, budget, math.inf))
+        return self._within(whole, call, Tries(self._retry, budget, whole.ends))
 
-    def _tries(self, call: _Call, ends: float = math.inf) -> Tries:
-        return Tries(self._retry, None if call.bulk else self._budget, ends)
-
-    async def _within(self, deadline: float, call: _Call) -> Any:
-        tries = self._tries(call, time.monotonic() + deadline)
-        with anyio.move_on_after(deadline):
+    async def _within(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
             # It explains more than the deadline does.
@@ -199,8 +244,7 @@ class Engine:
             self._unsent(call, tries, refusal)
             raise refusal
         raise RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within the deadline of "
-            f"{deadline} s"
+            f"{call.service.api}: {call.request.operation} did not finish within {whole}"
         )
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
@@ -226,7 +270,7 @@ class Engine:
             else:
                 self._budget.deposit()
                 service.succeeded(cap, turn, started)
-                if self._on_event is not None:
+                if self._hooks:
                     self._report(call.attempt(tries.number, started, response))
                 return value
 
@@ -304,7 +348,9 @@ class Engine:
         for tally in self._tallies:
             tally.requests += 1
         try:
-            response = await self._transport.send(call.request, call.service.peer, call.on_head)
+            response = await self._transport.send(
+                call.request, call.service.peer, self._limits, call.on_head
+            )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
             # counts the request until then, so the slot must not be free earlier.
@@ -348,8 +394,8 @@ class Engine:
                 _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
-        if self._on_event is not None:
-            self._on_event(attempt)
+        for hook in self._hooks:
+            hook(attempt)
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:
