@@ -13,6 +13,7 @@ __all__ = [
     "next_step",
     "numbered",
     "one_of",
+    "past",
     "percent",
     "share",
     "sized",
