@@ -29,7 +29,7 @@ from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, o
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .cdp import Cdp
-from .errors import ConfigurationError
+from .errors import ConfigurationError, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
 from .http.engine import Hook
@@ -127,7 +127,7 @@ class _Loop:
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `function`, awaited in the loop."""
         if self._is_closed:
-            raise ConfigurationError("this Session is closed; open a new one")
+            raise SessionClosed("this Session is closed; open a new one")
         return self._call(function)
 
     def close(self, session: Session) -> None:
@@ -148,14 +148,14 @@ class _Loop:
         try:
             future = self._portal.start_task_soon(run)
         except RuntimeError:
-            raise ConfigurationError(
+            raise SessionClosed(
                 "this Session cannot be used here: it is closed, or this is a callback of its own "
                 "event loop, which the call would stop"
             ) from None
         try:
             return future.result()
         except CancelledError:
-            raise ConfigurationError(
+            raise SessionClosed(
                 "this Session was closed while the call waited; open a new one"
             ) from None
         except BaseException:

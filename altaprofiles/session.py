@@ -13,7 +13,7 @@ from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
 from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
 from .http.retry import Retry
@@ -171,7 +171,7 @@ class Session:
             sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
         ]
         if not has_clevertap and not has_alta:
-            raise ConfigurationError(
+            raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
                 + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
                 "ALTA_TOKEN, or both"
@@ -902,14 +902,14 @@ class Session:
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            raise ConfigurationError(
+            raise MissingCredentials(
                 "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
             )
         return self._clevertap
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            raise ConfigurationError("this Session has no Alta credentials; pass alta=Alta(…)")
+            raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
         return self._alta
 
 
@@ -924,8 +924,8 @@ _ALTA_START = 4
 """First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
 
 
-def _closed() -> ConfigurationError:
-    return ConfigurationError("this Session was closed while the call waited; open a new one")
+def _closed() -> SessionClosed:
+    return SessionClosed("this Session was closed while the call waited; open a new one")
 
 
 def _fixed(slots: int) -> Size:

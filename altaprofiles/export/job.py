@@ -192,17 +192,20 @@ class Job(Generic[R, S]):
     async def _gather_and_assemble(self, run: Run) -> R:
         try:
             return await self._repairing(run)
-        except (OSError, ExportError) as error:
-            if isinstance(error, Incomplete):
-                raise
-            if isinstance(error, ExportLocked):
-                error.add_note(f"Nothing has to be fetched again: {self._resumption(run)}.")
-                raise
+        except Incomplete:
+            raise
+        except ExportLocked as error:
+            error.add_note(f"Nothing has to be fetched again: {self._resumption(run)}.")
+            raise
+        except ExportError as error:
             raise self._incomplete(run, [str(error)]) from error
         except AltaProfilesError as error:
+            # Those of a connection are an `OSError` as well, and not the disk's.
             if self._gathering.kept_in(run.store):
                 error.add_note(f"{self._resumption(run)}.")
             raise
+        except OSError as error:
+            raise self._incomplete(run, [str(error)]) from error
 
     async def _repairing(self, run: Run) -> R:
         """Gather and assemble. Where a spool is damaged, gather that again, and assemble anew."""

@@ -115,7 +115,7 @@ class Engine:
         await self._lifetime.aclose()
 
     def check_open(self) -> None:
-        """Raise `ConfigurationError` unless this event loop can send requests now."""
+        """Raise `SessionClosed` unless this event loop can send requests now."""
         self._lifetime.check_open()
 
     @property
@@ -243,9 +243,11 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        raise RequestTimeout(
+        timeout = RequestTimeout(
             f"{call.service.api}: {call.request.operation} did not finish within {whole}"
         )
+        timeout.locate(call.service.api, call.request.operation)
+        raise timeout
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
@@ -276,8 +278,7 @@ class Engine:
 
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            if isinstance(error, DecodeError):
-                error.locate(service.api, call.request.operation)
+            error.locate(service.api, call.request.operation)
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
@@ -379,6 +380,7 @@ class Engine:
 
     def _unsent(self, call: _Call, tries: Tries, refusal: RateLimited) -> None:
         """Report that a call ends without a request, because the service refuses all of them."""
+        refusal.locate(call.service.api, call.request.operation)
         for tally in self._tallies:
             tally.unsent += 1
         self._report(call.attempt(tries.number, time.monotonic(), None, refusal))
