@@ -418,7 +418,8 @@ class Session:
                 "profiles" by default.
             write: "replace" for an output with the rows of this export only, the default of files;
                 "upsert" to update the rows of the same account and person and add the others, the
-                default of tables; "append" to add rows, once for each export.
+                default of tables; "append" to add rows, once for each export. A table that was
+                replaced with `distinct=False` has no key, and is not upserted.
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
                 Cells hold what people typed, so an apostrophe is put before a cell that could be
                 taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or
@@ -613,6 +614,14 @@ class Session:
         `event_summaries`, `profile`, `with_cdp` and its keys. Each account has a state of its own.
         A table that was restored from a backup is continued from its state.
 
+        A folder has no transaction. It has `day=2026-01-31/people.parquet` for each day, also for
+        one without people, with a row for each account and person of that day; `matched` has the
+        person's events of that day. A call replaces the file of each day that it brings by one
+        rename, with the rows of other accounts, and `_altaprofiles.json` with the state last. One
+        that is killed in between leaves days that are newer than the state, which the next one
+        replaces. There is a chain for each event and day, whatever `windows` says. Columns of
+        `flatten` are text, unless it names a type.
+
         It sees people with one of the events only. Profiles that change without an event, as by
         upload, and people who are deleted or merged in CleverTap, it does not see. A full `export`
         into the same table now and then updates the former; into another one with
@@ -622,8 +631,10 @@ class Session:
 
         Args:
             events: the name of an event, or several names, as for `export`.
-            since: the first day of the table: a date, or an int YYYYMMDD.
-            to: a `.duckdb` file.
+            since: the first day of the table: a date, text such as "2026-01-31", or an int
+                YYYYMMDD.
+            to: a `.duckdb` file, the URL of a PostgreSQL database or table, or a folder of Parquet
+                files, which ends in a slash.
             until: the last day to bring, included; by default yesterday. Days that are not over are
                 left for later calls.
             late_days: days that are brought again, 0 or more: the first one is the later of `since`
@@ -669,14 +680,14 @@ class Session:
         filters = Filters.of(event_properties, profile_fields, query)
         join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
 
-        def plan(first: date, last: date) -> EventsPlan:
+        def plan(first: date, last: date, by_day: bool) -> EventsPlan:
             plan = EventsPlan.of(
                 service,
                 events,
                 start=first,
                 end=last,
                 filters=filters,
-                windows=windows,
+                windows=(last - first).days + 1 if by_day else windows,
                 batch_size=batch_size,
                 app=app,
                 event_summaries=event_summaries,
@@ -736,6 +747,10 @@ class Session:
         "anonymous_ids": […]}]}`. Tables have a row for each binding, with the columns `account`
         (`Alta.account`), `key`, `user_id`, `anonymous_id`, `conversation_type` and `source_id`. A
         user to whom nothing is bound is one row, with nulls.
+
+        An upsert of bindings replaces all rows of every key that Alta has answered, by none if
+        nothing is bound to it any more. A key that failed keeps its rows, and a person who is not
+        found any more keeps theirs.
 
         Args:
             keys: any iterable or async iterable that ends, or the path of a file: a column of a CSV

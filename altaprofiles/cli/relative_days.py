@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import date, timedelta
 
 import click
 
@@ -13,6 +13,9 @@ __all__ = ["day", "day_or_seconds", "resolve_days"]
 
 _BEFORE = re.compile(r"-([0-9]{1,5})d")
 _WORDS = {"today": 0, "yesterday": 1}
+_SYNC = "sync"
+"""The command that warns of a project without a time zone in any case."""
+
 _LARGEST = 13
 """Digits of the longest number that is left to the library, which has advice on milliseconds."""
 
@@ -62,9 +65,6 @@ def resolve_days(context: click.Context) -> None:
     """Replace relative days among the parameters of a command with dates.
 
     So the command line that resumes it names the same days tomorrow.
-
-    Raises:
-        AltaProfilesError: the time zone of the account cannot be found.
     """
     relative = {
         name: value.before
@@ -73,11 +73,31 @@ def resolve_days(context: click.Context) -> None:
     }
     if relative:
         # One current day for all options, even around midnight.
-        today = datetime.now(_zone(context.ensure_object(App))).date()
+        current = _today(context)
         context.params |= {
-            name: today - timedelta(days=before) for name, before in relative.items()
+            name: current - timedelta(days=before) for name, before in relative.items()
         }
 
 
-def _zone(app: App) -> tzinfo:
-    return UTC
+def _today(context: click.Context) -> date:
+    """Return the current day in the time zone of the account's project, or in UTC."""
+    from ..accounts import find_clevertap
+    from ..base.zones import today, zone_of
+    from ..errors import ConfigurationError
+
+    app = context.ensure_object(App)
+    name = context.params.get("timezone")
+    if name is None:
+        try:
+            found = find_clevertap(app.account)
+        except ConfigurationError:
+            # The session raises it again, with advice.
+            found = None
+        name = None if found is None else found.credentials.timezone
+        if found is not None and name is None and context.info_name != _SYNC:
+            app.warn(
+                "the time zone of the project is not known, so that relative days are those of "
+                "UTC: name it in CLEVERTAP_TIMEZONE, or as timezone of the account in the "
+                "credentials file"
+            )
+    return today(zone_of("timezone", name or "UTC"))

@@ -13,12 +13,12 @@ from ..tables.kinds import Tally, ValueKind
 from ..tables.layout import TEXTS, Kind
 from ..tables.parts import properties
 
-__all__ = ["COLUMNS", "MOST", "Describer", "Description", "Property", "StoredRows", "filled"]
+__all__ = ["COLUMNS", "Describer", "Description", "Property", "StoredRows", "filled"]
 
 COLUMNS = (*TEXTS, "object_ids", "events", "platform_info", "matched", "cdp")
 """The columns that are counted, in order, where an output has them."""
 
-MOST = 1000
+_MOST = 1000
 """Most properties that are told apart."""
 
 _LONGEST = 1000
@@ -110,7 +110,7 @@ class Describer:
         for name, part in properties(Raw(data)).items():
             tally = self._tallies.get(name)
             if tally is None:
-                if len(self._tallies) == MOST or len(name) > _LONGEST:
+                if len(self._tallies) == _MOST or len(name) > _LONGEST:
                     self._left_out += bytes(part) != b"null"
                     continue
                 tally = self._tallies[name] = Tally()

@@ -36,7 +36,7 @@ from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
-from .synced import Settings
+from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, running_beside
 from .unfinished import Unfinished, encode_arguments, unfinished_in
@@ -160,7 +160,19 @@ class Job(Generic[R, S]):
         with explaining_disk_errors(run.place.folder):
             # Only now that it is known that nobody else writes there.
             run.place.check()
-            run.place.target.accept(self._origin(run))
+            self._check_origin(run)
+
+    def _check_origin(self, run: Run) -> None:
+        """Raise `ExportError` if the rows may not go to the target, or their state if it is a sync.
+
+        Blocking.
+        """
+        origin, plan, target = self._origin(run), self._gathering.plan, run.place.target
+        if self._output.sync is not None and isinstance(plan, EventsPlan):
+            # Only that there is one matters here.
+            settings = Settings.parse(self._output.sync, target.label)
+            origin = replace(origin, sync=settings.moved(None, plan, run.store.began))
+        target.accept(origin)
 
     def _look_around(self, run: Run) -> None:
         """Warn of what earlier runs of other plans have left."""
@@ -242,6 +254,7 @@ class Job(Generic[R, S]):
                 run.threads,
                 target,
                 lambda: gathering.batches(run.store),
+                unbound=lambda: gathering.unbound(run.store),
                 content=gathering.content,
                 origin=origin,
                 people=people,
@@ -281,7 +294,8 @@ class Job(Generic[R, S]):
         settings = Settings.parse(self._output.sync, target.label)
         # Hours have passed, and another sync may have begun the table anew.
         settings.check(before, target.label)
-        return replace(origin, sync=settings.moved(before, plan, run.store.began))
+        state = settings.moved(before, plan, run.store.began)
+        return replace(origin, sync=state, days=days_of(plan))
 
     async def _write_manifest(self, run: Run, report: R, state: SyncState | None) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

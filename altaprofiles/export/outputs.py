@@ -16,6 +16,7 @@ from ..errors import ConfigurationError, ExportError
 from .output import Output
 from .place import folder_of, stem_of, table_ending
 from .sinks import resolve
+from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.lock import Lock
 from .store.workspaces import LOCK
@@ -119,9 +120,9 @@ def days_of(state: OutputState) -> dict[str, str]:
     success = state.success
     if success is None:
         return {}
-    if success.bytes is not None:
+    if "://" not in state.name:
         with suppress(ConfigurationError, ExportError, OSError):
-            output = Output(to=state.name, table=state.table, format=success.format)
+            output = Output(to=state.name, table=state.table, format=success.format, sync="")
             states = resolve(output, Content()).states()
             return {one.account: str(one.through) for one in states}
     return {} if success.sync is None else {success.sync["account"]: success.sync["through"]}
@@ -149,10 +150,12 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
     success = _success(stem.with_name(stem.name + _MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
-    name = to or (success and success.output) or arguments.get("to") or stem.name
+    given = name = to or (success and success.output) or arguments.get("to") or stem.name
     if to is None and "://" not in name:
         # As it is called from the current folder.
         name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name
+    if "://" not in name and not names_folder(name) and (names_folder(given) or stem.is_dir()):
+        name += "/"
     words = ["altaprofiles", "status", without_password(name)]
     if table is not None:
         words += ["--table", table]

@@ -158,8 +158,8 @@ def _postgres(to: str, table: str | None) -> Stored:
     require("postgres", what=f"to: {url.label}")
     check_conninfo(url)
     schema, name = table_of(table, url.table, Content().default_table)
-    shown = name if schema is None else f"{schema}.{name}"
-    label = f"{url.label}/{shown}"
+    full = name if schema is None else f"{schema}.{name}"
+    label = f"{url.label}/{full}"
     of = quoted(name) if schema is None else f"{quoted(schema)}.{quoted(name)}"
     server = PostgresServer(label, url.conninfo, url.secrets)
-    return Stored(label, "postgres", shown, lambda: postgres_rows(server, of))
+    return Stored(label, "postgres", full, lambda: postgres_rows(server, of))

@@ -44,7 +44,8 @@ class Sync:
     Args:
         job: returns the job that brings a plan to an output; with the windows of an unfinished run
             of the same days, if it is one that may take them.
-        plan: returns the plan of a first and a last day.
+        plan: returns the plan of a first and a last day; with a window for each day, if it is to be
+            so.
         output: the caller's arguments.
         days: the days that the caller asks for.
         timezone: the name of the time zone, or None if it is not known.
@@ -56,7 +57,7 @@ class Sync:
     def __init__(
         self,
         job: Callable[[EventsPlan, Output, bool], Job[ExportReport, ExportProgress]],
-        plan: Callable[[date, date], EventsPlan],
+        plan: Callable[[date, date, bool], EventsPlan],
         output: Output,
         days: Days,
         timezone: str | None,
@@ -66,7 +67,7 @@ class Sync:
         self._timezone = timezone or "UTC"
         self._warnings = [] if timezone else [_NO_ZONE]
         # Any days, to check the arguments with.
-        self._some = plan(days.since, days.since)
+        self._some = plan(days.since, days.since, False)
         self._settings = Settings.of(self._some, days.since)
         self._output = replace(output, write="upsert", sync=self._settings.encode())
         self._job = job
@@ -112,7 +113,9 @@ class Sync:
         if days is not None and self._finished and state is not None and state.through >= days[1]:
             days = None
         if days is not None:
-            state = await self._bring(self._plan(*days), workspaces, place, threads, is_new=True)
+            by_day = place.target.by_day
+            plan = self._plan(*days, by_day)
+            state = await self._bring(plan, workspaces, place, threads, is_new=not by_day)
         await threads.run(lambda: self._tidy(workspaces, place, left, days))
         report = self._describe(place, state)
         if self._failures:

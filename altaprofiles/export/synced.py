@@ -215,7 +215,7 @@ def _check_date(name: str, value: object) -> date:
     Raises:
         ConfigurationError: it is not a day.
     """
-    fix = "pass a date, or a whole number YYYYMMDD"
+    fix = "pass a date, '2026-01-31', or a whole number YYYYMMDD"
     day = check_day(name, value, fix)
     if day >= 10**8:
         raise ConfigurationError(f"{name}: {day} is a time, and a sync brings whole days; {fix}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +17,7 @@ from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.rows import Row, Table, lifted_columns
 from .state import SyncState
 
-__all__ = ["Content", "Origin"]
+__all__ = ["Content", "Origin", "unbound_keys", "unbound_row"]
 
 
 class Origin(Struct, frozen=True):
@@ -29,12 +29,14 @@ class Origin(Struct, frozen=True):
         fetched_at: the time at which it was begun.
         sync: the state that a table has with these rows, for an export of `Session.sync`. Then
             `matched` is united with that of the row before.
+        days: the first and the last day that it brings, for an export of `Session.sync`.
     """
 
     run: str
     accounts: tuple[str, ...]
     fetched_at: datetime
     sync: SyncState | None = None
+    days: tuple[date, date] | None = None
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -45,12 +47,14 @@ class Content(Struct, frozen=True, kw_only=True):
         has_key: whether people were looked up by a key.
         has_events: whether people were brought by events.
         has_cdp: whether people are joined with their CDP users.
+        distinct: whether a person in several records is written once.
     """
 
     of: Literal["people", "bindings"] = "people"
     has_key: bool = False
     has_events: bool = False
     has_cdp: bool = False
+    distinct: bool = True
 
     @property
     def default_table(self) -> str:
@@ -164,6 +168,23 @@ def _is_plain(text: str) -> bool:
 _BINDINGS = ("account", "key", "user_id", "anonymous_id", "conversation_type", "source_id")
 
 _FOUND = msgspec.json.Decoder(Found)
+
+
+def unbound_row(account: str, key: str) -> Row:
+    """Return the row of a key to which nothing is bound. It has no cells in a table."""
+    return Row(msgspec.json.encode(Found(key, [])), account, key)
+
+
+def unbound_keys(rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[tuple[str, str]]:
+    """Return the account and the key of each row that has no cells.
+
+    Args:
+        rows: rows of bindings.
+        cells: the cells that they have in their table.
+    """
+    bound = {*zip(cells[0], cells[1], strict=True)}
+    keys = ((row.account, row.key or _FOUND.decode(row.record).key) for row in rows)
+    return [key for key in keys if key not in bound]
 
 
 class _Bindings:

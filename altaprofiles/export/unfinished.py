@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from .manifest import readable
 from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, parse_plan
+from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
@@ -144,6 +146,8 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
     """
     target = place.target
     to = without_password(str(output.to)) if target.path is None else str(target.path)
+    if names_folder(str(output.to)):
+        to += "/"
     arguments = {
         "to": readable(to),
         "status": readable(place.status),
@@ -158,17 +162,21 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
 
 def _look(folder: Path) -> Unfinished:
     size = sum(_sizes(folder))
+    is_empty = False
     try:
         check_own_file(folder / JOURNAL)
         with Journal.peek(folder / JOURNAL) as journal:
             return _read(folder, journal, size)
     except ExportLocked:
         return Unfinished(path=folder, size=size, is_running=True)
-    except FileNotFoundError:
-        fault = "its journal is missing"
     except (ExportError, OSError, msgspec.DecodeError) as error:
         fault = str(error)
-    return Unfinished(path=folder, size=size, fault=fault, began=oldest_change(folder))
+        if not os.path.lexists(folder / JOURNAL):
+            # A killed run has deleted the spools first.
+            fault, is_empty = "its journal is missing", not _holds_spools(folder)
+    return Unfinished(
+        path=folder, size=size, fault=fault, began=oldest_change(folder), is_empty=is_empty
+    )
 
 
 def _read(folder: Path, journal: Journal, size: int) -> Unfinished:

@@ -50,20 +50,11 @@ def is_short(records: int, counted: int | None) -> bool:
     return counted is not None and records < 0.99 * counted and counted - records > 10
 
 
-def shortfall(name: object, records: int, counted: int | None, *, windows: int = 1) -> str:
-    """Return a sentence on a chain, or several, with fewer records than the service counts.
-
-    Args:
-        name: the chain, or the query of several.
-        records: the number received.
-        counted: the service's own count, or None. Of several windows it is the sum, in which a
-            person in two of them is counted twice.
-        windows: the number of windows.
-    """
+def shortfall(name: object, records: int, counted: int | None) -> str:
+    """Return a sentence on a chain, or several, with fewer records than the service counts."""
     if counted is None:
         return f"{name}: no records, and the service does not answer how many there should be"
-    several = "" if windows == 1 else f" in {windows} windows, one by one"
-    return f"{name}: {numbered(records, 'record')}, where the service counts {counted:,}{several}"
+    return f"{name}: {numbered(records, 'record')}, where the service counts {counted:,}"
 
 
 class Chains:

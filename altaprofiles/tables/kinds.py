@@ -11,7 +11,7 @@ from ..base.dates import moment_in
 from .layout import Kind
 from .parts import profile_data, properties
 
-__all__ = ["Kinds", "Tally"]
+__all__ = ["Kinds", "Tally", "ValueKind"]
 
 
 class Kinds:

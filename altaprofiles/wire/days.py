@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from ..errors import ConfigurationError
 
-__all__ = ["Day", "check_day", "check_range", "day_in", "split_range"]
+__all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range"]
 
 Day: TypeAlias = date | int | str
 """The start or end of a range: a date, text such as "2026-01-31" or "20260131", or an int of the
@@ -77,7 +77,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
         raise ConfigurationError(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
     if _is_day(value):
         try:
-            _to_date(value)
+            date_of(value)
         except ValueError:
             raise ConfigurationError(f"{name}: {value} is not a calendar day; {fix}") from None
     elif not 10**9 <= value < 10**10:
@@ -90,7 +90,10 @@ _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})|([0-9]{4})([0-9]{2})([0-9]{
 
 
 def day_in(text: str) -> date | None:
-    """Return the day that is written as 2026-01-31 or 20260131, or None for any other text."""
+    """Return the day that is written as 2026-01-31 or 20260131, or None for any other text.
+
+    The second form is the service's ([profiles], Body Parameters).
+    """
     # Not `date.fromisoformat`, which takes weeks as well, such as 2026-W02.
     if (match := _DAY.fullmatch(text)) is None:
         return None
@@ -104,7 +107,8 @@ def _is_day(value: int) -> bool:
     return 10**7 <= value < 10**8
 
 
-def _to_date(day: int) -> date:
+def date_of(day: int) -> date:
+    """Return the date of a day of the form YYYYMMDD ([profiles], Body Parameters)."""
     return date(day // 10_000, day // 100 % 100, day % 100)
 
 
@@ -114,8 +118,8 @@ def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
     Its form stays ([profiles], Body Parameters).
     """
     days = _is_day(start)
-    first = _to_date(start).toordinal() if days else start
-    span = (_to_date(end).toordinal() if days else end) - first + 1
+    first = date_of(start).toordinal() if days else start
+    span = (date_of(end).toordinal() if days else end) - first + 1
     parts = min(windows, span)
     edges = [first + span * part // parts for part in range(parts + 1)]
     bounds = [(low, high - 1) for low, high in pairwise(edges)]

@@ -224,6 +224,20 @@ def test_the_bindings_of_a_key_are_replaced(tmp_path: Path) -> None:
     assert query(tmp_path, pairs) == [("k", "9")]
 
 
+def test_a_key_that_has_no_bindings_any_more_has_no_rows(tmp_path: Path) -> None:
+    pairs = "SELECT account, key, user_id FROM bindings ORDER BY ALL"
+    load(tmp_path, [found("none"), found("k", "1")], origin(1), BINDINGS)
+    assert query(tmp_path, pairs) == [("A", "k", "1")]
+    load(tmp_path, [found("k", "1", "2"), found("l", "3"), found("m", "4")], origin(2), BINDINGS)
+    load(tmp_path, [Row(found("k", "5").record, "B")], origin(3, "B"), BINDINGS)
+    load(tmp_path, [found("k"), found("l", "6"), found("none")], origin(4), BINDINGS)
+    assert query(tmp_path, pairs) == [("A", "l", "6"), ("A", "m", "4"), ("B", "k", "5")]
+    for write in ("append", "replace"):
+        rows = [found("k"), found("l", "7")]
+        load(tmp_path, rows, origin(5), BINDINGS, write=write, table=f"by_{write}")
+        assert query(tmp_path, f"SELECT key FROM by_{write}") == [("l",)]
+
+
 # Replace and append
 
 
@@ -234,6 +248,36 @@ def test_replace_leaves_the_people_of_this_export_alone(tmp_path: Path) -> None:
     # And the default again.
     load(tmp_path, [record("c", ["1"])], origin(3))
     assert [row[1] for row in content_of(tmp_path)] == ["identity:a", "identity:c"]
+
+
+def test_people_are_as_often_in_a_table_as_they_were_asked_for(tmp_path: Path) -> None:
+    repeating = Content(has_events=True, distinct=False)
+    twice = [record("a", ["1"], n) for n in range(2)]
+    load(tmp_path, twice[:1], origin(0))
+    for hour in (1, 2):
+        load(tmp_path, twice, origin(hour), repeating, write="replace")
+        assert [row[3:] for row in content_of(tmp_path)] == [(0, hour, hour), (1, hour, hour)]
+    for write, once in (("upsert", " once"), ("append", "")):
+        fix = f"replace' and distinct=False, .* write it{once} with write='replace', or .*`table`"
+        with pytest.raises(ExportError, match=fix):
+            load(tmp_path, twice, origin(3), write=write)
+    # And so each person is one row again.
+    assert load(tmp_path, twice, origin(3), write="replace").notes
+    load(tmp_path, twice[:1], origin(4))
+    assert [row[3:] for row in content_of(tmp_path)] == [(0, 3, 3)]
+
+
+def test_rows_that_were_appended_are_not_replaced(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"])], write="append")
+    with pytest.raises(ExportError, match="made with write='append'"):
+        load(tmp_path, [], content=Content(has_events=True, distinct=False), write="replace")
+
+
+def test_people_under_two_keys_are_replaced_by_one_row(tmp_path: Path) -> None:
+    rows = [Row(record("a", ["1"], n), "A", f"key {n}") for n in range(2)]
+    [note] = load(tmp_path, rows, origin(1), Content(has_key=True), write="replace").notes
+    assert "1 record of people whom the export brings more than once" in note
+    assert query(tmp_path, "SELECT key FROM profiles") == [("key 0",)]
 
 
 def test_replace_spares_other_accounts(tmp_path: Path) -> None:

@@ -32,14 +32,18 @@ import msgspec
 import psycopg
 from msgspec import Struct, structs
 
+BEGUN = 1_767_225_600_123_456_789
+
 
 class Job(Struct, kw_only=True):
     """The task of one process.
 
     Attributes:
-        arguments: for `Session.export`, or for `Session.export_lookups` if `keys` is among them.
+        arguments: for `Session.export`; for `Session.export_lookups` if `keys` is among them, and
+            for `Session.sync` if `since` is.
         environment: the environment, with the service's address and credentials.
         slots: the cap on requests in flight.
+        begun: the time at which it begins, in nanoseconds.
         die: the step to die at, and the moment: "before", "half" or "after".
         die_in: the kind of steps that `die` counts; all kinds if empty.
         stop: the step to stop before, until the process is continued.
@@ -51,6 +55,7 @@ class Job(Struct, kw_only=True):
     arguments: dict[str, Any]
     environment: dict[str, str]
     slots: int = 3
+    begun: int = BEGUN
     die: tuple[int, str] | None = None
     die_in: str = ""
     stop: int | None = None
@@ -82,8 +87,6 @@ class Outcome(Struct, kw_only=True):
 
 
 _OVER, _STOPPED = -1, -2
-
-BEGUN = 1_767_225_600_123_456_789
 
 # --------------------------------------------------------------------------- in the test's process
 
@@ -392,6 +395,8 @@ async def _work(job: Job) -> dict[str, Any]:
         report: Any
         if "keys" in job.arguments:
             report = await session.export_lookups(**job.arguments)
+        elif "since" in job.arguments:
+            report = await session.sync(**job.arguments)
         else:
             report = await session.export(**job.arguments)
     told: dict[str, Any] = msgspec.to_builtins(report)
@@ -400,8 +405,8 @@ async def _work(job: Job) -> dict[str, Any]:
 
 def _run(job: Job, result: str) -> None:
     global _steps, _folder
-    # Every export is begun at the same moment, which its tables hold.
-    time.time_ns = lambda: BEGUN
+    # Tables hold the moment at which an export is begun.
+    time.time_ns = lambda: job.begun
     # Ends this process even if the test is gone.
     signal.alarm(120)
     os.environ.update(job.environment)

@@ -25,9 +25,9 @@ __all__ = ["count"]
 @query_options
 @click.pass_obj
 def count(app: App, event: str | None, query: QueryOptions) -> None:
-    """Print how many people did EVENT in these days, by CleverTap's own count.
+    """Print how many people did EVENT, by CleverTap's own count.
 
-    Each person is counted once. It is the number that `export --count` reports as counted. Spell
+    Each person is counted once over all days, as in the line "counted" of `export --count`. Spell
     EVENT as in the dashboard: the service distinguishes upper and lower case.
 
     \b

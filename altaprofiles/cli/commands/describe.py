@@ -26,7 +26,7 @@ _NAME = 40
 
 
 @click.command(cls=Command)
-@click.argument("to", metavar="FILE|URL")
+@click.argument("to", metavar="FILE|URL", type=click.Path(allow_dash=True))
 @click.option(
     "--table",
     metavar="NAME",
@@ -40,11 +40,11 @@ _NAME = 40
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 @click.pass_obj
 def describe(app: App, to: str, table: str | None, format: str | None, as_json: bool) -> None:
-    """Print the properties that people have in an output, with types and how many have them.
+    """Print the properties of people in an output, and their types.
 
-    FILE is any output of `export` and `lookup`, a folder of Parquet files included; - is NDJSON
-    from standard input. It is read to its end, and nothing is sent to the services. No value is
-    printed.
+    A property has the number of people with a value, and the types of these values. FILE is any
+    output of `export` and `lookup`, a folder of Parquet files included; - is NDJSON from standard
+    input. It is read to its end, and nothing is sent to the services. No value is printed.
 
     The types are those that --flatten has: bool, int64, double, text, timestamp; json is a list, an
     object, or a number that is too large. A property whose values have several types becomes a

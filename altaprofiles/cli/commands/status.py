@@ -243,14 +243,18 @@ def _finish(
     codes: list[int] = []
     named = app.account
     for state, one in left:
+        # Only a URL has what its name lacks, a password.
+        to = out if "://" in out else state.name
         app.info(f"Finishing {one.subject}, begun {one.age}.")
         if state.success is not None and one.began is not None and _is_newer(state, one.began):
             app.warn(
                 f"{state.name} was written at {state.success.written}, after this export was begun"
             )
 
-        async def job(session: Session, display: ProgressDisplay, one: Unfinished = one) -> Report:
-            return await session.finish_unfinished(one, to=out, spool=spool, on_progress=display)
+        async def job(
+            session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
+        ) -> Report:
+            return await session.finish_unfinished(one, to=to, spool=spool, on_progress=display)
 
         service: Service = "clevertap"
         if is_joined(one):
@@ -259,7 +263,7 @@ def _finish(
             service = "alta"
         try:
             app.account = named or _account_of(one, service)
-            run_job(app, job, out=out, as_json=as_json, service=service)
+            run_job(app, job, out=to, as_json=as_json, service=service)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
             code = app.report(error)

@@ -213,6 +213,13 @@ class Gathering(Protocol[R_co, S_co]):
         """
         ...
 
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        """Yield a row without cells for each key that was answered, and has no other row.
+
+        A key that failed is not among them. Blocking.
+        """
+        ...
+
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         """Yield an ending and the lines of each file that is written beside the output."""
         ...

@@ -140,6 +140,9 @@ class JoinedGathering(Generic[R, S]):
             for start in range(0, len(rows), _ROWS):
                 yield rows[start : start + _ROWS]
 
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        return self._people.unbound(store)
+
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         # Where keys are looked up, the file has those that failed as well.
         has_keys = FAILED_FILE in self._people.endings

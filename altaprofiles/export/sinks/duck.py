@@ -27,7 +27,7 @@ from ..output import Output
 from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
-from .duck_file import Turn, check_log, connect, explained, logs_of
+from .duck_file import check_log, connect, explained, logs_of
 from .duck_load import Load
 from .duck_rows import Numbered
 from .duck_state import read_states, rows_of
@@ -35,6 +35,7 @@ from .duck_table import OWN_PREFIX, DuckTable
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
 from .target import FileTarget, Layout, Write
+from .turns import Turn
 
 __all__ = ["DuckDbTarget"]
 
@@ -143,14 +144,23 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         if not self.path.exists():
             return []
         with self._turn(), self._connected(read_only=True) as connection:
+            states = read_states(rows_of(connection), self.name, self.table)
+            table = DuckTable.read(connection, self.table, self.name)
             # Without its rows, a state says nothing.
-            if not DuckTable.read(connection, self.table, self.name).exists:
-                return []
-            return read_states(rows_of(connection), self.name, self.table)
+            return states if table.exists else []
+
+    def turn(self) -> Turn:
+        """Return the turn of an export.
+
+        Raises:
+            ExportLocked, ExportError: as `Turn` raises.
+        """
+        files = [path.name for path in (self.path, *logs_of(self.path))]
+        return Turn(self.path, self.name, files)
 
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
-        turn = Turn(self.path, self.name)
+        turn = self.turn()
         try:
             yield turn
         finally:
@@ -173,7 +183,7 @@ class DuckDbSink:
         self._target = target
         self._origin = origin
         self._connection: Any = None
-        self._turn = Turn(target.path, target.name)
+        self._turn = target.turn()
         try:
             self._in_place = target.path.exists()
             self._file = target.path if self._in_place else self._turn.folder / target.path.name
@@ -182,7 +192,8 @@ class DuckDbSink:
             self._status = self._file.lstat()
             with explained(target.name):
                 self._columns = self._fit_to(table)
-            self._rows = ParquetSink(self._turn.folder / _ROWS, Numbered(self._columns))
+            numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
+            self._rows = ParquetSink(self._turn.folder / _ROWS, numbered)
         except BaseException:
             with suppress(Exception):
                 self._connection.close()

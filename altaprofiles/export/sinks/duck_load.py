@@ -85,11 +85,11 @@ class Load:
         """Load the rows, and note the run."""
         if write == "replace" or not self._table.exists:
             self._create()
-            if write == "upsert" and self._content.of == "people":
+            if write != "append" and self._content.of == "people" and self._content.distinct:
                 self._number()
                 self._insert(f"JOIN {_NEW} AS next USING (number)")
             else:
-                self._insert()
+                self._insert(_NUMBERED)
         else:
             self._prepare()
             if write == "append":
@@ -155,6 +155,8 @@ class Load:
         types = ", ".join(f"{name} {type_}" for name, type_ in RUNS_COLUMNS.items())
         self._execute(f"CREATE TABLE IF NOT EXISTS {RUNS} ({types})")
         mode = "append" if write == "append" else "keyed"
+        if write == "replace" and not self._content.distinct:
+            mode = "repeating"
         own = {one.name for one in self._columns}
         if self._table.exists and write != "replace":
             own |= {name for name in self._table.columns if name.casefold() in self._table.own}
@@ -167,7 +169,8 @@ class Load:
             **({"run": self._origin.run} if only else {}),
         )
         self._execute(
-            f"INSERT INTO {RUNS} VALUES ($name, $mode, $run, $columns, now())",
+            f"INSERT INTO {RUNS} VALUES ($name, $mode, $run, $columns, now(),"
+            f" (SELECT count(*) FROM {self._rows}))",
             name=self._table.name,
             mode=mode,
             run=self._origin.run,
@@ -180,7 +183,8 @@ class Load:
         """Insert rows.
 
         Args:
-            join: joins the rows to insert with a table named `next`; by default all are inserted.
+            join: selects the rows to insert, or joins them with a table named `next`; by default
+                all are inserted.
             values: expressions for columns that do not come from the rows.
         """
         expressions = {**self._staged, **(values or {})}
@@ -195,7 +199,8 @@ class Load:
 
         It may have brought less, as an export that was not complete does.
         """
-        if self._origin.run not in self._table.runs:
+        written = self._table.runs.get(self._origin.run)
+        if written is None:
             return
         names = [one.name for one in self._columns]
         if self._content.of == "people":
@@ -213,17 +218,20 @@ class Load:
             # The last ones, as other runs may have appended the same before.
             f" row_number() OVER (PARTITION BY {places} ORDER BY old.rowid DESC) AS place"
             f" FROM {self._table.quoted} AS old JOIN (SELECT {keys}, count(*) AS count"
-            f" FROM {self._rows} AS new GROUP BY ALL) AS counted ON {same}) WHERE place <= count)"
+            f" FROM {self._rows} AS new GROUP BY ALL) AS counted ON {same}) WHERE place <= count"
+            # No more than there were, as it may have brought none of some.
+            " ORDER BY row DESC LIMIT $written)",
+            written=written,
         )
 
     def _put(self) -> None:
-        """Replace all rows of the keys that were looked up."""
+        """Replace all rows of the keys that were looked up, even by none."""
         account, key = self._staged["account"], self._staged["key"]
         self._execute(
             f"DELETE FROM {self._table.quoted} WHERE (account, key) IN"
             f" (SELECT ({account}, {key}) FROM {self._rows} AS new)"
         )
-        self._insert()
+        self._insert(_NUMBERED)
 
     def _number(self) -> None:
         """Make the table of all people of the export, with the columns by which they are found.
@@ -370,6 +378,9 @@ class Load:
         )
         return {name: f"kept.c{place}" for place, name in enumerate(others)}
 
+
+_NUMBERED = "WHERE number IS NOT NULL"
+"""The rows that have cells. The others are keys to which nothing is bound."""
 
 _IS_EXACT = r"NOT contains(device, chr(65533)) AND NOT contains(device, '\ufffd')"
 """False for an ID with U+FFFD, which stands for what no text can hold: two devices may have it."""

@@ -1,7 +1,8 @@
 """A table in a DuckDB file: who made it, in which mode, and how its columns fit those of an export.
 
 `altaprofiles_runs` in the same file says which tables this library has made. It has a row for each
-table that holds one row per person, and for a table of `append` a row for each run. It changes in
+table that holds the people of all runs or of the last one, and for a table of `append` a row for
+each run. It changes in
 the transaction that changes the table. A unique key would say less: it could not name the runs, it
 would have to be held in memory, and DuckDB checks it before a transaction is over.
 """
@@ -33,6 +34,7 @@ RUNS_COLUMNS = {
     "run": "VARCHAR",
     "columns": "VARCHAR[]",
     "written_at": "TIMESTAMP WITH TIME ZONE",
+    "rows": "BIGINT",
 }
 
 TYPES: dict[ColumnKind, str] = {
@@ -86,9 +88,10 @@ class DuckTable(Struct, kw_only=True):
         label: the table in messages.
         name: its name.
         columns: the type of each column, by name; empty if there is no such table.
-        mode: "keyed" with a row for each person, "append", or None if the library has not made it.
+        mode: "keyed" with a row for each person, "repeating" with each person as often as the last
+            export brought it, "append", or None if the library has not made it.
         own: the columns that the library has made, in lower case.
-        runs: the runs that it has rows of, as far as they are known.
+        runs: the runs that it has rows of, as far as they are known, and the number of those.
     """
 
     label: str
@@ -96,7 +99,7 @@ class DuckTable(Struct, kw_only=True):
     columns: dict[str, str]
     mode: str | None
     own: frozenset[str]
-    runs: frozenset[str]
+    runs: dict[str, int]
 
     @classmethod
     def read(cls, connection: Any, name: str, file: str) -> DuckTable:
@@ -125,10 +128,11 @@ class DuckTable(Struct, kw_only=True):
                 f"{file}: something else has made the table {RUNS!r}, in which the library notes "
                 f"its runs; rename it"
             )
-        rows: list[tuple[str, str, list[str]]] = []
+        rows: list[tuple[str, str, list[str], int]] = []
         if found is not None and recorded:
             rows = connection.execute(
-                f"SELECT mode, run, columns FROM {RUNS} WHERE lower(table_name) = lower(?)", [name]
+                f"SELECT mode, run, columns, rows FROM {RUNS} WHERE lower(table_name) = lower(?)",
+                [name],
             ).fetchall()
         return cls(
             label=label,
@@ -136,12 +140,12 @@ class DuckTable(Struct, kw_only=True):
             columns=_columns(connection, name),
             mode=rows[0][0] if rows else None,
             own=frozenset(column.casefold() for row in rows for column in row[2]),
-            runs=frozenset(row[1] for row in rows),
+            runs={row[1]: row[3] for row in rows},
         )
 
     def replaced(self) -> DuckTable:
         """Return the state of this table after it has been dropped."""
-        return replace(self, columns={}, mode=None, own=frozenset(), runs=frozenset())
+        return replace(self, columns={}, mode=None, own=frozenset(), runs={})
 
     @property
     def exists(self) -> bool:
@@ -188,6 +192,13 @@ class DuckTable(Struct, kw_only=True):
         if "rowid" in types:
             raise ExportError(
                 f"{self.label} has a column 'rowid', which hides the numbers of rows; rename it"
+            )
+        if self.mode == "repeating" and write != "replace":
+            once = "" if write == "append" else " once"
+            raise ExportError(
+                f"{self.label} was made with write='replace' and distinct=False, so that people "
+                f"can be in it more than once; write it{once} with write='replace', or "
+                f"{_OTHER_NAME}"
             )
         if (self.mode == "append") != (write == "append"):
             made = "'append'" if self.mode == "append" else "'upsert' or 'replace'"

@@ -8,6 +8,9 @@ A person with an identity also absorbs the rows without one, of earlier runs, th
 because the service has merged them. A row that a person without an identity of the same run
 continues is not absorbed.
 
+`matched` can be united with that of all rows that become part of the person, or that the person
+stays as, because they were fetched later.
+
 A time that is null is earlier than any other. Tables of an earlier version had none.
 """
 
@@ -24,6 +27,7 @@ from .postgres_table import NAMELESS, quoted
 __all__ = ["Upserted", "upsert"]
 
 LINKS = "pg_temp.altaprofiles_links"
+KNOWN = "pg_temp.altaprofiles_known"
 MERGED = "pg_temp.altaprofiles_merged"
 PLAN = "pg_temp.altaprofiles_plan"
 
@@ -49,15 +53,18 @@ class Upserted(Struct, frozen=True):
     outdated: int
 
 
-def upsert(load: Load, shape: Shape) -> Upserted:
+def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     """Merge the staged people, after `find_repeated`.
 
     Args:
         load: the rows, and the table.
         shape: the state of the table before. Columns of earlier exports that this one leaves out
             become null in every row that is written.
+        unites: whether `matched` is united with that of the rows of earlier runs.
     """
     absorbed = _link(load, shape)
+    if unites:
+        _unite(load)
     outdated = _merge(load)
     _plan(load, shape.left_out)
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
@@ -116,6 +123,52 @@ def _link(load: Load, shape: Shape) -> int:
         f" AND {_SAME_KEY.format('known')})"
     )
     return absorbed
+
+
+def _unite(load: Load) -> None:
+    """Add the events of the rows of earlier runs to those of the staged ones, and the reverse.
+
+    Only a row that was fetched later keeps its other columns.
+    """
+    people = (
+        f"SELECT number, account, person FROM {LINKS} UNION SELECT number, account, person"
+        f" FROM {STAGE} WHERE number NOT IN (SELECT number FROM {REPEATED})"
+    )
+    # Only the rows that have something to give or to get.
+    load.run(
+        f"CREATE TEMP TABLE {KNOWN.partition('.')[2]} ON COMMIT DROP AS"
+        " SELECT number, old.account, old.person, old.fetched_at, old.matched"
+        f" FROM ({people}) AS known JOIN {STAGE} AS new USING (number)"
+        f" JOIN {load.table} AS old ON {_SAME_KEY.format('known')}"
+        " WHERE old.fetched_at > new.fetched_at OR NOT old.matched <@ new.matched"
+    )
+    # In the order of code points, whatever that of the database.
+    united = "array_agg(DISTINCT event ORDER BY event) AS matched"
+    of_earlier = (
+        f"SELECT number, {united} FROM (SELECT number,"
+        ' unnest(known.matched || new.matched) COLLATE "C" AS event'
+        f" FROM {KNOWN} AS known JOIN {STAGE} AS new USING (number)"
+        " WHERE NOT known.matched <@ new.matched) AS each GROUP BY number"
+    )
+    load.run(
+        f"UPDATE {STAGE} AS new SET matched = earlier.matched FROM ({of_earlier}) AS earlier"
+        " WHERE earlier.number = new.number"
+    )
+    later = (
+        f"(SELECT account, person, {united} FROM (SELECT known.account, known.person,"
+        ' unnest(new.matched) COLLATE "C" AS event'
+        f" FROM {KNOWN} AS known JOIN {STAGE} AS new USING (number)"
+        " WHERE known.fetched_at > new.fetched_at) AS each GROUP BY account, person) AS later"
+    )
+    lacks_events = f"{_SAME_KEY.format('later')} AND old.matched IS DISTINCT FROM later.matched"
+    load.run(
+        f"UPDATE {load.table} AS old SET matched = later.matched FROM {later} WHERE {lacks_events}"
+    )
+    if load.triggers:
+        lacking = load.count(
+            f"SELECT count(*) FROM {load.table} AS old, {later} WHERE {lacks_events}"
+        )
+        load.require(not lacking, f"the table keeps other events for {lacking:,} people")
 
 
 def _merge(load: Load) -> int:
@@ -213,13 +266,15 @@ def _write(load: Load, left_out: Sequence[str]) -> None:
         *(f"{name} = excluded.{name}" for name in load.columns if name not in _KEPT_APART[:2]),
         *(f"{quoted(name)} = NULL" for name in left_out),
     ]
-    rows = load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}")
-    taken = load.run(
-        f"INSERT INTO {load.table} ({', '.join(values)}) SELECT {', '.join(values.values())}"
-        f" FROM {planned} WHERE {is_written} ORDER BY number"
-        f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
-    )
-    load.check_taken(taken, rows)
+    if rows := load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}"):
+        # Else the server would sort all documents, not knowing that few are written.
+        load.run(f"ANALYZE {PLAN}")
+        taken = load.run(
+            f"INSERT INTO {load.table} ({', '.join(values)}) SELECT {', '.join(values.values())}"
+            f" FROM {planned} WHERE {is_written} ORDER BY number"
+            f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
+        )
+        load.check_taken(taken, rows)
     same = " AND ".join(
         f"old.{name} IS NOT DISTINCT FROM {value}"
         for name, value in {**_values(load), **_TIMES}.items()

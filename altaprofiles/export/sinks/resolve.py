@@ -17,7 +17,9 @@ from ..output import Output
 from ..tables import Content
 from .compression import COMPRESSIONS
 from .duck import DuckDbTarget
-from .folder import FolderTarget, names_folder
+from .folder import names_folder
+from .folder_days import DaysTarget
+from .folder_files import FilesTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
 from .postgres import PostgresTarget
@@ -60,6 +62,8 @@ def resolve(output: Output, content: Content) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
+    if target is FilesTarget and output.sync is not None:
+        target = DaysTarget
     if output.sync is not None and not target.keeps_state():
         raise ConfigurationError(
             f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
@@ -91,14 +95,14 @@ def _checked_write(target: type[Target], write: object) -> Write:
     for known in target.writes:
         if write == known:
             return known
-    if target is FolderTarget and write == "upsert":
+    if target is FilesTarget and write == "upsert":
         raise ConfigurationError(
             "write: a folder is updated by whole days, which only `sync` does; use 'replace' or "
             "'append', or a table in DuckDB or PostgreSQL"
         )
     if write in get_args(Write):
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
-        formats += " and folders of Parquet files" if write in FolderTarget.writes else ""
+        formats += " and folders of Parquet files" if write in FilesTarget.writes else ""
         raise ConfigurationError(
             f"write: {write!r} applies to {formats} only, not to {target.format}; leave "
             f"it out, or choose another output"
@@ -155,8 +159,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
             f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
         )
     named = None if format is None else _BY_FORMAT[format]
-    if names_folder(text) and format in (None, FolderTarget.format):
-        return FolderTarget
+    if names_folder(text) and format in (None, FilesTarget.format):
+        return FilesTarget
     scheme, slashes, _ = text.partition("://")
     addressed = _BY_SCHEME.get(scheme.lower()) if slashes else None
     needs_url = bool(slashes if named is None else named.schemes)

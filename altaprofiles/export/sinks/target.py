@@ -48,6 +48,8 @@ class Sink(Protocol):
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows.
 
+        In a target that `replaces_keys`, a row without cells deletes the rows of its key.
+
         Raises:
             OSError: the disk refuses, raised as it comes.
             ExportError: the database refuses.
@@ -96,6 +98,7 @@ class Target(Struct, frozen=True, kw_only=True):
         patience: the longest wait, in seconds, for a target that is in use when it is opened.
         has_columns: whether rows have columns.
         has_types: whether flattened columns have the type of their values, instead of text.
+        by_day: whether people are told apart by day, so that each window of a plan must be a day.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
         content: the kind of rows.
@@ -114,6 +117,7 @@ class Target(Struct, frozen=True, kw_only=True):
     patience: ClassVar[float] = 0
     has_columns: ClassVar[bool] = True
     has_types: ClassVar[bool] = False
+    by_day: ClassVar[bool] = False
 
     name: str
     path: Path | None = None
@@ -145,6 +149,11 @@ class Target(Struct, frozen=True, kw_only=True):
     def typed_flatten(self) -> bool:
         """True if the types of columns depend on the values in every record."""
         return self.has_types and None in self.flatten.values()
+
+    @property
+    def replaces_keys(self) -> bool:
+        """True if all earlier rows of each key are replaced, even by none."""
+        return self.content.of == "bindings" and self.write == "upsert"
 
     @property
     def inner_table(self) -> str | None:
