@@ -17,7 +17,7 @@ from .errors import ConfigurationError, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
 from .http.retry import Retry
-from .http.service import Service
+from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
@@ -144,6 +144,9 @@ class Session:
         self._services = [one for one in (self._clevertap, self._alta) if one is not None]
         for service in self._services:
             self._engine.stats.limits[service.api] = service.limits
+        for hook in hooks:
+            if (watch := getattr(hook, "watch", None)) is not None:
+                watch(self._loads)
         self._is_view = False
         self._set_up()
 
@@ -907,6 +910,10 @@ class Session:
     def __repr__(self) -> str:
         clevertap, alta = self._credentials
         return f"Session(clevertap={clevertap!r}, alta={alta!r})"
+
+    def _loads(self) -> list[Load]:
+        """Return the slots that are in use now, for hooks that measure them."""
+        return [service.load for service in self._services]
 
     def _check_own(self, what: str) -> None:
         if self._is_view:

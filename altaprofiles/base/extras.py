@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "speedups": ("isal", _ZSTD) if sys.platform == "win32" else ("isal", _ZSTD, "uvloop"),
     "zstd": (_ZSTD,),
     "cli": ("click", "rich"),
+    "otel": ("opentelemetry",),
 }
 """The modules that each extra of pyproject.toml brings, by its name."""
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial
+from itertools import count
 from types import GeneratorType
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -61,10 +62,11 @@ class _Call(Struct, frozen=True):
     read: Callable[[Response], Any]
     bulk: bool
     on_head: Callable[[bytes], bool] | None
+    number: int
 
     def attempt(
         self,
-        number: int,
+        tries: Tries,
         started: float,
         response: Response | None,
         error: AltaProfilesError | None = None,
@@ -74,12 +76,18 @@ class _Call(Struct, frozen=True):
         return Attempt(
             api=self.service.api,
             operation=self.request.operation,
-            number=number,
+            number=tries.number,
             seconds=time.monotonic() - started,
             status=None if response is None else response.status,
             bytes=0 if response is None else len(response.body),
             error=error,
             delay=delay,
+            call=self.number,
+            method=self.request.method,
+            host=self.service.peer.hostname,
+            port=self.service.peer.port,
+            waited=started - tries.queued_at,
+            bulk=self.bulk,
         )
 
 
@@ -102,6 +110,7 @@ class Engine:
         self._hooks = tuple(hooks)
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
+        self._numbers = count(1)
         self._deadline: float | None = None
         self._bulk: bool | None = None
         self._whole: Deadline | None = None
@@ -227,7 +236,8 @@ class Engine:
             AltaProfilesError: the error of the last attempt.
         """
         budget = None if bulk else self._budget
-        call = _Call(service, request, read, bulk if self._bulk is None else self._bulk, on_head)
+        is_bulk = bulk if self._bulk is None else self._bulk
+        call = _Call(service, request, read, is_bulk, on_head, next(self._numbers))
         whole = self._whole
         if whole is None and (deadline := self._retry.deadline) is not None:
             whole = Deadline.of(deadline)
@@ -273,7 +283,7 @@ class Engine:
                 self._budget.deposit()
                 service.succeeded(cap, turn, started)
                 if self._hooks:
-                    self._report(call.attempt(tries.number, started, response))
+                    self._report(call.attempt(tries, started, response))
                 return value
 
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
@@ -289,7 +299,7 @@ class Engine:
             for tally in self._tallies:
                 tally.not_ready += decision.not_ready
                 tally.throttles += decision.throttled
-            self._report(call.attempt(tries.number, started, response, error, decision.delay))
+            self._report(call.attempt(tries, started, response, error, decision.delay))
             if decision.delay is None:
                 try:
                     raise error
@@ -326,7 +336,7 @@ class Engine:
         # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
         tries.is_waiting = True
-        queued_at = time.monotonic()
+        queued_at = tries.queued_at = time.monotonic()
         try:
             turn = await cap.acquire(
                 bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
@@ -383,7 +393,7 @@ class Engine:
         refusal.locate(call.service.api, call.request.operation)
         for tally in self._tallies:
             tally.unsent += 1
-        self._report(call.attempt(tries.number, time.monotonic(), None, refusal))
+        self._report(call.attempt(tries, time.monotonic(), None, refusal))
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:

@@ -70,6 +70,9 @@ class Timeout(Struct, frozen=True, kw_only=True):
                 check_seconds(name, value)
 
 
+_PORTS = {"https": 443, "http": 80}
+
+
 class Limits:
     """The time limits of attempts that have the same `Timeout`."""
 
@@ -92,6 +95,8 @@ class Peer:
         parts = urlsplit(url)
         self.url = url
         self.host = parts.netloc
+        self.hostname = parts.hostname or ""
+        self.port = parts.port or _PORTS[parts.scheme]
         self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
         self._scheme = parts.scheme
         self._path = parts.path
