@@ -84,9 +84,13 @@ def test_the_readme_runs(
             await document.namespace["filtered"](session)
             await document.namespace["look_up"](session)
             await document.namespace["in_a_notebook"](session)
+            await document.namespace["in_a_web_service"](session)
 
     asyncio.run(exports())
-    *buyers, gold, first, people_of_the_notebook = capsys.readouterr().out.splitlines()
+    *buyers, gold, first, people_of_the_notebook, found, exported_beside = (
+        capsys.readouterr().out.splitlines()
+    )
+    assert (found, exported_beside) == ("True", "True")
     assert buyers
     assert all(line.endswith(" Gold") for line in buyers)
     exported, counted = gold.split()
@@ -105,6 +109,9 @@ def test_the_readme_runs(
     real, agent = CleverTap.from_env(), Alta.from_env()
     asyncio.run(document.namespace["record"](real, agent))
     assert len(asyncio.run(document.namespace["replay"]())) > 10
+    document.namespace["without_asyncio"]()
+    counted, *users = capsys.readouterr().out.splitlines()
+    assert 0 < len(users) <= int(counted)
 
     # 300 people are one page.
     assert asyncio.run(resume()) is None
@@ -153,15 +160,17 @@ async def test_a_docstring_example_runs(
         for variable, value in emulator.environment.items():
             monkeypatch.setenv(variable, value)
         async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
-            names = {**vars(altaprofiles), "session": session, "date": date}
+            names = {"altaprofiles": altaprofiles, "session": session, "date": date}
             names |= {public: getattr(altaprofiles, public) for public in altaprofiles.__all__}
             for example in EXAMPLES[name].examples:
                 # `await` at the top level, as in a notebook or `python -m asyncio`.
                 code = compile(example.source, name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
                 capsys.readouterr()
-                running = eval(code, names)  # noqa: S307
-                if inspect.isawaitable(running):
-                    await running
+                if code.co_flags & inspect.CO_COROUTINE:
+                    await eval(code, names)  # noqa: S307
+                else:
+                    # As where no event loop runs.
+                    await asyncio.to_thread(eval, code, names)
                 printed = capsys.readouterr().out
                 if example.want:
                     assert checker.check_output(example.want, printed, 0), printed
