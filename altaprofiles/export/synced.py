@@ -199,9 +199,12 @@ class Days(Struct, frozen=True, kw_only=True):
         return None if last < first else (first, last)
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     # As messages have events.
-    return tuple(value) if isinstance(value, list) else value
+    if not isinstance(value, list):
+        return value
+    items: list[Any] = value
+    return tuple(items)
 
 
 def days_of(plan: EventsPlan) -> tuple[date, date]:
