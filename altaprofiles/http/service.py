@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from copy import copy
 
+from msgspec import Struct
+
 from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
 from ..models import RateLimit
 from ..wire.messages import Response
@@ -17,7 +19,23 @@ from .retry import Retry
 from .sizing import Size
 from .transport import Peer
 
-__all__ = ["Service"]
+__all__ = ["Load", "Service"]
+
+
+class Load(Struct, frozen=True):
+    """The slots of a service at a moment.
+
+    Attributes:
+        service: "CleverTap" or "Alta".
+        used: requests in flight.
+        limit: the most of them, at present.
+        waiting: callers that wait for a slot.
+    """
+
+    service: str
+    used: int
+    limit: int
+    waiting: int
 
 
 class Service:
@@ -70,6 +88,17 @@ class Service:
         self._caps = {operation: caps[id(size)] for operation, size in sizes.items()}
         self._all = tuple(caps.values())
         self.pace.opened.extend(cap.wake for cap in self._all)
+
+    @property
+    def load(self) -> Load:
+        """The slots that are in use now."""
+        caps = self._all
+        return Load(
+            self.api,
+            sum(cap.in_flight for cap in caps),
+            sum(cap.allowed for cap in caps),
+            sum(cap.waiting for cap in caps),
+        )
 
     def cap(self, operation: str) -> Cap:
         """Return the cap of an operation."""
