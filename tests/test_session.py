@@ -21,6 +21,7 @@ from altaprofiles import (
     Retry,
     ServerError,
     Session,
+    SessionClosed,
 )
 from altaprofiles.emulator import Emulator, Fault
 
@@ -186,7 +187,7 @@ async def test_closing_it_ends_calls_that_are_under_way() -> None:
                     await asyncio.sleep(0)
         with anyio.fail_after(PATIENCE):
             results = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(result) for result in results} == {ConfigurationError}
+        assert {type(result) for result in results} == {SessionClosed}
 
 
 async def test_it_closes_twice_and_opens_once() -> None:

@@ -999,7 +999,7 @@ def test_a_plan_that_is_used_up_comes_with_the_time_of_its_renewal(
         people=5, alta_envelope=envelope, alta_per_day=1, key_verification=False
     ) as agent:
         env |= {"ALTA_TOKEN": agent.environment["ALTA_TOKEN"], "ALTA_BASE_URL": agent.url}
-        assert run(env, "cdp", "--user-id", "nobody").code == 1
+        assert run(env, "cdp", "--user-id", "nobody").code == 5
         done = run(env, "doctor")
         asked = run(env, "cdp", "--user-id", "nobody")
     told = done.stdout.decode()

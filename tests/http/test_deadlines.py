@@ -254,10 +254,10 @@ async def within(name: str, seconds: float, session: Session) -> str:
             scope = anyio.fail_after if name == "anyio.fail_after" else anyio.move_on_after
             with scope(seconds):
                 await session.profiles.get(identity="silent")
-    except TimeoutError:
-        return "scope"
     except RequestTimeout:
         return "ours"
+    except TimeoutError:
+        return "scope"
     return "scope"
 
 
