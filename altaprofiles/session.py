@@ -633,9 +633,16 @@ class Session:
             if self._engine.is_closed:
                 for service in self._services:
                     service.abandon(_closed)
+                    service.close()
 
     async def __aenter__(self) -> Self:
         await self._engine.open()
+        try:
+            for service in self._services:
+                await service.open()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -695,6 +702,8 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
             "get_profile": lookups,
         },
         retry=retry,
+        shared=account.shared,
+        owner=account.account_id,
     )
 
 
@@ -710,4 +719,7 @@ def _alta_service(account: Alta, retry: Retry) -> Service:
         sizes={"get_user_cdp": size, "verify_key": size},
         retry=retry,
         per_minute=account.requests_per_minute,
+        shared=account.shared,
+        # Two names of one key share the limits of the key.
+        owner=account.token,
     )
