@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -178,13 +179,15 @@ class Commons:
         is_bound = any(size.most < self._figures[kind] for kind, size in self._sizes.items())
         if is_bound or self._pace.least > self._least:
             folder = self._folder
-            self.record.attempt(lambda: self._bound(_seated(folder)))
+            # Without a descriptor for it, or rights to it, the next look may have them.
+            with suppress(ConfigurationError, OSError):
+                self.record.attempt(lambda: self._bound(_seated(folder)))
 
     def _bound(self, others: list[_Seat]) -> None:
-        self._pace.least = max(self._least, *(one.least for one in others), 0.0)
+        self._pace.least = max([self._least, *(one.least for one in others)])
         for kind, size in self._sizes.items():
             figures = [one.figures[kind] for one in others if kind in one.figures]
-            if (most := min(self._figures[kind], *figures)) != size.most:
+            if (most := min([self._figures[kind], *figures])) != size.most:
                 size.bound(most)
 
     def _check_kinds(self, others: list[_Seat], folder: Folder) -> None:

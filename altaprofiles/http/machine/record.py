@@ -9,6 +9,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 from msgspec import MsgspecError, Raw, msgpack
@@ -194,20 +195,21 @@ def _content(data: bytes) -> dict[str, bytes] | None:
     return {name: bytes(value) for name, value in raw.items()}
 
 
-if hasattr(os, "pread"):
-
-    def _read(number: int, length: int) -> bytes:
-        return os.pread(number, length, 0)
-
-    def _write(number: int, data: bytes) -> None:
-        os.pwrite(number, data, 0)
-
-else:  # Windows
-
-    def _read(number: int, length: int) -> bytes:
+def _read(number: int, length: int) -> bytes:
+    try:
+        if hasattr(os, "pread"):
+            return os.pread(number, length, 0)
         os.lseek(number, 0, os.SEEK_SET)
         return os.read(number, length)
+    except OSError:
+        return b""
 
-    def _write(number: int, data: bytes) -> None:
-        os.lseek(number, 0, os.SEEK_SET)
-        os.write(number, data)
+
+def _write(number: int, data: bytes) -> None:
+    # On a full disk, as after a kill, the checksum is wrong.
+    with suppress(OSError):
+        if hasattr(os, "pwrite"):
+            os.pwrite(number, data, 0)
+        else:
+            os.lseek(number, 0, os.SEEK_SET)
+            os.write(number, data)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import random
+from contextlib import suppress
 
 from msgspec import Struct, msgpack
 
+from ...errors import ConfigurationError
 from .folder import Folder
 from .locks import Lock
 from .record import Record
@@ -84,8 +86,9 @@ class Slots:
             self._waiting[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
             # Another descriptor of the same file, because one would not see its own lock.
             self._asking[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
+        for number in range(slots):
+            self._slots.append(folder.lock(f"{self._kind}.{number}.slot"))
         self._folder = folder
-        self._grow(slots)
 
     def close(self) -> None:
         """Forget all files, which the folder closes."""
@@ -122,6 +125,7 @@ class Slots:
             return self._SLOW
         slot = None
         self._grow(reach)
+        slots = min(slots, len(self._slots))
         if (may_take or self._sees_free_slot(now, slots)) and self._has_room(slots, reach):
             slot = self._free_slot(slots)
         if slot is None:
@@ -229,5 +233,8 @@ class Slots:
         return min(max(least, self._SHARE * waited), self._SLOWEST)
 
     def _grow(self, slots: int) -> None:
-        while self._folder is not None and len(self._slots) < slots:
-            self._slots.append(self._folder.lock(f"{self._kind}.{len(self._slots)}.slot"))
+        folder = self._folder
+        # Without a descriptor for one more, those that are open have to do.
+        with suppress(ConfigurationError):
+            while folder is not None and len(self._slots) < slots:
+                self._slots.append(folder.lock(f"{self._kind}.{len(self._slots)}.slot"))
