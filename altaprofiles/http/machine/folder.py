@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import sys
 from contextlib import suppress
@@ -67,7 +68,7 @@ def network_system(path: Path, mounts: str) -> str | None:
         if len(parts) < 5 or not types:
             continue
         # Blanks and the like are written as octal escapes.
-        point = Path(parts[4].encode().decode("unicode_escape"))
+        point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), parts[4]))
         # A later mount hides an earlier one at the same point.
         if len(point.parts) >= longest and path.is_relative_to(point):
             longest, found = len(point.parts), types.split(" ")[0]

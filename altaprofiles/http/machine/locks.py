@@ -3,50 +3,42 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 
 __all__ = ["Lock"]
 
 if sys.platform == "win32":  # not tested: no test runs on Windows
     import msvcrt
+    import random
 
+    _EXCLUSIVE, _SHARED, _UNLOCK = range(3)
     _FIRST = 1 << 30  # far behind the content, which could not be read otherwise
     _SHARES = 64
+    _locked: dict[int, tuple[int, int]] = {}
 
-    def _lock(number: int, *, shared: bool) -> tuple[int, int] | None:
-        """Lock all of a range, or to share it any byte of it; return the part locked, or None."""
+    def _flock(number: int, operation: int) -> None:
+        """Lock or unlock all of a range of bytes, or to share it any byte of it."""
+        if operation == _UNLOCK:
+            first, length = _locked.pop(number)
+            os.lseek(number, first, os.SEEK_SET)
+            msvcrt.locking(number, msvcrt.LK_UNLCK, length)
+            return
         first, length = _FIRST, _SHARES
-        if shared:
-            # Such locks cannot be shared. Whoever wants all of the range finds any byte in use.
+        if operation == _SHARED:
+            # Such locks cannot be shared. A process that wants all of the range is refused all the
+            # same.
             first, length = _FIRST + random.randrange(_SHARES), 1  # noqa: S311
         os.lseek(number, first, os.SEEK_SET)
-        try:
-            msvcrt.locking(number, msvcrt.LK_NBLCK, length)
-        except OSError:
-            return None
-        return first, length
-
-    def _unlock(number: int, locked: tuple[int, int]) -> None:
-        os.lseek(number, locked[0], os.SEEK_SET)
-        msvcrt.locking(number, msvcrt.LK_UNLCK, locked[1])
+        msvcrt.locking(number, msvcrt.LK_NBLCK, length)
+        _locked[number] = first, length
 
 else:
     import fcntl
+    from fcntl import flock as _flock
 
     _EXCLUSIVE = fcntl.LOCK_EX | fcntl.LOCK_NB
     _SHARED = fcntl.LOCK_SH | fcntl.LOCK_NB
-
-    def _lock(number: int, *, shared: bool) -> tuple[int, int] | None:
-        try:
-            fcntl.flock(number, _SHARED if shared else _EXCLUSIVE)
-        except OSError:
-            return None
-        return 0, 0
-
-    def _unlock(number: int, locked: tuple[int, int]) -> None:
-        del locked
-        fcntl.flock(number, fcntl.LOCK_UN)
+    _UNLOCK = fcntl.LOCK_UN
 
 
 class Lock:
@@ -62,30 +54,38 @@ class Lock:
         is_held: whether it is locked through this descriptor.
     """
 
-    __slots__ = ("_locked", "is_held", "number")
+    __slots__ = ("is_held", "number")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.is_held = False
-        self._locked = (0, 0)
 
     def take(self, *, shared: bool = False) -> bool:
         """Lock the file if nobody else has; return whether it is locked now."""
-        if not self.is_held and (locked := _lock(self.number, shared=shared)) is not None:
-            self._locked, self.is_held = locked, True
-        return self.is_held
+        if self.is_held:
+            return True
+        try:
+            _flock(self.number, _SHARED if shared else _EXCLUSIVE)
+        except OSError:
+            return False
+        self.is_held = True
+        return True
 
     def drop(self) -> None:
         """Unlock the file, if it is locked."""
         if self.is_held:
             self.is_held = False
-            _unlock(self.number, self._locked)
+            _flock(self.number, _UNLOCK)
 
     def is_free(self) -> bool:
         """Return whether nobody at all has locked the file."""
-        if self.is_held or not self.take():
+        if self.is_held:
             return False
-        self.drop()
+        try:
+            _flock(self.number, _EXCLUSIVE)
+        except OSError:
+            return False
+        _flock(self.number, _UNLOCK)
         return True
 
     def close(self) -> None:

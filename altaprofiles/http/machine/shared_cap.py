@@ -76,7 +76,8 @@ class SharedCap(Cap):
         is_near = pace.is_near(size.most)
         if is_near:
             pace.elsewhere = slots.elsewhere()
-        wait = 0.0 if pace.is_free else pace.wait(now)
+        is_free = pace.is_free
+        wait = 0.0 if is_free else pace.wait(now)
         delay = slots.take(
             now,
             size.allowed,
@@ -88,7 +89,7 @@ class SharedCap(Cap):
         if delay > 0:
             look = _LOOK if pace.closed_since is None else _LOOK_WHILE_CLOSED
             return max(delay, min(wait, look))
-        if pace.is_free:
+        if is_free:
             self._number = pace.begin(now)
             return 0.0
         if is_near:

@@ -113,7 +113,6 @@ class SharedPace(Pace):
             self.record.change(lambda: Pace.end(self, number, is_answered=is_answered))
 
     def succeeded(self, number: float, now: float) -> None:
-        self.record.refresh()
         if self._streak or not self._is_steady:
             self.record.change(lambda: Pace.succeeded(self, number, now))
         else:

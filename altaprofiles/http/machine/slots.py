@@ -74,6 +74,7 @@ class Slots:
         self._lines: dict[bool, Lock] = {}
         self._waiting: dict[bool, Lock] = {}
         self._asking: dict[bool, Lock] = {}
+        self._places: list[Lock] = []
         self._claim = _Claim()
         self._released_at = -math.inf
         self._free_since: float | None = None
@@ -86,6 +87,7 @@ class Slots:
             self._waiting[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
             # Another descriptor of the same file, because one would not see its own lock.
             self._asking[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
+        self._places = [*self._lines.values(), *self._waiting.values()]
         for number in range(slots):
             self._slots.append(folder.lock(f"{self._kind}.{number}.slot"))
         self._folder = folder
@@ -124,8 +126,9 @@ class Slots:
             self._free_since = None
             return self._SLOW
         slot = None
-        self._grow(reach)
-        slots = min(slots, len(self._slots))
+        if len(self._slots) < reach:
+            self._grow(reach)
+            slots = min(slots, len(self._slots))
         if (may_take or self._sees_free_slot(now, slots)) and self._has_room(slots, reach):
             slot = self._free_slot(slots)
         if slot is None:
@@ -146,9 +149,9 @@ class Slots:
         """Leave the line: nobody here waits any more, or has got the slot."""
         if self.queued_at is None:
             return
-        for bulk in (False, True):
-            self._lines[bulk].drop()
-            self._waiting[bulk].drop()
+        for lock in self._places:
+            if lock.is_held:
+                lock.drop()
         self.queued_at = self._free_since = None
 
     def elsewhere(self) -> int:
@@ -174,13 +177,17 @@ class Slots:
 
     def _leads(self, bulk: bool) -> bool:
         """Return whether this process is the head of a line; if not, stand in it."""
-        self._lines[not bulk].drop()
-        self._waiting[not bulk].drop()
-        if self._lines[bulk].take():
-            self._waiting[bulk].drop()
-            return True
-        self._waiting[bulk].take(shared=True)
-        return False
+        line, waiting = self._lines[bulk], self._waiting[bulk]
+        if not line.is_held:
+            # Those of the other line as well.
+            for lock in self._places:
+                if lock is not waiting and lock.is_held:
+                    lock.drop()
+            if not line.take():
+                waiting.take(shared=True)
+                return False
+            waiting.drop()
+        return True
 
     def _may_pass(self, now: float, bulk: bool, starves: bool) -> bool:
         """Return whether the head of a line may take a slot before that of the other one."""
