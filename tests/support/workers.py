@@ -58,6 +58,12 @@ class Workers:
         self.pids.append(pid)
         return pid
 
+    def forked(self) -> int:
+        """Return the process ID of the child of a worker that `forks`, once its session is open."""
+        pid: int = self._line()["open"]
+        self.pids.append(pid)
+        return pid
+
     def kill(self, pid: int) -> None:
         """Kill a worker by SIGKILL."""
         self.pids.remove(pid)
@@ -133,6 +139,9 @@ async def work(
     bulk: bool = False,
     keys: int = 0,
     per_minute: int | None = None,
+    user: int | None = None,
+    group: int = 0,
+    forks: bool = False,
 ) -> None:
     """Look people up until SIGTERM, and print how many.
 
@@ -145,7 +154,14 @@ async def work(
         bulk: whether there is one bulk lookup in place of single calls.
         keys: lookups after which it waits; 0 for none.
         per_minute: `requests_per_minute`.
+        user, group: the user and the group that it runs as.
+        forks: whether it forks a child, which does the same, with its own requests in flight.
     """
+    options = {**locals(), "forks": False}
+    if user is not None:
+        os.setgroups([group])
+        os.setgid(user)
+        os.setuid(user)
     session = Session(
         clevertap=CleverTap(account_id, passcode, base_url=url, max_in_flight=most, shared=shared),
         alta=Alta(token, url, max_in_flight=most, requests_per_minute=per_minute, shared=shared),
@@ -185,6 +201,11 @@ async def work(
             asyncio.create_task(look_up() if bulk else call())
             for _ in range(1 if bulk else callers)
         ]
+        while forks and done < 10:
+            await asyncio.sleep(0.001)
+        if forks and os.fork() == 0:
+            asyncio.run(work(**options))
+            os._exit(0)
         await stopped.wait()
         for task in tasks:
             task.cancel()

@@ -8,7 +8,7 @@ import struct
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol, TypeVar
 
@@ -48,7 +48,7 @@ class Record:
         parts: the parts by name.
     """
 
-    def __init__(self, parts: dict[str, Part]) -> None:
+    def __init__(self, parts: Mapping[str, Part]) -> None:
         self._parts = parts
         self._lock: Lock | None = None
         self._head = b""

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -76,11 +75,12 @@ def test_no_file_is_left_open(tmp_path: Path) -> None:
 _PLACE = "from altaprofiles.http.machine.folder import default_place; print(default_place())"
 
 
-def place_in(environment: dict[str, str], **options: Any) -> str:
+def place_in(environment: dict[str, str]) -> str:
     command = [sys.executable, "-c", _PLACE]
-    return subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT, **options
-    ).stdout.strip()
+    done = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    return done.stdout.strip()
 
 
 def test_the_place_does_not_depend_on_the_environment(tmp_path: Path) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from altaprofiles import CleverTap, ConfigurationError, Session
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
@@ -209,3 +213,73 @@ def test_a_stopped_process_at_the_head_of_the_line_is_passed(tmp_path: Path) -> 
         more(emulator, 60)
         some.stop_all()
     assert emulator.stats.too_many == 0
+
+
+def test_a_forked_child_has_files_of_its_own(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots", callers=6) as some,
+    ):
+        # It forks while it has requests in flight.
+        parent = some.start(forks=True)
+        child = some.forked()
+        more(emulator, 60)
+        assert emulator.stats.too_many == 0
+        some.kill(parent)
+        # The child keeps none of the locks of its parent.
+        until(lambda: emulator.stats.in_flight["clevertap"] == 0 or lookups(emulator) > 200)
+        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        account = common_name(emulator.url, emulator.clevertap.account_id)
+        assert use_of(tmp_path / "slots", account).pids == [child]
+        assert some.stop(child)["done"] > 0
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be others")
+def test_users_of_a_group_keep_one_cap() -> None:
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    shared = place / "slots"
+    shared.mkdir()
+    os.chown(shared, 0, 54321)
+    shared.chmod(0o2770)
+    try:
+        with (
+            emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+            workers(emulator, shared, callers=6, group=54321) as some,
+        ):
+            some.start()
+            for user in (65534, 1234):
+                some.start(user=user)
+            more(emulator, 150)
+            done = [one["done"] for one in some.stop_all()]
+    finally:
+        shutil.rmtree(place)
+    assert min(done) > 0
+    assert emulator.stats.peak_in_flight["clevertap"] == 3
+    assert emulator.stats.too_many == 0
+
+
+def test_processes_that_count_in_different_ways_refuse_to_share(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK) as emulator,
+        workers(emulator, tmp_path / "slots") as some,
+    ):
+        pid = some.start(most=3)
+        auto = CleverTap(
+            emulator.clevertap.account_id,
+            "passcode",
+            base_url=emulator.url,
+            max_in_flight="auto",
+            shared=tmp_path / "slots",
+        )
+
+        async def opened() -> None:
+            async with Session(clevertap=auto):
+                raise AssertionError("it is open")
+
+        with pytest.raises(ConfigurationError) as raised:
+            asyncio.run(opened())
+        some.stop_all()
+    message = str(raised.value)
+    assert message.startswith(f"max_in_flight: the process {pid} shares the account in ")
+    assert message.endswith("use 'auto' in all processes, or a number in all of them")
