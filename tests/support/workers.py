@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import anyio
 
 from altaprofiles import Alta, CleverTap, Retry, Session
 from altaprofiles.emulator import Emulator
@@ -44,7 +47,7 @@ class Workers:
         options: those of every worker.
     """
 
-    def __init__(self, process: subprocess.Popen[str], options: dict[str, Any]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], options: dict[str, Any]) -> None:
         self._process = process
         self._options = options
         self.pids: list[int] = []
@@ -52,8 +55,7 @@ class Workers:
     def start(self, **options: Any) -> int:
         """Start a worker; return its process ID once its session is open."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({**self._options, **options}) + "\n")
-        self._process.stdin.flush()
+        self._process.stdin.write(json.dumps({**self._options, **options}).encode() + b"\n")
         pid: int = self._line()["open"]
         self.pids.append(pid)
         return pid
@@ -84,8 +86,11 @@ class Workers:
         return [counts[pid] for pid in pids]
 
     def _line(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        stdout = self._process.stdout
+        assert stdout is not None
+        # A line is written in one piece, and each is awaited by itself.
+        assert select.select([stdout], [], [], PATIENCE)[0], "the worker hangs"
+        line = stdout.readline()
         assert line, "the worker has ended"
         found: dict[str, Any] = json.loads(line)
         assert "error" not in found, found
@@ -112,7 +117,7 @@ def workers(emulator: Emulator, shared: Path, **options: Any) -> Iterator[Worker
         [sys.executable, "-m", "tests.support.workers"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         cwd=_ROOT,
         start_new_session=True,
     )
@@ -158,10 +163,6 @@ async def work(
         forks: whether it forks a child, which does the same, with its own requests in flight.
     """
     options = {**locals(), "forks": False}
-    if user is not None:
-        os.setgroups([group])
-        os.setgid(user)
-        os.setuid(user)
     session = Session(
         clevertap=CleverTap(account_id, passcode, base_url=url, max_in_flight=most, shared=shared),
         alta=Alta(token, url, max_in_flight=most, requests_per_minute=per_minute, shared=shared),
@@ -195,6 +196,14 @@ async def work(
         async for lookup in lookups:
             done += lookup.error is None
 
+    if user is not None:
+        # Imports its modules, which that user may not be able to read.
+        await anyio.to_thread.run_sync(int)
+        async with anyio.create_task_group():
+            pass
+        os.setgroups([group])
+        os.setgid(user)
+        os.setuid(user)
     async with session:
         _print({"open": os.getpid()})
         tasks = [
@@ -204,8 +213,7 @@ async def work(
         while forks and done < 10:
             await asyncio.sleep(0.001)
         if forks and os.fork() == 0:
-            asyncio.run(work(**options))
-            os._exit(0)
+            _run(options)
         await stopped.wait()
         for task in tasks:
             task.cancel()
@@ -213,6 +221,16 @@ async def work(
     counts = {"pid": os.getpid(), "done": done, "throttles": session.stats.throttles}
     errors = [repr(one) for one in results if isinstance(one, Exception)]
     _print({"error": errors[0]} if errors else counts)
+
+
+def _run(options: dict[str, Any]) -> NoReturn:
+    """Work as a forked process, and end it."""
+    try:
+        asyncio.run(work(**options))
+    except BaseException as error:
+        _print({"error": repr(error)})
+    finally:
+        os._exit(0)
 
 
 def _print(line: dict[str, Any]) -> None:
@@ -225,8 +243,7 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for line in sys.stdin:
         if os.fork() == 0:
-            asyncio.run(work(**json.loads(line)))
-            os._exit(0)
+            _run(json.loads(line))
 
 
 if __name__ == "__main__":
