@@ -340,15 +340,12 @@ class Accounts:
         return f"{self._where(name)}, {key} from the keyring"
 
     def _made(self, kind: type[C], name: str, keys: Mapping[str, str], given: dict[str, Any]) -> C:
-        is_from_env = "shared" not in given
-        if is_from_env:
+        if "shared" not in given:
             given["shared"] = shared_from_env()
         try:
             return kind(**given)
         except ConfigurationError as error:
             place = f"{self._where(name)}: "
-            if is_from_env and str(error).startswith("shared:"):
-                raise explained(error, lambda argument: variable("", argument)) from None
             raise explained(error, lambda argument: _key_of(argument, keys), place) from None
 
     def _toml(self) -> str:

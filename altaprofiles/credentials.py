@@ -74,6 +74,8 @@ MaxInFlight: TypeAlias = int | Literal["auto"]
 
 _MAX_NAME = 100
 
+_SHARED = "ALTAPROFILES_SHARED"
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class CleverTap:
@@ -155,6 +157,7 @@ class CleverTap:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
                 names the variable.
         """
+        shared = shared_from_env()
         with _naming_variables("CLEVERTAP"):
             return cls(
                 account_id=_from_env("CLEVERTAP_ACCOUNT_ID"),
@@ -162,7 +165,7 @@ class CleverTap:
                 region=os.environ.get("CLEVERTAP_REGION") or "eu1",
                 base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
                 max_in_flight=_in_flight_from_env("CLEVERTAP_MAX_IN_FLIGHT", CHAIN_SLOTS),
-                shared=shared_from_env(),
+                shared=shared,
             )
 
     def __repr__(self) -> str:
@@ -267,13 +270,14 @@ class Alta:
             ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the others are set, or a
                 value is invalid; it names the variable.
         """
+        shared = shared_from_env()
         with _naming_variables("ALTA"):
             return cls(
                 token=_from_env("ALTA_TOKEN"),
                 base_url=os.environ.get("ALTA_BASE_URL") or None,
                 endpoint=os.environ.get("ALTA_ENDPOINT") or None,
                 max_in_flight=_in_flight_from_env("ALTA_MAX_IN_FLIGHT", 16),
-                shared=shared_from_env(),
+                shared=shared,
             )
 
     @property
@@ -368,10 +372,16 @@ def _check_shared(value: object) -> bool | str:
 def shared_from_env() -> bool | str:
     """Return the value of `ALTAPROFILES_SHARED`: True for 1, False without it, else the path.
 
-    It is not checked here.
+    Raises:
+        InvalidSetting: it is something else.
     """
-    text = os.environ.get("ALTAPROFILES_SHARED", "").strip()
-    return {"": False, "0": False, "1": True}.get(text, text)
+    text = os.environ.get(_SHARED, "").strip()
+    shared = {"": False, "0": False, "1": True}.get(text, text)
+    if isinstance(shared, str) and not os.path.isabs(shared):  # noqa: PTH117
+        raise InvalidSetting(
+            f"{_SHARED}: expected 1 or the absolute path of a folder, got {shared!r}"
+        )
+    return shared
 
 
 def _shared_text(shared: bool | str) -> str:
@@ -426,7 +436,7 @@ def renamed(text: str, name: Callable[[str], str | None]) -> str:
 def variable(prefix: str, argument: str) -> str:
     """Return the name of an argument's variable, such as `ALTA_ENDPOINT`."""
     if argument == "shared":
-        return "ALTAPROFILES_SHARED"
+        return _SHARED
     return f"{prefix}_{argument}".upper()
 
 

@@ -64,8 +64,9 @@ class Session:
     """One account on each service, over one pool of connections.
 
     Open it with `async with` and share it: the caps, the retry budget and the connections belong to
-    the session, so one session per account and process keeps the service's limits. Thousands of
-    tasks can use it at once. It can be closed by a different task from the one that opened it.
+    the session, so one session per account keeps the service's limits. With `CleverTap(shared=True)`
+    all sessions of a machine keep them together. Thousands of tasks can use it at once. It can be
+    closed by a different task from the one that opened it.
 
     Args:
         clevertap: credentials for `session.profiles` and the exports.
@@ -138,7 +139,7 @@ class Session:
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `ALTA_TOKEN`, `ALTA_ENDPOINT`,
-        `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
+        `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One service is enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
