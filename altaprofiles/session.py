@@ -64,7 +64,7 @@ class Session:
     """One account on each service, over one pool of connections.
 
     Open it with `async with` and share it: the caps, the retry budget and the connections belong to
-    the session, so one session per account keeps the service's limits. With `CleverTap(shared=True)`
+    the session, so one session per account keeps its limits. With `CleverTap(shared=True)`,
     all sessions of a machine keep them together. Thousands of tasks can use it at once. It can be
     closed by a different task from the one that opened it.
 
