@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ExportReport,
         LookupProgress,
         LookupReport,
+        SyncReport,
     )
     from .http.retry import Retry
     from .http.transport import Timeout
@@ -122,6 +123,7 @@ __all__ = [
     "Session",
     "Stats",
     "StatusError",
+    "SyncReport",
     "Timeout",
     "TransportError",
     "Unauthorized",

@@ -8,6 +8,7 @@ The file is TOML::
     account_id = "W9R-654-865Z"
     passcode = "…"
     region = "in1"
+    timezone = "Asia/Kolkata"
     alta_token = "…"
 
 No error shows a secret.
@@ -72,6 +73,7 @@ _CLEVERTAP = {
     "region": "region",
     "base_url": "base_url",
     "max_in_flight": "max_in_flight",
+    "timezone": "timezone",
     "shared": "shared",
 }
 _ALTA = {

@@ -16,6 +16,7 @@ from .base.addresses import is_loopback, split_address
 from .base.checks import check_whole
 from .base.paths import path_text
 from .base.wording import one_of
+from .base.zones import zone_of
 from .errors import ConfigurationError
 from .redaction import as_secret
 
@@ -91,6 +92,9 @@ class CleverTap:
             allows 3 per account (https://developer.clevertap.com/docs/api-request-limit). With
             "auto", chains and counts have these 3 each, and lookups by ID, for which no limit is
             documented, as many as the service turns out to take: see `http.sizing.Size`.
+        timezone: the time zone of the project, a name of the IANA database such as "Asia/Kolkata".
+            Days in queries are days of this zone, so that `Session.sync` needs it to know which
+            days are over. With None it is not known.
         shared: whether all processes of this machine that share the account keep `max_in_flight`
             together, with one pace: True in the user's cache folder, or the absolute path of a
             folder on a local disk, which is made if it is missing. With False, each session keeps
@@ -98,7 +102,7 @@ class CleverTap:
             lives; "auto" goes with "auto" only. `Session` opens the folder.
 
     Raises:
-        ConfigurationError: an argument is invalid.
+        ConfigurationError: an argument is invalid, or this machine has no data of time zones.
 
     >>> CleverTap(account_id="W9R-654-865Z", passcode="secret", region="in1")
     CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)
@@ -109,6 +113,7 @@ class CleverTap:
     region: str
     base_url: str | None
     max_in_flight: MaxInFlight
+    timezone: str | None
     shared: bool | str
     url: str = field(init=False, repr=False)
     """The base URL in use: `base_url`, or that of `region`; without a trailing slash."""
@@ -121,12 +126,14 @@ class CleverTap:
         base_url: str | None = None,
         max_in_flight: MaxInFlight = CHAIN_SLOTS,
         *,
+        timezone: str | None = None,
         shared: bool | str | os.PathLike[str] = False,
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = type(passcode).__name__, as_secret(passcode)
         _set(self, account_id=account_id, passcode=passcode, region=region)
-        _set(self, base_url=base_url, max_in_flight=max_in_flight, shared=shared, url="")
+        _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone)
+        _set(self, shared=shared, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
         _check_token("passcode", passcode, kind)
         if passcode.lower() in REGIONS:
@@ -143,6 +150,10 @@ class CleverTap:
             )
         _set(self, region=name)
         _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
+        if timezone is not None:
+            zone_of("timezone", timezone)
+            # Plain text, even of a subclass such as NumPy's.
+            _set(self, timezone=str.__str__(timezone))
         _set(self, shared=_check_shared(shared))
         _set(self, url=REGIONS[name] if base_url is None else _base(base_url))
 
@@ -151,7 +162,7 @@ class CleverTap:
         """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
         `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT` and
-        `ALTAPROFILES_SHARED` (1 or a path) are optional.
+        `CLEVERTAP_TIMEZONE` and `ALTAPROFILES_SHARED` (1 or a path) are optional.
 
         Raises:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
@@ -165,14 +176,16 @@ class CleverTap:
                 region=os.environ.get("CLEVERTAP_REGION") or "eu1",
                 base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
                 max_in_flight=_in_flight_from_env("CLEVERTAP_MAX_IN_FLIGHT", CHAIN_SLOTS),
+                timezone=os.environ.get("CLEVERTAP_TIMEZONE") or None,
                 shared=shared,
             )
 
     def __repr__(self) -> str:
         where = f"region={self.region!r}" if self.base_url is None else f"base_url={self.url!r}"
+        zone = "" if self.timezone is None else f", timezone={self.timezone!r}"
         return (
             f"CleverTap(account_id={self.account_id!r}, passcode='***', {where}, "
-            f"max_in_flight={self.max_in_flight!r}{_shared_text(self.shared)})"
+            f"max_in_flight={self.max_in_flight!r}{zone}{_shared_text(self.shared)})"
         )
 
 
@@ -305,7 +318,7 @@ def _set(credentials: CleverTap | Alta, **values: object) -> None:
 
 _SECRETS = {"CLEVERTAP": ("ACCOUNT_ID", "PASSCODE"), "ALTA": ("TOKEN",)}
 _SETTINGS = {
-    "CLEVERTAP": ("REGION", "BASE_URL", "MAX_IN_FLIGHT"),
+    "CLEVERTAP": ("REGION", "BASE_URL", "MAX_IN_FLIGHT", "TIMEZONE"),
     "ALTA": ("ENDPOINT", "BASE_URL", "MAX_IN_FLIGHT"),
 }
 
@@ -393,13 +406,8 @@ class InvalidSetting(ConfigurationError):
 
 
 _ARGUMENTS = (
-    "region",
-    "endpoint",
-    "base_url",
-    "max_in_flight",
-    "requests_per_minute",
-    "name",
-    "shared",
+    *("region", "endpoint", "base_url", "max_in_flight", "requests_per_minute", "name"),
+    *("timezone", "shared"),
 )
 
 

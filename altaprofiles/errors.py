@@ -445,9 +445,10 @@ class ExportError(AltaProfilesError):
 
 
 class PlanMismatch(ExportError):
-    """The unfinished export in the place of this one was started with different options.
+    """The earlier work in this place was started with different options.
 
-    Each export has a place of its own, so that somebody has renamed it.
+    It is a table that another `Session.sync` keeps; or an unfinished export in the place of this
+    one, which somebody has renamed, because each export has a place of its own.
 
     Attributes:
         differences: the name of each such option, with its earlier and its present value.
@@ -471,7 +472,8 @@ class Incomplete(ExportError):
 
     Attributes:
         missing: one sentence for each missing part.
-        report: the result so far of an export: an `ExportReport` or a `LookupReport`, else None.
+        report: the result so far of an export: an `ExportReport`, a `LookupReport` or a
+            `SyncReport`; else None.
     """
 
     def __init__(self, message: str, *, missing: Sequence[str], report: Any = None) -> None:

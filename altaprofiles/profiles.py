@@ -133,7 +133,8 @@ class Profiles:
         Args:
             event: the name of the event as the dashboard spells it, upper case included.
             start, end: first and last day, both included, in the time zone of the CleverTap
-                project: dates, or ints YYYYMMDD. Or two ints of epoch seconds.
+                project: dates, text such as "2026-01-31" or "20260131", or ints YYYYMMDD. Or two
+                ints of epoch seconds.
             event_properties: conditions on the event, all of which must hold.
             profile_fields: conditions on the person's profile, all of which must hold.
             query: other members of the vendor's query language, as plain JSON that is copied:
@@ -261,6 +262,7 @@ class Profiles:
     ) -> int:
         """Return the number of people who did `event`, by the service's own count.
 
+        Each person is counted once, as in `ExportReport.counted`.
         Without event, start and end it counts everyone, as `everyone` asks for them.
 
         Args:

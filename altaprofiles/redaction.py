@@ -13,7 +13,11 @@ from html import unescape
 from html.entities import html5
 from typing import Any, NoReturn
 
-__all__ = ["Secret", "as_secret", "harmless", "mask_values", "masked"]
+__all__ = ["LOOKS_LIKE_DATABASE", "Secret", "as_secret", "harmless", "mask_values", "masked"]
+
+
+LOOKS_LIKE_DATABASE = re.compile("@|password|postgres", re.IGNORECASE)
+"""A text that may be a mistyped URL, with a password in it, is not shown."""
 
 
 class Secret(str):

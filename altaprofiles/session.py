@@ -36,10 +36,24 @@ from .wire.language import Filters
 from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
+    from datetime import date
+
     import aiohttp
 
+    from .export.gather.joins import Join
+    from .export.job import Job
     from .export.keys import Keys
-    from .export.report import ExportProgress, ExportReport, LookupProgress, LookupReport
+    from .export.output import Output
+    from .export.part import Part
+    from .export.plan import EventsPlan
+    from .export.report import (
+        ExportProgress,
+        ExportReport,
+        LookupProgress,
+        LookupReport,
+        SyncReport,
+    )
+    from .export.sync import Sync
     from .export.unfinished import Unfinished
 
 __all__ = ["Session"]
@@ -58,6 +72,27 @@ class SessionOptions(TypedDict, total=False):
     trace_configs: Sequence[aiohttp.TraceConfig]
     on_event: Callable[[Attempt], object] | None
     trust_env: bool
+
+
+class EventsOptions(TypedDict):
+    """The arguments of `Session.export` that decide what is fetched, except the events."""
+
+    start: Day | None
+    end: Day | None
+    event_properties: Sequence[Filter]
+    profile_fields: Sequence[Filter]
+    query: Mapping[str, Any] | None
+    windows: int | Literal["auto"]
+    distinct: bool
+    batch_size: int
+    app: bool
+    event_summaries: bool
+    profile: bool
+    count: bool
+    on_shortfall: Literal["error", "warn"]
+    with_cdp: bool
+    cdp_key: str
+    cdp_by: CdpBy
 
 
 class Session:
@@ -138,8 +173,9 @@ class Session:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
-        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `ALTA_TOKEN`, `ALTA_ENDPOINT`,
-        `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One service is enough.
+        `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One
+        service is enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
@@ -342,7 +378,8 @@ class Session:
                 "profiles" by default.
             write: "replace" for an output with the rows of this export only, the default of files;
                 "upsert" to update the rows of the same account and person and add the others, the
-                default of tables; "append" to add rows, once for each export.
+                default of tables; "append" to add rows, once for each export. A table that was
+                replaced with `distinct=False` has no key, and is not upserted.
             bom: write a CSV file for spreadsheets. It starts with a byte-order mark, for Excel.
                 Cells hold what people typed, so an apostrophe is put before a cell that could be
                 taken for a formula: one that begins with `=`, `@`, a tab or a carriage return, or
@@ -413,55 +450,313 @@ class Session:
         ... )
         >>> print(report.people, report.sha256)
         """
-        from .export.gather.chains import EventsGathering
-        from .export.gather.joined import with_joins
-        from .export.gather.joins import Join, Joins
         from .export.job import Job
-        from .export.output import Output
-        from .export.plan import EventsPlan
-        from .export.reporting import Reporting
 
-        self._engine.check_open()
-        service = self._clevertap_service()
-        plan = EventsPlan.of(
-            service,
+        part = self.export_part(
             events,
             start=start,
             end=end,
-            filters=Filters.of(event_properties, profile_fields, query),
+            event_properties=event_properties,
+            profile_fields=profile_fields,
+            query=query,
             windows=windows,
+            distinct=distinct,
             batch_size=batch_size,
             app=app,
             event_summaries=event_summaries,
             profile=profile,
+            count=count,
+            on_shortfall=on_shortfall,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
         )
-        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
+        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await Job([part], output).run()
+
+    def export_part(
+        self,
+        events: str | Sequence[str] | None,
+        *,
+        name: str | None = None,
+        on_progress: Callable[[ExportProgress], object] | None,
+        **options: Unpack[EventsOptions],
+    ) -> Part[ExportReport, ExportProgress]:
+        """Return the part of `export` that fetches, for an output of several sessions.
+
+        As `altaprofiles export --account … --account …` writes it.
+
+        Args:
+            events, on_progress, options: as for `export`.
+            name: the name of the account, which is None for an output of this session alone.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        from .export.gather.joins import Join
+        from .export.plan import EventsPlan
+
+        self._engine.check_open()
+        service = self._clevertap_service()
+        filters = Filters.of(
+            options["event_properties"], options["profile_fields"], options["query"]
+        )
+        plan = EventsPlan.of(
+            service,
+            events,
+            start=options["start"],
+            end=options["end"],
+            filters=filters,
+            windows=options["windows"],
+            batch_size=options["batch_size"],
+            app=options["app"],
+            event_summaries=options["event_summaries"],
+            profile=options["profile"],
+        )
+        join = Join.of(
+            options["with_cdp"],
+            options["cdp_key"],
+            options["cdp_by"],
+            self._alta_service,
+            profile=options["profile"],
+        )
+        return self._part_of(
+            plan if join is None else join.added_to(plan),
+            join,
+            on_progress,
+            name,
+            adopt=options["windows"] == "auto",
+            distinct=options["distinct"],
+            count=options["count"],
+            on_shortfall=options["on_shortfall"],
+        )
+
+    def _part_of(
+        self,
+        plan: EventsPlan,
+        join: Join | None,
+        on_progress: Callable[[ExportProgress], object] | None,
+        name: str | None,
+        *,
+        adopt: bool,
+        distinct: bool = True,
+        count: bool = False,
+        on_shortfall: object = "error",
+    ) -> Part[ExportReport, ExportProgress]:
+        """Return the part of an export that fetches a plan."""
+        from .export.gather.chains import EventsGathering
+        from .export.gather.joined import with_joins
+        from .export.gather.joins import Joins
+        from .export.part import Part
+        from .export.reporting import Reporting
+
+        service = self._clevertap_service()
         calls = [(service, "get_page"), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
         engine = self._engine.counting(reporting.tally)
         joins = None if join is None else Joins(join, engine)
         people = EventsGathering(
-            plan if join is None else join.added_to(plan),
+            plan,
             Chains(engine, service),
-            adopt=windows == "auto",
+            adopt=adopt,
             distinct=check_flag("distinct", distinct),
             count=check_flag("count", count),
             on_shortfall=on_shortfall,
             on_records=None if joins is None else joins.queue,
         )
-        output = Output(
-            to=to,
-            format=format,
-            table=table,
-            bom=bom,
-            flatten=flatten,
-            write=write,
-            resume=resume,
-            spool=spool,
+        return Part(with_joins(people, joins), reporting, name)
+
+    async def sync(
+        self,
+        events: str | Sequence[str],
+        *,
+        since: Day,
+        to: str | os.PathLike[str],
+        until: Day | None = None,
+        late_days: int = 2,
+        timezone: str | None = None,
+        event_properties: Sequence[Filter] = (),
+        profile_fields: Sequence[Filter] = (),
+        query: Mapping[str, Any] | None = None,
+        format: str | None = None,
+        windows: int | Literal["auto"] = "auto",
+        flatten: Flatten = (),
+        table: str | None = None,
+        batch_size: int = BATCH_SIZE,
+        app: bool = False,
+        event_summaries: bool = True,
+        profile: bool = True,
+        with_cdp: bool = False,
+        cdp_key: str = "identity",
+        cdp_by: CdpBy = "user_id",
+        spool: str | os.PathLike[str] | None = None,
+        on_progress: Callable[[ExportProgress], object] | None = None,
+    ) -> SyncReport:
+        """Keep a table up to date with everyone who did one or several events: a call every night.
+
+        It finishes what earlier calls have left unfinished, and fetches nothing of that again.
+        Then it brings the days that the table lacks, up to yesterday, and the last `late_days` of
+        those it has once more, because phones send events when they are next online. People are
+        updated, and others stay, as in `export` with `write="upsert"`; `matched` is united with
+        the events that brought a person before. The state moves in the transaction of the rows, in
+        the table `altaprofiles_sync` beside the table. So a call that is killed, at any moment, has
+        changed nothing or all, and two calls on one day leave the same table as one.
+
+        The table is bound to the account, `events` in any order, filters, `since`, `app`,
+        `event_summaries`, `profile`, `with_cdp` and its keys. Each account has a state of its own.
+        A table that was restored from a backup is continued from its state.
+
+        A folder has no transaction. It has `day=2026-01-31/people.parquet` for each day, also for
+        one without people, with a row for each account and person of that day; `matched` has the
+        person's events of that day. A call replaces the file of each day that it brings by one
+        rename, with the rows of other accounts, and `_altaprofiles.json` with the state last. One
+        that is killed in between leaves days that are newer than the state, which the next one
+        replaces. There is a chain for each event and day, whatever `windows` says. Columns of
+        `flatten` are text, unless it names a type.
+
+        It sees people with one of the events only. Profiles that change without an event, as by
+        upload, and people who are deleted or merged in CleverTap, it does not see. A full `export`
+        into the same table now and then updates the former; into another one with
+        `write="replace"`, it leaves out the latter. Because a query of events matches days in the
+        time zone of the project, so does this method
+        (https://developer.clevertap.com/docs/get-user-profiles-api).
+
+        Args:
+            events: the name of an event, or several names, as for `export`.
+            since: the first day of the table: a date, text such as "2026-01-31", or an int
+                YYYYMMDD.
+            to: a `.duckdb` file, the URL of a PostgreSQL database or table, or a folder of Parquet
+                files, which ends in a slash.
+            until: the last day to bring, included; by default yesterday. Days that are not over are
+                left for later calls.
+            late_days: days that are brought again, 0 or more: the first one is the later of `since`
+                and the last day of the table + 1 - `late_days`.
+            timezone: the time zone of the project, such as "Asia/Kolkata". By default that of
+                `CleverTap(timezone=…)`, else UTC, with a warning.
+            event_properties, profile_fields, query: as for `profiles.by_event`.
+            format, windows, flatten, table, batch_size, app, event_summaries, profile, with_cdp,
+                cdp_key, cdp_by, spool: as for `export`. A lookup of a join that fails is asked for
+                again by the next call, and later days do not wait for it.
+            on_progress: as for `export`, for one export after the other.
+
+        Returns:
+            The result, with the days brought and the last day that the table has.
+
+        Raises:
+            ConfigurationError: an argument cannot work, an extra or the data of time zones is
+                missing, or the output cannot keep a state. Nothing was sent.
+            PlanMismatch: another sync keeps the table; `differences` has the arguments of both.
+                Nothing was sent.
+            ExportLocked: another process or task works on the same table, or another program has
+                had its file open for ten minutes.
+            Incomplete: as from `export`. The same call resumes.
+            AltaProfilesError: as from `export`.
+
+        >>> report = await session.sync(
+        ...     ["App Launched", "Charged"], since=date(2026, 1, 1), to="crm.duckdb"
+        ... )
+        >>> print(report)
+        """
+        sync = self.sync_part(
+            events,
+            since=since,
+            until=until,
+            late_days=late_days,
+            timezone=timezone,
+            event_properties=event_properties,
+            profile_fields=profile_fields,
+            query=query,
+            windows=windows,
+            batch_size=batch_size,
+            app=app,
+            event_summaries=event_summaries,
+            profile=profile,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+            output=_output(to, format, table, False, flatten, None, True, spool),
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job(with_joins(people, joins), output, reporting).run()
+        return await sync.run()
+
+    def sync_part(
+        self,
+        events: str | Sequence[str],
+        *,
+        since: Day,
+        until: Day | None,
+        late_days: int,
+        timezone: str | None,
+        event_properties: Sequence[Filter],
+        profile_fields: Sequence[Filter],
+        query: Mapping[str, Any] | None,
+        windows: int | Literal["auto"],
+        batch_size: int,
+        app: bool,
+        event_summaries: bool,
+        profile: bool,
+        with_cdp: bool,
+        cdp_key: str,
+        cdp_by: CdpBy,
+        output: Output,
+        name: str | None = None,
+        on_progress: Callable[[ExportProgress], object] | None,
+    ) -> Sync:
+        """Return one run of `sync`, for a table of several sessions.
+
+        As `altaprofiles sync --account … --account …` keeps it.
+
+        Args:
+            events, since, until, late_days, timezone, event_properties, profile_fields, query,
+                windows, batch_size, app, event_summaries, profile, with_cdp, cdp_key, cdp_by,
+                on_progress: as for `sync`.
+            output: the table.
+            name: as for `export_part`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        from .export.gather.joins import Join
+        from .export.job import Job
+        from .export.plan import EventsPlan
+        from .export.sync import Sync
+        from .export.synced import Days
+
+        self._engine.check_open()
+        service = self._clevertap_service()
+        account, _ = self._credentials
+        if timezone is None and account is not None:
+            timezone = account.timezone
+        filters = Filters.of(event_properties, profile_fields, query)
+        join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service, profile=profile)
+
+        def plan(first: date, last: date, by_day: bool) -> EventsPlan:
+            plan = EventsPlan.of(
+                service,
+                events,
+                start=first,
+                end=last,
+                filters=filters,
+                windows=(last - first).days + 1 if by_day else windows,
+                batch_size=batch_size,
+                app=app,
+                event_summaries=event_summaries,
+                profile=profile,
+            )
+            return plan if join is None else join.added_to(plan)
+
+        def job(
+            plan: EventsPlan, output: Output, is_new: bool
+        ) -> Job[ExportReport, ExportProgress]:
+            adopt = is_new and windows == "auto"
+            return Job([self._part_of(plan, join, on_progress, name, adopt=adopt)], output)
+
+        return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
     async def export_lookups(
         self,
@@ -497,6 +792,10 @@ class Session:
         "anonymous_ids": […]}]}`. Tables have a row for each binding, with the columns `account`
         (`Alta.account`), `key`, `user_id`, `anonymous_id`, `conversation_type` and `source_id`. A
         user to whom nothing is bound is one row, with nulls.
+
+        An upsert of bindings replaces all rows of every key that Alta has answered, by none if
+        nothing is bound to it any more. A key that failed keeps its rows, and a person who is not
+        found any more keeps theirs.
 
         Args:
             keys: any iterable or async iterable that ends, or the path of a file: a column of a CSV
@@ -538,12 +837,51 @@ class Session:
         >>> report = await session.export_lookups("ids.csv", by="identity", to="found.ndjson")
         >>> print(report.found, report.not_found, report.failed)
         """
+        from .export.job import Job
+
+        part = self.lookups_part(
+            keys,
+            by=by,
+            column=column,
+            keys_table=keys_table,
+            with_cdp=with_cdp,
+            cdp_key=cdp_key,
+            cdp_by=cdp_by,
+            on_progress=on_progress,
+        )
+        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        return await Job([part], output).run()
+
+    def lookups_part(
+        self,
+        keys: Keys,
+        *,
+        by: By | CdpBy,
+        column: str | None,
+        keys_table: str | None,
+        with_cdp: bool,
+        cdp_key: str,
+        cdp_by: CdpBy,
+        name: str | None = None,
+        on_progress: Callable[[LookupProgress], object] | None,
+    ) -> Part[LookupReport, LookupProgress]:
+        """Return the part of `export_lookups` that fetches, as `export_part` does of `export`.
+
+        Args:
+            keys, by, column, keys_table, with_cdp, cdp_key, cdp_by, on_progress: as for
+                `export_lookups`.
+            name: as for `export_part`.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
         from .export.gather.joined import with_joins
         from .export.gather.joins import Join, Joins
         from .export.gather.lookups import KeysGathering
-        from .export.job import Job
         from .export.keys import check_keys
-        from .export.output import Output
+        from .export.part import Part
         from .export.plan import KeysPlan
         from .export.reporting import Reporting
         from .export.tables import Content
@@ -572,19 +910,7 @@ class Session:
             encode=endpoint.encode,
             on_records=None if joins is None else joins.queue,
         )
-        output = Output(
-            to=to,
-            format=format,
-            table=table,
-            bom=bom,
-            flatten=flatten,
-            write=write,
-            resume=resume,
-            spool=spool,
-        )
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        return await Job(with_joins(people, joins), output, reporting).run()
+        return Part(with_joins(people, joins), reporting, name)
 
     async def finish_unfinished(
         self,
@@ -673,6 +999,30 @@ class Session:
 
 _ALTA_START = 4
 """First number of slots that "auto" tries with Alta. A search begins low, as each refusal costs."""
+
+
+def _output(
+    to: str | os.PathLike[str],
+    format: str | None,
+    table: str | None,
+    bom: bool,
+    flatten: Flatten,
+    write: str | None,
+    resume: bool,
+    spool: str | os.PathLike[str] | None,
+) -> Output:
+    from .export.output import Output
+
+    return Output(
+        to=to,
+        format=format,
+        table=table,
+        bom=bom,
+        flatten=flatten,
+        write=write,
+        resume=resume,
+        spool=spool,
+    )
 
 
 def _closed() -> ConfigurationError:

@@ -49,8 +49,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Compares altaprofiles with its peers and judges ratios of ten kinds. It takes "
-        "some 50 minutes on an otherwise idle machine. Peers that are not installed are left out: pip "
-        "install -e '.[bench]' installs all but curl, wrk and nginx.",
+        "some 50 minutes on an otherwise idle machine. Peers that are not installed are left out: "
+        "pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, not Markdown")
     parser.add_argument(

@@ -31,6 +31,7 @@ account_id = "W9R-654-865Z"
 passcode = "{SECRET}"
 region = "in1"
 max_in_flight = 2
+timezone = "Asia/Kolkata"
 alta_token = "app-{SECRET}"
 alta_base_url = "https://api.gptbots.ai"
 alta_requests_per_minute = 90
@@ -65,6 +66,7 @@ def test_an_account_has_all_that_the_credentials_take(place: Path) -> None:
     assert clevertap.credentials.passcode == SECRET
     assert clevertap.credentials.url == "https://in1.api.clevertap.com"
     assert clevertap.credentials.max_in_flight == 2
+    assert clevertap.credentials.timezone == "Asia/Kolkata"
     assert clevertap.source == f"{place}: account 'shop'"
     assert alta is not None
     assert alta.credentials.url == "https://api.gptbots.ai"
@@ -203,6 +205,8 @@ CAP = "expected a whole number of at least 1, or 'auto', got"
         ("region = true", "expected text, got true"),
         ("base_url = 1.5", "expected text, got 1.5"),
         ("region = 1", "unknown region 1"),
+        ("timezone = true", "expected text, got true"),
+        ('timezone = "IST"', "there is no time zone 'IST'"),
         ('region = "us"', "(did you mean 'us1'?)"),
         ('alta_endpoint = "gptbots"', "(did you mean 'gptbots.ai'?)"),
     ],

@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import pickle
 import re
+import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+import zoneinfo
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -41,6 +43,7 @@ VARIABLES = [
     "CLEVERTAP_REGION",
     "CLEVERTAP_BASE_URL",
     "CLEVERTAP_MAX_IN_FLIGHT",
+    "CLEVERTAP_TIMEZONE",
     "ALTA_TOKEN",
     "ALTA_BASE_URL",
     "ALTA_ENDPOINT",
@@ -520,10 +523,52 @@ def test_credentials_show_what_they_are_for() -> None:
     assert repr(account(region="in1")) == (
         "CleverTap(account_id='W9R-654-865Z', passcode='***', region='in1', max_in_flight=3)"
     )
+    assert repr(account(timezone="UTC")).endswith("max_in_flight=3, timezone='UTC')")
     assert "http://[::1]:1" in repr(account(base_url="http://[::1]:1"))
     assert "https://altatech.ai" in repr(key())
     assert "requests_per_minute=90" in repr(key(requests_per_minute=90))
     assert "name" not in repr(key())
+
+
+@pytest.mark.parametrize(
+    ("timezone", "words"),
+    [
+        ("kolkata", "there is no time zone 'kolkata' (did you mean 'Asia/Kolkata'?)"),
+        ("america/new york", "(did you mean 'America/New_York'?)"),
+        ("Asia", "there is no time zone 'Asia'"),
+        ("/etc/localtime", "there is no time zone '/etc/localtime'"),
+        ("../UTC", "there is no time zone '../UTC'"),
+        ("GMT+5:30", "there is no time zone 'GMT+5:30'"),
+        ("\ud800", "there is no time zone"),
+        ("x" * 5000, "there is no time zone"),
+        ("", "expected the name of a time zone, such as 'Asia/Kolkata', got ''"),
+        (5.5, "expected the name of a time zone, such as 'Asia/Kolkata', got 5.5"),
+    ],
+)
+def test_a_time_zone_that_does_not_exist_is_refused_with_the_fix(timezone: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        account(timezone=timezone)
+    assert str(caught.value).startswith("timezone: ")
+    assert words in str(caught.value)
+
+
+@pytest.fixture
+def no_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this machine have no zone data, as Windows and small containers have none."""
+    for name in ("tzdata", "tzdata.zoneinfo", "tzdata.zoneinfo.Asia"):
+        monkeypatch.setitem(sys.modules, name, None)
+    zoneinfo.reset_tzpath(to=())
+    zoneinfo.ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath()
+    zoneinfo.ZoneInfo.clear_cache()
+
+
+@pytest.mark.usefixtures("no_zones")
+def test_without_zone_data_only_utc_is_known_and_the_error_names_the_package() -> None:
+    assert account(timezone="UTC").timezone == "UTC"
+    with pytest.raises(ConfigurationError, match=r"timezone: .* run: pip install tzdata$"):
+        account(timezone="Asia/Kolkata")
 
 
 @both
@@ -674,6 +719,16 @@ def test_the_environment_gives_all_there_is(monkeypatch: pytest.MonkeyPatch) -> 
         assert Alta.from_env() == Alta(TOKEN, endpoint="gptbots.ai")
     monkeypatch.setenv("CLEVERTAP_REGION", " SK1 ")
     assert CleverTap.from_env().region == "sk1"
+    assert CleverTap.from_env().timezone is None
+    monkeypatch.setenv("CLEVERTAP_TIMEZONE", "Asia/Kolkata")
+    assert CleverTap.from_env().timezone == "Asia/Kolkata"
+    monkeypatch.setenv("CLEVERTAP_TIMEZONE", "Asia/Calcuta")
+    with pytest.raises(
+        ConfigurationError,
+        match=r"\ACLEVERTAP_TIMEZONE: there is no time zone 'Asia/Calcuta' \(did you mean"
+        r" 'Asia/Calcutta'\?\)",
+    ):
+        CleverTap.from_env()
 
 
 def test_both_addresses_of_alta_in_the_environment_are_an_error_that_names_them(
@@ -698,7 +753,7 @@ def test_both_addresses_of_alta_in_the_environment_are_an_error_that_names_them(
         (["ALTA_ENDPOINT"], "ALTA_ENDPOINT has no effect, because ALTA_TOKEN is not set"),
         (["ALTA_BASE_URL"], "ALTA_BASE_URL has no effect, because ALTA_TOKEN is not set"),
         (
-            ["CLEVERTAP_REGION", "CLEVERTAP_BASE_URL", "CLEVERTAP_MAX_IN_FLIGHT"],
+            ["CLEVERTAP_REGION", "CLEVERTAP_BASE_URL", "CLEVERTAP_TIMEZONE"],
             "have no effect, because CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE are not set",
         ),
     ],

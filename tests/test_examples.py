@@ -90,6 +90,14 @@ def test_the_readme_runs(
     assert first == "1 1 0"
     assert Path("charged.ndjson").read_bytes().count(b"\n") == int(people_of_the_notebook)
 
+    right = CleverTap.from_env()
+    wrong = CleverTap("X", "wrong", base_url=right.url)
+    asyncio.run(document.namespace["every_account"]({"shop": right, "outlet": wrong}))
+    shop, outlet = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"shop: \d{2,3}", shop)
+    assert outlet.startswith("outlet: CleverTap answered HTTP 401")
+    assert Path("charged-shop.csv").exists()
+
     # 300 people are one page.
     assert asyncio.run(resume()) is None
     assert "people written; the next page is None" in capsys.readouterr().out

@@ -13,6 +13,7 @@ __all__ = [
     "next_step",
     "numbered",
     "one_of",
+    "past",
     "percent",
     "share",
     "sized",
@@ -37,6 +38,14 @@ def duration(seconds: float) -> str:
         if seconds > 2 * size:
             return f"{math.ceil(seconds / size):,} {unit}"
     return f"{max(math.ceil(seconds), 1)} s"
+
+
+def past(seconds: float) -> str:
+    """Return a time that is over in one unit, rounded down, such as `34 min` or `2 days`."""
+    for size, unit in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds / size):,} {unit}"
+    return f"{int(seconds)} s"
 
 
 def moment(at: float, now: float) -> str:

@@ -12,6 +12,7 @@ from .command import Group
 from .commands.cdp import cdp
 from .commands.count import count
 from .commands.demo import demo
+from .commands.describe import describe
 from .commands.doctor import doctor
 from .commands.emulator import emulator
 from .commands.export import export
@@ -19,6 +20,7 @@ from .commands.get import get
 from .commands.login import login
 from .commands.lookup import lookup
 from .commands.status import status
+from .commands.sync import sync
 from .commands.who import who
 
 __all__ = ["cli"]
@@ -45,6 +47,8 @@ def cli() -> None:
         altaprofiles doctor
         altaprofiles get --identity 5555555555
         altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
+        altaprofiles sync "App Launched" --since 2026-01-01 -o crm.duckdb
+        altaprofiles describe people.parquet
         altaprofiles status
 
     \b
@@ -67,5 +71,7 @@ def cli() -> None:
     """
 
 
-for command in (login, doctor, export, lookup, status, get, cdp, who, count, demo, emulator):
+for command in (
+    *(login, doctor, export, sync, lookup, status, describe, get, cdp, who, count, demo, emulator),
+):
     cli.add_command(command)

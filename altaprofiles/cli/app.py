@@ -12,29 +12,32 @@ import re
 import shlex
 import signal
 import sys
-from contextlib import nullcontext
-from functools import cached_property
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
 
-from .exits import Exit, Failure, Interrupted, exit_code
+from .exits import Exit, Failure, Interrupted, exit_code, worst
 from .streams import heeded_signals
 from .waits import Waits, remedy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
     from contextlib import AbstractContextManager
     from types import FrameType
 
     from rich.console import Console
 
     from ..accounts import Resolved
+    from ..credentials import Alta
     from ..http.transport import Timeout
     from ..models import Attempt
     from ..session import Session
 
-__all__ = ["App", "Service"]
+__all__ = ["App", "Service", "keeping"]
 
 T = TypeVar("T")
 
@@ -53,7 +56,7 @@ class App:
     It is click's `ctx.obj`.
 
     Attributes:
-        account: name of an account in the credentials file, or None.
+        accounts: names of accounts in the credentials file. Only some commands take several.
         quiet: whether stderr gets warnings and errors only.
         verbose: whether stderr gets everything that the library logs, and tracebacks.
         log_format: "json" makes each line of stderr a JSON object.
@@ -63,14 +66,14 @@ class App:
     """
 
     def __init__(self) -> None:
-        self.account: str | None = None
+        self.accounts: tuple[str, ...] = ()
         self.quiet = False
         self.verbose = False
         self.log_format: Literal["text", "json"] = "text"
         self.timeout: float | None = None
         self._resume: str | None = None
         self.in_its_words: Callable[[str], str] = str
-        self._resolved: dict[str, Resolved[Any]] = {}
+        self._resolved: dict[tuple[str | None, str], Resolved[Any]] = {}
         self._is_logging = False
 
     @cached_property
@@ -92,34 +95,56 @@ class App:
         )
 
     @property
+    def account(self) -> str | None:
+        """The name of the account, for a command that takes one; None for the usual one."""
+        return next(iter(self.accounts), None)
+
+    @property
     def account_option(self) -> str:
         """The option that names the account in another command line, after a blank, or nothing."""
-        return "" if self.account is None else f" --account {shlex.quote(self.account)}"
+        return _option_of(self.account)
 
-    def trying_regions(self, found: Resolved[Any]) -> str:
-        """Return the command line that tries credentials in every region or on every platform."""
+    def trying_regions(self, found: Resolved[Any], account: str | None = None) -> str:
+        """Return the command line that tries credentials in every region or on every platform.
+
+        Args:
+            found: the credentials.
+            account: the name of their account, if there are several.
+        """
         # There, they would be sent to hosts that they were not meant for.
         without = f", without {found.name_of('base_url')}" if found.is_at_gateway() else ""
-        return f"altaprofiles doctor{self.account_option} --try-regions{without}"
+        option = _option_of(account or self.account)
+        return f"altaprofiles doctor{option} --try-regions{without}"
 
-    def _resolved_for(self, error: BaseException) -> Resolved[Any] | None:
+    def _resolved_for(
+        self, error: BaseException, account: str | None = None
+    ) -> Resolved[Any] | None:
         """Return the credentials that an error is about, if that is clear."""
-        if len(self._resolved) == 1:
-            return next(iter(self._resolved.values()))
-        return self._resolved.get(getattr(error, "api", "").lower())
+        if account is None and len(self.accounts) > 1:
+            return None
+        name = account or self.account
+        found = {service: one for (of, service), one in self._resolved.items() if of == name}
+        if len(found) == 1:
+            return next(iter(found.values()))
+        return found.get(getattr(error, "api", "").lower())
 
-    def advice(self, error: BaseException) -> str | None:
-        """Return the next step after an answer, or none, of what may be another host."""
+    def advice(self, error: BaseException, account: str | None = None) -> str | None:
+        """Return the next step after an answer, or none, of what may be another host.
+
+        Args:
+            error: the error.
+            account: the name of the account that it is about, if there are several.
+        """
         from ..credentials import Alta
         from ..errors import ConnectError, StatusError
 
         is_unknown = type(error) is StatusError and error.status in (404, 405)
-        found = self._resolved_for(error)
+        found = self._resolved_for(error, account)
         if found is None or not (is_unknown or isinstance(error, ConnectError)):
             return None
         place = "endpoint" if isinstance(found.credentials, Alta) else "region"
         name = found.name_of("base_url" if found.credentials.base_url is not None else place)
-        doctor = f"run: altaprofiles doctor{self.account_option}"
+        doctor = f"run: altaprofiles doctor{_option_of(account or self.account)}"
         setting = f"{name} ({found.source})"
         if is_unknown:
             return (
@@ -143,10 +168,18 @@ class App:
         *,
         service: Service = "clevertap",
         on_event: Callable[[Attempt], object] | None = None,
+        account: str | None = None,
+        sharing: int = 1,
     ) -> Session:
         """Return a session, not yet opened, with the credentials for `service`, or for both.
 
         It takes proxies from the environment, as command-line programs do.
+
+        Args:
+            service: the service, or "both".
+            on_event: as for `Session`.
+            account: the name of the account, if there are several.
+            sharing: the number of sessions that share the slots of its Alta key.
 
         Raises:
             Failure: credentials are missing or unusable.
@@ -156,13 +189,14 @@ class App:
         from ..errors import ConfigurationError
         from ..session import Session
 
+        name = account or self.account
         services = ("clevertap", "alta") if service == "both" else (service,)
         for one in services:
-            if self.account is None and (ignored := ignored_variables(one.upper())):
+            if name is None and (ignored := ignored_variables(one.upper())):
                 self.warn(ignored)
         try:
-            project = None if service == "alta" else find_clevertap(self.account)
-            key = None if service == "clevertap" else find_alta(self.account)
+            project = None if service == "alta" else find_clevertap(name)
+            key = None if service == "clevertap" else find_alta(name)
         except InvalidSetting:
             # As wrong as an option on the command line.
             raise
@@ -170,24 +204,24 @@ class App:
             raise Failure(str(error), Exit.CREDENTIALS) from error
         for one, resolved in (("clevertap", project), ("alta", key)):
             if resolved is not None:
-                self._resolved[one] = resolved
+                self._resolved[name, one] = resolved
                 self.in_its_words = _both_words(self.in_its_words, resolved.in_its_words)
-        missing = next((one for one in services if one not in self._resolved), None)
+        missing = next((one for one in services if (name, one) not in self._resolved), None)
         if missing is None:
             return Session(
                 clevertap=None if project is None else project.credentials,
-                alta=None if key is None else key.credentials,
+                alta=None if key is None else _shared(key.credentials, sharing),
                 timeout=self.limits,
                 on_event=on_event,
                 trust_env=True,
             )
         label, variables = _SERVICES[missing]
         accounts = Accounts.read()
-        if (account := accounts.pick(self.account)) is not None:
+        if (picked := accounts.pick(name)) is not None:
             others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
             raise Failure(
-                f"account {account!r} in {accounts.path} has no {label} credentials; "
-                f"{others}run: altaprofiles login {account}",
+                f"account {picked!r} in {accounts.path} has no {label} credentials; "
+                f"{others}run: altaprofiles login {picked}",
                 Exit.CREDENTIALS,
             )
         raise Failure(
@@ -214,6 +248,110 @@ class App:
                     return await question(session)
 
             return self.run(main)
+
+    def ask_each(
+        self, question: Callable[[Session], Awaitable[T]]
+    ) -> tuple[dict[str, T], dict[str, Exception]]:
+        """Return the result of a question to CleverTap by account, and the error where it failed.
+
+        All accounts are asked at once.
+        """
+        from ..export.threads import run_all
+
+        results: dict[str, T] = {}
+        errors: dict[str, Exception] = {}
+        with self._retry_status() as on_event:
+            sessions = self.sessions(on_event=lambda _: on_event)
+
+            async def ask(name: str, session: Session) -> None:
+                async with session:
+                    with keeping(errors, name):
+                        results[name] = await question(session)
+
+            self.run(lambda: run_all([partial(ask, *item) for item in sessions.items()]))
+        return results, errors
+
+    def sessions(
+        self,
+        *,
+        service: Service = "clevertap",
+        on_event: Callable[[str], Callable[[Attempt], object]],
+    ) -> dict[str, Session]:
+        """Return a session, not yet opened, for each of `accounts`, by its name.
+
+        Args:
+            service: as for `session`.
+            on_event: returns that of the session for an account.
+
+        Raises:
+            Failure: an account is unknown, or another name of one of the others; or as from
+                `session`.
+        """
+        from ..accounts import Accounts
+        from ..errors import ConfigurationError
+
+        try:
+            known = Accounts.read()
+            for name in self.accounts:
+                known.pick(name)
+        except ConfigurationError as error:
+            raise Failure(str(error), Exit.USAGE) from error
+        tokens = []
+        if service == "both":
+            with suppress(ConfigurationError):
+                keys = {name: known.alta(name) for name in self.accounts}
+                tokens = [None if key is None else key.credentials.token for key in keys.values()]
+        sessions = {
+            name: self.session(
+                service=service,
+                on_event=on_event(name),
+                account=name,
+                sharing=tokens.count(token) if token is not None else 1,
+            )
+            for name, token in zip_longest(self.accounts, tokens)
+        }
+        names: dict[object, str] = {}
+        main = "alta" if service == "alta" else "clevertap"
+        for name in self.accounts:
+            credentials = self._resolved[name, main].credentials
+            # Of Alta, the name of the account is the identity of the agent.
+            identity = credentials.token if main == "alta" else credentials.account_id
+            if (other := names.setdefault(identity, name)) != name:
+                same = "Alta API key" if main == "alta" else "CleverTap account ID"
+                raise Failure(
+                    f"--account: {other!r} and {name!r} have the same {same}; leave one of them "
+                    f"out",
+                    Exit.USAGE,
+                )
+        return sessions
+
+    def usual_account(self, use: str, service: Service) -> str:
+        """Return the name of the account in the credentials file that is used if none is named.
+
+        Args:
+            use: what the name is for, for the message.
+            service: the service that the account is for, or "both".
+
+        Raises:
+            Failure: the credentials are from the environment, or there are none.
+        """
+        from ..accounts import Accounts
+        from ..credentials import is_in_environment
+        from ..errors import ConfigurationError
+
+        services = ("clevertap", "alta") if service == "both" else (service,)
+        name = None
+        if not any(is_in_environment(one.upper()) for one in services):
+            try:
+                name = Accounts.read().pick(None)
+            except ConfigurationError as error:
+                raise Failure(str(error), Exit.CREDENTIALS) from error
+        if name is None:
+            raise Failure(
+                f"{use} is the name of an account in the credentials file; pass --account NAME",
+                Exit.USAGE,
+            )
+        return name
 
     def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None]]:
         if not self.interactive:
@@ -314,8 +452,13 @@ class App:
         """Log an error."""
         _logger().error("%s", text)
 
-    def report(self, error: BaseException) -> int | None:
-        """Log `error` and return its exit code, or None if no user can have caused it."""
+    def report(self, error: BaseException, account: str | None = None) -> int | None:
+        """Log `error` and return its exit code, or None if no user can have caused it.
+
+        Args:
+            error: the error.
+            account: the name of the account that it is about, if there are several.
+        """
         from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
 
         if isinstance(error, BrokenPipeError):
@@ -332,25 +475,38 @@ class App:
             self._log_resumption()
             return error.code
         if not isinstance(error, AltaProfilesError | OSError | Failure):
-            return None
+            return self._report_accounts(error)
         if isinstance(error, RateLimited):
             error.add_note(f"{remedy(error)}.")
-        resolved = self._resolved_for(error)
+        resolved = self._resolved_for(error, account)
         if isinstance(error, Unauthorized | Forbidden) and resolved is not None:
             error.add_note(f"These credentials are from {resolved.source}.")
             if isinstance(error, Unauthorized):
                 error.add_note(
                     f"To find the region or platform that accepts them: "
-                    f"{self.trying_regions(resolved)}"
+                    f"{self.trying_regions(resolved, account)}"
                 )
-        if advice := self.advice(error) or self.advice(error.__cause__ or error):
+        cause = error.__cause__ or error
+        if advice := self.advice(error, account) or self.advice(cause, account):
             error.add_note(advice)
-        self._log_error(error)
-        if isinstance(error, Incomplete):
+        self._log_error(error, account)
+        if isinstance(error, Incomplete) and account is None:
             self._log_resumption()
         return exit_code(error)
 
-    def _log_error(self, error: BaseException) -> None:
+    def _report_accounts(self, error: BaseException) -> int | None:
+        """Log the errors of several accounts, and return the exit code; None if it is another."""
+        from ..export.accounts import AccountsFailed
+
+        if not isinstance(error, AccountsFailed):
+            return None
+        codes = [self.report(one, account) for account, one in error.errors.items()]
+        if str(error):
+            self._log_error(error)
+        self._log_resumption()
+        return worst([code for code in codes if code is not None])
+
+    def _log_error(self, error: BaseException, account: str | None = None) -> None:
         from ..errors import PlanMismatch
 
         text = str(error)
@@ -362,6 +518,8 @@ class App:
         text = self.in_its_words(text)
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
+        if account is not None:
+            message = f"{account}: {message}"
         _logger().error("%s", message, exc_info=error if self.verbose else None)
 
     def _log_resumption(self) -> None:
@@ -387,8 +545,39 @@ _SERVICES = {
 }
 
 
-_ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE"}
+_ARGUMENTS = {"event": "EVENT", "events": "EVENT", "keys": "FILE", "to": "FILE|URL"}
 """Arguments of commands by the library's name."""
+
+
+def _shared(key: Alta, sharing: int) -> Alta:
+    """Return an Alta key with its share of the slots, of a number of sessions that have it."""
+    slots, pace = key.max_in_flight, key.requests_per_minute
+    return replace(
+        key,
+        max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
+        requests_per_minute=None if pace is None else max(1, pace // sharing),
+    )
+
+
+def _option_of(account: str | None) -> str:
+    return "" if account is None else f" --account {shlex.quote(account)}"
+
+
+@contextmanager
+def keeping(errors: dict[str, Exception], name: str) -> Iterator[None]:
+    """Keep the error of the account `name` in `errors`, so that others can go on.
+
+    An error that no user can have caused is raised, and so is one of an argument, which is the same
+    for all.
+    """
+    from ..errors import AltaProfilesError, ConfigurationError
+
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except (AltaProfilesError, OSError) as error:
+        errors[name] = error
 
 
 def _both_words(one: Callable[[str], str], other: Callable[[str], str]) -> Callable[[str], str]:

@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from ..base.wording import numbered
 from .app import App
 from .exits import Exit
+from .relative_days import resolve_days
 from .streams import abandon_broken_streams
 
 __all__ = ["QUOTE_CONDITIONS", "Command", "Group"]
@@ -31,6 +32,7 @@ class Command(click.Command):
     Args:
         misplaced: advice to someone who passes an argument too many.
         redirect: for a command that prints its result, the name of a file to redirect it to.
+        several: whether it takes several accounts.
     """
 
     def __init__(
@@ -38,13 +40,15 @@ class Command(click.Command):
         *args: Any,
         misplaced: str = "a value with blanks stands in quotation marks, such as 'App Launched'",
         redirect: str | None = None,
+        several: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self._misplaced = misplaced
         self._redirect = redirect
+        self._several = several
         self._own = len(self.params)
-        self.params += _shared_options()
+        self.params += _shared_options(several=several)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -69,8 +73,11 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         app = ctx.ensure_object(App)
+        if len(app.accounts) > 1 and not self._several:
+            ctx.fail(f"{self.name} takes one --account, got {len(app.accounts)}")
         app.start_logging()
         try:
+            resolve_days(ctx)
             return super().invoke(ctx)
         except (Exception, KeyboardInterrupt) as error:
             try:
@@ -102,7 +109,7 @@ class Group(click.Group):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += _shared_options()
+        self.params += _shared_options(several=True)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         _check_repeated(self, ctx, args)
@@ -146,14 +153,18 @@ class Group(click.Group):
         return list(self.commands)
 
 
-def _shared_options() -> list[click.Parameter]:
+def _shared_options(*, several: bool) -> list[click.Parameter]:
     option = partial(click.Option, expose_value=False, callback=_store_in_app)
+    account = "Use this account of the credentials file, whatever the environment holds."
+    if several:
+        account += " Repeatable: several are asked side by side."
     return [
         option(
-            ["--account"],
+            ["--account", "accounts"],
             metavar="NAME",
+            multiple=several,
             shell_complete=_complete_account,
-            help="Use this account of the credentials file, whatever the environment holds.",
+            help=account,
         ),
         option(
             ["-q", "--quiet"],
@@ -182,9 +193,14 @@ def _shared_options() -> list[click.Parameter]:
 
 def _store_in_app(context: click.Context, option: click.Parameter, value: object) -> None:
     app = context.ensure_object(App)
-    if value in (None, False):
+    if value in (None, False, ()):
         return
     name = str(option.name)
+    if name == "accounts":
+        value = value if isinstance(value, tuple) else (value,)
+        for account in value:
+            if value.count(account) > 1:
+                context.fail(f"--account names {account!r} twice; leave one of them out")
     is_given_before = context.parent is not None and (
         context.parent.get_parameter_source(name) is ParameterSource.COMMANDLINE
     )

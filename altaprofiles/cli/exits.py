@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Collection
 from enum import IntEnum
 
-__all__ = ["Exit", "Failure", "Interrupted", "exit_code"]
+__all__ = ["Exit", "Failure", "Interrupted", "exit_code", "worst"]
 
 
 class Exit(IntEnum):
@@ -34,6 +35,12 @@ class Interrupted(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.code = 128 + number
+
+
+def worst(codes: Collection[int]) -> int:
+    """Return the exit code of several failures: the one that most needs a person to look at it."""
+    order = (Exit.CREDENTIALS, Exit.USAGE, Exit.FAILED, Exit.INCOMPLETE)
+    return next((code for code in order if code in codes), next(iter(codes)))
 
 
 def exit_code(error: BaseException) -> Exit:

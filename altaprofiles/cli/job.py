@@ -1,24 +1,155 @@
-"""One run of `altaprofiles export` or `altaprofiles lookup`, from progress to summary."""
+"""Runs of `altaprofiles export` and `altaprofiles lookup`, from progress to summary."""
 
 from __future__ import annotations
 
 import os
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import click
+from msgspec.structs import replace
 
 from ..errors import Incomplete
+from ..export.accounts import AccountsFailed
+from ..export.job import Job
+from ..export.output import Output
+from ..export.part import Part
 from ..export.report import Report
 from ..export.sinks.postgres_url import without_password
+from ..export.threads import run_all
 from ..session import Session
-from .app import App, Service
-from .exits import Interrupted
+from .account_progress import account_displays
+from .app import App, Service, keeping
+from .exits import Exit, Failure, Interrupted
+from .options import OutputOptions
 from .progress import ProgressDisplay, progress_display
 from .resumption import command_line
 from .summary import summarize, write_report
 
-__all__ = ["run_job"]
+__all__ = ["Opened", "run_accounts", "run_job", "run_parts"]
+
+R = TypeVar("R", bound=Report)
+
+PartOf: TypeAlias = Callable[[Session, ProgressDisplay, str | None], Awaitable[Part[R, Any]]]
+Alone: TypeAlias = Callable[[Session, ProgressDisplay, str], Awaitable[R]]
+Opened: TypeAlias = Mapping[str, tuple[Session, ProgressDisplay]]
+
+_ACCOUNT = "{account}"
+"""The text in a path that stands for the name of the account."""
+
+
+def run_parts(
+    app: App,
+    part: PartOf[R],
+    *,
+    options: OutputOptions,
+    as_json: bool,
+    prefix: str = "",
+    service: Service = "clevertap",
+    check: Callable[[R], None] = lambda report: None,
+) -> None:
+    """Run an export of one account, of several into one output, or of each into its own.
+
+    Args:
+        app: the command's services.
+        part: returns the part of an export that fetches. It is called with an open session, the
+            callback for its progress, and the name of the account in an output of several.
+        options: the output.
+        as_json, prefix, service, check: as for `run_accounts`.
+    """
+    output = Output(**options)
+
+    async def alone(session: Session, display: ProgressDisplay, to: str) -> R:
+        own = await part(session, display, None)
+        return await Job([own], replace(output, to=to)).run()
+
+    async def together(opened: Opened) -> R:
+        parts: list[Part[R, Any]] = []
+        for name, (session, display) in opened.items():
+            parts.append(await part(session, display, name))
+            parts[-1].on_failure = display.fail
+        return await Job(parts, output).run()
+
+    run_accounts(
+        app,
+        alone,
+        together,
+        out=options["to"],
+        as_json=as_json,
+        prefix=prefix,
+        service=service,
+        check=check,
+    )
+
+
+def run_accounts(
+    app: App,
+    alone: Alone[R],
+    together: Callable[[Opened], Awaitable[R]],
+    *,
+    out: str,
+    as_json: bool,
+    prefix: str = "",
+    service: Service = "clevertap",
+    check: Callable[[R], None] = lambda report: None,
+) -> None:
+    """Run a job of one account, of several with one output, or of each with its own.
+
+    Args:
+        app: the command's services.
+        alone: called with an open session, the callback for its progress, and the output.
+        together: called with an open session and the callback of each account, by its name.
+        out: the value of --out.
+        as_json, prefix, service: as for `run_job`.
+        check: called with each report.
+    """
+    if _ACCOUNT not in out and len(app.accounts) < 2:
+
+        async def job(session: Session, display: ProgressDisplay) -> R:
+            report = await alone(session, display, out)
+            check(report)
+            return report
+
+        run_job(app, job, out=out, as_json=as_json, prefix=prefix, service=service)
+        return
+    app.accounts = app.accounts or (app.usual_account(f"{_ACCOUNT} in --out", service),)
+    _advise_on_password(app, out)
+    with account_displays(app, app.accounts) as displays:
+        sessions = app.sessions(service=service, on_event=lambda name: displays[name].note_failure)
+        resume = prefix + command_line(click.get_current_context())
+        if _ACCOUNT in out:
+            outputs = {name: _filled(out, name) for name in sessions}
+
+            async def one(name: str) -> R:
+                async with sessions[name] as session:
+                    return await alone(session, displays[name], outputs[name])
+
+            named, failure = _run_each(app, one, displays, resume)
+        else:
+
+            async def all_of_them() -> R:
+                async with AsyncExitStack() as stack:
+                    for session in sessions.values():
+                        await stack.enter_async_context(session)
+                    return await together(
+                        {name: (session, displays[name]) for name, session in sessions.items()}
+                    )
+
+            with _writing_incomplete(app, as_json=as_json):
+                named, failure = [(None, _run(app, all_of_them, resume))], None
+    for name, report in named:
+        check(report)
+        _finish(app, report, as_json=as_json, account=name)
+    if isinstance(failure, AccountsFailed) and as_json:
+        for name, error in failure.errors.items():
+            if isinstance(error, Incomplete) and error.report is not None:
+                write_report(app, error.report, name)
+    if failure is not None:
+        raise failure
 
 
 def run_job(
@@ -40,41 +171,120 @@ def run_job(
         prefix: text in front of the command line that resumes the job.
         service: the service that it needs credentials for, or "both".
     """
+    _advise_on_password(app, out)
+    with progress_display(app) as display:
+        session = app.session(service=service, on_event=display.note_failure)
+
+        async def main() -> Report:
+            async with session:
+                return await job(session, display)
+
+        with _writing_incomplete(app, as_json=as_json):
+            report = _run(app, main, prefix + command_line(click.get_current_context()))
+    _finish(app, report, as_json=as_json)
+
+
+def _run(app: App, job: Callable[[], Awaitable[R]], resume: str) -> R:
+    reports: list[R] = []
+
+    async def main() -> None:
+        with _kept_report(reports.append):
+            reports.append(await job())
+
+    try:
+        app.run(main, resume=resume, committed=lambda: bool(reports))
+    except Interrupted:
+        # If the output is in place by now, to resume would be to start a new export.
+        if not reports:
+            raise
+    return reports[0]
+
+
+def _run_each(
+    app: App,
+    job: Callable[[str], Awaitable[R]],
+    displays: Mapping[str, ProgressDisplay],
+    resume: str,
+) -> tuple[list[tuple[str | None, R]], AccountsFailed | Interrupted | None]:
+    """Run the jobs of all accounts; return their reports, and the failure of others."""
+    reports: dict[str, R] = {}
+    errors: dict[str, Exception] = {}
+    failure: AccountsFailed | Interrupted | None = None
+
+    async def one(name: str) -> None:
+        with keeping(errors, name), _kept_report(partial(reports.__setitem__, name)):
+            reports[name] = await job(name)
+        if name in errors:
+            app.warn(f"{name} has failed, and the other accounts go on")
+            displays[name].fail()
+
+    def is_over() -> bool:
+        return len(reports) == len(app.accounts)
+
+    try:
+        app.run(
+            lambda: run_all([partial(one, name) for name in app.accounts]),
+            resume=resume,
+            committed=is_over,
+        )
+    except Interrupted as error:
+        failure = None if is_over() else error
+    else:
+        failure = AccountsFailed("", errors) if errors else None
+    return [(name, reports[name]) for name in app.accounts if name in reports], failure
+
+
+@contextmanager
+def _kept_report(keep: Callable[[Any], object]) -> Iterator[None]:
+    """Keep the report of a job that was cancelled after its output was in place."""
+    try:
+        yield
+    except CancelledError as error:
+        if (report := vars(error).get("report")) is not None:
+            keep(report)
+        raise
+
+
+@contextmanager
+def _writing_incomplete(app: App, *, as_json: bool) -> Iterator[None]:
+    try:
+        yield
+    except (Incomplete, AccountsFailed) as error:
+        if as_json and error.report is not None:
+            write_report(app, error.report)
+        raise
+
+
+def _advise_on_password(app: App, out: str) -> None:
     if without_password(out) != out:
         app.info(
             "Everyone on this machine can see the password in --out while this runs; PGPASSWORD or "
             "~/.pgpass hide it. The messages below leave it out."
         )
-    reports: list[Report] = []
 
-    with progress_display(app) as display:
-        session = app.session(service=service, on_event=display.note_failure)
 
-        async def main() -> None:
-            async with session:
-                try:
-                    reports.append(await job(session, display))
-                except CancelledError as error:
-                    # The output may be in place all the same.
-                    reports.extend([vars(error)["report"]] if "report" in vars(error) else [])
-                    raise
-
-        try:
-            resume = prefix + command_line(click.get_current_context())
-            app.run(main, resume=resume, committed=lambda: bool(reports))
-        except Incomplete as error:
-            if as_json and error.report is not None:
-                write_report(app, error.report)
-            raise
-        except Interrupted:
-            # If the output is in place by now, to resume would be to start a new export.
-            if not reports:
-                raise
-    (report,) = reports
-    summarize(app, report)
+def _finish(app: App, report: Report, *, as_json: bool, account: str | None = None) -> None:
+    summarize(app, report, account)
     if as_json:
-        write_report(app, report)
+        write_report(app, report, account)
     else:
         # A file's name is bytes, independent of the locale.
         name = report.output.encode() if report.bytes is None else os.fsencode(report.output)
         app.write(name + b"\n")
+
+
+def _filled(out: str, account: str) -> str:
+    """Return the output of one account.
+
+    Raises:
+        Failure: the name of the account cannot be a part of a path.
+    """
+    if "://" in out:
+        return out.replace(_ACCOUNT, quote(account, safe=""))
+    if account in (".", "..") or {"/", "\\", "\0"} & {*account}:
+        raise Failure(
+            f"--out: the name of the account {account!r} cannot be a part of a path; rename the "
+            f"account in the credentials file",
+            Exit.USAGE,
+        )
+    return out.replace(_ACCOUNT, account)

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, cast
 
 import click
 
+from ..redaction import LOOKS_LIKE_DATABASE
+from .relative_days import day_or_seconds
+
 __all__ = [
+    "FilterOptions",
     "KeyFileName",
     "OutputOptions",
     "QueryOptions",
+    "RecordOptions",
+    "TableOptions",
+    "filter_options",
     "join_options",
     "output_options",
     "query_options",
+    "record_options",
+    "table_options",
 ]
 
 if TYPE_CHECKING:
@@ -34,6 +43,34 @@ class QueryOptions(TypedDict):
     profile_fields: tuple[str, ...]
     query: str | None
     everyone: bool
+
+
+class FilterOptions(TypedDict):
+    """Values of the options of `filter_options`."""
+
+    event_properties: tuple[str, ...]
+    profile_fields: tuple[str, ...]
+    query: str | None
+
+
+class RecordOptions(TypedDict):
+    """Values of the options of `record_options`."""
+
+    windows: int | Literal["auto"]
+    batch_size: int
+    event_summaries: bool
+    profile: bool
+    app: bool
+
+
+class TableOptions(TypedDict):
+    """Values of the options of `table_options`, except `as_json`."""
+
+    to: str
+    format: str | None
+    flatten: dict[str, Kind | None]
+    table: str | None
+    spool: str | None
 
 
 class OutputOptions(TypedDict):
@@ -59,7 +96,8 @@ class KeyFileName(click.Path):
         self, message: str, param: click.Parameter | None = None, ctx: click.Context | None = None
     ) -> NoReturn:
         # click quotes the name, and a person's key may stand in its place.
-        if not (name := re.search(r"'(.*)'", message, re.DOTALL)) or not _FILE_NAME.search(name[1]):
+        name = re.search(r"'(.*)'", message, re.DOTALL)
+        if not name or not _FILE_NAME.search(name[1]) or LOOKS_LIKE_DATABASE.search(name[1]):
             words = re.sub(r"'.*'", "", message, flags=re.DOTALL).split()
             message = " ".join(words)
         super().fail(message, param, ctx)
@@ -70,6 +108,46 @@ _FILE_NAME = re.compile(
     r"|gz|zst|bz2|xz|zip|xlsx?)\Z",
     re.IGNORECASE,
 )
+
+
+_FILTERS = (
+    click.option(
+        "--where",
+        "event_properties",
+        metavar="CONDITION",
+        multiple=True,
+        help="A condition on the event's properties, such as 'Amount > 100'. Repeatable; "
+        "all must hold.",
+    ),
+    click.option(
+        "--profile-where",
+        "profile_fields",
+        metavar="CONDITION",
+        multiple=True,
+        help="A condition on the person's profile, such as 'Customer Type = Gold'. "
+        "Repeatable; all must hold.",
+    ),
+    click.option(
+        "--query",
+        type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+        metavar="FILE|-",
+        help="A JSON file with more of CleverTap's query language, such as advanced_query; "
+        "- is standard input.",
+    ),
+)
+
+
+def filter_options(command: F) -> F:
+    """Add the options of `FilterOptions` to a command, which gets their values as `filters`."""
+
+    @wraps(command)
+    def with_filters(*args: Any, **values: Any) -> Any:
+        filters = {name: values.pop(name) for name in FilterOptions.__annotations__}
+        return command(*args, filters=filters, **values)
+
+    for option in reversed(_FILTERS):
+        with_filters = option(with_filters)
+    return cast("F", with_filters)
 
 
 def query_options(command: F) -> F:
@@ -85,35 +163,20 @@ def query_options(command: F) -> F:
             click.option(
                 "--from",
                 "start",
-                type=_day,
+                type=day_or_seconds,
                 metavar="DAY",
-                help="The first day, such as 2026-01-31 or 20260131, in the time zone of the "
-                "CleverTap project. Or a time, in seconds since 1970.",
-            ),
-            click.option("--to", "end", type=_day, metavar="DAY", help="The last day, inclusive."),
-            click.option(
-                "--where",
-                "event_properties",
-                metavar="CONDITION",
-                multiple=True,
-                help="A condition on the event's properties, such as 'Amount > 100'. Repeatable; "
-                "all must hold.",
+                help="The first day in the time zone of the CleverTap project: 2026-01-31, "
+                "20260131, today, yesterday, or -7d for seven days ago. Or a time, in seconds "
+                "since 1970.",
             ),
             click.option(
-                "--profile-where",
-                "profile_fields",
-                metavar="CONDITION",
-                multiple=True,
-                help="A condition on the person's profile, such as 'Customer Type = Gold'. "
-                "Repeatable; all must hold.",
+                "--to",
+                "end",
+                type=day_or_seconds,
+                metavar="DAY",
+                help="The last day, inclusive.",
             ),
-            click.option(
-                "--query",
-                type=click.Path(exists=True, dir_okay=False, allow_dash=True),
-                metavar="FILE|-",
-                help="A JSON file with more of CleverTap's query language, such as advanced_query; "
-                "- is standard input.",
-            ),
+            *_FILTERS,
             click.option(
                 "--everyone",
                 is_flag=True,
@@ -126,12 +189,67 @@ def query_options(command: F) -> F:
     return cast("F", with_query)
 
 
-def _day(text: str) -> date | int:
-    """Return a day as the library accepts it: a date, YYYYMMDD, or seconds since 1970."""
-    try:
-        return int(text) if text.isdecimal() else date.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a day; write it as 2026-01-31") from None
+_RECORDS = (
+    click.option(
+        "--windows",
+        metavar="N|auto",
+        default="auto",
+        callback=lambda context, option, value: _parts(value),
+        show_default=True,
+        help="Number of parts to split the days into, which are read side by side.",
+    ),
+    click.option(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        default=4991,
+        show_default=True,
+        help="People per page, a multiple of 23. A chain that has been opened keeps its size when "
+        "it is resumed.",
+    ),
+    click.option(
+        "--events/--no-events",
+        "event_summaries",
+        default=True,
+        help="Include the events of each person, some 75 % of a record (the default), or leave "
+        "them out.",
+    ),
+    click.option(
+        "--profile/--no-profile",
+        default=True,
+        help="Include the properties of each person (the default), or leave them out.",
+    ),
+    click.option(
+        "--app",
+        "app",
+        is_flag=True,
+        help="Include versions, make and model of devices, which are left out by default.",
+    ),
+)
+
+
+def record_options(command: F) -> F:
+    """Add the options of `RecordOptions` to a command, which gets their values as `records`."""
+
+    @wraps(command)
+    def with_records(*args: Any, **values: Any) -> Any:
+        records = {name: values.pop(name) for name in RecordOptions.__annotations__}
+        # Of another name, because a command gets its `App` as `app`.
+        return command(*args, records=records, **values)
+
+    for option in reversed(_RECORDS):
+        with_records = option(with_records)
+    return cast("F", with_records)
+
+
+def _parts(windows: str) -> int | Literal["auto"]:
+    if windows == "auto":
+        return "auto"
+    if not windows.isdecimal():
+        raise click.BadParameter(
+            f"{windows!r} is neither auto nor a number", param_hint="--windows"
+        )
+    return int(windows)
 
 
 def join_options(command: F) -> F:
@@ -176,45 +294,66 @@ def _flattened(key: str) -> tuple[str, Kind | None]:
     return key, None
 
 
+_OUT = click.option(
+    "-o",
+    "--out",
+    "to",
+    type=click.Path(),
+    required=True,
+    metavar="FILE|URL",
+    help="The output. Its ending determines the format: .ndjson, .jsonl, .csv (each "
+    "also with .gz or .zst), .parquet, .duckdb; or a table in PostgreSQL, "
+    "postgresql://user@host/database/table.",
+)
+
+_FORMAT = click.option(
+    "--format",
+    type=click.Choice(["ndjson", "csv", "parquet", "duckdb", "postgres"]),
+    help="Output format; by default the file's ending decides.",
+)
+
+_FLATTEN = click.option(
+    "--flatten",
+    metavar="KEY[:TYPE]",
+    multiple=True,
+    help="A key of the profile that gets a column of its own, such as City or 'Signup "
+    "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
+    "values decide in Parquet and DuckDB, and it is text elsewhere. Repeatable.",
+)
+
+_TABLE = click.option(
+    "--table",
+    metavar="NAME",
+    help='The table in DuckDB or PostgreSQL; "profiles" by default, and "bindings" for '
+    "users of Alta.",
+)
+
+_SPOOL = click.option(
+    "--spool",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Folder in which to create <out>.export, the folder for the records until "
+    "the output is complete. By default it is created beside the output.",
+)
+
+_JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the report as JSON instead of the output's path, even if it is incomplete.",
+)
+
+
 def output_options(command: F) -> F:
     """Add the options of `OutputOptions`, and `--json` as `as_json`, to a command."""
 
-    @wraps(command)
-    def with_output(*args: Any, **values: Any) -> Any:
-        return command(*args, **values | {"flatten": dict(map(_flattened, values["flatten"]))})
-
-    for option in reversed(
+    return _with_output(
+        command,
         [
-            click.option(
-                "-o",
-                "--out",
-                "to",
-                type=click.Path(),
-                required=True,
-                metavar="FILE|URL",
-                help="The output. Its ending determines the format: .ndjson, .jsonl, .csv (each "
-                "also with .gz or .zst), .parquet, .duckdb; or a table in PostgreSQL, "
-                "postgresql://user@host/database/table.",
-            ),
-            click.option(
-                "--format",
-                type=click.Choice(["ndjson", "csv", "parquet", "duckdb", "postgres"]),
-                help="Output format; by default the file's ending decides.",
-            ),
-            click.option(
-                "--flatten",
-                metavar="KEY[:TYPE]",
-                multiple=True,
-                help="A key of the profile that gets a column of its own, such as City or 'Signup "
-                "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
-                "values decide in Parquet and DuckDB, and it is text elsewhere. Repeatable.",
-            ),
-            click.option(
-                "--table",
-                metavar="NAME",
-                help='The table in DuckDB or PostgreSQL; "profiles" by default, and "bindings" for '
-                "users of Alta.",
-            ),
+            _OUT,
+            _FORMAT,
+            _FLATTEN,
+            _TABLE,
             click.option(
                 "--write",
                 type=click.Choice(["replace", "upsert", "append"]),
@@ -230,27 +369,47 @@ def output_options(command: F) -> F:
                 "with + or - unless the rest is digits, blanks, brackets, dots or dashes; and "
                 "before cells with an apostrophe in front of one of these.",
             ),
-            click.option(
-                "--spool",
-                type=click.Path(file_okay=False),
-                metavar="DIR",
-                help="Folder in which to create <out>.export, the folder for the records until "
-                "the output is complete. By default it is created beside the output.",
-            ),
+            _SPOOL,
             click.option(
                 "--resume/--fresh",
                 default=True,
                 help="Resume what an earlier run of the same export left unfinished (the default), "
                 "or discard it and start from scratch.",
             ),
-            click.option(
-                "--json",
-                "as_json",
-                is_flag=True,
-                help="Print the report as JSON instead of the output's path, even if it is "
-                "incomplete.",
-            ),
-        ]
-    ):
-        with_output = option(with_output)
-    return cast("F", with_output)
+            _JSON,
+        ],
+    )
+
+
+def table_options(command: F) -> F:
+    """Add the options of `TableOptions`, and `--json` as `as_json`, to a command."""
+    out = click.option(
+        "-o",
+        "--out",
+        "to",
+        type=click.Path(),
+        required=True,
+        metavar="FILE|URL",
+        help="The table: a .duckdb file; or one in PostgreSQL, postgresql://user@host/database/"
+        "table; or a folder of Parquet files, whose path ends in a slash.",
+    )
+    kind = click.option(
+        "--format",
+        type=click.Choice(["duckdb", "postgres"]),
+        help="The kind of table; by default the file's ending decides.",
+    )
+    table = click.option(
+        "--table", metavar="NAME", help='The table in DuckDB or PostgreSQL; "profiles" by default.'
+    )
+    return _with_output(command, [out, kind, _FLATTEN, table, _SPOOL, _JSON])
+
+
+def _with_output(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    @wraps(command)
+    def with_output(*args: Any, **values: Any) -> Any:
+        return command(*args, **values | {"flatten": dict(map(_flattened, values["flatten"]))})
+
+    result = cast("F", with_output)
+    for option in reversed(options):
+        result = option(result)
+    return result

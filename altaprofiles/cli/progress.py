@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from rich.console import Console, ConsoleOptions, Group, RenderableType
@@ -24,13 +24,27 @@ if TYPE_CHECKING:
     from ..models import Attempt
     from .app import App
 
-__all__ = ["ProgressDisplay", "View", "progress_display"]
+__all__ = [
+    "WIDE",
+    "Figures",
+    "LiveDisplay",
+    "LogDisplay",
+    "ProgressDisplay",
+    "View",
+    "bar",
+    "dim_lines",
+    "figures",
+    "live_display",
+    "progress_display",
+    "share_text",
+    "total_line",
+]
 
 _ROWS = 8
 """The largest number of chains in the display."""
 _WIDEST = 110
 """The largest width of the display, in columns; a wider one would only tear rows apart."""
-_WIDE = 76
+WIDE = 76
 """The width from which all figures fit on one line, in columns."""
 
 
@@ -57,24 +71,35 @@ class ProgressDisplay:
         if attempt.error is not None:
             self.trouble = str(attempt.error)
 
+    def fail(self) -> None:
+        """Show that an error has ended the work."""
+
     def update(self, progress: Progress) -> None:
         """Show `progress` now."""
         raise NotImplementedError
 
 
-class _Log(ProgressDisplay):
+class LogDisplay(ProgressDisplay):
+    """Logs a line every five seconds."""
+
     interval = 5.0
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, account: str | None = None) -> None:
         super().__init__()
         self._app = app
+        self._account = account
 
     def update(self, progress: Progress) -> None:
-        facts = {**msgspec.to_builtins(progress), "eta": progress.eta}
-        self._app.info(str(progress), progress=facts)
+        facts: dict[str, Any] = {"progress": {**msgspec.to_builtins(progress), "eta": progress.eta}}
+        if self._account is None:
+            self._app.info(str(progress), **facts)
+        else:
+            self._app.info(f"{self._account}: {progress}", account=self._account, **facts)
 
 
-class _LiveDisplay(ProgressDisplay):
+class LiveDisplay(ProgressDisplay):
+    """Redraws a picture on a terminal."""
+
     # Shorter intervals only flicker.
     interval = 0.1
 
@@ -96,16 +121,50 @@ def progress_display(app: App) -> Iterator[ProgressDisplay]:
     raises. Elsewhere it is a log line every five seconds.
     """
     if not app.interactive:
-        yield _Log(app)
+        yield LogDisplay(app)
         return
+    with live_display(app) as live:
+        yield LiveDisplay(live)
+
+
+@contextmanager
+def live_display(app: App) -> Iterator[Live]:
+    """Yield a display that is redrawn in place; it stays when the body raises."""
     # Without a refresh thread: progress is reported at least every second.
     live = Live(console=app.console, auto_refresh=False)
     try:
-        yield _LiveDisplay(live)
+        yield live
         live.transient = True
     finally:
         if live.is_started:
             live.stop()
+
+
+class Figures(Protocol):
+    """The figures of one export, or of several together; see `Progress`."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def item(self) -> str: ...
+    @property
+    def fetching(self) -> bool: ...
+    @property
+    def done(self) -> int: ...
+    @property
+    def goal(self) -> int | None: ...
+    @property
+    def pace(self) -> float: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def slots(self) -> int: ...
+    @property
+    def retries(self) -> int: ...
+    @property
+    def seconds(self) -> float: ...
+    @property
+    def eta(self) -> float | None: ...
 
 
 class View:
@@ -123,7 +182,7 @@ class View:
 
     def _parts(self, width: int, height: int) -> Iterator[RenderableType]:
         at = self._at
-        lines = _figures(at, is_wide=width >= _WIDE)
+        lines = figures(at, is_wide=width >= WIDE)
         if at.fetching:
             if outcomes := at.outcomes:
                 lines.insert(0, ", ".join(f"{count:,} {name}" for name, count in outcomes.items()))
@@ -136,14 +195,19 @@ class View:
             if isinstance(at, ExportProgress):
                 # Leaves room for the total, the figures, and the cursor's line.
                 yield from _chains(at.chains, min(_ROWS, height - len(lines) - 4), width)
-        yield _total(at, width)
-        for line in lines:
-            text = plain(line.replace("\n", " "), "dim")
-            text.no_wrap, text.overflow = True, "crop"
-            yield text
+        yield total_line(at, width)
+        yield from dim_lines(lines)
 
 
-def _figures(at: Progress, *, is_wide: bool) -> list[str]:
+def dim_lines(lines: Sequence[str]) -> Iterator[RenderableType]:
+    """Yield lines of figures, each cropped at the width of the display."""
+    for line in lines:
+        text = plain(line.replace("\n", " "), "dim")
+        text.no_wrap, text.overflow = True, "crop"
+        yield text
+
+
+def figures(at: Figures, *, is_wide: bool) -> list[str]:
     """Return the lines below the bar. A figure's line depends on the width only, not its value."""
     if not at.fetching:
         return [clock(at.seconds)]
@@ -156,7 +220,8 @@ def _figures(at: Progress, *, is_wide: bool) -> list[str]:
     return [", ".join(traffic + times)] if is_wide else [", ".join(traffic), ", ".join(times)]
 
 
-def _total(at: Progress, width: int) -> RenderableType:
+def total_line(at: Figures, width: int) -> RenderableType:
+    """Return the line of the total: the stage, a bar, and the numbers."""
     stage = Text(at.stage, style="bold")
     part = share(at.done, at.goal)
     if part is None or at.goal is None:
@@ -168,11 +233,11 @@ def _total(at: Progress, width: int) -> RenderableType:
     goal = f"{at.goal:,}"
     # As wide as the goal from the start, or the bar would shrink meanwhile.
     counted = f"{at.done:>{len(goal)},} of {goal}"
-    numbers = f"{counted} {_percent(part)}"
+    numbers = f"{counted} {share_text(part)}"
     if width >= len(at.stage) + len(numbers) + 12:
         return _bar_line(stage, part, numbers)
     return Group(
-        _bar_line(stage, part, _percent(part)),
+        _bar_line(stage, part, share_text(part)),
         Text(counted.lstrip(), no_wrap=True, overflow="crop"),
     )
 
@@ -182,7 +247,7 @@ def _bar_line(stage: Text, part: float, numbers: str) -> Table:
     line.add_column(no_wrap=True)
     line.add_column(ratio=1)
     line.add_column(justify="right", no_wrap=True)
-    line.add_row(stage, _bar(part), numbers)
+    line.add_row(stage, bar(part), numbers)
     return line
 
 
@@ -192,7 +257,7 @@ def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[Render
     visible = sorted(_busiest(chains, rows if len(chains) <= rows else rows - 1))
     has_events = len({chain.event for chain in chains}) > 1
     windows = _windows(chains)
-    has_bars = width >= _WIDE and any(chain.counted is not None for chain in chains)
+    has_bars = width >= WIDE and any(chain.counted is not None for chain in chains)
     table = Table.grid(padding=(0, 1), expand=True)
     if has_events:
         table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
@@ -211,7 +276,7 @@ def _chains(chains: list[ChainStatus], rows: int, width: int) -> Iterator[Render
         if windows:
             row.append(windows[number])
         if has_bars:
-            row.append(_bar(1.0 if chain.done else part or 0.0))
+            row.append(bar(1.0 if chain.done else part or 0.0))
         state = Text(_state(chain, part), style="green" if chain.done else "")
         table.add_row(*row, f"{chain.records:,}", state)
     yield table
@@ -235,14 +300,16 @@ def _state(chain: ChainStatus, part: float | None) -> str:
         return "done"
     if not chain.pages:
         return "restart" if chain.restarts else "waiting"
-    return "reading" if part is None else _percent(part)
+    return "reading" if part is None else share_text(part)
 
 
-def _percent(part: float) -> str:
+def share_text(part: float) -> str:
+    """Return a share in percent, always of the same width."""
     return f"{percent(part):>3} %"
 
 
-def _bar(part: float) -> ProgressBar:
+def bar(part: float) -> ProgressBar:
+    """Return a bar of which a share is filled."""
     return ProgressBar(total=1.0, completed=part)
 
 

@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from ..export.sinks.postgres_url import without_password
 from .app import App
 
-__all__ = ["command_line"]
+__all__ = ["command_line", "quoted_word"]
 
 
 def command_line(context: click.Context) -> str:
@@ -40,10 +40,10 @@ def command_line(context: click.Context) -> str:
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
         words = [*options, "--", *arguments]
-    return " ".join(map(_quoted, [*_program(), context.info_name or "", *words]))
+    return " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
 
 
-def _quoted(word: str) -> str:
+def quoted_word(word: str) -> str:
     """Return `word` quoted for a shell, with escapes for characters that cannot be printed."""
     if word.isprintable() and _can_be_encoded(word):
         return shlex.quote(word)
@@ -93,8 +93,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _shared_options(app: App) -> Iterator[str]:
-    if app.account is not None:
-        yield from ("--account", app.account)
+    for account in app.accounts:
+        yield from ("--account", account)
     if app.quiet:
         yield "--quiet"
     if app.verbose:

@@ -17,22 +17,27 @@ from .where import MOST_DIGITS, GrammarError, has_comma, is_operator, parse_filt
 
 if TYPE_CHECKING:
     from ..wire.filters import Filter
-    from .options import QueryOptions
+    from .options import FilterOptions, QueryOptions
 
-__all__ = ["Selection", "other_option", "select"]
+__all__ = ["FilterArguments", "Selection", "other_option", "select", "select_filters"]
 
 _LARGEST_QUERY = 1 << 20
 """Largest size of the file of a query, in bytes."""
 
 
-class Selection(TypedDict):
+class FilterArguments(TypedDict):
+    """Arguments of `Session.sync` that filter events."""
+
+    event_properties: Sequence[Filter]
+    profile_fields: Sequence[Filter]
+    query: Mapping[str, Any] | None
+
+
+class Selection(FilterArguments):
     """Arguments of `Session.export` and `Profiles.count` besides the event."""
 
     start: date | int | None
     end: date | int | None
-    event_properties: Sequence[Filter]
-    profile_fields: Sequence[Filter]
-    query: Mapping[str, Any] | None
 
 
 def select(events: Sequence[str], options: QueryOptions) -> Selection:
@@ -54,12 +59,22 @@ def select(events: Sequence[str], options: QueryOptions) -> Selection:
                 raise click.MissingParameter(
                     "events need both days", param_hint=f"'{hint}'", param_type="option"
                 )
-    content = None if options["query"] is None else _read_query(options["query"])
+    filters = select_filters(events, options)
+    content = filters["query"]
     if options["everyone"] and content is not None and not _has_condition(content):
         raise _no_query("it holds no condition, so that everybody would match; leave it out")
+    return {"start": options["start"], "end": options["end"], **filters}
+
+
+def select_filters(events: Sequence[str], options: FilterOptions | QueryOptions) -> FilterArguments:
+    """Return the library's arguments for the values of the options of `filter_options`.
+
+    Raises:
+        click.UsageError: an option cannot be read.
+    """
+    _check_unquoted(events, options)
+    content = None if options["query"] is None else _read_query(options["query"])
     return {
-        "start": options["start"],
-        "end": options["end"],
         "event_properties": _filters("--where", options["event_properties"]),
         "profile_fields": _filters("--profile-where", options["profile_fields"]),
         "query": content,
@@ -79,10 +94,10 @@ def _has_condition(content: Mapping[str, Any]) -> bool:
     return bool(filters)
 
 
-def other_option(options: QueryOptions) -> str | None:
+def other_option(options: FilterOptions | QueryOptions) -> str | None:
     """Return advice on a query that matches nobody: the option for the other kind of property."""
     of_event, of_profile = bool(options["event_properties"]), bool(options["profile_fields"])
-    if options["everyone"] or of_event == of_profile:
+    if options.get("everyone") or of_event == of_profile:
         return None
     if of_event:
         return "--where is on properties of the event; those of the profile go to --profile-where"
@@ -106,7 +121,7 @@ def _check_alone(events: Sequence[str], options: QueryOptions) -> None:
         )
 
 
-def _check_unquoted(events: Sequence[str], options: QueryOptions) -> None:
+def _check_unquoted(events: Sequence[str], options: FilterOptions | QueryOptions) -> None:
     """Raise `click.UsageError` if parts of a condition without quotation marks are events."""
     if (options["event_properties"] or options["profile_fields"]) and any(map(is_operator, events)):
         raise click.UsageError(QUOTE_CONDITIONS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..errors import ConfigurationError
 from ..export.key_lines import split_lines
 from ..export.threads import read_ahead
 
-__all__ = ["keys_from_stdin"]
+__all__ = ["SharedKeys", "keys_from_stdin"]
 
 _CHUNK = 65536
 
@@ -28,6 +31,36 @@ async def keys_from_stdin() -> AsyncGenerator[str, None]:
                     yield line
     finally:
         await batches.aclose()
+
+
+class SharedKeys:
+    """Keys from standard input for several readers. They are kept in a file of this user."""
+
+    def __init__(self) -> None:
+        # Removed when this object is, or when the process ends.
+        self._folder = TemporaryDirectory(prefix="altaprofiles-")
+        self._file = Path(self._folder.name) / "keys"
+        self._is_read = False
+        self._lock = asyncio.Lock()
+
+    async def read(self) -> Iterator[str]:
+        """Return an iterator over all keys, once all have arrived.
+
+        Raises:
+            ConfigurationError: as from `keys_from_stdin`.
+        """
+        async with self._lock:
+            if not self._is_read:
+                with self._file.open("w", encoding="utf-8", newline="\n") as file:
+                    async for key in keys_from_stdin():
+                        file.write(f"{key}\n")
+                self._is_read = True
+        return self._kept()
+
+    def _kept(self) -> Iterator[str]:
+        with self._file.open(encoding="utf-8", newline="\n") as file:
+            for line in file:
+                yield line.removesuffix("\n")
 
 
 def _batches() -> Iterator[list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import BinaryIO, TypeAlias, TypeVar
 
 import anyio
@@ -63,6 +64,7 @@ async def assemble(
     target: Target,
     batches: Batches,
     *,
+    unbound: Batches,
     content: Content,
     origin: Origin,
     people: People | None,
@@ -74,6 +76,7 @@ async def assemble(
         threads: runs the blocking calls.
         target: the output.
         batches: the rows.
+        unbound: rows without cells, of the keys that have no others, for a target that needs them.
         content: the kind of rows.
         origin: the export.
         people: decides which rows are written, or None for all.
@@ -103,6 +106,11 @@ async def assemble(
             written += step[1]
             on_batch(read, written)
             await checkpoint()
+        if target.replaces_keys:
+            emptying = unbound()
+            while (rows := await threads.run(lambda: next(emptying, None))) is not None:
+                await threads.run(partial(sink.write, rows))
+                await checkpoint()
         file = await threads.run(sink.close)
     except BaseException:
         with anyio.CancelScope(shield=True):

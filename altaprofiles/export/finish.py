@@ -18,6 +18,7 @@ from .gather.joins import Join, Joins
 from .gather.lookups import KeysGathering
 from .job import Job
 from .output import Output
+from .part import Part
 from .plan import EventsPlan, KeysPlan, Plan
 from .reporting import Reporting
 from .tables import Content
@@ -25,7 +26,7 @@ from .unfinished import Unfinished
 
 __all__ = ["finishing_job", "is_joined", "is_of_alta"]
 
-_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write")
+_OF_OUTPUTS = ("format", "table", "bom", "flatten", "write", "sync")
 _OF_EVENTS = {"distinct": True, "count": False, "on_shortfall": "error"}
 """The arguments of an export of events, with their defaults, for one of an earlier version."""
 
@@ -60,13 +61,19 @@ def finishing_job(
         on_progress: as for `Session.export`.
 
     Raises:
-        ConfigurationError: it is one of another account, cannot be read, or is joined and there are
-            no credentials for Alta.
+        ConfigurationError: it is one of another account or of an earlier version, cannot be read,
+            or is joined and there are no credentials for Alta.
     """
     plan, arguments = unfinished.plan, unfinished.arguments
     if plan is None:
         raise ConfigurationError(f"{unfinished.path} cannot be finished: {unfinished.fault}")
+    if not arguments:
+        raise ConfigurationError(
+            f"{unfinished.path} was begun by an earlier version, which has not noted its table and "
+            f"options; run the export that began it again, which resumes it"
+        )
     _check_account(unfinished, service, plan.account, plan.host)
+    _check_alone(unfinished)
     join = _join_of(unfinished, plan, alta)
     given = {name: arguments[name] for name in _OF_OUTPUTS if name in arguments}
     output = msgspec.structs.replace(output, **given)
@@ -84,7 +91,7 @@ def finishing_job(
             on_records=on_records,
             **{name: arguments.get(name, default) for name, default in _OF_EVENTS.items()},
         )
-        return Job(with_joins(events, joins), output, reporting)
+        return Job([Part(with_joins(events, joins), reporting)], output)
     endpoint = endpoint_of(plan.by)
     keys = KeysGathering(
         plan,
@@ -94,7 +101,7 @@ def finishing_job(
         encode=endpoint.encode,
         on_records=on_records,
     )
-    return Job(with_joins(keys, joins), output, reporting)
+    return Job([Part(with_joins(keys, joins), reporting)], output)
 
 
 def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) -> Join | None:
@@ -108,6 +115,16 @@ def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) ->
         ) from None
     _check_account(unfinished, service, plan.cdp_account, plan.cdp_host)
     return Join(plan.cdp_key, plan.cdp_by, service)
+
+
+def _check_alone(unfinished: Unfinished) -> None:
+    """Raise `ConfigurationError` if the output is replaced by the rows of several accounts."""
+    accounts = unfinished.arguments.get("accounts", [])
+    if len(accounts) > 1 and unfinished.arguments.get("write") == "replace":
+        raise ConfigurationError(
+            f"{unfinished.path} is a part of an export of several accounts into one output "
+            f"({', '.join(accounts)}), which is replaced as a whole; run that export again"
+        )
 
 
 def _check_account(

@@ -1,10 +1,10 @@
-"""One run of one export. A later run can resume it."""
+"""One run of one export, of one account or of several. A later run can resume it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import anyio
+from msgspec.structs import replace
 
 from ..errors import (
     AltaProfilesError,
@@ -21,288 +22,471 @@ from ..errors import (
     ExportLocked,
     Incomplete,
 )
+from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
-from .gather.gathering import Assembled, Gathering, Run
 from .manifest import encode_manifest
 from .output import Output
+from .part import Part
 from .place import Place
+from .plan import EventsPlan
 from .report import Progress, Report
-from .reporting import CallbackFailed, Reporting
+from .reporting import CallbackFailed
+from .sinks import Target
 from .sinks.files import write_file
+from .state import SyncState
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
+from .synced import Settings, days_of
 from .tables import Origin
-from .threads import Threads, deliver_cancellation, running_beside
-from .unfinished import encode_arguments, unfinished_in
+from .threads import Threads, deliver_cancellation, run_all, running_beside
+from .unfinished import Unfinished, unfinished_in
 
-__all__ = ["Job"]
+__all__ = ["Job", "concluded"]
 
 logger = logging.getLogger("altaprofiles")
 
 R = TypeVar("R", bound=Report)
 S = TypeVar("S", bound=Progress)
+T = TypeVar("T")
 
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
-
-_REPAIRS = 2
-"""Repairs of the store in one run before its disk counts as broken."""
 
 
 class Job(Generic[R, S]):
     """Gathers the records of one export, and assembles its output from them.
 
+    Several accounts are gathered side by side, and the failure of one does not stop the others. An
+    output that is replaced is assembled from all of them, once all are complete. Otherwise those
+    that are complete are written one after the other.
+
     Args:
-        gathering: the kind of export.
+        parts: the records of each account. If there are several, each has a name.
         output: the caller's arguments.
-        reporting: counts requests and reports progress.
     """
 
-    def __init__(self, gathering: Gathering[R, S], output: Output, reporting: Reporting[S]) -> None:
-        self._gathering = gathering
+    def __init__(self, parts: Sequence[Part[R, S]], output: Output) -> None:
+        self._parts = parts
         self._output = output
-        self._reporting = reporting
-        self._assembled: Assembled | None = None
-        self._begun = self._done = False
+        self._is_of_several = len(parts) > 1
+        self._done = False
         self._left: list[str] = []
+        self._warnings: list[str] = []
+        self._written: list[Written] = []
+        self._state: SyncState | None = None
 
     async def run(self) -> R:
         """Fetch everything, put the output in place, and return the report.
 
         Raises:
+            AccountsFailed: one of several accounts has failed.
             CancelledError: the task was cancelled. If the output was in place by then, it stays,
                 and the error has the report as `report`.
             ConfigurationError: an argument cannot work; nothing was sent.
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-        threads = Threads()
-        report: R | None = None
-        try:
-            report = await self._run(threads)
-        except CallbackFailed as failed:
-            failure = failed.error
-        else:
-            return report
-        finally:
-            threads.close()
-            await _finish(report)
-        # Outside of the handler, so that the caller's error gets no context.
-        raise failure
 
-    async def _run(self, threads: Threads) -> R:
-        # In a thread, because it may import pyarrow.
-        place = await threads.run(self._find_place)
-        resume = self._output.resume
-        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
-        try:
-            return await self._run_in(workspaces, place, threads)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await threads.run(workspaces.close)
+        async def run(threads: Threads) -> R:
+            # In a thread, because it may import pyarrow.
+            place = await threads.run(self.find_place)
+            resume = self._output.resume
+            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+            try:
+                return await self.run_in(workspaces, place, threads)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
 
-    async def _run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
-        resume = self._output.resume
-        store = await threads.run(lambda: self._gathering.choose(workspaces, resume=resume))
-        run = Run(
-            workspaces,
-            store,
-            place,
-            threads,
-            self._reporting,
-            self._report,
-            encode_arguments(self._output, place, self._gathering.arguments),
-            resume=resume,
-        )
+        return await concluded(run)
+
+    async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        """Do the same as `run`, in workspaces that are open already.
+
+        Args:
+            workspaces: those of the output.
+            place: the result of `find_place`.
+            threads: runs blocking calls.
+
+        Raises:
+            CallbackFailed: `on_progress` raised an exception.
+            AccountsFailed, ExportError, AltaProfilesError: as from `run`.
+        """
         try:
             async with running_beside(self._report_regularly):
-                await threads.run(lambda: self._begin(run))
-                await self._gathering.load(run)
-                await threads.run(lambda: self._look_around(run))
-                report = await self._gather_and_assemble(run)
+                await self._start(workspaces, place, threads)
+                await threads.run(lambda: self._look_around(workspaces, place))
+                await self._gather()
+                report = await self._explained(
+                    self._parts, partial(self._write, place, threads, workspaces.folder)
+                )
             self._done = True
             return report
         finally:
             with anyio.CancelScope(shield=True):
-                await threads.run(lambda: self._leave(run))
+                await threads.run(lambda: self._leave(workspaces))
 
-    def _find_place(self) -> Place:
-        place = Place.of(self._output, self._gathering.content, self._gathering.endings)
-        place.check_apart(self._gathering.reads)
-        if place.target.write == "upsert" and self._gathering.arguments.get("distinct") is False:
+    def find_place(self) -> Place:
+        """Return the paths of the export. Blocking.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        gathering = self._parts[0].gathering
+        names = [part.name for part in self._parts if part.name is not None]
+        place = Place.of(self._output, gathering.content, gathering.endings, names)
+        if (keys := gathering.reads) is not None:
+            place.check_apart(keys.path, keys.table)
+        target = place.target
+        if self._is_of_several and not target.has_columns:
+            raise ConfigurationError(
+                f"to: {target.name!r} is {target.format.upper()}, whose lines do not name the "
+                f"account; put {{account}} into the path, for an output of each account, or choose "
+                f"a format with columns"
+            )
+        if target.write == "upsert" and gathering.arguments.get("distinct") is False:
             raise ConfigurationError(
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
                 "write='replace' or write='append'"
             )
         return place
 
-    def _begin(self, run: Run) -> None:
-        run.begin(self._gathering.plan)
-        self._begun = True
-        with explaining_disk_errors(run.place.folder):
-            # Only now that it is known that nobody else writes there.
-            run.place.check()
-            run.place.target.accept(self._origin(run))
+    # ----------------------------------------------------------------------------- the workspaces
 
-    def _look_around(self, run: Run) -> None:
+    async def _start(self, workspaces: Workspaces, place: Place, threads: Threads) -> None:
+        names = [part.name for part in self._parts if part.name is not None]
+
+        async def begin(part: Part[R, S]) -> None:
+            await part.open(workspaces, place, threads, self._output, names)
+            await threads.run(part.begin)
+
+        is_checked = False
+        # One after the other, because all read keys into the same folder.
+        for part in self._parts:
+            await self._attempt(part, partial(begin, part))
+            if part.error is not None:
+                continue
+            if not is_checked:
+                # Another sync may be writing to the same file.
+                async with workspaces.turn:
+                    await threads.run(partial(self._check, place, part))
+                is_checked = True
+            await self._attempt(part, partial(part.gathering.load, part.run))
+
+    def _check(self, place: Place, part: Part[R, S]) -> None:
+        with explaining_disk_errors(place.folder):
+            # Only now that it is known that nobody else writes there.
+            place.check()
+            self._check_origin(place.target, part)
+
+    def _check_origin(self, target: Target, part: Part[R, S]) -> None:
+        """Raise `ExportError` if the rows may not go to the target, or their state if it is a sync.
+
+        Blocking.
+        """
+        store, plan = part.run.store, part.gathering.plan
+        origin = Origin(store.run, self._accounts, store.began)
+        if self._output.sync is not None and isinstance(plan, EventsPlan):
+            # Only that there is one matters here.
+            settings = Settings.parse(self._output.sync, target.label)
+            origin = replace(origin, sync=settings.moved(None, plan, store.began))
+        target.accept(origin)
+
+    def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of what earlier runs of other plans have left."""
-        with explaining_disk_errors(run.place.folder):
-            found = unfinished_in(run.place.folder)
-        others = [one for one in found if one.path != run.store.folder]
+        with explaining_disk_errors(place.folder):
+            found = unfinished_in(place.folder)
+        own = {part.run.store.folder for part in self._parts if part.is_open}
+        others = [
+            one
+            for one in found
+            # One that is running is of a sync of another account, beside this one.
+            if one.path not in own and not one.is_running and not self._is_next(one, workspaces)
+        ]
         # What brought nothing would only be in the way. What cannot be read is not known.
         for one in others:
             if one.is_empty:
-                run.workspaces.discard(one.path.name)
-        self._left = [one.warning(run.place.status) for one in others if not one.is_empty]
+                workspaces.discard(one.path.name)
+        self._left = [one.warning(place.status) for one in others if not one.is_empty]
         for sentence in self._left:
             logger.warning("%s", sentence)
 
-    async def _gather_and_assemble(self, run: Run) -> R:
+    def _is_next(self, one: Unfinished, workspaces: Workspaces) -> bool:
+        """Return whether the sync that this export is one of finishes another one as well."""
+        if self._output.sync is None:
+            return False
+        if one.plan is not None and one.plan.account in workspaces.syncing - {self._accounts[0]}:
+            # The sync of that account decides.
+            return True
+        return Settings.parse(self._output.sync, "").is_in(one.arguments.get("sync"))
+
+    # ---------------------------------------------------------------------------------- the records
+
+    async def _gather(self) -> None:
+        def step(part: Part[R, S]) -> Callable[[], Awaitable[None]]:
+            fetch = partial(self._explained, [part], partial(self._fetch, part))
+            return partial(self._attempt, part, fetch)
+
+        steps = [step(part) for part in self._complete]
+        if self._is_of_several:
+            await run_all(steps)
+        else:
+            await steps[0]()
+
+    async def _fetch(self, part: Part[R, S]) -> None:
+        if missing := await part.gather():
+            raise self._incomplete([part], missing)
+
+    async def _attempt(self, part: Part[R, S], step: Callable[[], Awaitable[object]]) -> None:
+        """Take a step of one account. If there are others, an error is kept, and they go on.
+
+        Raises:
+            ConfigurationError: an argument cannot work. It is the same for all accounts.
+        """
         try:
-            return await self._repairing(run)
+            await step()
+        except (AltaProfilesError, OSError) as error:
+            if not self._is_of_several or isinstance(error, ConfigurationError):
+                raise
+            part.fail(error)
+
+    async def _explained(self, parts: Sequence[Part[R, S]], step: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of a step, whose error says what is kept for a later run."""
+        try:
+            return await step()
         except (OSError, ExportError) as error:
             if isinstance(error, Incomplete):
                 raise
             if isinstance(error, ExportLocked):
-                error.add_note(f"Nothing has to be fetched again: {self._resumption(run)}.")
+                error.add_note(f"Nothing has to be fetched again: {self._resumption(parts)}.")
                 raise
-            raise self._incomplete(run, [str(error)]) from error
+            raise self._incomplete(parts, [str(error)]) from error
         except AltaProfilesError as error:
-            if self._gathering.kept_in(run.store):
-                error.add_note(f"{self._resumption(run)}.")
+            if any(part.kept() for part in parts):
+                error.add_note(f"{self._resumption(parts)}.")
             raise
 
-    async def _repairing(self, run: Run) -> R:
-        """Gather and assemble. Where a spool is damaged, gather that again, and assemble anew."""
-        repairs = 0
+    @property
+    def _complete(self) -> list[Part[R, S]]:
+        """The accounts without an error so far."""
+        return [part for part in self._parts if part.error is None]
+
+    # ----------------------------------------------------------------------------------- the output
+
+    async def _write(self, place: Place, threads: Threads, folder: Path) -> R:
+        """Write the accounts that are complete, and report."""
+        parts = self._complete
+        if self._is_of_several and place.target.write != "replace":
+            for part in parts:
+                load = partial(self._load, [part], place, threads)
+                await self._attempt(part, partial(self._explained, [part], load))
+        elif len(parts) == len(self._parts):
+            await self._load(parts, place, threads)
+        if not self._written:
+            report = self._describe(place) if any(part.is_open for part in self._parts) else None
+            raise failure_of(self._parts, place.target, folder, report)
+        missing: list[str] = []
+        for part in self._parts:
+            if part.people is not None and (one := part.gathering.unanswered(part.place)):
+                missing = one
+                part.error = self._incomplete([part], missing)
+        report = self._describe(place)
+        await threads.run(lambda: self._write_manifest(place, report))
+        if len(self._complete) == len(self._parts):
+            return report
+        for part in self._parts:
+            if part.people is not None:
+                await threads.run(part.run.store.note_written)
+        if self._is_of_several:
+            raise failure_of(self._parts, place.target, folder, report)
+        raise self._incomplete(parts, missing, report)
+
+    async def _load(self, parts: Sequence[Part[R, S]], place: Place, threads: Threads) -> None:
+        """Write accounts to the output. Where a spool is damaged, gather that again before."""
         while True:
             try:
-                if missing := await self._gathering.gather(run):
-                    raise self._incomplete(run, missing)
-                return await self._assemble(run)
+                async with parts[0].run.workspaces.turn:
+                    await self._assemble(parts, place, threads)
             except SpoolDamaged as error:
                 damage = error
-            logger.warning("%s; what is damaged is fetched again", damage)
-            self._assembled = None
-            # Also before giving up: a later run has no use for damaged records.
-            await self._gathering.repair(run)
-            if repairs == _REPAIRS:
-                raise ExportError(
-                    f"{damage}, although it was fetched again {repairs} times: the disk does not "
-                    f"keep what is written to it; check it, or choose another folder with `spool`"
-                ) from damage
-            repairs += 1
+            else:
+                break
+            for part in parts:
+                await self._attempt(part, partial(self._mend, part, damage))
+            if any(part.error is not None for part in parts):
+                return
+        if self._is_of_several and len(parts) == len(self._parts):
+            # Those of an export of one account before.
+            for ending in parts[0].gathering.endings:
+                await threads.run(partial(_write_lines, place.beside[ending], iter(())))
+        for part in parts:
+            for ending, lines in part.gathering.leftovers(part.run.store):
+                path = part.place.beside[ending]
+                await threads.run(partial(_write_lines, path, lines))
 
-    async def _assemble(self, run: Run) -> R:
-        gathering = self._gathering
-        target = run.place.target
+    async def _mend(self, part: Part[R, S], damage: SpoolDamaged) -> None:
+        await part.repair(damage)
+        await self._fetch(part)
+
+    @property
+    def _accounts(self) -> tuple[str, ...]:
+        return tuple(part.account for part in self._parts)
+
+    async def _assemble(self, parts: Sequence[Part[R, S]], place: Place, threads: Threads) -> None:
+        target = place.target
         # Looked at before it is replaced.
         replaced = (
-            None if gathering.records else await when_free(run.threads, target, target.present)
+            None
+            if any(part.gathering.records for part in parts)
+            else await when_free(threads, target, target.present)
         )
-        people = await run.threads.run(lambda: gathering.people(run.store.people, target))
+        origin = await self._origin_of_rows(parts, target, threads)
+        people = await threads.run(lambda: people_of(parts, target))
+
+        def report(read: int, written: int) -> None:
+            for part, counts in zip(parts, counts_of(people, parts, read, written), strict=True):
+                part.assembled = counts
+                part.report()
+
         try:
             written = await assemble(
-                run.threads,
+                threads,
                 target,
-                lambda: gathering.batches(run.store),
-                content=gathering.content,
-                origin=self._origin(run),
+                lambda: chain.from_iterable(part.batches() for part in parts),
+                unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
+                content=parts[0].gathering.content,
+                origin=origin,
                 people=people,
-                on_batch=self._report_assembled,
+                on_batch=report,
             )
         finally:
             if people is not None:
                 people.close()
-        self._assembled = Assembled(gathering.records, written.records)
-        for ending, lines in gathering.leftovers(run.store):
-            await run.threads.run(partial(_write_lines, run.place.beside[ending], lines))
-        warnings = [*written.notes, *gathering.discrepancies(written.records, run.place)]
+        self._written.append(written)
+        read = sum(part.gathering.records for part in parts)
+        warnings = [*written.notes]
+        for part, counts in zip(
+            parts, counts_of(people, parts, read, written.records), strict=True
+        ):
+            part.wrote(counts, written if len(parts) == 1 else None)
+            warnings += part.warnings
         if not written.records:
-            warnings.append(_nobody(target.name, replaced) + gathering.nobody)
+            nobody = _nobody(target.name, replaced) + parts[0].gathering.nobody
+            warnings.append(nobody if parts[0].name is None else f"{parts[0].name}: {nobody}")
+        for part in parts:
+            if (store := part.run.store).is_outdated:
+                by = "it" if part.name is None else f"{part.name}: it"
+                warnings.append(
+                    f"{by} was begun at {store.began:%Y-%m-%d %H:%M} UTC, and is of then"
+                )
         for sentence in warnings:
             logger.warning("%s", sentence)
-        warnings = [*self._left, *warnings]
-        missing = gathering.unanswered(run.place)
-        report = self._describe(run, written, warnings, complete=not missing)
-        await self._write_manifest(run, report)
-        if missing:
-            raise self._incomplete(run, missing, report)
-        return report
+        self._warnings += warnings
 
-    def _origin(self, run: Run) -> Origin:
-        return Origin(run.store.run, (self._gathering.plan.account,), run.store.began)
+    async def _origin_of_rows(
+        self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
+    ) -> Origin:
+        """Return the origin of the rows; of a sync, with the state that comes with them."""
+        origin, plan = origin_of(parts), parts[0].gathering.plan
+        if self._output.sync is None or not isinstance(plan, EventsPlan):
+            return origin
+        before = await when_free(threads, target, lambda: target.synced(plan.account))
+        settings = Settings.parse(self._output.sync, target.label)
+        # Hours have passed, and another sync may have begun the table anew.
+        settings.check(before, target.label)
+        self._state = settings.moved(before, plan, origin.fetched_at)
+        return replace(origin, sync=self._state, days=days_of(plan))
 
-    async def _write_manifest(self, run: Run, report: R) -> None:
+    def _write_manifest(self, place: Place, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        options = {**self._gathering.options, **run.place.layout}
-        data = encode_manifest(report, self._gathering.executed_plan, options, now)
-        await run.threads.run(lambda: write_file(run.place.manifest, [data]))
+        options = {**self._parts[0].gathering.options, **place.layout}
+        if (state := self._state) is not None:
+            options["sync"] = {"account": state.account, "through": str(state.through)}
+        plans = {part.name: part.gathering.executed_plan for part in self._parts}
+        write_file(place.manifest, [encode_manifest(report, plans, options, now)])
 
-    def _describe(
-        self, run: Run, written: Written | None, warnings: list[str], *, complete: bool
-    ) -> R:
-        totals = self._reporting.totals()
+    # ----------------------------------------------------------------------------------- the report
+
+    def _describe(self, place: Place) -> R:
+        totals = [part.totals for part in self._parts]
+        written = self._written
         common = Report(
-            output=run.place.target.name,
-            manifest=str(run.place.manifest),
-            format=run.place.target.format,
-            complete=complete,
-            requests=totals["requests"],
-            retries=totals["retries"],
-            seconds=round(totals["seconds"], 3),
-            bytes=None if written is None else written.bytes,
-            sha256=None if written is None else written.sha256,
-            mended=0 if written is None else written.mended,
-            absorbed=0 if written is None else written.absorbed,
-            warnings=warnings,
+            output=place.target.name,
+            manifest=str(place.manifest),
+            format=place.target.format,
+            complete=bool(written) and len(self._complete) == len(self._parts),
+            requests=sum(one["requests"] for one in totals),
+            retries=sum(one["retries"] for one in totals),
+            seconds=round(max(one["seconds"] for one in totals), 3),
+            bytes=written[-1].bytes if written else None,
+            sha256=written[-1].sha256 if written else None,
+            mended=sum(one.mended for one in written),
+            absorbed=sum(one.absorbed for one in written),
+            warnings=[*self._left, *self._warnings],
         )
-        people = None if written is None else written.records
-        return self._gathering.describe(common, run.place, people)
+        reports = {part.name: part.describe(common) for part in self._parts if part.is_open}
+        if not self._is_of_several:
+            return reports[self._parts[0].name]
+        return united({name: one for name, one in reports.items() if name is not None}, common)
 
-    def _incomplete(self, run: Run, missing: list[str], report: R | None = None) -> Incomplete:
+    def _incomplete(
+        self, parts: Sequence[Part[R, S]], missing: list[str], report: R | None = None
+    ) -> Incomplete:
         lines = "".join(f"\n  {sentence}" for sentence in missing)
+        place = next(part.place for part in parts if part.is_open)
         return Incomplete(
-            f"the export to {run.place.target.name} is not complete:{lines}\n"
-            f"{self._resumption(run)}",
+            f"the export to {place.target.name} is not complete:{lines}\n{self._resumption(parts)}",
             missing=missing,
-            report=report or self._describe(run, None, self._left, complete=False),
+            report=report or self._describe(place),
         )
 
-    def _resumption(self, run: Run) -> str:
-        number, unit = self._gathering.kept_in(run.store), self._gathering.unit
+    def _resumption(self, parts: Sequence[Part[R, S]]) -> str:
+        folders = [part.run.store.folder for part in parts if part.is_open]
+        number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
         if not number:
             return "nothing of it has been kept; run the same export again"
-        folder = run.store.folder
+        folder = folders[0] if len(folders) == 1 else folders[0].parent
         return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
 
-    def _report(self) -> None:
-        self._reporting.report(lambda traffic: self._gathering.progress(traffic, self._assembled))
-
-    def _report_assembled(self, read: int, written: int) -> None:
-        self._assembled = Assembled(read, written)
-        self._report()
+    def _leave(self, workspaces: Workspaces) -> None:
+        if not self._done:
+            for part in self._parts:
+                part.leave()
+            return
+        # Another error must not hide the one that has ended this run.
+        with suppress(OSError, ExportError):
+            workspaces.end([part.run.store for part in self._parts])
 
     async def _report_regularly(self) -> None:
         # While nothing arrives, retries and slots say why; and some databases take their rows in
         # one long statement.
         while True:
             await anyio.sleep(_REPORT_EVERY)
-            self._report()
+            for part in self._parts:
+                part.report()
 
-    def _leave(self, run: Run) -> None:
-        # Another error must not hide the one that has ended this run.
-        with suppress(OSError, ExportError):
-            # The disk decides, because the run may have ended before it saw its last commit. An
-            # empty journal would only keep its plan in the way of another.
-            if self._done or (self._begun and run.store.journal.is_empty()):
-                run.store.remove()
-                return
-            if self._begun:
-                with run.commit():
-                    pass
-        run.store.close()
+
+async def concluded(work: Callable[[Threads], Awaitable[R]]) -> R:
+    """Return the report of `work`, which is called with threads of its own.
+
+    Raises:
+        CancelledError: the task was cancelled. If `work` was complete, it has the report.
+        Exception: an error of `work`, or that of `on_progress`.
+    """
+    threads = Threads()
+    report: R | None = None
+    try:
+        report = await work(threads)
+    except CallbackFailed as failed:
+        failure = failed.error
+    else:
+        return report
+    finally:
+        threads.close()
+        await _finish(report)
+    # Outside of the handler, so that the caller's error gets no context.
+    raise failure
 
 
 def _nobody(name: str, replaced: str | None) -> str:

@@ -11,7 +11,9 @@ from uuid import UUID
 
 from ..base.extras import require
 from ..base.wording import numbered
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ExportLocked
+from .sinks.duck_file import is_locked
+from .sinks.duck_table import OWN_PREFIX
 
 __all__ = ["duckdb_keys", "parquet_keys"]
 
@@ -57,11 +59,16 @@ def duckdb_keys(
     Raises:
         ConfigurationError: the file cannot be read, `keys_table` or `column` is not in it, a cell
             is no identifier, or DuckDB is not installed.
+        ExportLocked: another program has it open.
     """
     duckdb = require("duckdb", what=f"keys: {path.name!r}")
     try:
         with closing(duckdb.connect(path, read_only=True)) as connection:
-            tables = [name for (name,) in connection.execute(_TABLES).fetchall()]
+            tables = [
+                name
+                for (name,) in connection.execute(_TABLES).fetchall()
+                if not name.lower().startswith(OWN_PREFIX) or name == keys_table
+            ]
             named = _table(path.name, tables, keys_table)
             rows = connection.execute(f"SELECT * FROM {_quoted(named)} LIMIT 0")  # noqa: S608
             columns = [one[0] for one in rows.description]
@@ -75,9 +82,13 @@ def duckdb_keys(
             )
             yield from _numbered(path, cells)
     except duckdb.Error as error:
+        if is_locked(error):
+            raise ExportLocked(
+                f"keys: {path} is open in another program; close it there, and run the same again"
+            ) from None
         raise ConfigurationError(
             f"keys: {path} cannot be read as a DuckDB file ({type(error).__name__}): it is not "
-            f"one, a newer DuckDB has written it, or another program has it open"
+            f"one, or a newer DuckDB has written it"
         ) from None
 
 

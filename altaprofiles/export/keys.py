@@ -101,7 +101,7 @@ class KeyFile:
         self.skipped = 0
         self._by = by
         self._column = column
-        self._table = keys_table
+        self.table = keys_table
         self._number = self._first = 0
         ending = self.path.suffix.lower()
         self._read = self._reader(ending)
@@ -134,7 +134,7 @@ class KeyFile:
         if ending in _PARQUET:
             return lambda: self._rows(parquet_keys(self.path, self._column))
         if ending in _DUCKDB:
-            return lambda: self._rows(duckdb_keys(self.path, self._table, self._column))
+            return lambda: self._rows(duckdb_keys(self.path, self.table, self._column))
         return self._text
 
     def __iter__(self) -> Iterator[str]:
@@ -277,7 +277,7 @@ class KeyFile:
         where = f"line {number} of {self.path}"
         try:
             value = self._value(line.strip(_BLANK).encode(), where)
-            text = plain_text(value, whole=True)
+            text = plain_text(value, whole=True, exact=True)
         except DecodeError as error:
             raise ConfigurationError(f"keys: {where} is not JSON: {error}") from None
         if text is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ __all__ = ["as_builtins", "encode_manifest", "readable"]
 # The order in manifests and `--json`: people read the results first.
 _ORDER = (
     *("output", "manifest", "format", "complete"),
+    *("first", "last", "through", "timezone", "finished"),
     *("people", "records", "pages", "chains"),
     *("keys", "repeated", "skipped", "found", "not_found", "failed"),
     *("matched", "unmatched", "join_failed"),
@@ -31,10 +33,24 @@ _ORDER = (
 def as_builtins(report: Report) -> dict[str, Any]:
     """Return a report's fields as JSON values, with the bytes of paths not in UTF-8 escaped."""
     values: dict[str, Any] = msgspec.to_builtins(report)
-    return {
+    del values["accounts"]
+    values = {
         name: readable(value) if isinstance(value, str) else value
         for name, value in sorted(values.items(), key=lambda item: _place(item[0]))
     }
+    if report.accounts is None:
+        return values
+    shares = {name: as_builtins(one) for name, one in report.accounts.items()}
+    return values | {
+        "accounts": {
+            name: {key: value for key, value in share.items() if key not in _OF_OUTPUT}
+            for name, share in shares.items()
+        }
+    }
+
+
+_OF_OUTPUT = frozenset({"output", "manifest", "format", "bytes", "sha256"})
+"""Members of a report that are of the output, and not of one of its accounts."""
 
 
 def readable(path: str) -> str:
@@ -48,7 +64,7 @@ def _place(name: str) -> int:
 
 def encode_manifest(
     report: Report,
-    plan: Plan,
+    plans: Mapping[str | None, Plan],
     options: dict[str, Any],
     written: str,
 ) -> bytes:
@@ -56,15 +72,21 @@ def encode_manifest(
 
     Args:
         report: the result.
-        plan: the arguments that decide what is fetched.
+        plans: the arguments that decide what is fetched, by the name of the account; None is the
+            name of a single one.
         options: the other arguments.
         written: the time, in ISO 8601.
     """
     manifest: dict[str, Any] = {
         **as_builtins(report),
-        "plan": plan.as_builtins(),
+        **_encoded(plans),
         "options": options,
         "written": written,
         "altaprofiles": __version__,
     }
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def _encoded(plans: Mapping[str | None, Plan]) -> dict[str, Any]:
+    encoded = {name: plan.as_builtins() for name, plan in plans.items()}
+    return {"plan": encoded[None]} if None in encoded else {"plans": encoded}

@@ -25,6 +25,7 @@ class Output(Struct, frozen=True, kw_only=True):
         write: "replace", "upsert" or "append"; None for the default of the format.
         resume: whether an unfinished export to this output is resumed; if not, it is discarded.
         spool: an existing folder in which the export makes its own; None for the output's folder.
+        sync: the settings of `Session.sync`, for one of its exports; None for any other.
     """
 
     to: str | os.PathLike[str]
@@ -35,6 +36,7 @@ class Output(Struct, frozen=True, kw_only=True):
     write: str | None = None
     resume: bool = True
     spool: str | os.PathLike[str] | None = None
+    sync: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.to, str) and "://" in self.to:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,18 @@ import msgspec
 from msgspec import Struct
 
 from ..base.paths import absolute_path, check_own_file, check_own_folder
-from ..errors import ExportError
+from ..errors import ConfigurationError, ExportError
 from .output import Output
 from .place import folder_of, stem_of, table_ending
 from .sinks import resolve
+from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.lock import Lock
 from .store.workspaces import LOCK
 from .tables import Content
 from .unfinished import Unfinished, unfinished_in
 
-__all__ = ["OutputState", "Success", "outputs_at", "outputs_in"]
+__all__ = ["OutputState", "Success", "days_of", "outputs_at", "outputs_in"]
 
 _MANIFEST, _FOLDER = ".manifest.json", ".export"
 
@@ -34,18 +36,22 @@ class Success(Struct, frozen=True, kw_only=True):
         written: the time at which it was written, in ISO 8601.
         complete: whether nothing is missing.
         people: people in it, or keys found.
+        unit: the noun for them.
         bytes: its size; None for a database server.
         format: its format.
         table: the table that was named, or None.
+        sync: the account and the last day of a sync, as "account" and "through"; None without.
     """
 
     output: str
     written: str
     complete: bool
     people: int
+    unit: str
     bytes: int | None
     format: str
     table: str | None
+    sync: Mapping[str, str] | None = None
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -95,6 +101,8 @@ def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputS
         stems = {stem_of(resolve(Output(to=to, table=table), kind)) for kind in kinds}
     else:
         path = absolute_path("to", to)
+        if not path.name:
+            return []
         stems = {path.with_name(path.name + table_ending(table))}
         if table is None and path.suffix.lower() == ".duckdb":
             stems.update(_stems(path.parent, f"{path.name}."))
@@ -102,6 +110,22 @@ def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputS
                 found = _stems(Path(spool), f"{path.name}.")
                 stems.update(path.with_name(stem.name) for stem in found)
     return _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
+
+
+def days_of(state: OutputState) -> dict[str, str]:
+    """Return the last day that `Session.sync` has brought, by account. Waits for nobody.
+
+    A database server, or a file that is in use, is not asked: then it is that of the last manifest.
+    """
+    success = state.success
+    if success is None:
+        return {}
+    if "://" not in state.name:
+        with suppress(ConfigurationError, ExportError, OSError):
+            output = Output(to=state.name, table=state.table, format=success.format, sync="")
+            states = resolve(output, Content()).states()
+            return {one.account: str(one.through) for one in states}
+    return {} if success.sync is None else {success.sync["account"]: success.sync["through"]}
 
 
 def _stems(folder: Path, start: str) -> Iterator[Path]:
@@ -126,10 +150,12 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
     success = _success(stem.with_name(stem.name + _MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
-    name = to or (success and success.output) or arguments.get("to") or stem.name
+    given = name = to or (success and success.output) or arguments.get("to") or stem.name
     if to is None and "://" not in name:
         # As it is called from the current folder.
         name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name
+    if "://" not in name and not names_folder(name) and (names_folder(given) or stem.is_dir()):
+        name += "/"
     words = ["altaprofiles", "status", without_password(name)]
     if table is not None:
         words += ["--table", table]
@@ -166,15 +192,19 @@ def _success(path: Path) -> Success | None:
         manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
     except (OSError, msgspec.DecodeError):
         return None
-    found = manifest.people if manifest.found is None else manifest.found
+    by_key = manifest.found is not None
+    found = manifest.found if by_key else manifest.people
+    one, several = ("key found", "keys found") if by_key else ("person", "people")
     return Success(
         output=manifest.output,
         written=manifest.written,
         complete=manifest.complete,
         people=found or 0,
+        unit=one if found == 1 else several,
         bytes=manifest.bytes,
         format=manifest.format,
         table=manifest.options.get("table"),
+        sync=manifest.options.get("sync"),
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..base.checks import check_flag
 from ..base.paths import absolute_path, path_text, status_of
@@ -53,13 +54,17 @@ class Place(Struct, frozen=True):
     layout: Mapping[str, Any]
 
     @classmethod
-    def of(cls, output: Output, content: Content, endings: Sequence[str]) -> Place:
+    def of(
+        cls, output: Output, content: Content, endings: Sequence[str], accounts: Sequence[str] = ()
+    ) -> Place:
         """Return the place that `output` names.
 
         Args:
             output: the caller's arguments.
             content: the kind of rows.
             endings: the endings of the files written beside output and manifest.
+            accounts: the names of the accounts, if there are several. Each has files of its own
+                beside the output.
 
         Raises:
             ConfigurationError: an argument cannot work, or an extra is not installed.
@@ -72,7 +77,11 @@ class Place(Struct, frozen=True):
             folder_of(output.spool, stem),
             _status(output, stem != target.path),
             _named(stem, ".manifest.json"),
-            {ending: _named(stem, ending) for ending in endings},
+            {
+                one: _named(stem, one)
+                for ending in endings
+                for one in (ending, *(_of_account(name, ending) for name in accounts))
+            },
             {
                 "table": None if output.table is None else str.__str__(output.table),
                 "bom": output.bom,
@@ -91,15 +100,32 @@ class Place(Struct, frozen=True):
             )
         return place
 
+    def of_account(self, name: str) -> Place:
+        """Return the place with the files of one of several accounts beside it."""
+        own = {
+            ending: path
+            for ending in self.beside
+            if (path := self.beside.get(_of_account(name, ending))) is not None
+        }
+        return replace(self, beside=own)
+
     @property
     def written(self) -> list[Path]:
         """Every file that the export writes, except those in its folder."""
         files = [*self.target.files, self.manifest, *self.beside.values()]
         return [*files, *map(partial_of, files)]
 
-    def check_apart(self, source: Path | None) -> None:
-        """Raise `ConfigurationError` if the file of keys is a file that the export replaces."""
-        keys = None if source is None else status_of("keys", source)
+    def check_apart(self, source: Path, table: str | None) -> None:
+        """Raise `ConfigurationError` if the keys are in a file that the export writes.
+
+        Args:
+            source: the file of keys.
+            table: its table, or None. Another one than that of the output may be in the same file.
+        """
+        keys = status_of("keys", source)
+        own = self.target.inner_table
+        if table is not None and own is not None and table.lower() != own.lower():
+            return
         for path in self.written:
             status = status_of("to", path)
             if keys is not None and status is not None and os.path.samestat(keys, status):
@@ -139,14 +165,25 @@ def table_ending(table: str | None) -> str:
     if name == _PLAIN:
         # As in earlier versions.
         return ""
-    safe = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)[:_LONGEST_TABLE]
-    # Two tables must not get one name because it is too long, or has characters that files lack.
-    digest = "" if safe == name else f"-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-    return f".{safe}{digest}"
+    return f".{_safe(name)}"
 
 
 _PLAIN = "profiles"
-_LONGEST_TABLE = 60
+_LONGEST_NAME = 60
+
+
+def _of_account(name: str, ending: str) -> str:
+    """Return the ending of a file of one account."""
+    return f".{_safe(name)}{ending}"
+
+
+def _safe(name: str) -> str:
+    """Return a name as a part of a file's name.
+
+    Two must not become one because they are too long, or have characters that files lack.
+    """
+    safe = re.sub(r"[^\w.-]", "_", name.lower(), flags=re.ASCII)[:_LONGEST_NAME]
+    return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _status(output: Output, is_one_of_several: bool) -> str:

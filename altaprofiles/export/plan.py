@@ -21,7 +21,7 @@ from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
 if TYPE_CHECKING:
     from ..http.service import Service
 
-__all__ = ["IDENTITY", "EventsPlan", "KeysPlan", "Plan", "check_same", "parse_plan"]
+__all__ = ["IDENTITY", "EventsPlan", "KeysPlan", "Plan", "check_same", "in_words", "parse_plan"]
 
 IDENTITY = "identity"
 """The key of a join that is a member of the record itself, and not one of its properties."""
@@ -278,7 +278,7 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
     differences = _differences(begun, now)
     if not differences:
         return
-    parts = "; ".join(_sentence(name, *values) for name, values in differences.items())
+    parts = "; ".join(in_words(name, *values) for name, values in differences.items())
     hidden = (
         f". The values of filters are not shown here: `differences` has them, and the journal in "
         f"{where} has the earlier ones"
@@ -308,7 +308,7 @@ def _differences(begun: Plan, now: Plan) -> Mapping[str, tuple[Any, Any]]:
     return differences
 
 
-def _sentence(name: str, was: Any, is_now: Any) -> str:
+def in_words(name: str, was: Any, is_now: Any) -> str:
     """Return a difference in words, without values of filters, which may be people's data."""
     match name:
         case "digest":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import date
 from typing import ClassVar, Literal
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ __all__ = [
     "LookupReport",
     "Progress",
     "Report",
+    "SyncReport",
 ]
 
 
@@ -31,7 +33,8 @@ class ChainStatus(Struct, frozen=True):
         done: whether the last page is on disk, and the chain believed or accepted.
         restarts: how often the chain was restarted, because the service refused its cursor or sent
             fewer records than it counts.
-        counted: records that the chain will bring by the service's own count, or None.
+        counted: people in the chain's own range by the service's own count, each of whom it brings
+            as a record; or None. A person in several ranges is in each of their counts.
         batch_size: people per page, as the chain was opened; None until it is opened.
     """
 
@@ -65,6 +68,9 @@ class Report(Struct, frozen=True, kw_only=True):
             a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, nobody at all, or refused keys.
+        accounts: of an output of several accounts, as the command line writes them, the share of
+            each by its name; else None. The other figures are sums then, and `seconds` is the
+            longest.
     """
 
     output: str
@@ -79,6 +85,7 @@ class Report(Struct, frozen=True, kw_only=True):
     mended: int = 0
     absorbed: int = 0
     warnings: list[str] = []
+    accounts: dict[str, Report] | None = None
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -243,8 +250,9 @@ class ExportReport(Report, frozen=True, kw_only=True):
         seconds: time at work, without the breaks between runs.
         bytes: size of the output; None for a database server.
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
-        counted: event to the service's own count of its people, where it was asked for and
-            answered; None without. For everyone the one key is "everyone".
+        counted: event to the service's own count of its people over the whole range, as
+            `profiles.count` returns it, where it was asked for and answered; None without. For
+            everyone the one key is "everyone".
         matched, unmatched, failed: of a join, people with CDP users, people without any or without
             the key to look for, and people whose lookup failed; together `people`. None without
             `with_cdp`.
@@ -256,6 +264,9 @@ class ExportReport(Report, frozen=True, kw_only=True):
             a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
             than the service counts, or nobody at all.
+        accounts: of an output of several accounts, as the command line writes them, the share of
+            each by its name; else None. The other figures are sums then, and `seconds` is the
+            longest.
     """
 
     people: int
@@ -267,6 +278,64 @@ class ExportReport(Report, frozen=True, kw_only=True):
     unmatched: int | None = None
     failed: int | None = None
     failed_file: str | None = None
+
+
+class SyncReport(Report, frozen=True, kw_only=True):
+    """The result of one run of `Session.sync`. As text it is one line for a person.
+
+    Figures are sums over the exports of this run: of one for each unfinished work that it has
+    finished, and of one for its own days.
+
+    Attributes:
+        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
+            warnings: as in `ExportReport`. The manifest is that of the last export.
+        complete: whether all days are in the table, each person with the lookups of a join.
+        first, last: the first and the last day that this run has brought; None if it had none to
+            bring.
+        through: the last day that the table has; None if it has none yet.
+        timezone: the time zone whose days they are.
+        finished: unfinished exports of earlier runs that this run has finished.
+        people: people brought. A person whom two exports bring is counted twice.
+        records, pages: received.
+        chains: every chain, in the order in which they were read.
+        matched, unmatched, failed, failed_file: as in `ExportReport`.
+    """
+
+    first: date | None
+    last: date | None
+    through: date | None
+    timezone: str
+    finished: int
+    people: int
+    records: int
+    pages: int
+    chains: list[ChainStatus]
+    matched: int | None = None
+    unmatched: int | None = None
+    failed: int | None = None
+    failed_file: str | None = None
+
+    def __str__(self) -> str:
+        if self.first is None or self.last is None:
+            text = f"nothing to bring to {self.output}"
+        else:
+            text = f"{self.days}: {numbered(self.people, 'people')} in {self.output}"
+        parts = [text]
+        if self.through is not None:
+            parts.append(f"which has all days through {self.through}")
+        if self.finished:
+            parts.append(f"{numbered(self.finished, 'unfinished export')} finished")
+        if self.absorbed:
+            parts.append(f"{self.absorbed:,} absorbed")
+        parts += [numbered(self.requests, "request"), clock(self.seconds)]
+        return ", ".join(parts)
+
+    @property
+    def days(self) -> str:
+        """The days that this run has brought, as text."""
+        if self.first is None or self.last is None:
+            return "none"
+        return str(self.first) if self.first == self.last else f"{self.first} to {self.last}"
 
 
 class ExportProgress(Progress, frozen=True, kw_only=True):
@@ -335,7 +404,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
 
     Attributes:
         output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
-            warnings: as in `ExportReport`.
+            warnings, accounts: as in `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: repetitions of keys in the source; each key is asked for once.

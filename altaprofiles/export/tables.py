@@ -1,14 +1,35 @@
-"""The tables of exports: people, people by key, and the bindings of CDP users. Pure."""
+"""The tables of exports: people, people by key, and the bindings of CDP users. Pure.
+
+An upsert of people is the same in every database. Rows without an identity are *nameless*.
+
+- A person is one row, with the key (`account`, `person`). Of several records of a person, as under
+  two keys of a lookup, the first one counts, and the devices of the others are the person's, too.
+- Rows of earlier exports become part of that row: the one with its key; if it is nameless, those
+  nameless ones of the account that share an `objectId` with it; else those of them that are not
+  continued by a nameless record of this export, nor were fetched later. The last are *absorbed*.
+- If one of the rows that the person continues was fetched later, it stays, the record is left out,
+  and the other rows become part of the row that stays.
+- `added_at` is the earliest of all these rows. A row whose other columns are equal is left alone.
+- A flattened column that the export leaves out becomes null.
+- Other columns that it leaves out are left alone: `key`, `matched`, `cdp`, and columns of the
+  user's own. So is `cdp` where it is null, because a lookup has failed. Where rows become one, the
+  values are those of the row with the key, then those of the row that was fetched last, and so on
+  until one is not null. A row leaves its values to one other only. In rows of new people, the
+  user's own columns have their default.
+
+With `write="replace"` the table stays, and all its rows are replaced by such new ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
+from ..base.wording import numbered
 from ..models.customer import Found
 from ..models.people import exact_identity, exact_ids, row_key
 from ..tables.columns import Columns
@@ -17,7 +38,24 @@ from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.rows import Row, Table, lifted_columns
 from .state import SyncState
 
-__all__ = ["Content", "Origin"]
+__all__ = ["OPTIONAL", "Content", "Origin", "unbound_keys", "unbound_row", "under_other_keys"]
+
+
+OPTIONAL = ("key", "matched", "cdp")
+"""The columns that only some exports of people have."""
+
+
+def under_other_keys(label: str, count: int) -> str:
+    """Return the sentence for records of people whom an earlier key of a lookup has found.
+
+    Args:
+        label: the table.
+        count: number of those records.
+    """
+    return (
+        f"{label} has one row for each person; left out: {numbered(count, 'key')} of people who "
+        f"stand there under another key"
+    )
 
 
 class Origin(Struct, frozen=True):
@@ -29,12 +67,14 @@ class Origin(Struct, frozen=True):
         fetched_at: the time at which it was begun.
         sync: the state that a table has with these rows, for an export of `Session.sync`. Then
             `matched` is united with that of the row before.
+        days: the first and the last day that it brings, for an export of `Session.sync`.
     """
 
     run: str
     accounts: tuple[str, ...]
     fetched_at: datetime
     sync: SyncState | None = None
+    days: tuple[date, date] | None = None
 
 
 class Content(Struct, frozen=True, kw_only=True):
@@ -45,12 +85,14 @@ class Content(Struct, frozen=True, kw_only=True):
         has_key: whether people were looked up by a key.
         has_events: whether people were brought by events.
         has_cdp: whether people are joined with their CDP users.
+        repeats: whether a person in several records is in as many rows.
     """
 
     of: Literal["people", "bindings"] = "people"
     has_key: bool = False
     has_events: bool = False
     has_cdp: bool = False
+    repeats: bool = False
 
     @property
     def default_table(self) -> str:
@@ -164,6 +206,23 @@ def _is_plain(text: str) -> bool:
 _BINDINGS = ("account", "key", "user_id", "anonymous_id", "conversation_type", "source_id")
 
 _FOUND = msgspec.json.Decoder(Found)
+
+
+def unbound_row(account: str, key: str) -> Row:
+    """Return the row of a key to which nothing is bound. It has no cells in a table."""
+    return Row(msgspec.json.encode(Found(key, [])), account, key)
+
+
+def unbound_keys(rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[tuple[str, str]]:
+    """Return the account and the key of each row that has no cells.
+
+    Args:
+        rows: rows of bindings.
+        cells: the cells that they have in their table.
+    """
+    bound = {*zip(cells[0], cells[1], strict=True)}
+    keys = ((row.account, row.key or _FOUND.decode(row.record).key) for row in rows)
+    return [key for key in keys if key not in bound]
 
 
 class _Bindings:

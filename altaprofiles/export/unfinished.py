@@ -12,16 +12,17 @@ import msgspec
 from msgspec import Struct
 
 from ..base.paths import check_own_file
-from ..base.wording import duration, numbered, sized
+from ..base.wording import numbered, past, sized
 from ..errors import ExportError, ExportLocked
 from .manifest import readable
 from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, parse_plan
+from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
 from .store.journal import Journal
 from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
-from .store.workspace import JOURNAL, OVER, files_in
+from .store.workspace import JOURNAL, OVER, files_in, oldest_change
 from .store.workspaces import workspaces_in
 
 __all__ = ["CURSOR_LIFE", "Unfinished", "encode_arguments", "unfinished_in"]
@@ -95,7 +96,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         """The time since it was begun, in words."""
         if self.began is None:
             return "at an unknown time"
-        return f"{duration(max(time.time() - self.began, 0.0))} ago"
+        return f"{past(max(time.time() - self.began, 0.0))} ago"
 
     @property
     def is_stale(self) -> bool:
@@ -144,12 +145,15 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
     """
     target = place.target
     to = without_password(str(output.to)) if target.path is None else str(target.path)
+    if names_folder(str(output.to)):
+        to += "/"
     arguments = {
         "to": readable(to),
         "status": readable(place.status),
         "format": target.format,
         **place.layout,
         "write": target.write,
+        **({} if output.sync is None else {"sync": output.sync}),
         **others,
     }
     return msgspec.json.encode(arguments)
@@ -157,17 +161,21 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
 
 def _look(folder: Path) -> Unfinished:
     size = sum(_sizes(folder))
+    is_empty = False
     try:
         check_own_file(folder / JOURNAL)
         with Journal.peek(folder / JOURNAL) as journal:
             return _read(folder, journal, size)
     except ExportLocked:
         return Unfinished(path=folder, size=size, is_running=True)
-    except FileNotFoundError:
-        fault = "its journal is missing"
     except (ExportError, OSError, msgspec.DecodeError) as error:
         fault = str(error)
-    return Unfinished(path=folder, size=size, fault=fault, began=_modified(folder))
+        if isinstance(error, FileNotFoundError):
+            # A killed run has deleted the spools first, or has made none yet.
+            fault, is_empty = "its journal is missing", not _holds_spools(folder)
+    return Unfinished(
+        path=folder, size=size, fault=fault, began=oldest_change(folder), is_empty=is_empty
+    )
 
 
 def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
@@ -192,7 +200,7 @@ def _read(folder: Path, journal: Journal, size: int) -> Unfinished:
         path=folder,
         plan=plan,
         arguments={} if arguments is None else msgspec.json.decode(arguments),
-        began=_modified(folder) if began is None else began / 1e6,
+        began=oldest_change(folder) if began is None else began / 1e6,
         size=size,
         items=items,
         done=done,
@@ -214,15 +222,6 @@ def _sizes(folder: Path) -> Iterator[int]:
     for path in files_in(folder):
         with suppress(OSError):
             yield path.lstat().st_size
-
-
-def _modified(folder: Path) -> float | None:
-    """Return the time of the oldest file, which an export of an earlier version began with."""
-    times = []
-    for path in files_in(folder):
-        with suppress(OSError):
-            times.append(path.lstat().st_mtime)
-    return min(times, default=None)
 
 
 def _holds_spools(folder: Path) -> bool:

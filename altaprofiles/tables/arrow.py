@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Tables",
     "records_to_arrow",
+    "schema_of",
 ]
 
 SLICE = 1 << 17
@@ -55,7 +56,7 @@ class Tables:
         self.bytes = 0
         self.rows = 0
         self._table = table
-        self._schema = _schema(table.columns)
+        self._schema = schema_of(table.columns)
         self._slice: list[Row] = []
         self._in_slice = 0
         self._batches: list[pyarrow.RecordBatch] = []
@@ -114,7 +115,8 @@ class Tables:
         self._slice, self._in_slice = [], 0
 
 
-def _schema(columns: Sequence[Column]) -> pyarrow.Schema:
+def schema_of(columns: Sequence[Column]) -> pyarrow.Schema:
+    """Return the schema of a table with these columns."""
     import pyarrow
 
     text = pyarrow.string()

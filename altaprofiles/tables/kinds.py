@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Literal, TypeAlias
 
 from ..base.dates import moment_in
 from .layout import Kind
 from .parts import profile_data, properties
 
-__all__ = ["Kinds"]
+__all__ = ["Kinds", "Tally", "ValueKind"]
 
 
 class Kinds:
@@ -46,6 +48,43 @@ class Kinds:
 
     def __getitem__(self, key: str) -> Kind:
         return self._named[key] or _KINDS.get(self._seen[key], "text")
+
+
+ValueKind: TypeAlias = Literal[Kind, "json"]
+"""The type of one value: "json" for a list, an object, or a number out of range."""
+
+
+class Tally:
+    """The values of one key, by type. It has the type that `Kinds` finds for it.
+
+    Attributes:
+        values: number of values other than null.
+    """
+
+    def __init__(self) -> None:
+        self.values = 0
+        self._seen = 0
+        self._types: Counter[tuple[int, bool]] = Counter()
+
+    def add(self, part: bytes) -> None:
+        """Count a value, which is JSON. Null is not counted."""
+        if found := _class_of(part):
+            self.values += 1
+            self._seen |= found
+            self._types[found, part.startswith(b'"')] += 1
+
+    @property
+    def kind(self) -> Kind:
+        """The type of a column of these values."""
+        return _KINDS.get(self._seen, "text")
+
+    @property
+    def types(self) -> dict[ValueKind, int]:
+        """Number of values by their own type, the most frequent one first."""
+        counts: Counter[ValueKind] = Counter()
+        for (found, is_text), count in self._types.items():
+            counts[("text" if is_text else "json") if found == _OTHER else _KINDS[found]] += count
+        return dict(counts.most_common())
 
 
 _BOOL, _WHOLE, _LARGE, _REAL, _DATE, _OTHER = 1, 2, 4, 8, 16, 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ class Row(Struct, frozen=True, gc=False):
         key: the key under which it was looked up, or None.
         matched: the events that brought the person, sorted.
         cdp: JSON text of the CDP users of the person; None if there are none to show.
+        day: the day on which the person did that, where an export tells days apart.
     """
 
     record: bytes
@@ -30,6 +32,7 @@ class Row(Struct, frozen=True, gc=False):
     key: str | None = None
     matched: tuple[str, ...] = ()
     cdp: bytes | None = None
+    day: date | None = None
 
 
 class Table(Protocol):

@@ -8,6 +8,7 @@ Sources:
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -139,8 +140,22 @@ def read_users(response: Response) -> dict[str, CdpUser]:
     users, _ = decode_mended(_DATA, body.data, "$.data")
     if isinstance(users, dict):
         _check_bound(users, body.data)
+        if any("\ufffd" in key for key in users) and len(users) < _users_in(response.body):
+            raise DecodeError(
+                "expected IDs of users that differ in more than half a surrogate pair",
+                path="$.data",
+                excerpt=excerpt(response.body),
+            )
     # An empty object can come as an empty array.
     return {key: _user(key, user) for key, user in users.items()} if isinstance(users, dict) else {}
+
+
+def _users_in(body: bytes) -> int:
+    try:
+        # Unlike msgspec, Python's decoder keeps lone surrogates.
+        return len(json.loads(body)["data"])
+    except RecursionError:
+        return 0
 
 
 def _says_unknown(response: Response, result: _Result) -> bool:

@@ -6,18 +6,20 @@ Sources:
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
 from ..errors import ConfigurationError
 
-__all__ = ["Day", "check_day", "check_range", "split_range"]
+__all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range"]
 
-Day: TypeAlias = date | int
-"""The start or end of a range: a date, or an int of the form YYYYMMDD or of epoch seconds.
+Day: TypeAlias = date | int | str
+"""The start or end of a range: a date, text such as "2026-01-31" or "20260131", or an int of the
+form YYYYMMDD or of epoch seconds.
 
-The service takes both forms ([profiles], Body Parameters).
+The service takes both forms of int ([profiles], Body Parameters).
 """
 
 
@@ -45,7 +47,7 @@ def check_range(
     return first, last
 
 
-_FIX = "pass a date, or a whole number: YYYYMMDD, or epoch seconds"
+_FIX = "pass a date, '2026-01-31', or a whole number: YYYYMMDD, or epoch seconds"
 
 
 def check_day(name: str, value: object, fix: str = _FIX) -> int:
@@ -64,13 +66,18 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             f"{name}: got the datetime {value!r}, which could mean a day or a second; "
             f"pass .date(), or int(.timestamp()) of an aware datetime"
         )
+    if isinstance(value, str):
+        found = day_in(value)
+        if found is None:
+            raise ConfigurationError(f"{name}: {str.__str__(value)!r} is not a day; {fix}")
+        value = found
     if isinstance(value, date):
         return value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
         raise ConfigurationError(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
     if _is_day(value):
         try:
-            _to_date(value)
+            date_of(value)
         except ValueError:
             raise ConfigurationError(f"{name}: {value} is not a calendar day; {fix}") from None
     elif not 10**9 <= value < 10**10:
@@ -79,11 +86,29 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     return value
 
 
+_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})|([0-9]{4})([0-9]{2})([0-9]{2})")
+
+
+def day_in(text: str) -> date | None:
+    """Return the day that is written as 2026-01-31 or 20260131, or None for any other text.
+
+    The second form is the service's ([profiles], Body Parameters).
+    """
+    # Not `date.fromisoformat`, which takes weeks as well, such as 2026-W02.
+    if (match := _DAY.fullmatch(text)) is None:
+        return None
+    try:
+        return date(*map(int, filter(None, match.groups())))
+    except ValueError:
+        return None
+
+
 def _is_day(value: int) -> bool:
     return 10**7 <= value < 10**8
 
 
-def _to_date(day: int) -> date:
+def date_of(day: int) -> date:
+    """Return the date of a day of the form YYYYMMDD ([profiles], Body Parameters)."""
     return date(day // 10_000, day // 100 % 100, day % 100)
 
 
@@ -93,8 +118,8 @@ def split_range(start: int, end: int, windows: int) -> list[tuple[int, int]]:
     Its form stays ([profiles], Body Parameters).
     """
     days = _is_day(start)
-    first = _to_date(start).toordinal() if days else start
-    span = (_to_date(end).toordinal() if days else end) - first + 1
+    first = date_of(start).toordinal() if days else start
+    span = (date_of(end).toordinal() if days else end) - first + 1
     parts = min(windows, span)
     edges = [first + span * part // parts for part in range(parts + 1)]
     bounds = [(low, high - 1) for low, high in pairwise(edges)]

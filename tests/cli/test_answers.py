@@ -438,7 +438,9 @@ def test_a_used_up_plan_is_told_once_after_the_lookups(tmp_path: Path) -> None:
         rf"{failed} of them like this: .*\. It accepts requests again at 20[-0-9: ]+ UTC\n"
         r"Try again in 2[45] h, when the plan's limit renews, or enlarge the plan\.\n"
         r"To request only these again, take their IDs from the output: "
-        r"jq -r 'select\(\.error\) \| \.key' OUTPUT > rest\.txt\n",
+        r"jq -r 'select\(\.error\) \| \.key' OUTPUT > rest\.txt\n"
+        r"This command keeps what it has found, and requests only the rest when it runs again: "
+        r"altaprofiles lookup - --by user-id -o users\.ndjson\n",
         done.stderr,
     )
 

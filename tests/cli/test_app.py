@@ -247,9 +247,9 @@ def test_wrong_usage_is_json_too(env: dict[str, str]) -> None:
     done = run(env, "--log-format", "json", "get")
     assert done.code == 2
     assert "pass one of --identity" in json.loads(done.stderr)["message"]
-    done = run(env, "--log-format", "json", "count", "Charged", "--from", "yesterday")
+    done = run(env, "--log-format", "json", "count", "Charged", "--from", "2026-W02")
     assert done.code == 2
-    assert "'yesterday' is not a day" in json.loads(done.stderr)["message"]
+    assert "'2026-W02' is not a day" in json.loads(done.stderr)["message"]
 
 
 def test_streams_that_take_no_more(env: dict[str, str], emulator: Emulator, tmp_path: Path) -> None:
@@ -529,7 +529,11 @@ DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--account", "a", "--account", "b", "count"), "--account is given 2 times"),
+        (
+            ("who", "--account", "a", "--account", "b", "--identity", "1"),
+            "--account is given 2 times",
+        ),
+        (("--account", "a", "--account", "b", "who", "--identity", "1"), "who takes one --account"),
         (("--log-format", "text", "--log-format", "json", "count"), "--log-format is given 2"),
         (("get", "--identity", "1", "--identity", "2"), "--identity is given 2 times"),
         (("lookup", "-", "--by", "email", "--by", "identity", "-o", "x.csv"), "--by is given 2"),

@@ -80,6 +80,19 @@ def test_the_answers_are_tried_and_kept_for_the_owner(
     assert run(env, "doctor").code == 0
 
 
+def test_a_time_zone_is_kept_with_the_answers(
+    env: dict[str, str], emulator: Emulator, path: Path
+) -> None:
+    with Terminal(env, "login", "shop", "--timezone", "Asia/Kolkata") as terminal:
+        answer(terminal, emulator)
+        assert terminal.ended().code == 0, terminal.text
+    assert Accounts.read(path).tables["shop"]["timezone"] == "Asia/Kolkata"
+    with Terminal(env, "login", "shop", "--timezone", "Asia/Calcuta") as terminal:
+        assert terminal.ended().code == 2
+    assert "--timezone: there is no time zone 'Asia/Calcuta'" in terminal.text.replace("\n", " ")
+    assert Accounts.read(path).tables["shop"]["timezone"] == "Asia/Kolkata"
+
+
 def test_a_second_account_leaves_the_first_as_it_was(
     env: dict[str, str], emulator: Emulator, path: Path
 ) -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from altaprofiles.cli.account_progress import AccountsView
 from altaprofiles.cli.progress import View
 from altaprofiles.export.report import ChainStatus, ExportProgress, LookupProgress
 
@@ -171,3 +172,62 @@ def test_a_wait_fits_even_small_terminals(columns: int) -> None:
     lines = drawn(of(9, throttled=True, waits_until=time.time() + 60), columns, 6)
     assert len(lines) < 6
     assert all(len(line) <= columns for line in lines)
+
+
+# ------------------------------------------------------------------------------- several accounts
+
+
+class Account(msgspec.Struct):
+    progress: ExportProgress | LookupProgress | None
+    trouble: str | None = None
+    has_failed: bool = False
+
+
+def drawn_of(shares: dict[str, Account], columns: int = 80, rows: int = 24) -> list[str]:
+    file = io.StringIO()
+    console = Console(file=file, width=columns, height=rows, color_system=None, highlight=False)
+    console.print(AccountsView(shares))
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_two_accounts() -> None:
+    shares = {
+        "shop": Account(of(3, records=3_000, total=60_000)),
+        "outlet": Account(of(2, records=30_000, total=60_000), trouble="it is still counting"),
+    }
+    first, second, total, figures, trouble = drawn_of(shares)
+    assert re.fullmatch(r"shop +[━╸╺]+ +3,000 +5 %", first)
+    assert re.fullmatch(r"outlet +[━╸╺]+ +30,000 +50 %", second)
+    assert re.fullmatch(r"reading [━╸╺]+ +33,000 of 120,000  27 %", total)
+    assert "4 of 6 slots" in figures
+    assert trouble == "outlet: retried: it is still counting"
+    assert max(map(len, (first, second, total))) <= 80
+
+
+def test_accounts_that_wait_or_have_failed() -> None:
+    shares = {
+        "a": Account(None),
+        "b": Account(of(2, records=10, total=20), has_failed=True, trouble="refused"),
+        "c": Account(of(2, stage="finishing", records=10, finished=5, total=20)),
+    }
+    lines = drawn_of(shares)
+    assert [line.split()[-1] for line in lines[:2]] == ["waiting", "failed"]
+    assert lines[2].endswith("50 %")
+    assert lines[3].startswith("finishing 5 records")
+    assert not any("refused" in line for line in lines)
+    # Nobody has anything to report.
+    assert len(drawn_of({"a": Account(None), "b": Account(None, has_failed=True)})) == 2
+
+
+@pytest.mark.parametrize(("columns", "rows"), list(product([20, 40, 80, 200], [6, 10, 24])))
+def test_accounts_fit(columns: int, rows: int) -> None:
+    for number in (1, 2, 9, 30):
+        shares = {
+            f"an account with the name {place}": Account(
+                of(2, records=10**8, total=10**9), trouble="refused" * 30
+            )
+            for place in range(number)
+        }
+        lines = drawn_of(shares, columns, rows)
+        assert len(lines) < rows
+        assert all(len(line) <= min(columns, 110) for line in lines)

@@ -95,7 +95,7 @@ def test_everyone(env: dict[str, str], service: Emulator, tmp_path: Path) -> Non
     report = json.loads(done.stdout)
     assert report["counted"] == {"everyone": 400}
     assert [report["chains"][0][name] for name in ("event", "start", "end")] == [None] * 3
-    assert "counted   everyone: 400 records by the service, 400 here" in done.stderr
+    assert "counted   everyone: 400 people by the service" in done.stderr
     assert sorted(people_in(tmp_path / "p.ndjson")) == names(service, list(range(400)))
     gold = ("--everyone", "--profile-where", "Customer Type = Gold")
     assert run(env, "export", *gold, "-o", "gold.csv", cwd=tmp_path).code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -263,3 +264,22 @@ def test_a_password_is_not_printed(env: dict[str, str], tmp_path: Path) -> None:
     done: Done = run(env, "status", url, cwd=tmp_path)
     assert done.code == 0
     assert "s3cret" not in done.stderr + done.stdout.decode()
+
+
+@pytest.mark.parametrize("out", ["postgresql:/owner:SEKRET@h/db/t", "/"])
+def test_an_output_that_is_none(env: dict[str, str], tmp_path: Path, out: str) -> None:
+    done = run(env, "status", out, cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"")
+    assert re.fullmatch(r"No export has written (it|/) yet\.\n", done.stderr)
+    done = run(env, *NIGHT, *MONDAY, "-o", out, cwd=tmp_path)
+    assert done.code == 2
+    assert done.stderr.startswith("error: --out: ")
+    assert "SEKRET" not in done.stderr
+
+
+def test_a_mistyped_url_of_keys_is_not_shown(env: dict[str, str], tmp_path: Path) -> None:
+    keys = "postgresql://owner:SEKRET@h/db/t"
+    done = run(env, "lookup", keys, "--by", "identity", "-o", "p.csv", cwd=tmp_path)
+    assert done.code == 2
+    assert "does not exist" in done.stderr
+    assert "SEKRET" not in done.stderr

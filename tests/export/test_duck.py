@@ -169,7 +169,7 @@ def test_a_person_under_two_keys_is_one_row(tmp_path: Path) -> None:
     by_key = Content(has_key=True)
     for hour in (1, 2):
         [note] = load(tmp_path, rows, origin(hour), by_key).notes
-        assert "1 record of people whom the export brings more than once" in note
+        assert "left out: 1 key of people who stand there under another key" in note
         assert query(tmp_path, "SELECT key, person FROM profiles") == [("key 0", "identity:a")]
 
 
@@ -224,6 +224,20 @@ def test_the_bindings_of_a_key_are_replaced(tmp_path: Path) -> None:
     assert query(tmp_path, pairs) == [("k", "9")]
 
 
+def test_a_key_that_has_no_bindings_any_more_has_no_rows(tmp_path: Path) -> None:
+    pairs = "SELECT account, key, user_id FROM bindings ORDER BY ALL"
+    load(tmp_path, [found("none"), found("k", "1")], origin(1), BINDINGS)
+    assert query(tmp_path, pairs) == [("A", "k", "1")]
+    load(tmp_path, [found("k", "1", "2"), found("l", "3"), found("m", "4")], origin(2), BINDINGS)
+    load(tmp_path, [Row(found("k", "5").record, "B")], origin(3, "B"), BINDINGS)
+    load(tmp_path, [found("k"), found("l", "6"), found("none")], origin(4), BINDINGS)
+    assert query(tmp_path, pairs) == [("A", "l", "6"), ("A", "m", "4"), ("B", "k", "5")]
+    for write in ("append", "replace"):
+        rows = [found("k"), found("l", "7")]
+        load(tmp_path, rows, origin(5), BINDINGS, write=write, table=f"by_{write}")
+        assert query(tmp_path, f"SELECT key FROM by_{write}") == [("l",)]
+
+
 # Replace and append
 
 
@@ -234,6 +248,36 @@ def test_replace_leaves_the_people_of_this_export_alone(tmp_path: Path) -> None:
     # And the default again.
     load(tmp_path, [record("c", ["1"])], origin(3))
     assert [row[1] for row in content_of(tmp_path)] == ["identity:a", "identity:c"]
+
+
+def test_people_are_as_often_in_a_table_as_they_were_asked_for(tmp_path: Path) -> None:
+    repeating = Content(has_events=True, repeats=True)
+    twice = [record("a", ["1"], n) for n in range(2)]
+    load(tmp_path, twice[:1], origin(0))
+    for hour in (1, 2):
+        load(tmp_path, twice, origin(hour), repeating, write="replace")
+        assert [row[3:] for row in content_of(tmp_path)] == [(0, hour, hour), (1, hour, hour)]
+    for write, once in (("upsert", " once"), ("append", "")):
+        fix = f"replace' and distinct=False, .* write it{once} with write='replace', or .*`table`"
+        with pytest.raises(ExportError, match=fix):
+            load(tmp_path, twice, origin(3), write=write)
+    # And so each person is one row again.
+    assert load(tmp_path, twice, origin(3), write="replace").notes
+    load(tmp_path, twice[:1], origin(4))
+    assert [row[3:] for row in content_of(tmp_path)] == [(0, 3, 3)]
+
+
+def test_rows_that_were_appended_are_not_replaced(tmp_path: Path) -> None:
+    load(tmp_path, [record("a", ["1"])], write="append")
+    with pytest.raises(ExportError, match="made with write='append'"):
+        load(tmp_path, [], content=Content(has_events=True, repeats=True), write="replace")
+
+
+def test_people_under_two_keys_are_replaced_by_one_row(tmp_path: Path) -> None:
+    rows = [Row(record("a", ["1"], n), "A", f"key {n}") for n in range(2)]
+    [note] = load(tmp_path, rows, origin(1), Content(has_key=True), write="replace").notes
+    assert "left out: 1 key of people who stand there under another key" in note
+    assert query(tmp_path, "SELECT key FROM profiles") == [("key 0",)]
 
 
 def test_replace_spares_other_accounts(tmp_path: Path) -> None:
@@ -468,3 +512,81 @@ def test_times_are_utc_whatever_the_zone_of_the_process(tmp_path: Path) -> None:
     load(tmp_path, [record("a", ["1"])], origin(5))
     [(micros,)] = query(tmp_path, "SELECT epoch_us(fetched_at) FROM profiles")
     assert datetime.fromtimestamp(micros / 1e6, UTC) == time_of(5)
+
+
+# Names, types and constraints as DuckDB sees them
+
+
+def test_names_are_folded_as_duckdb_does(tmp_path: Path) -> None:
+    data = json.dumps({"STRASSE": 1, "Straße": 2, "strasse": 3, "Ä": 4, "ä": 5}).encode()
+    people = [b'{"identity":"a","profileData":%b}' % data]
+    for hour, key in enumerate(["STRASSE", "Straße", "Ä", "ä"]):
+        load(tmp_path, people, origin(hour), flatten=[key])
+        assert query(tmp_path, f'SELECT "{key}" FROM profiles') == [(hour + 1 + (hour > 1),)]
+        # Two tables for DuckDB, and so two for the library.
+        load(tmp_path, people, origin(hour), table="Ä", write="append")
+        load(tmp_path, people, origin(hour), table="ä")
+    load(tmp_path, people, origin(5), flatten=["strasse"])
+    assert query(tmp_path, "SELECT strasse, Straße FROM profiles") == [(3, None)]
+    assert query(tmp_path, 'SELECT count(*) FROM "Ä"') == [(4,)]
+
+
+INDEX = "CREATE INDEX ours ON profiles (email)"
+
+
+@pytest.mark.parametrize(
+    ("write", "flatten", "fix"),
+    [
+        ("upsert", ["value"], "'value': 'int64'"),
+        ("replace", ["value"], "'value': 'int64'"),
+        ("replace", {"value": "text"}, "'value': 'int64'"),
+        ("replace", ["name_"], "'name_': 'text'"),
+    ],
+)
+def test_a_type_that_an_index_keeps_is_found_before_the_export(
+    tmp_path: Path, write: str, flatten: Any, fix: str
+) -> None:
+    known = {"value": "int64", "name_": "text"}
+    load(tmp_path, [record("a", ["1"], 1)], origin(1), flatten=known)
+    run(tmp_path, INDEX)
+    words = rf"index \(ours\); drop the index, or name .*{fix}"
+    with pytest.raises(ExportError, match=words):
+        target_of(tmp_path / TO, write=write, flatten=flatten).check()
+    load(tmp_path, [record("a", ["1"], 2)], origin(2), write=write, flatten=known)
+    assert values(tmp_path) == [2]
+    # Text stays text.
+    load(tmp_path, [record("a", ["1"], 2)], origin(3), flatten=["name_"])
+    run(tmp_path, "DROP INDEX ours")
+    load(tmp_path, [record("a", ["1"], 2)], origin(3), write=write, flatten=flatten)
+
+
+@pytest.mark.parametrize("column", ["email", "note"])
+def test_a_column_that_must_not_be_null_is_found_before_the_export(
+    tmp_path: Path, column: str
+) -> None:
+    load(tmp_path, [record("a", ["1"])], origin(1))
+    run(
+        tmp_path,
+        "ALTER TABLE profiles ADD COLUMN note VARCHAR",
+        "UPDATE profiles SET note = 'x', email = 'x'",
+        f"ALTER TABLE profiles ALTER COLUMN {column} SET NOT NULL",
+    )
+    with pytest.raises(ExportError, match=f"'{column}' of .* must not be null.*drop that"):
+        target_of(tmp_path / TO).check()
+    if column == "note":
+        run(tmp_path, "ALTER TABLE profiles ALTER COLUMN note SET DEFAULT 'new'")
+        load(tmp_path, [record("a", ["1"]), record("b", ["2"])], origin(2))
+        assert values(tmp_path, "note") == ["x", "new"]
+
+
+@pytest.mark.parametrize("index", ["email", "lower(email)"])
+def test_an_error_of_duckdb_shows_no_values(tmp_path: Path, index: str) -> None:
+    load(tmp_path, [b'{"identity":"1","email":"alice@secret.example"}'], origin(1))
+    run(tmp_path, f"CREATE UNIQUE INDEX ours ON profiles ({index})")
+    people = [b'{"identity":"%d","email":"alice@secret.example"}' % n for n in (1, 2)]
+    with pytest.raises(ExportError, match=r"ConstraintException .*unique.*not shown") as caught:
+        load(tmp_path, people, origin(2))
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert "secret" not in str(caught.value)
+    assert values(tmp_path, "email") == ["alice@secret.example"]

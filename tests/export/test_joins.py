@@ -452,6 +452,14 @@ async def test_progress_says_that_alta_limits_the_rate(services: Both, to: Path)
     assert not last.throttled
 
 
+async def test_a_property_that_nobody_has_is_told(services: Both, to: Path) -> None:
+    services.pages = [[record("a", phone="1"), record("b")]]
+    report = await export(services, to, cdp_key="Fone")
+    assert report.unmatched == 2
+    assert report.warnings == ["nobody has the property 'Fone', so that nobody was joined"]
+    assert (await export(services, to, cdp_key="phone")).warnings == []
+
+
 async def test_the_moment_is_that_of_the_first_run(
     services: Both, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -469,6 +477,49 @@ async def test_the_moment_is_that_of_the_first_run(
     monkeypatch.setattr(time, "time_ns", lambda: next(moments))
     await export(services, to)
     assert to.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("plan", ["everyone", "lookup", "days"])
+async def test_a_key_that_fails_every_night_does_not_bring_the_first_night_s_data(
+    services: Both, to: Path, monkeypatch: pytest.MonkeyPatch, plan: str
+) -> None:
+    arguments: dict[str, Any] = {"events": None, "start": None, "end": None}
+    if plan == "days":
+        # What happened on a day stays, so that nothing has to be fetched again.
+        arguments = {}
+
+    async def night(hours: int, mail: str) -> list[str | None]:
+        at = 1_767_225_600 + 3600 * hours
+        monkeypatch.setattr(time, "time_ns", lambda: at * 10**9)
+        people = [json.dumps({"identity": one, "email": mail}).encode() for one in ("a", "b")]
+        services.pages = [people]
+        services.people = dict(zip("ab", people, strict=True))
+        with pytest.raises(Incomplete):
+            if plan == "lookup":
+                async with services.session() as session:
+                    await session.export_lookups(["a", "b"], by="identity", to=to, with_cdp=True)
+            else:
+                await export(services, to, **arguments)
+        return [line.get("email") for line in lines_of(to)]
+
+    services.answers = {"b": DOWN}
+    assert await night(0, "monday") == ["monday"] * 2
+    assert await night(1, "later") == ["monday"] * 2
+    assert await night(24, "tuesday") == ["monday" if plan == "days" else "tuesday"] * 2
+
+
+async def test_a_late_end_says_of_when_the_records_are(
+    services: Both, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services.pages = [[record("a")]]
+    services.answers = {"a": DOWN}
+    monkeypatch.setattr(time, "time_ns", lambda: 1_767_225_600 * 10**9)
+    with pytest.raises(Incomplete):
+        await export(services, to)
+    services.answers = {}
+    monkeypatch.setattr(time, "time_ns", lambda: 1_767_325_600 * 10**9)
+    report = await export(services, to)
+    assert report.warnings == ["it was begun at 2026-01-01 00:00 UTC, and is of then"]
 
 
 @pytest.mark.parametrize(

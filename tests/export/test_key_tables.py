@@ -11,7 +11,7 @@ import duckdb
 import pyarrow.parquet
 import pytest
 
-from altaprofiles import ConfigurationError
+from altaprofiles import ConfigurationError, ExportLocked
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.keys import KeyFile
 
@@ -98,10 +98,39 @@ def test_a_duckdb_file_that_another_process_writes_to(tmp_path: Path) -> None:
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        with pytest.raises(ConfigurationError, match="another program has it open"):
+        with pytest.raises(ExportLocked, match=r"^keys: .* is open in another program; close it"):
             list(KeyFile(path, "identity", "id"))
         process.communicate(b"\n")
     assert list(KeyFile(path, "identity", "id")) == ["a"]
+
+
+def test_a_table_of_the_library_s_own_is_not_one_of_several(tmp_path: Path) -> None:
+    path = duckdb_file(
+        tmp_path / "crm.duckdb",
+        "CREATE TABLE people AS SELECT 'a' AS id",
+        "CREATE TABLE altaprofiles_runs AS SELECT 'b' AS id",
+    )
+    assert list(KeyFile(path, "identity", None)) == ["a"]
+    assert list(KeyFile(path, "identity", None, "altaprofiles_runs")) == ["b"]
+
+
+@pytest.mark.anyio
+async def test_a_table_of_keys_beside_the_table_that_is_written(tmp_path: Path) -> None:
+    path = duckdb_file(tmp_path / "crm.duckdb", "CREATE TABLE ids AS SELECT '5555555555' AS id")
+    arguments: Any = {"by": "identity", "keys_table": "ids", "to": path}
+    async with Emulator(people=20, seed=2) as emulator, session_for(emulator) as session:
+        report = await session.export_lookups(path, **arguments)
+        assert report.found == 1
+        with pytest.raises(ConfigurationError, match="written by this export itself"):
+            await session.export_lookups(path, **arguments, table="ids")
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT key FROM profiles").fetchall() == [("5555555555",)]
+
+
+def test_half_of_a_surrogate_pair_is_not_somebody_else_s_key(tmp_path: Path) -> None:
+    path = tmp_path / "k.ndjson"
+    path.write_bytes(b'"\\ud800"\n"\\ufffd"\n')
+    assert list(KeyFile(path, "identity", None)) == ["\ud800", "\ufffd"]
 
 
 def test_people_of_an_export_without_the_key_are_skipped(tmp_path: Path) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,81 +17,30 @@ from hypothesis import strategies as st
 
 from altaprofiles import ConfigurationError, ExportError
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.sinks import Sink, Target
-from altaprofiles.export.tables import Content, Origin
+from altaprofiles.export.sinks import Target
+from altaprofiles.export.state import SyncState
+from altaprofiles.export.tables import Content
 from altaprofiles.tables.rows import Row
 
 from ..support.exporting import Job, exporter
 from ..support.postgres import PASSWORD, Server
+from ..support.postgres_tables import (
+    DAYS,
+    days,
+    devices,
+    export,
+    line,
+    named,
+    nameless,
+    origin_of,
+    until,
+    waits,
+)
 from ..support.sinks import ACCOUNT, PEOPLE, opened, target_of
-
-DAYS = [datetime(2026, 2, day, 3, tzinfo=UTC) for day in range(1, 29)]
 
 BINDINGS = Content(of="bindings")
 
 BY_KEY = Content(has_key=True)
-
-
-def line(**record: Any) -> bytes:
-    return msgspec.json.encode(record)
-
-
-def devices(*ids: str) -> list[dict[str, str]]:
-    return [{"platform": "Web", "objectId": one} for one in ids]
-
-
-def named(identity: str, *ids: str, **record: Any) -> bytes:
-    return line(identity=identity, platformInfo=devices(*ids), **record)
-
-
-def nameless(*ids: str, **record: Any) -> bytes:
-    return line(platformInfo=devices(*ids), **record)
-
-
-_RUNS = count()
-
-
-def origin_of(day: int, *accounts: str, run: str | None = None) -> Origin:
-    return Origin(run or f"run {next(_RUNS)}", accounts or (ACCOUNT,), DAYS[day])
-
-
-def export(
-    target: Target,
-    records: Sequence[bytes | Row],
-    day: int = 0,
-    *accounts: str,
-    matched: Sequence[str] = ("Charged",),
-    run: str | None = None,
-) -> Sink:
-    """Export records of the first account, or rows; return the closed sink."""
-    account = accounts[0] if accounts else ACCOUNT
-    rows = [
-        Row(record, account, matched=tuple(matched)) if isinstance(record, bytes) else record
-        for record in records
-    ]
-    target.check()
-    sink = opened(target, origin=origin_of(day, *accounts, run=run))
-    try:
-        sink.write(rows)
-        sink.close()
-    except BaseException:
-        sink.abort()
-        raise
-    return sink
-
-
-def days(postgres: Server, columns: str = "person", table: str = "people") -> list[Any]:
-    """Return columns of each row, and the days it was fetched and added, None where unknown."""
-    found = postgres.rows(
-        f"SELECT {columns}, fetched_at, added_at FROM {table} ORDER BY account, person"
-    )
-    return [
-        (
-            *row[:-2],
-            *(None if time is None else DAYS.index(time.astimezone(UTC)) for time in row[-2:]),
-        )
-        for row in found
-    ]
 
 
 # ------------------------------------------------------------------------------------------ upsert
@@ -255,30 +202,30 @@ def test_people_whom_two_keys_have_found_are_one_row_and_reported(postgres: Serv
     ]
     for day in range(2):
         (note,) = export(target, rows, day).notes
-        assert "1 record of people whom the export brings more than once" in note
+        assert "left out: 1 key of people who stand there under another key" in note
     assert days(postgres, "key, person") == [
         ("a@x", "identity:1", 0, 0),
         ("c@x", "identity:2", 0, 0),
     ]
 
 
-def test_columns_of_other_kinds_of_exports_are_not_left_outdated(postgres: Server) -> None:
+def test_columns_of_other_kinds_of_exports_are_left_alone(postgres: Server) -> None:
     export(target_of(postgres.url("people")), [named("1"), named("2")], 0)
     export(
         target_of(postgres.url("people"), BY_KEY),
         [Row(named("1"), ACCOUNT, "1")],
         1,
     )
-    assert days(postgres, "key, matched") == [("1", None, 1, 0), (None, ["Charged"], 0, 0)]
+    assert days(postgres, "key, matched")[0] == ("1", ["Charged"], 1, 0)
     joined = Content(has_events=True, has_cdp=True)
     export(
         target_of(postgres.url("people"), joined),
         [Row(named("1"), ACCOUNT, matched=("Charged",), cdp=b"[]")],
         2,
     )
-    assert days(postgres, "key, matched, cdp")[0] == (None, ["Charged"], [], 2, 0)
+    assert days(postgres, "key, matched, cdp")[0] == ("1", ["Charged"], [], 2, 0)
     export(target_of(postgres.url("people")), [named("1")], 3)
-    assert days(postgres, "key, matched, cdp")[0] == (None, ["Charged"], None, 3, 0)
+    assert days(postgres, "key, matched, cdp")[0] == ("1", ["Charged"], [], 2, 0)
 
 
 # ------------------------------------------------------------------------------- against the model
@@ -292,7 +239,12 @@ class Model:
         self.absorbed = 0
 
     def upsert(
-        self, account: str, day: int, people: Sequence[tuple[str | None, tuple[str, ...], str]]
+        self,
+        account: str,
+        day: int,
+        people: Sequence[tuple[str | None, tuple[str, ...], str, tuple[str, ...]]],
+        *,
+        unites: bool,
     ) -> None:
         before = {key: dict(row) for key, row in self.rows.items() if key[0] == account}
         continued = {
@@ -305,9 +257,9 @@ class Model:
         gone: set[tuple[str, str]] = set()
         older: dict[tuple[str, str], list[int]] = {}
         absorbed: set[tuple[str, str]] = set()
-        for identity, ids, name in people:
+        grown: dict[tuple[str, str], set[str]] = {}
+        for identity, ids, name, events in people:
             key = (account, f"identity:{identity}" if identity else f"objectId:{min(ids)}")
-            row = {"identity": identity, "ids": ids, "name": name}
             mine = {key} & before.keys()
             for other, known in before.items():
                 if known["identity"] is None and {*ids} & {*known["ids"]}:
@@ -318,10 +270,15 @@ class Model:
                         absorbed.add(other)
             later = {other for other in mine if before[other]["fetched"] > day}
             added = min([before[other]["added"] for other in mine], default=day)
+            matched = {*events}
+            if unites:
+                matched.update(*(before[other]["matched"] for other in mine))
+            row = {"identity": identity, "ids": ids, "name": name, "matched": sorted(matched)}
             gone |= mine - later
             if later:
                 for other in later:
                     older.setdefault(other, []).append(added)
+                    grown.setdefault(other, {*before[other]["matched"]}).update(matched)
                 continue
             known_row = before.get(key)
             is_equal = known_row is not None and all(known_row[one] == row[one] for one in row)
@@ -331,28 +288,31 @@ class Model:
             self.rows.pop(key, None)
         for key, times in older.items():
             self.rows[key]["added"] = min(times)
+            if unites:
+                self.rows[key]["matched"] = sorted(grown[key])
         self.rows.update(new)
         self.absorbed = len(absorbed)
 
     @property
     def table(self) -> list[tuple[Any, ...]]:
         return [
-            (*key, [*row["ids"]], row["name"], row["fetched"], row["added"])
+            (*key, [*row["ids"]], row["name"], row["matched"], row["fetched"], row["added"])
             for key, row in sorted(self.rows.items())
         ]
 
 
 IDS = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=3, unique=True).map(tuple)
-PERSON = st.tuples(st.sampled_from([None, None, "1", "2"]), IDS, st.sampled_from("xy"))
+EVENTS = st.sampled_from([("P",), ("Q",), ("P", "Q"), ("a",)])
+PERSON = st.tuples(st.sampled_from([None, None, "1", "2"]), IDS, st.sampled_from("xy"), EVENTS)
 
 
-def each_once(people: list[tuple[str | None, tuple[str, ...], str]]) -> list[Any]:
+def each_once(people: list[tuple[str | None, tuple[str, ...], str, tuple[str, ...]]]) -> list[Any]:
     """Leave out people that came before, as an export does."""
     identities: set[str] = set()
     seen: set[str] = set()
     kept = []
     for one in people:
-        identity, ids, _ = one
+        identity, ids, *_ = one
         if identity is None:
             is_new = not seen & {*ids}
             seen |= {*ids}
@@ -364,7 +324,9 @@ def each_once(people: list[tuple[str | None, tuple[str, ...], str]]) -> list[Any
     return kept
 
 
-VERSIONS = "SELECT account, person, name, object_ids, fetched_at, added_at, xmin::text FROM people"
+VERSIONS = """
+SELECT account, person, name, object_ids, matched, fetched_at, added_at, xmin::text FROM people
+"""
 
 EXPORTS = st.lists(
     st.tuples(
@@ -376,18 +338,21 @@ EXPORTS = st.lists(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unites", [False, True])
 @pytest.mark.parametrize("others", [0, 1000])
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=EXPORTS)
 @example(
     exports=[
-        ("A", 1, [(None, ("a",), "x"), (None, ("b",), "x")]),
-        ("A", 3, [(None, ("b",), "y"), ("1", ("c",), "x")]),
-        ("A", 2, [(None, ("a", "b"), "x"), ("1", ("a", "c"), "y")]),
-        ("A", 4, [("1", ("b", "c"), "x")]),
+        ("A", 1, [(None, ("a",), "x", ("P",)), (None, ("b",), "x", ("a",))]),
+        ("A", 3, [(None, ("b",), "y", ("P",)), ("1", ("c",), "x", ("P",))]),
+        ("A", 2, [(None, ("a", "b"), "x", ("Q",)), ("1", ("a", "c"), "y", ("a",))]),
+        ("A", 4, [("1", ("b", "c"), "x", ("Q",))]),
     ]
 )
-def test_upserts_are_as_in_a_model(postgres: Server, others: int, exports: list[Any]) -> None:
+def test_upserts_are_as_in_a_model(
+    postgres: Server, others: int, unites: bool, exports: list[Any]
+) -> None:
     """Small exports into a large table are merged by its index."""
     postgres.run("DROP TABLE IF EXISTS people")
     target = target_of(postgres.url("people"))
@@ -399,21 +364,25 @@ def test_upserts_are_as_in_a_model(postgres: Server, others: int, exports: list[
     )
     model = Model()
     for account, day, people in exports:
-        model.upsert(account, day, people)
-        records = [
-            nameless(*ids, name=name) if identity is None else named(identity, *ids, name=name)
-            for identity, ids, name in people
+        model.upsert(account, day, people, unites=unites)
+        rows = [
+            Row(record, account, matched=matched)
+            for identity, ids, name, matched in people
+            for record in [
+                named(identity, *ids, name=name) if identity else nameless(*ids, name=name)
+            ]
         ]
         known = {row[:2]: row[2:] for row in postgres.rows(VERSIONS)}
-        sink = export(target, records, day, account)
+        state = SyncState(account=account, settings="{}", through=DAYS[0].date(), synced_at=DAYS[0])
+        sink = export(target, rows, day, account, sync=state if unites else None)
         assert sink.absorbed == model.absorbed
-        found = days(postgres, "account, person, object_ids, name")
+        found = days(postgres, "account, person, object_ids, name, matched")
         assert found[: len(found) - others] == model.table
-        assert {row[:1] + row[4:] for row in found[len(found) - others :]} <= {("Z", None, None)}
-        for row in postgres.rows(VERSIONS):
-            was = known.get(row[:2])
-            if was is not None and was[:-1] == row[2:-1]:
-                assert was[-1] == row[-1], "a row was written that has not changed"
+        assert {row[:1] + row[5:] for row in found[len(found) - others :]} <= {("Z", None, None)}
+        for version in postgres.rows(VERSIONS):
+            was = known.get(version[:2])
+            if was is not None and was[:-1] == version[2:-1]:
+                assert was[-1] == version[-1], "a row was written that has not changed"
 
 
 # ------------------------------------------------------------------------------- replace and append
@@ -453,6 +422,88 @@ def test_replace_and_upsert_go_into_the_same_table(postgres: Server) -> None:
     assert days(postgres) == [("identity:1", 1, 1), ("identity:2", 2, 2)]
 
 
+def test_replace_is_refused_before_anything_is_sent(postgres: Server) -> None:
+    replace = target_of(postgres.url("people"), write="replace")
+    replace.accept(origin_of(0, "A"))
+    export(target_of(postgres.url("people")), [named("1")], 0, "B")
+    with pytest.raises(ExportError, match=r"other accounts \(B\); pass write='upsert'"):
+        replace.accept(origin_of(1, "A"))
+    replace.accept(origin_of(1, "A", "B"))
+    target_of(postgres.url("people")).accept(origin_of(1, "A"))
+    postgres.run("UPDATE people SET account = 'A'")
+    replace.accept(origin_of(1, "A"))
+
+
+REPEATING = Content(has_events=True, repeats=True)
+
+
+def repeating(postgres: Server) -> Target:
+    return target_of(postgres.url("people"), REPEATING, write="replace")
+
+
+def test_people_are_as_often_in_a_table_as_they_were_asked_for(postgres: Server) -> None:
+    twice = [named("1", name="A"), named("1", name="B"), nameless("a"), nameless("a", "b")]
+    for day in range(2):
+        assert export(repeating(postgres), twice, day).notes == []
+        assert days(postgres, "person, name") == [
+            ("identity:1", "A", day, day),
+            ("identity:1", "B", day, day),
+            ("objectId:a", None, day, day),
+            ("objectId:a", None, day, day),
+        ]
+    assert postgres.rows("SELECT table_name, mode FROM altaprofiles_runs") == [
+        ("people", "repeating")
+    ]
+    with pytest.raises(ExportError, match=r"other accounts \(ACCOUNT\)"):
+        export(repeating(postgres), twice, 2, "B")
+    for write, once in (("upsert", " once"), ("append", "")):
+        fix = (
+            f"made with write='replace' and distinct=False, .* write it{once} with write='replace'"
+        )
+        with pytest.raises(ExportError, match=fix):
+            target_of(postgres.url("people"), write=write).check()
+    # And so it gets a key again.
+    (note,) = export(target_of(postgres.url("people"), write="replace"), twice[::3], 3).notes
+    assert note.endswith("is replaced, and its key is account and person now")
+    export(target_of(postgres.url("people")), twice[:1], 4)
+    assert days(postgres) == [("identity:1", 3, 3), ("objectId:a", 3, 3)]
+
+
+@pytest.mark.parametrize("made", ["constraint", "index", "earlier version"])
+def test_a_table_with_a_key_is_replaced_by_people_who_repeat(postgres: Server, made: str) -> None:
+    if made == "earlier version":
+        make_old_table(postgres)
+    else:
+        export(target_of(postgres.url("people")), [named("1")])
+    if made == "index":
+        postgres.run(
+            "ALTER TABLE people DROP CONSTRAINT people_pkey",
+            "CREATE UNIQUE INDEX ON people (account, person)",
+        )
+    (note,) = export(repeating(postgres), [named("1"), named("1")], 1).notes
+    assert "people can be there more than once now, so that it has no unique key" in note
+    assert days(postgres) == [("identity:1", 1, 1)] * 2
+
+
+def test_a_key_that_others_refer_to_is_kept(postgres: Server) -> None:
+    export(target_of(postgres.url("people")), [named("1")])
+    postgres.run(
+        "CREATE TABLE orders (account text, person text, FOREIGN KEY (account, person)"
+        " REFERENCES people)"
+    )
+    with pytest.raises(ExportError, match=r"distinct=False.*orders_account_person_fkey of orders"):
+        repeating(postgres).check()
+
+
+def test_rows_that_were_appended_are_not_replaced(postgres: Server) -> None:
+    export(target_of(postgres.url("people"), write="append"), [named("1")])
+    with pytest.raises(ExportError, match=r"with write='append'.*pass write='append'"):
+        repeating(postgres).check()
+    postgres.run("TRUNCATE people")
+    export(repeating(postgres), [named("1"), named("1")])
+    assert len(days(postgres)) == 2
+
+
 def test_append_adds_the_rows_of_each_run_once(postgres: Server) -> None:
     target = target_of(postgres.url("crm.people"), write="append")
     postgres.run("CREATE SCHEMA crm")
@@ -472,6 +523,73 @@ def test_append_adds_the_rows_of_each_run_once(postgres: Server) -> None:
         "SELECT table_name, run FROM crm.altaprofiles_runs WHERE written_at <= now() ORDER BY 1, 2"
     ) == [(table, run) for table in ("others", "people") for run in ("one", "three", "two")]
     assert postgres.rows("SELECT count(*) FROM pg_indexes WHERE tablename = 'people'") == [(0,)]
+
+
+def test_append_takes_what_an_incomplete_run_lacked(postgres: Server) -> None:
+    content = Content(has_key=True, has_cdp=True)
+    to = postgres.url("100%")
+    target = target_of(to, content, write="append")
+    export(target, [Row(named("1"), ACCOUNT, "1")], 0, run="before")
+    export(target, [Row(named("1"), ACCOUNT, "1"), Row(named("9"), ACCOUNT, "9")], 1, run="one")
+    export(target, [Row(named("1"), ACCOUNT, "1")], 1, run="of the same time")
+    postgres.run("""UPDATE "100%" SET name = 'mine' WHERE key = '1'""")
+    whole = [Row(named("2"), ACCOUNT, "2"), Row(named("1"), ACCOUNT, "1", (), b"[]")]
+    flattened = target_of(to, content, write="append", flatten=["plan"])
+    export(flattened, whole, 1, run="one")
+    assert days(postgres, "key, cdp", '"100%"') == [
+        ("1", None, 0, 0),
+        ("1", None, 1, 1),
+        ("1", [], 1, 1),
+        ("2", None, 1, 1),
+    ]
+
+
+def test_a_run_that_was_appended_whole_is_left_alone(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    """Even where this user may do nothing but append."""
+    name = f"modes_guest_of_{postgres.database}"
+    export(target_of(postgres.url("people"), write="append"), [], run="zero")
+    postgres.run(
+        f"GRANT SELECT, INSERT, DELETE ON altaprofiles_runs TO {name}",
+        f"GRANT INSERT ON people TO {name}",
+    )
+    for _ in range(2):
+        export(guest("append"), [named("1")], 1, run="one")
+    assert days(postgres) == [("identity:1", 1, 1)]
+    fix = rf"its rows before it was complete.*run: GRANT SELECT, DELETE ON \"people\" TO {name}"
+    with pytest.raises(ExportError, match=fix):
+        export(guest("append"), [named("1"), named("2")], 1, run="one")
+    postgres.run(f"GRANT SELECT, DELETE ON people TO {name}")
+    export(guest("append"), [named("1"), named("2")], 1, run="one")
+    assert days(postgres) == [("identity:1", 1, 1), ("identity:2", 1, 1)]
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_bindings_of_an_incomplete_run_are_taken_back(postgres: Server, is_restored: bool) -> None:
+    target = target_of(postgres.url("bound"), BINDINGS, write="append")
+    both = [found("1", ("u", ["a"])), found("2", ("v", []))]
+    export(target, both, run="before")
+    export(target, both[1:], run="one")
+    if is_restored:
+        postgres.run(
+            "BEGIN",
+            *(
+                f"CREATE TABLE x AS TABLE {table}; TRUNCATE {table}; INSERT INTO {table}"
+                " TABLE x; DROP TABLE x"
+                for table in ("bound", "altaprofiles_runs")
+            ),
+            "COMMIT",
+        )
+        # What two runs have appended looks the same then.
+        both = [found("3", ("u", ["a"])), both[1]]
+    export(target, both, run="one")
+    rows = postgres.rows("SELECT key, user_id, anonymous_id FROM bound ORDER BY 1")
+    assert rows == [
+        *([("1", "u", "a")] * (1 if is_restored else 2)),
+        *([("2", "v", None)] * 2),
+        *([("3", "u", "a")] if is_restored else []),
+    ]
 
 
 def test_a_run_is_appended_to_a_table_that_was_made_again(postgres: Server) -> None:
@@ -547,7 +665,9 @@ def test_a_table_may_be_made_in_advance(postgres: Server, write: str) -> None:
 def test_the_table_of_runs_is_no_output() -> None:
     with pytest.raises(ConfigurationError, match=r"^to: 'altaprofiles_runs' is the table in which"):
         target_of("postgresql://h/db/crm.altaprofiles_runs")
-    for name in ("stage", "repeated", "links", "merged", "plan", "changed"):
+    with pytest.raises(ConfigurationError, match=r"^to: 'altaprofiles_sync' is the table in which"):
+        target_of("postgresql://h/db/altaprofiles_sync")
+    for name in ("stage", "repeated", "links", "known", "merged", "plan", "changed"):
         with pytest.raises(ConfigurationError, match=r"^to: the export has a temporary table"):
             target_of(f"postgresql://h/db/altaprofiles_{name}")
         target_of(f"postgresql://h/db/crm.altaprofiles_{name}")
@@ -610,6 +730,24 @@ def test_the_bindings_of_a_key_are_replaced_whole(postgres: Server) -> None:
     after = postgres.rows(query)
     assert [row[:-1] for row in after[:1]] == [(ACCOUNT, "1", "u1", "b")]
     assert after[1:] == before[3:]
+
+
+def test_a_key_that_has_no_bindings_any_more_has_no_rows(postgres: Server) -> None:
+    target = target_of(postgres.url("bound"), BINDINGS)
+    query = "SELECT account, key, user_id FROM bound ORDER BY 1, 2, 3"
+    export(target, [found("none"), found("1", ("u", []))])
+    assert postgres.rows(query) == [(ACCOUNT, "1", "u")]
+    odd = r"\t\\ 2"
+    first = [found("1", ("u", ["a"]), ("v", [])), found(odd, ("w", [])), found("3", ("x", ["c"]))]
+    export(target, first, 1)
+    export(target, [found("1", ("y", []), account="B")], 1, "B")
+    sink = export(target, [found("1"), found(odd), found("none"), found("2\0")], 2)
+    assert sink.mended == 0
+    assert postgres.rows(query) == [(ACCOUNT, "3", "x"), ("B", "1", "y")]
+    for write in ("append", "replace"):
+        other = target_of(postgres.url(f"by_{write}"), BINDINGS, write=write)
+        export(other, [found("1"), found("2", ("u", []))])
+        assert postgres.rows(f"SELECT key FROM by_{write}") == [("2",)]
 
 
 @pytest.mark.parametrize("write", ["replace", "append"])
@@ -867,9 +1005,11 @@ def test_each_mode_needs_its_rights_and_no_others(
             guest(write).check()
         postgres.run(f"GRANT SELECT, INSERT, DELETE ON altaprofiles_runs TO {name}")
     for right in rights:
-        with pytest.raises(ExportError, match=f"lacks the right to {right}"):
+        with pytest.raises(ExportError, match=f"lacks the right to {right}") as caught:
             guest(write).check()
-        postgres.run(f"GRANT {right} ON people TO {name}")
+        statement = str(caught.value).partition(" run: ")[2]
+        assert statement == f'GRANT {right} ON "people" TO {name}'
+        postgres.run(statement)
     export(guest(write), [named("1", name="guest")], 1)
     assert ("guest", 1) in [row[:2] for row in days(postgres, "name")]
 
@@ -922,23 +1062,6 @@ def test_no_mode_overlooks_what_a_trigger_does(
 
 
 # ---------------------------------------------------------------------------- at once, and killed
-
-
-def until(condition: Callable[[], bool]) -> None:
-    # Bounds a test that hangs, and nothing else.
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def waits(postgres: Server) -> bool:
-    return bool(
-        postgres.rows(
-            "SELECT 1 FROM pg_stat_activity WHERE application_name = 'altaprofiles'"
-            " AND datname = current_database() AND wait_event_type = 'Lock'"
-        )
-    )
 
 
 @pytest.mark.parametrize("write", ["upsert", "append"])

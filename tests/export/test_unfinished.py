@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from msgspec.structs import replace
 
@@ -264,6 +265,37 @@ async def test_one_of_an_earlier_version_does_not_block_another(
     assert to.read_bytes() == whole.read_bytes()
     assert len(service.requests) < 28 if sample == "events" else 140
     assert not folder_of(to).exists()
+
+
+async def test_one_of_an_earlier_version_is_finished_by_its_own_call_only(
+    tmp_path: Path, service: Service
+) -> None:
+    # Its journal names neither the table nor the flattened keys.
+    to = tmp_path / "p.duckdb"
+    service.bring(SAMPLES / "version-1" / "events", to)
+    await service.start("keys", to)
+    [one] = unfinished_in(folder_of(to))
+    account = CleverTap(account_id="TEST", passcode="PASS", base_url=service.url)
+    async with Session(clevertap=account) as session:
+        with pytest.raises(ConfigurationError, match="run the export that began it again"):
+            await session.finish_unfinished(one, to=to)
+    assert (await service.start("events", to)).complete
+
+
+async def test_rows_of_an_earlier_version_s_export_are_of_when_it_was_begun(
+    tmp_path: Path, service: Service
+) -> None:
+    to = tmp_path / "p.parquet"
+    folder = service.bring(SAMPLES / "version-1" / "events", to)
+    begun = time.time() - 7 * 86_400
+    for path in folder.iterdir():
+        os.utime(path, (begun, begun))
+    [one] = unfinished_in(folder)
+    assert one.age == "7 days ago"
+    report = await service.start("events", to)
+    assert any("it was begun at" in sentence for sentence in report.warnings)
+    times = pyarrow.parquet.read_table(to)["fetched_at"].to_pylist()
+    assert {abs(at.timestamp() - begun) < 1 for at in times} == {True}
 
 
 @pytest.mark.parametrize("sample", ["events", "keys"])

@@ -21,25 +21,33 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import msgspec
 import psycopg
 from msgspec import Struct, structs
 
+if TYPE_CHECKING:
+    from altaprofiles import Session
+
+BEGUN = 1_767_225_600_123_456_789
+
 
 class Job(Struct, kw_only=True):
     """The task of one process.
 
     Attributes:
-        arguments: for `Session.export`, or for `Session.export_lookups` if `keys` is among them.
+        arguments: for `Session.export`; for `Session.export_lookups` if `keys` is among them, and
+            for `Session.sync` if `since` is.
         environment: the environment, with the service's address and credentials.
+        accounts: for an output of several accounts, their names, each with an environment.
         slots: the cap on requests in flight.
+        begun: the time at which it begins, in nanoseconds.
         die: the step to die at, and the moment: "before", "half" or "after".
         die_in: the kind of steps that `die` counts; all kinds if empty.
         stop: the step to stop before, until the process is continued.
@@ -50,7 +58,9 @@ class Job(Struct, kw_only=True):
 
     arguments: dict[str, Any]
     environment: dict[str, str]
+    accounts: dict[str, dict[str, str]] = {}
     slots: int = 3
+    begun: int = BEGUN
     die: tuple[int, str] | None = None
     die_in: str = ""
     stop: int | None = None
@@ -82,8 +92,6 @@ class Outcome(Struct, kw_only=True):
 
 
 _OVER, _STOPPED = -1, -2
-
-BEGUN = 1_767_225_600_123_456_789
 
 # --------------------------------------------------------------------------- in the test's process
 
@@ -371,37 +379,80 @@ def _wrap_standard_library() -> None:
     sqlite3.connect = partial(sqlite3.connect, factory=_Database)  # type: ignore[assignment]
 
 
-async def _work(job: Job) -> dict[str, Any]:
+def _session(environment: Mapping[str, str], slots: int) -> Session:
     from altaprofiles import Alta, CleverTap, Retry, Session
 
     account = CleverTap(
-        account_id=os.environ["CLEVERTAP_ACCOUNT_ID"],
-        passcode=os.environ["CLEVERTAP_PASSCODE"],
-        base_url=os.environ["CLEVERTAP_BASE_URL"],
-        max_in_flight=job.slots,
+        account_id=environment["CLEVERTAP_ACCOUNT_ID"],
+        passcode=environment["CLEVERTAP_PASSCODE"],
+        base_url=environment["CLEVERTAP_BASE_URL"],
+        max_in_flight=slots,
     )
     alta = None
-    if "ALTA_TOKEN" in os.environ:
+    if "ALTA_TOKEN" in environment:
         alta = Alta(
-            os.environ["ALTA_TOKEN"],
-            base_url=os.environ["ALTA_BASE_URL"],
-            max_in_flight=job.slots,
+            environment["ALTA_TOKEN"], base_url=environment["ALTA_BASE_URL"], max_in_flight=slots
         )
     retry = Retry(attempts=20, base_delay=0.001, max_delay=0.01)
-    async with Session(clevertap=account, alta=alta, retry=retry) as session:
-        report: Any
-        if "keys" in job.arguments:
-            report = await session.export_lookups(**job.arguments)
-        else:
-            report = await session.export(**job.arguments)
+    return Session(clevertap=account, alta=alta, retry=retry)
+
+
+async def _work(job: Job) -> dict[str, Any]:
+    report: Any
+    if job.accounts:
+        report = await _work_together(job)
+    else:
+        async with _session(os.environ, job.slots) as session:
+            if "keys" in job.arguments:
+                report = await session.export_lookups(**job.arguments)
+            elif "since" in job.arguments:
+                report = await session.sync(**job.arguments)
+            else:
+                report = await session.export(**job.arguments)
     told: dict[str, Any] = msgspec.to_builtins(report)
     return told
 
 
+_DEFAULTS: dict[str, Any] = {
+    "event_properties": (),
+    "profile_fields": (),
+    "query": None,
+    "windows": 1,
+    "distinct": True,
+    "app": False,
+    "event_summaries": True,
+    "profile": True,
+    "count": False,
+    "on_shortfall": "error",
+    "with_cdp": False,
+    "cdp_key": "identity",
+    "cdp_by": "user_id",
+    "on_progress": None,
+}
+
+
+async def _work_together(job: Job) -> Any:
+    """Export several accounts into one output, as the command line does."""
+    from altaprofiles.export.job import Job as Together
+    from altaprofiles.export.output import Output
+
+    given = dict(job.arguments)
+    output = Output(
+        **{name: given.pop(name) for name in ("to", "write", "resume") if name in given}
+    )
+    events = given.pop("events")
+    async with AsyncExitStack() as stack:
+        parts = []
+        for name, environment in job.accounts.items():
+            session = await stack.enter_async_context(_session(environment, job.slots))
+            parts.append(session.export_part(events, name=name, **{**_DEFAULTS, **given}))
+        return await Together(parts, output).run()
+
+
 def _run(job: Job, result: str) -> None:
     global _steps, _folder
-    # Every export is begun at the same moment, which its tables hold.
-    time.time_ns = lambda: BEGUN
+    # Tables hold the moment at which an export is begun.
+    time.time_ns = lambda: job.begun
     # Ends this process even if the test is gone.
     signal.alarm(120)
     os.environ.update(job.environment)
@@ -416,6 +467,8 @@ def _run(job: Job, result: str) -> None:
     except Exception as error:
         outcome.error, outcome.message = type(error).__name__, str(error)
         outcome.notes = getattr(error, "__notes__", [])
+        report = getattr(error, "report", None)
+        outcome.report = None if report is None else msgspec.to_builtins(report)
     _steps = None
     outcome.steps = steps.listed
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -68,34 +68,35 @@ class Model:
         claimed: list[Row] = []
         taken: list[Row] = []
         put: list[Row] = []
-        outdated: list[Entry] = []
-        for entry in new:
-            same = [row for row in earlier if _is_same(row.entry, entry)]
+        grown: list[tuple[Row, int]] = []
+        for entry, devices in new:
             if not entry.identity:
-                claimed += same
-            if any(row.fetched > night.hour for row in same):
-                outdated.append(entry)
+                claimed += [row for row in earlier if _is_same(row.entry, entry, devices)]
         absorbed: list[Row] = []
-        for entry in new:
-            if entry in outdated:
-                continue
-            became = [row for row in earlier if _is_same(row.entry, entry)]
+        for entry, devices in new:
+            became = [row for row in earlier if _is_same(row.entry, entry, devices)]
+            later = [row for row in became if row.fetched > night.hour]
             if entry.identity:
                 guests = [
                     row
                     for row in earlier
                     if not row.entry.identity
-                    and {*row.entry.devices} & {*entry.devices}
+                    and {*row.entry.devices} & devices
                     and not any(row is one for one in claimed)
                     and row.fetched <= night.hour
                 ]
                 absorbed += [row for row in guests if not any(row is one for one in absorbed)]
                 became += guests
-            equal = [row for row in became if row.entry == entry]
             added = min((row.added for row in became), default=night.hour)
+            taken += [row for row in became if not any(row is one for one in later)]
+            if later:
+                grown += [(row, added) for row in later]
+                continue
+            equal = [row for row in became if row.entry == entry]
             fetched = equal[0].fetched if equal else night.hour
-            taken += became
             put.append(Row(night.account, entry, fetched, added))
+        for row, added in grown:
+            row.added = min(row.added, added)
         kept = [row for row in earlier if not any(row is one for one in taken)]
         self.absorbed = len(absorbed)
         self.rows = [*others, *kept, *put]
@@ -109,25 +110,31 @@ class Model:
         )  # fmt: skip
 
 
-def _is_same(old: Entry, new: Entry) -> bool:
+def _is_same(old: Entry, new: Entry, devices: set[str]) -> bool:
     if old.identity or new.identity:
         return old.identity == new.identity
-    return bool({*old.devices} & {*new.devices})
+    return bool({*old.devices} & devices)
 
 
-def _first_of_each(people: Sequence[Entry]) -> list[Entry]:
-    identities: set[str] = set()
-    devices: set[str] = set()
-    found = []
-    for entry in people:
-        if entry.identity:
-            if entry.identity not in identities:
-                found.append(entry)
-            identities.add(entry.identity)
+def _first_of_each(people: Sequence[Entry]) -> list[tuple[Entry, set[str]]]:
+    """Return the first entry of each person, with the devices of all that are left out for it."""
+    found: list[tuple[Entry, set[str]]] = []
+    # The place in `found` of each identity, and of each device of those without one.
+    places: dict[str, int] = {}
+    entries: dict[str, int] = {}
+    for number, entry in enumerate(people):
+        names = [f"identity {entry.identity}"] if entry.identity else [*entry.devices]
+        # The earliest entry that it has anything of, and so that entry's person.
+        known = [name for name in names if name in entries]
+        if known:
+            place = places[min(known, key=lambda name: entries[name])]
+            found[place][1].update(entry.devices)
         else:
-            if not devices & {*entry.devices}:
-                found.append(entry)
-            devices |= {*entry.devices}
+            place = len(found)
+            found.append((entry, {*entry.devices}))
+        for name in names:
+            entries.setdefault(name, number)
+            places.setdefault(name, place)
     return found
 
 

@@ -121,7 +121,7 @@ async def many(session: Session) -> None:
 
 
 async def chains(session: Session) -> None:
-    people = session.profiles.by_event("Charged", start=20260101, end=20260131, windows=3)
+    people = session.profiles.by_event("Charged", start="2026-01-01", end=20260131, windows=3)
     assert_type(people, EventProfiles)
     async for person in people:
         assert_type(person, Profile)

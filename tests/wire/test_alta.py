@@ -195,6 +195,15 @@ def test_half_a_surrogate_pair_does_not_spoil_the_answer() -> None:
     assert users["u"].anonymous_ids[0].anonymous_id == "a\ufffd"
 
 
+def test_two_users_whom_no_text_can_tell_apart_are_not_taken_for_one() -> None:
+    bound = rb'{"anonymous_ids":[{"anonymous_id":"a"}]}'
+    data = rb'{"code":0,"data":{"u\ud83d":%b,"u\ud83e":%b}}' % (bound, bound)
+    with pytest.raises(DecodeError, match="half a surrogate pair"):
+        alta.read_users(answer(data))
+    assert len(alta.read_users(answer(data.replace(b"u\\ud83e", b"u\\ud83d")))) == 1
+    assert len(alta.read_users(answer(data.replace(b"u\\ud83e", b"v\\ud83e")))) == 2
+
+
 # ----------------------------------------------------------------------------------------- failures
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from ...base.wording import next_step
@@ -11,11 +13,15 @@ from ..options import QueryOptions, query_options
 from ..selection import other_option, select
 from ..where import GRAMMAR
 
+if TYPE_CHECKING:
+    from ...session import Session
+
 __all__ = ["count"]
 
 
 @click.command(
     cls=Command,
+    several=True,
     epilog=GRAMMAR,
     misplaced="count takes one event; a value with blanks stands in quotation marks, such as 'App "
     "Launched'",
@@ -23,24 +29,55 @@ __all__ = ["count"]
 )
 @click.argument("event", required=False)
 @query_options
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each account.")
 @click.pass_obj
-def count(app: App, event: str | None, query: QueryOptions) -> None:
-    """Print how many people did EVENT, from CleverTap.
+def count(app: App, event: str | None, query: QueryOptions, as_json: bool) -> None:
+    """Print how many people did EVENT, by CleverTap's own count.
 
-    Spell EVENT as in the dashboard: the service distinguishes upper and lower case.
+    Each person is counted once over all days, as in the line "counted" of `export --count`. Spell
+    EVENT as in the dashboard: the service distinguishes upper and lower case. With several
+    accounts, there is a line for each: its name, a tab, and the number.
 
     \b
     Examples:
         altaprofiles count "App Launched" --from 2026-01-01 --to 2026-01-31
         altaprofiles count --everyone --profile-where 'Customer Type = Gold'
+        altaprofiles count Charged --from 2026-01-01 --to 2026-01-31 --account shop --account outlet
     """
     selection = select([] if event is None else [event], query)
-    people = app.ask(lambda session: session.profiles.count(event, **selection))
-    app.write(b"%d\n" % people)
-    if not people:
+    names: tuple[str | None, ...] = app.accounts or (None,)
+    counts: dict[str | None, int] = {}
+    errors: dict[str, Exception] = {}
+
+    async def question(session: Session) -> int:
+        return await session.profiles.count(event, **selection)
+
+    if len(names) > 1:
+        several, errors = app.ask_each(question)
+        counts.update(several)
+    else:
+        counts[names[0]] = app.ask(question)
+    for name in names:
+        if (people := counts.get(name)) is not None:
+            app.write(_line(name if len(names) > 1 else None, people, as_json=as_json))
+    if empty := [name for name, people in counts.items() if not people]:
         has_filters = bool(
             selection["event_properties"] or selection["profile_fields"] or selection["query"]
         )
         step = next_step(has_event=event is not None, has_filters=has_filters)
         other = other_option(query)
-        app.warn(f"0 people; {step}" + (f"; {other}" if other else ""))
+        of = "" if len(names) == 1 else f"{', '.join(map(str, empty))}: "
+        app.warn(f"{of}0 people; {step}" + (f"; {other}" if other else ""))
+    if errors:
+        from ...export.accounts import AccountsFailed
+
+        raise AccountsFailed("", errors)
+
+
+def _line(name: str | None, people: int, *, as_json: bool) -> bytes:
+    if as_json:
+        from msgspec import json
+
+        account = {} if name is None else {"account": name}
+        return json.encode({**account, "people": people}) + b"\n"
+    return (f"{people}\n" if name is None else f"{name}\t{people}\n").encode()

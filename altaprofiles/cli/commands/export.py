@@ -8,56 +8,32 @@ import click
 
 from ..app import App, Service
 from ..command import Command
-from ..options import OutputOptions, QueryOptions, join_options, output_options, query_options
+from ..options import (
+    OutputOptions,
+    QueryOptions,
+    RecordOptions,
+    join_options,
+    output_options,
+    query_options,
+    record_options,
+)
 from ..selection import other_option, select
 from ..where import GRAMMAR
 
 if TYPE_CHECKING:
-    from ...export.report import ExportReport
+    from ...export.part import Part
+    from ...export.report import ExportProgress, ExportReport
     from ...session import Session
     from ..progress import ProgressDisplay
 
 __all__ = ["export"]
 
 
-@click.command(cls=Command, epilog=GRAMMAR)
+@click.command(cls=Command, several=True, epilog=GRAMMAR)
 @click.argument("events", metavar="[EVENT...]", nargs=-1)
 @query_options
 @output_options
-@click.option(
-    "--windows",
-    metavar="N|auto",
-    default="auto",
-    show_default=True,
-    help="Number of parts to split the days into, which are read side by side.",
-)
-@click.option(
-    "--batch-size",
-    type=int,
-    metavar="N",
-    default=4991,
-    show_default=True,
-    help="People per page, a multiple of 23. A chain that has been opened keeps its size when it "
-    "is resumed.",
-)
-@click.option(
-    "--events/--no-events",
-    "event_summaries",
-    default=True,
-    help="Include the events of each person, some 75 % of a record (the default), or leave them "
-    "out.",
-)
-@click.option(
-    "--profile/--no-profile",
-    default=True,
-    help="Include the properties of each person (the default), or leave them out.",
-)
-@click.option(
-    "--app",
-    "with_app",
-    is_flag=True,
-    help="Include versions, make and model of devices, which are left out by default.",
-)
+@record_options
 @click.option(
     "--distinct/--no-distinct",
     default=True,
@@ -66,8 +42,9 @@ __all__ = ["export"]
 @click.option(
     "--count",
     is_flag=True,
-    help="Request the service's own counts as well, to compare them with the records received (a "
-    "range that is far short is read again), and to estimate the time left.",
+    help="Request the service's own counts as well: to report the number of people of each event, "
+    "as `count` does, to compare with the records received (a range that is far short is read "
+    "again), and to estimate the time left.",
 )
 @click.option(
     "--on-shortfall",
@@ -83,11 +60,7 @@ def export(
     app: App,
     events: tuple[str, ...],
     query: QueryOptions,
-    windows: str,
-    batch_size: int,
-    event_summaries: bool,
-    profile: bool,
-    with_app: bool,
+    records: RecordOptions,
     distinct: bool,
     count: bool,
     on_shortfall: Literal["error", "warn"],
@@ -114,6 +87,9 @@ def export(
     --with-cdp adds each person's CDP users; failed lookups are listed in <out>.failed.ndjson, and
     the same command asks for those alone.
 
+    With several --account, all are exported side by side into one output, whose column account
+    names them; or with {account} in FILE, each into its own. When one fails, the others go on.
+
     A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
 
     \b
@@ -123,48 +99,40 @@ def export(
           --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
       altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 -o gold.csv \\
           --where 'Amount > 100' --profile-where 'Customer Type = Gold'
+      altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 \\
+          --account shop --account outlet -o 'charged-{account}.ndjson'
       altaprofiles export --everyone --profile-where 'Email exists' -o reachable.parquet
       duckdb -c "select count(*) from '$(altaprofiles export Charged \\
           --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
     """
-    from ..job import run_job
+    from ..job import run_parts
 
     selection = select(events, query)
-    parts = _parts(windows)
 
-    async def job(session: Session, display: ProgressDisplay) -> ExportReport:
-        report = await session.export(
+    async def part(
+        session: Session, display: ProgressDisplay, name: str | None
+    ) -> Part[ExportReport, ExportProgress]:
+        return session.export_part(
             events or None,
+            name=name,
             **selection,
-            windows=parts,
+            **records,
             distinct=distinct,
-            batch_size=batch_size,
-            app=with_app,
-            event_summaries=event_summaries,
-            profile=profile,
             count=count,
             on_shortfall=on_shortfall,
             with_cdp=with_cdp,
             cdp_key=cdp_key,
             cdp_by=cdp_by,
             on_progress=display,
-            **output,
         )
+
+    def check(report: ExportReport) -> None:
         if not report.people and (other := other_option(query)):
             # The library's own warning does not know the options.
             app.warn(other)
-        return report
 
     service: Service = "both" if with_cdp else "clevertap"
     prefix = "pipe the same query into " if query["query"] == "-" else ""
-    run_job(app, job, out=output["to"], as_json=as_json, prefix=prefix, service=service)
-
-
-def _parts(windows: str) -> int | Literal["auto"]:
-    if windows == "auto":
-        return "auto"
-    if not windows.isdecimal():
-        raise click.BadParameter(
-            f"{windows!r} is neither auto nor a number", param_hint="--windows"
-        )
-    return int(windows)
+    run_parts(
+        app, part, options=output, as_json=as_json, prefix=prefix, service=service, check=check
+    )

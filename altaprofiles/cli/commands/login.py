@@ -22,9 +22,15 @@ __all__ = ["login"]
 
 @click.command(cls=Command)
 @click.argument("name", required=False)
+@click.option(
+    "--timezone",
+    metavar="ZONE",
+    help="The time zone of the CleverTap project, such as Asia/Kolkata. Days are days of that "
+    "zone, and sync needs it to know which are over.",
+)
 @click.option("--no-test", is_flag=True, help="Save the answers without testing them.")
 @click.pass_obj
-def login(app: App, name: str | None, no_test: bool) -> None:
+def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> None:
     """Ask for credentials, test them, and save them as account NAME.
 
     Asks on the terminal for the CleverTap account ID, its passcode and region, and for an Alta API
@@ -40,10 +46,11 @@ def login(app: App, name: str | None, no_test: bool) -> None:
     \b
     Examples:
         altaprofiles login
-        altaprofiles login shop
+        altaprofiles login shop --timezone Asia/Kolkata
         altaprofiles count Charged --from 2026-01-01 --to 2026-01-31 --account shop
     """
     from ...accounts import Accounts
+    from ...base.zones import zone_of
     from ...errors import AltaProfilesError, ConfigurationError
     from ..dialog import ask_credentials
 
@@ -63,7 +70,11 @@ def login(app: App, name: str | None, no_test: bool) -> None:
     app.info(f"Account {name!r}, {'as it is' if name in accounts.tables else 'a new one'}:")
     # A single account needs no default; once there are two, it is the first as before.
     accounts.default = accounts.pick(None) or name
-    table = accounts.tables[name] = ask_credentials(accounts.tables.get(name, {}))
+    before = accounts.tables.get(name, {})
+    if timezone is not None:
+        zone_of("timezone", timezone)
+        before = {**before, "timezone": timezone}
+    table = accounts.tables[name] = ask_credentials(before)
     # Through the file's own rules, so that the saved account can be read again.
     project = accounts.clevertap(name)
     clevertap = None if project is None else project.credentials

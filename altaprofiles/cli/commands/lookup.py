@@ -11,7 +11,9 @@ from ..command import Command
 from ..options import KeyFileName, OutputOptions, join_options, output_options
 
 if TYPE_CHECKING:
-    from ...export.report import LookupReport
+    from ...export.keys import Keys
+    from ...export.part import Part
+    from ...export.report import LookupProgress, LookupReport
     from ...session import Session
     from ...wire.alta import By as CdpBy
     from ...wire.clevertap import By
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["lookup"]
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, several=True)
 @click.argument("keys", metavar="FILE|-", type=KeyFileName())
 @click.option(
     "--by",
@@ -66,6 +68,9 @@ def lookup(
     With --by user-id or anonymous-id, the users of Alta are written: as NDJSON a line per key,
     {"key": …, "users": […]}, and in a table a row per anonymous ID.
 
+    With several --account, all are asked for the same keys, and <out>.NAME.not-found.txt lists
+    those that the account NAME does not know; see `export` for outputs of several accounts.
+
     Ctrl-C stops the lookup, and the same command resumes it. With "-", pipe the same keys in again.
 
     \b
@@ -74,34 +79,32 @@ def lookup(
       cut -d, -f2 people.csv | altaprofiles lookup - --by email -o found.parquet
       altaprofiles lookup people.ndjson --by user-id --column identity -o users.ndjson
     """
-    from ..job import run_job
-    from ..stdin import keys_from_stdin
+    from ..job import run_parts
+    from ..stdin import SharedKeys, keys_from_stdin
 
-    async def job(session: Session, display: ProgressDisplay) -> LookupReport:
-        return await session.export_lookups(
-            keys_from_stdin() if keys == "-" else keys,
+    shared = SharedKeys() if keys == "-" and len(app.accounts) > 1 else None
+
+    async def part(
+        session: Session, display: ProgressDisplay, name: str | None
+    ) -> Part[LookupReport, LookupProgress]:
+        source: Keys = keys_from_stdin() if keys == "-" else keys
+        return session.lookups_part(
+            source if shared is None else await shared.read(),
             by=_BY[by],
+            name=name,
             column=column,
             keys_table=keys_table,
             with_cdp=with_cdp,
             cdp_key=cdp_key,
             cdp_by=cdp_by,
             on_progress=display,
-            **output,
         )
 
     service: Service = "alta" if by in ("user-id", "anonymous-id") else "clevertap"
     if with_cdp:
         service = "both"
     prefix = "pipe the same keys into " if keys == "-" else ""
-    run_job(
-        app,
-        job,
-        out=output["to"],
-        as_json=as_json,
-        prefix=prefix,
-        service=service,
-    )
+    run_parts(app, part, options=output, as_json=as_json, prefix=prefix, service=service)
 
 
 _BY: dict[str, By | CdpBy] = {

@@ -11,7 +11,7 @@ import click
 
 from ..app import App, Service
 from ..command import Command
-from ..exits import Exit, Failure, Interrupted
+from ..exits import Exit, Failure, Interrupted, worst
 
 if TYPE_CHECKING:
     from ...export.outputs import OutputState
@@ -123,9 +123,11 @@ def status(
 
 def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool) -> None:
     if not states:
-        from ...export.sinks.postgres_url import without_password
+        from ...redaction import LOOKS_LIKE_DATABASE
 
-        where = "anything in this folder" if out is None else f"{without_password(out)} yet"
+        where = "anything in this folder" if out is None else "it yet"
+        if out is not None and not LOOKS_LIKE_DATABASE.search(out):
+            where = f"{out} yet"
         app.info(f"No export has written {where}.")
     for state in states:
         if as_json:
@@ -139,7 +141,8 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
 
 
 def _lines(state: OutputState) -> list[str]:
-    from ...base.wording import numbered, sized
+    from ...base.wording import sized
+    from ...export.outputs import days_of
     from ...redaction import harmless
 
     of_table = "" if state.table is None else f", table {state.table}"
@@ -150,8 +153,12 @@ def _lines(state: OutputState) -> list[str]:
         word = "written" if success.complete else "incomplete"
         lines.append(
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
-            f"{numbered(success.people, 'people')}{size}"
+            f"{success.people:,} {success.unit}{size}"
         )
+    days = days_of(state)
+    for account, through in days.items():
+        of_account = "" if len(days) == 1 else f" for {account}"
+        lines.append(f"  synced      through {through}{of_account}")
     if state.is_running:
         lines.append("  running")
     for one in state.unfinished:
@@ -180,12 +187,14 @@ def _iso(seconds: float | None) -> str | None:
 
 def _as_json(state: OutputState) -> dict[str, Any]:
     from ...export.manifest import readable
+    from ...export.outputs import days_of
 
     success = state.success
     return {
         "output": readable(state.name),
         "table": state.table,
         "running": state.is_running,
+        "synced": days_of(state),
         "success": None
         if success is None
         else {
@@ -232,16 +241,20 @@ def _finish(
     from ..job import run_job
 
     codes: list[int] = []
-    named = app.account
+    named = app.accounts
     for state, one in left:
+        # Only a URL has what its name lacks, a password.
+        to = out if "://" in out else state.name
         app.info(f"Finishing {one.subject}, begun {one.age}.")
         if state.success is not None and one.began is not None and _is_newer(state, one.began):
             app.warn(
                 f"{state.name} was written at {state.success.written}, after this export was begun"
             )
 
-        async def job(session: Session, display: ProgressDisplay, one: Unfinished = one) -> Report:
-            return await session.finish_unfinished(one, to=out, spool=spool, on_progress=display)
+        async def job(
+            session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
+        ) -> Report:
+            return await session.finish_unfinished(one, to=to, spool=spool, on_progress=display)
 
         service: Service = "clevertap"
         if is_joined(one):
@@ -249,20 +262,17 @@ def _finish(
         elif is_of_alta(one):
             service = "alta"
         try:
-            app.account = named or _account_of(one, service)
-            run_job(app, job, out=out, as_json=as_json, service=service)
+            app.accounts = named or _account_of(one, service)
+            run_job(app, job, out=to, as_json=as_json, service=service)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
             code = app.report(error)
             if code is None or isinstance(error, Interrupted):
                 raise
             codes.append(code)
-    app.account = named
+    app.accounts = named
     if codes:
-        sys.exit(next((code for code in _WORST_FIRST if code in codes), codes[0]))
-
-
-_WORST_FIRST = (Exit.CREDENTIALS, Exit.USAGE, Exit.FAILED, Exit.INCOMPLETE)
+        sys.exit(worst(codes))
 
 
 def _is_newer(state: OutputState, began: float) -> bool:
@@ -272,13 +282,13 @@ def _is_newer(state: OutputState, began: float) -> bool:
     )
 
 
-def _account_of(one: Unfinished, service: Service) -> str | None:
-    """Return the name of the account that an export is of, or None for the usual one."""
+def _account_of(one: Unfinished, service: Service) -> tuple[str, ...]:
+    """Return the name of the account that an export is of, or none for the usual one."""
     from ...accounts import Accounts, find_alta, find_clevertap
     from ...errors import ConfigurationError
 
     if one.plan is None:
-        return None
+        return ()
     account_of_alta = one.plan.account if service == "alta" else one.plan.cdp_account
     for name in (None, *Accounts.read().tables):
         try:
@@ -292,8 +302,8 @@ def _account_of(one: Unfinished, service: Service) -> str | None:
             continue
         if service != "clevertap" and (key is None or key.credentials.account != account_of_alta):
             continue
-        return name
-    return None
+        return () if name is None else (name,)
+    return ()
 
 
 def _discard(app: App, left: list[tuple[OutputState, Unfinished]], *, yes: bool) -> None:

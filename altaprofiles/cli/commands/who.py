@@ -47,7 +47,7 @@ def who(app: App, /, **options: str | None) -> None:
     if not customers:
         # The key stays out of the message, as out of every error's: logs may keep it.
         (name,) = key
-        raise Failure(f"nobody: neither service knows anybody with this {name}")
+        raise Failure(f"nobody: {_ASKED[name]} with this {name}")
     for customer in customers:
         if customer.error is not None:
             app.warn(f"the CDP users cannot be asked for: {customer.error}")
@@ -60,6 +60,15 @@ def who(app: App, /, **options: str | None) -> None:
             console.print(customer_table(customer, width=console.width))
     else:
         app.write(b"".join(map(_json_line, customers)))
+
+
+_ASKED = {
+    "identity": "neither service knows anybody",
+    "email": "CleverTap knows nobody",
+    "object_id": "CleverTap knows nobody",
+    "user_id": "neither service knows anybody",
+    "anonymous_id": "Alta knows nobody",
+}
 
 
 def _json_line(customer: Customer) -> bytes:

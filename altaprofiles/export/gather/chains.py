@@ -31,7 +31,9 @@ from ...flow.paging import mark
 from ...models import Page
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
+from ...wire.days import date_of
 from ...wire.query import EventQuery
+from ..keys import KeyFile
 from ..place import Place
 from ..plan import EventsPlan
 from ..report import ChainStatus, ExportProgress, ExportReport, Report
@@ -41,7 +43,7 @@ from ..store.journal import ChainRow
 from ..store.people import EachOnce, Matching, People
 from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
-from ..store.workspaces import Workspaces
+from ..store.workspaces import SUPERSEDED, Workspaces
 from ..tables import Content
 from ..threads import run_all
 from ..unfinished import CURSOR_LIFE
@@ -129,9 +131,8 @@ class EventsGathering:
     """
 
     unit = "records"
-    content = Content(has_events=True)
     endings: Sequence[str] = ()
-    reads: Path | None = None
+    reads: KeyFile | None = None
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class EventsGathering:
                 f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}"
             )
         self.plan: EventsPlan = plan
+        self.content = Content(has_events=True, repeats=not distinct)
         self.options: dict[str, Any] = {"distinct": distinct}
         self.arguments = {"distinct": distinct, "count": count, "on_shortfall": on_shortfall}
         self._chains = chains
@@ -156,6 +158,7 @@ class EventsGathering:
         self._adopt = adopt
         self._begun_size = plan.batch_size
         self._distinct = distinct
+        self._by_day = False
         self._count = count
         # Nothing is accepted that has not been compared.
         self._accepts = count and on_shortfall == "warn"
@@ -182,6 +185,9 @@ class EventsGathering:
         elif self._adopt:
             workspaces.discard_family(self.plan)
         store = workspaces.take(self.plan, resume=resume)
+        if self._adopt and self.plan.events is None and store.begun() and store.is_superseded:
+            logger.warning("%s is begun anew: %s", self.plan.subject, SUPERSEDED)
+            store.clear()
         if isinstance(begun := store.begun(), EventsPlan):
             self._begun_size = begun.batch_size
         return store
@@ -190,6 +196,7 @@ class EventsGathering:
         await run.threads.run(lambda: self._load(run))
 
     def _load(self, run: Run) -> None:
+        self._by_day = run.place.target.by_day
         rows = run.store.journal.chains()
         for number, query in enumerate(self.plan.queries):
             row = rows.get(number) or ChainRow(number)
@@ -483,10 +490,18 @@ class EventsGathering:
         return EachOnce(path) if self._distinct else None
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:
-        for state in self._states:
-            matched = () if state.query.event is None else (state.query.event,)
+        for state in self._in_order():
+            query, account = state.query, self.plan.account
+            matched = () if query.event is None else (query.event,)
+            day = date_of(query.start) if self._by_day and query.start is not None else None
             for lines in self._lines(store, state):
-                yield [Row(line, self.plan.account, matched=matched) for line in lines]
+                yield [Row(line, account, matched=matched, day=day) for line in lines]
+
+    def _in_order(self) -> list[_ChainState]:
+        """Return the chains in the order in which their people count."""
+        if not self._by_day:
+            return self._states
+        return sorted(self._states, key=lambda state: state.query.start or 0)
 
     def _lines(self, store: Workspace, state: _ChainState) -> Iterator[list[bytes]]:
         if not state.row.offset:
@@ -511,6 +526,9 @@ class EventsGathering:
             except SpoolDamaged as damage:
                 await run.threads.run(partial(self._restart, run, state, damage))
 
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        return iter(())
+
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         return iter(())
 
@@ -519,7 +537,8 @@ class EventsGathering:
             return sentences
         # People of several events are written once, and those of several windows perhaps not.
         wholes = self.plan.wholes
-        comparable = len(self._states) == 1 or (self._distinct and len(wholes) == 1)
+        is_once = self._distinct and len(wholes) == 1 and not self._by_day
+        comparable = len(self._states) == 1 or is_once
         return [
             f"the service counts {counted} people for {whole.subject}, and {people} were exported"
             for whole in wholes

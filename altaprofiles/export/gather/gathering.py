@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 
 from ...tables.rows import Row
+from ..keys import KeyFile
 from ..place import Place
 from ..plan import Plan
 from ..report import Progress, Report
@@ -129,7 +130,7 @@ class Gathering(Protocol[R_co, S_co]):
         ...
 
     @property
-    def reads(self) -> Path | None:
+    def reads(self) -> KeyFile | None:
         """A file that is read, and that the export must therefore not replace."""
         ...
 
@@ -209,6 +210,13 @@ class Gathering(Protocol[R_co, S_co]):
 
         Raises:
             SpoolDamaged: a spool differs from the data written to it.
+        """
+        ...
+
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        """Yield a row without cells for each key that was answered, and has no other row.
+
+        A key that failed is not among them. Blocking.
         """
         ...
 

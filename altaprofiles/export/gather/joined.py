@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from ...base.wording import numbered
 from ...tables.rows import Row
 from ..place import Place
-from ..plan import Plan
+from ..plan import IDENTITY, Plan
 from ..report import ExportReport, Progress, Report
 from ..reporting import Traffic
 from ..sinks import Target
@@ -140,6 +140,9 @@ class JoinedGathering(Generic[R, S]):
             for start in range(0, len(rows), _ROWS):
                 yield rows[start : start + _ROWS]
 
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        return self._people.unbound(store)
+
     def leftovers(self, store: Workspace) -> Iterator[tuple[str, Iterator[bytes]]]:
         # Where keys are looked up, the file has those that failed as well.
         has_keys = FAILED_FILE in self._people.endings
@@ -152,6 +155,11 @@ class JoinedGathering(Generic[R, S]):
 
     def discrepancies(self, people: int, place: Place) -> list[str]:
         sentences: list[str] = self._people.discrepancies(people, place)
+        if people and not self._joins.known and self._joins.key != IDENTITY:
+            sentences = [
+                *sentences,
+                f"nobody has the property {self._joins.key!r}, so that nobody was joined",
+            ]
         if refused := self._joins.refused:
             keys = f"the CDP users of {_people(refused)} cannot be asked for"
             sentences = [*sentences, f"{keys}, see {place.beside[FAILED_FILE]}"]

@@ -124,6 +124,7 @@ class Joins:
         engine: sends the requests.
 
     Attributes:
+        key: the property that people are joined by.
         matched, unmatched: people in the output with users, and without.
         failed, refused: people whose lookup has failed, and whose key is refused for good.
     """
@@ -131,6 +132,7 @@ class Joins:
     def __init__(self, join: Join, engine: Engine) -> None:
         self.resumed = 0
         self.matched = self.unmatched = self.failed = self.refused = 0
+        self.key = join.key
         self._join = join
         self._answers = Answers(
             kept_in="joins",
@@ -304,9 +306,14 @@ class Joins:
 
     # -------------------------------------------------------------------------------------- reports
 
+    @property
+    def known(self) -> int:
+        """Number of keys."""
+        return self._answers.known
+
     def progress(self) -> dict[str, Any]:
         """Return the members of a progress report."""
-        known = self._answers.known
+        known = self.known
         throttled, waits_until = rate_limit(self._join.service)
         return {
             "joins": known,

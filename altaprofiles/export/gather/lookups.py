@@ -32,7 +32,7 @@ from ..store.key_table import FAILED, FOUND, INVALID, NOT_FOUND, Answer
 from ..store.people import People
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import Workspaces
-from ..tables import Content
+from ..tables import Content, unbound_row
 from .answers import BLOCK, Answers, OnRecords
 from .gathering import Assembled, Run
 
@@ -82,7 +82,7 @@ class KeysGathering(Generic[V]):
             encode=encode,
             on_records=on_records,
         )
-        self.reads = keys.path if isinstance(keys, KeyFile) else None
+        self.reads = keys if isinstance(keys, KeyFile) else None
         self._keys = keys
         self._stage: Literal["reading", "asking"] = "reading"
         self._read = self._skipped = 0
@@ -207,6 +207,10 @@ class KeysGathering(Generic[V]):
                 yield rows
                 rows, size = [], 0
         yield rows
+
+    def unbound(self, store: Workspace) -> Iterator[list[Row]]:
+        for answers in self._answers.in_order(store, NOT_FOUND):
+            yield [unbound_row(self.plan.account, answer.key) for answer in answers]
 
     async def repair(self, run: Run) -> None:
         await self._answers.repair(run)

@@ -24,15 +24,18 @@ from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError, ExportLocked
 from ...tables.rows import Row, Table
 from ..output import Output
+from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
-from .duck_file import Turn, check_log, connect, explained, logs_of
+from .duck_file import check_log, connect, explained, logs_of
 from .duck_load import Load
 from .duck_rows import Numbered
-from .duck_table import OWN_PREFIX, DuckTable
+from .duck_state import read_states, rows_of
+from .duck_table import OWN_PREFIX, DuckTable, folded
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
 from .target import FileTarget, Layout, Write
+from .turns import Turn
 
 __all__ = ["DuckDbTarget"]
 
@@ -75,7 +78,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             raise ConfigurationError(
                 f"to: DuckDB cannot write to a path that is not text, got {text!r}"
             )
-        if any(key.casefold() == "rowid" for key in layout["flatten"]):
+        if any(folded(key) == "rowid" for key in layout["flatten"]):
             raise ConfigurationError(
                 "flatten: a column 'rowid' would hide the numbers that DuckDB gives to rows; leave "
                 "it out, as the column profile_data holds it as well"
@@ -103,15 +106,15 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             table = DuckTable.read(connection, self.table, self.name)
             table.check_mode(self.content, self.write)
             if table.exists:
+                if self.write == "replace":
+                    table = table.replaced()
+                table.check_values(self.content, self.flatten, self.write)
+                columns = self.content.columns(self.flatten, None)
+                fit = table.fit(columns, self.flatten, self.write)
                 # A trial, because DuckDB refuses it if another table refers to this one.
                 connection.execute("BEGIN")
-                if self.write == "replace":
-                    connection.execute(f"CREATE OR REPLACE TABLE {table.quoted} (n INTEGER)")
-                else:
-                    columns = self.content.columns(self.flatten, None)
-                    fit = table.fit(columns, self.flatten)
-                    for statement in table.additions(fit):
-                        connection.execute(statement)
+                for statement in table.additions(fit):
+                    connection.execute(statement)
                 connection.execute("ROLLBACK")
 
     def accept(self, origin: Origin) -> None:
@@ -134,17 +137,38 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             f"{numbered(rows, 'row')} of the table {self.table!r} in {self.name}" if rows else None
         )
 
+    def synced(self, account: str) -> SyncState | None:
+        return next((state for state in self.states() if state.account == account), None)
+
+    def states(self) -> list[SyncState]:
+        if not self.path.exists():
+            return []
+        with self._turn(), self._connected(read_only=True) as connection:
+            states = read_states(rows_of(connection), self.name, self.table)
+            table = DuckTable.read(connection, self.table, self.name)
+            # Without its rows, a state says nothing.
+            return states if table.exists else []
+
+    def turn(self) -> Turn:
+        """Return the turn of an export.
+
+        Raises:
+            ExportLocked, ExportError: as `Turn` raises.
+        """
+        files = [path.name for path in (self.path, *logs_of(self.path))]
+        return Turn(self.path, self.name, files)
+
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
-        turn = Turn(self.path, self.name)
+        turn = self.turn()
         try:
             yield turn
         finally:
             turn.end()
 
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
-        connection = connect(self.path, self.name)
+    def _connected(self, *, read_only: bool = False) -> Iterator[Any]:
+        connection = connect(self.path, self.name, read_only=read_only)
         with explained(self.name), closing(connection):
             yield connection
 
@@ -159,7 +183,7 @@ class DuckDbSink:
         self._target = target
         self._origin = origin
         self._connection: Any = None
-        self._turn = Turn(target.path, target.name)
+        self._turn = target.turn()
         try:
             self._in_place = target.path.exists()
             self._file = target.path if self._in_place else self._turn.folder / target.path.name
@@ -168,7 +192,8 @@ class DuckDbSink:
             self._status = self._file.lstat()
             with explained(target.name):
                 self._columns = self._fit_to(table)
-            self._rows = ParquetSink(self._turn.folder / _ROWS, Numbered(self._columns))
+            numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
+            self._rows = ParquetSink(self._turn.folder / _ROWS, numbered)
         except BaseException:
             with suppress(Exception):
                 self._connection.close()
@@ -183,7 +208,7 @@ class DuckDbSink:
         if target.write == "replace":
             self._table.check_accounts(self._connection, self._origin)
             self._table = self._table.replaced()
-        self._fit = self._table.fit(table.columns, target.flatten)
+        self._fit = self._table.fit(table.columns, target.flatten, target.write)
         return target.content.table(self._fit.kinds, None, self._origin)
 
     @property
@@ -198,6 +223,7 @@ class DuckDbSink:
         target = self._target
         load = Load(
             self._execute,
+            target.name,
             self._table,
             self._fit,
             self._columns.columns,
@@ -258,8 +284,7 @@ class DuckDbSink:
 
     def _execute(self, statement: str, **values: Any) -> list[Any]:
         with explained(self._target.name):
-            found: list[Any] = self._connection.execute(statement, values or None).fetchall()
-            return found
+            return rows_of(self._connection)(statement, **values)
 
 
 def _checked_table(name: str | None, default: str) -> str:
@@ -267,7 +292,7 @@ def _checked_table(name: str | None, default: str) -> str:
         return default
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
         raise ConfigurationError(f"table: expected a table's name, got {name!r}")
-    if name.casefold().startswith(OWN_PREFIX):
+    if folded(name).startswith(OWN_PREFIX):
         raise ConfigurationError(
             f"table: names that begin with {OWN_PREFIX!r} are for the library's own tables, got "
             f"{name!r}; choose another"

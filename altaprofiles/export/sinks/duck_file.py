@@ -1,8 +1,8 @@
-"""DuckDB files: the turns that exports take, and no file that another user may have planted.
+"""DuckDB files, and no file that another user may have planted.
 
 Blocking. DuckDB creates its log and its temporary files late, and follows links. So all of them are
-in a folder of the export's own, which no other user can write to. Only the log of an existing file
-is beside that file. It is looked at before the file is opened, before the first statement, and
+in the folder of the export's turn, which no other user can write to. Only the log of an existing
+file is beside that file. It is looked at before the file is opened, before the first statement, and
 before the commit, which creates it. A user who can write to the file's folder could still plant a
 link in the microseconds between that look and the commit. Such a user could also put a folder with
 links in the place of the export's own while the statement runs.
@@ -11,111 +11,28 @@ links in the place of the export's own while the statement runs.
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...base.paths import check_own_folder, is_own
+from ...base.paths import is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
-from .files import PartialFile, check_same_file, partial_of
 
-__all__ = ["Turn", "check_log", "connect", "explained", "logs_of"]
-
-_LOCK = "lock"
+__all__ = ["check_log", "connect", "explained", "is_locked", "logs_of"]
 
 
-class Turn:
-    """An export's turn at a DuckDB file: a private folder beside it, and a lock.
-
-    Args:
-        path: the DuckDB file, which need not exist.
-        name: the file in messages.
-
-    Attributes:
-        folder: the folder, which only this user can enter.
-        temporary: a folder in it for what does not fit into memory.
-
-    Raises:
-        ExportLocked: it is another export's turn.
-        ExportError: the folder cannot be used.
-    """
-
-    def __init__(self, path: Path, name: str) -> None:
-        self._path = path
-        self._is_over = False
-        self.folder = partial_of(path)
-        self.temporary = self.folder / "temporary"
-        try:
-            self._make_folder()
-            self._own = self.folder.lstat()
-            self._lock = PartialFile(self.folder / _LOCK)
-        except (ExportLocked, FileNotFoundError):
-            # The folder is missing if another export has removed it at its end just now.
-            raise _busy(name) from None
-        except OSError as error:
-            raise ExportError(
-                f"{name} cannot be written: {error}; choose another `to`, or correct the "
-                f"permissions"
-            ) from error
-        try:
-            self.check()
-        except ExportError:
-            self._lock.discard()
-            raise _busy(name) from None
-        self._clear()
-
-    def check(self) -> None:
-        """Raise `ExportError` if the folder is no longer the export's own."""
-        check_same_file(self.folder, self._own)
-
-    def _clear(self) -> None:
-        """Remove from the folder what is not under the lock, also of an export that was killed."""
-        file = self.folder / self._path.name
-        for path in (file, *logs_of(file)):
-            with suppress(OSError):
-                path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self.temporary.unlink()  # a link, which the next call does not remove
-        shutil.rmtree(self.temporary, ignore_errors=True)
-
-    def end(self) -> None:
-        """Release the lock and remove the folder. Once only, as it may be another export's then."""
-        if self._is_over:
-            return
-        self._is_over = True
-        try:
-            self.check()
-        except (ExportError, OSError):
-            # Somebody has put another folder there, in which nothing may be deleted.
-            self._lock.discard()
-            return
-        self._clear()
-        self._lock.discard()
-        with suppress(OSError):
-            self.folder.rmdir()
-
-    def _make_folder(self) -> None:
-        with suppress(FileExistsError):
-            self.folder.mkdir(mode=0o700)
-        check_own_folder(self.folder, "another `to`")
-        # The bit by which new files get the group of a shared folder stays.
-        self.folder.chmod(0o700 | self.folder.stat().st_mode & stat.S_ISGID)
-
-
-def _busy(name: str) -> ExportLocked:
-    return ExportLocked(f"another export is writing {name}; wait for it, or stop it")
-
-
-def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
+def connect(
+    path: Path, name: str, temporary: Path | None = None, *, read_only: bool = False
+) -> Any:
     """Open a DuckDB file.
 
     Args:
         path: the file.
         name: the file in messages.
         temporary: a folder for what does not fit into memory; None if nothing may be written.
+        read_only: whether other programs that only read may have it open as well.
 
     Raises:
         ExportLocked: another program has it open.
@@ -128,21 +45,33 @@ def connect(path: Path, name: str, temporary: Path | None = None) -> Any:
     check_log(path, name)
     try:
         # By default temporary files would be beside the file, where others may plant links.
-        return duckdb.connect(path, config={"temp_directory": str(temporary or "")})
+        return duckdb.connect(
+            path, read_only=read_only, config={"temp_directory": str(temporary or "")}
+        )
     except Exception as error:
         text = str(error)
-        if _LOCKED.search(text):
+        if is_locked(error):
             holder = _HOLDER.search(text)
             by = f" ({holder[1]}, process {holder[2]})" if holder else ""
-            raise ExportLocked(f"{name} is open in another program{by}; close it there") from error
-        if "different configuration" in text:
-            raise ExportError(
+            refusal: ExportError = ExportLocked(
+                f"{name} is open in another program{by}; close it there"
+            )
+        elif "different configuration" in text:
+            refusal = ExportError(
                 f"{name} is open in this process already; close that connection first"
-            ) from error
-        raise ExportError(
-            f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has written "
-            f"it, or it is damaged or read-only ({error})"
-        ) from error
+            )
+        else:
+            refusal = ExportError(
+                f"{name} cannot be opened as a DuckDB file: it is not one, a newer DuckDB has "
+                f"written it, or it is damaged or read-only ({_reason(error)})"
+            )
+    # Outside of the handler, so that DuckDB's error does not stay as the context.
+    raise refusal
+
+
+def is_locked(error: Exception) -> bool:
+    """Return whether DuckDB refuses to open a file because another program has it open."""
+    return _LOCKED.search(str(error)) is not None
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")
@@ -181,4 +110,58 @@ def explained(name: str) -> Iterator[None]:
     except AltaProfilesError:
         raise
     except Exception as error:
-        raise ExportError(f"{name}: {error}") from error
+        refusal = ExportError(f"{name}: {_reason(error)}")
+    else:
+        return
+    try:
+        raise refusal
+    finally:
+        # DuckDB's error, which the statement `with` handles at that time.
+        refusal.__context__ = None
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason for an error of DuckDB, without values of records.
+
+    Errors of constraints and of conversions quote values, and those of transactions quote other
+    errors. Only the classes whose messages name nothing but objects and files are shown.
+    """
+    text = str(error)
+    class_name = type(error).__name__
+    if class_name in _WITHOUT_VALUES or isinstance(error, OSError):
+        return text
+    known = _CONSTRAINT.search(text)
+    constraint = f" ({known[0]})" if known else ""
+    column = _COLUMN.search(text)
+    where = f" in the column {column[1] or column[2]!r}" if column else ""
+    return (
+        f"DuckDB refuses this: {class_name}{constraint}{where}; its message is not shown, as it "
+        f"may hold values of records"
+    )
+
+
+_WITHOUT_VALUES = frozenset(
+    (
+        "BinderException",
+        "CatalogException",
+        "DependencyException",
+        "IOException",
+        "InterruptException",
+        "NotImplementedException",
+        "NotSupportedError",
+        "OutOfMemoryException",
+        "ParserException",
+        "PermissionException",
+        "SyntaxException",
+    )
+)
+
+_CONSTRAINT = re.compile(
+    "NOT NULL constraint|CHECK constraint|foreign key constraint|PRIMARY KEY or UNIQUE constraint"
+    "|unique constraint|primary key constraint"
+)
+
+_COLUMN = re.compile(
+    r'(?:Duplicate|because) key "([^":]+): |NOT NULL constraint failed: [^\s.]+\.(\S+)'
+)
+"""The first column of a key in an error of a constraint. Its values stand behind the colon."""

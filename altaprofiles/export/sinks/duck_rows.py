@@ -7,6 +7,7 @@ from typing import Any
 
 from ...tables.layout import Column
 from ...tables.rows import Row, Table
+from ..tables import unbound_keys
 
 __all__ = ["Numbered"]
 
@@ -18,14 +19,17 @@ class Numbered:
 
     Args:
         table: the columns, and the cells of the rows.
+        marks_keys: whether a row without cells becomes one without a number, of its account and
+            key.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, *, marks_keys: bool = False) -> None:
         self.columns = (
             Column("number", "int64"),
             *(Column(f"c{place}", one.kind) for place, one in enumerate(table.columns)),
         )
         self._table = table
+        self._marks_keys = marks_keys
         self._count = 0
 
     @property
@@ -36,4 +40,10 @@ class Numbered:
         cells = self._table.cells(rows)
         first = self._count
         self._count += len(cells[0])
-        return [[*range(first, self._count)], *cells]
+        numbered: list[list[Any]] = [[*range(first, self._count)], *cells]
+        if not (self._marks_keys and (unbound := unbound_keys(rows, cells))):
+            return numbered
+        accounts, keys = map(list, zip(*unbound, strict=True))
+        nothing = [None] * len(unbound)
+        marks = [nothing, accounts, keys, *(nothing for _ in cells[2:])]
+        return [one + more for one, more in zip(numbered, marks, strict=True)]

@@ -1,7 +1,8 @@
 """A table in a DuckDB file: who made it, in which mode, and how its columns fit those of an export.
 
 `altaprofiles_runs` in the same file says which tables this library has made. It has a row for each
-table that holds one row per person, and for a table of `append` a row for each run. It changes in
+table that holds the people of all runs or of the last one, and for a table of `append` a row for
+each run. It changes in
 the transaction that changes the table. A unique key would say less: it could not name the runs, it
 would have to be held in memory, and DuckDB checks it before a transaction is over.
 """
@@ -9,6 +10,7 @@ would have to be held in memory, and DuckDB checks it before a transaction is ov
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from msgspec import Struct
@@ -17,10 +19,20 @@ from msgspec.structs import replace
 from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError
 from ...tables.layout import CORE_COLUMNS, Column, ColumnKind, Kind
-from ..tables import Content, Origin
+from ..tables import OPTIONAL, Content, Origin
 from .target import Write
 
-__all__ = ["OWN_PREFIX", "RUNS", "RUNS_COLUMNS", "TYPES", "DuckTable", "Fit", "quoted"]
+__all__ = [
+    "OWN_PREFIX",
+    "RUNS",
+    "RUNS_COLUMNS",
+    "TYPES",
+    "DuckTable",
+    "Fit",
+    "folded",
+    "is_named",
+    "quoted",
+]
 
 OWN_PREFIX = "altaprofiles_"
 """The beginning of the names of the tables in which the library keeps its own records."""
@@ -33,6 +45,7 @@ RUNS_COLUMNS = {
     "run": "VARCHAR",
     "columns": "VARCHAR[]",
     "written_at": "TIMESTAMP WITH TIME ZONE",
+    "rows": "BIGINT",
 }
 
 TYPES: dict[ColumnKind, str] = {
@@ -47,15 +60,27 @@ TYPES: dict[ColumnKind, str] = {
 
 _KINDS = {type_: kind for kind, type_ in TYPES.items()}
 
-_OPTIONAL = frozenset({"key", "matched", "cdp"})
-"""Columns that exports of one kind of rows may have or not."""
-
 _OTHER_NAME = "name another table with `table`, or drop or rename this one"
 
 
 def quoted(name: str) -> str:
     """Return `name` as an identifier in SQL."""
     return '"{}"'.format(name.replace('"', '""'))
+
+
+_FOLDING = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def folded(name: str) -> str:
+    """Return a name as DuckDB compares it: without the case of ASCII letters, and only of those."""
+    return name.translate(_FOLDING)
+
+
+def is_named(column: str, name: str = "?") -> str:
+    """Return the condition in SQL that a column has a table's name."""
+    # The function `lower` ignores the case of more letters than DuckDB does in names.
+    letters = f"'{ascii_uppercase}', '{ascii_lowercase}'"
+    return f"translate({column}, {letters}) = translate({name}, {letters})"
 
 
 class Fit(Struct, frozen=True):
@@ -67,16 +92,20 @@ class Fit(Struct, frozen=True):
         clashing: flattened columns of another type in the table. They become text if the export
             has any value for them.
         wider: columns of whole numbers in the export, and of any numbers in the table.
+        retyped: columns of another type in the table that is replaced, in which no value stays.
         others: columns of the table that the library has not made.
-        left_out: columns that the library has made, and that this export lacks.
+        left_out: flattened columns that this export lacks.
+        kept: other columns of which rows can keep the value that they have.
     """
 
     kinds: dict[str, Kind]
     missing: Sequence[Column] = ()
     clashing: Sequence[str] = ()
     wider: Sequence[str] = ()
+    retyped: Sequence[Column] = ()
     others: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    kept: Sequence[str] = ()
 
 
 class DuckTable(Struct, kw_only=True):
@@ -86,9 +115,12 @@ class DuckTable(Struct, kw_only=True):
         label: the table in messages.
         name: its name.
         columns: the type of each column, by name; empty if there is no such table.
-        mode: "keyed" with a row for each person, "append", or None if the library has not made it.
-        own: the columns that the library has made, in lower case.
-        runs: the runs that it has rows of, as far as they are known.
+        mode: "keyed" with a row for each person, "repeating" with each person as often as the last
+            export brought it, "append", or None if the library has not made it.
+        own: the columns that the library has made, folded.
+        required: the columns that may not be null. Whether each one has a default.
+        indexes: the names of the indexes on it.
+        runs: the runs that it has rows of, as far as they are known, and the number of those.
     """
 
     label: str
@@ -96,7 +128,9 @@ class DuckTable(Struct, kw_only=True):
     columns: dict[str, str]
     mode: str | None
     own: frozenset[str]
-    runs: frozenset[str]
+    required: dict[str, bool]
+    indexes: Sequence[str]
+    runs: dict[str, int]
 
     @classmethod
     def read(cls, connection: Any, name: str, file: str) -> DuckTable:
@@ -125,23 +159,40 @@ class DuckTable(Struct, kw_only=True):
                 f"{file}: something else has made the table {RUNS!r}, in which the library notes "
                 f"its runs; rename it"
             )
-        rows: list[tuple[str, str, list[str]]] = []
+        rows: list[tuple[str, str, list[str], int]] = []
         if found is not None and recorded:
             rows = connection.execute(
-                f"SELECT mode, run, columns FROM {RUNS} WHERE lower(table_name) = lower(?)", [name]
+                f"SELECT mode, run, columns, rows FROM {RUNS} WHERE {is_named('table_name')}",
+                [name],
             ).fetchall()
+        required = connection.execute(
+            "SELECT column_name, column_default IS NOT NULL FROM information_schema.columns"
+            f" {_WHERE_NAMED} AND is_nullable = 'NO'",
+            [name],
+        ).fetchall()
+        indexes = connection.execute(
+            f"SELECT index_name FROM duckdb_indexes() WHERE {is_named('table_name')}"
+            " AND schema_name = current_schema() AND database_name = current_database()"
+            " ORDER BY index_name",
+            [name],
+        ).fetchall()
         return cls(
             label=label,
             name=name,
             columns=_columns(connection, name),
             mode=rows[0][0] if rows else None,
-            own=frozenset(column.casefold() for row in rows for column in row[2]),
-            runs=frozenset(row[1] for row in rows),
+            own=frozenset(folded(column) for row in rows for column in row[2]),
+            required=dict(required),
+            indexes=[index for (index,) in indexes],
+            runs={row[1]: row[3] for row in rows},
         )
 
     def replaced(self) -> DuckTable:
-        """Return the state of this table after it has been dropped."""
-        return replace(self, columns={}, mode=None, own=frozenset(), runs=frozenset())
+        """Return the state of this table after all rows were deleted."""
+        if self._is_of_before():
+            # It is made anew.
+            return replace(self, columns={}, mode=None, own=frozenset())
+        return replace(self, runs={})
 
     @property
     def exists(self) -> bool:
@@ -171,9 +222,9 @@ class DuckTable(Struct, kw_only=True):
         needed = {
             column.name: TYPES[column.kind]
             for column in content.columns({}, None)
-            if column.name not in _OPTIONAL
+            if column.name not in OPTIONAL
         }
-        types = {name.casefold(): type_ for name, type_ in self.columns.items()}
+        types = {folded(name): type_ for name, type_ in self.columns.items()}
         if self.mode is None or any(name not in types for name in needed):
             raise ExportError(
                 f"something else than an export of {content.of} has made {self.label}; "
@@ -188,6 +239,13 @@ class DuckTable(Struct, kw_only=True):
         if "rowid" in types:
             raise ExportError(
                 f"{self.label} has a column 'rowid', which hides the numbers of rows; rename it"
+            )
+        if self.mode == "repeating" and write != "replace":
+            once = "" if write == "append" else " once"
+            raise ExportError(
+                f"{self.label} was made with write='replace' and distinct=False, so that people "
+                f"can be in it more than once; write it{once} with write='replace', or "
+                f"{_OTHER_NAME}"
             )
         if (self.mode == "append") != (write == "append"):
             made = "'append'" if self.mode == "append" else "'upsert' or 'replace'"
@@ -222,25 +280,32 @@ class DuckTable(Struct, kw_only=True):
                 f"would delete; write with write='upsert', or name another table with `table`"
             )
 
-    def fit(self, columns: Sequence[Column], flatten: Mapping[str, Kind | None]) -> Fit:
+    def fit(
+        self, columns: Sequence[Column], flatten: Mapping[str, Kind | None], write: Write
+    ) -> Fit:
         """Return how the columns of an export fit those of the table.
 
         Args:
             columns: the columns of the export.
             flatten: the flattened keys, which are the last columns.
+            write: the way in which rows are written.
 
         Raises:
-            ConfigurationError: a key has a type of its own, and its column another one.
+            ConfigurationError: a key has a type of its own, and its column another one that has to
+                stay.
         """
-        present = {name.casefold(): type_ for name, type_ in self.columns.items()}
+        present = {folded(name): type_ for name, type_ in self.columns.items()}
         lifted = columns[len(columns) - len(flatten) :]
         read: dict[str, Kind] = {}
-        clashing, wider = [], []
+        clashing, wider, retyped = [], [], []
         for (key, named), column in zip(flatten.items(), lifted, strict=True):
             kind: Kind = column.kind  # type: ignore[assignment]
-            type_ = present.get(column.name.casefold(), TYPES[kind])
+            type_ = present.get(folded(column.name), TYPES[kind])
             read[key] = kind
             if type_ == TYPES[kind]:
+                continue
+            if write == "replace":
+                retyped.append(column)
                 continue
             if named is not None:
                 raise ConfigurationError(_clash(self.label, key, column.name, named, type_))
@@ -250,19 +315,54 @@ class DuckTable(Struct, kw_only=True):
             read[key] = "text"
             if type_ != "VARCHAR":
                 clashing.append(column.name)
-        names = {column.name.casefold() for column in columns}
+        names = {folded(column.name) for column in columns}
+        lacking = [name for name in self.columns if folded(name) not in names]
+        own = [name for name in lacking if folded(name) in self.own]
         return Fit(
             read,
-            [column for column in columns if present and column.name.casefold() not in present],
+            [column for column in columns if present and folded(column.name) not in present],
             clashing,
             wider,
-            [name for name in self.columns if name.casefold() not in names | self.own],
-            [
-                name
-                for name in self.columns
-                if name.casefold() in self.own and name.casefold() not in names
-            ],
+            retyped,
+            others=[name for name in lacking if folded(name) not in self.own],
+            left_out=[name for name in own if folded(name) not in OPTIONAL],
+            # Null in a row of which a lookup has failed.
+            kept=[name for name in own if folded(name) in OPTIONAL]
+            + [*{"cdp"} & names & {*present}],
         )
+
+    def check_values(
+        self, content: Content, flatten: Mapping[str, Kind | None], write: Write
+    ) -> None:
+        """Raise `ExportError` if the values of an export may not go into the columns, after all.
+
+        DuckDB would refuse them when everything has been fetched.
+        """
+        columns = content.columns(flatten, None)
+        names = {folded(column.name) for column in columns}
+        for name, has_default in self.required.items():
+            if folded(name) in content.identifies:
+                continue
+            if folded(name) in names | self.own or not has_default:
+                raise ExportError(
+                    f"the column {name!r} of {self.label} must not be null, but an export may have "
+                    f"no value for it; drop that constraint, or {_OTHER_NAME}"
+                )
+        if not self.indexes:
+            return
+        present = {folded(name): type_ for name, type_ in self.columns.items()}
+        lifted = columns[len(columns) - len(flatten) :]
+        for (key, named), column in zip(flatten.items(), lifted, strict=True):
+            type_ = present.get(folded(column.name))
+            stays = "VARCHAR" if write != "replace" else None
+            if type_ is None or type_ == (TYPES[named] if named else stays):
+                continue
+            raise ExportError(
+                f"the type of the column {column.name!r} of {self.label} may have to change with "
+                f"the values of an export, but DuckDB changes no type in a table with an index "
+                f"({', '.join(self.indexes)}); drop the index, or name the type that the column "
+                f"has: flatten={{{key!r}: {_KINDS.get(type_, 'text')!r}}}"
+            )
 
     def additions(self, fit: Fit) -> list[str]:
         """Return the statements that add the missing columns."""
@@ -273,7 +373,7 @@ class DuckTable(Struct, kw_only=True):
 
 
 _WHERE_NAMED = (
-    "WHERE lower(table_name) = lower(?) AND table_schema = current_schema()"
+    f"WHERE {is_named('table_name')} AND table_schema = current_schema()"
     " AND table_catalog = current_database()"
 )
 

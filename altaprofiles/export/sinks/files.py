@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +13,7 @@ from typing import BinaryIO
 from ...base.paths import check_own_file, is_own, remove_probe, status_of_new_file
 from ...errors import ExportError, ExportLocked
 from ..store.spool import sync_folder
+from .obstacles import obstacle
 
 try:
     import fcntl
@@ -26,6 +26,7 @@ __all__ = [
     "check_same_file",
     "open_same_file",
     "partial_of",
+    "set_access",
     "write_file",
 ]
 
@@ -40,32 +41,41 @@ _SAFE = (
 )
 
 
-def check_place(path: Path, name: str) -> None:
-    """Raise `ExportError` unless a file can be put at `path`, called `name` in the message."""
+def check_place(path: Path, name: str, partial: Path | None = None) -> None:
+    """Raise `ExportError` unless a file can be put at `path`, called `name` in the message.
+
+    Args:
+        path, partial: as for `PartialFile`.
+        name: the output.
+    """
     try:
         if path.is_dir():
             raise ExportError(f"{name} cannot be written: a folder has that name")
-        partial = PartialFile(path)
+        trial = PartialFile(path, partial)
         remove_probe(path.parent)
         try:
-            obstacle = _obstacle(path)
+            fault = obstacle(path)
             # Some folders allow files to be created, but neither renamed nor removed.
-            partial.remove()
+            trial.remove()
         finally:
-            partial.discard()
+            trial.discard()
     except OSError as error:
         raise ExportError(
             f"{name} cannot be written: {error}; choose another `to`, or correct the permissions"
         ) from error
-    if obstacle is not None:
-        raise ExportError(f"{name} cannot be replaced: {obstacle}")
+    if fault is not None:
+        raise ExportError(f"{name} cannot be replaced: {fault}")
 
 
 class PartialFile:
-    """A file named `<name>.partial` until it is put in place. A lock keeps other processes out.
+    """A file with another name until it is put in place. A lock keeps other processes out.
 
     The lock is needed beside that of the workspace, because two exports to the same file may use
     different workspaces. Until the file is put in place, no other user may read it.
+
+    Args:
+        path: its place.
+        partial: its path until then, on the same disk; by default `<path>.partial`.
 
     Attributes:
         path: the path until the file is put in place.
@@ -76,9 +86,9 @@ class PartialFile:
         OSError: the file cannot be created.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, partial: Path | None = None) -> None:
         self._place = path
-        self.path = partial_of(path)
+        self.path = partial or partial_of(path)
         check_own_file(self.path)
         # Truncated only under the lock: until then the content may be another export's.
         self.file: BinaryIO = os.fdopen(
@@ -118,7 +128,9 @@ class PartialFile:
                 f"`to`"
             )
 
-    def put_in_place(self, *, only_own: bool = False) -> BinaryIO:
+    def put_in_place(
+        self, *, only_own: bool = False, then: Callable[[], None] | None = None
+    ) -> BinaryIO:
         """Make the file durable under its own name.
 
         It gets the owner, group and permissions of the file that it replaces, or those of a new
@@ -126,6 +138,7 @@ class PartialFile:
 
         Args:
             only_own: whether a file of another user is not replaced in this way, but by a new one.
+            then: called as soon as the file has its name, before that is durable.
 
         Returns:
             The file, open for reading at its start, whatever takes its place later.
@@ -135,16 +148,20 @@ class PartialFile:
             OSError: as it comes.
         """
         self.file.flush()
-        _set_access(self.file.fileno(), self._place, only_own)
+        set_access(self.file.fileno(), self._place, only_own=only_own)
         os.fsync(self.file.fileno())
         check_same_file(self.path, os.fstat(self.file.fileno()))
         if fcntl is None:
             self.file.close()
             self.path.replace(self._place)
+            if then is not None:
+                then()
             return self._place.open("rb", buffering=0)
         self.path.replace(self._place)
         file = os.fdopen(os.dup(self.file.fileno()), "rb", 0)
         try:
+            if then is not None:
+                then()
             # Not before the file has its own name: without the lock, the other is anybody's.
             self.file.close()
             file.seek(0)
@@ -153,6 +170,14 @@ class PartialFile:
             file.close()
             raise
         return file
+
+    def settle(self) -> os.stat_result:
+        """Make the file durable under its partial name, close it, and return its status."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        status = os.fstat(self.file.fileno())
+        self.file.close()
+        return status
 
     def discard(self) -> None:
         """Remove the partial file, unless it has been put in place. Never raises."""
@@ -215,10 +240,15 @@ def _replaced(path: Path) -> ExportError:
     )
 
 
-def _set_access(number: int, place: Path, only_own: bool) -> None:
+def set_access(number: int, place: Path, *, only_own: bool = False) -> None:
     """Give an open file the owner, group and permissions that it has at `place`. Never raises.
 
     They are those of the file that it replaces, or those of a new file.
+
+    Args:
+        number: the file's number.
+        place: its place.
+        only_own: as for `PartialFile.put_in_place`.
     """
     if os.name != "posix":
         return
@@ -253,85 +283,6 @@ def _copy_access(number: int, old: os.stat_result) -> None:
     with suppress(OSError):
         if new.st_uid != old.st_uid:
             os.fchown(number, old.st_uid, -1)
-
-
-def _obstacle(path: Path) -> str | None:
-    """Return what prevents `path` from being replaced, and a fix; or None.
-
-    Permissions on its folder are not examined.
-    """
-    try:
-        status, folder = path.lstat(), path.parent.stat()
-    except FileNotFoundError:
-        return None
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISLNK(status.st_mode):
-        return "it is not a regular file; remove it, or choose another `to`"
-    if _is_mounted(path):
-        return (
-            "it is a mount point of its own, as a single file mounted into a container is; mount "
-            "its folder instead, or choose another `to`"
-        )
-    if _is_immutable(path):
-        return (
-            "it is immutable or append-only; run chattr -i -a on it as root, or choose another `to`"
-        )
-    if (
-        os.name == "posix"
-        and folder.st_mode & stat.S_ISVTX
-        and os.geteuid() not in (status.st_uid, folder.st_uid)
-        and not _acts_as_owner(path, status)
-    ):
-        return (
-            f"it belongs to another user ({status.st_uid}), and its folder is sticky, so that only "
-            f"its owner can replace it; choose another `to`"
-        )
-    return None
-
-
-def _acts_as_owner(path: Path, status: os.stat_result) -> bool:
-    """Return whether the system lets this user do what only the owner of a file may do.
-
-    Root may, but not in every container. So it is tried: times are set to what they are.
-    """
-    times = status.st_atime_ns, status.st_mtime_ns
-    try:
-        os.utime(path, ns=times, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
-
-
-def _is_mounted(path: Path) -> bool:
-    return _mount_of(path) != _mount_of(path.parent)
-
-
-def _mount_of(path: Path) -> bytes | None:
-    """Return the number of the mount that holds `path`; None where the system does not say.
-
-    Unlike the number of the device, it differs even for a file bound from the same disk.
-    """
-    if not hasattr(os, "O_PATH"):
-        return None
-    number = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        lines = Path(f"/proc/self/fdinfo/{number}").read_bytes().splitlines()
-    except OSError:
-        return None
-    finally:
-        os.close(number)
-    return next((line for line in lines if line.startswith(b"mnt_id:")), None)
-
-
-def _is_immutable(path: Path) -> bool:
-    flags = getattr(path.lstat(), "st_flags", 0)  # macOS and BSD
-    if flags & (stat.UF_IMMUTABLE | stat.UF_APPEND | stat.SF_IMMUTABLE | stat.SF_APPEND):
-        return True
-    try:
-        # Changes nothing. The system refuses an immutable file before it looks at permissions.
-        os.close(os.open(path, os.O_WRONLY | _SAFE))
-    except OSError as error:
-        return error.errno == errno.EPERM
-    return False
 
 
 def partial_of(path: Path) -> Path:

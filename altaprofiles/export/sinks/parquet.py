@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, ClassVar
@@ -14,7 +14,7 @@ from ..tables import Origin
 from .files import PartialFile
 from .target import FileTarget
 
-__all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget"]
+__all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget", "explained"]
 
 GROUP_BYTES = 32 << 20
 GROUP_ROWS = 100_000
@@ -38,22 +38,22 @@ class ParquetSink:
     """Writes a Parquet file under its partial name, and puts it in place at the end.
 
     Args:
-        path: the file's place.
+        path, partial: as for `PartialFile`.
         table: the columns, and the cells of the rows.
     """
 
     absorbed = 0
     notes: Sequence[str] = ()
 
-    def __init__(self, path: Path, table: Table) -> None:
+    def __init__(self, path: Path, table: Table, partial: Path | None = None) -> None:
         from pyarrow import parquet
 
         self._name = str(path)
         self._table = table
         self._tables = Tables(table)
-        self._partial = PartialFile(path)
+        self._partial = PartialFile(path, partial)
         try:
-            with _explained(self._name):
+            with explained(self._name):
                 self._writer = parquet.ParquetWriter(
                     self._partial.file, self._tables.schema, compression="zstd"
                 )
@@ -76,14 +76,15 @@ class ParquetSink:
         """Complete the file, and return its partial path."""
         if self._tables.rows:
             self._write_group()
-        with _explained(self._name):
+        with explained(self._name):
             self._writer.close()
         self._partial.file.flush()
         return self._partial.path
 
-    def close(self) -> BinaryIO:
+    def close(self, then: Callable[[], None] | None = None) -> BinaryIO:
+        """Put the file in place; see `PartialFile.put_in_place`."""
         self.finish()
-        return self._partial.put_in_place()
+        return self._partial.put_in_place(then=then)
 
     def abort(self) -> None:
         # Closing writes the footer, and the disk may be full.
@@ -93,16 +94,16 @@ class ParquetSink:
 
     def _write_group(self) -> None:
         rows = self._tables.rows
-        with _explained(self._name):
+        with explained(self._name):
             self._writer.write_table(self._tables.take(), row_group_size=rows)
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str, verb: str = "write") -> Iterator[None]:
     """Turn pyarrow's own errors into an `ExportError`. Those of the disk stay an `OSError`."""
     import pyarrow
 
     try:
         yield
     except pyarrow.ArrowException as error:
-        raise ExportError(f"{name}: pyarrow cannot write it: {error}") from error
+        raise ExportError(f"{name}: pyarrow cannot {verb} it: {error}") from error

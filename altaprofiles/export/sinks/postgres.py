@@ -13,12 +13,15 @@ from ...base.wording import numbered
 from ...errors import ConfigurationError
 from ...tables.rows import Table
 from ..output import Output
+from ..state import SyncState
 from ..tables import Origin
-from .postgres_rights import check_rights
+from .postgres_rights import check_origin, check_rights
 from .postgres_runs import RUNS
+from .postgres_schema import of_no_account
 from .postgres_server import PostgresServer
-from .postgres_shape import rows_in
+from .postgres_shape import rows_in, shape_of
 from .postgres_sink import PostgresSink
+from .postgres_sync import SYNC, read
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
 from .target import Layout, Target, Write
@@ -59,11 +62,11 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         check_conninfo(url)
         schema, name = table_of(output.table, url.table, content.default_table)
         where = "to" if output.table is None else "table"
-        if name == RUNS:
-            raise ConfigurationError(
-                f"{where}: {name!r} is the table in which exports record their runs; choose "
-                f"another name"
-            )
+        for own in (RUNS, SYNC):
+            if name == own.name:
+                raise ConfigurationError(
+                    f"{where}: {name!r} is the table in which {own.purpose}; choose another name"
+                )
         if schema is None and name in TEMPORARY:
             raise ConfigurationError(
                 f"{where}: the export has a temporary table named {name!r}; choose another name, "
@@ -94,6 +97,25 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         finally:
             connection.close()
 
+    def accept(self, origin: Origin) -> None:
+        connection = self.connect()
+        try:
+            self.server.guard(lambda: check_origin(self.table, connection, origin))
+            shape = None
+            if self.write == "upsert" and len(origin.accounts) > 1:
+                shape = self.server.guard(lambda: shape_of(self.table, connection))
+        finally:
+            connection.close()
+        if shape is not None and shape.old_keys:
+            raise of_no_account(self.table)
+
+    def synced(self, account: str) -> SyncState | None:
+        connection = self.connect()
+        try:
+            return self.server.guard(lambda: read(self.table, connection, account))
+        finally:
+            connection.close()
+
     def present(self) -> str | None:
         if self.write != "replace":
             return None
@@ -105,7 +127,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         return f"{numbered(rows, 'row')} of {self.name}" if rows else None
 
     def open(self, table: Table, origin: Origin) -> PostgresSink:
-        return PostgresSink(self.server, self.table, table, origin)
+        return PostgresSink(self.server, self.table, table, origin, marks_keys=self.replaces_keys)
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a new connection, as `PostgresServer.connect` does."""

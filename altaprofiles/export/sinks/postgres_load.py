@@ -5,11 +5,12 @@ Sets of rows are moved, by the server. Nothing is committed here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ExportError
-from .postgres_table import PostgresTable, quoted, row_of
+from ..tables import Origin
+from .postgres_table import PostgresTable, escaped, quoted, row_of
 
 if TYPE_CHECKING:
     import psycopg
@@ -24,6 +25,7 @@ __all__ = [
     "put_bindings",
     "replace",
     "staged_columns",
+    "take_back",
 ]
 
 STAGE = "pg_temp.altaprofiles_stage"
@@ -37,23 +39,33 @@ class Load:
     Args:
         connection: a connection in a transaction, in which the export has its turn.
         table: the table, prepared.
+        left_out: flattened columns that the export lacks, and that are null in its rows.
 
     Attributes:
         connection: the connection.
         table: the table in SQL.
         columns: the staged column of each column of the table, both in SQL.
+        nulls: null for each of `left_out`, in SQL.
         triggers: the triggers of the table. Without any, the server does as it is told.
+        unit: the kind of rows.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], table: PostgresTable) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        table: PostgresTable,
+        left_out: Sequence[str],
+    ) -> None:
         self.connection = connection
         self.table = table.quoted
         self.columns = staged_columns(table)
+        self.nulls = dict.fromkeys(map(quoted, left_out), "NULL")
         self.triggers = table.triggers(connection)
         self._label = table.label
-        self._unit = table.content.of
+        self.unit = table.content.of
+        self._never_null = {*map(quoted, table.content.identifies)}
 
-    def run(self, statement: str, values: Sequence[Any] | None = None) -> int:
+    def run(self, statement: str, values: Mapping[str, Any] | None = None) -> int:
         """Execute a statement, and return the number of its rows."""
         return self.connection.execute(statement, values).rowcount
 
@@ -64,21 +76,25 @@ class Load:
 
     def insert(self, condition: str = "") -> int:
         """Add the staged rows that meet a condition on `new`, and return their number."""
+        values = self.columns | self.nulls
         return self.run(
-            f"INSERT INTO {self.table} ({', '.join(self.columns)})"
-            f" SELECT {', '.join(self.columns.values())} FROM {STAGE} AS new {condition}"
+            f"INSERT INTO {self.table} ({', '.join(values)})"
+            f" SELECT {', '.join(values.values())} FROM {STAGE} AS new {condition}"
             " ORDER BY number"
         )
 
     def same(self, columns: Sequence[str]) -> str:
         """Return the condition that `old` has the values of `new` in some columns."""
         return " AND ".join(
-            f"old.{name} IS NOT DISTINCT FROM new.{self.columns[name]}" for name in columns
+            # Only by `=` can rows be found by hashes.
+            f"old.{name} {'=' if name in self._never_null else 'IS NOT DISTINCT FROM'}"
+            f" new.{self.columns[name]}"
+            for name in columns
         )
 
     def check_taken(self, taken: int, rows: int) -> None:
         """Raise `ExportError` if the table has taken fewer rows than it was to take."""
-        self.require(taken == rows, f"the table took {taken:,} of {rows:,} {self._unit}")
+        self.require(taken == rows, f"the table took {taken:,} of {rows:,} {self.unit}")
 
     def check_values(self, condition: str, rows: str = f"{STAGE} AS new") -> None:
         """Raise `ExportError` unless each staged row has a row of the table that meets a condition.
@@ -96,7 +112,7 @@ class Load:
             f" (SELECT FROM {self.table} AS old WHERE {condition})"
         )
         self.require(
-            not changed, f"the table has other values than the export for {changed:,} {self._unit}"
+            not changed, f"the table has other values than the export for {changed:,} {self.unit}"
         )
 
     def require(self, is_met: bool, fault: str) -> None:
@@ -161,15 +177,61 @@ def append(load: Load) -> None:
     load.check_values(load.same([*load.columns]))
 
 
+def take_back(load: Load, origin: Origin, transaction: str | None) -> None:
+    """Delete the rows that an earlier attempt of this run has appended.
+
+    It may have brought less, as an export that is not complete does. Its rows are known by the
+    transaction that wrote them, unless they were restored or changed since. Then they are known by
+    their values, although other runs may have appended the same ones.
+
+    Args:
+        load: the rows, and the table.
+        origin: the export.
+        transaction: the transaction that wrote the rows, as `postgres_runs.recorded` returns it.
+    """
+    table = escaped(load.table)
+    is_own = "coalesce(old.xmin::text = %(transaction)s::text, false)"
+    if load.unit == "people":
+        # Flattened columns may be others by now.
+        names = [name for name in load.columns if name in _OF_ONE_RUN]
+        same = "old.account = ANY(%(accounts)s) AND old.fetched_at = %(fetched_at)s"
+        is_taken = "place <= count"
+    else:
+        names = [*load.columns]
+        same = "count IS NOT NULL"
+        is_taken = f"place <= count AND NOT EXISTS (SELECT FROM {table} AS old WHERE {is_own})"
+    keys = ", ".join(load.columns[name] for name in names)
+    places = ", ".join(f"old.{name}" for name in names)
+    load.run(
+        f"DELETE FROM {table} AS gone USING (SELECT old.tableoid AS part, old.ctid AS address,"
+        f" {is_own} AS is_own, count, row_number() OVER"
+        f" (PARTITION BY {places} ORDER BY ({is_own}) DESC, old.ctid DESC) AS place"
+        f" FROM {table} AS old LEFT JOIN (SELECT {keys}, count(*) AS count FROM {STAGE}"
+        f" GROUP BY {keys}) AS new ON {load.same(names)} WHERE {is_own} OR {same}) AS found"
+        f" WHERE gone.tableoid = part AND gone.ctid = address AND (is_own OR {is_taken})",
+        {
+            "transaction": transaction,
+            "accounts": [*origin.accounts],
+            "fetched_at": origin.fetched_at,
+        },
+    )
+
+
+_OF_ONE_RUN = ('"key"', '"account"', '"person"', '"fetched_at"')
+"""The columns by which a row of people is found among those of its run."""
+
+
 def put_bindings(load: Load) -> None:
     """Write the staged bindings in place of all bindings of the same accounts and keys.
 
-    Those of a key that has the same ones already are left alone.
+    Those of a key that has the same ones already are left alone. A staged row without a number is a
+    key to which nothing is bound.
     """
+    bound = f"(SELECT * FROM {STAGE} WHERE number IS NOT NULL) AS new"
     names = ", ".join(load.columns)
     load.run(
         f"CREATE TEMP TABLE {_name(CHANGED)} ON COMMIT DROP AS SELECT DISTINCT account, key FROM ("
-        f"SELECT {names}, 1 AS one FROM {STAGE} UNION ALL SELECT {names}, -1"
+        f"SELECT {names}, 1 AS one FROM {bound} UNION ALL SELECT {names}, -1"
         f" FROM {load.table} AS old WHERE EXISTS (SELECT FROM {STAGE} AS new"
         " WHERE new.account = old.account AND new.key = old.key)"
         f") AS either GROUP BY {names} HAVING sum(one) <> 0"
@@ -182,9 +244,9 @@ def put_bindings(load: Load) -> None:
         )
         load.require(not remaining, f"the table keeps {remaining:,} old bindings")
     of_new = f"(new.account, new.key) IN (SELECT account, key FROM {CHANGED})"
-    rows = load.count(f"SELECT count(*) FROM {STAGE} AS new WHERE {of_new}")
-    load.check_taken(load.insert(f"WHERE {of_new}"), rows)
-    load.check_values(load.same([*load.columns]))
+    rows = load.count(f"SELECT count(*) FROM {bound} WHERE {of_new}")
+    load.check_taken(load.insert(f"WHERE number IS NOT NULL AND {of_new}"), rows)
+    load.check_values(load.same([*load.columns]), bound)
 
 
 def _name(table: str) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from . import postgres_runs
-from .postgres_schema import add_index, create
+from ..tables import Origin
+from . import postgres_sync
+from .postgres_runs import RUNS
+from .postgres_schema import add_index, check_accounts, create
 from .postgres_shape import Shape, shape_of
-from .postgres_table import PostgresTable, quoted, row_of, texts_of
+from .postgres_table import PostgresTable, grant_on, quoted, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["check_rights"]
+__all__ = ["check_origin", "check_rights", "check_take_back"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -28,9 +30,10 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
     Raises:
         ExportError: a right is missing, or the database or the table is unsuitable.
     """
-    encoding, is_standby, is_read_only, may_stage, schema, may_create = row_of(
+    database, encoding, is_standby, is_read_only, may_stage, schema, may_create = row_of(
         connection,
-        "SELECT current_setting('server_encoding'), pg_is_in_recovery(),"
+        "SELECT quote_ident(current_database()), current_setting('server_encoding'),"
+        " pg_is_in_recovery(),"
         " current_setting('transaction_read_only') = 'on',"
         " has_database_privilege(current_database(), 'TEMP'), to_regnamespace(s)::text,"
         " has_schema_privilege(to_regnamespace(s), 'CREATE')"
@@ -48,15 +51,21 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
             "?options=-c%20default_transaction_read_only%3Doff to the URL"
         )
     if not may_stage:
-        raise table.error("this user may not create temporary tables")
+        raise table.error(
+            f"this user may not create temporary tables; "
+            f"{grant_on(f'DATABASE {database}', 'TEMPORARY', connection)}"
+        )
     if schema is None:
         raise table.error("the schema does not exist, or this user may not use it")
     shape = shape_of(table, connection)
     if not table.is_keyed:
-        postgres_runs.require(table, connection, shape.schema)
+        RUNS.require(table, connection)
     if shape.oid is None:
         if not may_create:
-            raise table.error(f"this user may not create tables in {schema}")
+            raise table.error(
+                f"this user may not create tables in {schema}; "
+                f"{grant_on(f'SCHEMA {schema}', 'CREATE', connection)}"
+            )
         # In a transaction that is rolled back: defaults of the user and event triggers have a say
         # in it, and a type may have the name.
         create(table, connection)
@@ -76,17 +85,55 @@ def check_rights(table: PostgresTable, connection: psycopg.Connection[Any]) -> N
         )
 
 
+def check_origin(table: PostgresTable, connection: psycopg.Connection[Any], origin: Origin) -> None:
+    """Raise unless the rows of an export may go into the table, after `check_rights`.
+
+    Args:
+        table, connection: as for `check_rights`.
+        origin: the export.
+
+    Raises:
+        ExportError: it would delete rows of other accounts, or a right is missing on the states of
+            synced tables.
+    """
+    if table.write == "replace":
+        check_accounts(table, connection, origin.accounts)
+    (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
+    if table.write == "replace" or not exists:
+        postgres_sync.check_forget(table, connection)
+    if origin.sync is not None:
+        postgres_sync.SYNC.require(table, connection)
+
+
+def check_take_back(
+    table: PostgresTable, connection: psycopg.Connection[Any], shape: Shape
+) -> None:
+    """Raise unless this user may replace the rows that an earlier attempt has appended."""
+    lacking = texts_of(
+        connection,
+        "SELECT name FROM unnest(ARRAY['SELECT', 'DELETE']) AS name"
+        " WHERE NOT has_table_privilege(%s::oid, name)",
+        [shape.oid],
+    )
+    if lacking:
+        rights = ", ".join(lacking)
+        raise table.error(
+            f"this export has appended its rows before it was complete, and this user lacks the "
+            f"right to {rights}, to replace them; {grant_on(table.quoted, rights, connection)}"
+        )
+
+
 def _check_privileges(
     table: PostgresTable, connection: psycopg.Connection[Any], shape: Shape
 ) -> None:
     columns = [name for name in table.columns if name not in shape.missing]
     # The table's owner has all rights on columns that are added.
-    updated = [*columns, *shape.left_out] if table.write == "upsert" else columns
-    needed = {"INSERT": columns}
-    if table.is_keyed or table.triggers(connection):
-        needed = {"SELECT": updated, **needed}
+    needed = {"INSERT": [*columns, *shape.left_out]}
     if table.write == "upsert" and table.content.of == "people":
-        needed["UPDATE"] = updated
+        kept = [name for name in shape.kept if name not in columns]
+        needed["UPDATE"] = [*needed["INSERT"], *kept]
+    if table.write != "append" or table.triggers(connection):
+        needed = {"SELECT": [*needed.values()][-1], **needed}
     for right, names in needed.items():
         # A right on the table is one on each of its columns.
         lacking = texts_of(
@@ -97,15 +144,19 @@ def _check_privileges(
             [shape.oid, names, right],
         )
         if lacking:
-            raise table.error(
-                f"this user lacks the right to {right} in columns {', '.join(lacking)}"
-            )
-    if table.is_keyed:
+            fault = f"this user lacks the right to {right} in columns {', '.join(lacking)}"
+            if len(lacking) == len(names):
+                fault += f"; {grant_on(table.quoted, right, connection)}"
+            raise table.error(fault)
+    if table.write != "append":
         (may_delete,) = row_of(
             connection, "SELECT has_table_privilege(%s::oid, 'DELETE')", [shape.oid]
         )
         if not may_delete:
-            raise table.error("this user lacks the right to DELETE")
+            raise table.error(
+                f"this user lacks the right to DELETE; "
+                f"{grant_on(table.quoted, 'DELETE', connection)}"
+            )
     sequences = texts_of(
         connection,
         "SELECT s.oid::regclass::text FROM pg_attrdef d JOIN pg_depend p ON p.objid = d.oid"
@@ -117,14 +168,15 @@ def _check_privileges(
     if sequences:
         raise table.error(
             f"this user lacks the right to use the sequence {sequences[0]}, from which a column of "
-            f"the table takes its values"
+            f"the table takes its values; "
+            f"{grant_on(f'SEQUENCE {sequences[0]}', 'USAGE, UPDATE', connection)}"
         )
 
 
 def _check_old_keys(
     table: PostgresTable, connection: psycopg.Connection[Any], shape: Shape
 ) -> None:
-    """Raise unless the key of a table of an earlier version can become that of this version."""
+    """Raise unless the keys that the table may not keep can be dropped."""
     references = texts_of(
         connection,
         "SELECT conname || ' of ' || conrelid::regclass FROM pg_constraint"
@@ -133,8 +185,12 @@ def _check_old_keys(
         [shape.oid, [*shape.old_keys]],
     )
     if references:
+        change = (
+            "an earlier version made the table, and its key has to become account and person"
+            if shape.is_old
+            else "with distinct=False, the table can have no unique key"
+        )
         raise table.error(
-            f"an earlier version made the table, and its key has to become account and person, but "
-            f"other tables refer to the key of now ({', '.join(references)}); drop these "
-            f"constraints, or name another table"
+            f"{change}, but other tables refer to the key of now ({', '.join(references)}); drop "
+            f"these constraints, or name another table"
         )

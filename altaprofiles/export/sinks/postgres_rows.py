@@ -13,6 +13,7 @@ from typing import Any
 
 from ...models.people import exact_ids, indexable
 from ...tables.rows import Row, Table
+from ..tables import unbound_keys
 from .postgres_json import fit_json
 
 __all__ = ["RowEncoder"]
@@ -25,15 +26,17 @@ class RowEncoder:
 
     Args:
         table: the columns, and the cells of the rows.
+        marks_keys: whether a row without cells is a line without a number, of its account and key.
 
     Attributes:
         count: the number of lines so far.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, *, marks_keys: bool = False) -> None:
         self.count = 0
         self._mended = 0
         self._table = table
+        self._marks_keys = marks_keys
         names = [column.name for column in table.columns]
         self._person = names.index("person") if "person" in names else None
 
@@ -63,7 +66,15 @@ class RowEncoder:
             b"\t".join((b"%d" % number, *map(_cell, row)))
             for number, row in zip(numbers, zip(nameless, *columns, strict=True), strict=False)
         )
-        return b"\n".join([*lines, b""])
+        marks = self._marks(rows, cells) if self._marks_keys else []
+        return b"\n".join([*lines, *marks, b""])
+
+    def _marks(self, rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[bytes]:
+        others = [None] * (len(cells) - 2)
+        return [
+            b"\t".join(map(_cell, (None, b"f", account.encode(), _fitted(key).encode(), *others)))
+            for account, key in unbound_keys(rows, cells)
+        ]
 
     def _encoded(
         self, name: str, kind: str, values: list[Any], rows: Sequence[Row]
@@ -83,7 +94,7 @@ class RowEncoder:
 
     def _fit_text(self, value: str) -> bytes:
         if "\0" in value:
-            value = value.replace("\0", "\ufffd")
+            value = _fitted(value)
             self._mended += 1
         return value.encode()
 
@@ -96,6 +107,10 @@ class RowEncoder:
         fitted, is_mended = fit_json(data)
         self._mended += is_mended
         return fitted
+
+
+def _fitted(text: str) -> str:
+    return text.replace("\0", "\ufffd")
 
 
 def _nameless(person: str) -> bytes:

@@ -1,111 +1,113 @@
-"""The runs whose rows stand in tables that are appended to, so that no run is appended twice.
+"""The runs whose rows stand in PostgreSQL tables without a unique key.
 
-The table `altaprofiles_runs` stands in the schema of those tables, and is written in the same
-transaction as their rows.
+They say that no run is appended twice, and how often people may be in a table.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from .postgres_table import PostgresTable, quoted, row_of, texts_of
+from msgspec import Struct
+
+from .postgres_own import OwnTable
+from .postgres_table import PostgresTable, escaped, row_of
 
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["RUNS", "record", "require"]
+__all__ = ["RUNS", "Mode", "Recorded", "mode_of", "record", "recorded"]
 
-RUNS = "altaprofiles_runs"
-_COLUMNS = {"table_name": "text", "run": "text", "written_at": "timestamp with time zone"}
+Mode: TypeAlias = Literal["append", "repeating"]
+"""The way in which a table without a unique key was made, as in `PostgresTable`."""
+
+RUNS = OwnTable(
+    "altaprofiles_runs",
+    {
+        "table_name": "text",
+        "mode": "text",
+        "run": "text",
+        "digest": "text",
+        "written_at": "timestamp with time zone",
+    },
+    ("table_name", "run"),
+    "exports record the runs of tables without a key",
+)
 
 
-def require(table: PostgresTable, connection: psycopg.Connection[Any], schema: str | None) -> None:
-    """Create the table of runs, unless there is one that this user can write to.
+class Recorded(Struct, frozen=True):
+    """A run whose rows are in a table.
 
-    Args:
-        table: the table that is appended to.
-        connection: a connection in a transaction.
-        schema: the schema of `table`, in SQL; None if `table` is to be created.
+    Attributes:
+        digest: of the rows that it has written.
+        transaction: the transaction that wrote them, as in their `xmin`; None if it wrote those of
+            other runs as well, as one that has restored the database did.
+    """
+
+    digest: str
+    transaction: str | None
+
+
+def mode_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Mode | None:
+    """Return the mode in which a table without a key was made, or None if it is not known."""
+    place = RUNS.find(table, connection)
+    if place is None or "SELECT" in RUNS.lacking(place, connection):
+        return None
+    row = row_of(
+        connection,
+        f"SELECT mode FROM {escaped(place)} WHERE table_name = %s LIMIT 1",
+        [table.name],
+    )
+    return None if row is None else row[0]
+
+
+def recorded(
+    table: PostgresTable, connection: psycopg.Connection[Any], run: str
+) -> Recorded | None:
+    """Return the record of a run whose rows are in the table already, or None.
 
     Raises:
-        ExportError: this user may not create it, or lacks a right on it, or it is another table.
+        ExportError: this user may not read the table of runs, or it is another table.
     """
-    schema = schema or _schema_of(table, connection)
-    if _oid(connection, schema) is None:
-        # Two exports into different tables could create it at once.
-        connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('altaprofiles ' || %s, 0))",
-            [f"{schema}.{RUNS}"],
-        )
-    oid = _oid(connection, schema)
-    if oid is None:
-        (may_create,) = row_of(
-            connection, "SELECT has_schema_privilege(to_regnamespace(%s), 'CREATE')", [schema]
-        )
-        if not may_create:
-            raise table.error(
-                f"this user may not create the table {RUNS} in {schema}, in which the runs that "
-                f"were appended are recorded; let its owner create it, and grant SELECT, INSERT "
-                f"and DELETE on it"
-            )
-        columns = ", ".join(f"{name} {type_} NOT NULL" for name, type_ in _COLUMNS.items())
-        connection.execute(
-            f"CREATE TABLE {schema}.{RUNS} ({columns}, PRIMARY KEY (table_name, run))"
-        )
-        return
-    found = connection.execute(
-        "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute"
-        " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped",
-        [oid],
-    )
-    if dict(found.fetchall()) != _COLUMNS:
-        raise table.error(
-            f"{schema}.{RUNS} is not the table in which exports record the runs that were "
-            f"appended; rename it, or name a table in another schema"
-        )
-    lacking = texts_of(
+    place = RUNS.readable(table, connection)
+    if place is None:
+        return None
+    runs = escaped(place)
+    row = row_of(
         connection,
-        "SELECT name FROM unnest(ARRAY['SELECT', 'INSERT', 'DELETE']) AS name"
-        " WHERE NOT has_table_privilege(%s::oid, name)",
-        [oid],
+        f"SELECT digest, CASE WHEN (SELECT count(*) FROM {runs} AS other"
+        " WHERE other.xmin = one.xmin) = 1 THEN xmin::text END"
+        f" FROM {runs} AS one WHERE table_name = %s AND run = %s",
+        [table.name, run],
     )
-    if lacking:
-        raise table.error(
-            f"this user lacks the right to {', '.join(lacking)} in {schema}.{RUNS}, in which the "
-            f"runs that were appended are recorded"
-        )
+    return None if row is None else Recorded(*row)
 
 
 def record(
-    table: PostgresTable, connection: psycopg.Connection[Any], schema: str | None, run: str
-) -> bool:
+    table: PostgresTable,
+    connection: psycopg.Connection[Any],
+    run: str,
+    digest: str,
+    *,
+    is_only: bool,
+) -> None:
     """Record that the rows of a run are in the table with this transaction.
 
     Args:
-        table, connection: as for `require`.
-        schema: the schema of `table`, in SQL; None if `table` is new, so that it has no run yet.
+        table: the table.
+        connection: a connection in the transaction that writes the rows, at its end.
         run: the run.
+        digest: of its rows.
+        is_only: whether the table has no rows of other runs.
 
-    Returns:
-        False if they were there before.
+    Raises:
+        ExportError: as from `OwnTable.require`.
     """
-    runs = f"{schema or _schema_of(table, connection)}.{RUNS}"
-    if schema is None:
-        # Those of another table that had the name.
-        connection.execute(f"DELETE FROM {runs} WHERE table_name = %s", [table.name])
-    recorded = connection.execute(
-        f"INSERT INTO {runs} VALUES (%s, %s, now()) ON CONFLICT DO NOTHING", [table.name, run]
+    place = escaped(RUNS.require(table, connection))
+    mode: Mode = "repeating" if table.is_repeating else "append"
+    connection.execute(
+        f"DELETE FROM {place} WHERE table_name = %s AND (%s OR run = %s OR mode <> %s)",
+        [table.name, is_only, run, mode],
     )
-    return recorded.rowcount == 1
-
-
-def _schema_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> str:
-    if table.schema is not None:
-        return quoted(table.schema)
-    (schema,) = row_of(connection, "SELECT quote_ident(current_schema())")
-    return str(schema)
-
-
-def _oid(connection: psycopg.Connection[Any], schema: str) -> int | None:
-    (oid,) = row_of(connection, "SELECT to_regclass(%s)::oid", [f"{schema}.{RUNS}"])
-    return None if oid is None else int(oid)
+    connection.execute(
+        f"INSERT INTO {place} VALUES (%s, %s, %s, %s, now())", [table.name, mode, run, digest]
+    )

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ..tables import OPTIONAL
+from .postgres_keys import check_key, finds_rows, indexes_of, is_empty
 from .postgres_table import (
     MAX_COLUMNS,
-    OF_EARLIER_VERSION,
-    OPTIONAL,
     RENAME,
     TYPES,
     PostgresTable,
@@ -31,8 +31,6 @@ __all__ = ["FLATTENED", "Shape", "rows_in", "shape_of"]
 FLATTENED = "A flattened key of profileData, written by altaprofiles"
 """The comment on columns of flattened keys, which tells them from columns of the user's own."""
 
-_KEY = frozenset({"account", "person"})
-
 _KINDS = {type_: kind for kind, type_ in TYPES.items()}
 
 
@@ -43,10 +41,15 @@ class Shape(Struct, kw_only=True):
         oid: the table's number; None if there is no table.
         schema: the table's schema, in SQL; None if there is no table.
         missing: the type of each column to add, by name.
-        left_out: columns of earlier exports that this one does not have.
+        left_out: flattened columns of earlier exports that this one does not have.
+        kept: the columns of which rows of people keep the value that they have: those that only
+            other exports have, `cdp`, which is null where a lookup has failed, and the user's own.
         unmarked: columns of flattened keys without the comment `FLATTENED`.
-        old_keys: the unique indexes on `person` alone, of a table of an earlier version; whether
-            each one is a constraint.
+        is_old: whether an earlier version made the table.
+        old_keys: the unique indexes that the table may not keep: on `person` alone, of a table of
+            an earlier version, or on `account` and `person`, of one that is to have people more
+            than once. Whether each one is a constraint.
+        lacks_key: whether the table is to have a unique key, and has none.
         is_owned: whether this user may add columns.
         may_index: whether this user may add an index.
         is_indexed: whether the table has the index that an export needs.
@@ -56,8 +59,11 @@ class Shape(Struct, kw_only=True):
     schema: str | None = None
     missing: dict[str, str] = {}
     left_out: Sequence[str] = ()
+    kept: Sequence[str] = ()
     unmarked: Sequence[str] = ()
+    is_old: bool = False
     old_keys: dict[str, bool] = {}
+    lacks_key: bool = False
     is_owned: bool = True
     may_index: bool = True
     is_indexed: bool = False
@@ -72,15 +78,6 @@ class _Column(Struct):
     is_exact: bool
     is_domain: bool
     comment: str | None
-
-
-class _Index(Struct):
-    name: str
-    columns: frozenset[str]
-    method: str
-    is_unique: bool
-    condition: str | None
-    is_constraint: bool
 
 
 def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape:
@@ -124,13 +121,15 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
         if is_found:
             raise table.error(fault)
     columns = {column.name: column for column in _columns(connection, oid)}
-    indexes = _indexes(connection, oid)
+    indexes = indexes_of(connection, oid)
     for column in columns.values():
         _check_column(table, column, connection)
     lacking = [name for name in table.required if name not in columns]
-    if lacking and {*columns} <= {*table.columns} and not rows_in(table, connection):
+    if lacking and {*columns} <= {*table.columns} and is_empty(table, connection):
         lacking = []
-    old_keys = _check_key(table, [*columns], indexes, lacking)
+    keys = check_key(table, connection, [*columns], indexes, lacking)
+    if (keys.old_keys or keys.lacks_key) and not is_owned:
+        raise table.error(f"only the table's owner can change its key; {RENAME}")
     missing = {name: type_ for name, type_ in table.columns.items() if name not in columns}
     if missing and not is_owned:
         raise table.error(f"only the table's owner can add the columns {', '.join(missing)}")
@@ -151,15 +150,24 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
         left_out=[
             column.name
             for column in columns.values()
-            if column.name not in table.columns and _is_of_exports(table, column)
+            if column.name not in (*table.columns, *OPTIONAL) and _is_of_exports(table, column)
+        ],
+        kept=[
+            column.name
+            for column in columns.values()
+            if not column.is_generated
+            if column.name == "cdp"
+            or (column.name not in table.columns and column.comment != FLATTENED)
         ],
         unmarked=[
             name for name in table.flattened if name in columns and not columns[name].comment
         ],
-        old_keys=old_keys,
+        is_old=keys.is_old,
+        old_keys=keys.old_keys,
+        lacks_key=keys.lacks_key,
         is_owned=is_owned,
         may_index=is_owned and may_create,
-        is_indexed=any(_finds_rows(table, index) for index in indexes),
+        is_indexed=any(finds_rows(table, index) for index in indexes),
     )
 
 
@@ -181,7 +189,8 @@ def _is_of_exports(table: PostgresTable, column: _Column) -> bool:
 def _columns(connection: psycopg.Connection[Any], oid: int) -> list[_Column]:
     rows = connection.execute(
         "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,"
-        " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL, attgenerated <> '',"
+        " atthasdef OR attidentity <> '' OR typdefaultbin IS NOT NULL,"
+        " attgenerated <> '' OR attidentity = 'a',"
         " coalesce(collisdeterministic, true), typtype = 'd', col_description(attrelid, attnum)"
         " FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid"
         " LEFT JOIN pg_collation ON pg_collation.oid = attcollation"
@@ -189,93 +198,6 @@ def _columns(connection: psycopg.Connection[Any], oid: int) -> list[_Column]:
         [oid],
     )
     return [_Column(*row) for row in rows]
-
-
-def _indexes(connection: psycopg.Connection[Any], oid: int) -> list[_Index]:
-    """Return the indexes on columns only that the server can use."""
-    rows = connection.execute(
-        "SELECT c.relname::text, ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid ="
-        " i.indrelid AND attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])), m.amname::text,"
-        " i.indisunique AND i.indimmediate, pg_get_expr(i.indpred, i.indrelid),"
-        " EXISTS (SELECT FROM pg_constraint WHERE conindid = c.oid AND conrelid = i.indrelid)"
-        " FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam"
-        " WHERE i.indrelid = %s AND i.indexprs IS NULL AND i.indisvalid",
-        [oid],
-    )
-    return [_Index(name, frozenset(columns), *rest) for name, columns, *rest in rows]
-
-
-def _finds_rows(table: PostgresTable, index: _Index) -> bool:
-    if table.content.of == "bindings":
-        return index.columns == {"key"} and index.method == "hash" and index.condition is None
-    # Tables of an earlier version have an index of all rows.
-    return (
-        index.columns == {"object_ids"}
-        and index.method == "gin"
-        and index.condition in (None, _NAMELESS_AS_SHOWN)
-    )
-
-
-_NAMELESS_AS_SHOWN = "(COALESCE(identity, ''::text) = ''::text)"
-"""`NAMELESS` in the spelling of the server."""
-
-
-def _check_key(
-    table: PostgresTable, names: Sequence[str], indexes: Sequence[_Index], lacking: Sequence[str]
-) -> dict[str, bool]:
-    """Raise unless the table is an export's, made in the mode of this one.
-
-    Args:
-        table: the table.
-        names: the columns that it has.
-        indexes: the indexes that it has.
-        lacking: the columns that it lacks, although every table of an export has them.
-
-    Returns:
-        The unique indexes on `person`, if the table is one of an earlier version; whether each one
-        is a constraint.
-    """
-    unique = [index for index in indexes if index.is_unique and index.condition is None]
-    if table.content.of == "people":
-        is_keyed = any(index.columns == _KEY for index in unique)
-        old_keys = {
-            index.name: index.is_constraint for index in unique if index.columns == {"person"}
-        }
-    else:
-        is_keyed = any(_finds_rows(table, index) for index in indexes)
-        old_keys = {}
-    is_old = not is_keyed and bool(old_keys) and {*OF_EARLIER_VERSION} <= {*names}
-    if lacking and not is_old:
-        raise table.error(
-            f"the table is not from an export of {table.content.of}, as it lacks the columns "
-            f"{', '.join(lacking)}; {RENAME}"
-        )
-    if table.write == "append" and (is_keyed or is_old):
-        raise table.error(
-            f"the table was not made with write='append', as it has {_key_of(table)}; pass "
-            f"write='upsert' or 'replace', or {RENAME}"
-        )
-    if table.write != "append" and not is_keyed and not is_old:
-        raise table.error(
-            f"the table was made with write='append', or not by an export, as it lacks "
-            f"{_key_of(table)}; pass write='append', or {RENAME}"
-        )
-    if not is_old:
-        return {}
-    taken = [name for name in ("account", "fetched_at", "added_at", *OPTIONAL) if name in names]
-    if taken:
-        raise table.error(
-            f"an earlier version made the table, and flattened keys into columns whose names are "
-            f"taken now ({', '.join(taken)}); rename each one to profile_data.{taken[0]} and the "
-            f"like, or {RENAME}"
-        )
-    return old_keys
-
-
-def _key_of(table: PostgresTable) -> str:
-    if table.content.of == "bindings":
-        return "a hash index on 'key', by which rows of earlier exports are found"
-    return "a unique key of account and person"
 
 
 def _check_column(

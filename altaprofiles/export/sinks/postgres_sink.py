@@ -6,6 +6,7 @@ become rows of the table itself.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -13,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from ...base.wording import numbered
 from ...tables.rows import Row, Table
-from ..tables import Origin
-from . import postgres_runs
+from ..tables import Origin, under_other_keys
+from . import postgres_runs, postgres_sync
 from .postgres_load import (
     STAGE,
     Load,
@@ -24,12 +25,14 @@ from .postgres_load import (
     put_bindings,
     replace,
     staged_columns,
+    take_back,
 )
+from .postgres_rights import check_take_back
 from .postgres_rows import RowEncoder
 from .postgres_schema import add_index, prepare
 from .postgres_server import PostgresServer
 from .postgres_shape import Shape, shape_of
-from .postgres_table import PostgresTable, texts_of
+from .postgres_table import PostgresTable
 from .postgres_upsert import upsert
 
 if TYPE_CHECKING:
@@ -40,9 +43,6 @@ __all__ = ["PostgresSink"]
 _SLICE = 100
 """Rows that are encoded at once."""
 
-_NAMED = 3
-"""Accounts named in an error."""
-
 
 class PostgresSink:
     """Takes the rows of one export. Implements `Sink`.
@@ -52,20 +52,28 @@ class PostgresSink:
         table: the table.
         rows: the columns, and the cells of the rows.
         origin: the export.
+        marks_keys: whether all rows of the keys of rows without cells are deleted.
 
     Raises:
         ExportError: the server cannot be reached, or refuses.
     """
 
     def __init__(
-        self, server: PostgresServer, table: PostgresTable, rows: Table, origin: Origin
+        self,
+        server: PostgresServer,
+        table: PostgresTable,
+        rows: Table,
+        origin: Origin,
+        *,
+        marks_keys: bool,
     ) -> None:
         self.absorbed = 0
         self.notes: list[str] = []
         self._server = server
         self._table = table
         self._origin = origin
-        self._rows = RowEncoder(rows)
+        self._rows = RowEncoder(rows, marks_keys=marks_keys)
+        self._digest = hashlib.sha256(repr(table.columns).encode())
         self._copying: AbstractContextManager[psycopg.Copy] | None = None
         self._connection = server.connect()
         try:
@@ -81,6 +89,7 @@ class PostgresSink:
     def write(self, rows: Sequence[Row]) -> None:
         for start in range(0, len(rows), _SLICE):
             data = self._rows.encode(rows[start : start + _SLICE])
+            self._digest.update(data)
             self._server.guard(partial(self._copy.write, data))
 
     def close(self) -> None:
@@ -118,27 +127,47 @@ class PostgresSink:
         if table.write == "append":
             self._append(shape)
         else:
-            self._write_keyed(shape)
+            self._write(shape)
+        self._write_states(shape)
         connection.commit()
         connection.close()
 
+    def _write_states(self, shape: Shape) -> None:
+        if shape.oid is None or self._table.write == "replace":
+            postgres_sync.forget(self._table, self._connection)
+        if self._origin.sync is not None:
+            postgres_sync.write(self._table, self._connection, self._origin.sync)
+
     def _append(self, shape: Shape) -> None:
         connection, table = self._connection, self._table
-        postgres_runs.require(table, connection, shape.schema)
-        # A run that was killed after its commit finds itself there.
-        if not postgres_runs.record(table, connection, shape.schema, self._origin.run):
+        digest = self._digest.hexdigest()
+        earlier = None
+        if shape.oid is not None:
+            earlier = postgres_runs.recorded(table, connection, self._origin.run)
+        if earlier is not None and earlier.digest == digest:
+            # This run was killed after its commit.
             return
         prepare(table, connection, shape, self._origin.accounts)
-        append(Load(connection, table))
+        load = Load(connection, table, shape.left_out)
+        if earlier is not None:
+            check_take_back(table, connection, shape)
+            take_back(load, self._origin, earlier.transaction)
+        append(load)
+        self._record(digest, is_only=shape.oid is None)
 
-    def _write_keyed(self, shape: Shape) -> None:
+    def _record(self, digest: str, *, is_only: bool) -> None:
+        run = self._origin.run
+        postgres_runs.record(self._table, self._connection, run, digest, is_only=is_only)
+
+    def _write(self, shape: Shape) -> None:
         connection, table = self._connection, self._table
         is_new = shape.oid is None
         self.notes += prepare(table, connection, shape, self._origin.accounts)
-        load = Load(connection, table)
-        if table.write == "replace":
-            self._check_accounts()
-        if table.content.of == "people":
+        load = Load(connection, table, shape.left_out)
+        if table.is_repeating:
+            replace(load)
+            self._record(self._digest.hexdigest(), is_only=True)
+        elif table.content.of == "people":
             self._write_people(load, shape)
         elif table.write == "upsert":
             put_bindings(load)
@@ -155,33 +184,20 @@ class PostgresSink:
             replace(load)
             outdated = 0
         else:
-            result = upsert(load, shape)
+            result = upsert(load, shape, unites=self._unites)
             self.absorbed, outdated = result.absorbed, result.outdated
         if repeated:
-            self.notes.append(
-                f"{self._table.label} has one row for each person: {numbered(repeated, 'record')} "
-                f"of people whom the export brings more than once are left out"
-            )
+            self.notes.append(under_other_keys(self._table.label, repeated))
         if outdated:
             self.notes.append(
                 f"{self._table.label} keeps {numbered(outdated, 'row')} as a later export has "
                 f"fetched them"
             )
 
-    def _check_accounts(self) -> None:
-        """Raise `ExportError` if the table has rows of accounts that the export does not bring."""
-        others = texts_of(
-            self._connection,
-            f"SELECT DISTINCT account FROM {self._table.quoted} WHERE account <> ALL(%s)"
-            " ORDER BY account",
-            [[*self._origin.accounts]],
-        )
-        if others:
-            names = ", ".join(others[:_NAMED]) + (", …" if others[_NAMED:] else "")
-            raise self._table.error(
-                f"write='replace' would delete the rows of other accounts ({names}); pass "
-                f"write='upsert', name another table, or export those accounts as well"
-            )
+    @property
+    def _unites(self) -> bool:
+        """True if the events that brought a person are added to those of earlier runs."""
+        return self._origin.sync is not None and self._table.content.has_events
 
     @property
     def _found_by(self) -> str:

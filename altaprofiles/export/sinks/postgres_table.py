@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from ...errors import ConfigurationError, ExportError
 from ...tables.layout import CORE, ColumnKind, Kind
-from ..tables import Content
+from ..tables import OPTIONAL, Content
 from .postgres_server import LOCK_TIMEOUT
 from .target import Write
 
@@ -20,12 +20,13 @@ __all__ = [
     "MAX_COLUMNS",
     "NAMELESS",
     "OF_EARLIER_VERSION",
-    "OPTIONAL",
     "RENAME",
     "TEMPORARY",
     "TYPES",
     "PostgresTable",
     "check_columns",
+    "escaped",
+    "grant_on",
     "quoted",
     "row_of",
     "texts_of",
@@ -42,9 +43,6 @@ TYPES: dict[ColumnKind, str] = {
 }
 """The type of a column, by its kind."""
 
-OPTIONAL = ("key", "matched", "cdp")
-"""The columns that only some exports of people have."""
-
 OF_EARLIER_VERSION = ("person", *CORE)
 """The columns of every table that an earlier version made. Its key was the first of them."""
 
@@ -52,7 +50,8 @@ NAMELESS = "coalesce({}identity, '') = ''"
 """The condition for rows of people without an identity."""
 
 TEMPORARY = frozenset(
-    f"altaprofiles_{name}" for name in ("stage", "repeated", "links", "merged", "plan", "changed")
+    f"altaprofiles_{name}"
+    for name in ("stage", "repeated", "links", "known", "merged", "kept", "plan", "changed")
 )
 """The names of the temporary tables of an export."""
 
@@ -74,6 +73,11 @@ _TURN_TIMEOUT = 600
 def quoted(name: str) -> str:
     """Return `name` as an identifier in SQL."""
     return '"{}"'.format(name.replace('"', '""'))
+
+
+def escaped(sql: str) -> str:
+    """Return a part of a statement that has values, whose percent signs are placeholders."""
+    return sql.replace("%", "%%")
 
 
 def check_columns(where: str, names: Sequence[str]) -> None:
@@ -99,9 +103,10 @@ def check_columns(where: str, names: Sequence[str]) -> None:
 class PostgresTable(Struct, frozen=True):
     """A table as an export needs it. It may not exist yet.
 
-    A table of people is used with the mode in which it was made: "append" tables have no unique
-    key, and all others have the key (`account`, `person`). A table of bindings cannot have a unique
-    key. Unless it was made by "append", it has a hash index on `key`.
+    A table of people is used with the mode in which it was made: tables of "append", and those that
+    may have people more than once, have no unique key, and all others have the key (`account`,
+    `person`). A table of bindings cannot have a unique key. Unless it was made by "append", it has
+    a hash index on `key`.
 
     Attributes:
         label: the table in messages.
@@ -128,9 +133,33 @@ class PostgresTable(Struct, frozen=True):
         return ".".join(map(quoted, parts))
 
     @property
+    def is_repeating(self) -> bool:
+        """True if the table has the people of one export, each as often as the export brings them.
+
+        It cannot have a unique key either.
+        """
+        return self.write == "replace" and self.content.repeats
+
+    @property
     def is_keyed(self) -> bool:
         """True if rows of earlier runs are found again."""
-        return self.write != "append"
+        return self.write != "append" and not self.is_repeating
+
+    def schema_on(self, connection: psycopg.Connection[Any]) -> str:
+        """Return the schema in which the table stands, or is to stand, in SQL.
+
+        Raises:
+            ExportError: there is none.
+        """
+        (schema,) = row_of(
+            connection,
+            "SELECT coalesce(quote_ident(%s::text), (SELECT relnamespace::regnamespace::text"
+            " FROM pg_class WHERE oid = to_regclass(%s)), quote_ident(current_schema()))",
+            [self.schema, self.quoted],
+        )
+        if schema is None:
+            raise self.error("the schema does not exist, or this user may not use it")
+        return str(schema)
 
     @property
     def required(self) -> list[str]:
@@ -186,6 +215,13 @@ def texts_of(connection: psycopg.Connection[Any], query: str, values: list[Any])
     return [text for (text,) in connection.execute(query, values)]
 
 
+def grant_on(thing: str, rights: str, connection: psycopg.Connection[Any]) -> str:
+    """Return the advice to grant this user rights on a thing, both in SQL."""
+    (user,) = row_of(connection, "SELECT quote_ident(current_user)")
+    return f"let its owner run: GRANT {rights} ON {thing} TO {user}"
+
+
 def row_of(connection: psycopg.Connection[Any], query: str, values: Sequence[Any] = ()) -> Any:
     """Return the first row of a query, or None."""
-    return connection.execute(query, values).fetchone()
+    # Without values, percent signs are not placeholders.
+    return connection.execute(query, values or None).fetchone()

@@ -1,12 +1,7 @@
-"""Merges staged people into the rows of a PostgreSQL table.
+"""Merges staged people into the rows of a PostgreSQL table, by the rule of `export.tables`.
 
-A person with an identity is the row with that identity. A person without one is the rows without
-one that share an `objectId`: the service returns their devices in a different order in each query,
-so that no first device can identify the person. A record with neither is identified by its hash.
-
-A person with an identity also absorbs the rows without one, of earlier runs, that share a device,
-because the service has merged them. A row that a person without an identity of the same run
-continues is not absorbed.
+`matched` can be united with that of all rows that become part of the person, or that the person
+stays as, because they were fetched later.
 
 A time that is null is earlier than any other. Tables of an earlier version had none.
 """
@@ -17,6 +12,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from ..tables import OPTIONAL
 from .postgres_load import REPEATED, STAGE, Load, drop_repeated
 from .postgres_shape import Shape
 from .postgres_table import NAMELESS, quoted
@@ -24,13 +20,18 @@ from .postgres_table import NAMELESS, quoted
 __all__ = ["Upserted", "upsert"]
 
 LINKS = "pg_temp.altaprofiles_links"
+KNOWN = "pg_temp.altaprofiles_known"
 MERGED = "pg_temp.altaprofiles_merged"
+KEPT = "pg_temp.altaprofiles_kept"
 PLAN = "pg_temp.altaprofiles_plan"
 
 _SAME_KEY = "old.account = {0}.account AND old.person = {0}.person"
 
 _KEPT_APART = ('"account"', '"person"', '"fetched_at"', '"added_at"')
 """The columns that do not decide whether a row has changed."""
+
+_UNKNOWN = '"cdp"'
+"""The column in which null says nothing, as a lookup has failed."""
 
 
 _PROBE = 40
@@ -49,19 +50,22 @@ class Upserted(Struct, frozen=True):
     outdated: int
 
 
-def upsert(load: Load, shape: Shape) -> Upserted:
+def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     """Merge the staged people, after `find_repeated`.
 
     Args:
         load: the rows, and the table.
-        shape: the state of the table before. Columns of earlier exports that this one leaves out
-            become null in every row that is written.
+        shape: the state of the table before.
+        unites: whether `matched` is united with that of the rows of earlier runs.
     """
     absorbed = _link(load, shape)
-    outdated = _merge(load)
-    _plan(load, shape.left_out)
+    if unites:
+        _unite(load)
+    outdated = _merge(load, shape.kept)
+    _plan(load)
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
-    _write(load, shape.left_out)
+    _write(load)
+    _give(load, shape.kept)
     return Upserted(absorbed, outdated)
 
 
@@ -118,7 +122,53 @@ def _link(load: Load, shape: Shape) -> int:
     return absorbed
 
 
-def _merge(load: Load) -> int:
+def _unite(load: Load) -> None:
+    """Add the events of the rows of earlier runs to those of the staged ones, and the reverse.
+
+    Only a row that was fetched later keeps its other columns.
+    """
+    people = (
+        f"SELECT number, account, person FROM {LINKS} UNION SELECT number, account, person"
+        f" FROM {STAGE} WHERE number NOT IN (SELECT number FROM {REPEATED})"
+    )
+    # Only the rows that have something to give or to get.
+    load.run(
+        f"CREATE TEMP TABLE {KNOWN.partition('.')[2]} ON COMMIT DROP AS"
+        " SELECT number, old.account, old.person, old.fetched_at, old.matched"
+        f" FROM ({people}) AS known JOIN {STAGE} AS new USING (number)"
+        f" JOIN {load.table} AS old ON {_SAME_KEY.format('known')}"
+        " WHERE old.fetched_at > new.fetched_at OR NOT old.matched <@ new.matched"
+    )
+    # In the order of code points, whatever that of the database.
+    united = "array_agg(DISTINCT event ORDER BY event) AS matched"
+    of_earlier = (
+        f"SELECT number, {united} FROM (SELECT number,"
+        ' unnest(known.matched || new.matched) COLLATE "C" AS event'
+        f" FROM {KNOWN} AS known JOIN {STAGE} AS new USING (number)"
+        " WHERE NOT known.matched <@ new.matched) AS each GROUP BY number"
+    )
+    load.run(
+        f"UPDATE {STAGE} AS new SET matched = earlier.matched FROM ({of_earlier}) AS earlier"
+        " WHERE earlier.number = new.number"
+    )
+    later = (
+        f"(SELECT account, person, {united} FROM (SELECT known.account, known.person,"
+        ' unnest(new.matched) COLLATE "C" AS event'
+        f" FROM {KNOWN} AS known JOIN {STAGE} AS new USING (number)"
+        " WHERE known.fetched_at > new.fetched_at) AS each GROUP BY account, person) AS later"
+    )
+    lacks_events = f"{_SAME_KEY.format('later')} AND old.matched IS DISTINCT FROM later.matched"
+    load.run(
+        f"UPDATE {load.table} AS old SET matched = later.matched FROM {later} WHERE {lacks_events}"
+    )
+    if load.triggers:
+        lacking = load.count(
+            f"SELECT count(*) FROM {load.table} AS old, {later} WHERE {lacks_events}"
+        )
+        load.require(not lacking, f"the table keeps other events for {lacking:,} people")
+
+
+def _merge(load: Load, kept: Sequence[str]) -> int:
     """Delete the rows that become part of another; return the number of people left out.
 
     Those are people of whom the table has a row that was fetched later.
@@ -130,6 +180,8 @@ def _merge(load: Load) -> int:
         f" FROM {LINKS} AS old JOIN {STAGE} AS new USING (number) GROUP BY number, new.fetched_at"
     )
     drop_repeated(load)
+    if kept:
+        _keep(load, kept)
     outdated = load.run(
         f"DELETE FROM {STAGE} AS new USING {MERGED} AS merged"
         " WHERE new.number = merged.number AND merged.is_outdated"
@@ -171,11 +223,53 @@ def _merge(load: Load) -> int:
     return outdated
 
 
-def _plan(load: Load, left_out: Sequence[str]) -> None:
+def _keep(load: Load, kept: Sequence[str]) -> None:
+    """Set aside the values of rows of which others become part, and of those others."""
+    by_key = "(old.account, old.person) = (new.account, new.person)"
+    values = ", ".join(f"old.{quoted(name)} AS k{place}" for place, name in enumerate(kept))
+    load.run(
+        f"CREATE TEMP TABLE {KEPT.partition('.')[2]} ON COMMIT DROP AS WITH finals AS ("
+        f"SELECT number, account, person FROM {STAGE} JOIN {MERGED} USING (number)"
+        " WHERE NOT is_outdated UNION ALL (SELECT DISTINCT ON (number) number, old.account,"
+        f" old.person FROM {LINKS} AS old JOIN {STAGE} AS new USING (number)"
+        " WHERE old.fetched_at > new.fetched_at"
+        f' ORDER BY number, {by_key} DESC, old.fetched_at DESC, old.person COLLATE "C")),'
+        " given AS (SELECT DISTINCT ON (old.account, old.person) number,"
+        f" old.account AS from_account, old.person AS from_person FROM {LINKS} AS old"
+        f" JOIN {STAGE} AS new USING (number)"
+        " WHERE coalesce(old.fetched_at <= new.fetched_at, true)"
+        f" ORDER BY old.account, old.person, {by_key} DESC, number),"
+        " heirs AS (SELECT account, person, from_account, from_person"
+        " FROM given JOIN finals USING (number)"
+        " UNION SELECT account, person, account, person FROM finals)"
+        f" SELECT new.account, new.person, row_number() OVER (PARTITION BY new.account, new.person"
+        f' ORDER BY {by_key} DESC, old.fetched_at DESC NULLS LAST, old.person COLLATE "C")'
+        f" AS place, bool_or({by_key}) OVER (PARTITION BY new.account, new.person) AS has_own,"
+        f" {values} FROM heirs AS new JOIN {load.table} AS old"
+        " ON old.account = new.from_account AND old.person = new.from_person"
+    )
+
+
+def _give(load: Load, kept: Sequence[str]) -> None:
+    """Give rows the values of those that have become part of them, where they have none."""
+    for place, name in enumerate(kept):
+        lacks = f"old.{quoted(name)} IS NULL AND kept.value IS NOT NULL"
+        if name not in OPTIONAL:
+            # A row with a new key has the column's default.
+            lacks = f"(NOT kept.has_own OR {lacks})"
+        load.run(
+            f"UPDATE {load.table} AS old SET {quoted(name)} = kept.value FROM"
+            f" (SELECT DISTINCT ON (account, person) account, person, has_own, k{place} AS value"
+            f" FROM {KEPT} ORDER BY account, person, k{place} IS NULL, place) AS kept"
+            f" WHERE {_SAME_KEY.format('kept')} AND {lacks}"
+        )
+
+
+def _plan(load: Load) -> None:
     """Decide on every staged row: whether it is written, and with which times."""
     differs = [
-        *(f"old.{name} IS DISTINCT FROM {value}" for name, value in _values(load).items()),
-        *(f"old.{quoted(name)} IS NOT NULL" for name in left_out),
+        *(f"NOT ({_same(name, value)})" for name, value in _values(load).items()),
+        *(f"old.{name} IS NOT NULL" for name in load.nulls),
     ]
     load.run(
         "CREATE TEMP TABLE altaprofiles_plan ON COMMIT DROP AS SELECT new.number,"
@@ -199,7 +293,7 @@ _TIMES = {
 }
 
 
-def _write(load: Load, left_out: Sequence[str]) -> None:
+def _write(load: Load) -> None:
     """Write the rows that are new or have changed; leave all others alone."""
     planned = f"{STAGE} AS new JOIN {PLAN} AS plan USING (number)"
     is_written = "plan.is_changed OR plan.added_at IS DISTINCT FROM plan.known_added_at"
@@ -208,23 +302,33 @@ def _write(load: Load, left_out: Sequence[str]) -> None:
         '"person"': "new.person",
         **_values(load),
         **_TIMES,
+        **load.nulls,
     }
     updates = [
-        *(f"{name} = excluded.{name}" for name in load.columns if name not in _KEPT_APART[:2]),
-        *(f"{quoted(name)} = NULL" for name in left_out),
+        f"{name} = coalesce(excluded.{name}, old.{name})"
+        if name == _UNKNOWN
+        else f"{name} = excluded.{name}"
+        for name in values
+        if name not in _KEPT_APART[:2]
     ]
-    rows = load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}")
-    taken = load.run(
-        f"INSERT INTO {load.table} ({', '.join(values)}) SELECT {', '.join(values.values())}"
-        f" FROM {planned} WHERE {is_written} ORDER BY number"
-        f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
-    )
-    load.check_taken(taken, rows)
-    same = " AND ".join(
-        f"old.{name} IS NOT DISTINCT FROM {value}"
-        for name, value in {**_values(load), **_TIMES}.items()
-    )
+    if rows := load.count(f"SELECT count(*) FROM {PLAN} AS plan WHERE {is_written}"):
+        # Else the server would sort all documents, not knowing that few are written.
+        load.run(f"ANALYZE {PLAN}")
+        taken = load.run(
+            f"INSERT INTO {load.table} AS old ({', '.join(values)})"
+            f" SELECT {', '.join(values.values())}"
+            f" FROM {planned} WHERE {is_written} ORDER BY number"
+            f" ON CONFLICT (account, person) DO UPDATE SET {', '.join(updates)}"
+        )
+        load.check_taken(taken, rows)
+    same = " AND ".join(_same(name, value) for name, value in {**_values(load), **_TIMES}.items())
     load.check_values(f"{_SAME_KEY.format('new')} AND (plan.is_outdated OR {same})", planned)
+
+
+def _same(name: str, value: str) -> str:
+    """Return the condition that a row keeps its value of a column, as it is that of the new one."""
+    same = f"old.{name} IS NOT DISTINCT FROM {value}"
+    return f"({value} IS NULL OR {same})" if name == _UNKNOWN else same
 
 
 def _values(load: Load) -> dict[str, str]:

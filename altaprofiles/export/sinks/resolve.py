@@ -11,12 +11,15 @@ from ...base.checks import check_flag
 from ...base.paths import absolute_path
 from ...base.wording import one_of
 from ...errors import ConfigurationError
+from ...redaction import LOOKS_LIKE_DATABASE
 from ...tables.layout import check_flatten
 from ..output import Output
 from ..tables import Content
 from .compression import COMPRESSIONS
 from .duck import DuckDbTarget
-from .folder import FolderTarget, names_folder
+from .folder import names_folder
+from .folder_days import DaysTarget
+from .folder_files import FilesTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
 from .postgres import PostgresTarget
@@ -59,6 +62,13 @@ def resolve(output: Output, content: Content) -> Target:
     text = _text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
+    if target is FilesTarget and output.sync is not None:
+        target = DaysTarget
+    if output.sync is not None and not target.keeps_state():
+        raise ConfigurationError(
+            f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
+            f"PostgreSQL, or a folder, whose path ends in a slash"
+        )
     flatten = check_flatten(output.flatten, reserved=content.reserved)
     passed = {
         "table": output.table is not None,
@@ -85,14 +95,14 @@ def _checked_write(target: type[Target], write: object) -> Write:
     for known in target.writes:
         if write == known:
             return known
-    if target is FolderTarget and write == "upsert":
+    if target is FilesTarget and write == "upsert":
         raise ConfigurationError(
             "write: a folder is updated by whole days, which only `sync` does; use 'replace' or "
             "'append', or a table in DuckDB or PostgreSQL"
         )
     if write in get_args(Write):
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
-        formats += " and folders of Parquet files" if write in FolderTarget.writes else ""
+        formats += " and folders of Parquet files" if write in FilesTarget.writes else ""
         raise ConfigurationError(
             f"write: {write!r} applies to {formats} only, not to {target.format}; leave "
             f"it out, or choose another output"
@@ -149,8 +159,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
             f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
         )
     named = None if format is None else _BY_FORMAT[format]
-    if names_folder(text) and format in (None, FolderTarget.format):
-        return FolderTarget
+    if names_folder(text) and format in (None, FilesTarget.format):
+        return FilesTarget
     scheme, slashes, _ = text.partition("://")
     addressed = _BY_SCHEME.get(scheme.lower()) if slashes else None
     needs_url = bool(slashes if named is None else named.schemes)
@@ -164,7 +174,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     target = named or addressed or _implied_by_ending(Path(text))
     if target is not None:
         return target
-    if re.search("@|password|postgres", text, re.IGNORECASE):
+    if LOOKS_LIKE_DATABASE.search(text):
         # The message must not show the text, which may hold a password.
         raise ConfigurationError(
             "to: this looks like a database but is neither a PostgreSQL URL nor a file; write "

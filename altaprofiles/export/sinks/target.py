@@ -13,7 +13,7 @@ from msgspec import Struct
 from ...base.extras import require
 from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, ExportError
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
 from ..output import Output
@@ -47,6 +47,8 @@ class Sink(Protocol):
 
     def write(self, rows: Sequence[Row]) -> None:
         """Add rows.
+
+        In a target that `replaces_keys`, a row without cells deletes the rows of its key.
 
         Raises:
             OSError: the disk refuses, raised as it comes.
@@ -96,6 +98,7 @@ class Target(Struct, frozen=True, kw_only=True):
         patience: the longest wait, in seconds, for a target that is in use when it is opened.
         has_columns: whether rows have columns.
         has_types: whether flattened columns have the type of their values, instead of text.
+        by_day: whether people are told apart by day, so that each window of a plan must be a day.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
         content: the kind of rows.
@@ -114,6 +117,7 @@ class Target(Struct, frozen=True, kw_only=True):
     patience: ClassVar[float] = 0
     has_columns: ClassVar[bool] = True
     has_types: ClassVar[bool] = False
+    by_day: ClassVar[bool] = False
 
     name: str
     path: Path | None = None
@@ -147,9 +151,24 @@ class Target(Struct, frozen=True, kw_only=True):
         return self.has_types and None in self.flatten.values()
 
     @property
+    def replaces_keys(self) -> bool:
+        """True if all earlier rows of each key are replaced, even by none."""
+        return self.content.of == "bindings" and self.write == "upsert"
+
+    @property
     def inner_table(self) -> str | None:
         """The name of the table, for a file that can hold several; else None."""
         return None
+
+    @classmethod
+    def keeps_state(cls) -> bool:
+        """Return whether it can keep the state of `Session.sync`."""
+        return cls.synced is not Target.synced
+
+    @property
+    def label(self) -> str:
+        """The target in sentences about its rows."""
+        return self.name if self.inner_table is None else f"{self.inner_table!r} in {self.name}"
 
     @property
     def files(self) -> list[Path]:
@@ -174,11 +193,24 @@ class Target(Struct, frozen=True, kw_only=True):
     def synced(self, account: str) -> SyncState | None:
         """Return the state that `Session.sync` has left, or None. Blocking.
 
+        There is none without the table, whose rows the state is about. A sink writes
+        `Origin.sync` with its rows, and forgets all states of a table that it makes anew. A state
+        never moves back: `through` is the later one of both.
+
         Raises:
             ExportLocked: the target is in use.
             OSError, ExportError: the target cannot be read.
         """
         raise NotImplementedError
+
+    def states(self) -> list[SyncState]:
+        """Return the state of each account's rows; see `synced`. Blocking, and waits for nobody.
+
+        Raises:
+            ExportLocked: the target is in use.
+            OSError, ExportError: the target cannot be read, or keeps states without listing them.
+        """
+        raise ExportError(f"the states of {self.label} are not listed")
 
     def present(self) -> str | None:
         """Return what an output would replace, such as "9 bytes of p.csv", or None. Blocking.

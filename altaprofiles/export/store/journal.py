@@ -6,6 +6,8 @@ spool first, and then commit here.
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -152,8 +154,11 @@ class Journal:
         Raises:
             ExportLocked: an export has the journal open.
             ExportError: the journal is damaged, or a newer version has made it.
-            OSError: there is none, or it cannot be read.
+            FileNotFoundError: there is none, or none yet.
+            OSError: it cannot be read.
         """
+        # SQLite cannot tell a file that is missing from one that it may not open.
+        path.lstat()
         with _explained(path):
             db = sqlite3.connect(
                 f"{path.as_uri()}?mode=rw", timeout=0, isolation_level=None, uri=True
@@ -164,6 +169,9 @@ class Journal:
                 (version,) = db.execute("pragma user_version").fetchone()
             if version > _VERSION:
                 raise _newer(path, version)
+            if not version:
+                # A run was killed before it had made the tables.
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             yield cls(path, db)
 
     def close(self) -> None:
@@ -313,7 +321,7 @@ def _explained(path: Path) -> Iterator[None]:
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise ExportLocked(
                 f"another export is working on this output: {path} is in use; wait for it, stop "
-                f"it, or choose another `to` or `spool`"
+                f"it, or choose another `to`"
             ) from None
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise _damaged(path, error) from None

@@ -114,7 +114,7 @@ def _explained(path: Path, error: sqlite3.Error) -> Exception:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return ExportLocked(
             f"another export is working on this output: {path} is in use; wait for it, stop "
-            f"it, or choose another `to` or `spool`"
+            f"it, or choose another `to`"
         )
     if code == sqlite3.SQLITE_NOTADB:
         return ExportError(f"{path} is not the lock of an export; remove it")

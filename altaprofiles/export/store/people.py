@@ -37,7 +37,7 @@ class People(Protocol):
 
 
 class EachOnce:
-    """Keeps the first row of each person.
+    """Keeps the first row of each person, or of each person and day where rows have days.
 
     Args:
         path: the file. An existing one is replaced, because it is of no use after its pass.
@@ -50,27 +50,26 @@ class EachOnce:
 
     def __init__(self, path: Path) -> None:
         self._file = _File(path, "mark blob primary key")
-        self._distinct = Distinct(
-            _Marks(self._file.db, "identities"), _Marks(self._file.db, "devices")
-        )
+        self._distinct = Distinct(_Marks(self._file, "identities"), _Marks(self._file, "devices"))
         self.close = self._file.close
 
     def look(self, rows: Sequence[Row]) -> None:
         pass
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
-        return [row for row in rows if self._is_new(row.record)]
+        return [row for row in rows if self._is_new(row)]
 
-    def _is_new(self, record: bytes) -> bool:
+    def _is_new(self, row: Row) -> bool:
+        self._file.day = _prefix(row)
         try:
-            return self._distinct.is_new(identity_of(record), record)
+            return self._distinct.is_new(identity_of(row.record), row.record)
         except DecodeError:
             # A person that cannot be identified is written: nothing shows that it is a repeat.
             return True
 
 
 class Matching:
-    """Adds to each row all events that brought its person.
+    """Adds to each row all events that brought its person, on its day where rows have days.
 
     Remembers a bit for each event and person, and one for each row, in memory.
 
@@ -87,9 +86,7 @@ class Matching:
 
     def __init__(self, path: Path, events: Sequence[str], *, distinct: bool) -> None:
         self._file = _File(path, "mark blob primary key, number integer not null")
-        self._people = Numbered(
-            _Numbers(self._file.db, "identities"), _Numbers(self._file.db, "devices")
-        )
+        self._people = Numbered(_Numbers(self._file, "identities"), _Numbers(self._file, "devices"))
         self._bits = {event: 1 << number for number, event in enumerate(sorted(events))}
         self._width = (len(events) + 7) // 8
         self._masks = bytearray()
@@ -100,7 +97,7 @@ class Matching:
 
     def look(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            numbers, is_new = self._of(row.record)
+            numbers, is_new = self._of(row)
             if is_new:
                 self._masks += bytes(self._width)
             for number in numbers:
@@ -125,15 +122,16 @@ class Matching:
                 continue
             else:
                 mask = 0
-                for number in self._of(row.record)[0]:
+                for number in self._of(row)[0]:
                     mask |= self._mask(number)
             matched = tuple(event for event, bit in self._bits.items() if mask & bit)
             selected.append(replace(row, matched=matched))
         return selected
 
-    def _of(self, record: bytes) -> tuple[Sequence[int], bool]:
+    def _of(self, row: Row) -> tuple[Sequence[int], bool]:
+        self._file.day = _prefix(row)
         try:
-            return self._people.of(identity_of(record), record)
+            return self._people.of(identity_of(row.record), row.record)
         except DecodeError:
             return (self._people.unidentified(),), True
 
@@ -147,6 +145,14 @@ class Matching:
 
 
 class _File:
+    """The file of all keys.
+
+    Attributes:
+        day: the beginning of the keys that are asked for: people of two days are two people.
+    """
+
+    day = b""
+
     def __init__(self, path: Path, columns: str) -> None:
         path.unlink(missing_ok=True)
         with _explained():
@@ -161,6 +167,10 @@ class _File:
         except BaseException:
             self.db.close()
             raise
+
+    def mark(self, key: bytes) -> bytes:
+        """Return what stands for a key."""
+        return short_digest(self.day + key)
 
     def close(self) -> None:
         """Close the file."""
@@ -183,34 +193,40 @@ def _explained_error(error: sqlite3.Error) -> OSError:
     return OSError(f"cannot remember the people the export has seen: {error}")
 
 
+def _prefix(row: Row) -> bytes:
+    return b"" if row.day is None else row.day.isoformat().encode()
+
+
 class _Marks:
-    def __init__(self, db: sqlite3.Connection, name: str) -> None:
+    def __init__(self, file: _File, name: str) -> None:
         self._insert = f"insert or ignore into {name} values (?)"  # noqa: S608
-        self._db = db.cursor()
+        self._file = file
+        self._db = file.db.cursor()
 
     def add(self, key: bytes) -> bool:
         # Called for every record, so that a context manager would take a fifth of the time.
         try:
-            return self._db.execute(self._insert, (short_digest(key),)).rowcount > 0
+            return self._db.execute(self._insert, (self._file.mark(key),)).rowcount > 0
         except sqlite3.Error as error:
             raise _explained_error(error) from error
 
 
 class _Numbers:
-    def __init__(self, db: sqlite3.Connection, name: str) -> None:
+    def __init__(self, file: _File, name: str) -> None:
         self._select = f"select number from {name} where mark = ?"  # noqa: S608
         self._insert = f"insert into {name} values (?, ?)"  # noqa: S608
-        self._db = db.cursor()
+        self._file = file
+        self._db = file.db.cursor()
 
     def get(self, key: bytes) -> int | None:
         try:
-            row = self._db.execute(self._select, (short_digest(key),)).fetchone()
+            row = self._db.execute(self._select, (self._file.mark(key),)).fetchone()
         except sqlite3.Error as error:
             raise _explained_error(error) from error
         return None if row is None else int(row[0])
 
     def put(self, key: bytes, number: int) -> None:
         try:
-            self._db.execute(self._insert, (short_digest(key), number))
+            self._db.execute(self._insert, (self._file.mark(key), number))
         except sqlite3.Error as error:
             raise _explained_error(error) from error

@@ -19,7 +19,15 @@ from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
 from .spool import sync_folder
 
-__all__ = ["JOURNAL", "OVER", "Workspace", "explaining_disk_errors", "files_in", "made_folder"]
+__all__ = [
+    "JOURNAL",
+    "OVER",
+    "Workspace",
+    "explaining_disk_errors",
+    "files_in",
+    "made_folder",
+    "oldest_change",
+]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -32,6 +40,9 @@ OVER = "over"
 """The state of a journal whose export is being discarded, or has been."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_CURRENT_FOR = 12 * 3600
+"""Seconds for which answers count as current: less than from one night to the next."""
 
 
 class Workspace:
@@ -113,10 +124,12 @@ class Workspace:
         """
         if (begun := self.begun()) is not None:
             check_same(begun, plan, str(self.folder))
+        # An earlier version has not noted when it began.
+        began = _now() if begun is None else int(oldest_change(self.folder) * 1e6)
         with self.journal.transaction():
             self.journal.put_state(plan=plan.encode(), arguments=arguments)
             if self.journal.state("began") is None:
-                self.journal.put_state(began=time.time_ns() // 1000, run=uuid4().hex)
+                self.journal.put_state(began=began, run=uuid4().hex)
         sync_folder(self.folder)
 
     @property
@@ -128,6 +141,22 @@ class Workspace:
     def began(self) -> datetime:
         """The time at which the export was begun."""
         return _EPOCH + timedelta(microseconds=self.journal.state("began"))
+
+    def note_written(self) -> None:
+        """Note that the output has been written without some answers."""
+        with self.journal.transaction():
+            self.journal.put_state(written=True)
+
+    @property
+    def is_outdated(self) -> bool:
+        """True if what was gathered is no longer current."""
+        began: int = self.journal.state("began")
+        return _now() - began > _CURRENT_FOR * 1_000_000
+
+    @property
+    def is_superseded(self) -> bool:
+        """True if its output has been written, without some answers, and is no longer current."""
+        return bool(self.journal.state("written")) and self.is_outdated
 
     def spool(self, name: str) -> Path:
         """Return the path of the spool with this name."""
@@ -212,6 +241,19 @@ def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files of a workspace that are in `folder`."""
     for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_PEOPLE}*"):
         yield from folder.glob(pattern)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def oldest_change(folder: Path) -> float:
+    """Return the time of the oldest file of a workspace, in epoch seconds; now without any."""
+    times = []
+    for path in files_in(folder):
+        with suppress(OSError):
+            times.append(path.lstat().st_mtime)
+    return min(times, default=time.time())
 
 
 def _check_empty(folder: Path) -> None:

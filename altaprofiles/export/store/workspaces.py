@@ -11,9 +11,11 @@ plan, the journal last: as long as it is in the old place, the next start moves 
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -28,14 +30,19 @@ from .lock import Lock
 from .spool import sync_folder
 from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
 
-__all__ = ["LOCK", "Workspaces", "workspaces_in"]
+__all__ = ["LOCK", "SUPERSEDED", "Workspaces", "workspaces_in"]
 
 logger = logging.getLogger("altaprofiles")
 
 LOCK = "lock.sqlite"
 """The name of the lock, in the folder of an output."""
 
+SUPERSEDED = "its last run has written the output, though not all answers, and is hours old"
+"""The reason why a plan without days begins anew: it would bring the same data every night."""
+
 _READING = "reading"
+_ENDED = "ended.json"
+_PARTIAL = f"{_ENDED}.partial"
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{16}(-[0-9]+)?")
 _OTHER = "another folder with `spool`"
 
@@ -58,10 +65,14 @@ class Workspaces:
 
     Attributes:
         folder: the folder that holds them.
+        turn: held by one of several jobs that work on the output, while it looks into it or writes.
+        syncing: the accounts of the syncs that work on it.
     """
 
     def __init__(self, folder: Path, lock: Lock) -> None:
         self.folder = folder
+        self.turn = asyncio.Lock()
+        self.syncing: set[str] = set()
         self._lock = lock
 
     @classmethod
@@ -96,6 +107,9 @@ class Workspaces:
             return workspaces
 
     def _tidy(self, resume: bool) -> None:
+        (self.folder / _PARTIAL).unlink(missing_ok=True)
+        if (self.folder / _ENDED).exists():
+            self._finish_end()
         # The keys are read again: whether a run that was killed had read all of them is unknown.
         if (self.folder / _READING).exists():
             self.discard(_READING)
@@ -183,6 +197,9 @@ class Workspaces:
             ExportError: as from `take`.
         """
         store = self.take(plan, resume=resume)
+        if store.begun() is not None and store.is_superseded:
+            logger.warning("%s is begun anew: %s", plan.subject, SUPERSEDED)
+            store.clear()
         if (begun := store.begun()) is not None:
             try:
                 check_same(begun, plan, str(store.folder))
@@ -205,6 +222,44 @@ class Workspaces:
     def discard(self, name: str) -> None:
         """Discard the workspace in the folder of this name."""
         Workspace.open(self.folder / name, resume=False).remove()
+
+    def end(self, stores: Sequence[Workspace]) -> None:
+        """Remove the workspaces of a complete export.
+
+        If this is killed, the next start removes the rest. Otherwise a later run would gather again
+        those that are gone only, and add their rows once more.
+        """
+        if len(stores) > 1:
+            try:
+                self._mark_ended([store.folder.name for store in stores])
+            except OSError as error:
+                logger.warning("%s cannot be written to: %s", self.folder, error)
+        for store in stores:
+            store.remove()
+        with suppress(OSError):
+            (self.folder / _ENDED).unlink(missing_ok=True)
+
+    def _mark_ended(self, names: list[str]) -> None:
+        partial = self.folder / _PARTIAL
+        with partial.open("wb") as file:
+            file.write(msgspec.json.encode(names))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.folder / _ENDED)
+        sync_folder(self.folder)
+
+    def _finish_end(self) -> None:
+        """Remove the workspaces of an export that was killed while it removed them."""
+        path = self.folder / _ENDED
+        check_own_file(path, _OTHER)
+        try:
+            names = msgspec.json.decode(path.read_bytes(), type=list[str])
+        except msgspec.DecodeError:
+            names = []
+        for name in names:
+            if _NAME.fullmatch(name) and (self.folder / name).is_dir():
+                self.discard(name)
+        path.unlink()
 
     def close(self) -> None:
         """Release the lock, and remove the folder unless it holds anything."""

@@ -1,0 +1,62 @@
+"""Time zones by name, and the day that it is in one. Reads zone data, and sends nothing."""
+
+from __future__ import annotations
+
+import time
+import zoneinfo
+from datetime import UTC, date, datetime, tzinfo
+
+from ..errors import ConfigurationError
+
+__all__ = ["today", "zone_of"]
+
+
+def zone_of(argument: str, name: object) -> tzinfo:
+    """Return the time zone with this name. `UTC` needs no zone data.
+
+    Args:
+        argument: the argument that holds the name.
+        name: a name of the IANA database, such as "Asia/Kolkata".
+
+    Raises:
+        ConfigurationError: there is no such zone, or this machine has no zone data.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(
+            f"{argument}: expected the name of a time zone, such as 'Asia/Kolkata', got {name!r}"
+        )
+    if name == "UTC":
+        return UTC
+    try:
+        return zoneinfo.ZoneInfo(str.__str__(name))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        known = zoneinfo.available_timezones()
+    if not known:
+        # Outside of the handler, because the error would show a search in vain.
+        raise ConfigurationError(
+            f"{argument}: this machine has no data of time zones to find {name!r} in; run: "
+            f"pip install tzdata"
+        )
+    raise ConfigurationError(
+        f"{argument}: there is no time zone {name!r}{_meant(name, known)}; use a name of the IANA "
+        f"database, such as 'Asia/Kolkata' or 'UTC'"
+    )
+
+
+def today(zone: tzinfo) -> date:
+    """Return the current day in a time zone."""
+    return datetime.fromtimestamp(time.time(), zone).date()
+
+
+def _meant(name: str, known: set[str]) -> str:
+    """Return the zone that a name is likely to mean, as advice; or nothing."""
+    # Only errors need it, and its import takes time.
+    from difflib import get_close_matches
+
+    given = name.strip().lower().replace(" ", "_")
+    for one in sorted(known):
+        if given in (one.lower(), one.lower().rpartition("/")[2]):
+            return f" (did you mean {one!r}?)"
+    by_lower = {one.lower(): one for one in known}
+    close = get_close_matches(given, by_lower, n=1)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""

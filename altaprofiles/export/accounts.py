@@ -1,0 +1,170 @@
+"""Several accounts in one output: their rows, their failures, and their report."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..tables.rows import Row
+from .gather.gathering import Assembled
+from .part import Part
+from .report import Report
+from .sinks import Target
+from .store.people import People
+from .tables import Origin
+
+__all__ = [
+    "AccountsFailed",
+    "PeopleByAccount",
+    "counts_of",
+    "failure_of",
+    "origin_of",
+    "people_of",
+    "united",
+]
+
+R = TypeVar("R", bound=Report)
+
+
+class AccountsFailed(Exception):
+    """Accounts of an export of several have failed; the others went on.
+
+    Attributes:
+        errors: the error of each account that failed, by its name.
+        report: the report, or None.
+    """
+
+    def __init__(
+        self, message: str, errors: Mapping[str, Exception], report: Report | None = None
+    ) -> None:
+        super().__init__(message)
+        self.errors = dict(errors)
+        self.report = report
+
+
+def failure_of(
+    parts: Sequence[Part[Any, Any]], target: Target, folder: Path, report: Report | None
+) -> AccountsFailed:
+    """Return the error of accounts of which some have failed.
+
+    Args:
+        parts: all accounts.
+        target: the output.
+        folder: the folder of the output's workspaces.
+        report: the report, or None.
+    """
+    errors = {str(part.name): part.error for part in parts if part.error is not None}
+    written = [str(part.name) for part in parts if part.people is not None]
+    complete = [str(part.name) for part in parts if part.error is None]
+    failed = f"{', '.join(errors)} {'has' if len(errors) == 1 else 'have'} failed"
+    if written:
+        message = f"{target.name} has the rows of {', '.join(written)}; {failed}"
+    elif complete:
+        message = (
+            f"{target.name} is written once all accounts are complete, and {failed}; the rows of "
+            f"{', '.join(complete)} stay in {folder}"
+        )
+    else:
+        message = f"{target.name}: {failed}"
+    return AccountsFailed(f"{message}; the next run asks only for what is missing", errors, report)
+
+
+def origin_of(parts: Sequence[Part[Any, Any]]) -> Origin:
+    """Return the origin of the rows of some accounts."""
+    stores = [part.run.store for part in parts]
+    run = stores[0].run
+    if len(stores) > 1:
+        run = hashlib.sha256(" ".join(store.run for store in stores).encode()).hexdigest()[:32]
+    accounts = tuple(part.account for part in parts)
+    # One time for all rows: that of the first run of any of them.
+    return Origin(run, accounts, min(store.began for store in stores))
+
+
+def people_of(parts: Sequence[Part[Any, Any]], target: Target) -> People | None:
+    """Return what decides which rows of some accounts are written, or None for all. Blocking."""
+    people = {part.account: part.people_of(target) for part in parts}
+    return people[parts[0].account] if len(parts) == 1 else PeopleByAccount(people)
+
+
+def counts_of(
+    people: People | None, parts: Sequence[Part[Any, Any]], read: int, written: int
+) -> list[Assembled]:
+    """Return the progress of each account in an output, of `read` and `written` rows in all."""
+    if isinstance(people, PeopleByAccount):
+        return [people.counts[part.account] for part in parts]
+    return [Assembled(read, written)]
+
+
+class PeopleByAccount:
+    """Decides for each account by itself which rows are written; see `People`.
+
+    Nobody is the same person in two accounts.
+
+    Args:
+        people: what decides for each account, or None for all its rows.
+
+    Attributes:
+        counts: the number of rows read so far, and of those to write, by account.
+    """
+
+    def __init__(self, people: Mapping[str, People | None]) -> None:
+        self.looks_ahead = any(one is not None and one.looks_ahead for one in people.values())
+        self.counts = dict.fromkeys(people, Assembled(0, 0))
+        self._people = people
+
+    def look(self, rows: Sequence[Row]) -> None:
+        """Take note of the rows of one account."""
+        if rows and (people := self._people[rows[0].account]) is not None:
+            people.look(rows)
+
+    def keep(self, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows to write, of rows of one account."""
+        if not rows:
+            return []
+        account = rows[0].account
+        people = self._people[account]
+        selected = [*rows] if people is None else people.keep(rows)
+        before = self.counts[account]
+        self.counts[account] = Assembled(before.read + len(rows), before.written + len(selected))
+        return selected
+
+    def close(self) -> None:
+        """Close the files."""
+        for people in self._people.values():
+            if people is not None:
+                people.close()
+
+
+def united(reports: Mapping[str, R], common: Report) -> R:
+    """Return the report on several accounts: their sums, and each by its name.
+
+    Args:
+        reports: the report of each account.
+        common: the part that every report has, of all of them.
+    """
+    kind = type(next(iter(reports.values())))
+    values: dict[str, Any] = {
+        name: getattr(common, name)
+        if name in Report.__struct_fields__
+        else _sum([getattr(report, name) for report in reports.values()])
+        for name in kind.__struct_fields__
+    }
+    values["accounts"] = dict(reports)
+    return kind(**values)
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Return the sum of numbers, lists or counts by name; None if there are none."""
+    match [value for value in values if value is not None]:
+        case [int(), *_] as numbers:
+            return sum(numbers)
+        case [list(), *_] as lists:
+            return [item for items in lists for item in items]
+        case [dict(), *_] as counts:
+            names = dict.fromkeys(name for one in counts for name in one)
+            return {name: sum(one.get(name, 0) for one in counts) for name in names}
+        case _:
+            # Files are of one account each.
+            return None

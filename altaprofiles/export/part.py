@@ -1,0 +1,239 @@
+"""The share of one account in an export: its gathering, in a workspace of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
+
+from msgspec.structs import replace
+
+from ..errors import ExportError
+from ..tables.rows import Row
+from .assemble import Written
+from .gather.gathering import Assembled, Gathering, Run
+from .output import Output
+from .place import Place
+from .report import Progress, Report
+from .reporting import Reporting
+from .sinks import Target
+from .store.people import People
+from .store.spool import SpoolDamaged
+from .store.workspaces import Workspaces
+from .threads import Threads
+from .unfinished import encode_arguments
+
+__all__ = ["Part"]
+
+logger = logging.getLogger("altaprofiles")
+
+R = TypeVar("R", bound=Report)
+S = TypeVar("S", bound=Progress)
+
+_REPAIRS = 2
+"""Repairs of the store in one run before its disk counts as broken."""
+
+
+class Part(Generic[R, S]):
+    """The records of one account for an output.
+
+    Args:
+        gathering: the kind of export.
+        reporting: counts requests and reports progress.
+        name: the name of the account, for an export of several; else None.
+
+    Attributes:
+        gathering, name: the arguments.
+        error: the error that has ended it, of an export of several.
+        on_failure: called when an error ends it.
+        assembled: the progress of the output, or None.
+        people: the number of its records in the output; None if they are not in it.
+        warnings: warnings about a complete output.
+        is_open: whether the workspace is open.
+    """
+
+    run: Run
+    """The parts that its gathering works with, from `open` on."""
+
+    def __init__(
+        self, gathering: Gathering[R, S], reporting: Reporting[S], name: str | None = None
+    ) -> None:
+        self.gathering = gathering
+        self.name = name
+        self.error: Exception | None = None
+        self.on_failure: Callable[[], object] = lambda: None
+        self.assembled: Assembled | None = None
+        self.people: int | None = None
+        self.warnings: list[str] = []
+        self.is_open = False
+        self._reporting = reporting
+        self._written: Written | None = None
+        self._begun = False
+        self._repairs = 0
+
+    @property
+    def account(self) -> str:
+        """The ID of the account."""
+        return self.gathering.plan.account
+
+    @property
+    def place(self) -> Place:
+        """The paths."""
+        return self.run.place
+
+    @property
+    def totals(self) -> Mapping[str, Any]:
+        """The counters over this run and earlier ones."""
+        return self._reporting.totals()
+
+    async def open(
+        self,
+        workspaces: Workspaces,
+        place: Place,
+        threads: Threads,
+        output: Output,
+        names: Sequence[str],
+    ) -> None:
+        """Open the workspace.
+
+        Args:
+            workspaces: those of the output.
+            place: the paths of the export.
+            threads: runs blocking calls.
+            output: the caller's arguments.
+            names: the names of all accounts of the export, if it has several.
+
+        Raises:
+            ExportError: the workspace cannot be used.
+        """
+        resume = output.resume
+        store = await threads.run(lambda: self.gathering.choose(workspaces, resume=resume))
+        together = {"accounts": [*names]} if names else {}
+        self.run = Run(
+            workspaces,
+            store,
+            place if self.name is None else place.of_account(self.name),
+            threads,
+            self._reporting,
+            self.report,
+            encode_arguments(output, place, {**self.gathering.arguments, **together}),
+            resume=resume,
+        )
+        self.is_open = True
+
+    def begin(self) -> None:
+        """Store the plan. Blocking.
+
+        Raises:
+            ExportError: the disk refuses, or the store holds another plan.
+        """
+        self.run.begin(self.gathering.plan)
+        self._begun = True
+
+    async def gather(self) -> list[str]:
+        """Fetch all that is missing; return a sentence for each part missing at the end.
+
+        Raises:
+            AltaProfilesError: the service refuses all of it, or the disk is broken.
+        """
+        while True:
+            try:
+                return await self.gathering.gather(self.run)
+            except SpoolDamaged as error:
+                damage = error
+            await self.repair(damage)
+
+    async def repair(self, damage: SpoolDamaged) -> None:
+        """Drop all that is damaged, so that `gather` fetches it again.
+
+        Raises:
+            ExportError: it has been fetched again too often.
+        """
+        logger.warning("%s; what is damaged is fetched again", damage)
+        self.assembled = None
+        # Also before giving up: a later run has no use for damaged records.
+        await self.gathering.repair(self.run)
+        if self._repairs == _REPAIRS:
+            raise ExportError(
+                f"{damage}, although it was fetched again {_REPAIRS} times: the disk does not "
+                f"keep what is written to it; check it, or choose another folder with `spool`"
+            ) from damage
+        self._repairs += 1
+
+    def fail(self, error: Exception) -> None:
+        """Take note of the error that has ended it. The other accounts go on."""
+        self.error = error
+        logger.warning("%s has failed, and the other accounts go on", self.name)
+        self.on_failure()
+
+    def kept(self) -> int:
+        """Return the number of items on disk for a later run. Blocking."""
+        return self.gathering.kept_in(self.run.store) if self.is_open else 0
+
+    def batches(self) -> Iterator[list[Row]]:
+        """Yield every row. Blocking."""
+        return self.gathering.batches(self.run.store)
+
+    def unbound(self) -> Iterator[list[Row]]:
+        """Yield a row without cells for each key that has no other. Blocking."""
+        return self.gathering.unbound(self.run.store)
+
+    def people_of(self, target: Target) -> People | None:
+        """Return what decides which rows are written, or None for all. Blocking."""
+        return self.gathering.people(self.run.store.people, target)
+
+    def wrote(self, counts: Assembled, written: Written | None) -> None:
+        """Take note that the records are in the output.
+
+        Args:
+            counts: the records read, and those written.
+            written: the output, if it was written with these records alone.
+        """
+        self.assembled, self.people, self._written = counts, counts.written, written
+        sentences = self.gathering.discrepancies(counts.written, self.place)
+        by = "" if self.name is None else f"{self.name}: "
+        self.warnings = [f"{by}{sentence}" for sentence in sentences]
+
+    def report(self) -> None:
+        """Report progress."""
+        if self.is_open and self.error is None:
+            make = self.gathering.progress
+            self._reporting.report(lambda traffic: make(traffic, self.assembled))
+
+    def describe(self, common: Report) -> R:
+        """Return the report of this account.
+
+        Args:
+            common: the part that every report has, with the counters of the whole export.
+        """
+        totals = self.totals
+        if self.name is not None:
+            common = replace(
+                common,
+                complete=self.error is None and self.people is not None,
+                requests=totals["requests"],
+                retries=totals["retries"],
+                seconds=round(totals["seconds"], 3),
+                mended=0 if self._written is None else self._written.mended,
+                absorbed=0 if self._written is None else self._written.absorbed,
+                warnings=self.warnings,
+            )
+        return self.gathering.describe(common, self.place, self.people)
+
+    def leave(self) -> None:
+        """Close the workspace of an export that is not complete. Blocking."""
+        if not self.is_open:
+            return
+        run = self.run
+        # Another error must not hide the one that has ended this run.
+        with suppress(OSError, ExportError):
+            # The disk decides, because the run may have ended before it saw its last commit. An
+            # empty journal would only keep its plan in the way of another.
+            if self._begun and run.store.journal.is_empty():
+                run.store.remove()
+                return
+            if self._begun:
+                with run.commit():
+                    pass
+        run.store.close()

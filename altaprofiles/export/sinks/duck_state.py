@@ -1,0 +1,139 @@
+"""`altaprofiles_sync` in a DuckDB file: the state of each table that `Session.sync` keeps.
+
+It has a row for each table and account, which changes in the transaction that changes the table.
+Blocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
+
+from ...errors import ExportError
+from ..state import SyncState
+from .duck_table import OWN_PREFIX, is_named
+
+__all__ = ["STATES", "Execute", "forget_states", "read_states", "rows_of", "write_state"]
+
+STATES = f"{OWN_PREFIX}sync"
+
+_COLUMNS = {
+    "table_name": "VARCHAR",
+    "account": "VARCHAR",
+    "settings": "JSON",
+    "through": "DATE",
+    "synced_at": "TIMESTAMP WITH TIME ZONE",
+}
+
+Execute: TypeAlias = Callable[..., list[Any]]
+"""Runs a statement with its values, and returns all rows of its result."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def rows_of(connection: Any) -> Execute:
+    """Return the function that runs statements on a connection."""
+
+    def execute(statement: str, **values: Any) -> list[Any]:
+        rows: list[Any] = connection.execute(statement, values or None).fetchall()
+        return rows
+
+    return execute
+
+
+def read_states(execute: Execute, file: str, table: str) -> list[SyncState]:
+    """Return the state of each account's rows in a table, by account.
+
+    Args:
+        execute: runs statements.
+        file: the file in messages.
+        table: the name.
+
+    Raises:
+        ExportError: something else has made the table of states.
+    """
+    if not _exists(execute, file):
+        return []
+    # DuckDB needs another package to return times, but none for numbers.
+    rows = execute(
+        f"SELECT account, settings, through, epoch_us(synced_at) FROM {STATES}"
+        f" WHERE {_IS_OF_TABLE} ORDER BY account",
+        table=table,
+    )
+    return [
+        SyncState(
+            account=account,
+            settings=settings,
+            through=through,
+            synced_at=_EPOCH + timedelta(microseconds=synced_at),
+        )
+        for account, settings, through, synced_at in rows
+    ]
+
+
+def write_state(execute: Execute, file: str, table: str, state: SyncState) -> None:
+    """Write the state of the rows of one account in a table. It never moves back.
+
+    Args:
+        execute: runs statements.
+        file: the file in messages.
+        table: the name.
+        state: the state.
+
+    Raises:
+        ExportError: something else has made the table of states.
+    """
+    if not _exists(execute, file):
+        types = ", ".join(f"{name} {type_}" for name, type_ in _COLUMNS.items())
+        execute(f"CREATE TABLE {STATES} ({types})")
+    days = [
+        one.through for one in read_states(execute, file, table) if one.account == state.account
+    ]
+    execute(
+        f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE} AND account = $account",
+        table=table,
+        account=state.account,
+    )
+    execute(
+        f"INSERT INTO {STATES} VALUES"
+        " ($table, $account, $settings, $through, make_timestamptz($synced_at))",
+        table=table,
+        account=state.account,
+        settings=state.settings,
+        through=max([*days, state.through]),
+        synced_at=(state.synced_at - _EPOCH) // timedelta(microseconds=1),
+    )
+
+
+def forget_states(execute: Execute, file: str, table: str) -> None:
+    """Forget the state of a table of which no row is left.
+
+    Args:
+        execute: runs statements.
+        file: the file in messages.
+        table: the name.
+
+    Raises:
+        ExportError: something else has made the table of states.
+    """
+    if _exists(execute, file):
+        execute(f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE}", table=table)
+
+
+_IS_OF_TABLE = is_named("table_name", "$table")
+
+
+def _exists(execute: Execute, file: str) -> bool:
+    columns = execute(
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = $name"
+        " AND table_schema = current_schema() AND table_catalog = current_database()"
+        " ORDER BY ordinal_position",
+        name=STATES,
+    )
+    if columns and dict(columns) != _COLUMNS:
+        raise ExportError(
+            f"{file}: something else has made the table {STATES!r}, in which the library keeps "
+            f"the state of tables; rename it"
+        )
+    return bool(columns)

@@ -1,0 +1,170 @@
+"""One day's Parquet file in a folder of `Session.sync`: its rows of before, and its new rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ...errors import ExportError
+from ...tables.arrow import Tables, schema_of
+from ...tables.layout import Column
+from ...tables.rows import Row, Table
+from .files import PartialFile
+from .parquet import GROUP_BYTES, GROUP_ROWS, explained
+
+__all__ = ["DayFile", "Earlier"]
+
+_KEY = ("account", "person", "added_at")
+
+
+class Earlier:
+    """The rows that a day has already.
+
+    Args:
+        path: the day's file, which need not exist.
+        account: the account whose rows are replaced.
+
+    Attributes:
+        has_own, has_others: whether there are rows of that account, and of others.
+
+    Raises:
+        ExportError: it is not a file of this library.
+    """
+
+    def __init__(self, path: Path, account: str) -> None:
+        from pyarrow import compute, parquet
+
+        self._path = path
+        self._account = account
+        self.schema: Any = None
+        self.has_own = self.has_others = False
+        if not path.exists():
+            return
+        with explained(str(path), "read"):
+            schema = parquet.read_schema(path)
+            if not {*_KEY} <= {*schema.names}:
+                raise ExportError(
+                    f"{path} is not of `sync`: it lacks {', '.join(_KEY)}; move it away"
+                )
+            rows = parquet.read_table(path, columns=[*_KEY], partitioning=None)
+            own = rows.filter(compute.equal(rows["account"], account))
+        self.schema = schema
+        self.has_own = own.num_rows > 0
+        self.has_others = own.num_rows < rows.num_rows
+        self._people = own["person"].combine_chunks()
+        self._added_at = own["added_at"].combine_chunks()
+
+    def added_at(self, people: Any, otherwise: Any) -> Any:
+        """Return when each person came into the file first, of those who are in it."""
+        from pyarrow import compute
+
+        if not self.has_own:
+            return otherwise
+        places = compute.index_in(people, value_set=self._people)
+        return compute.coalesce(compute.take(self._added_at, places), otherwise)
+
+    def clashing(self, columns: Sequence[Column]) -> set[str]:
+        """Return the names of columns that other accounts' rows have with another type."""
+        if not self.has_others:
+            return set()
+        types = {field.name.casefold(): field.type for field in self.schema}
+        return {
+            field.name
+            for field in schema_of(columns)
+            if types.get(field.name.casefold(), field.type) != field.type
+        }
+
+    def others(self, schema: Any) -> Iterable[Any]:
+        """Yield the rows of other accounts, in tables of a schema that has all their columns."""
+        import pyarrow
+        from pyarrow import compute, parquet
+
+        if not self.has_others:
+            return
+        # Most readers ignore case in names.
+        names = {name.casefold(): name for name in self.schema.names}
+        with parquet.ParquetFile(self._path) as file:
+            for batch in file.iter_batches(GROUP_ROWS):
+                table = pyarrow.Table.from_batches([batch])
+                table = table.filter(compute.not_equal(table["account"], self._account))
+                columns = [
+                    table[names[field.name.casefold()]].cast(field.type)
+                    if field.name.casefold() in names
+                    else pyarrow.nulls(table.num_rows, field.type)
+                    for field in schema
+                ]
+                yield pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+class DayFile:
+    """A day's new file: the rows of one account, and then those that other accounts have.
+
+    Args:
+        path: its path until it is put in place.
+        table: the columns, and the cells of the new rows.
+        earlier: the rows that the day has.
+
+    Attributes:
+        path: its path.
+    """
+
+    def __init__(self, path: Path, table: Table, earlier: Earlier) -> None:
+        from pyarrow import parquet
+
+        self.path = path
+        self._name = str(path)
+        self._earlier = earlier
+        self._tables = Tables(table)
+        self._schema = self._tables.schema
+        known = {name.casefold() for name in self._schema.names}
+        for field in earlier.schema if earlier.has_others else ():
+            if field.name.casefold() not in known:
+                self._schema = self._schema.append(field)
+        self._partial = PartialFile(path, path)
+        try:
+            with explained(self._name):
+                self._writer = parquet.ParquetWriter(
+                    self._partial.file, self._schema, compression="zstd"
+                )
+        except BaseException:
+            self._partial.discard()
+            raise
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """Add rows."""
+        for row in rows:
+            self._tables.add(row)
+            if self._tables.bytes >= GROUP_BYTES or self._tables.rows >= GROUP_ROWS:
+                self._write_group()
+
+    def close(self) -> os.stat_result:
+        """Add the rows that stay, make the file durable, and return its status."""
+        if self._tables.rows:
+            self._write_group()
+        with explained(self._name):
+            for table in self._earlier.others(self._schema):
+                self._writer.write_table(table)
+            self._writer.close()
+        return self._partial.settle()
+
+    def abort(self) -> None:
+        """Drop the file. Never raises."""
+        # Closing writes the footer, and the disk may be full.
+        with suppress(Exception):
+            self._writer.close()
+        self._partial.discard()
+
+    def _write_group(self) -> None:
+        import pyarrow
+
+        with explained(self._name):
+            table = self._tables.take()
+            place = table.column_names.index("added_at")
+            added_at = self._earlier.added_at(table["person"], table["added_at"])
+            table = table.set_column(place, table.schema.field(place), added_at)
+            for field in [*self._schema][len(table.column_names) :]:
+                table = table.append_column(field, pyarrow.nulls(table.num_rows, field.type))
+            self._writer.write_table(table, row_group_size=table.num_rows)

@@ -1,0 +1,232 @@
+"""A folder that `Session.sync` keeps up to date: `<folder>/day=2026-01-31/people.parquet`.
+
+A day has one row for each account and person. A sync replaces the rows of its account on all days
+of its range. It gathers each day in a private folder first, together with the rows of other
+accounts that stay. Then each day takes its place by one rename, and the state comes last. A sync
+that is killed in between leaves days that are newer than the state. The next one replaces them,
+because it begins at the state.
+
+Each day of the range has a file, even if it holds nobody: so a day without people differs from one
+that has not been fetched.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import date, timedelta
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ...base.wording import numbered
+from ...errors import ExportError
+from ...tables.layout import Kind
+from ...tables.rows import Row, Table
+from ..state import SyncState
+from ..store.spool import sync_folder
+from ..tables import Origin
+from .files import open_same_file, set_access
+from .folder import STATE, Days, FolderTarget, day_of
+from .folder_day import DayFile, Earlier
+from .target import Write
+
+__all__ = ["DaysTarget"]
+
+
+class DaysTarget(FolderTarget, frozen=True, kw_only=True):
+    """A folder of Parquet files, one for each day."""
+
+    writes: ClassVar[tuple[Write, ...]] = ("upsert",)
+    by_day: ClassVar[bool] = True
+
+    def check(self) -> None:
+        super().check()
+        if self.path.exists():
+            self.state()
+
+    def synced(self, account: str) -> SyncState | None:
+        return next((one for one in self.states() if one.account == account), None)
+
+    def states(self) -> list[SyncState]:
+        return [*self.state().accounts] if self.path.exists() else []
+
+    def state(self) -> Days:
+        """Return the content of the folder, which exists.
+
+        Raises:
+            ExportError: it is not a folder of `sync`.
+        """
+        content = self.content_of_folder() or Days(self.content.of)
+        if not isinstance(content, Days):
+            raise ExportError(
+                f"{self.name} holds files of exports, and `sync` has a folder for each day; choose "
+                f"another folder"
+            )
+        return content
+
+    def file_of(self, day: str) -> Path:
+        """Return the path of a day's file."""
+        return self.path / f"day={day}" / self.whole
+
+    def open(self, table: Table, origin: Origin) -> DaysSink:
+        return DaysSink(self, table, origin)
+
+
+class _Staged(Struct, frozen=True):
+    """A day's file that waits for its place."""
+
+    place: Path
+    path: Path
+    status: os.stat_result
+
+
+class DaysSink:
+    absorbed = 0
+
+    def __init__(self, target: DaysTarget, table: Table, origin: Origin) -> None:
+        assert origin.sync is not None  # noqa: S101
+        assert origin.days is not None  # noqa: S101
+        self._target = target
+        self._origin = origin
+        self._new = origin.sync
+        self._turn = target.turn()
+        self._tables: dict[tuple[str, ...], Table] = {(): table}
+        self._texts: dict[str, int] = {}
+        self._staged: list[_Staged] = []
+        self._day: DayFile | None = None
+        self._date: str | None = None
+        try:
+            state = target.state()
+            self._others = [one for one in state.accounts if one.account != self._new.account]
+            own = next((one for one in state.accounts if one not in self._others), None)
+            if own is not None:
+                # Neither moves back.
+                through = max(own.through, self._new.through)
+                synced_at = max(own.synced_at, self._new.synced_at)
+                self._new = replace(self._new, through=through, synced_at=synced_at)
+            days = _range(*origin.days)
+            # A run that is finished late must not bring back what a later one has replaced.
+            is_late = own is not None and own.synced_at > origin.fetched_at
+            self._left_out = {day for day in days if is_late and own and day <= str(own.through)}
+            strays = () if own is not None else self._stray_days(days)
+            self._days = iter([*(day for day in days if day not in self._left_out), *strays])
+            self._turn.temporary.mkdir(mode=0o700)
+        except BaseException:
+            self._turn.end()
+            raise
+
+    def _stray_days(self, days: Sequence[str]) -> Iterator[str]:
+        """Yield days beside `days` that have rows of this account, which has no state.
+
+        They are of its first sync, which was killed, and perhaps had another range.
+        """
+        for entry in sorted(self._target.path.iterdir()):
+            day = day_of(entry.name)
+            if day is not None and day not in days and self._earlier(day).has_own:
+                yield day
+
+    def _earlier(self, day: str) -> Earlier:
+        return Earlier(self._target.file_of(day), self._new.account)
+
+    @property
+    def mended(self) -> int:
+        return sum(table.mended for table in self._tables.values())
+
+    @property
+    def notes(self) -> list[str]:
+        sentences = [
+            f"the column {name!r} is text on {number} of the days, where rows of other accounts "
+            f"have values of another type in it"
+            for name, number in self._texts.items()
+        ]
+        if self._left_out:
+            days = numbered(len(self._left_out), "day")
+            sentences.append(f"{self._target.name} keeps {days} as a later sync has fetched them")
+        return sentences
+
+    def write(self, rows: Sequence[Row]) -> None:
+        for date_, of_day in groupby(rows, key=lambda row: row.day):
+            day = str(date_)
+            if day in self._left_out:
+                continue
+            while self._date != day:
+                self._next()
+            assert self._day is not None  # noqa: S101
+            self._day.write(of_day)
+
+    def _next(self) -> bool:
+        """Complete a day, and begin the next; return whether there is one."""
+        if self._day is not None:
+            path = self._day.path
+            status = self._day.close()
+            assert self._date is not None  # noqa: S101
+            self._staged.append(_Staged(self._target.file_of(self._date), path, status))
+            self._day = None
+        self._date = next(self._days, None)
+        if self._date is None:
+            return False
+        earlier = self._earlier(self._date)
+        table = self._table(earlier)
+        # No reader takes a file of that name for one of Parquet.
+        self._day = DayFile(self._turn.temporary / self._date, table, earlier)
+        return True
+
+    def _table(self, earlier: Earlier) -> Table:
+        """Return the table of a day, whose columns are text where those of other rows differ."""
+        columns = self._tables[()].columns
+        texts = tuple(sorted(earlier.clashing(columns)))
+        for name in texts:
+            self._texts[name] = self._texts.get(name, 0) + 1
+        if texts not in self._tables:
+            content, flatten = self._target.content, self._target.flatten
+            names = [column.name for column in columns[len(columns) - len(flatten) :]]
+            kinds: dict[str, Kind | None] = {
+                key: "text" if name in texts else kind
+                for name, (key, kind) in zip(names, flatten.items(), strict=True)
+            }
+            self._tables[texts] = content.table(kinds, None, self._origin)
+        return self._tables[texts]
+
+    def close(self) -> None:
+        while self._next():
+            pass
+        target = self._target
+        # So that no folder of a day stands in a folder that nobody has named ours.
+        if not (target.path / STATE).exists():
+            target.put(Days(target.content.of))
+        self._turn.check()
+        for staged in self._staged:
+            _put_in_place(staged)
+        for staged in self._staged:
+            sync_folder(staged.place.parent)
+        sync_folder(target.path)
+        accounts = sorted([*self._others, self._new], key=lambda one: one.account)
+        target.put(Days(target.content.of, tuple(accounts)))
+        self._turn.end()
+
+    def abort(self) -> None:
+        if self._day is not None:
+            self._day.abort()
+            self._day = None
+        self._turn.end()
+
+
+def _range(first: date, last: date) -> list[str]:
+    return [str(first + timedelta(days=number)) for number in range((last - first).days + 1)]
+
+
+def _put_in_place(staged: _Staged) -> None:
+    folder = staged.place.parent
+    with suppress(FileExistsError):
+        folder.mkdir()
+    if not stat.S_ISDIR(folder.lstat().st_mode):
+        raise ExportError(f"{folder} has become a link or a file; remove it")
+    with open_same_file(staged.path, staged.status) as file:
+        set_access(file.fileno(), staged.place)
+    staged.path.replace(staged.place)

@@ -1,0 +1,165 @@
+"""Reads the outputs of exports back: files, folders, and tables of databases. Blocking.
+
+It streams: at most some thousand rows are in memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from msgspec import Struct
+
+from ..base.extras import require
+from ..base.paths import path_text
+from ..errors import ConfigurationError, DecodeError, ExportError
+from .description import Describer, Description, StoredRows
+from .sinks.compression import COMPRESSIONS
+from .sinks.postgres_server import PostgresServer
+from .sinks.postgres_table import quoted
+from .sinks.postgres_url import SCHEMES, check_conninfo, parse, table_of
+from .stored_tables import duckdb_rows, duckdb_table, parquet_files, parquet_rows, postgres_rows
+from .stored_text import csv_rows_of, ndjson_rows, text_rows
+from .tables import Content
+
+__all__ = ["FORMATS", "Stored", "describe", "stored"]
+
+FORMATS = ("ndjson", "csv", "parquet", "duckdb")
+"""The formats of files."""
+
+_ENDINGS = {
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".csv": "csv",
+    ".parquet": "parquet",
+    ".duckdb": "duckdb",
+}
+
+
+class Stored(Struct, frozen=True):
+    """An output that can be read.
+
+    Attributes:
+        name: the output, without a password.
+        format: its format.
+        table: the table that is read, or None for files.
+        rows: reads the rows, each time from the start.
+    """
+
+    name: str
+    format: str
+    table: str | None
+    rows: Callable[[], Iterator[StoredRows]]
+
+
+def stored(
+    to: str, *, table: str | None = None, format: str | None = None, stdin: BinaryIO | None = None
+) -> Stored:
+    """Return the output with a name.
+
+    Args:
+        to: a file, a folder, the URL of a table in PostgreSQL, or "-" for NDJSON from `stdin`.
+        table: the table in a database; by default `profiles`, or the only one of an export.
+        format: the format of a file whose ending does not decide it.
+        stdin: the stream for "-".
+
+    Raises:
+        ConfigurationError: there is no such output, an argument cannot work, or an extra is not
+            installed.
+        ExportLocked: another program has the DuckDB file open.
+        ExportError: it cannot be read.
+    """
+    scheme, slashes, _ = to.partition("://")
+    if slashes and scheme.lower() in SCHEMES:
+        return _postgres(to, table)
+    if slashes:
+        raise ConfigurationError(
+            "to: not a PostgreSQL URL, which is the only kind of URL that is read; write "
+            "postgresql://user@host/database/table, or a path"
+        )
+    if to == "-" and stdin is not None:
+        _check_no_table(table, "standard input")
+        return Stored("-", "ndjson", None, lambda: ndjson_rows(stdin, "standard input"))
+    path = Path(path_text("to", to))
+    try:
+        is_folder = path.is_dir()
+        if not is_folder and not path.exists():
+            raise ConfigurationError(f"to: there is no file {to!r}")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"to: {to!r} cannot be read: {error}") from None
+    if is_folder:
+        _check_no_table(table, to)
+        files = parquet_files(path, to)
+        require("parquet", what=f"to: {to!r}")
+        return Stored(to, "parquet", None, lambda: chain.from_iterable(map(parquet_rows, files)))
+    named = format or _format_of(path)
+    if named is None:
+        raise ConfigurationError(
+            f"to: the ending of {to!r} implies no format; pass one of {', '.join(FORMATS)} as "
+            f"`format`"
+        )
+    if named == "duckdb":
+        require("duckdb", what=f"to: {to!r}")
+        found = duckdb_table(path, to, table)
+        return Stored(to, named, found, lambda: duckdb_rows(path, to, found))
+    _check_no_table(table, to)
+    if named == "parquet":
+        require("parquet", what=f"to: {to!r}")
+        return Stored(to, named, None, lambda: parquet_rows(path))
+    if path.suffix.lower() == ".zst":
+        require("zstd", what=f"to: {to!r}")
+    read = ndjson_rows if named == "ndjson" else csv_rows_of
+    return Stored(to, named, None, lambda: text_rows(path, read))
+
+
+def describe(source: Stored, on_rows: Callable[[int], object]) -> Description:
+    """Return the description of an output, all of which is read.
+
+    Args:
+        source: the output.
+        on_rows: called with the number of rows read so far, again and again.
+
+    Raises:
+        ConfigurationError: it is not an export of people.
+        ExportLocked: another program has the DuckDB file open.
+        ExportError: it cannot be read to its end.
+    """
+    describer = Describer()
+    for rows in source.rows():
+        try:
+            describer.add(rows)
+        except DecodeError:
+            raise ExportError(
+                f"{source.name}: row {describer.rows + 1:,} has a profile_data that is not JSON"
+            ) from None
+        on_rows(describer.rows)
+    return describer.result(output=source.name, format=source.format, table=source.table)
+
+
+def _check_no_table(table: str | None, name: str) -> None:
+    if table is not None:
+        raise ConfigurationError(
+            f"table: got {table!r}, but {name} is not a database; leave it out"
+        )
+
+
+def _format_of(path: Path) -> str | None:
+    ending = path.suffix.lower()
+    if ending not in COMPRESSIONS:
+        return _ENDINGS.get(ending)
+    inner = _ENDINGS.get(Path(path.stem).suffix.lower())
+    return inner if inner in ("ndjson", "csv") else None
+
+
+def _postgres(to: str, table: str | None) -> Stored:
+    url = parse(to)
+    require("postgres", what=f"to: {url.label}")
+    check_conninfo(url)
+    schema, name = table_of(table, url.table, Content().default_table)
+    full = name if schema is None else f"{schema}.{name}"
+    label = f"{url.label}/{full}"
+    of = quoted(name) if schema is None else f"{quoted(schema)}.{quoted(name)}"
+    server = PostgresServer(label, url.conninfo, url.secrets)
+    return Stored(label, "postgres", full, lambda: postgres_rows(server, of))

@@ -1,0 +1,395 @@
+"""One run of `Session.sync`: finishes what earlier runs have left, then brings the days since.
+
+Each step is an export with `write="upsert"`, whose rows and state change in one transaction. So a
+run that is killed has either not begun a step, or has left it unfinished, or complete.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import date
+from functools import partial
+
+import anyio
+from msgspec.structs import replace
+
+from ..errors import AltaProfilesError, ConfigurationError, Incomplete
+from .accounts import AccountsFailed, united
+from .assemble import when_free
+from .job import Job, concluded
+from .output import Output
+from .place import Place
+from .plan import EventsPlan
+from .report import ExportProgress, ExportReport, Report, SyncReport
+from .sinks import Target
+from .state import SyncState
+from .store.workspaces import Workspaces
+from .synced import Days, Settings, days_of
+from .threads import Threads, run_all
+from .unfinished import Unfinished, unfinished_in
+
+__all__ = ["Sync", "Syncs"]
+
+logger = logging.getLogger("altaprofiles")
+
+_NO_ZONE = (
+    "the time zone of the project is not known, so that days end at midnight UTC; name it: with "
+    "timezone= (--timezone), in CLEVERTAP_TIMEZONE, or as the key timezone of the account in the "
+    "credentials file"
+)
+
+
+class Sync:
+    """One run of one sync.
+
+    Args:
+        job: returns the job that brings a plan to an output; with the windows of an unfinished run
+            of the same days, if it is one that may take them.
+        plan: returns the plan of a first and a last day; with a window for each day, if it is to be
+            so.
+        output: the caller's arguments.
+        days: the days that the caller asks for.
+        timezone: the name of the time zone, or None if it is not known.
+        name: the name of the account, for a sync of several; else None.
+
+    Raises:
+        ConfigurationError: an argument cannot work.
+    """
+
+    def __init__(
+        self,
+        job: Callable[[EventsPlan, Output, bool], Job[ExportReport, ExportProgress]],
+        plan: Callable[[date, date, bool], EventsPlan],
+        output: Output,
+        days: Days,
+        timezone: str | None,
+        name: str | None = None,
+    ) -> None:
+        self.name = name
+        self._plan = plan
+        self._days = days
+        self._timezone = timezone or "UTC"
+        self._warnings = [] if timezone else [_NO_ZONE]
+        # Any days, to check the arguments with.
+        self._some = plan(days.since, days.since, False)
+        self._settings = Settings.of(self._some, days.since)
+        self._output = replace(output, write="upsert", sync=self._settings.encode())
+        self._job = job
+        self._reports: list[ExportReport] = []
+        self._brought: list[date] = []
+        self._failures: list[Incomplete] = []
+        self._finished: list[EventsPlan] = []
+
+    async def run(self) -> SyncReport:
+        """Bring everything, and return the report.
+
+        Raises:
+            PlanMismatch: another sync keeps the table.
+            CancelledError, ConfigurationError, ExportError, AltaProfilesError: as from `Job.run`.
+        """
+
+        async def run(threads: Threads) -> SyncReport:
+            # In a thread, because it may import pyarrow.
+            place = await threads.run(self.find_place)
+            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=True))
+            try:
+                return await self.run_in(workspaces, place, threads)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
+
+        return await concluded(run)
+
+    @property
+    def account(self) -> str:
+        """The ID of the account."""
+        return self._some.account
+
+    def find_place(self) -> Place:
+        """Return the paths of its exports. Blocking.
+
+        Raises:
+            ConfigurationError: an argument cannot work.
+        """
+        return self._job(self._some, self._output, False).find_place()
+
+    async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> SyncReport:
+        """Do the same as `run`, in workspaces that are open already.
+
+        Args:
+            workspaces: those of the output.
+            place: the result of `find_place`.
+            threads: runs blocking calls.
+
+        Raises:
+            CallbackFailed: `on_progress` raised an exception.
+            PlanMismatch, ExportError, AltaProfilesError: as from `run`.
+        """
+        for sentence in self._warnings:
+            logger.warning("%s", sentence if self.name is None else f"{self.name}: {sentence}")
+        state = await self._state(workspaces, place.target, threads)
+        left = await threads.run(lambda: self._left(place))
+        for plan in self._plans(left):
+            if not self._settings.follows(state, plan):
+                # A backup of the table has been restored, which has not even the days before.
+                continue
+            state = await self._bring(plan, workspaces, place, threads, is_new=False)
+            self._finished.append(plan)
+        days = self._days.after(state)
+        # Days that have just been brought are not late yet.
+        if days is not None and self._finished and state is not None and state.through >= days[1]:
+            days = None
+        if days is not None:
+            by_day = place.target.by_day
+            plan = self._plan(*days, by_day)
+            state = await self._bring(plan, workspaces, place, threads, is_new=not by_day)
+        await threads.run(lambda: self._tidy(workspaces, place, left, days))
+        report = self._describe(place, state)
+        if self._failures:
+            raise self._failed(report)
+        return report
+
+    async def _bring(
+        self,
+        plan: EventsPlan,
+        workspaces: Workspaces,
+        place: Place,
+        threads: Threads,
+        *,
+        is_new: bool,
+    ) -> SyncState | None:
+        """Bring the days of a plan, and return the state of the table."""
+        job = self._job(plan, self._output, is_new)
+        _, last = days = days_of(plan)
+        try:
+            self._reports.append(await job.run_in(workspaces, place, threads))
+        except Incomplete as error:
+            state = await self._state(workspaces, place.target, threads)
+            if isinstance(error.report, ExportReport):
+                self._reports.append(error.report)
+            if state is None or state.through < last:
+                error.report = self._describe(place, state)
+                raise
+            # The rows are there without some lookups of a join, for which later days do not wait.
+            self._failures.append(error)
+            self._brought += days
+            return state
+        self._brought += days
+        return await self._state(workspaces, place.target, threads)
+
+    async def _state(
+        self, workspaces: Workspaces, target: Target, threads: Threads
+    ) -> SyncState | None:
+        async with workspaces.turn:
+            state = await when_free(threads, target, lambda: target.synced(self._some.account))
+        self._settings.check(state, target.label)
+        return state
+
+    def _left(self, place: Place) -> list[Unfinished]:
+        """Return what earlier runs of this sync have left. Blocking."""
+        return [
+            one
+            for one in unfinished_in(place.folder)
+            if one.plan is not None
+            and one.plan.account == self._some.account
+            and not one.is_empty
+            and self._settings.is_in(one.arguments.get("sync"))
+        ]
+
+    def _plans(self, left: list[Unfinished]) -> list[EventsPlan]:
+        """Return the plans that this run can finish, by days."""
+        places = [getattr(self._some, name) for name in _PLACES]
+        plans = [one.plan for one in left if isinstance(one.plan, EventsPlan)]
+        return sorted(
+            (plan for plan in plans if [getattr(plan, name) for name in _PLACES] == places),
+            key=days_of,
+        )
+
+    def _tidy(
+        self,
+        workspaces: Workspaces,
+        place: Place,
+        left: list[Unfinished],
+        days: tuple[date, date] | None,
+    ) -> None:
+        """Remove what has been left of days that this run has brought anew. Warn of the others."""
+        for one in left:
+            if not isinstance(one.plan, EventsPlan) or one.plan in self._finished:
+                continue
+            first, last = days_of(one.plan)
+            if days is not None and days[0] <= first and last <= days[1]:
+                workspaces.discard(one.path.name)
+            else:
+                sentence = one.warning(place.status)
+                logger.warning("%s", sentence)
+                self._warnings.append(sentence)
+
+    def _failed(self, report: SyncReport) -> Incomplete:
+        if len(self._failures) == 1:
+            (failure,) = self._failures
+            failure.report = report
+            return failure
+        return Incomplete(
+            "\n".join(map(str, self._failures)),
+            missing=[sentence for one in self._failures for sentence in one.missing],
+            report=report,
+        )
+
+    def _describe(self, place: Place, state: SyncState | None) -> SyncReport:
+        reports = self._reports
+        last = reports[-1] if reports else _nothing(place.target, str(place.manifest))
+        common = {name: getattr(last, name) for name in Report.__struct_fields__}
+        sums = {name: sum(getattr(one, name) for one in reports) for name in _SUMS}
+        joined = {
+            name: sum(getattr(one, name) or 0 for one in reports)
+            for name in ("matched", "unmatched", "failed")
+            if self._some.with_cdp
+        }
+        sentences = [*self._warnings, *(text for one in reports for text in one.warnings)]
+        return SyncReport(
+            **common
+            | sums
+            | joined
+            | {
+                "complete": all(one.complete for one in reports),
+                "seconds": round(sums["seconds"], 3),
+                "warnings": [*dict.fromkeys(sentences)],
+            },
+            first=min(self._brought, default=None),
+            last=max(self._brought, default=None),
+            through=None if state is None else state.through,
+            timezone=self._timezone,
+            finished=len(self._finished),
+            chains=[chain for one in reports for chain in one.chains],
+            failed_file=getattr(last, "failed_file", None),
+        )
+
+
+class Syncs:
+    """One run of the syncs of several accounts into one table, side by side.
+
+    The failure of one does not stop the others. Each has a state of its own, which moves with its
+    rows; so their rows are written one after the other.
+
+    Args:
+        syncs: the syncs, each with the name of its account.
+        on_failure: called with the name of an account that fails.
+    """
+
+    def __init__(self, syncs: Sequence[Sync], on_failure: Callable[[str], object]) -> None:
+        self._syncs = {str(sync.name): sync for sync in syncs}
+        self._on_failure = on_failure
+        self._reports: dict[str, SyncReport] = {}
+        self._errors: dict[str, Exception] = {}
+
+    async def run(self) -> SyncReport:
+        """Bring everything, and return the report.
+
+        Raises:
+            AccountsFailed: an account has failed.
+            CancelledError, ConfigurationError, ExportLocked: as from `Sync.run`.
+        """
+
+        async def run(threads: Threads) -> SyncReport:
+            places = {
+                name: await threads.run(sync.find_place) for name, sync in self._syncs.items()
+            }
+            folder = next(iter(places.values())).folder
+            workspaces = await threads.run(lambda: Workspaces.open(folder, resume=True))
+            workspaces.syncing.update(sync.account for sync in self._syncs.values())
+            try:
+                await run_all(
+                    [
+                        partial(self._run_one, name, workspaces, place, threads)
+                        for name, place in places.items()
+                    ]
+                )
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
+            return self._described()
+
+        return await concluded(run)
+
+    async def _run_one(
+        self, name: str, workspaces: Workspaces, place: Place, threads: Threads
+    ) -> None:
+        try:
+            self._reports[name] = await self._syncs[name].run_in(workspaces, place, threads)
+        except ConfigurationError:
+            raise
+        except (AltaProfilesError, OSError) as error:
+            self._errors[name] = error
+            logger.warning("%s has failed, and the other accounts go on", name)
+            self._on_failure(name)
+            if isinstance(report := getattr(error, "report", None), SyncReport):
+                self._reports[name] = report
+
+    def _described(self) -> SyncReport:
+        """Return the report, or raise `AccountsFailed`."""
+        report = None
+        if self._reports:
+            report = self._united()
+        if not self._errors:
+            assert report is not None  # noqa: S101
+            return report
+        complete = [name for name in self._syncs if name not in self._errors]
+        message = f"{', '.join(self._errors)} {'has' if len(self._errors) == 1 else 'have'} failed"
+        if complete:
+            verb = "is" if len(complete) == 1 else "are"
+            message = f"{', '.join(complete)} {verb} up to date; {message}"
+        raise AccountsFailed(f"{message}; the next run resumes", self._errors, report)
+
+    def _united(self) -> SyncReport:
+        reports = self._reports
+        # In the order in which they ended: the last one has seen the whole file.
+        *_, last = reports.values()
+        common = Report(
+            output=last.output,
+            manifest=last.manifest,
+            format=last.format,
+            complete=not self._errors,
+            requests=sum(one.requests for one in reports.values()),
+            retries=sum(one.retries for one in reports.values()),
+            seconds=max(one.seconds for one in reports.values()),
+            bytes=last.bytes,
+            sha256=last.sha256,
+            mended=sum(one.mended for one in reports.values()),
+            absorbed=sum(one.absorbed for one in reports.values()),
+            warnings=[
+                text if text.startswith(f"{name}: ") else f"{name}: {text}"
+                for name, one in reports.items()
+                for text in one.warnings
+            ],
+        )
+        ordered = {name: reports[name] for name in self._syncs if name in reports}
+        through = [one.through for one in ordered.values()]
+        return replace(
+            united(ordered, common),
+            first=min((one.first for one in ordered.values() if one.first), default=None),
+            last=max((one.last for one in ordered.values() if one.last), default=None),
+            through=None if None in through else min(day for day in through if day),
+            timezone=", ".join(dict.fromkeys(one.timezone for one in ordered.values())),
+        )
+
+
+def _nothing(target: Target, manifest: str) -> Report:
+    """Return the report of a run that had nothing to bring."""
+    path = target.path
+    return Report(
+        output=target.name,
+        manifest=manifest,
+        format=target.format,
+        complete=True,
+        requests=0,
+        retries=0,
+        seconds=0.0,
+        bytes=path.stat().st_size if path is not None and path.is_file() else None,
+    )
+
+
+_PLACES = ("host", "cdp_account", "cdp_host")
+"""The services that a plan is asked of, of fields that `Settings` leave out."""
+
+_SUMS = ("requests", "retries", "seconds", "mended", "absorbed", "people", "records", "pages")

@@ -1,0 +1,704 @@
+"""Several accounts on the command line: outputs, failures, exit codes, progress."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.parquet
+import pytest
+
+from altaprofiles.emulator import Emulator
+
+from ..support.jobs import journal
+from ..support.postgres import Server
+from ..support.terminals import COMMAND, Terminal, emulated, environment, held, run
+
+DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
+BOTH = ("--account", "shop", "--account", "outlet")
+
+
+@pytest.fixture(scope="module")
+def shop() -> Iterator[Emulator]:
+    with emulated(people=150, seed=3) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def outlet() -> Iterator[Emulator]:
+    with emulated(people=100, seed=4) as emulator:
+        yield emulator
+
+
+class Accounts:
+    """A credentials file."""
+
+    def __init__(self, home: Path, **emulators: Emulator) -> None:
+        self.path = home / ".config" / "altaprofiles" / "accounts.toml"
+        self.path.parent.mkdir(parents=True)
+        self.emulators = emulators
+        self.tables = {name: table_of(emulator) for name, emulator in emulators.items()}
+        self.write()
+
+    def write(self) -> None:
+        lines: list[str] = []
+        for name, table in self.tables.items():
+            lines.append(f"[accounts.{json.dumps(name)}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        self.path.write_text("\n".join(lines))
+        self.path.chmod(0o600)
+
+    def set(self, name: str, **values: Any) -> None:
+        self.tables[name] = {**self.tables.get(name, {}), **values}
+        self.write()
+
+    def account(self, name: str) -> str:
+        account: str = self.tables[name]["account_id"]
+        return account
+
+
+def table_of(emulator: Emulator) -> dict[str, Any]:
+    held = emulator.environment
+    return {
+        "account_id": held["CLEVERTAP_ACCOUNT_ID"],
+        "passcode": held["CLEVERTAP_PASSCODE"],
+        "base_url": held["CLEVERTAP_BASE_URL"],
+        "alta_token": held["ALTA_TOKEN"],
+        "alta_base_url": held["ALTA_BASE_URL"],
+    }
+
+
+@pytest.fixture
+def accounts(shop: Emulator, outlet: Emulator, tmp_path: Path) -> Accounts:
+    return Accounts(tmp_path, shop=shop, outlet=outlet)
+
+
+@pytest.fixture
+def env(accounts: Accounts, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path)
+
+
+def people(emulator: Emulator) -> int:
+    return len(set(emulator.population.active("App Launched", 20260101, 20260131)))
+
+
+def counts_in(path: Path) -> Counter[str]:
+    """Return the number of rows of each account in an output."""
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return Counter(row["account"] for row in csv.DictReader(file))
+    if path.suffix == ".duckdb":
+        with duckdb.connect(str(path), read_only=True) as connection:
+            query = "select account, count(*) from profiles group by account"
+            return Counter(dict(connection.execute(query).fetchall()))
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    tables = [pyarrow.parquet.ParquetFile(file).read(["account"]) for file in files]
+    return Counter(account for table in tables for account in table["account"].to_pylist())
+
+
+FORMATS = ["people.csv", "people.parquet", "people.duckdb", "people/"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_one_output_has_the_people_of_each_account(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, name: str
+) -> None:
+    done = run(env, "export", "App Launched", *DAYS, *BOTH, "-o", name, "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    expected = {accounts.account(name): people(one) for name, one in accounts.emulators.items()}
+    assert counts_in(tmp_path / name) == expected
+    report = json.loads(done.stdout)
+    assert report["people"] == sum(expected.values())
+    shares = {name: share["people"] for name, share in report["accounts"].items()}
+    assert [*shares.items()] == [
+        ("shop", people(accounts.emulators["shop"])),
+        ("outlet", people(accounts.emulators["outlet"])),
+    ]
+    manifest = json.loads((tmp_path / f"{name.rstrip('/')}.manifest.json").read_text())
+    assert manifest["accounts"] == report["accounts"]
+    assert {name: plan["account"] for name, plan in manifest["plans"].items()} == {
+        name: accounts.account(name) for name in ("shop", "outlet")
+    }
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("shop ") and " people" in line for line in lines)
+    assert any(line.startswith("outlet ") and " people" in line for line in lines)
+
+
+def test_one_table_of_a_server(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    to = postgres.url("together")
+    command = ("export", "App Launched", *DAYS, *BOTH, "-o", to)
+    for _ in range(2):
+        done = run(env, *command, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    rows = postgres.rows("select account, count(*) from together group by account")
+    assert dict(rows) == {
+        accounts.account(name): people(one) for name, one in accounts.emulators.items()
+    }
+    accounts.set("outlet", passcode="wrong")
+    done = run(env, *command, "--write", "replace", cwd=tmp_path)
+    assert done.code == 3, done.stderr
+    assert len(rows) == len(postgres.rows("select distinct account from together"))
+
+
+def test_a_table_of_before_is_refused_to_several(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    core = "identity text, email text, name text, phone text, object_ids text[]"
+    free = "profile_data jsonb, events jsonb, platform_info jsonb, extra jsonb"
+    postgres.run(
+        f"create table old (person text primary key, {core}, {free})",
+        "insert into old (person, identity) values ('identity:0', '0')",
+    )
+    asked = [one.stats.requests for one in accounts.emulators.values()]
+    command = ("export", "App Launched", *DAYS, "-o", postgres.url("old"))
+    done = run(env, *command, *BOTH, cwd=tmp_path)
+    assert done.code == 1
+    assert "its rows name no account; export one account first" in done.stderr
+    assert asked == [one.stats.requests for one in accounts.emulators.values()]
+    for given in (BOTH[:2], BOTH):
+        done = run(env, *command, *given, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    assert len(postgres.rows("select distinct account from old")) == 2
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_next_run_asks_only_the_account_that_has_failed(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, name: str
+) -> None:
+    passcode = accounts.tables["outlet"]["passcode"]
+    accounts.set("outlet", passcode="wrong")
+    command = ("export", "App Launched", *DAYS, *BOTH, "-o", name)
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 3
+    assert done.stdout == b""
+    assert "warning: outlet has failed, and the other accounts go on" in done.stderr
+    assert "error: outlet: CleverTap answered HTTP 401" in done.stderr
+    assert "account 'outlet'" in done.stderr
+    assert "doctor --account outlet" in done.stderr
+    resume = done.stderr.splitlines()[-1]
+    assert resume.startswith("To resume: ")
+    assert shlex.split(resume)[-4:] == [*BOTH]
+    kept = "stay in" if name != "people.duckdb" else "people.duckdb has the rows of shop"
+    assert kept in done.stderr
+    assert (tmp_path / name).exists() is (name == "people.duckdb")
+    accounts.set("outlet", passcode=passcode)
+    asked = accounts.emulators["shop"].stats.requests
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert accounts.emulators["shop"].stats.requests == asked
+    assert counts_in(tmp_path / name) == {
+        accounts.account(name): people(one) for name, one in accounts.emulators.items()
+    }
+    assert not (tmp_path / f"{name.rstrip('/')}.export").exists()
+
+
+def test_an_output_of_each(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    command = ("export", "App Launched", *DAYS, *BOTH, "-o", "{account}-people.ndjson")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert done.stdout.splitlines() == [b"shop-people.ndjson", b"outlet-people.ndjson"]
+    for name, emulator in accounts.emulators.items():
+        lines = (tmp_path / f"{name}-people.ndjson").read_bytes().splitlines()
+        assert len(lines) == people(emulator)
+    done = run(env, *command, "--json", cwd=tmp_path)
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [report["account"] for report in reports] == ["shop", "outlet"]
+    assert [report["output"] for report in reports] == [
+        "shop-people.ndjson",
+        "outlet-people.ndjson",
+    ]
+
+
+def test_of_outputs_of_each_one_can_fail(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    accounts.set("shop", passcode="wrong")
+    (tmp_path / "outlet").mkdir()
+    (tmp_path / "shop").mkdir()
+    out = "{account}/people.csv"
+    done = run(env, "export", "App Launched", *DAYS, *BOTH, "-o", out, cwd=tmp_path)
+    assert done.code == 3
+    assert done.stdout == b"outlet/people.csv\n"
+    assert "error: shop: CleverTap answered HTTP 401" in done.stderr
+    assert counts_in(tmp_path / "outlet" / "people.csv").total() == people(
+        accounts.emulators["outlet"]
+    )
+    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+
+
+def test_the_name_of_a_single_account_in_a_path(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    command = ("export", "App Launched", *DAYS, "-o", "{account}.ndjson")
+    done = run(env, *command, "--account", "outlet", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"outlet.ndjson\n"), done.stderr
+    # It is the usual one.
+    accounts.tables = {"shop": accounts.tables["shop"]}
+    accounts.write()
+    done = run(env, *command, cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"shop.ndjson\n"), done.stderr
+    # One in the environment has no name.
+    done = run({**env, **accounts.emulators["shop"].environment}, *command, cwd=tmp_path)
+    assert done.code == 2
+    assert "pass --account NAME" in done.stderr
+    # Other braces are a part of the name.
+    done = run(env, *command[:-1], "{accounts}.ndjson", cwd=tmp_path)
+    assert (done.code, done.stdout) == (0, b"{accounts}.ndjson\n")
+
+
+def test_a_name_that_leads_elsewhere(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    for name in ("../up", "..", "a/b"):
+        accounts.set(name, **accounts.tables["shop"])
+        command = ("export", "App Launched", *DAYS, "-o", "{account}/people.ndjson")
+        done = run(env, *command, "--account", name, cwd=tmp_path)
+        assert done.code == 2
+        assert "cannot be a part of a path" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--account", "shop", "--account", "shop"), "names 'shop' twice"),
+        (("--account", "shop", "--account", "nobody"), "no account 'nobody'"),
+        (
+            ("--account", "shop", "--account", "twin"),
+            "'shop' and 'twin' have the same CleverTap account ID",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("count", "App Launched", *DAYS),
+        ("export", "App Launched", *DAYS, "-o", "people.csv"),
+        ("export", "App Launched", *DAYS, "-o", "{account}.csv"),
+        ("lookup", "keys.txt", "--by", "identity", "-o", "people.csv"),
+    ],
+)
+def test_wrong_accounts(
+    env: dict[str, str],
+    accounts: Accounts,
+    tmp_path: Path,
+    given: tuple[str, ...],
+    message: str,
+    command: tuple[str, ...],
+) -> None:
+    (tmp_path / "keys.txt").write_text("1\n")
+    accounts.set("twin", **accounts.tables["shop"])
+    asked = accounts.emulators["shop"].stats.requests
+    done = run(env, *command, *given, cwd=tmp_path)
+    assert done.code == 2
+    assert message in done.stderr
+    assert accounts.emulators["shop"].stats.requests == asked
+
+
+@pytest.mark.parametrize("command", [("get", "--identity", "1"), ("doctor",), ("status",)])
+def test_commands_of_one_account(env: dict[str, str], command: tuple[str, ...]) -> None:
+    done = run(env, *command, *BOTH)
+    assert done.code == 2
+    assert "--account" in done.stderr
+    done = run(env, *BOTH, *command)
+    assert done.code == 2
+    assert f"{command[0]} takes one --account, got 2" in done.stderr
+
+
+def test_lines_need_a_path_for_each(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    asked = accounts.emulators["shop"].stats.requests
+    done = run(env, "export", "App Launched", *DAYS, *BOTH, "-o", "p.ndjson.gz", cwd=tmp_path)
+    assert done.code == 2
+    assert done.stderr.startswith("error: --out: 'p.ndjson.gz' is NDJSON")
+    assert "{account}" in done.stderr
+    assert accounts.emulators["shop"].stats.requests == asked
+
+
+# --------------------------------------------------------------------------------------- the counts
+
+
+def test_counts_of_each(env: dict[str, str], accounts: Accounts) -> None:
+    numbers = {name: people(one) for name, one in accounts.emulators.items()}
+    done = run(env, "count", "App Launched", *DAYS, "--account", "outlet", "--account", "shop")
+    assert done.code == 0, done.stderr
+    assert done.stdout.decode() == f"outlet\t{numbers['outlet']}\nshop\t{numbers['shop']}\n"
+    done = run(env, *BOTH, "count", "App Launched", *DAYS, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert lines == [{"account": name, "people": numbers[name]} for name in ("shop", "outlet")]
+    done = run(env, "count", "App Launched", *DAYS, "--json", "--account", "shop")
+    assert json.loads(done.stdout) == {"people": numbers["shop"]}
+
+
+def test_a_count_that_fails(env: dict[str, str], accounts: Accounts) -> None:
+    accounts.set("shop", passcode="wrong")
+    done = run(env, "count", "App Launched", *DAYS, *BOTH)
+    assert done.code == 3
+    assert done.stdout.decode() == f"outlet\t{people(accounts.emulators['outlet'])}\n"
+    assert done.stderr.startswith("error: shop: CleverTap answered HTTP 401")
+
+
+@pytest.mark.slow
+def test_the_exit_code_is_that_of_the_worst(env: dict[str, str], accounts: Accounts) -> None:
+    accounts.set("down", account_id="D", passcode="p", base_url="http://127.0.0.1:9")
+    command = ("count", "App Launched", *DAYS, "--account", "down", *BOTH)
+    done = run(env, *command)
+    assert done.code == 1
+    assert "error: down: no connection" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    accounts.set("outlet", passcode="wrong")
+    done = run(env, *command)
+    assert done.code == 3
+    assert len(done.stdout.splitlines()) == 1
+
+
+# -------------------------------------------------------------------------------------- the lookups
+
+
+def known(emulator: Emulator, number: int) -> list[str]:
+    found = (emulator.population.identity(index) for index in range(number))
+    return [identity for identity in found if identity is not None]
+
+
+def test_the_same_keys_are_asked_of_each(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    of = {name: known(emulator, 30) for name, emulator in accounts.emulators.items()}
+    keys = [*of["shop"], *of["outlet"], "nobody"]
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    command = ("lookup", "keys.txt", "--by", "identity", *BOTH, "-o", "found.csv", "--json")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    with (tmp_path / "found.csv").open(newline="", encoding="utf-8") as file:
+        rows = [(row["account"], row["key"]) for row in csv.DictReader(file)]
+    for name, identities in of.items():
+        found = [key for account, key in rows if account == accounts.account(name)]
+        assert {*identities} <= {*found}
+        share = report["accounts"][name]
+        assert share["keys"] == len({*keys})
+        assert share["found"] == len(found)
+        missing = (tmp_path / f"found.csv.{name}.not-found.txt").read_text().splitlines()
+        assert Path(share["not_found_file"]).name == f"found.csv.{name}.not-found.txt"
+        assert sorted([*found, *missing]) == sorted({*keys})
+    assert report["keys"] == 2 * len({*keys})
+    assert not (tmp_path / "found.csv.not-found.txt").exists()
+
+
+@pytest.mark.parametrize("out", ["found.parquet", "{account}.ndjson"])
+def test_keys_from_a_pipe(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    keys = [key for emulator in accounts.emulators.values() for key in known(emulator, 20)]
+    command = ("lookup", "-", "--by", "identity", *BOTH, "-o", out, "--json")
+    done = run(env, *command, stdin="\n".join(keys).encode(), cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    shares = [*reports[0]["accounts"].values()] if len(reports) == 1 else reports
+    assert [share["keys"] for share in shares] == [len({*keys})] * 2
+    assert all(share["found"] >= 10 for share in shares)
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 2
+    assert "standard input is empty" in done.stderr
+
+
+def test_users_of_each(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    keys = [key for emulator in accounts.emulators.values() for key in known(emulator, 40)]
+    (tmp_path / "keys.txt").write_text("\n".join(keys))
+    command = ("lookup", "keys.txt", "--by", "user-id", *BOTH, "-o", "users.duckdb")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    with duckdb.connect(str(tmp_path / "users.duckdb"), read_only=True) as connection:
+        rows = connection.execute("select distinct account from bindings order by 1").fetchall()
+    assert rows == [("outlet",), ("shop",)]
+    accounts.set("twin", **accounts.tables["shop"])
+    done = run(env, *command, "--account", "twin", cwd=tmp_path)
+    assert done.code == 2
+    assert "the same Alta API key" in done.stderr
+
+
+def test_accounts_with_one_alta_key_share_its_slots(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    agent = accounts.tables["shop"]
+    accounts.set("shop", alta_max_in_flight=4)
+    shared = {name: agent[name] for name in ("alta_token", "alta_base_url")}
+    accounts.set("outlet", alta_max_in_flight=4, **shared)
+    command = ("export", "App Launched", *DAYS, *BOTH, "--with-cdp", "-o", "people.csv")
+    done = run(env, *command, "--log-format", "json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    slots = {
+        line["progress"]["slots"]
+        for line in map(json.loads, done.stderr.splitlines())
+        if "progress" in line
+    }
+    # Three of CleverTap, and a half of the four.
+    assert slots == {5}
+
+
+def test_joined(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    command = ("export", "App Launched", *DAYS, *BOTH, "--with-cdp", "-o", "people.parquet")
+    done = run(env, *command, "--json", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    report = json.loads(done.stdout)
+    table = pyarrow.parquet.read_table(tmp_path / "people.parquet")
+    bound = Counter(
+        account
+        for account, cdp in zip(table["account"].to_pylist(), table["cdp"].to_pylist(), strict=True)
+        if cdp not in (None, "[]")
+    )
+    shares = report["accounts"]
+    assert bound == {accounts.account(name): share["matched"] for name, share in shares.items()}
+    assert report["matched"] == bound.total() > 0
+
+
+# ---------------------------------------------------------------------- interruptions, and progress
+
+
+def killed(env: dict[str, str], folder: Path, *arguments: str) -> None:
+    """Run an export until pages of both accounts are on disk, and kill it."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        env=env,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        pages = "select coalesce(sum(pages), 0) from chains"
+        while sum(bool(journal(path, pages) > [(0,)]) for path in folder.glob("*.export/*-*")) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_and_run_again(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    command = ("export", "App Launched", *DAYS, *BOTH, "--batch-size", "23", "--quiet")
+    with held(accounts.emulators["shop"], passing=6, holding=9) as (gate, release):
+        accounts.set("shop", base_url=gate["CLEVERTAP_BASE_URL"])
+        killed(env, tmp_path, *command, "-o", "people.csv")
+        release()
+        done = run(env, *command, "-o", "people.csv", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert counts_in(tmp_path / "people.csv") == {
+        accounts.account(name): people(one) for name, one in accounts.emulators.items()
+    }
+
+
+@pytest.mark.parametrize("out", ["people.csv", "{account}.csv"])
+def test_ctrl_c_prints_all_accounts(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, out: str
+) -> None:
+    with held(accounts.emulators["shop"], holding=9) as (held_env, _):
+        accounts.set("shop", base_url=held_env["CLEVERTAP_BASE_URL"])
+        command = ("export", "App Launched", *DAYS, *BOTH, "-o", str(tmp_path / out))
+        with Terminal(env, *command) as terminal:
+            terminal.expect("outlet")
+            terminal.expect("reading")
+            terminal.press_ctrl_c()
+            done = terminal.ended()
+    assert done.code == 130
+    text = " ".join(terminal.text.split())
+    assert text.endswith("--account shop --account outlet")
+
+
+def test_the_picture_of_two_accounts(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    accounts.set(
+        "with a name that is as long as that of no account",
+        **{**accounts.tables["outlet"], "passcode": "wrong", "account_id": "X"},
+    )
+    command = ("export", "App Launched", *DAYS, *BOTH, "--batch-size", "46", "--count")
+    third = ("--account", "with a name that is as long as that of no account")
+    with held(accounts.emulators["shop"], passing=4, holding=2) as (held_env, release):
+        accounts.set("shop", base_url=held_env["CLEVERTAP_BASE_URL"])
+        with Terminal(env, *command, *third, "-o", str(tmp_path / "p.csv")) as terminal:
+            terminal.expect("shop ")
+            terminal.expect("outlet ")
+            terminal.expect("failed")
+            terminal.expect("100 %")
+            release()
+            done = terminal.ended()
+    assert done.code == 3
+    frame = terminal.text.rpartition("shop ")[2]
+    assert " of " in frame
+    assert all(
+        len(line) <= 80 for line in terminal.text.replace("\r", "\n").split("\n") if "━" in line
+    )
+
+
+def test_the_log_names_the_account(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    command = ("export", "App Launched", *DAYS, *BOTH, "-o", "p.csv", "--log-format", "json")
+    done = run(env, *command, cwd=tmp_path)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    progress = [line for line in lines if "progress" in line]
+    assert {line["account"] for line in progress} == {"shop", "outlet"}
+    assert all(line["message"].startswith(f"{line['account']}: ") for line in progress)
+    (report,) = [line["report"] for line in lines if "report" in line]
+    assert [*report["accounts"]] == ["shop", "outlet"]
+
+
+# ---------------------------------------------------------------------------------- from day to day
+
+
+def test_one_account_more_tomorrow(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    command = ("export", "App Launched", *DAYS, "-o", "crm.duckdb")
+    done = run(env, *command, "--account", "shop", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    done = run(env, *command, "--account", "outlet", "--write", "replace", cwd=tmp_path)
+    assert done.code != 0
+    assert "rows of other accounts" in done.stderr
+    for extra in ((), ("--write", "replace")):
+        done = run(env, *command, *BOTH, *extra, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert counts_in(tmp_path / "crm.duckdb") == {
+            accounts.account(name): people(one) for name, one in accounts.emulators.items()
+        }
+    done = run(env, *command, "--account", "outlet", "--write", "replace", cwd=tmp_path)
+    assert done.code != 0
+    assert accounts.account("shop") in done.stderr
+
+
+NIGHTLY = ("sync", "App Launched", "--since", "2026-01-01", "--timezone", "UTC", *BOTH)
+
+
+def rows_in(path: Path) -> list[tuple[Any, ...]]:
+    """Return the people of a table. Their records vary with the days that are asked for."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        query = "select account, person, matched from profiles order by all"
+        return connection.execute(query).fetchall()
+
+
+def days_of(path: Path) -> dict[str, str]:
+    with duckdb.connect(str(path), read_only=True) as connection:
+        query = "select account, through from altaprofiles_sync"
+        return {account: str(day) for account, day in connection.execute(query).fetchall()}
+
+
+def test_one_table_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    ids = [accounts.account(name) for name in ("shop", "outlet")]
+    for until in ("2026-01-05", "2026-01-20"):
+        done = run(env, *NIGHTLY, "--until", until, "-o", "crm.duckdb", "--json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert [*report["accounts"]] == ["shop", "outlet"]
+        assert report["through"] == until
+        assert days_of(tmp_path / "crm.duckdb") == dict.fromkeys(ids, until)
+    # Each account by itself leaves the same rows, in whatever steps.
+    done = run(env, *NIGHTLY, "--until", "2026-01-20", "-o", "{account}.duckdb", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert done.stdout == b"shop.duckdb\noutlet.duckdb\n"
+    alone = [row for name in ("shop", "outlet") for row in rows_in(tmp_path / f"{name}.duckdb")]
+    assert Counter(map(str, rows_in(tmp_path / "crm.duckdb"))) == Counter(map(str, alone))
+
+
+def test_a_sync_goes_on_without_the_account_that_has_failed(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    passcode = accounts.tables["shop"]["passcode"]
+    command = (*NIGHTLY, "-o", "crm.duckdb", "--until")
+    assert run(env, *command, "2026-01-05", cwd=tmp_path).code == 0
+    accounts.set("shop", passcode="wrong")
+    done = run(env, *command, "2026-01-07", cwd=tmp_path)
+    assert done.code == 3
+    assert "error: shop: CleverTap answered HTTP 401" in done.stderr
+    assert "error: outlet is up to date; shop has failed" in done.stderr
+    assert shlex.split(done.stderr.splitlines()[-1])[-4:] == [*BOTH]
+    shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
+    assert days_of(tmp_path / "crm.duckdb") == {shop: "2026-01-05", outlet: "2026-01-07"}
+    accounts.set("shop", passcode=passcode)
+    done = run(env, *command, "2026-01-09", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert "unfinished" not in done.stderr
+    assert days_of(tmp_path / "crm.duckdb") == dict.fromkeys([shop, outlet], "2026-01-09")
+    done = run(env, *NIGHTLY, "--until", "2026-01-09", "-o", "whole.duckdb", cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert rows_in(tmp_path / "crm.duckdb") == rows_in(tmp_path / "whole.duckdb")
+    assert not (tmp_path / "crm.duckdb.export").exists()
+
+
+def test_one_folder_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None:
+    for until in ("2026-01-03", "2026-01-05", "2026-01-05"):
+        done = run(env, *NIGHTLY, "--until", until, "-o", "crm/", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    days = sorted(path.name for path in (tmp_path / "crm").glob("day=*"))
+    assert days == [f"day=2026-01-0{day}" for day in range(1, 6)]
+    for day in days:
+        number = int(day[-2:]) + 20260100
+        assert counts_in(tmp_path / "crm" / day) == {
+            accounts.account(name): len({*one.population.active("App Launched", number, number)})
+            for name, one in accounts.emulators.items()
+        }
+
+
+def test_one_table_of_a_server_of_two_syncs(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    command = (*NIGHTLY, "-o", postgres.url("nightly"), "--until")
+    for until in ("2026-01-05", "2026-01-31"):
+        done = run(env, *command, until, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    rows = postgres.rows("select account, count(*) from nightly group by account")
+    assert dict(rows) == {
+        accounts.account(name): people(one) for name, one in accounts.emulators.items()
+    }
+    states = postgres.rows("select account, through::text from altaprofiles_sync")
+    assert dict(states) == dict.fromkeys(dict(rows), "2026-01-31")
+
+
+@pytest.mark.slow
+def test_two_syncs_killed_and_run_again(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    command = (*NIGHTLY, "--until", "2026-01-20", "--batch-size", "23", "--quiet", "-o")
+    with held(accounts.emulators["shop"], passing=6, holding=9) as (gate, release):
+        accounts.set("shop", base_url=gate["CLEVERTAP_BASE_URL"])
+        killed(env, tmp_path, *command, "crm.duckdb")
+        release()
+        done = run(env, *command, "crm.duckdb", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        assert "unfinished" not in done.stderr
+        done = run(env, *command, "whole.duckdb", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+    assert rows_in(tmp_path / "crm.duckdb") == rows_in(tmp_path / "whole.duckdb")
+    assert not (tmp_path / "crm.duckdb.export").exists()
+
+
+def test_a_part_of_a_replaced_output_is_not_finished_alone(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    accounts.set("outlet", passcode="wrong")
+    done = run(env, "export", "App Launched", *DAYS, *BOTH, "-o", "people.csv", cwd=tmp_path)
+    assert done.code == 3
+    done = run(env, "status", "people.csv", "--finish-unfinished", cwd=tmp_path)
+    assert done.code == 2
+    assert "a part of an export of several accounts into one output (shop, outlet)" in done.stderr
+    assert not (tmp_path / "people.csv").exists()
+    # That of one account alone takes over what is there.
+    asked = accounts.emulators["shop"].stats.requests
+    command = ("export", "App Launched", *DAYS, "--account", "shop", "-o", "people.csv")
+    done = run(env, *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert accounts.emulators["shop"].stats.requests == asked
+
+
+def test_the_environment_is_ignored(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path
+) -> None:
+    other: dict[str, Any] = {"CLEVERTAP_ACCOUNT_ID": "X", "CLEVERTAP_PASSCODE": "wrong"}
+    done = run({**env, **other}, "count", "App Launched", *DAYS, *BOTH)
+    assert done.code == 0, done.stderr
+    assert os.fsdecode(done.stdout).count("\n") == 2

@@ -1,0 +1,227 @@
+"""The schedules of the README, run as they are written there: with an environment as cron's."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pytest
+
+from altaprofiles.cli.exits import Exit
+from altaprofiles.emulator import Emulator
+
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated
+
+SECTION = (
+    (Path(__file__).parents[2] / "README.md")
+    .read_text(encoding="utf-8")
+    .partition("\n### Every night\n")[2]
+    .partition("\n### ")[0]
+)
+
+
+def blocks(language: str) -> list[str]:
+    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```$", SECTION, re.DOTALL | re.MULTILINE)
+    return found
+
+
+def unit(kind: str) -> configparser.ConfigParser:
+    """Return the unit of systemd that has a section."""
+    parsers = []
+    for text in blocks("ini"):
+        parser = configparser.ConfigParser(interpolation=None)
+        # Names are spelled as systemd has them.
+        parser.optionxform = str  # type: ignore[assignment, method-assign]
+        parser.read_string(text)
+        parsers.append(parser)
+    [found] = [parser for parser in parsers if kind in parser]
+    return found
+
+
+class Home(NamedTuple):
+    """The home of a user who has followed the README."""
+
+    path: Path
+    emulator: Emulator
+
+    @property
+    def crm(self) -> Path:
+        return self.path / "crm"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that cron sets, and no other (crontab(5))."""
+        home = str(self.path)
+        return {"HOME": home, "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "me"}
+
+    def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        return subprocess.run(
+            ["/usr/bin/env", "-i", *variables, *command],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            cwd=cwd or self.path,
+            check=False,
+        )
+
+    def people(self) -> int:
+        with duckdb.connect(self.crm / "crm.duckdb", read_only=True) as connection:
+            row = connection.execute("SELECT count(*), count(DISTINCT person) FROM profiles")
+            found = row.fetchone()
+        assert found is not None
+        assert found[0] == found[1]
+        return int(found[0])
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=60, seed=2) as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path: Path, emulator: Emulator) -> Home:
+    programs = tmp_path / "crm" / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    program = programs / "altaprofiles"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m altaprofiles "$@"\n')
+    program.chmod(0o755)
+    accounts = tmp_path / ".config" / "altaprofiles" / "accounts.toml"
+    accounts.parent.mkdir(parents=True)
+    variables = emulator.environment
+    accounts.write_text(
+        "[accounts.shop]\n"
+        f'account_id = "{variables["CLEVERTAP_ACCOUNT_ID"]}"\n'
+        f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
+        f'base_url = "{emulator.url}"\n'
+        'timezone = "Asia/Kolkata"\n'
+    )
+    accounts.chmod(0o600)
+    return Home(tmp_path, emulator)
+
+
+def cron_command() -> str:
+    """Return the command of the line for crontab, as cron hands it to the shell."""
+    [line] = blocks("crontab")[0].splitlines()
+    fields = re.fullmatch(r"(\d+) (\d+) \* \* \* (.*)", line)
+    assert fields is not None
+    assert (int(fields[1]) < 60, int(fields[2]) < 24) == (True, True)
+    # cron would end the command there.
+    assert "%" not in fields[3]
+    return fields[3]
+
+
+def service_command(home: Home) -> list[str]:
+    words = shlex.split(unit("Service")["Service"]["ExecStart"])
+    return [word.replace("%h", str(home.path)) for word in words]
+
+
+def test_the_line_for_cron(home: Home) -> None:
+    command = ("/bin/sh", "-c", cron_command())
+    done = home.run(*command)
+    # Else cron would mail it.
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (home.crm / "nightly.ndjson").read_text() == ""
+    people = home.people()
+    assert people > 10
+    assert home.run(*command).returncode == 0
+    assert home.people() == people
+
+
+def test_a_night_that_fails_is_in_the_log(home: Home) -> None:
+    # Nobody listens at this port.
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    text = accounts.read_text()
+    accounts.write_text(re.sub(r'base_url = ".*"', 'base_url = "http://127.0.0.1:1"', text))
+    done = home.run("/bin/sh", "-c", cron_command())
+    assert done.returncode in codes("try again")
+    lines = [*map(json.loads, (home.crm / "nightly.ndjson").read_text().splitlines())]
+    assert lines[-1].keys() >= {"time", "level", "message"}
+    assert {line["level"] for line in lines} <= {"warning", "error"}
+    accounts.write_text(text)
+    assert home.run("/bin/sh", "-c", cron_command()).returncode == 0
+    assert home.people() > 10
+
+
+def test_the_units_of_systemd(home: Home) -> None:
+    service, timer = unit("Service"), unit("Timer")
+    assert service["Service"]["Type"] == "oneshot"
+    assert timer["Install"]["WantedBy"] == "timers.target"
+    directory = service["Service"]["WorkingDirectory"].replace("%h", str(home.path))
+    done = home.run(*service_command(home), cwd=Path(directory))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert home.people() > 10
+
+
+def test_systemd_verifies_them(home: Home) -> None:
+    verify = shutil.which("systemd-analyze")
+    if verify is None:
+        pytest.skip("systemd is not installed")
+    for kind, name in (("Service", "crm.service"), ("Timer", "crm.timer")):
+        [text] = [text for text in blocks("ini") if f"[{kind}]" in text]
+        (home.path / name).write_text(text.replace("%h", str(home.path)))
+    done = subprocess.run(
+        [verify, "verify", "--man=no", home.path / "crm.timer", home.path / "crm.service"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "crm." not in done.stderr, done.stderr
+
+
+def test_the_line_for_the_task_scheduler(home: Home) -> None:
+    [line] = blocks("bat")[0].splitlines()
+    words = shlex.split(line)
+    assert words[:2] == ["schtasks", "/Create"]
+    options = dict(zip(words[2::2], words[3::2], strict=True))
+    assert options["/SC"] == "DAILY"
+    assert re.fullmatch(r"[0-2]\d:[0-5]\d", options["/ST"])
+    task = options["/TR"]
+    # The longest that schtasks takes.
+    assert len(task) <= 261
+    program, _, arguments = task.partition("altaprofiles ")
+    assert program == r"cmd /c cd /d C:\crm && .venv\Scripts" + "\\"
+    arguments, _, log = arguments.partition(" 2>> ")
+    assert log == "nightly.log"
+    command = [str(home.crm / ".venv/bin/altaprofiles"), *shlex.split(arguments)]
+    done = home.run(*command, cwd=home.crm)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert home.people() > 10
+
+
+# --------------------------------------------------------------------------------- the exit codes
+
+
+def codes(verdict: str) -> set[int]:
+    [row] = [line for line in SECTION.splitlines() if f"| {verdict} |" in line]
+    return {*map(int, re.findall(r"\d+", row.split("|")[1]))}
+
+
+def test_every_exit_code_has_a_verdict() -> None:
+    all_of = [codes(verdict) for verdict in ("all is well", "try again", "look at it")]
+    assert sum(map(len, all_of)) == len(set.union(*all_of))
+    # There is no reader whom a scheduled run could lose.
+    assert set.union(*all_of) == {0, 130, 143, *Exit} - {Exit.PIPE}
+    prevented = unit("Service")["Service"]["RestartPreventExitStatus"]
+    assert {*map(int, prevented.split())} == codes("look at it")
+
+
+def test_wrong_credentials_are_to_be_looked_at(home: Home) -> None:
+    accounts = home.path / ".config" / "altaprofiles" / "accounts.toml"
+    accounts.write_text(re.sub('passcode = ".*"', 'passcode = "wrong"', accounts.read_text()))
+    command = service_command(home)
+    assert home.run(*command, cwd=home.crm).returncode == Exit.CREDENTIALS
+    accounts.unlink()
+    assert home.run(*command, cwd=home.crm).returncode == Exit.CREDENTIALS
+    assert {Exit.CREDENTIALS, Exit.USAGE} == codes("look at it")

@@ -1,0 +1,216 @@
+"""`altaprofiles sync`: what it prints and its exit codes, in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from altaprofiles.emulator import Emulator
+
+from ..support.jobs import journal
+from ..support.terminals import COMMAND, Terminal, emulated, environment, held, run
+
+pytestmark = pytest.mark.slow
+
+SYNC = ("sync", "App Launched", "Charged", "--since", "2026-01-01", "-o", "crm.duckdb")
+
+
+@pytest.fixture(scope="module")
+def small() -> Iterator[Emulator]:
+    with emulated(people=150, seed=3) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def env(small: Emulator, tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path, small.environment, CLEVERTAP_TIMEZONE="Asia/Kolkata")
+
+
+def through(folder: Path) -> str:
+    with duckdb.connect(str(folder / "crm.duckdb"), read_only=True) as connection:
+        [(day,)] = connection.execute("SELECT through FROM altaprofiles_sync").fetchall()
+    return str(day)
+
+
+def test_night_after_night(env: dict[str, str], small: Emulator, tmp_path: Path) -> None:
+    for day, days in (("05", "2026-01-01 to 2026-01-05"), ("06", "2026-01-04 to 2026-01-06")):
+        done = run(env, *SYNC, "--until", f"2026-01-{day}", cwd=tmp_path)
+        assert (done.code, done.stdout) == (0, b"crm.duckdb\n")
+        assert f"days      {days}\n" in done.stderr
+        assert f"through   2026-01-{day}, by days of Asia/Kolkata\n" in done.stderr
+        assert "warning" not in done.stderr
+    done = run(env, "status", cwd=tmp_path)
+    assert "  synced      through 2026-01-06\n" in done.stdout.decode()
+    done = run(env, "status", "crm.duckdb", "--json", cwd=tmp_path)
+    account = small.environment["CLEVERTAP_ACCOUNT_ID"]
+    assert json.loads(done.stdout)["synced"] == {account: "2026-01-06"}
+    # There are no days to bring.
+    done = run(
+        env, *SYNC, "--until", "2026-01-06", "--late-days", "0", "--json", "-q", cwd=tmp_path
+    )
+    assert (done.code, done.stderr) == (0, "")
+    report = json.loads(done.stdout)
+    assert (report["first"], report["through"], report["requests"]) == (None, "2026-01-06", 0)
+    done = run(env, *SYNC, "--until", "2026-01-06", "--late-days", "0", cwd=tmp_path)
+    assert "days      none, as the table has all of them\n" in done.stderr
+
+
+def test_a_night_that_is_killed_is_finished_by_the_next(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    def pages() -> int:
+        found = "select coalesce(sum(pages), 0) from chains"
+        return sum(n for path in tmp_path.glob("*.export/*") for [n] in journal(path, found))
+
+    devnull = subprocess.DEVNULL
+    with held(small, passing=2, holding=9) as (variables, let_pass):
+        env = env | variables
+        command = [*COMMAND, *SYNC, "--until", "2026-01-20", "--batch-size", "23"]
+        with subprocess.Popen(
+            command, env=env, cwd=tmp_path, stdout=devnull, stderr=devnull
+        ) as process:
+            while not pages():
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        let_pass()
+        kept = pages()
+        done = run(env, "status", "crm.duckdb", cwd=tmp_path)
+        assert "unfinished  the export of 'App Launched', 'Charged'" in done.stdout.decode()
+        before = small.stats.requests["page"]
+        done = run(env, *SYNC, "--until", "2026-01-20", "--json", cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        report = json.loads(done.stdout)
+        assert (report["finished"], report["through"]) == (1, "2026-01-20")
+        assert small.stats.requests["page"] - before == report["pages"] - kept
+        assert "finished  1 export of earlier runs" in done.stderr
+        assert through(tmp_path) == "2026-01-20"
+        assert not (tmp_path / "crm.duckdb.export").exists()
+
+
+def test_ctrl_c_prints_the_command_that_resumes(
+    env: dict[str, str], small: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        held(small, passing=3) as (variables, _),
+        Terminal(env | variables, *SYNC, "--until", "2026-01-20") as terminal,
+    ):
+        terminal.expect("reading")
+        terminal.press_ctrl_c()
+        assert terminal.ended().code == 130
+    text = terminal.text.replace("\n", "")
+    assert "To resume: " in text
+    assert "sync 'App Launched' Charged --since 2026-01-01" in text
+
+
+def test_wrong_usage(env: dict[str, str], tmp_path: Path) -> None:
+    for arguments, words in (
+        ((), "EVENT"),
+        (("Charged",), "--since"),
+        (("Charged", "--since", "2026-01-01"), "--out"),
+        (("Charged", "--since", "-7d", "-o", "c.duckdb"), "--since: '-7d' is not a day"),
+        (("Charged", "--since", "2026-W02", "-o", "c.duckdb"), "--since: '2026-W02' is not a day"),
+        (("Charged", "--since", "2026-01-01", "-o", "c.csv"), "--out: 'c.csv' cannot keep the"),
+        (
+            ("Charged", "--since", "2026-01-02", "--until", "2026-01-01", "-o", "c.duckdb"),
+            "--until: 2026-01-01 is before --since, 2026-01-02; swap them",
+        ),
+        (
+            ("Charged", "--since", "2026-01-01", "--late-days", "-1", "-o", "c.duckdb"),
+            "--late-days: ",
+        ),
+        (
+            ("Charged", "--since", "2026-01-01", "--timezone", "Kolkata", "-o", "c.duckdb"),
+            "--timezone: there is no time zone 'Kolkata' (did you mean 'Asia/Kolkata'?)",
+        ),
+        (
+            ("Charged", "--since", "2026-01-01", "-o", "c.duckdb", "--where", "Amount"),
+            "--where: ",
+        ),
+    ):
+        done = run(env, "sync", *arguments, cwd=tmp_path)
+        assert (done.code, done.stdout) == (2, b""), done.stderr
+        assert words in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = run(env | {"CLEVERTAP_TIMEZONE": "IST"}, *SYNC, cwd=tmp_path)
+    assert done.code == 2
+    assert "CLEVERTAP_TIMEZONE: there is no time zone 'IST'" in done.stderr
+
+
+def test_another_sync_is_told_in_the_words_of_the_options(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    assert run(env, *SYNC, "--until", "2026-01-02", cwd=tmp_path).code == 0
+    done = run(
+        env,
+        *("sync", "Charged", "--since", "2026-01-02", "--app", "--no-events"),
+        *("--profile-where", "Email = jo@example.com", "-o", "crm.duckdb"),
+        cwd=tmp_path,
+    )
+    assert done.code == 2
+    for words in (
+        "another sync keeps 'profiles' in crm.duckdb",
+        "EVENT was 'App Launched', 'Charged' and is now 'Charged'",
+        "--since was '2026-01-01' and is now '2026-01-02'",
+        "it had no --app, and now has --app",
+        "it had --events, and now has --no-events",
+        "--profile-where was left out and is now 'Email' equals …",
+        "or choose another --table or --out",
+    ):
+        assert words in done.stderr
+    assert "jo@" not in done.stderr
+    assert through(tmp_path) == "2026-01-02"
+
+
+def test_without_a_time_zone_there_is_one_warning(env: dict[str, str], tmp_path: Path) -> None:
+    env.pop("CLEVERTAP_TIMEZONE")
+    done = run(env, *SYNC, "--until", "2026-01-02", "-q", cwd=tmp_path)
+    assert done.code == 0
+    [line] = done.stderr.splitlines()
+    assert line.startswith("warning: the time zone of the project is not known")
+    assert "--timezone" in line
+
+
+def test_status_of_a_file_in_use_does_not_wait(
+    env: dict[str, str], small: Emulator, tmp_path: Path
+) -> None:
+    assert run(env, *SYNC, "--until", "2026-01-02", cwd=tmp_path).code == 0
+    program = "import duckdb; c = duckdb.connect('crm.duckdb'); print('open', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout.readline() == b"open\n"
+        done = run(env, "status", cwd=tmp_path)
+        assert done.code == 0
+        assert "  synced      through 2026-01-02\n" in done.stdout.decode()
+        process.stdin.close()
+
+
+def test_the_words_fit_a_terminal(
+    env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Terminal(env, "sync", "--help", columns=80) as terminal:
+        assert terminal.ended().code == 0
+    assert max(map(len, terminal.text.splitlines())) <= 80
+    words = " ".join(terminal.text.split())
+    assert "It cannot see profiles that change without an EVENT" in words
+    assert "A full export into the same table now and then" in words
+    with Terminal(env, *SYNC, "--until", "2026-01-03") as terminal:
+        assert terminal.ended().code == 0
+    assert "through" in terminal.text

@@ -1,0 +1,133 @@
+"""Whole exports into tables of both databases, run after run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from altaprofiles import Incomplete, LookupReport
+
+from ..support.joining import DOWN, Both, both, user
+from ..support.postgres import Server
+
+pytestmark = pytest.mark.anyio
+
+Query = Callable[[str], list[tuple[Any, ...]]]
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, Query]:
+    """Give the address of an empty database, and a function that queries it."""
+    # Manifests of tables are in the current folder.
+    monkeypatch.chdir(tmp_path)
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("postgres")
+        return server.url(), server.rows
+
+    def query(sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect("crm.duckdb") as connection:
+            return connection.execute(sql).fetchall()
+
+    return "crm.duckdb", query
+
+
+PAIRS = "SELECT key, user_id, anonymous_id FROM bindings ORDER BY 1, 2, 3"
+
+
+async def look_up(services: Both, to: str, *keys: str, **options: Any) -> LookupReport:
+    async with services.session() as session:
+        return await session.export_lookups(keys, by="user_id", to=to, **options)
+
+
+async def test_the_rows_of_every_key_that_was_answered_are_replaced(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key, "a", "b")] for key in "12345"}
+        await look_up(services, to, *"12345")
+        services.users["1"] = [user("1", "c")]
+        del services.users["2"]
+        services.users["3"] = []
+        services.answers["4"] = DOWN
+        with pytest.raises(Incomplete) as caught:
+            await look_up(services, to, *"1234")
+        assert caught.value.report is not None
+        assert caught.value.report.not_found == 2
+        kept = [(key, key, one) for key in "45" for one in "ab"]
+        assert query(PAIRS) == [("1", "1", "c"), *kept]
+        # The key that has failed is asked for again.
+        services.answers.clear()
+        del services.users["4"]
+        await look_up(services, to, *"1234")
+        assert query(PAIRS) == [("1", "1", "c"), *kept[2:]]
+        # Nothing is bound to any of them.
+        services.users.clear()
+        report = await look_up(services, to, *"15")
+        assert (report.found, report.not_found) == (0, 2)
+        assert query(PAIRS) == []
+
+
+async def test_a_key_of_nobody_leaves_the_rows_of_people_alone(place: tuple[str, Query]) -> None:
+    to, query = place
+    async with both() as services, services.session() as session:
+        services.people = {key: b'{"identity":"%b"}' % key.encode() for key in "12"}
+        await session.export_lookups(["1", "2"], by="identity", to=to)
+        services.people.clear()
+        await session.export_lookups(["1", "2"], by="identity", to=to)
+    assert query("SELECT key FROM profiles ORDER BY 1") == [("1",), ("2",)]
+
+
+async def test_a_run_that_is_completed_is_appended_once(place: tuple[str, Query]) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key)] for key in "123"}
+        await look_up(services, to, *"123", write="append")
+        services.answers["2"] = DOWN
+        with pytest.raises(Incomplete):
+            await look_up(services, to, *"123", write="append")
+        assert [key for key, *_ in query(PAIRS)] == [*"11233"]
+        services.answers.clear()
+        await look_up(services, to, *"123", write="append")
+        assert [key for key, *_ in query(PAIRS)] == [*"112233"]
+
+
+async def test_a_join_that_is_completed_is_appended_once(place: tuple[str, Query]) -> None:
+    to, query = place
+    async with both() as services, services.session() as session:
+        services.pages = [[b'{"identity":"1"}', b'{"identity":"2"}']]
+        services.users = {"1": [user("1")], "2": [user("2")]}
+
+        async def export() -> None:
+            await session.export(
+                "Charged", start=20260101, end=20260101, to=to, write="append", with_cdp=True
+            )
+
+        await export()
+        services.answers["2"] = DOWN
+        with pytest.raises(Incomplete):
+            await export()
+        services.answers.clear()
+        await export()
+    rows = query("SELECT person, cdp IS NULL FROM profiles ORDER BY 1")
+    assert rows == [(f"identity:{one}", False) for one in "1122"]
+
+
+async def test_people_are_as_often_in_a_table_as_they_were_asked_for(
+    place: tuple[str, Query],
+) -> None:
+    to, query = place
+    async with both() as services, services.session() as session:
+        services.pages = [[b'{"identity":"1"}', b'{"identity":"2"}', b'{"identity":"1"}']]
+        days: Any = {"start": 20260101, "end": 20260101}
+        for _ in range(2):
+            report = await session.export("Charged", **days, to=to, write="replace", distinct=False)
+            assert report.people == 3
+        rows = query("SELECT person FROM profiles ORDER BY 1")
+    assert rows == [("identity:1",), ("identity:1",), ("identity:2",)]

@@ -1,0 +1,278 @@
+"""Upserts of people, which are the same in DuckDB and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from altaprofiles.export.sinks import Sink
+from altaprofiles.export.state import SyncState
+from altaprofiles.export.tables import Content, Origin
+from altaprofiles.tables.rows import Row
+
+from ..support.postgres import Server
+from ..support.sinks import opened, put_in_place, target_of
+from ..support.tables import Entry, record, time_of
+
+CDP = Content(has_events=True, has_cdp=True)
+EVENTS = Content(has_events=True)
+KEYS = Content(has_key=True)
+CONTENTS = {"events": EVENTS, "joined": CDP, "keys": KEYS}
+
+USERS = b'[{"user_id": "u"}]'
+
+
+class Database:
+    """The table `profiles` of one database."""
+
+    def __init__(self, to: str, query: Callable[[str], list[tuple[Any, ...]]]) -> None:
+        self._to = to
+        self._runs = 0
+        self.query = query
+
+    def export(
+        self, rows: Sequence[Row], hour: int, content: Content = CDP, *, sync: bool = False,
+        **options: Any,
+    ) -> Sink:  # fmt: skip
+        self._runs += 1
+        state = SyncState(
+            account="A", settings="{}", through=date(2026, 1, 1), synced_at=time_of(0)
+        )
+        origin = Origin(f"run {self._runs}", ("A",), time_of(hour), state if sync else None)
+        target = target_of(self._to, content, **options)
+        target.check()
+        target.accept(origin)
+        sink = opened(target, [row.record for row in rows], origin)
+        try:
+            sink.write(rows)
+            put_in_place(sink)
+        except BaseException:
+            sink.abort()
+            raise
+        return sink
+
+    def rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        return self.query(f"SELECT {', '.join(columns)} FROM profiles ORDER BY person")
+
+
+def duck(folder: Path) -> Database:
+    def query(sql: str) -> list[tuple[Any, ...]]:
+        with duckdb.connect(str(folder / "crm.duckdb")) as connection:
+            return connection.execute(sql).fetchall()
+
+    return Database(str(folder / "crm.duckdb"), query)
+
+
+def server(postgres: Server) -> Database:
+    def query(sql: str) -> list[tuple[Any, ...]]:
+        if sql.startswith("SELECT"):
+            return postgres.rows(sql)
+        postgres.run(sql)
+        return []
+
+    return Database(postgres.url(), query)
+
+
+@pytest.fixture(params=["duckdb", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    if request.param == "postgres":
+        return server(request.getfixturevalue("postgres"))
+    return duck(tmp_path)
+
+
+def row(
+    identity: str | None,
+    *devices: str,
+    value: Any = 0,
+    key: str | None = None,
+    cdp: bytes | None = None,
+) -> Row:
+    return Row(record(identity, devices, value), "A", key, ("Charged",), cdp)
+
+
+def parsed(cell: Any) -> Any:
+    """Return the value of JSON text, which DuckDB returns, and any other cell as it is."""
+    return json.loads(cell) if isinstance(cell, str) and cell[:1] in ("[", "{") else cell
+
+
+# Values that rows keep
+
+
+def test_a_lookup_that_failed_keeps_what_is_known(place: Database) -> None:
+    place.export([row("a", cdp=USERS), row("b", cdp=USERS)], 1)
+    # The second one has changed as well.
+    place.export([row("a"), row("b", value=1)], 2)
+    rows = place.rows("person", "cdp IS NULL", "extract(hour FROM fetched_at - added_at)")
+    assert rows == [("identity:a", False, 0), ("identity:b", False, 1)]
+    place.export([row("a", cdp=b"[]")], 3)
+    assert [parsed(cdp) for (cdp,) in place.rows("cdp")] == [[], json.loads(USERS)]
+
+
+def test_columns_of_exports_of_another_kind_are_left_alone(place: Database) -> None:
+    place.export([row("a", cdp=USERS)], 1)
+    place.export([row("a", value=1, key="one")], 2, KEYS)
+    place.export([row("a", value=2)], 3, EVENTS)
+    assert place.rows("key", "matched", "cdp IS NULL") == [("one", ["Charged"], False)]
+
+
+def test_the_user_s_own_column_goes_with_the_person(place: Database) -> None:
+    place.export([row(None, "5")], 1)
+    place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR")
+    place.query("ALTER TABLE profiles ADD COLUMN seen BOOLEAN DEFAULT true")
+    place.query("UPDATE profiles SET note = 'mine', seen = NULL")
+    # Another device comes first.
+    place.export([row(None, "3", "5")], 2)
+    assert place.rows("person", "note", "seen") == [("objectId:3", "mine", None)]
+    # The person logs in, and somebody new comes.
+    sink = place.export([row("x", "3"), row("y", "9")], 3)
+    assert sink.absorbed == 1
+    rows = [("identity:x", "mine", None), ("identity:y", None, True)]
+    assert place.rows("person", "note", "seen") == rows
+    # A person who is known already takes only what is missing.
+    place.export([row(None, "4"), row(None, "5")], 4)
+    place.query("UPDATE profiles SET note = 'other', seen = false WHERE identity IS NULL")
+    assert place.export([row("x", "3", "4", "5")], 5).absorbed == 2
+    assert place.rows("person", "note", "seen") == [("identity:x", "mine", False), rows[1]]
+
+
+def test_a_row_leaves_its_values_to_one_other(place: Database) -> None:
+    place.export([row(None, "1", "2", cdp=USERS)], 1)
+    place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR")
+    place.query("UPDATE profiles SET note = 'mine'")
+    place.query("CREATE UNIQUE INDEX one ON profiles (note)")
+    place.export([row(None, "2"), row(None, "1")], 2)
+    rows = place.rows("person", "note", "cdp IS NULL")
+    assert rows == [("objectId:1", "mine", False), ("objectId:2", None, True)]
+
+
+def test_rows_become_part_of_one_that_was_fetched_later(place: Database) -> None:
+    place.export([row(None, "2", cdp=USERS)], 1)
+    place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR DEFAULT 'new'")
+    place.export([row(None, "1", value=3)], 3)
+    place.query("UPDATE profiles SET note = NULL WHERE person = 'objectId:1'")
+    sink = place.export([row(None, "1", "2", value=2)], 2)
+    assert "keeps 1 row as a later export has fetched" in sink.notes[0]
+    columns = ("person", "note", "cdp IS NULL", "extract(hour FROM fetched_at - added_at)")
+    assert place.rows(*columns) == [("objectId:1", "new", False, 2)]
+
+
+def test_a_flattened_column_that_is_left_out_is_null_in_new_rows(place: Database) -> None:
+    for write in ("upsert", "append"):
+        table = f"by_{write}"
+        place.export([row("a")], 1, flatten=["value"], table=table, write=write)
+        place.query(f"ALTER TABLE {table} ALTER COLUMN value SET DEFAULT '7'")
+        place.export([row("a"), row("b")], 2, table=table, write=write)
+        [(known,)] = place.query(f"SELECT count(value) FROM {table}")
+        assert known == (0 if write == "upsert" else 1)
+
+
+def test_replace_keeps_the_table(place: Database) -> None:
+    place.export([row("a"), row("b")], 1, flatten={"value": "int64"})
+    place.query("ALTER TABLE profiles ADD COLUMN note VARCHAR DEFAULT 'new'")
+    place.query("UPDATE profiles SET note = 'mine'")
+    place.query("CREATE INDEX ours ON profiles (email)")
+    place.query("CREATE VIEW notes AS SELECT person, note FROM profiles")
+    for _ in range(2):
+        place.export([row("a")], 2, write="replace")
+        assert place.query("SELECT * FROM notes") == [("identity:a", "new")]
+        assert place.rows("value") == [(None,)]
+    place.export([row("a"), row("c", value=3)], 3, flatten={"value": "int64"})
+    assert place.rows("note", "value") == [("new", 0), ("new", 3)]
+
+
+def test_a_person_under_two_keys_is_one_row(place: Database) -> None:
+    rows = [row("a", "1", "2", key="1"), row("a", "1", "2", key="2"), row("b", key="3")]
+    for write in ("upsert", "replace"):
+        for hour in (1, 2):
+            [note] = place.export(rows, hour, KEYS, write=write, table=write).notes
+            assert "left out: 1 key of people who stand there under another key" in note
+            found = place.query(f"SELECT key, person FROM {write} ORDER BY 1")
+            assert found == [("1", "identity:a"), ("3", "identity:b")]
+    assert place.export(rows, 1, KEYS, write="append", table="all").notes in ([], ())
+    assert place.query("SELECT key FROM all_ ORDER BY 1".replace("all_", '"all"')) == [
+        ("1",), ("2",), ("3",)
+    ]  # fmt: skip
+
+
+# Both databases
+
+ENTRIES = st.tuples(
+    st.builds(
+        Entry,
+        st.sampled_from([None, None, "a", "b"]),
+        st.lists(st.sampled_from("12345"), min_size=1, max_size=3, unique=True).map(tuple),
+        st.integers(0, 1),
+    ),
+    st.sampled_from([None, b"[]", USERS]),
+)
+NIGHTS = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.sampled_from(["events", "joined", "joined", "keys"]),
+        st.sampled_from(["upsert", "upsert", "upsert", "replace"]),
+        st.lists(ENTRIES, max_size=5),
+    ),
+    min_size=2,
+    max_size=5,
+)
+
+
+def all_of(database: Database) -> list[tuple[Any, ...]]:
+    hours = (f"extract(epoch FROM {time})" for time in ("fetched_at", "added_at"))
+    columns = ("object_ids", "profile_data", "key", "matched", "cdp", "note")
+    return [tuple(map(parsed, row)) for row in database.rows("person", *columns, *hours)]
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@pytest.mark.slow
+@pytest.mark.parametrize("sync", [False, True])
+@given(nights=NIGHTS)
+@example(
+    nights=[
+        (1, "keys", "upsert", [(Entry(None, ("3",), 0), None)]),
+        (
+            2,
+            "keys",
+            "upsert",
+            [(Entry(None, ("1",), 1), None), (Entry(None, ("1", "5", "3"), 1), None)],
+        ),
+    ]
+)
+def test_both_databases_do_the_same(postgres: Server, sync: bool, nights: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        postgres.run("DROP TABLE IF EXISTS profiles, altaprofiles_sync")
+        both = duck(Path(name)), server(postgres)
+        for database in both:
+            database.export([], 0, Content(has_key=True, has_events=True, has_cdp=True))
+            database.query("ALTER TABLE profiles ADD COLUMN note VARCHAR DEFAULT 'new'")
+        for number, (hour, kind, write, people) in enumerate(nights):
+            rows = [
+                Row(record(one.identity, one.devices, one.value), "A", str(place), (kind,), cdp)
+                for place, (one, cdp) in enumerate(people)
+            ]
+            syncs = sync and write == "upsert"
+            first, second = (
+                one.export(rows, hour, CONTENTS[kind], write=write, sync=syncs) for one in both
+            )
+            assert first.absorbed == second.absorbed
+            assert [note.partition(" has ")[2] for note in first.notes] == [
+                note.partition(" has ")[2] for note in second.notes
+            ]
+            assert all_of(both[0]) == all_of(both[1])
+            for database in both:
+                database.query(
+                    f"UPDATE profiles SET note = CASE WHEN person LIKE '%{number + 1}'"
+                    f" OR person LIKE '%a' THEN NULL ELSE {number} || person END"
+                    " WHERE note = 'new'"
+                )
