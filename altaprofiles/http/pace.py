@@ -18,7 +18,8 @@ __all__ = ["Pace", "Verdict"]
 class Verdict(Struct, array_like=True, frozen=True):
     """The conclusions of a `Pace`, as plain values: all but its requests in flight.
 
-    Times are readings of the clock that all processes of a machine have.
+    Times are readings of the clock that all processes of a machine have. `young` is the number of
+    requests in flight, of all processes, that started after the service was closed.
     """
 
     turn: int = 0
@@ -126,9 +127,8 @@ class Pace:
         self._asked_until = 0.0
         self._refused_at = 0.0
         self._is_rate = True
-        # Of a service that has just opened: most requests in flight, and those that are.
+        # Most requests in flight, of a service that has just opened.
         self._ramp: int | None = None
-        self._young = 0
         # Of the episode: since the service was last opened.
         self._began: float | None = None
         self._answered = 0
@@ -166,11 +166,15 @@ class Pace:
             self.closed_since = now
         if self._left is not None and now >= self._resets:
             self._left = self.named_until = None
-        if self._ramp is not None and self._young >= self._ramp:
+        if self._ramp is not None and self._started_since() >= self._ramp:
             start = max(start, self._joined_at(now))
         if self._asked:
             start = max(start, self._asked_until)
         return max(0.0, start - now)
+
+    def _started_since(self) -> int:
+        """Return the requests in flight that started after the service was closed."""
+        return self._younger(self._closed_at)
 
     def _is_idle(self, now: float) -> bool:
         return not self._flying and now - self._last > self.IDLE
@@ -199,7 +203,6 @@ class Pace:
         self._last = now
         self._starts = now if now > self._starts else math.nextafter(self._starts, math.inf)
         self._flying.add(self._starts)
-        self._young += 1
         if self.closed_since is not None:
             if self._asked:
                 self._gap = min(2 * self._gap, self._ceiling)
@@ -217,7 +220,6 @@ class Pace:
         """Count the end of a request. If it is answered, the outcome is counted next."""
         is_waited_for = self._is_tight or self._ramp is not None
         self._flying.discard(number)
-        self._young -= self._young > 0 and number > self._closed_at
         if is_waited_for:
             self._wake()
         if not is_answered:
@@ -280,7 +282,6 @@ class Pace:
         self.closed_since = self._refused_at = now
         self._turn += 1
         self._closed_at = self._starts = max(self._starts, now)
-        self._young = 0
         self._is_rate = is_rate
         # A service that closes again at once is asked ever more rarely as well.
         is_again = 0 < self._answered < self.FEWEST
@@ -330,7 +331,6 @@ class Pace:
             streak=self._streak,
             streak_began=self._streak_began,
             ramp=self._ramp,
-            young=self._young,
             began=self._began,
             answered=self._answered,
             strays=self._strays,
@@ -356,7 +356,7 @@ class Pace:
         self._asked, self._asked_until = verdict.trial, verdict.trial_until
         self._refused_at, self._is_rate = verdict.refused_at, verdict.is_rate
         self._streak, self._streak_began = verdict.streak, verdict.streak_began
-        self._ramp, self._young = verdict.ramp, verdict.young
+        self._ramp = verdict.ramp
         self._began, self._answered = verdict.began, verdict.answered
         self._strays = verdict.strays
         self._left, self._resets = verdict.left, verdict.resets

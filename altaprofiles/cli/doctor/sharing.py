@@ -37,7 +37,7 @@ async def check_sharing(service: str, found: Resolved[Any]) -> Finding:
     users = "none does now"
     if use.pids:
         verb = "does" if len(use.pids) == 1 else "do"
-        users = f"{len(use.pids)} {verb} now ({', '.join(map(str, sorted(use.pids)))})"
+        users = f"{len(use.pids)} {verb} now ({', '.join(map(str, use.pids))})"
     return Finding(
         f"{service}: the processes of this machine keep the limits together, in {use.folder}; "
         f"{users}, with {numbered(use.held, 'slot')} in use"

@@ -275,7 +275,7 @@ def use_of(place: Path | None, name: str) -> Use:
         folder.check()
         lock = folder.lock(_RECORD)
         with _held(lock, folder):
-            pids = [seat.pid for seat in _seated(folder)]
+            pids = sorted({seat.pid for seat in _seated(folder)})
             slots = [folder.lock(slot) for slot in folder.names(".slot")]
             held = sum(not slot.is_free() for slot in slots)
         return Use(folder.path, pids, held)

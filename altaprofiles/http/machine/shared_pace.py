@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from msgspec import structs
+
 from ..pace import Pace, Verdict
 from .record import Record
 
@@ -50,6 +52,7 @@ class SharedPace(Pace):
     ) -> None:
         super().__init__(floor=floor, ceiling=ceiling, per_minute=per_minute, jitter=jitter)
         self._api = api
+        self._young = 0
         self._counted = (0, 0)  # answers and strays of the episode that the record has
         self.number = 0.0
 
@@ -65,6 +68,7 @@ class SharedPace(Pace):
         if (wait := self.wait(now)) > 0:
             return wait
         self.number = self.begin(now)
+        self._young += 1
         return 0.0
 
     def is_near(self, requests: int) -> bool:
@@ -74,7 +78,7 @@ class SharedPace(Pace):
     def report(self) -> Verdict:
         """Return the verdict, for the record."""
         self._counted = (self._answered, self._strays)
-        return self.verdict
+        return structs.replace(self.verdict, young=self._young)
 
     def adopt(self, verdict: Verdict, now: float) -> None:
         closes = self.closed_since is None and verdict.closed_since is not None
@@ -82,6 +86,7 @@ class SharedPace(Pace):
         answered, strays = self._answered - self._counted[0], self._strays - self._counted[1]
         began = self._began
         super().adopt(verdict, now)
+        self._young = verdict.young
         self._counted = (self._answered, self._strays)
         if is_same_episode:
             self._answered += answered
@@ -110,7 +115,14 @@ class SharedPace(Pace):
         if self._is_steady:
             super().end(number, is_answered=is_answered)
         else:
-            self.record.change(lambda: Pace.end(self, number, is_answered=is_answered))
+            self.record.change(lambda: self._end(number, is_answered))
+
+    def _end(self, number: float, is_answered: bool) -> None:
+        self._young -= self._young > 0 and number > self._closed_at
+        super().end(number, is_answered=is_answered)
+
+    def _started_since(self) -> int:
+        return self._young
 
     def succeeded(self, number: float, now: float) -> None:
         if self._streak or not self._is_steady:
@@ -128,18 +140,21 @@ class SharedPace(Pace):
         is_repeated: bool = False,
     ) -> bool:
         self.elsewhere = self.count()
-        return bool(
-            self.record.change(
-                lambda: Pace.refused(
-                    self,
-                    number,
-                    now,
-                    retry_after=retry_after,
-                    is_rate=is_rate,
-                    is_repeated=is_repeated,
-                )
+
+        def refuse() -> bool:
+            has_closed = Pace.refused(
+                self,
+                number,
+                now,
+                retry_after=retry_after,
+                is_rate=is_rate,
+                is_repeated=is_repeated,
             )
-        )
+            if has_closed:
+                self._young = 0
+            return has_closed
+
+        return bool(self.record.change(refuse))
 
     def failed(self, number: float) -> None:
         if number == self._asked:

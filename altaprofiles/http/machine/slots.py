@@ -44,8 +44,8 @@ class Slots:
     2. *Only the head of the line takes a slot*: the process that holds the lock of the line. The
        others ask for that lock every few milliseconds, and the head asks for a slot more often.
        With locks alone, the process that has just released a slot would take it again each time.
-    3. *A process that has released a slot lets those that wait go first*, for as long as one of
-       them needs to ask.
+    3. *A process that has taken or released a slot lets those that wait go first*, for as long as
+       one of them needs to ask.
     4. *Single calls go before bulk work*: each kind has a line, and the head of the line of bulk
        work waits while there is another head. But bulk work without a slot gets the next one after
        `FAVOURED` single calls have gone before it.
@@ -61,7 +61,7 @@ class Slots:
     _SLOW = 0.004  # seconds between two questions of those in line
     _FAST = 0.001  # of its head, at first
     _SLOWEST = 0.010  # of its head, after a long wait
-    _SHARE = 0.02  # of the wait so far, between two questions of the head
+    _SHARE = 0.02  # of its wait so far, between two questions of the head
     _LEASE = 0.050  # seconds for which a claim holds
     _PATIENCE = 0.25  # seconds that a slot is seen free before the head is passed
 
@@ -76,7 +76,8 @@ class Slots:
         self._asking: dict[bool, Lock] = {}
         self._places: list[Lock] = []
         self._claim = _Claim()
-        self._released_at = -math.inf
+        self._served_at = -math.inf
+        self._led_since = 0.0
         self._free_since: float | None = None
         self.queued_at: float | None = None
 
@@ -118,9 +119,9 @@ class Slots:
             return self._SLOW
         if self.queued_at is None:
             if self._yields(now, bulk):
-                return self._released_at + self._SLOW - now
+                return self._served_at + self._SLOW - now
             self.queued_at = now
-        is_head = self._leads(bulk)
+        is_head = self._leads(now, bulk)
         may_take = is_head and self._may_pass(now, bulk, starves)
         if not is_open:
             self._free_since = None
@@ -132,8 +133,13 @@ class Slots:
         if (may_take or self._sees_free_slot(now, slots)) and self._has_room(slots, reach):
             slot = self._free_slot(slots)
         if slot is None:
-            return self._pause(now) if is_head else self._SLOW * random.uniform(0.5, 1.0)  # noqa: S311
+            if not is_head:
+                return self._SLOW * random.uniform(0.5, 1.0)  # noqa: S311
+            if bulk and starves and self._claim.until < now + self._LEASE / 2:
+                self._record.change(lambda: self._renew(now + self._LEASE))
+            return self._pause(now)
         self._held.append(slot)
+        self._served_at = now
         self.leave()
         if self._claim.until > now:
             self._record.change(self._taken_by_bulk if bulk else self._taken_by_single)
@@ -143,7 +149,7 @@ class Slots:
         """Release a slot."""
         if self._held:
             self._held.pop().drop()
-            self._released_at = now
+            self._served_at = now
 
     def leave(self) -> None:
         """Leave the line: nobody here waits any more, or has got the slot."""
@@ -172,10 +178,10 @@ class Slots:
         self._claim = _Claim(min(claim.until, now + self._LEASE), claim.passed)
 
     def _yields(self, now: float, bulk: bool) -> bool:
-        since = now - self._released_at
+        since = now - self._served_at
         return 0 <= since < self._SLOW and not self._asking[bulk].is_free()
 
-    def _leads(self, bulk: bool) -> bool:
+    def _leads(self, now: float, bulk: bool) -> bool:
         """Return whether this process is the head of a line; if not, stand in it."""
         line, waiting = self._lines[bulk], self._waiting[bulk]
         if not line.is_held:
@@ -187,6 +193,7 @@ class Slots:
                 waiting.take(shared=True)
                 return False
             waiting.drop()
+            self._led_since = now
         return True
 
     def _may_pass(self, now: float, bulk: bool, starves: bool) -> bool:
@@ -194,11 +201,8 @@ class Slots:
         is_due = self._claim.until > now and self._claim.passed >= self.FAVOURED
         if not bulk:
             return not is_due
-        if self._lines[False].is_free() and self._asking[False].is_free():
-            return True
-        if starves and self._claim.until < now + self._LEASE / 2:
-            self._record.change(lambda: self._renew(now + self._LEASE))
-        return is_due and starves
+        is_first = self._lines[False].is_free() and self._asking[False].is_free()
+        return is_first or (is_due and starves)
 
     def _renew(self, until: float) -> None:
         is_new = self._claim.until < until - self._LEASE
@@ -234,10 +238,9 @@ class Slots:
         return None
 
     def _pause(self, now: float) -> float:
-        waited = 0.0 if self.queued_at is None else now - self.queued_at
         # Many slots take longer to look at.
         least = max(self._FAST, 2e-5 * len(self._slots))
-        return min(max(least, self._SHARE * waited), self._SLOWEST)
+        return min(max(least, self._SHARE * (now - self._led_since)), self._SLOWEST)
 
     def _grow(self, slots: int) -> None:
         folder = self._folder
