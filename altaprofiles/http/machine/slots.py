@@ -59,6 +59,7 @@ class Slots:
     """Slots in a row for single calls while bulk work without one waits."""
 
     _SLOW = 0.004  # seconds between two questions of those in line
+    _LONG = 0.1  # seconds in line, after which one asks more often
     _FAST = 0.001  # of its head, at first
     _SLOWEST = 0.010  # of its head, after a long wait
     _SHARE = 0.02  # of its wait so far, between two questions of the head
@@ -134,7 +135,9 @@ class Slots:
             slot = self._free_slot(slots)
         if slot is None:
             if not is_head:
-                return self._SLOW * random.uniform(0.5, 1.0)  # noqa: S311
+                # Those that have waited for long ask twice as often.
+                least = 0.25 if now - self.queued_at > self._LONG else 0.5
+                return self._SLOW * random.uniform(least, 2 * least)  # noqa: S311
             if bulk and starves and self._claim.until < now + self._LEASE / 2:
                 self._record.change(lambda: self._renew(now + self._LEASE))
             return self._pause(now)
