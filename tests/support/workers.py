@@ -157,7 +157,7 @@ async def work(
         api: "profiles" or "cdp".
         callers: single calls at once.
         bulk: whether there is one bulk lookup in place of single calls.
-        keys: lookups after which it waits; 0 for none.
+        keys: lookups that it makes even after SIGTERM; 0 for any number until then.
         per_minute: `requests_per_minute`.
         user, group: the user and the group that it runs as.
         forks: whether it forks a child, which does the same, with its own requests in flight.
@@ -216,7 +216,8 @@ async def work(
             _run(options)
         await stopped.wait()
         for task in tasks:
-            task.cancel()
+            if not keys:
+                task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
     counts = {"pid": os.getpid(), "done": done, "throttles": session.stats.throttles}
     errors = [repr(one) for one in results if isinstance(one, Exception)]
