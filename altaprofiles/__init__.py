@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .blocking_session import (
+        BlockingCdp,
+        BlockingEventProfiles,
+        BlockingProfiles,
+        BlockingSession,
+        blocking,
+    )
     from .credentials import Alta, CleverTap
     from .errors import (
         AltaProfilesError,
@@ -27,12 +34,16 @@ if TYPE_CHECKING:
         ExportLocked,
         Forbidden,
         Incomplete,
+        InvalidArgument,
+        MissingCredentials,
+        MissingExtra,
         NotReady,
         PlanMismatch,
         RateLimited,
         RequestTimeout,
         ResponseTooLarge,
         ServerError,
+        SessionClosed,
         StatusError,
         TransportError,
         Unauthorized,
@@ -79,6 +90,7 @@ _HOMES = (
     "session",
     "profiles",
     "http.transport",
+    "blocking_session",
 )
 
 __all__ = [
@@ -87,6 +99,10 @@ __all__ = [
     "AnonymousId",
     "Attempt",
     "BadRequest",
+    "BlockingCdp",
+    "BlockingEventProfiles",
+    "BlockingProfiles",
+    "BlockingSession",
     "CdpUser",
     "ChainStatus",
     "CleverTap",
@@ -106,9 +122,12 @@ __all__ = [
     "Filter",
     "Forbidden",
     "Incomplete",
+    "InvalidArgument",
     "Lookup",
     "LookupProgress",
     "LookupReport",
+    "MissingCredentials",
+    "MissingExtra",
     "NotReady",
     "Page",
     "PlanMismatch",
@@ -121,6 +140,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "Session",
+    "SessionClosed",
     "Stats",
     "StatusError",
     "SyncReport",
@@ -128,6 +148,7 @@ __all__ = [
     "TransportError",
     "Unauthorized",
     "__version__",
+    "blocking",
     "parse_date",
     "to_arrow",
 ]

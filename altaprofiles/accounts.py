@@ -51,7 +51,7 @@ from .credentials import (
     shared_from_env,
     variable,
 )
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MissingCredentials
 from .redaction import mask_values
 
 __all__ = [
@@ -125,7 +125,7 @@ def accounts_path() -> Path:
         base = Path(folder) if folder and Path(folder).is_absolute() else Path.home() / ".config"
     except RuntimeError as error:
         # Happens in containers whose user is a bare number.
-        raise ConfigurationError(f"{error} Set ALTAPROFILES_CONFIG to a path") from None
+        raise MissingCredentials(f"{error} Set ALTAPROFILES_CONFIG to a path") from None
     return base / "altaprofiles" / "accounts.toml"
 
 
@@ -232,7 +232,7 @@ class Accounts:
         else:
             return cls(path, *_checked(path, content))
         # Raised outside the handlers, because the frames of those errors hold the whole text.
-        raise ConfigurationError(failure)
+        raise MissingCredentials(failure)
 
     def pick(self, account: str | None) -> str | None:
         """Return the name of the account to use: `account`, the default, or the only one.
@@ -248,12 +248,12 @@ class Accounts:
             has = f"has {known}" if known else "has none"
             if not self.path.exists():
                 has = "does not exist"
-            raise ConfigurationError(
+            raise MissingCredentials(
                 f"no account {account!r}: {self.path} {has}; "
                 f"run: altaprofiles login {account or 'NAME'}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
-            raise ConfigurationError(
+            raise MissingCredentials(
                 f"{self.path} has the accounts {known}; pass --account NAME, or add the line "
                 f'default = "NAME" at its top'
             )
@@ -268,11 +268,11 @@ class Accounts:
         given = self._given(name, _CLEVERTAP)
         if "account_id" not in given:
             if given.keys() - {"shared"}:
-                raise ConfigurationError(f"{self._where(name)}: account_id is missing")
+                raise MissingCredentials(f"{self._where(name)}: account_id is missing")
             return None
         source = self._complete(name, "passcode", "passcode", given)
         if source is None:
-            raise ConfigurationError(
+            raise MissingCredentials(
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
                 f"run: altaprofiles login {name}"
             )
@@ -472,7 +472,7 @@ def _from_keyring(user: str) -> str | None:
         if errors is not None and isinstance(error, errors.NoKeyringError):
             # The package is installed without a keyring to read from, as on servers.
             return None
-        raise ConfigurationError(f"the keyring cannot be read: {error}") from None
+        raise MissingCredentials(f"the keyring cannot be read: {error}") from None
     return secret
 
 

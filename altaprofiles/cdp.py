@@ -26,7 +26,11 @@ class Cdp:
         self._service = service
 
     async def get(
-        self, *, user_id: Key | None = None, anonymous_id: Key | None = None
+        self,
+        *,
+        user_id: Key | None = None,
+        anonymous_id: Key | None = None,
+        deadline: float | None = None,
     ) -> dict[str, CdpUser]:
         """Return the users found, by user ID; empty when nothing is bound.
 
@@ -36,6 +40,8 @@ class Cdp:
             user_id: returns this user with every anonymous ID bound to it.
             anonymous_id: returns every user bound to this anonymous ID, which can be several; with
                 `user_id`, that pair only.
+            deadline: longest duration of the call in seconds, with all waits and retries
+                (`RequestTimeout`); by default that of `with_options`, else `Retry.deadline`.
 
         Raises:
             ConfigurationError: neither is given, one is empty or holds a control character, or the
@@ -49,7 +55,7 @@ class Cdp:
         'WEB'
         """
         request = alta.get_user_cdp(user_id=user_id, anonymous_id=anonymous_id)
-        return await self._engine.call(self._service(), request, alta.read_users)
+        return await self._engine.within(deadline).call(self._service(), request, alta.read_users)
 
     def get_many(
         self,

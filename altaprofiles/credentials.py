@@ -17,7 +17,7 @@ from .base.checks import check_whole
 from .base.paths import path_text
 from .base.wording import one_of
 from .base.zones import zone_of
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MissingCredentials
 from .redaction import as_secret
 
 __all__ = [
@@ -347,7 +347,7 @@ def ignored_variables(prefix: str) -> str | None:
 
 def _from_env(name: str) -> str:
     if not (value := os.environ.get(name)):
-        raise ConfigurationError(f"the environment variable {name} is not set, or is empty")
+        raise MissingCredentials(f"the environment variable {name} is not set, or is empty")
     return value
 
 

@@ -4,9 +4,13 @@
 
     AltaProfilesError
     ├── ConfigurationError        an argument or the set-up is invalid (also a ValueError)
+    │   ├── InvalidArgument       an argument of the caller is invalid
+    │   ├── MissingCredentials    there are no credentials for a service, or they are unreadable
+    │   ├── MissingExtra          an optional package is not installed
+    │   └── SessionClosed         the session is not open, or no longer
     ├── TransportError            no complete HTTP answer arrived
-    │   ├── ConnectError          no connection to the host could be made
-    │   ├── RequestTimeout        a time limit expired
+    │   ├── ConnectError          no connection to the host could be made (a ConnectionError)
+    │   ├── RequestTimeout        a time limit expired (a TimeoutError)
     │   └── ResponseTooLarge      the body exceeds `max_response_bytes`
     ├── StatusError               the service answered with an error
     │   ├── BadRequest            400, "Incorrect Usage": the request is invalid
@@ -50,12 +54,16 @@ __all__ = [
     "ExportLocked",
     "Forbidden",
     "Incomplete",
+    "InvalidArgument",
+    "MissingCredentials",
+    "MissingExtra",
     "NotReady",
     "PlanMismatch",
     "RateLimited",
     "RequestTimeout",
     "ResponseTooLarge",
     "ServerError",
+    "SessionClosed",
     "StatusError",
     "TransportError",
     "Unauthorized",
@@ -66,6 +74,8 @@ def _restore(
     cls: type[AltaProfilesError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> AltaProfilesError:
     error = cls.__new__(cls, *args)
+    # Those that are an `OSError` as well leave this to their constructor.
+    error.args = args
     error.__dict__.update(state)
     return error
 
@@ -77,7 +87,14 @@ class AltaProfilesError(Exception):
     ...     person = await session.profiles.get(identity="5555555555")
     ... except AltaProfilesError as error:
     ...     print(f"lookup failed: {error}")
+
+    Attributes:
+        service: "CleverTap" or "Alta", whose call failed; None for what concerns neither.
+        operation: the call, as in `Attempt.operation`, or None as for `service`.
     """
+
+    service: str | None = None
+    operation: str | None = None
 
     # The attributes with text from outside, such as the words of a service.
     _foreign: ClassVar[tuple[str, ...]] = ()
@@ -85,6 +102,11 @@ class AltaProfilesError(Exception):
     # Keyword-only constructors do not survive the default reduction, which replays `args` alone.
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.args, self.__dict__.copy())
+
+    def locate(self, service: str, operation: str) -> None:
+        """Name the service and the call that failed."""
+        self.service = service
+        self.operation = operation
 
     def redact(self, mask: Callable[[str], str]) -> None:
         """Apply `mask` to every text of this error that came from outside.
@@ -176,6 +198,25 @@ class ConfigurationError(AltaProfilesError, ValueError):
         return restore, (cls, args, state)
 
 
+class InvalidArgument(ConfigurationError):
+    """An argument is invalid: the fault is the caller's, as with HTTP's 4xx."""
+
+
+class MissingCredentials(ConfigurationError):
+    """There are no credentials for a service that is asked, or they cannot be read."""
+
+
+class MissingExtra(ConfigurationError):
+    """A feature needs an optional package that is not installed; the message names the extra."""
+
+
+class SessionClosed(ConfigurationError):
+    """The session is not open, was closed, or belongs to another event loop.
+
+    In a web service this is the service's own state, as with HTTP's 5xx, and no fault of a request.
+    """
+
+
 class TransportError(AltaProfilesError):
     """No complete HTTP answer arrived: the connection broke, or the data was not HTTP.
 
@@ -195,8 +236,8 @@ class TransportError(AltaProfilesError):
         return _quoting(self._own, self.detail)
 
 
-class ConnectError(TransportError):
-    """No connection to the host could be made.
+class ConnectError(TransportError, ConnectionError):
+    """No connection to the host could be made. It is a `ConnectionError` as well.
 
     Attributes:
         untrusted: True if the host's TLS certificate was refused.
@@ -218,8 +259,11 @@ class ConnectError(TransportError):
         self.permanent = permanent or untrusted
 
 
-class RequestTimeout(TransportError):
-    """A time limit expired: `Timeout` for one attempt, or `Retry.deadline` for the whole call."""
+class RequestTimeout(TransportError, TimeoutError):
+    """A time limit expired: `Timeout` for one attempt, or the deadline of the whole call.
+
+    It is a `TimeoutError` as well.
+    """
 
 
 class ResponseTooLarge(TransportError):
@@ -250,7 +294,7 @@ class StatusError(AltaProfilesError):
     """The service answered with an error. Such an answer can have any HTTP status, even 200.
 
     Attributes:
-        api: "CleverTap" or "Alta".
+        api: the same as `service`.
         status: the HTTP status.
         code: the code in the body, as an int if it reads as one; None if there is none.
         message: the service's own message, or the target of a redirect; empty if there is none.
@@ -274,7 +318,7 @@ class StatusError(AltaProfilesError):
         retry_after: float | None = None,
         excerpt: str = "",
     ) -> None:
-        self.api = api
+        self.api = self.service = api
         self.status = status
         self.code = code
         self.message = message
@@ -388,8 +432,7 @@ class DecodeError(AltaProfilesError):
         path: the place in the JSON, such as `$.records[3].events`; `$` for the whole body.
         excerpt: the first characters found there. They are not part of the error's text, because
             they may be people's data.
-        api: "CleverTap" or "Alta"; None for a part of a record that was decoded later.
-        operation: the call, as in `Attempt.operation`, or None as for `api`.
+        api: the same as `service`; None for a part of a record that was decoded later.
     """
 
     _foreign = ("excerpt",)
@@ -398,14 +441,12 @@ class DecodeError(AltaProfilesError):
         self.path = path
         self.excerpt = excerpt
         self.api: str | None = None
-        self.operation: str | None = None
         self._own = message
         super().__init__(self._text())
 
-    def locate(self, api: str, operation: str) -> None:
-        """Name the service and the call whose answer this is."""
-        self.api = api
-        self.operation = operation
+    def locate(self, service: str, operation: str) -> None:
+        super().locate(service, operation)
+        self.api = service
         self.args = (self._text(),)
 
     def _text(self) -> str:

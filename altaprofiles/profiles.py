@@ -45,6 +45,7 @@ class Profiles:
         identity: Key | None = None,
         email: str | None = None,
         object_id: str | None = None,
+        deadline: float | None = None,
     ) -> Profile | None:
         """Return the person with this identifier, or None when the service knows none.
 
@@ -54,6 +55,8 @@ class Profiles:
             identity: the customer's own ID of the person.
             email: the person's email address.
             object_id: CleverTap's ID of one of the person's devices.
+            deadline: longest duration of the call in seconds, with all waits and retries
+                (`RequestTimeout`); by default that of `with_options`, else `Retry.deadline`.
 
         Raises:
             ConfigurationError: not exactly one identifier is given, it is empty or holds a control
@@ -74,7 +77,9 @@ class Profiles:
             names = ", ".join(by for by, _ in given) or "none"
             raise ConfigurationError(f"identity, email, object_id: pass exactly one, got {names}")
         by, value = given[0]
-        return await self._lookups().get(by, value)
+        return await Lookups(self._engine.within(deadline), self._service(), PROFILES).get(
+            by, value
+        )
 
     def get_many(
         self,
@@ -259,6 +264,7 @@ class Profiles:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
     ) -> int:
         """Return the number of people who did `event`, by the service's own count.
 
@@ -268,6 +274,7 @@ class Profiles:
         Args:
             event, start, end: as for `by_event`: all three, or none of them.
             event_properties, profile_fields, query: as for `by_event`.
+            deadline: as for `get`, for the start of the count and the wait for it together.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used. Nothing
@@ -278,7 +285,8 @@ class Profiles:
         >>> people = await session.profiles.count("Charged", start=20260101, end=20260131)
         """
         filters = Filters.of(event_properties, profile_fields, query)
-        return await self._chains().count(EventQuery.of(event, start, end, filters=filters))
+        chains = Chains(self._engine.within(deadline), self._service())
+        return await chains.count(EventQuery.of(event, start, end, filters=filters))
 
     def _people(
         self, query: EventQuery, windows: int, *, distinct: bool, cursor: str | None, prefetch: int

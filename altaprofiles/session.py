@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from copy import copy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
 
-from .base.checks import check_callback, check_flag, check_whole
+from .base.checks import check_callback, check_flag, check_seconds, check_whole
+from .base.deadline import Deadline
 from .cdp import Cdp
 from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MissingCredentials, SessionClosed
 from .flow.fanout import Items
-from .http.engine import Engine
+from .http.engine import Engine, Hook
 from .http.retry import Retry
-from .http.service import Service
+from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
-from .models import Attempt, Customer, Key, Profile, Stats
+from .models import Customer, Key, Profile, Stats
 from .profiles import Profiles
 from .redaction import mask_values
 from .sources.chains import Chains
@@ -70,7 +72,7 @@ class SessionOptions(TypedDict, total=False):
     timeout: Timeout
     max_response_bytes: int
     trace_configs: Sequence[aiohttp.TraceConfig]
-    on_event: Callable[[Attempt], object] | None
+    on_event: Hook | Sequence[Hook] | None
     trust_env: bool
 
 
@@ -111,8 +113,9 @@ class Session:
         max_response_bytes: largest body of one response, in bytes after decompression; 128 MiB by
             default. A larger one is refused while it arrives (`ResponseTooLarge`).
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
-        on_event: called with an `Attempt` after each request, in the event loop. It must return
-            quickly. An exception that it raises ends the call it reports on.
+        on_event: called with an `Attempt` after each request, in the event loop; or several
+            functions, called in their order. They must return quickly. An exception that one
+            raises ends the call it reports on.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
 
@@ -132,7 +135,7 @@ class Session:
         timeout: Timeout = Timeout(),  # noqa: B008
         max_response_bytes: int = MAX_RESPONSE_BYTES,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
-        on_event: Callable[[Attempt], object] | None = None,
+        on_event: Hook | Sequence[Hook] | None = None,
         trust_env: bool = False,
     ) -> None:
         for name, value, kind in (
@@ -148,16 +151,16 @@ class Session:
                 raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)
-        check_callback("on_event", on_event, takes="one Attempt")
+        hooks = _hooks_of(on_event)
         self._engine = Engine(
             transport=Transport(
-                timeout=timeout,
                 max_response_bytes=max_response_bytes,
                 trace_configs=trace_configs,
                 trust_env=trust_env,
             ),
             retry=retry,
-            on_event=on_event,
+            timeout=timeout,
+            hooks=hooks,
         )
         self._credentials = (clevertap, alta)
         self._clevertap = None if clevertap is None else _clevertap_service(clevertap, retry)
@@ -165,6 +168,13 @@ class Session:
         self._services = [one for one in (self._clevertap, self._alta) if one is not None]
         for service in self._services:
             self._engine.stats.limits[service.api] = service.limits
+        for hook in hooks:
+            if (watch := getattr(hook, "watch", None)) is not None:
+                watch(self._loads)
+        self._is_view = False
+        self._set_up()
+
+    def _set_up(self) -> None:
         self._profiles = Profiles(self._engine, self._clevertap_service)
         self._cdp = Cdp(self._engine, self._alta_service)
 
@@ -189,7 +199,7 @@ class Session:
             sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
         ]
         if not has_clevertap and not has_alta:
-            raise ConfigurationError(
+            raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
                 + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
                 "ALTA_TOKEN, or both"
@@ -216,6 +226,60 @@ class Session:
     def stats(self) -> Stats:
         """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
+
+    def with_options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: Timeout | None = None,
+        deadline: float | None = None,
+        bulk: bool | None = None,
+        on_event: Hook | Sequence[Hook] | None = None,
+        **fixed: Never,
+    ) -> Self:
+        """Return a view of this session with other options: cheap enough for each request.
+
+        It has the connections, caps, retry budget, pace and statistics of the session. What is left
+        out stays as it is, in a view of a view as well. A view is neither entered nor closed.
+
+        Args:
+            retry: limits of retries. Its `budget` has no effect, as there is one for the session.
+            timeout: limits of each attempt.
+            deadline: longest duration of a single call as a whole, in seconds: of `profiles.get`,
+                `profiles.count`, `cdp.get` and `who_is`. It takes the place of `Retry.deadline`.
+                Chains, bulk lookups and exports have no part in it: `export` has a `deadline` of
+                its own.
+            bulk: True for calls that wait behind all single calls, as bulk work does; False for
+                bulk work that does not.
+            on_event: called with each `Attempt` of the view, after those of the session.
+
+        Raises:
+            ConfigurationError: an argument cannot work, or belongs to the whole session.
+
+        >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
+        >>> person = await quick.profiles.get(identity="5555555555")
+        """
+        for name in fixed:
+            if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
+                raise ConfigurationError(
+                    f"{name}: belongs to the whole session, and is not an option of a view; open "
+                    f"another Session with it"
+                )
+            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
+        for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
+            if value is not None and not isinstance(value, kind):
+                raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {value!r}")
+        if deadline is not None:
+            check_seconds("deadline", deadline)
+        if bulk is not None:
+            check_flag("bulk", bulk)
+        engine = self._engine.viewed(
+            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, hooks=_hooks_of(on_event)
+        )
+        view = copy(self)
+        vars(view).update(_engine=engine, _is_view=True)
+        view._set_up()  # noqa: SLF001
+        return view
 
     def with_cdp(
         self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
@@ -253,6 +317,7 @@ class Session:
         object_id: str | None = None,
         user_id: Key | None = None,
         anonymous_id: Key | None = None,
+        deadline: float | None = None,
     ) -> list[Customer]:
         """Return the customers behind one key of either service; an empty list if there are none.
 
@@ -266,6 +331,7 @@ class Session:
                 the ID ("Query User CDP", Request Parameters).
             anonymous_id: an anonymous ID. The result is every user it is bound to, in the order
                 sent, each with its profile.
+            deadline: as for `profiles.get`, for all of its requests together.
 
         Returns:
             The customers. `customer.profile` is None for a user whom CleverTap does not know.
@@ -290,8 +356,9 @@ class Session:
                 "anonymous_id": anonymous_id,
             }
         )
-        profiles = Lookups(self._engine, self._clevertap_service(), PROFILES)
-        users = Lookups(self._engine, self._alta_service(), CDP)
+        engine = self._engine.within(deadline)
+        profiles = Lookups(engine, self._clevertap_service(), PROFILES)
+        users = Lookups(engine, self._alta_service(), CDP)
         return await who_is(by, key, profiles, users)
 
     async def export(
@@ -322,6 +389,7 @@ class Session:
         cdp_by: CdpBy = "user_id",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[ExportProgress], object] | None = None,
     ) -> ExportReport:
         """Write everyone who did one or several events to a file or a database, each person once.
@@ -416,6 +484,8 @@ class Session:
                 output stay, with a warning; `altaprofiles status` finishes or removes them.
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
+            deadline: longest duration of the whole run, in seconds. When it ends, the export is
+                `Incomplete`: what has been gathered stays, and the same call resumes.
             on_progress: called in the event loop after each page, at least every second, and at
                 times while finishing. It must return quickly. An exception that it raises ends the
                 export. Pass `print`, or `altaprofiles.notebook.Progress()` in a notebook.
@@ -472,7 +542,7 @@ class Session:
             cdp_by=cdp_by,
             on_progress=on_progress,
         )
-        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
         return await Job([part], output).run()
@@ -593,6 +663,7 @@ class Session:
         cdp_key: str = "identity",
         cdp_by: CdpBy = "user_id",
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[ExportProgress], object] | None = None,
     ) -> SyncReport:
         """Keep a table up to date with everyone who did one or several events: a call every night.
@@ -638,8 +709,8 @@ class Session:
                 `CleverTap(timezone=…)`, else UTC, with a warning.
             event_properties, profile_fields, query: as for `profiles.by_event`.
             format, windows, flatten, table, batch_size, app, event_summaries, profile, with_cdp,
-                cdp_key, cdp_by, spool: as for `export`. A lookup of a join that fails is asked for
-                again by the next call, and later days do not wait for it.
+                cdp_key, cdp_by, spool, deadline: as for `export`. A lookup of a join that fails is
+                asked for again by the next call, and later days do not wait for it.
             on_progress: as for `export`, for one export after the other.
 
         Returns:
@@ -678,7 +749,7 @@ class Session:
             cdp_key=cdp_key,
             cdp_by=cdp_by,
             on_progress=on_progress,
-            output=_output(to, format, table, False, flatten, None, True, spool),
+            output=_output(to, format, table, False, flatten, None, True, spool, deadline),
         )
         # It may hold a password, which a traceback with locals would show.
         del to
@@ -776,6 +847,7 @@ class Session:
         cdp_by: CdpBy = "user_id",
         resume: bool = True,
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[LookupProgress], object] | None = None,
     ) -> LookupReport:
         """Look up many keys, and write what is found to a file or a database.
@@ -810,7 +882,7 @@ class Session:
                 column may start with its name or with a key: without `column`, its first line is
                 a key unless it reads like `by`.
             keys_table: the table or view of a DuckDB file; required if it has several.
-            to, format, bom, write, resume, spool: as for `export`.
+            to, format, bom, write, resume, spool, deadline: as for `export`.
             flatten: as for `export`; for people only.
             table: as for `export`; "bindings" by default for keys of Alta.
             with_cdp, cdp_key, cdp_by: as for `export`; with keys of CleverTap only. Lookups run
@@ -849,7 +921,7 @@ class Session:
             cdp_by=cdp_by,
             on_progress=on_progress,
         )
-        output = _output(to, format, table, bom, flatten, write, resume, spool)
+        output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
         return await Job([part], output).run()
@@ -953,6 +1025,7 @@ class Session:
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""
+        self._check_own("closed")
         try:
             await self._engine.aclose()
         finally:
@@ -963,6 +1036,7 @@ class Session:
                     service.close()
 
     async def __aenter__(self) -> Self:
+        self._check_own("entered")
         await self._engine.open()
         try:
             for service in self._services:
@@ -984,17 +1058,35 @@ class Session:
         clevertap, alta = self._credentials
         return f"Session(clevertap={clevertap!r}, alta={alta!r})"
 
+    def _loads(self) -> list[Load]:
+        """Return the slots that are in use now, for hooks that measure them."""
+        return [service.load for service in self._services]
+
+    def _check_own(self, what: str) -> None:
+        if self._is_view:
+            raise ConfigurationError(
+                f"a view that with_options has returned is not {what}: it lives as long as its "
+                f"session; use it as it is"
+            )
+
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            raise ConfigurationError(
+            raise MissingCredentials(
                 "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
             )
         return self._clevertap
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            raise ConfigurationError("this Session has no Alta credentials; pass alta=Alta(…)")
+            raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
         return self._alta
+
+
+def _hooks_of(on_event: object) -> tuple[Hook, ...]:
+    several = on_event if isinstance(on_event, list | tuple) else (on_event,)
+    for hook in several:
+        check_callback("on_event", hook, takes="one Attempt")
+    return tuple(hook for hook in several if hook is not None)
 
 
 _ALTA_START = 4
@@ -1010,6 +1102,7 @@ def _output(
     write: str | None,
     resume: bool,
     spool: str | os.PathLike[str] | None,
+    deadline: float | None,
 ) -> Output:
     from .export.output import Output
 
@@ -1022,11 +1115,12 @@ def _output(
         write=write,
         resume=resume,
         spool=spool,
+        deadline=None if deadline is None else Deadline.of(deadline),
     )
 
 
-def _closed() -> ConfigurationError:
-    return ConfigurationError("this Session was closed while the call waited; open a new one")
+def _closed() -> SessionClosed:
+    return SessionClosed("this Session was closed while the call waited; open a new one")
 
 
 def _fixed(slots: int) -> Size:

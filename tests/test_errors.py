@@ -38,6 +38,9 @@ SAMPLES: dict[str, AltaProfilesError] = {
     "Incomplete": errors.Incomplete(
         "2 chains are not finished", missing=["the first", "the second"], report=None
     ),
+    "InvalidArgument": errors.InvalidArgument("identity: empty", value=" "),
+    "MissingCredentials": errors.MissingCredentials("no credentials in the environment"),
+    "MissingExtra": errors.MissingExtra("to: 'p.parquet' needs pyarrow"),
     "NotReady": errors.NotReady("it is still counting", message="please retry later"),
     "PlanMismatch": errors.PlanMismatch(
         "the journal belongs to another export", differences={"start": (20260101, 20260102)}
@@ -46,6 +49,7 @@ SAMPLES: dict[str, AltaProfilesError] = {
     "RequestTimeout": errors.RequestTimeout("example.com sent nothing for 60.0 s"),
     "ResponseTooLarge": errors.ResponseTooLarge("over 1,000 bytes", limit=1000),
     "ServerError": errors.ServerError(**STATUS | {"status": 500, "retry_after": None}),
+    "SessionClosed": errors.SessionClosed("this Session is closed; open a new one"),
     "StatusError": errors.StatusError(api="Alta", status=302),
     "TransportError": errors.TransportError("the connection broke"),
     "Unauthorized": errors.Unauthorized(**STATUS | {"status": 401, "hint": None}),
@@ -112,8 +116,18 @@ def test_the_tree_is_as_the_module_draws_it() -> None:
     assert drawn == real
 
 
-def test_a_configuration_error_is_a_value_error_too() -> None:
-    assert issubclass(errors.ConfigurationError, ValueError)
+@pytest.mark.parametrize(
+    ("name", "builtin"),
+    [
+        ("ConfigurationError", ValueError),
+        ("RequestTimeout", TimeoutError),
+        ("ConnectError", ConnectionError),
+    ],
+)
+def test_some_errors_are_those_of_python_as_well(name: str, builtin: type[Exception]) -> None:
+    error = SAMPLES[name]
+    assert isinstance(error, builtin)
+    assert str(error) == error.args[0]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import ConfigurationError
+from ..errors import MissingExtra
 
 __all__ = ["EXTRAS", "is_installed", "missing_modules", "require", "zstd_module"]
 
@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "speedups": ("isal", _ZSTD) if sys.platform == "win32" else ("isal", _ZSTD, "uvloop"),
     "zstd": (_ZSTD,),
     "cli": ("click", "rich"),
+    "otel": ("opentelemetry",),
 }
 """The modules that each extra of pyproject.toml brings, by its name."""
 
@@ -34,19 +35,19 @@ def require(extra: str, *, what: str) -> Any:
         what: the feature that needs them, for the message.
 
     Raises:
-        ConfigurationError: one of them is not installed, or cannot be imported.
+        MissingExtra: one of them is not installed, or cannot be imported.
     """
     modules = []
     for name in EXTRAS[extra]:
         try:
             modules.append(import_module(name))
         except ImportError:
-            raise ConfigurationError(
+            raise MissingExtra(
                 f"{what} needs {name}; install it with: pip install 'altaprofiles[{extra}]'"
             ) from None
         except Exception as error:
             # Modules of compiled code raise errors of any class if their parts do not match.
-            raise ConfigurationError(
+            raise MissingExtra(
                 f"{what} needs {name}, which cannot be imported ({error}); install it again with: "
                 f"pip install --force-reinstall 'altaprofiles[{extra}]'"
             ) from error

@@ -16,6 +16,7 @@ class Exit(IntEnum):
     USAGE = 2
     CREDENTIALS = 3
     INCOMPLETE = 4
+    NOT_FOUND = 5
     # The code that a shell reports for a program ended by SIGPIPE. Python ignores that signal,
     # and must: it would also arrive for a connection that the service has closed.
     PIPE = 141
@@ -50,13 +51,14 @@ def exit_code(error: BaseException) -> Exit:
         ExportLocked,
         Forbidden,
         Incomplete,
+        MissingCredentials,
         PlanMismatch,
         Unauthorized,
     )
 
     if isinstance(error, Failure):
         return error.code
-    if isinstance(error, Unauthorized | Forbidden):
+    if isinstance(error, Unauthorized | Forbidden | MissingCredentials):
         return Exit.CREDENTIALS
     if isinstance(error, ConfigurationError | PlanMismatch):
         return Exit.USAGE

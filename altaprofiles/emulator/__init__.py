@@ -4,6 +4,7 @@ A second implementation of the documented APIs, independent of the client: they 
 """
 
 from .faults import Fault
+from .recorder import Recorder
 from .server import Emulator
 
-__all__ = ["Emulator", "Fault"]
+__all__ = ["Emulator", "Fault", "Recorder"]

@@ -35,7 +35,7 @@ _HABITS = {
 }
 
 EVENTS = tuple(_HABITS)
-"""The names of all events. The service refuses any other name."""
+"""The names of all events that people of the seed do."""
 
 SAMPLES = 2
 """Number of people taken from the vendor's samples. They come first."""
@@ -79,8 +79,10 @@ class Activity:
     def during(self, event: str, first: int, last: int) -> array[int]:
         """Return the people with `event` on the days `first` to `last`, in order of delivery.
 
-        Both are proleptic day numbers, and inclusive.
+        Both are proleptic day numbers, and inclusive. Nobody does an event that is not in `EVENTS`.
         """
+        if event not in _HABITS:
+            return array("I")
         wanted = _EVERY_DAY
         if last - first < 63:
             wanted = 0

@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from .shape import MOST_BINDINGS
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from .people import Population
     from .person import Person
 
@@ -21,10 +25,6 @@ _TYPES = (
     *("TELEGRAM", "LIVECHAT", "LINE", "INSTAGRAM", "FACEBOOK", "SO_BOT", "ZOHO_SALES_IQ"),
     *("INTERCOM", "HOLOGRAM"),  # the last is made up, because the set is open
 )
-
-
-_MOST = 100
-"""Most bindings of one user."""
 
 
 def _binding(anonymous_id: str, conversation_type: str, source_id: str | None) -> dict[str, Any]:
@@ -46,8 +46,9 @@ _SAMPLES = {
 class Bindings:
     """All bindings of the agent.
 
-    A person has 0 to 4 anonymous IDs, and a few have 100. Some have one under two types, and some
-    have a second user.
+    A person of the seed has 0 to 4 anonymous IDs, and a few have 100. Some have one under two
+    types, and some have a second user. The users of the vendor's samples are there if anyone of the
+    seed is. Bindings that were added have the type WEB and no source.
 
     Each method returns users as the `data` of an answer holds them: a mapping from user ID to
     `user_id` and `anonymous_ids`. It is empty if nothing is bound.
@@ -55,25 +56,53 @@ class Bindings:
 
     def __init__(self, population: Population) -> None:
         self._population = population
+        self._samples = _SAMPLES if population.drawn else {}
+        self._added: dict[str, list[dict[str, Any]]] = {}
+        self._users_of: dict[str, list[str]] = {}
+
+    def add(self, bindings: Mapping[str, Sequence[str]]) -> None:
+        """Add bindings, which have been checked: anonymous IDs by user ID.
+
+        An ID can be added to several users, and is then an ID of each.
+
+        Raises:
+            ValueError: a user would have more than 100 anonymous IDs.
+        """
+        added = dict(self._added)
+        users_of = dict(self._users_of)
+        for number, (user_id, anonymous_ids) in enumerate(bindings.items()):
+            earlier = {binding["anonymous_id"]: binding for binding in added.get(user_id, ())}
+            later = {one: _binding(one, "WEB", None) for one in anonymous_ids}
+            added[user_id] = list((earlier | later).values())
+            if len(added[user_id]) > MOST_BINDINGS:
+                raise ValueError(
+                    f"bindings: user ID {number + 1}: would have more than {MOST_BINDINGS} "
+                    f"anonymous IDs, Alta's most"
+                )
+            for one in anonymous_ids:
+                users_of[one] = list(dict.fromkeys((*users_of.get(one, ()), user_id)))
+        # Replaced, not changed: another thread may be reading them.
+        self._added, self._users_of = added, users_of
 
     def by_user(self, user_id: str) -> dict[str, Any]:
         """Return one user with all of its anonymous IDs."""
-        bindings = _SAMPLES.get(user_id)
+        bindings = self._samples.get(user_id)
         if bindings is None:
             bindings = self._owned(user_id)
-        return _data({user_id: bindings})
+        return _data({user_id: [*bindings, *self._added.get(user_id, ())]})
 
     def by_anonymous(self, anonymous_id: str) -> dict[str, Any]:
         """Return every user bound to an anonymous ID, each with all of its anonymous IDs."""
-        for users in (_SAMPLES, self._users_near(anonymous_id)):
-            bound = {
-                user_id: bindings
-                for user_id, bindings in users.items()
-                if any(binding["anonymous_id"] == anonymous_id for binding in bindings)
-            }
-            if bound:
-                return _data(bound)
-        return {}
+        found = {
+            user_id: bindings
+            for users in (self._samples, self._users_near(anonymous_id))
+            for user_id, bindings in users.items()
+            if any(binding["anonymous_id"] == anonymous_id for binding in bindings)
+        }
+        data = _data(found)
+        for user_id in (*found, *self._users_of.get(anonymous_id, ())):
+            data |= self.by_user(user_id) if user_id in self._added else {}
+        return data
 
     def by_pair(self, user_id: str, anonymous_id: str) -> dict[str, Any]:
         """Return one user with this anonymous ID only."""
@@ -91,7 +120,7 @@ class Bindings:
             population.reveal(hidden[1]) if hidden else None,
             population.find("identity", user_id),
         ):
-            if index is not None and index < len(population):
+            if index is not None and index < population.drawn:
                 owned = self._users(population.person(index)).get(user_id)
                 if owned is not None:
                     return owned
@@ -99,8 +128,8 @@ class Bindings:
 
     def _users_near(self, anonymous_id: str) -> dict[str, list[dict[str, Any]]]:
         hidden = re.fullmatch(r"([0-9a-f]{8})[0-9a-f]{13}", anonymous_id)
-        index = self._population.reveal(hidden[1]) if hidden else len(self._population)
-        if index >= len(self._population):
+        index = self._population.reveal(hidden[1]) if hidden else self._population.drawn
+        if index >= self._population.drawn:
             return {}
         return self._users(self._population.person(index))
 
@@ -109,9 +138,9 @@ class Bindings:
         draw = person.draw
         count = 0 if draw[11] < 38 else 1 + draw[12] % 4
         if draw[16] == 0 and count:
-            count = _MOST
+            count = MOST_BINDINGS
         bindings = [self._bind(person, slot) for slot in range(count)]
-        if 1 < count < _MOST and draw[17] < 60:
+        if 1 < count < MOST_BINDINGS and draw[17] < 60:
             # The same ID, under the next type.
             again = _TYPES[(draw[50] + 1) % len(_TYPES)]
             bindings.append(bindings[0] | {"conversation_type": again})

@@ -71,6 +71,8 @@ class Chain(msgspec.Struct, kw_only=True):
     """True if too many chains were open, so that it has no records."""
     is_over: bool = False
     """True once its last page has been asked for."""
+    people: array[int] | None = None
+    """The people at the time of its first page. Nobody who is added later belongs to it."""
 
 
 class Chains:
@@ -104,7 +106,7 @@ class Chains:
         """
         key = body.decode("utf-8", "replace")
         try:
-            query = read_query(body, self._settings)
+            query = read_query(body, self._settings, self._population)
         except Invalid as fault:
             return self._refusals.invalid(fault, key)
         try:
@@ -125,7 +127,9 @@ class Chains:
             opening=opening,
             last_request=now,
             is_starved=self._is_full(now),
-            **flags,
+            app=flags["app"],
+            events=flags["events"],
+            profile=flags["profile"],
         )
         members = {
             "cursor": encode_value(self.cursors.write(Place(chain, 0))),
@@ -167,7 +171,9 @@ class Chains:
         if place.hop == 0 and self._plan.meets(Fault.EMPTY_PAGE, place):
             body = self._body(place, [], place._replace(hop=1), "compact")
             return _page(place, body, Fault.EMPTY_PAGE)
-        people = await self._audiences.of(chain.query)
+        if chain.people is None:
+            chain.people = await self._audiences.of(chain.query)
+        people = chain.people
         if people and self._plan.spoils(Fault.EMPTY_CHAIN, chain.key, chain.opening):
             chain.is_over = True
             body = self._body(place, [], None, style_of(self._dice, chain.key))

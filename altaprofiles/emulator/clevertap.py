@@ -83,7 +83,7 @@ class CleverTapService:
     async def count(self, body: bytes) -> Reply:
         """Answer `POST /1/counts/profiles.json` ([counts], partial responses)."""
         try:
-            query = read_query(body, self._settings)
+            query = read_query(body, self._settings, self._population)
         except Invalid as fault:
             return self._refusals.invalid(fault, body.decode("utf-8", "replace"))
         identity = query.identity

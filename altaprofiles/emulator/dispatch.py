@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 from aiohttp import web
 
-from .faults import HARMLESS, PROXY, REFUSALS, Fault, garble, possible_at, proxy_reply
+from .faults import (
+    HARMLESS,
+    PROXY,
+    REFUSALS,
+    Fault,
+    check_rates,
+    garble,
+    possible_at,
+    proxy_reply,
+)
 from .reply import names_in, parameters
 from .writing import write
 
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from .faults import Plan
     from .limits import Group, Rates
     from .load import Load, Slot, Tally
+    from .replay import Replay
     from .reply import Reply
     from .settings import Settings
 
@@ -115,6 +125,7 @@ class Dispatcher:
         load: Load,
         rates: Rates,
         tally: Tally,
+        replay: Replay | None,
     ) -> None:
         self._services = services
         self._secrets = secrets
@@ -124,6 +135,7 @@ class Dispatcher:
         self._load = load
         self._rates = rates
         self._tally = tally
+        self._replay = replay
 
     async def respond(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request.
@@ -136,6 +148,8 @@ class Dispatcher:
         if path == "/stats":
             body = msgspec.json.encode(self._tally.snapshot())
             return web.Response(body=body, content_type="application/json")
+        if path == "/faults":
+            return await self._faults(request)
         route = self._route(request.method, path, target)
         if isinstance(route, int):
             return web.json_response({"status": "fail", "code": route}, status=route)
@@ -153,6 +167,24 @@ class Dispatcher:
             return await self._answer(request, route, slot)
         finally:
             slot.release()
+
+    async def _faults(self, request: web.BaseRequest) -> web.Response:
+        """Return the rates of all faults, after replacing them if it is a PUT.
+
+        No other method changes them: a web page of another origin cannot send a PUT.
+        """
+        if request.method == "PUT":
+            try:
+                sent = msgspec.json.decode(await request.read())
+                self._plan.rates = check_rates(sent)
+            except (ValueError, RecursionError) as error:
+                is_json = not isinstance(error, (msgspec.MsgspecError, UnicodeError))
+                message = str(error) if is_json else "faults: the body is not JSON"
+                return web.json_response({"error": message}, status=400)
+        elif request.method != "GET":
+            message = "faults: use GET, or PUT with a JSON object"
+            return web.json_response({"error": message}, status=405)
+        return web.json_response({one.value: rate for one, rate in self._plan.rates.items()})
 
     async def _answer(
         self, request: web.BaseRequest, route: _Route, slot: Slot
@@ -177,18 +209,22 @@ class Dispatcher:
         )
         accepted = request.headers.get("Accept-Encoding", "")
         faults = self._plan.next(wire, possible_at(route.operation, gzip="gzip" in accepted))
-        reply = await self._reply(route, target, body, faults)
+        reply = await self._reply(request.method, route, target, body, faults)
         return await self._write(request, route, reply, faults, slot.release)
 
     async def _reply(
-        self, route: _Route, target: str, body: bytes, faults: Collection[Fault]
+        self, method: str, route: _Route, target: str, body: bytes, faults: Collection[Fault]
     ) -> Reply:
         for fault in faults:
             if fault in PROXY:
                 return proxy_reply(self._dice, fault, target)
             if fault in REFUSALS:
                 return self._service(route).injected(fault, target)
-        answer = route.answer(self._services, target, body)
+        answer: Reply | Awaitable[Reply]
+        if self._replay is None:
+            answer = route.answer(self._services, target, body)
+        else:
+            answer = self._replay.answer(method, target, body)
         reply = await answer if isawaitable(answer) else answer
         return garble(self._dice, reply, target) if Fault.GARBLED in faults else reply
 

@@ -16,6 +16,7 @@ __all__ = [
     "PROXY",
     "REFUSALS",
     "Fault",
+    "InvalidFaults",
     "Plan",
     "check_rates",
     "garble",
@@ -132,23 +133,30 @@ OPENINGS = 3
 """Of each so many openings of the same query, the last has no `EMPTY_CHAIN` and no `CUT_SHORT`."""
 
 
+class InvalidFaults(ValueError):
+    """Faults that the emulator does not know, or their rates."""
+
+
 def check_rates(
     faults: Mapping[str, float] | Mapping[Fault, float] | None,
 ) -> dict[Fault, float]:
     """Return `faults` as rates by fault.
 
     Raises:
-        ValueError: a fault is unknown, or a rate is outside 0 to 1.
+        ValueError: a fault is unknown, or a rate is not a number from 0 to 1.
     """
+    if faults is not None and not isinstance(faults, Mapping):
+        raise InvalidFaults('faults: use rates by name, such as {"not_ready": 0.2}')
     rates: dict[Fault, float] = {}
     for name, rate in (faults or {}).items():
         try:
             fault = Fault(name)
         except ValueError:
             known = ", ".join(Fault)
-            raise ValueError(f"faults: {name!r} is not a fault; use one of {known}") from None
-        if not 0 <= rate <= 1:
-            raise ValueError(f"faults: {name!r} has rate {rate!r}; use a number from 0 to 1")
+            raise InvalidFaults(f"faults: {name!r} is not a fault; use one of {known}") from None
+        is_number = isinstance(rate, int | float) and not isinstance(rate, bool)
+        if not is_number or not 0 <= rate <= 1:
+            raise InvalidFaults(f"faults: {name!r} has rate {rate!r}; use a number from 0 to 1")
         rates[fault] = rate
     return rates
 

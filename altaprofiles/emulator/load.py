@@ -136,6 +136,11 @@ class Tally:
         self._served: set[bytes] = set()
         self._double_served = 0
 
+    def count_connection(self, change: int) -> None:
+        """Count a connection that has opened, for 1, or one that has closed, for -1."""
+        self.connections += max(change, 0)
+        self.open_connections += change
+
     def count_served(self, page: bytes) -> None:
         """Count a cursor page that was sent completely."""
         self._double_served += page in self._served

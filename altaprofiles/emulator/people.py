@@ -1,7 +1,7 @@
 """The people of the emulated account: from a number to a person, and from a key to a number.
 
-Everything is a function of the seed and a person's number. Keys hold the number in disguise, so
-that a million people need no index.
+Those of the seed are a function of it and of their number. Their keys hold the number in disguise,
+so that a million people need no index. People whom a test has added follow them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from .filters import read_filters
 from .person import Person
 from .properties import event_properties, profile_properties
 from .records import NAMES, SAMPLE_DEVICES, SAMPLE_EMAIL, SAMPLE_IDENTITY, render, standard_fields
+from .roster import Roster
 
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .filters import Filter
+    from .roster import Member
     from .settings import RecordSize
 
 __all__ = ["Population"]
@@ -53,28 +55,48 @@ _TRICKY = (
 class Population:
     """Everyone in the account, computed on demand: the ground truth for tests.
 
-    People are numbered from 0 to `len(population) - 1`. Person 0 is the sample of CleverTap's page
-    on cursors, person 1 that of its page on lookups by ID. Every person has done an event in any
-    365 days, so that "all events over the past 365 days" is everyone. Someone who does an event
-    does it with the same properties each time: `event_properties` returns them, and
-    `EVENT_PROPERTIES` in `altaprofiles.emulator.properties` has their names.
+    People are numbered from 0 to `len(population) - 1`, first those of the seed, then those who
+    were added, in the order in which they are delivered. Person 0 of the seed is the sample of
+    CleverTap's page on cursors, person 1 that of its page on lookups by ID. Everyone of the seed
+    has done an event in any 365 days, so that "all events over the past 365 days" is everyone.
+    Someone who does an event does it with the same properties each time: `event_properties`
+    returns them, and `EVENT_PROPERTIES` in `altaprofiles.emulator.properties` has their names.
 
     Attributes:
-        events: the names of all events that people can be asked for by.
+        drawn: the number of people of the seed.
+        roster: the people who were added.
         record_size: "small" or "real".
     """
 
-    events = EVENTS
-
     def __init__(self, people: int, seed: int, record_size: RecordSize = "small") -> None:
-        self._people = people
+        self.drawn = people
+        self.roster = Roster()
         self.record_size: RecordSize = record_size
         self._dice = Dice(seed)
         self._shift = self._dice.number("shift")
         self._activity = Activity(people, self._dice)
 
     def __len__(self) -> int:
-        return self._people
+        return self.drawn + len(self.roster)
+
+    def add(self, records: Iterable[dict[str, Any]]) -> None:
+        """Add people by their records, which have been checked.
+
+        A record takes the place of one that was added with the same identity.
+        """
+        self.roster = self.roster.adding(records)
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """The names of the events of the seed and of all records that were added."""
+        return tuple(dict.fromkeys((*EVENTS, *self.roster.events)))
+
+    def knows(self, event: str) -> bool:
+        """Return True if people can be asked for by this event.
+
+        While a record that was added is about no event, its person did every event there is.
+        """
+        return event in self.events or self.roster.knows_all_events()
 
     def record(
         self,
@@ -95,6 +117,9 @@ class Population:
         Raises:
             IndexError: the number is out of range.
         """
+        if (member := self._member(index)) is not None:
+            record: dict[str, Any] = member.record(app=app, events=events, profile=profile)
+            return record
         return render(
             self.person(index),
             self._activity.events_of(index) if events else None,
@@ -106,15 +131,20 @@ class Population:
 
     def identity(self, index: int) -> str | None:
         """Return a person's identity, as text even if the record holds a number."""
+        if (member := self._member(index)) is not None:
+            return member.identity
         identity = self.person(index).identity
         return None if identity is None else str(identity)
 
     def email(self, index: int) -> str | None:
         """Return a person's e-mail address, or None."""
-        return self.person(index).email
+        member = self._member(index)
+        return self.person(index).email if member is None else member.email
 
     def object_ids(self, index: int) -> list[str]:
         """Return the objectIds of a person's devices. Not empty if there is no identity."""
+        if (member := self._member(index)) is not None:
+            return list(member.object_ids)
         person = self.person(index)
         known = [object_id for _, object_id in person.devices if object_id is not None]
         return known if person.homeless is None else [person.homeless]
@@ -125,6 +155,8 @@ class Population:
         Raises:
             KeyError: the event is unknown.
         """
+        if (member := self._member(index)) is not None:
+            return member.event_properties(event)
         return event_properties(event, self._dice.token(8, "event properties", event, index))
 
     def active(
@@ -139,7 +171,7 @@ class Population:
         """Return the numbers of the people who did `event`, in the order of delivery.
 
         Args:
-            event: one of `events`.
+            event: the name of an event.
             start, end: the range, both inclusive: YYYYMMDD or epoch seconds. Epoch seconds stand
                 for their whole day in UTC.
             event_properties, profile_fields: filters as in a query, such as
@@ -181,30 +213,51 @@ class Population:
             if not all(one.holds(properties) for one in event_filters):
                 return False
         if profile_filters:
-            person = self.person(index)
-            properties = profile_properties(person, self.record_size)
-            # The dashboard spells them with a capital, and minds the case as for any other name.
-            properties |= {name.title(): value for name, value in standard_fields(person).items()}
+            properties = self._fields(index)
             return all(one.holds(properties) for one in profile_filters)
         return True
 
+    def _fields(self, index: int) -> dict[str, Any]:
+        if (member := self._member(index)) is not None:
+            return member.fields()
+        person = self.person(index)
+        properties = profile_properties(person, self.record_size)
+        # The dashboard spells them with a capital, and minds the case as for any other name.
+        return properties | {name.title(): value for name, value in standard_fields(person).items()}
+
     def in_order(self) -> array[int]:
         """Return the numbers of all people in the order of delivery, in 4 bytes a person."""
-        return self._activity.everyone()
+        numbers = self._activity.everyone()
+        numbers.extend(range(self.drawn, len(self)))
+        return numbers
 
     def during(self, event: str, first: int, last: int) -> array[int]:
-        """Return the same for a range of proleptic day numbers, in 4 bytes a person."""
-        return self._activity.during(event, first, last)
+        """Return the same for a range of proleptic day numbers, in 4 bytes a person.
+
+        Raises:
+            KeyError: the event is unknown.
+        """
+        if not self.knows(event):
+            raise KeyError(event)
+        numbers = self._activity.during(event, first, last)
+        numbers.extend(
+            number
+            for number, member in enumerate(self.roster.members, self.drawn)
+            if member.did(event, first, last)
+        )
+        return numbers
 
     def find(self, by: str, key: str) -> int | None:
         """Return the number of the person with this key, or None.
 
         Args:
             by: "email", "identity" or "objectId".
-            key: the exact value, as text.
+            key: the exact value, as text. People who were added are found first.
         """
+        if (place := self.roster.find(by, key)) is not None:
+            return self.drawn + place
         for index in self._candidates(by, key):
-            if not 0 <= index < self._people:
+            if not 0 <= index < self.drawn:
                 continue
             if by == "objectId":
                 if key in self.object_ids(index):
@@ -222,13 +275,13 @@ class Population:
         return (int(digits, 16) - self._shift) * _UNSPREAD % _WORD >> 3
 
     def person(self, index: int) -> Person:
-        """Return the person with this number.
+        """Return the person of the seed with this number.
 
         Raises:
             IndexError: the number is out of range.
         """
-        if not 0 <= index < self._people:
-            raise IndexError(f"person {index} of {self._people}")
+        if not 0 <= index < self.drawn:
+            raise IndexError(f"person {index} of {self.drawn}")
         draw = self._dice.token(64, index)
         if index == 0:
             return Person(0, draw, SAMPLE_IDENTITY, None, SAMPLE_DEVICES, None)
@@ -248,6 +301,11 @@ class Population:
             [] if homeless else self._draw_devices(index, draw, nameless),
             self._object_id(index, draw, 0, "iOS") if homeless else None,
         )
+
+    def _member(self, index: int) -> Member | None:
+        """Return the person who was added under a number, or None for one of the seed."""
+        is_member = self.drawn <= index < len(self)
+        return self.roster.members[index - self.drawn] if is_member else None
 
     def _draw_identity(self, index: int, draw: bytes) -> str | int:
         style = draw[1]

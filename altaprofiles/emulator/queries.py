@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .activity import EVENTS, day_number
+from .activity import day_number
 from .filters import Filter, InvalidFilter, read_filters, unsupported
 
 if TYPE_CHECKING:
@@ -74,19 +74,25 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Audiences:
-    """The people of each query, found once."""
+    """The people of each query, found once, and again after people were added."""
 
     def __init__(self, population: Population) -> None:
         self._population = population
+        self._roster = population.roster
         self._found: dict[tuple[Any, ...], array[int]] = {}
 
     async def of(self, query: Query) -> array[int]:
         """Return the numbers of the people for whom all of a query holds, in order of delivery."""
+        if self._roster is not self._population.roster:
+            self._roster = self._population.roster
+            self._found = {}
+        # A search that is under way when people are added keeps its result where it began.
+        found = self._found
         # Keyed by days, so that dates and epoch seconds share the same list of people.
         key = query.people
-        people = self._found.get(key)
+        people = found.get(key)
         if people is None:
-            people = self._found[key] = await self._find(query)
+            people = found[key] = await self._find(query)
         return people
 
     async def _find(self, query: Query) -> array[int]:
@@ -106,12 +112,13 @@ class Audiences:
         return fitting
 
 
-def read_query(body: bytes, settings: Settings) -> Query:
+def read_query(body: bytes, settings: Settings, population: Population) -> Query:
     """Return the query of a request body ([profiles], Body Parameters; [cql]).
 
     Args:
         body: JSON.
         settings: those of notifications and of the base query hold.
+        population: decides which events there are.
 
     Raises:
         Invalid: the service refuses the query, or this emulator does not emulate a part of it.
@@ -121,12 +128,12 @@ def read_query(body: bytes, settings: Settings) -> Query:
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise Invalid(400, "Request body is not a JSON object") from None
     try:
-        return _read(members, settings)
+        return _read(members, settings, population)
     except InvalidFilter as error:
         raise Invalid(4002, str(error)) from None
 
 
-def _read(members: Mapping[str, Any], settings: Settings) -> Query:
+def _read(members: Mapping[str, Any], settings: Settings, population: Population) -> Query:
     for name in members:
         if name not in (*_BASE, "event_properties", _COMMON):
             raise unsupported(name)
@@ -147,6 +154,8 @@ def _read(members: Mapping[str, Any], settings: Settings) -> Query:
         _check_baseless(settings.base_query, has_filters=bool(profile_fields))
     else:
         start, end = _read_base(members, notifications=settings.notification_exports)
+        if not population.knows(members["event_name"]):
+            raise Invalid(400, [f"Invalid event : {event}"], None)
         return Query(
             event=event,
             start=start,
@@ -184,6 +193,4 @@ def _read_base(members: Mapping[str, Any], *, notifications: bool) -> tuple[int,
         raise Invalid(4002, "from must not be after to", None)
     if event.startswith("Notification") and not notifications:
         raise Invalid(400, "Export not allowed for this event")
-    if event not in EVENTS:
-        raise Invalid(400, [f"Invalid event : {event}"], None)
     return start, end

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-from aiohttp import web
 
 from ..credentials import Alta, CleverTap
 from .alta import AltaService
@@ -14,12 +11,16 @@ from .dice import Dice
 from .dispatch import OPERATIONS, Dispatcher, Secrets, Services
 from .faults import Fault, Plan, check_rates
 from .limits import Rates
-from .load import Load, Tally, let_loop_turn
+from .listener import Listener
+from .load import Load, Tally
 from .people import Population
+from .replay import Replay
 from .settings import Settings, check_number, check_record_size
+from .shape import check_bindings, check_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
 
     from .bindings import Bindings
     from .load import Stats
@@ -28,38 +29,28 @@ if TYPE_CHECKING:
 __all__ = ["Emulator"]
 
 
-class _Server(web.Server):
-    """aiohttp's server, with a count of its connections and access to their transports."""
-
-    def __init__(self, handler: Callable[[web.BaseRequest], Any], tally: Tally) -> None:
-        super().__init__(handler, handler_cancellation=True, access_log=None)
-        self._tally = tally
-        self.transports: dict[web.RequestHandler, asyncio.Transport] = {}
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self.transports[handler] = transport
-        self._tally.connections += 1
-        self._tally.open_connections += 1
-
-    def connection_lost(
-        self, handler: web.RequestHandler, exc: BaseException | None = None
-    ) -> None:
-        del self.transports[handler]
-        self._tally.open_connections -= 1
-        super().connection_lost(handler, exc)
-
-
 class Emulator(Settings):
     """CleverTap's Get User Profiles and Alta's Query User CDP, served on loopback.
 
     An async context manager. It listens while it is entered, and may be exited from another task.
     The arguments and the requests alone decide the answers. Limits of None do not exist. All
     arguments from `faults` on are attributes as well: assign them to change the emulator, even
-    while it runs. Requests that a limit refuses do not count towards any limit.
+    while it runs and from any thread. Requests that a limit refuses do not count towards any limit.
 
     Args:
-        people: number of people in the account, 0 or more.
+        people: number of people of the seed, 0 or more; by default 1,000, or 0 if `records` or
+            `bindings` are given, so that nobody else is there.
+        records: people of your own, by their records as CleverTap sends them: `identity`, `email`,
+            `profileData` and so on. Each is served as it is. A record without `events` is that of
+            someone who did every event on every day, under any name; one with `events` did them on
+            their first and their last day, in UTC. An event's summary may have `properties`, which
+            are not sent: filters on `event_properties` are about them.
+        bindings: users of your own in Alta: lists of anonymous IDs by user ID, of the type WEB.
+        replay: a file of `Recorder`, whose answers are served in the place of people. Requests with
+            the same query, cursor or key get the answers that they got, one after the other, and
+            then the last one again. The size of pages, and the values of filters, need not be the
+            same. Any other request fails with HTTP 400. Limits and faults hold as they do for
+            people.
         seed: decides the people, the variants of answers, and the faults.
         port: the TCP port, or 0 for any free one.
         record_size: "small" for records of some 1 KB, or "real" for 17 KB each, most of it the
@@ -103,7 +94,10 @@ class Emulator(Settings):
         key_verification: True if Alta answers `GET /v1/api-key/verify`, as GPTBots does.
 
     Raises:
-        ValueError: an argument is out of bounds, also when it is assigned.
+        ValueError: an argument is out of bounds, also when it is assigned; or one of the `records`
+            or `bindings` is not of the vendor's form, or a line of the `replay`. The message names
+            its place and its fault.
+        OSError: the replay cannot be read.
 
     >>> from altaprofiles.emulator import Emulator
     >>> day = 20260101
@@ -119,7 +113,10 @@ class Emulator(Settings):
     def __init__(
         self,
         *,
-        people: int = 1000,
+        people: int | None = None,
+        records: Iterable[Mapping[str, Any]] | None = None,
+        bindings: Mapping[str, Iterable[str]] | None = None,
+        replay: str | PathLike[str] | None = None,
         seed: int = 0,
         port: int = 0,
         record_size: RecordSize = "small",
@@ -142,6 +139,12 @@ class Emulator(Settings):
         alta_error: int | None = None,
         key_verification: bool = True,
     ) -> None:
+        is_own = records is not None or bindings is not None
+        if replay is not None and (people is not None or is_own):
+            raise ValueError("replay: has its own people; leave out people, records and bindings")
+        self._replay = None if replay is None else Replay(replay)
+        if people is None:
+            people = 0 if is_own or replay is not None else 1000
         check_number("people", people, 0, int)
         check_number("port", port, 0, int)
         check_record_size("record_size", record_size)
@@ -166,10 +169,14 @@ class Emulator(Settings):
         self.alta_error = alta_error
         self.key_verification = key_verification
         self._population = Population(people, seed, record_size)
+        if records is not None:
+            self._population.add(check_records(records, "records"))
         self._services = Services(
             CleverTapService(self._population, self._dice, self._plan, self),
             AltaService(self._population, self._dice, self._plan, self),
         )
+        if bindings is not None:
+            self.bindings.add(check_bindings(bindings))
         self._secrets = Secrets(
             account_id=f"TEST-{self._dice.token(5, 'account').hex().upper()}",
             passcode=self._dice.token(12, "passcode").hex(),
@@ -178,7 +185,7 @@ class Emulator(Settings):
         self._port = port
         load = Load(self)
         self._tally = Tally(load, OPERATIONS)
-        self._dispatcher = Dispatcher(
+        dispatcher = Dispatcher(
             self._services,
             self._secrets,
             self._dice,
@@ -187,42 +194,18 @@ class Emulator(Settings):
             load,
             Rates(self),
             self._tally,
+            self._replay,
         )
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._server: _Server | None = None
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener(dispatcher.respond, self._tally.count_connection)
 
     async def __aenter__(self) -> Self:
-        if self._runner is not None:
+        if self._listener.url is not None:
             raise RuntimeError("this emulator is already running; create another one")
-        self._server = _Server(self._handle, self._tally)
-        runner = web.ServerRunner(self._server, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", self._port, backlog=1024).start()
-        except BaseException:
-            await runner.cleanup()
-            raise
-        self._runner = runner
+        await self._listener.start(self._port)
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        runner, server = self._runner, self._server
-        if runner is None or server is None:
-            return
-        self._runner = self._server = None
-        for site in runner.sites:
-            await site.stop()
-        server.pre_shutdown()
-        answering = list(self._tasks)
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
-        await runner.cleanup()
-        for transport in list(server.transports.values()):
-            # It is closed already, but stays open if the client does not read.
-            transport.abort()
-        await let_loop_turn()
+        await self._listener.stop()
 
     @property
     def url(self) -> str:
@@ -231,9 +214,9 @@ class Emulator(Settings):
         Raises:
             RuntimeError: the emulator is not running.
         """
-        if self._runner is None:
+        if self._listener.url is None:
             raise RuntimeError("the emulator has a URL only while it runs; enter it: async with …")
-        return f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        return self._listener.url
 
     @property
     def clevertap(self) -> CleverTap:
@@ -259,9 +242,47 @@ class Emulator(Settings):
             "ALTA_BASE_URL": self.url,
         }
 
+    def add(
+        self,
+        *records: Mapping[str, Any],
+        bindings: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
+        """Add people and bindings of your own, even while it runs and from any thread.
+
+        A record takes the place of one that was added with the same identity, so that a person can
+        change between two runs. Chains that are being read stay as they are.
+
+        Args:
+            records: as `records` of `Emulator`.
+            bindings: as `bindings` of `Emulator`. A user keeps the anonymous IDs added before.
+
+        Raises:
+            ValueError: one of them is not of the vendor's form, or the emulator serves a replay.
+                Nothing is added then.
+
+        >>> from altaprofiles.emulator import Emulator
+        >>> async with Emulator(records=[{"identity": "ann"}]) as emulator:
+        ...     emulator.add({"identity": "bo"}, bindings={"bo": ["a1"]})
+        ...     async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        ...         found = await session.profiles.get(identity="bo")
+        ...         users = await session.cdp.get(anonymous_id="a1")
+        >>> found.identity, list(users)
+        ('bo', ['bo'])
+        """
+        if self._replay is not None:
+            raise ValueError("replay: has its own people, to whom nobody can be added")
+        checked = check_records(records, "records")
+        if bindings is not None:
+            self.bindings.add(check_bindings(bindings))
+        if checked:
+            self._population.add(checked)
+
     @property
     def faults(self) -> dict[str, float]:
-        """Rates by fault name. Assign another mapping to change them, even while it runs."""
+        """Rates by fault name. Assign another mapping to change them, even while it runs.
+
+        `GET /faults` returns them as JSON, and `PUT /faults` replaces them.
+        """
         return {fault.value: rate for fault, rate in self._plan.rates.items()}
 
     @faults.setter
@@ -282,14 +303,3 @@ class Emulator(Settings):
     def bindings(self) -> Bindings:
         """The users and anonymous IDs of the Alta agent, to compare answers with."""
         return self._services.alta.bindings
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101
-        self._tasks.add(task)
-        try:
-            return await self._dispatcher.respond(request)
-        except ConnectionError:
-            return web.Response()
-        finally:
-            self._tasks.discard(task)

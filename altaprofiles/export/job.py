@@ -50,6 +50,8 @@ R = TypeVar("R", bound=Report)
 S = TypeVar("S", bound=Progress)
 T = TypeVar("T")
 
+_NOTHING = "nothing of it has been kept; run the same export again"
+
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
 
@@ -115,12 +117,7 @@ class Job(Generic[R, S]):
         """
         try:
             async with running_beside(self._report_regularly):
-                await self._start(workspaces, place, threads)
-                await threads.run(lambda: self._look_around(workspaces, place))
-                await self._gather()
-                report = await self._explained(
-                    self._parts, partial(self._write, place, threads, workspaces.folder)
-                )
+                report = await self._run_all(workspaces, place, threads)
             self._done = True
             return report
         finally:
@@ -151,6 +148,23 @@ class Job(Generic[R, S]):
                 "write='replace' or write='append'"
             )
         return place
+
+    async def _run_all(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
+        deadline = self._output.deadline
+        with anyio.move_on_after(None if deadline is None else deadline.left):
+            await self._start(workspaces, place, threads)
+            await threads.run(lambda: self._look_around(workspaces, place))
+            await self._gather()
+            return await self._explained(
+                self._parts, partial(self._write, place, threads, workspaces.folder)
+            )
+        late = f"it did not finish within {deadline}"
+        if parts := [part for part in self._parts if part.is_open]:
+            raise self._incomplete(parts, [late])
+        raise Incomplete(
+            f"the export to {place.target.name} is not complete:\n  {late}\n{_NOTHING}",
+            missing=[late],
+        )
 
     # ----------------------------------------------------------------------------- the workspaces
 
@@ -202,13 +216,17 @@ class Job(Generic[R, S]):
             one
             for one in found
             # One that is running is of a sync of another account, beside this one.
-            if one.path not in own and not one.is_running and not self._is_next(one, workspaces)
+            if one.path not in own and not one.is_running
         ]
         # What brought nothing would only be in the way. What cannot be read is not known.
         for one in others:
             if one.is_empty:
                 workspaces.discard(one.path.name)
-        self._left = [one.warning(place.status) for one in others if not one.is_empty]
+        self._left = [
+            one.warning(place.status)
+            for one in others
+            if not one.is_empty and not self._is_next(one, workspaces)
+        ]
         for sentence in self._left:
             logger.warning("%s", sentence)
 
@@ -255,17 +273,20 @@ class Job(Generic[R, S]):
         """Return the result of a step, whose error says what is kept for a later run."""
         try:
             return await step()
-        except (OSError, ExportError) as error:
-            if isinstance(error, Incomplete):
-                raise
-            if isinstance(error, ExportLocked):
-                error.add_note(f"Nothing has to be fetched again: {self._resumption(parts)}.")
-                raise
+        except Incomplete:
+            raise
+        except ExportLocked as error:
+            error.add_note(f"Nothing has to be fetched again: {self._resumption(parts)}.")
+            raise
+        except ExportError as error:
             raise self._incomplete(parts, [str(error)]) from error
         except AltaProfilesError as error:
+            # Those of a connection are an `OSError` as well, and not the disk's.
             if any(part.kept() for part in parts):
                 error.add_note(f"{self._resumption(parts)}.")
             raise
+        except OSError as error:
+            raise self._incomplete(parts, [str(error)]) from error
 
     @property
     def _complete(self) -> list[Part[R, S]]:
@@ -445,7 +466,7 @@ class Job(Generic[R, S]):
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
         if not number:
-            return "nothing of it has been kept; run the same export again"
+            return _NOTHING
         folder = folders[0] if len(folders) == 1 else folders[0].parent
         return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
 

@@ -7,6 +7,7 @@ import os
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
+from ..base.deadline import Deadline
 from ..redaction import Secret
 from ..tables.layout import Flatten
 
@@ -26,6 +27,7 @@ class Output(Struct, frozen=True, kw_only=True):
         resume: whether an unfinished export to this output is resumed; if not, it is discarded.
         spool: an existing folder in which the export makes its own; None for the output's folder.
         sync: the settings of `Session.sync`, for one of its exports; None for any other.
+        deadline: the deadline of the whole run, or None.
     """
 
     to: str | os.PathLike[str]
@@ -36,6 +38,7 @@ class Output(Struct, frozen=True, kw_only=True):
     write: str | None = None
     resume: bool = True
     spool: str | os.PathLike[str] | None = None
+    deadline: Deadline | None = None
     sync: str | None = None
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
-from ..errors import AltaProfilesError, ConfigurationError
+from ..errors import AltaProfilesError, SessionClosed
 
 __all__ = ["INTERRUPTED", "Lifetime", "Spawn", "is_cancelled_here"]
 
@@ -63,10 +63,10 @@ class Lifetime:
         """Open the pool and start the host task.
 
         Raises:
-            ConfigurationError: the session was opened before.
+            SessionClosed: the session was opened before.
         """
         if self._state != "new":
-            raise ConfigurationError(
+            raise SessionClosed(
                 "this Session was opened before, or closed; create a new one each time"
             )
         self._state = "open"
@@ -84,7 +84,7 @@ class Lifetime:
         """Cancel every background task and close every connection. Safe to call more than once.
 
         Raises:
-            ConfigurationError: the session was opened in another event loop that is still running.
+            SessionClosed: the session was opened in another event loop that is still running.
         """
         if self._host is not None and not self._host.done():
             self._check_loop()
@@ -115,18 +115,18 @@ class Lifetime:
         return self._state == "closed"
 
     def check_open(self) -> None:
-        """Raise `ConfigurationError` unless the session is open in this event loop."""
+        """Raise `SessionClosed` unless the session is open in this event loop."""
         if self._state == "new":
-            raise ConfigurationError(
+            raise SessionClosed(
                 "this Session is not open yet; use it inside `async with Session(...) as session:`"
             )
         if self._state == "closed":
-            raise ConfigurationError("this Session is closed, or its event loop is; open a new one")
+            raise SessionClosed("this Session is closed, or its event loop is; open a new one")
         self._check_loop()
 
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():
-            raise ConfigurationError(
+            raise SessionClosed(
                 "this Session was opened in another event loop; open one Session per loop"
             )
 
@@ -138,13 +138,13 @@ class Lifetime:
         """Run `job` in the background and return a function that cancels it.
 
         `ended` is called exactly once, after the job: with None after success, else with the
-        exception. If the session closes before, the exception is a `ConfigurationError`.
+        exception. If the session closes before, the exception is a `SessionClosed`.
         """
         self.check_open()
         scope = anyio.CancelScope()
 
         async def run() -> None:
-            error: BaseException | None = ConfigurationError(
+            error: BaseException | None = SessionClosed(
                 "this Session was closed while its results were still being read"
             )
             try:

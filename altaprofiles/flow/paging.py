@@ -47,12 +47,14 @@ class Chain(Struct, Generic[P], frozen=True):
             the last page the first cursor of the chain opened again: that page is then dropped, and
             the walk continues there.
         earlier: the marks of the cursors that were walked before the first one.
+        call: the service and the call that fetches pages, for errors.
     """
 
     open: Callable[[], Awaitable[str]]
     fetch: Callable[[str, Callable[[str], None], Callable[[str], bool]], Awaitable[P]]
     reopen: Callable[[P], Awaitable[str | None]] | None = None
     earlier: Collection[bytes] = ()
+    call: tuple[str, str] = ("", "")
 
 
 async def walk(
@@ -216,10 +218,12 @@ class _Walk(Generic[P]):
         if page.next_cursor is None:
             self.complete = True
         elif step.following is None:
-            raise CursorLoop(
+            error = CursorLoop(
                 f"the service repeated a cursor after {self._delivered} pages of its chain; "
                 f"the chain would never end, so open a new one"
             )
+            error.locate(*self._chain.call)
+            raise error
         else:
             step.following.confirmed.set()
 

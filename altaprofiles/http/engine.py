@@ -10,15 +10,17 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from functools import partial
+from itertools import count
 from types import GeneratorType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio
 from msgspec import Struct
 
+from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     DecodeError,
@@ -36,11 +38,12 @@ from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
 from .service import Service
-from .transport import Transport
+from .transport import Timeout, Transport
 
-__all__ = [
-    "Engine",
-]
+__all__ = ["Engine", "Hook"]
+
+Hook: TypeAlias = Callable[[Attempt], object]
+"""Called with each attempt after its end."""
 
 T = TypeVar("T")
 
@@ -59,10 +62,11 @@ class _Call(Struct, frozen=True):
     read: Callable[[Response], Any]
     bulk: bool
     on_head: Callable[[bytes], bool] | None
+    number: int
 
     def attempt(
         self,
-        number: int,
+        tries: Tries,
         started: float,
         response: Response | None,
         error: AltaProfilesError | None = None,
@@ -72,12 +76,18 @@ class _Call(Struct, frozen=True):
         return Attempt(
             api=self.service.api,
             operation=self.request.operation,
-            number=number,
+            number=tries.number,
             seconds=time.monotonic() - started,
             status=None if response is None else response.status,
             bytes=0 if response is None else len(response.body),
             error=error,
             delay=delay,
+            call=self.number,
+            method=self.request.method,
+            host=self.service.peer.hostname,
+            port=self.service.peer.port,
+            waited=started - tries.queued_at,
+            bulk=self.bulk,
         )
 
 
@@ -89,15 +99,21 @@ class Engine:
         *,
         transport: Transport,
         retry: Retry,
-        on_event: Callable[[Attempt], object] | None,
+        timeout: Timeout,
+        hooks: Sequence[Hook],
     ) -> None:
         self.stats = Stats()
         self._tallies = [self.stats]
         self._transport = transport
         self._retry = retry
-        self._on_event = on_event
+        self._limits = transport.limits(timeout)
+        self._hooks = tuple(hooks)
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
+        self._numbers = count(1)
+        self._deadline: float | None = None
+        self._bulk: bool | None = None
+        self._whole: Deadline | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -108,7 +124,7 @@ class Engine:
         await self._lifetime.aclose()
 
     def check_open(self) -> None:
-        """Raise `ConfigurationError` unless this event loop can send requests now."""
+        """Raise `SessionClosed` unless this event loop can send requests now."""
         self._lifetime.check_open()
 
     @property
@@ -121,6 +137,44 @@ class Engine:
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
         return counting
+
+    def viewed(
+        self,
+        *,
+        retry: Retry | None,
+        timeout: Timeout | None,
+        deadline: float | None,
+        bulk: bool | None,
+        hooks: Sequence[Hook],
+    ) -> Engine:
+        """Return this engine over the same connections and budget: see `Session.with_options`."""
+        view = copy(self)
+        vars(view).update(
+            _retry=retry or self._retry,
+            _limits=self._limits if timeout is None else self._transport.limits(timeout),
+            _deadline=self._deadline if deadline is None else deadline,
+            _bulk=self._bulk if bulk is None else bulk,
+            _hooks=(*self._hooks, *hooks),
+        )
+        return view
+
+    def within(self, deadline: float | None) -> Engine:
+        """Return this engine for a whole single call, which may send several requests.
+
+        Args:
+            deadline: its longest duration, in seconds; None for the one of the view, if any. Where
+                there is none, `Retry.deadline` holds for each request.
+
+        Raises:
+            ConfigurationError: `deadline` is no duration.
+        """
+        if deadline is None:
+            deadline = self._deadline
+        if deadline is None:
+            return self
+        engine = copy(self)
+        engine._whole = Deadline.of(deadline)  # noqa: SLF001
+        return engine
 
     @property
     def spawn(self) -> Spawn:
@@ -181,27 +235,29 @@ class Engine:
         Raises:
             AltaProfilesError: the error of the last attempt.
         """
-        call = _Call(service, request, read, bulk, on_head)
-        if (deadline := self._retry.deadline) is None:
-            return self._attempts(call, self._tries(call))
-        return self._within(deadline, call)
+        budget = None if bulk else self._budget
+        is_bulk = bulk if self._bulk is None else self._bulk
+        call = _Call(service, request, read, is_bulk, on_head, next(self._numbers))
+        whole = self._whole
+        if whole is None and (deadline := self._retry.deadline) is not None:
+            whole = Deadline.of(deadline)
+        if whole is None:
+            return self._attempts(call, Tries(self._retry, budget, math.inf))
+        return self._within(whole, call, Tries(self._retry, budget, whole.ends))
 
-    def _tries(self, call: _Call, ends: float = math.inf) -> Tries:
-        return Tries(self._retry, None if call.bulk else self._budget, ends)
-
-    async def _within(self, deadline: float, call: _Call) -> Any:
-        tries = self._tries(call, time.monotonic() + deadline)
-        with anyio.move_on_after(deadline):
+    async def _within(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
             # It explains more than the deadline does.
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        raise RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within the deadline of "
-            f"{deadline} s"
+        timeout = RequestTimeout(
+            f"{call.service.api}: {call.request.operation} did not finish within {whole}"
         )
+        timeout.locate(call.service.api, call.request.operation)
+        raise timeout
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
@@ -226,14 +282,13 @@ class Engine:
             else:
                 self._budget.deposit()
                 service.succeeded(cap, turn, started)
-                if self._on_event is not None:
-                    self._report(call.attempt(tries.number, started, response))
+                if self._hooks:
+                    self._report(call.attempt(tries, started, response))
                 return value
 
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            if isinstance(error, DecodeError):
-                error.locate(service.api, call.request.operation)
+            error.locate(service.api, call.request.operation)
             error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
@@ -244,7 +299,7 @@ class Engine:
             for tally in self._tallies:
                 tally.not_ready += decision.not_ready
                 tally.throttles += decision.throttled
-            self._report(call.attempt(tries.number, started, response, error, decision.delay))
+            self._report(call.attempt(tries, started, response, error, decision.delay))
             if decision.delay is None:
                 try:
                     raise error
@@ -281,7 +336,7 @@ class Engine:
         # Checked here as well: a task of another event loop must not join the waiters of this one.
         self._lifetime.check_open()
         tries.is_waiting = True
-        queued_at = time.monotonic()
+        queued_at = tries.queued_at = time.monotonic()
         try:
             turn = await cap.acquire(
                 bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
@@ -304,7 +359,9 @@ class Engine:
         for tally in self._tallies:
             tally.requests += 1
         try:
-            response = await self._transport.send(call.request, call.service.peer, call.on_head)
+            response = await self._transport.send(
+                call.request, call.service.peer, self._limits, call.on_head
+            )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
             # counts the request until then, so the slot must not be free earlier.
@@ -333,9 +390,10 @@ class Engine:
 
     def _unsent(self, call: _Call, tries: Tries, refusal: RateLimited) -> None:
         """Report that a call ends without a request, because the service refuses all of them."""
+        refusal.locate(call.service.api, call.request.operation)
         for tally in self._tallies:
             tally.unsent += 1
-        self._report(call.attempt(tries.number, time.monotonic(), None, refusal))
+        self._report(call.attempt(tries, time.monotonic(), None, refusal))
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:
@@ -348,8 +406,8 @@ class Engine:
                 _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
-        if self._on_event is not None:
-            self._on_event(attempt)
+        for hook in self._hooks:
+            hook(attempt)
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

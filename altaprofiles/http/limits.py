@@ -85,6 +85,11 @@ class Cap:
         return self._size.allowed
 
     @property
+    def waiting(self) -> int:
+        """Callers that wait for a slot, or until the service may be asked."""
+        return len(self._single) + len(self._bulk)
+
+    @property
     def slots(self) -> int:
         """The number of slots to report: the configured one, or the one found so far."""
         return self.allowed if self._size.searches else self.limit

@@ -153,6 +153,7 @@ class Tries(Struct, gc=False):
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
         queued: seconds in the queue of the session since the first of these, while it was open.
+        queued_at: the clock reading at which the current attempt began to wait for its turn.
     """
 
     retry: Retry
@@ -164,6 +165,7 @@ class Tries(Struct, gc=False):
     polls: int = 0
     refusals: int = 0
     queued: float = 0.0
+    queued_at: float = 0.0
     _ready_by: float = math.inf
     _refused_since: float = math.inf
 

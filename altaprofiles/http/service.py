@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import anyio
+from msgspec import Struct
 
 from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
 from ..models import RateLimit
@@ -24,7 +25,23 @@ from .transport import Peer
 if TYPE_CHECKING:
     from .machine.commons import Commons
 
-__all__ = ["Service"]
+__all__ = ["Load", "Service"]
+
+
+class Load(Struct, frozen=True):
+    """The slots of a service at a moment.
+
+    Attributes:
+        service: "CleverTap" or "Alta".
+        used: requests in flight.
+        limit: the most of them, at present.
+        waiting: callers that wait for a slot.
+    """
+
+    service: str
+    used: int
+    limit: int
+    waiting: int
 
 
 class _PaceOptions(TypedDict):
@@ -125,6 +142,17 @@ class Service:
         """Close the files, which gives up every slot. Safe to call more than once."""
         if self._commons is not None:
             self._commons.close()
+
+    @property
+    def load(self) -> Load:
+        """The slots that are in use now."""
+        caps = self._all
+        return Load(
+            self.api,
+            sum(cap.in_flight for cap in caps),
+            sum(cap.allowed for cap in caps),
+            sum(cap.waiting for cap in caps),
+        )
 
     def cap(self, operation: str) -> Cap:
         """Return the cap of an operation."""

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import aiohttp
 from msgspec import Struct
@@ -35,6 +36,7 @@ from .inflate import Garbled, Inflater, codings
 from .proxies import proxy_from_env, proxy_secrets
 
 __all__ = [
+    "Limits",
     "Peer",
     "Timeout",
     "Transport",
@@ -68,6 +70,19 @@ class Timeout(Struct, frozen=True, kw_only=True):
                 check_seconds(name, value)
 
 
+_PORTS = {"https": 443, "http": 80}
+
+
+class Limits:
+    """The time limits of attempts that have the same `Timeout`."""
+
+    def __init__(self, timeout: Timeout) -> None:
+        self.timeout = timeout
+        self.deadlines = Deadlines(read=timeout.read, total=timeout.total)
+        # `Deadlines` enforces the other limits.
+        self.client = aiohttp.ClientTimeout(total=None, connect=timeout.connect)
+
+
 class Peer:
     """The destination of requests, and the headers sent with each.
 
@@ -80,6 +95,8 @@ class Peer:
         parts = urlsplit(url)
         self.url = url
         self.host = parts.netloc
+        self.hostname = parts.hostname or ""
+        self.port = parts.port or _PORTS[parts.scheme]
         self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
         self._scheme = parts.scheme
         self._path = parts.path
@@ -101,7 +118,6 @@ class Transport:
     """A pool of connections. Redirects are errors; cookies are not kept.
 
     Args:
-        timeout: time limits of each attempt.
         max_response_bytes: most bytes of one body, decompressed.
         trace_configs: passed to aiohttp.
         trust_env: whether to use the proxies in `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
@@ -111,13 +127,12 @@ class Transport:
     def __init__(
         self,
         *,
-        timeout: Timeout,
         max_response_bytes: int,
         trace_configs: Sequence[aiohttp.TraceConfig],
         trust_env: bool,
     ) -> None:
-        self._timeout = timeout
-        self._deadlines = Deadlines(read=timeout.read, total=timeout.total)
+        # Views of a session with one timeout share its only timer, for as long as there are any.
+        self._limits: WeakValueDictionary[Timeout, Limits] = WeakValueDictionary()
         self._max_response_bytes = max_response_bytes
         self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
@@ -129,7 +144,8 @@ class Transport:
         self._connector = Connector()
 
     async def aclose(self) -> None:
-        self._deadlines.close()
+        for limits in self._limits.values():
+            limits.deadlines.close()
         # Closed first, so that requests in flight find it closed and not missing.
         if self._connector is not None:
             await self._connector.close()
@@ -153,22 +169,33 @@ class Transport:
                 "Accept-Encoding": ", ".join(codings()),
                 **({} if proxied else peer.headers),
             },
-            # `Deadlines` enforces the other limits, and `_read` bounds the inflated size.
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeout.connect),
+            # `_read` bounds the inflated size.
             auto_decompress=False,
             request_class=_Request,
             trace_configs=self._trace_configs,
         )
         return client
 
+    def limits(self, timeout: Timeout) -> Limits:
+        """Return the time limits for `send`."""
+        limits = self._limits.get(timeout)
+        if limits is None:
+            limits = self._limits[timeout] = Limits(timeout)
+        return limits
+
     async def send(
-        self, request: Request, peer: Peer, on_head: Callable[[bytes], bool] | None = None
+        self,
+        request: Request,
+        peer: Peer,
+        limits: Limits,
+        on_head: Callable[[bytes], bool] | None = None,
     ) -> Response:
         """Return the complete response to `request`, whatever its status.
 
         Args:
             request: the request.
             peer: its destination.
+            limits: its time limits.
             on_head: called with the first bytes of the body of a 2xx answer, decompressed, each
                 time more of them arrive, until it returns True or has received 16 KiB. Not called
                 for a body that arrives in one piece.
@@ -178,7 +205,7 @@ class Transport:
         """
         client = self._clients.get(peer) or self._client(peer)
         proxy, proxy_headers = self._proxy(peer)
-        watched = self._deadlines.begin()
+        watched = limits.deadlines.begin()
         failure: AltaProfilesError
         try:
             response = await client.request(
@@ -189,9 +216,10 @@ class Transport:
                 allow_redirects=False,
                 proxy=proxy,
                 proxy_headers=proxy_headers,
+                timeout=limits.client,
             )
             try:
-                body = await self._read(response, watched, on_head)
+                body = await self._read(response, limits.deadlines, watched, on_head)
             except BaseException:
                 response.close()
                 raise
@@ -202,13 +230,13 @@ class Transport:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
             if watched.ended_by_deadline():
-                failure = self._overdue(watched, peer.host, request)
+                failure = _overdue(limits.timeout, watched, peer.host, request)
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
-                failure = self._translated(error, peer.host)
+                failure = _translated(error, peer.host, limits.timeout)
         finally:
-            self._deadlines.end(watched)
+            limits.deadlines.end(watched)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
         # error shows request headers in its repr, and its frames hold them.
         raise failure
@@ -216,6 +244,7 @@ class Transport:
     async def _read(
         self,
         response: aiohttp.ClientResponse,
+        deadlines: Deadlines,
         watched: Watched,
         on_head: Callable[[bytes], bool] | None,
     ) -> bytes:
@@ -226,7 +255,7 @@ class Transport:
             body = content.read_nowait()
             self._check_size(len(body))
             return body
-        self._deadlines.heard(watched)
+        deadlines.heard(watched)
         if response.status >= 300:
             on_head = None
         pieces: list[bytes] = []
@@ -234,7 +263,7 @@ class Transport:
         has_data = False
         while not content.at_eof():
             arrived = await content.readany()
-            self._deadlines.heard(watched)
+            deadlines.heard(watched)
             has_data = has_data or arrived != b""
             for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
                 if number > 0:
@@ -258,43 +287,6 @@ class Transport:
                 limit=limit,
             )
 
-    def _overdue(self, watched: Watched, host: str, request: Request) -> AltaProfilesError:
-        if watched.overdue == "read":
-            return RequestTimeout(f"{host} sent nothing for {self._timeout.read} s")
-        failure = f"no complete answer from {host} within {self._timeout.total} s"
-        if watched.heard == watched.started:
-            return RequestTimeout(failure)
-        smaller = "a smaller `batch_size` or " if request.operation == "get_page" else ""
-        return RequestTimeout(
-            f"{failure}, although it was still arriving; use {smaller}a longer `timeout`"
-        )
-
-    def _translated(self, error: Exception, host: str) -> TransportError:
-        """Return the error of this library for any exception from below."""
-        if isinstance(error, aiohttp.ConnectionTimeoutError):
-            return RequestTimeout(f"no connection to {host} within {self._timeout.connect} s")
-        if isinstance(error, aiohttp.ClientHttpProxyError):
-            return _proxy_refusal(host, error.status, error.message)
-        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-        if (tls := _tls_error(error)) is not None:
-            return _tls_failure(host, tls)
-        if isinstance(error, aiohttp.ClientProxyConnectionError):
-            return ConnectError(f"no connection to the proxy for {host}", detail=_reason(cause))
-        if isinstance(error, aiohttp.ClientConnectorError):
-            return ConnectError(f"no connection to {host}", detail=_reason(cause))
-        if isinstance(error, aiohttp.ClientResponseError):
-            return TransportError(
-                f"{host} answered something that is not HTTP",
-                detail=_reason(error.message or error),
-            )
-        if isinstance(error, Garbled):
-            return TransportError(
-                f"the compressed answer of {host} is garbled", detail=_reason(error)
-            )
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return TransportError(f"the answer of {host} ended before it was complete")
-        return TransportError(f"the connection to {host} broke", detail=_reason(error))
-
     def secrets(self, peer: Peer) -> tuple[str, ...]:
         """Return the password of the proxy for `peer`, if there is one."""
         proxy = self._proxies.get(peer)
@@ -305,6 +297,43 @@ class Transport:
         if peer not in self._proxies:
             self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
         return self._proxies[peer]
+
+
+def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:
+    if watched.overdue == "read":
+        return RequestTimeout(f"{host} sent nothing for {timeout.read} s")
+    failure = f"no complete answer from {host} within {timeout.total} s"
+    if watched.heard == watched.started:
+        return RequestTimeout(failure)
+    smaller = "a smaller `batch_size` or " if request.operation == "get_page" else ""
+    return RequestTimeout(
+        f"{failure}, although it was still arriving; use {smaller}a longer `timeout`"
+    )
+
+
+def _translated(error: Exception, host: str, timeout: Timeout) -> TransportError:
+    """Return the error of this library for any exception from below."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return RequestTimeout(f"no connection to {host} within {timeout.connect} s")
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _proxy_refusal(host, error.status, error.message)
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if (tls := _tls_error(error)) is not None:
+        return _tls_failure(host, tls)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return ConnectError(f"no connection to the proxy for {host}", detail=_reason(cause))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ConnectError(f"no connection to {host}", detail=_reason(cause))
+    if isinstance(error, aiohttp.ClientResponseError):
+        return TransportError(
+            f"{host} answered something that is not HTTP",
+            detail=_reason(error.message or error),
+        )
+    if isinstance(error, Garbled):
+        return TransportError(f"the compressed answer of {host} is garbled", detail=_reason(error))
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return TransportError(f"the answer of {host} ended before it was complete")
+    return TransportError(f"the connection to {host} broke", detail=_reason(error))
 
 
 def _is_of_a_hook(error: BaseException) -> bool:

@@ -26,6 +26,11 @@ class Attempt(Struct, frozen=True):
         bytes: size of the body, decompressed.
         error: the error of this attempt, or None if it succeeded.
         delay: seconds until the next attempt, or None if there is none.
+        call: a number that all attempts of one call have, and no other call of the session.
+        method: "GET" or "POST".
+        host, port: the service's address.
+        waited: seconds for which the attempt waited for a slot, and for the pace.
+        bulk: whether the call belongs to bulk work, which waits behind single calls.
     """
 
     api: str
@@ -36,6 +41,12 @@ class Attempt(Struct, frozen=True):
     bytes: int
     error: AltaProfilesError | None
     delay: float | None
+    call: int
+    method: str
+    host: str
+    port: int
+    waited: float
+    bulk: bool
 
 
 class RateLimit(Struct):

@@ -65,6 +65,11 @@ class Chains:
         self._service = service
 
     @property
+    def call(self) -> tuple[str, str]:
+        """The service and the call that fetches pages, for errors."""
+        return self._service.api, "get_page"
+
+    @property
     def slots(self) -> int:
         """Most requests that can be in flight."""
         return self._service.cap("get_page").limit
@@ -169,7 +174,8 @@ class Chains:
             return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
-        return Chain(begin, fetch, None if doubts is None else doubts.reopen, earlier)
+        reopen = None if doubts is None else doubts.reopen
+        return Chain(begin, fetch, reopen, earlier, self.call)
 
 
 @contextmanager
@@ -213,7 +219,9 @@ class _Doubts:
             return None
         sentence = shortfall(self._query, 0, self._counted)
         if is_last:
-            raise Incomplete(sentence, missing=[sentence])
+            error = Incomplete(sentence, missing=[sentence])
+            error.locate(*self._chains.call)
+            raise error
         self._reopened += 1
         await self._chains.pause(number, sentence)
         return await self._chains.open(self._query)

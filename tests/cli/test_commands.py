@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -11,10 +12,12 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from altaprofiles.emulator import Fault
+from altaprofiles.cli import cli
+from altaprofiles.emulator import Emulator, Fault
 
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Terminal, environment, serving, stopping
@@ -170,12 +173,119 @@ def test_every_fault_is_in_the_help_of_the_emulator() -> None:
         ("--think", "inf", "inf; use 0 or more"),
         ("--window-seconds", "0", "0.0; use more than 0"),
         ("--fault", "reset=2", "'reset' has rate 2.0"),
+        ("--counts-max-in-flight", "0", "0; use 1 or more"),
+        ("--max-open-chains", "0", "0; use 1 or more"),
+        ("--cursor-lifetime", "-1", "-1.0; use 0 or more"),
+        ("--alta-error", "1", "1; use None or 20022 or 20055"),
     ],
 )
 def test_the_emulator_names_the_option_that_cannot_be(option: str, value: str, words: str) -> None:
     done = run("emulator", option, value)
     assert done.returncode == 2
     assert f"error: {option}: {words}" in " ".join(done.stderr.split())
+
+
+def test_every_setting_of_the_emulator_has_an_option() -> None:
+    options = {param.name for param in cli.commands["emulator"].params}
+    assert set(inspect.signature(Emulator).parameters) <= options
+
+
+def fetch(variables: dict[str, str], target: str, *, method: str = "GET", body: str = "") -> Any:
+    request = urllib.request.Request(  # noqa: S310
+        variables["ALTA_BASE_URL"] + target,
+        data=body.encode() or None,
+        method=method,
+        headers={
+            "X-CleverTap-Account-Id": variables["CLEVERTAP_ACCOUNT_ID"],
+            "X-CleverTap-Passcode": variables["CLEVERTAP_PASSCODE"],
+            "Authorization": f"Bearer {variables['ALTA_TOKEN']}",
+        },
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:  # noqa: S310
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_emulator_serves_people_of_ones_own(tmp_path: Path) -> None:
+    records, bindings = tmp_path / "people.ndjson", tmp_path / "bindings.json"
+    records.write_text('{"identity": "ann"}\n\n{"identity": "bo", "profileData": {"n": 1}}\n')
+    bindings.write_text('{"bo": ["a1"]}')
+    with serving("--records", str(records), "--bindings", str(bindings)) as (_, variables):
+        bo = fetch(variables, "/1/profile.json?identity=bo")["record"]
+        assert bo == {"identity": "bo", "profileData": {"n": 1}}
+        assert fetch(variables, "/v1/user/get-user-cdp?anonymous_id=a1")["data"].keys() == {"bo"}
+        query = '{"event_name": "Mine", "from": 20260101, "to": 20260101}'
+        opening = fetch(variables, "/1/profiles.json", method="POST", body=query)
+        page = fetch(variables, f"/1/profiles.json?cursor={opening['cursor']}")
+        assert [one["identity"] for one in page["records"]] == ["ann", "bo"]
+
+
+def test_the_emulator_serves_a_replay(tmp_path: Path) -> None:
+    file = tmp_path / "run.ndjson"
+    verify = {"request": {"operation": "verify"}, "status": 200, "body": {"code": 0, "data": 7}}
+    header = {"format": "altaprofiles replay", "version": 1}
+    file.write_text(f"{json.dumps(header)}\n{json.dumps(verify)}\n")
+    with serving("--replay", str(file)) as (_, variables):
+        assert fetch(variables, "/v1/api-key/verify") == {"code": 0, "data": 7}
+        status, answer = fetch(variables, "/1/profile.json?identity=5555555555")
+        assert (status, "not in the replay" in answer["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "words"),
+    [
+        ("--replay", "{}", "line 1 is not the beginning of a replay"),
+        ("--records", '{"identity": "a"}\n\n{"name": "secret"}\n', "line 3: has neither identity"),
+        (
+            "--records",
+            '{"identity": "a"}\n{"identity": "a"}',
+            "line 2, identity: is that of line 1 as well",
+        ),
+        ("--records", '{"identity": "a", "email": 1}', "line 1, email: expected text, got a whole"),
+        ("--records", '{"identity": "a"}\n{"secret', "line 2 is not JSON; write one record a line"),
+        ("--records", '["secret"]', "line 1: expected an object, got a list"),
+        ("--records", None, "does not exist"),
+        ("--bindings", '{"secret": "a1"}', "user ID 1: expected a list of anonymous IDs"),
+        ("--bindings", '{"secret', "the file is not JSON"),
+    ],
+)
+def test_a_wrong_file_is_named_by_its_place(
+    tmp_path: Path, option: str, text: str | None, words: str
+) -> None:
+    file = tmp_path / "file"
+    if text is not None:
+        file.write_text(text)
+    done = run("emulator", option, str(file))
+    assert done.returncode == 2
+    assert option in done.stderr
+    assert words in " ".join(done.stderr.split())
+    assert "secret" not in done.stderr
+
+
+def test_faults_change_while_the_emulator_runs() -> None:
+    with serving("--people", "20", "--fault", "slow=0.5") as (_, variables):
+        assert fetch(variables, "/faults") == {"slow": 0.5}
+        outage = {"server_error": 1}
+        assert fetch(variables, "/faults", method="PUT", body=json.dumps(outage)) == outage
+        status, _ = fetch(variables, "/1/profile.json?identity=5555555555")
+        assert status >= 500
+        for body, words in (
+            ('{"no": 1}', "faults: 'no' is not a fault; use one of not_ready, "),
+            ('{"reset": "0.2"}', "faults: 'reset' has rate '0.2'; use a number from 0 to 1"),
+            ('{"reset": true}', "faults: 'reset' has rate True; use a number from 0 to 1"),
+            ("[]", "faults: use rates by name"),
+            ("{", "faults: the body is not JSON"),
+        ):
+            status, answer = fetch(variables, "/faults", method="PUT", body=body)
+            assert status == 400
+            assert answer["error"].startswith(words)
+        assert fetch(variables, "/faults", method="POST", body="{}")[0] == 405
+        assert fetch(variables, "/faults") == outage
+        assert fetch(variables, "/faults", method="PUT", body="{}") == {}
+        found = fetch(variables, "/1/profile.json?identity=5555555555")
+        assert found["record"]["identity"] == "5555555555"
 
 
 def test_the_emulator_names_a_port_that_is_taken() -> None:

@@ -74,7 +74,7 @@ def test_a_customer_is_tables_on_a_terminal(env: dict[str, str], bound: str) -> 
 )
 def test_nobody(env: dict[str, str], option: str) -> None:
     done = run(env, "who", option, "nobody-here")
-    assert (done.code, done.stdout) == (1, b"")
+    assert (done.code, done.stdout) == (5, b"")
     asked = {"--email": "CleverTap knows nobody", "--anonymous-id": "Alta knows nobody"}
     assert asked.get(option, "nobody: ") in done.stderr
     assert "nobody-here" not in done.stderr

@@ -56,7 +56,7 @@ def _counted(items: list[Any]) -> Counter[str]:
     return Counter(map(repr, items))
 
 
-def _get(**key: str) -> Callable[[Session, Path], Awaitable[Found]]:
+def _get(**key: Any) -> Callable[[Session, Path], Awaitable[Found]]:
     async def run(session: Session, folder: Path) -> Found:
         person = await session.profiles.get(**key)
         return Found([None if person is None else person.raw])
@@ -80,7 +80,7 @@ def _expected_users(*people: int) -> list[Any]:
     return [(name, name, (f"anon-{name}", "WEB")) for name in names if name is not None]
 
 
-def _cdp(**key: str) -> Callable[[Session, Path], Awaitable[Found]]:
+def _cdp(**key: Any) -> Callable[[Session, Path], Awaitable[Found]]:
     async def run(session: Session, folder: Path) -> Found:
         return Found(_users(await session.cdp.get(**key)))
 

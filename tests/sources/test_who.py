@@ -151,7 +151,8 @@ async def test_errors_of_clevertap_are_raised() -> None:
     async with both(Refusing()) as services:
         services.users = {"a": [user("u", "a")], "u": [user("u", "a")]}
         async with services.session() as session:
-            for key in ({"email": "x"}, {"user_id": "u"}, {"anonymous_id": "a"}):
+            keys: list[dict[str, Any]] = [{"email": "x"}, {"user_id": "u"}, {"anonymous_id": "a"}]
+            for key in keys:
                 with pytest.raises(BadRequest):
                     await session.who_is(**key)
 

@@ -17,6 +17,8 @@ from altaprofiles import (
     AltaProfilesError,
     AnonymousId,
     Attempt,
+    BlockingEventProfiles,
+    BlockingSession,
     CdpUser,
     ChainStatus,
     CleverTap,
@@ -46,7 +48,7 @@ from altaprofiles import (
     TransportError,
     parse_date,
 )
-from altaprofiles.emulator import Emulator
+from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.notebook import Progress
 
 
@@ -235,6 +237,16 @@ async def emulated() -> None:
         assert_type(emulator.clevertap, CleverTap)
         assert_type(emulator.alta, Alta)
         assert_type(emulator.url, str)
+    bindings = {"ann": ["a1"]}
+    async with Emulator(records=[{"identity": "ann"}], bindings=bindings) as emulator:
+        assert_type(emulator.add({"identity": 7}, bindings={"7": ("a2",)}), None)
+        emulator.faults = {"not_ready": 0.5}
+        assert_type(emulator.faults, dict[str, float])
+    async with Recorder("run.ndjson", alta=Alta("token")) as recorder:
+        assert_type(recorder.alta, Alta)
+        assert_type(recorder.environment, dict[str, str])
+        assert_type(recorder.recorded, int)
+    Emulator(replay=Path("run.ndjson"))
 
 
 async def refused(session: Session) -> None:
@@ -248,3 +260,25 @@ async def refused(session: Session) -> None:
     session.profiles.everyone(start=20260101)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     CleverTap(account_id="id")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert altaprofiles.Sessions  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+
+def blocking_sessions() -> None:
+    with altaprofiles.blocking(Session.from_env) as session:
+        assert_type(session, BlockingSession)
+        assert_type(session.profiles.get(identity="5555555555"), Profile | None)
+        assert_type(session.profiles.count("Charged", start=20260101, end=20260131), int)
+        people = session.profiles.by_event("Charged", start=20260101, end=20260131)
+        assert_type(people, BlockingEventProfiles)
+        for person in people:
+            assert_type(person, Profile)
+        assert_type(next(people.pages()), Page)
+        assert_type(next(session.profiles.get_many([1], by="identity")), Lookup[Profile])
+        assert_type(session.cdp.get(user_id="u1"), dict[str, CdpUser])
+        assert_type(next(session.cdp.get_many(["u1"], by="user_id")), Lookup[dict[str, CdpUser]])
+        assert_type(next(session.with_cdp(people)), Customer)
+        assert_type(session.who_is(identity="5555555555"), list[Customer])
+        assert_type(
+            session.export("Charged", start=20260101, end=20260131, to="p.ndjson"), ExportReport
+        )
+        assert_type(session.export_lookups("ids.txt", by="identity", to="p.csv"), LookupReport)
+        session.profiles.get(id="5555555555")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

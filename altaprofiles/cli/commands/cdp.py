@@ -14,7 +14,7 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..exits import Failure
+from ..exits import Exit, Failure
 from ..options import KeyFileName
 from ..waits import Waits, remedy
 
@@ -70,7 +70,7 @@ def cdp(
     """Print which users and anonymous IDs belong together, from Alta.
 
     On a terminal as a table; into a file or a pipe as JSON, one user a line: {"user_id": …,
-    "anonymous_ids": […]}. Exits with 1 when there are no bindings.
+    "anonymous_ids": […]}. Exits with 5 when there are no bindings.
 
     With --file, prints one line per ID, in the order of the file: {"key": …, "users": […]}, whose
     users are empty when there are no bindings, or {"key": …, "error": …}. Exits with 1 when a
@@ -106,7 +106,7 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
     if not users:
         keys = {"user_id": user_id, "anonymous_id": anonymous_id}
         names = " and ".join(name for name, key in keys.items() if key is not None)
-        raise Failure(f"no bindings: nothing is bound to this {names}")
+        raise Failure(f"no bindings: nothing is bound to this {names}", Exit.NOT_FOUND)
     if sys.stdout.isatty():
         from ..consoles import output_console
         from ..tables import users_table

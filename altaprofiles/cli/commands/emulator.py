@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,15 +18,35 @@ if TYPE_CHECKING:
 __all__ = ["emulator"]
 
 
-def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option of a limit that does not exist by default."""
+def _limit(
+    name: str, text: str, default: str = " No limit by default."
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option of a limit, which by default does not exist."""
     return click.option(
         name,
         type=int,
         metavar="N",
         default=None,
         show_default=False,
-        help=f"{text} No limit by default.",
+        help=f"{text}{default}",
+    )
+
+
+def _switch(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option of a setting that is on by default."""
+    return click.option(
+        f"--{name}/--no-{name}", default=True, show_default=False, help=f"{text} (the default)."
+    )
+
+
+def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        name,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        default=None,
+        show_default=False,
+        help=text,
     )
 
 
@@ -41,10 +63,13 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
     "--people",
     type=click.IntRange(min=0),
     metavar="N",
-    default=10_000,
-    show_default=True,
-    help="The number of people in the account.",
+    default=None,
+    show_default=False,
+    help="The number of people of the seed: 10,000 by default, or 0 with people of your own.",
 )
+@_file("--records", "People of your own: a file of one JSON record a line, as exports write them.")
+@_file("--bindings", 'Users of your own in Alta: a JSON file such as {"user": ["anonymous ID"]}.')
+@_file("--replay", "A file of altaprofiles.emulator.Recorder, to serve in the place of people.")
 @click.option(
     "--seed",
     type=int,
@@ -77,6 +102,7 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
     help="The number of CleverTap requests answered at once; any further one is refused.",
 )
 @_limit("--lookups-max-in-flight", "The same for lookups of one person, by themselves.")
+@_limit("--counts-max-in-flight", "The same for counts, by default as --max-in-flight.", "")
 @_limit("--alta-max-in-flight", "The same for Alta.")
 @_limit("--clevertap-per-minute", "The number of CleverTap requests answered in one minute.")
 @_limit("--alta-per-minute", "The same for Alta, with X-RateLimit headers.")
@@ -89,6 +115,17 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
     show_default=False,
     help="The length of such a minute, 60 by default; a day is 1,440 of them.",
 )
+@_switch("rate-limit-headers", "Send X-RateLimit headers with Alta's answers if there is a limit")
+@_limit("--max-open-chains", "The number of chains read at once; any further one is empty.")
+@click.option(
+    "--cursor-lifetime",
+    type=float,
+    metavar="SECONDS",
+    default=4 * 86_400,
+    show_default=False,
+    help="The time for which a cursor is valid, four days by default.",
+)
+@_switch("notification-exports", "Export people by notification events as well")
 @click.option(
     "--base-query",
     type=click.Choice(["optional", "with_filters", "required"]),
@@ -104,24 +141,46 @@ def _limit(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...
     help="The form of Alta's answers.",
 )
 @click.option(
+    "--alta-error",
+    type=int,
+    metavar="CODE",
+    default=None,
+    show_default=False,
+    help="Let Alta refuse every lookup with a documented code, such as 20055.",
+)
+@_switch("key-verification", "Let Alta answer what a key is for, as GPTBots does")
+@click.option(
     "--fault",
     "faults",
     multiple=True,
     metavar="NAME=RATE",
     help="Let this share of responses fail, such as not_ready=0.2; 1 is an outage. Repeatable.",
 )
-def emulator(port: int, people: int, faults: tuple[str, ...], **settings: Any) -> None:
+def emulator(
+    port: int,
+    people: int | None,
+    records: Path | None,
+    bindings: Path | None,
+    replay: Path | None,
+    faults: tuple[str, ...],
+    **settings: Any,
+) -> None:
     """Serve both APIs on loopback until interrupted.
 
     Prints the environment variables that point a client here; paste them into another shell.
+
+    PUT /faults with a JSON object replaces the faults while it runs, and GET /faults returns them.
+    GET /stats returns counters.
 
     Faults are not_ready, opening_not_ready, throttled, too_many, server_error, html, cdn_timeout,
     empty, disconnect, reset, truncated, garbled, slow, gzip, empty_page, other_cursor, empty_chain,
     cut_short, empty_end, text_codes and text_errors.
 
     \b
-    Example:
-        altaprofiles emulator --port 8123 --fault not_ready=0.2 --alta-per-minute 100
+    Examples:
+      altaprofiles emulator --port 8123 --fault not_ready=0.2 --alta-per-minute 100
+      altaprofiles emulator --port 8123 --records people.ndjson
+      curl -X PUT -d '{"server_error": 1}' http://127.0.0.1:8123/faults
     """
     import asyncio
 
@@ -132,18 +191,67 @@ def emulator(port: int, people: int, faults: tuple[str, ...], **settings: Any) -
         if name in rates:
             raise click.BadParameter(f"{name} is given twice; give it once", param_hint="--fault")
         rates[name] = rate
+    if people is None and records is None and bindings is None and replay is None:
+        people = 10_000
+    lines = [] if records is None else _lines(records)
     try:
-        server = Emulator(people=people, faults=rates, port=port, **settings)
+        server = Emulator(
+            people=people,
+            records=None if records is None else [record for _, record in lines],
+            bindings=None if bindings is None else _object(bindings),
+            replay=replay,
+            faults=rates,
+            port=port,
+            **settings,
+        )
     except ValueError as error:
-        raise _named(str(error)) from None
-    asyncio.run(_serve(server, people, port))
+        raise _named(str(error), [number for number, _ in lines]) from None
+    asyncio.run(_serve(server, port, is_replay=replay is not None))
 
 
-def _named(message: str) -> click.BadParameter:
-    """Return an error of the emulator's settings, which begins with a setting's name."""
-    name = message.partition(" ")[0].rstrip(":")
+def _lines(file: Path) -> list[tuple[int, Any]]:
+    """Return the values of a file of NDJSON, each with the number of its line."""
+    import msgspec
+
+    found: list[tuple[int, Any]] = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append((number, msgspec.json.decode(line)))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            raise click.BadParameter(
+                f"line {number} is not JSON; write one record a line", param_hint="--records"
+            ) from None
+    return found
+
+
+def _object(file: Path) -> Any:
+    import msgspec
+
+    try:
+        return msgspec.json.decode(file.read_bytes())
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        raise click.BadParameter(
+            'the file is not JSON; write an object such as {"u1": ["a1"]}', param_hint="--bindings"
+        ) from None
+
+
+def _named(message: str, lines: list[int]) -> click.BadParameter:
+    """Return an error of the emulator's settings, which begins with a setting's name.
+
+    Args:
+        message: the error.
+        lines: the line of each record.
+    """
+    name = re.split(r"\W", message, maxsplit=1)[0]
     option = "--fault" if name == "faults" else f"--{name.replace('_', '-')}"
-    text = message.removeprefix(f"{name} is ").removeprefix("faults: ")
+
+    def line(found: re.Match[str]) -> str:
+        return f"line {lines[int(found[1])]}" + (", " if found[2] else "")
+
+    text = re.sub(r"records\[(\d+)\](\.)?", line, message)
+    text = text.removeprefix(f"{name} is ").removeprefix(f"{name}: ")
     return click.BadParameter(text, param_hint=option)
 
 
@@ -157,7 +265,7 @@ def _rate(fault: str) -> tuple[str, float]:
         ) from None
 
 
-async def _serve(emulator: Emulator, people: int, port: int) -> None:
+async def _serve(emulator: Emulator, port: int, *, is_replay: bool) -> None:
     """Serve until SIGINT or SIGTERM; the environment variables go to stdout."""
     import asyncio
 
@@ -169,7 +277,9 @@ async def _serve(emulator: Emulator, people: int, port: int) -> None:
         async with emulator:
             for name, value in emulator.environment.items():
                 click.echo(f"export {name}={value}")
-            click.echo(f"{people:,} people at {emulator.url}; stop with Ctrl-C", err=True)
+            people = f"{len(emulator.population):,} people"
+            served = "a replay" if is_replay else people
+            click.echo(f"{served} at {emulator.url}; stop with Ctrl-C", err=True)
             await interrupted.wait()
     except OSError as error:
         raise click.ClickException(f"cannot listen on port {port}: {error.strerror}") from None

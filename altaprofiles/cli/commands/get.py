@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..exits import Failure
+from ..exits import Exit, Failure
 
 __all__ = ["get"]
 
@@ -27,7 +27,7 @@ def get(app: App, identity: str | None, email: str | None, object_id: str | None
     """Print one person's record, from CleverTap.
 
     On a terminal it is printed as tables; into a file or a pipe as one line of JSON, the record as
-    the service sent it. Exits with 1 when there is no such person.
+    the service sent it. Exits with 5 when there is no such person.
 
     \b
     Examples:
@@ -43,7 +43,9 @@ def get(app: App, identity: str | None, email: str | None, object_id: str | None
     if profile is None:
         # The key stays out of the message, as out of every error's: logs may keep it.
         (name,) = key
-        raise Failure(f"no such person: the service has no profile with this {name}")
+        raise Failure(
+            f"no such person: the service has no profile with this {name}", Exit.NOT_FOUND
+        )
     if sys.stdout.isatty():
         from ..consoles import output_console
         from ..tables import profile_table

@@ -9,7 +9,7 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..exits import Failure
+from ..exits import Exit, Failure
 
 if TYPE_CHECKING:
     from ...models import Customer
@@ -32,7 +32,7 @@ def who(app: App, /, **options: str | None) -> None:
 
     On a terminal as tables; into a file or a pipe as JSON, one customer a line: {"profile": …,
     "cdp": [{"user_id": …, "anonymous_ids": […]}]}, the profile null for a user unknown to
-    CleverTap. Exits with 1 when there is nobody.
+    CleverTap. Exits with 5 when there is nobody.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def who(app: App, /, **options: str | None) -> None:
     if not customers:
         # The key stays out of the message, as out of every error's: logs may keep it.
         (name,) = key
-        raise Failure(f"nobody: {_ASKED[name]} with this {name}")
+        raise Failure(f"nobody: {_ASKED[name]} with this {name}", Exit.NOT_FOUND)
     for customer in customers:
         if customer.error is not None:
             app.warn(f"the CDP users cannot be asked for: {customer.error}")

@@ -1,0 +1,478 @@
+"""A session for code without an event loop: its own loop runs in a thread beside the caller.
+
+Calls are handed to that loop, and results come back in batches, because a change of threads costs
+more than a person does. An iterable of the caller is read in the thread of the caller: it may be
+bound to it, or call the session itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from functools import partial, update_wrapper
+from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, overload
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from .cdp import Cdp
+from .errors import ConfigurationError, SessionClosed
+from .flow.fanout import check_items
+from .flow.handover import Ended, Handover
+from .http.engine import Hook
+from .http.retry import Retry
+from .http.transport import Timeout
+from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
+from .profiles import EventProfiles, Profiles
+from .session import Session
+from .wire.alta import By as CdpBy
+from .wire.clevertap import By
+
+__all__ = [
+    "BlockingCdp",
+    "BlockingEventProfiles",
+    "BlockingProfiles",
+    "BlockingSession",
+    "blocking",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+K = TypeVar("K")
+
+_BATCH = 1000
+"""Most results that are handed over together."""
+
+_KEYS = 64
+"""Most keys that are read together."""
+
+_READ_FOR = 0.005
+"""Seconds after which keys that have been read are passed on, however few they are."""
+
+
+@contextmanager
+def blocking(make_session: Callable[[], Session]) -> Generator[BlockingSession, None, None]:
+    """Open a session for code without an event loop: scripts, threads, tasks of a scheduler.
+
+    The session runs in a thread of its own until the block ends. Any number of threads may use it.
+    A call that is interrupted, by Ctrl-C for one, is cancelled as a task would be, and has ended
+    when the exception leaves it, so that an export can be resumed.
+
+    Args:
+        make_session: returns a new session, such as `Session.from_env`, or
+            `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`.
+
+    Raises:
+        ConfigurationError: an event loop runs in this thread, as in a notebook, where `async with`
+            works. Or `make_session` does not return a new session.
+
+    >>> with altaprofiles.blocking(Session.from_env) as session:
+    ...     person = session.profiles.get(identity="5555555555")
+    ...     for page in session.profiles.by_event("Charged", start=20260101, end=20260131).pages():
+    ...         print(len(page.profiles))
+    """
+    if isinstance(make_session, Session) or not callable(make_session):
+        raise _wrong(f"got a {type(make_session).__name__}")
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ConfigurationError(
+            "an event loop runs in this thread; use `async with Session(…) as session:` and `await`"
+        )
+    with start_blocking_portal() as portal:
+        loop = _Loop(portal)
+        session = loop.call(partial(_opened, make_session))
+        try:
+            yield BlockingSession(session, loop)
+        finally:
+            loop.close(session)
+
+
+async def _opened(make_session: Callable[[], Session]) -> Session:
+    session = make_session()
+    if not isinstance(session, Session):
+        raise _wrong(f"it returned a {type(session).__name__}")
+    return await session.__aenter__()
+
+
+def _wrong(what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"make_session: expected a function that returns a Session, {what}; pass "
+        f"Session.from_env, or lambda: Session(…)"
+    )
+
+
+# -------------------------------------------------------------------------------- beside the caller
+
+
+class _Loop:
+    """The event loop beside the caller."""
+
+    def __init__(self, portal: BlockingPortal) -> None:
+        self._portal = portal
+        self._is_closed = False
+
+    def call(self, function: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of `function`, awaited in the loop."""
+        if self._is_closed:
+            raise SessionClosed("this Session is closed; open a new one")
+        return self._call(function)
+
+    def close(self, session: Session) -> None:
+        """Close the session, and end whatever is still running in the loop."""
+        self._is_closed = True
+        self._call(session.aclose)
+        self._portal.call(self._portal.stop, True)
+
+    def _call(self, function: Callable[[], Awaitable[T]]) -> T:
+        ended = threading.Event()
+
+        async def run() -> T:
+            try:
+                return await function()
+            finally:
+                ended.set()
+
+        try:
+            future = self._portal.start_task_soon(run)
+        except RuntimeError:
+            raise SessionClosed(
+                "this Session cannot be used here: it is closed, or this is a callback of its own "
+                "event loop, which the call would stop"
+            ) from None
+        try:
+            return future.result()
+        except CancelledError:
+            raise SessionClosed(
+                "this Session was closed while the call waited; open a new one"
+            ) from None
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                # The caller may open the session's files again at once.
+                ended.wait()
+            raise
+
+    def each(
+        self,
+        results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
+        items: Iterable[K] = (),
+        *,
+        most: int = _BATCH,
+    ) -> Iterator[T]:
+        """Return an iterator over what `results` yields in the loop.
+
+        Args:
+            results: takes the items as they are read. What it raises at once is raised here.
+            items: read in this thread while results are waited for.
+            most: results that may wait to be taken.
+        """
+        return self._each(self.call(partial(_Reading.of, results, most)), items)
+
+    def _each(self, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
+        source = iter(items)
+        try:
+            while (batch := self.call(reading.next_batch)) is not None:
+                for result in batch:
+                    if result is _MORE:
+                        self.call(partial(reading.give, *_read(source)))
+                    else:
+                        yield cast(T, result)
+        finally:
+            with suppress(ConfigurationError):
+                self.call(reading.end)
+
+
+def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
+    """Return the next items, and the error that ends them: `Ended` after the last one."""
+    items: list[K] = []
+    until = time.monotonic() + _READ_FOR
+    try:
+        for item in source:
+            items.append(item)
+            if len(items) == _KEYS or time.monotonic() > until:
+                return items, None
+    except Exception as error:
+        return items, error
+    return items, Ended()
+
+
+# -------------------------------------------------------------------------------------- in the loop
+
+_MORE = object()
+"""Stands among the results where more items are needed."""
+
+
+class _Reading(Generic[K, T]):
+    """One iteration. It goes on only while the caller waits, so that no result is held for long."""
+
+    def __init__(
+        self, results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]], most: int
+    ) -> None:
+        self._results = results(self._items())
+        self._most = most
+        self._handover: Handover[T | object] = Handover()
+        self._wanted = asyncio.Event()
+        self._given: asyncio.Future[tuple[list[K], Exception | None]] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def of(
+        cls, results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]], most: int
+    ) -> _Reading[K, T]:
+        """Return a new iteration, which begins with the first batch."""
+        return cls(results, most)
+
+    async def next_batch(self) -> list[T | object] | None:
+        """Return the next results, at least one; None after the last one."""
+        self._wanted.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        try:
+            return [*await self._handover.get_all()]
+        except Ended:
+            return None
+        finally:
+            self._wanted.clear()
+
+    async def give(self, items: list[K], error: Exception | None) -> None:
+        """Pass on items that were read, and the error that ended them."""
+        if self._given is not None and not self._given.done():
+            self._given.set_result((items, error))
+
+    async def end(self) -> None:
+        """Cancel what is still running."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _items(self) -> AsyncGenerator[K, None]:
+        error: Exception | None = None
+        while error is None:
+            self._given = asyncio.get_running_loop().create_future()
+            self._handover.put(_MORE)
+            items, error = await self._given
+            for item in items:
+                yield item
+        if not isinstance(error, Ended):
+            raise error
+
+    async def _run(self) -> None:
+        ahead = 0
+        try:
+            try:
+                async for result in self._results:
+                    self._handover.put(result)
+                    ahead += 1
+                    if ahead % self._most == 0:
+                        self._wanted.clear()
+                    await self._wanted.wait()
+            finally:
+                await self._results.aclose()
+        except BaseException as error:
+            self._handover.close(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._handover.close(None)
+
+
+# --------------------------------------------------------------------------------- typed as Session
+
+
+def _checked(name: str, items: Iterable[K]) -> Iterable[K]:
+    """Return `items` if they can be read in the thread of the caller."""
+    check_items(name, items)
+    if not isinstance(items, Iterable):
+        raise ConfigurationError(
+            f"{name}: expected an iterable, got the async iterable {type(items).__name__}; a "
+            f"blocking session reads with `for`",
+            value=items,
+        )
+    return items
+
+
+class _Call(Generic[P, T]):
+    """A method of the session that returns when its result is there."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> _Call[P, T]: ...
+
+    @overload
+    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, T]: ...
+
+    def __get__(self, instance: _Face[Any] | None, owner: type) -> _Call[P, T] | Callable[P, T]:
+        if instance is None:
+            return self
+        method: Callable[P, Coroutine[Any, Any, T]] = self._method.__get__(instance._inner)  # noqa: SLF001
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            return instance._loop.call(partial(method, *args, **kwargs))  # noqa: SLF001
+
+        return update_wrapper(call, method)
+
+
+class _People(Generic[P]):
+    """A method of the session that returns people to be read."""
+
+    def __init__(self, method: Callable[Concatenate[Any, P], EventProfiles]) -> None:
+        self._method = method
+        self.__doc__ = method.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> _People[P]: ...
+
+    @overload
+    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, BlockingEventProfiles]: ...
+
+    def __get__(
+        self, instance: _Face[Any] | None, owner: type
+    ) -> _People[P] | Callable[P, BlockingEventProfiles]:
+        if instance is None:
+            return self
+        method = self._method.__get__(instance._inner)  # noqa: SLF001
+
+        def people(*args: P.args, **kwargs: P.kwargs) -> BlockingEventProfiles:
+            return BlockingEventProfiles(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+
+        return update_wrapper(people, method)
+
+
+class _Face(Generic[T]):
+    """The synchronous face of an object.
+
+    Args:
+        inner: the object, which belongs to the loop.
+        loop: the loop.
+    """
+
+    def __init__(self, inner: T, loop: _Loop) -> None:
+        self._inner = inner
+        self._loop = loop
+
+
+class BlockingEventProfiles(_Face[EventProfiles]):
+    """The people of one query, for `for`: see `EventProfiles`."""
+
+    def __iter__(self) -> Iterator[Profile]:
+        """Yield each person, as `EventProfiles` does with `async for`."""
+        people = self._inner
+        return self._loop.each(lambda _: people.__aiter__())
+
+    def pages(self, *, decode: bool = True) -> Iterator[Page]:
+        """Yield each page, as `EventProfiles.pages` does."""
+        return self._loop.each(lambda _: self._inner.pages(decode=decode), most=1)
+
+
+class BlockingProfiles(_Face[Profiles]):
+    """The `profiles` of a blocking session, with the methods of `Session.profiles`."""
+
+    get = _Call(Profiles.get)
+    count = _Call(Profiles.count)
+    by_event = _People(Profiles.by_event)
+    everyone = _People(Profiles.everyone)
+
+    def get_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        by: By,
+        concurrency: int | None = None,
+        ordered: bool = False,
+    ) -> Iterator[Lookup[Profile]]:
+        """Yield one `Lookup` for each of `keys`, as `Session.profiles.get_many` does."""
+        look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
+        return self._loop.each(look_up, _checked("keys", keys))
+
+
+class BlockingCdp(_Face[Cdp]):
+    """The `cdp` of a blocking session, with the methods of `Session.cdp`."""
+
+    get = _Call(Cdp.get)
+
+    def get_many(
+        self,
+        keys: Iterable[Key],
+        *,
+        by: CdpBy,
+        concurrency: int | None = None,
+        ordered: bool = False,
+    ) -> Iterator[Lookup[dict[str, CdpUser]]]:
+        """Yield one `Lookup` for each of `keys`, as `Session.cdp.get_many` does."""
+        look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
+        return self._loop.each(look_up, _checked("keys", keys))
+
+
+class BlockingSession(_Face[Session]):
+    """A session that `blocking` has opened, with the methods of `Session`, none of them awaited."""
+
+    export = _Call(Session.export)
+    export_lookups = _Call(Session.export_lookups)
+    who_is = _Call(Session.who_is)
+    finish_unfinished = _Call(Session.finish_unfinished)
+    sync = _Call(Session.sync)
+
+    def with_options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: Timeout | None = None,
+        deadline: float | None = None,
+        bulk: bool | None = None,
+        on_event: Hook | Sequence[Hook] | None = None,
+        **fixed: Never,
+    ) -> BlockingSession:
+        """Return a view of this session with other options, as `Session.with_options` does."""
+        view = self._inner.with_options(
+            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event, **fixed
+        )
+        return BlockingSession(view, self._loop)
+
+    @property
+    def profiles(self) -> BlockingProfiles:
+        """Customer profiles from CleverTap."""
+        return BlockingProfiles(self._inner.profiles, self._loop)
+
+    @property
+    def cdp(self) -> BlockingCdp:
+        """CDP users from Alta."""
+        return BlockingCdp(self._inner.cdp, self._loop)
+
+    def with_cdp(
+        self,
+        profiles: Iterable[Profile],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = False,
+    ) -> Iterator[Customer]:
+        """Yield each of `profiles` with its CDP users, as `Session.with_cdp` does."""
+        join = partial(self._inner.with_cdp, concurrency=concurrency, ordered=ordered)
+        if isinstance(profiles, BlockingEventProfiles):
+            # They are in the loop already.
+            people = profiles._inner  # noqa: SLF001
+            return self._loop.each(lambda _: join(people))
+        return self._loop.each(join, _checked("profiles", profiles))
+
+    @property
+    def stats(self) -> Stats:
+        """The statistics of the session so far."""
+        return self._inner.stats
+
+    def __repr__(self) -> str:
+        return f"BlockingSession({self._inner!r})"

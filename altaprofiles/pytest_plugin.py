@@ -1,0 +1,102 @@
+"""pytest's plugin: a fixture with both services on loopback, for tests of programs that call them.
+
+pytest finds it by itself once `altaprofiles` is installed. It imports nothing of the library before
+a test uses it. `-p no:altaprofiles` switches it off.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .emulator import Emulator
+
+__all__ = ["altaprofiles_emulator"]
+
+_FIXTURE = "altaprofiles_emulator"
+_MARKER = "altaprofiles"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line(
+        "markers",
+        f"{_MARKER}(people=1000, seed=0, faults=None, think=0.0, records=None, bindings=None, …): "
+        f"run the test with the fixture {_FIXTURE}, an altaprofiles.emulator.Emulator with these "
+        f"arguments",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _altaprofiles_first(request: pytest.FixtureRequest) -> None:
+    """Start the emulator, for the marker alone as well, before other fixtures of the test.
+
+    They may read the environment variables.
+    """
+    is_marked = request.node.get_closest_marker(_MARKER) is not None
+    if is_marked or _FIXTURE in request.fixturenames:
+        request.getfixturevalue(_FIXTURE)
+
+
+@pytest.fixture
+def altaprofiles_emulator(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Emulator]:
+    """An emulator of CleverTap and Alta that `Session.from_env()` meets while the test runs.
+
+    The marker `@pytest.mark.altaprofiles(…)` of the test, its class or its module has the arguments
+    of `altaprofiles.emulator.Emulator`, such as `records=[{"identity": "ann"}]`. The emulator runs
+    in a thread of its own, so that plain tests, pytest-asyncio and anyio's plugin can use it alike.
+    All `CLEVERTAP_*` and `ALTA_*` variables of the environment are replaced by its own.
+    """
+    from anyio.from_thread import start_blocking_portal
+
+    emulator = _emulator(_arguments(request))
+    for name in list(os.environ):
+        if name.startswith(("CLEVERTAP_", "ALTA_")):
+            monkeypatch.delenv(name)
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator):
+        for name, value in emulator.environment.items():
+            monkeypatch.setenv(name, value)
+        yield emulator
+
+
+def _emulator(arguments: dict[str, Any]) -> Emulator:
+    from .emulator import Emulator
+
+    try:
+        return Emulator(**arguments)
+    except (ValueError, TypeError, OSError) as error:
+        raise _failure(str(error)) from None
+
+
+def _arguments(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return the arguments of the marker, or none."""
+    marker = request.node.get_closest_marker(_MARKER)
+    if marker is None:
+        return {}
+    import inspect
+    from difflib import get_close_matches
+
+    from .emulator import Emulator
+
+    if marker.args:
+        raise _failure("arguments stand by name, such as people=100")
+    # The port is left out, because tests run side by side.
+    known = [name for name in inspect.signature(Emulator).parameters if name != "port"]
+    for name in marker.kwargs:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
+            raise _failure(f"unknown argument {name}; {advice}")
+    return dict(marker.kwargs)
+
+
+def _failure(message: str) -> BaseException:
+    """Return a failure that pytest reports without a traceback."""
+    return pytest.fail.Exception(f"@pytest.mark.{_MARKER}: {message}", pytrace=False)

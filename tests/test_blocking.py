@@ -1,0 +1,353 @@
+"""A session for code without an event loop."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import altaprofiles
+from altaprofiles import (
+    BlockingCdp,
+    BlockingEventProfiles,
+    BlockingProfiles,
+    BlockingSession,
+    CleverTap,
+    ConfigurationError,
+    EventProfiles,
+    Session,
+)
+from altaprofiles.cdp import Cdp
+from altaprofiles.emulator import Emulator
+from altaprofiles.profiles import Profiles
+
+from .support.sessions import EVENT, RANGE, delivered, expected, session_for
+from .support.tasks import PATIENCE
+from .support.terminals import emulated, environment, held
+
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.anyio]
+
+
+@pytest.fixture
+def service() -> Iterator[Emulator]:
+    with emulated(people=300, seed=4) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def session(service: Emulator) -> Iterator[BlockingSession]:
+    with altaprofiles.blocking(partial(session_for, service)) as session:
+        yield session
+
+
+def identities(service: Emulator, most: int = 40) -> list[str]:
+    found = (service.population.identity(index) for index in range(300))
+    return [identity for identity in found if identity is not None][:most]
+
+
+def test_calls_return_what_the_asynchronous_ones_do(
+    session: BlockingSession, service: Emulator, tmp_path: Path
+) -> None:
+    [identity, *_] = identities(service)
+    person = session.profiles.get(identity=identity)
+    assert person is not None
+    assert person.identity == identity
+    assert session.profiles.get(identity="nobody") is None
+    assert session.profiles.count(EVENT, **RANGE) == sum(expected(service).values())
+    report = session.export(EVENT, **RANGE, to=tmp_path / "p.ndjson")
+    assert report.people == sum(expected(service).values())
+    looked_up = session.export_lookups([identity, "nobody"], by="identity", to=tmp_path / "q.csv")
+    assert (looked_up.found, looked_up.not_found) == (1, 1)
+    [customer, *_] = session.who_is(identity=identity)
+    assert customer.profile is not None
+    assert customer.profile.identity == identity
+    users = session.cdp.get(user_id=identity)
+    assert list(customer.cdp) == list(users)
+    assert session.stats.requests > 0
+
+
+def test_people_and_pages_are_read_with_for(session: BlockingSession, service: Emulator) -> None:
+    people = session.profiles.by_event(EVENT, **RANGE, batch_size=23)
+    for _ in range(2):
+        assert delivered([*people]) == expected(service)
+    pages = [*people.pages(decode=False)]
+    assert len(pages) > 5
+    assert delivered([person for page in pages for person in page.profiles]) == expected(service)
+    everyone = [*session.profiles.everyone()]
+    assert len(everyone) >= sum(expected(service).values())
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_keys_are_read_in_the_thread_that_reads_the_results(
+    session: BlockingSession, service: Emulator, ordered: bool
+) -> None:
+    # A connection of SQLite refuses every other thread.
+    keys = identities(service, 200)
+    database = sqlite3.connect(":memory:")
+    database.execute("create table keys (key text)")
+    database.executemany("insert into keys values (?)", [(key,) for key in keys])
+    source = (key for (key,) in database.execute("select key from keys order by rowid"))
+    found = [*session.profiles.get_many(source, by="identity", ordered=ordered)]
+    assert Counter(lookup.key for lookup in found) == Counter(keys)
+    assert all(lookup.value is not None for lookup in found)
+    if ordered:
+        assert [lookup.key for lookup in found] == keys
+    database.close()
+
+
+def test_keys_can_come_from_the_session_itself(session: BlockingSession, service: Emulator) -> None:
+    people = session.profiles.by_event(EVENT, **RANGE)
+    named = (person.identity for person in people if person.identity)
+    found = {lookup.key for lookup in session.cdp.get_many(named, by="user_id")}
+    assert found == {person.identity for person in people if person.identity}
+
+
+def test_keys_without_end_are_read_as_results_are(
+    session: BlockingSession, service: Emulator
+) -> None:
+    read = 0
+
+    def keys() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "nobody"
+
+    results = session.profiles.get_many(keys(), by="identity")
+    for _ in range(50):
+        assert next(results).value is None
+    results.close()  # type: ignore[attr-defined]
+    assert read < 5000
+    assert session.profiles.get(identity="nobody") is None
+
+
+def test_an_error_of_the_keys_comes_after_the_results_before_it(session: BlockingSession) -> None:
+    def keys() -> Iterator[str]:
+        yield from ("a", "b")
+        raise LookupError("the file ended early")
+
+    results = session.profiles.get_many(keys(), by="identity")
+    assert {next(results).key, next(results).key} == {"a", "b"}
+    with pytest.raises(LookupError, match="the file ended early"):
+        next(results)
+
+
+def test_customers_of_people_and_of_a_list(session: BlockingSession, service: Emulator) -> None:
+    people = session.profiles.by_event(EVENT, **RANGE)
+    joined = [*session.with_cdp(people)]
+    assert delivered([one.profile for one in joined if one.profile]) == expected(service)
+    again = [*session.with_cdp([*people], ordered=True)]
+    assert [one.profile.identity for one in again if one.profile] == [
+        person.identity for person in people
+    ]
+    assert any(one.cdp for one in joined)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda s: s.profiles.get(), "pass exactly one"),
+        (lambda s: s.profiles.get_many("abc", by="identity"), "keys: expected an iterable"),
+        (lambda s: s.profiles.get_many(["a"], by="name"), "by: "),
+        (lambda s: s.profiles.by_event(EVENT, start=1, end=2), "start: "),
+        (lambda s: s.profiles.get_many(_never(), by="identity"), "keys: .* async iterable"),
+        (lambda s: s.with_cdp(_never()), "profiles: .* async iterable"),
+        (lambda s: s.profiles.by_event(EVENT, **RANGE).pages(decode=3), "decode: "),
+    ],
+)
+def test_a_wrong_argument_is_refused_at_once(
+    session: BlockingSession, call: Any, words: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        call(session)
+
+
+async def _never() -> Any:
+    yield "a"
+
+
+def test_many_threads_share_one_session(session: BlockingSession, service: Emulator) -> None:
+    keys = identities(service, 60)
+
+    def look_up(key: str) -> str | None:
+        person = session.profiles.get(identity=key)
+        return None if person is None else person.identity
+
+    with ThreadPoolExecutor(8) as threads:
+        assert [*threads.map(look_up, keys)] == keys
+        walks = [threads.submit(lambda: delivered([*session.profiles.by_event(EVENT, **RANGE)]))]
+        walks *= 3
+        assert [walk.result() for walk in walks] == [expected(service)] * 3
+
+
+def test_leaving_a_loop_ends_the_chain(session: BlockingSession, service: Emulator) -> None:
+    for _ in range(3):
+        for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+            break
+    # It would wait behind them otherwise, as the account has three slots.
+    assert session.profiles.count(EVENT, **RANGE) == sum(expected(service).values())
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_session_that_is_closed_says_so(service: Emulator, begun: bool) -> None:
+    with altaprofiles.blocking(partial(session_for, service)) as session:
+        people = iter(session.profiles.by_event(EVENT, **RANGE, batch_size=23))
+        if begun:
+            next(people)
+    with pytest.raises(ConfigurationError, match="Session is closed"):
+        session.profiles.get(identity="5555555555")
+    with pytest.raises(ConfigurationError, match="Session is closed"):
+        for _ in people:
+            pass
+
+
+def test_closing_ends_the_calls_of_other_threads() -> None:
+    failures: list[Exception] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+        def make_session() -> Session:
+            return Session(clevertap=CleverTap("id", "passcode", base_url=url))
+
+        def look_up(session: BlockingSession) -> None:
+            try:
+                session.profiles.get(identity="5555555555")
+            except Exception as error:
+                failures.append(error)
+
+        with altaprofiles.blocking(make_session) as session:
+            thread = threading.Thread(target=look_up, args=[session])
+            thread.start()
+            connection, _ = silent.accept()
+            connection.recv(10)
+        thread.join(PATIENCE)
+        connection.close()
+    assert not thread.is_alive()
+    [failure] = failures
+    assert isinstance(failure, ConfigurationError)
+    assert "Session is closed" in str(failure) or "Session was closed" in str(failure)
+
+
+_EXPORT = """
+import sys
+import altaprofiles
+from altaprofiles import Session
+
+with altaprofiles.blocking(Session.from_env) as session:
+    try:
+        session.export("App Launched", start=20260101, end=20260131, to=sys.argv[1], batch_size=23)
+    except KeyboardInterrupt:
+        # The lock of the output is free again.
+        print("interrupted", session.stats.requests > 0)
+"""
+
+
+def test_an_interrupted_export_is_left_as_it_can_be_resumed(
+    tmp_path: Path, service: Emulator
+) -> None:
+    to = tmp_path / "p.ndjson"
+    command = [sys.executable, "-c", _EXPORT]
+    with held(service, passing=1, holding=3) as (variables, let_pass):
+        env = environment(tmp_path, variables)
+        with subprocess.Popen([*command, to], env=env, stdout=subprocess.PIPE) as process:
+            while not any(path.stat().st_size for path in tmp_path.glob("*.export/*/*.ndjson")):
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=PATIENCE)
+        assert (process.returncode, output) == (0, b"interrupted True\n")
+        opened = service.stats.requests["open_chain"]
+        let_pass()
+        subprocess.run([*command, to], env=env, check=True, timeout=PATIENCE)
+        # The chain that had a page was not begun anew.
+        assert service.stats.requests["open_chain"] - opened < 3
+        whole = tmp_path / "whole.ndjson"
+        subprocess.run([*command, whole], env=env, check=True, timeout=PATIENCE)
+    assert to.read_bytes() == whole.read_bytes()
+
+
+async def test_inside_of_an_event_loop_it_names_the_other_way(service: Emulator) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"event loop runs in this thread; use `async with"),
+        altaprofiles.blocking(partial(session_for, service)),
+    ):
+        pass
+
+
+def test_a_callback_that_calls_the_session_is_refused(
+    session: BlockingSession, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match="callback of its own event loop"):
+        session.export(
+            EVENT,
+            **RANGE,
+            to=tmp_path / "p.ndjson",
+            on_progress=lambda _: session.profiles.get(identity="5555555555"),
+        )
+
+
+@pytest.mark.parametrize(
+    "make_session",
+    [Session(clevertap=CleverTap("id", "passcode", "in1")), lambda: 3, None, "from_env"],
+    ids=["session", "other", "none", "text"],
+)
+def test_anything_but_a_function_that_makes_a_session_is_refused(make_session: Any) -> None:
+    with (
+        pytest.raises(ConfigurationError, match=r"^make_session: .*Session\.from_env"),
+        altaprofiles.blocking(make_session),
+    ):
+        pass
+
+
+def test_an_error_while_the_session_is_made_comes_as_it_is() -> None:
+    def make_session() -> Session:
+        raise LookupError("no such account")
+
+    with pytest.raises(LookupError, match="no such account"), altaprofiles.blocking(make_session):
+        pass
+
+
+def test_nothing_is_left_behind(service: Emulator) -> None:
+    before = threading.active_count()
+    with altaprofiles.blocking(partial(session_for, service)) as session:
+        next(iter(session.profiles.by_event(EVENT, **RANGE, batch_size=23)))
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("inner", "outer"),
+    [
+        (Session, BlockingSession),
+        (Profiles, BlockingProfiles),
+        (Cdp, BlockingCdp),
+        (EventProfiles, BlockingEventProfiles),
+    ],
+)
+def test_every_method_of_a_session_has_a_blocking_one(inner: type, outer: type) -> None:
+    def named(of: type) -> set[str]:
+        return {name for name in dir(of) if not name.startswith("_")}
+
+    of_the_command_line = {"export_part", "lookups_part", "sync_part"}
+    assert named(inner) - {"from_env", "aclose"} - of_the_command_line == named(outer)
+
+
+def test_a_blocking_method_shows_the_arguments_and_the_words_of_the_other(
+    session: BlockingSession,
+) -> None:
+    [_, *parameters] = inspect.signature(Session.export).parameters.values()
+    assert [*inspect.signature(session.export).parameters.values()] == parameters
+    assert session.export.__doc__ == BlockingSession.export.__doc__ == Session.export.__doc__
+    assert repr(session).startswith("BlockingSession(Session(clevertap=")

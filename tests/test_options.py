@@ -1,0 +1,327 @@
+"""Options of single calls, and of a view of a session, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from altaprofiles import (
+    Attempt,
+    ConfigurationError,
+    Incomplete,
+    RequestTimeout,
+    Retry,
+    ServerError,
+    Session,
+    Timeout,
+)
+from altaprofiles.emulator import Emulator
+
+from .support.joining import Both, both, user
+from .support.servers import always, gated, http, scripted
+from .support.sessions import EVENT, QUICK, RANGE, session_at, session_for
+
+pytestmark = pytest.mark.anyio
+
+DAY: dict[str, Any] = {"start": 20260101, "end": 20260101}
+FAILING = always(http(b"", "503 Service Unavailable"))
+NOT_READY = http(b'{"status":"fail","error":"Request still in progress","code":2}')
+
+
+async def silence(head: bytes, writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(math.inf)
+
+
+@pytest.fixture
+async def services() -> AsyncIterator[Both]:
+    async with both() as services:
+        yield services
+
+
+# ---------------------------------------------------------------------------------------- deadlines
+
+CALLS: dict[str, Callable[[Session], Callable[..., Any]]] = {
+    "profiles.get": lambda s: lambda **o: s.profiles.get(identity="5555555555", **o),
+    "profiles.count": lambda s: lambda **o: s.profiles.count(EVENT, **DAY, **o),
+    "who_is": lambda s: lambda **o: s.who_is(identity="5555555555", **o),
+    "who_is, from Alta": lambda s: lambda **o: s.who_is(anonymous_id="a", **o),
+    "cdp.get": lambda s: lambda **o: s.cdp.get(user_id="u", **o),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("way", ["argument", "view", "view of a view"])
+async def test_a_single_call_ends_at_its_deadline(name: str, way: str) -> None:
+    async with scripted(silence) as server, session_of_both(server.url) as session:
+        call = CALLS[name]
+        with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"the deadline of 0\.1 s"):
+            if way == "argument":
+                await call(session)(deadline=0.1)
+            elif way == "view":
+                await call(session.with_options(deadline=0.1))()
+            else:
+                view = session.with_options(deadline=0.1)
+                await call(view.with_options(retry=Retry(attempts=3)))()
+
+
+async def test_an_argument_goes_before_the_view_and_the_view_before_the_policy() -> None:
+    async with scripted(silence) as server:
+        session = session_at(server).with_options  # not open yet
+        with pytest.raises(ConfigurationError, match="not open yet"):
+            await session(deadline=1).profiles.get(identity="5555555555")
+    async with scripted(silence) as server, session_of_both(server.url) as whole:
+        view = whole.with_options(retry=Retry(deadline=900), deadline=600)
+        with pytest.raises(RequestTimeout, match=r"the deadline of 0\.1 s"):
+            await view.profiles.get(identity="5555555555", deadline=0.1)
+        view = whole.with_options(retry=Retry(deadline=900), deadline=0.2)
+        with pytest.raises(RequestTimeout, match=r"the deadline of 0\.2 s"):
+            await view.profiles.get(identity="5555555555")
+        view = whole.with_options(retry=Retry(deadline=0.3))
+        with pytest.raises(RequestTimeout, match=r"the deadline of 0\.3 s"):
+            await view.profiles.get(identity="5555555555")
+
+
+async def test_a_count_is_one_call_however_often_it_polls() -> None:
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        begun = b'{"status":"partial","req_id":7}'
+        writer.write(NOT_READY if b"req_id" in head.split(b"\r\n")[0] else http(begun))
+
+    async with scripted(answer) as server, session_at(server) as session:
+        with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"deadline of 0\.5 s"):
+            await session.profiles.count(EVENT, **DAY, deadline=0.5)
+        assert len(server.heads) > 2
+
+
+@pytest.mark.parametrize("deadline", [0, -1, math.nan, math.inf, True, "2"])
+async def test_a_deadline_that_is_none_is_refused(services: Both, deadline: Any) -> None:
+    async with services.session() as session:
+        for call in CALLS.values():
+            with pytest.raises(ConfigurationError, match=r"^deadline: expected seconds above 0"):
+                await call(session)(deadline=deadline)
+        with pytest.raises(ConfigurationError, match=r"^deadline: "):
+            session.with_options(deadline=deadline)
+        with pytest.raises(ConfigurationError, match=r"^deadline: "):
+            await session.export(EVENT, **DAY, to="p.ndjson", deadline=deadline)
+    assert services.requests == 0
+
+
+def session_of_both(url: str) -> Session:
+    services = Both()
+    services.url = url
+    return services.session()
+
+
+# ------------------------------------------------------------------------------------------ exports
+
+
+@pytest.mark.parametrize("kind", ["export", "export_lookups", "sync"])
+async def test_a_run_that_meets_its_deadline_is_incomplete_and_resumed(
+    tmp_path: Path, kind: str
+) -> None:
+    async with Emulator(people=300, seed=2) as emulator:
+        keys = [emulator.population.identity(index) for index in range(300)]
+        arguments: dict[str, Any] = {
+            "export": {"events": EVENT, **RANGE, "batch_size": 23},
+            "export_lookups": {"keys": [key for key in keys if key], "by": "identity"},
+            "sync": {
+                "events": EVENT,
+                "since": RANGE["start"],
+                "until": RANGE["end"],
+                "batch_size": 23,
+                "timezone": "UTC",
+            },
+        }[kind]
+        to = tmp_path / "p.duckdb"
+        target = b"GET /1/profile"
+        async with gated(emulator.url, target, passing=5, holding=99) as (url, opened):
+            credentials = emulator.clevertap
+            held = type(credentials)(
+                account_id=credentials.account_id, passcode=credentials.passcode, base_url=url
+            )
+            async with Session(clevertap=held, retry=QUICK) as session:
+                run = getattr(session, kind)
+                with pytest.raises(Incomplete, match=r"did not finish within the deadline of") as e:
+                    await run(**arguments, to=to, deadline=2.0)
+                assert "run the same export again to resume it" in str(e.value)
+                assert e.value.missing == ["it did not finish within the deadline of 2 s"]
+                assert not to.exists()
+                opened.set()
+                before = emulator.stats.requests.copy()
+                report = await run(**arguments, to=to, deadline=600)
+                assert report.complete
+                if kind != "export_lookups":
+                    assert emulator.stats.requests["open_chain"] - before["open_chain"] < 3
+
+
+async def test_a_deadline_of_single_calls_ends_no_export(tmp_path: Path) -> None:
+    async with Emulator(people=100, seed=2) as emulator, session_for(emulator) as session:
+        view = session.with_options(deadline=1e-9)
+        with pytest.raises(RequestTimeout):
+            await view.profiles.get(identity="5555555555")
+        assert (await view.export(EVENT, **RANGE, to=tmp_path / "p.ndjson")).complete
+        assert [page async for page in view.profiles.by_event(EVENT, **RANGE).pages()]
+        assert [one.error async for one in view.profiles.get_many(["a"], by="identity")] == [None]
+
+
+# -------------------------------------------------------------------------------------------- views
+
+
+async def test_retries_are_those_of_the_view(tmp_path: Path) -> None:
+    async with scripted(FAILING) as server, session_at(server) as session:
+        view = session.with_options(retry=Retry(attempts=1))
+        with pytest.raises(ServerError):
+            await view.profiles.get(identity="5555555555")
+        assert len(server.heads) == 1
+        with pytest.raises(ServerError):
+            await session.profiles.get(identity="5555555555")
+        assert len(server.heads) == 1 + QUICK.attempts
+        assert view.stats is session.stats
+        assert session.stats.requests == 1 + QUICK.attempts
+        lookups = [one async for one in view.profiles.get_many(["a"], by="identity")]
+        assert len(server.heads) == 2 + QUICK.attempts
+        assert isinstance(lookups[0].error, ServerError)
+
+
+async def test_the_budget_of_retries_is_the_session_s() -> None:
+    async with scripted(FAILING) as server:
+        one = session_at(server)
+        session = Session(
+            clevertap=one._credentials[0],  # noqa: SLF001
+            retry=Retry(attempts=100, base_delay=0.0, budget=5),
+        )
+        async with session:
+            for _ in range(3):
+                view = session.with_options(retry=Retry(attempts=100, base_delay=0.0, budget=99))
+                with pytest.raises(ServerError):
+                    await view.profiles.get(identity="5555555555")
+            # A twentieth of it comes back each second.
+            assert 3 <= len(server.heads) < 50
+
+
+async def test_timeouts_are_those_of_the_view() -> None:
+    async with scripted(silence) as server, session_at(server) as session:
+        view = session.with_options(
+            timeout=Timeout(read=0.05), retry=Retry(attempts=2, base_delay=0.0)
+        )
+        with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"sent nothing for 0\.05 s"):
+            await view.profiles.get(identity="5555555555")
+        with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"within 0\.04 s"):
+            await view.with_options(timeout=Timeout(total=0.04)).profiles.get(identity="1")
+        assert len(server.heads) == 4
+
+
+async def test_hooks_of_a_view_come_after_those_of_the_session(services: Both) -> None:
+    heard: list[str] = []
+
+    def hook(name: str) -> Callable[[Attempt], None]:
+        return lambda attempt: heard.append(f"{name} {attempt.operation}")
+
+    services.users = {"u": [user("u", "a")]}
+    first = services.session()
+    session = Session(
+        clevertap=first._credentials[0],  # noqa: SLF001
+        alta=first._credentials[1],  # noqa: SLF001
+        on_event=[hook("1"), hook("2")],
+    )
+    async with session:
+        view = session.with_options(on_event=hook("3")).with_options(on_event=(hook("4"),))
+        await view.cdp.get(user_id="u")
+        assert heard == [f"{number} get_user_cdp" for number in (1, 2, 3, 4)]
+        heard.clear()
+        await session.cdp.get(user_id="u")
+        assert heard == [f"{number} get_user_cdp" for number in (1, 2)]
+        for wrong in (3, [hook("5"), "print"]):
+            with pytest.raises(ConfigurationError, match=r"^on_event: "):
+                session.with_options(on_event=wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("bulk", [True, False])
+async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool) -> None:
+    order: list[str] = []
+    opened = asyncio.Event()
+    arrived = asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        order.append(head.split(b" ")[1].decode().partition("=")[2])
+        arrived.set()
+        await opened.wait()
+        writer.write(http(b'{"status":"success","record":null}'))
+
+    async with scripted(answer) as server:
+        credentials = session_at(server)._credentials[0]  # noqa: SLF001
+        assert credentials is not None
+        one = type(credentials)("id", "passcode", base_url=server.url, max_in_flight=1)
+        async with Session(clevertap=one) as session, anyio.create_task_group() as group:
+
+            async def look_up(session: Session, key: str) -> None:
+                await session.profiles.get(identity=key)
+
+            group.start_soon(look_up, session, "first")
+            await arrived.wait()
+            group.start_soon(look_up, session.with_options(bulk=bulk), "view")
+            # Until it stands in the line.
+            await anyio.wait_all_tasks_blocked()
+            group.start_soon(look_up, session, "single")
+            await anyio.wait_all_tasks_blocked()
+            opened.set()
+    assert order == ["first", *(["single", "view"] if bulk else ["view", "single"])]
+
+
+async def test_caps_are_the_session_s() -> None:
+    async with (
+        Emulator(people=50, seed=2, think=0.01) as emulator,
+        session_for(emulator) as session,
+    ):
+
+        async def look_up(number: int) -> None:
+            await session.with_options(deadline=600 + number).profiles.get(identity="5555555555")
+
+        async with anyio.create_task_group() as group:
+            for number in range(30):
+                group.start_soon(look_up, number)
+        assert emulator.stats.peak_in_flight["clevertap"] == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["clevertap", "alta", "max_response_bytes", "trace_configs", "trust_env"]
+)
+async def test_what_belongs_to_the_whole_session_is_refused_by_name(
+    services: Both, name: str
+) -> None:
+    options: dict[str, Any] = {name: None}
+    with pytest.raises(ConfigurationError, match=f"^{name}: belongs to the whole session"):
+        services.session().with_options(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"retry": 3}, "retry: expected Retry"),
+        ({"timeout": 3}, "timeout: expected Timeout"),
+        ({"bulk": 1}, "bulk: expected True or False"),
+    ],
+)
+async def test_a_wrong_option_is_refused(services: Both, options: Any, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{words}"):
+        services.session().with_options(**options)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'retries'"):
+        services.session().with_options(retries=3)  # type: ignore[arg-type]
+
+
+async def test_a_view_is_neither_entered_nor_closed(services: Both) -> None:
+    async with services.session() as session:
+        view = session.with_options(deadline=600)
+        with pytest.raises(ConfigurationError, match="is not entered"):
+            await view.__aenter__()
+        with pytest.raises(ConfigurationError, match="is not closed"):
+            await view.aclose()
+        assert repr(view) == repr(session)
+        assert await session.cdp.get(user_id="u") == {}
+    with pytest.raises(ConfigurationError, match="closed"):
+        await view.cdp.get(user_id="u")
