@@ -436,11 +436,11 @@ class Session:
                 person the first record in that order is written. This needs some 25 bytes a
                 person on disk while finishing, and no memory. An upsert needs it.
             flatten: keys of `profileData` that get a column of their own; not for NDJSON. In
-                Parquet and DuckDB the column has the type that all values share, which for dates
-                (`$D_…`) is a timestamp, else text; elsewhere text. A mapping names the types:
-                `{"Signup Date": "timestamp", "Cart Value": "double", "plan": None}`. Types are
-                "bool", "int64", "double", "text" and "timestamp" (`$D_…` and ISO 8601), or None for
-                no name. A value of another type than the named one is null, and is counted in
+                a Parquet file and in DuckDB the column has the type that all values share, which
+                for dates (`$D_…`) is a timestamp, else text; elsewhere text. A mapping names the
+                types: `{"Signup Date": "timestamp", "Cart Value": "double", "plan": None}`. Types
+                are "bool", "int64", "double", "text" and "timestamp" (`$D_…` and ISO 8601), or None
+                for no name. A value of another type than the named one is null, and is counted in
                 `report.mended`.
             table: the table in a DuckDB file, or in PostgreSQL if the address names none;
                 "profiles" by default.

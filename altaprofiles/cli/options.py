@@ -318,7 +318,7 @@ _FLATTEN = click.option(
     multiple=True,
     help="A key of the profile that gets a column of its own, such as City or 'Signup "
     "Date:timestamp'. TYPE is bool, int64, double, text or timestamp; by default the "
-    "values decide in Parquet and DuckDB, and it is text elsewhere. Repeatable.",
+    "values decide in Parquet files and DuckDB, and it is text elsewhere. Repeatable.",
 )
 
 _TABLE = click.option(

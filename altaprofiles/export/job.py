@@ -237,7 +237,9 @@ class Job(Generic[R, S]):
         if one.plan is not None and one.plan.account in workspaces.syncing - {self._accounts[0]}:
             # The sync of that account decides.
             return True
-        return Settings.parse(self._output.sync, "").is_in(one.arguments.get("sync"))
+        settings = Settings.parse(self._output.sync, "")
+        # What brought nothing is not finished, not even by the sync that began it.
+        return not one.is_empty and settings.is_in(one.arguments.get("sync"))
 
     # ---------------------------------------------------------------------------------- the records
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
+from typing import Any
 
 import anyio
 from msgspec.structs import replace
@@ -247,15 +248,16 @@ class Sync:
             if self._some.with_cdp
         }
         sentences = [*self._warnings, *(text for one in reports for text in one.warnings)]
+        values: dict[str, Any] = {
+            **common,
+            **sums,
+            **joined,
+            "complete": all(one.complete for one in reports),
+            "seconds": round(sums["seconds"], 3),
+            "warnings": [*dict.fromkeys(sentences)],
+        }
         return SyncReport(
-            **common
-            | sums
-            | joined
-            | {
-                "complete": all(one.complete for one in reports),
-                "seconds": round(sums["seconds"], 3),
-                "warnings": [*dict.fromkeys(sentences)],
-            },
+            **values,
             first=min(self._brought, default=None),
             last=max(self._brought, default=None),
             through=None if state is None else state.through,

@@ -106,7 +106,7 @@ class Settings(Struct, frozen=True):
     def differences(self, other: Settings) -> dict[str, tuple[Any, Any]]:
         """Return each argument that differs, by name, with its value here and in `other`."""
         differences = {
-            name: (_plain(self.values.get(name)), _plain(value))
+            name: (_plain(name, self.values.get(name)), _plain(name, value))
             for name, value in other.values.items()
             if not name.startswith("filters") and self.values.get(name) != value
         }
@@ -199,9 +199,9 @@ class Days(Struct, frozen=True, kw_only=True):
         return None if last < first else (first, last)
 
 
-def _plain(value: object) -> object:
+def _plain(name: str, value: Any) -> Any:
     # As messages have events.
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value or ()) if name == "events" else value
 
 
 def days_of(plan: EventsPlan) -> tuple[date, date]:

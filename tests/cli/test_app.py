@@ -263,7 +263,7 @@ def test_streams_that_take_no_more(env: dict[str, str], emulator: Emulator, tmp_
     env |= emulator.environment
     with (tmp_path / "full").open("wb") as full:
         assert limited(*COUNT, "-v", stdout=subprocess.PIPE, stderr=full).returncode == 0
-        assert limited("get", "--identity", "nobody", stderr=full).returncode == 1
+        assert limited("get", "--identity", "nobody", stderr=full).returncode == 5
         done = limited("--version", stdout=full, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (1, b"error: File too large\n")
 
@@ -313,7 +313,7 @@ def test_missing_credentials_say_what_to_do(env: dict[str, str], emulator: Emula
     assert "accounts.toml" in done.stderr
     alta = {name: value for name, value in emulator.environment.items() if "ALTA" in name}
     assert "no CleverTap credentials" in run(env | alta, *COUNT).stderr
-    assert run(env | alta, "cdp", "--user-id", "nobody").code == 1
+    assert run(env | alta, "cdp", "--user-id", "nobody").code == 5
     path = Path(env["HOME"]) / ".config" / "altaprofiles" / "accounts.toml"
     first = {"account_id": "A", "passcode": "p"}
     Accounts(path, "shop", {"shop": first, "agent": {"alta_token": "t"}}).write()

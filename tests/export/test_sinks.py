@@ -28,6 +28,7 @@ from altaprofiles.emulator.people import Population
 from altaprofiles.export.output import Output
 from altaprofiles.export.sinks import Sink, Target, parquet
 from altaprofiles.export.sinks.resolve import FORMATS
+from altaprofiles.export.tables import Content
 from altaprofiles.tables.columns import Columns
 from altaprofiles.tables.layout import CORE, TEXTS
 
@@ -76,9 +77,13 @@ def export(target: Target, records: Sequence[bytes], step: int = 100) -> int:
     return sink.mended
 
 
+# Some of the records are of the same people.
+REPEATING = Content(has_events=True, repeats=True)
+
+
 def written(folder: Path, name: str, records: Sequence[bytes] = RECORDS, **options: Any) -> Path:
     path = folder / name
-    export(target_of(path, **options), records)
+    export(target_of(path, REPEATING, **options), records)
     return path
 
 
@@ -231,7 +236,6 @@ def test_parquet_has_row_groups_of_bounded_size(
 
 
 def test_duckdb_holds_types(tmp_path: Path) -> None:
-    # Some of the records are of the same people.
     path = written(tmp_path, "x.duckdb", flatten=FLATTEN, write="replace")
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.duckdb"]
     with duckdb.connect(str(path), read_only=True) as connection:
@@ -405,7 +409,7 @@ def tables(path: Path) -> dict[str, int]:
 
 def test_other_tables_of_a_duckdb_file_survive(tmp_path: Path) -> None:
     path = existing(tmp_path)
-    export(target_of(path, table='my "people"', write="replace"), RECORDS)
+    export(target_of(path, REPEATING, table='my "people"', write="replace"), RECORDS)
     assert tables(path) == {"other": 1000, 'my "people"': len(RECORDS), "altaprofiles_runs": 1}
     export(target_of(path, table='my "people"', write="replace"), RECORDS[:10])
     assert tables(path) == {"other": 1000, 'my "people"': 10, "altaprofiles_runs": 1}

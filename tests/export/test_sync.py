@@ -577,6 +577,26 @@ async def test_a_night_that_cannot_be_finished_leaves_the_state(case: Scripted, 
     assert (report.finished, report.through) == (1, date(2026, 1, 20))
 
 
+async def test_a_night_that_brought_nothing_leaves_nothing(case: Scripted, to: Path) -> None:
+    """Such a night's plan is not that of the next one, so that nothing else would remove it."""
+
+    def kill(progress: ExportProgress) -> None:
+        folder = workspaces_of(to)[0]
+        shutil.copytree(folder, to.with_name("kept") / folder.name)
+        raise Halt
+
+    async with case.session() as session:
+        with pytest.raises(Halt):
+            await session.sync(**nightly(case, 5, on_progress=kill, to=to))
+    assert workspaces_of(to) == []
+    # As a kill at that moment would have left it.
+    shutil.copytree(to.with_name("kept"), to.with_name(f"{to.name}.export"), dirs_exist_ok=True)
+    assert len(workspaces_of(to)) == 1
+    report = await sync(case, to, 6)
+    assert (report.finished, report.warnings) == (0, [])
+    assert workspaces_of(to) == []
+
+
 async def test_an_export_beside_a_sync_stays_unfinished(
     case: Scripted, to: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -863,7 +883,7 @@ async def test_nights_that_are_killed_at_random_leave_the_table_of_quiet_ones(
         assert done.report is not None, done
         assert matched_in(to) == matched(emulator, last)
         assert [through for _, _, through in state(to)] == [date(2026, 1, last)]
-        assert not (tmp_path / "crm.duckdb.export").exists()
+        assert [*map(str, tmp_path.glob("crm.duckdb.export/**/*"))] == []
 
 
 async def stopped_while_reading(processes: Exporter, job: Job) -> int:

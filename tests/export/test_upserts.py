@@ -203,6 +203,21 @@ def test_a_person_under_two_keys_is_one_row(place: Database) -> None:
     ]  # fmt: skip
 
 
+def found(key: str, *users: str) -> Row:
+    bound = [{"user_id": one, "anonymous_ids": []} for one in users]
+    return Row(json.dumps({"key": key, "users": bound}).encode(), "A", key)
+
+
+def test_bindings_that_stay_are_left_alone(place: Database) -> None:
+    bindings = Content(of="bindings")
+    place.export([found("k", "1", "2", "2"), found("l", "3"), found("m", "4")], 1, bindings)
+    place.query("ALTER TABLE bindings ADD COLUMN note VARCHAR DEFAULT 'new'")
+    place.query("UPDATE bindings SET note = NULL")
+    place.export([found("k", "2", "5", "2", "2"), found("l", "3"), found("m")], 2, bindings)
+    rows = "SELECT key, user_id, count(*), count(note) FROM bindings GROUP BY 1, 2 ORDER BY 1, 2"
+    assert place.query(rows) == [("k", "2", 3, 1), ("k", "5", 1, 1), ("l", "3", 1, 0)]
+
+
 # Both databases
 
 ENTRIES = st.tuples(

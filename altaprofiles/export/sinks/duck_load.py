@@ -12,7 +12,7 @@ from pathlib import Path
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..tables import Content, Origin, under_other_keys
-from .duck_people import People, insertion, staged
+from .duck_people import SAME, People, insertion, staged
 from .duck_state import Execute, forget_states, write_state
 from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, Fit, folded, is_named, quoted
 from .target import Write
@@ -228,13 +228,32 @@ class Load:
         )
 
     def _put(self) -> None:
-        """Replace all rows of the keys that were looked up, even by none."""
+        """Write the bindings of the keys that were looked up in place of those of before.
+
+        Bindings that are there already are left alone.
+        """
+        names = ", ".join(quoted(one.name) for one in self._columns)
+        new = ", ".join(f"{value} AS {quoted(name)}" for name, value in self._staged.items())
         account, key = self._staged["account"], self._staged["key"]
-        self._execute(
-            f"DELETE FROM {self._table.quoted} WHERE (account, key) IN"
-            f" (SELECT ({account}, {key}) FROM {self._rows} AS new)"
+        same = " AND ".join(
+            f"old.{quoted(one.name)} IS NOT DISTINCT FROM new.{quoted(one.name)}"
+            for one in self._columns
         )
-        self._insert("WHERE number IS NOT NULL")
+        of_keys = f"(account, key) IN (SELECT ({account}, {key}) FROM {self._rows} AS new)"
+        place = f"row_number() OVER (PARTITION BY {names} ORDER BY"
+        self._execute(
+            f"CREATE TEMP TABLE {SAME} AS SELECT number, row"
+            f" FROM (SELECT *, {place} number) AS place FROM"
+            f" (SELECT number, {new} FROM {self._rows} AS new WHERE number IS NOT NULL)) AS new"
+            f" JOIN (SELECT rowid AS row, {names}, {place} rowid) AS place"
+            f" FROM {self._table.quoted} WHERE {of_keys}) AS old"
+            f" ON old.place = new.place AND {same}"
+        )
+        self._execute(
+            f"DELETE FROM {self._table.quoted} WHERE {of_keys}"
+            f" AND rowid NOT IN (SELECT row FROM {SAME})"
+        )
+        self._insert(f"WHERE number IS NOT NULL AND number NOT IN (SELECT number FROM {SAME})")
 
 
 def _escaped(path: Path) -> str:

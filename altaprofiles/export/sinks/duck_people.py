@@ -15,10 +15,10 @@ from ...tables.layout import Column
 from .duck_state import Execute
 from .duck_table import OWN_PREFIX, TYPES, DuckTable, Fit, quoted
 
-__all__ = ["People", "insertion", "staged"]
+__all__ = ["SAME", "People", "insertion", "staged"]
 
-_TEMPORARY = _NEW, _REPEATED, _LINKS, _NEXT, _KEPT = tuple(
-    f"{OWN_PREFIX}{name}" for name in ("new", "repeated", "links", "next", "kept")
+_NEW, _REPEATED, _LINKS, _NEXT, _KEPT, SAME = _TEMPORARY = tuple(
+    f"{OWN_PREFIX}{name}" for name in ("new", "repeated", "links", "next", "kept", "same")
 )
 """Temporary tables. No other table can have such a name."""
 
@@ -84,7 +84,7 @@ class People:
         self._staged = staged(columns)
         self._unites = unites
         # The columns of which rows keep the values.
-        self._kept = {name: f"k{place}" for place, name in enumerate((*fit.kept, *fit.others))}
+        self._kept = {name: f"k{place}" for place, name in enumerate((*fit.inherited, *fit.others))}
 
     def insert(self) -> int:
         """Insert the people into a table without rows; return the number of repeated records."""
@@ -294,13 +294,13 @@ class People:
         if not self._kept:
             self._execute(insertion(self._table, self._fit, values, rows))
             return
-        kept = f"{_KEPT} AS kept ON kept.account = next.account AND kept.person = next.person"
-        self._execute(insertion(self._table, self._fit, values, f"{rows} ANTI JOIN {kept}"))
+        of_kept = f"{_KEPT} AS kept ON kept.account = next.account AND kept.person = next.person"
+        self._execute(insertion(self._table, self._fit, values, f"{rows} ANTI JOIN {of_kept}"))
         for name, column in self._kept.items():
             values[name] = (
                 f"coalesce({values[name]}, kept.{column})" if name in values else (f"kept.{column}")
             )
-        self._execute(insertion(self._table, self._fit, values, f"{rows} JOIN {kept}"))
+        self._execute(insertion(self._table, self._fit, values, f"{rows} JOIN {of_kept}"))
 
 
 def _united(lists: str) -> str:

@@ -95,7 +95,7 @@ class Fit(Struct, frozen=True):
         retyped: columns of another type in the table that is replaced, in which no value stays.
         others: columns of the table that the library has not made.
         left_out: flattened columns that this export lacks.
-        kept: other columns of which rows can keep the value that they have.
+        inherited: other columns of which rows can keep the value that they have.
     """
 
     kinds: dict[str, Kind]
@@ -105,7 +105,7 @@ class Fit(Struct, frozen=True):
     retyped: Sequence[Column] = ()
     others: Sequence[str] = ()
     left_out: Sequence[str] = ()
-    kept: Sequence[str] = ()
+    inherited: Sequence[str] = ()
 
 
 class DuckTable(Struct, kw_only=True):
@@ -280,14 +280,12 @@ class DuckTable(Struct, kw_only=True):
                 f"would delete; write with write='upsert', or name another table with `table`"
             )
 
-    def fit(
-        self, columns: Sequence[Column], flatten: Mapping[str, Kind | None], write: Write
-    ) -> Fit:
+    def fit(self, columns: Sequence[Column], keys: Mapping[str, Kind | None], write: Write) -> Fit:
         """Return how the columns of an export fit those of the table.
 
         Args:
             columns: the columns of the export.
-            flatten: the flattened keys, which are the last columns.
+            keys: the flattened keys, which are the last columns.
             write: the way in which rows are written.
 
         Raises:
@@ -295,10 +293,10 @@ class DuckTable(Struct, kw_only=True):
                 stay.
         """
         present = {folded(name): type_ for name, type_ in self.columns.items()}
-        lifted = columns[len(columns) - len(flatten) :]
+        lifted = columns[len(columns) - len(keys) :]
         read: dict[str, Kind] = {}
         clashing, wider, retyped = [], [], []
-        for (key, named), column in zip(flatten.items(), lifted, strict=True):
+        for (key, named), column in zip(keys.items(), lifted, strict=True):
             kind: Kind = column.kind  # type: ignore[assignment]
             type_ = present.get(folded(column.name), TYPES[kind])
             read[key] = kind
@@ -327,18 +325,21 @@ class DuckTable(Struct, kw_only=True):
             others=[name for name in lacking if folded(name) not in self.own],
             left_out=[name for name in own if folded(name) not in OPTIONAL],
             # Null in a row of which a lookup has failed.
-            kept=[name for name in own if folded(name) in OPTIONAL]
+            inherited=[name for name in own if folded(name) in OPTIONAL]
             + [*{"cdp"} & names & {*present}],
         )
 
-    def check_values(
-        self, content: Content, flatten: Mapping[str, Kind | None], write: Write
-    ) -> None:
+    def check_values(self, content: Content, keys: Mapping[str, Kind | None], write: Write) -> None:
         """Raise `ExportError` if the values of an export may not go into the columns, after all.
 
         DuckDB would refuse them when everything has been fetched.
+
+        Args:
+            content: the kind of rows.
+            keys: the flattened keys.
+            write: the way in which rows are written.
         """
-        columns = content.columns(flatten, None)
+        columns = content.columns(keys, None)
         names = {folded(column.name) for column in columns}
         for name, has_default in self.required.items():
             if folded(name) in content.identifies:
@@ -351,8 +352,8 @@ class DuckTable(Struct, kw_only=True):
         if not self.indexes:
             return
         present = {folded(name): type_ for name, type_ in self.columns.items()}
-        lifted = columns[len(columns) - len(flatten) :]
-        for (key, named), column in zip(flatten.items(), lifted, strict=True):
+        lifted = columns[len(columns) - len(keys) :]
+        for (key, named), column in zip(keys.items(), lifted, strict=True):
             type_ = present.get(folded(column.name))
             stays = "VARCHAR" if write != "replace" else None
             if type_ is None or type_ == (TYPES[named] if named else stays):

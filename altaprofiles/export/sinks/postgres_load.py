@@ -30,6 +30,7 @@ __all__ = [
 
 STAGE = "pg_temp.altaprofiles_stage"
 REPEATED = "pg_temp.altaprofiles_repeated"
+KNOWN = "pg_temp.altaprofiles_known"
 CHANGED = "pg_temp.altaprofiles_changed"
 
 
@@ -224,29 +225,42 @@ _OF_ONE_RUN = ('"key"', '"account"', '"person"', '"fetched_at"')
 def put_bindings(load: Load) -> None:
     """Write the staged bindings in place of all bindings of the same accounts and keys.
 
-    Those of a key that has the same ones already are left alone. A staged row without a number is a
-    key to which nothing is bound.
+    Bindings that are there already are left alone. A staged row without a number is a key to which
+    nothing is bound.
     """
-    bound = f"(SELECT * FROM {STAGE} WHERE number IS NOT NULL) AS new"
-    names = ", ".join(load.columns)
-    load.run(
-        f"CREATE TEMP TABLE {_name(CHANGED)} ON COMMIT DROP AS SELECT DISTINCT account, key FROM ("
-        f"SELECT {names}, 1 AS one FROM {bound} UNION ALL SELECT {names}, -1"
-        f" FROM {load.table} AS old WHERE EXISTS (SELECT FROM {STAGE} AS new"
-        " WHERE new.account = old.account AND new.key = old.key)"
-        f") AS either GROUP BY {names} HAVING sum(one) <> 0"
+    columns = [*load.columns]
+    names = ", ".join(columns)
+    place = f"row_number() OVER (PARTITION BY {names} ORDER BY"
+    of_keys = (
+        f"EXISTS (SELECT FROM {STAGE} AS new WHERE new.account = old.account AND new.key = old.key)"
     )
-    of_old = "old.account = changed.account AND old.key = changed.key"
-    load.run(f"DELETE FROM {load.table} AS old USING {CHANGED} AS changed WHERE {of_old}")
+    load.run(
+        f"CREATE TEMP TABLE {_name(KNOWN)} ON COMMIT DROP AS SELECT {names}, tableoid AS part,"
+        f" ctid AS address, {place} ctid) AS place FROM {load.table} AS old WHERE {of_keys}"
+    )
+    load.run(
+        f"CREATE TEMP TABLE {_name(CHANGED)} ON COMMIT DROP AS SELECT number, {names},"
+        f" {place} number) AS place FROM {STAGE} WHERE number IS NOT NULL"
+    )
+    for table in (KNOWN, CHANGED):
+        load.run(f"ANALYZE {table} (account, key)")
+    same = f"old.place = new.place AND {load.same(columns)}"
+    gone = f"NOT EXISTS (SELECT FROM {CHANGED} AS new WHERE {same})"
+    load.run(
+        f"DELETE FROM {load.table} AS one USING {KNOWN} AS old"
+        f" WHERE one.tableoid = old.part AND one.ctid = old.address AND {gone}"
+    )
     if load.triggers:
-        remaining = load.count(
-            f"SELECT count(*) FROM {load.table} AS old JOIN {CHANGED} AS changed ON {of_old}"
-        )
-        load.require(not remaining, f"the table keeps {remaining:,} old bindings")
-    of_new = f"(new.account, new.key) IN (SELECT account, key FROM {CHANGED})"
-    rows = load.count(f"SELECT count(*) FROM {bound} WHERE {of_new}")
-    load.check_taken(load.insert(f"WHERE number IS NOT NULL AND {of_new}"), rows)
-    load.check_values(load.same([*load.columns]), bound)
+        remaining = load.count(f"SELECT count(*) FROM {load.table} AS old WHERE {of_keys}")
+        staying = load.count(f"SELECT count(*) FROM {KNOWN} AS old WHERE NOT {gone}")
+        load.require(remaining == staying, f"the table keeps {remaining - staying:,} old bindings")
+    load.run(f"DELETE FROM {CHANGED} AS new WHERE EXISTS (SELECT FROM {KNOWN} AS old WHERE {same})")
+    missing = f"WHERE number IN (SELECT number FROM {CHANGED})"
+    rows = load.count(f"SELECT count(*) FROM {CHANGED}")
+    load.check_taken(load.insert(missing), rows)
+    load.check_values(
+        load.same(columns), f"(SELECT * FROM {STAGE} WHERE number IS NOT NULL) AS new"
+    )
 
 
 def _name(table: str) -> str:

@@ -130,8 +130,8 @@ def _check_privileges(
     # The table's owner has all rights on columns that are added.
     needed = {"INSERT": [*columns, *shape.left_out]}
     if table.write == "upsert" and table.content.of == "people":
-        kept = [name for name in shape.kept if name not in columns]
-        needed["UPDATE"] = [*needed["INSERT"], *kept]
+        inherited = [name for name in shape.inherited if name not in columns]
+        needed["UPDATE"] = [*needed["INSERT"], *inherited]
     if table.write != "append" or table.triggers(connection):
         needed = {"SELECT": [*needed.values()][-1], **needed}
     for right, names in needed.items():

@@ -42,7 +42,7 @@ class Shape(Struct, kw_only=True):
         schema: the table's schema, in SQL; None if there is no table.
         missing: the type of each column to add, by name.
         left_out: flattened columns of earlier exports that this one does not have.
-        kept: the columns of which rows of people keep the value that they have: those that only
+        inherited: the columns of which rows of people keep the values: those that only
             other exports have, `cdp`, which is null where a lookup has failed, and the user's own.
         unmarked: columns of flattened keys without the comment `FLATTENED`.
         is_old: whether an earlier version made the table.
@@ -59,7 +59,7 @@ class Shape(Struct, kw_only=True):
     schema: str | None = None
     missing: dict[str, str] = {}
     left_out: Sequence[str] = ()
-    kept: Sequence[str] = ()
+    inherited: Sequence[str] = ()
     unmarked: Sequence[str] = ()
     is_old: bool = False
     old_keys: dict[str, bool] = {}
@@ -152,7 +152,7 @@ def shape_of(table: PostgresTable, connection: psycopg.Connection[Any]) -> Shape
             for column in columns.values()
             if column.name not in (*table.columns, *OPTIONAL) and _is_of_exports(table, column)
         ],
-        kept=[
+        inherited=[
             column.name
             for column in columns.values()
             if not column.is_generated

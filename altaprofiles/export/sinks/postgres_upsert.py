@@ -61,11 +61,11 @@ def upsert(load: Load, shape: Shape, *, unites: bool) -> Upserted:
     absorbed = _link(load, shape)
     if unites:
         _unite(load)
-    outdated = _merge(load, shape.kept)
+    outdated = _merge(load, shape.inherited)
     _plan(load)
     outdated += load.count(f"SELECT count(*) FROM {PLAN} WHERE is_outdated")
     _write(load)
-    _give(load, shape.kept)
+    _give(load, shape.inherited)
     return Upserted(absorbed, outdated)
 
 
@@ -168,7 +168,7 @@ def _unite(load: Load) -> None:
         load.require(not lacking, f"the table keeps other events for {lacking:,} people")
 
 
-def _merge(load: Load, kept: Sequence[str]) -> int:
+def _merge(load: Load, columns: Sequence[str]) -> int:
     """Delete the rows that become part of another; return the number of people left out.
 
     Those are people of whom the table has a row that was fetched later.
@@ -180,8 +180,8 @@ def _merge(load: Load, kept: Sequence[str]) -> int:
         f" FROM {LINKS} AS old JOIN {STAGE} AS new USING (number) GROUP BY number, new.fetched_at"
     )
     drop_repeated(load)
-    if kept:
-        _keep(load, kept)
+    if columns:
+        _keep(load, columns)
     outdated = load.run(
         f"DELETE FROM {STAGE} AS new USING {MERGED} AS merged"
         " WHERE new.number = merged.number AND merged.is_outdated"
@@ -223,10 +223,10 @@ def _merge(load: Load, kept: Sequence[str]) -> int:
     return outdated
 
 
-def _keep(load: Load, kept: Sequence[str]) -> None:
+def _keep(load: Load, columns: Sequence[str]) -> None:
     """Set aside the values of rows of which others become part, and of those others."""
     by_key = "(old.account, old.person) = (new.account, new.person)"
-    values = ", ".join(f"old.{quoted(name)} AS k{place}" for place, name in enumerate(kept))
+    values = ", ".join(f"old.{quoted(name)} AS k{place}" for place, name in enumerate(columns))
     load.run(
         f"CREATE TEMP TABLE {KEPT.partition('.')[2]} ON COMMIT DROP AS WITH finals AS ("
         f"SELECT number, account, person FROM {STAGE} JOIN {MERGED} USING (number)"
@@ -250,9 +250,9 @@ def _keep(load: Load, kept: Sequence[str]) -> None:
     )
 
 
-def _give(load: Load, kept: Sequence[str]) -> None:
+def _give(load: Load, columns: Sequence[str]) -> None:
     """Give rows the values of those that have become part of them, where they have none."""
-    for place, name in enumerate(kept):
+    for place, name in enumerate(columns):
         lacks = f"old.{quoted(name)} IS NULL AND kept.value IS NOT NULL"
         if name not in OPTIONAL:
             # A row with a new key has the column's default.
