@@ -220,7 +220,7 @@ class Size:
         self._proven = self.allowed
         if self._refused is not None:
             gap = self._refused - self.allowed if self.searches else 1
-            self._resize(self.allowed + max(1, gap // 2))
+            self._resize(min(self.allowed + max(1, gap // 2), self.most))
             return
         smaller = (self.allowed, duration)
         self._resize(min(self.allowed + max(2, self.allowed // 4), self.most))

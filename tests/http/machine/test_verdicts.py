@@ -76,6 +76,16 @@ def test_a_settled_size_is_changed_by_no_success(
             assert not was_settled or size.extent == before
 
 
+def test_a_size_never_grows_beyond_its_bound() -> None:
+    size = Size(2, 2)
+    for _ in range(2):
+        size.refused(0)
+    size.bound(1)
+    for _ in range(3 * Size.LONGEST_RUN):
+        size.succeeded(size.changes, was_full=True, seconds=0.1)
+    assert (size.allowed, size.most) == (1, 1)
+
+
 def test_a_fixed_size_follows_its_bound_down_and_up() -> None:
     size = Size(3, 3)
     size.bound(1)
