@@ -39,7 +39,10 @@ def default_place() -> Path:
         ConfigurationError: the user has no home folder.
     """
     if sys.platform == "win32":
-        return Path.home() / "AppData" / "Local" / "altaprofiles" / "slots"
+        try:
+            return Path.home() / "AppData" / "Local" / "altaprofiles" / "slots"
+        except RuntimeError as error:
+            raise ConfigurationError(f"shared: {error} {_INSTEAD}") from None
     import pwd
 
     try:

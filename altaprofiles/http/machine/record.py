@@ -32,9 +32,11 @@ class Part(Protocol):
 
     def dump(self) -> bytes:
         """Return the value as MessagePack."""
+        ...
 
     def load(self, data: bytes, now: float) -> None:
         """Take over the value of another process; raise `MsgspecError` for another form."""
+        ...
 
 
 class Record:

@@ -375,6 +375,22 @@ async def test_a_session_that_cannot_share_says_so_before_it_opens(tmp_path: Pat
     assert session._engine.is_closed  # noqa: SLF001
 
 
+@pytest.mark.anyio
+async def test_a_stopped_process_in_the_middle_of_a_change_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("altaprofiles.http.machine.commons._PATIENCE", 0.05)
+    account = CleverTap("id", "passcode", shared=tmp_path)
+    folder = Folder(tmp_path, common_name(account.url, "id"))
+    assert folder.lock("record").take()
+    with pytest.raises(ConfigurationError, match="shared: a process that is stopped holds"):
+        async with Session(clevertap=account):
+            raise AssertionError("it is open")
+    folder.close()
+    async with Session(clevertap=account):
+        pass
+
+
 def test_the_name_of_a_folder_tells_accounts_apart_and_shows_none() -> None:
     names = {
         common_name(url, account)
