@@ -786,6 +786,24 @@ def test_a_table_in_partitions_takes_everyone(postgres: Server) -> None:
     assert postgres.rows("SELECT count(*) FROM people") == [(50,)]
 
 
+def test_rights_on_the_user_s_own_columns_are_needed(
+    postgres: Server, guest: Callable[[str], Target]
+) -> None:
+    export(target_of(postgres.url("people"), flatten=["plan"]), [line(identity="1")])
+    columns = ", ".join(row[0] for row in postgres.rows(COLUMNS))
+    postgres.run(
+        "ALTER TABLE people ADD note text",
+        f"GRANT SELECT, INSERT, DELETE, UPDATE ({columns}) ON people TO {guest_of(postgres)}",
+    )
+    with pytest.raises(ExportError, match=r"lacks the right to UPDATE in columns note$"):
+        guest("people").check()
+    postgres.run(f"GRANT UPDATE (note) ON people TO {guest_of(postgres)}")
+    export(guest("people"), [line(identity="1")])
+
+
+COLUMNS = "SELECT column_name FROM information_schema.columns WHERE table_name = 'people'"
+
+
 def test_a_right_that_a_column_or_a_sequence_lacks_is_found_first(
     postgres: Server, guest: Callable[[str], Target]
 ) -> None:

@@ -228,6 +228,22 @@ def test_columns_of_other_kinds_of_exports_are_left_alone(postgres: Server) -> N
     assert days(postgres, "key, matched, cdp")[0] == ("1", ["Charged"], [], 2, 0)
 
 
+def test_own_columns_of_any_kind_go_with_the_person(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [nameless("b"), nameless("c")])
+    postgres.run(
+        "ALTER TABLE people ADD COLUMN value json, ADD COLUMN from_person point,"
+        " ADD COLUMN length int GENERATED ALWAYS AS (length(person)) STORED,"
+        " ADD COLUMN number bigint GENERATED ALWAYS AS IDENTITY, ADD COLUMN place serial",
+        "UPDATE people SET value = '{\"a\":1}', from_person = '(1,2)', place = 70"
+        " WHERE person = 'objectId:b'",
+    )
+    export(target, [nameless("a", "b")], 1)
+    export(target, [named("10", "a", "c")], 2)
+    rows = "SELECT person, value, from_person::text, length, place FROM people"
+    assert postgres.rows(rows) == [("identity:10", {"a": 1}, "(1,2)", 11, 70)]
+
+
 # ------------------------------------------------------------------------------- against the model
 
 

@@ -204,7 +204,7 @@ def test_a_person_under_two_keys_is_one_row(place: Database) -> None:
 
 
 def found(key: str, *users: str) -> Row:
-    bound = [{"user_id": one, "anonymous_ids": []} for one in users]
+    bound: list[Any] = [{"user_id": one, "anonymous_ids": []} for one in users]
     return Row(json.dumps({"key": key, "users": bound}).encode(), "A", key)
 
 

@@ -28,6 +28,7 @@ from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .duck_file import check_log, connect, explained, logs_of
+from .duck_fit import check_values, fit
 from .duck_load import Load
 from .duck_rows import Numbered
 from .duck_state import read_states, rows_of
@@ -108,12 +109,12 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
             if table.exists:
                 if self.write == "replace":
                     table = table.replaced()
-                table.check_values(self.content, self.flatten, self.write)
+                check_values(table, self.content, self.flatten, self.write)
                 columns = self.content.columns(self.flatten, None)
-                fit = table.fit(columns, self.flatten, self.write)
+                found = fit(table, columns, self.flatten, self.write)
                 # A trial, because DuckDB refuses it if another table refers to this one.
                 connection.execute("BEGIN")
-                for statement in table.additions(fit):
+                for statement in table.additions(found.missing):
                     connection.execute(statement)
                 connection.execute("ROLLBACK")
 
@@ -208,7 +209,7 @@ class DuckDbSink:
         if target.write == "replace":
             self._table.check_accounts(self._connection, self._origin)
             self._table = self._table.replaced()
-        self._fit = self._table.fit(table.columns, target.flatten, target.write)
+        self._fit = fit(self._table, table.columns, target.flatten, target.write)
         return target.content.table(self._fit.kinds, None, self._origin)
 
     @property

@@ -12,9 +12,10 @@ from pathlib import Path
 from ...base.wording import numbered
 from ...tables.layout import Column
 from ..tables import Content, Origin, under_other_keys
+from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_state import Execute, forget_states, write_state
-from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, Fit, folded, is_named, quoted
+from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, folded, is_named, quoted
 from .target import Write
 
 __all__ = ["Load"]
@@ -125,7 +126,7 @@ class Load:
             )
 
     def _add_columns(self) -> None:
-        for statement in self._table.additions(self._fit):
+        for statement in self._table.additions(self._fit.missing):
             self._execute(statement)
 
     def _widen_columns(self) -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...tables.layout import Column
+from .duck_fit import Fit
 from .duck_state import Execute
-from .duck_table import OWN_PREFIX, TYPES, DuckTable, Fit, quoted
+from .duck_table import OWN_PREFIX, TYPES, DuckTable, quoted
 
 __all__ = ["SAME", "People", "insertion", "staged"]
 

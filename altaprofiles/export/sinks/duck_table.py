@@ -1,15 +1,15 @@
-"""A table in a DuckDB file: who made it, in which mode, and how its columns fit those of an export.
+"""A table in a DuckDB file: who made it, and in which mode.
 
 `altaprofiles_runs` in the same file says which tables this library has made. It has a row for each
 table that holds the people of all runs or of the last one, and for a table of `append` a row for
-each run. It changes in
-the transaction that changes the table. A unique key would say less: it could not name the runs, it
-would have to be held in memory, and DuckDB checks it before a transaction is over.
+each run. It changes in the transaction that changes the table. A unique key would say less: it
+could not name the runs, it would have to be held in memory, and DuckDB checks it before a
+transaction is over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
@@ -17,18 +17,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...base.wording import numbered
-from ...errors import ConfigurationError, ExportError
-from ...tables.layout import CORE_COLUMNS, Column, ColumnKind, Kind
+from ...errors import ExportError
+from ...tables.layout import CORE_COLUMNS, Column, ColumnKind
 from ..tables import OPTIONAL, Content, Origin
 from .target import Write
 
 __all__ = [
+    "OTHER_NAME",
     "OWN_PREFIX",
     "RUNS",
     "RUNS_COLUMNS",
     "TYPES",
     "DuckTable",
-    "Fit",
     "folded",
     "is_named",
     "quoted",
@@ -58,9 +58,8 @@ TYPES: dict[ColumnKind, str] = {
     "timestamp": "TIMESTAMP WITH TIME ZONE",
 }
 
-_KINDS = {type_: kind for kind, type_ in TYPES.items()}
-
-_OTHER_NAME = "name another table with `table`, or drop or rename this one"
+OTHER_NAME = "name another table with `table`, or drop or rename this one"
+"""The advice on a table that cannot be used."""
 
 
 def quoted(name: str) -> str:
@@ -81,31 +80,6 @@ def is_named(column: str, name: str = "?") -> str:
     # The function `lower` ignores the case of more letters than DuckDB does in names.
     letters = f"'{ascii_uppercase}', '{ascii_lowercase}'"
     return f"translate({column}, {letters}) = translate({name}, {letters})"
-
-
-class Fit(Struct, frozen=True):
-    """The way in which the columns of an export fit a table.
-
-    Attributes:
-        kinds: the type in which the values of each flattened key are read, in order.
-        missing: columns to add to the table.
-        clashing: flattened columns of another type in the table. They become text if the export
-            has any value for them.
-        wider: columns of whole numbers in the export, and of any numbers in the table.
-        retyped: columns of another type in the table that is replaced, in which no value stays.
-        others: columns of the table that the library has not made.
-        left_out: flattened columns that this export lacks.
-        inherited: other columns of which rows can keep the value that they have.
-    """
-
-    kinds: dict[str, Kind]
-    missing: Sequence[Column] = ()
-    clashing: Sequence[str] = ()
-    wider: Sequence[str] = ()
-    retyped: Sequence[Column] = ()
-    others: Sequence[str] = ()
-    left_out: Sequence[str] = ()
-    inherited: Sequence[str] = ()
 
 
 class DuckTable(Struct, kw_only=True):
@@ -213,7 +187,7 @@ class DuckTable(Struct, kw_only=True):
             fix = (
                 "write it once with write='replace' (--write replace), then as before"
                 if write == "upsert"
-                else _OTHER_NAME
+                else OTHER_NAME
             )
             raise ExportError(
                 f"{self.label} was made by an earlier version of this library, and has no column "
@@ -222,19 +196,18 @@ class DuckTable(Struct, kw_only=True):
         needed = {
             column.name: TYPES[column.kind]
             for column in content.columns({}, None)
-            if column.name not in OPTIONAL
+            if column.name not in OPTIONAL or content.of == "bindings"
         }
         types = {folded(name): type_ for name, type_ in self.columns.items()}
         if self.mode is None or any(name not in types for name in needed):
             raise ExportError(
-                f"something else than an export of {content.of} has made {self.label}; "
-                f"{_OTHER_NAME}"
+                f"something else than an export of {content.of} has made {self.label}; {OTHER_NAME}"
             )
         for name, type_ in needed.items():
             if types[name] != type_:
                 raise ExportError(
                     f"the column {name!r} of {self.label} is {types[name]} instead of {type_}; "
-                    f"change it back, or {_OTHER_NAME}"
+                    f"change it back, or {OTHER_NAME}"
                 )
         if "rowid" in types:
             raise ExportError(
@@ -245,13 +218,13 @@ class DuckTable(Struct, kw_only=True):
             raise ExportError(
                 f"{self.label} was made with write='replace' and distinct=False, so that people "
                 f"can be in it more than once; write it{once} with write='replace', or "
-                f"{_OTHER_NAME}"
+                f"{OTHER_NAME}"
             )
         if (self.mode == "append") != (write == "append"):
             made = "'append'" if self.mode == "append" else "'upsert' or 'replace'"
             raise ExportError(
                 f"{self.label} was made with write={made}, and cannot be used with "
-                f"write={write!r}; write as before, or {_OTHER_NAME}"
+                f"write={write!r}; write as before, or {OTHER_NAME}"
             )
 
     def _is_of_before(self) -> bool:
@@ -280,96 +253,11 @@ class DuckTable(Struct, kw_only=True):
                 f"would delete; write with write='upsert', or name another table with `table`"
             )
 
-    def fit(self, columns: Sequence[Column], keys: Mapping[str, Kind | None], write: Write) -> Fit:
-        """Return how the columns of an export fit those of the table.
-
-        Args:
-            columns: the columns of the export.
-            keys: the flattened keys, which are the last columns.
-            write: the way in which rows are written.
-
-        Raises:
-            ConfigurationError: a key has a type of its own, and its column another one that has to
-                stay.
-        """
-        present = {folded(name): type_ for name, type_ in self.columns.items()}
-        lifted = columns[len(columns) - len(keys) :]
-        read: dict[str, Kind] = {}
-        clashing, wider, retyped = [], [], []
-        for (key, named), column in zip(keys.items(), lifted, strict=True):
-            kind: Kind = column.kind  # type: ignore[assignment]
-            type_ = present.get(folded(column.name), TYPES[kind])
-            read[key] = kind
-            if type_ == TYPES[kind]:
-                continue
-            if write == "replace":
-                retyped.append(column)
-                continue
-            if named is not None:
-                raise ConfigurationError(_clash(self.label, key, column.name, named, type_))
-            if type_ == "DOUBLE" and kind == "int64":
-                wider.append(column.name)
-                continue
-            read[key] = "text"
-            if type_ != "VARCHAR":
-                clashing.append(column.name)
-        names = {folded(column.name) for column in columns}
-        lacking = [name for name in self.columns if folded(name) not in names]
-        own = [name for name in lacking if folded(name) in self.own]
-        return Fit(
-            read,
-            [column for column in columns if present and folded(column.name) not in present],
-            clashing,
-            wider,
-            retyped,
-            others=[name for name in lacking if folded(name) not in self.own],
-            left_out=[name for name in own if folded(name) not in OPTIONAL],
-            # Null in a row of which a lookup has failed.
-            inherited=[name for name in own if folded(name) in OPTIONAL]
-            + [*{"cdp"} & names & {*present}],
-        )
-
-    def check_values(self, content: Content, keys: Mapping[str, Kind | None], write: Write) -> None:
-        """Raise `ExportError` if the values of an export may not go into the columns, after all.
-
-        DuckDB would refuse them when everything has been fetched.
-
-        Args:
-            content: the kind of rows.
-            keys: the flattened keys.
-            write: the way in which rows are written.
-        """
-        columns = content.columns(keys, None)
-        names = {folded(column.name) for column in columns}
-        for name, has_default in self.required.items():
-            if folded(name) in content.identifies:
-                continue
-            if folded(name) in names | self.own or not has_default:
-                raise ExportError(
-                    f"the column {name!r} of {self.label} must not be null, but an export may have "
-                    f"no value for it; drop that constraint, or {_OTHER_NAME}"
-                )
-        if not self.indexes:
-            return
-        present = {folded(name): type_ for name, type_ in self.columns.items()}
-        lifted = columns[len(columns) - len(keys) :]
-        for (key, named), column in zip(keys.items(), lifted, strict=True):
-            type_ = present.get(folded(column.name))
-            stays = "VARCHAR" if write != "replace" else None
-            if type_ is None or type_ == (TYPES[named] if named else stays):
-                continue
-            raise ExportError(
-                f"the type of the column {column.name!r} of {self.label} may have to change with "
-                f"the values of an export, but DuckDB changes no type in a table with an index "
-                f"({', '.join(self.indexes)}); drop the index, or name the type that the column "
-                f"has: flatten={{{key!r}: {_KINDS.get(type_, 'text')!r}}}"
-            )
-
-    def additions(self, fit: Fit) -> list[str]:
-        """Return the statements that add the missing columns."""
+    def additions(self, columns: Sequence[Column]) -> list[str]:
+        """Return the statements that add columns."""
         return [
             f"ALTER TABLE {self.quoted} ADD COLUMN {quoted(column.name)} {TYPES[column.kind]}"
-            for column in fit.missing
+            for column in columns
         ]
 
 
@@ -386,14 +274,4 @@ def _columns(connection: Any, name: str) -> dict[str, str]:
             " ORDER BY ordinal_position",
             [name],
         ).fetchall()
-    )
-
-
-def _clash(label: str, key: str, column: str, named: Kind, type_: str) -> str:
-    kind = _KINDS.get(type_)
-    fix = f"name {kind!r}" if kind in ("bool", "int64", "double", "text", "timestamp") else ""
-    return (
-        f"flatten: {key!r} has the type {named!r} ({TYPES[named]}), but the column {column!r} of "
-        f"{label} is {type_}; {fix or 'drop that column'}, or write it once with write='replace' "
-        f"(--write replace)"
     )

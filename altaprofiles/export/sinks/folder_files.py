@@ -24,6 +24,7 @@ from typing import BinaryIO, ClassVar
 
 from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError, ExportLocked
+from ...tables.layout import ColumnKind
 from ...tables.rows import Row, Table
 from ..store.spool import sync_folder
 from ..tables import Origin
@@ -131,7 +132,7 @@ class FilesSink:
             target.check_columns(self._state)
             name = f"{re.sub(_UNSAFE, '_', origin.run)}.parquet"
             name = target.whole if target.write == "replace" else name
-            columns = {column.name: column.kind for column in table.columns}
+            columns: dict[str, ColumnKind] = {one.name: one.kind for one in table.columns}
             self._file = File(name, origin.run, origin.accounts, columns)
             self._rows = ParquetSink(target.path / name, table, self._turn.folder / _ROWS)
         except BaseException:
