@@ -48,6 +48,7 @@ from .credentials import (
     is_custom,
     is_in_environment,
     renamed,
+    shared_from_env,
     variable,
 )
 from .errors import ConfigurationError, MissingCredentials
@@ -73,6 +74,7 @@ _CLEVERTAP = {
     "base_url": "base_url",
     "max_in_flight": "max_in_flight",
     "timezone": "timezone",
+    "shared": "shared",
 }
 _ALTA = {
     "alta_token": "token",
@@ -80,12 +82,13 @@ _ALTA = {
     "alta_base_url": "base_url",
     "alta_max_in_flight": "max_in_flight",
     "alta_requests_per_minute": "requests_per_minute",
+    "shared": "shared",
 }
 
-CLEVERTAP_KEYS = tuple(_CLEVERTAP)
-"""Keys of an account that belong to CleverTap."""
+CLEVERTAP_KEYS = tuple(key for key in _CLEVERTAP if key not in _ALTA)
+"""Keys of an account that belong to CleverTap alone."""
 
-KEYS = (*_CLEVERTAP, *_ALTA)
+KEYS = tuple(dict.fromkeys((*_CLEVERTAP, *_ALTA)))
 """All keys that an account can have."""
 
 _SECRETS = ("passcode", "alta_token")
@@ -94,6 +97,7 @@ _EXPECTED = {
     "max_in_flight": 'a whole number or "auto"',
     "alta_max_in_flight": 'a whole number or "auto"',
     "alta_requests_per_minute": "a whole number",
+    "shared": "true, false or the path of a folder",
 }
 """The types of values that are not text."""
 
@@ -263,7 +267,7 @@ class Accounts:
         """
         given = self._given(name, _CLEVERTAP)
         if "account_id" not in given:
-            if given:
+            if given.keys() - {"shared"}:
                 raise MissingCredentials(f"{self._where(name)}: account_id is missing")
             return None
         source = self._complete(name, "passcode", "passcode", given)
@@ -338,6 +342,8 @@ class Accounts:
         return f"{self._where(name)}, {key} from the keyring"
 
     def _made(self, kind: type[C], name: str, keys: Mapping[str, str], given: dict[str, Any]) -> C:
+        if "shared" not in given:
+            given["shared"] = shared_from_env()
         try:
             return kind(**given)
         except ConfigurationError as error:
@@ -349,7 +355,7 @@ class Accounts:
         for name, table in self.tables.items():
             lines.append(f"[accounts.{_toml_key(name)}]")
             for key, value in table.items():
-                text = _toml_text(value) if isinstance(value, str) else str(value)
+                text = _toml_text(value) if isinstance(value, str) else str(value).lower()
                 lines.append(f"{_toml_key(key)} = {text}")
             lines.append("")
         return "\n".join(lines)
@@ -438,6 +444,8 @@ def _checked(path: Path, content: dict[str, Any]) -> tuple[str | None, dict[str,
             where = f"{path}: account {name!r}: {key}"
             if key not in KEYS:
                 raise ConfigurationError(f"{where} is unknown; use {one_of(KEYS, key)}")
+            if key == "shared" and isinstance(value, bool):
+                continue
             # Types that only TOML has are refused here, other wrong types where the value is used.
             if isinstance(value, bool) or not isinstance(value, str | int):
                 if key in _SECRETS or not isinstance(value, bool | float):

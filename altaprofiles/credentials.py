@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from .base.addresses import is_loopback, split_address
 from .base.checks import check_whole
+from .base.paths import path_text
 from .base.wording import one_of
 from .base.zones import zone_of
 from .errors import ConfigurationError, MissingCredentials
@@ -33,6 +34,7 @@ __all__ = [
     "is_custom",
     "is_in_environment",
     "renamed",
+    "shared_from_env",
     "variable",
 ]
 
@@ -73,6 +75,8 @@ MaxInFlight: TypeAlias = int | Literal["auto"]
 
 _MAX_NAME = 100
 
+_SHARED = "ALTAPROFILES_SHARED"
+
 
 @dataclass(frozen=True, slots=True, init=False)
 class CleverTap:
@@ -91,6 +95,11 @@ class CleverTap:
         timezone: the time zone of the project, a name of the IANA database such as "Asia/Kolkata".
             Days in queries are days of this zone, so that `Session.sync` needs it to know which
             days are over. With None it is not known.
+        shared: whether all processes of this machine that share the account keep `max_in_flight`
+            together, with one pace: True in the user's cache folder, or the absolute path of a
+            folder on a local disk, which is made if it is missing. With False, each session keeps
+            it by itself. If processes name different figures, the smallest holds while its process
+            lives; "auto" goes with "auto" only. `Session` opens the folder.
 
     Raises:
         ConfigurationError: an argument is invalid, or this machine has no data of time zones.
@@ -105,6 +114,7 @@ class CleverTap:
     base_url: str | None
     max_in_flight: MaxInFlight
     timezone: str | None
+    shared: bool | str
     url: str = field(init=False, repr=False)
     """The base URL in use: `base_url`, or that of `region`; without a trailing slash."""
 
@@ -117,11 +127,13 @@ class CleverTap:
         max_in_flight: MaxInFlight = CHAIN_SLOTS,
         *,
         timezone: str | None = None,
+        shared: bool | str | os.PathLike[str] = False,
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = type(passcode).__name__, as_secret(passcode)
         _set(self, account_id=account_id, passcode=passcode, region=region)
-        _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone, url="")
+        _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone)
+        _set(self, shared=shared, url="")
         _check_token("account_id", account_id, type(account_id).__name__)
         _check_token("passcode", passcode, kind)
         if passcode.lower() in REGIONS:
@@ -142,6 +154,7 @@ class CleverTap:
             zone_of("timezone", timezone)
             # Plain text, even of a subclass such as NumPy's.
             _set(self, timezone=str.__str__(timezone))
+        _set(self, shared=_check_shared(shared))
         _set(self, url=REGIONS[name] if base_url is None else _base(base_url))
 
     @classmethod
@@ -149,12 +162,13 @@ class CleverTap:
         """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
         `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT` and
-        `CLEVERTAP_TIMEZONE` are optional.
+        `CLEVERTAP_TIMEZONE` and `ALTAPROFILES_SHARED` (1 or a path) are optional.
 
         Raises:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
                 names the variable.
         """
+        shared = shared_from_env()
         with _naming_variables("CLEVERTAP"):
             return cls(
                 account_id=_from_env("CLEVERTAP_ACCOUNT_ID"),
@@ -163,6 +177,7 @@ class CleverTap:
                 base_url=os.environ.get("CLEVERTAP_BASE_URL") or None,
                 max_in_flight=_in_flight_from_env("CLEVERTAP_MAX_IN_FLIGHT", CHAIN_SLOTS),
                 timezone=os.environ.get("CLEVERTAP_TIMEZONE") or None,
+                shared=shared,
             )
 
     def __repr__(self) -> str:
@@ -170,7 +185,7 @@ class CleverTap:
         zone = "" if self.timezone is None else f", timezone={self.timezone!r}"
         return (
             f"CleverTap(account_id={self.account_id!r}, passcode='***', {where}, "
-            f"max_in_flight={self.max_in_flight!r}{zone})"
+            f"max_in_flight={self.max_in_flight!r}{zone}{_shared_text(self.shared)})"
         )
 
 
@@ -194,6 +209,8 @@ class Alta:
         endpoint: the platform that issued the key: "altatech" for `https://altatech.ai`, which is
             the default; "sg", "jp" or "th" for that one of GPTBots; else the `${endpoint}` of the
             vendor's pages, such as "gptbots.ai" for `https://api.gptbots.ai`. In any case.
+        shared: as for `CleverTap`. `requests_per_minute` is then the pace of all processes, and the
+            slowest one named holds.
 
     Raises:
         ConfigurationError: an argument is invalid, or both `endpoint` and `base_url` are given.
@@ -210,6 +227,7 @@ class Alta:
     requests_per_minute: int | None
     name: str | None
     endpoint: str | None
+    shared: bool | str
     url: str = field(init=False, repr=False)
     """The base URL in use: `base_url`, or that of `endpoint`; without a trailing slash."""
 
@@ -222,10 +240,12 @@ class Alta:
         name: str | None = None,
         *,
         endpoint: str | None = None,
+        shared: bool | str | os.PathLike[str] = False,
     ) -> None:
         kind, token = type(token).__name__, as_secret(token)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
-        _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint, url="")
+        _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint)
+        _set(self, shared=shared, url="")
         _check_token("token", token, kind)
         if "://" in token or token.lower() in ENDPOINTS:
             # The address is likely to be the token, and must not be shown.
@@ -237,6 +257,7 @@ class Alta:
                 else "token: holds the name of a platform; swap `token` and `endpoint`"
             )
         _set(self, max_in_flight=_check_max_in_flight(max_in_flight))
+        _set(self, shared=_check_shared(shared))
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
         if name is not None:
@@ -255,18 +276,21 @@ class Alta:
     def from_env(cls) -> Alta:
         """Return the API key in `ALTA_TOKEN`.
 
-        `ALTA_ENDPOINT` or `ALTA_BASE_URL`, and `ALTA_MAX_IN_FLIGHT`, are optional.
+        `ALTA_ENDPOINT` or `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED` (1 or a
+        path) are optional.
 
         Raises:
             ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the others are set, or a
                 value is invalid; it names the variable.
         """
+        shared = shared_from_env()
         with _naming_variables("ALTA"):
             return cls(
                 token=_from_env("ALTA_TOKEN"),
                 base_url=os.environ.get("ALTA_BASE_URL") or None,
                 endpoint=os.environ.get("ALTA_ENDPOINT") or None,
                 max_in_flight=_in_flight_from_env("ALTA_MAX_IN_FLIGHT", 16),
+                shared=shared,
             )
 
     @property
@@ -283,7 +307,8 @@ class Alta:
         paced = "" if rate is None else f", requests_per_minute={rate}"
         named = "" if name is None else f", name={name!r}"
         where = f"base_url={self.url!r}" if self.endpoint is None else f"endpoint={self.endpoint!r}"
-        return f"Alta(token='***', {where}, max_in_flight={self.max_in_flight!r}{paced}{named})"
+        limits = f"max_in_flight={self.max_in_flight!r}{paced}{named}{_shared_text(self.shared)}"
+        return f"Alta(token='***', {where}, {limits})"
 
 
 def _set(credentials: CleverTap | Alta, **values: object) -> None:
@@ -344,13 +369,45 @@ def _check_max_in_flight(value: object) -> MaxInFlight:
     return value
 
 
+def _check_shared(value: object) -> bool | str:
+    """Return whether limits are shared between processes, or the folder in which they are."""
+    if isinstance(value, bool):
+        return value
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not os.path.isabs(text):  # noqa: PTH117
+        # Processes with other working folders, or homes, would not share a relative one.
+        raise ConfigurationError(
+            f"shared: expected True, False or the absolute path of a folder, got {value!r}"
+        )
+    return path_text("shared", text)
+
+
+def shared_from_env() -> bool | str:
+    """Return the value of `ALTAPROFILES_SHARED`: True for 1, False without it, else the path.
+
+    Raises:
+        InvalidSetting: it is something else.
+    """
+    text = os.environ.get(_SHARED, "").strip()
+    shared = {"": False, "0": False, "1": True}.get(text, text)
+    if isinstance(shared, str) and not os.path.isabs(shared):  # noqa: PTH117
+        raise InvalidSetting(
+            f"{_SHARED}: expected 1 or the absolute path of a folder, got {shared!r}"
+        )
+    return shared
+
+
+def _shared_text(shared: bool | str) -> str:
+    return f", shared={shared!r}" if shared else ""
+
+
 class InvalidSetting(ConfigurationError):
     """A setting of the environment or the credentials file is invalid, beside valid secrets."""
 
 
 _ARGUMENTS = (
     *("region", "endpoint", "base_url", "max_in_flight", "requests_per_minute", "name"),
-    "timezone",
+    *("timezone", "shared"),
 )
 
 
@@ -386,6 +443,8 @@ def renamed(text: str, name: Callable[[str], str | None]) -> str:
 
 def variable(prefix: str, argument: str) -> str:
     """Return the name of an argument's variable, such as `ALTA_ENDPOINT`."""
+    if argument == "shared":
+        return _SHARED
     return f"{prefix}_{argument}".upper()
 
 

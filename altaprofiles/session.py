@@ -101,8 +101,9 @@ class Session:
     """One account on each service, over one pool of connections.
 
     Open it with `async with` and share it: the caps, the retry budget and the connections belong to
-    the session, so one session per account and process keeps the service's limits. Thousands of
-    tasks can use it at once. It can be closed by a different task from the one that opened it.
+    the session, so one session per account keeps its limits. With `CleverTap(shared=True)`,
+    all sessions of a machine keep them together. Thousands of tasks can use it at once. It can be
+    closed by a different task from the one that opened it.
 
     Args:
         clevertap: credentials for `session.profiles` and the exports.
@@ -183,7 +184,8 @@ class Session:
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
-        `ALTA_ENDPOINT`, `ALTA_BASE_URL` and `ALTA_MAX_IN_FLIGHT`. One service is enough.
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One
+        service is enough.
 
         Args:
             options: the arguments of `Session` other than credentials.
@@ -1031,10 +1033,17 @@ class Session:
             if self._engine.is_closed:
                 for service in self._services:
                     service.abandon(_closed)
+                    service.close()
 
     async def __aenter__(self) -> Self:
         self._check_own("entered")
         await self._engine.open()
+        try:
+            for service in self._services:
+                await service.open()
+        except BaseException:
+            await self.aclose()
+            raise
         return self
 
     async def __aexit__(
@@ -1138,6 +1147,8 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
             "get_profile": lookups,
         },
         retry=retry,
+        shared=account.shared,
+        owner=account.account_id,
     )
 
 
@@ -1153,4 +1164,7 @@ def _alta_service(account: Alta, retry: Retry) -> Service:
         sizes={"get_user_cdp": size, "verify_key": size},
         retry=retry,
         per_minute=account.requests_per_minute,
+        shared=account.shared,
+        # Two names of one key share the limits of the key.
+        owner=account.token,
     )

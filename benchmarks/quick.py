@@ -13,7 +13,18 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from . import compression, durable, export, imports, limits, lookups, memory, pauses, windows
+from . import (
+    compression,
+    durable,
+    export,
+    imports,
+    limits,
+    lookups,
+    memory,
+    pauses,
+    shared,
+    windows,
+)
 from .answers import ZSTD, Compression, Shape
 from .clients import DAY, run, session
 from .ledger import Seen
@@ -266,6 +277,17 @@ def _find_limits() -> list[Check]:
     ]
 
 
+def _share() -> list[Check]:
+    arguments = {"processes": 3, "callers": 2, "seconds": 2.0, "shared": True}
+    with serving(Shape(think=0.02)) as server:
+        figures = once(Contender("shared", shared.together, arguments), server).figures
+        seen = server.seen()
+    return [
+        *_requests("shared", seen, get_profile=int(figures["requests"])),
+        Check("shared, most in flight", seen.peak, shared.SLOTS, at_most=True),
+    ]
+
+
 CHECKS: dict[str, Callable[[], list[Check]]] = {
     "lookups": _look_up,
     "chain": _walk_chain,
@@ -277,5 +299,6 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "pauses": _take_turns,
     "imports": _start,
     "compression": _inflate,
+    "shared": _share,
 }
 """The checks of each question."""

@@ -527,3 +527,65 @@ def test_a_pipe_is_read_as_the_file(place: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a pipe to which nobody writes"):
         Accounts.read(Path(f"/dev/fd/{reading}"))
     os.close(reading)
+
+
+# ------------------------------------------------------------------------------------ shared limits
+
+
+def test_one_key_shares_the_limits_of_both_services(place: Path) -> None:
+    for value, shared in (("true", True), ("false", False), ('"/srv/slots"', "/srv/slots")):
+        write(place, SHOP.replace("max_in_flight = 2", f"max_in_flight = 2\nshared = {value}"))
+        clevertap, alta = find_clevertap("shop"), find_alta("shop")
+        assert clevertap is not None
+        assert alta is not None
+        assert clevertap.credentials.shared == alta.credentials.shared == shared
+        # Accounts that do not say it keep their limits by themselves.
+        other = find_clevertap("other")
+        assert other is not None
+        assert other.credentials.shared is False
+
+
+def test_an_agent_alone_can_share_its_limits(place: Path) -> None:
+    write(place, '[accounts.agent]\nalta_token = "token"\nshared = true\n')
+    assert find_clevertap("agent") is None
+    alta = find_alta("agent")
+    assert alta is not None
+    assert alta.credentials.shared is True
+
+
+def test_the_environment_is_the_default_of_accounts(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place, SHOP.replace("max_in_flight = 2", "max_in_flight = 2\nshared = false"))
+    monkeypatch.setenv("ALTAPROFILES_SHARED", "1")
+    shop, other = find_clevertap("shop"), find_clevertap("other")
+    assert shop is not None
+    assert other is not None
+    assert (shop.credentials.shared, other.credentials.shared) == (False, True)
+    monkeypatch.setenv("ALTAPROFILES_SHARED", "yes")
+    with pytest.raises(ConfigurationError, match="ALTAPROFILES_SHARED: expected 1 or the"):
+        find_clevertap("other")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1", "shared: expected True, False or the absolute path of a folder, got 1"),
+        ('"slots"', "shared: expected True, False or the absolute path of a folder, got 'slots'"),
+        ("1.5", "shared: expected true, false or the path of a folder, got 1.5"),
+    ],
+)
+def test_a_wrong_value_of_shared_names_the_account(place: Path, value: str, message: str) -> None:
+    write(place, SHOP.replace("max_in_flight = 2", f"shared = {value}"))
+    with pytest.raises(ConfigurationError) as raised:
+        find_clevertap("shop")
+    assert str(raised.value) == f"{place}: account 'shop': {message}"
+
+
+def test_shared_is_written_as_it_was_read(place: Path) -> None:
+    write(place, SHOP.replace("max_in_flight = 2", "max_in_flight = 2\nshared = true"))
+    Accounts.read().write()
+    assert "shared = true" in place.read_text()
+    shop = find_clevertap("shop")
+    assert shop is not None
+    assert shop.credentials.shared is True

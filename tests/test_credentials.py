@@ -12,6 +12,7 @@ import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -846,3 +847,60 @@ def test_a_session_from_the_environment_needs_one_service(monkeypatch: pytest.Mo
         Session.from_env()
     monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
     assert isinstance(Session.from_env(retry=Retry(attempts=1)), Session)
+
+
+# ------------------------------------------------------------------------------------ shared limits
+
+
+@pytest.mark.parametrize("kind", [CleverTap, Alta])
+def test_limits_are_each_session_s_own_unless_they_are_shared(kind: Any, tmp_path: Path) -> None:
+    given = ("id", "passcode") if kind is CleverTap else ("token",)
+    assert kind(*given).shared is False
+    assert "shared" not in repr(kind(*given))
+    assert kind(*given, shared=True).shared is True
+    assert repr(kind(*given, shared=True)).endswith(", shared=True)")
+    shared = kind(*given, shared=tmp_path / "slots")
+    assert shared.shared == str(tmp_path / "slots")
+    assert dataclasses.replace(shared, max_in_flight=2).shared == shared.shared
+
+
+@pytest.mark.parametrize("value", ["slots", "~/slots", "", 1, None, b"/slots", "true"])
+def test_a_shared_folder_is_an_absolute_path(value: Any) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        CleverTap("id", "passcode", shared=value)
+    assert str(raised.value) == (
+        f"shared: expected True, False or the absolute path of a folder, got {value!r}"
+    )
+
+
+def test_a_shared_folder_can_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be a file name; choose another"):
+        CleverTap("id", "passcode", shared="/a\0b")
+
+
+@pytest.mark.parametrize(
+    ("text", "shared"),
+    [(None, False), ("", False), ("0", False), ("1", True), ("/srv/slots", "/srv/slots")],
+)
+def test_the_environment_says_whether_limits_are_shared(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, shared: bool | str
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "id")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "passcode")
+    monkeypatch.setenv("ALTA_TOKEN", "token")
+    monkeypatch.delenv("ALTAPROFILES_SHARED", raising=False)
+    if text is not None:
+        monkeypatch.setenv("ALTAPROFILES_SHARED", text)
+    assert CleverTap.from_env().shared == Alta.from_env().shared == shared
+    # Credentials in code say it themselves.
+    assert CleverTap("id", "passcode").shared is False
+
+
+def test_the_variable_is_named_if_its_value_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALTA_TOKEN", "token")
+    monkeypatch.setenv("ALTAPROFILES_SHARED", "yes")
+    with pytest.raises(ConfigurationError) as raised:
+        Alta.from_env()
+    assert str(raised.value) == (
+        "ALTAPROFILES_SHARED: expected 1 or the absolute path of a folder, got 'yes'"
+    )

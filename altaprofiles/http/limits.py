@@ -32,7 +32,7 @@ class Turn(Struct, frozen=True, gc=False):
     """
 
     size: int
-    pace: int
+    pace: float
     was_full: bool
     bulk: bool
 
@@ -115,13 +115,16 @@ class Cap:
             pace.is_free or not (self._single or self._bulk or pace.wait(time.monotonic()) > 0)
         ):
             return self._begin(bulk=bulk)
+        return await self._queued(bulk, ends, patience)
+
+    async def _queued(self, bulk: bool, ends: float, patience: float) -> Turn:
+        pace = self._pace
         waiting = self._bulk if bulk else self._single
         waiter = _Waiter(asyncio.get_running_loop().create_future(), ends, patience)
         if not pace.is_free and self._waits_in_vain(waiter, time.monotonic()):
             raise self._refusal()
         waiting.append(waiter)
-        if not pace.is_free:
-            self._hand_out()
+        self._hand_out()
         turn = waiter.turn
         try:
             return await turn
@@ -193,6 +196,10 @@ class Cap:
         began = now if since is None else since
         return until - began > waiter.patience + _TOLERANCE or until >= waiter.ends
 
+    def _admit(self, *, bulk: bool) -> float:
+        """Return the seconds until the next request may start, 0 for now."""
+        return 0.0 if self._pace.is_free else self._pace.wait(time.monotonic())
+
     def _begin(self, *, bulk: bool) -> Turn:
         self.in_flight += 1
         self._bulk_in_flight += bulk
@@ -209,10 +216,10 @@ class Cap:
             if waiting[0].turn.done():
                 waiting.popleft()
                 continue
-            if not pace.is_free and (wait := pace.wait(now := time.monotonic())) > 0:
+            if (wait := self._admit(bulk=bulk)) > 0:
                 if pace.closed_since is not None:
                     # By then its callers have waited in vain.
-                    patience = pace.closed_since + waiting[0].patience - now
+                    patience = pace.closed_since + waiting[0].patience - time.monotonic()
                     wait = min(wait, max(patience, 0.001))
                 self._wake_in(wait)
                 return

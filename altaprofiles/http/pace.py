@@ -5,11 +5,46 @@ Clock readings are passed in. Nothing here waits or sends.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
-from .rate import Rate
+from msgspec import Struct
 
-__all__ = ["Pace"]
+from .rate import Learned, Rate
+
+__all__ = ["Pace", "Verdict"]
+
+
+class Verdict(Struct, array_like=True, frozen=True):
+    """The conclusions of a `Pace`, as plain values: all but its requests in flight.
+
+    Times are readings of the clock that all processes of a machine have. `young` is the number of
+    requests in flight, of all processes, that started after the service was closed.
+    """
+
+    turn: int = 0
+    closed_since: float | None = None
+    named_until: float | None = None
+    next: float = 0.0
+    last: float = 0.0
+    closed_at: float = 0.0
+    gap: float = 0.0
+    trial: float = 0.0
+    trial_until: float = 0.0
+    refused_at: float = 0.0
+    is_rate: bool = True
+    streak: int = 0
+    streak_began: float = 0.0
+    ramp: int | None = None
+    young: int = 0
+    began: float | None = None
+    answered: int = 0
+    strays: int = 0
+    left: int | None = None
+    resets: float = 0.0
+    learned_at: float = 0.0
+    least: float = 0.0
+    rate: Learned = Learned()
 
 
 class Pace:
@@ -45,6 +80,8 @@ class Pace:
         closed_since: the clock reading when it was closed, or None while it is open.
         named_until: the clock reading until which the service itself said to wait, or None.
         opened: called when requests may start earlier than `wait` returned.
+        elsewhere: requests in flight of other processes, as far as the service counts them.
+        least: seconds between two starts, as `per_minute` has it; 0 without a limit.
     """
 
     LEAST_FLOOR, LEAST_CEILING = 0.001, 0.25
@@ -70,20 +107,23 @@ class Pace:
         self._floor = max(floor, self.LEAST_FLOOR)
         self._ceiling = max(self._floor, ceiling, self.LEAST_CEILING)
         self._jitter = jitter
-        self._least = 0.0 if per_minute is None else 60 / per_minute
+        self.least = 0.0 if per_minute is None else 60 / per_minute
         self.closed_since: float | None = None
         self.named_until: float | None = None
         self.opened: list[Callable[[], None]] = []
+        self.elsewhere = 0
         self._next = self._last = 0.0
-        self._starts = 0
-        self._flying: set[int] = set()
+        # A request is numbered by the clock, so that numbers of several processes have an order.
+        self._starts = 0.0
+        self._flying: set[float] = set()
         # The refusals since a request was served that started after the first of these.
         self._streak = 0
-        self._streak_began = 0
+        self._streak_began = 0.0
         # Of a closed service.
-        self._closed_at = 0
+        self._turn = 0  # times that it was closed or opened
+        self._closed_at = 0.0
         self._gap = 0.0
-        self._asked = 0  # the last request that asks it, until its outcome is counted
+        self._asked = 0.0  # the last request that asks it, until its outcome is counted
         self._asked_until = 0.0
         self._refused_at = 0.0
         self._is_rate = True
@@ -110,7 +150,7 @@ class Pace:
             self.closed_since is None
             and self._ramp is None
             and not self._is_tight
-            and self._least == 0
+            and self.least == 0
             and self._rate.interval == 0
         )
 
@@ -126,32 +166,42 @@ class Pace:
             self.closed_since = now
         if self._left is not None and now >= self._resets:
             self._left = self.named_until = None
-        if self._ramp is not None and self._younger(self._closed_at) >= self._ramp:
-            # Its end wakes whoever waits.
-            start = max(start, now + self._ceiling)
+        if self._ramp is not None and self._started_since() >= self._ramp:
+            start = max(start, self._joined_at(now))
         if self._asked:
             start = max(start, self._asked_until)
         return max(0.0, start - now)
 
+    def _started_since(self) -> int:
+        """Return the requests in flight that started after the service was closed."""
+        return self._younger(self._closed_at)
+
+    def _is_idle(self, now: float) -> bool:
+        return not self._flying and now - self._last > self.IDLE
+
+    def _joined_at(self, now: float) -> float:
+        """Return the time at which one more request starts although none has ended."""
+        # The end of one wakes all that wait.
+        return now + self._ceiling
+
     @property
     def _interval(self) -> float:
-        return max(self._least, self._rate.interval)
+        return max(self.least, self._rate.interval)
 
     @property
     def _is_tight(self) -> bool:
         """True if the requests in flight may be all that the service still takes."""
-        return self._left is not None and self._left <= len(self._flying)
+        return self._left is not None and self._left <= len(self._flying) + self.elsewhere
 
-    def _younger(self, number: int) -> int:
+    def _younger(self, number: float) -> int:
         return sum(flying > number for flying in self._flying)
 
-    def begin(self, now: float) -> int:
+    def begin(self, now: float) -> float:
         """Count the start of a request; return its number, which the other methods take."""
-        is_idle = not self._flying and now - self._last > self.IDLE
-        if self._began is None or (is_idle and self.closed_since is None):
+        if self._began is None or (self.closed_since is None and self._is_idle(now)):
             self._began, self._answered, self._strays = now, 0, 0
         self._last = now
-        self._starts += 1
+        self._starts = now if now > self._starts else math.nextafter(self._starts, math.inf)
         self._flying.add(self._starts)
         if self.closed_since is not None:
             if self._asked:
@@ -166,7 +216,7 @@ class Pace:
             self._next = (self._next if is_late else now) + interval
         return self._starts
 
-    def end(self, number: int, *, is_answered: bool = False) -> None:
+    def end(self, number: float, *, is_answered: bool = False) -> None:
         """Count the end of a request. If it is answered, the outcome is counted next."""
         is_waited_for = self._is_tight or self._ramp is not None
         self._flying.discard(number)
@@ -175,7 +225,7 @@ class Pace:
         if not is_answered:
             self.failed(number)
 
-    def succeeded(self, number: int, now: float) -> None:
+    def succeeded(self, number: float, now: float) -> None:
         """Count an answer that was not refused."""
         if self._streak and number > self._streak_began:
             self._strays += self._streak
@@ -195,7 +245,7 @@ class Pace:
 
     def refused(
         self,
-        number: int,
+        number: float,
         now: float,
         *,
         retry_after: float | None = None,
@@ -220,16 +270,18 @@ class Pace:
             self._defer(now, requested)
             self.failed(number)
             return False
-        if is_repeated and self._flying:
+        if is_repeated and (self._flying or self.elsewhere):
             return False
         self._streak_began = min(self._streak_began, number) if self._streak else number
         self._streak += 1
-        if self._streak < self.SIGNS or self._streak <= self._younger(self._streak_began):
+        later = self._younger(self._streak_began) + self.elsewhere
+        if self._streak < self.SIGNS or self._streak <= later:
             if is_rate:
                 self._rate.refused()
             return False
         self.closed_since = self._refused_at = now
-        self._closed_at = self._starts
+        self._turn += 1
+        self._closed_at = self._starts = max(self._starts, now)
         self._is_rate = is_rate
         # A service that closes again at once is asked ever more rarely as well.
         is_again = 0 < self._answered < self.FEWEST
@@ -239,10 +291,10 @@ class Pace:
         self._defer(now, requested)
         return True
 
-    def failed(self, number: int) -> None:
+    def failed(self, number: float) -> None:
         """Count an outcome that tells nothing of a limit."""
         if number == self._asked:
-            self._asked = 0
+            self._asked = 0.0
             self._wake()
 
     def learn(self, remaining: int, reset_in: float, now: float) -> None:
@@ -259,6 +311,58 @@ class Pace:
             self._left, self._resets = remaining, resets
         self.named_until = self._resets if self._left == 0 else None
         if was_tight and not self._is_tight:
+            self._wake()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The conclusions so far. A `Pace` that adopts them waits as this one does."""
+        return Verdict(
+            turn=self._turn,
+            closed_since=self.closed_since,
+            named_until=self.named_until,
+            next=self._next,
+            last=self._last,
+            closed_at=self._closed_at,
+            gap=self._gap,
+            trial=self._asked,
+            trial_until=self._asked_until,
+            refused_at=self._refused_at,
+            is_rate=self._is_rate,
+            streak=self._streak,
+            streak_began=self._streak_began,
+            ramp=self._ramp,
+            began=self._began,
+            answered=self._answered,
+            strays=self._strays,
+            left=self._left,
+            resets=self._resets,
+            learned_at=self._learned_at,
+            least=self.least,
+            rate=self._rate.learned,
+        )
+
+    def adopt(self, verdict: Verdict, now: float) -> None:
+        """Conclude the same as another process has.
+
+        Args:
+            verdict: its verdict.
+            now: a clock reading. No time further away than `LONGEST` is believed.
+        """
+        has_turned, self._turn = verdict.turn != self._turn, verdict.turn
+        self.closed_since, self.named_until = verdict.closed_since, verdict.named_until
+        self._next = min(verdict.next, now + self.LONGEST)
+        self._last = max(self._last, verdict.last)
+        self._closed_at, self._gap = verdict.closed_at, verdict.gap
+        self._asked, self._asked_until = verdict.trial, verdict.trial_until
+        self._refused_at, self._is_rate = verdict.refused_at, verdict.is_rate
+        self._streak, self._streak_began = verdict.streak, verdict.streak_began
+        self._ramp = verdict.ramp
+        self._began, self._answered = verdict.began, verdict.answered
+        self._strays = verdict.strays
+        self._left, self._resets = verdict.left, verdict.resets
+        self._learned_at, self.least = verdict.learned_at, verdict.least
+        self._rate.learned = verdict.rate
+        if has_turned:
             self._wake()
 
     def _defer(self, now: float, requested: float) -> None:
@@ -283,7 +387,8 @@ class Pace:
             self._began, self._answered, self._strays = now, 0, 0
         self._answered += 1
         self.closed_since = self.named_until = None
-        self._streak = self._asked = 0
+        self._turn += 1
+        self._streak, self._asked = 0, 0.0
         self._ramp = 2
         self._next = now + self._interval
         self._wake()

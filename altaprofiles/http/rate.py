@@ -5,7 +5,24 @@ Clock readings are left to `Pace`; here are only numbers of requests, and second
 
 from __future__ import annotations
 
-__all__ = ["Rate"]
+from msgspec import Struct
+
+__all__ = ["Learned", "Rate"]
+
+
+class Learned(Struct, array_like=True, frozen=True):
+    """All that a `Rate` knows, as plain values: what several processes share of it."""
+
+    interval: float = 0.0
+    estimate: float = 0.0
+    slowest: float = 0.0
+    growth: float = 0.0
+    grown: float = 1.0
+    runs: int = 1
+    run: int = 0
+    in_run: int = 0
+    failures: int = 0
+    doubts: bool = False
 
 
 class Rate:
@@ -41,6 +58,35 @@ class Rate:
         self._in_run = 0
         self._failures = 0
         self._doubts = False  # that refusals have to do with the rate
+
+    @property
+    def learned(self) -> Learned:
+        """All that is known. A `Rate` that has learned the same decides the same from here on."""
+        return Learned(
+            interval=self.interval,
+            estimate=self._estimate,
+            slowest=self._slowest,
+            growth=self._growth,
+            grown=self._grown,
+            runs=self._runs,
+            run=self._run,
+            in_run=self._in_run,
+            failures=self._failures,
+            doubts=self._doubts,
+        )
+
+    @learned.setter
+    def learned(self, learned: Learned) -> None:
+        self.interval = learned.interval
+        self._estimate = learned.estimate
+        self._slowest = learned.slowest
+        self._growth = learned.growth
+        self._grown = learned.grown
+        self._runs = learned.runs
+        self._run = learned.run
+        self._in_run = learned.in_run
+        self._failures = learned.failures
+        self._doubts = learned.doubts
 
     def learn(self, interval: float, *, answered: int, strays: int) -> None:
         """Learn from an episode.

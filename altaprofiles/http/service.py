@@ -6,7 +6,10 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
+import anyio
 from msgspec import Struct
 
 from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
@@ -18,6 +21,9 @@ from .pace import Pace
 from .retry import Retry
 from .sizing import Size
 from .transport import Peer
+
+if TYPE_CHECKING:
+    from .machine.commons import Commons
 
 __all__ = ["Load", "Service"]
 
@@ -38,6 +44,13 @@ class Load(Struct, frozen=True):
     waiting: int
 
 
+class _PaceOptions(TypedDict):
+    floor: float
+    ceiling: float
+    per_minute: int | None
+    jitter: Callable[[], float]
+
+
 class Service:
     """One account on one API: base URL, credentials, the cap on requests in flight, the pace.
 
@@ -51,6 +64,10 @@ class Service:
             its slots.
         retry: the policy that the waits of a refused service follow.
         per_minute: most requests per minute, or None.
+        shared: whether all processes of this machine keep the limits together: True in the folder
+            of the user, a path in that one.
+        owner: the holder of the limits, by which other processes find them: an account ID, or an
+            API key. It is not shown.
 
     Attributes:
         pace: the times at which a request may start.
@@ -69,25 +86,62 @@ class Service:
         sizes: Mapping[str, Size],
         retry: Retry,
         per_minute: int | None = None,
+        shared: bool | str = False,
+        owner: str = "",
     ) -> None:
         self.api = api
         self.account = account
         self.url = url
         self.peer = Peer(url, headers)
         self.secret = secret
-        self.pace = Pace(
+        self.limits = RateLimit()
+        self.pausing = 0
+        self._refused: RateLimited | None = None
+        self._commons: Commons | None = None
+        kinds = {id(size): kind for kind, size in reversed([*sizes.items()])}
+        pace_options = _PaceOptions(
             floor=retry.base_delay,
             ceiling=retry.max_delay,
             per_minute=per_minute,
             jitter=random.random,
         )
-        self.limits = RateLimit()
-        self.pausing = 0
-        self._refused: RateLimited | None = None
-        caps = {id(size): Cap(size, self.pace, self.refusal) for size in sizes.values()}
+        if shared is False:
+            self.pace = Pace(**pace_options)
+            caps = {id(size): Cap(size, self.pace, self.refusal) for size in sizes.values()}
+        else:
+            from .machine.commons import Commons, common_name
+            from .machine.shared_cap import SharedCap
+            from .machine.shared_pace import SharedPace
+
+            self.pace = pace = SharedPace(api, **pace_options)
+            self._commons = commons = Commons(
+                None if shared is True else Path(shared),
+                common_name(url, owner),
+                pace,
+                {kinds[id(size)]: size for size in sizes.values()},
+            )
+            pace.record, pace.count = commons.record, commons.elsewhere
+            caps = {
+                id(size): SharedCap(size, pace, self.refusal, commons, kinds[id(size)])
+                for size in sizes.values()
+            }
         self._caps = {operation: caps[id(size)] for operation, size in sizes.items()}
         self._all = tuple(caps.values())
         self.pace.opened.extend(cap.wake for cap in self._all)
+
+    async def open(self) -> None:
+        """Open the files that the service shares with other processes, if it does.
+
+        Raises:
+            ConfigurationError: they cannot be made or used; the message names the fix.
+        """
+        if self._commons is not None:
+            await anyio.to_thread.run_sync(self._commons.open)
+
+    def close(self) -> None:
+        """Close the files, which gives up every slot. Safe to call more than once."""
+        if self._commons is not None:
+            self._commons.close()
 
     @property
     def load(self) -> Load:

@@ -7,10 +7,30 @@ from __future__ import annotations
 
 from statistics import median
 
-__all__ = ["MOST", "Size"]
+from msgspec import Struct
+
+__all__ = ["MOST", "Extent", "Size"]
 
 MOST = 256
 """Largest size of a search. One event loop serves no more requests per second with a larger one."""
+
+
+class Extent(Struct, array_like=True, frozen=True):
+    """All that a `Size` knows, as plain values: what several processes share of it."""
+
+    most: int
+    allowed: int
+    changes: int
+    has_succeeded: bool
+    shrunk: int
+    signs: float
+    proven: int
+    refused: int | None
+    run: int
+    durations: list[float]
+    smaller: tuple[int, float] | None
+    rounds: int
+    patience: int
 
 
 class Size:
@@ -77,6 +97,65 @@ class Size:
         self._rounds = 0
         self._patience = 0
 
+    @property
+    def extent(self) -> Extent:
+        """All that is known. A `Size` with the same extent decides the same from here on."""
+        return Extent(
+            most=self.most,
+            allowed=self.allowed,
+            changes=self.changes,
+            has_succeeded=self.has_succeeded,
+            shrunk=self._shrunk,
+            signs=self._signs,
+            proven=self._proven,
+            refused=self._refused,
+            run=self._run,
+            durations=list(self._durations),
+            smaller=self._smaller,
+            rounds=self._rounds,
+            patience=self._patience,
+        )
+
+    @extent.setter
+    def extent(self, extent: Extent) -> None:
+        self.most = max(1, extent.most)
+        self.allowed = min(max(1, extent.allowed), self.most)
+        self.changes = extent.changes
+        self.has_succeeded = extent.has_succeeded
+        self._shrunk = extent.shrunk
+        self._signs = extent.signs
+        self._proven = extent.proven
+        self._refused = extent.refused
+        self._run = extent.run
+        self._durations = list(extent.durations)
+        self._smaller = extent.smaller
+        self._rounds = extent.rounds
+        self._patience = extent.patience
+
+    @property
+    def can_grow(self) -> bool:
+        """True if successes may change the size."""
+        return self._refused is not None or self.allowed != self.most
+
+    @property
+    def is_settled(self) -> bool:
+        """True if a success would change nothing at all."""
+        return self.has_succeeded and not self._signs and not self.can_grow
+
+    @property
+    def reach(self) -> int:
+        """The largest number of requests that may be in flight, those of before included."""
+        return max(self.allowed, self._refused or 0)
+
+    def bound(self, most: int) -> None:
+        """Change the largest size. A fixed size that was never refused follows it up as well."""
+        follows = not self.searches and self._refused is None and self.allowed == self.most
+        allowed = most if follows else min(self.allowed, most)
+        self.most = most
+        if allowed != self.allowed:
+            self._proven = min(self._proven, allowed)
+            self._resize(allowed)
+
     def refused(self, began: int) -> None:
         """Count a refusal of one request as too many at once.
 
@@ -109,7 +188,7 @@ class Size:
         """
         self._signs = max(0.0, self._signs - self._FADING)
         self.has_succeeded = self.has_succeeded or began >= self._shrunk
-        if not was_full or (self._refused is None and self.allowed == self.most):
+        if not was_full or not self.can_grow:
             return False
         if began < self.changes:
             return False
@@ -141,7 +220,7 @@ class Size:
         self._proven = self.allowed
         if self._refused is not None:
             gap = self._refused - self.allowed if self.searches else 1
-            self._resize(self.allowed + max(1, gap // 2))
+            self._resize(min(self.allowed + max(1, gap // 2), self.most))
             return
         smaller = (self.allowed, duration)
         self._resize(min(self.allowed + max(2, self.allowed // 4), self.most))

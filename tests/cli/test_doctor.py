@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import os
 import re
 import socket
 import ssl
@@ -18,7 +19,7 @@ import pytest
 import trustme
 from anyio import to_thread
 
-from altaprofiles import Alta, CleverTap, Forbidden, RateLimit, Unauthorized
+from altaprofiles import Alta, CleverTap, Forbidden, RateLimit, Session, Unauthorized
 from altaprofiles.base.wording import duration
 from altaprofiles.cli.app import App
 from altaprofiles.cli.doctor.examine import examine
@@ -63,6 +64,41 @@ def test_all_is_well(env: dict[str, str]) -> None:
     assert "extras installed: parquet" in told
     for secret in ("CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
         assert env[secret] not in told
+
+
+async def test_processes_that_share_the_limits_are_counted(
+    env: dict[str, str], tmp_path: Path, emulator: Emulator
+) -> None:
+    assert (
+        "ok     Alta: each process keeps the limits by itself" in run(env, "doctor").stdout.decode()
+    )
+    place = tmp_path / "slots"
+    env |= {"ALTAPROFILES_SHARED": str(place)}
+    together = rf"Alta: the processes of this machine keep the limits together, in {place}/\w+; "
+    done = await to_thread.run_sync(run, env, "doctor")
+    assert re.search(together + "none does now, with 0 slots in use", done.stdout.decode())
+    key = Alta(emulator.alta.token, base_url=emulator.url, shared=place)
+    async with Session(alta=key) as session:
+        cap = session._alta_service().cap("get_user_cdp")  # noqa: SLF001
+        turns = [await cap.acquire() for _ in range(2)]
+        done = await to_thread.run_sync(run, env, "doctor")
+        for turn in turns:
+            cap.release(turn)
+    expected = rf"1 does now \({os.getpid()}\), with 2 slots in use"
+    assert re.search(together + expected, done.stdout.decode())
+    assert done.code == 0
+
+
+def test_a_folder_that_cannot_be_shared_is_a_wrong_setting(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    done = run(env | {"ALTAPROFILES_SHARED": str(tmp_path / "file")}, "doctor")
+    assert done.code == 2
+    assert "wrong  CleverTap: ALTAPROFILES_SHARED: " in done.stdout.decode()
+    done = run(env | {"ALTAPROFILES_SHARED": "yes"}, "doctor")
+    assert done.code == 2
+    assert "expected 1 or the absolute path of a folder, got 'yes'" in done.stdout.decode()
 
 
 def test_an_export_is_forecast_in_a_line(env: dict[str, str]) -> None:

@@ -378,7 +378,7 @@ def test_when_the_service_opens_everybody_starts_single_calls_first() -> None:
     callers.settle()
     assert callers.holders == []
 
-    def serve(number: int) -> None:
+    def serve(number: float) -> None:
         callers.pace.end(number)
         callers.pace.succeeded(number, callers.loop.time())
 

@@ -314,15 +314,16 @@ def ask(
     seconds: float = 0.05,
     begin: float = 0.0,
     seed: int = 0,
+    pace: Any = None,
 ) -> tuple[float, list[int]]:
-    """Ask for `keys` until each has an answer.
+    """Ask for `keys` until each has an answer, at a pace of one process or of several.
 
     Returns:
         The time it took, and of each refusal the number of answers before it.
     """
     chance = Random(seed)  # noqa: S311
-    pace = Pace(jitter=chance.random)
-    events: list[tuple[float, int, bool | None, int]] = []
+    pace = pace or Pace(jitter=chance.random)
+    events: list[tuple[float, int, bool | None, Any]] = []
     numbers = count()
     now, ready, answered, refusals = begin, keys, 0, []
     while answered < keys:

@@ -35,6 +35,7 @@ from .findings import Finding
 from .forecast import renews_in
 from .probe import may_be_elsewhere
 from .services import Service, alta_service, clevertap_service
+from .sharing import check_sharing
 
 __all__ = ["examine"]
 
@@ -155,6 +156,10 @@ async def _service(service: Service, app: App, patience: float) -> AsyncIterator
     """
     label, in_its_words = service.label, service.found.in_its_words
     yield Finding(f"{label}: {service.account}, from {service.found.source}")
+    sharing = await check_sharing(label, service.found)
+    yield sharing
+    if sharing.code is not None:
+        return
     is_reached = True
     async for finding in check_connection(label, service.url, patience):
         is_reached = is_reached and finding.code is None

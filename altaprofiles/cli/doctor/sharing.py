@@ -1,0 +1,44 @@
+"""The limits that an account shares with other processes, and their use at present."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from ...accounts import Resolved
+from ...base.wording import numbered
+from ...credentials import CleverTap
+from ...errors import ConfigurationError
+from ...http.machine.commons import common_name, use_of
+from ..exits import Exit
+from .findings import Finding
+
+__all__ = ["check_sharing"]
+
+
+async def check_sharing(service: str, found: Resolved[Any]) -> Finding:
+    """Return the finding on the processes that keep the limits of an account together.
+
+    Args:
+        service: the name of the service.
+        found: the credentials and their source.
+    """
+    account = found.credentials
+    if account.shared is False:
+        return Finding(f"{service}: each process keeps the limits by itself")
+    owner = account.account_id if isinstance(account, CleverTap) else account.token
+    place = None if account.shared is True else Path(account.shared)
+    try:
+        use = await anyio.to_thread.run_sync(use_of, place, common_name(account.url, owner))
+    except ConfigurationError as error:
+        return Finding(f"{service}: {found.in_its_words(str(error))}", None, Exit.USAGE)
+    users = "none does now"
+    if use.pids:
+        verb = "does" if len(use.pids) == 1 else "do"
+        users = f"{len(use.pids)} {verb} now ({', '.join(map(str, use.pids))})"
+    return Finding(
+        f"{service}: the processes of this machine keep the limits together, in {use.folder}; "
+        f"{users}, with {numbered(use.held, 'slot')} in use"
+    )

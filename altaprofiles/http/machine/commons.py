@@ -1,0 +1,296 @@
+"""The files of one account that the processes of a machine have in common, and their users."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from msgspec import MsgspecError, Struct, msgpack
+
+from ...errors import ConfigurationError
+from ..pace import Verdict
+from ..sizing import Extent, Size
+from .folder import Folder
+from .locks import Lock
+from .record import Part, Record
+from .shared_pace import SharedPace
+from .slots import Slots
+
+__all__ = ["Commons", "Use", "common_name", "use_of"]
+
+_VERSION = "1"
+"""The form of the files. Processes with another form have files of their own."""
+
+_PATIENCE = 10.0
+"""Seconds for which a process that starts waits for one that changes the record."""
+
+_LOOK = 1.0
+"""Seconds between two looks whether a process with a smaller figure has ended."""
+
+_SEAT = ".seat"
+_RECORD = "record"
+
+
+def common_name(url: str, account: str) -> str:
+    """Return the name of an account's folder: a digest of the host and the account.
+
+    Args:
+        url: the base URL.
+        account: the account ID, or the API key. The name does not show it.
+    """
+    text = "\0".join((_VERSION, urlsplit(url).netloc.lower(), account))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+class _Seat(Struct, frozen=True):
+    """A process that uses the files.
+
+    Attributes:
+        pid: its ID.
+        figures: the number of slots that it was given of each kind.
+        least: the seconds between two starts that it was given.
+    """
+
+    pid: int
+    figures: dict[str, int]
+    least: float
+
+
+_SEATS = msgpack.Decoder(_Seat)
+
+
+class _SharedVerdict(Part):
+    _DECODER = msgpack.Decoder(Verdict)
+
+    def __init__(self, pace: SharedPace) -> None:
+        self._pace = pace
+
+    def dump(self) -> bytes:
+        return msgpack.encode(self._pace.report())
+
+    def load(self, data: bytes, now: float) -> None:
+        self._pace.adopt(self._DECODER.decode(data), now)
+
+
+class _SharedExtent(Part):
+    _DECODER = msgpack.Decoder(Extent)
+
+    def __init__(self, size: Size) -> None:
+        self._size = size
+
+    def dump(self) -> bytes:
+        return msgpack.encode(self._size.extent)
+
+    def load(self, data: bytes, now: float) -> None:
+        del now
+        self._size.extent = self._DECODER.decode(data)
+
+
+class Commons:
+    """The slots, the sizes and the pace of one account, of all processes of a machine.
+
+    The first process starts anew, so that nothing is left of limits that were met long ago. Of
+    processes with different figures the smallest holds, for as long as its process lives.
+
+    Args:
+        place: the folder that holds those of all accounts, or None for that of the user.
+        name: the result of `common_name`.
+        pace: the pace of this process.
+        sizes: the sizes of this process, by the kind of request.
+
+    Attributes:
+        record: the values that are shared.
+        slots: the slots of each kind.
+    """
+
+    def __init__(
+        self, place: Path | None, name: str, pace: SharedPace, sizes: Mapping[str, Size]
+    ) -> None:
+        self._place = place
+        self._name = name
+        self._pace = pace
+        self._least = pace.least
+        self._sizes = dict(sizes)
+        self._figures = {kind: size.most for kind, size in sizes.items()}
+        self._folder: Folder | None = None
+        self._looked_at = 0.0
+        parts: dict[str, Part] = {"pace": _SharedVerdict(pace)}
+        self.record = Record(parts)
+        self.slots = {kind: Slots(kind, self.record) for kind in sizes}
+        for kind, size in sizes.items():
+            parts[f"{kind}.size"] = _SharedExtent(size)
+            parts[f"{kind}.claim"] = self.slots[kind]
+
+    def open(self) -> None:
+        """Make or open the files, and be counted as one of their users. Blocks for a moment.
+
+        Raises:
+            ConfigurationError: the files cannot be made or used, or another process counts the
+                requests of the account in another way. The message names the fix.
+        """
+        folder = Folder(self._place, self._name)
+        try:
+            folder.check()
+            lock = folder.lock(_RECORD)
+            with _held(lock, folder):
+                others = _seated(folder)
+                self._check_kinds(others, folder)
+                _sit_down(folder, _Seat(os.getpid(), self._figures, self._least))
+                self.record.open(lock)
+                if others:
+                    self.record.within(lambda: self._bound(others))
+                else:
+                    self.record.reset()
+            for kind, slots in self.slots.items():
+                slots.open(folder, self._sizes[kind].reach)
+        except BaseException:
+            self.record.close()
+            folder.close()
+            raise
+        self._folder = folder
+        _open.add(self)
+
+    def close(self) -> None:
+        """Close the files, which releases all slots. Safe to call more than once."""
+        _open.discard(self)
+        self.record.close()
+        for slots in self.slots.values():
+            slots.close()
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
+
+    def elsewhere(self) -> int:
+        """Return the number of requests in flight of other processes."""
+        return sum(slots.elsewhere() for slots in self.slots.values())
+
+    def refresh(self, now: float) -> None:
+        """Take over the changes of other processes."""
+        self.record.refresh()
+        if now - self._looked_at < _LOOK or self._folder is None:
+            return
+        self._looked_at = now
+        is_bound = any(size.most < self._figures[kind] for kind, size in self._sizes.items())
+        if is_bound or self._pace.least > self._least:
+            folder = self._folder
+            # Without a descriptor for it, or rights to it, the next look may have them.
+            with suppress(ConfigurationError, OSError):
+                self.record.attempt(lambda: self._bound(_seated(folder)))
+
+    def _bound(self, others: list[_Seat]) -> None:
+        self._pace.least = max([self._least, *(one.least for one in others)])
+        for kind, size in self._sizes.items():
+            figures = [one.figures[kind] for one in others if kind in one.figures]
+            if (most := min([self._figures[kind], *figures])) != size.most:
+                size.bound(most)
+
+    def _check_kinds(self, others: list[_Seat], folder: Folder) -> None:
+        for other in others:
+            if other.figures.keys() != self._figures.keys():
+                raise ConfigurationError(
+                    f"max_in_flight: the process {other.pid} shares the account in {folder.path}, "
+                    f"and either it or this one has 'auto', which counts chains, counts and "
+                    f"lookups apart; use 'auto' in all processes, or a number in all of them"
+                )
+
+
+class _held:  # noqa: N801
+    """Holds a lock while the block runs, after waiting for it."""
+
+    def __init__(self, lock: Lock, folder: Folder) -> None:
+        self._lock = lock
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        ends = time.monotonic() + _PATIENCE
+        while not self._lock.take():
+            if time.monotonic() > ends:
+                raise ConfigurationError(
+                    f"shared: a process that is stopped holds {self._folder.path / _RECORD}; let "
+                    f"it go on or end it, or pass another folder as shared="
+                )
+            time.sleep(0.002)
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.drop()
+
+
+def _sit_down(folder: Folder, seat: _Seat) -> None:
+    """Write a seat that nobody holds, and hold it until the folder is closed."""
+    number = 0
+    while not (lock := folder.lock(f"{number}{_SEAT}")).take():
+        folder.discard(lock)
+        number += 1
+    os.ftruncate(lock.number, 0)
+    os.lseek(lock.number, 0, os.SEEK_SET)
+    os.write(lock.number, msgpack.encode(seat))
+
+
+def _seated(folder: Folder) -> list[_Seat]:
+    """Return the seats that others hold."""
+    seats = []
+    for name in folder.names(_SEAT):
+        if folder.holds(name):
+            continue
+        lock = folder.lock(name)
+        try:
+            if not lock.is_free():
+                os.lseek(lock.number, 0, os.SEEK_SET)
+                seats.append(_SEATS.decode(os.read(lock.number, 1 << 16)))
+        except MsgspecError:
+            continue
+        finally:
+            folder.discard(lock)
+    return seats
+
+
+class Use(Struct, frozen=True):
+    """The use of an account's files at present.
+
+    Attributes:
+        folder: their folder.
+        pids: the IDs of the processes that share them.
+        held: slots that are held.
+    """
+
+    folder: Path
+    pids: list[int]
+    held: int
+
+
+def use_of(place: Path | None, name: str) -> Use:
+    """Return the use of an account's files. They are made if they are missing. Blocks for a moment.
+
+    Raises:
+        ConfigurationError: as from `Commons.open`.
+    """
+    folder = Folder(place, name)
+    try:
+        folder.check()
+        lock = folder.lock(_RECORD)
+        with _held(lock, folder):
+            pids = sorted({seat.pid for seat in _seated(folder)})
+            slots = [folder.lock(slot) for slot in folder.names(".slot")]
+            held = sum(not slot.is_free() for slot in slots)
+        return Use(folder.path, pids, held)
+    finally:
+        folder.close()
+
+
+_open: weakref.WeakSet[Commons] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child, close the files of the parent: otherwise its locks outlive it."""
+    for commons in list(_open):
+        commons.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,0 +1,117 @@
+"""The cap on requests in flight that all processes of a machine have together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+
+from ..limits import Cap, Turn
+from ..sizing import Size
+from .commons import Commons
+from .shared_pace import SharedPace
+
+__all__ = ["SharedCap"]
+
+_LOOK, _LOOK_WHILE_CLOSED = 0.02, 0.1  # seconds between two looks at what others have changed
+
+
+class SharedCap(Cap):
+    """A cap whose slots are those of all processes of a machine.
+
+    The callers of this process stand in its own line, which decides their order. The process asks
+    for a slot for the first of them, so that no caller here holds up a later one that goes first.
+
+    Args:
+        size: the number of slots, which the record shares.
+        pace: the pace, which the record shares.
+        refusal: as for `Cap`.
+        commons: the files.
+        kind: the kind of request.
+    """
+
+    def __init__(
+        self,
+        size: Size,
+        pace: SharedPace,
+        refusal: Callable[[], Exception],
+        commons: Commons,
+        kind: str,
+    ) -> None:
+        super().__init__(size, pace, refusal)
+        self._shared_pace = pace
+        self._commons = commons
+        self._slots = commons.slots[kind]
+        self._number = 0.0
+
+    async def acquire(
+        self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
+    ) -> Turn:
+        is_first = not self._single and not self._bulk and self.in_flight < self._size.allowed
+        if is_first and not self._admit(bulk=bulk):
+            return self._begin(bulk=bulk)
+        try:
+            return await self._queued(bulk, ends, patience)
+        finally:
+            self._leave()
+
+    def release(self, turn: Turn, *, is_answered: bool = False) -> None:
+        self._slots.give(time.monotonic())
+        super().release(turn, is_answered=is_answered)
+
+    def refused(self, turn: Turn) -> None:
+        self._commons.record.change(lambda: self._size.refused(turn.size))
+
+    def succeeded(self, turn: Turn, seconds: float) -> None:
+        size = self._size
+        if not size.is_settled and self._commons.record.change(
+            lambda: size.succeeded(turn.size, was_full=turn.was_full, seconds=seconds)
+        ):
+            self._hand_out()
+
+    def _admit(self, *, bulk: bool) -> float:
+        pace, slots, size = self._shared_pace, self._slots, self._size
+        now = time.monotonic()
+        self._commons.refresh(now)
+        is_near = pace.is_near(size.most)
+        if is_near:
+            pace.elsewhere = slots.elsewhere()
+        is_free = pace.is_free
+        wait = 0.0 if is_free else pace.wait(now)
+        delay = slots.take(
+            now,
+            size.allowed,
+            size.reach,
+            bulk=bulk,
+            starves=not self._bulk_in_flight,
+            is_open=wait == 0,
+        )
+        if delay > 0:
+            look = _LOOK if pace.closed_since is None else _LOOK_WHILE_CLOSED
+            return max(delay, min(wait, look))
+        if is_free:
+            self._number = pace.begin(now)
+            return 0.0
+        if is_near:
+            # Others may have taken a slot at the same time.
+            pace.elsewhere = slots.elsewhere()
+        if (wait := pace.start(now)) > 0:
+            slots.give(now)
+            return min(wait, _LOOK)
+        self._number = pace.number
+        return 0.0
+
+    def _begin(self, *, bulk: bool) -> Turn:
+        size = self._size
+        self.in_flight += 1
+        self._bulk_in_flight += bulk
+        was_full = size.can_grow and self._slots.is_full(size.allowed)
+        return Turn(size.changes, self._number, was_full, bulk)
+
+    def _hand_out(self) -> None:
+        super()._hand_out()
+        self._leave()
+
+    def _leave(self) -> None:
+        if not self._single and not self._bulk:
+            self._slots.leave()

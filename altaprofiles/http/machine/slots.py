@@ -1,0 +1,253 @@
+"""Slots that processes share: one locked file for each request in flight, and lines before them.
+
+Never waits: whoever gets no slot asks again after the time that `Slots.take` returns.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from contextlib import suppress
+
+from msgspec import Struct, msgpack
+
+from ...errors import ConfigurationError
+from .folder import Folder
+from .locks import Lock
+from .record import Record
+
+__all__ = ["Slots"]
+
+
+class _Claim(Struct, array_like=True, frozen=True):
+    """The claim of bulk work, in the line of some process, to the next slot.
+
+    Attributes:
+        until: the clock reading until which it holds. Its process renews it while it waits.
+        passed: slots that single calls have taken in the meantime.
+    """
+
+    until: float = 0.0
+    passed: int = 0
+
+
+_CLAIM = msgpack.Decoder(_Claim)
+
+
+class Slots:
+    """The slots of one kind of request, of all processes of a machine.
+
+    The rules, and the reason for each:
+
+    1. *A slot is a file, and whoever holds its lock has it.* The system drops the locks of a
+       process that ends, however it ends.
+    2. *Only the head of the line takes a slot*: the process that holds the lock of the line. The
+       others ask for that lock every few milliseconds, and the head asks for a slot more often.
+       With locks alone, the process that has just released a slot would take it again each time.
+    3. *A process that has taken or released a slot lets those that wait go first*, for as long as
+       one of them needs to ask.
+    4. *Single calls go before bulk work*: each kind has a line, and the head of the line of bulk
+       work waits while there is another head. But bulk work without a slot gets the next one after
+       `FAVOURED` single calls have gone before it.
+    5. *A head that leaves a slot free is passed.* Its process may be stopped, as by Ctrl-Z.
+
+    Attributes:
+        queued_at: the clock reading since which this process waits, or None.
+    """
+
+    FAVOURED = 3
+    """Slots in a row for single calls while bulk work without one waits."""
+
+    _SLOW = 0.004  # seconds between two questions of those in line
+    _LONG = 0.1  # seconds in line, after which one asks more often
+    _FAST = 0.001  # of its head, at first
+    _SLOWEST = 0.010  # of its head, after a long wait
+    _SHARE = 0.02  # of its wait so far, between two questions of the head
+    _LEASE = 0.050  # seconds for which a claim holds
+    _PATIENCE = 0.25  # seconds that a slot is seen free before the head is passed
+
+    def __init__(self, kind: str, record: Record) -> None:
+        self._kind = kind
+        self._record = record
+        self._folder: Folder | None = None
+        self._slots: list[Lock] = []
+        self._held: list[Lock] = []
+        self._lines: dict[bool, Lock] = {}
+        self._waiting: dict[bool, Lock] = {}
+        self._asking: dict[bool, Lock] = {}
+        self._places: list[Lock] = []
+        self._claim = _Claim()
+        self._served_at = -math.inf
+        self._led_since = 0.0
+        self._free_since: float | None = None
+        self.queued_at: float | None = None
+
+    def open(self, folder: Folder, slots: int) -> None:
+        """Open the files of the lines, and of the first `slots` slots."""
+        for bulk, name in ((False, "single"), (True, "bulk")):
+            self._lines[bulk] = folder.lock(f"{self._kind}.{name}.line")
+            self._waiting[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
+            # Another descriptor of the same file, because one would not see its own lock.
+            self._asking[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
+        self._places = [*self._lines.values(), *self._waiting.values()]
+        for number in range(slots):
+            self._slots.append(folder.lock(f"{self._kind}.{number}.slot"))
+        self._folder = folder
+
+    def close(self) -> None:
+        """Forget all files, which the folder closes."""
+        self._folder = None
+        self._slots.clear()
+        self._held.clear()
+
+    def take(
+        self, now: float, slots: int, reach: int, *, bulk: bool, starves: bool, is_open: bool
+    ) -> float:
+        """Take a slot if it is the turn of this process, else stand in line.
+
+        Args:
+            now: a clock reading.
+            slots: the number of slots.
+            reach: the number of files that may be locked: more than `slots` after it has shrunk.
+            bulk: whether it is for bulk work.
+            starves: whether the bulk work of this process has no slot.
+            is_open: whether a request may start now. If not, this process only stands in line.
+
+        Returns:
+            0 if it has one, else the seconds after which to ask again.
+        """
+        if self._folder is None:
+            return self._SLOW
+        if self.queued_at is None:
+            if self._yields(now, bulk):
+                return self._served_at + self._SLOW - now
+            self.queued_at = now
+        is_head = self._leads(now, bulk)
+        may_take = is_head and self._may_pass(now, bulk, starves)
+        if not is_open:
+            self._free_since = None
+            return self._SLOW
+        slot = None
+        if len(self._slots) < reach:
+            self._grow(reach)
+            slots = min(slots, len(self._slots))
+        if (may_take or self._sees_free_slot(now, slots)) and self._has_room(slots, reach):
+            slot = self._free_slot(slots)
+        if slot is None:
+            if not is_head:
+                # Those that have waited for long ask twice as often.
+                least = 0.25 if now - self.queued_at > self._LONG else 0.5
+                return self._SLOW * random.uniform(least, 2 * least)  # noqa: S311
+            if bulk and starves and self._claim.until < now + self._LEASE / 2:
+                self._record.change(lambda: self._renew(now + self._LEASE))
+            return self._pause(now)
+        self._held.append(slot)
+        self._served_at = now
+        self.leave()
+        if self._claim.until > now:
+            self._record.change(self._taken_by_bulk if bulk else self._taken_by_single)
+        return 0.0
+
+    def give(self, now: float) -> None:
+        """Release a slot."""
+        if self._held:
+            self._held.pop().drop()
+            self._served_at = now
+
+    def leave(self) -> None:
+        """Leave the line: nobody here waits any more, or has got the slot."""
+        if self.queued_at is None:
+            return
+        for lock in self._places:
+            if lock.is_held:
+                lock.drop()
+        self.queued_at = self._free_since = None
+
+    def elsewhere(self) -> int:
+        """Return the number of slots that other processes hold."""
+        return sum(not slot.is_held and not slot.is_free() for slot in self._slots)
+
+    def is_full(self, slots: int) -> bool:
+        """Return whether every one of the first `slots` slots is held."""
+        return not any(slot.is_free() for slot in self._slots[:slots])
+
+    def dump(self) -> bytes:
+        """Return the claim of bulk work, for `Record`."""
+        return msgpack.encode(self._claim)
+
+    def load(self, data: bytes, now: float) -> None:
+        """Take over the claim of bulk work, from `Record`."""
+        claim = _CLAIM.decode(data)
+        self._claim = _Claim(min(claim.until, now + self._LEASE), claim.passed)
+
+    def _yields(self, now: float, bulk: bool) -> bool:
+        since = now - self._served_at
+        return 0 <= since < self._SLOW and not self._asking[bulk].is_free()
+
+    def _leads(self, now: float, bulk: bool) -> bool:
+        """Return whether this process is the head of a line; if not, stand in it."""
+        line, waiting = self._lines[bulk], self._waiting[bulk]
+        if not line.is_held:
+            # Those of the other line as well.
+            for lock in self._places:
+                if lock is not waiting and lock.is_held:
+                    lock.drop()
+            if not line.take():
+                waiting.take(shared=True)
+                return False
+            waiting.drop()
+            self._led_since = now
+        return True
+
+    def _may_pass(self, now: float, bulk: bool, starves: bool) -> bool:
+        """Return whether the head of a line may take a slot before that of the other one."""
+        is_due = self._claim.until > now and self._claim.passed >= self.FAVOURED
+        if not bulk:
+            return not is_due
+        is_first = self._lines[False].is_free() and self._asking[False].is_free()
+        return is_first or (is_due and starves)
+
+    def _renew(self, until: float) -> None:
+        is_new = self._claim.until < until - self._LEASE
+        self._claim = _Claim(until, 0 if is_new else self._claim.passed)
+
+    def _taken_by_bulk(self) -> None:
+        self._claim = _Claim()
+
+    def _taken_by_single(self) -> None:
+        self._claim = _Claim(self._claim.until, self._claim.passed + 1)
+
+    def _sees_free_slot(self, now: float, slots: int) -> bool:
+        """Return whether a slot has been free at each look for so long that no head can want it."""
+        if self.queued_at is None or now - self.queued_at < self._PATIENCE:
+            return False
+        if not any(slot.is_free() for slot in self._slots[:slots]):
+            self._free_since = None
+        elif self._free_since is None:
+            self._free_since = now
+        return self._free_since is not None and now - self._free_since >= self._PATIENCE
+
+    def _has_room(self, slots: int, reach: int) -> bool:
+        """Return whether fewer slots are held than there are now, those of before included."""
+        return reach <= slots or sum(not slot.is_free() for slot in self._slots[:reach]) < slots
+
+    def _free_slot(self, slots: int) -> Lock | None:
+        # Two that look at the same time look at different ones first.
+        start = int(random.random() * slots)  # noqa: S311
+        for number in range(start, start + slots):
+            slot = self._slots[number % slots]
+            if not slot.is_held and slot.take():
+                return slot
+        return None
+
+    def _pause(self, now: float) -> float:
+        # Many slots take longer to look at.
+        least = max(self._FAST, 2e-5 * len(self._slots))
+        return min(max(least, self._SHARE * (now - self._led_since)), self._SLOWEST)
+
+    def _grow(self, slots: int) -> None:
+        folder = self._folder
+        # Without a descriptor for one more, those that are open have to do.
+        with suppress(ConfigurationError):
+            while folder is not None and len(self._slots) < slots:
+                self._slots.append(folder.lock(f"{self._kind}.{len(self._slots)}.slot"))

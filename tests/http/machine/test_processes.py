@@ -1,0 +1,285 @@
+"""Processes that share an account: the emulator's own count says how many requests they send."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from altaprofiles import CleverTap, ConfigurationError, Session
+from altaprofiles.emulator import Emulator
+from altaprofiles.http.machine.commons import common_name, use_of
+
+from ...support.terminals import emulated
+from ...support.workers import until, workers
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers are forked")
+
+THINK = 0.02
+"""Seconds for which a request is in flight: long enough for others to meet it."""
+
+
+def lookups(emulator: Emulator) -> int:
+    return emulator.stats.requests["profile"]
+
+
+def more(emulator: Emulator, requests: int) -> None:
+    """Wait until the emulator has had so many more requests."""
+    before = lookups(emulator)
+    until(lambda: lookups(emulator) >= before + requests)
+
+
+def test_four_workers_on_three_slots_are_never_refused(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots", callers=6) as four,
+    ):
+        for _ in range(4):
+            four.start()
+        more(emulator, 400)
+        counts = four.stop_all()
+    assert emulator.stats.peak_in_flight["clevertap"] == 3
+    assert emulator.stats.too_many == 0
+    assert [one["throttles"] for one in counts] == [0] * 4
+
+
+def test_no_worker_has_less_than_half_its_share(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots", callers=6) as four,
+    ):
+        for _ in range(4):
+            four.start(keys=1)
+        four.stop_all()
+        for _ in range(4):
+            four.start()
+        more(emulator, 600)
+        done = [one["done"] for one in four.stop_all()]
+    assert min(done) >= 0.5 * sum(done) / 4, done
+
+
+def test_killed_holders_and_waiters_hold_nothing_up(tmp_path: Path) -> None:
+    chance = random.Random(1)  # noqa: S311
+    with (
+        emulated(people=100, think=0.01, max_in_flight=100) as emulator,
+        workers(emulator, tmp_path / "slots", callers=3) as some,
+    ):
+        for _ in range(5):
+            some.start()
+        for _ in range(30):
+            more(emulator, 5)
+            # Of five processes on three slots, at least two wait.
+            some.kill(chance.choice(some.pids))
+            more(emulator, 5)
+            some.start()
+        some.stop_all()
+        # One that is killed has its request in flight until the emulator sees its connection end.
+        assert emulator.stats.peak_in_flight["clevertap"] <= 6
+        account = common_name(emulator.url, emulator.clevertap.account_id)
+        use = use_of(tmp_path / "slots", account)
+        assert (use.held, use.pids) == (0, [])
+        # All three slots are there again.
+        until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+        some.start(callers=6)
+        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        assert use_of(tmp_path / "slots", account).pids == some.pids
+        some.stop_all()
+
+
+def test_single_calls_go_before_the_bulk_work_of_another_process(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots") as some,
+    ):
+        greedy = some.start(bulk=True)
+        more(emulator, 20)
+        for _ in range(3):
+            some.start(callers=4)
+        more(emulator, 400)
+        bulk, *single = some.stop_all()
+    assert bulk["pid"] == greedy
+    assert emulator.stats.peak_in_flight["clevertap"] == 3
+    assert emulator.stats.too_many == 0
+    # It gets a slot after three single calls, and the others share the rest.
+    done = [one["done"] for one in single]
+    assert bulk["done"] - 20 <= 0.5 * sum(done)
+    assert bulk["done"] >= 0.05 * sum(done)
+    assert min(done) >= 0.5 * sum(done) / 3, done
+
+
+def test_single_calls_that_leave_slots_free_leave_them_to_bulk_work(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots") as some,
+    ):
+        some.start(callers=1)
+        some.start(bulk=True)
+        more(emulator, 200)
+        single, bulk = some.stop_all()
+    assert bulk["done"] >= 0.5 * single["done"]
+    assert emulator.stats.too_many == 0
+
+
+def test_the_smallest_figure_holds_while_its_process_lives(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=100) as emulator,
+        workers(emulator, tmp_path / "slots", callers=6) as some,
+    ):
+        large = some.start(most=4)
+        until(lambda: emulator.stats.in_flight["clevertap"] == 4)
+        small = some.start(most=1)
+        seen: set[int] = set()
+        # Requests that were in flight before it came are let end.
+        more(emulator, 10)
+
+        def look() -> bool:
+            seen.add(emulator.stats.in_flight["clevertap"])
+            return lookups(emulator) >= goal
+
+        goal = lookups(emulator) + 60
+        until(look)
+        assert max(seen) == 1
+        some.kill(small)
+        until(lambda: emulator.stats.in_flight["clevertap"] == 4)
+        assert some.stop(large)["done"] > 0
+    assert emulator.stats.peak_in_flight["clevertap"] == 4
+
+
+def test_a_refusal_of_one_process_makes_the_cap_of_all_smaller(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=2) as emulator,
+        workers(emulator, tmp_path / "slots", callers=6, most=8) as four,
+    ):
+        for _ in range(4):
+            four.start()
+        more(emulator, 600)
+        settled = emulator.stats.too_many
+        more(emulator, 300)
+        four.stop_all()
+        # Four caps that shrink by themselves stay at one slot each, which is two too many.
+        assert emulator.stats.too_many - settled <= 30
+        assert settled <= 100
+
+
+def test_a_limit_per_minute_is_kept_by_all_processes_together(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=0.005, alta_per_minute=60, window_seconds=3.0) as emulator,
+        workers(emulator, tmp_path / "slots", api="cdp", bulk=True, keys=60, most=16) as three,
+    ):
+        for _ in range(3):
+            three.start()
+        until(lambda: emulator.stats.requests["cdp"] - emulator.stats.rate_limited >= 180)
+        counts = three.stop_all()
+    assert [one["done"] for one in counts] == [60] * 3
+    assert emulator.stats.rate_limited <= 0.15 * emulator.stats.requests["cdp"]
+
+
+def test_auto_finds_one_limit_for_all_processes(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, alta_max_in_flight=8) as emulator,
+        workers(emulator, tmp_path / "slots", api="cdp", bulk=True, most="auto") as three,
+    ):
+        for _ in range(3):
+            three.start()
+        until(lambda: emulator.stats.requests["cdp"] >= 600)
+        settled = emulator.stats.too_many
+        until(lambda: emulator.stats.requests["cdp"] >= 1200)
+        three.stop_all()
+        assert emulator.stats.peak_in_flight["alta"] >= 8
+        assert settled <= 60
+        assert emulator.stats.too_many - settled <= 30
+
+
+def test_a_stopped_process_at_the_head_of_the_line_is_passed(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots", callers=1) as some,
+    ):
+        # With one caller each, a process holds one slot at most, and two are in line at any time.
+        for _ in range(5):
+            some.start()
+        more(emulator, 30)
+        for pid in some.pids[:2]:
+            os.kill(pid, signal.SIGSTOP)
+        more(emulator, 60)
+        for pid in some.pids[:2]:
+            os.kill(pid, signal.SIGCONT)
+        more(emulator, 60)
+        some.stop_all()
+    assert emulator.stats.too_many == 0
+
+
+def test_a_forked_child_has_files_of_its_own(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots", callers=6) as some,
+    ):
+        # It forks while it has requests in flight.
+        parent = some.start(forks=True)
+        child = some.forked()
+        more(emulator, 60)
+        assert emulator.stats.too_many == 0
+        some.kill(parent)
+        # The child keeps none of the locks of its parent.
+        until(lambda: emulator.stats.in_flight["clevertap"] == 0 or lookups(emulator) > 200)
+        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        account = common_name(emulator.url, emulator.clevertap.account_id)
+        assert use_of(tmp_path / "slots", account).pids == [child]
+        assert some.stop(child)["done"] > 0
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be others")
+def test_users_of_a_group_keep_one_cap() -> None:
+    place = Path(tempfile.mkdtemp())
+    place.chmod(0o755)
+    shared = place / "slots"
+    shared.mkdir()
+    os.chown(shared, 0, 54321)
+    shared.chmod(0o2770)
+    try:
+        with (
+            emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+            workers(emulator, shared, callers=6, group=54321) as some,
+        ):
+            some.start()
+            for user in (65534, 1234):
+                some.start(user=user)
+            more(emulator, 150)
+            done = [one["done"] for one in some.stop_all()]
+    finally:
+        shutil.rmtree(place)
+    assert min(done) > 0
+    assert emulator.stats.peak_in_flight["clevertap"] == 3
+    assert emulator.stats.too_many == 0
+
+
+def test_processes_that_count_in_different_ways_refuse_to_share(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK) as emulator,
+        workers(emulator, tmp_path / "slots") as some,
+    ):
+        pid = some.start(most=3)
+        auto = CleverTap(
+            emulator.clevertap.account_id,
+            "passcode",
+            base_url=emulator.url,
+            max_in_flight="auto",
+            shared=tmp_path / "slots",
+        )
+
+        async def opened() -> None:
+            async with Session(clevertap=auto):
+                raise AssertionError("it is open")
+
+        with pytest.raises(ConfigurationError) as raised:
+            asyncio.run(opened())
+        some.stop_all()
+    message = str(raised.value)
+    assert message.startswith(f"max_in_flight: the process {pid} shares the account in ")
+    assert message.endswith("use 'auto' in all processes, or a number in all of them")
