@@ -365,6 +365,7 @@ class Job(Generic[R, S]):
             else await when_free(threads, target, target.present)
         )
         origin = await self._origin_of_rows(parts, target, threads)
+        on_syncs = await self._notes_on_syncs(parts, target, threads)
         people = await threads.run(lambda: people_of(parts, target))
 
         def report(read: int, written: int) -> None:
@@ -388,7 +389,7 @@ class Job(Generic[R, S]):
                 people.close()
         self._written.append(written)
         read = sum(part.gathering.records for part in parts)
-        warnings = [*written.notes]
+        warnings = [*written.notes, *on_syncs]
         for part, counts in zip(
             parts, counts_of(people, parts, read, written.records), strict=True
         ):
@@ -420,6 +421,24 @@ class Job(Generic[R, S]):
         settings.check(before, target.label)
         self._state = settings.moved(before, plan, origin.fetched_at)
         return replace(origin, sync=self._state, days=days_of(plan))
+
+    async def _notes_on_syncs(
+        self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
+    ) -> list[str]:
+        """Return sentences on a table that `sync` keeps, whose `matched` this export replaces."""
+        notes: list[str] = []
+        is_of_sync = self._output.sync is not None
+        if is_of_sync or target.write != "upsert" or not parts[0].gathering.content.has_events:
+            return notes
+        for part in parts:
+            state = await when_free(threads, target, partial(target.synced, part.account))
+            if state is not None:
+                notes.append(
+                    f"{target.label} is kept by a sync, through {state.through}: in the rows of "
+                    f"this export, `matched` has its events and days only; export all events and "
+                    f"days of the sync to complete them"
+                )
+        return notes
 
     def _write_manifest(self, place: Place, report: R) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -150,7 +150,7 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
     success = _success(stem.with_name(stem.name + _MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
-    given = name = to or (success and success.output) or arguments.get("to") or stem.name
+    given = name = to or arguments.get("to") or (success and success.output) or stem.name
     if to is None and "://" not in name:
         # As it is called from the current folder.
         name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name

@@ -172,6 +172,12 @@ class Days(Struct, frozen=True, kw_only=True):
             ConfigurationError: an argument cannot work.
         """
         first = _check_date("since", since)
+        zone = zone_of("timezone", "UTC" if timezone is None else timezone)
+        if first > (now := today(zone)):
+            raise ConfigurationError(
+                f"since: {first} is in the future, as it is {now} in {zone}; pass the first day "
+                f"that the table should have"
+            )
         last = None if until is None else _check_date("until", until)
         if last is not None and last < first:
             raise ConfigurationError(f"until: {last} is before `since`, {first}; swap them")
@@ -179,7 +185,7 @@ class Days(Struct, frozen=True, kw_only=True):
             since=first,
             until=last,
             late_days=check_whole("late_days", late_days, least=0),
-            zone=zone_of("timezone", "UTC" if timezone is None else timezone),
+            zone=zone,
         )
 
     @property

@@ -38,11 +38,26 @@ from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
 from ..tables.rows import Row, Table, lifted_columns
 from .state import SyncState
 
-__all__ = ["OPTIONAL", "Content", "Origin", "unbound_keys", "unbound_row", "under_other_keys"]
+__all__ = [
+    "OPTIONAL",
+    "Content",
+    "Origin",
+    "of_left_out",
+    "unbound_keys",
+    "unbound_row",
+    "under_other_keys",
+]
 
 
 OPTIONAL = ("key", "matched", "cdp")
 """The columns that only some exports of people have."""
+
+
+def of_left_out(label: str, columns: Sequence[str]) -> str:
+    """Return the note on flattened columns of a table that an export leaves out."""
+    names = ", ".join(map(repr, columns))
+    noun = "a column" if len(columns) == 1 else "columns"
+    return f"{label} has {noun} that `flatten` leaves out, null in the rows just written: {names}"
 
 
 def under_other_keys(label: str, count: int) -> str:

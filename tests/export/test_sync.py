@@ -946,3 +946,38 @@ async def test_two_tables_of_one_file_are_synced_at_the_same_time(
             ("buyers", 5),
             ("profiles", 6),
         ]
+
+
+async def test_an_export_into_a_synced_table_says_what_it_replaces(tmp_path: Path) -> None:
+    to = tmp_path / "crm.duckdb"
+    async with Emulator(people=60, seed=2) as emulator, session_for(emulator) as session:
+        days: dict[str, Any] = {"since": "2026-01-01", "until": "2026-01-05", "timezone": "UTC"}
+        report: Any = await session.sync("App Launched", to=to, **days)
+        assert report.warnings == []
+        report = await session.export("Charged", start=20260101, end=20260105, to=to)
+        [warning] = report.warnings
+        assert "is kept by a sync, through 2026-01-05: in the rows of this export" in warning
+        report = await session.export("Charged", start=20260101, end=20260105, to=to, table="other")
+        assert report.warnings == []
+
+
+async def test_a_flattened_column_that_a_night_leaves_out_is_told(tmp_path: Path) -> None:
+    to = tmp_path / "crm.duckdb"
+    async with Emulator(people=60, seed=2) as emulator, session_for(emulator) as session:
+        days: dict[str, Any] = {"since": "2026-01-01", "timezone": "UTC", "to": to}
+        flatten = ["Customer Type"]
+        await session.sync("App Launched", until="2026-01-05", flatten=flatten, **days)
+        report = await session.sync("App Launched", until="2026-01-06", **days)
+        [warning] = report.warnings
+        assert warning.endswith("leaves out, null in the rows just written: 'Customer Type'")
+        report = await session.sync("App Launched", until="2026-01-07", flatten=flatten, **days)
+        assert report.warnings == []
+
+
+async def test_a_first_day_in_the_future_is_refused(tmp_path: Path) -> None:
+    async with Emulator(people=5, seed=2) as emulator, session_for(emulator) as session:
+        with pytest.raises(ConfigurationError, match=r"since: 2999-01-01 is in the future"):
+            await session.sync(
+                "App Launched", since="2999-01-01", timezone="UTC", to=tmp_path / "crm.duckdb"
+            )
+        assert sum(emulator.stats.requests.values()) == 0

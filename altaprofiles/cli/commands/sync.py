@@ -109,8 +109,9 @@ def sync(
     own; or with {account} in FILE, each to its own. When one fails, the others go on.
 
     It cannot see profiles that change without an EVENT, as by an upload, nor people who are deleted
-    in CleverTap. A full export into the same table now and then updates the first; one with
-    --write replace into another --table leaves out the second.
+    in CleverTap. A full export (same EVENTs, all days since --since) into the same table now and
+    then updates the first; one with --write replace into another --table leaves out the second.
+    Name --flatten every night: a column that is left out is null in the rows that are written.
 
     \b
     Examples:

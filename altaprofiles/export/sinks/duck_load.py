@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...base.wording import numbered
 from ...tables.layout import Column
-from ..tables import Content, Origin, under_other_keys
+from ..tables import Content, Origin, of_left_out, under_other_keys
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_state import Execute, forget_states, write_state
@@ -84,6 +84,8 @@ class Load:
         else:
             self._add_columns()
             self._widen_columns()
+            if self._fit.left_out:
+                self.notes.append(of_left_out(self._table.label, self._fit.left_out))
             if write == "append":
                 self._take_back()
                 self._insert()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...base.wording import numbered
 from ...tables.rows import Row, Table
-from ..tables import Origin, under_other_keys
+from ..tables import Origin, of_left_out, under_other_keys
 from . import postgres_runs, postgres_sync
 from .postgres_load import (
     STAGE,
@@ -148,6 +148,8 @@ class PostgresSink:
             # This run was killed after its commit.
             return
         prepare(table, connection, shape, self._origin.accounts)
+        if shape.left_out:
+            self.notes.append(of_left_out(table.label, shape.left_out))
         load = Load(connection, table, shape.left_out)
         if earlier is not None:
             check_take_back(table, connection, shape)
@@ -163,6 +165,8 @@ class PostgresSink:
         connection, table = self._connection, self._table
         is_new = shape.oid is None
         self.notes += prepare(table, connection, shape, self._origin.accounts)
+        if shape.left_out and table.write == "upsert":
+            self.notes.append(of_left_out(table.label, shape.left_out))
         load = Load(connection, table, shape.left_out)
         if table.is_repeating:
             replace(load)
