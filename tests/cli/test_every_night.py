@@ -106,6 +106,8 @@ def home(tmp_path: Path, emulator: Emulator) -> Home:
         f'passcode = "{variables["CLEVERTAP_PASSCODE"]}"\n'
         f'base_url = "{emulator.url}"\n'
         'timezone = "Asia/Kolkata"\n'
+        f'alta_token = "{variables["ALTA_TOKEN"]}"\n'
+        f'alta_base_url = "{emulator.url}"\n'
     )
     accounts.chmod(0o600)
     return Home(tmp_path, emulator)
@@ -212,7 +214,7 @@ def test_every_exit_code_has_a_verdict() -> None:
     all_of = [codes(verdict) for verdict in ("all is well", "try again", "look at it")]
     assert sum(map(len, all_of)) == len(set.union(*all_of))
     # There is no reader whom a scheduled run could lose.
-    assert set.union(*all_of) == {0, 130, 143, *Exit} - {Exit.PIPE}
+    assert set.union(*all_of) == {0, 130, 143, *Exit} - {Exit.PIPE, Exit.NOT_FOUND}
     prevented = unit("Service")["Service"]["RestartPreventExitStatus"]
     assert {*map(int, prevented.split())} == codes("look at it")
 
@@ -225,3 +227,30 @@ def test_wrong_credentials_are_to_be_looked_at(home: Home) -> None:
     accounts.unlink()
     assert home.run(*command, cwd=home.crm).returncode == Exit.CREDENTIALS
     assert {Exit.CREDENTIALS, Exit.USAGE} == codes("look at it")
+
+
+def test_the_questions_are_answered_by_the_table(home: Home) -> None:
+    done = home.run(
+        *(sys.executable, "-m", "altaprofiles", "sync", "App Launched", "Charged", "--since"),
+        *("2026-01-01", "--until", "2026-01-31", "--with-cdp", "-o", "crm/crm.duckdb", "--quiet"),
+    )
+    assert done.returncode == 0, done.stderr
+    [text] = blocks("sql")
+    with duckdb.connect(home.crm / "crm.duckdb", read_only=True) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        launched, new, on_whatsapp = [
+            {row[0] for row in connection.execute(question).fetchall()}
+            for question in text.split(";")
+            if question.strip()
+        ]
+        columns = "identity, matched, cdp, CAST(added_at AS date) >= current_date"
+        everyone = connection.execute(f"SELECT {columns} FROM profiles").fetchall()
+    assert launched == {one for one, matched, *_ in everyone if matched == ["App Launched"]}
+    assert new == {one for one, *_, is_new in everyone if is_new}
+    types = [
+        (one, bound["conversation_type"] or "")
+        for one, _, cdp, _ in everyone
+        for user in json.loads(cdp)
+        for bound in user["anonymous_ids"]
+    ]
+    assert on_whatsapp == {one for one, kind in types if kind.startswith("WHATSAPP")} != set()
