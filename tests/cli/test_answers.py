@@ -471,5 +471,5 @@ async def test_a_long_wait_of_one_question_is_reported(env: dict[str, str]) -> N
     async with scripted(in_turn(refusal, http(b'{"code":0,"data":{}}'))) as server:
         env |= {"ALTA_BASE_URL": server.url}
         done = await to_thread.run_sync(run, env, "cdp", "--user-id", "1")
-    assert done.code == 1
+    assert done.code == 5
     assert re.search(r"^waiting until \d\d:\d\d:\d\d UTC, [67] s: Alta answered", done.stderr)

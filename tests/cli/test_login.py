@@ -76,7 +76,7 @@ def test_the_answers_are_tried_and_kept_for_the_owner(
     for secret in ("CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
         assert emulator.environment[secret] not in terminal.screen
     assert run(env, *COUNT).code == 0
-    assert run(env, "cdp", "--user-id", "nobody").code == 1
+    assert run(env, "cdp", "--user-id", "nobody").code == 5
     assert run(env, "doctor").code == 0
 
 

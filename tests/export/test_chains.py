@@ -280,7 +280,7 @@ async def test_refused_events_are_told_before_any_page(
         ({"events": b"App Launched"}, "events"),
         ({"events": ["App Launched", 3]}, "events"),
         ({"events": ["Charged", "Charged"]}, "events"),
-        ({"start": "2026-01-01"}, "start"),
+        ({"start": "2026-W01"}, "start"),
         ({"start": 20260231}, "start"),
         ({"end": 20251231}, "end"),
         ({"end": 1_800_000_000}, "end"),

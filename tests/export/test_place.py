@@ -1066,8 +1066,9 @@ async def test_a_duckdb_table_that_cannot_be_replaced_is_found_first(
             "CREATE TABLE other (account VARCHAR, person VARCHAR,"
             " FOREIGN KEY (account, person) REFERENCES profiles (account, person))"
         )
+        connection.execute("INSERT INTO other SELECT account, person FROM profiles LIMIT 1")
     before, requests = path.read_bytes(), case.requests
-    with pytest.raises(ExportError, match=r"(?s)p\.duckdb: .*other"):
+    with pytest.raises(ExportError, match=r"p\.duckdb: .*foreign key"):
         await case.run(path, write="replace")
     assert case.requests == requests
     assert path.read_bytes() == before

@@ -31,6 +31,8 @@ ADDRESSES = (
     r"altatech\.ai",
     r"api(?:-[a-z]+)?\.gptbots\.ai",
     r"api\.(?:DOMAIN|\{name\})",
+    # the conventions of another project
+    r"opentelemetry\.io/docs/specs/semconv/http/",
     # nobody
     r"(?:[a-z]+\.)*example\.com(?:/.*)?",
     r"HOST(?::PORT)?",

@@ -278,7 +278,8 @@ def _finish(
 def _is_newer(state: OutputState, began: float) -> bool:
     return (
         state.success is not None
-        and datetime.fromisoformat(state.success.written).timestamp() > began
+        # A manifest has whole seconds.
+        and datetime.fromisoformat(state.success.written).timestamp() >= int(began)
     )
 
 

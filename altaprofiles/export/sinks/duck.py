@@ -42,6 +42,8 @@ __all__ = ["DuckDbTarget"]
 
 logger = logging.getLogger("altaprofiles")
 
+_REFERENCES = "SELECT 1 FROM duckdb_constraints() WHERE constraint_type = 'FOREIGN KEY'"
+
 _ROWS = "rows"
 
 _MEMORY = "500MB"
@@ -114,6 +116,8 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
                 found = fit(table, columns, self.flatten, self.write)
                 # A trial, because DuckDB refuses it if another table refers to this one.
                 connection.execute("BEGIN")
+                if self.write == "replace" and connection.execute(_REFERENCES).fetchone():
+                    connection.execute(f"DELETE FROM {table.quoted}")
                 for statement in table.additions(found.missing):
                     connection.execute(statement)
                 connection.execute("ROLLBACK")
