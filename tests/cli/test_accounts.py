@@ -22,7 +22,7 @@ from altaprofiles.emulator import Emulator
 
 from ..support.jobs import journal
 from ..support.postgres import Server
-from ..support.terminals import COMMAND, Terminal, emulated, environment, held, run
+from ..support.terminals import COMMAND, Terminal, emulated, environment, held, refusing, run
 
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
 BOTH = ("--account", "shop", "--account", "outlet")
@@ -352,14 +352,15 @@ def test_a_count_that_fails(env: dict[str, str], accounts: Accounts) -> None:
 
 @pytest.mark.slow
 def test_the_exit_code_is_that_of_the_worst(env: dict[str, str], accounts: Accounts) -> None:
-    accounts.set("down", account_id="D", passcode="p", base_url="http://127.0.0.1:9")
-    command = ("count", "App Launched", *DAYS, "--account", "down", *BOTH)
-    done = run(env, *command)
-    assert done.code == 1
-    assert "error: down: no connection" in done.stderr
-    assert len(done.stdout.splitlines()) == 2
-    accounts.set("outlet", passcode="wrong")
-    done = run(env, *command)
+    with refusing() as url:
+        accounts.set("down", account_id="D", passcode="p", base_url=url)
+        command = ("count", "App Launched", *DAYS, "--account", "down", *BOTH)
+        done = run(env, *command)
+        assert done.code == 1
+        assert "error: down: CleverTap answered HTTP 400" in done.stderr
+        assert len(done.stdout.splitlines()) == 2
+        accounts.set("outlet", passcode="wrong")
+        done = run(env, *command)
     assert done.code == 3
     assert len(done.stdout.splitlines()) == 1
 

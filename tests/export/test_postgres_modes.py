@@ -356,7 +356,7 @@ EXPORTS = st.lists(
 @pytest.mark.slow
 @pytest.mark.parametrize("unites", [False, True])
 @pytest.mark.parametrize("others", [0, 1000])
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=EXPORTS)
 @example(
     exports=[

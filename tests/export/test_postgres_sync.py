@@ -459,7 +459,7 @@ async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_been(
         assert whole.report is not None, whole
         after = (postgres.rows(PEOPLE), postgres.rows(STATES))
         assert after != before
-        moments = [(number, "", when) for number in range(0, len(whole.steps), 4) for when in BOTH]
+        moments = [(number, "", when) for number in range(0, len(whole.steps), 9) for when in BOTH]
         for number, kind, when in [*moments, *((0, "postgres commit", when) for when in BOTH)]:
             restore(postgres)
             killed = await processes.run(job.but(die=(number, when), die_in=kind))

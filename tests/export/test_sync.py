@@ -822,7 +822,7 @@ async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_begun_or_is
         assert whole.report is not None, whole
         after = content(to)
         assert after != before
-        for number in [n for n, name in enumerate(whole.steps) if _matters(name)][part::2]:
+        for number in [n for n, name in enumerate(whole.steps) if _matters(name)][part::5]:
             shutil.rmtree(place)
             shutil.copytree(backup, place)
             killed = await processes.run(job.but(die=(number, "after")))

@@ -248,7 +248,7 @@ def all_of(database: Database) -> list[tuple[Any, ...]]:
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @pytest.mark.slow
 @pytest.mark.parametrize("sync", [False, True])

@@ -21,7 +21,7 @@ from anyio.from_thread import start_blocking_portal
 
 from altaprofiles.emulator import Emulator
 
-from .servers import gated
+from .servers import always, gated, http, scripted
 from .tasks import PATIENCE
 
 __all__ = [
@@ -103,6 +103,15 @@ def held(
         with portal.wrap_async_context_manager(gate) as (url, opened):
             urls = {"CLEVERTAP_BASE_URL": url, "ALTA_BASE_URL": url}
             yield emulator.environment | urls, partial(portal.call, opened.set)
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    """Serve refusals of all requests, which are not retried; yield the base URL."""
+    refusal = http(b'{"status":"fail","error":"no","code":3}', "400 Bad Request")
+    with start_blocking_portal() as portal:
+        with portal.wrap_async_context_manager(scripted(always(refusal))) as server:
+            yield server.url
 
 
 def stopping(event: str, path: str, *others: object) -> list[str]:
