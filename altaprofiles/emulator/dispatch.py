@@ -177,7 +177,7 @@ class Dispatcher:
             try:
                 sent = msgspec.json.decode(await request.read())
                 self._plan.rates = check_rates(sent)
-            except (ValueError, RecursionError) as error:
+            except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 is_json = not isinstance(error, (msgspec.MsgspecError, UnicodeError))
                 message = str(error) if is_json else "faults: the body is not JSON"
                 return web.json_response({"error": message}, status=400)
