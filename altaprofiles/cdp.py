@@ -40,8 +40,9 @@ class Cdp:
             user_id: returns this user with every anonymous ID bound to it.
             anonymous_id: returns every user bound to this anonymous ID, which can be several; with
                 `user_id`, that pair only.
-            deadline: longest duration of the call in seconds, with all waits and retries
-                (`RequestTimeout`); by default that of `with_options`, else `Retry.deadline`.
+            deadline: longest duration of the call in seconds, with all waits and retries; by
+                default that of `with_options`, else `Retry.deadline`. It ends in `RequestTimeout`,
+                or in the last failure if no time is left to try again.
 
         Raises:
             ConfigurationError: neither is given, one is empty or holds a control character, or the

@@ -55,8 +55,9 @@ class Profiles:
             identity: the customer's own ID of the person.
             email: the person's email address.
             object_id: CleverTap's ID of one of the person's devices.
-            deadline: longest duration of the call in seconds, with all waits and retries
-                (`RequestTimeout`); by default that of `with_options`, else `Retry.deadline`.
+            deadline: longest duration of the call in seconds, with all waits and retries; by
+                default that of `with_options`, else `Retry.deadline`. It ends in `RequestTimeout`,
+                or in the last failure if no time is left to try again.
 
         Raises:
             ConfigurationError: not exactly one identifier is given, it is empty or holds a control

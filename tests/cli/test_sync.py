@@ -210,7 +210,7 @@ def test_the_words_fit_a_terminal(
     assert max(map(len, terminal.text.splitlines())) <= 80
     words = " ".join(terminal.text.split())
     assert "It cannot see profiles that change without an EVENT" in words
-    assert "A full export into the same table now and then" in words
+    assert "into the same table now and then updates the first" in words
     with Terminal(env, *SYNC, "--until", "2026-01-03") as terminal:
         assert terminal.ended().code == 0
     assert "through" in terminal.text
