@@ -154,7 +154,7 @@ def test_the_smallest_figure_holds_while_its_process_lives(tmp_path: Path) -> No
 def test_a_refusal_of_one_process_makes_the_cap_of_all_smaller(tmp_path: Path) -> None:
     with (
         emulated(people=100, think=THINK, max_in_flight=2) as emulator,
-        workers(emulator, tmp_path / "slots", callers=6, most=8) as four,
+        workers(emulator, tmp_path / "slots", bulk=True, most=8) as four,
     ):
         for _ in range(4):
             four.start()
