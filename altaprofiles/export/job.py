@@ -431,7 +431,10 @@ class Job(Generic[R, S]):
         if is_of_sync or target.write != "upsert" or not parts[0].gathering.content.has_events:
             return notes
         for part in parts:
-            state = await when_free(threads, target, partial(target.synced, part.account))
+            state = None
+            # An export needs neither the states nor the right to read them. It is only for a note.
+            with suppress(ExportError):
+                state = await threads.run(partial(target.synced, part.account))
             if state is not None:
                 notes.append(
                     f"{target.label} is kept by a sync, through {state.through}: in the rows of "

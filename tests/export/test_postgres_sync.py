@@ -32,7 +32,7 @@ from ..support.postgres_tables import (
     waits,
 )
 from ..support.postgres_tables import until as wait_until
-from ..support.sessions import QUICK
+from ..support.sessions import QUICK, session_for
 from ..support.sinks import ACCOUNT, opened, target_of
 
 SETTINGS = '{"events": ["Charged"], "since": "2026-01-01"}'
@@ -579,3 +579,17 @@ async def test_a_right_that_is_missing_is_named_before_any_request(
                 to=postgres.url("people", user=guest),
             )
         assert session.stats.requests == 0
+
+
+@pytest.mark.anyio
+async def test_an_export_needs_no_right_to_the_states(
+    postgres: Server, guest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The files beside a table of a server are in the current folder.
+    monkeypatch.chdir(tmp_path)
+    sync(target_of(postgres.url("people")), [named("1")], 4, 0)
+    async with Emulator(people=60, seed=2) as emulator, session_for(emulator) as session:
+        report = await session.export(
+            "Charged", start=20260101, end=20260105, to=postgres.url("people", user=guest)
+        )
+    assert (report.complete, report.warnings) == (True, [])

@@ -628,7 +628,7 @@ async def test_status_finishes_an_unfinished_sync_with_its_state(case: Scripted,
 async def test_a_restored_table_is_continued_from_its_state(
     case: Scripted, to: Path, tmp_path: Path
 ) -> None:
-    """What a later night has left cannot be used: the days between are missing."""
+    """Work of a later night cannot be used: the days between are missing."""
     await sync(case, to, 5)
     backup = tmp_path / "backup"
     shutil.copy(to, backup)
@@ -981,3 +981,18 @@ async def test_a_first_day_in_the_future_is_refused(tmp_path: Path) -> None:
                 "App Launched", since="2999-01-01", timezone="UTC", to=tmp_path / "crm.duckdb"
             )
         assert sum(emulator.stats.requests.values()) == 0
+
+
+@pytest.mark.parametrize("has_table", [False, True])
+async def test_a_foreign_table_of_states_is_nothing_to_an_export(
+    tmp_path: Path, has_table: bool
+) -> None:
+    to = tmp_path / "crm.duckdb"
+    async with Emulator(people=60, seed=2) as emulator, session_for(emulator) as session:
+        days: dict[str, Any] = {"start": 20260101, "end": 20260105, "to": to}
+        if has_table:
+            await session.export("Charged", **days)
+        with duckdb.connect(str(to)) as connection:
+            connection.execute("CREATE TABLE altaprofiles_sync (n INT)")
+        report = await session.export("Charged", **days)
+        assert (report.complete, report.warnings) == (True, [])

@@ -102,7 +102,7 @@ class Load:
         people.drop()
         self._note(write)
         if write == "replace" or not self._table.exists:
-            forget_states(self._execute, self._file, self._table.name)
+            forget_states(self._execute, self._table.name)
         if self._origin.sync is not None:
             write_state(self._execute, self._file, self._table.name, self._origin.sync)
 

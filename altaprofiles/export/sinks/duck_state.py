@@ -106,32 +106,35 @@ def write_state(execute: Execute, file: str, table: str, state: SyncState) -> No
     )
 
 
-def forget_states(execute: Execute, file: str, table: str) -> None:
+def forget_states(execute: Execute, table: str) -> None:
     """Forget the state of a table of which no row is left.
 
     Args:
         execute: runs statements.
-        file: the file in messages.
         table: the name.
-
-    Raises:
-        ExportError: something else has made the table of states.
     """
-    if _exists(execute, file):
+    # A table that something else has made holds no states.
+    if _columns(execute) == _COLUMNS:
         execute(f"DELETE FROM {STATES} WHERE {_IS_OF_TABLE}", table=table)
 
 
 _IS_OF_TABLE = is_named("table_name", "$table")
 
 
-def _exists(execute: Execute, file: str) -> bool:
+def _columns(execute: Execute) -> dict[str, str]:
+    """Return the types of the columns of the table of states, by name; empty without one."""
     columns = execute(
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = $name"
         " AND table_schema = current_schema() AND table_catalog = current_database()"
         " ORDER BY ordinal_position",
         name=STATES,
     )
-    if columns and dict(columns) != _COLUMNS:
+    return dict(columns)
+
+
+def _exists(execute: Execute, file: str) -> bool:
+    columns = _columns(execute)
+    if columns and columns != _COLUMNS:
         raise ExportError(
             f"{file}: something else has made the table {STATES!r}, in which the library keeps "
             f"the state of tables; rename it"
