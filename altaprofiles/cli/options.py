@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, cast
@@ -139,54 +139,39 @@ _FILTERS = (
 
 def filter_options(command: F) -> F:
     """Add the options of `FilterOptions` to a command, which gets their values as `filters`."""
+    return _with_group(command, "filters", FilterOptions.__annotations__, _FILTERS)
 
-    @wraps(command)
-    def with_filters(*args: Any, **values: Any) -> Any:
-        filters = {name: values.pop(name) for name in FilterOptions.__annotations__}
-        return command(*args, filters=filters, **values)
 
-    for option in reversed(_FILTERS):
-        with_filters = option(with_filters)
-    return cast("F", with_filters)
+_QUERY = (
+    click.option(
+        "--from",
+        "start",
+        type=day_or_seconds,
+        metavar="DAY",
+        help="The first day in the time zone of the CleverTap project: 2026-01-31, "
+        "20260131, today, yesterday, or -7d for seven days ago. Or a time, in seconds "
+        "since 1970.",
+    ),
+    click.option(
+        "--to",
+        "end",
+        type=day_or_seconds,
+        metavar="DAY",
+        help="The last day, inclusive.",
+    ),
+    *_FILTERS,
+    click.option(
+        "--everyone",
+        is_flag=True,
+        help="In place of EVENT, --from and --to: everyone with any event in the last "
+        "365 days. Documented with filters only, and not proven on the live service.",
+    ),
+)
 
 
 def query_options(command: F) -> F:
     """Add the options of `QueryOptions` to a command, which gets their values as `query`."""
-
-    @wraps(command)
-    def with_query(*args: Any, **values: Any) -> Any:
-        query = {name: values.pop(name) for name in QueryOptions.__annotations__}
-        return command(*args, query=query, **values)
-
-    for option in reversed(
-        [
-            click.option(
-                "--from",
-                "start",
-                type=day_or_seconds,
-                metavar="DAY",
-                help="The first day in the time zone of the CleverTap project: 2026-01-31, "
-                "20260131, today, yesterday, or -7d for seven days ago. Or a time, in seconds "
-                "since 1970.",
-            ),
-            click.option(
-                "--to",
-                "end",
-                type=day_or_seconds,
-                metavar="DAY",
-                help="The last day, inclusive.",
-            ),
-            *_FILTERS,
-            click.option(
-                "--everyone",
-                is_flag=True,
-                help="In place of EVENT, --from and --to: everyone with any event in the last "
-                "365 days. Documented with filters only, and not proven on the live service.",
-            ),
-        ]
-    ):
-        with_query = option(with_query)
-    return cast("F", with_query)
+    return _with_group(command, "query", QueryOptions.__annotations__, _QUERY)
 
 
 _RECORDS = (
@@ -231,15 +216,8 @@ _RECORDS = (
 def record_options(command: F) -> F:
     """Add the options of `RecordOptions` to a command, which gets their values as `records`."""
 
-    @wraps(command)
-    def with_records(*args: Any, **values: Any) -> Any:
-        records = {name: values.pop(name) for name in RecordOptions.__annotations__}
-        # Of another name, because a command gets its `App` as `app`.
-        return command(*args, records=records, **values)
-
-    for option in reversed(_RECORDS):
-        with_records = option(with_records)
-    return cast("F", with_records)
+    # Of a name of their own, because a command gets its `App` as `app`.
+    return _with_group(command, "records", RecordOptions.__annotations__, _RECORDS)
 
 
 def _parts(windows: str) -> int | Literal["auto"]:
@@ -252,35 +230,33 @@ def _parts(windows: str) -> int | Literal["auto"]:
     return int(windows)
 
 
+_JOIN = (
+    click.option(
+        "--with-cdp",
+        is_flag=True,
+        help="Add each person's CDP users, from Alta, as the member or column cdp.",
+    ),
+    click.option(
+        "--cdp-key",
+        metavar="KEY",
+        default="identity",
+        show_default=True,
+        help="With --with-cdp: the key to look up at Alta, identity or a key of the profile.",
+    ),
+    click.option(
+        "--cdp-by",
+        type=click.Choice(["user-id", "anonymous-id"]),
+        default="user-id",
+        show_default=True,
+        callback=lambda context, option, value: value.replace("-", "_"),
+        help="With --with-cdp: the kind of key that it is at Alta.",
+    ),
+)
+
+
 def join_options(command: F) -> F:
     """Add `--with-cdp`, `--cdp-key` and `--cdp-by` to a command, under the library's names."""
-    for option in reversed(
-        [
-            click.option(
-                "--with-cdp",
-                is_flag=True,
-                help="Add each person's CDP users, from Alta, as the member or column cdp.",
-            ),
-            click.option(
-                "--cdp-key",
-                metavar="KEY",
-                default="identity",
-                show_default=True,
-                help="With --with-cdp: the key to look up at Alta, identity or a key of the "
-                "profile.",
-            ),
-            click.option(
-                "--cdp-by",
-                type=click.Choice(["user-id", "anonymous-id"]),
-                default="user-id",
-                show_default=True,
-                callback=lambda context, option, value: value.replace("-", "_"),
-                help="With --with-cdp: the kind of key that it is at Alta.",
-            ),
-        ]
-    ):
-        command = option(command)
-    return command
+    return _with_options(command, _JOIN)
 
 
 def _flattened(key: str) -> tuple[str, Kind | None]:
@@ -346,7 +322,6 @@ _JSON = click.option(
 
 def output_options(command: F) -> F:
     """Add the options of `OutputOptions`, and `--json` as `as_json`, to a command."""
-
     return _with_output(
         command,
         [
@@ -409,7 +384,24 @@ def _with_output(command: F, options: Sequence[Callable[[F], F]]) -> F:
     def with_output(*args: Any, **values: Any) -> Any:
         return command(*args, **values | {"flatten": dict(map(_flattened, values["flatten"]))})
 
-    result = cast("F", with_output)
+    return _with_options(cast("F", with_output), options)
+
+
+def _with_group(
+    command: F, name: str, members: Iterable[str], options: Sequence[Callable[[F], F]]
+) -> F:
+    """Add options to a command, which gets the values of `members` together, as `name`."""
+
+    @wraps(command)
+    def with_group(*args: Any, **values: Any) -> Any:
+        group = {member: values.pop(member) for member in members}
+        return command(*args, **{name: group}, **values)
+
+    return _with_options(cast("F", with_group), options)
+
+
+def _with_options(command: F, options: Sequence[Callable[[F], F]]) -> F:
+    """Add options to a command, in the order of its help."""
     for option in reversed(options):
-        result = option(result)
-    return result
+        command = option(command)
+    return command

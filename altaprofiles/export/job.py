@@ -42,7 +42,7 @@ from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
 from .unfinished import Unfinished, unfinished_in
 
-__all__ = ["Job", "concluded"]
+__all__ = ["Job", "in_workspaces"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -89,19 +89,7 @@ class Job(Generic[R, S]):
             ExportError: the export cannot start, or something is missing (`Incomplete`).
             AltaProfilesError: the service refuses all of it.
         """
-
-        async def run(threads: Threads) -> R:
-            # In a thread, because it may import pyarrow.
-            place = await threads.run(self.find_place)
-            resume = self._output.resume
-            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
-            try:
-                return await self.run_in(workspaces, place, threads)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await threads.run(workspaces.close)
-
-        return await concluded(run)
+        return await in_workspaces(self.find_place, self.run_in, resume=self._output.resume)
 
     async def run_in(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
         """Do the same as `run`, in workspaces that are open already.
@@ -512,8 +500,18 @@ class Job(Generic[R, S]):
                 part.report()
 
 
-async def concluded(work: Callable[[Threads], Awaitable[R]]) -> R:
-    """Return the report of `work`, which is called with threads of its own.
+async def in_workspaces(
+    find_place: Callable[[], Place],
+    work: Callable[[Workspaces, Place, Threads], Awaitable[R]],
+    *,
+    resume: bool,
+) -> R:
+    """Return the report of `work`, which is called with the workspaces of an output, open.
+
+    Args:
+        find_place: returns the paths of the output. Blocking.
+        work: called with the workspaces, that place, and threads for this work alone.
+        resume: as for `Workspaces.open`.
 
     Raises:
         CancelledError: the task was cancelled. If `work` was complete, it has the report.
@@ -522,7 +520,14 @@ async def concluded(work: Callable[[Threads], Awaitable[R]]) -> R:
     threads = Threads()
     report: R | None = None
     try:
-        report = await work(threads)
+        # In a thread, because it may import pyarrow.
+        place = await threads.run(find_place)
+        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+        try:
+            report = await work(workspaces, place, threads)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await threads.run(workspaces.close)
     except CallbackFailed as failed:
         failure = failed.error
     else:

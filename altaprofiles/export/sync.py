@@ -12,13 +12,12 @@ from datetime import date
 from functools import partial
 from typing import Any
 
-import anyio
 from msgspec.structs import replace
 
 from ..errors import AltaProfilesError, ConfigurationError, Incomplete
 from .accounts import AccountsFailed, united
 from .assemble import when_free
-from .job import Job, concluded
+from .job import Job, in_workspaces
 from .output import Output
 from .place import Place
 from .plan import EventsPlan
@@ -89,18 +88,7 @@ class Sync:
             PlanMismatch: another sync keeps the table.
             CancelledError, ConfigurationError, ExportError, AltaProfilesError: as from `Job.run`.
         """
-
-        async def run(threads: Threads) -> SyncReport:
-            # In a thread, because it may import pyarrow.
-            place = await threads.run(self.find_place)
-            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=True))
-            try:
-                return await self.run_in(workspaces, place, threads)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await threads.run(workspaces.close)
-
-        return await concluded(run)
+        return await in_workspaces(self.find_place, self.run_in, resume=True)
 
     @property
     def account(self) -> str:
@@ -282,6 +270,7 @@ class Syncs:
     def __init__(self, syncs: Sequence[Sync], on_failure: Callable[[str], object]) -> None:
         self._syncs = {str(sync.name): sync for sync in syncs}
         self._on_failure = on_failure
+        self._places: dict[str, Place] = {}
         self._reports: dict[str, SyncReport] = {}
         self._errors: dict[str, Exception] = {}
 
@@ -292,27 +281,22 @@ class Syncs:
             AccountsFailed: an account has failed.
             CancelledError, ConfigurationError, ExportLocked: as from `Sync.run`.
         """
+        return await in_workspaces(self._find_places, self._run_in, resume=True)
 
-        async def run(threads: Threads) -> SyncReport:
-            places = {
-                name: await threads.run(sync.find_place) for name, sync in self._syncs.items()
-            }
-            folder = next(iter(places.values())).folder
-            workspaces = await threads.run(lambda: Workspaces.open(folder, resume=True))
-            workspaces.syncing.update(sync.account for sync in self._syncs.values())
-            try:
-                await run_all(
-                    [
-                        partial(self._run_one, name, workspaces, place, threads)
-                        for name, place in places.items()
-                    ]
-                )
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await threads.run(workspaces.close)
-            return self._described()
+    def _find_places(self) -> Place:
+        """Return the place of the first account, whose folder is that of all. Blocking."""
+        self._places = {name: sync.find_place() for name, sync in self._syncs.items()}
+        return next(iter(self._places.values()))
 
-        return await concluded(run)
+    async def _run_in(self, workspaces: Workspaces, _: Place, threads: Threads) -> SyncReport:
+        workspaces.syncing.update(sync.account for sync in self._syncs.values())
+        await run_all(
+            [
+                partial(self._run_one, name, workspaces, place, threads)
+                for name, place in self._places.items()
+            ]
+        )
+        return self._described()
 
     async def _run_one(
         self, name: str, workspaces: Workspaces, place: Place, threads: Threads
