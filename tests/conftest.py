@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
+import zoneinfo
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -147,3 +149,15 @@ def postgres(database: Server) -> Iterator[Server]:
         "GRANT USAGE ON SCHEMA public TO PUBLIC",
         "DROP SCHEMA IF EXISTS crm CASCADE",
     )
+
+
+@pytest.fixture
+def no_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let this machine have no zone data, as Windows and small containers have none."""
+    for name in ("tzdata", "tzdata.zoneinfo", "tzdata.zoneinfo.Asia"):
+        monkeypatch.setitem(sys.modules, name, None)
+    zoneinfo.reset_tzpath(to=())
+    zoneinfo.ZoneInfo.clear_cache()
+    yield
+    zoneinfo.reset_tzpath()
+    zoneinfo.ZoneInfo.clear_cache()

@@ -6,10 +6,8 @@ import copy
 import dataclasses
 import pickle
 import re
-import sys
 import traceback
-import zoneinfo
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -550,18 +548,6 @@ def test_a_time_zone_that_does_not_exist_is_refused_with_the_fix(timezone: Any, 
         account(timezone=timezone)
     assert str(caught.value).startswith("timezone: ")
     assert words in str(caught.value)
-
-
-@pytest.fixture
-def no_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let this machine have no zone data, as Windows and small containers have none."""
-    for name in ("tzdata", "tzdata.zoneinfo", "tzdata.zoneinfo.Asia"):
-        monkeypatch.setitem(sys.modules, name, None)
-    zoneinfo.reset_tzpath(to=())
-    zoneinfo.ZoneInfo.clear_cache()
-    yield
-    zoneinfo.reset_tzpath()
-    zoneinfo.ZoneInfo.clear_cache()
 
 
 @pytest.mark.usefixtures("no_zones")

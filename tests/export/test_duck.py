@@ -18,7 +18,7 @@ from altaprofiles.export.sinks import Sink
 from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.rows import Row
 
-from ..support.sinks import opened, put_in_place, rows_of, target_of
+from ..support.sinks import filled, opened, rows_of, target_of
 from ..support.tables import RUNS, Entry, Model, Night, record, time_of
 
 TO = "crm.duckdb"
@@ -42,14 +42,7 @@ def load(
     target.accept(at)
     [account] = at.accounts
     rows = [row if isinstance(row, Row) else rows_of([row], account)[0] for row in records]
-    sink = opened(target, [row.record for row in rows], at)
-    try:
-        sink.write(rows)
-        put_in_place(sink)
-    except BaseException:
-        sink.abort()
-        raise
-    return sink
+    return filled(target, rows, at)
 
 
 def query(folder: Path, sql: str = "FROM profiles") -> list[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ from altaprofiles.export.state import SyncState
 from altaprofiles.export.tables import Origin
 from altaprofiles.tables.rows import Row
 
-from ..support.sinks import opened, put_in_place, target_of
+from ..support.sinks import filled, opened, put_in_place, target_of
 from ..support.tables import record, time_of
 
 TO = "crm.duckdb"
@@ -43,13 +43,7 @@ def load(
         Row(record(identity, devices, hour), account, matched=tuple(events))
         for identity, devices, events in people
     ]
-    sink = opened(target, [row.record for row in rows], at)
-    try:
-        sink.write(rows)
-        put_in_place(sink)
-    except BaseException:
-        sink.abort()
-        raise
+    filled(target, rows, at)
 
 
 def table(folder: Path, columns: str = "person, matched, (profile_data->>'value')::int") -> Any:

@@ -263,10 +263,7 @@ def test_a_server_that_goes_away_is_an_export_error(postgres: Server) -> None:
     export(target, [line(identity="1", name="old")])
     sink = opened(target)
     sink.write(rows_of([line(identity="1", name="new")]))
-    postgres.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'altaprofiles' AND datname = current_database()"
-    )
+    postgres.cut_exports()
     with pytest.raises(ExportError) as caught:
         for _ in range(1000):
             sink.write(rows_of([line(identity="2", name="x" * 10_000)]))
@@ -1143,10 +1140,7 @@ def test_no_value_reaches_the_error_of_a_row_that_the_server_refuses(
 
 def test_a_server_that_goes_away_is_an_error_of_ours(postgres: Server) -> None:
     sink = opened(target_of(postgres.url("people")))
-    postgres.run(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE application_name = 'altaprofiles' AND datname = current_database()"
-    )
+    postgres.cut_exports()
     with pytest.raises(ExportError, match="postgresql://127"):
         for _ in range(100):
             sink.write(rows_of([line(identity="1", email=PRIVATE, name="x" * 100_000)]))

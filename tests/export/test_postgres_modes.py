@@ -1143,10 +1143,7 @@ def test_a_session_that_the_server_ends_leaves_the_table_as_it_was(
         other.execute("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
         closing = threads.submit(sink.close)
         until(lambda: waits(postgres))
-        postgres.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'altaprofiles' AND datname = current_database()"
-        )
+        postgres.cut_exports()
         with pytest.raises(ExportError):
             closing.result()
         other.execute("COMMIT")

@@ -352,10 +352,7 @@ def test_a_connection_that_is_cut_leaves_rows_and_state(postgres: Server, is_new
             other.execute("LOCK TABLE altaprofiles_sync IN ACCESS EXCLUSIVE MODE")
         closing = threads.submit(sink.close)
         wait_until(lambda: waits(postgres) or closing.done())
-        postgres.run(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE application_name = 'altaprofiles' AND datname = current_database()"
-        )
+        postgres.cut_exports()
         with pytest.raises(ExportError):
             closing.result()
         other.execute("COMMIT")
@@ -545,10 +542,7 @@ async def test_a_sync_whose_connection_is_cut_is_completed_by_the_next(
             other.execute("LOCK TABLE altaprofiles_sync IN SHARE MODE")
             syncing = asyncio.ensure_future(run(20260103))
             await asyncio.to_thread(wait_until, lambda: waits(postgres) or syncing.done())
-            postgres.run(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'altaprofiles' AND datname = current_database()"
-            )
+            postgres.cut_exports()
             with pytest.raises(Incomplete):
                 await syncing
             other.execute("COMMIT")

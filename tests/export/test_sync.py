@@ -8,9 +8,8 @@ import shutil
 import signal
 import sys
 import time
-import zoneinfo
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -242,18 +241,6 @@ async def test_without_a_time_zone_days_are_those_of_utc_with_one_warning(
     assert warning.startswith("the time zone of the project is not known")
     assert "CLEVERTAP_TIMEZONE" in warning
     assert caplog.messages == [warning]
-
-
-@pytest.fixture
-def no_zones(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let this machine have no zone data, as Windows and small containers have none."""
-    for name in ("tzdata", "tzdata.zoneinfo", "tzdata.zoneinfo.Asia"):
-        monkeypatch.setitem(sys.modules, name, None)
-    zoneinfo.reset_tzpath(to=())
-    zoneinfo.ZoneInfo.clear_cache()
-    yield
-    zoneinfo.reset_tzpath()
-    zoneinfo.ZoneInfo.clear_cache()
 
 
 @pytest.mark.usefixtures("no_zones")
@@ -625,16 +612,21 @@ async def test_status_finishes_an_unfinished_sync_with_its_state(case: Scripted,
     assert (await sync(case, to, 16)).first == date(2026, 1, 14)
 
 
-async def test_a_restored_table_is_continued_from_its_state(
-    case: Scripted, to: Path, tmp_path: Path
-) -> None:
-    """Work of a later night cannot be used: the days between are missing."""
+async def restore(case: Scripted, to: Path, tmp_path: Path) -> None:
+    """Restore a table of five days, after one more sync and an unfinished one."""
     await sync(case, to, 5)
     backup = tmp_path / "backup"
     shutil.copy(to, backup)
     await sync(case, to, 10)
     await interrupt(case, to, 15)
     shutil.copy(backup, to)
+
+
+async def test_a_restored_table_is_continued_from_its_state(
+    case: Scripted, to: Path, tmp_path: Path
+) -> None:
+    """Work of a later night cannot be used: the days between are missing."""
+    await restore(case, to, tmp_path)
     report = await sync(case, to, 16)
     assert (report.finished, report.first) == (0, date(2026, 1, 4))
     assert report.through == date(2026, 1, 16)
@@ -645,12 +637,7 @@ async def test_a_restored_table_is_continued_from_its_state(
 async def test_finishing_a_later_night_does_not_move_the_state_over_missing_days(
     case: Scripted, to: Path, tmp_path: Path
 ) -> None:
-    await sync(case, to, 5)
-    backup = tmp_path / "backup"
-    shutil.copy(to, backup)
-    await sync(case, to, 10)
-    await interrupt(case, to, 15)
-    shutil.copy(backup, to)
+    await restore(case, to, tmp_path)
     [output] = outputs_at(str(to), table=None, spool=None)
     async with case.session() as session:
         await session.finish_unfinished(output.unfinished[0], to=to)

@@ -20,7 +20,7 @@ from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.rows import Row
 
 from ..support.postgres import Server
-from ..support.sinks import opened, put_in_place, target_of
+from ..support.sinks import filled, target_of
 from ..support.tables import Entry, record, time_of
 
 CDP = Content(has_events=True, has_cdp=True)
@@ -51,14 +51,7 @@ class Database:
         target = target_of(self._to, content, **options)
         target.check()
         target.accept(origin)
-        sink = opened(target, [row.record for row in rows], origin)
-        try:
-            sink.write(rows)
-            put_in_place(sink)
-        except BaseException:
-            sink.abort()
-            raise
-        return sink
+        return filled(target, rows, origin)
 
     def rows(self, *columns: str) -> list[tuple[Any, ...]]:
         return self.query(f"SELECT {', '.join(columns)} FROM profiles ORDER BY person")

@@ -45,6 +45,13 @@ class Server:
             for statement in statements:
                 connection.execute(statement.encode())
 
+    def cut_exports(self) -> None:
+        """Cut the connections of all exports to this database."""
+        self.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'altaprofiles' AND datname = current_database()"
+        )
+
 
 def binaries() -> Path | None:
     """Return the folder of the server's programs, or None if they are not installed."""

@@ -12,7 +12,16 @@ from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.kinds import Kinds
 from altaprofiles.tables.rows import Row
 
-__all__ = ["ACCOUNT", "ORIGIN", "PEOPLE", "opened", "put_in_place", "rows_of", "target_of"]
+__all__ = [
+    "ACCOUNT",
+    "ORIGIN",
+    "PEOPLE",
+    "filled",
+    "opened",
+    "put_in_place",
+    "rows_of",
+    "target_of",
+]
 
 ACCOUNT = "ACCOUNT"
 ORIGIN = Origin("run 1", (ACCOUNT,), datetime(2026, 2, 1, 12, tzinfo=UTC))
@@ -35,6 +44,18 @@ def opened(target: Target, records: Sequence[bytes] = (), origin: Origin = ORIGI
     kinds.observe(records)
     table = target.content.table(target.flatten, kinds if target.has_types else None, origin)
     return target.open(table, origin)
+
+
+def filled(target: Target, rows: Sequence[Row], origin: Origin = ORIGIN) -> Sink:
+    """Write rows to a target, and put them in place or, if they are refused, none of them."""
+    sink = opened(target, [row.record for row in rows], origin)
+    try:
+        sink.write(rows)
+        put_in_place(sink)
+    except BaseException:
+        sink.abort()
+        raise
+    return sink
 
 
 def put_in_place(sink: Sink) -> None:
