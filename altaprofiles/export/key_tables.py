@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from ..base.extras import require
+from ..base.sql import quoted
 from ..base.wording import numbered
 from ..errors import ConfigurationError, ExportLocked
 from .sinks.duck_file import is_locked
@@ -70,10 +71,10 @@ def duckdb_keys(
                 if not name.lower().startswith(OWN_PREFIX) or name == keys_table
             ]
             named = _table(path.name, tables, keys_table)
-            rows = connection.execute(f"SELECT * FROM {_quoted(named)} LIMIT 0")  # noqa: S608
+            rows = connection.execute(f"SELECT * FROM {quoted(named)} LIMIT 0")  # noqa: S608
             columns = [one[0] for one in rows.description]
             name = _column(f"the table {named!r} of {path.name}", columns, column)
-            query = f"SELECT {_quoted(name)} FROM {_quoted(named)}"  # noqa: S608
+            query = f"SELECT {quoted(name)} FROM {quoted(named)}"  # noqa: S608
             connection.execute(query)
             cells = (
                 cell
@@ -96,10 +97,6 @@ _TABLES = (
     "SELECT table_name FROM information_schema.tables"
     " WHERE table_schema = current_schema() AND table_catalog = current_database() ORDER BY 1"
 )
-
-
-def _quoted(name: str) -> str:
-    return '"{}"'.format(name.replace('"', '""'))
 
 
 def _table(where: str, tables: Sequence[str], given: str | None) -> str:

@@ -14,11 +14,11 @@ from msgspec import Struct
 
 from ..base.extras import require
 from ..base.paths import path_text
+from ..base.sql import quoted
 from ..errors import ConfigurationError, DecodeError, ExportError
 from .description import Describer, Description, StoredRows
 from .sinks.compression import COMPRESSIONS
 from .sinks.postgres_server import PostgresServer
-from .sinks.postgres_table import quoted
 from .sinks.postgres_url import SCHEMES, check_conninfo, parse, table_of
 from .stored_tables import duckdb_rows, duckdb_table, parquet_files, parquet_rows, postgres_rows
 from .stored_text import csv_rows_of, ndjson_rows, text_rows

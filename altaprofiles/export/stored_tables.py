@@ -7,11 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from ..base.sql import quoted
 from ..errors import ConfigurationError, ExportError
 from .description import COLUMNS, StoredRows, filled
 from .sinks.duck_file import connect, explained
 from .sinks.postgres_server import PostgresServer
-from .sinks.postgres_table import quoted
 from .tables import Content
 
 __all__ = [

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ...base.sql import quoted
 from ...tables.layout import Column
 from .duck_fit import Fit
 from .duck_state import Execute
-from .duck_table import OWN_PREFIX, TYPES, DuckTable, quoted
+from .duck_table import OWN_PREFIX, TYPES, DuckTable
 
 __all__ = ["SAME", "People", "insertion", "staged"]
 

@@ -16,6 +16,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ...base.sql import quoted
 from ...base.wording import numbered
 from ...errors import ExportError
 from ...tables.layout import CORE_COLUMNS, Column, ColumnKind
@@ -31,7 +32,6 @@ __all__ = [
     "DuckTable",
     "folded",
     "is_named",
-    "quoted",
 ]
 
 OWN_PREFIX = "altaprofiles_"
@@ -60,11 +60,6 @@ TYPES: dict[ColumnKind, str] = {
 
 OTHER_NAME = "name another table with `table`, or drop or rename this one"
 """The advice on a table that cannot be used."""
-
-
-def quoted(name: str) -> str:
-    """Return `name` as an identifier in SQL."""
-    return '"{}"'.format(name.replace('"', '""'))
 
 
 _FOLDING = str.maketrans(ascii_uppercase, ascii_lowercase)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...base.sql import quoted
 from ...errors import ExportError
 from ..tables import Origin
-from .postgres_table import PostgresTable, escaped, quoted, row_of
+from .postgres_table import PostgresTable, escaped, row_of
 
 if TYPE_CHECKING:
     import psycopg

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from ...base.sql import quoted
 from ..tables import Origin
 from . import postgres_sync
 from .postgres_runs import RUNS
 from .postgres_schema import add_index, check_accounts, create
 from .postgres_shape import Shape, shape_of
-from .postgres_table import PostgresTable, grant_on, quoted, row_of, texts_of
+from .postgres_table import PostgresTable, grant_on, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ...base.sql import quoted
 from ...base.wording import numbered
 from ...errors import ExportError
 from .postgres_shape import FLATTENED, Shape
-from .postgres_table import PostgresTable, escaped, quoted, row_of, texts_of
+from .postgres_table import PostgresTable, escaped, row_of, texts_of
 
 if TYPE_CHECKING:
     import psycopg

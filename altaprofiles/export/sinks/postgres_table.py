@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from ...base.sql import quoted
 from ...errors import ConfigurationError, ExportError
 from ...tables.layout import CORE, ColumnKind, Kind
 from ..tables import OPTIONAL, Content
@@ -27,7 +28,6 @@ __all__ = [
     "check_columns",
     "escaped",
     "grant_on",
-    "quoted",
     "row_of",
     "texts_of",
 ]
@@ -68,11 +68,6 @@ _STAGED_BESIDE = 2
 
 _TURN_TIMEOUT = 600
 """Longest wait, in seconds, for another export that writes to the same table."""
-
-
-def quoted(name: str) -> str:
-    """Return `name` as an identifier in SQL."""
-    return '"{}"'.format(name.replace('"', '""'))
 
 
 def escaped(sql: str) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
+from ...base.sql import quoted
 from ..tables import OPTIONAL
 from .postgres_load import REPEATED, STAGE, Load, drop_repeated
 from .postgres_shape import Shape
-from .postgres_table import NAMELESS, quoted
+from .postgres_table import NAMELESS
 
 __all__ = ["Upserted", "upsert"]
 
