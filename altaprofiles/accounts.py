@@ -332,8 +332,8 @@ class Accounts:
             return self._where(name)
         try:
             secret = _from_keyring(f"{name}.{key}")
-        except ConfigurationError as error:
-            raise ConfigurationError(
+        except MissingCredentials as error:
+            raise MissingCredentials(
                 f"{self._where(name)}: {key} is missing, and {error}"
             ) from None
         if secret is None:

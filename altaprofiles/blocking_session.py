@@ -29,7 +29,7 @@ from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, o
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .cdp import Cdp
-from .errors import ConfigurationError, SessionClosed
+from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
 from .http.engine import Hook
@@ -108,7 +108,7 @@ async def _opened(make_session: Callable[[], Session]) -> Session:
 
 
 def _wrong(what: str) -> ConfigurationError:
-    return ConfigurationError(
+    return InvalidArgument(
         f"make_session: expected a function that returns a Session, {what}; pass "
         f"Session.from_env, or lambda: Session(…)"
     )
@@ -296,7 +296,7 @@ def _checked(name: str, items: Iterable[K]) -> Iterable[K]:
     """Return `items` if they can be read in the thread of the caller."""
     check_items(name, items)
     if not isinstance(items, Iterable):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: expected an iterable, got the async iterable {type(items).__name__}; a "
             f"blocking session reads with `for`",
             value=items,

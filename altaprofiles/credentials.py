@@ -17,7 +17,7 @@ from .base.checks import check_whole
 from .base.paths import path_text
 from .base.wording import one_of
 from .base.zones import zone_of
-from .errors import ConfigurationError, MissingCredentials
+from .errors import ConfigurationError, InvalidArgument, MissingCredentials
 from .redaction import as_secret
 
 __all__ = [
@@ -140,12 +140,12 @@ class CleverTap:
             # The region is likely to be the passcode, and must not be shown.
             region = as_secret(region)
             _set(self, region=region)
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "passcode: holds the name of a region; swap `passcode` and `region`"
             )
         name = region.strip().lower() if isinstance(region, str) else ""
         if name not in REGIONS:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"region: unknown region {region!r}; use one of {one_of(REGIONS, name)}"
             )
         _set(self, region=name)
@@ -251,7 +251,7 @@ class Alta:
             # The address is likely to be the token, and must not be shown.
             base_url, endpoint = as_secret(base_url), as_secret(endpoint)
             _set(self, base_url=base_url, endpoint=endpoint)
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "token: holds a URL; swap `token` and `base_url`, or pass the API key"
                 if "://" in token
                 else "token: holds the name of a platform; swap `token` and `endpoint`"
@@ -268,7 +268,7 @@ class Alta:
             known, url = _platform(endpoint)
             _set(self, endpoint=known, url=url)
         else:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "endpoint: cannot be combined with `base_url`; pass one of the two"
             )
 
@@ -362,7 +362,7 @@ def _check_max_in_flight(value: object) -> MaxInFlight:
         return "auto"
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         is_quoted = isinstance(value, str) and value.strip().isdecimal()
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
             + ("; leave out the quotation marks" if is_quoted else "")
         )
@@ -376,7 +376,7 @@ def _check_shared(value: object) -> bool | str:
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not os.path.isabs(text):  # noqa: PTH117
         # Processes with other working folders, or homes, would not share a relative one.
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"shared: expected True, False or the absolute path of a folder, got {value!r}"
         )
     return path_text("shared", text)
@@ -453,6 +453,8 @@ def _naming_variables(prefix: str) -> Iterator[None]:
     """Let an error name variables of the environment in place of the arguments made of them."""
     try:
         yield
+    except MissingCredentials:
+        raise
     except ConfigurationError as error:
         raise explained(error, lambda argument: variable(prefix, argument)) from None
 
@@ -476,12 +478,12 @@ def _check_token(name: str, value: object, kind: str) -> None:
     if not isinstance(value, str) or not value:
         # The message names the type only, because the value may be a secret.
         found = "empty text" if kind == "str" else f"a {kind}"
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: expected text that is not empty, got {found}; copy it from the dashboard"
         )
     # The value becomes an HTTP header: a line break in it would start another header.
     if not re.fullmatch(r"[\x21-\x7e]+", value):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: holds a space, a line break or a character outside ASCII; "
             f"pass the bare value that the dashboard shows"
         )
@@ -494,7 +496,7 @@ def can_name(name: object) -> bool:
 
 def _check_name(name: object) -> None:
     if not can_name(name):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"name: expected 1 to {_MAX_NAME} printable characters, got {name!r}; "
             f"use a short name, such as 'support-agent'"
         )
@@ -503,16 +505,16 @@ def _check_name(name: object) -> None:
 def _platform(endpoint: object) -> tuple[str, str]:
     """Return the name of a platform in its canonical form, and its base URL."""
     if not isinstance(endpoint, str):
-        raise ConfigurationError(f"endpoint: expected the name of a platform, got {endpoint!r}")
+        raise InvalidArgument(f"endpoint: expected the name of a platform, got {endpoint!r}")
     if "@" in endpoint:
         # The message leaves the text out, because a credential stands before the @.
-        raise ConfigurationError("endpoint: holds an @; pass a name such as 'gptbots.ai'")
+        raise InvalidArgument("endpoint: holds an @; pass a name such as 'gptbots.ai'")
     name = endpoint.strip().lower()
     if name in ENDPOINTS:
         return name, ENDPOINTS[name]
     known = ", ".join(ENDPOINTS)
     if re.search(r"[/:?#]", name):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"endpoint: {_place(endpoint)!r} is more than the name of a platform; use one of "
             f"{known}, or pass a URL as `base_url`"
         )
@@ -523,28 +525,28 @@ def _platform(endpoint: object) -> tuple[str, str]:
     if "." not in name:
         # Any longer text may be the API key in the wrong place.
         quoted = repr(endpoint) if re.fullmatch(r"[a-z]{0,15}", name) else "'***'"
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"endpoint: unknown platform {quoted}; use one of {one_of(ENDPOINTS, name)}, or the "
             f"domain of another one, for which https://api.DOMAIN is called"
         )
     for other, url in ENDPOINTS.items():
         if name.startswith("api") and name == urlsplit(url).hostname:
-            raise ConfigurationError(f"endpoint: {endpoint!r} is a host; pass {other!r}")
+            raise InvalidArgument(f"endpoint: {endpoint!r} is a host; pass {other!r}")
     if re.fullmatch(r"api-[^.]+\.gptbots\.ai\.?", name):
         # GPTBots' regions are hosts of their own, to which the vendor's pattern does not lead.
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"endpoint: {endpoint!r} is a host, before which api. would be put; pass "
             "its URL as `base_url`"
         )
     if name.startswith("api."):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"endpoint: {endpoint!r} begins with api., which is put before it; pass {name[4:]!r}"
         )
     url = f"https://api.{name}"
     try:
         parts = split_address(url)
     except ValueError as error:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"endpoint: {url!r} {error}; use one of {known}, or pass a URL as `base_url`"
         ) from None
     return parts.netloc.removeprefix("api."), parts.geturl()
@@ -560,34 +562,34 @@ _PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
 
 def _base(url: object) -> str:
     if not isinstance(url, str):
-        raise ConfigurationError(f"base_url: expected a URL as text, got {url!r}")
+        raise InvalidArgument(f"base_url: expected a URL as text, got {url!r}")
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
-        raise ConfigurationError("base_url: holds user:password@; remove it")
+        raise InvalidArgument("base_url: holds user:password@; remove it")
     place = _place(url)
     if place != url:
         # The message leaves the rest out, because it may hold a credential.
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"base_url: {place!r} is followed by a query or a fragment; write https://HOST"
         )
     try:
         parts = split_address(url)
     except ValueError as error:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"base_url: {url!r} {error}; write https://HOST or https://HOST:PORT"
         ) from None
     if not re.fullmatch(_PATH, parts.path):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
         )
     if re.search(r"/v?\d+/*$", parts.path):
         # The paths of both APIs start with the version. Given twice, every lookup gets a 404, which
         # reads as "no such person".
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"base_url: {url!r} ends in the API version, which is added to it; remove the version"
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"base_url: {url!r} would send credentials unencrypted; use https "
             f"(http is accepted for loopback addresses only)"
         )

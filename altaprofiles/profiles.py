@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from .base.checks import check_flag, check_whole
-from .errors import ConfigurationError
+from .errors import InvalidArgument
 from .flow.fanout import Items
 from .flow.slices import ITEMS, finish
 from .http.engine import Engine
@@ -76,7 +76,7 @@ class Profiles:
         ]
         if len(given) != 1:
             names = ", ".join(by for by, _ in given) or "none"
-            raise ConfigurationError(f"identity, email, object_id: pass exactly one, got {names}")
+            raise InvalidArgument(f"identity, email, object_id: pass exactly one, got {names}")
         by, value = given[0]
         return await Lookups(self._engine.within(deadline), self._service(), PROFILES).get(
             by, value
@@ -191,7 +191,7 @@ class Profiles:
         """
         if event is None:
             # Otherwise it would be everyone if the days are None as well.
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "event: expected the name of an event, got None; for everyone use "
                 "session.profiles.everyone()"
             )
@@ -298,7 +298,7 @@ class Profiles:
         beginnings: list[EventQuery | str] = [*query.split(windows)]
         if cursor is not None:
             if windows > 1:
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"windows: a cursor belongs to one chain, got {windows}; leave windows at 1"
                 )
             beginnings = [check_cursor(cursor)]

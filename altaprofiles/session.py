@@ -13,7 +13,7 @@ from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
 from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
-from .errors import ConfigurationError, MissingCredentials, SessionClosed
+from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
 from .http.retry import Retry
@@ -148,7 +148,7 @@ class Session:
             if not isinstance(value, kind) and not (optional and value is None):
                 # In the place of credentials, the value may be the secret itself.
                 text = f"a {type(value).__name__}" if optional else repr(value)
-                raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {text}")
+                raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)
         hooks = _hooks_of(on_event)
@@ -261,14 +261,14 @@ class Session:
         """
         for name in fixed:
             if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"{name}: belongs to the whole session, and is not an option of a view; open "
                     f"another Session with it"
                 )
             raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
-                raise ConfigurationError(f"{name}: expected {kind.__name__}(…), got {value!r}")
+                raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
         if deadline is not None:
             check_seconds("deadline", deadline)
         if bulk is not None:
@@ -965,7 +965,7 @@ class Session:
         source = check_keys(keys, by, column, keys_table)
         join = Join.of(with_cdp, cdp_key, cdp_by, self._alta_service)
         if is_of_alta and join is not None:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"with_cdp: it joins people of CleverTap, and {by} is a key of Alta, whose users "
                 f"are the result already; leave it out"
             )

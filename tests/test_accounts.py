@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
-from altaprofiles import Alta, ConfigurationError
+from altaprofiles import Alta, ConfigurationError, MissingCredentials
 from altaprofiles.accounts import KEYS, Accounts, accounts_path, find_alta, find_clevertap
 
 from .support.terminals import environment, run
@@ -108,14 +108,14 @@ def test_half_of_the_environment_is_not_completed_from_the_file(
 ) -> None:
     write(place, SHOP)
     monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "ENV")
-    with pytest.raises(ConfigurationError, match="CLEVERTAP_PASSCODE is not set"):
+    with pytest.raises(MissingCredentials, match="CLEVERTAP_PASSCODE is not set"):
         find_clevertap()
 
 
 def test_without_a_file_there_is_no_account(place: Path) -> None:
     assert find_clevertap() is None
     assert find_alta() is None
-    with pytest.raises(ConfigurationError, match=r"no account 'x'.* does not exist"):
+    with pytest.raises(MissingCredentials, match=r"no account 'x'.* does not exist"):
         find_clevertap("x")
 
 
@@ -129,7 +129,7 @@ def test_a_single_account_needs_no_default(place: Path) -> None:
 
 def test_several_accounts_without_default_are_named(place: Path) -> None:
     write(place, SHOP.replace('default = "shop"', ""))
-    with pytest.raises(ConfigurationError, match="shop, other; pass --account NAME"):
+    with pytest.raises(MissingCredentials, match="shop, other; pass --account NAME"):
         find_clevertap()
 
 
@@ -461,7 +461,7 @@ def test_a_keyring_that_fails_is_named(place: Path, ring: Rings) -> None:
     ring(None)
     write(place, '[accounts.a]\naccount_id = "A"\n')
     with pytest.raises(
-        ConfigurationError, match="'a': passcode is missing, and the keyring cannot"
+        MissingCredentials, match="'a': passcode is missing, and the keyring cannot"
     ):
         find_clevertap()
 

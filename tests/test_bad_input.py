@@ -18,6 +18,7 @@ from altaprofiles import (
     CleverTap,
     ConfigurationError,
     Filter,
+    InvalidArgument,
     Profile,
     Retry,
     Session,
@@ -52,10 +53,10 @@ async def drained(results: Any) -> list[Any]:
     return [result async for result in results]
 
 
-async def refusal(call: Callable[[Session], object], *said: str) -> ConfigurationError:
+async def refusal(call: Callable[[Session], object], *said: str) -> InvalidArgument:
     """Make a call, which must be refused at once, or at the latest when awaited or iterated."""
     async with unsent() as session:
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(InvalidArgument) as caught:
             made = call(session)
             if isinstance(made, Awaitable):
                 await made
@@ -157,7 +158,7 @@ async def test_what_is_no_identifier_among_many_is_its_own_error_alone(value: An
             lookups = await drained(results)
             assert [lookup.key for lookup in lookups] == [value, value]
             for number, lookup in enumerate(lookups):
-                assert isinstance(lookup.error, ConfigurationError)
+                assert isinstance(lookup.error, InvalidArgument)
                 assert str(lookup.error).startswith(f"keys[{number}]: ")
                 assert is_kept_out(value, lookup.error)
                 assert lookup.value is None
@@ -188,7 +189,7 @@ async def test_a_profile_whose_identity_is_no_id_is_still_delivered(
         [customer] = await drained(session.with_cdp([person]))
     assert customer.profile is person
     assert customer.cdp == {}
-    assert isinstance(customer.error, ConfigurationError)
+    assert isinstance(customer.error, InvalidArgument)
     assert str(customer.error).startswith("profiles[0].identity: ")
     assert customer.error.value == identity
     assert is_kept_out(customer.error.value, customer.error)

@@ -9,7 +9,7 @@ import math
 from inspect import iscoroutinefunction
 from operator import index
 
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 
 __all__ = [
     "check_callback",
@@ -30,9 +30,7 @@ def check_whole(name: str, value: object, *, least: int) -> int:
         ConfigurationError: `value` is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigurationError(
-            f"{name}: expected a whole number of at least {least}, got {value!r}"
-        )
+        raise InvalidArgument(f"{name}: expected a whole number of at least {least}, got {value!r}")
     return value
 
 
@@ -45,11 +43,11 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
         takes: the function's argument, in words.
     """
     if iscoroutinefunction(value):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: expected a plain function of {takes}, not an async one, got {value!r}"
         )
     if value is not None and not callable(value):
-        raise ConfigurationError(f"{name}: expected a plain function of {takes}, got {value!r}")
+        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {value!r}")
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -59,7 +57,7 @@ def check_flag(name: str, value: object) -> bool:
         ConfigurationError: `value` is anything else.
     """
     if not isinstance(value, bool):
-        raise ConfigurationError(f"{name}: expected True or False, got {value!r}")
+        raise InvalidArgument(f"{name}: expected True or False, got {value!r}")
     return value
 
 
@@ -79,7 +77,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
         or (value == 0 and not zero)
     ):
         bound = "of at least" if zero else "above"
-        raise ConfigurationError(f"{name}: expected seconds {bound} 0, got {value!r}")
+        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {value!r}")
 
 
 _MAX_DIGITS = 100
@@ -122,28 +120,28 @@ def check_key(name: str, value: object) -> str:
     if (number := whole(value)) is not None:
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: an int of over {_MAX_DIGITS} digits is not an identifier; "
             f"pass the identifier itself",
             value=value,
         )
     if not isinstance(value, str):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: expected text or an int, got a value of type {type(value).__name__}; "
             f"convert it to str the way the service stores it",
             value=value,
         )
     if not value.strip():
-        raise ConfigurationError(f"{name}: empty; pass the identifier itself", value=value)
+        raise InvalidArgument(f"{name}: empty; pass the identifier itself", value=value)
     for position, character in enumerate(value):
         if character in _NEVER_IN_A_KEY:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{name}: holds the control character U+{ord(character):04X} at index {position}; "
                 f"strip it before the call",
                 value=value,
             )
         if "\ud800" <= character <= "\udfff":
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{name}: holds half a surrogate pair at index {position}; decode the source as "
                 f"UTF-8",
                 value=value,

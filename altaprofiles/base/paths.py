@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ConfigurationError, ExportError
+from ..errors import ExportError, InvalidArgument
 
 __all__ = [
     "absolute_path",
@@ -44,15 +44,15 @@ def path_text(argument: str, path: object) -> str:
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise ConfigurationError(f"{argument}: expected a path as text, got {path!r}")
+        raise InvalidArgument(f"{argument}: expected a path as text, got {path!r}")
     if not text:
-        raise ConfigurationError(f"{argument}: expected a path, got ''; pass one, or leave it out")
+        raise InvalidArgument(f"{argument}: expected a path, got ''; pass one, or leave it out")
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise ConfigurationError(f"{argument}: {text!r} cannot be a file name; choose another")
+        raise InvalidArgument(f"{argument}: {text!r} cannot be a file name; choose another")
     return text
 
 
@@ -71,7 +71,7 @@ def absolute_path(argument: str, text: str, *, links: bool = True) -> Path:
         # Not `Path.resolve`, which raises a RuntimeError for a circle of links before Python 3.13.
         return Path(os.path.realpath(text) if links else os.path.abspath(text))  # noqa: PTH100
     except OSError:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{argument}: {text!r} is relative, and the current folder has been deleted; change to "
             f"another folder, or pass an absolute path"
         ) from None
@@ -91,7 +91,7 @@ def status_of(argument: str, path: Path) -> os.stat_result | None:
         text = str(path)
         name = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         reason = _REASONS.get(error.errno or 0, f"{error.strerror}; choose another path")
-        raise ConfigurationError(f"{argument}: {name!r} cannot be used: {reason}") from None
+        raise InvalidArgument(f"{argument}: {name!r} cannot be used: {reason}") from None
 
 
 def is_own(status: os.stat_result, folder: Path) -> bool:

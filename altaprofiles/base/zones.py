@@ -6,7 +6,7 @@ import time
 import zoneinfo
 from datetime import UTC, date, datetime, tzinfo
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = ["today", "zone_of"]
 
@@ -22,7 +22,7 @@ def zone_of(argument: str, name: object) -> tzinfo:
         ConfigurationError: there is no such zone, or this machine has no zone data.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{argument}: expected the name of a time zone, such as 'Asia/Kolkata', got {name!r}"
         )
     if name == "UTC":
@@ -37,7 +37,7 @@ def zone_of(argument: str, name: object) -> tzinfo:
             f"{argument}: this machine has no data of time zones to find {name!r} in; run: "
             f"pip install tzdata"
         )
-    raise ConfigurationError(
+    raise InvalidArgument(
         f"{argument}: there is no time zone {name!r}{_meant(name, known)}; use a name of the IANA "
         f"database, such as 'Asia/Kolkata' or 'UTC'"
     )

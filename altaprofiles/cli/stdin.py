@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 from ..export.key_lines import split_lines
 from ..export.threads import read_ahead
 
@@ -74,7 +74,7 @@ def _batches() -> Iterator[list[str]]:
             # A mark in the middle is left over from files that were joined.
             yield [line.rstrip("\r\n").removeprefix("\ufeff") for line in lines]
     except OSError as error:
-        raise ConfigurationError(f"keys: standard input cannot be read: {error.strerror}") from None
+        raise InvalidArgument(f"keys: standard input cannot be read: {error.strerror}") from None
     if is_empty:
         # Most likely the program at the other end of the pipe has failed.
-        raise ConfigurationError("keys: standard input is empty; pipe one key per line into it")
+        raise InvalidArgument("keys: standard input is empty; pipe one key per line into it")

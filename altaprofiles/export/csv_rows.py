@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 from .key_lines import LONGEST
 
 __all__ = ["csv_rows"]
@@ -38,7 +38,7 @@ def csv_rows(lines: Iterable[tuple[int, str]], source: str) -> Iterator[tuple[in
     for number, line in lines:
         if not is_open:
             if line.startswith(_MARK):
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"keys: line {number} of {source} starts with a byte-order mark, as in files "
                     f"that were joined; remove the mark, and the header behind it"
                 )
@@ -68,7 +68,7 @@ def _cells(text: str, start: int, source: str) -> list[str]:
         cell = _CELL.match(text, position)
         if cell is None:
             line = start + len(_BREAK.findall(text, 0, position))
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: line {line} of {source} is not valid CSV: {_fault(text, position)}"
             )
         quoted, plain, separator = cell.groups()

@@ -21,6 +21,7 @@ from ..errors import (
     ExportError,
     ExportLocked,
     Incomplete,
+    InvalidArgument,
 )
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
@@ -125,13 +126,13 @@ class Job(Generic[R, S]):
             place.check_apart(keys.path, keys.table)
         target = place.target
         if self._is_of_several and not target.has_columns:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"to: {target.name!r} is {target.format.upper()}, whose lines do not name the "
                 f"account; put {{account}} into the path, for an output of each account, or choose "
                 f"a format with columns"
             )
         if target.write == "upsert" and gathering.arguments.get("distinct") is False:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "distinct: an upsert writes each person once, got False; leave it out, or pass "
                 "write='replace' or write='append'"
             )

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator
 
 from ..base.checks import is_unicode
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 
 __all__ = ["LONGEST", "split_lines"]
 
@@ -58,7 +58,7 @@ def split_lines(pieces: Iterable[bytes], source: str) -> Iterator[list[str]]:
             _raise_fault([*lines, "".join(rest)], number, source)
         number += len(lines)
         if size > LONGEST:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: line {number + 1} of {source} is longer than {LONGEST >> 20} MiB; "
                 f"correct it"
             )
@@ -86,7 +86,7 @@ def _decoded(pieces: Iterable[bytes], source: str) -> Iterator[str]:
 def _check_kind(piece: bytes, source: str) -> None:
     for sign, kind in _SIGNS:
         if piece.startswith(sign):
-            raise ConfigurationError(f"keys: {source} is {kind}")
+            raise InvalidArgument(f"keys: {source} is {kind}")
 
 
 def _is_faultless(text: str) -> bool:
@@ -96,11 +96,9 @@ def _is_faultless(text: str) -> bool:
 def _raise_fault(lines: list[str], before: int, source: str) -> None:
     for number, line in enumerate(lines, before + 1):
         if not is_unicode(line):
-            raise ConfigurationError(
-                f"keys: line {number} of {source} is not UTF-8; save it as UTF-8"
-            )
+            raise InvalidArgument(f"keys: line {number} of {source} is not UTF-8; save it as UTF-8")
         if "\0" in line:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: line {number} of {source} holds a NUL byte, as files do that are not text, "
                 f"or not UTF-8; save it as text in UTF-8"
             )

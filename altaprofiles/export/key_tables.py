@@ -12,7 +12,7 @@ from uuid import UUID
 from ..base.extras import require
 from ..base.sql import quoted
 from ..base.wording import numbered
-from ..errors import ConfigurationError, ExportLocked
+from ..errors import ExportLocked, InvalidArgument
 from .sinks.duck_file import is_locked
 from .sinks.duck_table import OWN_PREFIX
 
@@ -42,7 +42,7 @@ def parquet_keys(path: Path, column: str | None) -> Iterator[tuple[int, str | No
             )
             yield from _numbered(path, cells)
     except pyarrow.ArrowException as error:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"keys: {path} cannot be read as Parquet ({type(error).__name__}); write the file anew"
         ) from None
 
@@ -87,7 +87,7 @@ def duckdb_keys(
             raise ExportLocked(
                 f"keys: {path} is open in another program; close it there, and run the same again"
             ) from None
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"keys: {path} cannot be read as a DuckDB file ({type(error).__name__}): it is not "
             f"one, or a newer DuckDB has written it"
         ) from None
@@ -122,10 +122,10 @@ def _refuse(argument: str, where: str, noun: str, names: Sequence[str], name: st
     if names:
         text += f" ({', '.join(map(repr, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''})"
     if name is None:
-        raise ConfigurationError(f"{text}; name the one that holds the keys")
+        raise InvalidArgument(f"{text}; name the one that holds the keys")
     close = get_close_matches(name, names, 1)
     guess = f"; did you mean {close[0]!r}?" if close else ""
-    raise ConfigurationError(f"{text}, and none of them is {name!r}{guess}")
+    raise InvalidArgument(f"{text}, and none of them is {name!r}{guess}")
 
 
 _NAMES = 12
@@ -139,7 +139,7 @@ def _numbered(path: Path, cells: Iterator[Any]) -> Iterator[tuple[int, str | Non
         elif isinstance(cell, int | UUID) and not isinstance(cell, bool):
             yield number, str(cell)
         else:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: row {number:,} of {path} holds a value of type {type(cell).__name__}, "
                 f"which is not an identifier; convert the column to text or whole numbers",
                 value=cell,

@@ -19,7 +19,7 @@ from ..base.checks import check_key
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import numbered
-from ..errors import ConfigurationError, DecodeError
+from ..errors import ConfigurationError, DecodeError, InvalidArgument
 from ..flow.fanout import Items, check_items
 from ..models import Key
 from ..tables.parts import NULL
@@ -59,13 +59,13 @@ def check_keys(
     check_items("keys", keys)
     if isinstance(keys, set | frozenset):
         # Its order differs between processes, so that an export could not be resumed.
-        raise ConfigurationError("keys: got a set, which has no order; pass sorted(keys)")
+        raise InvalidArgument("keys: got a set, which has no order; pass sorted(keys)")
     if column is not None:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"column: got {column!r}, but the keys are not a file; leave it out, or pass a path"
         )
     if keys_table is not None:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"keys_table: got {keys_table!r}, but the keys are not a file; leave it out, or pass "
             f"the path of a DuckDB file"
         )
@@ -108,20 +108,20 @@ class KeyFile:
         status = status_of("keys", self.path)
         # A pipe is a file as well: `lookup <(…)`.
         if status is None or stat.S_ISDIR(status.st_mode):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "keys: there is no file of that name; to look up a single key, pass it in a list",
                 value=str(path),
             )
         self.is_pipe = not stat.S_ISREG(status.st_mode)
         if ending in _NOT_TEXT:
-            raise ConfigurationError(f"keys: {str(path)!r} is not text: {_NOT_TEXT[ending]}")
+            raise InvalidArgument(f"keys: {str(path)!r} is not text: {_NOT_TEXT[ending]}")
         if keys_table is not None and ending not in _DUCKDB:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys_table: got {keys_table!r}, but {self.path.name} is no DuckDB file; leave it "
                 f"out"
             )
         if column is not None and ending not in _TABLES:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"column: got {column!r}, but {self.path.name} is read as text with one key a "
                 f"line; leave it out, or give the file the ending .csv or .ndjson"
             )
@@ -156,12 +156,10 @@ class KeyFile:
                 is_empty = False
                 yield key
         except OSError as error:
-            raise ConfigurationError(
-                f"keys: {self.path} cannot be read: {error.strerror}"
-            ) from None
+            raise InvalidArgument(f"keys: {self.path} cannot be read: {error.strerror}") from None
         if is_empty and self.skipped:
             where = "" if self._column is None else f" in {self._column!r}"
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: no row of {self.path} has a key{where}, {self.skipped:,} looked at; name "
                 f"another column"
             )
@@ -189,7 +187,7 @@ class KeyFile:
             raise self._changed()
 
     def _changed(self) -> ConfigurationError:
-        return ConfigurationError(
+        return InvalidArgument(
             f"keys: {self.path} was changed while it was read; repeat the call when it is complete"
         )
 
@@ -229,7 +227,7 @@ class KeyFile:
         for number, row in rows:
             self._number = number
             if len(row) != width:
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"keys: line {number} of {self.path} has "
                     f"{numbered(len(row), 'column')}, but the first line has {width}; correct the "
                     f"file"
@@ -239,14 +237,14 @@ class KeyFile:
     def _place(self, first: list[str]) -> int:
         """Return the index of the column that holds the keys."""
         if len(first) == 1 and {";", "\t"} & set(first[0]):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"column: {self.path} does not seem to be separated by commas, as its first line "
                 f"has a semicolon or a tab; save it with commas, or as .txt if that line is a key",
                 value=first[0],
             )
         if self._column is None:
             if len(first) > 1:
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"column: {self.path} has {len(first)} columns; name the one that holds the "
                     f"keys, as its first line does",
                     value=first,
@@ -254,7 +252,7 @@ class KeyFile:
             return 0
         found = first.count(self._column)
         if found != 1:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"column: the first line of {self.path} has {numbered(len(first), 'column')}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
                 f"{self._column!r}; name exactly one",
@@ -279,12 +277,12 @@ class KeyFile:
             value = self._value(line.strip(_BLANK).encode(), where)
             text = plain_text(value, whole=True, exact=True)
         except DecodeError as error:
-            raise ConfigurationError(f"keys: {where} is not JSON: {error}") from None
+            raise InvalidArgument(f"keys: {where} is not JSON: {error}") from None
         if text is None:
             return None
         first = bytes(value)[:1]
         if first != b'"' and not _WHOLE.fullmatch(text):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: {where} holds {_KINDS.get(first, 'a number with a fraction')}, which is "
                 f"not an identifier; write it as text",
                 value=text,
@@ -295,15 +293,15 @@ class KeyFile:
         """Return the identifier in a line of NDJSON, even beside a part that cannot be decoded."""
         if not line.startswith(b"{"):
             if self._column is not None:
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"column: got {self._column!r}, but {where} is not an object; leave it out"
                 )
             values = elements(b"[%b]" % line)
             if len(values) != 1:
-                raise ConfigurationError(f"keys: {where} holds several values; write one a line")
+                raise InvalidArgument(f"keys: {where} holds several values; write one a line")
             return values[0]
         if self._column is None:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"column: {where} holds an object; name the key that holds the identifier"
             )
         found = parts(line)
@@ -311,7 +309,7 @@ class KeyFile:
             # As a person in an export without that key.
             return NULL
         if _is_repeated(self._column, line):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"column: {where} has {self._column!r} more than once; correct the file"
             )
         return found[self._column]

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from ..base.checks import check_flag
 from ..base.paths import absolute_path, path_text, status_of
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 from ..tables.layout import Kind
 from .output import Output
 from .sinks import Target, resolve
@@ -94,7 +94,7 @@ class Place(Struct, frozen=True):
         argument = "to" if output.spool is None else "spool"
         status_of(argument, place.folder)
         if len(os.fsencode(place.folder)) > _LONGEST:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{argument}: the path of {place.folder.name} is longer than the {_LONGEST} bytes "
                 f"that SQLite can open; pass a folder with a shorter path as `spool`"
             )
@@ -129,7 +129,7 @@ class Place(Struct, frozen=True):
         for path in self.written:
             status = status_of("to", path)
             if keys is not None and status is not None and os.path.samestat(keys, status):
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"keys: {source} is written by this export itself; choose another `to`"
                 )
 
@@ -207,6 +207,6 @@ def folder_of(parent: str | os.PathLike[str] | None, stem: Path) -> Path:
     path = Path(path_text("spool", parent))
     status = status_of("spool", path)
     if status is None or not stat.S_ISDIR(status.st_mode):
-        raise ConfigurationError(f"spool: there is no folder {str(path)!r}; make it first")
+        raise InvalidArgument(f"spool: there is no folder {str(path)!r}; make it first")
     # A folder of its own, because `parent` may hold other files.
     return absolute_path("spool", str(path)) / folder.name

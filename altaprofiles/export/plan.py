@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from ..base.checks import check_flag, check_whole
 from ..base.wording import numbered
-from ..errors import ConfigurationError, PlanMismatch
+from ..errors import InvalidArgument, PlanMismatch
 from ..wire.days import Day
 from ..wire.language import Filters
 from ..wire.members import shown_key
@@ -93,12 +93,12 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         if windows == "auto":
             windows = 1 if names is None else -(-service.cap("get_page").limit // len(names))
         elif isinstance(windows, str):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"
             )
         parts = check_whole("windows", windows, least=1)
         if parts > 1 and names is None:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"windows: everyone is one chain, got {parts}; leave windows at 'auto'"
             )
         return cls(
@@ -238,14 +238,14 @@ def _check_events(events: object) -> tuple[str, ...]:
     if isinstance(events, str):
         return (str.__str__(events),)
     if not isinstance(events, Sequence) or isinstance(events, bytes) or not events:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"events: expected the name of an event, or a list of names, got {events!r}"
         )
     for name in events:
         if not isinstance(name, str):
-            raise ConfigurationError(f"events: expected names as text, got {name!r}")
+            raise InvalidArgument(f"events: expected names as text, got {name!r}")
         if events.count(name) > 1:
-            raise ConfigurationError(f"events: {name!r} is in it twice; leave one of them out")
+            raise InvalidArgument(f"events: {name!r} is in it twice; leave one of them out")
     # Plain text, of subclasses such as NumPy's as well.
     return tuple(map(str.__str__, events))
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..base.extras import require
 from ..base.paths import path_text
 from ..base.sql import quoted
-from ..errors import ConfigurationError, DecodeError, ExportError
+from ..errors import DecodeError, ExportError, InvalidArgument
 from .description import Describer, Description, StoredRows
 from .sinks.compression import COMPRESSIONS
 from .sinks.postgres_server import PostgresServer
@@ -75,7 +75,7 @@ def stored(
     if slashes and scheme.lower() in SCHEMES:
         return _postgres(to, table)
     if slashes:
-        raise ConfigurationError(
+        raise InvalidArgument(
             "to: not a PostgreSQL URL, which is the only kind of URL that is read; write "
             "postgresql://user@host/database/table, or a path"
         )
@@ -86,9 +86,9 @@ def stored(
     try:
         is_folder = path.is_dir()
         if not is_folder and not path.exists():
-            raise ConfigurationError(f"to: there is no file {to!r}")
+            raise InvalidArgument(f"to: there is no file {to!r}")
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"to: {to!r} cannot be read: {error}") from None
+        raise InvalidArgument(f"to: {to!r} cannot be read: {error}") from None
     if is_folder:
         _check_no_table(table, to)
         files = parquet_files(path, to)
@@ -96,7 +96,7 @@ def stored(
         return Stored(to, "parquet", None, lambda: chain.from_iterable(map(parquet_rows, files)))
     named = format or _format_of(path)
     if named is None:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"to: the ending of {to!r} implies no format; pass one of {', '.join(FORMATS)} as "
             f"`format`"
         )
@@ -140,9 +140,7 @@ def describe(source: Stored, on_rows: Callable[[int], object]) -> Description:
 
 def _check_no_table(table: str | None, name: str) -> None:
     if table is not None:
-        raise ConfigurationError(
-            f"table: got {table!r}, but {name} is not a database; leave it out"
-        )
+        raise InvalidArgument(f"table: got {table!r}, but {name} is not a database; leave it out")
 
 
 def _format_of(path: Path) -> str | None:

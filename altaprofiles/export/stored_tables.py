@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base.sql import quoted
-from ..errors import ConfigurationError, ExportError
+from ..errors import ConfigurationError, ExportError, InvalidArgument
 from .description import COLUMNS, StoredRows, filled
 from .sinks.duck_file import connect, explained
 from .sinks.postgres_server import PostgresServer
@@ -37,7 +37,7 @@ _BINDINGS = frozenset({"key", "user_id", "anonymous_id"})
 
 def no_output(name: str, why: str) -> ConfigurationError:
     """Return the error for an output that has no properties to describe."""
-    return ConfigurationError(f"to: {name} is not an export of people: {why}")
+    return InvalidArgument(f"to: {name} is not an export of people: {why}")
 
 
 def check_columns(name: str, names: Sequence[str]) -> None:
@@ -137,8 +137,8 @@ def duckdb_table(path: Path, name: str, table: str | None) -> str:
         raise no_output(name, f"no table of it has a column {_DATA}")
     listed = f"{', '.join(map(repr, tables[:_NAMES]))}{', …' if len(tables) > _NAMES else ''}"
     if wanted is None:
-        raise ConfigurationError(f"table: {name} has several exports; name one of {listed}")
-    raise ConfigurationError(f"table: {name} has no table {wanted!r}; name one of {listed}")
+        raise InvalidArgument(f"table: {name} has several exports; name one of {listed}")
+    raise InvalidArgument(f"table: {name} has no table {wanted!r}; name one of {listed}")
 
 
 def duckdb_rows(path: Path, name: str, table: str) -> Iterator[StoredRows]:

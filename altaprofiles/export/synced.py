@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ..base.checks import check_whole
 from ..base.zones import today, zone_of
-from ..errors import ConfigurationError, ExportError, PlanMismatch
+from ..errors import ExportError, InvalidArgument, PlanMismatch
 from ..wire.days import Day, check_day
 from ..wire.language import Filters
 from .plan import EventsPlan, in_words
@@ -174,13 +174,13 @@ class Days(Struct, frozen=True, kw_only=True):
         first = _check_date("since", since)
         zone = zone_of("timezone", "UTC" if timezone is None else timezone)
         if first > (now := today(zone)):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"since: {first} is in the future, as it is {now} in {zone}; pass the first day "
                 f"that the table should have"
             )
         last = None if until is None else _check_date("until", until)
         if last is not None and last < first:
-            raise ConfigurationError(f"until: {last} is before `since`, {first}; swap them")
+            raise InvalidArgument(f"until: {last} is before `since`, {first}; swap them")
         return cls(
             since=first,
             until=last,
@@ -224,5 +224,5 @@ def _check_date(name: str, value: object) -> date:
     fix = "pass a date, '2026-01-31', or a whole number YYYYMMDD"
     day = check_day(name, value, fix)
     if day >= 10**8:
-        raise ConfigurationError(f"{name}: {day} is a time, and a sync brings whole days; {fix}")
+        raise InvalidArgument(f"{name}: {day} is a time, and a sync brings whole days; {fix}")
     return date.fromisoformat(str(day))

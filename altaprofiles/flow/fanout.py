@@ -19,7 +19,7 @@ from typing import Generic, TypeAlias, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from ..errors import AltaProfilesError, ConfigurationError
+from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
 
@@ -40,7 +40,7 @@ _EARLY = 256
 def check_items(name: str, items: object) -> None:
     """Raise `ConfigurationError` unless `items` is an iterable and not a single text."""
     if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: expected an iterable or async iterable, got a value of type "
             f"{type(items).__name__}; put a single item in a list",
             value=items,

@@ -23,8 +23,8 @@ from .._version import __version__
 from ..base.checks import check_seconds
 from ..errors import (
     AltaProfilesError,
-    ConfigurationError,
     ConnectError,
+    InvalidArgument,
     RequestTimeout,
     ResponseTooLarge,
     TransportError,
@@ -435,7 +435,7 @@ def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[a
     if not isinstance(trace_configs, Sequence) or not all(
         isinstance(config, aiohttp.TraceConfig) for config in trace_configs
     ):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
         )
     return list(trace_configs)

@@ -9,7 +9,7 @@ from msgspec import Raw
 
 from ..base.dates import is_date, moment_in
 from ..base.jsontext import plain_text
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 
 __all__ = ["parse_date", "whole_number"]
 
@@ -35,12 +35,12 @@ def parse_date(value: str) -> datetime:
     datetime.datetime(2017, 2, 20, 7, 45, 52, tzinfo=datetime.timezone.utc)
     """
     if not isinstance(value, str) or not is_date(value):
-        raise ConfigurationError(
+        raise InvalidArgument(
             "value: not a date property; pass text of '$D_' and epoch seconds", value=value
         )
     found = moment_in(value)
     if found is None:
-        raise ConfigurationError(
+        raise InvalidArgument(
             "value: a date beyond the years 1 to 9999; read it from the text", value=value
         )
     return found

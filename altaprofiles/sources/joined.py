@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from itertools import count
 
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 from ..flow.fanout import Items, check_items
 from ..models import CdpUser, Customer, Profile
 from ..models.people import exact_identity
@@ -28,7 +28,7 @@ def join(
     async def look_up(profile: Profile) -> Customer:
         place = f"profiles[{next(indexes)}]"
         if not isinstance(profile, Profile):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{place}: expected a Profile, got a value of type {type(profile).__name__}; "
                 f"pass the people themselves, such as by_event(…) without .pages()",
                 value=profile,

@@ -15,7 +15,7 @@ from msgspec import Struct
 from ..base.checks import check_flag, check_whole
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
-from ..errors import AltaProfilesError, ConfigurationError
+from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
 from ..flow.fanout import Items, check_items, fan_out
 from ..http.engine import Engine
 from ..http.service import Service
@@ -52,7 +52,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise ConfigurationError(f"by: unknown {by!r}; use one of {one_of(self.by, by)}")
+            raise InvalidArgument(f"by: unknown {by!r}; use one of {one_of(self.by, by)}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
@@ -81,7 +81,7 @@ def endpoint_of(by: object) -> Endpoint[Any]:
         if isinstance(by, str) and by in endpoint.by:
             return endpoint
     known = one_of((*PROFILES.by, *CDP.by), str(by))
-    raise ConfigurationError(f"by: unknown {by!r}; use one of {known}")
+    raise InvalidArgument(f"by: unknown {by!r}; use one of {known}")
 
 
 class Lookups(Generic[V]):
@@ -117,7 +117,7 @@ class Lookups(Generic[V]):
             request = self._endpoint.ask(by, key)
         except ConfigurationError as error:
             fault = str(error).removeprefix(by)
-            return Lookup(key, error=ConfigurationError(f"{place}{fault}", value=key))
+            return Lookup(key, error=InvalidArgument(f"{place}{fault}", value=key))
         try:
             value = await self._engine.call(self._service, request, self._endpoint.read, bulk=True)
         except AltaProfilesError as error:

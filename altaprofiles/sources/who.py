@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..base.checks import check_key
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidArgument
 from ..models import CdpUser, Customer, Key, Profile
 from ..models.people import exact_identity
 from .lookups import CDP, PROFILES, Lookups
@@ -23,7 +23,7 @@ def check_one(keys: dict[str, Key | None]) -> tuple[str, Key]:
     given = {by: key for by, key in keys.items() if key is not None}
     if len(given) != 1:
         names = ", ".join(given) or "none"
-        raise ConfigurationError(f"{', '.join(keys)}: pass exactly one, got {names}")
+        raise InvalidArgument(f"{', '.join(keys)}: pass exactly one, got {names}")
     [(by, key)] = given.items()
     return by, check_key(by, key)
 

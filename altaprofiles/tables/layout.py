@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 from msgspec import Struct
 
 from ..base.checks import is_unicode
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 
 __all__ = [
     "CORE",
@@ -86,12 +86,12 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
             empty or holds a NUL or a lone surrogate, or two columns would have the same name.
     """
     if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"flatten: expected a list of profileData keys, got {flatten!r}; write ['plan', 'city']"
         )
     for key in flatten:
         if not isinstance(key, str) or not key or "\0" in key or not is_unicode(key):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"flatten: expected profileData keys, each a text that is not empty, got {key!r}"
             )
     # Plain text, even of a subclass such as NumPy's.
@@ -100,7 +100,7 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
     for name in column_names(keys, reserved=reserved):
         # Most databases ignore case in names.
         if name.casefold() in seen:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"flatten: two columns would be named {name!r}, ignoring case; leave out one key"
             )
         seen.add(name.casefold())
@@ -115,7 +115,7 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
             return known
     if kind is None:
         return None
-    raise ConfigurationError(
+    raise InvalidArgument(
         f"flatten: {key!r} has the type {kind!r}; use one of {', '.join(KINDS)}, or None for the "
         f"one that the values share"
     )

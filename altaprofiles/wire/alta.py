@@ -21,9 +21,9 @@ from ..base.jsontext import decode_loosely, decode_mended, excerpt, parts, plain
 from ..credentials import ENDPOINTS
 from ..errors import (
     AltaProfilesError,
-    ConfigurationError,
     DecodeError,
     Forbidden,
+    InvalidArgument,
     RateLimited,
     ServerError,
     StatusError,
@@ -76,7 +76,7 @@ def get_user_cdp(*, user_id: object = None, anonymous_id: object = None) -> Requ
         if value is not None
     }
     if not keys:
-        raise ConfigurationError("user_id, anonymous_id: both are missing; pass at least one")
+        raise InvalidArgument("user_id, anonymous_id: both are missing; pass at least one")
     query = "&".join(parameter(name, check_key(name, value)) for name, value in keys.items())
     return Request("get_user_cdp", "GET", f"/v1/user/get-user-cdp?{query}")
 

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 
 __all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range"]
 
@@ -38,12 +38,12 @@ def check_range(
     of_start, of_end = names
     first, last = check_day(of_start, start), check_day(of_end, end)
     if _is_day(first) != _is_day(last):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{of_end}: {end} does not have the form of `{of_start}`, {start}; use dates for both, "
             f"or epoch seconds for both"
         )
     if last < first:
-        raise ConfigurationError(f"{of_end}: {end} is before `{of_start}`, {start}; swap them")
+        raise InvalidArgument(f"{of_end}: {end} is before `{of_start}`, {start}; swap them")
     return first, last
 
 
@@ -62,27 +62,27 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
         ConfigurationError: it is neither a day nor epoch seconds.
     """
     if isinstance(value, datetime):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: got the datetime {value!r}, which could mean a day or a second; "
             f"pass .date(), or int(.timestamp()) of an aware datetime"
         )
     if isinstance(value, str):
         found = day_in(value)
         if found is None:
-            raise ConfigurationError(f"{name}: {str.__str__(value)!r} is not a day; {fix}")
+            raise InvalidArgument(f"{name}: {str.__str__(value)!r} is not a day; {fix}")
         value = found
     if isinstance(value, date):
         return value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
+        raise InvalidArgument(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
     if _is_day(value):
         try:
             date_of(value)
         except ValueError:
-            raise ConfigurationError(f"{name}: {value} is not a calendar day; {fix}") from None
+            raise InvalidArgument(f"{name}: {value} is not a calendar day; {fix}") from None
     elif not 10**9 <= value < 10**10:
         hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
-        raise ConfigurationError(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
+        raise InvalidArgument(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
     return value
 
 

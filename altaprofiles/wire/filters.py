@@ -19,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from ..base.checks import check_key, form_of, is_unicode, whole
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = [
     "INT64",
@@ -143,7 +143,7 @@ class Filter(Struct, frozen=True):
         value = self.value
         if operator in OF_EXISTENCE:
             if value is not None:
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"value: {operator} of {name!r} takes no value; leave it out", value=value
                 )
         else:
@@ -160,14 +160,14 @@ def check_name(place: str, name: object) -> str:
         ConfigurationError: it is missing, is not text, is empty, or holds a control character.
     """
     if name is None:
-        raise ConfigurationError(f"{place}: missing; write the name as in the dashboard")
+        raise InvalidArgument(f"{place}: missing; write the name as in the dashboard")
     if not isinstance(name, str):
-        raise ConfigurationError(f"{place}: expected a name as text, got {name!r}")
+        raise InvalidArgument(f"{place}: expected a name as text, got {name!r}")
     try:
         return check_key(place, name)
     except ConfigurationError as error:
         # A property's name is not a person's, and may be shown.
-        raise ConfigurationError(f"{error}, got {name!r}") from None
+        raise InvalidArgument(f"{error}, got {name!r}") from None
 
 
 def check_operator(place: str, operator: object) -> Operator:
@@ -185,7 +185,7 @@ def check_operator(place: str, operator: object) -> Operator:
     fault = "missing" if operator is None else f"unknown operator {operator!r}"
     meant = _meant(operator) if isinstance(operator, str) else None
     guess = "" if meant is None else f"; did you mean {meant}?"
-    raise ConfigurationError(f"{place}: {fault}; use one of {', '.join(_OPERATORS)}{guess}")
+    raise InvalidArgument(f"{place}: {fault}; use one of {', '.join(_OPERATORS)}{guess}")
 
 
 def _meant(text: str) -> Operator | None:
@@ -208,9 +208,7 @@ def check_value(place: str, subject: str, operator: str, value: object) -> Filte
         ConfigurationError: the value is missing, or does not go with the operator.
     """
     if value is None:
-        raise ConfigurationError(
-            f"{place}: missing; {subject} needs text, a number, or true or false"
-        )
+        raise InvalidArgument(f"{place}: missing; {subject} needs text, a number, or true or false")
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
         return _check_items(place, subject, operator, value)
     plain = check_scalar(place, subject, value)
@@ -223,7 +221,7 @@ def _check_items(place: str, subject: str, operator: str, items: Sequence[object
     if operator in OF_ORDER:
         raise _no_number(place, subject, items)
     if not items:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{place}: {subject} got an empty list; pass at least one value", value=items
         )
     return tuple(
@@ -232,7 +230,7 @@ def _check_items(place: str, subject: str, operator: str, items: Sequence[object
 
 
 def _no_number(place: str, subject: str, value: object) -> ConfigurationError:
-    return ConfigurationError(
+    return InvalidArgument(
         f"{place}: {subject} compares numbers, got {form_of(value)}; give one number",
         value=value,
     )
@@ -261,7 +259,7 @@ def check_scalar(place: str, subject: str, value: object) -> str | float:
         fault = "an int of more than 64 bits; pass it as text, or as a float"
     else:
         fault = f"{form_of(value)}; {_remedy(value)}"
-    raise ConfigurationError(f"{place}: {subject} got {fault}", value=value)
+    raise InvalidArgument(f"{place}: {subject} got {fault}", value=value)
 
 
 def _remedy(value: object) -> str:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 from .filters import Filter
 from .members import (
     COMMON,
@@ -104,7 +104,7 @@ class Filters(Struct, frozen=True, eq=False):
         for key in (PROPERTIES, SESSION):
             if key in self.members or key in self.in_query:
                 name = key if key == PROPERTIES else f"query.{key}"
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"{name}: it filters an event, and everyone is asked for without one; use "
                     f"`profile_fields`, or pass an event with `start` and `end`"
                 )
@@ -171,14 +171,14 @@ def _in_order(filters: list[Any]) -> list[Any]:
 
 def _check_filters(name: str, filters: object) -> list[dict[str, Any]]:
     if isinstance(filters, str | bytes | Filter) or not isinstance(filters, Sequence):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{name}: expected a list of filters, got a value of type {type(filters).__name__}; "
             f"write [Filter('Amount', 'greater_than', 100)]",
             value=filters,
         )
     for number, item in enumerate(filters):
         if not isinstance(item, Filter):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{name}[{number}]: expected a Filter, got a value of type {type(item).__name__}; "
                 f"write Filter('Amount', 'greater_than', 100)",
                 value=item,
@@ -193,7 +193,7 @@ def _member(item: Filter) -> dict[str, Any]:
 
 def _check_absent(members: Mapping[str, Any], key: str, place: str) -> None:
     if key in members:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{place}: holds {key!r}, and the argument `{key}` is given as well; pass it in one "
             f"place"
         )

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from ..base.checks import form_of, is_unicode
-from ..errors import ConfigurationError
+from ..errors import InvalidArgument
 from .days import check_day, check_range
 from .filters import (
     INT64,
@@ -189,7 +189,7 @@ def check_query(query: object) -> dict[str, Any]:
     if query is None:
         return {}
     if not isinstance(query, Mapping):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"query: expected a dict of the query language, got a value of type "
             f"{type(query).__name__}; write {{'advanced_query': {{…}}}}",
             value=query,
@@ -197,7 +197,7 @@ def check_query(query: object) -> dict[str, Any]:
     members: dict[str, Any] = _copied("query", query)
     for key, source in _BASE.items():
         if key in members:
-            raise ConfigurationError(f"query: `{key}` is set by {source} of the call; leave it out")
+            raise InvalidArgument(f"query: `{key}` is set by {source} of the call; leave it out")
     _check_known("query", members, _MEMBERS)
     _check_event_filters("query", members)
     if COMMON in members:
@@ -247,7 +247,7 @@ def _check_session(place: str, value: object) -> dict[str, Any]:
     if "operator" in member:
         return _check_compared(place, checked)
     if member.get("value") in ([], {}):
-        raise ConfigurationError(f"{place}.value: it is empty; pass at least one value")
+        raise InvalidArgument(f"{place}.value: it is empty; pass at least one value")
     return checked
 
 
@@ -259,7 +259,7 @@ def _check_event(place: str, value: object) -> dict[str, Any]:
     for key in days:
         day = event[key]
         if isinstance(day, bool) or not isinstance(day, int):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{place}.{key}: expected a day as the number YYYYMMDD, such as 20260131, got "
                 f"{encoded(day)}"
             )
@@ -272,7 +272,7 @@ def _check_event(place: str, value: object) -> dict[str, Any]:
 
 def _check_mapping(place: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{place}: expected an object, got {form_of(value)}", value=value)
+        raise InvalidArgument(f"{place}: expected an object, got {form_of(value)}", value=value)
     return value
 
 
@@ -280,7 +280,7 @@ def _check_list(
     place: str, value: object, check: Callable[[str, object], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     if not isinstance(value, list):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{place}: expected a list of objects, got {form_of(value)}", value=value
         )
     return [check(f"{place}[{number}]", item) for number, item in enumerate(value)]
@@ -291,7 +291,7 @@ def _check_known(place: str, members: Mapping[str, Any], known: Sequence[str]) -
         if key not in known:
             meant = _meant(key, known)
             guess = "" if meant is None else f"; did you mean {meant}?"
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{place}: unknown member {key!r}; known are {', '.join(known)}{guess}"
             )
 
@@ -315,14 +315,14 @@ def _copied(place: str, value: object, levels: int = _DEEPEST) -> Any:
         return check_scalar(place, "it", value)
     if levels == 0:
         root, _, _ = place.partition(".")
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{root}: nested in more than {_DEEPEST} levels; does it hold itself?"
         )
     if isinstance(value, Mapping):
         copy: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str) or not is_unicode(key):
-                raise ConfigurationError(f"{place}: expected names of members as text, got {key!r}")
+                raise InvalidArgument(f"{place}: expected names of members as text, got {key!r}")
             name = f"{place}.{key}" if key.isidentifier() else f"{place}[{key!r}]"
             copy[str.__str__(key)] = _copied(name, item, levels - 1)
         return copy
@@ -330,7 +330,7 @@ def _copied(place: str, value: object, levels: int = _DEEPEST) -> Any:
         return [
             _copied(f"{place}[{number}]", item, levels - 1) for number, item in enumerate(value)
         ]
-    raise ConfigurationError(
+    raise InvalidArgument(
         f"{place}: expected plain JSON, got a value of type {type(value).__name__}; write days as "
         f"YYYYMMDD, and a filter as {{'name': …, 'operator': …, 'value': …}}",
         value=value,

@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from ..base.checks import check_flag, check_key
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidArgument
 from .days import check_range, split_range
 from .language import Filters
 
@@ -157,7 +157,7 @@ def is_everyone(name: str, event: object, start: object, end: object) -> bool:
     missing = [key for key, value in values.items() if value is None]
     if missing and len(missing) < len(values):
         given = " and ".join(f"`{key}`" for key in values if key not in missing)
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{missing[0]}: got None, where {given} {'are' if ' and ' in given else 'is'} given; "
             f"pass `{name}`, `start` and `end`, or none of them for everyone"
         )
@@ -166,12 +166,12 @@ def is_everyone(name: str, event: object, start: object, end: object) -> bool:
 
 def _check_event(event: object) -> str:
     if not isinstance(event, str):
-        raise ConfigurationError(f"event: expected the name of an event, got {event!r}")
+        raise InvalidArgument(f"event: expected the name of an event, got {event!r}")
     try:
         return check_key("event", event)
     except ConfigurationError as error:
         # An event's name is not a person's, and may be shown.
-        raise ConfigurationError(f"{error}, got {event!r}") from None
+        raise InvalidArgument(f"{error}, got {event!r}") from None
 
 
 def check_batch_size(batch_size: object) -> int:
@@ -184,12 +184,12 @@ def check_batch_size(batch_size: object) -> int:
         ConfigurationError: any other value. The message names the nearest valid one.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"batch_size: expected an int, got {batch_size!r}; pass a multiple of {_BUCKETS}"
         )
     if not _BUCKETS <= batch_size <= BATCH_SIZE or batch_size % _BUCKETS:
         nearest = min(max(round(batch_size / _BUCKETS) * _BUCKETS, _BUCKETS), BATCH_SIZE)
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"batch_size: {batch_size} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
             f"{BATCH_SIZE}; the nearest is {nearest}"
         )
@@ -206,7 +206,7 @@ def check_cursor(cursor: object) -> str:
             in a query ([uri], 3.4).
     """
     if not isinstance(cursor, str) or not CURSOR.fullmatch(cursor):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"cursor: {cursor!r} is not a cursor; pass `next_cursor` of a page unchanged"
         )
     return cursor

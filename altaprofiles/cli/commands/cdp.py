@@ -19,7 +19,7 @@ from ..options import KeyFileName
 from ..waits import Waits, remedy
 
 if TYPE_CHECKING:
-    from ...errors import AltaProfilesError
+    from ...errors import AltaProfilesError, InvalidArgument
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup, Stats
 
@@ -130,7 +130,6 @@ def _print_lookups(
     Raises:
         Failure: a lookup failed.
     """
-    from ...errors import ConfigurationError
     from ...export.keys import KeyFile
     from ...export.threads import read_ahead, running_beside
     from ..consoles import output_console
@@ -138,7 +137,7 @@ def _print_lookups(
     from ..tables import lookup_table
 
     if file == "-" and column is not None:
-        raise ConfigurationError("column: stdin is read as text, a key a line; leave it out")
+        raise InvalidArgument("column: stdin is read as text, a key a line; leave it out")
     waits = Waits(app.info)
     session = app.session(service="alta", on_event=waits.note)
     console = output_console() if sys.stdout.isatty() else None

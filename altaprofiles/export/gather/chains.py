@@ -21,10 +21,10 @@ from ...base.wording import next_step
 from ...errors import (
     AltaProfilesError,
     BadRequest,
-    ConfigurationError,
     CursorError,
     CursorLoop,
     ExportError,
+    InvalidArgument,
 )
 from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
@@ -146,9 +146,7 @@ class EventsGathering:
         on_records: OnRecords | None = None,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
-            raise ConfigurationError(
-                f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}"
-            )
+            raise InvalidArgument(f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}")
         self.plan: EventsPlan = plan
         self.content = Content(has_events=True, repeats=not distinct)
         self.options: dict[str, Any] = {"distinct": distinct}

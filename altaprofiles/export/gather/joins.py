@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ...base.checks import check_flag, is_unicode
-from ...errors import AltaProfilesError, ConfigurationError, Forbidden
+from ...errors import AltaProfilesError, Forbidden, InvalidArgument
 from ...http.engine import Engine
 from ...http.service import Service
 from ...models import CdpUser
@@ -77,23 +77,23 @@ class Join(Struct, frozen=True):
             ConfigurationError: an argument cannot work, or there are no credentials for Alta.
         """
         if not isinstance(key, str) or not key or not is_unicode(key):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"cdp_key: expected 'identity' or a key of profileData, got {key!r}"
             )
         if not isinstance(by, str) or by not in CDP.by:
-            raise ConfigurationError(f"cdp_by: unknown {by!r}; use one of {', '.join(CDP.by)}")
+            raise InvalidArgument(f"cdp_by: unknown {by!r}; use one of {', '.join(CDP.by)}")
         # Plain text, even of a subclass such as NumPy's.
         key, by = str.__str__(key), str.__str__(by)
         if not check_flag("with_cdp", with_cdp):
             for name, value, default in (("cdp_key", key, IDENTITY), ("cdp_by", by, CDP.by[0])):
                 if value != default:
-                    raise ConfigurationError(
+                    raise InvalidArgument(
                         f"{name}: got {value!r}, which does nothing without `with_cdp`; pass that "
                         f"as well, or leave it out"
                     )
             return None
         if key != IDENTITY and not profile:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"cdp_key: {key!r} is one of the properties, which `profile=False` leaves out; "
                 f"ask for them, or join by 'identity'"
             )

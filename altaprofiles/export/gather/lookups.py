@@ -17,7 +17,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from ...base.wording import numbered
-from ...errors import ConfigurationError, ExportError
+from ...errors import ConfigurationError, ExportError, InvalidArgument
 from ...flow.fanout import Items
 from ...models import Key
 from ...sources.lookups import Lookups
@@ -171,7 +171,7 @@ class KeysGathering(Generic[V]):
             if isinstance(self._keys, KeyFile):
                 # The first key is the first that is refused.
                 fault = self._keys.at_first_line(fault)
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"keys: none of {self._read:,} can be asked for: {fault}", value=refusal.value
             )
 

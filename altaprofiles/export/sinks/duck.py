@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 from ...base.checks import is_unicode
 from ...base.wording import numbered
-from ...errors import ConfigurationError, ExportError, ExportLocked
+from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.rows import Row, Table
 from ..output import Output
 from ..state import SyncState
@@ -76,13 +76,13 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         path = cls.path_of(text)
         if "?" in str(path):
             # DuckDB puts the suffix of its log before the question mark, as if this were a URL.
-            raise ConfigurationError(f"to: DuckDB cannot write to a path with a '?', got {text!r}")
+            raise InvalidArgument(f"to: DuckDB cannot write to a path with a '?', got {text!r}")
         if not is_unicode(str(path)):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"to: DuckDB cannot write to a path that is not text, got {text!r}"
             )
         if any(folded(key) == "rowid" for key in layout["flatten"]):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 "flatten: a column 'rowid' would hide the numbers that DuckDB gives to rows; leave "
                 "it out, as the column profile_data holds it as well"
             )
@@ -296,9 +296,9 @@ def _checked_table(name: str | None, default: str) -> str:
     if name is None:
         return default
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise ConfigurationError(f"table: expected a table's name, got {name!r}")
+        raise InvalidArgument(f"table: expected a table's name, got {name!r}")
     if folded(name).startswith(OWN_PREFIX):
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"table: names that begin with {OWN_PREFIX!r} are for the library's own tables, got "
             f"{name!r}; choose another"
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from ...errors import ConfigurationError, ExportError
+from ...errors import ExportError, InvalidArgument
 from ...tables.layout import KINDS, Column, Kind
 from ..tables import OPTIONAL, Content
 from .duck_table import OTHER_NAME, TYPES, DuckTable, folded
@@ -71,7 +71,7 @@ def fit(
             retyped.append(column)
             continue
         if named is not None:
-            raise ConfigurationError(_clash(table.label, key, column.name, named, type_))
+            raise InvalidArgument(_clash(table.label, key, column.name, named, type_))
         if type_ == "DOUBLE" and kind == "int64":
             wider.append(column.name)
             continue

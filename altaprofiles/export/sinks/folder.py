@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from ...base.paths import absolute_path, status_of
-from ...errors import ConfigurationError, ExportError, ExportLocked
+from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.layout import ColumnKind
 from ..output import Output
 from ..state import SyncState
@@ -119,10 +119,10 @@ class FolderTarget(Target, frozen=True, kw_only=True):
     def of(cls, text: str, layout: Layout, output: Output) -> Self:
         path = absolute_path("to", text)
         if not path.name:
-            raise ConfigurationError(f"to: {text!r} is the root of all files; name a folder in it")
+            raise InvalidArgument(f"to: {text!r} is the root of all files; name a folder in it")
         status = status_of("to", path)
         if status is not None and not stat.S_ISDIR(status.st_mode):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"to: {text!r} names a folder, but a file stands there; leave out the slash, or "
                 f"choose another path"
             )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ...base.wording import numbered
-from ...errors import ConfigurationError, ExportError, ExportLocked
+from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.layout import ColumnKind
 from ...tables.rows import Row, Table
 from ..store.spool import sync_folder
@@ -70,7 +70,7 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
             for key, column in zip(self.flatten, lifted, strict=True):
                 known = types.get(column.name.casefold(), column.kind)
                 if known != column.kind:
-                    raise ConfigurationError(
+                    raise InvalidArgument(
                         f"flatten: {key!r} would be a column of {column.kind}, but it is {known} "
                         f"in {file.name} of {self.name}; write {{{key!r}: {known!r}}}, or write "
                         f"once with write='replace' (--write replace)"

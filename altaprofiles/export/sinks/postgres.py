@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...base.wording import numbered
-from ...errors import ConfigurationError
+from ...errors import InvalidArgument
 from ...tables.rows import Table
 from ..output import Output
 from ..state import SyncState
@@ -64,11 +64,11 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         where = "to" if output.table is None else "table"
         for own in (RUNS, SYNC):
             if name == own.name:
-                raise ConfigurationError(
+                raise InvalidArgument(
                     f"{where}: {name!r} is the table in which {own.purpose}; choose another name"
                 )
         if schema is None and name in TEMPORARY:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{where}: the export has a temporary table named {name!r}; choose another name, "
                 f"or write schema.{name}"
             )

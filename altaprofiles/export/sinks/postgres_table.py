@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from ...base.sql import quoted
-from ...errors import ConfigurationError, ExportError
+from ...errors import ExportError, InvalidArgument
 from ...tables.layout import CORE, ColumnKind, Kind
 from ..tables import OPTIONAL, Content
 from .postgres_server import LOCK_TIMEOUT
@@ -84,12 +84,12 @@ def check_columns(where: str, names: Sequence[str]) -> None:
     """
     for name in names:
         if name in _SYSTEM_COLUMNS:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{where}: {name!r} is the name of a system column in PostgreSQL; leave it out, as "
                 f"the column profile_data holds it as well"
             )
     if (count := len(names) + _STAGED_BESIDE) > MAX_COLUMNS:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{where}: a table in PostgreSQL has at most {MAX_COLUMNS:,} columns; leave out "
             f"{count - MAX_COLUMNS:,} keys"
         )

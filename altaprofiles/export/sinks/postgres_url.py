@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
-from ...errors import ConfigurationError
+from ...errors import InvalidArgument
 from ...redaction import Secret, masked
 
 __all__ = [
@@ -119,11 +119,11 @@ def check_conninfo(url: PostgresUrl) -> None:
     else:
         return
     # Outside of the handler, so that the driver's error does not stay as the context.
-    raise ConfigurationError(f"to: {reason}; write {_FORM}")
+    raise InvalidArgument(f"to: {reason}; write {_FORM}")
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise ConfigurationError(f"to: not a URL of the form {_FORM}: {reason}")
+    raise InvalidArgument(f"to: not a URL of the form {_FORM}: {reason}")
 
 
 def table_of(given: str | None, in_url: str | None, default: str) -> tuple[str | None, str]:
@@ -133,7 +133,7 @@ def table_of(given: str | None, in_url: str | None, default: str) -> tuple[str |
         ConfigurationError: both name a table, or the name is invalid.
     """
     if given is not None and in_url is not None:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"table: the URL already names the table {in_url!r}, got {given!r}; leave one out"
         )
     name = in_url or given
@@ -141,7 +141,7 @@ def table_of(given: str | None, in_url: str | None, default: str) -> tuple[str |
         return None, default
     where = "to" if given is None else "table"
     if not isinstance(name, str) or name.count(".") > 1:
-        raise ConfigurationError(f"{where}: expected table or schema.table, got {name!r}")
+        raise InvalidArgument(f"{where}: expected table or schema.table, got {name!r}")
     schema, dot, table = name.rpartition(".")
     for part in (schema, table) if dot else (table,):
         check_name(where, part)
@@ -156,7 +156,7 @@ def check_name(where: str, name: str) -> None:
         name: the name.
     """
     if not name.strip() or not name.isprintable() or len(name.encode()) > _MAX_NAME:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"{where}: {name!r} is not a valid name in PostgreSQL; use 1 to {_MAX_NAME} bytes of "
             f"text"
         )

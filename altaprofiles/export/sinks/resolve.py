@@ -10,7 +10,7 @@ from typing import get_args
 from ...base.checks import check_flag
 from ...base.paths import absolute_path
 from ...base.wording import one_of
-from ...errors import ConfigurationError
+from ...errors import InvalidArgument
 from ...redaction import LOOKS_LIKE_DATABASE
 from ...tables.layout import check_flatten
 from ..output import Output
@@ -65,7 +65,7 @@ def resolve(output: Output, content: Content) -> Target:
     if target is FilesTarget and output.sync is not None:
         target = DaysTarget
     if output.sync is not None and not target.keeps_state():
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
             f"PostgreSQL, or a folder, whose path ends in a slash"
         )
@@ -77,12 +77,12 @@ def resolve(output: Output, content: Content) -> Target:
     }
     for option, is_passed in passed.items():
         if is_passed and option not in target.options:
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"{option}: applies to {_formats_with(option)} only, not to {target.format}; "
                 f"leave it out, or choose another format"
             )
     if flatten and content.of == "bindings":
-        raise ConfigurationError(
+        raise InvalidArgument(
             "flatten: applies to people, and the users of Alta have no profileData; leave it out"
         )
     write = _checked_write(target, output.write)
@@ -96,18 +96,18 @@ def _checked_write(target: type[Target], write: object) -> Write:
         if write == known:
             return known
     if target is FilesTarget and write == "upsert":
-        raise ConfigurationError(
+        raise InvalidArgument(
             "write: a folder is updated by whole days, which only `sync` does; use 'replace' or "
             "'append', or a table in DuckDB or PostgreSQL"
         )
     if write in get_args(Write):
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
         formats += " and folders of Parquet files" if write in FilesTarget.writes else ""
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"write: {write!r} applies to {formats} only, not to {target.format}; leave "
             f"it out, or choose another output"
         )
-    raise ConfigurationError(f"write: expected 'replace', 'upsert' or 'append', got {write!r}")
+    raise InvalidArgument(f"write: expected 'replace', 'upsert' or 'append', got {write!r}")
 
 
 def _formats_with(option: str) -> str:
@@ -117,14 +117,14 @@ def _formats_with(option: str) -> str:
 
 def _text_of(to: object) -> str:
     if not isinstance(to, str | os.PathLike):
-        raise ConfigurationError(f"to: expected a path or a URL, got {to!r}")
+        raise InvalidArgument(f"to: expected a path or a URL, got {to!r}")
     text = os.fspath(to)
     if not isinstance(text, str) or not text or "\0" in text:
-        raise ConfigurationError(f"to: expected a path or a URL as text, got {to!r}")
+        raise InvalidArgument(f"to: expected a path or a URL as text, got {to!r}")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
-        raise ConfigurationError(f"to: {text!r} cannot be a file name; choose another") from None
+        raise InvalidArgument(f"to: {text!r} cannot be a file name; choose another") from None
     return text
 
 
@@ -142,7 +142,7 @@ def _check_no_stream(text: str) -> None:
     for _ in range(_LINKS):
         path = absolute_path("to", str(path.parent)) / path.name
         if text == "-" or _STREAM.fullmatch(str(path)):
-            raise ConfigurationError(
+            raise InvalidArgument(
                 f"to: {text!r} is a stream or a device, but the output is a file, which gets its "
                 f"name once it is complete; pass a file's name, and read that file afterwards"
             )
@@ -155,7 +155,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     """Return the class of the format that is named, or that the scheme or the ending implies."""
     known = ", ".join(FORMATS)
     if format is not None and format not in FORMATS:
-        raise ConfigurationError(
+        raise InvalidArgument(
             f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
         )
     named = None if format is None else _BY_FORMAT[format]
@@ -166,7 +166,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     needs_url = bool(slashes if named is None else named.schemes)
     if needs_url != (addressed is not None):
         # The message must not show the URL, which may hold a password in an unexpected place.
-        raise ConfigurationError(
+        raise InvalidArgument(
             "to: not a PostgreSQL URL, which is the only kind of URL that can be written to, and "
             "the kind that format='postgres' needs; write "
             "postgresql://user:password@host:port/database/table, or a path"
@@ -176,12 +176,12 @@ def _class_of(text: str, format: str | None) -> type[Target]:
         return target
     if LOOKS_LIKE_DATABASE.search(text):
         # The message must not show the text, which may hold a password.
-        raise ConfigurationError(
+        raise InvalidArgument(
             "to: this looks like a database but is neither a PostgreSQL URL nor a file; write "
             "postgresql://user@host/database/table"
         )
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
-    raise ConfigurationError(
+    raise InvalidArgument(
         f"to: the ending of {text!r} implies no format; use {', '.join(_BY_ENDING)} "
         f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of "
         f"{known}; a folder of Parquet files ends in a slash"
