@@ -38,7 +38,7 @@ from .http.transport import Timeout
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
-from .wire.alta import By as CdpBy
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 
 __all__ = [

@@ -13,7 +13,7 @@ from .http.service import Service
 from .models import CdpUser, Key, Lookup
 from .sources.lookups import CDP, Lookups
 from .wire import alta
-from .wire.alta import By
+from .wire.alta import CdpBy
 
 __all__ = ["Cdp"]
 
@@ -62,7 +62,7 @@ class Cdp:
         self,
         keys: Items[Key],
         *,
-        by: By,
+        by: CdpBy,
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> AsyncGenerator[Lookup[dict[str, CdpUser]], None]:

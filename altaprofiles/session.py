@@ -30,7 +30,7 @@ from .sources.who import check_one, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
-from .wire.alta import By as CdpBy
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from .export.formats import Format, Write
     from .export.gather.joins import Join
     from .export.job import Job
     from .export.keys import Keys
@@ -371,13 +372,13 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         event_summaries: bool = True,
@@ -651,7 +652,7 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         flatten: Flatten = (),
         table: str | None = None,
@@ -837,11 +838,11 @@ class Session:
         to: str | os.PathLike[str],
         column: str | None = None,
         keys_table: str | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         with_cdp: bool = False,
         cdp_key: str = "identity",
         cdp_by: CdpBy = "user_id",
@@ -1095,11 +1096,11 @@ _ALTA_START = 4
 
 def _output(
     to: str | os.PathLike[str],
-    format: str | None,
+    format: Format | None,
     table: str | None,
     bom: bool,
     flatten: Flatten,
-    write: str | None,
+    write: Write | None,
     resume: bool,
     spool: str | os.PathLike[str] | None,
     deadline: float | None,

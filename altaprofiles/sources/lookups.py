@@ -64,7 +64,7 @@ PROFILES: Endpoint[Profile] = Endpoint(
 )
 CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
     "get_user_cdp",
-    get_args(alta.By),
+    get_args(alta.CdpBy),
     lambda by, key: alta.get_user_cdp(**{by: key}),
     lambda response: alta.read_users(response) or None,
     lambda key, users: msgspec.json.encode(Found(key, list(users.values()))),
