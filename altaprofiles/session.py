@@ -21,6 +21,7 @@ from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
+from .options import SessionOptions
 from .profiles import Profiles
 from .redaction import mask_values
 from .sources.chains import Chains
@@ -64,17 +65,6 @@ __all__ = ["Session"]
 logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
-
-
-class SessionOptions(TypedDict, total=False):
-    """The arguments of `Session` other than credentials."""
-
-    retry: Retry
-    timeout: Timeout
-    max_response_bytes: int
-    trace_configs: Sequence[aiohttp.TraceConfig]
-    on_event: Hook | Sequence[Hook] | None
-    trust_env: bool
 
 
 class EventsOptions(TypedDict):
@@ -305,7 +295,8 @@ class Session:
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
-        ...     print(customer.profile.identity, list(customer.cdp))
+        ...     if customer.profile:
+        ...         print(customer.profile.identity, list(customer.cdp))
         """
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)

@@ -266,7 +266,7 @@ class Emulator(Settings):
         ...     async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
         ...         found = await session.profiles.get(identity="bo")
         ...         users = await session.cdp.get(anonymous_id="a1")
-        >>> found.identity, list(users)
+        >>> found and found.identity, list(users)
         ('bo', ['bo'])
         """
         if self._replay is not None:
