@@ -19,12 +19,11 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
-    Sequence,
 )
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -32,9 +31,6 @@ from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .http.engine import Hook
-from .http.retry import Retry
-from .http.transport import Timeout
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
@@ -52,6 +48,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
+R = TypeVar("R")
+S = TypeVar("S")
 
 _BATCH = 1000
 """Most results that are handed over together."""
@@ -328,30 +326,36 @@ class _Call(Generic[P, T]):
         return update_wrapper(call, method)
 
 
-class _People(Generic[P]):
-    """A method of the session that returns people to be read."""
+class _Faced(Generic[P, S, R]):
+    """A method of the session whose result has a synchronous face of its own.
 
-    def __init__(self, method: Callable[Concatenate[Any, P], EventProfiles]) -> None:
+    Args:
+        method: the method.
+        face: makes the face of a result, which belongs to the loop.
+    """
+
+    def __init__(
+        self, method: Callable[Concatenate[Any, P], S], face: Callable[[S, _Loop], R]
+    ) -> None:
         self._method = method
+        self._face = face
         self.__doc__ = method.__doc__
 
     @overload
-    def __get__(self, instance: None, owner: type) -> _People[P]: ...
+    def __get__(self, instance: None, owner: type) -> _Faced[P, S, R]: ...
 
     @overload
-    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, BlockingEventProfiles]: ...
+    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, R]: ...
 
-    def __get__(
-        self, instance: _Face[Any] | None, owner: type
-    ) -> _People[P] | Callable[P, BlockingEventProfiles]:
+    def __get__(self, instance: _Face[Any] | None, owner: type) -> _Faced[P, S, R] | Callable[P, R]:
         if instance is None:
             return self
         method = self._method.__get__(instance._inner)  # noqa: SLF001
 
-        def people(*args: P.args, **kwargs: P.kwargs) -> BlockingEventProfiles:
-            return BlockingEventProfiles(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
 
-        return update_wrapper(people, method)
+        return update_wrapper(call, method)
 
 
 class _Face(Generic[T]):
@@ -385,8 +389,8 @@ class BlockingProfiles(_Face[Profiles]):
 
     get = _Call(Profiles.get)
     count = _Call(Profiles.count)
-    by_event = _People(Profiles.by_event)
-    everyone = _People(Profiles.everyone)
+    by_event = _Faced(Profiles.by_event, BlockingEventProfiles)
+    everyone = _Faced(Profiles.everyone, BlockingEventProfiles)
 
     def get_many(
         self,
@@ -427,22 +431,7 @@ class BlockingSession(_Face[Session]):
     who_is = _Call(Session.who_is)
     finish_unfinished = _Call(Session.finish_unfinished)
     sync = _Call(Session.sync)
-
-    def with_options(
-        self,
-        *,
-        retry: Retry | None = None,
-        timeout: Timeout | None = None,
-        deadline: float | None = None,
-        bulk: bool | None = None,
-        on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
-    ) -> BlockingSession:
-        """Return a view of this session with other options, as `Session.with_options` does."""
-        view = self._inner.with_options(
-            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event, **fixed
-        )
-        return BlockingSession(view, self._loop)
+    with_options = _Faced(Session.with_options, lambda view, loop: BlockingSession(view, loop))
 
     @property
     def profiles(self) -> BlockingProfiles:

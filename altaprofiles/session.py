@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
@@ -21,7 +22,7 @@ from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
-from .options import SessionOptions
+from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
 from .redaction import mask_values
 from .sources.chains import Chains
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
@@ -86,6 +90,26 @@ class EventsOptions(TypedDict):
     with_cdp: bool
     cdp_key: str
     cdp_by: CdpBy
+
+
+def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
+    """Return `with_options` with an error of its own for arguments of `Session`.
+
+    Arguments that the method does not have are none for type checkers, either.
+    """
+
+    @wraps(method)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
+        for name in options:
+            if name in fixed.difference(ViewOptions.__annotations__):
+                raise InvalidArgument(
+                    f"{name}: belongs to the whole session, and is not an option of a view; open "
+                    f"another Session with it"
+                )
+        return method(*args, **options)
+
+    return checked
 
 
 class Session:
@@ -218,6 +242,7 @@ class Session:
         """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
 
+    @_refusing_what_is_fixed
     def with_options(
         self,
         *,
@@ -226,7 +251,6 @@ class Session:
         deadline: float | None = None,
         bulk: bool | None = None,
         on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
@@ -250,13 +274,6 @@ class Session:
         >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
         >>> person = await quick.profiles.get(identity="5555555555")
         """
-        for name in fixed:
-            if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-                raise InvalidArgument(
-                    f"{name}: belongs to the whole session, and is not an option of a view; open "
-                    f"another Session with it"
-                )
-            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")

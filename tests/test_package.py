@@ -83,7 +83,7 @@ def aliases(path: Path) -> Iterator[str]:
             yield ast.unparse(node.target)
 
 
-def annotations(value: object) -> Iterator[tuple[str, str]]:
+def annotated(value: object) -> Iterator[tuple[str, str]]:
     """Yield the annotations of a function, or of all that is public in a class."""
     if inspect.isfunction(value):
         yield from ((value.__qualname__, str(one)) for one in value.__annotations__.values())
@@ -95,8 +95,8 @@ def annotations(value: object) -> Iterator[tuple[str, str]]:
                     yield f"{base.__name__}.{name}", text
             for name, member in vars(base).items():
                 if name == "__init__" or not name.startswith("_"):
-                    yield from annotations(getattr(member, "fget", member))
-                    yield from annotations(getattr(member, "__func__", None))
+                    yield from annotated(getattr(member, "fget", member))
+                    yield from annotated(getattr(member, "__func__", None))
 
 
 def rank(name: str) -> tuple[int, str]:
@@ -142,7 +142,7 @@ def test_every_type_in_a_public_signature_can_be_imported_from_the_package() -> 
     names = {
         (place, name.id)
         for public in altaprofiles.__all__
-        for place, annotation in annotations(getattr(altaprofiles, public))
+        for place, annotation in annotated(getattr(altaprofiles, public))
         for name in ast.walk(ast.parse(annotation))
         if isinstance(name, ast.Name) and not name.id.startswith("_") and len(name.id) > 1
         if not OF_THE_PACKAGE.fullmatch(place)
