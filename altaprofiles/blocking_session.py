@@ -21,9 +21,20 @@ from collections.abc import (
     Iterator,
 )
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -31,6 +42,7 @@ from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
+from .flow.lifetime import is_in_trio
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
@@ -61,8 +73,7 @@ _READ_FOR = 0.005
 """Seconds after which keys that have been read are passed on, however few they are."""
 
 
-@contextmanager
-def blocking(make_session: Callable[[], Session]) -> Generator[BlockingSession, None, None]:
+def blocking(make_session: Callable[[], Session]) -> AbstractContextManager[BlockingSession]:
     """Open a session for code without an event loop: scripts, threads, tasks of a scheduler.
 
     The session runs in a thread of its own until the block ends. Any number of threads may use it.
@@ -75,15 +86,65 @@ def blocking(make_session: Callable[[], Session]) -> Generator[BlockingSession, 
 
     Raises:
         ConfigurationError: an event loop runs in this thread, as in a notebook, where `async with`
-            works. Or `make_session` does not return a new session.
+            works. Or `make_session` does not return a new session. Both are raised by `with`.
 
     >>> with altaprofiles.blocking(Session.from_env) as session:
     ...     person = session.profiles.get(identity="5555555555")
     ...     for page in session.profiles.by_event("Charged", start=20260101, end=20260131).pages():
     ...         print(len(page.profiles))
     """
+    return _Opening(make_session)
+
+
+class _NotAsync:
+    """Refuses `async with` with the line to write instead, as a `TypeError`."""
+
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __aenter__(self) -> Never:
+            raise TypeError(
+                "a blocking session is not opened with `async with`; in an async function, write "
+                "`async with Session.from_env() as session:`"
+            )
+
+        def __aexit__(self, *_: object) -> None:
+            # Without it, `async with` does not call `__aenter__`.
+            raise NotImplementedError
+
+
+class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
+    """The result of `blocking`."""
+
+    def __init__(self, make_session: Callable[[], Session]) -> None:
+        self._make_session = make_session
+        self._open = _open(make_session)
+
+    def __enter__(self) -> BlockingSession:
+        return self._open.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._open.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        name = getattr(self._make_session, "__qualname__", type(self._make_session).__name__)
+        return f"<blocking({name})>"
+
+
+@contextmanager
+def _open(make_session: Callable[[], Session]) -> Generator[BlockingSession, None, None]:
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
+    if is_in_trio():
+        raise ConfigurationError(
+            "trio runs in this thread, and would stand still; call this in a function for "
+            "trio.to_thread.run_sync(…)"
+        )
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         raise ConfigurationError(
@@ -370,6 +431,9 @@ class _Face(Generic[T]):
         self._inner = inner
         self._loop = loop
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._inner!r})"
+
 
 class BlockingEventProfiles(_Face[EventProfiles]):
     """The people of one query, for `for`: see `EventProfiles`."""
@@ -423,7 +487,7 @@ class BlockingCdp(_Face[Cdp]):
         return self._loop.each(look_up, _checked("keys", keys))
 
 
-class BlockingSession(_Face[Session]):
+class BlockingSession(_NotAsync, _Face[Session]):
     """A session that `blocking` has opened, with the methods of `Session`, none of them awaited."""
 
     export = _Call(Session.export)
@@ -462,6 +526,3 @@ class BlockingSession(_Face[Session]):
     def stats(self) -> Stats:
         """The statistics of the session so far."""
         return self._inner.stats
-
-    def __repr__(self) -> str:
-        return f"BlockingSession({self._inner!r})"

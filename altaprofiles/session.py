@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
@@ -1044,6 +1044,19 @@ class Session:
                     service.abandon(_closed)
                     service.close()
 
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Never:
+            raise TypeError(
+                "a Session is opened with `async with`, in an async function; where no event loop "
+                "runs, write `with altaprofiles.blocking(…) as session:`"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            # Without it, `with` does not call `__enter__`.
+            raise NotImplementedError
+
     async def __aenter__(self) -> Self:
         self._check_own("entered")
         await self._engine.open()
@@ -1065,7 +1078,8 @@ class Session:
 
     def __repr__(self) -> str:
         clevertap, alta = self._credentials
-        return f"Session(clevertap={clevertap!r}, alta={alta!r})"
+        state = "" if self._engine.state == "new" else f", {self._engine.state}"
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
         """Return the slots that are in use now, for hooks that measure them."""

@@ -17,6 +17,7 @@ from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
 from ..flow.fanout import Items, check_items, fan_out
+from ..flow.results import Results
 from ..http.engine import Engine
 from ..http.service import Service
 from ..models import CdpUser, Key, Lookup, Profile
@@ -134,12 +135,13 @@ class Lookups(Generic[V]):
         check_items("keys", keys)
         # Calls start in the order of the keys.
         indexes = count()
-        return self.each(
+        lookups = self.each(
             keys,
             lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
             concurrency=concurrency,
             ordered=ordered,
         )
+        return Results("get_many", lookups)
 
     def each(
         self,
