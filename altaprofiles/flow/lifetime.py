@@ -6,7 +6,6 @@ import asyncio
 import math
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
@@ -48,14 +47,14 @@ def is_cancelled_here() -> bool:
 
 def is_in_trio() -> bool:
     """Return whether a task of trio runs this."""
-    trio: Any = sys.modules.get("trio")
-    if trio is None:
+    # trio imports sniffio, and tells it when a task runs: as a guest of a loop of asyncio, too.
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is None or "trio" not in sys.modules:
         return False
     try:
-        trio.lowlevel.current_task()
+        return bool(sniffio.current_async_library() == "trio")
     except RuntimeError:
         return False
-    return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop:
@@ -64,20 +63,18 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     Raises:
         ConfigurationError: there is none, or it is one of trio.
     """
-    with suppress(RuntimeError):
-        loop = asyncio.get_running_loop()
-        # trio may run as a guest in a loop of asyncio, whose tasks are no tasks of that loop.
-        if asyncio.current_task() is not None or not is_in_trio():
-            return loop
     if is_in_trio():
         raise ConfigurationError(
             "trio is not supported, because aiohttp needs the event loop of asyncio; run this with "
             "asyncio.run(…), or call altaprofiles.blocking(…) in trio.to_thread.run_sync(…)"
         )
-    raise ConfigurationError(
-        "no event loop of asyncio runs here; run this with asyncio.run(…), or use "
-        "altaprofiles.blocking(…), which needs none"
-    )
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "no event loop of asyncio runs here; run this with asyncio.run(…), or use "
+            "altaprofiles.blocking(…), which needs none"
+        ) from None
 
 
 class Pool(Protocol):
