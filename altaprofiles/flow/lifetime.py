@@ -157,7 +157,7 @@ class Lifetime:
 
     @property
     def state(self) -> State:
-        """Whether it is "new", "open" or "closed"."""
+        """The state: "new", "open" or "closed"."""
         return self._state
 
     @property

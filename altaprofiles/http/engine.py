@@ -129,7 +129,7 @@ class Engine:
 
     @property
     def state(self) -> State:
-        """Whether it is "new", "open" or "closed"."""
+        """The state: "new", "open" or "closed"."""
         return self._lifetime.state
 
     @property
