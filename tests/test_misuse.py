@@ -189,6 +189,16 @@ async def test_trio_inside_asyncio_is_refused_with_an_open_session(
         assert server.heads == []
 
 
+def test_the_emulator_and_the_recorder_name_the_loop_that_they_need(tmp_path: Path) -> None:
+    async def main(server: Emulator | Recorder) -> None:
+        async with server:
+            pass
+
+    for server in (Emulator(people=1), Recorder(tmp_path / "run.ndjson", alta=Alta("to-ken"))):
+        with pytest.raises(RuntimeError, match=r"does not run on trio; .*asyncio\.run"):
+            trio.run(main, server)
+
+
 def test_a_blocking_session_does_not_stop_a_loop_of_trio() -> None:
     async def main() -> None:
         with altaprofiles.blocking(new_session):
