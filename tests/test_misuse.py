@@ -1,4 +1,4 @@
-"""Loops, `await`, `with` and event loops of the wrong kind: each error says what to write."""
+"""Loops, `await`, `with`, event loops and names of the wrong kind: errors say what to write."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from altaprofiles import (
     ConfigurationError,
     EventProfiles,
     Filter,
+    InvalidArgument,
     Page,
     Profile,
     Session,
 )
 from altaprofiles.emulator import Emulator, Recorder
+from altaprofiles.export.stored_rows import stored
 from altaprofiles.notebook import Progress
 
 from .support.servers import always, http, scripted
@@ -117,6 +119,38 @@ def test_an_open_blocking_session_is_not_entered_in_either_way() -> None:
     with altaprofiles.blocking(new_session) as session:
         with pytest.raises(TypeError, match=r"async with Session\.from_env\(\)"):
             asyncio.run(main(session))
+
+
+NAMED: dict[str, tuple[str, ...]] = {
+    "export": ("format", "write", "on_shortfall", "windows", "cdp_by"),
+    "export_lookups": ("format", "write", "by", "cdp_by"),
+    "sync": ("format", "windows", "cdp_by"),
+}
+POSITIONAL: dict[str, tuple[Any, dict[str, Any]]] = {
+    "export": ("Charged", DAYS),
+    "export_lookups": (["1"], {"by": "identity"}),
+    "sync": ("Charged", {"since": 20260101, "timezone": "UTC"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "argument"), [(method, name) for method, names in NAMED.items() for name in names]
+)
+def test_a_wrong_literal_is_named_at_run_time(method: str, argument: str, tmp_path: Path) -> None:
+    first, others = POSITIONAL[method]
+    arguments = {"to": tmp_path / "x.duckdb", "with_cdp": True, **others, argument: "Wrong"}
+    with altaprofiles.blocking(new_session) as session:
+        with pytest.raises(InvalidArgument, match=rf"^{argument}: .*'Wrong'"):
+            getattr(session, method)(first, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_format_of_an_output_that_is_read_is_named(tmp_path: Path) -> None:
+    output = tmp_path / "people.csv"
+    output.write_text("identity\n")
+    wrong: Any = "parket"
+    with pytest.raises(InvalidArgument, match=r"format: unknown format 'parket'.*'parquet'"):
+        stored(str(output), format=wrong)
 
 
 # -------------------------------------------------------------------------------- other event loops
