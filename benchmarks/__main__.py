@@ -20,6 +20,7 @@ from . import (
     limits,
     lookups,
     memory,
+    ordered,
     pauses,
     picture,
     quick,
@@ -31,6 +32,7 @@ from .report import Report, machine, markdown, ratio_table
 
 _QUESTIONS: dict[str, Callable[[], Report]] = {
     "lookups": lookups.measure,
+    "ordered": ordered.measure,
     "chain": chain.measure,
     "export": export.measure,
     "windows": windows.measure,
