@@ -49,6 +49,8 @@ class Traffic(TypedDict):
     throttled: bool
     waits_until: float | None
     seconds: float
+    output: str
+    complete: bool
 
 
 class CallbackFailed(Exception):
@@ -78,6 +80,7 @@ class Reporting(Generic[S]):
 
     Attributes:
         tally: counts the requests of this run.
+        output: the name of the output in reports.
 
     Raises:
         ConfigurationError: `on_progress` is not a plain function.
@@ -88,6 +91,7 @@ class Reporting(Generic[S]):
     ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
+        self.output = ""
         self._caps = [service.cap(operation) for service, operation in calls]
         self._service = calls[0][0]
         self._callback = on_progress
@@ -112,11 +116,12 @@ class Reporting(Generic[S]):
             "seconds": self._earlier.seconds + self.seconds,
         }
 
-    def report(self, progress: Callable[[Traffic], S | None]) -> None:
+    def report(self, progress: Callable[[Traffic], S | None], *, complete: bool = False) -> None:
         """Report progress, if there is somebody to report to and something to report.
 
         Args:
             progress: makes the report, or returns None while there is nothing to report.
+            complete: whether the output is in place.
 
         Raises:
             CallbackFailed: the callback raised an exception. It is not called again.
@@ -134,6 +139,8 @@ class Reporting(Generic[S]):
                 "throttled": throttled,
                 "waits_until": waits_until,
                 "seconds": self.seconds,
+                "output": self.output,
+                "complete": complete,
             }
         )
         if report is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from ..base.wording import numbered, sized
 from ..errors import AltaProfilesError
 
 __all__ = ["Attempt", "RateLimit", "Stats"]
@@ -75,7 +76,7 @@ class RateLimit(Struct):
 
 
 class Stats(Struct):
-    """Request counters of one session, from its start.
+    """Request counters of one session, from its start. As text they are one line for a person.
 
     Attributes:
         requests: HTTP requests sent, retries included.
@@ -96,3 +97,14 @@ class Stats(Struct):
     unsent: int = 0
     bytes: int = 0
     limits: dict[str, RateLimit] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [
+            numbered(self.requests, "request"),
+            numbered(self.retries, "retry"),
+            *([f"{self.throttles:,} throttled"] if self.throttles else []),
+            *([f"{self.not_ready:,} not ready"] if self.not_ready else []),
+            *([f"{numbered(self.unsent, 'call')} not sent"] if self.unsent else []),
+            sized(self.bytes),
+        ]
+        return ", ".join(parts)

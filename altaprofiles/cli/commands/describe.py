@@ -77,7 +77,7 @@ def describe(app: App, to: str, table: str | None, format: str | None, as_json: 
     if as_json:
         from msgspec import json, to_builtins
 
-        from ...export.manifest import readable
+        from ...redaction import readable
 
         values = to_builtins(found) | {"output": readable(found.output)}
         app.write(json.encode(values) + b"\n")
