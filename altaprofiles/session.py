@@ -1059,8 +1059,8 @@ class Session:
         return f"Session(clevertap={clevertap!r}, alta={alta!r})"
 
     def _loads(self) -> list[Load]:
-        """Return the slots that are in use now, for hooks that measure them."""
-        return [service.load for service in self._services]
+        """Return the slots that are in use now, for hooks that measure them: none once closed."""
+        return [service.load for service in self._services] if self._engine.is_open else []
 
     def _check_own(self, what: str) -> None:
         if self._is_view:

@@ -110,6 +110,11 @@ class Lifetime:
                 await self._pool.aclose()
 
     @property
+    def is_open(self) -> bool:
+        """True from `open` until it is closed."""
+        return self._state == "open"
+
+    @property
     def is_closed(self) -> bool:
         """True once it has been closed."""
         return self._state == "closed"

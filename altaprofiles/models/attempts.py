@@ -32,6 +32,7 @@ class Attempt(Struct, frozen=True):
         host, port: the service's address.
         waited: seconds for which the attempt waited for a slot, and for the pace.
         bulk: whether the call belongs to bulk work, which waits behind single calls.
+        url: the address of the request, without its query.
     """
 
     api: str
@@ -48,6 +49,7 @@ class Attempt(Struct, frozen=True):
     port: int
     waited: float
     bulk: bool
+    url: str
 
 
 class RateLimit(Struct):
