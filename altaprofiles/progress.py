@@ -47,11 +47,12 @@ def log(logger: Logger | None = None, every: float = 10.0, level: int = logging.
     ...     "Charged", start=20260101, end=20260131, to="people.ndjson", on_progress=progress.log()
     ... )
     """
-    if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
+    given: object = logger
+    if given is not None and not isinstance(given, logging.Logger | logging.LoggerAdapter):
         raise InvalidArgument(
-            f"logger: expected a Logger or a LoggerAdapter, got {logger!r}; pass "
+            f"logger: expected a Logger or a LoggerAdapter, got {given!r}; pass "
             f"logging.getLogger(…)",
-            value=logger,
+            value=given,
         )
     check_seconds("every", every, zero=True)
     check_whole("level", level, least=0)
@@ -65,18 +66,15 @@ class Log:
         self._logger = logger
         self._every = every
         self._level = level
-        self._last: dict[str, tuple[float, float]] = {}
+        self._logged_at: dict[tuple[str, float], float] = {}
 
     def __call__(self, progress: Progress) -> None:
         """Log `progress` if its line is due."""
-        now = time.monotonic()
-        logged_at, seconds = self._last.get(progress.output, (float("-inf"), 0.0))
-        # With fewer seconds than before, it is the first report of another run.
-        is_due = now - logged_at >= self._every or progress.seconds < seconds
+        run, now = (progress.output, progress.started_at), time.monotonic()
         if progress.complete:
-            self._last.pop(progress.output, None)
-        elif is_due:
-            self._last[progress.output] = now, progress.seconds
+            self._logged_at.pop(run, None)
+        elif now - self._logged_at.get(run, float("-inf")) >= self._every:
+            self._logged_at[run] = now
         else:
             return
         self._logger.log(self._level, "%s", _line(progress), extra={"progress": _facts(progress)})

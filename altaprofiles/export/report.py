@@ -150,6 +150,7 @@ class Progress(Struct, frozen=True, kw_only=True):
         waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
             it is unknown, because the service does not name it.
         seconds: time since this run began.
+        started_at: Unix time, in seconds, at which this run began: the same in all its reports.
         output: the file, or the address of the table, without credentials.
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
@@ -174,6 +175,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     seconds: float
     throttled: bool = False
     waits_until: float | None = None
+    started_at: float = 0.0
     output: str = ""
     complete: bool = False
 
@@ -434,6 +436,7 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
             it is unknown, because the service does not name it.
         seconds: time since this run began.
+        started_at: Unix time, in seconds, at which this run began: the same in all its reports.
         output: the file, or the address of the table, without credentials.
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
@@ -540,8 +543,8 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         resumed: keys that earlier runs had an answer to.
         finished: people written to the output so far.
         joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
-        requests, retries, in_flight, slots, throttled, waits_until, seconds, output, complete: as
-            in `ExportProgress`.
+        requests, retries, in_flight, slots, throttled, waits_until, seconds, started_at, output,
+            complete: as in `ExportProgress`.
     """
 
     unit = "key"

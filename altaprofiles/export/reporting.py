@@ -49,6 +49,7 @@ class Traffic(TypedDict):
     throttled: bool
     waits_until: float | None
     seconds: float
+    started_at: float
     output: str
     complete: bool
 
@@ -96,6 +97,7 @@ class Reporting(Generic[S]):
         self._service = calls[0][0]
         self._callback = on_progress
         self._began = time.monotonic()
+        self._started_at = time.time()
         self._earlier = _Earlier()
 
     def resume(self, journal: Journal) -> None:
@@ -139,6 +141,7 @@ class Reporting(Generic[S]):
                 "throttled": throttled,
                 "waits_until": waits_until,
                 "seconds": self.seconds,
+                "started_at": self._started_at,
                 "output": self.output,
                 "complete": complete,
             }
