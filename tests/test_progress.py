@@ -64,7 +64,7 @@ async def test_an_export_logs_its_start_and_its_end(
     first, last = records
     assert first.getMessage().startswith(f"{to}: reading: 0 records, ")
     count = f"{report.records:,} of {report.records:,} records (100 %)"
-    assert last.getMessage().startswith(f"{to}: finishing: {count}, 0:0")
+    assert last.getMessage().startswith(f"{to}: finishing: {count}, 0:")
     assert last.getMessage().endswith(", complete")
     assert {record.levelno for record in records} == {logging.INFO}
     assert {record.name for record in records} == {"altaprofiles"}
@@ -90,9 +90,7 @@ async def test_lookups_and_syncs(
             ["nobody-7"], by="identity", to=tmp_path / "found.ndjson", on_progress=log
         )
         assert [vars(record)["progress"]["complete"] for record in records] == [False, True]
-        assert (
-            records[-1].getMessage().endswith("finishing: 0 of 0 people (100 %), 0:00:00, complete")
-        )
+        assert ": finishing: 0 of 0 people (100 %), 0:" in records[-1].getMessage()
         sync = partial(
             session.sync, EVENT, since="2026-01-01", to=tmp_path / "crm.duckdb", on_progress=log
         )
