@@ -115,6 +115,9 @@ class Hook:
             self._retries.add(1, {"altaprofiles.service": attempt.api})
         self._record(attempt, None if error is None or is_poll else _kind_of(attempt))
 
+    def __repr__(self) -> str:
+        return f"<altaprofiles.otel.hook(), sessions={self._slots.sessions}>"
+
     def interrupted(self, attempt: Attempt, error: BaseException) -> None:
         """Record a request that an exception, such as a cancellation, has cut off."""
         self._record(attempt, type(error).__name__)
@@ -184,6 +187,10 @@ class _Slots:
                 unit=unit,
                 description=description,
             )
+
+    @property
+    def sessions(self) -> int:
+        return len(self._loads)
 
     def add(self, load: Callable[[], Sequence[Load]]) -> None:
         self._loads.add(WeakMethod(load, self._loads.discard))

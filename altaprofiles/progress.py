@@ -68,6 +68,9 @@ class Log:
         self._level = level
         self._logged_at: dict[tuple[str, float], float] = {}
 
+    def __repr__(self) -> str:
+        return f"progress.log({self._logger!r}, every={self._every}, level={self._level})"
+
     def __call__(self, progress: Progress) -> None:
         """Log `progress` if its line is due."""
         run, now = (progress.output, progress.started_at), time.monotonic()

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 from ..base.wording import clock, moment, numbered, percent, share, sized
+from .formats import Format
 from .summary import Rows, beside, html_table, path_text, text_lines
 
 __all__ = [
@@ -76,7 +77,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     output: str
     manifest: str
-    format: str
+    format: Format
     complete: bool
     requests: int
     retries: int

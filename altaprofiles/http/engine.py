@@ -29,7 +29,7 @@ from ..errors import (
     StatusError,
     TransportError,
 )
-from ..flow.lifetime import Lifetime, Spawn
+from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
@@ -134,9 +134,9 @@ class Engine:
         self._lifetime.check_open()
 
     @property
-    def is_open(self) -> bool:
-        """True while requests can be sent."""
-        return self._lifetime.is_open
+    def state(self) -> State:
+        """The state: "new", "open" or "closed"."""
+        return self._lifetime.state
 
     @property
     def is_closed(self) -> bool:
@@ -275,6 +275,8 @@ class Engine:
         return self._until(whole, call, tries)
 
     async def _until(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        # Before the scope, which another kind of event loop may not have.
+        self._lifetime.check_open()
         with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
