@@ -34,13 +34,14 @@ from altaprofiles.emulator.bindings import Bindings
 from ..support.exporting import Exporter, Job, Outcome, exporter
 from ..support.jobs import folder_of, journal, workspace_of
 from ..support.servers import Scripted, http, scripted
+from ..support.thorough import THOROUGH, of_each_kind
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals"),
 ]
 
-KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60"))
+KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60" if THOROUGH else "18"))
 
 TROUBLE = {
     # Rare, because each of these lowers the number of requests in flight for a while.
@@ -120,7 +121,8 @@ class Export:
             path.unlink()
 
     def moments(self) -> Iterator[tuple[int, str]]:
-        for number, step in enumerate(self.steps):
+        for number in of_each_kind(range(len(self.steps)), self.steps):
+            step = self.steps[number]
             # The moment before any other step equals the moment after the preceding one.
             if "half" in step or "commit" in step:
                 yield number, "before"
@@ -276,7 +278,7 @@ def last_commit(steps: list[str]) -> int:
     return steps.index("sqlite3 commit", spooled)
 
 
-PARTS = 4
+PARTS = 4 if THOROUGH else 1
 """How many tests share the moments of one export: these are the longest tests there are."""
 
 
@@ -286,7 +288,7 @@ PARTS = 4
     [
         *((FORMATS[0], part, PARTS) for part in range(PARTS)),
         (FORMATS[1], 0, 1),
-        (FORMATS[2], 0, 2),
+        (FORMATS[2], 0, 1),
     ],
 )
 async def test_killed_at_each_step(tmp_path: Path, name: str, part: int, parts: int) -> None:
@@ -341,7 +343,7 @@ async def test_killed_twice(tmp_path: Path) -> None:
         Emulator(people=80, seed=3) as emulator,
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
     ):
-        for number in range(0, len(export.steps), 2):
+        for number in range(0, len(export.steps), 2 if THOROUGH else 8):
             for die in ((number, "half"), (chance.randrange(len(export.steps)), "half")):
                 await export.processes.run(export.job_with(die=die))
                 export.check_whole_or_absent()
@@ -355,7 +357,7 @@ async def test_what_is_there_stays_until_the_new_output_is_whole(tmp_path: Path)
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
     ):
         placed = next(n for n, step in enumerate(export.steps) if step == "os.replace")
-        for number in range(placed - 12, placed + 1):
+        for number in of_each_kind(range(placed - 12, placed + 1), export.steps):
             export.to.write_bytes(b"last week's\n")
             await export.processes.run(export.job_with(die=(number, "before")))
             assert export.to.read_bytes() == b"last week's\n"
@@ -982,7 +984,7 @@ async def test_two_processes_want_the_same_output(tmp_path: Path) -> None:
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
         exporter(tmp_path / "others") as others,
     ):
-        for number in range(4, len(export.steps) - 6, 2):
+        for number in of_each_kind(range(4, len(export.steps) - 6), export.steps)[::2]:
             first = await export.processes.start(export.job_with(stop=number))
             await export.processes.stopped()
             refused = await others.run(export.job)
