@@ -18,9 +18,7 @@ def examples(usual: int, thorough: int) -> int:
 
 
 def of_each_kind(numbers: Sequence[int], steps: Sequence[str]) -> list[int]:
-    """Return the steps to die at: of each kind the first and the last, or all of them.
-
-    Steps are of one kind if they do the same, and are followed by the same.
+    """Return the steps to die at: the first and the last of each name, or all of them.
 
     Args:
         numbers: the steps to choose from, by their place in `steps`.
@@ -28,12 +26,8 @@ def of_each_kind(numbers: Sequence[int], steps: Sequence[str]) -> list[int]:
     """
     if THOROUGH:
         return [*numbers]
-    first: dict[tuple[str, ...], int] = {}
-    last: dict[tuple[str, ...], int] = {}
-    for number in numbers:
-        kind = tuple(steps[number : number + 2])
-        first.setdefault(kind, number)
-        last[kind] = number
+    last = {steps[number]: number for number in numbers}
+    first = {steps[number]: number for number in reversed(numbers)}
     return sorted({*first.values(), *last.values()})
 
 
