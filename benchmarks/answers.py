@@ -35,8 +35,8 @@ class Shape(Struct, frozen=True, kw_only=True):
         compression: the encoding of pages for clients that accept it.
         unique: whether each person is on one page only; if not, all pages hold the same people.
         cursor_last: whether `next_cursor` comes after the records.
-        resets: the share of lookups, drawn from a seed, whose connection is reset in the middle of
-            the answer.
+        resets: the share of lookups, drawn from a seed, whose answer ends in a reset of the
+            connection.
     """
 
     think: float = 0.0
