@@ -26,7 +26,7 @@ RESETS = 0.03
 """Share of answers that end in a reset."""
 
 _SLOTS = {"profiles": 3, "cdp": 16, "joins": 16}
-_COUNTS = {"profiles": 3_000, "cdp": 10_000, "joins": 10_000}
+_COUNTS = {"profiles": 6_000, "cdp": 10_000, "joins": 10_000}
 
 
 def brought(url: str, kind: Kind, count: int, ordered: bool) -> Run:

@@ -71,7 +71,8 @@ class Connection(asyncio.Protocol):
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         answer = self._answer = self._answers.answer(method, target, head, body)
         self._ledger.understood(answer.operation, answer.cursor)
-        if answer.operation in _LOOKUPS and self._dice.random() < self._shape.resets:
+        resets = self._shape.resets
+        if resets and answer.operation in _LOOKUPS and self._dice.random() < resets:
             self._reset(answer)
             return
         # The answer is timed from the moment it is due, so that a late timer does not slow it.

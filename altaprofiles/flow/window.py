@@ -42,7 +42,7 @@ class Window(Generic[R]):
 
     @property
     def is_due(self) -> bool:
-        """Whether the next result in order has arrived."""
+        """True while the next result in order is here."""
         return self._due in self._results
 
     def take(self) -> R:
