@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
+from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
 from .flow.fanout import Items
@@ -21,7 +22,7 @@ from .http.service import Service
 from .models import Key, Lookup, Page, Profile
 from .models.page import new_people
 from .models.people import Distinct
-from .sources.chains import Chains
+from .sources.chains import COUNT, PAGES, Chains
 from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
 from .wire.days import Day
@@ -39,6 +40,7 @@ class Profiles:
         self._engine = engine
         self._service = service
 
+    @named(PROFILES.name)
     async def get(
         self,
         *,
@@ -82,6 +84,7 @@ class Profiles:
             by, value
         )
 
+    @named(PROFILES.name)
     def get_many(
         self,
         keys: Items[Key],
@@ -113,6 +116,7 @@ class Profiles:
         """
         return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 
+    @named(PAGES)
     def by_event(
         self,
         event: str,
@@ -210,6 +214,7 @@ class Profiles:
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
         )
 
+    @named(PAGES)
     def everyone(
         self,
         *,
@@ -256,6 +261,7 @@ class Profiles:
         )
         return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
 
+    @named(COUNT)
     async def count(
         self,
         event: str | None = None,
@@ -352,6 +358,7 @@ class EventProfiles:
         finally:
             await pages.aclose()
 
+    @named(PAGES)
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
         """Yield each page; with `distinct`, without the people who came before.
 
@@ -377,12 +384,13 @@ class EventProfiles:
     async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
         pages = self._pages(decode)
-        try:
-            async for page in pages:
-                yield page if seen is None else await finish(new_people(page, seen))
-                del page
-        finally:
-            await pages.aclose()
+        with naming(PAGES):
+            try:
+                async for page in pages:
+                    yield page if seen is None else await finish(new_people(page, seen))
+                    del page
+            finally:
+                await pages.aclose()
 
 
 def _pairs(

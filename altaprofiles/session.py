@@ -9,6 +9,7 @@ from copy import copy
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
 
+from .base.calls import CallName, named
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
@@ -23,10 +24,10 @@ from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
 from .profiles import Profiles
 from .redaction import mask_values
-from .sources.chains import Chains
+from .sources.chains import PAGES, Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
-from .sources.who import check_one, who_is
+from .sources.who import check_one, service_of, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
@@ -95,6 +96,21 @@ class EventsOptions(TypedDict):
     with_cdp: bool
     cdp_key: str
     cdp_by: CdpBy
+
+
+def _name_of_who_is(_: object, **keys: object) -> CallName | None:
+    return service_of([by for by, key in keys.items() if key is not None])
+
+
+def _name_of_lookups(*_: object, by: object = None, **__: object) -> CallName | None:
+    return service_of([by]) if isinstance(by, str) else None
+
+
+def _name_of_unfinished(
+    _: object, unfinished: Unfinished | None = None, **__: object
+) -> CallName | None:
+    by = getattr(getattr(unfinished, "plan", None), "by", None)
+    return PAGES if by is None else service_of([by])
 
 
 class Session:
@@ -281,6 +297,7 @@ class Session:
         view._set_up()  # noqa: SLF001
         return view
 
+    @named(CDP.name)
     def with_cdp(
         self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
     ) -> AsyncGenerator[Customer, None]:
@@ -309,6 +326,7 @@ class Session:
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
+    @named(_name_of_who_is)
     async def who_is(
         self,
         *,
@@ -361,6 +379,7 @@ class Session:
         users = Lookups(engine, self._alta_service(), CDP)
         return await who_is(by, key, profiles, users)
 
+    @named(PAGES)
     async def export(
         self,
         events: str | Sequence[str] | None = None,
@@ -639,6 +658,7 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(PAGES)
     async def sync(
         self,
         events: str | Sequence[str],
@@ -829,6 +849,7 @@ class Session:
 
         return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
+    @named(_name_of_lookups)
     async def export_lookups(
         self,
         keys: Keys,
@@ -984,6 +1005,7 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(_name_of_unfinished)
     async def finish_unfinished(
         self,
         unfinished: Unfinished,
@@ -1071,14 +1093,19 @@ class Session:
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            raise MissingCredentials(
+            error = MissingCredentials(
                 "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
             )
+            # The call adds its operation.
+            error.service = clevertap_rules.API
+            raise error
         return self._clevertap
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error = MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error.locate(*CDP.name)
+            raise error
         return self._alta
 
 

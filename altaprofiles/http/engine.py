@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 import anyio
 from msgspec import Struct
 
+from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
@@ -262,9 +263,11 @@ class Engine:
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
+        name = CallName(service.api, call.request.operation)
         while True:
             tries.number += 1
-            turn = await self._turn(call, cap, tries)
+            with naming(name):
+                turn = await self._turn(call, cap, tries)
             response = None
             started = time.monotonic()
             try:

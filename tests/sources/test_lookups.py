@@ -110,7 +110,7 @@ async def test_a_bad_key_is_its_own_error_only() -> None:
             lookup async for lookup in session.profiles.get_many(keys, by="identity", ordered=True)
         ]
         assert [lookup.value is not None for lookup in results] == [True, False, False, True]
-        assert [type(lookup.error) for lookup in results[1:3]] == [ConfigurationError] * 2
+        assert [type(lookup.error) for lookup in results[1:3]] == [InvalidArgument] * 2
         assert session.stats.requests == 2
 
 

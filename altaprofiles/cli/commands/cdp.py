@@ -19,7 +19,7 @@ from ..options import KeyFileName
 from ..waits import Waits, remedy
 
 if TYPE_CHECKING:
-    from ...errors import AltaProfilesError, InvalidArgument
+    from ...errors import AltaProfilesError
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup, Stats
 
@@ -130,6 +130,7 @@ def _print_lookups(
     Raises:
         Failure: a lookup failed.
     """
+    from ...errors import InvalidArgument
     from ...export.keys import KeyFile
     from ...export.threads import read_ahead, running_beside
     from ..consoles import output_console
@@ -230,11 +231,11 @@ class _Failures:
             app: knows the next step after an error.
             as_lookup: the command line that looks up the same keys into a file.
         """
-        from ...errors import ConfigurationError
+        from ...errors import InvalidArgument
 
         failure = Failure(f"{self.count:,} of {total:,} lookups failed; see the output")
         # An invalid key has a line of its own in the output, which names the fault.
-        del self._counts[ConfigurationError]
+        del self._counts[InvalidArgument]
         for kind, count in self._counts.most_common(1):
             last = self._last[kind]
             failure.add_note(f"{count:,} of them like this: {last}")
