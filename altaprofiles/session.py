@@ -504,7 +504,8 @@ class Session:
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
-                `Incomplete`: what has been gathered stays, and the same call resumes.
+                `Incomplete`: what has been gathered stays, and the same call resumes. Once all
+                records are there, it ends nothing: they are written to the output.
             on_progress: called in the event loop after each page, at least every second, and at
                 times while finishing. It must return quickly. An exception that it raises ends the
                 export. Pass `print`, or `altaprofiles.notebook.Progress()` in a notebook.
@@ -1012,6 +1013,7 @@ class Session:
         *,
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[Any], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
@@ -1022,7 +1024,7 @@ class Session:
             unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
-            on_progress: as for `export`.
+            deadline, on_progress: as for `export`.
 
         Returns:
             The result, as of the method that started it.
@@ -1032,18 +1034,35 @@ class Session:
                 session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
-        from .export.finish import finishing_job, is_of_alta
-        from .export.output import Output
-
-        self._engine.check_open()
-        service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
-        output = Output(to=to, spool=spool)
-        alta = self._alta_service
-        job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
+        output = _output(to, None, None, False, (), None, True, spool, deadline)
+        job = self.finishing_job(unfinished, output, on_progress=on_progress)
         # It may hold a password, which a traceback with locals would show.
         del to
         report: ExportReport | LookupReport = await job.run()
         return report
+
+    def finishing_job(
+        self,
+        unfinished: Unfinished,
+        output: Output,
+        *,
+        on_progress: Callable[[Any], object] | None,
+    ) -> Job[Any, Any]:
+        """Return the run of `finish_unfinished`.
+
+        Args:
+            unfinished, on_progress: as for `finish_unfinished`.
+            output: its place and its deadline.
+
+        Raises:
+            ConfigurationError: as from `finish_unfinished`.
+        """
+        from .export.finish import finishing_job, is_of_alta
+
+        self._engine.check_open()
+        service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
+        alta = self._alta_service
+        return finishing_job(self._engine, service, alta, unfinished, output, on_progress)
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""

@@ -1,9 +1,15 @@
-"""Long waits for a service: each is logged once, and what to do after one that was too long."""
+"""Failures that are retried, and long waits for a service, each logged once; and the remedies.
+
+One rule for every command that sends requests: the first failure of a kind is logged at once, with
+the time for which it is retried, and not again before that time is over. A refusal for a rate limit
+is logged as a wait, if it is long.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..base.wording import duration, moment
@@ -12,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..errors import AltaProfilesError
+    from ..http.retry import Retry
     from ..models import Attempt, RateLimit
 
 __all__ = ["Waits", "remedy"]
@@ -24,20 +31,50 @@ _WATCH_EVERY = 0.25
 
 
 class Waits:
-    """Logs each long wait for a service once, however many calls wait for the same moment.
+    """Logs failures that are retried, and each long wait once, however many calls wait for it.
 
     Args:
         log: logs a line for a person.
+        retry: the policy by which they are retried.
+        left: returns the seconds that the command has left, if it has a limit.
     """
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(
+        self, log: Callable[[str], None], retry: Retry, left: Callable[[], float] | None = None
+    ) -> None:
         self._log = log
+        self._retry = retry
+        self._left = left or (lambda: inf)
         self._until = 0.0
+        self._retried_until: dict[tuple[str, type[AltaProfilesError]], float] = {}
 
     def note(self, attempt: Attempt) -> None:
-        """Log the wait after a failed attempt. This is a session's `on_event` hook."""
-        if attempt.error is not None and attempt.delay is not None and attempt.delay >= _LONG:
-            self.tell(time.time() + attempt.delay, str(attempt.error))
+        """Log a failed attempt that is followed by another. This is a session's `on_event` hook."""
+        from ..errors import RateLimited
+
+        error, delay = attempt.error, attempt.delay
+        if error is None or delay is None:
+            return
+        if isinstance(error, RateLimited):
+            if delay >= _LONG:
+                self.tell(time.time() + delay, str(error))
+            return
+        kind, now = (attempt.api, type(error)), time.monotonic()
+        if now >= self._retried_until.get(kind, 0.0):
+            longest = min(max(self._longest(error), delay), self._left())
+            self._retried_until[kind] = now + longest
+            self._log(f"{str(error).rstrip('.')}; retrying for up to {duration(longest)}")
+
+    def _longest(self, error: AltaProfilesError) -> float:
+        """Return the longest time, in seconds, for which a request that fails so is retried."""
+        from ..errors import NotReady
+
+        if isinstance(error, NotReady):
+            return self._retry.ready_timeout
+        # Without jitter.
+        return sum(
+            self._retry.delay(number, lambda: 1.0) for number in range(1, self._retry.attempts)
+        )
 
     async def watch(self, api: str, limit: RateLimit, count: Callable[[], int]) -> None:
         """Log each wait for a limit that the service states; runs until it is cancelled.

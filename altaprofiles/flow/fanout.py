@@ -17,6 +17,7 @@ from collections.abc import (
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ..base.calls import CallName, naming
@@ -159,6 +160,8 @@ class _Work(Generic[K, R]):
         if failure is not None:
             raise failure
         if self._done < self._taken:
+            # The session may have been closed as the source ended, whose blocking calls defer it.
+            await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 

@@ -85,6 +85,7 @@ async def walk(
             for chain in chains:
                 group.start_soon(begin, chain)
         if len(walks) < len(chains) or not all(walk.complete for walk in walks):
+            await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 

@@ -27,6 +27,7 @@ from ..errors import (
     DecodeError,
     RateLimited,
     RequestTimeout,
+    SessionClosed,
     StatusError,
     TransportError,
 )
@@ -278,7 +279,7 @@ class Engine:
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
-                error = failure
+                error = self._closing(failure) or failure
             except BaseException:
                 service.pace.failed(turn.pace)
                 raise
@@ -310,6 +311,15 @@ class Engine:
                     # The traceback holds this frame, which would keep the error and the body alive.
                     del error, response
             await self._pause(service, decision.delay)
+
+    def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
+        """Return the error of a call whose connection broke because the session was closed."""
+        if isinstance(failure, TransportError) and self._lifetime.is_closed:
+            try:
+                self._lifetime.check_open()
+            except SessionClosed as closed:
+                return closed
+        return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
         longest = self._retry.throttle_timeout

@@ -238,6 +238,7 @@ def _finish(
     as_json: bool,
 ) -> None:
     from ...export.finish import is_joined, is_of_alta
+    from ...export.output import Output
     from ..job import run_job
 
     codes: list[int] = []
@@ -254,7 +255,9 @@ def _finish(
         async def job(
             session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
         ) -> Report:
-            return await session.finish_unfinished(one, to=to, spool=spool, on_progress=display)
+            output = Output(to=to, spool=spool, deadline=app.deadline)
+            report: Report = await session.finishing_job(one, output, on_progress=display).run()
+            return report
 
         service: Service = "clevertap"
         if is_joined(one):
