@@ -1034,35 +1034,17 @@ class Session:
                 session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
-        output = _output(to, None, None, False, (), None, True, spool, deadline)
-        job = self.finishing_job(unfinished, output, on_progress=on_progress)
-        # It may hold a password, which a traceback with locals would show.
-        del to
-        report: ExportReport | LookupReport = await job.run()
-        return report
-
-    def finishing_job(
-        self,
-        unfinished: Unfinished,
-        output: Output,
-        *,
-        on_progress: Callable[[Any], object] | None,
-    ) -> Job[Any, Any]:
-        """Return the run of `finish_unfinished`.
-
-        Args:
-            unfinished, on_progress: as for `finish_unfinished`.
-            output: its place and its deadline.
-
-        Raises:
-            ConfigurationError: as from `finish_unfinished`.
-        """
         from .export.finish import finishing_job, is_of_alta
 
         self._engine.check_open()
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
+        output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
-        return finishing_job(self._engine, service, alta, unfinished, output, on_progress)
+        job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
+        # It may hold a password, which a traceback with locals would show.
+        del to
+        report: ExportReport | LookupReport = await job.run()
+        return report
 
     async def aclose(self) -> None:
         """Cancel all work and close all connections, as the end of `async with` does."""

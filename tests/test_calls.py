@@ -60,7 +60,8 @@ Call = Callable[..., AsyncIterator[Any]]
 
 async def one(result: Awaitable[Any]) -> AsyncIterator[Any]:
     await result
-    for none in ():
+    nothing: list[Any] = []
+    for none in nothing:
         yield none
 
 
@@ -273,7 +274,8 @@ async def test_an_invalid_argument(tmp_path: Path) -> None:
         found = calls(session, tmp_path)
         for service in ("CleverTap", "Alta"):
             check(await errors_of(found[service, "get_many"], keys=[""]), service, InvalidArgument)
-        for keys in ({}, {"email": "a@b.c", "user_id": "u"}):
+        several: list[dict[str, Any]] = [{}, {"email": "a@b.c", "user_id": "u"}]
+        for keys in several:
             with pytest.raises(InvalidArgument) as raised:
                 await session.who_is(**keys)
             assert (raised.value.service, raised.value.operation) == (None, None)

@@ -16,7 +16,6 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import zip_longest
-from math import inf
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
@@ -188,27 +187,26 @@ class App:
         usual = Retry() if usual is None else usual
         return usual if self.retries is None else replace(usual, attempts=self.retries + 1)
 
-    def waits(self, account: str | None = None) -> Waits:
+    def waits(self, account: str | None = None, usual: Retry | None = None) -> Waits:
         """Return what logs failures that are retried, and long waits.
 
         Args:
             account: the name of the account, if there are several.
+            usual: as for `retry`.
         """
         by = "" if account is None else f"{account}: "
-        left = None if self.deadline is None else lambda: self.deadline_left
-        return Waits(lambda text: self.info(f"{by}{text}"), self.retry(), left)
+        return Waits(
+            lambda text: self.info(f"{by}{text}"), self.retry(usual), lambda: self.time_left
+        )
 
     @property
-    def deadline_left(self) -> float:
-        """Seconds until the deadline; infinite without one."""
-        return inf if self.deadline is None else self.deadline.left
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, above 0; None without one."""
+        return None if self.deadline is None else max(self.deadline.left, 1e-3)
 
     def _limited(self, session: Session) -> Session:
         """Return a session whose single calls end with the deadline, if there is one."""
-        if self.deadline is None:
-            return session
-        # Never 0, which is no deadline.
-        return session.with_options(deadline=max(self.deadline_left, 1e-3))
+        return session if self.deadline is None else session.with_options(deadline=self.time_left)
 
     def session(
         self,
@@ -459,9 +457,7 @@ class App:
 
             turn()
             try:
-                if not is_limited or self.deadline is None:
-                    return await main()
-                with move_on_after(self.deadline_left):
+                with move_on_after(self.time_left if is_limited else None):
                     return await main()
                 raise OutOfTime(f"it did not finish within {self.deadline}")
             finally:

@@ -1,15 +1,15 @@
 """Failures that are retried, and long waits for a service, each logged once; and the remedies.
 
-One rule for every command that sends requests: the first failure of a kind is logged at once, with
-the time for which it is retried, and not again before that time is over. A refusal for a rate limit
-is logged as a wait, if it is long.
+One rule for every command that sends requests. A connection that cannot be made is logged at the
+first failure, and any other failure once a call has met it for five seconds: with the time for
+which it is retried, and not again before that time is over. A wait that the service asks for is
+logged if it is long.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from math import inf
 from typing import TYPE_CHECKING
 
 from ..base.wording import duration, moment
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Waits", "remedy"]
 
 _LONG = 5.0
-"""Shortest wait for one attempt, in seconds, that is logged."""
+"""Shortest wait, in seconds, that is logged."""
 
 _WATCH_EVERY = 0.25
 """Seconds without an answer after which a wait for a stated limit is logged."""
@@ -36,32 +36,43 @@ class Waits:
     Args:
         log: logs a line for a person.
         retry: the policy by which they are retried.
-        left: returns the seconds that the command has left, if it has a limit.
+        left: returns the seconds that the command has left, or None without a limit.
     """
 
     def __init__(
-        self, log: Callable[[str], None], retry: Retry, left: Callable[[], float] | None = None
+        self,
+        log: Callable[[str], None],
+        retry: Retry,
+        left: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._log = log
         self._retry = retry
-        self._left = left or (lambda: inf)
+        self._left = left
         self._until = 0.0
+        self._failing_since: dict[int, float] = {}
         self._retried_until: dict[tuple[str, type[AltaProfilesError]], float] = {}
 
     def note(self, attempt: Attempt) -> None:
         """Log a failed attempt that is followed by another. This is a session's `on_event` hook."""
-        from ..errors import RateLimited
+        from ..errors import ConnectError, RateLimited
 
         error, delay = attempt.error, attempt.delay
         if error is None or delay is None:
+            self._failing_since.pop(attempt.call, None)
             return
-        if isinstance(error, RateLimited):
+        is_asked_for = (getattr(error, "retry_after", None) or 0.0) >= _LONG
+        if isinstance(error, RateLimited) or is_asked_for:
             if delay >= _LONG:
                 self.tell(time.time() + delay, str(error))
             return
-        kind, now = (attempt.api, type(error)), time.monotonic()
-        if now >= self._retried_until.get(kind, 0.0):
-            longest = min(max(self._longest(error), delay), self._left())
+        now = time.monotonic()
+        since = self._failing_since.setdefault(attempt.call, now)
+        kind = (attempt.api, type(error))
+        is_lasting = isinstance(error, ConnectError) or now + delay - since >= _LONG
+        if is_lasting and now >= self._retried_until.get(kind, 0.0):
+            longest = max(self._longest(error), delay)
+            if (left := self._left()) is not None:
+                longest = min(longest, left)
             self._retried_until[kind] = now + longest
             self._log(f"{str(error).rstrip('.')}; retrying for up to {duration(longest)}")
 

@@ -268,7 +268,9 @@ async def test_a_terminal_shows_it_too(tmp_path: Path) -> None:
         await to_thread.run_sync(lambda: watch("export", "App Launched", *DAYS, "-o", out))
 
 
-def attempt(error: AltaProfilesError | None, delay: float | None, api: str = "Alta") -> Attempt:
+def attempt(
+    error: AltaProfilesError | None, delay: float | None, api: str = "Alta", call: int = 1
+) -> Attempt:
     return Attempt(
         api=api,
         operation="get_user_cdp",
@@ -278,7 +280,7 @@ def attempt(error: AltaProfilesError | None, delay: float | None, api: str = "Al
         bytes=0,
         error=error,
         delay=delay,
-        call=1,
+        call=call,
         method="GET",
         host="h",
         port=443,
@@ -287,25 +289,46 @@ def attempt(error: AltaProfilesError | None, delay: float | None, api: str = "Al
     )
 
 
+DOWN = ServerError(api="Alta", status=503)
+REFUSED = ConnectError("no connection to h", detail="Connection refused")
+
+
 def test_each_kind_of_failure_is_reported_once() -> None:
     lines: list[str] = []
     waits = Waits(lines.append, Retry())
-    refused = ConnectError("no connection to h", detail="Connection refused")
     for _ in range(3):
-        waits.note(attempt(refused, 0.1))
-        waits.note(attempt(ServerError(api="Alta", status=503), 0.1))
-        waits.note(attempt(NotReady("the count is not ready"), 0.1))
-        waits.note(attempt(refused, 0.1, api="CleverTap"))
-        # What is not tried again, succeeds, or is a short wait for a slot.
-        waits.note(attempt(ConnectError("no connection to i"), None))
-        waits.note(attempt(None, None))
-        waits.note(attempt(RateLimited(api="Alta", status=429), 0.1))
+        waits.note(attempt(REFUSED, 0.1))
+        waits.note(attempt(REFUSED, 0.1, api="CleverTap"))
+        # As if the call had begun to fail five seconds ago.
+        waits.note(attempt(DOWN, 5.0, call=2))
+        waits.note(attempt(NotReady("the count is not ready"), 5.0, call=3))
     assert lines == [
+        "no connection to h: Connection refused; retrying for up to 62 s",
         "no connection to h: Connection refused; retrying for up to 62 s",
         "Alta answered HTTP 503; retrying for up to 62 s",
         "the count is not ready; retrying for up to 10 min",
-        "no connection to h: Connection refused; retrying for up to 62 s",
     ]
+
+
+def test_what_passes_soon_is_not_reported() -> None:
+    lines: list[str] = []
+    waits = Waits(lines.append, Retry())
+    for call in range(50):
+        waits.note(attempt(DOWN, 0.1, call=call))
+        waits.note(attempt(NotReady("the count is not ready"), 0.1, call=call))
+        waits.note(attempt(None, None, call=call))
+        waits.note(attempt(RateLimited(api="Alta", status=429), 0.1, call=call))
+        # That is the error of the command itself.
+        waits.note(attempt(REFUSED, None, call=call))
+    assert lines == []
+
+
+def test_a_wait_that_the_service_asks_for_is_reported_with_its_end() -> None:
+    lines: list[str] = []
+    waits = Waits(lines.append, Retry())
+    for _ in range(3):
+        waits.note(attempt(ServerError(api="Alta", status=503, retry_after=40.0), 40.0))
+    assert [line[:14] for line in lines] == ["waiting until "]
 
 
 def test_the_limit_of_the_command_bounds_the_time_that_is_named() -> None:

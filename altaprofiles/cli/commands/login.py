@@ -106,7 +106,7 @@ def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:
 
     # The answers of a person take no time of the requests.
     app.start_clock()
-    limits = Limits(app.limits, app.retry(QUICK), app.waits().note)
+    limits = Limits(app.limits, app.retry(QUICK), app.waits(usual=QUICK).note)
 
     async def main() -> None:
         if clevertap is not None:

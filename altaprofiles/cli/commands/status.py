@@ -238,7 +238,6 @@ def _finish(
     as_json: bool,
 ) -> None:
     from ...export.finish import is_joined, is_of_alta
-    from ...export.output import Output
     from ..job import run_job
 
     codes: list[int] = []
@@ -255,9 +254,9 @@ def _finish(
         async def job(
             session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
         ) -> Report:
-            output = Output(to=to, spool=spool, deadline=app.deadline)
-            report: Report = await session.finishing_job(one, output, on_progress=display).run()
-            return report
+            return await session.finish_unfinished(
+                one, to=to, spool=spool, deadline=app.time_left, on_progress=display
+            )
 
         service: Service = "clevertap"
         if is_joined(one):

@@ -80,7 +80,7 @@ async def examine(
             Exit.CREDENTIALS,
         )
     services: list[Service] = []
-    limits = Limits(app.limits, app.retry(QUICK))
+    limits = Limits(app.limits, app.retry(QUICK), app.waits(usual=QUICK).note)
     if clevertap is not None:
         services.append(clevertap_service(clevertap, regions, limits))
     if alta is not None:
