@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, Callable
 from .base.calls import named
 from .flow.fanout import Items
 from .http.engine import Engine
-from .http.service import Service
+from .http.service import Service, account_of
 from .models import CdpUser, Key, Lookup
 from .sources.lookups import CDP, Lookups
 from .wire import alta
-from .wire.alta import By
+from .wire.alta import CdpBy
 
 __all__ = ["Cdp"]
 
@@ -25,6 +25,9 @@ class Cdp:
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
         self._service = service
+
+    def __repr__(self) -> str:
+        return f"Cdp({account_of(self._service)})"
 
     @named(CDP.name)
     async def get(
@@ -65,7 +68,7 @@ class Cdp:
         self,
         keys: Items[Key],
         *,
-        by: By,
+        by: CdpBy,
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> AsyncGenerator[Lookup[dict[str, CdpUser]], None]:
