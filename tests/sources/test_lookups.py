@@ -13,7 +13,6 @@ import pytest
 from altaprofiles import (
     Alta,
     CleverTap,
-    ConfigurationError,
     Forbidden,
     InvalidArgument,
     Lookup,
@@ -267,7 +266,7 @@ async def test_an_export_that_fails_ends_the_join_with_its_own_error() -> None:
 async def test_joining_what_are_no_people_says_what_to_pass() -> None:
     async with Emulator(people=30) as emulator, session_for(emulator) as session:
         pages: Any = session.profiles.by_event(EVENT, **RANGE).pages()
-        with pytest.raises(ConfigurationError, match=r"profiles\[0\]: .* without \.pages\(\)"):
+        with pytest.raises(InvalidArgument, match=r"profiles\[0\]: .* without \.pages\(\)"):
             async for _ in session.with_cdp(pages):
                 pass
 
