@@ -283,6 +283,7 @@ def attempt(
         call=call,
         method="GET",
         host="h",
+        url="https://h",
         port=443,
         waited=0.0,
         bulk=False,
