@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
+from .base.calls import named
 from .flow.fanout import Items
 from .http.engine import Engine
 from .http.service import Service, account_of
@@ -28,6 +29,7 @@ class Cdp:
     def __repr__(self) -> str:
         return f"Cdp({account_of(self._service)})"
 
+    @named(CDP.name)
     async def get(
         self,
         *,
@@ -61,6 +63,7 @@ class Cdp:
         request = alta.get_user_cdp(user_id=user_id, anonymous_id=anonymous_id)
         return await self._engine.within(deadline).call(self._service(), request, alta.read_users)
 
+    @named(CDP.name)
     def get_many(
         self,
         keys: Items[Key],

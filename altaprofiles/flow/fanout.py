@@ -17,8 +17,10 @@ from collections.abc import (
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
@@ -55,6 +57,7 @@ async def fan_out(
     spawn: Spawn,
     pausing: Callable[[], int] = int,
     size: Callable[[R], int] = lambda result: 0,
+    name: CallName | None = None,
 ) -> AsyncGenerator[R, None]:
     """Yield `call(item)` for each item of `source`, with `concurrency` calls in progress.
 
@@ -66,15 +69,8 @@ async def fan_out(
     `pausing` returns the number of calls that only wait for a retry. The same number of further
     calls starts beside them, up to `concurrency` more. These workers do not exist from the start,
     because a worker without a slot waits for one before each call, and that costs a tenth of it.
-
-    Args:
-        call: returns the result of an item.
-        source: the items.
-        concurrency: the number of workers.
-        ordered: whether results are yielded in input order.
-        spawn: runs the work in the background.
-        pausing: see above.
-        size: returns the bytes of a result in memory, for the bound of the window.
+    `size` returns the bytes that a result takes in memory, for the bound of the window. Errors that
+    name no call get `name`.
 
     Raises:
         Exception: the error that `call` or `source` raised. After an error of `source`, the items
@@ -83,27 +79,28 @@ async def fan_out(
     handover: Handover[tuple[int, R]] = Handover()
     work = _Work(call, source, concurrency, pausing, handover)
     window = Window(size) if ordered else None
-    cancel = spawn(work.run, handover.close)
-    try:
-        while True:
-            try:
-                batch = await handover.get_all()
-            except Ended:
-                return
-            while batch:
-                number, result = batch.popleft()
-                if window is None:
-                    work.give_back(1)
-                    yield result
-                    continue
-                window.put(number, result)
-                work.give_back(window.allowance())
-                while window.is_due:
-                    result = window.take()
+    with naming(name):
+        cancel = spawn(work.run, handover.close)
+        try:
+            while True:
+                try:
+                    batch = await handover.get_all()
+                except Ended:
+                    return
+                while batch:
+                    number, result = batch.popleft()
+                    if window is None:
+                        work.give_back(1)
+                        yield result
+                        continue
+                    window.put(number, result)
                     work.give_back(window.allowance())
-                    yield result
-    finally:
-        cancel()
+                    while window.is_due:
+                        result = window.take()
+                        work.give_back(window.allowance())
+                        yield result
+        finally:
+            cancel()
 
 
 class _Work(Generic[K, R]):
@@ -156,6 +153,8 @@ class _Work(Generic[K, R]):
         if failure is not None:
             raise failure
         if self._done < self._taken:
+            # The session may have been closed as the source ended, whose blocking calls defer it.
+            await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 

@@ -20,12 +20,14 @@ from typing import Any, TypeAlias, TypeVar, overload
 import anyio
 from msgspec import Struct
 
+from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     DecodeError,
     RateLimited,
     RequestTimeout,
+    SessionClosed,
     StatusError,
     TransportError,
 )
@@ -296,9 +298,11 @@ class Engine:
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
+        name = CallName(service.api, call.request.operation)
         while True:
             tries.number += 1
-            turn = await self._turn(call, cap, tries)
+            with naming(name):
+                turn = await self._turn(call, cap, tries)
             response = None
             started = time.monotonic()
             try:
@@ -309,7 +313,7 @@ class Engine:
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
-                error = failure
+                error = self._closing(failure) or failure
             except BaseException:
                 service.pace.failed(turn.pace)
                 tries.cut_off_from = started
@@ -342,6 +346,15 @@ class Engine:
                     # The traceback holds this frame, which would keep the error and the body alive.
                     del error, response
             await self._pause(service, decision.delay)
+
+    def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
+        """Return the error of a call whose connection broke because the session was closed."""
+        if isinstance(failure, TransportError) and self._lifetime.is_closed:
+            try:
+                self._lifetime.check_open()
+            except SessionClosed as closed:
+                return closed
+        return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
         longest = self._retry.throttle_timeout
