@@ -24,6 +24,7 @@ from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
+from .slices import ITEMS
 from .window import Window
 
 __all__ = ["Items", "check_items", "fan_out"]
@@ -95,10 +96,15 @@ async def fan_out(
                         continue
                     window.put(number, result)
                     work.give_back(window.allowance())
+                    yielded = 0
                     while window.is_due:
                         result = window.take()
                         work.give_back(window.allowance())
                         yield result
+                        yielded += 1
+                        if yielded % ITEMS == 0:
+                            # A window holds thousands, and the caller may never await.
+                            await asyncio.sleep(0)
         finally:
             cancel()
 

@@ -16,6 +16,7 @@ from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, ConfigurationError
 from altaprofiles.flow.fanout import Items, fan_out
+from altaprofiles.flow.slices import ITEMS
 from altaprofiles.flow.window import MOST, MOST_BYTES
 
 from ..support.tasks import nothing_left_behind, spawn
@@ -145,6 +146,28 @@ async def test_a_reader_that_pauses_while_many_results_are_due_holds_back_the_in
     # Once they are read, no more are ahead than with results that are never late.
     await wait_all_tasks_blocked()
     assert stuck.taken <= len(found) + 4 * 5
+    await stuck.results.aclose()
+
+
+async def test_other_tasks_run_while_many_results_are_due() -> None:
+    """The caller may await nothing else."""
+    stuck = Stuck()
+    reading = await stuck.read()
+    stuck.release.set()
+    await reading
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(take_turns())
+    for _ in range(MOST - 1):
+        await anext(stuck.results)
+    other.cancel()
+    assert turns >= (MOST - 1) // ITEMS
     await stuck.results.aclose()
 
 
