@@ -37,7 +37,7 @@ from .http.retry import Retry
 from .http.transport import Timeout
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
-from .session import Session
+from .session import Session, refuse_fixed
 from .wire.alta import By as CdpBy
 from .wire.clevertap import By
 
@@ -439,8 +439,9 @@ class BlockingSession(_Face[Session]):
         **fixed: Never,
     ) -> BlockingSession:
         """Return a view of this session with other options, as `Session.with_options` does."""
+        refuse_fixed(fixed)
         view = self._inner.with_options(
-            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event, **fixed
+            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event
         )
         return BlockingSession(view, self._loop)
 

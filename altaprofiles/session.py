@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack, cast
 
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
@@ -16,6 +16,7 @@ from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_
 from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
+from .http.proxies import hide_proxy
 from .http.retry import Retry
 from .http.service import Load, Service
 from .http.sizing import MOST, Size
@@ -39,6 +40,7 @@ from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
     from datetime import date
+    from ssl import SSLContext
 
     import aiohttp
 
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from .export.sync import Sync
     from .export.unfinished import Unfinished
 
-__all__ = ["Session"]
+__all__ = ["Session", "refuse_fixed"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -74,6 +76,8 @@ class SessionOptions(TypedDict, total=False):
     trace_configs: Sequence[aiohttp.TraceConfig]
     on_event: Hook | Sequence[Hook] | None
     trust_env: bool
+    ssl: SSLContext | None
+    proxy: str | None
 
 
 class EventsOptions(TypedDict):
@@ -118,6 +122,15 @@ class Session:
             raises ends the call it reports on.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
+        ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
+            `ssl.create_default_context(cafile="ca.pem")` trusts an authority of your own, and
+            `load_cert_chain` of a context adds a client certificate. By default, the authorities
+            of the system are trusted.
+        proxy: the URL of an http or https proxy for all requests, such as
+            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. It takes
+            the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
+            included. It is never shown. A service on this machine is not reached through a proxy on
+            another one.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -137,7 +150,13 @@ class Session:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Hook | Sequence[Hook] | None = None,
         trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
+        # It may hold a password, which a traceback with locals would show.
+        hidden, proxy = hide_proxy(proxy), None
+        # For the `repr` in a traceback of a mistake.
+        self._credentials: tuple[CleverTap | None, Alta | None] = (None, None)
         for name, value, kind in (
             ("clevertap", clevertap, CleverTap),
             ("alta", alta, Alta),
@@ -157,6 +176,8 @@ class Session:
                 max_response_bytes=max_response_bytes,
                 trace_configs=trace_configs,
                 trust_env=trust_env,
+                ssl=ssl,
+                proxy=hidden,
             ),
             retry=retry,
             timeout=timeout,
@@ -194,6 +215,7 @@ class Session:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
                 `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
         """
+        _hide_proxy_of(options)
         has_clevertap, has_alta = is_in_environment("CLEVERTAP"), is_in_environment("ALTA")
         ignored = [
             sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
@@ -259,13 +281,7 @@ class Session:
         >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
         >>> person = await quick.profiles.get(identity="5555555555")
         """
-        for name in fixed:
-            if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-                raise InvalidArgument(
-                    f"{name}: belongs to the whole session, and is not an option of a view; open "
-                    f"another Session with it"
-                )
-            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
+        refuse_fixed(fixed)
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
@@ -1080,6 +1096,31 @@ class Session:
         if self._alta is None:
             raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
         return self._alta
+
+
+def refuse_fixed(options: dict[str, Never]) -> None:
+    """Refuse the options that `with_options` does not take; without any, do nothing.
+
+    Raises:
+        ConfigurationError: one belongs to the whole session.
+        TypeError: one does not exist.
+    """
+    names = [*options]
+    # A proxy among them may hold a password, which a traceback with locals would show.
+    options.clear()
+    for name in names:
+        if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
+            raise InvalidArgument(
+                f"{name}: belongs to the whole session, and is not an option of a view; open "
+                f"another Session with it"
+            )
+        raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
+
+
+def _hide_proxy_of(options: SessionOptions) -> None:
+    """Hide the proxy of some options, so that a traceback with locals does not show a password."""
+    if "proxy" in options:
+        options["proxy"] = cast("str | None", hide_proxy(options["proxy"]))
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:

@@ -6,6 +6,7 @@ Tables are left out, because pyarrow has no types.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator
 from datetime import date, datetime
 from pathlib import Path
@@ -66,9 +67,11 @@ def sessions() -> None:
         timeout=Timeout(connect=5.0),
         on_event=on_event,
         trust_env=True,
+        ssl=ssl.create_default_context(),
+        proxy="http://user:password@proxy.example:3128",
     )
     assert_type(session, Session)
-    assert_type(Session.from_env(retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_env(retry=Retry(attempts=1), ssl=None, proxy=None), Session)
     assert_type(session.stats, Stats)
     assert_type(session.stats.requests, int)
     assert_type(altaprofiles.__version__, str)
