@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sybil import Sybil
-from sybil.document import Document
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 import altaprofiles
 from altaprofiles import Alta, CleverTap, Session
 from altaprofiles.emulator import Emulator
 
+from .support.guides import document_at, program_name
 from .support.terminals import serving
 
 README = Path(__file__).parents[1] / "README.md"
@@ -35,10 +33,6 @@ def environment() -> Iterator[dict[str, str]]:
         yield variables
 
 
-def readme() -> Document:
-    return Sybil(parsers=[PythonCodeBlockParser()]).parse(README)
-
-
 def test_the_readme_runs(
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -48,14 +42,14 @@ def test_the_readme_runs(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    document = readme()
+    document = document_at(README)
     examples = list(document.examples())
     assert len(examples) >= 4
     # Some examples are files, of which one imports the other.
     monkeypatch.syspath_prepend(tmp_path)
     for example in examples:
-        if file := re.match(r"# (\w+\.py)\n", example.parsed):
-            Path(file[1]).write_text(example.parsed)
+        if file := program_name(example.parsed):
+            Path(file).write_text(example.parsed)
         example.evaluate()
     printed = capsys.readouterr().out
     assert "5555555555 None ['5555555555']" in printed
