@@ -372,10 +372,10 @@ class Session:
                 "anonymous_id": anonymous_id,
             }
         )
-        engine = self._engine.within(deadline)
-        profiles = Lookups(engine, self._clevertap_service(), PROFILES)
-        users = Lookups(engine, self._alta_service(), CDP)
-        return await who_is(by, key, profiles, users)
+        clevertap, alta = self._clevertap_service(), self._alta_service()
+        with self._engine.within(deadline) as engine:
+            profiles, users = Lookups(engine, clevertap, PROFILES), Lookups(engine, alta, CDP)
+            return await who_is(by, key, profiles, users)
 
     async def export(
         self,
@@ -561,7 +561,8 @@ class Session:
         output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job([part], output).run()
+        with self._engine.under_way():
+            return await Job([part], output).run()
 
     def export_part(
         self,
@@ -769,7 +770,8 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await sync.run()
+        with self._engine.under_way():
+            return await sync.run()
 
     def sync_part(
         self,
@@ -940,7 +942,8 @@ class Session:
         output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job([part], output).run()
+        with self._engine.under_way():
+            return await Job([part], output).run()
 
     def lookups_part(
         self,
@@ -1036,14 +1039,37 @@ class Session:
         job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
         del to
-        report: ExportReport | LookupReport = await job.run()
+        with self._engine.under_way():
+            report: ExportReport | LookupReport = await job.run()
         return report
 
-    async def aclose(self) -> None:
-        """Cancel all work and close all connections, as the end of `async with` does."""
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Cancel all work and close all connections, as the end of `async with` does.
+
+        With `drain`, what is under way may end first, as a service wants that shuts down: single
+        calls with their retries, iterations whose first item has been asked for, up to their last
+        item, exports, syncs and all that they send. A call or an iteration that begins later raises
+        `SessionClosed` at once. After `drain` seconds the rest is cut off, as without it. An
+        iteration that is not read to its end lasts until then.
+
+        Safe to call more than once. A second call during a drain ends it by its own `drain`. If the
+        task that drains is cancelled, all is cut off at once.
+
+        Args:
+            drain: the longest wait, in seconds; 0 for none.
+
+        Raises:
+            ConfigurationError: `drain` is not a number of seconds, or this is a view.
+            SessionClosed: the session was opened in another event loop that is still running.
+
+        >>> async with Session.from_env() as session:
+        ...     person = await session.profiles.get(identity="5555555555")
+        ...     await session.aclose(drain=10)
+        """
         self._check_own("closed")
+        check_seconds("drain", drain, zero=True)
         try:
-            await self._engine.aclose()
+            await self._engine.aclose(drain)
         finally:
             # Not after an attempt to close it from another event loop.
             if self._engine.is_closed:

@@ -10,7 +10,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
 from itertools import count
@@ -119,9 +120,21 @@ class Engine:
         """Open the connection pool and start the host of background tasks."""
         await self._lifetime.open()
 
-    async def aclose(self) -> None:
-        """Cancel every background task and close every connection. Safe to call more than once."""
-        await self._lifetime.aclose()
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Cancel every background task and close every connection. Safe to call more than once.
+
+        Args:
+            drain: the seconds that work under way may take to end before.
+        """
+        await self._lifetime.aclose(drain)
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """Count a block as work that `aclose` may wait for, with all calls in it.
+
+        Raises:
+            SessionClosed: the session is not open, or takes nothing new.
+        """
+        return self._lifetime.under_way()
 
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
@@ -158,23 +171,25 @@ class Engine:
         )
         return view
 
-    def within(self, deadline: float | None) -> Engine:
-        """Return this engine for a whole single call, which may send several requests.
+    @contextmanager
+    def within(self, deadline: float | None) -> Generator[Engine, None, None]:
+        """Give this engine for a whole single call, which may send several requests.
 
         Args:
             deadline: its longest duration, in seconds; None for the one of the view, if any. Where
                 there is none, `Retry.deadline` holds for each request.
 
         Raises:
-            ConfigurationError: `deadline` is no duration.
+            ConfigurationError: `deadline` is no duration, or the session cannot be used.
         """
         if deadline is None:
             deadline = self._deadline
-        if deadline is None:
-            return self
-        engine = copy(self)
-        engine._whole = Deadline.of(deadline)  # noqa: SLF001
-        return engine
+        engine = self
+        if deadline is not None:
+            engine = copy(self)
+            engine._whole = Deadline.of(deadline)  # noqa: SLF001
+        with self.under_way():
+            yield engine
 
     @property
     def spawn(self) -> Spawn:

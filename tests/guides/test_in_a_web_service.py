@@ -149,7 +149,7 @@ ERRORS: list[tuple[AltaProfilesError, int]] = [
     (TransportError("broken"), 502),
     (ServerError(api="Alta", status=500), 502),
     (BadRequest(api="Alta", status=400), 502),
-    (DecodeError("odd"), 502),
+    (DecodeError("odd", path="$", excerpt=""), 502),
 ]
 
 
