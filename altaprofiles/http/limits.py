@@ -73,6 +73,7 @@ class Cap:
         self._bulk_in_flight = 0
         self._favoured = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
 
     @property
     def limit(self) -> int:
@@ -231,9 +232,11 @@ class Cap:
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._wakes_at <= when:
                 return
             self._timer.cancel()
+        # Kept here, because a timer of uvloop that is due at once does not tell its time.
+        self._wakes_at = when
         self._timer = loop.call_at(when, self._woken)
 
     def _woken(self) -> None:

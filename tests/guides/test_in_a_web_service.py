@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import signal
+import ssl
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +16,7 @@ from types import ModuleType
 import aiohttp
 import anyio
 import pytest
+import trustme
 
 from altaprofiles import (
     AltaProfilesError,
@@ -35,7 +39,8 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
-from ..support.guides import write_programs
+from ..support.guides import GUIDES, document_at, program_name, write_programs
+from ..support.servers import Scripted, always, http, listening, tunnel
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
@@ -181,7 +186,7 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
         command = [*UVICORN, "--workers", "4"]
         with served(command, folder, env, starts=4) as service:
             statuses = asyncio.run(asked(service.port, 400, callers=12))
-            assert statuses == {200: 400}
+            assert statuses == {200: 400}, "".join(service.output)
             account = common_name(emulator.url, emulator.clevertap.account_id)
             assert len(use_of(slots, account).pids) == 4
             assert service.ask("/exports/2026-01-01", "POST").status == 202
@@ -200,16 +205,16 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
     assert len(people) == len(emulator.population.active("Charged", 20260101, 20260101))
 
 
-async def asked(port: int, requests: int, callers: int) -> dict[int, int]:
-    """Ask for people, and return the number of answers of each status."""
+async def asked(port: int, requests: int, callers: int) -> Counter[int]:
+    """Ask for a person, and return the number of answers of each status."""
+    url = f"http://127.0.0.1:{port}/people/5555555555?within=60"
     numbers = iter(range(requests))
-    statuses: dict[int, int] = {}
+    statuses: Counter[int] = Counter()
 
     async def call(client: aiohttp.ClientSession) -> None:
-        for number in numbers:
-            url = f"http://127.0.0.1:{port}/people/user_{number % 90}?within=60"
+        for _ in numbers:
             async with client.get(url) as response:
-                statuses[response.status] = statuses.get(response.status, 0) + 1
+                statuses[response.status] += 1
 
     async with aiohttp.ClientSession() as client, anyio.create_task_group() as group:
         for _ in range(callers):
@@ -220,8 +225,9 @@ async def asked(port: int, requests: int, callers: int) -> dict[int, int]:
 # ----------------------------------------------------------------------------------------- workers
 
 
-def test_a_worker_does_its_jobs(folder: Path, emulator: Emulator, tmp_path: Path) -> None:
-    jobs = "".join(f"user_{number}\n" for number in range(40)) + "!5555555555\n! \n"
+def test_a_worker_does_urgent_jobs_first(folder: Path, emulator: Emulator, tmp_path: Path) -> None:
+    emulator.think = 0.02
+    jobs = "".join(f"user_{number}\n" for number in range(60)) + "!5555555555\n! \n"
     done = subprocess.run(
         [sys.executable, "worker.py"],
         cwd=folder,
@@ -232,6 +238,81 @@ def test_a_worker_does_its_jobs(folder: Path, emulator: Emulator, tmp_path: Path
         timeout=PATIENCE,
         check=True,
     )
-    assert len(done.stdout.splitlines()) == 41
-    assert "5555555555: " in done.stdout
+    names = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert len(names) == 61
+    assert names.index("5555555555") < 20
     assert done.stderr == ": identity: empty; pass the identifier itself\n"
+
+
+def test_a_worker_that_is_stopped_names_what_is_left(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.think = 0.1
+    jobs = [f"user_{number}" for number in range(200)]
+    with subprocess.Popen(
+        [sys.executable, "worker.py"],
+        cwd=folder,
+        env=environment(tmp_path, emulator.environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("".join(f"{job}\n" for job in jobs))
+        process.stdin.flush()
+        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        process.send_signal(signal.SIGTERM)
+        lines = process.stdout.read().splitlines()
+        assert process.wait(PATIENCE) == 0
+    left = [line.removeprefix("left: ") for line in lines if line.startswith("left: ")]
+    done = [line.partition(":")[0] for line in lines if not line.startswith("left: ")]
+    assert sorted(done + left) == sorted(jobs)
+    # Those that had begun have ended, and no others.
+    assert len(done) >= 3
+    assert left
+
+
+def test_a_server_of_aiohttp_ends_its_calls(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, emulator.environment, PORT="0")
+    with served(["-u", "web.py"], folder, env, starts=0) as service:
+        emulator.think = 0.5
+        with service.asking("/people/5555555555?within=60") as client:
+            until(lambda: emulator.stats.in_flight["clevertap"] == 1)
+            assert service.stop() == 0
+            assert client.makefile().read().startswith("HTTP/1.1 200 OK")
+
+
+# ----------------------------------------------------------------------------------------- gateway
+
+
+@pytest.mark.anyio
+async def test_a_gateway_with_certificates_and_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "company-ca.pem"))
+    ours = authority.issue_cert("service.example.com").private_key_and_cert_chain_pem
+    ours.write_to_path(str(tmp_path / "service.pem"))
+    monkeypatch.chdir(tmp_path)
+    (example,) = (
+        example
+        for example in document_at(GUIDES / GUIDE).examples()
+        if program_name(example.parsed) is None
+    )
+    example.evaluate()
+    make = example.namespace["behind_the_gateway"]
+    person = http(b'{"status":"success","record":{"identity":"7"}}')
+    async with listening(Scripted(always(person)), context) as port, tunnel() as (proxy, heads):
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "ACCOUNT")
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", "PASSCODE")
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", f"https://127.0.0.1:{port}")
+        async with make(f"http://ann:s3cret@{proxy}") as session:
+            assert (await session.profiles.get(identity="7")).identity == "7"
+    assert len(heads) == 1
