@@ -189,7 +189,7 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
             assert statuses == {200: 400}, "".join(service.output)
             account = common_name(emulator.url, emulator.clevertap.account_id)
             assert len(use_of(slots, account).pids) == 4
-            assert service.ask("/exports/2026-01-01", "POST").status == 202
+            assert service.ask("/exports/2026-01-01/2026-01-02", "POST").status == 202
             until(lambda: emulator.stats.requests["page"] > 0)
             # An export is under way, and a request is.
             emulator.think = 0.5
@@ -201,8 +201,8 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
         assert emulator.stats.too_many == 0
         assert emulator.stats.peak_in_flight["clevertap"] == 3
         assert emulator.stats.in_flight["clevertap"] == 0
-    people = (folder / "charged-2026-01-01.ndjson").read_bytes().splitlines()
-    assert len(people) == len(emulator.population.active("Charged", 20260101, 20260101))
+    people = (folder / "app-launched-2026-01-01-2026-01-02.ndjson").read_bytes().splitlines()
+    assert len(people) == len(emulator.population.active("App Launched", 20260101, 20260102))
 
 
 async def asked(port: int, requests: int, callers: int) -> Counter[int]:
