@@ -23,6 +23,7 @@ from . import (
     pauses,
     picture,
     quick,
+    services,
     shared,
     windows,
 )
@@ -41,6 +42,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "imports": imports.measure,
     "compression": compression.measure,
     "shared": shared.measure,
+    "services": services.measure,
 }
 
 

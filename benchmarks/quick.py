@@ -22,6 +22,7 @@ from . import (
     lookups,
     memory,
     pauses,
+    services,
     shared,
     windows,
 )
@@ -288,6 +289,16 @@ def _share() -> list[Check]:
     ]
 
 
+def _serve() -> list[Check]:
+    if not services.is_possible():
+        return []
+    figures = services.calls(60, 0.0, workers=2).figures
+    return [
+        Check("services, answered", int(figures["found"]), 60),
+        Check("services, refused", int(figures["refused"]), 0),
+    ]
+
+
 CHECKS: dict[str, Callable[[], list[Check]]] = {
     "lookups": _look_up,
     "chain": _walk_chain,
@@ -300,5 +311,6 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "imports": _start,
     "compression": _inflate,
     "shared": _share,
+    "services": _serve,
 }
 """The checks of each question."""

@@ -25,16 +25,34 @@ from typing import Any
 
 import altaprofiles
 
-from .measure import Run, Server, Watch
-from .report import Report
+from .answers import Shape
+from .measure import (
+    Contender,
+    Run,
+    Server,
+    Watch,
+    left_out,
+    median,
+    note,
+    present,
+    serving,
+)
+from .report import Ratio, Report, Table
 
-__all__ = ["beside_an_export", "calls", "measure"]
+__all__ = ["beside_an_export", "calls", "is_possible", "measure"]
 
 _GUIDE = Path(altaprofiles.__file__).parent / "guides" / "in-a-web-service.md"
 _SLOTS = 3
 _WORKERS = 4
 _CALLS = 10_000
-_PAIRS = 3
+_QUICK = 0.005
+_THINK = 0.05
+_RATE = 50e6
+_PAGES = 2000  # of each chain: more than are read meanwhile
+_RECORDS = 5000
+_REQUESTS = 100
+_ROUNDS = 3
+_LATENCIES = ("alone", "beside", "alone_p99", "beside_p99")
 _NEEDS = ("aiohttp", "click", "fastapi", "rich", "uvicorn")
 
 
@@ -104,6 +122,11 @@ async def _ask(url: str, requests: int, callers: int) -> tuple[Counter[int], lis
     return statuses, latencies
 
 
+def is_possible() -> bool:
+    """Return whether all that the service needs is installed."""
+    return bool(present([Contender("service", calls, needs=_NEEDS)]))
+
+
 def calls(requests: int, think: float, workers: int = _WORKERS) -> Run:
     """Ask a service of several processes; return its answers and the emulator's refusals."""
     command = ["altaprofiles", "emulator", f"--think={think}", f"--max-in-flight={_SLOTS}"]
@@ -155,4 +178,72 @@ def _pages(url: str) -> int:
 
 
 def measure() -> Report:
-    raise NotImplementedError
+    """Return the refusals of 10,000 calls, and the latencies beside an export."""
+    contenders = [
+        Contender("one caller", beside_an_export, {"callers": 1}, _NEEDS),
+        Contender("twelve callers", beside_an_export, {"callers": 12}, _NEEDS),
+    ]
+    if lacking := left_out(contenders):
+        return Report([Table("A web service of four processes", ["calls"], [], lacking)])
+    note(f"  {_CALLS:,} calls")
+    answers = calls(_CALLS, _QUICK).figures
+    shape = Shape(think=_THINK, rate=_RATE, chains=(_PAGES,) * _SLOTS, records=_RECORDS)
+    runs: dict[str, list[Run]] = {contender.label: [] for contender in contenders}
+    for number in range(_ROUNDS):
+        for contender in contenders:
+            note(f"  round {number + 1} of {_ROUNDS}: {contender.label}")
+            callers = contender.arguments["callers"]
+            # Not pinned to a core, as the service is several processes.
+            with serving(shape) as server:
+                run = beside_an_export(server.url, _REQUESTS * min(callers, _SLOTS), callers)
+            runs[contender.label].append(run)
+
+    speed = f"{_RATE / 1e6:.0f} MB/s"
+
+    def middle(label: str, figure: str) -> float:
+        return statistics.median(run.figures[figure] for run in runs[label])
+
+    return Report(
+        [
+            Table(
+                "A web service of four processes on three slots",
+                ["calls", "answered", "failed", "refused by the service", "most in flight"],
+                [
+                    [
+                        _CALLS,
+                        answers["found"],
+                        answers["failed"],
+                        answers["refused"],
+                        answers["peak"],
+                    ]
+                ],
+                [f"{_QUICK * 1000:.0f} ms a request, 16 callers, one cap for all processes."],
+            ),
+            Table(
+                "Its calls beside an export in the same session",
+                ["callers", "median ms alone", "beside", "p99 ms alone", "beside", "pages/s"],
+                [
+                    [
+                        label,
+                        *(1000 * middle(label, figure) for figure in _LATENCIES),
+                        middle(label, "pages"),
+                    ]
+                    for label in runs
+                ],
+                [f"{_THINK * 1000:.0f} ms a request; pages of {_RECORDS:,} people at {speed}."],
+            ),
+        ],
+        [
+            Ratio(10, f"refusals of {_CALLS:,} calls", answers["refused"], 0, False, ""),
+            *(
+                Ratio(
+                    10,
+                    f"web calls beside an export, against alone, {label}",
+                    median(found, lambda run: run.figures["beside"] / run.figures["alone"]),
+                    1.5,
+                    False,
+                )
+                for label, found in runs.items()
+            ),
+        ],
+    )

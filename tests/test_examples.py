@@ -112,6 +112,12 @@ def test_the_readme_runs(
     assert "people written; the next page is None" in capsys.readouterr().out
 
 
+def test_a_test_of_a_program_takes_ten_lines() -> None:
+    programs = {program_name(one.parsed): one.parsed for one in document_at(README).examples()}
+    lines = [line for line in programs["test_app.py"].splitlines()[1:] if line]
+    assert len(lines) == 10
+
+
 def modules() -> Iterator[Any]:
     yield altaprofiles
     for found in pkgutil.walk_packages(altaprofiles.__path__, "altaprofiles."):

@@ -186,10 +186,10 @@ async def test_pages_leave_a_slot_to_calls_one_after_the_other(
         else:
             pages += 1
             in_flight += 1
-            if pages > 20:
+            if pages > 16:
                 # By then it is known that pages take longer.
                 most = max(most, in_flight)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.15)
             in_flight -= 1
             body = b'{"status":"success","next_cursor":"c%d","records":[{"identity":"%d"}]}'
             writer.write(http(body % (pages, pages)))
@@ -198,13 +198,13 @@ async def test_pages_leave_a_slot_to_calls_one_after_the_other(
         async with two_sessions(server.url, tmp_path / "slots" if shared else None) as (one, other):
 
             async def call() -> None:
-                while pages < 40:
+                while pages < 30:
                     await one.profiles.get(identity="7")
 
             people = other.profiles.by_event("Charged", start=20260101, end=20260103, windows=3)
             async with anyio.create_task_group() as group:
                 group.start_soon(call)
                 async for _ in people.pages():
-                    if pages >= 40:
+                    if pages >= 30:
                         break
     assert most == 2
