@@ -335,8 +335,9 @@ def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) ->
 
 def _is_of(error: Exception, server: URL) -> bool:
     """Return whether no connection to a server could be made."""
-    kinds = aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError
-    return isinstance(error, kinds) and (error.host, error.port) == (server.host, server.port)
+    return isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError
+    ) and (error.host, error.port) == (server.host, server.port)
 
 
 def _translated(
