@@ -252,7 +252,15 @@ class Session:
         """
         accounts = Accounts.read()
         account = accounts.named(name)
-        clevertap, alta = accounts.clevertap(account), accounts.alta(account)
+        clevertap = accounts.clevertap(account)
+        try:
+            alta = accounts.alta(account)
+        except MissingCredentials as error:
+            if clevertap is None or accounts.names_alta(account):
+                raise
+            # The file does not say that it has a key, and the keyring cannot be asked.
+            logger.warning("without Alta: %s", error)
+            alta = None
         if clevertap is None and alta is None:
             raise MissingCredentials(
                 f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "

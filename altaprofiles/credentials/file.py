@@ -256,6 +256,10 @@ class AccountsFile:
             )
         return arguments
 
+    def names_alta(self, name: str) -> bool:
+        """Return whether the account `name` has a key that belongs to Alta alone."""
+        return any(key in _ALTA and key not in _CLEVERTAP for key in self.tables[name])
+
     def arguments(self, name: str, service: Literal["CleverTap", "Alta"]) -> Arguments | None:
         """Return the arguments of the credentials of the account `name`, or None if it has none.
 

@@ -40,6 +40,7 @@ from ..wire.messages import Request, Response
 from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
+from .rotation import Rotation
 from .service import Service
 from .transport import Timeout, Transport
 
@@ -280,9 +281,12 @@ class Engine:
         cap = service.cap(call.request.operation)
         while True:
             tries.number += 1
-            answers = 0 if service.rotation is None else await self._ready(call)
-            turn = await self._turn(call, cap, tries)
-            used = None if service.rotation is None else service.rotation.current
+            answers, used = 0, None
+            if service.rotation is None:
+                turn = await self._turn(call, cap, tries)
+            else:
+                turn, answers = await self._turn_with_secret(call, cap, tries, service.rotation)
+                used = service.rotation.current
             response = None
             started = time.monotonic()
             try:
@@ -362,14 +366,20 @@ class Engine:
             self._report(attempt if delay is None else replace(attempt, delay=delay))
         return delay
 
-    async def _ready(self, call: _Call) -> int:
-        """Wait for the secret that a function returns; return how often it has answered."""
-        rotation = call.service.rotation
-        if rotation is None:
-            return 0
-        with self._locating(call):
-            await rotation.ready(self._lifetime.spawn)
-        return rotation.answers
+    async def _turn_with_secret(
+        self, call: _Call, cap: Cap, tries: Tries, rotation: Rotation
+    ) -> tuple[Turn, int]:
+        """Wait for the secret and a turn. Return the number of secrets before the wait as well."""
+        answers = None
+        while True:
+            with self._locating(call):
+                await rotation.ready(self._lifetime.spawn)
+            answers = rotation.answers if answers is None else answers
+            turn = await self._turn(call, cap, tries)
+            if not rotation.is_asking:
+                return turn, answers
+            # Another call was refused meanwhile, and this one would be, too.
+            cap.release(turn)
 
     async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
         """Return whether there is another secret than `used`, which the service has refused."""

@@ -77,8 +77,13 @@ class Rotation:
             MissingCredentials: the function has failed.
             SessionClosed: the session was closed.
         """
-        if self._question is not None or not self.current:
+        if self.is_asking or not self.current:
             await self._ask(spawn)
+
+    @property
+    def is_asking(self) -> bool:
+        """True while the function runs."""
+        return self._question is not None
 
     async def renewed(self, refused: Secret, answers: int, spawn: Spawn) -> bool:
         """Return whether there is another secret than the one that the service has refused.
