@@ -18,8 +18,8 @@ from ..redaction import Secret
 
 __all__ = ["Rotation"]
 
-_asking: ContextVar[frozenset[Rotation]] = ContextVar("asking", default=frozenset())
-"""The secrets whose functions this task, or its thread, is running."""
+_answering: ContextVar[frozenset[_Question]] = ContextVar("answering", default=frozenset())
+"""The runs of functions that this task, or its thread, belongs to."""
 
 
 class _Question:
@@ -109,12 +109,12 @@ class Rotation:
 
     async def _ask(self, spawn: Spawn) -> None:
         argument = self._function.argument
-        if self in _asking.get():
+        question = self._question
+        if question is not None and question in _answering.get():
             raise ConfigurationError(
                 f"{argument}: its function uses the session that waits for it; use another session "
                 f"in the function"
             )
-        question = self._question
         if question is None:
             question = _Question()
             spawn(partial(self._answer, question), partial(self._end, question))
@@ -122,7 +122,7 @@ class Rotation:
         await question.ended.wait()
         if question.fault is not None:
             raise MissingCredentials(
-                f"{argument}: its function returned something else: "
+                f"{argument}: the value that its function returned cannot be used: "
                 f"{question.fault.removeprefix(f'{argument}: ')}"
             )
         if (cause := question.cause) is not None:
@@ -136,7 +136,7 @@ class Rotation:
             raise question.error
 
     async def _answer(self, question: _Question) -> None:
-        _asking.set(_asking.get() | {self})
+        _answering.set(_answering.get() | {question})
         try:
             kind, secret = await self._function.ask()
         except asyncio.CancelledError as error:

@@ -457,7 +457,7 @@ async def test_what_the_function_returns_is_checked_as_a_constant_is(
         for call, name in ((get(session), "passcode"), (session.cdp.get(user_id="u"), "token")):
             with pytest.raises(MissingCredentials) as caught:
                 await call
-            assert str(caught.value).startswith(f"{name}: its function returned something else: ")
+            assert str(caught.value).startswith(f"{name}: the value that its function returned ")
             assert words in str(caught.value)
             assert "hunter2" not in shown(caught.value)
 
