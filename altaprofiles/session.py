@@ -6,9 +6,9 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
-from functools import partial
+from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
 from .accounts import Accounts
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
@@ -33,6 +33,7 @@ from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
+from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
 from .sources.chains import Chains
 from .sources.joined import join
@@ -41,7 +42,7 @@ from .sources.who import check_one, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
-from .wire.alta import By as CdpBy
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from .export.formats import Format, Write
     from .export.gather.joins import Join
     from .export.job import Job
     from .export.keys import Keys
@@ -71,20 +73,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
-
-
-class SessionOptions(TypedDict, total=False):
-    """The arguments of `Session` other than credentials."""
-
-    retry: Retry
-    timeout: Timeout
-    max_response_bytes: int
-    trace_configs: Sequence[aiohttp.TraceConfig]
-    on_event: Hook | Sequence[Hook] | None
-    trust_env: bool
 
 
 class EventsOptions(TypedDict):
@@ -106,6 +100,26 @@ class EventsOptions(TypedDict):
     with_cdp: bool
     cdp_key: str
     cdp_by: CdpBy
+
+
+def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
+    """Return `with_options` with an error of its own for arguments of `Session`.
+
+    Arguments that the method does not have are none for type checkers, either.
+    """
+
+    @wraps(method)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
+        for name in options:
+            if name in fixed.difference(ViewOptions.__annotations__):
+                raise InvalidArgument(
+                    f"{name}: belongs to the whole session, and is not an option of a view; open "
+                    f"another Session with it"
+                )
+        return method(*args, **options)
+
+    return checked
 
 
 class Session:
@@ -287,6 +301,7 @@ class Session:
         """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
 
+    @_refusing_what_is_fixed
     def with_options(
         self,
         *,
@@ -295,7 +310,6 @@ class Session:
         deadline: float | None = None,
         bulk: bool | None = None,
         on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
@@ -319,13 +333,6 @@ class Session:
         >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
         >>> person = await quick.profiles.get(identity="5555555555")
         """
-        for name in fixed:
-            if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-                raise InvalidArgument(
-                    f"{name}: belongs to the whole session, and is not an option of a view; open "
-                    f"another Session with it"
-                )
-            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
@@ -364,7 +371,8 @@ class Session:
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
-        ...     print(customer.profile.identity, list(customer.cdp))
+        ...     if customer.profile:
+        ...         print(customer.profile.identity, list(customer.cdp))
         """
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
@@ -431,13 +439,13 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         event_summaries: bool = True,
@@ -712,7 +720,7 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         flatten: Flatten = (),
         table: str | None = None,
@@ -899,11 +907,11 @@ class Session:
         to: str | os.PathLike[str],
         column: str | None = None,
         keys_table: str | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         with_cdp: bool = False,
         cdp_key: str = "identity",
         cdp_by: CdpBy = "user_id",
@@ -1121,6 +1129,19 @@ class Session:
                     service.abandon(_closed)
                     service.close()
 
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Never:
+            raise TypeError(
+                "a Session is opened with `async with`, in an async function; where no event loop "
+                "runs, write `with altaprofiles.blocking(…) as session:`"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            # Without it, `with` does not call `__enter__`.
+            raise NotImplementedError
+
     async def __aenter__(self) -> Self:
         self._check_own("entered")
         await self._engine.open()
@@ -1142,7 +1163,8 @@ class Session:
 
     def __repr__(self) -> str:
         clevertap, alta = self._credentials
-        return f"Session(clevertap={clevertap!r}, alta={alta!r})"
+        state = "" if self._engine.state == "new" else f", {self._engine.state}"
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
         """Return the slots that are in use now, for hooks that measure them."""
@@ -1181,11 +1203,11 @@ _ALTA_START = 4
 
 def _output(
     to: str | os.PathLike[str],
-    format: str | None,
+    format: Format | None,
     table: str | None,
     bom: bool,
     flatten: Flatten,
-    write: str | None,
+    write: Write | None,
     resume: bool,
     spool: str | os.PathLike[str] | None,
     deadline: float | None,

@@ -32,7 +32,7 @@ from ..errors import (
     TransportError,
     Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn
+from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import Secret, masked
@@ -141,6 +141,11 @@ class Engine:
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
         self._lifetime.check_open()
+
+    @property
+    def state(self) -> State:
+        """The state: "new", "open" or "closed"."""
+        return self._lifetime.state
 
     @property
     def is_closed(self) -> bool:
@@ -263,6 +268,8 @@ class Engine:
         return self._within(whole, call, Tries(self._retry, budget, whole.ends))
 
     async def _within(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        # Before the scope, which another kind of event loop may not have.
+        self._lifetime.check_open()
         with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:

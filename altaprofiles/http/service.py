@@ -13,7 +13,7 @@ import anyio
 from msgspec import Struct
 
 from ..credentials import SecretFunction
-from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
+from ..errors import AltaProfilesError, MissingCredentials, NotReady, RateLimited, StatusError
 from ..models import RateLimit
 from ..redaction import Secret, mask_values
 from ..wire.messages import Response
@@ -28,7 +28,7 @@ from .transport import Peer
 if TYPE_CHECKING:
     from .machine.commons import Commons
 
-__all__ = ["Load", "Service"]
+__all__ = ["Load", "Service", "account_of"]
 
 
 class Load(Struct, frozen=True):
@@ -279,3 +279,11 @@ class Service:
             reset=self.limits.reset if is_used_up else None,
             sent=False,
         )
+
+
+def account_of(service: Callable[[], Service]) -> str:
+    """Return the account of a service as text, for a session that may lack its credentials."""
+    try:
+        return repr(service().account)
+    except MissingCredentials:
+        return "no credentials"
