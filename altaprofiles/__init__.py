@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         blocking,
     )
     from .cdp import Cdp
-    from .credentials import Alta, CleverTap, SecretSource, MaxInFlight
+    from .credentials import Alta, CleverTap, MaxInFlight, SecretSource
     from .errors import (
         AltaProfilesError,
         BadRequest,

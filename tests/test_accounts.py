@@ -460,6 +460,15 @@ def test_secrets_that_are_not_in_the_file_come_from_the_keyring(place: Path, rin
     assert alta.credentials.token == "app-1"
 
 
+def test_no_traceback_shows_a_secret_of_the_keyring(place: Path, ring: Rings) -> None:
+    ring({("altaprofiles", "a.passcode"): SECRET, ("altaprofiles", "a.alta_token"): SECRET})
+    write(place, '[accounts.a]\naccount_id = "A"\nregion = "mars"\nalta_endpoint = "mars"\n')
+    for make in (CleverTap.from_account, Alta.from_account, Session.from_account):
+        with pytest.raises(ConfigurationError, match="'mars'") as caught:
+            make()
+        assert SECRET not in seen_by_a_reporter(caught.value)
+
+
 def test_the_file_goes_before_the_keyring(place: Path, ring: Rings) -> None:
     ring(None)
     write(place, SHOP)

@@ -38,7 +38,7 @@ from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
 from ..base.wording import one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
-from ..redaction import mask_values
+from ..redaction import as_secret, mask_values
 from .environment import shared_from_env
 from .settings import InvalidSetting, can_name, explained
 
@@ -454,7 +454,7 @@ def _from_keyring(user: str) -> str | None:
         return None
     try:
         keyring = import_module("keyring")
-        secret: str | None = keyring.get_password(_KEYRING, user)
+        secret = keyring.get_password(_KEYRING, user)
     except Exception as error:
         # Third-party backends raise errors of any class. Without D-Bus, or with a wrong
         # PYTHON_KEYRING_BACKEND, it is not one of the package's own.
@@ -463,7 +463,7 @@ def _from_keyring(user: str) -> str | None:
             # The package is installed without a keyring to read from, as on servers.
             return None
         raise MissingCredentials(f"the keyring cannot be read: {error}") from None
-    return secret
+    return None if secret is None else as_secret(secret)
 
 
 def _toml_key(key: str) -> str:
