@@ -23,6 +23,7 @@ import altaprofiles
 from altaprofiles import (
     Alta,
     Attempt,
+    BadRequest,
     CleverTap,
     ConfigurationError,
     InvalidArgument,
@@ -563,3 +564,49 @@ async def test_both_the_secret_and_the_one_before_are_masked(
     texts += [str(report.error) for report in reports]
     assert sum("no ***" in text for text in texts) >= 2
     assert "s3cret" not in "".join(texts)
+
+
+async def test_a_late_answer_that_repeats_the_secret_before_is_masked() -> None:
+    vault, late = Vault(), asyncio.Event()
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if b"identity=late" in head:
+            await late.wait()
+            body = f'{{"status":"fail","error":"bad {secret(1)}","code":400}}'.encode()
+            writer.write(http(body, "400 Bad Request"))
+        else:
+            await vault.answer(head, writer)
+
+    async with scripted(answer) as server:
+        account = CleverTap("id", vault.fetch, base_url=server.url)
+        async with Session(clevertap=account, retry=QUICK) as session:
+            call = asyncio.ensure_future(session.profiles.get(identity="late"))
+            while not server.heads:
+                await asyncio.sleep(0.001)
+            vault.number = 2
+            assert await get(session) == "5555555555"
+            late.set()
+            with anyio.fail_after(PATIENCE), pytest.raises(BadRequest) as caught:
+                await call
+    assert "bad ***" in str(caught.value)
+    assert secret(1) not in shown(caught.value)
+
+
+async def test_sessions_of_one_name_share_the_cap_of_a_token_that_changes(tmp_path: Path) -> None:
+    async with Emulator(people=5, think=0.005, alta_max_in_flight=2) as emulator:
+
+        def agent() -> Alta:
+            return Alta(
+                lambda: emulator.alta.token,
+                name="agent",
+                base_url=emulator.url,
+                max_in_flight=2,
+                shared=tmp_path / "slots",
+            )
+
+        async with Session(alta=agent()) as one, Session(alta=agent()) as other:
+            calls = [session.cdp.get(user_id="BC123") for session in (one, other) for _ in range(9)]
+            with anyio.fail_after(PATIENCE):
+                await asyncio.gather(*calls)
+        assert emulator.stats.too_many == 0
+        assert emulator.stats.peak_in_flight["alta"] <= 2
