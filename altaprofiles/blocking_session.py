@@ -19,12 +19,22 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
-    Sequence,
 )
 from concurrent.futures import CancelledError
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -33,13 +43,11 @@ from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .http.engine import Hook
-from .http.retry import Retry
-from .http.transport import Timeout
+from .flow.lifetime import is_in_trio
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
-from .session import Session, refuse_fixed
-from .wire.alta import By as CdpBy
+from .session import Session
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 
 __all__ = [
@@ -53,6 +61,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
+R = TypeVar("R")
+S = TypeVar("S")
 
 _BATCH = 1000
 """Most results that are handed over together."""
@@ -64,10 +74,9 @@ _READ_FOR = 0.005
 """Seconds after which keys that have been read are passed on, however few they are."""
 
 
-@contextmanager
 def blocking(
     make_session: Callable[[], Session], *, drain: float = 0.0
-) -> Generator[BlockingSession, None, None]:
+) -> AbstractContextManager[BlockingSession]:
     """Open a session for code without an event loop: scripts, threads, tasks of a scheduler.
 
     The session runs in a thread of its own until the block ends. Any number of threads may use it.
@@ -83,16 +92,68 @@ def blocking(
     Raises:
         ConfigurationError: an event loop runs in this thread, as in a notebook, where `async with`
             works. Or `make_session` does not return a new session, or `drain` is not a number of
-            seconds.
+            seconds. All are raised by `with`.
 
     >>> with altaprofiles.blocking(Session.from_env) as session:
     ...     person = session.profiles.get(identity="5555555555")
     ...     for page in session.profiles.by_event("Charged", start=20260101, end=20260131).pages():
     ...         print(len(page.profiles))
     """
+    return _Opening(make_session, drain)
+
+
+class _NotAsync:
+    """Refuses `async with` with the line to write instead, as a `TypeError`."""
+
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __aenter__(self) -> Never:
+            raise TypeError(
+                "a blocking session is not opened with `async with`; in an async function, write "
+                "`async with Session.from_env() as session:`"
+            )
+
+        def __aexit__(self, *_: object) -> None:
+            # Without it, `async with` does not call `__aenter__`.
+            raise NotImplementedError
+
+
+class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
+    """The result of `blocking`."""
+
+    def __init__(self, make_session: Callable[[], Session], drain: float) -> None:
+        self._make_session = make_session
+        self._open = _open(make_session, drain)
+
+    def __enter__(self) -> BlockingSession:
+        return self._open.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._open.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        name = getattr(self._make_session, "__qualname__", type(self._make_session).__name__)
+        return f"<blocking({name})>"
+
+
+@contextmanager
+def _open(
+    make_session: Callable[[], Session], drain: float
+) -> Generator[BlockingSession, None, None]:
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
     check_seconds("drain", drain, zero=True)
+    if is_in_trio():
+        raise ConfigurationError(
+            "trio runs in this thread, and would stand still; call this in a function for "
+            "trio.to_thread.run_sync(…)"
+        )
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         raise ConfigurationError(
@@ -362,30 +423,40 @@ class _Call(Generic[P, T]):
         return update_wrapper(call, method)
 
 
-class _People(Generic[P]):
-    """A method of the session that returns people to be read."""
+class _Faced(Generic[P, S, R]):
+    """A method of the session whose result has a synchronous face of its own.
 
-    def __init__(self, method: Callable[Concatenate[Any, P], EventProfiles]) -> None:
+    Args:
+        method: the method.
+        face: makes the face of a result, which belongs to the loop.
+    """
+
+    def __init__(
+        self, method: Callable[Concatenate[Any, P], S], face: Callable[[S, _Loop], R]
+    ) -> None:
         self._method = method
+        self._face = face
         self.__doc__ = method.__doc__
 
     @overload
-    def __get__(self, instance: None, owner: type) -> _People[P]: ...
+    def __get__(self, instance: None, owner: type) -> _Faced[P, S, R]: ...
 
     @overload
-    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, BlockingEventProfiles]: ...
+    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, R]: ...
 
-    def __get__(
-        self, instance: _Face[Any] | None, owner: type
-    ) -> _People[P] | Callable[P, BlockingEventProfiles]:
+    def __get__(self, instance: _Face[Any] | None, owner: type) -> _Faced[P, S, R] | Callable[P, R]:
         if instance is None:
             return self
         method = self._method.__get__(instance._inner)  # noqa: SLF001
 
-        def people(*args: P.args, **kwargs: P.kwargs) -> BlockingEventProfiles:
-            return BlockingEventProfiles(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+            finally:
+                # A traceback with locals would show the password of a proxy that is refused here.
+                kwargs.clear()
 
-        return update_wrapper(people, method)
+        return update_wrapper(call, method)
 
 
 class _Face(Generic[T]):
@@ -399,6 +470,9 @@ class _Face(Generic[T]):
     def __init__(self, inner: T, loop: _Loop) -> None:
         self._inner = inner
         self._loop = loop
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._inner!r})"
 
 
 class BlockingEventProfiles(_Face[EventProfiles]):
@@ -419,8 +493,8 @@ class BlockingProfiles(_Face[Profiles]):
 
     get = _Call(Profiles.get)
     count = _Call(Profiles.count)
-    by_event = _People(Profiles.by_event)
-    everyone = _People(Profiles.everyone)
+    by_event = _Faced(Profiles.by_event, BlockingEventProfiles)
+    everyone = _Faced(Profiles.everyone, BlockingEventProfiles)
 
     def get_many(
         self,
@@ -453,7 +527,7 @@ class BlockingCdp(_Face[Cdp]):
         return self._loop.each(look_up, _checked("keys", keys))
 
 
-class BlockingSession(_Face[Session]):
+class BlockingSession(_NotAsync, _Face[Session]):
     """A session that `blocking` has opened, with the methods of `Session`, none of them awaited."""
 
     export = _Call(Session.export)
@@ -461,23 +535,7 @@ class BlockingSession(_Face[Session]):
     who_is = _Call(Session.who_is)
     finish_unfinished = _Call(Session.finish_unfinished)
     sync = _Call(Session.sync)
-
-    def with_options(
-        self,
-        *,
-        retry: Retry | None = None,
-        timeout: Timeout | None = None,
-        deadline: float | None = None,
-        bulk: bool | None = None,
-        on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
-    ) -> BlockingSession:
-        """Return a view of this session with other options, as `Session.with_options` does."""
-        refuse_fixed(fixed)
-        view = self._inner.with_options(
-            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event
-        )
-        return BlockingSession(view, self._loop)
+    with_options = _Faced(Session.with_options, lambda view, loop: BlockingSession(view, loop))
 
     @property
     def profiles(self) -> BlockingProfiles:
@@ -508,6 +566,3 @@ class BlockingSession(_Face[Session]):
     def stats(self) -> Stats:
         """The statistics of the session so far."""
         return self._inner.stats
-
-    def __repr__(self) -> str:
-        return f"BlockingSession({self._inner!r})"

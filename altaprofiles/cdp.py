@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, Callable
 
 from .flow.fanout import Items
 from .http.engine import Engine
-from .http.service import Service
+from .http.service import Service, account_of
 from .models import CdpUser, Key, Lookup
 from .sources.lookups import CDP, Lookups
 from .wire import alta
-from .wire.alta import By
+from .wire.alta import CdpBy
 
 __all__ = ["Cdp"]
 
@@ -24,6 +24,9 @@ class Cdp:
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
         self._service = service
+
+    def __repr__(self) -> str:
+        return f"Cdp({account_of(self._service)})"
 
     async def get(
         self,
@@ -64,7 +67,7 @@ class Cdp:
         self,
         keys: Items[Key],
         *,
-        by: By,
+        by: CdpBy,
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> AsyncGenerator[Lookup[dict[str, CdpUser]], None]:

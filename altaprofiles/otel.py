@@ -138,6 +138,10 @@ class Hook:
         if is_sent:
             self._trace(attempt, attributes)
 
+    def __repr__(self) -> str:
+        sessions = sum(load() is not None for load in self._loads)
+        return f"<altaprofiles.otel.hook(), sessions={sessions}>"
+
     def _trace(self, attempt: Attempt, attributes: dict[str, Any]) -> None:
         end = time.time_ns()
         span = self._tracer.start_span(

@@ -15,9 +15,10 @@ from typing import Any
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
 from .flow.fanout import Items
+from .flow.results import AsyncOnly, Results
 from .flow.slices import ITEMS, finish
 from .http.engine import Engine
-from .http.service import Service
+from .http.service import Service, account_of
 from .models import Key, Lookup, Page, Profile
 from .models.page import new_people
 from .models.people import Distinct
@@ -38,6 +39,9 @@ class Profiles:
     def __init__(self, engine: Engine, service: Callable[[], Service]) -> None:
         self._engine = engine
         self._service = service
+
+    def __repr__(self) -> str:
+        return f"Profiles({account_of(self._service)})"
 
     async def get(
         self,
@@ -308,7 +312,7 @@ class Profiles:
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
             return chains.walk(beginnings, prefetch=prefetch, decode=decode, query=query)
 
-        return EventProfiles(pages, distinct=distinct)
+        return EventProfiles(pages, distinct=distinct, query=query, cursor=cursor)
 
     def _chains(self) -> Chains:
         return Chains(self._engine, self._service())
@@ -317,7 +321,7 @@ class Profiles:
         return Lookups(self._engine, self._service(), PROFILES)
 
 
-class EventProfiles:
+class EventProfiles(AsyncOnly):
     """The people of one query: iterate over it for people, or over `pages()` for pages.
 
     Each iteration opens new chains. Leaving an iteration early, cancelling it or closing the
@@ -325,10 +329,17 @@ class EventProfiles:
     """
 
     def __init__(
-        self, pages: Callable[[bool], AsyncGenerator[Page, None]], *, distinct: bool
+        self,
+        pages: Callable[[bool], AsyncGenerator[Page, None]],
+        *,
+        distinct: bool,
+        query: EventQuery,
+        cursor: str | None,
     ) -> None:
         self._pages = pages
         self._distinct = distinct
+        self._query = query
+        self._cursor = cursor
 
     async def __aiter__(self) -> AsyncGenerator[Profile, None]:
         """Yield each person, page by page; those of one window in server order.
@@ -341,7 +352,7 @@ class EventProfiles:
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
-        pages = self.pages()
+        pages = self._walk(True)
         try:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
@@ -374,7 +385,7 @@ class EventProfiles:
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return self._walk(decode)
+        return Results("pages", self._walk(decode))
 
     async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
@@ -385,6 +396,18 @@ class EventProfiles:
                 del page
         finally:
             await pages.aclose()
+
+    def __repr__(self) -> str:
+        # Neither cursors nor the values of filters, which may be people's data.
+        query = self._query
+        parts = ["everyone" if query.event is None else repr(query.event)]
+        if query.window is not None:
+            parts += [f"start={query.start}", f"end={query.end}"]
+        if query.filters:
+            parts.append(f"filters={query.filters.outline}")
+        if self._cursor is not None:
+            parts.append("cursor=…")
+        return f"EventProfiles({', '.join(parts)})"
 
 
 def _pairs(

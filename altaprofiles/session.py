@@ -6,13 +6,36 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
+from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Never,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
+from .accounts import Accounts
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
-from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
+from .credentials import (
+    CHAIN_SLOTS,
+    Alta,
+    CleverTap,
+    check_api_key,
+    check_passcode,
+    check_prefix,
+    ignored_variables,
+    is_in_environment,
+    variable,
+)
 from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
@@ -22,8 +45,8 @@ from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
+from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
-from .redaction import mask_values
 from .sources.chains import Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
@@ -31,7 +54,7 @@ from .sources.who import check_one, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
-from .wire.alta import By as CdpBy
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
@@ -44,6 +67,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from .export.formats import Format, Write
     from .export.gather.joins import Join
     from .export.job import Job
     from .export.keys import Keys
@@ -60,24 +84,14 @@ if TYPE_CHECKING:
     from .export.sync import Sync
     from .export.unfinished import Unfinished
 
-__all__ = ["Session", "refuse_fixed"]
+__all__ = ["Session"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
-
-
-class SessionOptions(TypedDict, total=False):
-    """The arguments of `Session` other than credentials."""
-
-    retry: Retry
-    timeout: Timeout
-    max_response_bytes: int
-    trace_configs: Sequence[aiohttp.TraceConfig]
-    on_event: Hook | Sequence[Hook] | None
-    trust_env: bool
-    ssl: SSLContext | None
-    proxy: str | None
 
 
 class EventsOptions(TypedDict):
@@ -99,6 +113,28 @@ class EventsOptions(TypedDict):
     with_cdp: bool
     cdp_key: str
     cdp_by: CdpBy
+
+
+def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
+    """Return `with_options` with an error of its own for arguments of `Session`.
+
+    Arguments that the method does not have are none for type checkers, either.
+    """
+
+    @wraps(method)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
+        for name in options:
+            if name in fixed.difference(ViewOptions.__annotations__):
+                # A traceback with locals would show the password of a proxy.
+                options.clear()
+                raise InvalidArgument(
+                    f"{name}: belongs to the whole session, and is not an option of a view; open "
+                    f"another Session with it"
+                )
+        return method(*args, **options)
+
+    return checked
 
 
 class Session:
@@ -200,37 +236,87 @@ class Session:
         self._cdp = Cdp(self._engine, self._alta_service)
 
     @classmethod
-    def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
+    def from_env(cls, prefix: str = "", **options: Unpack[SessionOptions]) -> Self:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
-        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One
-        service is enough.
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE` and
+        `ALTAPROFILES_SHARED`. One service is enough.
 
         Args:
+            prefix: text in front of each of these names, as for `CleverTap.from_env`.
             options: the arguments of `Session` other than credentials.
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
                 `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
+
+        >>> shop = Session.from_env(prefix="SHOP_", retry=Retry(attempts=3))
         """
         _hide_proxy_of(options)
-        has_clevertap, has_alta = is_in_environment("CLEVERTAP"), is_in_environment("ALTA")
+        prefix = check_prefix(prefix)
+        services = ("CLEVERTAP", "ALTA")
+        has_clevertap, has_alta = [is_in_environment(service, prefix) for service in services]
         ignored = [
-            sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
+            sentence for service in services if (sentence := ignored_variables(service, prefix))
         ]
         if not has_clevertap and not has_alta:
+            account_id, passcode, region = [
+                variable("CLEVERTAP", argument, prefix)
+                for argument in ("account_id", "passcode", "region")
+            ]
             raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
-                + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
-                "ALTA_TOKEN, or both"
+                + f"; set {account_id} and {passcode} (and {region}), or "
+                f"{variable('ALTA', 'token', prefix)}, or both"
             )
         for sentence in ignored:
             logger.warning("%s", sentence)
         return cls(
-            clevertap=CleverTap.from_env() if has_clevertap else None,
-            alta=Alta.from_env() if has_alta else None,
+            clevertap=CleverTap.from_env(prefix) if has_clevertap else None,
+            alta=Alta.from_env(prefix) if has_alta else None,
+            **options,
+        )
+
+    @classmethod
+    def from_account(cls, name: str | None = None, **options: Unpack[SessionOptions]) -> Self:
+        """Return a session with the credentials of an account in the credentials file.
+
+        One service is enough. See `CleverTap.from_account`: the environment's credentials are not
+        read. Sessions of two names of one account keep its limits together if both have `shared`.
+
+        Args:
+            name: the name of the account; None for the file's default, else its only account.
+            options: the arguments of `Session` other than credentials.
+
+        Raises:
+            MissingCredentials: there is no such account, or it has no credentials.
+            ConfigurationError: the file cannot be used, or a value in it is invalid; it names the
+                file, the account and the key.
+
+        >>> shop = Session.from_account("shop", retry=Retry(attempts=3))
+        """
+        _hide_proxy_of(options)
+        accounts = Accounts.read()
+        account = accounts.named(name)
+        clevertap = accounts.clevertap(account)
+        try:
+            alta = accounts.alta(account)
+        except MissingCredentials as error:
+            if clevertap is None or accounts.names_alta(account):
+                raise
+            # The file does not say that it has a key, and the keyring cannot be asked.
+            logger.warning("without Alta: %s", error)
+            alta = None
+        if clevertap is None and alta is None:
+            raise MissingCredentials(
+                f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
+                f"{account}"
+            )
+        return cls(
+            clevertap=None if clevertap is None else clevertap.credentials,
+            alta=None if alta is None else alta.credentials,
             **options,
         )
 
@@ -249,6 +335,7 @@ class Session:
         """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
 
+    @_refusing_what_is_fixed
     def with_options(
         self,
         *,
@@ -257,7 +344,6 @@ class Session:
         deadline: float | None = None,
         bulk: bool | None = None,
         on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
@@ -281,7 +367,6 @@ class Session:
         >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
         >>> person = await quick.profiles.get(identity="5555555555")
         """
-        refuse_fixed(fixed)
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
@@ -320,7 +405,8 @@ class Session:
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
-        ...     print(customer.profile.identity, list(customer.cdp))
+        ...     if customer.profile:
+        ...         print(customer.profile.identity, list(customer.cdp))
         """
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
@@ -387,13 +473,13 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         event_summaries: bool = True,
@@ -668,7 +754,7 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         flatten: Flatten = (),
         table: str | None = None,
@@ -855,11 +941,11 @@ class Session:
         to: str | os.PathLike[str],
         column: str | None = None,
         keys_table: str | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         with_cdp: bool = False,
         cdp_key: str = "identity",
         cdp_by: CdpBy = "user_id",
@@ -1077,6 +1163,19 @@ class Session:
                     service.abandon(_closed)
                     service.close()
 
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Never:
+            raise TypeError(
+                "a Session is opened with `async with`, in an async function; where no event loop "
+                "runs, write `with altaprofiles.blocking(…) as session:`"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            # Without it, `with` does not call `__enter__`.
+            raise NotImplementedError
+
     async def __aenter__(self) -> Self:
         self._check_own("entered")
         await self._engine.open()
@@ -1098,7 +1197,8 @@ class Session:
 
     def __repr__(self) -> str:
         clevertap, alta = self._credentials
-        return f"Session(clevertap={clevertap!r}, alta={alta!r})"
+        state = "" if self._engine.state == "new" else f", {self._engine.state}"
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
         """Return the slots that are in use now, for hooks that measure them."""
@@ -1124,25 +1224,6 @@ class Session:
         return self._alta
 
 
-def refuse_fixed(options: dict[str, Never]) -> None:
-    """Refuse the options that `with_options` does not take; without any, do nothing.
-
-    Raises:
-        ConfigurationError: one belongs to the whole session.
-        TypeError: one does not exist.
-    """
-    names = [*options]
-    # A proxy among them may hold a password, which a traceback with locals would show.
-    options.clear()
-    for name in names:
-        if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-            raise InvalidArgument(
-                f"{name}: belongs to the whole session, and is not an option of a view; open "
-                f"another Session with it"
-            )
-        raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
-
-
 def _hide_proxy_of(options: SessionOptions) -> None:
     """Hide the proxy of some options, so that a traceback with locals does not show a password."""
     if "proxy" in options:
@@ -1162,11 +1243,11 @@ _ALTA_START = 4
 
 def _output(
     to: str | os.PathLike[str],
-    format: str | None,
+    format: Format | None,
     table: str | None,
     bom: bool,
     flatten: Flatten,
-    write: str | None,
+    write: Write | None,
     resume: bool,
     spool: str | os.PathLike[str] | None,
     deadline: float | None,
@@ -1205,8 +1286,9 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
         api=clevertap_rules.API,
         account=account.account_id,
         url=account.url,
-        headers=mask_values(clevertap_rules.auth_headers(account.account_id, account.passcode)),
+        headers=partial(clevertap_rules.auth_headers, account.account_id),
         secret=account.passcode,
+        check=check_passcode,
         sizes={
             "open_chain": chains,
             "get_page": chains,
@@ -1215,7 +1297,7 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
         },
         retry=retry,
         shared=account.shared,
-        owner=account.account_id,
+        owner=account.owner,
     )
 
 
@@ -1226,12 +1308,12 @@ def _alta_service(account: Alta, retry: Retry) -> Service:
         api=alta_rules.API,
         account=account.account,
         url=account.url,
-        headers=mask_values(alta_rules.auth_headers(account.token)),
+        headers=alta_rules.auth_headers,
         secret=account.token,
+        check=check_api_key,
         sizes={"get_user_cdp": size, "verify_key": size},
         retry=retry,
         per_minute=account.requests_per_minute,
         shared=account.shared,
-        # Two names of one key share the limits of the key.
-        owner=account.token,
+        owner=account.owner,
     )

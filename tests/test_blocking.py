@@ -341,7 +341,7 @@ def test_every_method_of_a_session_has_a_blocking_one(inner: type, outer: type) 
         return {name for name in dir(of) if not name.startswith("_")}
 
     of_the_command_line = {"export_part", "lookups_part", "sync_part"}
-    of_the_class = {"from_env", "aclose"}
+    of_the_class = {"from_env", "from_account", "aclose"}
     assert named(inner) - of_the_class - of_the_command_line == named(outer)
 
 

@@ -314,7 +314,7 @@ async def test_a_wrong_option_is_refused(services: Both, options: Any, words: st
     with pytest.raises(ConfigurationError, match=f"^{words}"):
         services.session().with_options(**options)
     with pytest.raises(TypeError, match="unexpected keyword argument 'retries'"):
-        services.session().with_options(retries=3)  # type: ignore[arg-type]
+        services.session().with_options(retries=3)  # type: ignore[call-arg]
 
 
 async def test_a_view_is_neither_entered_nor_closed(services: Both) -> None:

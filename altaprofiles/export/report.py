@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 from ..base.wording import clock, moment, numbered, percent, share
+from .formats import Format
 
 __all__ = [
     "ChainStatus",
@@ -75,7 +76,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     output: str
     manifest: str
-    format: str
+    format: Format
     complete: bool
     requests: int
     retries: int

@@ -29,6 +29,7 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 Items: TypeAlias = Iterable[K] | AsyncIterable[K]
+"""Anything to be read with `for` or `async for`."""
 
 _AHEAD = 4
 """Items per worker that are in progress, or whose results are unread."""

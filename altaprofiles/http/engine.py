@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..base.deadline import Deadline
 from ..errors import (
@@ -29,15 +30,17 @@ from ..errors import (
     RequestTimeout,
     StatusError,
     TransportError,
+    Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn
+from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
-from ..redaction import masked
+from ..redaction import Secret, masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
+from .rotation import Rotation
 from .service import Service
 from .transport import Timeout, Transport
 
@@ -71,7 +74,6 @@ class _Call(Struct, frozen=True):
         started: float,
         response: Response | None,
         error: AltaProfilesError | None = None,
-        delay: float | None = None,
     ) -> Attempt:
         """Return the report on an attempt that has just ended."""
         return Attempt(
@@ -82,7 +84,7 @@ class _Call(Struct, frozen=True):
             status=None if response is None else response.status,
             bytes=0 if response is None else len(response.body),
             error=error,
-            delay=delay,
+            delay=None,
             call=self.number,
             method=self.request.method,
             host=self.service.peer.hostname,
@@ -139,6 +141,11 @@ class Engine:
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
         self._lifetime.check_open()
+
+    @property
+    def state(self) -> State:
+        """The state: "new", "open" or "closed"."""
+        return self._lifetime.state
 
     @property
     def is_closed(self) -> bool:
@@ -261,6 +268,8 @@ class Engine:
         return self._within(whole, call, Tries(self._retry, budget, whole.ends))
 
     async def _within(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        # Before the scope, which another kind of event loop may not have.
+        self._lifetime.check_open()
         with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
@@ -279,7 +288,12 @@ class Engine:
         cap = service.cap(call.request.operation)
         while True:
             tries.number += 1
-            turn = await self._turn(call, cap, tries)
+            answers, used = 0, None
+            if service.rotation is None:
+                turn = await self._turn(call, cap, tries)
+            else:
+                turn, answers = await self._turn_with_secret(call, cap, tries, service.rotation)
+                used = service.rotation.current
             response = None
             started = time.monotonic()
             try:
@@ -296,6 +310,8 @@ class Engine:
                 raise
             else:
                 self._budget.deposit()
+                if used is not None:
+                    service.accepted(used)
                 service.succeeded(cap, turn, started)
                 if self._hooks:
                     self._report(call.attempt(tries, started, response))
@@ -308,20 +324,87 @@ class Engine:
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
-            decision = tries.failed(
-                error, time.monotonic(), random.random, service.pace.closed_since
-            )
-            for tally in self._tallies:
-                tally.not_ready += decision.not_ready
-                tally.throttles += decision.throttled
-            self._report(call.attempt(tries, started, response, error, decision.delay))
-            if decision.delay is None:
+            attempt = call.attempt(tries, started, response, error)
+            response = None
+            renewed = None if used is None else partial(self._renewed, call, used, answers)
+            delay = await self._delay(service, tries, error, attempt, renewed)
+            if delay is None:
                 try:
                     raise error
                 finally:
-                    # The traceback holds this frame, which would keep the error and the body alive.
-                    del error, response
-            await self._pause(service, decision.delay)
+                    # The traceback holds this frame, which would keep the error alive.
+                    del error, attempt
+            await self._pause(service, delay)
+
+    async def _delay(
+        self,
+        service: Service,
+        tries: Tries,
+        error: AltaProfilesError,
+        attempt: Attempt,
+        renewed: Callable[[], Awaitable[bool]] | None,
+    ) -> float | None:
+        """Return the seconds before the next attempt, or None if there is none; report `attempt`.
+
+        Args:
+            service: the service.
+            tries: the attempts of the call.
+            error: the error of this one.
+            attempt: the report on it.
+            renewed: returns whether there is another secret than that of the attempt, if a function
+                returns it.
+        """
+        delay = None
+        try:
+            is_refused = isinstance(error, Unauthorized) and not tries.is_renewed
+            # Not counted as a failure: the secret was, and the service is well.
+            tries.is_renewed = renewed is not None and is_refused and await renewed()
+            if tries.is_renewed:
+                delay = 0.0
+            else:
+                decision = tries.failed(
+                    error, time.monotonic(), random.random, service.pace.closed_since
+                )
+                for tally in self._tallies:
+                    tally.not_ready += decision.not_ready
+                    tally.throttles += decision.throttled
+                delay = decision.delay
+        finally:
+            self._report(attempt if delay is None else replace(attempt, delay=delay))
+        return delay
+
+    async def _turn_with_secret(
+        self, call: _Call, cap: Cap, tries: Tries, rotation: Rotation
+    ) -> tuple[Turn, int]:
+        """Wait for the secret and a turn. Return the number of secrets before the wait as well."""
+        answers = None
+        while True:
+            with self._locating(call):
+                await rotation.ready(self._lifetime.spawn)
+            answers = rotation.answers if answers is None else answers
+            turn = await self._turn(call, cap, tries)
+            if not rotation.is_asking:
+                return turn, answers
+            # Another call was refused meanwhile, and this one would be, too.
+            cap.release(turn)
+
+    async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
+        """Return whether there is another secret than `used`, which the service has refused."""
+        rotation = call.service.rotation
+        if rotation is None:
+            return False
+        with self._locating(call):
+            return await rotation.renewed(used, answers, self._lifetime.spawn)
+
+    @contextmanager
+    def _locating(self, call: _Call) -> Generator[None, None, None]:
+        # A task of another event loop must not join the waiters of this one.
+        self._lifetime.check_open()
+        try:
+            yield
+        except AltaProfilesError as error:
+            error.locate(call.service.api, call.request.operation)
+            raise
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
         longest = self._retry.throttle_timeout
@@ -344,7 +427,7 @@ class Engine:
             )
 
     def _secrets(self, service: Service) -> tuple[str, ...]:
-        return (service.secret, *self._transport.secrets(service.peer))
+        return (*service.secrets, *self._transport.secrets(service.peer))
 
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""

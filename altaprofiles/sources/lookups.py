@@ -17,6 +17,7 @@ from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
 from ..flow.fanout import Items, check_items, fan_out
+from ..flow.results import Results
 from ..http.engine import Engine
 from ..http.service import Service
 from ..models import CdpUser, Key, Lookup, Profile
@@ -64,7 +65,7 @@ PROFILES: Endpoint[Profile] = Endpoint(
 )
 CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
     "get_user_cdp",
-    get_args(alta.By),
+    get_args(alta.CdpBy),
     lambda by, key: alta.get_user_cdp(**{by: key}),
     lambda response: alta.read_users(response) or None,
     lambda key, users: msgspec.json.encode(Found(key, list(users.values()))),
@@ -134,12 +135,13 @@ class Lookups(Generic[V]):
         check_items("keys", keys)
         # Calls start in the order of the keys.
         indexes = count()
-        return self.each(
+        lookups = self.each(
             keys,
             lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
             concurrency=concurrency,
             ordered=ordered,
         )
+        return Results("get_many", lookups)
 
     def each(
         self,

@@ -259,12 +259,12 @@ def test_a_proxy_that_cannot_be_used_is_refused_and_not_shown(
 
 
 async def view_of(**options: Any) -> object:
-    return session_at("https://h.example", **options).with_options(proxy=f"http://{PASSWORD}@h")  # type: ignore[arg-type]
+    return session_at("https://h.example", **options).with_options(proxy=f"http://{PASSWORD}@h")  # type: ignore[call-arg]
 
 
 def blocking_view_of(**options: Any) -> object:
     with altaprofiles.blocking(lambda: session_at("https://h.example", **options)) as session:
-        return session.with_options(proxy=f"http://{PASSWORD}@h")  # type: ignore[arg-type]
+        return session.with_options(proxy=f"http://{PASSWORD}@h")  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize(

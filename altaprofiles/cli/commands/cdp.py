@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ...errors import AltaProfilesError, InvalidArgument
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup, Stats
+    from ...wire.alta import CdpBy
 
 __all__ = ["cdp"]
 
@@ -94,7 +95,7 @@ def cdp(
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
         raise click.UsageError("--file needs --by user-id or --by anonymous-id")
-    kind: Literal["user_id", "anonymous_id"] = "user_id" if by == "user-id" else "anonymous_id"
+    kind: CdpBy = "user_id" if by == "user-id" else "anonymous_id"
     _print_lookups(app, keys, kind, column, keys_table)
 
 
@@ -121,7 +122,7 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
 def _print_lookups(
     app: App,
     file: str,
-    by: Literal["user_id", "anonymous_id"],
+    by: CdpBy,
     column: str | None,
     keys_table: str | None,
 ) -> None:

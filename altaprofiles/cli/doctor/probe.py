@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...base.jsontext import decode_loosely
-from ...credentials import ENDPOINTS, Alta, CleverTap
+from ...credentials import ENDPOINTS, Alta, CleverTap, SecretSource
 from ...errors import (
     AltaProfilesError,
     BadRequest,
@@ -201,7 +201,7 @@ def may_be_elsewhere(error: AltaProfilesError) -> bool:
 
 
 async def try_regions(
-    account_id: str, passcode: str, regions: Mapping[str, str], limits: Timeout = _LIMITS
+    account_id: str, passcode: SecretSource, regions: Mapping[str, str], limits: Timeout = _LIMITS
 ) -> dict[str, AltaProfilesError | None]:
     """Return for each region None if it accepts the credentials, else the error.
 
@@ -216,7 +216,7 @@ async def try_regions(
 
 
 async def try_platforms(
-    token: str, platforms: Mapping[str, str], limits: Timeout = _LIMITS
+    token: SecretSource, platforms: Mapping[str, str], limits: Timeout = _LIMITS
 ) -> dict[str, AltaProfilesError | None]:
     """Return for each platform of Alta None if it accepts the key, else the error.
 
