@@ -16,6 +16,7 @@ from . import (
     compression,
     durable,
     export,
+    hooks,
     imports,
     limits,
     lookups,
@@ -43,6 +44,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "compression": compression.measure,
     "shared": shared.measure,
     "services": services.measure,
+    "hooks": hooks.measure,
 }
 
 
