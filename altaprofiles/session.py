@@ -191,8 +191,6 @@ class Session:
     ) -> None:
         # It may hold a password, which a traceback with locals would show.
         hidden, proxy = hide_proxy(proxy), None
-        # For the `repr` in a traceback of a mistake.
-        self._credentials: tuple[CleverTap | None, Alta | None] = (None, None)
         for name, value, kind in (
             ("clevertap", clevertap, CleverTap),
             ("alta", alta, Alta),
@@ -1198,6 +1196,9 @@ class Session:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if "_credentials" not in vars(self):
+            # In a traceback with locals, of an argument that is refused.
+            return "<Session without arguments>"
         clevertap, alta = self._credentials
         state = "" if self._engine.state == "new" else f", {self._engine.state}"
         return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"

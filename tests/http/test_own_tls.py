@@ -273,13 +273,15 @@ def blocking_view_of(**options: Any) -> object:
         lambda: session_at("https://h.example", proxy=f"http://{PASSWORD}@h", retry="no"),
         lambda: session_at("https://h.example", proxy=f"http://{PASSWORD}@h", ssl=False),
         lambda: Session.from_env(proxy=f"http://{PASSWORD}@h"),
+        lambda: Session.from_account("nobody", proxy=f"http://{PASSWORD}@h"),
         blocking_view_of,
     ],
-    ids=["another argument", "ssl", "no credentials", "blocking view"],
+    ids=["another argument", "ssl", "no credentials", "no account", "blocking view"],
 )
 def test_no_other_mistake_shows_the_proxy(
-    make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+    make: Callable[[], object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("ALTAPROFILES_CONFIG", str(tmp_path / "credentials.toml"))
     for name in ("CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE", "ALTA_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(altaprofiles.ConfigurationError) as caught:
