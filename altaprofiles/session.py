@@ -140,7 +140,7 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one
-            raises ends the call it reports on.
+            raises ends the call it reports on. A request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
 
@@ -554,9 +554,11 @@ class Session:
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
                 `Incomplete`: what has been gathered stays, and the same call resumes.
-            on_progress: called in the event loop after each page, at least every second, and at
-                times while finishing. It must return quickly. An exception that it raises ends the
-                export. Pass `print`, or `altaprofiles.notebook.Progress()` in a notebook.
+            on_progress: called in the event loop after each page, at least every second, at times
+                while finishing, and once the output is in place. It must return quickly. An
+                exception that it raises ends the export. Pass `print`,
+                `altaprofiles.progress.log()` for lines in a log, or
+                `altaprofiles.notebook.Progress()` in a notebook.
 
         Returns:
             The result, with the digest of the output. `report.mended` counts values that the
@@ -1167,8 +1169,8 @@ class Session:
         return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
-        """Return the slots that are in use now, for hooks that measure them."""
-        return [service.load for service in self._services]
+        """Return the slots that are in use now, for hooks that measure them: none once closed."""
+        return [service.load for service in self._services] if self._engine.state == "open" else []
 
     def _check_own(self, what: str) -> None:
         if self._is_view:

@@ -213,8 +213,7 @@ def figures(at: Figures, *, is_wide: bool) -> list[str]:
         return [clock(at.seconds)]
     slots = f"{at.in_flight} of {numbered(at.slots, 'slot')}"
     traffic = [f"{at.pace:,.0f} {at.item}s/s", slots]
-    retries = f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}"
-    times = [retries, clock(at.seconds)]
+    times = [numbered(at.retries, "retry"), clock(at.seconds)]
     if at.eta is not None:
         times.append(f"{clock(at.eta)} left")
     return [", ".join(traffic + times)] if is_wide else [", ".join(traffic), ", ".join(times)]

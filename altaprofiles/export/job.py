@@ -108,6 +108,8 @@ class Job(Generic[R, S]):
             async with running_beside(self._report_regularly):
                 report = await self._run_all(workspaces, place, threads)
             self._done = True
+            for part in self._parts:
+                part.report(complete=True)
             return report
         finally:
             with anyio.CancelScope(shield=True):

@@ -107,6 +107,10 @@ class Peer:
         """Send other headers from now on."""
         self.headers = {**self._own, **headers}
 
+    def address(self, request: Request) -> str:
+        """Return the address of `request` without its query, in which people's keys are."""
+        return self.url + request.target.partition("?")[0]
+
     def target(self, request: Request) -> URL:
         """Return the URL of `request`. Its target, already encoded, is kept byte for byte."""
         path, _, query = request.target.partition("?")

@@ -200,8 +200,8 @@ async def _report(app: App, stats: Stats, counts: Callable[[], tuple[int, int]])
         seconds = time.monotonic() - began
         app.info(
             f"asking: {numbered(printed, 'key')} printed, {failed:,} failed, "
-            f"{printed / seconds:,.0f} a second, {stats.retries:,} "
-            f"{'retry' if stats.retries == 1 else 'retries'}, {clock(seconds)}"
+            f"{printed / seconds:,.0f} a second, {numbered(stats.retries, 'retry')}, "
+            f"{clock(seconds)}"
         )
 
 

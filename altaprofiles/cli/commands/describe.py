@@ -80,7 +80,7 @@ def describe(
     if as_json:
         from msgspec import json, to_builtins
 
-        from ...export.manifest import readable
+        from ...redaction import readable
 
         values = to_builtins(found) | {"output": readable(found.output)}
         app.write(json.encode(values) + b"\n")

@@ -186,8 +186,8 @@ def _iso(seconds: float | None) -> str | None:
 
 
 def _as_json(state: OutputState) -> dict[str, Any]:
-    from ...export.manifest import readable
     from ...export.outputs import days_of
+    from ...redaction import readable
 
     success = state.success
     return {
