@@ -38,6 +38,7 @@ from typing import (
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from .base.calls import CallName, name_of, named, naming
 from .base.checks import check_seconds
 from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
@@ -47,6 +48,8 @@ from .flow.lifetime import is_in_trio
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
+from .sources.chains import PAGES
+from .sources.lookups import CDP, PROFILES
 from .wire.alta import CdpBy
 from .wire.clevertap import By
 
@@ -245,6 +248,7 @@ class _Loop:
 
     def each(
         self,
+        name: CallName,
         results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
         items: Iterable[K] = (),
         *,
@@ -253,25 +257,28 @@ class _Loop:
         """Return an iterator over what `results` yields in the loop.
 
         Args:
+            name: the call, for errors.
             results: takes the items as they are read. What it raises at once is raised here.
             items: read in this thread while results are waited for.
             most: results that may wait to be taken.
         """
-        engine = self._session._engine  # noqa: SLF001
-        return self._each(self.call(partial(_Reading.of, results, most, engine.under_way)), items)
+        under_way = self._session._engine.under_way  # noqa: SLF001
+        reading = self.call(partial(_Reading.of, results, most, under_way))
+        return self._each(name, reading, items)
 
-    def _each(self, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
+    def _each(self, name: CallName, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
         source = iter(items)
-        try:
-            while (batch := self.call(reading.next_batch)) is not None:
-                for result in batch:
-                    if result is _MORE:
-                        self.call(partial(reading.give, *_read(source)))
-                    else:
-                        yield cast(T, result)
-        finally:
-            with suppress(ConfigurationError):
-                self.call(reading.end)
+        with naming(name):
+            try:
+                while (batch := self.call(reading.next_batch)) is not None:
+                    for result in batch:
+                        if result is _MORE:
+                            self.call(partial(reading.give, *_read(source)))
+                        else:
+                            yield cast(T, result)
+            finally:
+                with suppress(SessionClosed):
+                    self.call(reading.end)
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
@@ -418,7 +425,9 @@ class _Call(Generic[P, T]):
         method: Callable[P, Coroutine[Any, Any, T]] = self._method.__get__(instance._inner)  # noqa: SLF001
 
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return instance._loop.call(partial(method, *args, **kwargs))  # noqa: SLF001
+            # The loop's own errors come before the method is called.
+            with naming(name_of(self._method, instance, *args, **kwargs)):
+                return instance._loop.call(partial(method, *args, **kwargs))  # noqa: SLF001
 
         return update_wrapper(call, method)
 
@@ -478,14 +487,16 @@ class _Face(Generic[T]):
 class BlockingEventProfiles(_Face[EventProfiles]):
     """The people of one query, for `for`: see `EventProfiles`."""
 
+    @named(PAGES)
     def __iter__(self) -> Iterator[Profile]:
         """Yield each person, as `EventProfiles` does with `async for`."""
         people = self._inner
-        return self._loop.each(lambda _: people.__aiter__())
+        return self._loop.each(PAGES, lambda _: people.__aiter__())
 
+    @named(PAGES)
     def pages(self, *, decode: bool = True) -> Iterator[Page]:
         """Yield each page, as `EventProfiles.pages` does."""
-        return self._loop.each(lambda _: self._inner.pages(decode=decode), most=1)
+        return self._loop.each(PAGES, lambda _: self._inner.pages(decode=decode), most=1)
 
 
 class BlockingProfiles(_Face[Profiles]):
@@ -496,6 +507,7 @@ class BlockingProfiles(_Face[Profiles]):
     by_event = _Faced(Profiles.by_event, BlockingEventProfiles)
     everyone = _Faced(Profiles.everyone, BlockingEventProfiles)
 
+    @named(PROFILES.name)
     def get_many(
         self,
         keys: Iterable[Key],
@@ -506,7 +518,7 @@ class BlockingProfiles(_Face[Profiles]):
     ) -> Iterator[Lookup[Profile]]:
         """Yield one `Lookup` for each of `keys`, as `Session.profiles.get_many` does."""
         look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
-        return self._loop.each(look_up, _checked("keys", keys))
+        return self._loop.each(PROFILES.name, look_up, _checked("keys", keys))
 
 
 class BlockingCdp(_Face[Cdp]):
@@ -514,6 +526,7 @@ class BlockingCdp(_Face[Cdp]):
 
     get = _Call(Cdp.get)
 
+    @named(CDP.name)
     def get_many(
         self,
         keys: Iterable[Key],
@@ -524,7 +537,7 @@ class BlockingCdp(_Face[Cdp]):
     ) -> Iterator[Lookup[dict[str, CdpUser]]]:
         """Yield one `Lookup` for each of `keys`, as `Session.cdp.get_many` does."""
         look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
-        return self._loop.each(look_up, _checked("keys", keys))
+        return self._loop.each(CDP.name, look_up, _checked("keys", keys))
 
 
 class BlockingSession(_NotAsync, _Face[Session]):
@@ -547,6 +560,7 @@ class BlockingSession(_NotAsync, _Face[Session]):
         """CDP users from Alta."""
         return BlockingCdp(self._inner.cdp, self._loop)
 
+    @named(CDP.name)
     def with_cdp(
         self,
         profiles: Iterable[Profile],
@@ -559,8 +573,8 @@ class BlockingSession(_NotAsync, _Face[Session]):
         if isinstance(profiles, BlockingEventProfiles):
             # They are in the loop already.
             people = profiles._inner  # noqa: SLF001
-            return self._loop.each(lambda _: join(people))
-        return self._loop.each(join, _checked("profiles", profiles))
+            return self._loop.each(CDP.name, lambda _: join(people))
+        return self._loop.each(CDP.name, join, _checked("profiles", profiles))
 
     @property
     def stats(self) -> Stats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
+from .base.calls import named
 from .flow.fanout import Items
 from .http.engine import Engine
 from .http.service import Service, account_of
@@ -28,6 +29,7 @@ class Cdp:
     def __repr__(self) -> str:
         return f"Cdp({account_of(self._service)})"
 
+    @named(CDP.name)
     async def get(
         self,
         *,
@@ -63,6 +65,7 @@ class Cdp:
         with self._engine.within(deadline) as engine:
             return await engine.call(service, request, alta.read_users)
 
+    @named(CDP.name)
     def get_many(
         self,
         keys: Items[Key],

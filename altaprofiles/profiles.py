@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
+from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
 from .flow.fanout import Items
@@ -22,7 +23,7 @@ from .http.service import Service, account_of
 from .models import Key, Lookup, Page, Profile
 from .models.page import new_people
 from .models.people import Distinct
-from .sources.chains import Chains
+from .sources.chains import COUNT, PAGES, Chains
 from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
 from .wire.days import Day
@@ -43,6 +44,7 @@ class Profiles:
     def __repr__(self) -> str:
         return f"Profiles({account_of(self._service)})"
 
+    @named(PROFILES.name)
     async def get(
         self,
         *,
@@ -86,6 +88,7 @@ class Profiles:
         with self._engine.within(deadline) as engine:
             return await Lookups(engine, service, PROFILES).get(by, value)
 
+    @named(PROFILES.name)
     def get_many(
         self,
         keys: Items[Key],
@@ -117,6 +120,7 @@ class Profiles:
         """
         return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 
+    @named(PAGES)
     def by_event(
         self,
         event: str,
@@ -214,6 +218,7 @@ class Profiles:
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
         )
 
+    @named(PAGES)
     def everyone(
         self,
         *,
@@ -260,6 +265,7 @@ class Profiles:
         )
         return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
 
+    @named(COUNT)
     async def count(
         self,
         event: str | None = None,
@@ -365,6 +371,7 @@ class EventProfiles(AsyncOnly):
         finally:
             await pages.aclose()
 
+    @named(PAGES)
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
         """Yield each page; with `distinct`, without the people who came before.
 
@@ -390,12 +397,13 @@ class EventProfiles(AsyncOnly):
     async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
         pages = self._pages(decode)
-        try:
-            async for page in pages:
-                yield page if seen is None else await finish(new_people(page, seen))
-                del page
-        finally:
-            await pages.aclose()
+        with naming(PAGES):
+            try:
+                async for page in pages:
+                    yield page if seen is None else await finish(new_people(page, seen))
+                    del page
+            finally:
+                await pages.aclose()
 
     def __repr__(self) -> str:
         # Neither cursors nor the values of filters, which may be people's data.

@@ -22,6 +22,7 @@ from typing import (
 )
 
 from .accounts import Accounts
+from .base.calls import CallName, named
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
@@ -47,10 +48,10 @@ from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
 from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
-from .sources.chains import Chains
+from .sources.chains import PAGES, Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
-from .sources.who import check_one, who_is
+from .sources.who import check_one, service_of, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
@@ -113,6 +114,21 @@ class EventsOptions(TypedDict):
     with_cdp: bool
     cdp_key: str
     cdp_by: CdpBy
+
+
+def _name_of_who_is(_: object, **keys: object) -> CallName | None:
+    return service_of([by for by, key in keys.items() if key is not None])
+
+
+def _name_of_lookups(*_: object, by: object = None, **__: object) -> CallName | None:
+    return service_of([by]) if isinstance(by, str) else None
+
+
+def _name_of_unfinished(
+    _: object, unfinished: Unfinished | None = None, **__: object
+) -> CallName | None:
+    by = getattr(getattr(unfinished, "plan", None), "by", None)
+    return PAGES if by is None else service_of([by])
 
 
 def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
@@ -380,6 +396,7 @@ class Session:
         view._set_up()  # noqa: SLF001
         return view
 
+    @named(CDP.name)
     def with_cdp(
         self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
     ) -> AsyncGenerator[Customer, None]:
@@ -409,6 +426,7 @@ class Session:
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
+    @named(_name_of_who_is)
     async def who_is(
         self,
         *,
@@ -461,6 +479,7 @@ class Session:
             profiles, users = Lookups(engine, clevertap, PROFILES), Lookups(engine, alta, CDP)
             return await who_is(by, key, profiles, users)
 
+    @named(PAGES)
     async def export(
         self,
         events: str | Sequence[str] | None = None,
@@ -585,7 +604,8 @@ class Session:
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
-                `Incomplete`: what has been gathered stays, and the same call resumes.
+                `Incomplete`: what has been gathered stays, and the same call resumes. Once all
+                records are there, it ends nothing: they are written to the output.
             on_progress: called in the event loop after each page, at least every second, at times
                 while finishing, and once the output is in place. It must return quickly. An
                 exception that it raises ends the export. Pass `print`,
@@ -742,6 +762,7 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(PAGES)
     async def sync(
         self,
         events: str | Sequence[str],
@@ -933,6 +954,7 @@ class Session:
 
         return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
+    @named(_name_of_lookups)
     async def export_lookups(
         self,
         keys: Keys,
@@ -1089,12 +1111,14 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(_name_of_unfinished)
     async def finish_unfinished(
         self,
         unfinished: Unfinished,
         *,
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[Any], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
@@ -1105,7 +1129,7 @@ class Session:
             unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
-            on_progress: as for `export`.
+            deadline, on_progress: as for `export`.
 
         Returns:
             The result, as of the method that started it.
@@ -1116,11 +1140,10 @@ class Session:
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
-        from .export.output import Output
 
         self._engine.check_open()
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
-        output = Output(to=to, spool=spool)
+        output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
         job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
@@ -1216,14 +1239,19 @@ class Session:
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            raise MissingCredentials(
+            error = MissingCredentials(
                 "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
             )
+            # The call adds its operation.
+            error.service = clevertap_rules.API
+            raise error
         return self._clevertap
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error = MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error.locate(*CDP.name)
+            raise error
         return self._alta
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -197,9 +198,14 @@ def test_modules_export_what_they_define() -> None:
             assert hasattr(module, name), f"{found.name}.{name}"
 
 
+@cache
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(MODULES[name].read_text("utf-8"))
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_all_is_what_others_may_import(name: str) -> None:
-    tree = ast.parse(MODULES[name].read_text("utf-8"))
+    tree = tree_of(name)
     names = exported(tree)
     assert names == sorted(set(names), key=rank)
     if MODULES[name].stem != "__init__":
@@ -207,7 +213,7 @@ def test_all_is_what_others_may_import(name: str) -> None:
     private = [
         f"{taken} is not in {source}.__all__"
         for source, taken in imported(name, tree)
-        if taken not in exported(ast.parse(MODULES[source].read_text("utf-8")))
+        if taken not in exported(tree_of(source))
     ]
     assert private == []
 

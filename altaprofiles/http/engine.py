@@ -22,12 +22,14 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     DecodeError,
     RateLimited,
     RequestTimeout,
+    SessionClosed,
     StatusError,
     TransportError,
     Unauthorized,
@@ -313,14 +315,17 @@ class Engine:
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
+        name = CallName(service.api, call.request.operation)
         while True:
             tries.number += 1
             answers, used = 0, None
-            if service.rotation is None:
-                turn = await self._turn(call, cap, tries)
-            else:
-                turn, answers = await self._turn_with_secret(call, cap, tries, service.rotation)
-                used = service.rotation.current
+            with naming(name):
+                if service.rotation is None:
+                    turn = await self._turn(call, cap, tries)
+                else:
+                    rotation = service.rotation
+                    turn, answers = await self._turn_with_secret(call, cap, tries, rotation)
+                    used = rotation.current
             response = None
             started = time.monotonic()
             try:
@@ -331,7 +336,7 @@ class Engine:
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
-                error = failure
+                error = self._closing(failure) or failure
             except BaseException:
                 service.pace.failed(turn.pace)
                 tries.cut_off_from = started
@@ -407,8 +412,9 @@ class Engine:
         """Wait for the secret and a turn. Return the number of secrets before the wait as well."""
         answers = None
         while True:
-            with self._locating(call):
-                await rotation.ready(self._lifetime.spawn)
+            # A task of another event loop must not join the waiters of this one.
+            self._lifetime.check_open()
+            await rotation.ready(self._lifetime.spawn)
             answers = rotation.answers if answers is None else answers
             turn = await self._turn(call, cap, tries)
             if not rotation.is_asking:
@@ -421,18 +427,17 @@ class Engine:
         rotation = call.service.rotation
         if rotation is None:
             return False
-        with self._locating(call):
+        with naming(CallName(call.service.api, call.request.operation)):
             return await rotation.renewed(used, answers, self._lifetime.spawn)
 
-    @contextmanager
-    def _locating(self, call: _Call) -> Generator[None, None, None]:
-        # A task of another event loop must not join the waiters of this one.
-        self._lifetime.check_open()
-        try:
-            yield
-        except AltaProfilesError as error:
-            error.locate(call.service.api, call.request.operation)
-            raise
+    def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
+        """Return the error of a call whose connection broke because the session was closed."""
+        if isinstance(failure, TransportError) and self._lifetime.is_closed:
+            try:
+                self._lifetime.check_open()
+            except SessionClosed as closed:
+                return closed
+        return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
         longest = self._retry.throttle_timeout

@@ -7,6 +7,8 @@ itself may resend a GET once if a kept-alive connection turns out to be closed.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -389,6 +391,9 @@ def _reason(error: object) -> str:
     if isinstance(error, ConnectionResetError) and not error.args:
         return "the other side closed it"
     own = error.strerror if isinstance(error, OSError) and error.errno is None else None
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror | ssl.SSLError):
+        # asyncio puts "Connect call failed" and the address in the place of the system's words.
+        own = own or (os.strerror(error.errno) if error.errno else None)
     return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 

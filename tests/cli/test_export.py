@@ -29,6 +29,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE
 
+from ..support.forks import start
 from ..support.postgres import PASSWORD, Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import (
@@ -148,7 +149,7 @@ def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) ->
     with emulated(people=1, faults=faults) as failing, held(failing, holding=9) as (variables, _):
         env = environment(tmp_path, variables)
         command = [*COMMAND, *WORDS, "-o", str(tmp_path / "p.ndjson")]
-        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        with start(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             lines = [process.stderr.readline(), process.stderr.readline()]
             while not re.search(r"[1-9]\d* retries, 0:0", lines[-1]):
@@ -714,7 +715,7 @@ def test_lookups_on_a_terminal_interrupted_and_gone_on_with(
 def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_path: Path) -> None:
     command = [*COMMAND, "lookup", "-", "--by", "identity", "-o", "f.ndjson"]
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **streams, env=env, cwd=tmp_path) as process:
+    with start(command, **streams, env=env, cwd=tmp_path) as process:
         assert process.stdin is not None
         process.stdin.write(b"5555555555\n")
         process.stdin.flush()

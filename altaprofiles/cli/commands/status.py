@@ -254,7 +254,9 @@ def _finish(
         async def job(
             session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
         ) -> Report:
-            return await session.finish_unfinished(one, to=to, spool=spool, on_progress=display)
+            return await session.finish_unfinished(
+                one, to=to, spool=spool, deadline=app.time_left, on_progress=display
+            )
 
         service: Service = "clevertap"
         if is_joined(one):

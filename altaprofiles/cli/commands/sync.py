@@ -145,7 +145,7 @@ def sync(
             cdp_key=cdp_key,
             cdp_by=cdp_by,
             name=name,
-            output=msgspec.structs.replace(Output(**output), to=to),
+            output=msgspec.structs.replace(Output(**output), to=to, deadline=app.deadline),
             on_progress=display,
             **selection,
             **records,
