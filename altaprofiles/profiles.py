@@ -12,16 +12,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
+from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
 from .flow.fanout import Items
+from .flow.results import AsyncOnly, Results
 from .flow.slices import ITEMS, finish
 from .http.engine import Engine
-from .http.service import Service
+from .http.service import Service, account_of
 from .models import Key, Lookup, Page, Profile
 from .models.page import new_people
 from .models.people import Distinct
-from .sources.chains import Chains
+from .sources.chains import COUNT, PAGES, Chains
 from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
 from .wire.days import Day
@@ -39,6 +41,10 @@ class Profiles:
         self._engine = engine
         self._service = service
 
+    def __repr__(self) -> str:
+        return f"Profiles({account_of(self._service)})"
+
+    @named(PROFILES.name)
     async def get(
         self,
         *,
@@ -82,6 +88,7 @@ class Profiles:
             by, value
         )
 
+    @named(PROFILES.name)
     def get_many(
         self,
         keys: Items[Key],
@@ -113,6 +120,7 @@ class Profiles:
         """
         return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 
+    @named(PAGES)
     def by_event(
         self,
         event: str,
@@ -210,6 +218,7 @@ class Profiles:
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
         )
 
+    @named(PAGES)
     def everyone(
         self,
         *,
@@ -256,6 +265,7 @@ class Profiles:
         )
         return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
 
+    @named(COUNT)
     async def count(
         self,
         event: str | None = None,
@@ -306,7 +316,7 @@ class Profiles:
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
             return chains.walk(beginnings, prefetch=prefetch, decode=decode, query=query)
 
-        return EventProfiles(pages, distinct=distinct)
+        return EventProfiles(pages, distinct=distinct, query=query, cursor=cursor)
 
     def _chains(self) -> Chains:
         return Chains(self._engine, self._service())
@@ -315,7 +325,7 @@ class Profiles:
         return Lookups(self._engine, self._service(), PROFILES)
 
 
-class EventProfiles:
+class EventProfiles(AsyncOnly):
     """The people of one query: iterate over it for people, or over `pages()` for pages.
 
     Each iteration opens new chains. Leaving an iteration early, cancelling it or closing the
@@ -323,10 +333,17 @@ class EventProfiles:
     """
 
     def __init__(
-        self, pages: Callable[[bool], AsyncGenerator[Page, None]], *, distinct: bool
+        self,
+        pages: Callable[[bool], AsyncGenerator[Page, None]],
+        *,
+        distinct: bool,
+        query: EventQuery,
+        cursor: str | None,
     ) -> None:
         self._pages = pages
         self._distinct = distinct
+        self._query = query
+        self._cursor = cursor
 
     async def __aiter__(self) -> AsyncGenerator[Profile, None]:
         """Yield each person, page by page; those of one window in server order.
@@ -339,7 +356,7 @@ class EventProfiles:
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
-        pages = self.pages()
+        pages = self._walk(True)
         try:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
@@ -352,6 +369,7 @@ class EventProfiles:
         finally:
             await pages.aclose()
 
+    @named(PAGES)
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
         """Yield each page; with `distinct`, without the people who came before.
 
@@ -372,17 +390,30 @@ class EventProfiles:
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return self._walk(decode)
+        return Results("pages", self._walk(decode))
 
     async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
         pages = self._pages(decode)
-        try:
-            async for page in pages:
-                yield page if seen is None else await finish(new_people(page, seen))
-                del page
-        finally:
-            await pages.aclose()
+        with naming(PAGES):
+            try:
+                async for page in pages:
+                    yield page if seen is None else await finish(new_people(page, seen))
+                    del page
+            finally:
+                await pages.aclose()
+
+    def __repr__(self) -> str:
+        # Neither cursors nor the values of filters, which may be people's data.
+        query = self._query
+        parts = ["everyone" if query.event is None else repr(query.event)]
+        if query.window is not None:
+            parts += [f"start={query.start}", f"end={query.end}"]
+        if query.filters:
+            parts.append(f"filters={query.filters.outline}")
+        if self._cursor is not None:
+            parts.append("cursor=…")
+        return f"EventProfiles({', '.join(parts)})"
 
 
 def _pairs(

@@ -6,9 +6,11 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypedDict, TypeVar, Unpack
 
+from .base.calls import CallName, named
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
@@ -21,16 +23,17 @@ from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
+from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
 from .redaction import mask_values
-from .sources.chains import Chains
+from .sources.chains import PAGES, Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
-from .sources.who import check_one, who_is
+from .sources.who import check_one, service_of, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
-from .wire.alta import By as CdpBy
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from .export.formats import Format, Write
     from .export.gather.joins import Join
     from .export.job import Job
     from .export.keys import Keys
@@ -60,20 +64,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
-
-
-class SessionOptions(TypedDict, total=False):
-    """The arguments of `Session` other than credentials."""
-
-    retry: Retry
-    timeout: Timeout
-    max_response_bytes: int
-    trace_configs: Sequence[aiohttp.TraceConfig]
-    on_event: Hook | Sequence[Hook] | None
-    trust_env: bool
 
 
 class EventsOptions(TypedDict):
@@ -97,6 +93,41 @@ class EventsOptions(TypedDict):
     cdp_by: CdpBy
 
 
+def _name_of_who_is(_: object, **keys: object) -> CallName | None:
+    return service_of([by for by, key in keys.items() if key is not None])
+
+
+def _name_of_lookups(*_: object, by: object = None, **__: object) -> CallName | None:
+    return service_of([by]) if isinstance(by, str) else None
+
+
+def _name_of_unfinished(
+    _: object, unfinished: Unfinished | None = None, **__: object
+) -> CallName | None:
+    by = getattr(getattr(unfinished, "plan", None), "by", None)
+    return PAGES if by is None else service_of([by])
+
+
+def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
+    """Return `with_options` with an error of its own for arguments of `Session`.
+
+    Arguments that the method does not have are none for type checkers, either.
+    """
+
+    @wraps(method)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
+        for name in options:
+            if name in fixed.difference(ViewOptions.__annotations__):
+                raise InvalidArgument(
+                    f"{name}: belongs to the whole session, and is not an option of a view; open "
+                    f"another Session with it"
+                )
+        return method(*args, **options)
+
+    return checked
+
+
 class Session:
     """One account on each service, over one pool of connections.
 
@@ -115,7 +146,7 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one
-            raises ends the call it reports on.
+            raises ends the call it reports on. A request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
 
@@ -227,6 +258,7 @@ class Session:
         """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
 
+    @_refusing_what_is_fixed
     def with_options(
         self,
         *,
@@ -235,7 +267,6 @@ class Session:
         deadline: float | None = None,
         bulk: bool | None = None,
         on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
@@ -259,13 +290,6 @@ class Session:
         >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
         >>> person = await quick.profiles.get(identity="5555555555")
         """
-        for name in fixed:
-            if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-                raise InvalidArgument(
-                    f"{name}: belongs to the whole session, and is not an option of a view; open "
-                    f"another Session with it"
-                )
-            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
@@ -281,6 +305,7 @@ class Session:
         view._set_up()  # noqa: SLF001
         return view
 
+    @named(CDP.name)
     def with_cdp(
         self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
     ) -> AsyncGenerator[Customer, None]:
@@ -304,11 +329,13 @@ class Session:
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
-        ...     print(customer.profile.identity, list(customer.cdp))
+        ...     if customer.profile:
+        ...         print(customer.profile.identity, list(customer.cdp))
         """
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
+    @named(_name_of_who_is)
     async def who_is(
         self,
         *,
@@ -361,6 +388,7 @@ class Session:
         users = Lookups(engine, self._alta_service(), CDP)
         return await who_is(by, key, profiles, users)
 
+    @named(PAGES)
     async def export(
         self,
         events: str | Sequence[str] | None = None,
@@ -371,13 +399,13 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         event_summaries: bool = True,
@@ -485,10 +513,13 @@ class Session:
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
-                `Incomplete`: what has been gathered stays, and the same call resumes.
-            on_progress: called in the event loop after each page, at least every second, and at
-                times while finishing. It must return quickly. An exception that it raises ends the
-                export. Pass `print`, or `altaprofiles.notebook.Progress()` in a notebook.
+                `Incomplete`: what has been gathered stays, and the same call resumes. Once all
+                records are there, it ends nothing: they are written to the output.
+            on_progress: called in the event loop after each page, at least every second, at times
+                while finishing, and once the output is in place. It must return quickly. An
+                exception that it raises ends the export. Pass `print`,
+                `altaprofiles.progress.log()` for lines in a log, or
+                `altaprofiles.notebook.Progress()` in a notebook.
 
         Returns:
             The result, with the digest of the output. `report.mended` counts values that the
@@ -639,6 +670,7 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(PAGES)
     async def sync(
         self,
         events: str | Sequence[str],
@@ -651,7 +683,7 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         flatten: Flatten = (),
         table: str | None = None,
@@ -829,6 +861,7 @@ class Session:
 
         return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
+    @named(_name_of_lookups)
     async def export_lookups(
         self,
         keys: Keys,
@@ -837,11 +870,11 @@ class Session:
         to: str | os.PathLike[str],
         column: str | None = None,
         keys_table: str | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         with_cdp: bool = False,
         cdp_key: str = "identity",
         cdp_by: CdpBy = "user_id",
@@ -984,12 +1017,14 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(_name_of_unfinished)
     async def finish_unfinished(
         self,
         unfinished: Unfinished,
         *,
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[Any], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
@@ -1000,7 +1035,7 @@ class Session:
             unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
-            on_progress: as for `export`.
+            deadline, on_progress: as for `export`.
 
         Returns:
             The result, as of the method that started it.
@@ -1011,11 +1046,10 @@ class Session:
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
-        from .export.output import Output
 
         self._engine.check_open()
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
-        output = Output(to=to, spool=spool)
+        output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
         job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
@@ -1034,6 +1068,19 @@ class Session:
                 for service in self._services:
                     service.abandon(_closed)
                     service.close()
+
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Never:
+            raise TypeError(
+                "a Session is opened with `async with`, in an async function; where no event loop "
+                "runs, write `with altaprofiles.blocking(…) as session:`"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            # Without it, `with` does not call `__enter__`.
+            raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         self._check_own("entered")
@@ -1056,11 +1103,12 @@ class Session:
 
     def __repr__(self) -> str:
         clevertap, alta = self._credentials
-        return f"Session(clevertap={clevertap!r}, alta={alta!r})"
+        state = "" if self._engine.state == "new" else f", {self._engine.state}"
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
-        """Return the slots that are in use now, for hooks that measure them."""
-        return [service.load for service in self._services]
+        """Return the slots that are in use now, for hooks that measure them: none once closed."""
+        return [service.load for service in self._services] if self._engine.state == "open" else []
 
     def _check_own(self, what: str) -> None:
         if self._is_view:
@@ -1071,14 +1119,19 @@ class Session:
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            raise MissingCredentials(
+            error = MissingCredentials(
                 "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
             )
+            # The call adds its operation.
+            error.service = clevertap_rules.API
+            raise error
         return self._clevertap
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error = MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error.locate(*CDP.name)
+            raise error
         return self._alta
 
 
@@ -1095,11 +1148,11 @@ _ALTA_START = 4
 
 def _output(
     to: str | os.PathLike[str],
-    format: str | None,
+    format: Format | None,
     table: str | None,
     bom: bool,
     flatten: Flatten,
-    write: str | None,
+    write: Write | None,
     resume: bool,
     spool: str | os.PathLike[str] | None,
     deadline: float | None,

@@ -16,6 +16,7 @@ from . import (
     compression,
     durable,
     export,
+    hooks,
     imports,
     limits,
     lookups,
@@ -41,6 +42,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "imports": imports.measure,
     "compression": compression.measure,
     "shared": shared.measure,
+    "hooks": hooks.measure,
 }
 
 

@@ -17,6 +17,7 @@ from . import (
     compression,
     durable,
     export,
+    hooks,
     imports,
     limits,
     lookups,
@@ -288,6 +289,24 @@ def _share() -> list[Check]:
     ]
 
 
+def _watch() -> list[Check]:
+    each, rounds = 20, 1
+    watched = replace(hooks.CALLS, arguments={"count": each, "repeats": rounds})
+    if not present([watched]):
+        return []
+    with serving(Shape(record_bytes=1000)) as server:
+        figures = once(watched, server).figures
+        seen = server.seen()
+    # Two of the five hooks measure the calls, and one of these traces them.
+    calls = each * (rounds + 1)
+    return [
+        *_requests("hooks", seen, get_profile=5 * calls),
+        Check("hooks, events of a function", int(figures["events"]), calls),
+        Check("hooks, spans", int(figures["spans"]), calls),
+        Check("hooks, durations", int(figures["durations"]), 2 * calls),
+    ]
+
+
 CHECKS: dict[str, Callable[[], list[Check]]] = {
     "lookups": _look_up,
     "chain": _walk_chain,
@@ -300,5 +319,6 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "imports": _start,
     "compression": _inflate,
     "shared": _share,
+    "hooks": _watch,
 }
 """The checks of each question."""

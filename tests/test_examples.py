@@ -84,6 +84,7 @@ def test_the_readme_runs(
             await document.namespace["filtered"](session)
             await document.namespace["look_up"](session)
             await document.namespace["in_a_notebook"](session)
+            await document.namespace["in_a_job"](session)
             await document.namespace["in_a_web_service"](session)
 
     asyncio.run(exports())

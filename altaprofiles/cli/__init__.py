@@ -55,10 +55,11 @@ def cli() -> None:
     Exit codes:
         0    success
         1    failure
-        2    wrong usage, or a wrong setting in the environment or the credentials
-             file
+        2    wrong usage, a missing extra, or a wrong setting in the environment or
+             the credentials file
         3    credentials are missing or refused
         4    incomplete; run the same command again to resume
+        5    not found (get, cdp, who)
         130  interrupted by Ctrl-C (SIGINT)
         141  the reader of the output closed it
         143  terminated (SIGTERM)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
-from ..errors import AltaProfilesError, SessionClosed
+from ..errors import AltaProfilesError, ConfigurationError, SessionClosed
 
-__all__ = ["INTERRUPTED", "Lifetime", "Spawn", "is_cancelled_here"]
+__all__ = [
+    "INTERRUPTED",
+    "Lifetime",
+    "Spawn",
+    "State",
+    "is_cancelled_here",
+    "is_in_trio",
+]
 
 
 Spawn: TypeAlias = Callable[
     [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
 ]
 """Runs a job in the background, reports its end, and returns a function that cancels it."""
+
+
+State: TypeAlias = Literal["new", "open", "closed"]
+"""The states of a session, in order."""
 
 
 INTERRUPTED = (
@@ -31,6 +43,38 @@ INTERRUPTED = (
 def is_cancelled_here() -> bool:
     """Return whether a cancel scope around this task, and nothing else, cancelled it."""
     return anyio.current_effective_deadline() == -math.inf
+
+
+def is_in_trio() -> bool:
+    """Return whether a task of trio runs this."""
+    # trio imports sniffio, and tells it when a task runs: as a guest of a loop of asyncio, too.
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is None or "trio" not in sys.modules:
+        return False
+    try:
+        return bool(sniffio.current_async_library() == "trio")
+    except RuntimeError:
+        return False
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs this.
+
+    Raises:
+        ConfigurationError: there is none, or it is one of trio.
+    """
+    if is_in_trio():
+        raise ConfigurationError(
+            "trio is not supported, because aiohttp needs the event loop of asyncio; run this with "
+            "asyncio.run(…), or call altaprofiles.blocking(…) in trio.to_thread.run_sync(…)"
+        )
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "no event loop of asyncio runs here; run this with asyncio.run(…), or use "
+            "altaprofiles.blocking(…), which needs none"
+        ) from None
 
 
 class Pool(Protocol):
@@ -53,7 +97,7 @@ class Lifetime:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._state = "new"
+        self._state: State = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
@@ -64,13 +108,15 @@ class Lifetime:
 
         Raises:
             SessionClosed: the session was opened before.
+            ConfigurationError: no event loop of asyncio runs here.
         """
+        loop = _running_loop()
         if self._state != "new":
             raise SessionClosed(
                 "this Session was opened before, or closed; create a new one each time"
             )
         self._state = "open"
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         await self._pool.open()
         ready = self._loop.create_future()
         self._host = self._loop.create_task(self._run(ready), name="altaprofiles")
@@ -87,7 +133,7 @@ class Lifetime:
             SessionClosed: the session was opened in another event loop that is still running.
         """
         if self._host is not None and not self._host.done():
-            self._check_loop()
+            self._check_loop(_running_loop())
             self._state = "closed"
             self._stop.set()
             # Waited for, not awaited: a caller that is cancelled here must not leave the session
@@ -110,22 +156,32 @@ class Lifetime:
                 await self._pool.aclose()
 
     @property
+    def state(self) -> State:
+        """The state: "new", "open" or "closed"."""
+        return self._state
+
+    @property
     def is_closed(self) -> bool:
         """True once it has been closed."""
         return self._state == "closed"
 
     def check_open(self) -> None:
-        """Raise `SessionClosed` unless the session is open in this event loop."""
+        """Raise `SessionClosed` unless the session is open in this event loop.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs here.
+        """
+        loop = _running_loop()
         if self._state == "new":
             raise SessionClosed(
                 "this Session is not open yet; use it inside `async with Session(...) as session:`"
             )
         if self._state == "closed":
             raise SessionClosed("this Session is closed, or its event loop is; open a new one")
-        self._check_loop()
+        self._check_loop(loop)
 
-    def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():
+    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
             raise SessionClosed(
                 "this Session was opened in another event loop; open one Session per loop"
             )

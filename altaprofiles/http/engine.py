@@ -20,16 +20,18 @@ from typing import Any, TypeAlias, TypeVar, overload
 import anyio
 from msgspec import Struct
 
+from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     DecodeError,
     RateLimited,
     RequestTimeout,
+    SessionClosed,
     StatusError,
     TransportError,
 )
-from ..flow.lifetime import Lifetime, Spawn
+from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
@@ -43,7 +45,11 @@ from .transport import Timeout, Transport
 __all__ = ["Engine", "Hook"]
 
 Hook: TypeAlias = Callable[[Attempt], object]
-"""Called with each attempt after its end."""
+"""Called with each attempt after its end.
+
+A hook that has a method `interrupted` is told of requests without an end as well: it is called with
+the attempt, which has neither a status nor an error, and the exception that has cut it off.
+"""
 
 T = TypeVar("T")
 
@@ -88,6 +94,7 @@ class _Call(Struct, frozen=True):
             port=self.service.peer.port,
             waited=started - tries.queued_at,
             bulk=self.bulk,
+            url=self.service.peer.address(self.request),
         )
 
 
@@ -108,6 +115,7 @@ class Engine:
         self._retry = retry
         self._limits = transport.limits(timeout)
         self._hooks = tuple(hooks)
+        self._interrupted = _interrupted(self._hooks)
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
         self._numbers = count(1)
@@ -126,6 +134,11 @@ class Engine:
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
         self._lifetime.check_open()
+
+    @property
+    def state(self) -> State:
+        """The state: "new", "open" or "closed"."""
+        return self._lifetime.state
 
     @property
     def is_closed(self) -> bool:
@@ -155,6 +168,7 @@ class Engine:
             _deadline=self._deadline if deadline is None else deadline,
             _bulk=self._bulk if bulk is None else bulk,
             _hooks=(*self._hooks, *hooks),
+            _interrupted=(*self._interrupted, *_interrupted(hooks)),
         )
         return view
 
@@ -241,11 +255,30 @@ class Engine:
         whole = self._whole
         if whole is None and (deadline := self._retry.deadline) is not None:
             whole = Deadline.of(deadline)
-        if whole is None:
-            return self._attempts(call, Tries(self._retry, budget, math.inf))
-        return self._within(whole, call, Tries(self._retry, budget, whole.ends))
+        tries = Tries(self._retry, budget, math.inf if whole is None else whole.ends)
+        if self._interrupted:
+            return self._watched(whole, call, tries)
+        return self._within(whole, call, tries)
 
-    async def _within(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+    async def _watched(self, whole: Deadline | None, call: _Call, tries: Tries) -> Any:
+        """Do the same as `_within`, and report a request that is cut off."""
+        try:
+            return await self._within(whole, call, tries)
+        except BaseException as error:
+            if tries.cut_off_from is not None:
+                attempt = call.attempt(tries, tries.cut_off_from, None)
+                for interrupted in self._interrupted:
+                    interrupted(attempt, error)
+            raise
+
+    def _within(self, whole: Deadline | None, call: _Call, tries: Tries) -> Awaitable[Any]:
+        if whole is None:
+            return self._attempts(call, tries)
+        return self._until(whole, call, tries)
+
+    async def _until(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        # Before the scope, which another kind of event loop may not have.
+        self._lifetime.check_open()
         with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
@@ -257,14 +290,19 @@ class Engine:
             f"{call.service.api}: {call.request.operation} did not finish within {whole}"
         )
         timeout.locate(call.service.api, call.request.operation)
+        if (sent_at := tries.cut_off_from) is not None:
+            tries.cut_off_from = None
+            self._report(call.attempt(tries, sent_at, None, timeout))
         raise timeout
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
+        name = CallName(service.api, call.request.operation)
         while True:
             tries.number += 1
-            turn = await self._turn(call, cap, tries)
+            with naming(name):
+                turn = await self._turn(call, cap, tries)
             response = None
             started = time.monotonic()
             try:
@@ -275,9 +313,10 @@ class Engine:
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
-                error = failure
+                error = self._closing(failure) or failure
             except BaseException:
                 service.pace.failed(turn.pace)
+                tries.cut_off_from = started
                 raise
             else:
                 self._budget.deposit()
@@ -307,6 +346,15 @@ class Engine:
                     # The traceback holds this frame, which would keep the error and the body alive.
                     del error, response
             await self._pause(service, decision.delay)
+
+    def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
+        """Return the error of a call whose connection broke because the session was closed."""
+        if isinstance(failure, TransportError) and self._lifetime.is_closed:
+            try:
+                self._lifetime.check_open()
+            except SessionClosed as closed:
+                return closed
+        return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
         longest = self._retry.throttle_timeout
@@ -408,6 +456,11 @@ class Engine:
             )
         for hook in self._hooks:
             hook(attempt)
+
+
+def _interrupted(hooks: Sequence[Hook]) -> tuple[Callable[[Attempt, BaseException], object], ...]:
+    methods = [getattr(hook, "interrupted", None) for hook in hooks]
+    return tuple(method for method in methods if method is not None)
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

@@ -154,6 +154,8 @@ class Tries(Struct, gc=False):
         refusals: refusals for a rate limit since any other outcome.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
+        cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
+            None if there was none.
     """
 
     retry: Retry
@@ -166,6 +168,7 @@ class Tries(Struct, gc=False):
     refusals: int = 0
     queued: float = 0.0
     queued_at: float = 0.0
+    cut_off_from: float | None = None
     _ready_by: float = math.inf
     _refused_since: float = math.inf
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import anyio
 from msgspec import Struct
 
-from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
+from ..errors import AltaProfilesError, MissingCredentials, NotReady, RateLimited, StatusError
 from ..models import RateLimit
 from ..wire.messages import Response
 from ..wire.reading import read_rate_limit
@@ -25,7 +25,7 @@ from .transport import Peer
 if TYPE_CHECKING:
     from .machine.commons import Commons
 
-__all__ = ["Load", "Service"]
+__all__ = ["Load", "Service", "account_of"]
 
 
 class Load(Struct, frozen=True):
@@ -252,3 +252,11 @@ class Service:
             reset=self.limits.reset if is_used_up else None,
             sent=False,
         )
+
+
+def account_of(service: Callable[[], Service]) -> str:
+    """Return the account of a service as text, for a session that may lack its credentials."""
+    try:
+        return repr(service().account)
+    except MissingCredentials:
+        return "no credentials"

@@ -7,6 +7,8 @@ itself may resend a GET once if a kept-alive connection turns out to be closed.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -100,6 +102,10 @@ class Peer:
         self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
         self._scheme = parts.scheme
         self._path = parts.path
+
+    def address(self, request: Request) -> str:
+        """Return the address of `request` without its query, in which people's keys are."""
+        return self.url + request.target.partition("?")[0]
 
     def target(self, request: Request) -> URL:
         """Return the URL of `request`. Its target, already encoded, is kept byte for byte."""
@@ -349,6 +355,9 @@ def _reason(error: object) -> str:
     if isinstance(error, ConnectionResetError) and not error.args:
         return "the other side closed it"
     own = error.strerror if isinstance(error, OSError) and error.errno is None else None
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror | ssl.SSLError):
+        # asyncio puts "Connect call failed" and the address in the place of the system's words.
+        own = own or (os.strerror(error.errno) if error.errno else None)
     return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 

@@ -13,6 +13,7 @@ from collections.abc import (
 )
 from contextlib import contextmanager
 
+from ..base.calls import CallName
 from ..base.verdicts import dooms_all
 from ..base.wording import numbered
 from ..errors import AltaProfilesError, BadRequest, Incomplete
@@ -26,9 +27,12 @@ from ..wire.messages import Response
 from ..wire.page import peek_next_cursor
 from ..wire.query import EventQuery
 
-__all__ = ["REOPENINGS", "Chains", "is_short", "shortfall"]
+__all__ = ["COUNT", "PAGES", "REOPENINGS", "Chains", "is_short", "shortfall"]
 
 logger = logging.getLogger("altaprofiles")
+
+PAGES = CallName(clevertap.API, "get_page")
+COUNT = CallName(clevertap.API, "count")
 
 REOPENINGS = (10, 60)
 """Waits before a chain that cannot be complete is opened again, in multiples of `base_delay`.
@@ -63,11 +67,6 @@ class Chains:
     def __init__(self, engine: Engine, service: Service) -> None:
         self._engine = engine
         self._service = service
-
-    @property
-    def call(self) -> tuple[str, str]:
-        """The service and the call that fetches pages, for errors."""
-        return self._service.api, "get_page"
 
     @property
     def slots(self) -> int:
@@ -140,7 +139,7 @@ class Chains:
                 at a cursor is not checked, because its earlier pages are not known.
         """
         chains = [self._chain(beginning, decode, earlier, query) for beginning in beginnings]
-        return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
+        return walk(chains, prefetch=prefetch, spawn=self._engine.spawn, name=PAGES)
 
     def _chain(
         self,
@@ -175,7 +174,7 @@ class Chains:
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
         reopen = None if doubts is None else doubts.reopen
-        return Chain(begin, fetch, reopen, earlier, self.call)
+        return Chain(begin, fetch, reopen, earlier)
 
 
 @contextmanager
@@ -219,9 +218,7 @@ class _Doubts:
             return None
         sentence = shortfall(self._query, 0, self._counted)
         if is_last:
-            error = Incomplete(sentence, missing=[sentence])
-            error.locate(*self._chains.call)
-            raise error
+            raise Incomplete(sentence, missing=[sentence])
         self._reopened += 1
         await self._chains.pause(number, sentence)
         return await self._chains.open(self._query)

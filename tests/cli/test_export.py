@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
+from altaprofiles import ExportReport
 from altaprofiles.cli import cli
 from altaprofiles.cli.app import App
 from altaprofiles.cli.commands.export import export
@@ -97,7 +99,7 @@ def test_an_export_through_pipes(env: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_counted_are_people_over_all_days(
-    env: dict[str, str], small: Emulator, tmp_path: Path
+    env: dict[str, str], small: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person who did an event in two windows is counted once."""
     counts = {event: int(run(env, "count", event, *DAYS).stdout) for event in EVENTS}
@@ -107,6 +109,9 @@ def test_counted_are_people_over_all_days(
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["counted"] == counts
+    # A report in Python prints as this summary.
+    monkeypatch.chdir(tmp_path)
+    assert done.stderr.endswith(f"{msgspec.json.decode(done.stdout, type=ExportReport)}\n")
     for event, count in counts.items():
         chains = [chain for chain in report["chains"] if chain["event"] == event]
         assert sum(chain["counted"] for chain in chains) > count

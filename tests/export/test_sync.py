@@ -156,7 +156,7 @@ async def test_late_days_are_brought_again(
     if first is None:
         assert (report.first, report.last, report.people, report.requests) == (None, None, 0, 0)
         assert sent(emulator) == requests
-        assert "nothing to bring" in str(report)
+        assert "none, as the table has all of them" in str(report)
     else:
         assert (report.first, report.last) == (date(2026, 1, first), date(2026, 1, 6))
     assert report.through == date(2026, 1, 6)

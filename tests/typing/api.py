@@ -6,6 +6,7 @@ Tables are left out, because pyarrow has no types.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from datetime import date, datetime
 from pathlib import Path
@@ -47,6 +48,7 @@ from altaprofiles import (
     Timeout,
     TransportError,
     parse_date,
+    progress,
 )
 from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.notebook import Progress
@@ -206,6 +208,12 @@ async def exports(session: Session) -> None:
     assert_type(found.not_found_file, str | None)
     await session.export("Charged", start=1, end=2, to="x.csv", on_progress=Progress())
     await session.export("Charged", start=1, end=2, to="x.csv", on_progress=print)
+    log = progress.log(logging.getLogger("nightly"), every=60, level=logging.DEBUG)
+    assert_type(log, progress.Log)
+    await session.export("Charged", start=1, end=2, to="x.csv", on_progress=log)
+    await session.export_lookups(["7"], by="email", to="x.csv", on_progress=log)
+    await session.sync("Charged", since="2026-01-01", to="x.duckdb", on_progress=log)
+    assert_type(report.summary, list[tuple[str, str]])
 
 
 def errors(error: AltaProfilesError) -> None:
