@@ -22,6 +22,7 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import altaprofiles
 from altaprofiles import Alta, CleverTap, Session
+from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
 from .support.terminals import serving
@@ -160,6 +161,17 @@ async def test_a_docstring_example_runs(
     async with Emulator(people=60) as emulator:
         for variable, value in emulator.environment.items():
             monkeypatch.setenv(variable, value)
+            monkeypatch.setenv(f"SHOP_{variable}", value)
+        shop = {
+            "account_id": str(emulator.clevertap.account_id),
+            "passcode": str(emulator.clevertap.passcode),
+            "base_url": emulator.url,
+            "alta_token": str(emulator.alta.token),
+            "alta_base_url": emulator.url,
+        }
+        accounts = Accounts(tmp_path / "accounts.toml", "shop", {"shop": shop})
+        await asyncio.to_thread(accounts.write)
+        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(accounts.path))
         async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
             names = {"altaprofiles": altaprofiles, "session": session, "date": date}
             names |= {public: getattr(altaprofiles, public) for public in altaprofiles.__all__}

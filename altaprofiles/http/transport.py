@@ -90,18 +90,24 @@ class Peer:
 
     Args:
         url: base URL, without a trailing slash.
-        headers: sent with every request.
+        headers: sent with every request; None for those of `renew`, which must come first.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         parts = urlsplit(url)
         self.url = url
         self.host = parts.netloc
         self.hostname = parts.hostname or ""
         self.port = parts.port or _PORTS[parts.scheme]
-        self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
+        self._own = {"Host": URL(url).host_port_subcomponent or self.host}
+        self.is_fixed = headers is not None
+        self.headers = {**self._own, **(headers or {})}
         self._scheme = parts.scheme
         self._path = parts.path
+
+    def renew(self, headers: Mapping[str, str]) -> None:
+        """Send other headers from now on."""
+        self.headers = {**self._own, **headers}
 
     def address(self, request: Request) -> str:
         """Return the address of `request` without its query, in which people's keys are."""
@@ -163,8 +169,9 @@ class Transport:
         if self._connector is None:
             raise RuntimeError("the transport is not open")
         # aiohttp sends a client's own headers to the proxy as well, in the clear. With a proxy,
-        # credentials therefore go with each request, which only the service can read.
-        proxied = self._proxy(peer)[0] is not None
+        # credentials therefore go with each request, which only the service can read. So do those
+        # that change.
+        goes_along = self._proxy(peer)[0] is not None or not peer.is_fixed
         client = self._clients[peer] = aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
@@ -173,7 +180,7 @@ class Transport:
                 "User-Agent": f"altaprofiles/{__version__}",
                 "Accept": "application/json",
                 "Accept-Encoding": ", ".join(codings()),
-                **({} if proxied else peer.headers),
+                **({} if goes_along else peer.headers),
             },
             # `_read` bounds the inflated size.
             auto_decompress=False,
@@ -218,7 +225,7 @@ class Transport:
                 request.method,
                 peer.target(request),
                 data=request.body or None,
-                headers=peer.headers if proxy else None,
+                headers=peer.headers if proxy or not peer.is_fixed else None,
                 allow_redirects=False,
                 proxy=proxy,
                 proxy_headers=proxy_headers,

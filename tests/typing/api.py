@@ -71,6 +71,16 @@ def sessions() -> None:
     )
     assert_type(session, Session)
     assert_type(Session.from_env(retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_env("SHOP_", retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_account("shop", timeout=Timeout(read=5)), Session)
+    assert_type(CleverTap.from_account(), CleverTap)
+    assert_type(Alta.from_env(prefix="SHOP_"), Alta)
+
+    async def fetch() -> str:
+        return "passcode"
+
+    assert_type(CleverTap("id", fetch).passcode, str)
+    assert_type(Alta(lambda: "token", name="support").account, str)
     assert_type(session.stats, Stats)
     assert_type(session.stats.requests, int)
     assert_type(altaprofiles.__version__, str)
