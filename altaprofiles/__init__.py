@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         blocking,
     )
     from .cdp import Cdp
-    from .credentials import Alta, CleverTap, MaxInFlight
+    from .credentials import Alta, CleverTap, MaxInFlight, SecretSource
     from .errors import (
         AltaProfilesError,
         BadRequest,
@@ -190,6 +190,7 @@ __all__ = [
     "RequestTimeout",
     "ResponseTooLarge",
     "Retry",
+    "SecretSource",
     "ServerError",
     "Session",
     "SessionClosed",

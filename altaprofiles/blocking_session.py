@@ -39,6 +39,7 @@ from typing import (
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from .base.calls import CallName, name_of, named, naming
+from .base.checks import check_seconds
 from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
@@ -76,7 +77,9 @@ _READ_FOR = 0.005
 """Seconds after which keys that have been read are passed on, however few they are."""
 
 
-def blocking(make_session: Callable[[], Session]) -> AbstractContextManager[BlockingSession]:
+def blocking(
+    make_session: Callable[[], Session], *, drain: float = 0.0
+) -> AbstractContextManager[BlockingSession]:
     """Open a session for code without an event loop: scripts, threads, tasks of a scheduler.
 
     The session runs in a thread of its own until the block ends. Any number of threads may use it.
@@ -86,17 +89,20 @@ def blocking(make_session: Callable[[], Session]) -> AbstractContextManager[Bloc
     Args:
         make_session: returns a new session, such as `Session.from_env`, or
             `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`.
+        drain: seconds that calls and iterations of other threads may take to end after the block,
+            as for `Session.aclose`; 0 to cut them off.
 
     Raises:
         ConfigurationError: an event loop runs in this thread, as in a notebook, where `async with`
-            works. Or `make_session` does not return a new session. Both are raised by `with`.
+            works. Or `make_session` does not return a new session, or `drain` is not a number of
+            seconds. All are raised by `with`.
 
     >>> with altaprofiles.blocking(Session.from_env) as session:
     ...     person = session.profiles.get(identity="5555555555")
     ...     for page in session.profiles.by_event("Charged", start=20260101, end=20260131).pages():
     ...         print(len(page.profiles))
     """
-    return _Opening(make_session)
+    return _Opening(make_session, drain)
 
 
 class _NotAsync:
@@ -119,9 +125,9 @@ class _NotAsync:
 class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
     """The result of `blocking`."""
 
-    def __init__(self, make_session: Callable[[], Session]) -> None:
+    def __init__(self, make_session: Callable[[], Session], drain: float) -> None:
         self._make_session = make_session
-        self._open = _open(make_session)
+        self._open = _open(make_session, drain)
 
     def __enter__(self) -> BlockingSession:
         return self._open.__enter__()
@@ -140,9 +146,12 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
 
 
 @contextmanager
-def _open(make_session: Callable[[], Session]) -> Generator[BlockingSession, None, None]:
+def _open(
+    make_session: Callable[[], Session], drain: float
+) -> Generator[BlockingSession, None, None]:
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
+    check_seconds("drain", drain, zero=True)
     if is_in_trio():
         raise ConfigurationError(
             "trio runs in this thread, and would stand still; call this in a function for "
@@ -155,11 +164,11 @@ def _open(make_session: Callable[[], Session]) -> Generator[BlockingSession, Non
         )
     with start_blocking_portal() as portal:
         loop = _Loop(portal)
-        session = loop.call(partial(_opened, make_session))
+        session = loop.open(make_session)
         try:
             yield BlockingSession(session, loop)
         finally:
-            loop.close(session)
+            loop.close(drain)
 
 
 async def _opened(make_session: Callable[[], Session]) -> Session:
@@ -186,17 +195,27 @@ class _Loop:
         self._portal = portal
         self._is_closed = False
 
+    def open(self, make_session: Callable[[], Session]) -> Session:
+        """Return the session, which is open in the loop."""
+        self._session = self._call(partial(_opened, make_session))
+        return self._session
+
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `function`, awaited in the loop."""
         if self._is_closed:
             raise SessionClosed("this Session is closed; open a new one")
         return self._call(function)
 
-    def close(self, session: Session) -> None:
-        """Close the session, and end whatever is still running in the loop."""
-        self._is_closed = True
-        self._call(session.aclose)
-        self._portal.call(self._portal.stop, True)
+    def close(self, drain: float) -> None:
+        """Close the session, and end whatever is still running in the loop after `drain` seconds.
+
+        Until then the session itself refuses new calls.
+        """
+        try:
+            self._call(partial(self._session.aclose, drain))
+        finally:
+            self._is_closed = True
+            self._portal.call(self._portal.stop, True)
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         ended = threading.Event()
@@ -243,7 +262,9 @@ class _Loop:
             items: read in this thread while results are waited for.
             most: results that may wait to be taken.
         """
-        return self._each(name, self.call(partial(_Reading.of, results, most)), items)
+        under_way = self._session._engine.under_way  # noqa: SLF001
+        reading = self.call(partial(_Reading.of, results, most, under_way))
+        return self._each(name, reading, items)
 
     def _each(self, name: CallName, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
         source = iter(items)
@@ -284,10 +305,14 @@ class _Reading(Generic[K, T]):
     """One iteration. It goes on only while the caller waits, so that no result is held for long."""
 
     def __init__(
-        self, results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]], most: int
+        self,
+        results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
+        most: int,
+        under_way: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._results = results(self._items())
         self._most = most
+        self._under_way = under_way
         self._handover: Handover[T | object] = Handover()
         self._wanted = asyncio.Event()
         self._given: asyncio.Future[tuple[list[K], Exception | None]] | None = None
@@ -295,10 +320,13 @@ class _Reading(Generic[K, T]):
 
     @classmethod
     async def of(
-        cls, results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]], most: int
+        cls,
+        results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
+        most: int,
+        under_way: Callable[[], AbstractContextManager[None]],
     ) -> _Reading[K, T]:
         """Return a new iteration, which begins with the first batch."""
-        return cls(results, most)
+        return cls(results, most, under_way)
 
     async def next_batch(self) -> list[T | object] | None:
         """Return the next results, at least one; None after the last one."""
@@ -335,6 +363,15 @@ class _Reading(Generic[K, T]):
             raise error
 
     async def _run(self) -> None:
+        try:
+            with self._under_way():
+                await self._pass_results()
+                # Until `end`, because the reader takes the last results out of this loop.
+                await asyncio.get_running_loop().create_future()
+        except SessionClosed as error:
+            self._handover.close(error)
+
+    async def _pass_results(self) -> None:
         ahead = 0
         try:
             try:
@@ -422,7 +459,11 @@ class _Faced(Generic[P, S, R]):
         method = self._method.__get__(instance._inner)  # noqa: SLF001
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+            try:
+                return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+            finally:
+                # A traceback with locals would show the password of a proxy that is refused here.
+                kwargs.clear()
 
         return update_wrapper(call, method)
 

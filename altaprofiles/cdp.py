@@ -61,7 +61,9 @@ class Cdp:
         'WEB'
         """
         request = alta.get_user_cdp(user_id=user_id, anonymous_id=anonymous_id)
-        return await self._engine.within(deadline).call(self._service(), request, alta.read_users)
+        service = self._service()
+        with self._engine.within(deadline) as engine:
+            return await engine.call(service, request, alta.read_users)
 
     @named(CDP.name)
     def get_many(

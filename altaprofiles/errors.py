@@ -346,7 +346,7 @@ class BadRequest(StatusError):
 
 
 class Unauthorized(StatusError):
-    """The service refused the credentials (401). Never retried.
+    """The service refused the credentials (401). Never retried with the same ones.
 
     It answers in the same way to credentials of another region or platform.
     """

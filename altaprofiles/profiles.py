@@ -84,9 +84,9 @@ class Profiles:
             names = ", ".join(by for by, _ in given) or "none"
             raise InvalidArgument(f"identity, email, object_id: pass exactly one, got {names}")
         by, value = given[0]
-        return await Lookups(self._engine.within(deadline), self._service(), PROFILES).get(
-            by, value
-        )
+        service = self._service()
+        with self._engine.within(deadline) as engine:
+            return await Lookups(engine, service, PROFILES).get(by, value)
 
     @named(PROFILES.name)
     def get_many(
@@ -297,8 +297,10 @@ class Profiles:
         >>> people = await session.profiles.count("Charged", start=20260101, end=20260131)
         """
         filters = Filters.of(event_properties, profile_fields, query)
-        chains = Chains(self._engine.within(deadline), self._service())
-        return await chains.count(EventQuery.of(event, start, end, filters=filters))
+        service = self._service()
+        event_query = EventQuery.of(event, start, end, filters=filters)
+        with self._engine.within(deadline) as engine:
+            return await Chains(engine, service).count(event_query)
 
     def _people(
         self, query: EventQuery, windows: int, *, distinct: bool, cursor: str | None, prefetch: int

@@ -6,18 +6,41 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
-from functools import wraps
+from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypedDict, TypeVar, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Never,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
+from .accounts import Accounts
 from .base.calls import CallName, named
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
-from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
+from .credentials import (
+    CHAIN_SLOTS,
+    Alta,
+    CleverTap,
+    check_api_key,
+    check_passcode,
+    check_prefix,
+    ignored_variables,
+    is_in_environment,
+    variable,
+)
 from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
+from .http.proxies import hide_proxy
 from .http.retry import Retry
 from .http.service import Load, Service
 from .http.sizing import MOST, Size
@@ -25,7 +48,6 @@ from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
 from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
-from .redaction import mask_values
 from .sources.chains import PAGES, Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
@@ -42,6 +64,7 @@ from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
     from datetime import date
+    from ssl import SSLContext
 
     import aiohttp
 
@@ -119,6 +142,8 @@ def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
         fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
         for name in options:
             if name in fixed.difference(ViewOptions.__annotations__):
+                # A traceback with locals would show the password of a proxy.
+                options.clear()
                 raise InvalidArgument(
                     f"{name}: belongs to the whole session, and is not an option of a view; open "
                     f"another Session with it"
@@ -149,6 +174,15 @@ class Session:
             raises ends the call it reports on. A request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
+        ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
+            `ssl.create_default_context(cafile="ca.pem")` trusts an authority of your own, and
+            `load_cert_chain` of a context adds a client certificate. By default, the authorities
+            of the system are trusted.
+        proxy: the URL of an http or https proxy for all requests, such as
+            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. It takes
+            the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
+            included. It is never shown. A service on this machine is not reached through a proxy on
+            another one.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -168,7 +202,11 @@ class Session:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Hook | Sequence[Hook] | None = None,
         trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
+        # It may hold a password, which a traceback with locals would show.
+        hidden, proxy = hide_proxy(proxy), None
         for name, value, kind in (
             ("clevertap", clevertap, CleverTap),
             ("alta", alta, Alta),
@@ -188,6 +226,8 @@ class Session:
                 max_response_bytes=max_response_bytes,
                 trace_configs=trace_configs,
                 trust_env=trust_env,
+                ssl=ssl,
+                proxy=hidden,
             ),
             retry=retry,
             timeout=timeout,
@@ -210,36 +250,87 @@ class Session:
         self._cdp = Cdp(self._engine, self._alta_service)
 
     @classmethod
-    def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
+    def from_env(cls, prefix: str = "", **options: Unpack[SessionOptions]) -> Self:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
-        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One
-        service is enough.
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE` and
+        `ALTAPROFILES_SHARED`. One service is enough.
 
         Args:
+            prefix: text in front of each of these names, as for `CleverTap.from_env`.
             options: the arguments of `Session` other than credentials.
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
                 `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
+
+        >>> shop = Session.from_env(prefix="SHOP_", retry=Retry(attempts=3))
         """
-        has_clevertap, has_alta = is_in_environment("CLEVERTAP"), is_in_environment("ALTA")
+        _hide_proxy_of(options)
+        prefix = check_prefix(prefix)
+        services = ("CLEVERTAP", "ALTA")
+        has_clevertap, has_alta = [is_in_environment(service, prefix) for service in services]
         ignored = [
-            sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
+            sentence for service in services if (sentence := ignored_variables(service, prefix))
         ]
         if not has_clevertap and not has_alta:
+            account_id, passcode, region = [
+                variable("CLEVERTAP", argument, prefix)
+                for argument in ("account_id", "passcode", "region")
+            ]
             raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
-                + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
-                "ALTA_TOKEN, or both"
+                + f"; set {account_id} and {passcode} (and {region}), or "
+                f"{variable('ALTA', 'token', prefix)}, or both"
             )
         for sentence in ignored:
             logger.warning("%s", sentence)
         return cls(
-            clevertap=CleverTap.from_env() if has_clevertap else None,
-            alta=Alta.from_env() if has_alta else None,
+            clevertap=CleverTap.from_env(prefix) if has_clevertap else None,
+            alta=Alta.from_env(prefix) if has_alta else None,
+            **options,
+        )
+
+    @classmethod
+    def from_account(cls, name: str | None = None, **options: Unpack[SessionOptions]) -> Self:
+        """Return a session with the credentials of an account in the credentials file.
+
+        One service is enough. See `CleverTap.from_account`: the environment's credentials are not
+        read. Sessions of two names of one account keep its limits together if both have `shared`.
+
+        Args:
+            name: the name of the account; None for the file's default, else its only account.
+            options: the arguments of `Session` other than credentials.
+
+        Raises:
+            MissingCredentials: there is no such account, or it has no credentials.
+            ConfigurationError: the file cannot be used, or a value in it is invalid; it names the
+                file, the account and the key.
+
+        >>> shop = Session.from_account("shop", retry=Retry(attempts=3))
+        """
+        _hide_proxy_of(options)
+        accounts = Accounts.read()
+        account = accounts.named(name)
+        clevertap = accounts.clevertap(account)
+        try:
+            alta = accounts.alta(account)
+        except MissingCredentials as error:
+            if clevertap is None or accounts.names_alta(account):
+                raise
+            # The file does not say that it has a key, and the keyring cannot be asked.
+            logger.warning("without Alta: %s", error)
+            alta = None
+        if clevertap is None and alta is None:
+            raise MissingCredentials(
+                f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
+                f"{account}"
+            )
+        return cls(
+            clevertap=None if clevertap is None else clevertap.credentials,
+            alta=None if alta is None else alta.credentials,
             **options,
         )
 
@@ -385,10 +476,10 @@ class Session:
                 "anonymous_id": anonymous_id,
             }
         )
-        engine = self._engine.within(deadline)
-        profiles = Lookups(engine, self._clevertap_service(), PROFILES)
-        users = Lookups(engine, self._alta_service(), CDP)
-        return await who_is(by, key, profiles, users)
+        clevertap, alta = self._clevertap_service(), self._alta_service()
+        with self._engine.within(deadline) as engine:
+            profiles, users = Lookups(engine, clevertap, PROFILES), Lookups(engine, alta, CDP)
+            return await who_is(by, key, profiles, users)
 
     @named(PAGES)
     async def export(
@@ -578,7 +669,8 @@ class Session:
         output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job([part], output).run()
+        with self._engine.under_way():
+            return await Job([part], output).run()
 
     def export_part(
         self,
@@ -787,7 +879,8 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await sync.run()
+        with self._engine.under_way():
+            return await sync.run()
 
     def sync_part(
         self,
@@ -959,7 +1052,8 @@ class Session:
         output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job([part], output).run()
+        with self._engine.under_way():
+            return await Job([part], output).run()
 
     def lookups_part(
         self,
@@ -1056,14 +1150,37 @@ class Session:
         job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
         del to
-        report: ExportReport | LookupReport = await job.run()
+        with self._engine.under_way():
+            report: ExportReport | LookupReport = await job.run()
         return report
 
-    async def aclose(self) -> None:
-        """Cancel all work and close all connections, as the end of `async with` does."""
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Cancel all work and close all connections, as the end of `async with` does.
+
+        With `drain`, what is under way may end first, as a service wants that shuts down: single
+        calls with their retries, iterations whose first item has been asked for, up to their last
+        item, exports, syncs and all that they send. A call or an iteration that begins later raises
+        `SessionClosed` at once. After `drain` seconds the rest is cut off, as without it. An
+        iteration that is not read to its end lasts until then.
+
+        Safe to call more than once. A second call during a drain ends it by its own `drain`. If the
+        task that drains is cancelled, all is cut off at once.
+
+        Args:
+            drain: the longest wait, in seconds; 0 for none.
+
+        Raises:
+            ConfigurationError: `drain` is not a number of seconds, or this is a view.
+            SessionClosed: the session was opened in another event loop that is still running.
+
+        >>> async with Session.from_env() as session:
+        ...     person = await session.profiles.get(identity="5555555555")
+        ...     await session.aclose(drain=10)
+        """
         self._check_own("closed")
+        check_seconds("drain", drain, zero=True)
         try:
-            await self._engine.aclose()
+            await self._engine.aclose(drain)
         finally:
             # Not after an attempt to close it from another event loop.
             if self._engine.is_closed:
@@ -1104,6 +1221,9 @@ class Session:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if "_credentials" not in vars(self):
+            # In a traceback with locals, of an argument that is refused.
+            return "<Session without arguments>"
         clevertap, alta = self._credentials
         state = "" if self._engine.state == "new" else f", {self._engine.state}"
         return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
@@ -1135,6 +1255,12 @@ class Session:
             error.locate(*CDP.name)
             raise error
         return self._alta
+
+
+def _hide_proxy_of(options: SessionOptions) -> None:
+    """Hide the proxy of some options, so that a traceback with locals does not show a password."""
+    if "proxy" in options:
+        options["proxy"] = cast("str | None", hide_proxy(options["proxy"]))
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
@@ -1193,8 +1319,9 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
         api=clevertap_rules.API,
         account=account.account_id,
         url=account.url,
-        headers=mask_values(clevertap_rules.auth_headers(account.account_id, account.passcode)),
+        headers=partial(clevertap_rules.auth_headers, account.account_id),
         secret=account.passcode,
+        check=check_passcode,
         sizes={
             "open_chain": chains,
             "get_page": chains,
@@ -1203,7 +1330,7 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
         },
         retry=retry,
         shared=account.shared,
-        owner=account.account_id,
+        owner=account.owner,
     )
 
 
@@ -1214,12 +1341,12 @@ def _alta_service(account: Alta, retry: Retry) -> Service:
         api=alta_rules.API,
         account=account.account,
         url=account.url,
-        headers=mask_values(alta_rules.auth_headers(account.token)),
+        headers=alta_rules.auth_headers,
         secret=account.token,
+        check=check_api_key,
         sizes={"get_user_cdp": size, "verify_key": size},
         retry=retry,
         per_minute=account.requests_per_minute,
         shared=account.shared,
-        # Two names of one key share the limits of the key.
-        owner=account.token,
+        owner=account.owner,
     )

@@ -25,6 +25,7 @@ from . import (
     pauses,
     picture,
     quick,
+    services,
     shared,
     windows,
 )
@@ -44,6 +45,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "imports": imports.measure,
     "compression": compression.measure,
     "shared": shared.measure,
+    "services": services.measure,
     "hooks": hooks.measure,
 }
 

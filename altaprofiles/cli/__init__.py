@@ -37,8 +37,8 @@ def cli() -> None:
     Credentials are read from the environment, or else from an account saved by `login`. The
     variables are CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION (or
     CLEVERTAP_BASE_URL), ALTA_TOKEN (and ALTA_ENDPOINT or ALTA_BASE_URL), and for the number of
-    requests at once CLEVERTAP_MAX_IN_FLIGHT and ALTA_MAX_IN_FLIGHT. `demo` and `emulator` need
-    none.
+    requests at once CLEVERTAP_MAX_IN_FLIGHT and ALTA_MAX_IN_FLIGHT, for the pace
+    ALTA_REQUESTS_PER_MINUTE. `demo` and `emulator` need none.
 
     \b
     First steps:

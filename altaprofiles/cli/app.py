@@ -343,27 +343,25 @@ class App:
                 known.pick(name)
         except ConfigurationError as error:
             raise Failure(str(error), Exit.USAGE) from error
-        tokens = []
+        owners = []
         if service == "both":
             with suppress(ConfigurationError):
                 keys = {name: known.alta(name) for name in self.accounts}
-                tokens = [None if key is None else key.credentials.token for key in keys.values()]
+                owners = [None if key is None else key.credentials.owner for key in keys.values()]
         sessions = {
             name: self.session(
                 service=service,
                 on_event=on_event(name),
                 account=name,
-                sharing=tokens.count(token) if token is not None else 1,
+                sharing=owners.count(owner) if owner is not None else 1,
             )
-            for name, token in zip_longest(self.accounts, tokens)
+            for name, owner in zip_longest(self.accounts, owners)
         }
         names: dict[object, str] = {}
         main = "alta" if service == "alta" else "clevertap"
         for name in self.accounts:
             credentials = self._resolved[name, main].credentials
-            # Of Alta, the name of the account is the identity of the agent.
-            identity = credentials.token if main == "alta" else credentials.account_id
-            if (other := names.setdefault(identity, name)) != name:
+            if (other := names.setdefault(credentials.owner, name)) != name:
                 same = "Alta API key" if main == "alta" else "CleverTap account ID"
                 raise Failure(
                     f"--account: {other!r} and {name!r} have the same {same}; leave one of them "

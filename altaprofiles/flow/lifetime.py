@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
@@ -29,7 +31,7 @@ Spawn: TypeAlias = Callable[
 """Runs a job in the background, reports its end, and returns a function that cancels it."""
 
 
-State: TypeAlias = Literal["new", "open", "closed"]
+State: TypeAlias = Literal["new", "open", "draining", "closed"]
 """The states of a session, in order."""
 
 
@@ -38,6 +40,10 @@ INTERRUPTED = (
     "incomplete; cancel the task that reads them instead"
 )
 """The message to a reader after something cancelled single background tasks behind it."""
+
+
+_under_way: ContextVar[frozenset[object]] = ContextVar("under_way", default=frozenset())
+"""The sessions whose work this task does. The tasks that it starts inherit it."""
 
 
 def is_cancelled_here() -> bool:
@@ -102,6 +108,9 @@ class Lifetime:
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._stop = asyncio.Event()
+        self._mark = object()
+        self._works = 0
+        self._drained = asyncio.Event()
 
     async def open(self) -> None:
         """Open the pool and start the host task.
@@ -126,22 +135,42 @@ class Lifetime:
             await self.aclose()
             raise
 
-    async def aclose(self) -> None:
+    async def aclose(self, drain: float = 0.0) -> None:
         """Cancel every background task and close every connection. Safe to call more than once.
+
+        Args:
+            drain: the seconds that work under way may take to end before. Nothing new begins.
 
         Raises:
             SessionClosed: the session was opened in another event loop that is still running.
         """
         if self._host is not None and not self._host.done():
             self._check_loop(_running_loop())
-            self._state = "closed"
-            self._stop.set()
+            try:
+                if drain > 0 and self._state != "closed":
+                    await self._drain(drain)
+            finally:
+                # Also after a cancellation, because nobody may be left to close it.
+                self._close()
+                self._stop.set()
             # Waited for, not awaited: a caller that is cancelled here must not leave the session
             # half closed, and a host that was cancelled must not cancel the caller.
             await asyncio.wait([self._host])
         self._state = "closed"
         # The host closes it as well, unless it was cancelled before it started.
         await self._pool.aclose()
+
+    async def _drain(self, seconds: float) -> None:
+        self._state = "draining"
+        if self._works == 0:
+            return
+        with anyio.move_on_after(seconds):
+            await self._drained.wait()
+
+    def _close(self) -> None:
+        self._state = "closed"
+        # Another task may be draining the session.
+        self._drained.set()
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
         try:
@@ -151,13 +180,13 @@ class Lifetime:
                 await self._stop.wait()
                 self._tasks.cancel_scope.cancel()
         finally:
-            self._state = "closed"
+            self._close()
             with anyio.CancelScope(shield=True):
                 await self._pool.aclose()
 
     @property
     def state(self) -> State:
-        """The state: "new", "open" or "closed"."""
+        """The state: "new", "open", "draining" or "closed"."""
         return self._state
 
     @property
@@ -179,6 +208,31 @@ class Lifetime:
         if self._state == "closed":
             raise SessionClosed("this Session is closed, or its event loop is; open a new one")
         self._check_loop(loop)
+        if self._state == "draining" and self._mark not in _under_way.get():
+            raise SessionClosed(
+                "this Session is being closed, and takes no new calls; open a new one"
+            )
+
+    @contextmanager
+    def under_way(self) -> Generator[None, None, None]:
+        """Count the block as work that `aclose` may wait for. Calls within it are part of it.
+
+        Raises:
+            SessionClosed: the session is not open, or takes nothing new.
+        """
+        self.check_open()
+        token = _under_way.set(_under_way.get() | {self._mark})
+        self._works += 1
+        try:
+            yield
+        finally:
+            self._end_work()
+            _under_way.reset(token)
+
+    def _end_work(self) -> None:
+        self._works -= 1
+        if self._works == 0 and self._state == "draining":
+            self._drained.set()
 
     def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not loop:
@@ -204,6 +258,7 @@ class Lifetime:
                 "this Session was closed while its results were still being read"
             )
             try:
+                _under_way.set(_under_way.get() | {self._mark})
                 with scope:
                     await job()
                     error = None
@@ -217,10 +272,13 @@ class Lifetime:
                 error = failure
             finally:
                 ended(error)
+                self._end_work()
 
         if self._tasks is None:
             raise RuntimeError("an open session has a task group")
         self._tasks.start_soon(run)
+        # Counted at once, because the session may be drained before the task starts.
+        self._works += 1
         return scope.cancel
 
     async def pause(self, seconds: float) -> None:

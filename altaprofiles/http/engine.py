@@ -10,7 +10,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
 from itertools import count
@@ -19,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
@@ -30,15 +32,17 @@ from ..errors import (
     SessionClosed,
     StatusError,
     TransportError,
+    Unauthorized,
 )
 from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
-from ..redaction import masked
+from ..redaction import Secret, masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
+from .rotation import Rotation
 from .service import Service
 from .transport import Timeout, Transport
 
@@ -76,7 +80,6 @@ class _Call(Struct, frozen=True):
         started: float,
         response: Response | None,
         error: AltaProfilesError | None = None,
-        delay: float | None = None,
     ) -> Attempt:
         """Return the report on an attempt that has just ended."""
         return Attempt(
@@ -87,7 +90,7 @@ class _Call(Struct, frozen=True):
             status=None if response is None else response.status,
             bytes=0 if response is None else len(response.body),
             error=error,
-            delay=delay,
+            delay=None,
             call=self.number,
             method=self.request.method,
             host=self.service.peer.hostname,
@@ -127,9 +130,21 @@ class Engine:
         """Open the connection pool and start the host of background tasks."""
         await self._lifetime.open()
 
-    async def aclose(self) -> None:
-        """Cancel every background task and close every connection. Safe to call more than once."""
-        await self._lifetime.aclose()
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Cancel every background task and close every connection. Safe to call more than once.
+
+        Args:
+            drain: the seconds that work under way may take to end before.
+        """
+        await self._lifetime.aclose(drain)
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """Count a block as work that `aclose` may wait for, with all calls in it.
+
+        Raises:
+            SessionClosed: the session is not open, or takes nothing new.
+        """
+        return self._lifetime.under_way()
 
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
@@ -172,23 +187,25 @@ class Engine:
         )
         return view
 
-    def within(self, deadline: float | None) -> Engine:
-        """Return this engine for a whole single call, which may send several requests.
+    @contextmanager
+    def within(self, deadline: float | None) -> Generator[Engine, None, None]:
+        """Give this engine for a whole single call, which may send several requests.
 
         Args:
             deadline: its longest duration, in seconds; None for the one of the view, if any. Where
                 there is none, `Retry.deadline` holds for each request.
 
         Raises:
-            ConfigurationError: `deadline` is no duration.
+            ConfigurationError: `deadline` is no duration, or the session cannot be used.
         """
         if deadline is None:
             deadline = self._deadline
-        if deadline is None:
-            return self
-        engine = copy(self)
-        engine._whole = Deadline.of(deadline)  # noqa: SLF001
-        return engine
+        engine = self
+        if deadline is not None:
+            engine = copy(self)
+            engine._whole = Deadline.of(deadline)  # noqa: SLF001
+        with self.under_way():
+            yield engine
 
     @property
     def spawn(self) -> Spawn:
@@ -301,8 +318,14 @@ class Engine:
         name = CallName(service.api, call.request.operation)
         while True:
             tries.number += 1
+            answers, used = 0, None
             with naming(name):
-                turn = await self._turn(call, cap, tries)
+                if service.rotation is None:
+                    turn = await self._turn(call, cap, tries)
+                else:
+                    rotation = service.rotation
+                    turn, answers = await self._turn_with_secret(call, cap, tries, rotation)
+                    used = rotation.current
             response = None
             started = time.monotonic()
             try:
@@ -320,6 +343,8 @@ class Engine:
                 raise
             else:
                 self._budget.deposit()
+                if used is not None:
+                    service.accepted(used)
                 service.succeeded(cap, turn, started)
                 if self._hooks:
                     self._report(call.attempt(tries, started, response))
@@ -332,20 +357,78 @@ class Engine:
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
-            decision = tries.failed(
-                error, time.monotonic(), random.random, service.pace.closed_since
-            )
-            for tally in self._tallies:
-                tally.not_ready += decision.not_ready
-                tally.throttles += decision.throttled
-            self._report(call.attempt(tries, started, response, error, decision.delay))
-            if decision.delay is None:
+            attempt = call.attempt(tries, started, response, error)
+            response = None
+            renewed = None if used is None else partial(self._renewed, call, used, answers)
+            delay = await self._delay(service, tries, error, attempt, renewed)
+            if delay is None:
                 try:
                     raise error
                 finally:
-                    # The traceback holds this frame, which would keep the error and the body alive.
-                    del error, response
-            await self._pause(service, decision.delay)
+                    # The traceback holds this frame, which would keep the error alive.
+                    del error, attempt
+            await self._pause(service, delay)
+
+    async def _delay(
+        self,
+        service: Service,
+        tries: Tries,
+        error: AltaProfilesError,
+        attempt: Attempt,
+        renewed: Callable[[], Awaitable[bool]] | None,
+    ) -> float | None:
+        """Return the seconds before the next attempt, or None if there is none; report `attempt`.
+
+        Args:
+            service: the service.
+            tries: the attempts of the call.
+            error: the error of this one.
+            attempt: the report on it.
+            renewed: returns whether there is another secret than that of the attempt, if a function
+                returns it.
+        """
+        delay = None
+        try:
+            is_refused = isinstance(error, Unauthorized) and not tries.is_renewed
+            # Not counted as a failure: the secret was, and the service is well.
+            tries.is_renewed = renewed is not None and is_refused and await renewed()
+            if tries.is_renewed:
+                delay = 0.0
+            else:
+                decision = tries.failed(
+                    error, time.monotonic(), random.random, service.pace.closed_since
+                )
+                for tally in self._tallies:
+                    tally.not_ready += decision.not_ready
+                    tally.throttles += decision.throttled
+                delay = decision.delay
+        finally:
+            self._report(attempt if delay is None else replace(attempt, delay=delay))
+        return delay
+
+    async def _turn_with_secret(
+        self, call: _Call, cap: Cap, tries: Tries, rotation: Rotation
+    ) -> tuple[Turn, int]:
+        """Wait for the secret and a turn. Return the number of secrets before the wait as well."""
+        answers = None
+        while True:
+            # A task of another event loop must not join the waiters of this one.
+            self._lifetime.check_open()
+            await rotation.ready(self._lifetime.spawn)
+            answers = rotation.answers if answers is None else answers
+            turn = await self._turn(call, cap, tries)
+            if not rotation.is_asking:
+                return turn, answers
+            # Another call was refused meanwhile, and this one would be, too.
+            cap.release(turn)
+
+    async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
+        """Return whether there is another secret than `used`, which the service has refused."""
+        rotation = call.service.rotation
+        if rotation is None:
+            return False
+        with naming(CallName(call.service.api, call.request.operation)):
+            return await rotation.renewed(used, answers, self._lifetime.spawn)
 
     def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
         """Return the error of a call whose connection broke because the session was closed."""
@@ -377,7 +460,7 @@ class Engine:
             )
 
     def _secrets(self, service: Service) -> tuple[str, ...]:
-        return (service.secret, *self._transport.secrets(service.peer))
+        return (*service.secrets, *self._transport.secrets(service.peer))
 
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""

@@ -152,6 +152,7 @@ class Tries(Struct, gc=False):
         failures: failed attempts so far.
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
+        is_renewed: whether it is sent again because there is another secret.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
         cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
@@ -166,6 +167,7 @@ class Tries(Struct, gc=False):
     failures: int = 0
     polls: int = 0
     refusals: int = 0
+    is_renewed: bool = False
     queued: float = 0.0
     queued_at: float = 0.0
     cut_off_from: float | None = None

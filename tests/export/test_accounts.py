@@ -159,7 +159,7 @@ async def test_killed_while_it_cleans_up_it_is_over_for_all_accounts_or_for_none
         export.forget()
         steps = outcome.steps
         over = max(n for n, step in enumerate(steps) if step == "os.replace")
-        for number in of_each_kind(range(over - 1, len(steps), 2), steps):
+        for number in of_each_kind(range(over - 1, len(steps)), steps, half=0):
             outcome = await export.processes.run(export.job.but(die=(number, "after")))
             assert outcome.signal == signal.SIGKILL
             complete(await export.processes.run(export.job))

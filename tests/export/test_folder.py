@@ -214,7 +214,8 @@ async def test_a_killed_export_leaves_the_old_rows_or_the_new_ones(
         commits = [n for n, step in enumerate(outcome.steps) if step == "sqlite3 commit"]
         seen = set()
         beside: list[int] = []
-        for number in of_each_kind(range(len(outcome.steps)), outcome.steps):
+        half = {"": 0, "replace": 1}.get(earlier)
+        for number in of_each_kind(range(len(outcome.steps)), outcome.steps, half):
             shutil.rmtree(place)
             shutil.copytree(fetched, place)
             killed = await processes.run(job.but(die=(number, "after")))
@@ -239,7 +240,7 @@ async def test_a_killed_export_leaves_the_old_rows_or_the_new_ones(
         # One step after the other, none of which waits for the disk.
         steps = [outcome.steps[number] for number in beside]
         expected = ["os.replace", "os.unlink"] if earlier == "append" != write else []
-        assert steps == expected if THOROUGH else steps in (expected, expected[:1])
+        assert steps == expected if THOROUGH else {*steps} <= {*expected}
 
         for number in beside:
             # Another export than the killed one.

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -331,14 +332,46 @@ def _main(requests: int) -> None:
     if request is None:
         return
     _become(request)
+    code = _run()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()  # noqa: SLF001
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            code = _UNFLUSHED
+            with suppress(OSError):
+                sys.stderr.write(f"{error}\n")
+    # The interpreter would take itself apart in ten times the time of most commands.
+    os._exit(code)
+
+
+def _run() -> int:
+    """Run what the arguments name, and return the exit code."""
     kind, what, *_ = sys.argv
-    if kind == "-m":
-        del sys.argv[0]
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-    else:
-        del sys.argv[1]
-        main = sys.modules["__main__"] = ModuleType("__main__")
-        exec(compile(what, "<string>", "exec"), main.__dict__)  # noqa: S102
+    try:
+        if kind == "-m":
+            del sys.argv[0]
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            del sys.argv[1]
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            exec(compile(what, "<string>", "exec"), main.__dict__)  # noqa: S102
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        sys.stderr.write(f"{error.code}\n")
+        return 1
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+_UNFLUSHED = 120
+"""The exit code of an interpreter that cannot write what is left."""
 
 
 if __name__ == "__main__":

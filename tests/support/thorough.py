@@ -17,18 +17,22 @@ def examples(usual: int, thorough: int) -> int:
     return thorough if THOROUGH else usual
 
 
-def of_each_kind(numbers: Sequence[int], steps: Sequence[str]) -> list[int]:
+def of_each_kind(
+    numbers: Sequence[int], steps: Sequence[str], half: int | None = None
+) -> list[int]:
     """Return the steps to die at: the first and the last of each name, or all of them.
 
     Args:
         numbers: the steps to choose from, by their place in `steps`.
         steps: the names of all steps.
+        half: 0 or 1 if two tests share what is chosen, as they have nearly the same steps.
     """
     if THOROUGH:
         return [*numbers]
     last = {steps[number]: number for number in numbers}
     first = {steps[number]: number for number in reversed(numbers)}
-    return sorted({*first.values(), *last.values()})
+    chosen = sorted({*first.values(), *last.values()})
+    return chosen if half is None else chosen[half::2]
 
 
 def pairwise(*choices: Sequence[Any]) -> list[tuple[Any, ...]]:

@@ -7,6 +7,7 @@ Tables are left out, because pyarrow has no types.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncGenerator
 from datetime import date, datetime
 from pathlib import Path
@@ -68,9 +69,21 @@ def sessions() -> None:
         timeout=Timeout(connect=5.0),
         on_event=on_event,
         trust_env=True,
+        ssl=ssl.create_default_context(),
+        proxy="http://user:password@proxy.example:3128",
     )
     assert_type(session, Session)
     assert_type(Session.from_env(retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_env("SHOP_", retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_account("shop", timeout=Timeout(read=5)), Session)
+    assert_type(CleverTap.from_account(), CleverTap)
+    assert_type(Alta.from_env(prefix="SHOP_"), Alta)
+
+    async def fetch() -> str:
+        return "passcode"
+
+    assert_type(CleverTap("id", fetch).passcode, str)
+    assert_type(Alta(lambda: "token", name="support").account, str)
     assert_type(session.stats, Stats)
     assert_type(session.stats.requests, int)
     assert_type(altaprofiles.__version__, str)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...base.jsontext import decode_loosely
-from ...credentials import ENDPOINTS, Alta, CleverTap
+from ...credentials import ENDPOINTS, Alta, CleverTap, SecretSource
 from ...errors import (
     AltaProfilesError,
     BadRequest,
@@ -219,7 +219,7 @@ def may_be_elsewhere(error: AltaProfilesError) -> bool:
 
 
 async def try_regions(
-    account_id: str, passcode: str, regions: Mapping[str, str], limits: Limits = _LIMITS
+    account_id: str, passcode: SecretSource, regions: Mapping[str, str], limits: Limits = _LIMITS
 ) -> dict[str, AltaProfilesError | None]:
     """Return for each region None if it accepts the credentials, else the error.
 
@@ -234,7 +234,7 @@ async def try_regions(
 
 
 async def try_platforms(
-    token: str, platforms: Mapping[str, str], limits: Limits = _LIMITS
+    token: SecretSource, platforms: Mapping[str, str], limits: Limits = _LIMITS
 ) -> dict[str, AltaProfilesError | None]:
     """Return for each platform of Alta None if it accepts the key, else the error.
 
