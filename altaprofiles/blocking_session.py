@@ -459,7 +459,11 @@ class _Faced(Generic[P, S, R]):
         method = self._method.__get__(instance._inner)  # noqa: SLF001
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+            try:
+                return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+            finally:
+                # A traceback with locals would show the password of a proxy that is refused here.
+                kwargs.clear()
 
         return update_wrapper(call, method)
 

@@ -20,6 +20,8 @@ from .wire.alta import CdpBy
 from .wire.filters import Filter
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     import aiohttp
 
 __all__ = [
@@ -41,6 +43,8 @@ class SessionOptions(TypedDict, total=False):
     trace_configs: Sequence[aiohttp.TraceConfig]
     on_event: Hook | Sequence[Hook] | None
     trust_env: bool
+    ssl: SSLContext | None
+    proxy: str | None
 
 
 class ViewOptions(TypedDict, total=False):

@@ -8,7 +8,18 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypedDict, TypeVar, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Never,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
 from .accounts import Accounts
 from .base.calls import CallName, named
@@ -29,6 +40,7 @@ from .credentials import (
 from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
+from .http.proxies import hide_proxy
 from .http.retry import Retry
 from .http.service import Load, Service
 from .http.sizing import MOST, Size
@@ -52,6 +64,7 @@ from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
     from datetime import date
+    from ssl import SSLContext
 
     import aiohttp
 
@@ -129,6 +142,8 @@ def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
         fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
         for name in options:
             if name in fixed.difference(ViewOptions.__annotations__):
+                # A traceback with locals would show the password of a proxy.
+                options.clear()
                 raise InvalidArgument(
                     f"{name}: belongs to the whole session, and is not an option of a view; open "
                     f"another Session with it"
@@ -159,6 +174,15 @@ class Session:
             raises ends the call it reports on. A request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
+        ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
+            `ssl.create_default_context(cafile="ca.pem")` trusts an authority of your own, and
+            `load_cert_chain` of a context adds a client certificate. By default, the authorities
+            of the system are trusted.
+        proxy: the URL of an http or https proxy for all requests, such as
+            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. It takes
+            the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
+            included. It is never shown. A service on this machine is not reached through a proxy on
+            another one.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -178,7 +202,11 @@ class Session:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Hook | Sequence[Hook] | None = None,
         trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
+        # It may hold a password, which a traceback with locals would show.
+        hidden, proxy = hide_proxy(proxy), None
         for name, value, kind in (
             ("clevertap", clevertap, CleverTap),
             ("alta", alta, Alta),
@@ -198,6 +226,8 @@ class Session:
                 max_response_bytes=max_response_bytes,
                 trace_configs=trace_configs,
                 trust_env=trust_env,
+                ssl=ssl,
+                proxy=hidden,
             ),
             retry=retry,
             timeout=timeout,
@@ -238,6 +268,7 @@ class Session:
 
         >>> shop = Session.from_env(prefix="SHOP_", retry=Retry(attempts=3))
         """
+        _hide_proxy_of(options)
         prefix = check_prefix(prefix)
         services = ("CLEVERTAP", "ALTA")
         has_clevertap, has_alta = [is_in_environment(service, prefix) for service in services]
@@ -280,6 +311,7 @@ class Session:
 
         >>> shop = Session.from_account("shop", retry=Retry(attempts=3))
         """
+        _hide_proxy_of(options)
         accounts = Accounts.read()
         account = accounts.named(name)
         clevertap = accounts.clevertap(account)
@@ -1187,6 +1219,9 @@ class Session:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if "_credentials" not in vars(self):
+            # In a traceback with locals, of an argument that is refused.
+            return "<Session without arguments>"
         clevertap, alta = self._credentials
         state = "" if self._engine.state == "new" else f", {self._engine.state}"
         return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
@@ -1218,6 +1253,12 @@ class Session:
             error.locate(*CDP.name)
             raise error
         return self._alta
+
+
+def _hide_proxy_of(options: SessionOptions) -> None:
+    """Hide the proxy of some options, so that a traceback with locals does not show a password."""
+    if "proxy" in options:
+        options["proxy"] = cast("str | None", hide_proxy(options["proxy"]))
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:

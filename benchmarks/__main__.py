@@ -24,6 +24,7 @@ from . import (
     pauses,
     picture,
     quick,
+    services,
     shared,
     windows,
 )
@@ -42,6 +43,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "imports": imports.measure,
     "compression": compression.measure,
     "shared": shared.measure,
+    "services": services.measure,
     "hooks": hooks.measure,
 }
 

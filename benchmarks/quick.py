@@ -23,6 +23,7 @@ from . import (
     lookups,
     memory,
     pauses,
+    services,
     shared,
     windows,
 )
@@ -289,6 +290,16 @@ def _share() -> list[Check]:
     ]
 
 
+def _serve() -> list[Check]:
+    if not services.is_possible():
+        return []
+    figures = services.calls(60, 0.0, workers=2).figures
+    return [
+        Check("services, answered", int(figures["found"]), 60),
+        Check("services, refused", int(figures["refused"]), 0),
+    ]
+
+
 def _watch() -> list[Check]:
     each, rounds = 20, 1
     watched = replace(hooks.CALLS, arguments={"count": each, "repeats": rounds})
@@ -319,6 +330,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "imports": _start,
     "compression": _inflate,
     "shared": _share,
+    "services": _serve,
     "hooks": _watch,
 }
 """The checks of each question."""

@@ -324,7 +324,8 @@ async def test_caps_are_the_session_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["clevertap", "alta", "max_response_bytes", "trace_configs", "trust_env"]
+    "name",
+    ["clevertap", "alta", "max_response_bytes", "trace_configs", "trust_env", "ssl", "proxy"],
 )
 async def test_what_belongs_to_the_whole_session_is_refused_by_name(
     services: Both, name: str

@@ -35,7 +35,7 @@ from ..wire.messages import Request, Response
 from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
-from .proxies import proxy_from_env, proxy_secrets
+from .proxies import check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
 
 __all__ = [
     "Limits",
@@ -134,6 +134,8 @@ class Transport:
         trace_configs: passed to aiohttp.
         trust_env: whether to use the proxies in `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`.
+        ssl: the settings of TLS, for services and https proxies; None for those of the system.
+        proxy: the proxy to use in the place of the environment's, as `hide_proxy` returns it.
     """
 
     def __init__(
@@ -142,18 +144,23 @@ class Transport:
         max_response_bytes: int,
         trace_configs: Sequence[aiohttp.TraceConfig],
         trust_env: bool,
+        ssl: object = None,
+        proxy: object = None,
     ) -> None:
+        proxy = hide_proxy(proxy)
         # Views of a session with one timeout share its only timer, for as long as there are any.
         self._limits: WeakValueDictionary[Timeout, Limits] = WeakValueDictionary()
         self._max_response_bytes = max_response_bytes
         self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
+        self._ssl = _check_context(ssl)
+        self._given_proxy = check_proxy(proxy)
         self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
         self._connector: Connector | None = None
         self._clients: dict[Peer, aiohttp.ClientSession] = {}
 
     async def open(self) -> None:
-        self._connector = Connector()
+        self._connector = Connector(self._ssl)
 
     async def aclose(self) -> None:
         for limits in self._limits.values():
@@ -238,7 +245,7 @@ class Transport:
                 raise
             if proxy is None or response.status != 407:
                 return Response(response.status, response.headers, body)
-            failure = _proxy_refusal(peer.host, 407, "")
+            failure = self._proxy_refusal(peer.host, 407, "")
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
@@ -247,7 +254,7 @@ class Transport:
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
-                failure = _translated(error, peer.host, limits.timeout)
+                failure = self._translated(error, peer, limits.timeout)
         finally:
             limits.deadlines.end(watched)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
@@ -308,8 +315,23 @@ class Transport:
     def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
         """Return the proxy for `peer` and the headers to send to it."""
         if peer not in self._proxies:
-            self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
+            if self._given_proxy is not None:
+                found = proxy_for(peer.url, self._given_proxy)
+            else:
+                found = proxy_from_env(peer.url) if self._trust_env else (None, None)
+            self._proxies[peer] = found
         return self._proxies[peer]
+
+    def _translated(self, error: Exception, peer: Peer, timeout: Timeout) -> TransportError:
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return self._proxy_refusal(peer.host, error.status, error.message)
+        proxy = self._proxy(peer)[0]
+        is_of_proxy = proxy is not None and _is_of(error, URL(proxy))
+        return _translated(error, peer.host, timeout, is_of_proxy=is_of_proxy)
+
+    def _proxy_refusal(self, host: str, status: int, reason: str) -> ConnectError:
+        place = "the proxy's variable" if self._given_proxy is None else "`proxy`"
+        return _proxy_refusal(host, status, reason, place)
 
 
 def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:
@@ -324,16 +346,23 @@ def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) ->
     )
 
 
-def _translated(error: Exception, host: str, timeout: Timeout) -> TransportError:
+def _is_of(error: Exception, server: URL) -> bool:
+    """Return whether no connection to a server could be made."""
+    return isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError
+    ) and (error.host, error.port) == (server.host, server.port)
+
+
+def _translated(
+    error: Exception, host: str, timeout: Timeout, *, is_of_proxy: bool
+) -> TransportError:
     """Return the error of this library for any exception from below."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return RequestTimeout(f"no connection to {host} within {timeout.connect} s")
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return _proxy_refusal(host, error.status, error.message)
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if (tls := _tls_error(error)) is not None:
-        return _tls_failure(host, tls)
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return _tls_failure(f"the proxy for {host}" if is_of_proxy else host, tls)
+    if is_of_proxy:
         return ConnectError(f"no connection to the proxy for {host}", detail=_reason(cause))
     if isinstance(error, aiohttp.ClientConnectorError):
         return ConnectError(f"no connection to {host}", detail=_reason(cause))
@@ -368,11 +397,11 @@ def _reason(error: object) -> str:
     return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 
-def _proxy_refusal(host: str, status: int, reason: str) -> ConnectError:
+def _proxy_refusal(host: str, status: int, reason: str, place: str) -> ConnectError:
     if status == 407:
         return ConnectError(
             f"no connection to {host}: the proxy refuses its credentials, or needs some (HTTP "
-            f"407); write them in the proxy's variable, as http://USER:PASSWORD@HOST:PORT",
+            f"407); write them in {place}, as http://USER:PASSWORD@HOST:PORT",
             permanent=True,
         )
     return ConnectError(
@@ -455,3 +484,19 @@ def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[a
             f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
         )
     return list(trace_configs)
+
+
+def _check_context(context: object) -> ssl.SSLContext | None:
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise InvalidArgument(
+            f"ssl: expected an ssl.SSLContext, got {context!r}; pass "
+            f"ssl.create_default_context(cafile=…) for an authority of your own"
+        )
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise InvalidArgument(
+            "ssl: a context for servers cannot open connections; pass "
+            "ssl.create_default_context(), or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)"
+        )
+    return context

@@ -154,6 +154,33 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 
 @asynccontextmanager
+async def tunnel(
+    status: str = "200 OK", context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve a proxy for TLS on a free port.
+
+    Args:
+        status: its answer to CONNECT; only with 200 it passes bytes on.
+        context: for a proxy that is itself reached by TLS.
+
+    Yields:
+        Its host and port, and the heads of its requests.
+    """
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _ = await read_request(reader)
+        heads.append(head.decode())
+        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+        if status.startswith("200"):
+            host, _, port = heads[-1].split()[1].rpartition(":")
+            await join(reader, writer, host, int(port))
+
+    async with listening(serve, context) as port:
+        yield f"127.0.0.1:{port}", heads
+
+
+@asynccontextmanager
 async def gated(
     url: str, target: bytes, *, passing: int, holding: int
 ) -> AsyncIterator[tuple[str, asyncio.Event]]:

@@ -7,6 +7,7 @@ Tables are left out, because pyarrow has no types.
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import AsyncGenerator
 from datetime import date, datetime
 from pathlib import Path
@@ -68,6 +69,8 @@ def sessions() -> None:
         timeout=Timeout(connect=5.0),
         on_event=on_event,
         trust_env=True,
+        ssl=ssl.create_default_context(),
+        proxy="http://user:password@proxy.example:3128",
     )
     assert_type(session, Session)
     assert_type(Session.from_env(retry=Retry(attempts=1)), Session)

@@ -1,4 +1,4 @@
-"""Type-checks the examples of the README and the docstrings: `python -m tests.typing.examples`.
+"""Type-checks the examples of documents and docstrings: `python -m tests.typing.examples`.
 
 Each example becomes a module of its own in a new folder. One run of mypy --strict and one of
 pyright (strict) read the folder. Needs the `lint` extra.
@@ -17,7 +17,8 @@ from textwrap import indent
 
 import altaprofiles
 
-from ..test_examples import EXAMPLES, readme
+from ..support.guides import GUIDES, document_at, program_name
+from ..test_examples import EXAMPLES, README
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,11 +44,12 @@ def module_of(test: doctest.DocTest) -> str:
 
 def write_examples(folder: Path) -> None:
     """Write each example to a module of its own."""
-    for number, example in enumerate(readme().examples()):
-        # Some are files, of which one imports the other.
-        named = re.match(r"# (\w+\.py)\n", example.parsed)
-        name = named[1] if named else f"readme_{number}.py"
-        (folder / name).write_text("# pyright: strict\n" + example.parsed, "utf-8")
+    for path in (README, *GUIDES.glob("*.md")):
+        document = path.stem.lower().replace("-", "_")
+        for number, example in enumerate(document_at(path).examples()):
+            # Some are files, of which one imports the other.
+            name = program_name(example.parsed) or f"{document}_{number}.py"
+            (folder / name).write_text("# pyright: strict\n" + example.parsed, "utf-8")
     for name, test in EXAMPLES.items():
         file = folder / f"example_{name.replace('.', '_')}.py"
         file.write_text(module_of(test), "utf-8")
