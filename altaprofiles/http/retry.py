@@ -31,8 +31,11 @@ _TOLERANCE = 0.001
 """Seconds by which a wait that is asked for may exceed the time that is left for it."""
 
 
-_OF_TIME_LEFT = 0.9
-"""Share of the time left before the deadline that a drawn delay may take; the attempt has more."""
+_FOR_ATTEMPT = 0.05
+"""Seconds before the deadline that a drawn delay leaves, so that it does not cut the attempt off.
+
+With less than twice as much left, the call ends in its error, which explains more.
+"""
 
 
 class Retry(Struct, frozen=True, kw_only=True):
@@ -219,7 +222,7 @@ class Tries(Struct, gc=False):
         requested = getattr(error, "retry_after", None) or 0.0
         delay = max(delay, requested)
         # The deadline would cut a longer wait short, and explain less than `error` does.
-        in_time = now + max(delay, _TOLERANCE) < self.ends
+        in_time = now + max(delay, 2 * _FOR_ATTEMPT) < self.ends
         can_retry = can_retry and requested <= longest + _TOLERANCE and in_time
         if can_retry and not not_ready and self.budget is not None:
             # Last, so that only a retry that is made takes a token.
@@ -231,7 +234,7 @@ class Tries(Struct, gc=False):
     def _drawn(self, failures: int, now: float, random: Callable[[], float]) -> float:
         """Return the delay of the policy, drawn below a bound that leaves time for an attempt."""
         bound = self.retry.delay(failures, lambda: 1.0)
-        return random() * min(bound, max(self.ends - now, 0.0) * _OF_TIME_LEFT)
+        return random() * min(bound, max(self.ends - now - _FOR_ATTEMPT, 0.0))
 
     def _after_refusal(
         self, now: float, random: Callable[[], float], *, is_closed: bool

@@ -44,6 +44,9 @@ def poll(delay: float) -> Decision:
     return Decision(delay=delay, not_ready=True, throttled=False)
 
 
+LESS = 100.5 - 100.0 - 0.05
+"""The bound of a delay with half a second left."""
+
 # The error of a first attempt at 100 s, the limits, and the decision. The random number is 1.
 FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "a broken connection": (BROKEN, {}, again(0.5)),
@@ -89,13 +92,13 @@ FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "a throttled one, bulk, a deadline": (
         status("RateLimited"),
         {"bulk": True, "ends": 100.5},
-        throttled(0.45),
+        throttled(LESS),
     ),
     "no budget": (BROKEN, {"budget": 0}, STOP),
     "no budget, bulk": (BROKEN, {"budget": 0, "bulk": True}, again(0.5)),
     "a deadline after the delay": (BROKEN, {"ends": 101.0}, again(0.5)),
-    "a deadline before its end": (BROKEN, {"ends": 100.5}, again(0.45)),
-    "a deadline that has come": (BROKEN, {"ends": 100.0}, STOP),
+    "a deadline before its end": (BROKEN, {"ends": 100.5}, again(LESS)),
+    "a deadline that is too near": (BROKEN, {"ends": 100.1}, STOP),
     "a deadline within what a server asks for": (status("ServerError", 7.0), {"ends": 107}, STOP),
     "a deadline within what is asked for": (status("RateLimited", 9.0), {"ends": 109}, THROTTLED),
     "an answer not ready": (not_ready(), {}, poll(0.5)),
@@ -105,7 +108,7 @@ FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "not ready, and little time to wait": (not_ready(), {"ready_timeout": 0.25}, poll(0.25)),
     "not ready, asks for longer": (not_ready(9.0), {"ready_timeout": 0.25}, poll(9)),
     "not ready, asks for too long": (not_ready(MAX_RETRY_AFTER + 1), {}, GIVE_UP),
-    "not ready, a deadline": (not_ready(), {"ends": 100.5}, poll(0.45)),
+    "not ready, a deadline": (not_ready(), {"ends": 100.5}, poll(LESS)),
     "not ready, a deadline within what is asked for": (not_ready(9.0), {"ends": 109}, GIVE_UP),
 }
 
@@ -300,7 +303,7 @@ def test_a_call_that_nothing_else_limits_has_all_its_attempts(
 
 @given(
     error=st.sampled_from([BROKEN, status("ServerError"), status("RateLimited")]),
-    deadline=st.floats(0.1, 1000),
+    deadline=st.floats(0.2, 1000),
     drawn=st.floats(0, 1, exclude_max=True),
 )
 def test_a_deadline_takes_no_attempt_that_there_is_time_for(
