@@ -353,7 +353,9 @@ class Engine:
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
             error.locate(service.api, call.request.operation)
-            error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
+            # Not the present one, which may be another since the request was sent.
+            secrets = (used or service.secret, *self._transport.secrets(service.peer))
+            error.redact(partial(masked, secrets=secrets, keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
@@ -458,9 +460,6 @@ class Engine:
                 longest,
                 error,
             )
-
-    def _secrets(self, service: Service) -> tuple[str, ...]:
-        return (*service.secrets, *self._transport.secrets(service.peer))
 
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""

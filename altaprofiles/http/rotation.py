@@ -49,7 +49,6 @@ class Rotation:
 
     Attributes:
         current: the secret; empty until the function has returned one.
-        previous: the secret before it, which answers that are still arriving may echo.
         answers: how often the function has returned a secret.
     """
 
@@ -59,7 +58,7 @@ class Rotation:
         check: Callable[[str, str], None],
         accept: Callable[[Secret], None],
     ) -> None:
-        self.current = self.previous = Secret()
+        self.current = Secret()
         self.answers = 0
         self._function = function
         self._check = check
@@ -157,7 +156,7 @@ class Rotation:
         self.answers += 1
         self._is_proven = False
         if secret != self.current:
-            self.previous, self.current = self.current, secret
+            self.current = secret
             self._accept(secret)
 
     def _end(self, question: _Question, error: BaseException | None) -> None:
