@@ -377,7 +377,7 @@ class Engine:
         tries: Tries,
         error: AltaProfilesError,
         attempt: Attempt,
-        renewed: Callable[[], Awaitable[bool]] | None,
+        renewed: Callable[[bool], Awaitable[bool]] | None,
     ) -> float | None:
         """Return the seconds before the next attempt, or None if there is none; report `attempt`.
 
@@ -387,13 +387,16 @@ class Engine:
             error: the error of this one.
             attempt: the report on it.
             renewed: returns whether there is another secret than that of the attempt, if a function
-                returns it.
+                returns it. It is called with whether the attempt before was refused as well.
         """
         delay = None
         try:
-            is_refused = isinstance(error, Unauthorized) and not tries.is_renewed
             # Not counted as a failure: the secret was, and the service is well.
-            tries.is_renewed = renewed is not None and is_refused and await renewed()
+            tries.is_renewed = (
+                renewed is not None
+                and isinstance(error, Unauthorized)
+                and await renewed(tries.is_renewed)
+            )
             if tries.is_renewed:
                 delay = 0.0
             else:
@@ -419,18 +422,20 @@ class Engine:
             await rotation.ready(self._lifetime.spawn)
             answers = rotation.answers if answers is None else answers
             turn = await self._turn(call, cap, tries)
-            if not rotation.is_asking:
+            if rotation.is_ready:
                 return turn, answers
             # Another call was refused meanwhile, and this one would be, too.
             cap.release(turn)
 
-    async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
+    async def _renewed(self, call: _Call, used: Secret, answers: int, is_repeated: bool) -> bool:
         """Return whether there is another secret than `used`, which the service has refused."""
         rotation = call.service.rotation
         if rotation is None:
             return False
         with naming(CallName(call.service.api, call.request.operation)):
-            return await rotation.renewed(used, answers, self._lifetime.spawn)
+            return await rotation.renewed(
+                used, answers, self._lifetime.spawn, is_repeated=is_repeated
+            )
 
     def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
         """Return the error of a call whose connection broke because the session was closed."""

@@ -7,6 +7,8 @@ deadline ends, stops no other caller's wait.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
@@ -17,6 +19,13 @@ from ..flow.lifetime import Spawn, is_cancelled_here
 from ..redaction import Secret
 
 __all__ = ["Rotation"]
+
+_SETTLED = 20.0
+"""Seconds in which the function is not asked again for a secret, after an answer that did not help.
+
+A service can refuse single calls whatever their secret. Meanwhile, a secret that has changed after
+all goes unnoticed.
+"""
 
 _answering: ContextVar[frozenset[_Question]] = ContextVar("answering", default=frozenset())
 """The runs of functions that this task, or its thread, belongs to."""
@@ -65,9 +74,10 @@ class Rotation:
         self._accept = accept
         self._question: _Question | None = None
         self._is_proven = False
+        self._same_at = self._refused_at = -math.inf
 
     async def ready(self, spawn: Spawn) -> None:
-        """Wait until there is a secret, and none is being asked for.
+        """Wait until there is a secret to send.
 
         Args:
             spawn: runs the function in the background.
@@ -76,31 +86,50 @@ class Rotation:
             MissingCredentials: the function has failed.
             SessionClosed: the session was closed.
         """
-        if self.is_asking or not self.current:
+        if not self.is_ready:
             await self._ask(spawn)
 
     @property
-    def is_asking(self) -> bool:
-        """True while the function runs."""
-        return self._question is not None
+    def is_ready(self) -> bool:
+        """True if there is a secret, unless it is asked for again and was never accepted.
 
-    async def renewed(self, refused: Secret, answers: int, spawn: Spawn) -> bool:
+        One that was accepted is sent meanwhile: the refusal may be of a single call.
+        """
+        return bool(self.current) and (self._question is None or self._is_proven)
+
+    async def renewed(
+        self, refused: Secret, answers: int, spawn: Spawn, *, is_repeated: bool
+    ) -> bool:
         """Return whether there is another secret than the one that the service has refused.
 
-        The function is asked, unless it has been since the request was begun.
+        The function is asked, unless it has been since the request was begun, or a short time ago
+        without a use.
 
         Args:
             refused: the secret of the request.
             answers: the value of `answers` when the request began to wait for its slot.
             spawn: as for `ready`.
+            is_repeated: whether the service had refused the request before, with another secret.
+                There is then no other one.
 
         Raises:
             MissingCredentials, SessionClosed: as from `ready`.
         """
+        if is_repeated:
+            if refused == self.current:
+                self._refused_at = time.monotonic()
+            return False
         # One that was accepted has been valid, however long the request has waited.
-        if refused == self.current and (answers == self.answers or self._is_proven):
+        is_due = answers == self.answers or self._is_proven
+        if refused == self.current and is_due and not self._is_settled:
             await self._ask(spawn)
         return refused != self.current
+
+    @property
+    def _is_settled(self) -> bool:
+        # A new secret that was refused counts once it is accepted: before, it may be wrong.
+        last = max(self._same_at, self._refused_at if self._is_proven else -math.inf)
+        return self._question is None and time.monotonic() < last + _SETTLED
 
     def accepted(self, secret: Secret) -> None:
         """Note that the service has accepted a secret."""
@@ -154,10 +183,13 @@ class Rotation:
             question.fault = str(error)
             return
         self.answers += 1
+        if secret == self.current:
+            self._same_at = time.monotonic()
+            return
+        self.current = secret
         self._is_proven = False
-        if secret != self.current:
-            self.current = secret
-            self._accept(secret)
+        self._same_at = self._refused_at = -math.inf
+        self._accept(secret)
 
     def _end(self, question: _Question, error: BaseException | None) -> None:
         self._question = None
