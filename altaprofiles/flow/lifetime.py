@@ -127,9 +127,10 @@ class Lifetime:
         self._loop = loop
         try:
             await self._pool.open()
-            if self.is_closed:
-                raise SessionClosed("this Session was closed while it was opened; open a new one")
-            self._state = "open"
+            if self._state == "new":
+                self._state = "open"
+            # It may have been closed meanwhile.
+            self.check_open()
             ready = loop.create_future()
             self._host = loop.create_task(self._run(ready), name="altaprofiles")
             await ready

@@ -303,14 +303,16 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        timeout = RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within {whole}"
-        )
+        text = f"{call.service.api}: {call.request.operation} did not finish within {whole}"
+        if tries.is_asking and call.service.rotation is not None:
+            argument = call.service.rotation.argument
+            text += f", while the function of {argument} had not returned"
+        timeout = RequestTimeout(text)
         timeout.locate(call.service.api, call.request.operation)
         if (sent_at := tries.cut_off_from) is not None:
             tries.cut_off_from = None
             self._report(call.attempt(tries, sent_at, None, timeout))
-        raise timeout
+        raise timeout from tries.failure
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
@@ -361,7 +363,8 @@ class Engine:
                 self._warn_of_closing(service, error)
             attempt = call.attempt(tries, started, response, error)
             response = None
-            renewed = None if used is None else partial(self._renewed, call, used, answers)
+            tries.failure = error
+            renewed = None if used is None else partial(self._renewed, call, tries, used, answers)
             delay = await self._delay(service, tries, error, attempt, renewed)
             if delay is None:
                 try:
@@ -369,6 +372,7 @@ class Engine:
                 finally:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
+                    tries.failure = None
             await self._pause(service, delay)
 
     async def _delay(
@@ -419,7 +423,9 @@ class Engine:
         while True:
             # A task of another event loop must not join the waiters of this one.
             self._lifetime.check_open()
+            tries.is_asking = True
             await rotation.ready(self._lifetime.spawn)
+            tries.is_asking = False
             answers = rotation.answers if answers is None else answers
             turn = await self._turn(call, cap, tries)
             if rotation.is_ready:
@@ -427,15 +433,19 @@ class Engine:
             # Another call was refused meanwhile, and this one would be, too.
             cap.release(turn)
 
-    async def _renewed(self, call: _Call, used: Secret, answers: int, is_repeated: bool) -> bool:
+    async def _renewed(
+        self, call: _Call, tries: Tries, used: Secret, answers: int, is_repeated: bool
+    ) -> bool:
         """Return whether there is another secret than `used`, which the service has refused."""
         rotation = call.service.rotation
         if rotation is None:
             return False
+        spawn = self._lifetime.spawn
         with naming(CallName(call.service.api, call.request.operation)):
-            return await rotation.renewed(
-                used, answers, self._lifetime.spawn, is_repeated=is_repeated
-            )
+            tries.is_asking = True
+            found = await rotation.renewed(used, answers, spawn, is_repeated=is_repeated)
+            tries.is_asking = False
+            return found
 
     def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
         """Return the error of a call whose connection broke because the session was closed."""

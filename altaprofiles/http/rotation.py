@@ -7,6 +7,7 @@ deadline ends, stops no other caller's wait.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +20,11 @@ from ..flow.lifetime import Spawn, is_cancelled_here
 from ..redaction import Secret
 
 __all__ = ["Rotation"]
+
+logger = logging.getLogger("altaprofiles")
+
+_SLOW = 10.0
+"""Seconds after which a run of the function is worth a warning."""
 
 _SETTLED = 20.0
 """Seconds in which the function is not asked again for a secret, after an answer that did not help.
@@ -59,6 +65,7 @@ class Rotation:
     Attributes:
         current: the secret; empty until the function has returned one.
         answers: how often the function has returned a secret.
+        argument: the argument of the credentials that the function is the value of.
     """
 
     def __init__(
@@ -69,6 +76,7 @@ class Rotation:
     ) -> None:
         self.current = Secret()
         self.answers = 0
+        self.argument = function.argument
         self._function = function
         self._check = check
         self._accept = accept
@@ -136,12 +144,12 @@ class Rotation:
         self._is_proven = self._is_proven or secret == self.current
 
     async def _ask(self, spawn: Spawn) -> None:
-        argument = self._function.argument
+        argument = self.argument
         question = self._question
         if question is not None and question in _answering.get():
             raise ConfigurationError(
-                f"{argument}: its function uses the session that waits for it; use another session "
-                f"in the function"
+                f"{argument}: its function uses the session that waits for it, or a task that the "
+                f"function has started does; use another session there"
             )
         if question is None:
             question = _Question()
@@ -165,6 +173,14 @@ class Rotation:
 
     async def _answer(self, question: _Question) -> None:
         _answering.set(_answering.get() | {question})
+        warning = asyncio.get_running_loop().call_later(
+            _SLOW,
+            logger.warning,
+            "%s: its function has not returned for %g s, and calls wait for it; set a time limit "
+            "in the function",
+            self.argument,
+            _SLOW,
+        )
         try:
             kind, secret = await self._function.ask()
         except asyncio.CancelledError as error:
@@ -175,6 +191,8 @@ class Rotation:
             question.cause = error
         else:
             self._take(question, kind, secret)
+        finally:
+            warning.cancel()
 
     def _take(self, question: _Question, kind: str, secret: Secret) -> None:
         try:

@@ -8,6 +8,8 @@ import dataclasses
 import logging
 import math
 import pickle
+import subprocess
+import sys
 import threading
 import traceback
 from collections.abc import AsyncIterator, Callable
@@ -402,6 +404,91 @@ async def test_a_deadline_and_the_end_of_the_session_do_not_wait_for_it(way: str
         released.set()
 
 
+@pytest.mark.parametrize("way", ["async", "plain"])
+def test_a_function_that_hangs_does_not_keep_the_process_alive(way: str) -> None:
+    code = f"""
+import asyncio, threading
+from altaprofiles import CleverTap, RequestTimeout, Session
+
+def stuck():
+    threading.Event().wait()
+
+async def never():
+    await asyncio.Event().wait()
+
+async def main():
+    account = CleverTap("id", {"never" if way == "async" else "stuck"}, base_url="http://127.0.0.1:1")
+    async with Session(clevertap=account) as session:
+        await session.profiles.get(identity="5555555555", deadline=0.05)
+
+try:
+    asyncio.run(main())
+except RequestTimeout as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "while the function of passcode had not returned" in done.stdout, done.stderr
+
+
+async def test_a_function_that_hangs_is_reported(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    vault = Vault()
+
+    def warnings() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+
+    async with open_session(vault) as (session, _):
+        vault.hold.clear()
+        calls = [asyncio.ensure_future(get(session)) for _ in range(3)]
+        await asyncio.sleep(9)
+        assert warnings() == []
+        await asyncio.sleep(100)
+        assert warnings() == [
+            "passcode: its function has not returned for 10 s, and calls wait for it; set a time "
+            "limit in the function"
+        ]
+        with pytest.raises(RequestTimeout) as caught:
+            await session.profiles.get(identity="5555555555", deadline=5)
+        assert str(caught.value).endswith(
+            "the deadline of 5 s, while the function of passcode had not returned"
+        )
+        assert caught.value.__cause__ is None
+        vault.hold.set()
+        assert await asyncio.gather(*calls) == ["5555555555"] * 3
+        # In a renewal, the refusal is the cause.
+        vault.number = 2
+        vault.hold.clear()
+        for _ in range(2):
+            with pytest.raises(RequestTimeout, match="while the function of passcode") as caught:
+                await session.profiles.get(identity="5555555555", deadline=5)
+            assert type(caught.value.__cause__) is Unauthorized
+        vault.hold.set()
+        assert await get(session) == "5555555555"
+        assert vault.asked == 2
+        caplog.clear()
+        await asyncio.sleep(100)
+        assert warnings() == []
+
+
+async def test_a_deadline_names_the_failure_before_it(clock: Clock) -> None:
+    answers = [http(b"", "503 Service Unavailable")]
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if not answers:
+            await asyncio.sleep(math.inf)
+        writer.write(answers.pop())
+
+    async with scripted(answer) as server:
+        account = CleverTap("id", "a-constant-one", base_url=server.url)
+        async with Session(clevertap=account, retry=QUICK) as session:
+            with pytest.raises(RequestTimeout, match="the deadline of 5 s$") as caught:
+                await session.profiles.get(identity="5555555555", deadline=5)
+    assert type(caught.value.__cause__) is ServerError
+
+
 async def test_a_drain_waits_for_it() -> None:
     vault = Vault()
     async with open_session(vault) as (session, _):
@@ -432,6 +519,21 @@ async def test_a_function_that_uses_its_own_session_is_told_so() -> None:
         assert type(caught.value.__cause__) is ConfigurationError
         assert "its function uses the session that waits for it" in str(caught.value.__cause__)
         assert server.heads == []
+
+
+async def test_a_task_that_the_function_has_started_is_named_as_well() -> None:
+    vault, tasks = Vault(), []
+
+    async def fetch() -> str:
+        tasks.append(asyncio.ensure_future(get(session)))
+        await asyncio.wait(tasks)
+        return secret(1)
+
+    async with open_session(vault, fetch) as (session, _):
+        with anyio.fail_after(PATIENCE):
+            assert await get(session) == "5555555555"
+        with pytest.raises(ConfigurationError, match="or a task that the function has started"):
+            await tasks[0]
 
 
 async def test_a_function_can_use_another_session() -> None:
