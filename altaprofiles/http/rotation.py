@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from functools import partial
 
-from ..credentials import SecretFunction
+from ..credentials import SecretFunction, Source
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from ..flow.lifetime import Spawn, is_cancelled_here
 from ..redaction import Secret
@@ -59,7 +59,8 @@ class Rotation:
 
     Args:
         function: the function that returns it.
-        check: raises `InvalidArgument` unless a value, given with its type, can be the secret.
+        check: raises `InvalidArgument` unless a value, given with its type and source, can be the
+            secret.
         accept: called with each new secret.
 
     Attributes:
@@ -71,7 +72,7 @@ class Rotation:
     def __init__(
         self,
         function: SecretFunction,
-        check: Callable[[str, str], None],
+        check: Callable[[str, str, Source], None],
         accept: Callable[[Secret], None],
     ) -> None:
         self.current = Secret()
@@ -196,7 +197,7 @@ class Rotation:
 
     def _take(self, question: _Question, kind: str, secret: Secret) -> None:
         try:
-            self._check(secret, kind)
+            self._check(secret, kind, "function")
         except InvalidArgument as error:
             question.fault = str(error)
             return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import anyio
 from msgspec import Struct
 
-from ..credentials import SecretFunction
+from ..credentials import SecretFunction, Source
 from ..errors import AltaProfilesError, MissingCredentials, NotReady, RateLimited, StatusError
 from ..models import RateLimit
 from ..redaction import Secret, mask_values
@@ -63,7 +63,7 @@ class Service:
         url: the base URL.
         headers: returns what is sent with every request, for a secret.
         secret: the secret, or a `SecretFunction` that returns it.
-        check: raises `InvalidArgument` unless a value, given with its type, can be the secret.
+        check: as for `Rotation`.
         sizes: the number of slots of each operation. Operations with one and the same `Size` share
             its slots.
         retry: the policy that the waits of a refused service follow.
@@ -89,7 +89,7 @@ class Service:
         url: str,
         headers: Callable[[str], Mapping[str, str]],
         secret: str,
-        check: Callable[[str, str], None],
+        check: Callable[[str, str, Source], None],
         sizes: Mapping[str, Size],
         retry: Retry,
         per_minute: int | None = None,
