@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from inspect import isawaitable, iscoroutinefunction, signature
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 from ..errors import InvalidArgument
 from ..redaction import Secret, as_secret
@@ -121,7 +121,7 @@ async def _in_thread(function: Callable[[], T]) -> T:
     value, failure = await ended
     if failure is not None:
         raise failure
-    return value  # type: ignore[return-value]
+    return cast("T", value)
 
 
 def hidden(value: object) -> tuple[str, Secret]:
