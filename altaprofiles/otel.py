@@ -42,7 +42,7 @@ def hook(
     error only if the library gives up. Metrics:
 
     - `http.client.request.duration`, a histogram in seconds, without the wait for a slot;
-    - `altaprofiles.slot.wait`, a histogram in seconds of that wait;
+    - `altaprofiles.slot.wait`, a histogram in seconds of that wait, of calls that ended in it too;
     - `altaprofiles.retries` and `altaprofiles.refusals`, counters;
     - `altaprofiles.slots.used`, `altaprofiles.slots.limit` and `altaprofiles.callers.waiting`,
       sums over all open sessions with a hook of this meter provider. A hook of a view
@@ -108,8 +108,9 @@ class Hook:
         error = attempt.error
         if isinstance(error, RateLimited):
             self._refusals.add(1, {"altaprofiles.service": attempt.api})
-            if not error.sent:
-                return
+        if not attempt.sent:
+            self._wait.record(attempt.waited, {"altaprofiles.service": attempt.api})
+            return
         is_poll = isinstance(error, NotReady) and attempt.delay is not None
         if attempt.delay is not None and not is_poll:
             self._retries.add(1, {"altaprofiles.service": attempt.api})

@@ -23,7 +23,13 @@ from typing import (
 
 from .accounts import Accounts
 from .base.calls import CallName, named
-from .base.checks import check_callback, check_flag, check_seconds, check_whole
+from .base.checks import (
+    check_callback,
+    check_flag,
+    check_seconds,
+    check_time_left,
+    check_whole,
+)
 from .base.deadline import Deadline
 from .cdp import Cdp
 from .credentials import (
@@ -370,7 +376,7 @@ class Session:
             deadline: longest duration of a single call as a whole, in seconds: of `profiles.get`,
                 `profiles.count`, `cdp.get` and `who_is`. It takes the place of `Retry.deadline`.
                 Chains, bulk lookups and exports have no part in it: `export` has a `deadline` of
-                its own.
+                its own. With 0 or less, each of these calls ends at once.
             bulk: True for calls that wait behind all single calls, as bulk work does; False for
                 bulk work that does not.
             on_event: called with each `Attempt` of the view, after those of the session.
@@ -385,7 +391,7 @@ class Session:
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
         if deadline is not None:
-            check_seconds("deadline", deadline)
+            check_time_left("deadline", deadline)
         if bulk is not None:
             check_flag("bulk", bulk)
         engine = self._engine.viewed(
@@ -607,7 +613,8 @@ class Session:
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
                 `Incomplete`: what has been gathered stays, and the same call resumes. Once all
-                records are there, it ends nothing: they are written to the output.
+                records are there, it ends nothing: they are written to the output. With 0 or less,
+                the run ends at once, and nothing is sent.
             on_progress: called in the event loop after each page, at least every second, at times
                 while finishing, and once the output is in place. It must return quickly. An
                 exception that it raises ends the export. Pass `print`,

@@ -257,6 +257,10 @@ class Job(Generic[R, S]):
             await steps[0]()
 
     async def _fetch(self, part: Part[R, S], place: Place) -> None:
+        deadline = self._output.deadline
+        # The scope would end a run that has no time only after its first requests have begun.
+        if deadline is not None and deadline.left <= 0:
+            raise self._late(place, [part])
         missing: list[str] = []
         with self._limited() as scope:
             missing = await part.gather()
