@@ -1135,7 +1135,7 @@ class Session:
         As `altaprofiles status OUT --finish-unfinished` does.
 
         Args:
-            unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
+            unfinished: one of those that `altaprofiles.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
             deadline, on_progress: as for `export`.

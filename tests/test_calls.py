@@ -40,7 +40,6 @@ from altaprofiles import (
     blocking,
 )
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.unfinished import unfinished_in
 
 from .support.servers import Answer, always, http, scripted
 from .support.sessions import EVENT, RANGE, session_for
@@ -375,7 +374,7 @@ async def test_an_unfinished_export(tmp_path: Path) -> None:
                 await session.export(
                     EVENT, **RANGE, to=to, batch_size=23, windows=1, on_progress=stop
                 )
-        [left] = unfinished_in(tmp_path / "p.csv.export")
+        [left] = altaprofiles.unfinished_in(to)
         with pytest.raises(SessionClosed) as closed:
             await session.finish_unfinished(left, to=to)
         check([closed.value], "CleverTap", SessionClosed)

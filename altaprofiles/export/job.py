@@ -41,7 +41,7 @@ from .store.workspaces import Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import Unfinished, unfinished_in
+from .unfinished import Unfinished, unfinished_at
 
 __all__ = ["Job", "in_workspaces"]
 
@@ -212,7 +212,7 @@ class Job(Generic[R, S]):
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
-            found = unfinished_in(place.folder)
+            found = unfinished_at(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
         others = [
             one
