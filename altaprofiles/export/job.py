@@ -22,6 +22,7 @@ from ..errors import (
     ExportLocked,
     Incomplete,
     InvalidArgument,
+    SessionClosed,
 )
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
@@ -293,6 +294,10 @@ class Job(Generic[R, S]):
             raise
         except ExportError as error:
             raise self._incomplete(parts, [str(error)]) from error
+        except SessionClosed as error:
+            raise SessionClosed(
+                f"the export was cut off, because its Session was closed; {self._resumption(parts)}"
+            ) from error
         except AltaProfilesError as error:
             # Those of a connection are an `OSError` as well, and not the disk's.
             if any(part.kept() for part in parts):

@@ -146,9 +146,10 @@ def unfinished_in(
     elif text.endswith(_FOLDER):
         output = text.removesuffix(_FOLDER)
         raise InvalidArgument(f"to: the folder of an output; pass the output itself, {output!r}")
-    states = outputs_at(
-        text, table=table, spool=None if spool is None else path_text("spool", spool)
-    )
+    if table is not None and not isinstance(table, str):
+        raise InvalidArgument(f"table: expected a table's name, got {table!r}")
+    folder = None if spool is None else path_text("spool", spool)
+    states = outputs_at(text, table=table, spool=folder)
     found = [one for state in states for one in state.unfinished]
     return sorted(found, key=lambda one: one.began or 0.0)
 

@@ -285,6 +285,9 @@ async def test_those_of_the_tables_of_a_file(tmp_path: Path) -> None:
 def test_what_is_no_output_has_none(to: Any) -> None:
     with pytest.raises(InvalidArgument, match=r"^to: "):
         unfinished_in(to)
+    if not isinstance(to, str | None):
+        with pytest.raises(InvalidArgument, match=r"^table: "):
+            unfinished_in("p.ndjson", table=to)
     if to is not None:
         with pytest.raises(InvalidArgument, match=r"^spool: "):
             unfinished_in("p.ndjson", spool=to)
