@@ -450,6 +450,9 @@ class Session:
         A CleverTap profile and a CDP user are one customer if the profile's identity is the user's
         ID. The requests that do not depend on each other are sent at the same time.
 
+        If one request fails, its error is raised, and what the other service has answered is lost.
+        `profiles.get(identity=…)` and `cdp.get(user_id=…)` give a part each, with its own error.
+
         Args:
             email, identity, object_id: keys of CleverTap. The result is the profile, with the users
                 under its identity ("Get User Profiles", Download User Profiles by ID).
