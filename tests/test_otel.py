@@ -421,7 +421,7 @@ async def test_slots_that_sessions_share_count_once(
     (tmp_path / "other").mkdir(mode=0o700)
     async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as group:
         for place in places:
-            shared = place and str(place)
+            shared = str(place) if place else False
             clevertap = CleverTap(
                 account.account_id, account.passcode, base_url=account.base_url, shared=shared
             )
