@@ -251,7 +251,7 @@ async def test_a_count_that_is_not_ready(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------- faults before them
 
 INVALID: dict[str, dict[str, Any]] = {
-    "get": {"deadline": -1},
+    "get": {"deadline": "2"},
     "get_many": {"concurrency": 0},
     "by_event": {"start": "soon"},
     "by_event, resumed": {"cursor": ""},
