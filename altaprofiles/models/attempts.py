@@ -89,7 +89,7 @@ class Stats(Struct):
         throttles: answers with HTTP 429 or a code for throttling.
         not_ready: answers that a page or count is still in progress.
         unsent: calls that ended while they waited to send a request: the service refused every one
-            for longer than they could wait, or their deadline ended before a slot was free.
+            for longer than they could wait, or their deadline ended before.
         bytes: total size of all bodies, decompressed.
         limits: a `RateLimit` for each service that the session has credentials for, by "CleverTap"
             and "Alta". It is empty of values until an answer states a limit.
