@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from .export.formats import Format, Write
     from .export.keys import Keys
+    from .export.outputs import unfinished_in
     from .export.report import (
         ChainStatus,
         ExportProgress,
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
         Report,
         SyncReport,
     )
-    from .export.unfinished import Unfinished, unfinished_in
+    from .export.unfinished import Unfinished
     from .flow.fanout import Items
     from .http.hooks import Hook
     from .http.retry import Retry
@@ -122,6 +123,7 @@ _HOMES = (
     "options",
     "blocking_session",
     "export.keys",
+    "export.outputs",
     "export.unfinished",
 )
 

@@ -50,7 +50,8 @@ class Cdp:
                 `user_id`, that pair only.
             deadline: longest duration of the call in seconds, with all waits and retries; by
                 default that of `with_options`, else `Retry.deadline`; None for the latter. It ends
-                in `RequestTimeout`, or in the last failure if no time is left to try again.
+                in `RequestTimeout`, or in the last failure if no time is left to try again. With 0
+                or less it ends at once, and nothing is sent.
 
         Raises:
             ConfigurationError: neither is given, one is empty or holds a control character, or the

@@ -202,7 +202,12 @@ class ConfigurationError(AltaProfilesError, ValueError):
 
 
 class InvalidArgument(ConfigurationError):
-    """An argument is invalid: the fault is the caller's, as with HTTP's 4xx."""
+    """An argument is invalid: the fault is the caller's, in the message with the fix.
+
+    A web service may answer with HTTP's 4xx where all arguments of the call come from its client.
+    Elsewhere the fault is its own. The message may show the value of an option, such as a path. It
+    shows no key of a person and no credential.
+    """
 
 
 class MissingCredentials(ConfigurationError):

@@ -66,7 +66,8 @@ class Profiles:
             object_id: CleverTap's ID of one of the person's devices.
             deadline: longest duration of the call in seconds, with all waits and retries; by
                 default that of `with_options`, else `Retry.deadline`; None for the latter. It ends
-                in `RequestTimeout`, or in the last failure if no time is left to try again.
+                in `RequestTimeout`, or in the last failure if no time is left to try again. With 0
+                or less it ends at once, and nothing is sent.
 
         Raises:
             ConfigurationError: not exactly one identifier is given, it is empty or holds a control

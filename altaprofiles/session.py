@@ -26,7 +26,13 @@ from msgspec import UnsetType as _UnsetType
 
 from .accounts import Accounts
 from .base.calls import CallName, named
-from .base.checks import check_callback, check_flag, check_seconds, check_whole
+from .base.checks import (
+    check_callback,
+    check_flag,
+    check_seconds,
+    check_time_left,
+    check_whole,
+)
 from .base.deadline import Deadline
 from .cdp import Cdp
 from .credentials import (
@@ -376,7 +382,7 @@ class Session:
             deadline: longest duration of a single call as a whole, in seconds: of `profiles.get`,
                 `profiles.count`, `cdp.get` and `who_is`. It takes the place of `Retry.deadline`.
                 Chains, bulk lookups and exports have no part in it: `export` has a `deadline` of
-                its own.
+                its own. With 0 or less, each of these calls ends at once.
             bulk: True for calls that wait behind all single calls, as bulk work does; False for
                 bulk work that does not.
             on_event: called with each `Attempt` of the view, after those of the session and of the
@@ -401,7 +407,7 @@ class Session:
                     value=retry.budget,
                 )
         if deadline is not None and deadline is not UNSET:
-            check_seconds("deadline", deadline)
+            check_time_left("deadline", deadline)
         if bulk is not None and bulk is not UNSET:
             check_flag("bulk", bulk)
         engine = self._engine.viewed(
@@ -459,6 +465,9 @@ class Session:
 
         A CleverTap profile and a CDP user are one customer if the profile's identity is the user's
         ID. The requests that do not depend on each other are sent at the same time.
+
+        If one request fails, its error is raised, and what the other service has answered is lost.
+        `profiles.get(identity=…)` and `cdp.get(user_id=…)` give a part each, with its own error.
 
         Args:
             email, identity, object_id: keys of CleverTap. The result is the profile, with the users
@@ -623,7 +632,8 @@ class Session:
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
                 `Incomplete`: what has been gathered stays, and the same call resumes. Once all
-                records are there, it ends nothing: they are written to the output.
+                records are there, it ends nothing: they are written to the output. With 0 or less,
+                the run ends at once, and nothing is sent.
             on_progress: called in the event loop after each page, at least every second, at times
                 while finishing, and once the output is in place. It must return quickly. An
                 exception that it raises ends the export. Pass `print`,
@@ -1144,7 +1154,7 @@ class Session:
         As `altaprofiles status OUT --finish-unfinished` does.
 
         Args:
-            unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
+            unfinished: one of those that `altaprofiles.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
             deadline, on_progress: as for `export`.

@@ -42,7 +42,6 @@ from altaprofiles import (
 )
 from altaprofiles.cdp import Cdp
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.unfinished import unfinished_in
 from altaprofiles.profiles import EventProfiles, Profiles
 
 from .support.servers import Answer, always, http, scripted
@@ -255,7 +254,7 @@ async def test_a_count_that_is_not_ready(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------- faults before them
 
 INVALID: dict[str, dict[str, Any]] = {
-    "get": {"deadline": -1},
+    "get": {"deadline": "2"},
     "get_many": {"concurrency": 0},
     "by_event": {"start": "soon"},
     "by_event, resumed": {"cursor": ""},
@@ -378,7 +377,7 @@ async def test_an_unfinished_export(tmp_path: Path) -> None:
                 await session.export(
                     EVENT, **RANGE, to=to, batch_size=23, windows=1, on_progress=stop
                 )
-        [left] = unfinished_in(tmp_path / "p.csv.export")
+        [left] = altaprofiles.unfinished_in(to)
         with pytest.raises(SessionClosed) as closed:
             await session.finish_unfinished(left, to=to)
         check([closed.value], "CleverTap", SessionClosed)

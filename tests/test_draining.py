@@ -233,6 +233,24 @@ async def test_after_the_seconds_the_rest_is_cut_off(tmp_path: Path) -> None:
             assert await _export(other, tmp_path) == sum(expected(emulator).values())
 
 
+@pytest.mark.parametrize("work", [_export, _keys, _sync], ids=lambda work: work.__name__)
+@pytest.mark.parametrize("passing", [0, 3])
+async def test_an_export_that_is_cut_off_says_so(
+    work: Callable[[Session, Path], Awaitable[object]], passing: int, tmp_path: Path
+) -> None:
+    async with gate(passing=passing) as (_, session, _), session:
+        running = asyncio.ensure_future(work(session, tmp_path))
+        await sent(session, passing + 1)
+        await session.aclose(drain=0.05)
+        with anyio.fail_after(PATIENCE), pytest.raises(SessionClosed) as caught:
+            await running
+    message = str(caught.value)
+    assert message.startswith("the export was cut off, because its Session was closed; ")
+    assert "run the same export again" in message
+    assert caught.value.service == "CleverTap"
+    assert caught.value.operation is not None
+
+
 @pytest.mark.parametrize("drain", [0.0, 1e-3])
 async def test_a_second_call_ends_a_drain(drain: float) -> None:
     async with gate(passing=0) as (_, session, _), session:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ import anyio
 import pytest
 
 from altaprofiles import (
+    Alta,
     Attempt,
     CleverTap,
     ConfigurationError,
@@ -104,17 +106,96 @@ async def test_a_count_is_one_call_however_often_it_polls() -> None:
         assert len(server.heads) > 2
 
 
-@pytest.mark.parametrize("deadline", [0, -1, math.nan, math.inf, True, "2"])
+@pytest.mark.parametrize("deadline", [math.nan, math.inf, -math.inf, True, "2"])
 async def test_a_deadline_that_is_none_is_refused(services: Both, deadline: Any) -> None:
     async with services.session() as session:
         for call in CALLS.values():
-            with pytest.raises(ConfigurationError, match=r"^deadline: expected seconds above 0"):
+            with pytest.raises(InvalidArgument, match=r"^deadline: expected a number of seconds"):
                 await call(session)(deadline=deadline)
-        with pytest.raises(ConfigurationError, match=r"^deadline: "):
+        with pytest.raises(InvalidArgument, match=r"^deadline: "):
             session.with_options(deadline=deadline)
-        with pytest.raises(ConfigurationError, match=r"^deadline: "):
+        with pytest.raises(InvalidArgument, match=r"^deadline: "):
             await session.export(EVENT, **DAY, to="p.ndjson", deadline=deadline)
     assert services.requests == 0
+
+
+@pytest.mark.parametrize("deadline", [0, -1, -0.5])
+async def test_a_call_without_time_ends_at_once(
+    services: Both, deadline: float, tmp_path: Path
+) -> None:
+    attempts: list[Attempt] = []
+    async with services.session() as session:
+        view = session.with_options(deadline=deadline, on_event=attempts.append)
+        for number, call in enumerate(CALLS.values(), start=1):
+            with pytest.raises(RequestTimeout, match=r" s: no request was sent$"):
+                await call(session)(deadline=deadline)
+            with pytest.raises(RequestTimeout, match=r" s: no request was sent$"):
+                await call(view)()
+            assert len(attempts) == session.stats.unsent - number
+        with pytest.raises(InvalidArgument, match="identity"):
+            await view.profiles.get(identity="")
+        runs: list[Callable[..., Any]] = [
+            lambda **o: session.export(EVENT, **DAY, to=tmp_path / "e.ndjson", **o),
+            lambda **o: session.export_lookups(["a"], by="email", to=tmp_path / "l.ndjson", **o),
+            lambda **o: session.sync(
+                EVENT, since=20260101, until=20260102, to=tmp_path / "s.duckdb", timezone="UTC", **o
+            ),
+        ]
+        for run in runs:
+            with pytest.raises(Incomplete, match="did not finish within the deadline of"):
+                await run(deadline=deadline)
+        assert session.stats.requests == 0
+        assert [(one.sent, one.status, one.seconds) for one in attempts] == [(False, None, 0.0)] * 5
+        assert all(isinstance(one.error, RequestTimeout) for one in attempts)
+        assert all(0 <= one.waited < 60 for one in attempts)
+    assert services.requests == 0
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".export"}
+
+
+async def test_the_error_of_a_deadline_says_where_the_time_went(tmp_path: Path) -> None:
+    attempts: list[Attempt] = []
+    asked = 0
+
+    async def first_fails(head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            writer.write(http(b"", "503 Service Unavailable"))
+        else:
+            await silence(head, writer)
+
+    async with scripted(first_fails) as server:
+        account = CleverTap("ACCOUNT", "PASSCODE", base_url=server.url, shared=str(tmp_path))
+        alta = Alta("token", base_url=server.url, requests_per_minute=1)
+        session = Session(clevertap=account, alta=alta, retry=QUICK, on_event=attempts.append)
+        async with session, Session(clevertap=account) as other, anyio.create_task_group() as group:
+            with pytest.raises(RequestTimeout, match="waited for an answer; ") as caught:
+                await session.profiles.get(identity="1", deadline=1.0)
+            sent = {1: "1 request was sent", 2: "2 requests were sent"}[len(server.heads)]
+            assert str(caught.value).endswith(sent)
+            with pytest.raises(RequestTimeout, match=r"an answer; 1 request was sent$"):
+                await session.cdp.get(user_id="u", deadline=0.2)
+            with pytest.raises(RequestTimeout, match=r"turn in the pace of requests; no request"):
+                await session.cdp.get(user_id="u", deadline=0.1)
+            assert session.stats.unsent == 1
+            group.start_soon(functools.partial(session.profiles.get, identity="2"))
+            group.start_soon(functools.partial(session.profiles.get, identity="3"))
+            # Another session has the third slot.
+            group.start_soon(functools.partial(other.profiles.get, identity="4"))
+            before = len(server.heads)
+            while len(server.heads) < before + 3:
+                await asyncio.sleep(0.01)
+            del attempts[:]
+            with pytest.raises(RequestTimeout, match=r"waited for one of 3 slots; no request was"):
+                await session.profiles.get(identity="5", deadline=0.1)
+            [attempt] = attempts
+            assert not attempt.sent
+            assert attempt.number == 1
+            assert attempt.seconds == 0
+            assert attempt.waited > 0
+            assert isinstance(attempt.error, RequestTimeout)
+            assert session.stats.unsent == 2
+            group.cancel_scope.cancel()
 
 
 def session_of_both(url: str) -> Session:

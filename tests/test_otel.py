@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 from collections import Counter
@@ -21,7 +22,16 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import altaprofiles.otel
-from altaprofiles import Alta, Attempt, RateLimited, RequestTimeout, Retry, ServerError, Session
+from altaprofiles import (
+    Alta,
+    Attempt,
+    CleverTap,
+    RateLimited,
+    RequestTimeout,
+    Retry,
+    ServerError,
+    Session,
+)
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
@@ -504,6 +514,55 @@ async def test_a_session_is_measured_while_it_is_drained(
         assert await walking == 1
         await closing
         assert telemetry.values("slots.used") == {}
+
+
+async def test_slots_that_sessions_share_count_once(
+    services: Both, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    opened = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        await opened.wait()
+
+    services.before_page, services.pages = hold, [[b'{"identity":"a"}']]
+    (tmp_path / "link").symlink_to(tmp_path)
+    account = services.session()._credentials[0]  # noqa: SLF001
+    assert account is not None
+    places = [tmp_path, tmp_path, tmp_path / "link", tmp_path / "other", False]
+    (tmp_path / "other").mkdir(mode=0o700)
+    async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as group:
+        for place in places:
+            shared = str(place) if place else False
+            clevertap = CleverTap(
+                account.account_id, account.passcode, base_url=account.base_url, shared=shared
+            )
+            hook = telemetry.hook if place else telemetry.another()
+            session = Session(clevertap=clevertap, on_event=hook)
+            await stack.enter_async_context(session)
+
+            async def walk(session: Session = session) -> None:
+                people = session.profiles.by_event(EVENT, start=20260101, end=20260101)
+                async for _ in people.pages():
+                    pass
+
+            group.start_soon(walk)
+        # Three sessions with three slots together, and two with three slots each.
+        while telemetry.values("slots.used") != {"CleverTap": 5}:
+            await anyio.sleep(0.01)
+        assert telemetry.values("slots.limit") == {"CleverTap": 9}
+        opened.set()
+    assert telemetry.values("slots.limit") == {}
+
+
+async def test_a_call_that_is_not_sent_has_a_wait_and_no_span(
+    services: Both, telemetry: Telemetry
+) -> None:
+    credentials = services.session()._credentials[1]  # noqa: SLF001
+    async with Session(alta=credentials, on_event=telemetry.hook) as session:
+        with pytest.raises(RequestTimeout):
+            await session.cdp.get(user_id="u", deadline=0)
+    assert telemetry.spans == []
+    assert [point.count for point in telemetry.points("altaprofiles.slot.wait")] == [1]
 
 
 async def test_sessions_leave_nothing_behind_though_nobody_reads_the_metrics(

@@ -16,6 +16,7 @@ __all__ = [
     "check_flag",
     "check_key",
     "check_seconds",
+    "check_time_left",
     "check_whole",
     "form_of",
     "is_unicode",
@@ -69,15 +70,28 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
         value: the argument's value.
         zero: whether zero is allowed as well.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < 0
-        or (value == 0 and not zero)
-    ):
+    seconds = _finite(value)
+    if seconds is None or seconds < 0 or (seconds == 0 and not zero):
         bound = "of at least" if zero else "above"
         raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {value!r}")
+
+
+def check_time_left(name: str, value: object) -> None:
+    """Raise `ConfigurationError` unless `value` is a finite number of seconds, 0 and less included.
+
+    Args:
+        name: the argument's name.
+        value: the argument's value.
+    """
+    if _finite(value) is None:
+        raise InvalidArgument(f"{name}: expected a number of seconds, got {value!r}")
+
+
+def _finite(value: object) -> float | None:
+    """Return a number that is finite, and None for any other value."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value
 
 
 _MAX_DIGITS = 100

@@ -22,6 +22,7 @@ from ..errors import (
     ExportLocked,
     Incomplete,
     InvalidArgument,
+    SessionClosed,
 )
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
@@ -41,7 +42,7 @@ from .store.workspaces import Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import Unfinished, unfinished_in
+from .unfinished import Unfinished, unfinished_at
 
 __all__ = ["Job", "in_workspaces"]
 
@@ -212,7 +213,7 @@ class Job(Generic[R, S]):
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
-            found = unfinished_in(place.folder)
+            found = unfinished_at(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
         others = [
             one
@@ -257,6 +258,10 @@ class Job(Generic[R, S]):
             await steps[0]()
 
     async def _fetch(self, part: Part[R, S], place: Place) -> None:
+        deadline = self._output.deadline
+        # The scope would end a run that has no time only after its first requests have begun.
+        if deadline is not None and deadline.left <= 0:
+            raise self._late(place, [part])
         missing: list[str] = []
         with self._limited() as scope:
             missing = await part.gather()
@@ -289,6 +294,10 @@ class Job(Generic[R, S]):
             raise
         except ExportError as error:
             raise self._incomplete(parts, [str(error)]) from error
+        except SessionClosed as error:
+            raise SessionClosed(
+                f"the export was cut off, because its Session was closed; {self._resumption(parts)}"
+            ) from error
         except AltaProfilesError as error:
             # Those of a connection are an `OSError` as well, and not the disk's.
             if any(part.kept() for part in parts):

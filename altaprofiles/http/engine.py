@@ -24,6 +24,7 @@ from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
+from ..base.wording import numbered
 from ..errors import (
     AltaProfilesError,
     DecodeError,
@@ -310,20 +311,24 @@ class Engine:
     async def _until(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
         # Before the scope, which another kind of event loop may not have.
         self._lifetime.check_open()
-        with anyio.move_on_after(whole.left):
-            return await self._attempts(call, tries)
+        tries.queued_at = time.monotonic()
+        # The scope would end a call that has no time only at its first wait.
+        if whole.left > 0:
+            with anyio.move_on_after(whole.left):
+                return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
             # It explains more than the deadline does.
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        text = f"{call.service.api}: {call.request.operation} did not finish within {whole}"
-        if tries.is_asking and call.service.rotation is not None:
-            argument = call.service.rotation.argument
-            text += f", while the function of {argument} had not returned"
-        timeout = RequestTimeout(text)
+        timeout = RequestTimeout(
+            f"{call.service.api}: {call.request.operation} did not finish within {whole}: "
+            f"{_state(call, tries)}"
+        )
         timeout.locate(call.service.api, call.request.operation)
-        if (sent_at := tries.cut_off_from) is not None:
+        if tries.sent < max(tries.number, 1):
+            self._unsent(call, tries, timeout)
+        elif (sent_at := tries.cut_off_from) is not None:
             tries.cut_off_from = None
             self._report(call.attempt(tries, sent_at, None, timeout))
         raise timeout from tries.failure
@@ -344,6 +349,7 @@ class Engine:
                     used = rotation.current
             response = None
             started = time.monotonic()
+            tries.sent += 1
             try:
                 response = await self._send(call, cap, turn)
                 if not response.body.isascii():
@@ -553,12 +559,14 @@ class Engine:
         finally:
             service.pausing -= 1
 
-    def _unsent(self, call: _Call, tries: Tries, refusal: RateLimited) -> None:
-        """Report that a call ends without a request, because the service refuses all of them."""
-        refusal.locate(call.service.api, call.request.operation)
+    def _unsent(self, call: _Call, tries: Tries, error: AltaProfilesError) -> None:
+        """Report that a call ends while it waits to send a request."""
+        error.locate(call.service.api, call.request.operation)
+        tries.number = max(tries.number, 1)
         for tally in self._tallies:
             tally.unsent += 1
-        self._report(call.attempt(tries, time.monotonic(), None, refusal))
+        attempt = call.attempt(tries, time.monotonic(), None, error)
+        self._report(replace(attempt, seconds=0.0, sent=False))
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:
@@ -584,6 +592,23 @@ def _chosen(value: T | UnsetType | None, present: T, own: T) -> T:
     if value is UNSET:
         return present
     return own if value is None else value
+
+
+def _state(call: _Call, tries: Tries) -> str:
+    """Return the state of a call that is out of time, in words."""
+    rotation = call.service.rotation
+    if tries.is_asking and rotation is not None:
+        wait = f"the function of {rotation.argument} had not returned; "
+    elif tries.cut_off_from is not None:
+        wait = "it waited for an answer; "
+    elif tries.is_waiting:
+        cap = call.service.cap(call.request.operation)
+        slots = f"one of {numbered(cap.allowed, 'slot')}"
+        wait = f"it waited for {slots if cap.is_full else 'its turn in the pace of requests'}; "
+    else:
+        wait = "it waited before the next attempt; " if tries.sent else ""
+    sent = numbered(tries.sent, "request") if tries.sent else "no request"
+    return f"{wait}{sent} {'was' if tries.sent < 2 else 'were'} sent"
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

@@ -156,6 +156,7 @@ class Tries(Struct):
 
     Attributes:
         number: the number of the current attempt, 1 for the first.
+        sent: requests sent so far.
         is_waiting: whether it waits for a slot, or until the service may be asked.
         failures: failed attempts so far.
         polls: "not ready" answers so far.
@@ -173,6 +174,7 @@ class Tries(Struct):
     budget: Budget | None
     ends: float = math.inf
     number: int = 0
+    sent: int = 0
     is_waiting: bool = False
     failures: int = 0
     polls: int = 0

@@ -39,12 +39,15 @@ class Load(Struct, frozen=True):
         used: requests in flight.
         limit: the most of them, at present.
         waiting: callers that wait for a slot.
+        shared: equal for all services of this process that have these slots together; None for
+            slots of a session of its own.
     """
 
     service: str
     used: int
     limit: int
     waiting: int
+    shared: Path | None = None
 
 
 class _PaceOptions(TypedDict):
@@ -173,6 +176,7 @@ class Service:
             sum(cap.in_flight for cap in caps),
             sum(cap.allowed for cap in caps),
             sum(cap.waiting for cap in caps),
+            None if self._commons is None else self._commons.path,
         )
 
     def cap(self, operation: str) -> Cap:

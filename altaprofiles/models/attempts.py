@@ -13,8 +13,9 @@ __all__ = ["Attempt", "RateLimit", "Stats"]
 class Attempt(Struct, frozen=True):
     """One HTTP request and its outcome, as passed to `Session(on_event=…)`.
 
-    A call that ends without a request, because the service refuses every one at present, is passed
-    as well. `error` is then a `RateLimited` whose `sent` is False, and `status` is None.
+    A call that ends while it waits to send a request is passed as well, with `sent` False. `error`
+    is a `RateLimited` if the service refuses every request at present, and a `RequestTimeout` if
+    the deadline of the call has ended.
 
     Attributes:
         api: "CleverTap" or "Alta".
@@ -33,6 +34,7 @@ class Attempt(Struct, frozen=True):
         waited: seconds for which the attempt waited for a slot, and for the pace.
         bulk: whether the call belongs to bulk work, which waits behind single calls.
         url: the address of the request, without its query.
+        sent: whether there was a request.
     """
 
     api: str
@@ -50,6 +52,7 @@ class Attempt(Struct, frozen=True):
     waited: float
     bulk: bool
     url: str
+    sent: bool = True
 
 
 class RateLimit(Struct):
@@ -85,8 +88,8 @@ class Stats(Struct):
         retries: attempts after the first of a call, polls of unready pages included.
         throttles: answers with HTTP 429 or a code for throttling.
         not_ready: answers that a page or count is still in progress.
-        unsent: calls that ended without a request, because the service refused every one for longer
-            than they could wait.
+        unsent: calls that ended while they waited to send a request: the service refused every one
+            for longer than they could wait, or their deadline ended before.
         bytes: total size of all bodies, decompressed.
         limits: a `RateLimit` for each service that the session has credentials for, by "CleverTap"
             and "Alta". It is empty of values until an answer states a limit.

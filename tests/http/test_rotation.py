@@ -429,7 +429,7 @@ except RequestTimeout as error:
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
-    assert "while the function of passcode had not returned" in done.stdout, done.stderr
+    assert "the function of passcode had not returned" in done.stdout, done.stderr
 
 
 async def test_a_function_that_hangs_is_reported(
@@ -451,7 +451,7 @@ async def test_a_function_that_hangs_is_reported(
         with pytest.raises(RequestTimeout) as caught:
             await session.profiles.get(identity="5555555555", deadline=5)
         assert str(caught.value).endswith(
-            "the deadline of 5 s, while the function of passcode had not returned"
+            "the deadline of 5 s: the function of passcode had not returned; no request was sent"
         )
         assert caught.value.__cause__ is None
         vault.hold.set()
@@ -460,7 +460,7 @@ async def test_a_function_that_hangs_is_reported(
         vault.number = 2
         vault.hold.clear()
         for _ in range(2):
-            with pytest.raises(RequestTimeout, match="while the function of passcode") as caught:
+            with pytest.raises(RequestTimeout, match="the function of passcode") as caught:
                 await session.profiles.get(identity="5555555555", deadline=5)
             assert type(caught.value.__cause__) is Unauthorized
         vault.hold.set()
@@ -482,7 +482,7 @@ async def test_a_deadline_names_the_failure_before_it(clock: Clock) -> None:
     async with scripted(answer) as server:
         account = CleverTap("id", "a-constant-one", base_url=server.url)
         async with Session(clevertap=account, retry=QUICK) as session:
-            with pytest.raises(RequestTimeout, match=r"the deadline of 5 s$") as caught:
+            with pytest.raises(RequestTimeout, match="2 requests were sent") as caught:
                 await session.profiles.get(identity="5555555555", deadline=5)
     assert type(caught.value.__cause__) is ServerError
 

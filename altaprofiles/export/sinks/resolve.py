@@ -26,7 +26,7 @@ from .parquet import ParquetTarget
 from .postgres import PostgresTarget
 from .target import Target
 
-__all__ = ["FORMATS", "TARGETS", "resolve"]
+__all__ = ["FORMATS", "TARGETS", "resolve", "text_of"]
 
 TARGETS: tuple[type[Target], ...] = (
     NdjsonTarget,
@@ -60,7 +60,7 @@ def resolve(output: Output, content: Content) -> Target:
         ConfigurationError: a value is invalid, an option does not apply to the format, or an extra
             is not installed.
     """
-    text = _text_of(output.to)
+    text = text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
     if target is FilesTarget and output.sync is not None:
@@ -116,7 +116,12 @@ def _formats_with(option: str) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _text_of(to: object) -> str:
+def text_of(to: object) -> str:
+    """Return an output as text.
+
+    Raises:
+        InvalidArgument: it is neither a path nor a URL.
+    """
     if not isinstance(to, str | os.PathLike):
         raise InvalidArgument(f"to: expected a path or a URL, got {to!r}")
     text = os.fspath(to)

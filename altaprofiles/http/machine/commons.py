@@ -160,6 +160,11 @@ class Commons:
         self._folder = folder
         _open.add(self)
 
+    @property
+    def path(self) -> Path | None:
+        """The folder of the files, without links; None while they are not open."""
+        return None if self._folder is None else self._folder.path
+
     def close(self) -> None:
         """Close the files, which releases all slots. Safe to call more than once."""
         _open.discard(self)
