@@ -755,7 +755,7 @@ def test_shared_is_written_as_it_was_read(place: Path) -> None:
     assert shop.credentials.shared is True
 
 
-# ---------------------------------------------------------------------- a secret from somewhere else
+# --------------------------------------------------------------------- a secret from somewhere else
 
 
 async def vault() -> str:
