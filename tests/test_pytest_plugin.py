@@ -120,7 +120,7 @@ def test_the_environment_is_the_emulators_and_comes_back(
             assert Alta.from_env() == altaprofiles_emulator.alta
             own = those_of("CLEVERTAP_", "ALTA_", "ALTAPROFILES_")
             assert own == SET | {"ALTAPROFILES_CONFIG"}
-            assert those_of("HTTP", "ALL_PROXY", "NO_PROXY") == set()
+            assert those_of("HTTP_P", "HTTPS_P", "ALL_PROXY", "NO_PROXY") == set()
             with pytest.raises(MissingCredentials, match="accounts.toml does not exist"):
                 CleverTap.from_account()
 
