@@ -303,9 +303,7 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        timeout = RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within {whole}"
-        )
+        timeout = RequestTimeout(f"{call.request.operation} did not finish within {whole}")
         timeout.locate(call.service.api, call.request.operation)
         if (sent_at := tries.cut_off_from) is not None:
             tries.cut_off_from = None
@@ -508,7 +506,7 @@ class Engine:
         # The caller was not cancelled: closing the pool cancels its name resolution, and aiohttp
         # passes that cancellation on.
         self._lifetime.check_open()
-        raise TransportError(f"{call.service.api}: the connection pool cancelled the request")
+        raise TransportError("the connection pool cancelled the request")
 
     async def _pause(self, service: Service, delay: float) -> None:
         for tally in self._tallies:
