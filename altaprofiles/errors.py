@@ -394,9 +394,9 @@ class RateLimited(StatusError):
     def _text(self) -> str:
         text = super()._text()
         if not self.sent and self.reset is not None:
-            text = f"{self.api}: not sent, because it has said that no request is left at present"
+            text = f"{self.api} has said that no request is left at present: this one was not sent"
         elif not self.sent:
-            text = f"{self.api}: not sent, because it refuses every request at present: {text}"
+            text = f"{self.api} refuses every request at present: this one was not sent. {text}"
         if self.reset is not None:
             text = _followed(text, f"It accepts requests again at {_utc(self.reset)}")
         return text

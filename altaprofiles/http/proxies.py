@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import re
 import urllib.request
 from collections.abc import Mapping
@@ -31,7 +30,7 @@ class Proxy(NamedTuple):
     Attributes:
         url: its URL.
         headers: the headers to send to it, which hold the login; None without one.
-        setting: the setting that it comes from, in words.
+        setting: the setting that it comes from: `proxy`, or the name of a variable in capitals.
     """
 
     url: str
@@ -64,16 +63,10 @@ def proxy_from_env(base_url: str) -> Proxy | None:
     proxy = proxies.get(scheme)
     if not proxy or _is_bypassed(parts, proxies):
         return None
-    setting = _setting(f"{scheme}_proxy")
+    setting = f"{scheme.upper()}_PROXY"
     if fault := _fault_of(proxy, otherwise="unset the variable"):
         raise ConfigurationError(f"{setting}: {fault}")
     return proxy_for(base_url, proxy, setting)
-
-
-def _setting(variable: str) -> str:
-    """Return the name of the variable as it is set. That in small letters goes before others."""
-    names = [name for name in os.environ if name.lower() == variable]
-    return variable if variable in names else next(iter(names), "the system's settings")
 
 
 def hide_proxy(proxy: object) -> object:
