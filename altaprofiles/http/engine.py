@@ -16,10 +16,10 @@ from copy import copy
 from functools import partial
 from itertools import count
 from types import GeneratorType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import anyio
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
@@ -34,26 +34,20 @@ from ..errors import (
     TransportError,
     Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn, State
+from ..flow.lifetime import Lifetime, Spawn, State, Work
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import Secret, masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
+from .hooks import Hook, Observer, errors_logged
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
 from .rotation import Rotation
 from .service import Service
-from .transport import Timeout, Transport
+from .transport import Limits, Timeout, Transport
 
-__all__ = ["Engine", "Hook"]
-
-Hook: TypeAlias = Callable[[Attempt], object]
-"""Called with each attempt after its end.
-
-A hook that has a method `interrupted` is told of requests without an end as well: it is called with
-the attempt, which has neither a status nor an error, and the exception that has cut it off.
-"""
+__all__ = ["Engine"]
 
 T = TypeVar("T")
 
@@ -101,6 +95,17 @@ class _Call(Struct, frozen=True):
         )
 
 
+class _Options(Struct, frozen=True):
+    """The options of a session or of a view of it: see `Session.with_options`."""
+
+    retry: Retry
+    limits: Limits
+    hooks: tuple[Hook, ...]
+    observers: tuple[Observer, ...]
+    deadline: float | None = None
+    bulk: bool | None = None
+
+
 class Engine:
     """Sends requests while it is open."""
 
@@ -115,15 +120,12 @@ class Engine:
         self.stats = Stats()
         self._tallies = [self.stats]
         self._transport = transport
-        self._retry = retry
-        self._limits = transport.limits(timeout)
-        self._hooks = tuple(hooks)
-        self._interrupted = _interrupted(self._hooks)
+        self._own = self._options = _Options(
+            retry, transport.limits(timeout), tuple(hooks), _observers(hooks)
+        )
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
         self._numbers = count(1)
-        self._deadline: float | None = None
-        self._bulk: bool | None = None
         self._whole: Deadline | None = None
 
     async def open(self) -> None:
@@ -138,13 +140,16 @@ class Engine:
         """
         await self._lifetime.aclose(drain)
 
-    def under_way(self) -> AbstractContextManager[None]:
+    def under_way(self, work: Work | None = None) -> AbstractContextManager[None]:
         """Count a block as work that `aclose` may wait for, with all calls in it.
+
+        Args:
+            work: the work, if code outside of the block joins it as well.
 
         Raises:
             SessionClosed: the session is not open, or takes nothing new.
         """
-        return self._lifetime.under_way()
+        return self._lifetime.under_way(work)
 
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
@@ -152,7 +157,7 @@ class Engine:
 
     @property
     def state(self) -> State:
-        """The state: "new", "open" or "closed"."""
+        """The state: "new", "open", "draining" or "closed"."""
         return self._lifetime.state
 
     @property
@@ -169,37 +174,44 @@ class Engine:
     def viewed(
         self,
         *,
-        retry: Retry | None,
-        timeout: Timeout | None,
-        deadline: float | None,
-        bulk: bool | None,
+        retry: Retry | UnsetType | None,
+        timeout: Timeout | UnsetType | None,
+        deadline: float | UnsetType | None,
+        bulk: bool | UnsetType | None,
         hooks: Sequence[Hook],
     ) -> Engine:
         """Return this engine over the same connections and budget: see `Session.with_options`."""
+        limits = self._transport.limits(timeout) if isinstance(timeout, Timeout) else timeout
+        own, present = self._own, self._options
         view = copy(self)
-        vars(view).update(
-            _retry=retry or self._retry,
-            _limits=self._limits if timeout is None else self._transport.limits(timeout),
-            _deadline=self._deadline if deadline is None else deadline,
-            _bulk=self._bulk if bulk is None else bulk,
-            _hooks=(*self._hooks, *hooks),
-            _interrupted=(*self._interrupted, *_interrupted(hooks)),
+        view._options = _Options(  # noqa: SLF001
+            retry=_chosen(retry, present.retry, own.retry),
+            limits=_chosen(limits, present.limits, own.limits),
+            hooks=(*present.hooks, *hooks),
+            observers=(*present.observers, *_observers(hooks)),
+            deadline=_chosen(deadline, present.deadline, own.deadline),
+            bulk=_chosen(bulk, present.bulk, own.bulk),
         )
         return view
 
+    @property
+    def budget(self) -> int:
+        """The `Retry.budget` of the session."""
+        return self._own.retry.budget
+
     @contextmanager
-    def within(self, deadline: float | None) -> Generator[Engine, None, None]:
+    def within(self, deadline: float | UnsetType | None) -> Generator[Engine, None, None]:
         """Give this engine for a whole single call, which may send several requests.
 
         Args:
-            deadline: its longest duration, in seconds; None for the one of the view, if any. Where
+            deadline: its longest duration, in seconds; UNSET for the one of the view, if any. Where
                 there is none, `Retry.deadline` holds for each request.
 
         Raises:
             ConfigurationError: `deadline` is no duration, or the session cannot be used.
         """
-        if deadline is None:
-            deadline = self._deadline
+        if deadline is UNSET:
+            deadline = self._options.deadline
         engine = self
         if deadline is not None:
             engine = copy(self)
@@ -208,14 +220,14 @@ class Engine:
             yield engine
 
     @property
-    def spawn(self) -> Spawn:
-        """Runs a job in the background while the engine is open."""
-        return self._lifetime.spawn
+    def iterate(self) -> Spawn:
+        """Runs the job behind an iteration while the engine is open: see `Lifetime.iterate`."""
+        return self._lifetime.iterate
 
     @property
     def base_delay(self) -> float:
         """That of `Retry`, in seconds."""
-        return self._retry.base_delay
+        return self._options.retry.base_delay
 
     async def pause(self, seconds: float) -> None:
         """Sleep, or until the engine is closed."""
@@ -267,13 +279,14 @@ class Engine:
             AltaProfilesError: the error of the last attempt.
         """
         budget = None if bulk else self._budget
-        is_bulk = bulk if self._bulk is None else self._bulk
+        options = self._options
+        is_bulk = bulk if options.bulk is None else options.bulk
         call = _Call(service, request, read, is_bulk, on_head, next(self._numbers))
         whole = self._whole
-        if whole is None and (deadline := self._retry.deadline) is not None:
+        if whole is None and (deadline := options.retry.deadline) is not None:
             whole = Deadline.of(deadline)
-        tries = Tries(self._retry, budget, math.inf if whole is None else whole.ends)
-        if self._interrupted:
+        tries = Tries(options.retry, budget, math.inf if whole is None else whole.ends)
+        if options.observers:
             return self._watched(whole, call, tries)
         return self._within(whole, call, tries)
 
@@ -284,8 +297,9 @@ class Engine:
         except BaseException as error:
             if tries.cut_off_from is not None:
                 attempt = call.attempt(tries, tries.cut_off_from, None)
-                for interrupted in self._interrupted:
-                    interrupted(attempt, error)
+                for observer in self._options.observers:
+                    with errors_logged():
+                        observer.interrupted(attempt, error)
             raise
 
     def _within(self, whole: Deadline | None, call: _Call, tries: Tries) -> Awaitable[Any]:
@@ -344,7 +358,7 @@ class Engine:
                 if used is not None:
                     service.accepted(used)
                 service.succeeded(cap, turn, started)
-                if self._hooks:
+                if self._options.hooks:
                     self._report(call.attempt(tries, started, response))
                 return value
 
@@ -400,8 +414,14 @@ class Engine:
                     tally.not_ready += decision.not_ready
                     tally.throttles += decision.throttled
                 delay = decision.delay
-        finally:
-            self._report(attempt if delay is None else replace(attempt, delay=delay))
+        except Exception:
+            self._report(attempt)
+            raise
+        except BaseException:
+            with errors_logged():
+                self._report(attempt)
+            raise
+        self._report(attempt if delay is None else replace(attempt, delay=delay))
         return delay
 
     async def _turn_with_secret(
@@ -438,7 +458,7 @@ class Engine:
         return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
-        longest = self._retry.throttle_timeout
+        longest = self._options.retry.throttle_timeout
         wait = getattr(error, "retry_after", None) or 0.0
         if wait > longest:
             logger.warning(
@@ -468,7 +488,7 @@ class Engine:
         queued_at = tries.queued_at = time.monotonic()
         try:
             turn = await cap.acquire(
-                bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
+                bulk=call.bulk, ends=tries.ends, patience=tries.retry.throttle_timeout
             )
         except RateLimited as refusal:
             self._unsent(call, tries, refusal)
@@ -489,7 +509,7 @@ class Engine:
             tally.requests += 1
         try:
             response = await self._transport.send(
-                call.request, call.service.peer, self._limits, call.on_head
+                call.request, call.service.peer, self._options.limits, call.on_head
             )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
@@ -535,13 +555,19 @@ class Engine:
                 _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
-        for hook in self._hooks:
+        for hook in self._options.hooks:
             hook(attempt)
 
 
-def _interrupted(hooks: Sequence[Hook]) -> tuple[Callable[[Attempt, BaseException], object], ...]:
-    methods = [getattr(hook, "interrupted", None) for hook in hooks]
-    return tuple(method for method in methods if method is not None)
+def _observers(hooks: Sequence[Hook]) -> tuple[Observer, ...]:
+    return tuple(hook for hook in hooks if isinstance(hook, Observer))
+
+
+def _chosen(value: T | UnsetType | None, present: T, own: T) -> T:
+    """Return an option of a view: the present one if it is left out, the session's for None."""
+    if value is UNSET:
+        return present
+    return own if value is None else value
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:
