@@ -179,6 +179,14 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
             "account 'a': passcode: holds a space",
         ),
         (
+            '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS\\n"',
+            "; store it without those at its start and end",
+        ),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = 7',
+            "got an int; store it in quotation marks",
+        ),
+        (
             '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS"\nregion = "xx"',
             "account 'a': region: unknown region 'xx'",
         ),
@@ -813,7 +821,7 @@ def test_an_account_whose_name_alta_cannot_have_needs_another_for_a_function(pla
     ("secret", "words"),
     [
         ("", "expected text that is not empty, got empty text"),
-        (7, "expected text that is not empty, got a int"),
+        (7, "expected text that is not empty, got a"),
         ("a b", "holds a space, a line break"),
         (lambda account: account, "expected text, or a function without arguments"),
     ],

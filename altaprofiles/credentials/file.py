@@ -40,8 +40,8 @@ from ..base.wording import one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import Secret, as_secret, mask_values
 from .environment import shared_from_env
-from .secret import SecretFunction
-from .settings import InvalidSetting, can_name, explained
+from .secret import SecretFunction, hidden
+from .settings import InvalidSetting, can_name, check_token, explained
 
 __all__ = ["CLEVERTAP_KEYS", "KEYS", "AccountsFile", "Arguments", "accounts_path", "key_of"]
 
@@ -143,6 +143,10 @@ class Arguments:
         if "shared" not in values:
             values = {**values, "shared": shared_from_env()}
         try:
+            for argument in ("account_id", "passcode", "token"):
+                if argument in values and not isinstance(values[argument], SecretFunction):
+                    type_name, value = hidden(values[argument])
+                    check_token(argument, value, type_name, "file")
             return kind(**values)
         except ConfigurationError as error:
             raise explained(

@@ -131,23 +131,26 @@ class Lifetime:
         self._drained = asyncio.Event()
 
     async def open(self) -> None:
-        """Open the pool and start the host task.
+        """Open the pool and start the host task. A failure closes the session.
 
         Raises:
-            SessionClosed: the session was opened before.
+            SessionClosed: the session was opened before, or is closed meanwhile.
             ConfigurationError: no event loop of asyncio runs here.
         """
         loop = _running_loop()
-        if self._state != "new":
+        if self._loop is not None or self._state != "new":
             raise SessionClosed(
                 "this Session was opened before, or closed; create a new one each time"
             )
-        self._state = "open"
         self._loop = loop
-        await self._pool.open()
-        ready = self._loop.create_future()
-        self._host = self._loop.create_task(self._run(ready), name="altaprofiles")
         try:
+            await self._pool.open()
+            if self._state == "new":
+                self._state = "open"
+            # It may have been closed meanwhile.
+            self.check_open()
+            ready = loop.create_future()
+            self._host = loop.create_task(self._run(ready), name="altaprofiles")
             await ready
         except BaseException:
             await self.aclose()

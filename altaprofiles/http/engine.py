@@ -317,12 +317,16 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        timeout = RequestTimeout(f"{call.request.operation} did not finish within {whole}")
+        text = f"{call.request.operation} did not finish within {whole}"
+        if tries.is_asking and call.service.rotation is not None:
+            argument = call.service.rotation.argument
+            text += f", while the function of {argument} had not returned"
+        timeout = RequestTimeout(text)
         timeout.locate(call.service.api, call.request.operation)
         if (sent_at := tries.cut_off_from) is not None:
             tries.cut_off_from = None
             self._report(call.attempt(tries, sent_at, None, timeout))
-        raise timeout
+        raise timeout from tries.failure
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
@@ -365,13 +369,16 @@ class Engine:
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
             error.locate(service.api, call.request.operation)
-            error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
+            # Not the present one, which may be another since the request was sent.
+            secrets = (used or service.secret, *self._transport.secrets(service.peer))
+            error.redact(partial(masked, secrets=secrets, keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
             attempt = call.attempt(tries, started, response, error)
             response = None
-            renewed = None if used is None else partial(self._renewed, call, used, answers)
+            tries.failure = error
+            renewed = None if used is None else partial(self._renewed, call, tries, used, answers)
             delay = await self._delay(service, tries, error, attempt, renewed)
             if delay is None:
                 try:
@@ -379,6 +386,7 @@ class Engine:
                 finally:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
+                    tries.failure = None
             await self._pause(service, delay)
 
     async def _delay(
@@ -387,7 +395,7 @@ class Engine:
         tries: Tries,
         error: AltaProfilesError,
         attempt: Attempt,
-        renewed: Callable[[], Awaitable[bool]] | None,
+        renewed: Callable[[bool], Awaitable[bool]] | None,
     ) -> float | None:
         """Return the seconds before the next attempt, or None if there is none; report `attempt`.
 
@@ -397,13 +405,16 @@ class Engine:
             error: the error of this one.
             attempt: the report on it.
             renewed: returns whether there is another secret than that of the attempt, if a function
-                returns it.
+                returns it. It is called with whether the attempt before was refused as well.
         """
         delay = None
         try:
-            is_refused = isinstance(error, Unauthorized) and not tries.is_renewed
             # Not counted as a failure: the secret was, and the service is well.
-            tries.is_renewed = renewed is not None and is_refused and await renewed()
+            tries.is_renewed = (
+                renewed is not None
+                and isinstance(error, Unauthorized)
+                and await renewed(tries.is_renewed)
+            )
             if tries.is_renewed:
                 delay = 0.0
             else:
@@ -432,21 +443,29 @@ class Engine:
         while True:
             # A task of another event loop must not join the waiters of this one.
             self._lifetime.check_open()
+            tries.is_asking = True
             await rotation.ready(self._lifetime.spawn)
+            tries.is_asking = False
             answers = rotation.answers if answers is None else answers
             turn = await self._turn(call, cap, tries)
-            if not rotation.is_asking:
+            if rotation.is_ready:
                 return turn, answers
             # Another call was refused meanwhile, and this one would be, too.
             cap.release(turn)
 
-    async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
+    async def _renewed(
+        self, call: _Call, tries: Tries, used: Secret, answers: int, is_repeated: bool
+    ) -> bool:
         """Return whether there is another secret than `used`, which the service has refused."""
         rotation = call.service.rotation
         if rotation is None:
             return False
+        spawn = self._lifetime.spawn
         with naming(CallName(call.service.api, call.request.operation)):
-            return await rotation.renewed(used, answers, self._lifetime.spawn)
+            tries.is_asking = True
+            found = await rotation.renewed(used, answers, spawn, is_repeated=is_repeated)
+            tries.is_asking = False
+            return found
 
     def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
         """Return the error of a call whose connection broke because the session was closed."""
@@ -476,9 +495,6 @@ class Engine:
                 longest,
                 error,
             )
-
-    def _secrets(self, service: Service) -> tuple[str, ...]:
-        return (*service.secrets, *self._transport.secrets(service.peer))
 
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""

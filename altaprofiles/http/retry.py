@@ -146,7 +146,7 @@ class Decision(Struct, frozen=True):
     throttled: bool
 
 
-class Tries(Struct, gc=False):
+class Tries(Struct):
     """The attempts of one call, and the decision after each that does not succeed.
 
     Args:
@@ -160,6 +160,8 @@ class Tries(Struct, gc=False):
         failures: failed attempts so far.
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
+        is_asking: whether it waits for the function that returns the secret.
+        failure: the error of the attempt before the current one.
         is_renewed: whether it is sent again because there is another secret.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
@@ -175,6 +177,8 @@ class Tries(Struct, gc=False):
     failures: int = 0
     polls: int = 0
     refusals: int = 0
+    is_asking: bool = False
+    failure: AltaProfilesError | None = None
     is_renewed: bool = False
     queued: float = 0.0
     queued_at: float = 0.0
