@@ -240,8 +240,13 @@ class TransportError(AltaProfilesError):
         self._own = message
         super().__init__(self._text())
 
+    def locate(self, service: str, operation: str) -> None:
+        super().locate(service, operation)
+        self.args = (self._text(),)
+
     def _text(self) -> str:
-        return _quoting(self._own, self.detail)
+        text = _quoting(self._own, self.detail)
+        return text if self.service is None else f"{self.service}: {text}"
 
 
 class ConnectError(TransportError, ConnectionError):
@@ -394,9 +399,9 @@ class RateLimited(StatusError):
     def _text(self) -> str:
         text = super()._text()
         if not self.sent and self.reset is not None:
-            text = f"not sent, because {self.api} has said that no request is left at present"
+            text = f"{self.api} has said that no request is left at present: this one was not sent"
         elif not self.sent:
-            text = f"not sent, because the service refuses every request at present: {text}"
+            text = f"{self.api} refuses every request at present: this one was not sent. {text}"
         if self.reset is not None:
             text = _followed(text, f"It accepts requests again at {_utc(self.reset)}")
         return text
@@ -469,6 +474,10 @@ class CursorError(AltaProfilesError):
 
 class CursorLoop(CursorError):
     """The service sent a cursor that this chain has already used."""
+
+    def locate(self, service: str, operation: str) -> None:
+        super().locate(service, operation)
+        self.args = (f"{service}: {self}",)
 
 
 class CursorExpired(CursorError):

@@ -189,10 +189,11 @@ class Session:
             `load_cert_chain` of a context adds a client certificate. By default, the authorities
             of the system are trusted.
         proxy: the URL of an http or https proxy for all requests, such as
-            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. It takes
-            the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
-            included. It is never shown. A service on this machine is not reached through a proxy on
-            another one.
+            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. Without
+            a scheme, as `HOST:PORT`, it is an http proxy; so are the variables of `trust_env`. It
+            takes the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
+            included. Errors name its host and port, and never its login. A service on this machine
+            is not reached through a proxy on another one.
 
     Raises:
         ConfigurationError: an argument cannot work.

@@ -1026,3 +1026,43 @@ def test_a_prefix_that_no_variable_can_have_is_refused(prefix: Any) -> None:
         with pytest.raises(InvalidArgument, match=r"^prefix: expected letters, digits and _") as e:
             make(prefix)
         assert repr(prefix) in str(e.value)
+
+
+# ------------------------------------------------------------------------ a secret of the caller
+
+
+def test_a_secret_of_the_caller_takes_the_place_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "SHOP_CLEVERTAP_ACCOUNT_ID": "W9R",
+        "SHOP_CLEVERTAP_REGION": "in1",
+        "SHOP_CLEVERTAP_TIMEZONE": "Asia/Kolkata",
+        "SHOP_ALTA_ENDPOINT": "sg",
+        "SHOP_ALTA_REQUESTS_PER_MINUTE": "90",
+        "SHOP_ALTAPROFILES_SHARED": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def vault() -> str:
+        return PASSCODE
+
+    agent = Alta(vault, endpoint="sg", requests_per_minute=90, name="bot", shared=True)
+    for variable in ("SHOP_ALTA_TOKEN", "SHOP_CLEVERTAP_PASSCODE"):
+        for secret in (vault, PASSCODE):
+            project = CleverTap("W9R", secret, "in1", timezone="Asia/Kolkata", shared=True)
+            assert CleverTap.from_env("SHOP_", passcode=secret) == project
+        assert Alta.from_env("SHOP_", token=vault, name="bot") == agent
+        assert Alta.from_env("SHOP_", token=TOKEN).token == TOKEN
+        monkeypatch.setenv(variable, "not valid")
+
+
+def test_a_token_of_a_function_needs_a_name_in_the_environment_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"^name: a token that a function returns .* name='"):
+        Alta.from_env(token=lambda: TOKEN)
+    with pytest.raises(InvalidArgument, match=r"^name: expected 1 to 100 printable characters"):
+        Alta.from_env(token=lambda: TOKEN, name="")
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    assert Alta.from_env(name="bot") == Alta(TOKEN, name="bot")

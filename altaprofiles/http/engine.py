@@ -322,8 +322,7 @@ class Engine:
             self._unsent(call, tries, refusal)
             raise refusal
         timeout = RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within {whole}: "
-            f"{_state(call, tries)}"
+            f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
         )
         timeout.locate(call.service.api, call.request.operation)
         if tries.sent < max(tries.number, 1):
@@ -548,7 +547,7 @@ class Engine:
         # The caller was not cancelled: closing the pool cancels its name resolution, and aiohttp
         # passes that cancellation on.
         self._lifetime.check_open()
-        raise TransportError(f"{call.service.api}: the connection pool cancelled the request")
+        raise TransportError("the connection pool cancelled the request")
 
     async def _pause(self, service: Service, delay: float) -> None:
         for tally in self._tallies:

@@ -813,3 +813,24 @@ async def test_sessions_of_one_name_share_the_cap_of_a_token_that_changes(tmp_pa
                 await asyncio.gather(*calls)
         assert emulator.stats.too_many == 0
         assert emulator.stats.peak_in_flight["alta"] <= 2
+
+
+async def test_a_session_survives_a_rotation_on_the_server_s_side() -> None:
+    async with Emulator(records=[{"identity": "ann"}], bindings={"ann": ["a1"]}) as emulator:
+        asked: list[str] = []
+
+        async def passcode() -> str:
+            asked.append(emulator.passcode)
+            return emulator.passcode
+
+        async def token() -> str:
+            return emulator.token
+
+        account = CleverTap(emulator.clevertap.account_id, passcode, base_url=emulator.url)
+        agent = Alta(token, base_url=emulator.url, name="agent")
+        async with Session(clevertap=account, alta=agent, retry=QUICK) as session:
+            for number in range(3):
+                assert await session.profiles.get(identity="ann") is not None
+                assert list(await session.cdp.get(user_id="ann")) == ["ann"]
+                emulator.passcode, emulator.token = secret(number), f"t0ken-{number}"
+        assert asked[1:] == [secret(0), secret(1)]

@@ -43,6 +43,7 @@ from altaprofiles import (
     Progress,
     Report,
     Retry,
+    SecretSource,
     Session,
     SessionOptions,
     SyncOptions,
@@ -58,6 +59,13 @@ V = TypeVar("V")
 def connect(passcode: str, slots: MaxInFlight = 3, **options: Unpack[SessionOptions]) -> Session:
     account = CleverTap("W9R", passcode, max_in_flight=slots)
     return Session(clevertap=account, alta=Alta("token"), **options)
+
+
+def of_a_vault(name: str, secret: SecretSource, **options: Unpack[SessionOptions]) -> Session:
+    assert_type(CleverTap.from_env("SHOP_", passcode=secret), CleverTap)
+    assert_type(Alta.from_env(token=secret, name=name), Alta)
+    account = CleverTap.from_account(name, passcode=secret)
+    return Session(clevertap=account, alta=Alta.from_account(name, token=secret), **options)
 
 
 def web(session: Session, **options: Unpack[ViewOptions]) -> Session:
