@@ -62,6 +62,7 @@ class Rate:
     LONGEST = 90.0  # seconds that an episode counts for
     SIGNS = 4  # fewest strays that prove a rate
     STRAYS = 0.05  # most strays, for each answered request, of an episode that leaves no doubt
+    MANY = 0.2  # strays, for each answered request, that have nothing to do with the rate
     FAILURES = 3  # rates in a row that brought less, and no fewer refusals
     LESS = 0.9  # of the answers, which counts as less
 
@@ -177,8 +178,8 @@ class Rate:
         slower = min(slower, self.SLOWEST * self._estimate)
         self.interval = max(self.interval, slower)
         self._grown = 1.0
-        # Without a proof, such refusals may have any reason.
-        if self._proofs:
+        # Refusals that came before it grew as well may have any reason.
+        if self._proofs and self._before <= self.MANY:
             self._hold(now)
 
     def answered(self, strays: int, now: float) -> None:
