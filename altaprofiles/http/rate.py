@@ -179,7 +179,7 @@ class Rate:
         self.interval = max(self.interval, slower)
         self._grown = 1.0
         # Refusals that came before it grew as well may have any reason.
-        if self._proofs and self._before <= self.MANY:
+        if self._proofs and self._before < math.inf:
             self._hold(now)
 
     def answered(self, strays: int, now: float) -> None:
@@ -211,5 +211,8 @@ class Rate:
                 self._base = self.interval * self._grown
             self._before = self._strays / max(1, self._answered)
             self._answered = self._strays = 0
-            if self.interval < self._estimate / self.FORGOTTEN:
+            if self._proofs and self._before > self.MANY:
+                self._doubts = True
+                self._forget()
+            elif self.interval < self._estimate / self.FORGOTTEN:
                 self._forget()
