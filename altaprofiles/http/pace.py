@@ -62,9 +62,11 @@ class Pace:
        is not refused opens the service: for two at a time, and with each answer for one more.
     3. *The rate that the service took is learned.* The requests it answered from one opening to the
        next, in that time, are what its limit lets through. They are then spread evenly, at a
-       rate that grows while nothing is refused. An episode counts only if it took at most 90
-       seconds, because limits without a header are limits per minute. If three rates in a row only
-       brought fewer answers, the refusals have another reason, and no rate is kept.
+       rate that grows with time: see `Rate`. An episode counts only if it took at most 90
+       seconds, because limits without a header are limits per minute. It counts only if somebody
+       asked in most of that time: otherwise the answers show what was asked for, and no limit.
+       If three rates in a row only brought fewer answers, the refusals have another reason, and no
+       rate is kept.
     4. *A service that says how many requests remain is believed*: with none left, nothing starts
        before the reset. A refusal with none left shows no rate. One with some left shows another
        limit beside the stated one.
@@ -145,6 +147,21 @@ class Pace:
         return len(self._flying)
 
     @property
+    def rate_since(self) -> float:
+        """The clock reading at which the present rate was learned first; 0 without one."""
+        return self._rate.since
+
+    def rate(self, now: float) -> float | None:
+        """Return the learned rate, in requests per second, or None without one."""
+        self._grow(now)
+        return 1 / self._rate.interval if self._rate.interval else None
+
+    def _grow(self, now: float) -> None:
+        # The time in which a service refuses everything proves nothing.
+        if self.closed_since is None:
+            self._rate.grow(now)
+
+    @property
     def is_free(self) -> bool:
         """True if a request may start at any time."""
         return (
@@ -157,8 +174,7 @@ class Pace:
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next request may start, 0 for now."""
-        if self.closed_since is None:
-            self._rate.grow(now)
+        self._grow(now)
         start = self._next
         if self._is_tight:
             # An answer to a request in flight may tell of more room. A time far away may be wrong.
@@ -203,7 +219,8 @@ class Pace:
         """Count the start of a request; return its number, which the other methods take."""
         if self._began is None or (self.closed_since is None and self._is_idle(now)):
             self._begin_episode(now)
-        elif not self._flying:
+        elif not self._flying and (self.closed_since is not None or not self._streak):
+            # Callers that were just refused pause before they ask again.
             self._idle += max(0.0, now - max(self._last, self._next, self._heard))
         self._last = now
         self._starts = now if now > self._starts else math.nextafter(self._starts, math.inf)

@@ -189,7 +189,7 @@ class Rate:
         if self._proofs:
             is_proof = strays > 0 and self._before <= self.STRAYS
         else:
-            # Such refusals may have any reason. They are a proof if there are many more than before.
+            # Such refusals may have any reason. Many more of them than before are a proof.
             most = (self.STRAYS + 2 * self._before) * self._answered
             is_proof = self._strays >= self.SIGNS and self._strays > most
         if is_proof:
