@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from functools import partial, wraps
@@ -358,6 +359,9 @@ class Session:
     @property
     def stats(self) -> Stats:
         """Counters over the life of this session. The object is live: it keeps counting."""
+        now = time.monotonic()
+        for service in self._services:
+            service.note_rate(now)
         return self._engine.stats
 
     @_refusing_what_is_fixed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .machine.commons import Commons
 
 __all__ = ["Load", "Service", "account_of"]
+
+logger = logging.getLogger("altaprofiles")
 
 
 class Load(Struct, frozen=True):
@@ -78,7 +81,7 @@ class Service:
 
     Attributes:
         pace: the times at which a request may start.
-        limits: the limits that the service states in its answers, so far.
+        limits: the limits that the service states in its answers, so far, and the learned rate.
         pausing: calls that wait for their next attempt, without a slot.
         secret: the secret, or its `SecretFunction`.
         rotation: the secret, if a function returns it.
@@ -112,6 +115,7 @@ class Service:
             self.peer = Peer(url, mask_values(headers(secret)))
         self.limits = RateLimit()
         self.pausing = 0
+        self._rate_since = 0.0  # of the rate that was reported last
         self._refused: RateLimited | None = None
         self._commons: Commons | None = None
         kinds = {id(size): kind for kind, size in reversed([*sizes.items()])}
@@ -202,6 +206,21 @@ class Service:
         now = time.monotonic()
         self.pace.succeeded(turn.pace, now)
         cap.succeeded(turn, now - started)
+        if self.pace.rate_since or self._rate_since:
+            self.note_rate(now)
+
+    def note_rate(self, now: float) -> None:
+        """Show the learned rate in `limits`, and report a new one in the log."""
+        rate = self.limits.rate = self.pace.rate(now)
+        since = self.pace.rate_since
+        if rate is not None and since != self._rate_since:
+            logger.warning(
+                "%s is asked %.3g times a second for now, which is the rate it took before it "
+                "refused every request; the rate grows while it refuses nothing",
+                self.api,
+                rate,
+            )
+        self._rate_since = since
 
     def failed(self, cap: Cap, turn: Turn, error: AltaProfilesError, *, is_repeated: bool) -> bool:
         """Count an attempt that ended with `error`; return whether it closed the service.

@@ -56,12 +56,13 @@ class Attempt(Struct, frozen=True):
 
 
 class RateLimit(Struct):
-    """The limit that a service states in its answers, as of the last one that states any.
+    """The limit of a service: stated in its last answer that states any, or learned.
 
     Alta documents the headers `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`
     (its overview of rate limits, V1.5), CleverTap none
     (https://developer.clevertap.com/docs/api-request-limit). An attribute is None until an answer
-    states it, and None again if a later answer states another one without it.
+    states it, and None again if a later answer states another one without it. `rate` is stated by
+    no answer.
 
     Attributes:
         limit: most requests in one period, such as 100 a day. No header names the period's length.
@@ -69,6 +70,10 @@ class RateLimit(Struct):
             `reset`.
         reset: Unix time, in seconds, at which the period ends and `limit` requests are allowed
             again. It is measured on the service's clock.
+        rate: requests per second that are sent at most, after the service has refused every request
+            for a while; None without such a limit. It is learned from the requests that the service
+            took before. It grows while nothing is refused, until it is None again: within half a
+            minute after a single outage. A log line at level WARNING reports a new one.
 
     >>> stated = session.stats.limits["Alta"]
     >>> if stated.remaining == 0:
@@ -78,6 +83,7 @@ class RateLimit(Struct):
     limit: int | None = None
     remaining: int | None = None
     reset: float | None = None
+    rate: float | None = None
 
 
 class Stats(Struct):
@@ -92,7 +98,7 @@ class Stats(Struct):
             for longer than they could wait, or their deadline ended before.
         bytes: total size of all bodies, decompressed.
         limits: a `RateLimit` for each service that the session has credentials for, by "CleverTap"
-            and "Alta". It is empty of values until an answer states a limit.
+            and "Alta". It is empty of values until an answer states a limit, or a rate is learned.
     """
 
     requests: int = 0
