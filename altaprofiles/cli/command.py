@@ -229,10 +229,15 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
 
 
 def _check_repeated(command: click.Command, context: click.Context, args: list[str]) -> None:
-    """Raise `click.UsageError` if an option of one value is given twice: click takes the last."""
+    """Raise `click.UsageError` if a parameter of one value gets two: click takes the last."""
     if context.resilient_parsing:
         return
     _, _, order = command.make_parser(context).parse_args(list(args))
+    first: dict[str | None, click.Parameter] = {}
+    for option in order:
+        if (other := first.setdefault(option.name, option)) is not option:
+            names = " and ".join(max(one.opts, key=len) for one in (other, option))
+            context.fail(f"{names} exclude each other; leave one of them out")
     for option in {*order}:
         if not isinstance(option, click.Option) or option.multiple or option.count:
             continue

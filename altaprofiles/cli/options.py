@@ -249,7 +249,6 @@ _JOIN = (
         type=click.Choice(["user-id", "anonymous-id"]),
         default="user-id",
         show_default=True,
-        callback=lambda context, option, value: value.replace("-", "_"),
         help="With --with-cdp: the kind of key that it is at Alta.",
     ),
 )
@@ -257,7 +256,12 @@ _JOIN = (
 
 def join_options(command: F) -> F:
     """Add `--with-cdp`, `--cdp-key` and `--cdp-by` to a command, under the library's names."""
-    return _with_options(command, _JOIN)
+
+    @wraps(command)
+    def with_join(*args: Any, **values: Any) -> Any:
+        return command(*args, **values | {"cdp_by": values["cdp_by"].replace("-", "_")})
+
+    return _with_options(cast("F", with_join), _JOIN)
 
 
 def _flattened(key: str) -> tuple[str, Kind | None]:

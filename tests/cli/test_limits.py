@@ -196,6 +196,36 @@ async def test_what_is_unfinished_stays_so_at_the_limit(tmp_path: Path, command:
         assert emulator.stats.requests["open_chain"] == before["open_chain"]
 
 
+async def test_the_line_that_resumes_leaves_the_account_to_each_export(tmp_path: Path) -> None:
+    to = tmp_path / "p.ndjson"
+
+    def stop(progress: Any) -> None:
+        if progress.records:
+            raise KeyError
+
+    async with Emulator(people=300, seed=2) as emulator:
+        async with session_for(emulator) as session:
+            with pytest.raises(KeyError):
+                await session.export(EVENT, **RANGE, to=to, batch_size=23, on_progress=stop)
+        account = emulator.clevertap
+        config = tmp_path / "accounts.toml"
+        config.write_text(
+            "".join(
+                f'[accounts.{name}]\naccount_id = "{account_id}"\npasscode = "{account.passcode}"\n'
+                f'base_url = "{emulator.url}"\n'
+                for name, account_id in (("other", "OTHER"), ("shop", account.account_id))
+            )
+        )
+        config.chmod(0o600)
+        env = environment(tmp_path, ALTAPROFILES_CONFIG=str(config))
+        emulator.faults = {"server_error": 1.0}
+        words = ("status", str(to), "--finish-unfinished", "--retries", "0")
+        done = await ended(env, *words, cwd=tmp_path)
+        assert done.code == 4, done.stderr
+        line = done.stderr.partition("To resume: ")[2].strip()
+        assert line.endswith(f"altaprofiles {' '.join(words)}")
+
+
 # ------------------------------------------------------------------------------------ the failures
 
 
