@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from functools import partial, wraps
@@ -326,7 +327,7 @@ class Session:
         if clevertap is None and alta is None:
             raise MissingCredentials(
                 f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
-                f"{account}"
+                f"{shlex.quote(account)}"
             )
         return cls(
             clevertap=None if clevertap is None else clevertap.credentials,

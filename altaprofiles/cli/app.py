@@ -267,7 +267,7 @@ class App:
             others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
             raise Failure(
                 f"account {picked!r} in {accounts.path} has no {label} credentials; "
-                f"{others}run: altaprofiles login {picked}",
+                f"{others}run: altaprofiles login {shlex.quote(picked)}",
                 Exit.CREDENTIALS,
             )
         raise Failure(

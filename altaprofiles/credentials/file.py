@@ -213,7 +213,7 @@ class AccountsFile:
                 has = "does not exist"
             raise MissingCredentials(
                 f"no account {account!r}: {self.path} {has}; "
-                f"run: altaprofiles login {account or 'NAME'}"
+                f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
             raise MissingCredentials(
@@ -252,7 +252,7 @@ class AccountsFile:
         if arguments is None:
             raise MissingCredentials(
                 f"{self._where(account)} has no {service} credentials; pass the name of another "
-                f"one, or run: altaprofiles login {account}"
+                f"one, or run: altaprofiles login {shlex.quote(account)}"
             )
         return arguments
 
@@ -278,7 +278,7 @@ class AccountsFile:
         if source is None:
             raise MissingCredentials(
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
-                f"run: altaprofiles login {name}"
+                f"run: altaprofiles login {shlex.quote(name)}"
             )
         return Arguments("CleverTap", given, self._where(name), source)
 

@@ -12,7 +12,9 @@ from click.core import ParameterSource
 
 from altaprofiles.cli import cli
 from altaprofiles.cli.app import App
+from altaprofiles.cli.commands.cdp import _as_lookup
 from altaprofiles.cli.resumption import command_line
+from altaprofiles.export.place import status_command
 
 SHARED = ("accounts", "quiet", "verbose", "log_format", "timeout", "max_time", "retries")
 TEXTS = ["-x", "it's $HOME", "two  blanks", "\N{SNOWMAN}", "100%"]
@@ -126,3 +128,27 @@ def test_options_that_exclude_each_other_are_refused() -> None:
         assert raised.value.exit_code == 2
         assert "--finish-unfinished" in raised.value.message
         assert "--discard-unfinished" in raised.value.message
+
+
+@pytest.mark.parametrize("name", ["p.csv", "-p.csv", "it's $HOME"])
+@pytest.mark.parametrize("table", [None, "-t x"])
+@pytest.mark.parametrize("spool", [None, "-folder"])
+def test_the_line_that_shows_what_is_unfinished(
+    name: str, table: str | None, spool: str | None
+) -> None:
+    line = f"{status_command(name, table, spool)} --finish-unfinished"
+    _, values = parsed(shlex.split(line)[1:])
+    assert Path(str(values["out"])) == Path(name)
+    assert (values["table"], values["spool"]) == (table, spool)
+    assert values["action"] == "finish"
+
+
+@pytest.mark.parametrize("file", ["-file.txt", "-"])
+def test_the_line_that_looks_up_the_same_keys_into_a_file(file: str) -> None:
+    app = App()
+    app.accounts = ("my shop",)
+    line = _as_lookup(app, file, "user_id", "-c", "two  blanks")
+    _, values = parsed(shlex.split(line)[1:])
+    assert Path(str(values["keys"])) == Path(file)
+    assert (values["by"], values["column"]) == ("user-id", "-c")
+    assert (values["keys_table"], values["accounts"]) == ("two  blanks", ("my shop",))
