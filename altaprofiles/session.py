@@ -752,7 +752,7 @@ class Session:
         service = self._clevertap_service()
         calls = [(service, "get_page"), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
+        engine = reporting.counting(self._engine)
         joins = None if join is None else Joins(join, engine)
         people = EventsGathering(
             plan,
@@ -1101,7 +1101,7 @@ class Session:
             )
         calls = [(service, endpoint.operation), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
+        engine = reporting.counting(self._engine)
         joins = None if join is None else Joins(join, engine)
         plan = KeysPlan(service.account, service.url, by)
         people: KeysGathering[Any] = KeysGathering(

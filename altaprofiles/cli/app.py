@@ -545,7 +545,7 @@ class App:
         if advice := self.advice(error, account) or self.advice(cause, account):
             error.add_note(advice)
         self._log_error(error, account)
-        if isinstance(error, Incomplete) and account is None:
+        if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()
         return exit_code(error)
 
@@ -558,7 +558,8 @@ class App:
         codes = [self.report(one, account) for account, one in error.errors.items()]
         if str(error):
             self._log_error(error)
-        self._log_resumption()
+        if len(error.errors) < len(self.accounts) or any(map(_is_kept, error.errors.values())):
+            self._log_resumption()
         return worst([code for code in codes if code is not None])
 
     def _log_error(self, error: BaseException, account: str | None = None) -> None:
@@ -616,6 +617,13 @@ def _shared(key: Alta, sharing: int) -> Alta:
         max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
         requests_per_minute=None if pace is None else max(1, pace // sharing),
     )
+
+
+def _is_kept(error: Exception) -> bool:
+    """Return whether there is something that another run can resume."""
+    from ..export.job import NOTHING_KEPT
+
+    return NOTHING_KEPT not in str(error)
 
 
 def _option_of(account: str | None) -> str:
@@ -686,6 +694,7 @@ def _with_option_names(text: str, command: click.Command) -> str:
     """Return `text` with the library's names of arguments replaced by the command's options."""
     # Names that no option bears.
     names: dict[str | None, str | None] = {
+        "deadline": "--max-time",
         "endpoint=": "ALTA_ENDPOINT",
         "event": "EVENT",
         "keys": "--file",

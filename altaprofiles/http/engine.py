@@ -125,6 +125,7 @@ class Engine:
         self._deadline: float | None = None
         self._bulk: bool | None = None
         self._whole: Deadline | None = None
+        self._failed: Callable[[AltaProfilesError], object] | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -160,10 +161,16 @@ class Engine:
         """True once nothing is sent any more."""
         return self._lifetime.is_closed
 
-    def counting(self, tally: Stats) -> Engine:
-        """Return this engine over the same connections, counting in `tally` as well."""
+    def counting(self, tally: Stats, failed: Callable[[AltaProfilesError], object]) -> Engine:
+        """Return this engine over the same connections, counting in `tally` as well.
+
+        Args:
+            tally: counts the requests.
+            failed: called with the error of each call, and with the last one of a call that is
+                cancelled while it is repeated.
+        """
         counting = copy(self)
-        counting._tallies = [*self._tallies, tally]  # noqa: SLF001
+        vars(counting).update(_tallies=[*self._tallies, tally], _failed=failed)
         return counting
 
     def viewed(
@@ -273,15 +280,18 @@ class Engine:
         if whole is None and (deadline := self._retry.deadline) is not None:
             whole = Deadline.of(deadline)
         tries = Tries(self._retry, budget, math.inf if whole is None else whole.ends)
-        if self._interrupted:
+        if self._interrupted or self._failed is not None:
             return self._watched(whole, call, tries)
         return self._within(whole, call, tries)
 
     async def _watched(self, whole: Deadline | None, call: _Call, tries: Tries) -> Any:
-        """Do the same as `_within`, and report a request that is cut off."""
+        """Do the same as `_within`, and report a request that is cut off, and the failure."""
         try:
             return await self._within(whole, call, tries)
         except BaseException as error:
+            failure = error if isinstance(error, AltaProfilesError) else _reason(call, tries)
+            if self._failed is not None and failure is not None:
+                self._failed(failure)
             if tries.cut_off_from is not None:
                 attempt = call.attempt(tries, tries.cut_off_from, None)
                 for interrupted in self._interrupted:
@@ -303,9 +313,12 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
+        failure = tries.failure
         timeout = RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within {whole}"
+            f"{call.service.api}: {call.request.operation} did not finish within "
+            f"{whole.after(failure)}"
         )
+        timeout.__cause__ = failure
         timeout.locate(call.service.api, call.request.operation)
         if (sent_at := tries.cut_off_from) is not None:
             tries.cut_off_from = None
@@ -367,6 +380,7 @@ class Engine:
                 finally:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
+            tries.failure = error
             await self._pause(service, delay)
 
     async def _delay(
@@ -539,6 +553,15 @@ class Engine:
             )
         for hook in self._hooks:
             hook(attempt)
+
+
+def _reason(call: _Call, tries: Tries) -> AltaProfilesError | None:
+    """Return the error that a call waits for the end of, or None if it waits for an answer."""
+    if tries.is_waiting and call.service.is_refusing:
+        refusal = call.service.refusal()
+        refusal.locate(call.service.api, call.request.operation)
+        return refusal
+    return tries.failure
 
 
 def _interrupted(hooks: Sequence[Hook]) -> tuple[Callable[[Attempt, BaseException], object], ...]:

@@ -155,6 +155,7 @@ class Tries(Struct, gc=False):
         is_renewed: whether it is sent again because there is another secret.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
+        failure: the error of the attempt before the current one.
         cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
             None if there was none.
     """
@@ -170,6 +171,7 @@ class Tries(Struct, gc=False):
     is_renewed: bool = False
     queued: float = 0.0
     queued_at: float = 0.0
+    failure: AltaProfilesError | None = None
     cut_off_from: float | None = None
     _ready_by: float = math.inf
     _refused_since: float = math.inf

@@ -31,11 +31,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def parsed(words: list[str]) -> tuple[click.Context, dict[str, object]]:
     """Return the context of a command line, and the values of all options."""
     app = App()
-    outer = cli.make_context("altaprofiles", list(words), obj=app)
-    with outer:
-        name, command, rest = cli.resolve_command(outer, [*outer._protected_args, *outer.args])
-        assert command is not None
-        context = command.make_context(name, rest, parent=outer)
+    name, *rest = words
+    outer = cli.make_context("altaprofiles", [name], obj=app)
+    context = cli.commands[name].make_context(name, rest, parent=outer)
     shared = {name: getattr(app, name) for name in SHARED}
     return context, context.params | shared
 
