@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from .export.sync import Sync
     from .export.unfinished import Unfinished
 
-__all__ = ["Session"]
+__all__ = ["Session", "export_part", "lookups_part", "sync_part"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -647,7 +647,7 @@ class Session:
         """
         from .export.job import Job
 
-        part = self.export_part(
+        part = self._export_part(
             events,
             start=start,
             end=end,
@@ -673,7 +673,7 @@ class Session:
         with self._engine.under_way():
             return await Job([part], output).run()
 
-    def export_part(
+    def _export_part(
         self,
         events: str | Sequence[str] | None,
         *,
@@ -858,7 +858,7 @@ class Session:
         ... )
         >>> print(report)
         """
-        sync = self.sync_part(
+        sync = self._sync_part(
             events,
             since=since,
             until=until,
@@ -883,7 +883,7 @@ class Session:
         with self._engine.under_way():
             return await sync.run()
 
-    def sync_part(
+    def _sync_part(
         self,
         events: str | Sequence[str],
         *,
@@ -1040,7 +1040,7 @@ class Session:
         """
         from .export.job import Job
 
-        part = self.lookups_part(
+        part = self._lookups_part(
             keys,
             by=by,
             column=column,
@@ -1056,7 +1056,7 @@ class Session:
         with self._engine.under_way():
             return await Job([part], output).run()
 
-    def lookups_part(
+    def _lookups_part(
         self,
         keys: Keys,
         *,
@@ -1122,14 +1122,14 @@ class Session:
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
         deadline: float | None = None,
-        on_progress: Callable[[Any], object] | None = None,
+        on_progress: Callable[[ExportProgress | LookupProgress], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
 
         As `altaprofiles status OUT --finish-unfinished` does.
 
         Args:
-            unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
+            unfinished: one of those that `altaprofiles.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
             deadline, on_progress: as for `export`.
@@ -1138,13 +1138,20 @@ class Session:
             The result, as of the method that started it.
 
         Raises:
-            ConfigurationError: it is one of another account, its journal cannot be read, or the
+            ConfigurationError: it is not one, or one of another account, its journal cannot be read, or the
                 session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
+        from .export.unfinished import Unfinished
 
         self._engine.check_open()
+        if not isinstance(unfinished, Unfinished):
+            raise InvalidArgument(
+                f"unfinished: expected an unfinished export, got a value of type "
+                f"{type(unfinished).__name__}; pass one of unfinished_in(…)",
+                value=unfinished,
+            )
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
         output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
@@ -1258,6 +1265,12 @@ class Session:
         return self._alta
 
 
+# For the command line, which writes several sessions to one output.
+export_part = Session._export_part  # noqa: SLF001
+lookups_part = Session._lookups_part  # noqa: SLF001
+sync_part = Session._sync_part  # noqa: SLF001
+
+
 def _hide_proxy_of(options: SessionOptions) -> None:
     """Hide the proxy of some options, so that a traceback with locals does not show a password."""
     if "proxy" in options:
@@ -1265,9 +1278,10 @@ def _hide_proxy_of(options: SessionOptions) -> None:
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
-    several = on_event if isinstance(on_event, list | tuple) else (on_event,)
+    is_one = callable(on_event) or not isinstance(on_event, Sequence) or isinstance(on_event, str)
+    several = (on_event,) if is_one else cast("Sequence[object]", on_event)
     for hook in several:
-        check_callback("on_event", hook, takes="one Attempt")
+        check_callback("on_event", hook, takes="one Attempt, or a list of such functions")
     return tuple(hook for hook in several if hook is not None)
 
 

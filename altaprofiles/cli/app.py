@@ -342,7 +342,7 @@ class App:
             for name in self.accounts:
                 known.pick(name)
         except ConfigurationError as error:
-            raise Failure(str(error), Exit.USAGE) from error
+            raise Failure(str(error), Exit.CREDENTIALS) from error
         owners = []
         if service == "both":
             with suppress(ConfigurationError):

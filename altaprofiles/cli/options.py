@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, ca
 import click
 
 from ..redaction import LOOKS_LIKE_DATABASE
+from .numbers import WholeNumber, whole_in
 from .relative_days import day_or_seconds
 
 __all__ = [
@@ -186,7 +187,7 @@ _RECORDS = (
     ),
     click.option(
         "--batch-size",
-        type=int,
+        type=WholeNumber(),
         metavar="N",
         default=4991,
         show_default=True,
@@ -224,11 +225,11 @@ def record_options(command: F) -> F:
 def _parts(windows: str) -> int | Literal["auto"]:
     if windows == "auto":
         return "auto"
-    if not windows.isdecimal():
+    if (parts := whole_in(windows)) is None:
         raise click.BadParameter(
             f"{windows!r} is neither auto nor a number", param_hint="--windows"
         )
-    return int(windows)
+    return parts
 
 
 _JOIN = (

@@ -6,6 +6,7 @@ Clock readings and random numbers are passed in. Nothing here sleeps or sends.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -104,8 +105,8 @@ class Budget:
     """Share of the capacity that comes back every second."""
 
     def __init__(self, capacity: int, now: float) -> None:
-        self._capacity = float(capacity)
-        self._tokens = float(capacity)
+        # More are never taken, and a float holds no int of any size.
+        self._capacity = self._tokens = float(min(capacity, sys.maxsize))
         self._filled_at = now
 
     def deposit(self) -> None:
