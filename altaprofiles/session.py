@@ -1138,8 +1138,8 @@ class Session:
             The result, as of the method that started it.
 
         Raises:
-            ConfigurationError: it is not one, or one of another account, its journal cannot be read, or the
-                session lacks credentials for one of its services.
+            ConfigurationError: it is not one, or one of another account, its journal cannot be
+                read, or the session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
@@ -1278,8 +1278,9 @@ def _hide_proxy_of(options: SessionOptions) -> None:
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
-    is_one = callable(on_event) or not isinstance(on_event, Sequence) or isinstance(on_event, str)
-    several = (on_event,) if is_one else cast("Sequence[object]", on_event)
+    several: Sequence[Any] = [on_event]
+    if isinstance(on_event, Sequence) and not isinstance(on_event, str) and not callable(on_event):
+        several = cast("Sequence[Any]", on_event)
     for hook in several:
         check_callback("on_event", hook, takes="one Attempt, or a list of such functions")
     return tuple(hook for hook in several if hook is not None)

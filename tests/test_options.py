@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import UserList, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,7 @@ async def test_a_run_that_is_late_names_the_failure_that_it_was_held_up_by(
 async def test_a_call_that_is_late_names_the_failure_before() -> None:
     async with scripted(then_silent(http(b"", "503 Service Unavailable"))) as server:
         async with session_at(server) as session:
-            with pytest.raises(RequestTimeout, match="; the last failure: .*HTTP 503") as caught:
+            with pytest.raises(RequestTimeout, match=r"; the last failure: .*HTTP 503") as caught:
                 await session.profiles.get(identity="7", deadline=1.0)
     assert isinstance(caught.value.__cause__, ServerError)
     assert (caught.value.service, caught.value.operation) == ("CleverTap", "get_profile")
@@ -325,8 +326,13 @@ async def test_hooks_of_a_view_come_after_those_of_the_session(services: Both) -
         heard.clear()
         await session.cdp.get(user_id="u")
         assert heard == [f"{number} get_user_cdp" for number in (1, 2)]
-        for wrong in (3, [hook("5"), "print"]):
-            with pytest.raises(ConfigurationError, match=r"^on_event: "):
+        for several in (deque, UserList):
+            heard.clear()
+            given = several([hook("3"), hook("4")])
+            await session.with_options(on_event=given).cdp.get(user_id="u")
+            assert heard == [f"{number} get_user_cdp" for number in (1, 2, 3, 4)]
+        for wrong in (3, "print", {hook("5")}, [hook("5"), "print"]):
+            with pytest.raises(ConfigurationError, match=r"^on_event: .*, or a list of such "):
                 session.with_options(on_event=wrong)  # type: ignore[arg-type]
 
 

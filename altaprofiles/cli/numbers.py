@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 __all__ = ["DecimalNumber", "WholeNumber", "WholeRange", "number_in", "whole_in"]
 
 _WHOLE = re.compile(r"[0-9]{1,18}")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 
 
 def whole_in(text: str) -> int | None:
@@ -19,8 +20,9 @@ def whole_in(text: str) -> int | None:
 
 
 def number_in(text: str) -> float | None:
-    """Return the number in `text`, or None if that is something else."""
-    return float(text) if _NUMBER.fullmatch(text) else None
+    """Return the finite number in `text`, or None if that is something else."""
+    number = float(text) if _NUMBER.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else None
 
 
 def _is_whole(value: Any) -> bool:

@@ -47,8 +47,8 @@ def context(*options: str) -> click.Context:
 @pytest.mark.parametrize(
     ("option", "values"),
     [
-        ("--max-time", ["0", "-1", "nan", "inf", "1e9", "soon", "", "5s"]),
-        ("--retries", ["-1", "1.5", "1001", "9" * 5000, "many", "", "\N{SUPERSCRIPT TWO}"]),
+        ("--max-time", ["0", "-1", "nan", "inf", "1e9", "soon", "", "5s", "1_0", " 5"]),
+        ("--retries", ["-1", "1.5", "1001", "1_0", "9" * 5000, "many", "", "\N{SUPERSCRIPT TWO}"]),
     ],
 )
 def test_values_that_cannot_work_are_refused(option: str, values: list[str]) -> None:
