@@ -1280,7 +1280,7 @@ def _hide_proxy_of(options: SessionOptions) -> None:
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
     several: Sequence[Any] = [on_event]
     if isinstance(on_event, Sequence) and not isinstance(on_event, str) and not callable(on_event):
-        several = cast("Sequence[Any]", on_event)
+        several = on_event
     for hook in several:
         check_callback("on_event", hook, takes="one Attempt, or a list of such functions")
     return tuple(hook for hook in several if hook is not None)
