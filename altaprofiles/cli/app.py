@@ -82,6 +82,7 @@ class App:
         self._resume: str | None = None
         self.in_its_words: Callable[[str], str] = str
         self._resolved: dict[tuple[str | None, str], Resolved[Any]] = {}
+        self._waits: list[Waits] = []
         self._is_logging = False
 
     @cached_property
@@ -195,9 +196,11 @@ class App:
             usual: as for `retry`.
         """
         by = "" if account is None else f"{account}: "
-        return Waits(
+        waits = Waits(
             lambda text: self.info(f"{by}{text}"), self.retry(usual), lambda: self.time_left
         )
+        self._waits.append(waits)
+        return waits
 
     @property
     def time_left(self) -> float | None:
@@ -457,7 +460,10 @@ class App:
             try:
                 with move_on_after(self.time_left if is_limited else None):
                     return await main()
-                raise OutOfTime(f"it did not finish within {self.deadline}")
+                assert self.deadline is not None  # noqa: S101
+                failures = [one.failure for one in self._waits if one.failure is not None]
+                failure = failures[-1] if failures else None
+                raise OutOfTime(f"it did not finish within {self.deadline.after(failure)}")
             finally:
                 if not committed():
                     for number, handler in before.items():

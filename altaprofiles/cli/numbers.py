@@ -51,6 +51,8 @@ class DecimalNumber(click.types.FloatParamType):
     """The type of an option that takes a number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and number_in(value) is None:
+        if not isinstance(value, str):
+            return super().convert(value, param, ctx)
+        if (number := number_in(value)) is None:
             self.fail(f"{value!r} is not a valid float.", param, ctx)
-        return super().convert(value, param, ctx)
+        return number

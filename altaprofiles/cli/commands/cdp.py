@@ -173,8 +173,6 @@ def _print_lookups(
     try:
         app.run(main, is_limited=True)
     except OutOfTime as error:
-        if waits.failure is not None:
-            error.add_note(f"The last failure: {waits.failure}")
         error.add_note(f"{total:,} lookups are in the output. {_KEEPING}: {as_lookup}")
         raise
     if not total and file == "-":

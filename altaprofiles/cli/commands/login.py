@@ -98,7 +98,7 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
         if variable in os.environ:
             app.info(
                 f"For {service}, {variable} takes precedence over it, unless you pass "
-                f"--account {name}."
+                f"--account {shlex.quote(name)}."
             )
 
 
