@@ -51,7 +51,8 @@ class DecimalNumber(click.types.FloatParamType):
     """The type of an option that takes a number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
+        # What is no finite number is refused by the setting, which names its bounds.
+        if not isinstance(value, str) or value in ("inf", "-inf", "nan"):
             return super().convert(value, param, ctx)
         if (number := number_in(value)) is None:
             self.fail(f"{value!r} is not a valid float.", param, ctx)
