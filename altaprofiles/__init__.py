@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     )
     from .export.unfinished import Unfinished, unfinished_in
     from .flow.fanout import Items
-    from .http.engine import Hook
+    from .http.hooks import Hook
     from .http.retry import Retry
     from .http.transport import Timeout
     from .models import (
@@ -117,7 +117,7 @@ _HOMES = (
     "session",
     "profiles",
     "cdp",
-    "http.engine",
+    "http.hooks",
     "http.transport",
     "options",
     "blocking_session",

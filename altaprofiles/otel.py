@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary, WeakMethod
 from ._version import __version__
 from .base.extras import require
 from .errors import NotReady, RateLimited, StatusError
+from .http.hooks import Observer
 from .models import Attempt
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def hook(
     )
 
 
-class Hook:
+class Hook(Observer):
     """The result of `hook`: called with each `Attempt`."""
 
     def __init__(self, tracer: Any, meter: Any, slots: _Slots) -> None:

@@ -77,6 +77,11 @@ class Log:
         if progress.complete:
             self._logged_at.pop(run, None)
         elif now - self._logged_at.get(run, float("-inf")) >= self._every:
+            # An export that fails has no last report, and an entry this old decides nothing. A
+            # copy, because threads may share the callback.
+            for other, logged_at in self._logged_at.copy().items():
+                if now - logged_at >= self._every:
+                    self._logged_at.pop(other, None)
             self._logged_at[run] = now
         else:
             return

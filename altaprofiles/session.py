@@ -22,6 +22,9 @@ from typing import (
     cast,
 )
 
+from msgspec import UNSET
+from msgspec import UnsetType as _UnsetType
+
 from .accounts import Accounts
 from .base.calls import CallName, named
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
@@ -40,7 +43,8 @@ from .credentials import (
 )
 from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
-from .http.engine import Engine, Hook
+from .http.engine import Engine
+from .http.hooks import Hook, Observer
 from .http.proxies import hide_proxy
 from .http.retry import Retry
 from .http.service import Load, Service
@@ -117,18 +121,17 @@ class EventsOptions(TypedDict):
     cdp_by: CdpBy
 
 
-def _name_of_who_is(_: object, **keys: object) -> CallName | None:
-    return service_of([by for by, key in keys.items() if key is not None])
+def _name_of_who_is(arguments: Mapping[str, Any]) -> CallName | None:
+    return service_of([by for by, key in arguments.items() if key is not None])
 
 
-def _name_of_lookups(*_: object, by: object = None, **__: object) -> CallName | None:
+def _name_of_lookups(arguments: Mapping[str, Any]) -> CallName | None:
+    by = arguments["by"]
     return service_of([by]) if isinstance(by, str) else None
 
 
-def _name_of_unfinished(
-    _: object, unfinished: Unfinished | None = None, **__: object
-) -> CallName | None:
-    by = getattr(getattr(unfinished, "plan", None), "by", None)
+def _name_of_unfinished(arguments: Mapping[str, Any]) -> CallName | None:
+    by = getattr(getattr(arguments["unfinished"], "plan", None), "by", None)
     return PAGES if by is None else service_of([by])
 
 
@@ -172,7 +175,8 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one
-            raises ends the call it reports on. A request that is cancelled is not passed.
+            raises ends the call it reports on, but is only logged if that call is cancelled. A
+            request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
         ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
@@ -241,8 +245,8 @@ class Session:
         for service in self._services:
             self._engine.stats.limits[service.api] = service.limits
         for hook in hooks:
-            if (watch := getattr(hook, "watch", None)) is not None:
-                watch(self._loads)
+            if isinstance(hook, Observer):
+                hook.watch(self._loads)
         self._is_view = False
         self._set_up()
 
@@ -354,19 +358,21 @@ class Session:
     def with_options(
         self,
         *,
-        retry: Retry | None = None,
-        timeout: Timeout | None = None,
-        deadline: float | None = None,
-        bulk: bool | None = None,
+        retry: Retry | _UnsetType | None = UNSET,
+        timeout: Timeout | _UnsetType | None = UNSET,
+        deadline: float | _UnsetType | None = UNSET,
+        bulk: bool | _UnsetType | None = UNSET,
         on_event: Hook | Sequence[Hook] | None = None,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
         It has the connections, caps, retry budget, pace and statistics of the session. What is left
-        out stays as it is, in a view of a view as well. A view is neither entered nor closed.
+        out stays as it is, in a view of a view as well; with None, it is as in the session again.
+        A view is neither entered nor closed.
 
         Args:
-            retry: limits of retries. Its `budget` has no effect, as there is one for the session.
+            retry: limits of retries. The session has one `budget`, so that another one than its own
+                or the default is refused.
             timeout: limits of each attempt.
             deadline: longest duration of a single call as a whole, in seconds: of `profiles.get`,
                 `profiles.count`, `cdp.get` and `who_is`. It takes the place of `Retry.deadline`.
@@ -374,7 +380,8 @@ class Session:
                 its own.
             bulk: True for calls that wait behind all single calls, as bulk work does; False for
                 bulk work that does not.
-            on_event: called with each `Attempt` of the view, after those of the session.
+            on_event: called with each `Attempt` of the view, after those of the session and of the
+                views before; None for no other.
 
         Raises:
             ConfigurationError: an argument cannot work, or belongs to the whole session.
@@ -383,17 +390,26 @@ class Session:
         >>> person = await quick.profiles.get(identity="5555555555")
         """
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
-            if value is not None and not isinstance(value, kind):
+            if value is not None and value is not UNSET and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
-        if deadline is not None:
+        if isinstance(retry, Retry):
+            budget = self._engine.budget
+            # The default may just have been left out.
+            if retry.budget not in (budget, Retry().budget):
+                raise InvalidArgument(
+                    f"retry: its budget of {retry.budget} cannot be that of a view, as the session "
+                    f"has one of {budget} for all calls; leave it out, or open the session with it",
+                    value=retry.budget,
+                )
+        if deadline is not None and deadline is not UNSET:
             check_seconds("deadline", deadline)
-        if bulk is not None:
+        if bulk is not None and bulk is not UNSET:
             check_flag("bulk", bulk)
         engine = self._engine.viewed(
             retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, hooks=_hooks_of(on_event)
         )
         view = copy(self)
-        vars(view).update(_engine=engine, _is_view=True)
+        view._engine, view._is_view = engine, True  # noqa: SLF001
         view._set_up()  # noqa: SLF001
         return view
 
@@ -438,7 +454,7 @@ class Session:
         object_id: str | None = None,
         user_id: Key | None = None,
         anonymous_id: Key | None = None,
-        deadline: float | None = None,
+        deadline: float | _UnsetType | None = UNSET,
     ) -> list[Customer]:
         """Return the customers behind one key of either service; an empty list if there are none.
 
@@ -1167,8 +1183,10 @@ class Session:
 
         With `drain`, what is under way may end first, as a service wants that shuts down: single
         calls with their retries, iterations whose first item has been asked for, up to their last
-        item, exports, syncs and all that they send. A call or an iteration that begins later raises
-        `SessionClosed` at once. After `drain` seconds the rest is cut off, as without it. An
+        item, exports, syncs and all that they send. The calls that a loop body makes are part of
+        its iteration, also from tasks that it starts. Any other call or iteration that begins later
+        raises `SessionClosed` at once: let a loop of your own, such as one over a queue, end by a
+        flag of its own before. After `drain` seconds the rest is cut off, as without it. An
         iteration that is not read to its end lasts until then.
 
         Safe to call more than once. A second call during a drain ends it by its own `drain`. If the
@@ -1237,8 +1255,10 @@ class Session:
         return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
-        """Return the slots that are in use now, for hooks that measure them: none once closed."""
-        return [service.load for service in self._services] if self._engine.state == "open" else []
+        """Return the slots in use, for hooks that measure them: none before and after its life."""
+        if self._engine.state in ("new", "closed"):
+            return []
+        return [service.load for service in self._services]
 
     def _check_own(self, what: str) -> None:
         if self._is_view:

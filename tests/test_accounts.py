@@ -178,6 +178,14 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
             "account 'a': passcode: holds a space",
         ),
         (
+            '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS\\n"',
+            "; store it without those at its start and end",
+        ),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = 7',
+            "got an int; store it in quotation marks",
+        ),
+        (
             '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS"\nregion = "xx"',
             "account 'a': region: unknown region 'xx'",
         ),

@@ -605,7 +605,7 @@ def test_an_event_that_is_no_name_is_refused(event: Any) -> None:
 
 @pytest.mark.parametrize("value", [None, "", b"bytes"])
 def test_a_missing_secret_says_what_came_instead(value: Any) -> None:
-    came = "empty text" if value == "" else f"a {type(value).__name__}"
+    came = {None: "None", "": "empty text", b"bytes": "bytes"}[value]
     with pytest.raises(ConfigurationError, match=rf"^passcode: .* got {came}"):
         CleverTap("ACCOUNT", value)
     with pytest.raises(ConfigurationError, match=rf"^token: .* got {came}"):

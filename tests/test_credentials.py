@@ -931,6 +931,10 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("SHOP_CLEVERTAP_PASSCODE", "", "variable SHOP_CLEVERTAP_PASSCODE is not set"),
         ("SHOP_CLEVERTAP_PASSCODE", "a b", "SHOP_CLEVERTAP_PASSCODE: holds a space"),
+        ("SHOP_CLEVERTAP_PASSCODE", "a b", "; set the bare value that the dashboard shows"),
+        ("SHOP_CLEVERTAP_PASSCODE", f"{PASSCODE}\n", "; set it without those at its start and end"),
+        ("SHOP_CLEVERTAP_ACCOUNT_ID", "W9R\r", "; set it without those at its start and end"),
+        ("SHOP_ALTA_TOKEN", " a", "SHOP_ALTA_TOKEN: holds a space"),
         ("SHOP_CLEVERTAP_REGION", "mars", "SHOP_CLEVERTAP_REGION: unknown region 'mars'"),
         ("SHOP_CLEVERTAP_MAX_IN_FLIGHT", "many", "SHOP_CLEVERTAP_MAX_IN_FLIGHT: expected a whole"),
         ("SHOP_CLEVERTAP_TIMEZONE", "IST", "SHOP_CLEVERTAP_TIMEZONE: there is no time zone"),
@@ -952,6 +956,43 @@ def test_an_error_names_the_whole_variable(
         Session.from_env("SHOP_")
     assert words in str(caught.value)
     assert PASSCODE not in str(caught.value)
+
+
+async def an_async_function() -> str:
+    return PASSCODE
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "got None; copy it from the dashboard"),
+        (b"bytes", "got bytes; pass text, as .decode() returns it"),
+        (4711, "got an int; pass it in quotation marks"),
+        (["x"], "got a list; copy it from the dashboard"),
+        (f"{PASSCODE}\n", "pass it without those at its start and end, as .strip() returns it"),
+        ("a b", "pass the bare value that the dashboard shows"),
+    ],
+)
+def test_an_error_in_an_argument_names_the_next_step(value: Any, words: str) -> None:
+    for make in (
+        lambda: CleverTap("W9R", value),
+        lambda: CleverTap(value, PASSCODE),
+        lambda: Alta(value),
+    ):
+        with pytest.raises(InvalidArgument, match=r"^(passcode|account_id|token): ") as caught:
+            make()
+        assert words in str(caught.value)
+        assert PASSCODE not in str(caught.value)
+
+
+def test_a_coroutine_in_the_place_of_its_function_is_named() -> None:
+    coroutine: Any = an_async_function()
+    for make in (lambda: CleverTap("W9R", coroutine), lambda: Alta(coroutine, name="a")):
+        with pytest.raises(InvalidArgument, match=r"pass the function itself, without \(\)$"):
+            make()
+    with pytest.raises(InvalidArgument, match=r"^account_id: .* a coroutine; await it$"):
+        CleverTap(coroutine, PASSCODE)
+    coroutine.close()
 
 
 def test_what_is_missing_or_without_effect_is_named_with_its_prefix(

@@ -20,6 +20,7 @@ from altaprofiles import (
     ConnectError,
     ExportProgress,
     Incomplete,
+    InvalidArgument,
     NotReady,
     RequestTimeout,
     Retry,
@@ -286,12 +287,51 @@ async def test_the_budget_of_retries_is_the_session_s() -> None:
             retry=Retry(attempts=100, base_delay=0.0, budget=5),
         )
         async with session:
-            for _ in range(3):
-                view = session.with_options(retry=Retry(attempts=100, base_delay=0.0, budget=99))
+            # The same budget, or the default, which may just have been left out.
+            for budget in ({"budget": 5}, {}, {"budget": 5}):
+                retry = Retry(attempts=100, base_delay=0.0, **budget)
+                view = session.with_options().with_options(retry=retry)
                 with pytest.raises(ServerError):
                     await view.profiles.get(identity="5555555555")
             # A twentieth of it comes back each second.
             assert 3 <= len(server.heads) < 50
+
+
+@pytest.mark.parametrize(("own", "budget"), [(100, 1), (100, 0), (5, 99)])
+async def test_a_budget_of_a_view_is_refused(own: int, budget: int) -> None:
+    session = Session(clevertap=CleverTap("id", "passcode"), retry=Retry(budget=own))
+    for one in (session, session.with_options(retry=Retry(attempts=2))):
+        with pytest.raises(InvalidArgument, match=rf"^retry: its budget of {budget} .* {own} for"):
+            one.with_options(retry=Retry(budget=budget))
+
+
+async def test_none_takes_away_the_options_of_a_view() -> None:
+    async with scripted(FAILING) as server, session_at(server) as session:
+        view = session.with_options(
+            retry=Retry(attempts=1), timeout=Timeout(total=1e-9), deadline=1e-9
+        )
+        # The limit of the attempt is left.
+        with pytest.raises(RequestTimeout, match="no complete answer"):
+            await view.with_options(deadline=None).profiles.get(identity="1")
+        with pytest.raises(RequestTimeout, match="no complete answer"):
+            await view.profiles.get(identity="1", deadline=None)
+        with pytest.raises(RequestTimeout, match="the deadline of"):
+            await view.with_options().profiles.get(identity="1")
+        before = len(server.heads)
+        again = view.with_options(retry=None, timeout=None, deadline=None, on_event=None)
+        with pytest.raises(ServerError):
+            await again.profiles.get(identity="1")
+        assert len(server.heads) - before == QUICK.attempts
+
+
+async def test_without_one_of_its_own_a_call_has_the_deadline_of_the_policy() -> None:
+    async with scripted(silence) as server, session_of_both(server.url) as whole:
+        view = whole.with_options(retry=Retry(deadline=0.1), deadline=600)
+        for call in CALLS.values():
+            with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"of 0\.1 s"):
+                await call(view)(deadline=None)
+            with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"of 0\.1 s"):
+                await call(view.with_options(deadline=None))()
 
 
 async def test_timeouts_are_those_of_the_view() -> None:
@@ -336,8 +376,8 @@ async def test_hooks_of_a_view_come_after_those_of_the_session(services: Both) -
                 session.with_options(on_event=wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bulk", [True, False])
-async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool) -> None:
+@pytest.mark.parametrize("bulk", [True, False, None])
+async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool | None) -> None:
     order: list[str] = []
     opened = asyncio.Event()
     arrived = asyncio.Event()
@@ -359,7 +399,9 @@ async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool) -> Non
 
             group.start_soon(look_up, session, "first")
             await arrived.wait()
-            group.start_soon(look_up, session.with_options(bulk=bulk), "view")
+            group.start_soon(
+                look_up, session.with_options(bulk=True).with_options(bulk=bulk), "view"
+            )
             # Until it stands in the line.
             await anyio.wait_all_tasks_blocked()
             group.start_soon(look_up, session, "single")

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
-from .settings import InvalidSetting, explained
+from ..redaction import as_secret
+from .settings import InvalidSetting, check_token, explained
 
 __all__ = [
     "check_prefix",
@@ -92,11 +93,15 @@ def required_from_env(service: str, argument: str, prefix: str) -> str:
 
     Raises:
         MissingCredentials: it is not set, or is empty.
+        InvalidArgument: it cannot be sent.
     """
     name = variable(service, argument, prefix)
-    if not (value := os.environ.get(name)):
+    # A traceback may show the locals of the frames that check it.
+    value = as_secret(os.environ.get(name))
+    if not value:
         raise MissingCredentials(f"the environment variable {name} is not set, or is empty")
-    return value
+    check_token(argument, value, "str", "environment")
+    return str(value)
 
 
 def text_from_env(service: str, argument: str, prefix: str) -> str | None:

@@ -40,7 +40,8 @@ from ..base.wording import one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import as_secret, mask_values
 from .environment import shared_from_env
-from .settings import InvalidSetting, can_name, explained
+from .secret import hidden
+from .settings import InvalidSetting, can_name, check_token, explained
 
 __all__ = ["CLEVERTAP_KEYS", "KEYS", "AccountsFile", "Arguments", "accounts_path", "key_of"]
 
@@ -142,6 +143,10 @@ class Arguments:
         if "shared" not in values:
             values = {**values, "shared": shared_from_env()}
         try:
+            for argument in ("account_id", "passcode", "token"):
+                if argument in values:
+                    type_name, value = hidden(values[argument])
+                    check_token(argument, value, type_name, "file")
             return kind(**values)
         except ConfigurationError as error:
             raise explained(

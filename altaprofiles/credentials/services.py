@@ -24,6 +24,7 @@ from .secret import SecretFunction, SecretSource, hidden
 from .settings import (
     CHAIN_SLOTS,
     MaxInFlight,
+    Source,
     check_max_in_flight,
     check_name,
     check_shared,
@@ -34,27 +35,33 @@ from .settings import (
 __all__ = ["Alta", "CleverTap", "check_api_key", "check_passcode"]
 
 
-def check_passcode(passcode: str, kind: str) -> None:
+def check_passcode(passcode: str, kind: str, source: Source = "argument") -> None:
     """Raise `ConfigurationError` unless a value can be a passcode.
 
     Args:
         passcode: the value, empty if it is not text.
         kind: its type.
+        source: the place that it comes from.
     """
-    check_token("passcode", passcode, kind)
+    check_token("passcode", passcode, kind, source)
     if passcode.lower() in REGIONS:
-        raise InvalidArgument("passcode: holds the name of a region; swap `passcode` and `region`")
+        is_returned = source == "function"
+        fix = "return the passcode" if is_returned else "swap `passcode` and `region`"
+        raise InvalidArgument(f"passcode: holds the name of a region; {fix}")
 
 
-def check_api_key(token: str, kind: str) -> None:
+def check_api_key(token: str, kind: str, source: Source = "argument") -> None:
     """Raise `ConfigurationError` unless a value can be an API key, as `check_passcode` does."""
-    check_token("token", token, kind)
+    check_token("token", token, kind, source)
     if "://" in token or token.lower() in ENDPOINTS:
-        raise InvalidArgument(
-            "token: holds a URL; swap `token` and `base_url`, or pass the API key"
+        fault, fix = (
+            ("a URL", "swap `token` and `base_url`, or pass the API key")
             if "://" in token
-            else "token: holds the name of a platform; swap `token` and `endpoint`"
+            else ("the name of a platform", "swap `token` and `endpoint`")
         )
+        if source == "function":
+            fix = "return the API key"
+        raise InvalidArgument(f"token: holds {fault}; {fix}")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -64,10 +71,12 @@ class CleverTap:
     Args:
         account_id: the account ID (project ID) from the dashboard.
         passcode: the passcode of the account. Never shown, never pickled. Or a function that
-            returns it, also an async one; a plain one runs in a worker thread. It is called before
+            returns it, also an async one; a plain one runs in a thread. It is called before
             the first request of a session, and again after the service has refused the passcode,
             once for all calls that wait. A request that was refused is then sent again, once,
-            unless the passcode is the same. It should have a time limit of its own.
+            unless the passcode is the same. After such an answer, the function is not called again
+            for 20 s. Set a time limit in the function: calls wait for it. A task that it starts
+            must not use the session.
         region: "eu1", "global", "in1", "us1", "sg1", "aps3", "mec1" or "sk1", in any case. With a
             wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import anyio
 from msgspec import Struct
 
-from ..credentials import SecretFunction
+from ..credentials import SecretFunction, Source
 from ..errors import AltaProfilesError, MissingCredentials, NotReady, RateLimited, StatusError
 from ..models import RateLimit
 from ..redaction import Secret, mask_values
@@ -62,8 +62,8 @@ class Service:
         account: identifies the account, for work that is resumed.
         url: the base URL.
         headers: returns what is sent with every request, for a secret.
-        secret: the secret, or a `SecretFunction` that returns it. It is masked in every error.
-        check: raises `InvalidArgument` unless a value, given with its type, can be the secret.
+        secret: the secret, or a `SecretFunction` that returns it.
+        check: as for `Rotation`.
         sizes: the number of slots of each operation. Operations with one and the same `Size` share
             its slots.
         retry: the policy that the waits of a refused service follow.
@@ -77,6 +77,7 @@ class Service:
         pace: the times at which a request may start.
         limits: the limits that the service states in its answers, so far.
         pausing: calls that wait for their next attempt, without a slot.
+        secret: the secret, or its `SecretFunction`.
         rotation: the secret, if a function returns it.
     """
 
@@ -88,7 +89,7 @@ class Service:
         url: str,
         headers: Callable[[str], Mapping[str, str]],
         secret: str,
-        check: Callable[[str, str], None],
+        check: Callable[[str, str, Source], None],
         sizes: Mapping[str, Size],
         retry: Retry,
         per_minute: int | None = None,
@@ -99,7 +100,7 @@ class Service:
         self.account = account
         self.url = url
         self._headers = headers
-        self._secret = secret
+        self.secret = secret
         self.rotation: Rotation | None = None
         if isinstance(secret, SecretFunction):
             self.peer = Peer(url)
@@ -148,13 +149,6 @@ class Service:
 
     def _take_secret(self, secret: Secret) -> None:
         self.peer.renew(mask_values(self._headers(secret)))
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The texts to mask: the secret, and the one before it if there was another."""
-        if self.rotation is None:
-            return () if isinstance(self._secret, SecretFunction) else (self._secret,)
-        return tuple(filter(None, (self.rotation.current, self.rotation.previous)))
 
     async def open(self) -> None:
         """Open the files that the service shares with other processes, if it does.

@@ -139,7 +139,7 @@ class Chains:
                 at a cursor is not checked, because its earlier pages are not known.
         """
         chains = [self._chain(beginning, decode, earlier, query) for beginning in beginnings]
-        return walk(chains, prefetch=prefetch, spawn=self._engine.spawn, name=PAGES)
+        return walk(chains, prefetch=prefetch, spawn=self._engine.iterate, name=PAGES)
 
     def _chain(
         self,

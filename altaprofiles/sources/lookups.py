@@ -178,7 +178,7 @@ class Lookups(Generic[V]):
             items,
             concurrency=check_whole("concurrency", concurrency, least=1),
             ordered=ordered,
-            spawn=self._engine.spawn,
+            spawn=self._engine.iterate,
             pausing=lambda: self._service.pausing,
             size=size,
             name=self._endpoint.name,

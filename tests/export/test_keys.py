@@ -439,7 +439,7 @@ async def test_a_reader_that_is_closed_lets_its_thread_end() -> None:
 def test_standard_input_is_as_strict(tmp_path: Path, command: str, data: bytes, words: str) -> None:
     arguments = {
         "lookup": ["lookup", "-", "--by", "identity", "-o", str(tmp_path / "p.ndjson")],
-        "cdp": ["cdp", "--file", "-", "--by", "user-id"],
+        "cdp": ["cdp", "--file", "-", "--by", "user-id", "--retries", "0"],
     }[command]
     env = environment(
         tmp_path,

@@ -64,6 +64,14 @@ def web(session: Session, **options: Unpack[ViewOptions]) -> Session:
     return session.with_options(bulk=False) if not options else session.with_options(**options)
 
 
+def unlimited(session: Session) -> Session:
+    return session.with_options(retry=None, timeout=None, deadline=None, bulk=None, on_event=None)
+
+
+async def person(session: Session, identity: str, deadline: float | None) -> Profile | None:
+    return await session.profiles.get(identity=identity, deadline=deadline)
+
+
 def blocking_view(session: BlockingSession, **options: Unpack[ViewOptions]) -> BlockingSession:
     return session.with_options(**options)
 
