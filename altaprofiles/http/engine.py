@@ -327,13 +327,12 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        text = (
-            f"{call.service.api}: {call.request.operation} did not finish within "
-            f"{whole.after(tries.failure)}"
-        )
+        text = f"{call.service.api}: {call.request.operation} did not finish within {whole}"
         if tries.is_asking and call.service.rotation is not None:
             argument = call.service.rotation.argument
             text += f", while the function of {argument} had not returned"
+        if tries.failure is not None:
+            text += f"; the last failure: {tries.failure}"
         timeout = RequestTimeout(text)
         timeout.locate(call.service.api, call.request.operation)
         if (sent_at := tries.cut_off_from) is not None:
