@@ -91,7 +91,8 @@ class AltaProfilesError(Exception):
     Attributes:
         service: "CleverTap" or "Alta", the service that the call is for. Every error of a call has
             it, that of an argument as well. It is None for what concerns neither service, such as
-            an argument of `Session`, or neither alone, such as `who_is` without a key.
+            an argument of `Session` or an unknown `by`, or neither alone, such as `who_is` without
+            a key.
         operation: the call of the service, as in `Attempt.operation`; None as for `service`. It is
             "get_page" for a chain, an export or a sync as a whole.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
@@ -96,7 +97,7 @@ if TYPE_CHECKING:
     from .export.sync import Sync
     from .export.unfinished import Unfinished
 
-__all__ = ["Session"]
+__all__ = ["Session", "export_part", "lookups_part", "sync_part"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -338,7 +339,7 @@ class Session:
         if clevertap is None and alta is None:
             raise MissingCredentials(
                 f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
-                f"{account}"
+                f"{shlex.quote(account)}"
             )
         return cls(
             clevertap=None if clevertap is None else clevertap.credentials,
@@ -677,7 +678,7 @@ class Session:
         """
         from .export.job import Job
 
-        part = self.export_part(
+        part = self._export_part(
             events,
             start=start,
             end=end,
@@ -703,7 +704,7 @@ class Session:
         with self._engine.under_way():
             return await Job([part], output).run()
 
-    def export_part(
+    def _export_part(
         self,
         events: str | Sequence[str] | None,
         *,
@@ -782,7 +783,7 @@ class Session:
         service = self._clevertap_service()
         calls = [(service, "get_page"), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
+        engine = reporting.counting(self._engine)
         joins = None if join is None else Joins(join, engine)
         people = EventsGathering(
             plan,
@@ -888,7 +889,7 @@ class Session:
         ... )
         >>> print(report)
         """
-        sync = self.sync_part(
+        sync = self._sync_part(
             events,
             since=since,
             until=until,
@@ -913,7 +914,7 @@ class Session:
         with self._engine.under_way():
             return await sync.run()
 
-    def sync_part(
+    def _sync_part(
         self,
         events: str | Sequence[str],
         *,
@@ -1070,7 +1071,7 @@ class Session:
         """
         from .export.job import Job
 
-        part = self.lookups_part(
+        part = self._lookups_part(
             keys,
             by=by,
             column=column,
@@ -1086,7 +1087,7 @@ class Session:
         with self._engine.under_way():
             return await Job([part], output).run()
 
-    def lookups_part(
+    def _lookups_part(
         self,
         keys: Keys,
         *,
@@ -1131,7 +1132,7 @@ class Session:
             )
         calls = [(service, endpoint.operation), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
+        engine = reporting.counting(self._engine)
         joins = None if join is None else Joins(join, engine)
         plan = KeysPlan(service.account, service.url, by)
         people: KeysGathering[Any] = KeysGathering(
@@ -1152,7 +1153,7 @@ class Session:
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
         deadline: float | None = None,
-        on_progress: Callable[[Any], object] | None = None,
+        on_progress: Callable[[ExportProgress | LookupProgress], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
 
@@ -1168,13 +1169,20 @@ class Session:
             The result, as of the method that started it.
 
         Raises:
-            ConfigurationError: it is one of another account, its journal cannot be read, or the
-                session lacks credentials for one of its services.
+            ConfigurationError: it is not one, or one of another account, its journal cannot be
+                read, or the session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
+        from .export.unfinished import Unfinished
 
         self._engine.check_open()
+        if not isinstance(unfinished, Unfinished):
+            raise InvalidArgument(
+                f"unfinished: expected an unfinished export, got a value of type "
+                f"{type(unfinished).__name__}; pass one of unfinished_in(…)",
+                value=unfinished,
+            )
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
         output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
@@ -1292,6 +1300,12 @@ class Session:
         return self._alta
 
 
+# For the command line, which writes several sessions to one output.
+export_part = Session._export_part  # noqa: SLF001
+lookups_part = Session._lookups_part  # noqa: SLF001
+sync_part = Session._sync_part  # noqa: SLF001
+
+
 def _hide_proxy_of(options: SessionOptions) -> None:
     """Hide the proxy of some options, so that a traceback with locals does not show a password."""
     if "proxy" in options:
@@ -1299,9 +1313,11 @@ def _hide_proxy_of(options: SessionOptions) -> None:
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
-    several = on_event if isinstance(on_event, list | tuple) else (on_event,)
+    several: Sequence[Any] = [on_event]
+    if isinstance(on_event, Sequence) and not isinstance(on_event, str) and not callable(on_event):
+        several = on_event
     for hook in several:
-        check_callback("on_event", hook, takes="one Attempt")
+        check_callback("on_event", hook, takes="one Attempt, or a list of such functions")
     return tuple(hook for hook in several if hook is not None)
 
 

@@ -23,6 +23,7 @@ from altaprofiles import (
     Retry,
     Session,
     Timeout,
+    progress,
 )
 
 pytestmark = pytest.mark.anyio
@@ -609,3 +610,39 @@ def test_a_missing_secret_says_what_came_instead(value: Any) -> None:
         CleverTap("ACCOUNT", value)
     with pytest.raises(ConfigurationError, match=rf"^token: .* got {came}"):
         Alta(value)
+
+
+HUGE = [10**400, -(10**400), 10**5000, -(10**5000)]
+NO_FLOAT: dict[str, Callable[[Any], object]] = {
+    "Retry.base_delay": lambda value: Retry(base_delay=value),
+    "Retry.max_delay": lambda value: Retry(max_delay=value),
+    "Retry.throttle_timeout": lambda value: Retry(throttle_timeout=value),
+    "Retry.ready_timeout": lambda value: Retry(ready_timeout=value),
+    "Retry.deadline": lambda value: Retry(deadline=value),
+    "Timeout.connect": lambda value: Timeout(connect=value),
+    "Timeout.read": lambda value: Timeout(read=value),
+    "Timeout.total": lambda value: Timeout(total=value),
+    "progress.log": lambda value: progress.log(every=value),
+    "with_options": lambda value: Session().with_options(deadline=value),
+}
+
+
+@pytest.mark.parametrize("name", NO_FLOAT)
+def test_seconds_that_no_float_can_hold_are_refused(name: str) -> None:
+    for value in HUGE:
+        with pytest.raises(InvalidArgument, match="expected seconds "):
+            NO_FLOAT[name](value)
+
+
+def test_whole_numbers_of_any_size_are_taken_or_refused() -> None:
+    Session(retry=Retry(attempts=10**400, budget=10**400), max_response_bytes=10**400)
+    for name in ("attempts", "budget"):
+        with pytest.raises(InvalidArgument, match=f"^{name}: expected a whole number"):
+            Retry(**{name: -(10**5000)})
+
+
+@pytest.mark.parametrize("value", HUGE, ids=["400", "-400", "5000", "-5000"])
+async def test_days_and_sizes_of_any_length_are_refused(value: int) -> None:
+    await refused(asking(start=value), "start: ")
+    await refused(asking(batch_size=value), "batch_size: ", "the nearest is ")
+    await refused(lambda session: session.profiles.get(identity="7", deadline=value), "deadline: ")

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 import time
+from collections import UserList, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from altaprofiles import (
     Attempt,
     CleverTap,
     ConfigurationError,
+    ConnectError,
     ExportProgress,
     Incomplete,
     InvalidArgument,
@@ -31,7 +33,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
-from .support.servers import always, gated, http, scripted
+from .support.servers import Answer, always, closed, gated, http, scripted
 from .support.sessions import EVENT, QUICK, RANGE, session_at, session_for
 
 pytestmark = pytest.mark.anyio
@@ -235,7 +237,8 @@ async def test_a_run_that_meets_its_deadline_is_incomplete_and_resumed(
                 run = getattr(session, kind)
                 with pytest.raises(Incomplete, match=r"did not finish within the deadline of") as e:
                     await run(**arguments, to=to, deadline=2.0)
-                assert "run the same export again to resume it" in str(e.value)
+                noun = {"export_lookups": "lookup"}.get(kind, kind)
+                assert f"run the same {noun} again to resume it" in str(e.value)
                 assert e.value.missing == ["it did not finish within the deadline of 2 s"]
                 assert not to.exists()
                 opened.set()
@@ -244,6 +247,57 @@ async def test_a_run_that_meets_its_deadline_is_incomplete_and_resumed(
                 assert report.complete
                 if kind != "export_lookups":
                     assert emulator.stats.requests["open_chain"] - before["open_chain"] < 3
+
+
+BY_KIND: dict[str, dict[str, Any]] = {
+    "export": {"events": EVENT, **RANGE},
+    "export_lookups": {"keys": ["7"], "by": "identity"},
+    "sync": {"events": EVENT, "since": 20260101, "until": 20260102, "timezone": "UTC"},
+}
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+async def test_a_run_that_is_late_names_the_failure_that_it_was_held_up_by(
+    tmp_path: Path, kind: str
+) -> None:
+    patient = Retry(base_delay=1e9, max_delay=1e9)
+    async with closed() as port:
+        credentials = CleverTap("id", "passcode", base_url=port.url)
+        async with Session(clevertap=credentials, retry=patient) as session:
+            run = getattr(session, kind)
+            with pytest.raises(Incomplete) as caught:
+                await run(**BY_KIND[kind], to=tmp_path / "p.duckdb", deadline=1.0)
+    error = caught.value
+    assert isinstance(error.__cause__, ConnectError)
+    [sentence] = error.missing
+    assert sentence.startswith("it did not finish within the deadline of 1 s; the last failure: ")
+    assert "Connection refused" in sentence
+    assert sentence in str(error)
+    noun = {"export_lookups": "lookup"}.get(kind, kind)
+    assert str(error).endswith(
+        f"nothing of it has been kept; run the same {noun} again, with a longer `deadline`"
+    )
+
+
+async def test_a_call_that_is_late_names_the_failure_before() -> None:
+    async with scripted(then_silent(http(b"", "503 Service Unavailable"))) as server:
+        async with session_at(server) as session:
+            with pytest.raises(RequestTimeout, match=r"; the last failure: .*HTTP 503") as caught:
+                await session.profiles.get(identity="7", deadline=1.0)
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert (caught.value.service, caught.value.operation) == ("CleverTap", "get_profile")
+
+
+def then_silent(response: bytes) -> Answer:
+    """Return an answer to the first request, and none to others."""
+    left = [response]
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if not left:
+            await silence(head, writer)
+        writer.write(left.pop())
+
+    return answer
 
 
 async def test_a_deadline_does_not_cut_the_writing_of_what_is_complete(tmp_path: Path) -> None:
@@ -393,8 +447,13 @@ async def test_hooks_of_a_view_come_after_those_of_the_session(services: Both) -
         heard.clear()
         await session.cdp.get(user_id="u")
         assert heard == [f"{number} get_user_cdp" for number in (1, 2)]
-        for wrong in (3, [hook("5"), "print"]):
-            with pytest.raises(ConfigurationError, match=r"^on_event: "):
+        for several in (deque, UserList):
+            heard.clear()
+            given = several([hook("3"), hook("4")])
+            await session.with_options(on_event=given).cdp.get(user_id="u")
+            assert heard == [f"{number} get_user_cdp" for number in (1, 2, 3, 4)]
+        for wrong in (3, "print", {hook("5")}, [hook("5"), "print"]):
+            with pytest.raises(ConfigurationError, match=r"^on_event: .*, or a list of such "):
                 session.with_options(on_event=wrong)  # type: ignore[arg-type]
 
 

@@ -20,8 +20,17 @@ __all__ = [
     "check_whole",
     "form_of",
     "is_unicode",
+    "shown",
     "whole",
 ]
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value for a message, or words for an int that is too long for one."""
+    try:
+        return repr(value)
+    except ValueError:
+        return "an int of thousands of digits" if isinstance(value, int) else form_of(value)
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -31,7 +40,9 @@ def check_whole(name: str, value: object, *, least: int) -> int:
         ConfigurationError: `value` is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgument(f"{name}: expected a whole number of at least {least}, got {value!r}")
+        raise InvalidArgument(
+            f"{name}: expected a whole number of at least {least}, got {shown(value)}"
+        )
     return value
 
 
@@ -45,10 +56,10 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
     """
     if iscoroutinefunction(value):
         raise InvalidArgument(
-            f"{name}: expected a plain function of {takes}, not an async one, got {value!r}"
+            f"{name}: expected a plain function of {takes}, not an async one, got {shown(value)}"
         )
     if value is not None and not callable(value):
-        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {value!r}")
+        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {shown(value)}")
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -58,7 +69,7 @@ def check_flag(name: str, value: object) -> bool:
         ConfigurationError: `value` is anything else.
     """
     if not isinstance(value, bool):
-        raise InvalidArgument(f"{name}: expected True or False, got {value!r}")
+        raise InvalidArgument(f"{name}: expected True or False, got {shown(value)}")
     return value
 
 
@@ -73,7 +84,7 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
     seconds = _finite(value)
     if seconds is None or seconds < 0 or (seconds == 0 and not zero):
         bound = "of at least" if zero else "above"
-        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {value!r}")
+        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {shown(value)}")
 
 
 def check_time_left(name: str, value: object) -> None:
@@ -84,14 +95,18 @@ def check_time_left(name: str, value: object) -> None:
         value: the argument's value.
     """
     if _finite(value) is None:
-        raise InvalidArgument(f"{name}: expected a number of seconds, got {value!r}")
+        raise InvalidArgument(f"{name}: expected a number of seconds, got {shown(value)}")
 
 
 def _finite(value: object) -> float | None:
     """Return a number that is finite, and None for any other value."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        # An int that no float can hold.
+        return None
 
 
 _MAX_DIGITS = 100

@@ -218,7 +218,7 @@ class AccountsFile:
                 has = "does not exist"
             raise MissingCredentials(
                 f"no account {account!r}: {self.path} {has}; "
-                f"run: altaprofiles login {account or 'NAME'}"
+                f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
             raise MissingCredentials(
@@ -265,7 +265,7 @@ class AccountsFile:
             other = "one" if service == "CleverTap" else "one or `token`"
             raise MissingCredentials(
                 f"{self._where(account)} has no {service} credentials; pass the name of another "
-                f"{other}, or run: altaprofiles login {account}"
+                f"{other}, or run: altaprofiles login {shlex.quote(account)}"
             )
         return arguments
 
@@ -298,7 +298,8 @@ class AccountsFile:
         if source is None:
             raise MissingCredentials(
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
-                f"run: altaprofiles login {name}, or pass `passcode` to CleverTap.from_account"
+                f"run: altaprofiles login {shlex.quote(name)}, or pass `passcode` to "
+                f"CleverTap.from_account"
             )
         return Arguments("CleverTap", given, self._where(name), source)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+from ..base.checks import shown
 from ..base.paths import path_text
 from ..errors import ConfigurationError, InvalidArgument
 
@@ -50,7 +51,7 @@ def check_max_in_flight(value: object) -> MaxInFlight:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         is_quoted = isinstance(value, str) and value.strip().isdecimal()
         raise InvalidArgument(
-            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
+            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {shown(value)}"
             + ("; leave out the quotation marks" if is_quoted else "")
         )
     return value

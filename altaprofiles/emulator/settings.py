@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from inspect import getattr_static
@@ -58,7 +58,8 @@ def check_number(name: str, value: Any, least: float, *kinds: type[float]) -> No
         ValueError: it is not. The message names the argument, its value and the fix.
     """
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or not least <= value < math.inf:
+    # Longer ints than any float.
+    if not is_number or not least <= value <= sys.float_info.max:
         raise ValueError(f"{name} is {value!r}; use {least} or more")
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 import anyio
 from msgspec.structs import replace
 
+from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -44,7 +45,7 @@ from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
 from .unfinished import Unfinished, unfinished_at
 
-__all__ = ["Job", "in_workspaces"]
+__all__ = ["NOTHING_KEPT", "Job", "in_workspaces"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -52,7 +53,8 @@ R = TypeVar("R", bound=Report)
 S = TypeVar("S", bound=Progress)
 T = TypeVar("T")
 
-_NOTHING = "nothing of it has been kept; run the same export again"
+NOTHING_KEPT = "nothing of it has been kept"
+"""Part of the message of an error after which a later run begins from scratch."""
 
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
@@ -145,8 +147,8 @@ class Job(Generic[R, S]):
         with self._limited() as scope:
             await self._start(workspaces, place, threads)
             await threads.run(lambda: self._look_around(workspaces, place))
-        if scope.cancelled_caught:
-            raise self._late(place, self._parts)
+        if scope.cancelled_caught and self._output.deadline is not None:
+            raise self._late(place, self._parts, self._output.deadline)
         await self._gather(place)
         # The deadline does not cut this: what is complete would wait for a later run to no end, if
         # that takes as long to write it.
@@ -159,15 +161,15 @@ class Job(Generic[R, S]):
         deadline = self._output.deadline
         return anyio.move_on_after(None if deadline is None else deadline.left)
 
-    def _late(self, place: Place, parts: Sequence[Part[R, S]]) -> Incomplete:
+    def _late(self, place: Place, parts: Sequence[Part[R, S]], deadline: Deadline) -> Incomplete:
         """Return the error of parts that the deadline has ended."""
-        late = f"it did not finish within {self._output.deadline}"
-        if opened := [part for part in parts if part.is_open]:
-            return self._incomplete(opened, [late])
-        return Incomplete(
-            f"the export to {place.target.name} is not complete:\n  {late}\n{_NOTHING}",
-            missing=[late],
-        )
+        failure = next((part.failure for part in parts if part.failure is not None), None)
+        late = f"it did not finish within {deadline.after(failure)}"
+        end = self._resumption(parts, is_late=True)
+        report = self._describe(place) if any(part.is_open for part in parts) else None
+        error = self._error(place, [late], end, report)
+        error.__cause__ = failure
+        return error
 
     # ----------------------------------------------------------------------------- the workspaces
 
@@ -261,12 +263,12 @@ class Job(Generic[R, S]):
         deadline = self._output.deadline
         # The scope would end a run that has no time only after its first requests have begun.
         if deadline is not None and deadline.left <= 0:
-            raise self._late(place, [part])
+            raise self._late(place, [part], deadline)
         missing: list[str] = []
         with self._limited() as scope:
             missing = await part.gather()
-        if scope.cancelled_caught:
-            raise self._late(place, [part])
+        if scope.cancelled_caught and self._output.deadline is not None:
+            raise self._late(place, [part], self._output.deadline)
         if missing:
             raise self._incomplete([part], missing)
 
@@ -497,21 +499,41 @@ class Job(Generic[R, S]):
     def _incomplete(
         self, parts: Sequence[Part[R, S]], missing: list[str], report: R | None = None
     ) -> Incomplete:
-        lines = "".join(f"\n  {sentence}" for sentence in missing)
         place = next(part.place for part in parts if part.is_open)
+        end = self._resumption(parts, is_written=report is not None)
+        return self._error(place, missing, end, report or self._describe(place))
+
+    def _error(self, place: Place, missing: list[str], end: str, report: R | None) -> Incomplete:
+        lines = "".join(f"\n  {sentence}" for sentence in missing)
         return Incomplete(
-            f"the export to {place.target.name} is not complete:{lines}\n{self._resumption(parts)}",
+            f"the {self._noun} to {place.target.name} is not complete:{lines}\n{end}",
             missing=missing,
-            report=report or self._describe(place),
+            report=report,
         )
 
-    def _resumption(self, parts: Sequence[Part[R, S]]) -> str:
+    @property
+    def _noun(self) -> str:
+        return "sync" if self._output.sync is not None else self._parts[0].gathering.noun
+
+    def _resumption(
+        self, parts: Sequence[Part[R, S]], *, is_late: bool = False, is_written: bool = False
+    ) -> str:
+        """Return what a later run can do.
+
+        Args:
+            parts: those that are not complete.
+            is_late: whether the deadline has ended them.
+            is_written: whether the output is in place all the same.
+        """
+        again = f"run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
-        if not number:
-            return _NOTHING
-        folder = folders[0] if len(folders) == 1 else folders[0].parent
-        return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
+        if number:
+            folder = folders[0] if len(folders) == 1 else folders[0].parent
+            return f"{number:,} {unit} are in {folder}; {again} to resume it"
+        if is_written:
+            return f"its files are written; {again} to ask for what is missing"
+        return f"{NOTHING_KEPT}; {again}{', with a longer `deadline`' if is_late else ''}"
 
     def _leave(self, workspaces: Workspaces) -> None:
         if not self._done:

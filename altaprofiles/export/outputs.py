@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..errors import ConfigurationError, ExportError, InvalidArgument
 from ..redaction import Secret
 from .formats import Format
 from .output import Output
-from .place import folder_of, stem_of, table_ending
+from .place import folder_of, status_command, stem_of, table_ending
 from .sinks import resolve
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
@@ -198,16 +197,11 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
         name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name
     if "://" not in name and not names_folder(name) and (names_folder(given) or stem.is_dir()):
         name += "/"
-    words = ["altaprofiles", "status", without_password(name)]
-    if table is not None:
-        words += ["--table", table]
-    if spool is not None:
-        words += ["--spool", spool]
     return OutputState(
         name=without_password(name),
         table=table,
         folder=folder,
-        command=shlex.join(words),
+        command=status_command(name, table, spool),
         success=success,
         is_running=is_running,
         unfinished=unfinished,

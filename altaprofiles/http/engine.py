@@ -128,6 +128,7 @@ class Engine:
         self._lifetime = Lifetime(transport)
         self._numbers = count(1)
         self._whole: Deadline | None = None
+        self._failed: Callable[[AltaProfilesError], object] | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -166,10 +167,16 @@ class Engine:
         """True once nothing is sent any more."""
         return self._lifetime.is_closed
 
-    def counting(self, tally: Stats) -> Engine:
-        """Return this engine over the same connections, counting in `tally` as well."""
+    def counting(self, tally: Stats, failed: Callable[[AltaProfilesError], object]) -> Engine:
+        """Return this engine over the same connections, counting in `tally` as well.
+
+        Args:
+            tally: counts the requests.
+            failed: called with the error of each call, and with the last one of a call that is
+                cancelled while it is repeated.
+        """
         counting = copy(self)
-        counting._tallies = [*self._tallies, tally]  # noqa: SLF001
+        vars(counting).update(_tallies=[*self._tallies, tally], _failed=failed)
         return counting
 
     def viewed(
@@ -287,15 +294,18 @@ class Engine:
         if whole is None and (deadline := options.retry.deadline) is not None:
             whole = Deadline.of(deadline)
         tries = Tries(options.retry, budget, math.inf if whole is None else whole.ends)
-        if options.observers:
+        if options.observers or self._failed is not None:
             return self._watched(whole, call, tries)
         return self._within(whole, call, tries)
 
     async def _watched(self, whole: Deadline | None, call: _Call, tries: Tries) -> Any:
-        """Do the same as `_within`, and report a request that is cut off."""
+        """Do the same as `_within`, and report a request that is cut off, and the failure."""
         try:
             return await self._within(whole, call, tries)
         except BaseException as error:
+            failure = error if isinstance(error, AltaProfilesError) else _reason(call, tries)
+            if self._failed is not None and failure is not None:
+                self._failed(failure)
             if tries.cut_off_from is not None:
                 attempt = call.attempt(tries, tries.cut_off_from, None)
                 for observer in self._options.observers:
@@ -321,9 +331,10 @@ class Engine:
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        timeout = RequestTimeout(
-            f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
-        )
+        text = f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
+        if tries.failure is not None:
+            text += f"; the last failure: {tries.failure}"
+        timeout = RequestTimeout(text)
         timeout.locate(call.service.api, call.request.operation)
         if tries.sent < max(tries.number, 1):
             self._unsent(call, tries, timeout)
@@ -580,6 +591,15 @@ class Engine:
             )
         for hook in self._options.hooks:
             hook(attempt)
+
+
+def _reason(call: _Call, tries: Tries) -> AltaProfilesError | None:
+    """Return the error that a call waits for the end of, or None if it waits for an answer."""
+    if tries.is_waiting and call.service.is_refusing:
+        refusal = call.service.refusal()
+        refusal.locate(call.service.api, call.request.operation)
+        return refusal
+    return tries.failure
 
 
 def _observers(hooks: Sequence[Hook]) -> tuple[Observer, ...]:

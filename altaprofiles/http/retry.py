@@ -6,6 +6,7 @@ Clock readings and random numbers are passed in. Nothing here sleeps or sends.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -112,8 +113,8 @@ class Budget:
     """Share of the capacity that comes back every second."""
 
     def __init__(self, capacity: int, now: float) -> None:
-        self._capacity = float(capacity)
-        self._tokens = float(capacity)
+        # More are never taken, and a float holds no int of any size.
+        self._capacity = self._tokens = float(min(capacity, sys.maxsize))
         self._filled_at = now
 
     def deposit(self) -> None:
@@ -162,10 +163,10 @@ class Tries(Struct):
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
         is_asking: whether it waits for the function that returns the secret.
-        failure: the error of the attempt before the current one.
         is_renewed: whether it is sent again because there is another secret.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
+        failure: the error of the attempt before the current one.
         cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
             None if there was none.
     """
@@ -180,10 +181,10 @@ class Tries(Struct):
     polls: int = 0
     refusals: int = 0
     is_asking: bool = False
-    failure: AltaProfilesError | None = None
     is_renewed: bool = False
     queued: float = 0.0
     queued_at: float = 0.0
+    failure: AltaProfilesError | None = None
     cut_off_from: float | None = None
     _ready_by: float = math.inf
     _refused_since: float = math.inf

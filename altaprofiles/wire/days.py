@@ -11,6 +11,7 @@ from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
+from ..base.checks import shown
 from ..errors import InvalidArgument
 
 __all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range"]
@@ -82,7 +83,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             raise InvalidArgument(f"{name}: {value} is not a calendar day; {fix}") from None
     elif not 10**9 <= value < 10**10:
         hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
-        raise InvalidArgument(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
+        raise InvalidArgument(f"{name}: {shown(value)} has neither 8 nor 10 digits{hint}; {fix}")
     return value
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from ..base.checks import check_flag, check_key
+from ..base.checks import check_flag, check_key, shown
 from ..errors import ConfigurationError, InvalidArgument
 from .days import check_range, split_range
 from .language import Filters
@@ -188,9 +188,10 @@ def check_batch_size(batch_size: object) -> int:
             f"batch_size: expected an int, got {batch_size!r}; pass a multiple of {_BUCKETS}"
         )
     if not _BUCKETS <= batch_size <= BATCH_SIZE or batch_size % _BUCKETS:
-        nearest = min(max(round(batch_size / _BUCKETS) * _BUCKETS, _BUCKETS), BATCH_SIZE)
+        within = min(max(batch_size, _BUCKETS), BATCH_SIZE)
+        nearest = round(within / _BUCKETS) * _BUCKETS
         raise InvalidArgument(
-            f"batch_size: {batch_size} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
+            f"batch_size: {shown(batch_size)} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
             f"{BATCH_SIZE}; the nearest is {nearest}"
         )
     return batch_size

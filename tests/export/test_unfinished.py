@@ -488,3 +488,12 @@ def test_what_another_user_has_planted_is_not_opened(tmp_path: Path, planted: st
     assert "remove it" in one.fault
     assert mine.read_bytes() == b"mine"
     assert sorted(names_in(tmp_path)) == ["mine.sqlite", "p.csv.export"]
+
+
+@pytest.mark.parametrize("wrong", ["x", None, Path("p.csv.export"), []])
+async def test_what_is_not_an_unfinished_export_is_refused(wrong: Any) -> None:
+    credentials = CleverTap("id", "passcode", base_url="http://127.0.0.1:9")
+    async with Session(clevertap=credentials) as session:
+        with pytest.raises(InvalidArgument, match=r"^unfinished: .*unfinished_in") as caught:
+            await session.finish_unfinished(wrong, to="p.csv")
+        assert caught.value.value == wrong

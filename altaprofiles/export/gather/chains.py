@@ -130,6 +130,7 @@ class EventsGathering:
         ConfigurationError: `on_shortfall` is neither.
     """
 
+    noun = "export"
     unit = "records"
     endings: Sequence[str] = ()
     reads: KeyFile | None = None
