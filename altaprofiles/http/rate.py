@@ -106,7 +106,7 @@ class Rate:
         self._answered = learned.answered  # since the rate was learned or has grown
         self._strays = learned.strays  # as well
         self._before = learned.before  # strays for each answer before it grew
-        self._base = learned.base  # the interval before it grew
+        self._base: float = learned.base  # the interval before it grew
         self._failures = learned.failures
         self._doubts = learned.doubts  # that refusals have to do with the rate
 
