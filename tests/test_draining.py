@@ -233,10 +233,12 @@ async def test_after_the_seconds_the_rest_is_cut_off(tmp_path: Path) -> None:
             assert await _export(other, tmp_path) == sum(expected(emulator).values())
 
 
-@pytest.mark.parametrize("work", [_export, _keys, _sync], ids=lambda work: work.__name__)
+@pytest.mark.parametrize(
+    ("noun", "work"), [("export", _export), ("lookup", _keys), ("sync", _sync)]
+)
 @pytest.mark.parametrize("passing", [0, 3])
 async def test_an_export_that_is_cut_off_says_so(
-    work: Callable[[Session, Path], Awaitable[object]], passing: int, tmp_path: Path
+    noun: str, work: Callable[[Session, Path], Awaitable[object]], passing: int, tmp_path: Path
 ) -> None:
     async with gate(passing=passing) as (_, session, _), session:
         running = asyncio.ensure_future(work(session, tmp_path))
@@ -245,8 +247,8 @@ async def test_an_export_that_is_cut_off_says_so(
         with anyio.fail_after(PATIENCE), pytest.raises(SessionClosed) as caught:
             await running
     message = str(caught.value)
-    assert message.startswith("the export was cut off, because its Session was closed; ")
-    assert "run the same export again" in message
+    assert message.startswith(f"the {noun} was cut off, because its Session was closed; ")
+    assert f"run the same {noun} again" in message
     assert caught.value.service == "CleverTap"
     assert caught.value.operation is not None
 

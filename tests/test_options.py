@@ -174,7 +174,7 @@ async def test_the_error_of_a_deadline_says_where_the_time_went(tmp_path: Path) 
             with pytest.raises(RequestTimeout, match="waited for an answer; ") as caught:
                 await session.profiles.get(identity="1", deadline=1.0)
             sent = {1: "1 request was sent", 2: "2 requests were sent"}[len(server.heads)]
-            assert str(caught.value).endswith(sent)
+            assert sent in str(caught.value)
             with pytest.raises(RequestTimeout, match=r"an answer; 1 request was sent$"):
                 await session.cdp.get(user_id="u", deadline=0.2)
             with pytest.raises(RequestTimeout, match=r"turn in the pace of requests; no request"):

@@ -298,7 +298,8 @@ class Job(Generic[R, S]):
             raise self._incomplete(parts, [str(error)]) from error
         except SessionClosed as error:
             raise SessionClosed(
-                f"the export was cut off, because its Session was closed; {self._resumption(parts)}"
+                f"the {self._noun} was cut off, because its Session was closed; "
+                f"{self._resumption(parts)}"
             ) from error
         except AltaProfilesError as error:
             # Those of a connection are an `OSError` as well, and not the disk's.
