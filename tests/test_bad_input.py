@@ -630,7 +630,7 @@ NO_FLOAT: dict[str, Callable[[Any], object]] = {
 @pytest.mark.parametrize("name", NO_FLOAT)
 def test_seconds_that_no_float_can_hold_are_refused(name: str) -> None:
     for value in HUGE:
-        with pytest.raises(InvalidArgument, match="expected (a number of )?seconds"):
+        with pytest.raises(InvalidArgument, match=r"expected (a number of )?seconds"):
             NO_FLOAT[name](value)
 
 
