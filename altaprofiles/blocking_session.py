@@ -44,7 +44,7 @@ from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .flow.lifetime import Work, is_in_trio
+from .flow.lifetime import Work, closed_meanwhile, is_in_trio
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
@@ -261,9 +261,7 @@ class _Loop:
         try:
             return future.result()
         except CancelledError:
-            raise SessionClosed(
-                "this Session was closed while the call waited; open a new one"
-            ) from None
+            raise closed_meanwhile() from None
         except BaseException:
             if not future.done():
                 future.cancel()

@@ -48,8 +48,9 @@ from .credentials import (
     is_in_environment,
     variable,
 )
-from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
+from .errors import ConfigurationError, InvalidArgument, MissingCredentials
 from .flow.fanout import Items
+from .flow.lifetime import closed_meanwhile
 from .http.engine import Engine
 from .http.hooks import Hook, Observer
 from .http.proxies import hide_proxy
@@ -1226,7 +1227,7 @@ class Session:
             # Not after an attempt to close it from another event loop.
             if self._engine.is_closed:
                 for service in self._services:
-                    service.abandon(_closed)
+                    service.abandon(closed_meanwhile)
                     service.close()
 
     # Type checkers refuse it by themselves.
@@ -1349,10 +1350,6 @@ def _output(
         spool=spool,
         deadline=None if deadline is None else Deadline.of(deadline),
     )
-
-
-def _closed() -> SessionClosed:
-    return SessionClosed("this Session was closed while the call waited; open a new one")
 
 
 def _fixed(slots: int) -> Size:

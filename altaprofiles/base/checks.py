@@ -6,6 +6,7 @@ The value of an option is part of the message. A key is not, because it belongs 
 from __future__ import annotations
 
 import math
+import re
 from inspect import iscoroutinefunction
 from operator import index
 
@@ -22,6 +23,7 @@ __all__ = [
     "is_unicode",
     "shown",
     "whole",
+    "whole_in",
 ]
 
 
@@ -131,6 +133,14 @@ def whole(value: object) -> int | None:
     except Exception:
         # Arrays raise errors of their own, and so may whatever was passed.
         return None
+
+
+def whole_in(text: str) -> int | None:
+    """Return the whole number that is not negative in `text`, or None if that is something else.
+
+    It is in digits of ASCII, without the underscores that Python allows.
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def check_key(name: str, value: object) -> str:

@@ -40,7 +40,3 @@ class Deadline(Struct, frozen=True, gc=False):
 
     def __str__(self) -> str:
         return f"the deadline of {self.seconds:g} s"
-
-    def after(self, failure: Exception | None) -> str:
-        """Return this deadline in words, with the last failure before its end, if there is one."""
-        return str(self) if failure is None else f"{self}; the last failure: {failure}"

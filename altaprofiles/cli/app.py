@@ -436,6 +436,8 @@ class App:
 
         from anyio import move_on_after
 
+        from ..base.wording import after_failure
+
         self._resume = resume
         received: list[int] = []
 
@@ -463,7 +465,8 @@ class App:
                 assert self.deadline is not None  # noqa: S101
                 failures = [one.failure for one in self._waits if one.failure is not None]
                 failure = failures[-1] if failures else None
-                raise OutOfTime(f"it did not finish within {self.deadline.after(failure)}")
+                text = f"it did not finish within {self.deadline}"
+                raise OutOfTime(after_failure(text, failure))
             finally:
                 if not committed():
                     for number, handler in before.items():

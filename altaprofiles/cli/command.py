@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from ..base.checks import whole_in
 from ..base.wording import numbered
 from .app import App
 from .exits import Exit
-from .numbers import number_in, whole_in
+from .numbers import number_in
 from .relative_days import resolve_days
 from .streams import abandon_broken_streams
 

@@ -8,15 +8,11 @@ from typing import Any
 
 import click
 
-__all__ = ["DecimalNumber", "WholeNumber", "WholeRange", "number_in", "whole_in"]
+from ..base.checks import whole_in
 
-_WHOLE = re.compile(r"[0-9]{1,18}")
+__all__ = ["DecimalNumber", "WholeNumber", "WholeRange", "number_in"]
+
 _NUMBER = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
-
-
-def whole_in(text: str) -> int | None:
-    """Return the whole number that is not negative in `text`, or None if that is something else."""
-    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def number_in(text: str) -> float | None:
@@ -25,26 +21,17 @@ def number_in(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _is_whole(value: Any) -> bool:
-    return not isinstance(value, str) or whole_in(value.removeprefix("-")) is not None
-
-
 class WholeNumber(click.types.IntParamType):
     """The type of an option that takes a whole number."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not _is_whole(value):
+        if isinstance(value, str) and whole_in(value.removeprefix("-")) is None:
             self.fail(f"{value!r} is not a valid integer.", param, ctx)
         return super().convert(value, param, ctx)
 
 
-class WholeRange(click.IntRange):
+class WholeRange(WholeNumber, click.IntRange):
     """The type of an option that takes a whole number in a range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not _is_whole(value):
-            self.fail(f"{value!r} is not a valid integer.", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 class DecimalNumber(click.types.FloatParamType):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, ca
 
 import click
 
+from ..base.checks import whole_in
 from ..redaction import LOOKS_LIKE_DATABASE
-from .numbers import WholeNumber, whole_in
+from .numbers import WholeNumber
 from .relative_days import day_or_seconds
 
 __all__ = [

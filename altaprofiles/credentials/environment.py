@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from ..base.checks import whole_in
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import as_secret
 from .settings import InvalidSetting, check_token, explained
@@ -123,7 +124,8 @@ def number_from_env(service: str, argument: str, prefix: str, default: int | Non
         default: the value without the variable.
     """
     text = (text_from_env(service, argument, prefix) or "").strip()
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text or default
+    number = whole_in(text)
+    return number if number is not None else text or default
 
 
 def shared_from_env(prefix: str = "") -> bool | str:

@@ -167,8 +167,7 @@ class CleverTap:
         >>> shop = CleverTap.from_env(prefix="SHOP_")
         """
         kind, passcode = _given("passcode", passcode)
-        if passcode is not None:
-            _check_secret(passcode, kind, check_passcode)
+        _check_secret(passcode, kind, check_passcode)
         prefix = check_prefix(prefix)
         shared = shared_from_env(prefix)
         service = "CLEVERTAP"
@@ -210,8 +209,7 @@ class CleverTap:
         from .file import AccountsFile
 
         kind, passcode = _given("passcode", passcode)
-        if passcode is not None:
-            _check_secret(passcode, kind, check_passcode)
+        _check_secret(passcode, kind, check_passcode)
         return AccountsFile.read().required(name, "CleverTap", passcode).made(cls)
 
     @property
@@ -329,8 +327,7 @@ class Alta:
         >>> agent = Alta.from_env(prefix="SHOP_")
         """
         kind, token = _given("token", token)
-        if token is not None:
-            _check_secret(token, kind, check_api_key)
+        _check_secret(token, kind, check_api_key)
         _check_agent(token, name)
         prefix = check_prefix(prefix)
         shared = shared_from_env(prefix)
@@ -365,8 +362,7 @@ class Alta:
         from .file import AccountsFile
 
         kind, token = _given("token", token)
-        if token is not None:
-            _check_secret(token, kind, check_api_key)
+        _check_secret(token, kind, check_api_key)
         return AccountsFile.read().required(name, "Alta", token).made(cls)
 
     @property
@@ -413,10 +409,10 @@ def _given(argument: str, value: object) -> tuple[str, Secret | None]:
     return ("", None) if value is None else _secret(argument, value)
 
 
-def _check_secret(secret: Secret, kind: str, check: Callable[[str, str], None]) -> None:
+def _check_secret(secret: Secret | None, kind: str, check: Callable[[str, str], None]) -> None:
     if isinstance(secret, SecretFunction):
         secret.check()
-    else:
+    elif secret is not None:
         check(secret, kind)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -16,6 +16,7 @@ import anyio
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
+from ..base.wording import after_failure
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -144,11 +145,9 @@ class Job(Generic[R, S]):
         return place
 
     async def _run_all(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
-        with self._limited() as scope:
+        with self._limited(place, self._parts):
             await self._start(workspaces, place, threads)
             await threads.run(lambda: self._look_around(workspaces, place))
-        if scope.cancelled_caught and self._output.deadline is not None:
-            raise self._late(place, self._parts, self._output.deadline)
         await self._gather(place)
         # The deadline does not cut this: what is complete would wait for a later run to no end, if
         # that takes as long to write it.
@@ -156,15 +155,26 @@ class Job(Generic[R, S]):
             self._parts, partial(self._write, place, threads, workspaces.folder)
         )
 
-    def _limited(self) -> anyio.CancelScope:
-        """Return a scope that ends with the deadline of the run, if it has one."""
+    @contextmanager
+    def _limited(self, place: Place, parts: Sequence[Part[R, S]]) -> Generator[None, None, None]:
+        """End the block with the deadline of the run, if it has one.
+
+        Raises:
+            Incomplete: the deadline has ended it.
+        """
         deadline = self._output.deadline
-        return anyio.move_on_after(None if deadline is None else deadline.left)
+        if deadline is None:
+            yield
+            return
+        with anyio.move_on_after(deadline.left) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise self._late(place, parts, deadline)
 
     def _late(self, place: Place, parts: Sequence[Part[R, S]], deadline: Deadline) -> Incomplete:
         """Return the error of parts that the deadline has ended."""
         failure = next((part.failure for part in parts if part.failure is not None), None)
-        late = f"it did not finish within {deadline.after(failure)}"
+        late = after_failure(f"it did not finish within {deadline}", failure)
         end = self._resumption(parts, is_late=True)
         report = self._describe(place) if any(part.is_open for part in parts) else None
         error = self._error(place, [late], end, report)
@@ -264,11 +274,8 @@ class Job(Generic[R, S]):
         # The scope would end a run that has no time only after its first requests have begun.
         if deadline is not None and deadline.left <= 0:
             raise self._late(place, [part], deadline)
-        missing: list[str] = []
-        with self._limited() as scope:
+        with self._limited(place, [part]):
             missing = await part.gather()
-        if scope.cancelled_caught and self._output.deadline is not None:
-            raise self._late(place, [part], self._output.deadline)
         if missing:
             raise self._incomplete([part], missing)
 

@@ -21,6 +21,7 @@ __all__ = [
     "Spawn",
     "State",
     "Work",
+    "closed_meanwhile",
     "is_cancelled_here",
     "is_in_trio",
 ]
@@ -63,6 +64,11 @@ class Work:
         What a generator joins, the code that reads it joins as well.
         """
         return _joined.set(frozenset(work for work in _joined.get() if not work.is_over) | {self})
+
+
+def closed_meanwhile() -> SessionClosed:
+    """Return the error of a call that has waited, and that the end of the session cut off."""
+    return SessionClosed("this Session was closed while the call waited; open a new one")
 
 
 def is_cancelled_here() -> bool:

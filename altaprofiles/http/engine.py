@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
-from ..base.wording import numbered
+from ..base.wording import after_failure, numbered
 from ..errors import (
     AltaProfilesError,
     DecodeError,
@@ -38,7 +38,7 @@ from ..errors import (
 from ..flow.lifetime import Lifetime, Spawn, State, Work
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
-from ..redaction import Secret, masked
+from ..redaction import masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
 from .hooks import Hook, Observer, errors_logged
@@ -176,7 +176,8 @@ class Engine:
                 cancelled while it is repeated.
         """
         counting = copy(self)
-        vars(counting).update(_tallies=[*self._tallies, tally], _failed=failed)
+        counting._tallies = [*self._tallies, tally]  # noqa: SLF001
+        counting._failed = failed  # noqa: SLF001
         return counting
 
     def viewed(
@@ -332,9 +333,7 @@ class Engine:
             self._unsent(call, tries, refusal)
             raise refusal
         text = f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
-        if tries.failure is not None:
-            text += f"; the last failure: {tries.failure}"
-        timeout = RequestTimeout(text)
+        timeout = RequestTimeout(after_failure(text, tries.failure))
         timeout.locate(call.service.api, call.request.operation)
         if tries.sent < max(tries.number, 1):
             self._unsent(call, tries, timeout)
@@ -347,14 +346,14 @@ class Engine:
         service = call.service
         cap = service.cap(call.request.operation)
         name = CallName(service.api, call.request.operation)
+        rotation = service.rotation
         while True:
             tries.number += 1
-            answers, used = 0, None
+            answers, used = 0, service.secret
             with naming(name):
-                if service.rotation is None:
+                if rotation is None:
                     turn = await self._turn(call, cap, tries)
                 else:
-                    rotation = service.rotation
                     turn, answers = await self._turn_with_secret(call, cap, tries, rotation)
                     used = rotation.current
             response = None
@@ -375,8 +374,8 @@ class Engine:
                 raise
             else:
                 self._budget.deposit()
-                if used is not None:
-                    service.accepted(used)
+                if rotation is not None:
+                    rotation.accepted(used)
                 service.succeeded(cap, turn, started)
                 if self._options.hooks:
                     self._report(call.attempt(tries, started, response))
@@ -386,7 +385,7 @@ class Engine:
             error.__traceback__ = error.__context__ = error.__cause__ = None
             error.locate(service.api, call.request.operation)
             # Not the present one, which may be another since the request was sent.
-            secrets = (used or service.secret, *self._transport.secrets(service.peer))
+            secrets = (used, *self._transport.secrets(service.peer))
             error.redact(partial(masked, secrets=secrets, keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
@@ -394,7 +393,11 @@ class Engine:
             attempt = call.attempt(tries, started, response, error)
             response = None
             tries.failure = error
-            renewed = None if used is None else partial(self._renewed, call, tries, used, answers)
+            renewed = (
+                None
+                if rotation is None
+                else partial(self._renewed, call, tries, rotation, used, answers)
+            )
             delay = await self._delay(service, tries, error, attempt, renewed)
             if delay is None:
                 try:
@@ -470,12 +473,15 @@ class Engine:
             cap.release(turn)
 
     async def _renewed(
-        self, call: _Call, tries: Tries, used: Secret, answers: int, is_repeated: bool
+        self,
+        call: _Call,
+        tries: Tries,
+        rotation: Rotation,
+        used: str,
+        answers: int,
+        is_repeated: bool,
     ) -> bool:
         """Return whether there is another secret than `used`, which the service has refused."""
-        rotation = call.service.rotation
-        if rotation is None:
-            return False
         spawn = self._lifetime.spawn
         with naming(CallName(call.service.api, call.request.operation)):
             tries.is_asking = True

@@ -16,7 +16,7 @@ from functools import partial
 
 from ..credentials import SecretFunction, Source
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
-from ..flow.lifetime import Spawn, is_cancelled_here
+from ..flow.lifetime import Spawn, closed_meanwhile, is_cancelled_here
 from ..redaction import Secret
 
 __all__ = ["Rotation"]
@@ -106,9 +106,7 @@ class Rotation:
         """
         return bool(self.current) and (self._question is None or self._is_proven)
 
-    async def renewed(
-        self, refused: Secret, answers: int, spawn: Spawn, *, is_repeated: bool
-    ) -> bool:
+    async def renewed(self, refused: str, answers: int, spawn: Spawn, *, is_repeated: bool) -> bool:
         """Return whether there is another secret than the one that the service has refused.
 
         The function is asked, unless it has been since the request was begun, or a short time ago
@@ -140,7 +138,7 @@ class Rotation:
         last = max(self._same_at, self._refused_at if self._is_proven else -math.inf)
         return self._question is None and time.monotonic() < last + _SETTLED
 
-    def accepted(self, secret: Secret) -> None:
+    def accepted(self, secret: str) -> None:
         """Note that the service has accepted a secret."""
         self._is_proven = self._is_proven or secret == self.current
 
@@ -168,7 +166,7 @@ class Rotation:
                 f"this error"
             ) from cause
         if isinstance(question.error, SessionClosed):
-            raise SessionClosed("this Session was closed while the call waited; open a new one")
+            raise closed_meanwhile()
         if question.error is not None:
             raise question.error
 

@@ -149,11 +149,6 @@ class Service:
         self._all = tuple(caps.values())
         self.pace.opened.extend(cap.wake for cap in self._all)
 
-    def accepted(self, secret: Secret) -> None:
-        """Note that the service has accepted a secret that a function has returned."""
-        if self.rotation is not None:
-            self.rotation.accepted(secret)
-
     def _take_secret(self, secret: Secret) -> None:
         self.peer.renew(mask_values(self._headers(secret)))
 

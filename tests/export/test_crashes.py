@@ -282,10 +282,10 @@ def last_commit(steps: list[str]) -> int:
 
 
 PARTS = 4 if THOROUGH else 2
-"""How many tests share all moments of one export: these are the longest tests there are."""
+"""Number of tests that share all moments of one export: these are the longest tests there are."""
 
 SOME = 4 if THOROUGH else 1
-"""How many share those that are chosen."""
+"""Number of tests that share those that are chosen."""
 
 
 @pytest.mark.slow
