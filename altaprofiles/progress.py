@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import asdict
 
-from .base.checks import check_seconds, check_whole
+from .base.checks import check_seconds, check_whole, shown
 from .errors import InvalidArgument
 from .export.report import Progress
 from .export.summary import path_text
@@ -50,7 +50,7 @@ def log(logger: Logger | None = None, every: float = 10.0, level: int = logging.
     given: object = logger
     if given is not None and not isinstance(given, logging.Logger | logging.LoggerAdapter):
         raise InvalidArgument(
-            f"logger: expected a Logger or a LoggerAdapter, got {given!r}; pass "
+            f"logger: expected a Logger or a LoggerAdapter, got {shown(given)}; pass "
             f"logging.getLogger(…)",
             value=given,
         )

@@ -34,6 +34,7 @@ from .base.checks import (
     check_seconds,
     check_time_left,
     check_whole,
+    shown,
 )
 from .base.deadline import Deadline
 from .cdp import Cdp
@@ -230,7 +231,7 @@ class Session:
             optional = kind in (CleverTap, Alta)
             if not isinstance(value, kind) and not (optional and value is None):
                 # In the place of credentials, the value may be the secret itself.
-                text = f"a {type(value).__name__}" if optional else repr(value)
+                text = f"a {type(value).__name__}" if optional else shown(value)
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)
@@ -403,7 +404,7 @@ class Session:
         """
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and value is not UNSET and not isinstance(value, kind):
-                raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
+                raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {shown(value)}")
         if isinstance(retry, Retry):
             budget = self._engine.budget
             # The default may just have been left out.

@@ -30,6 +30,8 @@ pytestmark = pytest.mark.anyio
 
 DAYS: dict[str, Any] = {"start": 20260101, "end": 20260131}
 
+Call = Callable[[Session, dict[str, Any]], Any]
+
 
 @asynccontextmanager
 async def unsent(*, opened: bool = True) -> AsyncIterator[Session]:
@@ -646,3 +648,93 @@ async def test_days_and_sizes_of_any_length_are_refused(value: int) -> None:
     await refused(asking(start=value), "start: ")
     await refused(asking(batch_size=value), "batch_size: ", "the nearest is ")
     await refused(lambda session: session.profiles.get(identity="7", deadline=value), "deadline: ")
+
+
+class Unprintable:
+    """A value that has no `repr`, as rows of a closed connection have none."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("closed")
+
+
+ODD: dict[str, Any] = {
+    "no repr": Unprintable(),
+    "an endless int": 10**5000,
+    "a file's bytes": b"\x00" * 100_000,
+    "a list that nobody can hash": [["Charged"] * 10_000],
+    "a table of many lines": type("Table", (), {"__repr__": lambda _: "a | b\n" * 10_000})(),
+}
+OPTIONS: dict[str, tuple[Call, str]] = {
+    "CleverTap": (
+        lambda _, given: CleverTap("W9R", "passcode", **given),
+        "region base_url timezone max_in_flight shared",
+    ),
+    "Alta": (
+        lambda _, given: Alta("token", **given),
+        "endpoint base_url name max_in_flight requests_per_minute shared",
+    ),
+    "Session": (
+        lambda _, given: Session(clevertap=CleverTap("W9R", "passcode"), **given),
+        "timeout retry proxy ssl trace_configs on_event trust_env",
+    ),
+    "by_event": (
+        lambda session, given: session.profiles.by_event(**{"event": "Charged", **DAYS, **given}),
+        "event start end batch_size windows prefetch cursor distinct",
+    ),
+    "get_many": (
+        lambda session, given: session.profiles.get_many(["1"], **{"by": "identity", **given}),
+        "by concurrency ordered",
+    ),
+    "export": (
+        lambda session, given: session.export(
+            **{"events": "Charged", "to": "people.ndjson", **DAYS, **given}
+        ),
+        "events to format write table windows flatten on_shortfall cdp_by deadline distinct start",
+    ),
+    "export_lookups": (
+        lambda session, given: session.export_lookups(
+            **{"keys": ["1"], "by": "identity", "to": "people.ndjson", **given}
+        ),
+        "keys by to format write table column keys_table flatten deadline",
+    ),
+    "sync": (
+        lambda session, given: session.sync(
+            **{
+                "events": "Charged",
+                "to": "new.duckdb",
+                "since": 20260101,
+                "timezone": "UTC",
+                **given,
+            }
+        ),
+        "events to format since timezone windows flatten",
+    ),
+}
+OF_ANY_SIZE = {"windows", "max_in_flight", "requests_per_minute", "prefetch", "concurrency"}
+
+
+@pytest.mark.parametrize("label", ODD)
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        pytest.param(call, name, id=f"{label}-{name}")
+        for label, (call, names) in OPTIONS.items()
+        for name in names.split()
+    ],
+)
+async def test_a_value_that_cannot_be_shown_is_refused_in_one_short_line(
+    call: Call, name: str, label: str
+) -> None:
+    if isinstance(ODD[label], int) and name in OF_ANY_SIZE:
+        return
+    async with unsent() as session:
+        with pytest.raises(InvalidArgument) as caught:
+            made = call(session, {name: ODD[label]})
+            if isinstance(made, Awaitable):
+                await made
+            else:
+                await drained(made)
+    text = str(caught.value)
+    assert text.startswith(name)
+    assert len(text) < 700
+    assert "\n" not in text

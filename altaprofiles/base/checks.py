@@ -28,11 +28,16 @@ __all__ = [
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value for a message, or words for an int that is too long for one."""
+    """Return the `repr` of a value for a message, in one line of bounded length.
+
+    Words stand for a value that has none, such as an int of thousands of digits.
+    """
     try:
-        return repr(value)
-    except ValueError:
+        text = " ".join(repr(value).splitlines())
+    except Exception:
+        # A class of the caller's may raise anything there.
         return "an int of thousands of digits" if isinstance(value, int) else form_of(value)
+    return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:

@@ -100,7 +100,8 @@ def one_of(known: Iterable[str], given: object) -> str:
     from difflib import get_close_matches
 
     names = list(known)
-    close = get_close_matches(str(given).strip().lower(), names, n=1)
+    text = given if isinstance(given, str) else ""
+    close = get_close_matches(text.strip().lower(), names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")
 
 

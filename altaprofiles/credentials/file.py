@@ -34,6 +34,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from ..base.checks import shown
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
 from ..base.wording import one_of
@@ -217,7 +218,7 @@ class AccountsFile:
             if not self.path.exists():
                 has = "does not exist"
             raise MissingCredentials(
-                f"no account {account!r}: {self.path} {has}; "
+                f"no account {shown(account)}: {self.path} {has}; "
                 f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
@@ -235,7 +236,7 @@ class AccountsFile:
             ConfigurationError: `name` is not text.
         """
         if name is not None and not isinstance(name, str):
-            raise InvalidArgument(f"name: expected the name of an account, got {name!r}")
+            raise InvalidArgument(f"name: expected the name of an account, got {shown(name)}")
         picked = self.pick(name, advice="pass the name of one")
         if picked is None:
             has = "has no accounts" if self.path.exists() else "does not exist"

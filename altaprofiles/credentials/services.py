@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..base.checks import check_whole
+from ..base.checks import check_whole, shown
 from ..base.wording import one_of
 from ..base.zones import zone_of
 from ..errors import InvalidArgument
@@ -136,7 +136,7 @@ class CleverTap:
         name = region.strip().lower() if isinstance(region, str) else ""
         if name not in REGIONS:
             raise InvalidArgument(
-                f"region: unknown region {region!r}; use one of {one_of(REGIONS, name)}"
+                f"region: unknown region {shown(region)}; use one of {one_of(REGIONS, name)}"
             )
         _set(self, region=name)
         _set(self, max_in_flight=check_max_in_flight(max_in_flight))

@@ -65,7 +65,7 @@ def check_shared(value: object) -> bool | str:
     if not isinstance(text, str) or not os.path.isabs(text):  # noqa: PTH117
         # Processes with other working folders, or homes, would not share a relative one.
         raise InvalidArgument(
-            f"shared: expected True, False or the absolute path of a folder, got {value!r}"
+            f"shared: expected True, False or the absolute path of a folder, got {shown(value)}"
         )
     return path_text("shared", text)
 
@@ -125,7 +125,7 @@ def can_name(name: object) -> bool:
 def check_name(name: object) -> None:
     if not can_name(name):
         raise InvalidArgument(
-            f"name: expected 1 to {_MAX_NAME} printable characters, got {name!r}; "
+            f"name: expected 1 to {_MAX_NAME} printable characters, got {shown(name)}; "
             f"use a short name, such as 'support-agent'"
         )
 

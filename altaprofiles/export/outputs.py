@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ..base.checks import shown
 from ..base.paths import absolute_path, check_own_file, check_own_folder, path_text
 from ..errors import ConfigurationError, ExportError, InvalidArgument
 from ..redaction import Secret
@@ -146,7 +147,7 @@ def unfinished_in(
         output = text.removesuffix(_FOLDER)
         raise InvalidArgument(f"to: the folder of an output; pass the output itself, {output!r}")
     if table is not None and not isinstance(table, str):
-        raise InvalidArgument(f"table: expected a table's name, got {table!r}")
+        raise InvalidArgument(f"table: expected a table's name, got {shown(table)}")
     folder = None if spool is None else path_text("spool", spool)
     states = outputs_at(text, table=table, spool=folder)
     found = [one for state in states for one in state.unfinished]

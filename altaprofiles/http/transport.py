@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._version import __version__
-from ..base.checks import check_seconds
+from ..base.checks import check_seconds, shown
 from ..errors import (
     AltaProfilesError,
     ConnectError,
@@ -483,7 +483,7 @@ def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[a
         isinstance(config, aiohttp.TraceConfig) for config in trace_configs
     ):
         raise InvalidArgument(
-            f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
+            f"trace_configs: expected a list of aiohttp.TraceConfig, got {shown(trace_configs)}"
         )
     return list(trace_configs)
 
@@ -493,7 +493,7 @@ def _check_context(context: object) -> ssl.SSLContext | None:
         return None
     if not isinstance(context, ssl.SSLContext):
         raise InvalidArgument(
-            f"ssl: expected an ssl.SSLContext, got {context!r}; pass "
+            f"ssl: expected an ssl.SSLContext, got {shown(context)}; pass "
             f"ssl.create_default_context(cafile=…) for an authority of your own"
         )
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:

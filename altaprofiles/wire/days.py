@@ -64,7 +64,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     """
     if isinstance(value, datetime):
         raise InvalidArgument(
-            f"{name}: got the datetime {value!r}, which could mean a day or a second; "
+            f"{name}: got the datetime {shown(value)}, which could mean a day or a second; "
             f"pass .date(), or int(.timestamp()) of an aware datetime"
         )
     if isinstance(value, str):
@@ -75,7 +75,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     if isinstance(value, date):
         return value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
+        raise InvalidArgument(f"{name}: got the {type(value).__name__} {shown(value)}; {fix}")
     if _is_day(value):
         try:
             date_of(value)

@@ -166,12 +166,12 @@ def is_everyone(name: str, event: object, start: object, end: object) -> bool:
 
 def _check_event(event: object) -> str:
     if not isinstance(event, str):
-        raise InvalidArgument(f"event: expected the name of an event, got {event!r}")
+        raise InvalidArgument(f"event: expected the name of an event, got {shown(event)}")
     try:
         return check_key("event", event)
     except ConfigurationError as error:
         # An event's name is not a person's, and may be shown.
-        raise InvalidArgument(f"{error}, got {event!r}") from None
+        raise InvalidArgument(f"{error}, got {shown(event)}") from None
 
 
 def check_batch_size(batch_size: object) -> int:
@@ -185,7 +185,7 @@ def check_batch_size(batch_size: object) -> int:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise InvalidArgument(
-            f"batch_size: expected an int, got {batch_size!r}; pass a multiple of {_BUCKETS}"
+            f"batch_size: expected an int, got {shown(batch_size)}; pass a multiple of {_BUCKETS}"
         )
     if not _BUCKETS <= batch_size <= BATCH_SIZE or batch_size % _BUCKETS:
         within = min(max(batch_size, _BUCKETS), BATCH_SIZE)
@@ -208,6 +208,6 @@ def check_cursor(cursor: object) -> str:
     """
     if not isinstance(cursor, str) or not CURSOR.fullmatch(cursor):
         raise InvalidArgument(
-            f"cursor: {cursor!r} is not a cursor; pass `next_cursor` of a page unchanged"
+            f"cursor: {shown(cursor)} is not a cursor; pass `next_cursor` of a page unchanged"
         )
     return cursor

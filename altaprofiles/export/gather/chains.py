@@ -16,6 +16,7 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict, replace
 
+from ...base.checks import shown
 from ...base.verdicts import dooms_all, is_final
 from ...base.wording import next_step
 from ...errors import (
@@ -147,7 +148,9 @@ class EventsGathering:
         on_records: OnRecords | None = None,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
-            raise InvalidArgument(f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}")
+            raise InvalidArgument(
+                f"on_shortfall: expected 'error' or 'warn', got {shown(on_shortfall)}"
+            )
         self.plan: EventsPlan = plan
         self.content = Content(has_events=True, repeats=not distinct)
         self.options: dict[str, Any] = {"distinct": distinct}
