@@ -169,9 +169,9 @@ def to_arrow(
     """Return a table with one row for each of `profiles`, for pandas, polars or DuckDB.
 
     Columns: `person` (text) if it is asked for; `identity`, `email`, `name`, `phone` (text);
-    `object_ids` (list of text); `profile_data`, `events`, `platform_info` (JSON text as the service sent it, with U+FFFD for
-    lone surrogates); `extra` (JSON text of all other keys, so that nothing is lost); then one
-    column for each key of `flatten`.
+    `object_ids` (list of text); `profile_data`, `events`, `platform_info` (JSON text as the service
+    sent it, with U+FFFD for lone surrogates); `extra` (JSON text of all other keys, so that nothing
+    is lost); then one column for each key of `flatten`.
 
     The table is held in memory, and briefly a second time while it is built. For millions of
     people, export to a file instead.
@@ -206,7 +206,7 @@ def arrow_schema(
 ) -> pyarrow.Schema:
     """Return the schema of `page.to_arrow` with the same arguments, before there is any page.
 
-    For what wants its columns beforehand: an `ArrowWriter`, a table to append to, a plan of Spark.
+    For readers that need the columns first: a file writer, a table to append to, a Spark plan.
 
     Args:
         flatten, person, lists: as for `page.to_arrow`.
@@ -214,8 +214,12 @@ def arrow_schema(
     Raises:
         ConfigurationError: pyarrow is not installed, or an argument cannot work.
 
-    >>> arrow_schema({"favoriteFood": None, "visits": "int64"}, person=True).names[-3:]
-    ['extra', 'favoriteFood', 'visits']
+    >>> schema = arrow_schema({"Cart Value": "double"}, person=True)
+    >>> day = date(2026, 1, 1)
+    >>> pages = session.profiles.by_event("App Launched", start=day, end=day).pages(decode=False)
+    >>> tables = [page.to_arrow({"Cart Value": "double"}, person=True) async for page in pages]
+    >>> all(table.schema == schema for table in tables)
+    True
     """
     keys = _check_options("arrow_schema", flatten, person, lists)
     return schema_of(_table(keys, None, person, lists).columns)

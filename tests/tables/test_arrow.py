@@ -118,7 +118,12 @@ def page_of(*records: bytes) -> Page:
     return Page(records, b"", "c", None)
 
 
-KINDS: dict[str, Kind | None] = {"Cart Value": "double", "note": None, "D": "timestamp", "n": "int64"}
+KINDS: dict[str, Kind | None] = {
+    "Cart Value": "double",
+    "note": None,
+    "D": "timestamp",
+    "n": "int64",
+}
 
 
 @pytest.mark.parametrize("flatten", [(), ["Cart Value", "person"], KINDS])
@@ -129,10 +134,8 @@ def test_every_page_has_the_schema_that_is_known_beforehand(
 ) -> None:
     schema = arrow_schema(flatten, person=person, lists=lists)
     values = ["1", "1.5", "true", '"$D_1487576752"', '"x"', "null", "[1]", "9e999"]
-    records = [
-        f'{{"profileData":{{"Cart Value":{value},"n":{value},"D":{value},"person":{value}}}}}'.encode()
-        for value in values
-    ]
+    data = '{"Cart Value":%s,"n":%s,"D":%s,"person":%s}'
+    records = [f'{{"profileData":{data % ((value,) * 4)}}}'.encode() for value in values]
     pages = [page_of(), page_of(b"{}"), page_of(*RECORDS[:50]), *map(page_of, records)]
     for page in pages:
         table = page.to_arrow(flatten, person=person, lists=lists)
@@ -222,7 +225,7 @@ def test_a_page_is_an_arrow_stream() -> None:
     # A page can be read again.
     assert polars.DataFrame(page).equals(polars.DataFrame(page))
     assert polars.DataFrame(page).to_arrow().num_rows == len(RECORDS)
-    [found] = duckdb.sql("SELECT count(*), count(DISTINCT identity) FROM page").fetchall()
+    [found] = duckdb.execute("SELECT count(*), count(DISTINCT identity) FROM page").fetchall()
     assert found == (len(RECORDS), len(set(filter(None, table["identity"].to_pylist()))))
 
 
