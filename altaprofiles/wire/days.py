@@ -61,8 +61,8 @@ def windows(start: Day, end: Day, n: int) -> list[tuple[int, int]]:
         n: number of parts. There are fewer if the range has fewer days (or seconds).
 
     Returns:
-        Pairs of ints of the form YYYYMMDD, or of epoch seconds if the range is in seconds. Each is
-        a `start` and an `end` for `by_event`.
+        Pairs of ints of the form YYYYMMDD, or of epoch seconds if the range is in seconds
+        ([profiles], Body Parameters). Each is a `start` and an `end` for `by_event`.
 
     Raises:
         ConfigurationError: an end is not a day, their forms differ, `end` is before `start`, or
