@@ -35,6 +35,8 @@ class Shape(Struct, frozen=True, kw_only=True):
         compression: the encoding of pages for clients that accept it.
         unique: whether each person is on one page only; if not, all pages hold the same people.
         cursor_last: whether `next_cursor` comes after the records.
+        resets: the share of lookups, drawn from a seed, whose answer ends in a reset of the
+            connection.
     """
 
     think: float = 0.0
@@ -45,6 +47,7 @@ class Shape(Struct, frozen=True, kw_only=True):
     compression: Compression = "identity"
     unique: bool = False
     cursor_last: bool = False
+    resets: float = 0.0
 
 
 class Answer(NamedTuple):
