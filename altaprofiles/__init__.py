@@ -81,7 +81,7 @@ if TYPE_CHECKING:
         Stats,
         parse_date,
     )
-    from .models.page import to_arrow
+    from .models.page import arrow_schema, to_arrow
     from .options import (
         EventProfilesOptions,
         ExportOptions,
@@ -95,8 +95,10 @@ if TYPE_CHECKING:
     from .tables.layout import Flatten, Kind
     from .wire.alta import CdpBy
     from .wire.clevertap import By
-    from .wire.days import Day
+    from .wire.days import Day, windows
     from .wire.filters import Filter, FilterValue, Operator, ShortOperator
+    from .wire.language import Filters
+    from .wire.query import EventQuery
 
 # Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
 # takes longer than `altaprofiles --help` may take.
@@ -111,6 +113,8 @@ _HOMES = (
     "tables.layout",
     "wire.days",
     "wire.filters",
+    "wire.language",
+    "wire.query",
     "wire.clevertap",
     "wire.alta",
     "flow.fanout",
@@ -151,6 +155,7 @@ __all__ = [
     "DecodeError",
     "EventProfiles",
     "EventProfilesOptions",
+    "EventQuery",
     "EventSummary",
     "ExportError",
     "ExportLocked",
@@ -159,6 +164,7 @@ __all__ = [
     "ExportReport",
     "Filter",
     "FilterValue",
+    "Filters",
     "Flatten",
     "Forbidden",
     "Format",
@@ -207,10 +213,12 @@ __all__ = [
     "ViewOptions",
     "Write",
     "__version__",
+    "arrow_schema",
     "blocking",
     "parse_date",
     "to_arrow",
     "unfinished_in",
+    "windows",
 ]
 
 

@@ -266,6 +266,41 @@ class Profiles:
         )
         return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
 
+    @named(PAGES)
+    def by_query(
+        self,
+        query: EventQuery,
+        *,
+        distinct: bool = True,
+        cursor: str | None = None,
+        prefetch: int = 2,
+    ) -> EventProfiles:
+        """Return everyone whom `query` asks for, in one chain, as `by_event` and `everyone` do.
+
+        For several processes: one splits a query, and each reads its part with a session of its
+        own. A person who did the event in several parts is in each of them. The cap holds for the
+        sessions of one process, or of one machine with `CleverTap(shared=True)`.
+
+        Args:
+            query: made with `EventQuery.of`, or one part of its `split`.
+            distinct, cursor, prefetch: as for `by_event`.
+
+        Raises:
+            ConfigurationError: an argument cannot work, or the session has no CleverTap
+                credentials.
+
+        >>> charged = EventQuery.of("Charged", date(2026, 1, 1), date(2026, 1, 31))
+        >>> first, second = charged.split(2)
+        >>> async for person in session.profiles.by_query(first):
+        ...     print(person.identity)
+        """
+        if not isinstance(query, EventQuery):
+            raise InvalidArgument(
+                f"query: expected EventQuery.of(event, start, end), got the {type(query).__name__}",
+                value=query,
+            )
+        return self._people(query.checked(), 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
+
     @named(COUNT)
     async def count(
         self,
