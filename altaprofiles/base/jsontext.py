@@ -25,6 +25,7 @@ __all__ = [
     "elements",
     "elements_of",
     "excerpt",
+    "is_deep",
     "member_span",
     "members",
     "mend_surrogates",
@@ -62,13 +63,20 @@ def decode_json(decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str) 
 
 
 def decode_mended(
-    decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str
+    decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str, *, deep: bool = False
 ) -> tuple[V, bytes | None]:
     """Decode text whose parts are looked at later, even if one of them cannot be decoded.
 
     Lone surrogates are read as in `decode_json`. A container nested too deep for the decoder is
     read as an empty string, and nothing of it is believed. Return the mended text as well, in which
     every offset is that of `data`, or None if there was nothing to mend.
+
+    Args:
+        decoder: decodes the text.
+        data: the text.
+        path: its path, for the error.
+        deep: whether a part nested too deep was taken out of `data`. The error is then the same
+            as with it.
 
     Raises:
         DecodeError: `data` is not JSON, or not of the decoder's type.
@@ -85,10 +93,29 @@ def decode_mended(
         pass
     except FAILURES as error:
         failure = error
-    if failure is not None:
+    if failure is not None and not deep:
         raise _decode_error(failure, sent, path)
-    shallow = _shallow(mended, path)
-    return decode_json(decoder, shallow, path), shallow
+    try:
+        shallow = _shallow(mended, path)
+        return decode_json(decoder, shallow, path), shallow
+    except DecodeError as error:
+        error.excerpt = excerpt(sent)
+        raise
+
+
+def is_deep(data: bytes) -> bool:
+    """Return whether a JSON value is nested too deep for a decoder.
+
+    Raises:
+        DecodeError: `data` is not JSON.
+    """
+    try:
+        _RAW.decode(data)
+    except FAILURES:
+        _, mended = decode_mended(_RAW, data, "$")
+        # Only a shallow text decodes where the mended one does not.
+        return mended != (mend_surrogates(data) or data)
+    return False
 
 
 def decode_loosely(data: bytes | Raw) -> Any:
@@ -309,6 +336,7 @@ def _skip(text: str, position: int) -> int:
 
 
 _ANY = msgspec.json.Decoder()
+_RAW = msgspec.json.Decoder(Raw)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
