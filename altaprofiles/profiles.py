@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from .base.checks import check_flag, check_whole
@@ -27,6 +28,7 @@ from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
 from .wire.language import Filters
+from .wire.pages import Pages
 from .wire.query import BATCH_SIZE, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
@@ -304,7 +306,9 @@ class Profiles:
             beginnings = [check_cursor(cursor)]
 
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
-            return chains.walk(beginnings, prefetch=prefetch, decode=decode, query=query)
+            return chains.walk(
+                beginnings, prefetch=prefetch, new_sink=partial(Pages, decode=decode), query=query
+            )
 
         return EventProfiles(pages, distinct=distinct)
 

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..base.deadline import Deadline
 from ..errors import (
@@ -33,7 +34,7 @@ from ..flow.lifetime import Lifetime, Spawn
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
-from ..wire.messages import Request, Response
+from ..wire.messages import Reader, Request, Response
 from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
@@ -63,6 +64,7 @@ class _Call(Struct, frozen=True):
     bulk: bool
     on_head: Callable[[bytes], bool] | None
     number: int
+    new_reader: Callable[[int], Reader[Any]] | None = None
 
     def attempt(
         self,
@@ -79,7 +81,7 @@ class _Call(Struct, frozen=True):
             number=tries.number,
             seconds=time.monotonic() - started,
             status=None if response is None else response.status,
-            bytes=0 if response is None else len(response.body),
+            bytes=0 if response is None else response.size,
             error=error,
             delay=delay,
             call=self.number,
@@ -235,9 +237,34 @@ class Engine:
         Raises:
             AltaProfilesError: the error of the last attempt.
         """
-        budget = None if bulk else self._budget
         is_bulk = bulk if self._bulk is None else self._bulk
         call = _Call(service, request, read, is_bulk, on_head, next(self._numbers))
+        return self._begin(call, None if bulk else self._budget)
+
+    def stream(
+        self,
+        service: Service,
+        request: Request,
+        new_reader: Callable[[int], Reader[T]],
+        *,
+        on_head: Callable[[bytes], bool] | None = None,
+    ) -> Awaitable[T]:
+        """Send `request` as bulk work, as `call` does, and read its answer while it arrives.
+
+        Args:
+            service, request, on_head: as for `call`.
+            new_reader: returns the reader of the answer to one attempt. It is called with the most
+                bytes that the reader may hold.
+
+        Raises:
+            AltaProfilesError: the error of the last attempt.
+        """
+        is_bulk = True if self._bulk is None else self._bulk
+        number = next(self._numbers)
+        call = _Call(service, request, _unread, is_bulk, on_head, number, new_reader)
+        return self._begin(call, None)
+
+    def _begin(self, call: _Call, budget: Budget | None) -> Awaitable[Any]:
         whole = self._whole
         if whole is None and (deadline := self._retry.deadline) is not None:
             whole = Deadline.of(deadline)
@@ -267,17 +294,25 @@ class Engine:
             turn = await self._turn(call, cap, tries)
             response = None
             started = time.monotonic()
+            limit = self._transport.max_response_bytes
+            reader = None if call.new_reader is None else call.new_reader(limit)
             try:
-                response = await self._send(call, cap, turn)
+                response = await self._send(call, cap, turn, reader)
                 if not response.body.isascii():
                     response = await _checked(response)
-                value = call.read(response)
+                if reader is not None and response.taken:
+                    response = replace(response, taken=reader.size)
+                value = call.read(response) if reader is None else reader.read(response)
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
                 error = failure
+                if reader is not None:
+                    reader.close()
             except BaseException:
                 service.pace.failed(turn.pace)
+                if reader is not None:
+                    reader.close()
                 raise
             else:
                 self._budget.deposit()
@@ -305,7 +340,7 @@ class Engine:
                     raise error
                 finally:
                     # The traceback holds this frame, which would keep the error and the body alive.
-                    del error, response
+                    del error, response, reader
             await self._pause(service, decision.delay)
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
@@ -354,13 +389,15 @@ class Engine:
             raise
         return turn
 
-    async def _send(self, call: _Call, cap: Cap, turn: Turn) -> Response:
+    async def _send(
+        self, call: _Call, cap: Cap, turn: Turn, reader: Reader[Any] | None
+    ) -> Response:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
         try:
             response = await self._transport.send(
-                call.request, call.service.peer, self._limits, call.on_head
+                call.request, call.service.peer, self._limits, call.on_head, reader
             )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
@@ -372,7 +409,7 @@ class Engine:
             call.service.answered(response)
             cap.release(turn, is_answered=True)
             for tally in self._tallies:
-                tally.bytes += len(response.body)
+                tally.bytes += response.size
             return response
         # The caller was not cancelled: closing the pool cancels its name resolution, and aiohttp
         # passes that cancellation on.
@@ -408,6 +445,10 @@ class Engine:
             )
         for hook in self._hooks:
             hook(attempt)
+
+
+def _unread(response: Response) -> None:
+    """Stand for the reader of a call whose answers are read while they arrive."""
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

@@ -29,7 +29,7 @@ from ..errors import (
     ResponseTooLarge,
     TransportError,
 )
-from ..wire.messages import Request, Response
+from ..wire.messages import Reader, Request, Response
 from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
@@ -44,6 +44,10 @@ __all__ = [
 
 
 _HEAD = 16 * 1024
+
+
+_RATIO = 100
+"""Bytes of a body for each byte that arrives, at most. Records of people compress to a tenth."""
 
 
 class Timeout(Struct, frozen=True, kw_only=True):
@@ -133,7 +137,7 @@ class Transport:
     ) -> None:
         # Views of a session with one timeout share its only timer, for as long as there are any.
         self._limits: WeakValueDictionary[Timeout, Limits] = WeakValueDictionary()
-        self._max_response_bytes = max_response_bytes
+        self.max_response_bytes = max_response_bytes
         self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
         self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
@@ -189,6 +193,7 @@ class Transport:
         peer: Peer,
         limits: Limits,
         on_head: Callable[[bytes], bool] | None = None,
+        reader: Reader[object] | None = None,
     ) -> Response:
         """Return the complete response to `request`, whatever its status.
 
@@ -199,9 +204,11 @@ class Transport:
             on_head: called with the first bytes of the body of a 2xx answer, decompressed, each
                 time more of them arrive, until it returns True or has received 16 KiB. Not called
                 for a body that arrives in one piece.
+            reader: takes the body of an answer with status 200, which is then not in the response.
 
         Raises:
             TransportError: no complete answer arrived, or it exceeds the byte cap.
+            DecodeError: the reader gives up.
         """
         client = self._clients.get(peer) or self._client(peer)
         proxy, proxy_headers = self._proxy(peer)
@@ -219,12 +226,14 @@ class Transport:
                 timeout=limits.client,
             )
             try:
-                body = await self._read(response, limits.deadlines, watched, on_head)
+                if response.status != 200:
+                    reader = None
+                body, taken = await self._read(response, limits.deadlines, watched, on_head, reader)
             except BaseException:
                 response.close()
                 raise
             if proxy is None or response.status != 407:
-                return Response(response.status, response.headers, body)
+                return Response(response.status, response.headers, body, taken=taken)
             failure = _proxy_refusal(peer.host, 407, "")
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
@@ -247,39 +256,66 @@ class Transport:
         deadlines: Deadlines,
         watched: Watched,
         on_head: Callable[[bytes], bool] | None,
-    ) -> bytes:
+        reader: Reader[object] | None,
+    ) -> tuple[bytes, int]:
+        """Return the body, or what was taken of it by `reader`: the number of bytes."""
         content = response.content
         inflater = _inflater(response)
         if inflater is None and content.is_eof():
             # A small answer that arrived in one piece, as for most lookups.
             body = content.read_nowait()
+            if reader is not None:
+                await _feed(reader, body)
+                return b"", len(body)
             self._check_size(len(body))
-            return body
+            return body, 0
         deadlines.heard(watched)
         if response.status >= 300:
             on_head = None
         pieces: list[bytes] = []
-        size = 0
-        has_data = False
+        size = received = 0
         while not content.at_eof():
             arrived = await content.readany()
             deadlines.heard(watched)
-            has_data = has_data or arrived != b""
+            received += len(arrived)
             for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
                 if number > 0:
                     # A little data can inflate to a lot, and other tasks need the loop.
                     await asyncio.sleep(0)
                 size += len(piece)
-                self._check_size(size)
-                pieces.append(piece)
+                if reader is None:
+                    self._check_size(size)
+                else:
+                    self._check_ratio(size, received)
+                if reader is None or on_head is not None:
+                    pieces.append(piece)
                 if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
                     on_head = None
-        if inflater is not None and has_data and not inflater.complete:
+                if reader is not None:
+                    if on_head is None:
+                        pieces.clear()
+                    await _feed(reader, piece)
+                    # The time that the reader takes is not the service's silence.
+                    deadlines.heard(watched)
+        if inflater is not None and received and not inflater.complete:
             raise aiohttp.ClientPayloadError
-        return b"".join(pieces)
+        return (b"".join(pieces), 0) if reader is None else (b"", size)
+
+    def _check_ratio(self, size: int, received: int) -> None:
+        """Refuse a body that inflates to much more than any page does.
+
+        Its records need not be held, so that its size alone says nothing.
+        """
+        limit = self.max_response_bytes
+        if size > limit and size > _RATIO * received:
+            raise ResponseTooLarge(
+                f"the response is over {limit:,} bytes, and over {_RATIO} times as large as what "
+                f"arrived; no page of the service is; if this one is, raise max_response_bytes",
+                limit=limit,
+            )
 
     def _check_size(self, size: int) -> None:
-        limit = self._max_response_bytes
+        limit = self.max_response_bytes
         if size > limit:
             raise ResponseTooLarge(
                 f"the response is over {limit:,} bytes; ask for less (a smaller batch_size, "
@@ -297,6 +333,13 @@ class Transport:
         if peer not in self._proxies:
             self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
         return self._proxies[peer]
+
+
+async def _feed(reader: Reader[object], piece: bytes) -> None:
+    for _ in reader.feed(piece):
+        await asyncio.sleep(0)
+    if reader.is_full:
+        await reader.drain()
 
 
 def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:

@@ -202,6 +202,19 @@ class PageSink(RecordSink, Protocol[P_co]):
 
     count: int
 
+    @property
+    def is_full(self) -> bool:
+        """Whether `drain` must be called before more is put."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held, unless a page was made of it."""
+        ...
+
     def page(self, cursor: str, next_cursor: str | None, window: tuple[int, int] | None) -> P_co:
         """Return the page, once all of it has been read.
 
@@ -250,6 +263,24 @@ class PageReader(Generic[P_co]):
             ResponseTooLarge: a part of the body that has to be held is over the limit.
         """
         yield from self._splitter.feed(piece)
+
+    @property
+    def size(self) -> int:
+        """Length of the body so far."""
+        return self._splitter.size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the sink must be drained."""
+        return self._sink.is_full
+
+    async def drain(self) -> None:
+        """Wait until the sink has room for more."""
+        await self._sink.drain()
+
+    def close(self) -> None:
+        """Free what the sink holds."""
+        self._sink.close()
 
     def read(self, response: Response) -> Slices[P_co]:
         """Return the page.

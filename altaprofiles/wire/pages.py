@@ -44,6 +44,7 @@ class Pages:
     """
 
     in_memory = True
+    is_full = False
 
     def __init__(self, *, decode: bool) -> None:
         self.count = 0
@@ -99,6 +100,12 @@ class Pages:
         self._records = []
         self._profiles = []
         self._error = None
+
+    async def drain(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.clear()
 
     def page(self, cursor: str, next_cursor: str | None, window: tuple[int, int] | None) -> Page:
         if self._error is not None:
