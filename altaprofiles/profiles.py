@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from .base.checks import check_flag, check_whole
@@ -307,7 +308,11 @@ class Profiles:
 
         def pages(decode: bool) -> AsyncGenerator[Page, None]:
             return chains.walk(
-                beginnings, prefetch=prefetch, new_sink=partial(Pages, decode=decode), query=query
+                beginnings,
+                prefetch=prefetch,
+                new_sink=partial(Pages, decode=decode),
+                weigh=attrgetter("weight"),
+                query=query,
             )
 
         return EventProfiles(pages, distinct=distinct)

@@ -24,6 +24,7 @@ from . import (
     picture,
     quick,
     shared,
+    sizes,
     windows,
 )
 from .measure import note
@@ -40,6 +41,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "pauses": pauses.measure,
     "imports": imports.measure,
     "compression": compression.measure,
+    "sizes": sizes.measure,
     "shared": shared.measure,
 }
 
@@ -48,7 +50,7 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges ratios of ten kinds. It takes "
+        description="Compares altaprofiles with its peers, and judges ratios of 11 kinds. It takes "
         "some 50 minutes on an otherwise idle machine. Peers that are not installed are left out: "
         "pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )

@@ -23,6 +23,7 @@ from . import (
     memory,
     pauses,
     shared,
+    sizes,
     windows,
 )
 from .answers import ZSTD, Compression, Shape
@@ -199,6 +200,20 @@ def _take_turns() -> list[Check]:
     ]
 
 
+def _read_large() -> list[Check]:
+    shape = Shape(chains=(4,), record_bytes=sizes.RECORD_BYTES, unique=True, records=200)
+    return [
+        check
+        for form in ("plain", "pretty", "surrogates")
+        for how in ("export", "people", "pages")
+        for check in _read_by(
+            f"large records, {form}, {how}",
+            Contender(how, sizes.walk, {"how": how}),
+            replace(shape, form=form),
+        )
+    ]
+
+
 def _start() -> list[Check]:
     figures = once(Contender("starts", imports.starts, {"repeats": 1})).figures
     return [Check("start, commands that ended well", len(figures), len(imports.commands()))]
@@ -299,6 +314,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "pauses": _take_turns,
     "imports": _start,
     "compression": _inflate,
+    "sizes": _read_large,
     "shared": _share,
 }
 """The checks of each question."""

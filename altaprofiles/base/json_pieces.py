@@ -56,7 +56,13 @@ _IN_STRING = rb"[^\"\\\x00-\x1f]*+(?:\\.[^\"\\\x00-\x1f]*+)*+"
 _REST_OF_STRING = re.compile(_IN_STRING, re.DOTALL)
 # Every letter is one of true, false, null or an exponent. A quotation mark too few or too many
 # turns texts inside out, and then shows at the next letter that is none of these.
-_BETWEEN = re.compile(rb"(?:[ \t\n\r,:0-9+\-.eEtrufalsn]++|\"" + _IN_STRING + rb"\")*+", re.DOTALL)
+_FLAT = rb"(?:[ \t\n\r,:0-9+\-.eEtrufalsn]++|\"" + _IN_STRING + rb"\")*+"
+# Containers that hold no other ones are passed as a whole.
+_BETWEEN = re.compile(
+    rb"(?:[ \t\n\r,:0-9+\-.eEtrufalsn]++|\""
+    + (_IN_STRING + rb"\"|\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\])*+"),
+    re.DOTALL,
+)
 _SCALAR = re.compile(rb"[0-9+\-.eEtrufalsn]*+")
 _CLOSING = {ord("["): ord("]"), ord("{"): ord("}")}
 _QUOTE = ord('"')

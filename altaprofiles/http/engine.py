@@ -39,7 +39,7 @@ from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
 from .service import Service
-from .transport import Timeout, Transport
+from .transport import OnHead, Timeout, Transport
 
 __all__ = ["Engine", "Hook"]
 
@@ -62,7 +62,7 @@ class _Call(Struct, frozen=True):
     request: Request
     read: Callable[[Response], Any]
     bulk: bool
-    on_head: Callable[[bytes], bool] | None
+    on_head: OnHead | None
     number: int
     new_reader: Callable[[int], Reader[Any]] | None = None
 
@@ -200,7 +200,7 @@ class Engine:
         read: Callable[[Response], Slices[T]],
         *,
         bulk: bool = False,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[T]: ...
 
     @overload
@@ -211,7 +211,7 @@ class Engine:
         read: Callable[[Response], T],
         *,
         bulk: bool = False,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[T]: ...
 
     def call(
@@ -221,7 +221,7 @@ class Engine:
         read: Callable[[Response], Any],
         *,
         bulk: bool = False,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[Any]:
         """Send `request`, retrying as `Retry` allows, and return the result of `read`.
 
@@ -247,7 +247,7 @@ class Engine:
         request: Request,
         new_reader: Callable[[int], Reader[T]],
         *,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[T]:
         """Send `request` as bulk work, as `call` does, and read its answer while it arrives.
 

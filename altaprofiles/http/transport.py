@@ -10,7 +10,7 @@ import asyncio
 import ssl
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -37,6 +37,7 @@ from .proxies import proxy_from_env, proxy_secrets
 
 __all__ = [
     "Limits",
+    "OnHead",
     "Peer",
     "Timeout",
     "Transport",
@@ -47,7 +48,13 @@ _HEAD = 16 * 1024
 
 
 _RATIO = 100
-"""Bytes of a body for each byte that arrives, at most. Records of people compress to a tenth."""
+"""Bytes of a body for each byte that arrives, at most."""
+
+_USUAL_RATIO = 10
+"""Bytes of a body for each byte that arrives, with records of people."""
+
+OnHead: TypeAlias = Callable[[bytes, int | None], bool]
+"""Receives the first bytes of a body; see `Transport.send`."""
 
 
 class Timeout(Struct, frozen=True, kw_only=True):
@@ -192,7 +199,7 @@ class Transport:
         request: Request,
         peer: Peer,
         limits: Limits,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
         reader: Reader[object] | None = None,
     ) -> Response:
         """Return the complete response to `request`, whatever its status.
@@ -202,8 +209,9 @@ class Transport:
             peer: its destination.
             limits: its time limits.
             on_head: called with the first bytes of the body of a 2xx answer, decompressed, each
-                time more of them arrive, until it returns True or has received 16 KiB. Not called
-                for a body that arrives in one piece.
+                time more of them arrive, until it returns True or has received 16 KiB. Its second
+                argument is the length of the body, estimated if it is compressed, or None. Not
+                called for a body that arrives in one piece.
             reader: takes the body of an answer with status 200, which is then not in the response.
 
         Raises:
@@ -255,7 +263,7 @@ class Transport:
         response: aiohttp.ClientResponse,
         deadlines: Deadlines,
         watched: Watched,
-        on_head: Callable[[bytes], bool] | None,
+        on_head: OnHead | None,
         reader: Reader[object] | None,
     ) -> tuple[bytes, int]:
         """Return the body, or what was taken of it by `reader`: the number of bytes."""
@@ -272,6 +280,9 @@ class Transport:
         deadlines.heard(watched)
         if response.status >= 300:
             on_head = None
+        length = response.content_length
+        if inflater is not None and length is not None:
+            length *= _USUAL_RATIO
         pieces: list[bytes] = []
         size = received = 0
         while not content.at_eof():
@@ -289,7 +300,9 @@ class Transport:
                     self._check_ratio(size, received)
                 if reader is None or on_head is not None:
                     pieces.append(piece)
-                if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
+                if on_head is not None and (
+                    on_head(b"".join(pieces)[:_HEAD], length) or size >= _HEAD
+                ):
                     on_head = None
                 if reader is not None:
                     if on_head is None:

@@ -117,6 +117,11 @@ class Page(Struct, frozen=True, dict=True):
         """True if the page has no records. Any page may have none."""
         return not self._records
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory the page takes."""
+        return len(self._raw) if isinstance(self._raw, bytes) else self._raw.size
+
     @cached_property
     def records(self) -> list[bytes]:
         """The records as the service sent them, in order. Any page may have none.
@@ -176,8 +181,7 @@ class Page(Struct, frozen=True, dict=True):
 
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"
-        size = len(self._raw) if isinstance(self._raw, bytes) else self._raw.size
-        return f"Page({len(self._records)} profiles, {size} bytes{last})"
+        return f"Page({len(self._records)} profiles, {self.weight} bytes{last})"
 
 
 def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pyarrow.Table:

@@ -131,6 +131,7 @@ class Chains:
         *,
         prefetch: int,
         new_sink: Callable[[], PageSink[P]],
+        weigh: Callable[[P], int] | None,
         earlier: Collection[bytes] = (),
         query: EventQuery | None = None,
     ) -> AsyncGenerator[P, None]:
@@ -143,6 +144,7 @@ class Chains:
             beginnings: of each chain the query that opens it, or a cursor to resume at.
             prefetch: pages fetched ahead of each chain.
             new_sink: makes what takes the records of one answer, and becomes a page.
+            weigh: as in `Chain.weigh`.
             earlier: the marks of the cursors that a resumed chain has asked for before.
             query: the query that opened a resumed chain, if it is known.
 
@@ -150,13 +152,16 @@ class Chains:
             Incomplete: a chain stays without records, and its count is not 0. One that was resumed
                 at a cursor is not checked, because its earlier pages are not known.
         """
-        chains = [self._chain(beginning, new_sink, earlier, query) for beginning in beginnings]
+        chains = [
+            self._chain(beginning, new_sink, weigh, earlier, query) for beginning in beginnings
+        ]
         return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
 
     def _chain(
         self,
         beginning: EventQuery | str,
         new_sink: Callable[[], PageSink[P]],
+        weigh: Callable[[P], int] | None,
         earlier: Collection[bytes],
         query: EventQuery | None,
     ) -> Chain[P]:
@@ -164,13 +169,18 @@ class Chains:
         known = query if isinstance(beginning, str) else beginning
         body = b"" if known is None else clevertap.open_chain(known).body
 
+        expected: int | None = None
+
         async def begin() -> str:
             return beginning if isinstance(beginning, str) else await self.open(beginning)
 
         def fetch(
             cursor: str, ahead: Callable[[str], None], was_asked: Callable[[str], bool]
         ) -> Awaitable[P]:
-            def on_head(head: bytes) -> bool:
+            def on_head(head: bytes, length: int | None) -> bool:
+                nonlocal expected
+                # The pages of a chain are about as long as each other.
+                expected = length
                 following = peek_next_cursor(head)
                 if following is not None:
                     ahead(following)
@@ -184,7 +194,7 @@ class Chains:
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
         reopen = None if doubts is None else doubts.reopen
-        return Chain(begin, fetch, reopen, earlier, self.call)
+        return Chain(begin, fetch, reopen, earlier, self.call, weigh, lambda: expected)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Pages of an export on their way into a spool: their lines, before the pages are known to be whole.
+"""Pages of an export before they are known to be whole, on their way into a spool.
 
 Several pages of one chain arrive at once, and a spool takes them whole and in order. So each has a
 draft of its own: in memory as long as it is small, else in a file without a name, of which a
@@ -103,7 +103,7 @@ class Draft:
         """True if the page has no records."""
         return not self.count
 
-    # ------------------------------------------------------------------------------ while it arrives
+    # ----------------------------------------------------------------------------- while it arrives
 
     def put(self, records: list[Raw], text: bytes, *, whole: bool = False) -> Slices[None]:
         if self._error is None:
@@ -145,7 +145,7 @@ class Draft:
         self.cursor, self.next_cursor = cursor, next_cursor
         return self
 
-    # --------------------------------------------------------------------------------------- blocking
+    # ------------------------------------------------------------------------------------- blocking
 
     def store(self) -> None:
         """Write the lines in memory to the file. Blocking.
