@@ -306,11 +306,11 @@ class Profiles:
                 )
             beginnings = [check_cursor(cursor)]
 
-        def pages(decode: bool) -> AsyncGenerator[Page, None]:
+        def pages(decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
             return chains.walk(
                 beginnings,
                 prefetch=prefetch,
-                new_sink=partial(Pages, decode=decode),
+                new_sink=partial(Pages, decode=decode, keep=keep),
                 weigh=attrgetter("weight"),
                 query=query,
             )
@@ -332,7 +332,7 @@ class EventProfiles:
     """
 
     def __init__(
-        self, pages: Callable[[bool], AsyncGenerator[Page, None]], *, distinct: bool
+        self, pages: Callable[[bool, bool], AsyncGenerator[Page, None]], *, distinct: bool
     ) -> None:
         self._pages = pages
         self._distinct = distinct
@@ -348,7 +348,7 @@ class EventProfiles:
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
-        pages = self.pages()
+        pages = self._walk(decode=True, keep=False)
         try:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
@@ -381,11 +381,11 @@ class EventProfiles:
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return self._walk(decode)
+        return self._walk(decode=decode, keep=True)
 
-    async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
+    async def _walk(self, *, decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
-        pages = self._pages(decode)
+        pages = self._pages(decode, keep)
         try:
             async for page in pages:
                 yield page if seen is None else await finish(new_people(page, seen))

@@ -1,12 +1,79 @@
-"""JSON that arrives in pieces: whether it is UTF-8, and where a value of it ends."""
+"""JSON that arrives in pieces: its bytes, whether they are UTF-8, and where a value ends."""
 
 from __future__ import annotations
 
 import codecs
 import re
-from typing import Literal
+from collections.abc import Generator
+from typing import Any, Literal
 
-__all__ = ["Utf8", "ValueEnd"]
+__all__ = ["MORE", "Arriving", "Utf8", "ValueEnd"]
+
+MORE = object()
+"""Yielded by a generator that can only continue with more text."""
+
+
+class Arriving:
+    """Text that arrives in pieces, and is read from its start.
+
+    Attributes:
+        data: the part that is in memory.
+        at: how much of it has been read.
+        base: where it begins in the whole text.
+        ended: whether nothing more will come.
+        is_urgent: whether to go on with the text that there is, once.
+    """
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.at = self.base = 0
+        self.ended = self.is_urgent = False
+        self._pieces: list[bytes] = []
+        self._waiting = self._wanted = 0
+
+    def add(self, piece: bytes) -> None:
+        """Add the next piece."""
+        self._pieces.append(piece)
+        self._waiting += len(piece)
+
+    @property
+    def is_enough(self) -> bool:
+        """True if there is as much as `need` waits for."""
+        return self._waiting >= self._wanted
+
+    @property
+    def held(self) -> int:
+        """Number of bytes that have not been read."""
+        return self.left + self._waiting
+
+    @property
+    def left(self) -> int:
+        """Number of bytes of `data` that have not been read."""
+        return len(self.data) - self.at
+
+    @property
+    def place(self) -> int:
+        """Number of bytes that have been read."""
+        return self.base + self.at
+
+    def need(self, size: int) -> Generator[Any, None, None]:
+        """Wait until `size` bytes from `at` on are in `data`, or as many as there will be."""
+        self._wanted = size - self.left
+        while not (self.is_enough or self.ended or self.is_urgent):
+            yield MORE
+        self.is_urgent = False
+        if self._pieces:
+            self.base += self.at
+            self.data = b"".join((memoryview(self.data)[self.at :], *self._pieces))
+            self.at = self._waiting = 0
+            self._pieces.clear()
+
+    def drop(self) -> None:
+        """Forget what has not been read."""
+        self._pieces.clear()
+        self._waiting = self.at = 0
+        self.data = b""
+
 
 _POSITION = re.compile(r"position ([0-9]+)(?:-([0-9]+))?")
 

@@ -41,7 +41,7 @@ class Text(Struct):
     def add_list(self, records: bytes) -> None:
         """Add a list of records, without the brackets that it is in."""
         self._parts.append(("list", records, None))
-        self._note(records)
+        self.count(records)
 
     def add_records(self, records: list[bytes], gaps: list[bytes] | None, sent: bytes) -> None:
         """Add records that stand for the list `sent`.
@@ -52,9 +52,10 @@ class Text(Struct):
             sent: the list that was sent, in brackets. It is not kept.
         """
         self._parts.append(("records", records, gaps))
-        self._note(sent)
+        self.count(sent)
 
-    def _note(self, records: bytes) -> None:
+    def count(self, records: bytes) -> None:
+        """Count a list of records, in the brackets that it is in, without keeping it."""
         self.size += len(records) - 2
         self.has_breaks = self.has_breaks or b"\n" in records or b"\r" in records
 

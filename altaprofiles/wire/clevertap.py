@@ -204,7 +204,7 @@ class PageSink(RecordSink, Protocol[P_co]):
 
     @property
     def is_full(self) -> bool:
-        """Whether `drain` must be called before more is put."""
+        """True if `drain` must be called before more is put."""
         ...
 
     async def drain(self) -> None:
@@ -271,7 +271,7 @@ class PageReader(Generic[P_co]):
 
     @property
     def is_full(self) -> bool:
-        """Whether the sink must be drained."""
+        """True if the sink must be drained."""
         return self._sink.is_full
 
     async def drain(self) -> None:

@@ -101,7 +101,7 @@ class Reader(Protocol[T_co]):
 
     @property
     def is_full(self) -> bool:
-        """Whether `drain` must be called before more is fed."""
+        """True if `drain` must be called before more is fed."""
         ...
 
     async def drain(self) -> None:

@@ -41,30 +41,34 @@ class Pages:
 
     Args:
         decode: whether to decode the profiles as well.
+        keep: whether `Page.raw` is wanted.
     """
 
     in_memory = True
     is_full = False
 
-    def __init__(self, *, decode: bool) -> None:
+    def __init__(self, *, decode: bool, keep: bool = True) -> None:
         self.count = 0
         self._decode = decode
-        self._records: list[Raw] = []
+        self._keep = keep
+        self._records: list[Raw | bytes] = []
         self._profiles: list[Profile] = []
         self._text = Text()
         self._whole: bytes | None = None
         self._error: DecodeError | None = None
 
     def put(self, records: list[Raw], text: bytes, *, whole: bool = False) -> Slices[None]:
-        if whole:
-            self._whole = text
+        self._whole = text if whole else None
         if self._error is not None:
             return
         if self._decode:
-            yield from self._decode_all(records)
-            if not whole and self._error is None:
-                own = [profile.raw for profile in self._profiles[self.count :]]
+            own = [*map(bytes, records)]
+            yield from self._decode_all(own)
+            if not self._keep:
+                self._text.count(text)
+            elif not whole and self._error is None:
                 self._text.add_records(own, _gaps(own, text), text)
+            self._records += own
         else:
             self._error = check_objects(records, self.count)
             self._records += records
@@ -72,11 +76,11 @@ class Pages:
                 self._text.add_list(text)
         self.count += len(records)
 
-    def _decode_all(self, records: list[Raw]) -> Slices[None]:
+    def _decode_all(self, records: list[bytes]) -> Slices[None]:
         undivided = 0
         pace = Pace()
         profiles = self._profiles
-        for record in map(bytes, records):
+        for record in records:
             try:
                 profiles.append(Profile.decode(record))
             except DecodeError:
@@ -93,7 +97,8 @@ class Pages:
                 pace.restart()
 
     def skip(self, text: bytes) -> None:
-        self._text.add(text)
+        if self._keep:
+            self._text.add(text)
 
     def clear(self) -> None:
         self.count = 0
@@ -111,9 +116,10 @@ class Pages:
         if self._error is not None:
             raise self._error
         raw = self._text if self._whole is None else self._whole
+        page = Page(self._records, raw, cursor, next_cursor, window)
         if self._decode:
-            return Page.of(self._profiles, raw, cursor, next_cursor, window)
-        return Page(self._records, raw, cursor, next_cursor, window)
+            page.__dict__["profiles"] = self._profiles
+        return page
 
 
 _GAP = re.compile(rb"[ \t\n\r]*+,[ \t\n\r]*+")

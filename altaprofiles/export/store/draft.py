@@ -129,7 +129,7 @@ class Draft:
 
     @property
     def is_full(self) -> bool:
-        """Whether lines must be stored before more are put."""
+        """True if lines must be stored before more are put."""
         held = self.size - self._stored
         if self._file is not None:
             return held >= _BLOCK
