@@ -198,6 +198,7 @@ def mend_surrogates(data: bytes, *, nul: bool = False) -> bytes | None:
 
 # ------------------------------------------------------------------------------------- no recursion
 
+_BLANKS = b" \t\n\r"
 _WHITE = rb"[ \t\n\r]*+"
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
@@ -310,10 +311,19 @@ def members(data: bytes | Raw, path: str = "$") -> Iterator[tuple[bytes, Raw]]:
             elif sign.startswith(b'"'):
                 key = sent[token.start() : token.end()]
         elif (level == 1 and sign == b",") or level == 0:
-            yield key, Raw(sent[start : token.start()].strip())
+            yield key, Raw(_stripped(sent, start, token.start()))
             start = None
         if sign in (b"[", b"{"):
             level += 1
+
+
+def _stripped(data: bytes, start: int, end: int) -> memoryview:
+    """Return a part of `data` without white space around it, and without a copy."""
+    while data[start] in _BLANKS:
+        start += 1
+    while data[end - 1] in _BLANKS:
+        end -= 1
+    return memoryview(data)[start:end]
 
 
 def _element_spans(data: bytes) -> list[tuple[int, int]]:

@@ -135,9 +135,8 @@ class Splitter:
         """
         if self._first is not None:
             piece = self._first + piece
-            self._first = (
-                piece if len(piece) < len(codecs.BOM_UTF8) and not self._text.ended else None
-            )
+            is_short = len(piece) < len(codecs.BOM_UTF8) and not self._text.ended
+            self._first = piece if is_short else None
             if self._first is not None:
                 return
             piece = piece.removeprefix(codecs.BOM_UTF8)
@@ -406,9 +405,8 @@ class Splitter:
                 self._fail()
                 return False
             else:
-                yield from self._text.need(
-                    max(self._step + self._near, 2 * (len(self._text.data) - start))
-                )
+                # Nothing was taken, so that `start` is `at`.
+                yield from self._text.need(max(self._step + self._near, 2 * self._text.left))
                 start = self._text.at
                 if found == "end":
                     value = ValueEnd()

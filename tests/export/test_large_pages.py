@@ -210,7 +210,7 @@ async def test_the_users_of_large_pages_are_joined(tmp_path: Path) -> None:
     )
 
 
-# --------------------------------------------------------------------------------------- the byte cap
+# ------------------------------------------------------------------------------------ the byte cap
 
 
 async def test_the_cap_holds_for_one_record_of_an_export(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ async def test_a_bomb_of_small_records_is_refused(tmp_path: Path) -> None:
     assert large.asked == [0]
 
 
-# ----------------------------------------------------------------------------- killed, and full disks
+# -------------------------------------------------------------------------- killed, and full disks
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals")
 
