@@ -20,7 +20,8 @@ if TYPE_CHECKING:
         BlockingSession,
         blocking,
     )
-    from .credentials import Alta, CleverTap
+    from .cdp import Cdp
+    from .credentials import Alta, CleverTap, MaxInFlight, SecretSource
     from .errors import (
         AltaProfilesError,
         BadRequest,
@@ -48,14 +49,21 @@ if TYPE_CHECKING:
         TransportError,
         Unauthorized,
     )
+    from .export.formats import Format, Write
+    from .export.keys import Keys
     from .export.report import (
         ChainStatus,
         ExportProgress,
         ExportReport,
         LookupProgress,
         LookupReport,
+        Progress,
+        Report,
         SyncReport,
     )
+    from .export.unfinished import Unfinished, unfinished_in
+    from .flow.fanout import Items
+    from .http.engine import Hook
     from .http.retry import Retry
     from .http.transport import Timeout
     from .models import (
@@ -64,6 +72,7 @@ if TYPE_CHECKING:
         CdpUser,
         Customer,
         EventSummary,
+        Key,
         Lookup,
         Page,
         Platform,
@@ -73,9 +82,21 @@ if TYPE_CHECKING:
         parse_date,
     )
     from .models.page import to_arrow
-    from .profiles import EventProfiles
+    from .options import (
+        EventProfilesOptions,
+        ExportOptions,
+        LookupOptions,
+        SessionOptions,
+        SyncOptions,
+        ViewOptions,
+    )
+    from .profiles import EventProfiles, Profiles
     from .session import Session
-    from .wire.filters import Filter
+    from .tables.layout import Flatten, Kind
+    from .wire.alta import CdpBy
+    from .wire.clevertap import By
+    from .wire.days import Day
+    from .wire.filters import Filter, FilterValue, Operator, ShortOperator
 
 # Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
 # takes longer than `altaprofiles --help` may take.
@@ -84,13 +105,24 @@ _HOMES = (
     "credentials",
     "models",
     "models.page",
+    "export.formats",
     "export.report",
     "http.retry",
+    "tables.layout",
+    "wire.days",
     "wire.filters",
+    "wire.clevertap",
+    "wire.alta",
+    "flow.fanout",
     "session",
     "profiles",
+    "cdp",
+    "http.engine",
     "http.transport",
+    "options",
     "blocking_session",
+    "export.keys",
+    "export.unfinished",
 )
 
 __all__ = [
@@ -103,6 +135,9 @@ __all__ = [
     "BlockingEventProfiles",
     "BlockingProfiles",
     "BlockingSession",
+    "By",
+    "Cdp",
+    "CdpBy",
     "CdpUser",
     "ChainStatus",
     "CleverTap",
@@ -112,45 +147,70 @@ __all__ = [
     "CursorExpired",
     "CursorLoop",
     "Customer",
+    "Day",
     "DecodeError",
     "EventProfiles",
+    "EventProfilesOptions",
     "EventSummary",
     "ExportError",
     "ExportLocked",
+    "ExportOptions",
     "ExportProgress",
     "ExportReport",
     "Filter",
+    "FilterValue",
+    "Flatten",
     "Forbidden",
+    "Format",
+    "Hook",
     "Incomplete",
     "InvalidArgument",
+    "Items",
+    "Key",
+    "Keys",
+    "Kind",
     "Lookup",
+    "LookupOptions",
     "LookupProgress",
     "LookupReport",
+    "MaxInFlight",
     "MissingCredentials",
     "MissingExtra",
     "NotReady",
+    "Operator",
     "Page",
     "PlanMismatch",
     "Platform",
     "Profile",
+    "Profiles",
+    "Progress",
     "RateLimit",
     "RateLimited",
+    "Report",
     "RequestTimeout",
     "ResponseTooLarge",
     "Retry",
+    "SecretSource",
     "ServerError",
     "Session",
     "SessionClosed",
+    "SessionOptions",
+    "ShortOperator",
     "Stats",
     "StatusError",
+    "SyncOptions",
     "SyncReport",
     "Timeout",
     "TransportError",
     "Unauthorized",
+    "Unfinished",
+    "ViewOptions",
+    "Write",
     "__version__",
     "blocking",
     "parse_date",
     "to_arrow",
+    "unfinished_in",
 ]
 
 

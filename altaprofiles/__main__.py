@@ -17,10 +17,12 @@ def main() -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _exit)
     if missing := missing_modules("cli"):
-        sys.exit(
+        sys.stderr.write(
             f"altaprofiles: the command line needs {' and '.join(missing)}; "
-            f"install it with: pip install 'altaprofiles[cli]'"
+            f"install it with: pip install 'altaprofiles[cli]'\n"
         )
+        # As for any extra that is missing.
+        sys.exit(2)
     from .cli import cli
     from .cli.streams import settle_streams
 

@@ -19,26 +19,38 @@ from collections.abc import (
     Generator,
     Iterable,
     Iterator,
-    Sequence,
 )
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, Generic, Never, ParamSpec, TypeVar, cast, overload
+from types import TracebackType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Never,
+    ParamSpec,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from .base.calls import CallName, name_of, named, naming
+from .base.checks import check_seconds
 from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .http.engine import Hook
-from .http.retry import Retry
-from .http.transport import Timeout
+from .flow.lifetime import is_in_trio
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
-from .wire.alta import By as CdpBy
+from .sources.chains import PAGES
+from .sources.lookups import CDP, PROFILES
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 
 __all__ = [
@@ -52,6 +64,8 @@ __all__ = [
 P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K")
+R = TypeVar("R")
+S = TypeVar("S")
 
 _BATCH = 1000
 """Most results that are handed over together."""
@@ -63,8 +77,9 @@ _READ_FOR = 0.005
 """Seconds after which keys that have been read are passed on, however few they are."""
 
 
-@contextmanager
-def blocking(make_session: Callable[[], Session]) -> Generator[BlockingSession, None, None]:
+def blocking(
+    make_session: Callable[[], Session], *, drain: float = 0.0
+) -> AbstractContextManager[BlockingSession]:
     """Open a session for code without an event loop: scripts, threads, tasks of a scheduler.
 
     The session runs in a thread of its own until the block ends. Any number of threads may use it.
@@ -74,18 +89,74 @@ def blocking(make_session: Callable[[], Session]) -> Generator[BlockingSession, 
     Args:
         make_session: returns a new session, such as `Session.from_env`, or
             `lambda: Session(clevertap=CleverTap(…), retry=Retry(deadline=60))`.
+        drain: seconds that calls and iterations of other threads may take to end after the block,
+            as for `Session.aclose`; 0 to cut them off.
 
     Raises:
         ConfigurationError: an event loop runs in this thread, as in a notebook, where `async with`
-            works. Or `make_session` does not return a new session.
+            works. Or `make_session` does not return a new session, or `drain` is not a number of
+            seconds. All are raised by `with`.
 
     >>> with altaprofiles.blocking(Session.from_env) as session:
     ...     person = session.profiles.get(identity="5555555555")
     ...     for page in session.profiles.by_event("Charged", start=20260101, end=20260131).pages():
     ...         print(len(page.profiles))
     """
+    return _Opening(make_session, drain)
+
+
+class _NotAsync:
+    """Refuses `async with` with the line to write instead, as a `TypeError`."""
+
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __aenter__(self) -> Never:
+            raise TypeError(
+                "a blocking session is not opened with `async with`; in an async function, write "
+                "`async with Session.from_env() as session:`"
+            )
+
+        def __aexit__(self, *_: object) -> None:
+            # Without it, `async with` does not call `__aenter__`.
+            raise NotImplementedError
+
+
+class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
+    """The result of `blocking`."""
+
+    def __init__(self, make_session: Callable[[], Session], drain: float) -> None:
+        self._make_session = make_session
+        self._open = _open(make_session, drain)
+
+    def __enter__(self) -> BlockingSession:
+        return self._open.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return self._open.__exit__(kind, error, traceback)
+
+    def __repr__(self) -> str:
+        name = getattr(self._make_session, "__qualname__", type(self._make_session).__name__)
+        return f"<blocking({name})>"
+
+
+@contextmanager
+def _open(
+    make_session: Callable[[], Session], drain: float
+) -> Generator[BlockingSession, None, None]:
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
+    check_seconds("drain", drain, zero=True)
+    if is_in_trio():
+        raise ConfigurationError(
+            "trio runs in this thread, and would stand still; call this in a function for "
+            "trio.to_thread.run_sync(…)"
+        )
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         raise ConfigurationError(
@@ -93,11 +164,11 @@ def blocking(make_session: Callable[[], Session]) -> Generator[BlockingSession, 
         )
     with start_blocking_portal() as portal:
         loop = _Loop(portal)
-        session = loop.call(partial(_opened, make_session))
+        session = loop.open(make_session)
         try:
             yield BlockingSession(session, loop)
         finally:
-            loop.close(session)
+            loop.close(drain)
 
 
 async def _opened(make_session: Callable[[], Session]) -> Session:
@@ -124,17 +195,27 @@ class _Loop:
         self._portal = portal
         self._is_closed = False
 
+    def open(self, make_session: Callable[[], Session]) -> Session:
+        """Return the session, which is open in the loop."""
+        self._session = self._call(partial(_opened, make_session))
+        return self._session
+
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `function`, awaited in the loop."""
         if self._is_closed:
             raise SessionClosed("this Session is closed; open a new one")
         return self._call(function)
 
-    def close(self, session: Session) -> None:
-        """Close the session, and end whatever is still running in the loop."""
-        self._is_closed = True
-        self._call(session.aclose)
-        self._portal.call(self._portal.stop, True)
+    def close(self, drain: float) -> None:
+        """Close the session, and end whatever is still running in the loop after `drain` seconds.
+
+        Until then the session itself refuses new calls.
+        """
+        try:
+            self._call(partial(self._session.aclose, drain))
+        finally:
+            self._is_closed = True
+            self._portal.call(self._portal.stop, True)
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
         ended = threading.Event()
@@ -167,6 +248,7 @@ class _Loop:
 
     def each(
         self,
+        name: CallName,
         results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
         items: Iterable[K] = (),
         *,
@@ -175,24 +257,28 @@ class _Loop:
         """Return an iterator over what `results` yields in the loop.
 
         Args:
+            name: the call, for errors.
             results: takes the items as they are read. What it raises at once is raised here.
             items: read in this thread while results are waited for.
             most: results that may wait to be taken.
         """
-        return self._each(self.call(partial(_Reading.of, results, most)), items)
+        under_way = self._session._engine.under_way  # noqa: SLF001
+        reading = self.call(partial(_Reading.of, results, most, under_way))
+        return self._each(name, reading, items)
 
-    def _each(self, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
+    def _each(self, name: CallName, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
         source = iter(items)
-        try:
-            while (batch := self.call(reading.next_batch)) is not None:
-                for result in batch:
-                    if result is _MORE:
-                        self.call(partial(reading.give, *_read(source)))
-                    else:
-                        yield cast(T, result)
-        finally:
-            with suppress(ConfigurationError):
-                self.call(reading.end)
+        with naming(name):
+            try:
+                while (batch := self.call(reading.next_batch)) is not None:
+                    for result in batch:
+                        if result is _MORE:
+                            self.call(partial(reading.give, *_read(source)))
+                        else:
+                            yield cast(T, result)
+            finally:
+                with suppress(SessionClosed):
+                    self.call(reading.end)
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
@@ -219,10 +305,14 @@ class _Reading(Generic[K, T]):
     """One iteration. It goes on only while the caller waits, so that no result is held for long."""
 
     def __init__(
-        self, results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]], most: int
+        self,
+        results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
+        most: int,
+        under_way: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._results = results(self._items())
         self._most = most
+        self._under_way = under_way
         self._handover: Handover[T | object] = Handover()
         self._wanted = asyncio.Event()
         self._given: asyncio.Future[tuple[list[K], Exception | None]] | None = None
@@ -230,10 +320,13 @@ class _Reading(Generic[K, T]):
 
     @classmethod
     async def of(
-        cls, results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]], most: int
+        cls,
+        results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
+        most: int,
+        under_way: Callable[[], AbstractContextManager[None]],
     ) -> _Reading[K, T]:
         """Return a new iteration, which begins with the first batch."""
-        return cls(results, most)
+        return cls(results, most, under_way)
 
     async def next_batch(self) -> list[T | object] | None:
         """Return the next results, at least one; None after the last one."""
@@ -270,6 +363,15 @@ class _Reading(Generic[K, T]):
             raise error
 
     async def _run(self) -> None:
+        try:
+            with self._under_way():
+                await self._pass_results()
+                # Until `end`, because the reader takes the last results out of this loop.
+                await asyncio.get_running_loop().create_future()
+        except SessionClosed as error:
+            self._handover.close(error)
+
+    async def _pass_results(self) -> None:
         ahead = 0
         try:
             try:
@@ -323,35 +425,47 @@ class _Call(Generic[P, T]):
         method: Callable[P, Coroutine[Any, Any, T]] = self._method.__get__(instance._inner)  # noqa: SLF001
 
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            return instance._loop.call(partial(method, *args, **kwargs))  # noqa: SLF001
+            # The loop's own errors come before the method is called.
+            with naming(name_of(self._method, instance, *args, **kwargs)):
+                return instance._loop.call(partial(method, *args, **kwargs))  # noqa: SLF001
 
         return update_wrapper(call, method)
 
 
-class _People(Generic[P]):
-    """A method of the session that returns people to be read."""
+class _Faced(Generic[P, S, R]):
+    """A method of the session whose result has a synchronous face of its own.
 
-    def __init__(self, method: Callable[Concatenate[Any, P], EventProfiles]) -> None:
+    Args:
+        method: the method.
+        face: makes the face of a result, which belongs to the loop.
+    """
+
+    def __init__(
+        self, method: Callable[Concatenate[Any, P], S], face: Callable[[S, _Loop], R]
+    ) -> None:
         self._method = method
+        self._face = face
         self.__doc__ = method.__doc__
 
     @overload
-    def __get__(self, instance: None, owner: type) -> _People[P]: ...
+    def __get__(self, instance: None, owner: type) -> _Faced[P, S, R]: ...
 
     @overload
-    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, BlockingEventProfiles]: ...
+    def __get__(self, instance: _Face[Any], owner: type) -> Callable[P, R]: ...
 
-    def __get__(
-        self, instance: _Face[Any] | None, owner: type
-    ) -> _People[P] | Callable[P, BlockingEventProfiles]:
+    def __get__(self, instance: _Face[Any] | None, owner: type) -> _Faced[P, S, R] | Callable[P, R]:
         if instance is None:
             return self
         method = self._method.__get__(instance._inner)  # noqa: SLF001
 
-        def people(*args: P.args, **kwargs: P.kwargs) -> BlockingEventProfiles:
-            return BlockingEventProfiles(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return self._face(method(*args, **kwargs), instance._loop)  # noqa: SLF001
+            finally:
+                # A traceback with locals would show the password of a proxy that is refused here.
+                kwargs.clear()
 
-        return update_wrapper(people, method)
+        return update_wrapper(call, method)
 
 
 class _Face(Generic[T]):
@@ -366,18 +480,23 @@ class _Face(Generic[T]):
         self._inner = inner
         self._loop = loop
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._inner!r})"
+
 
 class BlockingEventProfiles(_Face[EventProfiles]):
     """The people of one query, for `for`: see `EventProfiles`."""
 
+    @named(PAGES)
     def __iter__(self) -> Iterator[Profile]:
         """Yield each person, as `EventProfiles` does with `async for`."""
         people = self._inner
-        return self._loop.each(lambda _: people.__aiter__())
+        return self._loop.each(PAGES, lambda _: people.__aiter__())
 
+    @named(PAGES)
     def pages(self, *, decode: bool = True) -> Iterator[Page]:
         """Yield each page, as `EventProfiles.pages` does."""
-        return self._loop.each(lambda _: self._inner.pages(decode=decode), most=1)
+        return self._loop.each(PAGES, lambda _: self._inner.pages(decode=decode), most=1)
 
 
 class BlockingProfiles(_Face[Profiles]):
@@ -385,9 +504,10 @@ class BlockingProfiles(_Face[Profiles]):
 
     get = _Call(Profiles.get)
     count = _Call(Profiles.count)
-    by_event = _People(Profiles.by_event)
-    everyone = _People(Profiles.everyone)
+    by_event = _Faced(Profiles.by_event, BlockingEventProfiles)
+    everyone = _Faced(Profiles.everyone, BlockingEventProfiles)
 
+    @named(PROFILES.name)
     def get_many(
         self,
         keys: Iterable[Key],
@@ -398,7 +518,7 @@ class BlockingProfiles(_Face[Profiles]):
     ) -> Iterator[Lookup[Profile]]:
         """Yield one `Lookup` for each of `keys`, as `Session.profiles.get_many` does."""
         look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
-        return self._loop.each(look_up, _checked("keys", keys))
+        return self._loop.each(PROFILES.name, look_up, _checked("keys", keys))
 
 
 class BlockingCdp(_Face[Cdp]):
@@ -406,6 +526,7 @@ class BlockingCdp(_Face[Cdp]):
 
     get = _Call(Cdp.get)
 
+    @named(CDP.name)
     def get_many(
         self,
         keys: Iterable[Key],
@@ -416,10 +537,10 @@ class BlockingCdp(_Face[Cdp]):
     ) -> Iterator[Lookup[dict[str, CdpUser]]]:
         """Yield one `Lookup` for each of `keys`, as `Session.cdp.get_many` does."""
         look_up = partial(self._inner.get_many, by=by, concurrency=concurrency, ordered=ordered)
-        return self._loop.each(look_up, _checked("keys", keys))
+        return self._loop.each(CDP.name, look_up, _checked("keys", keys))
 
 
-class BlockingSession(_Face[Session]):
+class BlockingSession(_NotAsync, _Face[Session]):
     """A session that `blocking` has opened, with the methods of `Session`, none of them awaited."""
 
     export = _Call(Session.export)
@@ -427,22 +548,7 @@ class BlockingSession(_Face[Session]):
     who_is = _Call(Session.who_is)
     finish_unfinished = _Call(Session.finish_unfinished)
     sync = _Call(Session.sync)
-
-    def with_options(
-        self,
-        *,
-        retry: Retry | None = None,
-        timeout: Timeout | None = None,
-        deadline: float | None = None,
-        bulk: bool | None = None,
-        on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
-    ) -> BlockingSession:
-        """Return a view of this session with other options, as `Session.with_options` does."""
-        view = self._inner.with_options(
-            retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, on_event=on_event, **fixed
-        )
-        return BlockingSession(view, self._loop)
+    with_options = _Faced(Session.with_options, lambda view, loop: BlockingSession(view, loop))
 
     @property
     def profiles(self) -> BlockingProfiles:
@@ -454,6 +560,7 @@ class BlockingSession(_Face[Session]):
         """CDP users from Alta."""
         return BlockingCdp(self._inner.cdp, self._loop)
 
+    @named(CDP.name)
     def with_cdp(
         self,
         profiles: Iterable[Profile],
@@ -466,13 +573,10 @@ class BlockingSession(_Face[Session]):
         if isinstance(profiles, BlockingEventProfiles):
             # They are in the loop already.
             people = profiles._inner  # noqa: SLF001
-            return self._loop.each(lambda _: join(people))
-        return self._loop.each(join, _checked("profiles", profiles))
+            return self._loop.each(CDP.name, lambda _: join(people))
+        return self._loop.each(CDP.name, join, _checked("profiles", profiles))
 
     @property
     def stats(self) -> Stats:
         """The statistics of the session so far."""
         return self._inner.stats
-
-    def __repr__(self) -> str:
-        return f"BlockingSession({self._inner!r})"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
+from .base.calls import named
 from .flow.fanout import Items
 from .http.engine import Engine
-from .http.service import Service
+from .http.service import Service, account_of
 from .models import CdpUser, Key, Lookup
 from .sources.lookups import CDP, Lookups
 from .wire import alta
-from .wire.alta import By
+from .wire.alta import CdpBy
 
 __all__ = ["Cdp"]
 
@@ -25,6 +26,10 @@ class Cdp:
         self._engine = engine
         self._service = service
 
+    def __repr__(self) -> str:
+        return f"Cdp({account_of(self._service)})"
+
+    @named(CDP.name)
     async def get(
         self,
         *,
@@ -56,13 +61,16 @@ class Cdp:
         'WEB'
         """
         request = alta.get_user_cdp(user_id=user_id, anonymous_id=anonymous_id)
-        return await self._engine.within(deadline).call(self._service(), request, alta.read_users)
+        service = self._service()
+        with self._engine.within(deadline) as engine:
+            return await engine.call(service, request, alta.read_users)
 
+    @named(CDP.name)
     def get_many(
         self,
         keys: Items[Key],
         *,
-        by: By,
+        by: CdpBy,
         concurrency: int | None = None,
         ordered: bool = False,
     ) -> AsyncGenerator[Lookup[dict[str, CdpUser]], None]:

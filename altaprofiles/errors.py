@@ -89,8 +89,11 @@ class AltaProfilesError(Exception):
     ...     print(f"lookup failed: {error}")
 
     Attributes:
-        service: "CleverTap" or "Alta", whose call failed; None for what concerns neither.
-        operation: the call, as in `Attempt.operation`, or None as for `service`.
+        service: "CleverTap" or "Alta", the service that the call is for. Every error of a call has
+            it, that of an argument as well. It is None for what concerns neither service, such as
+            an argument of `Session`, or neither alone, such as `who_is` without a key.
+        operation: the call of the service, as in `Attempt.operation`; None as for `service`. It is
+            "get_page" for a chain, an export or a sync as a whole.
     """
 
     service: str | None = None
@@ -343,7 +346,7 @@ class BadRequest(StatusError):
 
 
 class Unauthorized(StatusError):
-    """The service refused the credentials (401). Never retried.
+    """The service refused the credentials (401). Never retried with the same ones.
 
     It answers in the same way to credentials of another region or platform.
     """

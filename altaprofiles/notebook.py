@@ -55,6 +55,9 @@ class Progress:
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._html()}
 
+    def __repr__(self) -> str:
+        return f"<Progress: {self}>"
+
     def __str__(self) -> str:
         return "nothing yet" if self._at is None else str(self._at)
 

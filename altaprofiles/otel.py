@@ -7,10 +7,12 @@ filter or a credential: the query of an address is left out.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakMethod
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary, WeakMethod
 
 from ._version import __version__
 from .base.extras import require
@@ -18,21 +20,12 @@ from .errors import NotReady, RateLimited, StatusError
 from .models import Attempt
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+    from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
     from opentelemetry.trace import TracerProvider
 
     from .http.service import Load
 
 __all__ = ["Hook", "hook"]
-
-_PATHS = {
-    "open_chain": "/1/profiles.json",
-    "get_page": "/1/profiles.json",
-    "get_profile": "/1/profile.json",
-    "count": "/1/counts/profiles.json",
-    "get_user_cdp": "/v1/user/get-user-cdp",
-    "verify_key": "/v1/api-key/verify",
-}
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 """Boundaries of buckets that the conventions name for `http.client.request.duration`."""
@@ -43,14 +36,17 @@ def hook(
 ) -> Hook:
     """Return a hook that makes a span and a measurement of each request, and measures the slots.
 
-    A span is a child of the one in which the call was made; those of chains, exports and bulk
-    lookups belong to the one in which the session was opened. Metrics:
+    A span is a child of the one in which the call was made: for chains, exports and bulk lookups,
+    of the one in which they are read or awaited. A request that is cancelled has a span as well,
+    with the `error.type` "CancelledError". An answer that a page or count is not ready yet is an
+    error only if the library gives up. Metrics:
 
     - `http.client.request.duration`, a histogram in seconds, without the wait for a slot;
     - `altaprofiles.slot.wait`, a histogram in seconds of that wait;
     - `altaprofiles.retries` and `altaprofiles.refusals`, counters;
     - `altaprofiles.slots.used`, `altaprofiles.slots.limit` and `altaprofiles.callers.waiting`,
-      gauges, for each session that has this hook, together.
+      sums over all open sessions with a hook of this meter provider. A hook of a view
+      (`with_options`) measures its requests only.
 
     Args:
         tracer_provider, meter_provider: by default the global ones.
@@ -65,22 +61,26 @@ def hook(
     from opentelemetry import metrics, trace
 
     name = "altaprofiles"
+    meters = meter_provider or metrics.get_meter_provider()
+    meter = meters.get_meter(name, __version__)
     return Hook(
         (tracer_provider or trace.get_tracer_provider()).get_tracer(name, __version__),
-        (meter_provider or metrics.get_meter_provider()).get_meter(name, __version__),
+        meter,
+        _slots_of(meters, meter, is_global=meters is metrics.get_meter_provider()),
     )
 
 
 class Hook:
     """The result of `hook`: called with each `Attempt`."""
 
-    def __init__(self, tracer: Any, meter: Any) -> None:
+    def __init__(self, tracer: Any, meter: Any, slots: _Slots) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
         self._tracer = tracer
+        self._slots = slots
         self._kind = SpanKind.CLIENT
-        self._failed: Callable[[str], Any] = lambda kind: Status(StatusCode.ERROR, kind)
-        self._loads: list[Callable[[], Callable[[], Sequence[Load]] | None]] = []
+        self._failed: Callable[[str | None], Any] = lambda text: Status(StatusCode.ERROR, text)
+        self._targets: dict[tuple[str, str], dict[str, Any]] = {}
         self._duration = meter.create_histogram(
             "http.client.request.duration",
             unit="s",
@@ -99,80 +99,110 @@ class Hook:
         self._refusals = meter.create_counter(
             "altaprofiles.refusals", unit="{refusal}", description="Refusals for a rate limit."
         )
+
+    def watch(self, load: Callable[[], Sequence[Load]]) -> None:
+        """Measure the slots of a session too; a session with this hook calls it."""
+        self._slots.add(load)
+
+    def __call__(self, attempt: Attempt) -> None:
+        error = attempt.error
+        if isinstance(error, RateLimited):
+            self._refusals.add(1, {"altaprofiles.service": attempt.api})
+            if not error.sent:
+                return
+        is_poll = isinstance(error, NotReady) and attempt.delay is not None
+        if attempt.delay is not None and not is_poll:
+            self._retries.add(1, {"altaprofiles.service": attempt.api})
+        self._record(attempt, None if error is None or is_poll else _kind_of(attempt))
+
+    def __repr__(self) -> str:
+        return f"<altaprofiles.otel.hook(), sessions={self._slots.sessions}>"
+
+    def interrupted(self, attempt: Attempt, error: BaseException) -> None:
+        """Record a request that an exception, such as a cancellation, has cut off."""
+        self._record(attempt, type(error).__name__)
+
+    def _record(self, attempt: Attempt, kind: str | None) -> None:
+        target = self._targets.get((attempt.method, attempt.url)) or self._target(attempt)
+        attributes = {**target}
+        if attempt.status is not None:
+            attributes["http.response.status_code"] = attempt.status
+        if kind is not None:
+            attributes["error.type"] = kind
+        self._duration.record(attempt.seconds, attributes)
+        self._wait.record(attempt.waited, {"altaprofiles.service": attempt.api})
+        end = time.time_ns()
+        # Another dict, because the SDK keeps the one of a measurement.
+        attributes = {
+            **attributes,
+            "url.full": attempt.url,
+            "altaprofiles.service": attempt.api,
+            "altaprofiles.operation": attempt.operation,
+            "altaprofiles.call": attempt.call,
+            "altaprofiles.bulk": attempt.bulk,
+            "altaprofiles.slot.wait": attempt.waited,
+            # The name in the conventions is for the size before decompression.
+            "altaprofiles.response.size": attempt.bytes,
+        }
+        if attempt.number > 1:
+            attributes["http.request.resend_count"] = attempt.number - 1
+        span = self._tracer.start_span(
+            f"{attempt.method} {target['url.template']}",
+            kind=self._kind,
+            start_time=end - int(attempt.seconds * 1e9),
+            attributes=attributes,
+        )
+        if kind is not None:
+            # Without the error's text, in which a service may quote its request. By the
+            # conventions, a status of HTTP needs none.
+            span.set_status(self._failed(None if kind.isdecimal() else kind))
+        span.end(end)
+
+    def _target(self, attempt: Attempt) -> dict[str, Any]:
+        """Return the attributes that all requests of one kind to one service have."""
+        target: dict[str, Any] = {
+            "http.request.method": attempt.method,
+            "server.address": attempt.host,
+            "server.port": attempt.port,
+            "url.template": urlsplit(attempt.url).path,
+        }
+        self._targets[attempt.method, attempt.url] = target
+        return target
+
+
+class _Slots:
+    """The slots of all sessions with a hook of one meter provider, which takes each metric once."""
+
+    def __init__(self, meter: Meter) -> None:
+        # Weak: a session lives no longer because of this.
+        self._loads: set[WeakMethod[Callable[[], Sequence[Load]]]] = set()
         for name, unit, description, part in (
             ("slots.used", "{slot}", "Requests in flight.", "used"),
             ("slots.limit", "{slot}", "Most requests in flight, at present.", "limit"),
             ("callers.waiting", "{caller}", "Callers that wait for a slot.", "waiting"),
         ):
-            meter.create_observable_gauge(
+            meter.create_observable_up_down_counter(
                 f"altaprofiles.{name}",
                 [self._observing(part)],
                 unit=unit,
                 description=description,
             )
 
-    def watch(self, load: Callable[[], Sequence[Load]]) -> None:
-        """Measure the slots of a session too; a session with this hook calls it."""
-        self._loads.append(WeakMethod(load))  # a session lives no longer because of this
+    @property
+    def sessions(self) -> int:
+        return len(self._loads)
 
-    def __call__(self, attempt: Attempt) -> None:
-        attributes: dict[str, Any] = {
-            "http.request.method": attempt.method,
-            "server.address": attempt.host,
-            "server.port": attempt.port,
-            "url.template": _PATHS[attempt.operation],
-        }
-        if attempt.status is not None:
-            attributes["http.response.status_code"] = attempt.status
-        error = attempt.error
-        if error is not None:
-            attributes["error.type"] = _kind_of(attempt)
-        is_sent = not (isinstance(error, RateLimited) and not error.sent)
-        if is_sent:
-            self._duration.record(attempt.seconds, attributes)
-            self._wait.record(attempt.waited, {"altaprofiles.service": attempt.api})
-        if attempt.delay is not None and not isinstance(error, NotReady):
-            self._retries.add(1, {"altaprofiles.service": attempt.api})
-        if isinstance(error, RateLimited):
-            self._refusals.add(1, {"altaprofiles.service": attempt.api})
-        if is_sent:
-            self._trace(attempt, attributes)
-
-    def _trace(self, attempt: Attempt, attributes: dict[str, Any]) -> None:
-        end = time.time_ns()
-        span = self._tracer.start_span(
-            f"{attempt.method} {attributes['url.template']}",
-            kind=self._kind,
-            start_time=end - int(attempt.seconds * 1e9),
-            attributes={
-                **attributes,
-                "url.full": _address(attempt),
-                "altaprofiles.service": attempt.api,
-                "altaprofiles.operation": attempt.operation,
-                "altaprofiles.call": attempt.call,
-                "altaprofiles.bulk": attempt.bulk,
-                "altaprofiles.slot.wait": attempt.waited,
-                "http.response.body.size": attempt.bytes,
-            },
-        )
-        if attempt.number > 1:
-            span.set_attribute("http.request.resend_count", attempt.number - 1)
-        if attempt.error is not None:
-            # Without the error's text, in which a service may quote its request.
-            span.set_status(self._failed(attributes["error.type"]))
-        span.end(end)
+    def add(self, load: Callable[[], Sequence[Load]]) -> None:
+        self._loads.add(WeakMethod(load, self._loads.discard))
 
     def _observing(self, part: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         from opentelemetry.metrics import Observation
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             sums: dict[str, int] = {}
-            for reference in [*self._loads]:
-                load: Callable[[], Sequence[Load]] | None = reference()
-                if load is None:
-                    self._loads.remove(reference)
-                    continue
-                for one in load():
+            # A copy, because readers run in threads of their own.
+            for reference in self._loads.copy():
+                for one in load() if (load := reference()) is not None else ():
                     sums[one.service] = sums.get(one.service, 0) + getattr(one, part)
             for service, value in sums.items():
                 yield Observation(value, {"altaprofiles.service": service})
@@ -187,11 +217,21 @@ def _kind_of(attempt: Attempt) -> str:
     return type(attempt.error).__name__
 
 
-def _address(attempt: Attempt) -> str:
-    """Return the address of a request, without its query."""
-    # Nothing but this machine is asked without TLS.
-    is_local = attempt.host in ("localhost", "::1") or attempt.host.startswith("127.")
-    scheme = "http" if is_local and attempt.port != 443 else "https"
-    host = f"[{attempt.host}]" if ":" in attempt.host else attempt.host
-    port = "" if attempt.port == 443 else f":{attempt.port}"
-    return f"{scheme}://{host}{port}{_PATHS[attempt.operation]}"
+class _Global:
+    """Stands for the global meter provider, which may be set after hooks of it were made."""
+
+
+_GLOBAL = _Global()
+_known: WeakKeyDictionary[Any, _Slots] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def _slots_of(provider: MeterProvider, meter: Meter, *, is_global: bool) -> _Slots:
+    """Return the one `_Slots` of a meter provider."""
+    with _lock:
+        slots = _known.get(provider) or (_known.get(_GLOBAL) if is_global else None)
+        slots = slots or _Slots(meter)
+        _known[provider] = slots
+        if is_global:
+            _known[_GLOBAL] = slots
+        return slots

@@ -14,16 +14,18 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
 from .flow.fanout import Items
+from .flow.results import AsyncOnly, Results
 from .flow.slices import ITEMS, finish
 from .http.engine import Engine
-from .http.service import Service
+from .http.service import Service, account_of
 from .models import Key, Lookup, Page, Profile
 from .models.page import new_people
 from .models.people import Distinct
-from .sources.chains import Chains
+from .sources.chains import COUNT, PAGES, Chains
 from .sources.lookups import PROFILES, Lookups
 from .wire.clevertap import By
 from .wire.days import Day
@@ -42,6 +44,10 @@ class Profiles:
         self._engine = engine
         self._service = service
 
+    def __repr__(self) -> str:
+        return f"Profiles({account_of(self._service)})"
+
+    @named(PROFILES.name)
     async def get(
         self,
         *,
@@ -81,10 +87,11 @@ class Profiles:
             names = ", ".join(by for by, _ in given) or "none"
             raise InvalidArgument(f"identity, email, object_id: pass exactly one, got {names}")
         by, value = given[0]
-        return await Lookups(self._engine.within(deadline), self._service(), PROFILES).get(
-            by, value
-        )
+        service = self._service()
+        with self._engine.within(deadline) as engine:
+            return await Lookups(engine, service, PROFILES).get(by, value)
 
+    @named(PROFILES.name)
     def get_many(
         self,
         keys: Items[Key],
@@ -116,6 +123,7 @@ class Profiles:
         """
         return self._lookups().get_many(keys, by=by, concurrency=concurrency, ordered=ordered)
 
+    @named(PAGES)
     def by_event(
         self,
         event: str,
@@ -213,6 +221,7 @@ class Profiles:
             event_query, windows, distinct=distinct, cursor=cursor, prefetch=prefetch
         )
 
+    @named(PAGES)
     def everyone(
         self,
         *,
@@ -259,6 +268,7 @@ class Profiles:
         )
         return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
 
+    @named(COUNT)
     async def count(
         self,
         event: str | None = None,
@@ -289,8 +299,10 @@ class Profiles:
         >>> people = await session.profiles.count("Charged", start=20260101, end=20260131)
         """
         filters = Filters.of(event_properties, profile_fields, query)
-        chains = Chains(self._engine.within(deadline), self._service())
-        return await chains.count(EventQuery.of(event, start, end, filters=filters))
+        service = self._service()
+        event_query = EventQuery.of(event, start, end, filters=filters)
+        with self._engine.within(deadline) as engine:
+            return await Chains(engine, service).count(event_query)
 
     def _people(
         self, query: EventQuery, windows: int, *, distinct: bool, cursor: str | None, prefetch: int
@@ -315,7 +327,7 @@ class Profiles:
                 query=query,
             )
 
-        return EventProfiles(pages, distinct=distinct)
+        return EventProfiles(pages, distinct=distinct, query=query, cursor=cursor)
 
     def _chains(self) -> Chains:
         return Chains(self._engine, self._service())
@@ -324,7 +336,7 @@ class Profiles:
         return Lookups(self._engine, self._service(), PROFILES)
 
 
-class EventProfiles:
+class EventProfiles(AsyncOnly):
     """The people of one query: iterate over it for people, or over `pages()` for pages.
 
     Each iteration opens new chains. Leaving an iteration early, cancelling it or closing the
@@ -332,10 +344,17 @@ class EventProfiles:
     """
 
     def __init__(
-        self, pages: Callable[[bool, bool], AsyncGenerator[Page, None]], *, distinct: bool
+        self,
+        pages: Callable[[bool, bool], AsyncGenerator[Page, None]],
+        *,
+        distinct: bool,
+        query: EventQuery,
+        cursor: str | None,
     ) -> None:
         self._pages = pages
         self._distinct = distinct
+        self._query = query
+        self._cursor = cursor
 
     async def __aiter__(self) -> AsyncGenerator[Profile, None]:
         """Yield each person, page by page; those of one window in server order.
@@ -361,6 +380,7 @@ class EventProfiles:
         finally:
             await pages.aclose()
 
+    @named(PAGES)
     def pages(self, *, decode: bool = True) -> AsyncGenerator[Page, None]:
         """Yield each page; with `distinct`, without the people who came before.
 
@@ -381,17 +401,30 @@ class EventProfiles:
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return self._walk(decode=decode, keep=True)
+        return Results("pages", self._walk(decode=decode, keep=True))
 
     async def _walk(self, *, decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
         pages = self._pages(decode, keep)
-        try:
-            async for page in pages:
-                yield page if seen is None else await finish(new_people(page, seen))
-                del page
-        finally:
-            await pages.aclose()
+        with naming(PAGES):
+            try:
+                async for page in pages:
+                    yield page if seen is None else await finish(new_people(page, seen))
+                    del page
+            finally:
+                await pages.aclose()
+
+    def __repr__(self) -> str:
+        # Neither cursors nor the values of filters, which may be people's data.
+        query = self._query
+        parts = ["everyone" if query.event is None else repr(query.event)]
+        if query.window is not None:
+            parts += [f"start={query.start}", f"end={query.end}"]
+        if query.filters:
+            parts.append(f"filters={query.filters.outline}")
+        if self._cursor is not None:
+            parts.append("cursor=…")
+        return f"EventProfiles({', '.join(parts)})"
 
 
 def _pairs(

@@ -13,7 +13,15 @@ from html import unescape
 from html.entities import html5
 from typing import Any, NoReturn
 
-__all__ = ["LOOKS_LIKE_DATABASE", "Secret", "as_secret", "harmless", "mask_values", "masked"]
+__all__ = [
+    "LOOKS_LIKE_DATABASE",
+    "Secret",
+    "as_secret",
+    "harmless",
+    "mask_values",
+    "masked",
+    "readable",
+]
 
 
 LOOKS_LIKE_DATABASE = re.compile("@|password|postgres", re.IGNORECASE)
@@ -381,3 +389,8 @@ _URL_SAFE = str.maketrans("+/", "-_")
 def harmless(text: str, *, keep: str = "") -> str:
     """Return `text` with control characters escaped, except those in `keep`."""
     return "".join(x if x.isprintable() or x in keep else repr(x)[1:-1] for x in text)
+
+
+def readable(path: str) -> str:
+    """Return a path with the bytes that are not UTF-8 escaped."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")

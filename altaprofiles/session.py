@@ -6,31 +6,56 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
+from functools import partial, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Never, Self, TypedDict, Unpack
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    Never,
+    ParamSpec,
+    Self,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+)
 
+from .accounts import Accounts
+from .base.calls import CallName, named
 from .base.checks import check_callback, check_flag, check_seconds, check_whole
 from .base.deadline import Deadline
 from .cdp import Cdp
-from .credentials import CHAIN_SLOTS, Alta, CleverTap, ignored_variables, is_in_environment
+from .credentials import (
+    CHAIN_SLOTS,
+    Alta,
+    CleverTap,
+    check_api_key,
+    check_passcode,
+    check_prefix,
+    ignored_variables,
+    is_in_environment,
+    variable,
+)
 from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
 from .flow.fanout import Items
 from .http.engine import Engine, Hook
+from .http.proxies import hide_proxy
 from .http.retry import Retry
 from .http.service import Load, Service
 from .http.sizing import MOST, Size
 from .http.transport import Timeout, Transport
 from .models import Customer, Key, Profile, Stats
+from .options import SessionOptions, ViewOptions
 from .profiles import Profiles
-from .redaction import mask_values
-from .sources.chains import Chains
+from .sources.chains import PAGES, Chains
 from .sources.joined import join
 from .sources.lookups import CDP, PROFILES, Lookups, endpoint_of
-from .sources.who import check_one, who_is
+from .sources.who import check_one, service_of, who_is
 from .tables.layout import Flatten
 from .wire import alta as alta_rules
 from .wire import clevertap as clevertap_rules
-from .wire.alta import By as CdpBy
+from .wire.alta import CdpBy
 from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
@@ -39,9 +64,11 @@ from .wire.query import BATCH_SIZE
 
 if TYPE_CHECKING:
     from datetime import date
+    from ssl import SSLContext
 
     import aiohttp
 
+    from .export.formats import Format, Write
     from .export.gather.joins import Join
     from .export.job import Job
     from .export.keys import Keys
@@ -60,20 +87,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 logger = logging.getLogger("altaprofiles")
 
 MAX_RESPONSE_BYTES = 128 * 1024 * 1024
-
-
-class SessionOptions(TypedDict, total=False):
-    """The arguments of `Session` other than credentials."""
-
-    retry: Retry
-    timeout: Timeout
-    max_response_bytes: int
-    trace_configs: Sequence[aiohttp.TraceConfig]
-    on_event: Hook | Sequence[Hook] | None
-    trust_env: bool
 
 
 class EventsOptions(TypedDict):
@@ -97,6 +116,43 @@ class EventsOptions(TypedDict):
     cdp_by: CdpBy
 
 
+def _name_of_who_is(_: object, **keys: object) -> CallName | None:
+    return service_of([by for by, key in keys.items() if key is not None])
+
+
+def _name_of_lookups(*_: object, by: object = None, **__: object) -> CallName | None:
+    return service_of([by]) if isinstance(by, str) else None
+
+
+def _name_of_unfinished(
+    _: object, unfinished: Unfinished | None = None, **__: object
+) -> CallName | None:
+    by = getattr(getattr(unfinished, "plan", None), "by", None)
+    return PAGES if by is None else service_of([by])
+
+
+def _refusing_what_is_fixed(method: Callable[P, T]) -> Callable[P, T]:
+    """Return `with_options` with an error of its own for arguments of `Session`.
+
+    Arguments that the method does not have are none for type checkers, either.
+    """
+
+    @wraps(method)
+    def checked(*args: P.args, **options: P.kwargs) -> T:
+        fixed = {"clevertap", "alta", *SessionOptions.__annotations__}
+        for name in options:
+            if name in fixed.difference(ViewOptions.__annotations__):
+                # A traceback with locals would show the password of a proxy.
+                options.clear()
+                raise InvalidArgument(
+                    f"{name}: belongs to the whole session, and is not an option of a view; open "
+                    f"another Session with it"
+                )
+        return method(*args, **options)
+
+    return checked
+
+
 class Session:
     """One account on each service, over one pool of connections.
 
@@ -115,9 +171,18 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one
-            raises ends the call it reports on.
+            raises ends the call it reports on. A request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
+        ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
+            `ssl.create_default_context(cafile="ca.pem")` trusts an authority of your own, and
+            `load_cert_chain` of a context adds a client certificate. By default, the authorities
+            of the system are trusted.
+        proxy: the URL of an http or https proxy for all requests, such as
+            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. It takes
+            the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
+            included. It is never shown. A service on this machine is not reached through a proxy on
+            another one.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -137,7 +202,11 @@ class Session:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Hook | Sequence[Hook] | None = None,
         trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
+        # It may hold a password, which a traceback with locals would show.
+        hidden, proxy = hide_proxy(proxy), None
         for name, value, kind in (
             ("clevertap", clevertap, CleverTap),
             ("alta", alta, Alta),
@@ -157,6 +226,8 @@ class Session:
                 max_response_bytes=max_response_bytes,
                 trace_configs=trace_configs,
                 trust_env=trust_env,
+                ssl=ssl,
+                proxy=hidden,
             ),
             retry=retry,
             timeout=timeout,
@@ -179,36 +250,87 @@ class Session:
         self._cdp = Cdp(self._engine, self._alta_service)
 
     @classmethod
-    def from_env(cls, **options: Unpack[SessionOptions]) -> Self:
+    def from_env(cls, prefix: str = "", **options: Unpack[SessionOptions]) -> Self:
         """Return a session with the credentials in the environment.
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
-        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT` and `ALTAPROFILES_SHARED`. One
-        service is enough.
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE` and
+        `ALTAPROFILES_SHARED`. One service is enough.
 
         Args:
+            prefix: text in front of each of these names, as for `CleverTap.from_env`.
             options: the arguments of `Session` other than credentials.
 
         Raises:
             ConfigurationError: neither service's variables are set, or only half of CleverTap's.
                 `ALTA_ENDPOINT` and the like without their secret are a warning in the log.
+
+        >>> shop = Session.from_env(prefix="SHOP_", retry=Retry(attempts=3))
         """
-        has_clevertap, has_alta = is_in_environment("CLEVERTAP"), is_in_environment("ALTA")
+        _hide_proxy_of(options)
+        prefix = check_prefix(prefix)
+        services = ("CLEVERTAP", "ALTA")
+        has_clevertap, has_alta = [is_in_environment(service, prefix) for service in services]
         ignored = [
-            sentence for prefix in ("CLEVERTAP", "ALTA") if (sentence := ignored_variables(prefix))
+            sentence for service in services if (sentence := ignored_variables(service, prefix))
         ]
         if not has_clevertap and not has_alta:
+            account_id, passcode, region = [
+                variable("CLEVERTAP", argument, prefix)
+                for argument in ("account_id", "passcode", "region")
+            ]
             raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
-                + "; set CLEVERTAP_ACCOUNT_ID and CLEVERTAP_PASSCODE (and CLEVERTAP_REGION), or "
-                "ALTA_TOKEN, or both"
+                + f"; set {account_id} and {passcode} (and {region}), or "
+                f"{variable('ALTA', 'token', prefix)}, or both"
             )
         for sentence in ignored:
             logger.warning("%s", sentence)
         return cls(
-            clevertap=CleverTap.from_env() if has_clevertap else None,
-            alta=Alta.from_env() if has_alta else None,
+            clevertap=CleverTap.from_env(prefix) if has_clevertap else None,
+            alta=Alta.from_env(prefix) if has_alta else None,
+            **options,
+        )
+
+    @classmethod
+    def from_account(cls, name: str | None = None, **options: Unpack[SessionOptions]) -> Self:
+        """Return a session with the credentials of an account in the credentials file.
+
+        One service is enough. See `CleverTap.from_account`: the environment's credentials are not
+        read. Sessions of two names of one account keep its limits together if both have `shared`.
+
+        Args:
+            name: the name of the account; None for the file's default, else its only account.
+            options: the arguments of `Session` other than credentials.
+
+        Raises:
+            MissingCredentials: there is no such account, or it has no credentials.
+            ConfigurationError: the file cannot be used, or a value in it is invalid; it names the
+                file, the account and the key.
+
+        >>> shop = Session.from_account("shop", retry=Retry(attempts=3))
+        """
+        _hide_proxy_of(options)
+        accounts = Accounts.read()
+        account = accounts.named(name)
+        clevertap = accounts.clevertap(account)
+        try:
+            alta = accounts.alta(account)
+        except MissingCredentials as error:
+            if clevertap is None or accounts.names_alta(account):
+                raise
+            # The file does not say that it has a key, and the keyring cannot be asked.
+            logger.warning("without Alta: %s", error)
+            alta = None
+        if clevertap is None and alta is None:
+            raise MissingCredentials(
+                f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
+                f"{account}"
+            )
+        return cls(
+            clevertap=None if clevertap is None else clevertap.credentials,
+            alta=None if alta is None else alta.credentials,
             **options,
         )
 
@@ -227,6 +349,7 @@ class Session:
         """Counters over the life of this session. The object is live: it keeps counting."""
         return self._engine.stats
 
+    @_refusing_what_is_fixed
     def with_options(
         self,
         *,
@@ -235,7 +358,6 @@ class Session:
         deadline: float | None = None,
         bulk: bool | None = None,
         on_event: Hook | Sequence[Hook] | None = None,
-        **fixed: Never,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
@@ -259,13 +381,6 @@ class Session:
         >>> quick = session.with_options(deadline=2.0, retry=Retry(attempts=3))
         >>> person = await quick.profiles.get(identity="5555555555")
         """
-        for name in fixed:
-            if name in SessionOptions.__annotations__ or name in ("clevertap", "alta"):
-                raise InvalidArgument(
-                    f"{name}: belongs to the whole session, and is not an option of a view; open "
-                    f"another Session with it"
-                )
-            raise TypeError(f"with_options() got an unexpected keyword argument {name!r}")
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
             if value is not None and not isinstance(value, kind):
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
@@ -281,6 +396,7 @@ class Session:
         view._set_up()  # noqa: SLF001
         return view
 
+    @named(CDP.name)
     def with_cdp(
         self, profiles: Items[Profile], *, concurrency: int | None = None, ordered: bool = False
     ) -> AsyncGenerator[Customer, None]:
@@ -304,11 +420,13 @@ class Session:
 
         >>> people = session.profiles.by_event("Charged", start=20260101, end=20260131)
         >>> async for customer in session.with_cdp(people):
-        ...     print(customer.profile.identity, list(customer.cdp))
+        ...     if customer.profile:
+        ...         print(customer.profile.identity, list(customer.cdp))
         """
         lookups = Lookups(self._engine, self._alta_service(), CDP)
         return join(profiles, lookups, concurrency=concurrency, ordered=ordered)
 
+    @named(_name_of_who_is)
     async def who_is(
         self,
         *,
@@ -356,11 +474,12 @@ class Session:
                 "anonymous_id": anonymous_id,
             }
         )
-        engine = self._engine.within(deadline)
-        profiles = Lookups(engine, self._clevertap_service(), PROFILES)
-        users = Lookups(engine, self._alta_service(), CDP)
-        return await who_is(by, key, profiles, users)
+        clevertap, alta = self._clevertap_service(), self._alta_service()
+        with self._engine.within(deadline) as engine:
+            profiles, users = Lookups(engine, clevertap, PROFILES), Lookups(engine, alta, CDP)
+            return await who_is(by, key, profiles, users)
 
+    @named(PAGES)
     async def export(
         self,
         events: str | Sequence[str] | None = None,
@@ -371,13 +490,13 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         distinct: bool = True,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         batch_size: int = BATCH_SIZE,
         app: bool = False,
         event_summaries: bool = True,
@@ -485,10 +604,13 @@ class Session:
             spool: the folder in which `<to>.export` is made; by default the output's folder, and
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
-                `Incomplete`: what has been gathered stays, and the same call resumes.
-            on_progress: called in the event loop after each page, at least every second, and at
-                times while finishing. It must return quickly. An exception that it raises ends the
-                export. Pass `print`, or `altaprofiles.notebook.Progress()` in a notebook.
+                `Incomplete`: what has been gathered stays, and the same call resumes. Once all
+                records are there, it ends nothing: they are written to the output.
+            on_progress: called in the event loop after each page, at least every second, at times
+                while finishing, and once the output is in place. It must return quickly. An
+                exception that it raises ends the export. Pass `print`,
+                `altaprofiles.progress.log()` for lines in a log, or
+                `altaprofiles.notebook.Progress()` in a notebook.
 
         Returns:
             The result, with the digest of the output. `report.mended` counts values that the
@@ -545,7 +667,8 @@ class Session:
         output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job([part], output).run()
+        with self._engine.under_way():
+            return await Job([part], output).run()
 
     def export_part(
         self,
@@ -639,6 +762,7 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(PAGES)
     async def sync(
         self,
         events: str | Sequence[str],
@@ -651,7 +775,7 @@ class Session:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         windows: int | Literal["auto"] = "auto",
         flatten: Flatten = (),
         table: str | None = None,
@@ -753,7 +877,8 @@ class Session:
         )
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await sync.run()
+        with self._engine.under_way():
+            return await sync.run()
 
     def sync_part(
         self,
@@ -829,6 +954,7 @@ class Session:
 
         return Sync(job, plan, output, Days.of(since, until, late_days, timezone), timezone, name)
 
+    @named(_name_of_lookups)
     async def export_lookups(
         self,
         keys: Keys,
@@ -837,11 +963,11 @@ class Session:
         to: str | os.PathLike[str],
         column: str | None = None,
         keys_table: str | None = None,
-        format: str | None = None,
+        format: Format | None = None,
         flatten: Flatten = (),
         table: str | None = None,
         bom: bool = False,
-        write: Literal["replace", "upsert", "append"] | None = None,
+        write: Write | None = None,
         with_cdp: bool = False,
         cdp_key: str = "identity",
         cdp_by: CdpBy = "user_id",
@@ -924,7 +1050,8 @@ class Session:
         output = _output(to, format, table, bom, flatten, write, resume, spool, deadline)
         # It may hold a password, which a traceback with locals would show.
         del to
-        return await Job([part], output).run()
+        with self._engine.under_way():
+            return await Job([part], output).run()
 
     def lookups_part(
         self,
@@ -984,12 +1111,14 @@ class Session:
         )
         return Part(with_joins(people, joins), reporting, name)
 
+    @named(_name_of_unfinished)
     async def finish_unfinished(
         self,
         unfinished: Unfinished,
         *,
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
+        deadline: float | None = None,
         on_progress: Callable[[Any], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
@@ -1000,7 +1129,7 @@ class Session:
             unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
-            on_progress: as for `export`.
+            deadline, on_progress: as for `export`.
 
         Returns:
             The result, as of the method that started it.
@@ -1011,29 +1140,64 @@ class Session:
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
-        from .export.output import Output
 
         self._engine.check_open()
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
-        output = Output(to=to, spool=spool)
+        output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
         job = finishing_job(self._engine, service, alta, unfinished, output, on_progress)
         # It may hold a password, which a traceback with locals would show.
         del to
-        report: ExportReport | LookupReport = await job.run()
+        with self._engine.under_way():
+            report: ExportReport | LookupReport = await job.run()
         return report
 
-    async def aclose(self) -> None:
-        """Cancel all work and close all connections, as the end of `async with` does."""
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Cancel all work and close all connections, as the end of `async with` does.
+
+        With `drain`, what is under way may end first, as a service wants that shuts down: single
+        calls with their retries, iterations whose first item has been asked for, up to their last
+        item, exports, syncs and all that they send. A call or an iteration that begins later raises
+        `SessionClosed` at once. After `drain` seconds the rest is cut off, as without it. An
+        iteration that is not read to its end lasts until then.
+
+        Safe to call more than once. A second call during a drain ends it by its own `drain`. If the
+        task that drains is cancelled, all is cut off at once.
+
+        Args:
+            drain: the longest wait, in seconds; 0 for none.
+
+        Raises:
+            ConfigurationError: `drain` is not a number of seconds, or this is a view.
+            SessionClosed: the session was opened in another event loop that is still running.
+
+        >>> async with Session.from_env() as session:
+        ...     person = await session.profiles.get(identity="5555555555")
+        ...     await session.aclose(drain=10)
+        """
         self._check_own("closed")
+        check_seconds("drain", drain, zero=True)
         try:
-            await self._engine.aclose()
+            await self._engine.aclose(drain)
         finally:
             # Not after an attempt to close it from another event loop.
             if self._engine.is_closed:
                 for service in self._services:
                     service.abandon(_closed)
                     service.close()
+
+    # Type checkers refuse it by themselves.
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> Never:
+            raise TypeError(
+                "a Session is opened with `async with`, in an async function; where no event loop "
+                "runs, write `with altaprofiles.blocking(…) as session:`"
+            )
+
+        def __exit__(self, *_: object) -> None:
+            # Without it, `with` does not call `__enter__`.
+            raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         self._check_own("entered")
@@ -1055,12 +1219,16 @@ class Session:
         await self.aclose()
 
     def __repr__(self) -> str:
+        if "_credentials" not in vars(self):
+            # In a traceback with locals, of an argument that is refused.
+            return "<Session without arguments>"
         clevertap, alta = self._credentials
-        return f"Session(clevertap={clevertap!r}, alta={alta!r})"
+        state = "" if self._engine.state == "new" else f", {self._engine.state}"
+        return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
-        """Return the slots that are in use now, for hooks that measure them."""
-        return [service.load for service in self._services]
+        """Return the slots that are in use now, for hooks that measure them: none once closed."""
+        return [service.load for service in self._services] if self._engine.state == "open" else []
 
     def _check_own(self, what: str) -> None:
         if self._is_view:
@@ -1071,15 +1239,26 @@ class Session:
 
     def _clevertap_service(self) -> Service:
         if self._clevertap is None:
-            raise MissingCredentials(
+            error = MissingCredentials(
                 "this Session has no CleverTap credentials; pass clevertap=CleverTap(…)"
             )
+            # The call adds its operation.
+            error.service = clevertap_rules.API
+            raise error
         return self._clevertap
 
     def _alta_service(self) -> Service:
         if self._alta is None:
-            raise MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error = MissingCredentials("this Session has no Alta credentials; pass alta=Alta(…)")
+            error.locate(*CDP.name)
+            raise error
         return self._alta
+
+
+def _hide_proxy_of(options: SessionOptions) -> None:
+    """Hide the proxy of some options, so that a traceback with locals does not show a password."""
+    if "proxy" in options:
+        options["proxy"] = cast("str | None", hide_proxy(options["proxy"]))
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
@@ -1095,11 +1274,11 @@ _ALTA_START = 4
 
 def _output(
     to: str | os.PathLike[str],
-    format: str | None,
+    format: Format | None,
     table: str | None,
     bom: bool,
     flatten: Flatten,
-    write: str | None,
+    write: Write | None,
     resume: bool,
     spool: str | os.PathLike[str] | None,
     deadline: float | None,
@@ -1138,8 +1317,9 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
         api=clevertap_rules.API,
         account=account.account_id,
         url=account.url,
-        headers=mask_values(clevertap_rules.auth_headers(account.account_id, account.passcode)),
+        headers=partial(clevertap_rules.auth_headers, account.account_id),
         secret=account.passcode,
+        check=check_passcode,
         sizes={
             "open_chain": chains,
             "get_page": chains,
@@ -1148,7 +1328,7 @@ def _clevertap_service(account: CleverTap, retry: Retry) -> Service:
         },
         retry=retry,
         shared=account.shared,
-        owner=account.account_id,
+        owner=account.owner,
     )
 
 
@@ -1159,12 +1339,12 @@ def _alta_service(account: Alta, retry: Retry) -> Service:
         api=alta_rules.API,
         account=account.account,
         url=account.url,
-        headers=mask_values(alta_rules.auth_headers(account.token)),
+        headers=alta_rules.auth_headers,
         secret=account.token,
+        check=check_api_key,
         sizes={"get_user_cdp": size, "verify_key": size},
         retry=retry,
         per_minute=account.requests_per_minute,
         shared=account.shared,
-        # Two names of one key share the limits of the key.
-        owner=account.token,
+        owner=account.owner,
     )

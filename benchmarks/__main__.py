@@ -16,6 +16,7 @@ from . import (
     compression,
     durable,
     export,
+    hooks,
     imports,
     limits,
     lookups,
@@ -23,6 +24,7 @@ from . import (
     pauses,
     picture,
     quick,
+    services,
     shared,
     sizes,
     windows,
@@ -43,6 +45,8 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "compression": compression.measure,
     "sizes": sizes.measure,
     "shared": shared.measure,
+    "services": services.measure,
+    "hooks": hooks.measure,
 }
 
 

@@ -17,11 +17,13 @@ from . import (
     compression,
     durable,
     export,
+    hooks,
     imports,
     limits,
     lookups,
     memory,
     pauses,
+    services,
     shared,
     sizes,
     windows,
@@ -303,6 +305,34 @@ def _share() -> list[Check]:
     ]
 
 
+def _serve() -> list[Check]:
+    if not services.is_possible():
+        return []
+    figures = services.calls(60, 0.0, workers=2).figures
+    return [
+        Check("services, answered", int(figures["found"]), 60),
+        Check("services, refused", int(figures["refused"]), 0),
+    ]
+
+
+def _watch() -> list[Check]:
+    each, rounds = 20, 1
+    watched = replace(hooks.CALLS, arguments={"count": each, "repeats": rounds})
+    if not present([watched]):
+        return []
+    with serving(Shape(record_bytes=1000)) as server:
+        figures = once(watched, server).figures
+        seen = server.seen()
+    # Two of the five hooks measure the calls, and one of these traces them.
+    calls = each * (rounds + 1)
+    return [
+        *_requests("hooks", seen, get_profile=5 * calls),
+        Check("hooks, events of a function", int(figures["events"]), calls),
+        Check("hooks, spans", int(figures["spans"]), calls),
+        Check("hooks, durations", int(figures["durations"]), 2 * calls),
+    ]
+
+
 CHECKS: dict[str, Callable[[], list[Check]]] = {
     "lookups": _look_up,
     "chain": _walk_chain,
@@ -316,5 +346,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "compression": _inflate,
     "sizes": _read_large,
     "shared": _share,
+    "services": _serve,
+    "hooks": _watch,
 }
 """The checks of each question."""

@@ -128,8 +128,9 @@ def cost(shared: bool) -> Run:
                 api="CleverTap",
                 account="BENCH",
                 url="https://localhost",
-                headers={},
+                headers=lambda secret: {},
                 secret="BENCH",  # noqa: S106
+                check=lambda secret, kind: None,
                 sizes={"get_profile": Size(SLOTS, SLOTS)},
                 retry=Retry(),
                 shared=str(Path(folder) / "slots") if shared else False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keyring
 import pytest
@@ -17,8 +19,17 @@ from hypothesis import strategies as st
 from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
-from altaprofiles import Alta, ConfigurationError, MissingCredentials
+from altaprofiles import (
+    Alta,
+    CleverTap,
+    ConfigurationError,
+    InvalidArgument,
+    MissingCredentials,
+    Retry,
+    Session,
+)
 from altaprofiles.accounts import KEYS, Accounts, accounts_path, find_alta, find_clevertap
+from altaprofiles.emulator import Emulator
 
 from .support.terminals import environment, run
 
@@ -449,6 +460,15 @@ def test_secrets_that_are_not_in_the_file_come_from_the_keyring(place: Path, rin
     assert alta.credentials.token == "app-1"
 
 
+def test_no_traceback_shows_a_secret_of_the_keyring(place: Path, ring: Rings) -> None:
+    ring({("altaprofiles", "a.passcode"): SECRET, ("altaprofiles", "a.alta_token"): SECRET})
+    write(place, '[accounts.a]\naccount_id = "A"\nregion = "mars"\nalta_endpoint = "mars"\n')
+    for make in (CleverTap.from_account, Alta.from_account, Session.from_account):
+        with pytest.raises(ConfigurationError, match="'mars'") as caught:
+            make()
+        assert SECRET not in seen_by_a_reporter(caught.value)
+
+
 def test_the_file_goes_before_the_keyring(place: Path, ring: Rings) -> None:
     ring(None)
     write(place, SHOP)
@@ -527,6 +547,149 @@ def test_a_pipe_is_read_as_the_file(place: Path) -> None:
     with pytest.raises(ConfigurationError, match="is a pipe to which nobody writes"):
         Accounts.read(Path(f"/dev/fd/{reading}"))
     os.close(reading)
+
+
+# ---------------------------------------------------------------------------------------- in Python
+
+
+def in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set other credentials, which nothing may read."""
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "ENV")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", "env")
+    monkeypatch.setenv("CLEVERTAP_REGION", "mars")
+    monkeypatch.setenv("ALTA_TOKEN", "env")
+
+
+@pytest.mark.parametrize("name", [None, "shop"])
+def test_an_account_is_there_in_python_as_on_the_command_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    write(place, SHOP)
+    project, agent = find_clevertap("shop"), find_alta("shop")
+    in_environment(monkeypatch)
+    assert project is not None
+    assert agent is not None
+    assert CleverTap.from_account(name) == project.credentials
+    assert Alta.from_account(name) == agent.credentials
+    assert Alta.from_account(name).requests_per_minute == 90
+    session = Session.from_account(name, retry=Retry(attempts=2))
+    assert repr(session) == (
+        f"Session(clevertap={project.credentials!r}, alta={agent.credentials!r})"
+    )
+    other = Session.from_account("other")
+    assert repr(other) == f"Session(clevertap={CleverTap.from_account('other')!r}, alta=None)"
+
+
+def test_an_only_account_is_the_default_in_python(place: Path) -> None:
+    write(place, '[accounts.agent]\nalta_token = "token"\n')
+    assert Alta.from_account().account == "agent"
+    assert repr(Session.from_account()).startswith("Session(clevertap=None, alta=Alta(")
+
+
+WITHOUT_DEFAULT = SHOP.replace('default = "shop"', "")
+MAKERS = [CleverTap.from_account, Alta.from_account, Session.from_account]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        (None, None, "no account: {} does not exist; run: altaprofiles login; or set ALTAPROFILES"),
+        ("", None, "no account: {} has no accounts; run: altaprofiles login; or set ALTAPROFILES"),
+        (None, "x", "no account 'x': {} does not exist; run: altaprofiles login x"),
+        (SHOP, "x", "no account 'x': {} has shop, other; run: altaprofiles login x"),
+        (SHOP, "", "no account '': {} has shop, other; run: altaprofiles login NAME"),
+        (WITHOUT_DEFAULT, None, "{} has the accounts shop, other; pass the name of one, or add"),
+        ("[accounts.a]", None, "{}: account 'a' has no "),
+        ("[accounts.a]\nshared = true", "a", "{}: account 'a' has no "),
+    ],
+)
+@pytest.mark.parametrize("make", MAKERS)
+def test_an_account_that_is_not_there_is_named_with_the_next_step(
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[..., object],
+    text: str | None,
+    name: str | None,
+    words: str,
+) -> None:
+    in_environment(monkeypatch)
+    if text is not None:
+        write(place, text)
+    with pytest.raises(MissingCredentials) as caught:
+        make(name)
+    assert words.format(place) in str(caught.value)
+
+
+def test_an_account_of_the_other_service_is_named(place: Path) -> None:
+    write(place, SHOP)
+    with pytest.raises(MissingCredentials, match=r"'other' has no Alta .* login other$"):
+        Alta.from_account("other")
+    write(place, '[accounts.agent]\nalta_token = "token"\n')
+    with pytest.raises(MissingCredentials, match=r"'agent' has no CleverTap credentials"):
+        CleverTap.from_account("agent")
+
+
+@pytest.mark.parametrize("name", [7, True, b"shop", ["shop"], Path("shop")])
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_name_that_is_not_text_is_refused(
+    place: Path, make: Callable[..., object], name: Any
+) -> None:
+    write(place, SHOP)
+    with pytest.raises(InvalidArgument, match=r"^name: expected the name of an account, got"):
+        make(name)
+
+
+def test_a_mistake_in_the_file_is_named_in_python_too(place: Path) -> None:
+    write(place, SHOP.replace('region = "in1"', 'region = "mars"'))
+    for make in (CleverTap.from_account, Session.from_account):
+        with pytest.raises(ConfigurationError, match="account 'shop': region: unknown") as caught:
+            make()
+        assert SECRET not in seen_by_a_reporter(caught.value)
+    write(place, SHOP, 0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        Session.from_account()
+
+
+def test_secrets_of_the_keyring_are_there_in_python(
+    place: Path, ring: Rings, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring({("altaprofiles", "a.passcode"): SECRET, ("altaprofiles", "a.alta_token"): "app-1"})
+    write(place, '[accounts.a]\naccount_id = "A"\n')
+    assert CleverTap.from_account().passcode == SECRET
+    assert Alta.from_account().token == "app-1"
+    assert "alta=Alta(" in repr(Session.from_account())
+    ring(None)
+    with pytest.raises(MissingCredentials, match="the keyring cannot be read"):
+        Session.from_account()
+    write(place, f'[accounts.a]\naccount_id = "A"\npasscode = "{SECRET}"\n')
+    assert repr(Session.from_account()).endswith("alta=None)")
+    assert "without Alta: " in caplog.text
+    write(place, place.read_text() + 'alta_endpoint = "sg"\n')
+    with pytest.raises(MissingCredentials, match="alta_token is missing, and the keyring"):
+        Session.from_account()
+
+
+@pytest.mark.anyio
+async def test_two_names_of_one_account_share_its_cap(place: Path, tmp_path: Path) -> None:
+    async with Emulator(people=5, think=0.005) as emulator:
+        lines = [
+            f'account_id = "{emulator.clevertap.account_id}"',
+            f'passcode = "{emulator.clevertap.passcode}"',
+            f'base_url = "{emulator.url}"',
+            f'alta_token = "{emulator.alta.token}"',
+            f'alta_base_url = "{emulator.url}"',
+            "alta_max_in_flight = 2",
+            f'shared = "{tmp_path / "slots"}"',
+        ]
+        write(place, "\n".join(["[accounts.a]", *lines, "[accounts.b]", *lines]))
+        sessions = [Session.from_account(name) for name in ("a", "b")]
+        async with sessions[0], sessions[1]:
+            await asyncio.gather(
+                *(one.profiles.get(identity="5555555555") for one in sessions for _ in range(20)),
+                *(one.cdp.get(user_id="BC123") for one in sessions for _ in range(20)),
+            )
+        assert emulator.stats.too_many == 0
+        assert emulator.stats.peak_in_flight["alta"] <= 2
 
 
 # ------------------------------------------------------------------------------------ shared limits

@@ -341,7 +341,8 @@ def test_every_method_of_a_session_has_a_blocking_one(inner: type, outer: type) 
         return {name for name in dir(of) if not name.startswith("_")}
 
     of_the_command_line = {"export_part", "lookups_part", "sync_part"}
-    assert named(inner) - {"from_env", "aclose"} - of_the_command_line == named(outer)
+    of_the_class = {"from_env", "from_account", "aclose"}
+    assert named(inner) - of_the_class - of_the_command_line == named(outer)
 
 
 def test_a_blocking_method_shows_the_arguments_and_the_words_of_the_other(

@@ -17,11 +17,12 @@ from altaprofiles.emulator import Emulator
 
 from .support.sessions import EVENT, RANGE, session_for
 from .support.tasks import nothing_left_behind
+from .support.thorough import examples
 
 pytestmark = pytest.mark.anyio
 
 WAYS = ("task", "scope", "timeout")
-STRIKES = 16
+STRIKES = examples(8, 16)
 
 Call = Callable[[Session, Path], Awaitable[Any]]
 
@@ -173,7 +174,7 @@ async def test_while_a_complete_export_tidies_up(tmp_path: Path, call: Call, way
     """The output stays, and the cancellation is raised by the call all the same."""
     cancelled = 0
     async with service() as emulator, session_for(emulator) as session:
-        for turns in range(0, 40, 2):
+        for turns in range(0, 40, 40 // examples(8, 20)):
             to = tmp_path / f"{turns}.ndjson"
             manifest = to.with_name(f"{to.name}.manifest.json")
             async with nothing_left_behind():

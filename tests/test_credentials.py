@@ -23,6 +23,8 @@ from altaprofiles import (
     ConfigurationError,
     ConnectError,
     DecodeError,
+    InvalidArgument,
+    MissingCredentials,
     Retry,
     Session,
     StatusError,
@@ -46,6 +48,8 @@ VARIABLES = [
     "ALTA_BASE_URL",
     "ALTA_ENDPOINT",
     "ALTA_MAX_IN_FLIGHT",
+    "ALTA_REQUESTS_PER_MINUTE",
+    "ALTAPROFILES_SHARED",
 ]
 
 
@@ -890,3 +894,94 @@ def test_the_variable_is_named_if_its_value_is_wrong(monkeypatch: pytest.MonkeyP
     assert str(raised.value) == (
         "ALTAPROFILES_SHARED: expected 1 or the absolute path of a folder, got 'yes'"
     )
+
+
+# ------------------------------------------------------------------------------ a prefix in front
+
+
+def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "CLEVERTAP_ACCOUNT_ID": "OTHER",
+        "CLEVERTAP_PASSCODE": "other",
+        "CLEVERTAP_REGION": "sg1",
+        "ALTA_TOKEN": "other",
+        "ALTAPROFILES_SHARED": "1",
+        "SHOP_CLEVERTAP_ACCOUNT_ID": "W9R",
+        "SHOP_CLEVERTAP_PASSCODE": PASSCODE,
+        "SHOP_CLEVERTAP_TIMEZONE": "Asia/Kolkata",
+        "SHOP_CLEVERTAP_MAX_IN_FLIGHT": "2",
+        "SHOP_ALTA_TOKEN": TOKEN,
+        "SHOP_ALTA_MAX_IN_FLIGHT": "auto",
+        "SHOP_ALTA_REQUESTS_PER_MINUTE": "90",
+    }.items():
+        monkeypatch.setenv(name, value)
+    project = CleverTap("W9R", PASSCODE, timezone="Asia/Kolkata", max_in_flight=2)
+    agent = Alta(TOKEN, max_in_flight="auto", requests_per_minute=90)
+    assert CleverTap.from_env("SHOP_") == CleverTap.from_env(prefix="SHOP_") == project
+    assert Alta.from_env(prefix="SHOP_") == agent
+    session = Session.from_env(prefix="SHOP_", retry=Retry(attempts=2))
+    assert repr(session) == f"Session(clevertap={project!r}, alta={agent!r})"
+    monkeypatch.setenv("SHOP_ALTAPROFILES_SHARED", "/srv/slots")
+    assert CleverTap.from_env("SHOP_").shared == Alta.from_env("SHOP_").shared == "/srv/slots"
+    assert CleverTap.from_env().shared is True
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SHOP_CLEVERTAP_PASSCODE", "", "variable SHOP_CLEVERTAP_PASSCODE is not set"),
+        ("SHOP_CLEVERTAP_PASSCODE", "a b", "SHOP_CLEVERTAP_PASSCODE: holds a space"),
+        ("SHOP_CLEVERTAP_REGION", "mars", "SHOP_CLEVERTAP_REGION: unknown region 'mars'"),
+        ("SHOP_CLEVERTAP_MAX_IN_FLIGHT", "many", "SHOP_CLEVERTAP_MAX_IN_FLIGHT: expected a whole"),
+        ("SHOP_CLEVERTAP_TIMEZONE", "IST", "SHOP_CLEVERTAP_TIMEZONE: there is no time zone"),
+        ("SHOP_ALTA_REQUESTS_PER_MINUTE", "0", "SHOP_ALTA_REQUESTS_PER_MINUTE: expected a whole"),
+        ("SHOP_ALTA_REQUESTS_PER_MINUTE", "1.5", "of at least 1, got '1.5'"),
+        ("SHOP_ALTA_MAX_IN_FLIGHT", "-1", "SHOP_ALTA_MAX_IN_FLIGHT: expected a whole"),
+        ("SHOP_ALTA_ENDPOINT", "mars", "SHOP_ALTA_ENDPOINT: unknown platform"),
+        ("SHOP_ALTAPROFILES_SHARED", "yes", "SHOP_ALTAPROFILES_SHARED: expected 1 or the"),
+    ],
+)
+def test_an_error_names_the_whole_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv("SHOP_CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("SHOP_CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("SHOP_ALTA_TOKEN", TOKEN)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Session.from_env("SHOP_")
+    assert words in str(caught.value)
+    assert PASSCODE not in str(caught.value)
+
+
+def test_what_is_missing_or_without_effect_is_named_with_its_prefix(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("CLEVERTAP_PASSCODE", PASSCODE)
+    monkeypatch.setenv("SHOP_ALTA_REQUESTS_PER_MINUTE", "90")
+    idle = "SHOP_ALTA_REQUESTS_PER_MINUTE has no effect, because SHOP_ALTA_TOKEN is not set"
+    with pytest.raises(MissingCredentials) as caught:
+        Session.from_env("SHOP_")
+    assert str(caught.value) == (
+        f"no credentials in the environment; {idle}; set SHOP_CLEVERTAP_ACCOUNT_ID and "
+        f"SHOP_CLEVERTAP_PASSCODE (and SHOP_CLEVERTAP_REGION), or SHOP_ALTA_TOKEN, or both"
+    )
+    for kind, name in ((CleverTap, "CLEVERTAP_ACCOUNT_ID"), (Alta, "ALTA_TOKEN")):
+        with pytest.raises(MissingCredentials, match=f"variable SHOP_{name} is not set"):
+            kind.from_env("SHOP_")
+    monkeypatch.setenv("SHOP_CLEVERTAP_ACCOUNT_ID", "W9R")
+    monkeypatch.setenv("SHOP_CLEVERTAP_PASSCODE", PASSCODE)
+    Session.from_env("SHOP_")
+    assert caplog.messages == [idle]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["SHOP-", "SHOP ", "A=", "a.b", "é", "1_", "A\0", "A\n", " ", 7, None, b"SHOP_", ["A"]],
+)
+def test_a_prefix_that_no_variable_can_have_is_refused(prefix: Any) -> None:
+    for make in (CleverTap.from_env, Alta.from_env, Session.from_env):
+        with pytest.raises(InvalidArgument, match=r"^prefix: expected letters, digits and _") as e:
+            make(prefix)
+        assert repr(prefix) in str(e.value)

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sybil import Sybil
-from sybil.document import Document
-from sybil.parsers.markdown import PythonCodeBlockParser
 
 import altaprofiles
 from altaprofiles import Alta, CleverTap, Session
+from altaprofiles.accounts import Accounts
 from altaprofiles.emulator import Emulator
 
+from .support.guides import document_at, program_name
 from .support.terminals import serving
 
 README = Path(__file__).parents[1] / "README.md"
@@ -35,10 +34,6 @@ def environment() -> Iterator[dict[str, str]]:
         yield variables
 
 
-def readme() -> Document:
-    return Sybil(parsers=[PythonCodeBlockParser()]).parse(README)
-
-
 def test_the_readme_runs(
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -48,14 +43,14 @@ def test_the_readme_runs(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    document = readme()
+    document = document_at(README)
     examples = list(document.examples())
     assert len(examples) >= 4
     # Some examples are files, of which one imports the other.
     monkeypatch.syspath_prepend(tmp_path)
     for example in examples:
-        if file := re.match(r"# (\w+\.py)\n", example.parsed):
-            Path(file[1]).write_text(example.parsed)
+        if file := program_name(example.parsed):
+            Path(file).write_text(example.parsed)
         example.evaluate()
     printed = capsys.readouterr().out
     assert "5555555555 None ['5555555555']" in printed
@@ -84,6 +79,7 @@ def test_the_readme_runs(
             await document.namespace["filtered"](session)
             await document.namespace["look_up"](session)
             await document.namespace["in_a_notebook"](session)
+            await document.namespace["in_a_job"](session)
             await document.namespace["in_a_web_service"](session)
 
     asyncio.run(exports())
@@ -116,6 +112,12 @@ def test_the_readme_runs(
     # 300 people are one page.
     assert asyncio.run(resume()) is None
     assert "people written; the next page is None" in capsys.readouterr().out
+
+
+def test_a_test_of_a_program_takes_ten_lines() -> None:
+    programs = {program_name(one.parsed): one.parsed for one in document_at(README).examples()}
+    lines = [line for line in programs["test_app.py"].splitlines()[1:] if line]
+    assert len(lines) == 10
 
 
 def modules() -> Iterator[Any]:
@@ -159,6 +161,17 @@ async def test_a_docstring_example_runs(
     async with Emulator(people=60) as emulator:
         for variable, value in emulator.environment.items():
             monkeypatch.setenv(variable, value)
+            monkeypatch.setenv(f"SHOP_{variable}", value)
+        shop = {
+            "account_id": str(emulator.clevertap.account_id),
+            "passcode": str(emulator.clevertap.passcode),
+            "base_url": emulator.url,
+            "alta_token": str(emulator.alta.token),
+            "alta_base_url": emulator.url,
+        }
+        accounts = Accounts(tmp_path / "accounts.toml", "shop", {"shop": shop})
+        await asyncio.to_thread(accounts.write)
+        monkeypatch.setenv("ALTAPROFILES_CONFIG", str(accounts.path))
         async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
             names = {"altaprofiles": altaprofiles, "session": session, "date": date}
             names |= {public: getattr(altaprofiles, public) for public in altaprofiles.__all__}

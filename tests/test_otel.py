@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 import altaprofiles.otel
-from altaprofiles import RateLimited, Retry, ServerError, Session
+from altaprofiles import Attempt, RateLimited, RequestTimeout, Retry, ServerError, Session
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
-from .support.servers import http
+from .support.servers import http, scripted
 from .support.sessions import EVENT, RANGE, session_for
 
 pytestmark = pytest.mark.anyio
@@ -37,7 +39,12 @@ class Telemetry:
         self.tracers = TracerProvider()
         self.tracers.add_span_processor(SimpleSpanProcessor(self.spans_in))
         self.reader = InMemoryMetricReader()
-        self.hook = altaprofiles.otel.hook(self.tracers, MeterProvider([self.reader]))
+        self.meters = MeterProvider([self.reader])
+        self.hook = self.another()
+
+    def another(self) -> altaprofiles.otel.Hook:
+        """Return a hook of the same providers."""
+        return altaprofiles.otel.hook(self.tracers, self.meters)
 
     @property
     def spans(self) -> list[ReadableSpan]:
@@ -59,6 +66,15 @@ class Telemetry:
     def values(self, name: str) -> dict[str, int]:
         points = self.points(f"altaprofiles.{name}")
         return {point.attributes["altaprofiles.service"]: point.value for point in points}
+
+
+def attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
+    assert span.attributes is not None
+    return span.attributes
+
+
+def done(span: ReadableSpan) -> bool:
+    return "http.response.status_code" in attributes_of(span)
 
 
 @pytest.fixture
@@ -89,7 +105,6 @@ async def test_a_request_is_a_span_of_the_conventions(services: Both, telemetry:
     assert dict(child.attributes or {}) | {"altaprofiles.slot.wait": 0} == {
         "http.request.method": "GET",
         "http.response.status_code": 200,
-        "http.response.body.size": child.attributes["http.response.body.size"],  # type: ignore[index]
         "server.address": "127.0.0.1",
         "server.port": port,
         "url.full": f"http://127.0.0.1:{port}/v1/user/get-user-cdp",
@@ -97,6 +112,7 @@ async def test_a_request_is_a_span_of_the_conventions(services: Both, telemetry:
         "altaprofiles.bulk": False,
         "altaprofiles.call": 1,
         "altaprofiles.operation": "get_user_cdp",
+        "altaprofiles.response.size": len(json.dumps({"code": 0, "data": {"u": user("u", "a")}})),
         "altaprofiles.service": "Alta",
         "altaprofiles.slot.wait": 0,
     }
@@ -133,21 +149,183 @@ async def test_retries_and_refusals(services: Both, telemetry: Telemetry) -> Non
     kinds = [(span.attributes or {})["error.type"] for span in telemetry.spans]
     assert kinds == ["503"] * 3 + ["429"] * 3
     assert {span.status.status_code for span in telemetry.spans} == {StatusCode.ERROR}
+    # The status of HTTP says it already.
+    assert {span.status.description for span in telemetry.spans} == {None}
     calls = {(span.attributes or {})["altaprofiles.call"] for span in telemetry.spans}
     assert len(calls) == 2
 
 
 async def test_no_connection_is_an_error_without_a_status(telemetry: Telemetry) -> None:
     services = Both()
-    services.url = "http://127.0.0.1:9"
+    # A connection with TLS, on this machine as well.
+    services.url = "https://127.0.0.1:9"
     session = services.session(retry=Retry(attempts=1))
     async with session:
         with pytest.raises(ConnectionError):
             await session.with_options(on_event=telemetry.hook).cdp.get(user_id="u")
     [span] = telemetry.spans
-    assert span.attributes is not None
-    assert span.attributes["error.type"] == "ConnectError"
-    assert "http.response.status_code" not in span.attributes
+    attributes = attributes_of(span)
+    assert attributes["error.type"] == span.status.description == "ConnectError"
+    assert attributes["url.full"] == "https://127.0.0.1:9/v1/user/get-user-cdp"
+    assert "http.response.status_code" not in attributes
+
+
+async def test_the_path_of_a_gateway_is_in_names_and_addresses(
+    services: Both, telemetry: Telemetry
+) -> None:
+    services.url += "/gateway"
+    session = services.session()
+    async with session:
+        await session.with_options(on_event=telemetry.hook).cdp.get(user_id="u")
+    [span] = telemetry.spans
+    assert span.name == "GET /gateway/v1/user/get-user-cdp"
+    assert attributes_of(span)["url.template"] == "/gateway/v1/user/get-user-cdp"
+    assert attributes_of(span)["url.full"] == f"{services.url}/v1/user/get-user-cdp"
+
+
+async def test_a_poll_of_a_page_in_progress_is_not_an_error(telemetry: Telemetry) -> None:
+    async with Emulator(people=60, seed=3, faults={"not_ready": 0.4}) as emulator:
+        async with session_for(emulator, on_event=telemetry.hook) as session:
+            async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+                pass
+            polls = session.stats.not_ready
+    assert polls > 0
+    assert len(telemetry.spans) > polls
+    assert {span.status.status_code for span in telemetry.spans} == {StatusCode.UNSET}
+    assert all("error.type" not in attributes_of(span) for span in telemetry.spans)
+    resends = [attributes_of(span).get("http.request.resend_count", 0) for span in telemetry.spans]
+    assert sum(resend > 0 for resend in resends) == polls
+    assert telemetry.values("retries") == {}
+
+
+# ------------------------------------------------------------------------- requests without an end
+
+
+async def held(number: int) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_request_that_is_cancelled_has_a_span_that_ends(
+    services: Both, telemetry: Telemetry
+) -> None:
+    services.before_page, services.pages = held, [[b'{"identity":"a"}']]
+    session = services.session()
+    plain: list[Attempt] = []
+    async with session, anyio.create_task_group() as group:
+        view = session.with_options(on_event=[plain.append, telemetry.hook])
+
+        async def walk() -> None:
+            async for _ in view.profiles.by_event(EVENT, start=20260101, end=20260101):
+                pass
+
+        for _ in range(4):
+            group.start_soon(walk)
+        while len(services.read) < 3:
+            await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    # One caller at least waits for a slot, or has not opened its chain: no request, no span.
+    assert len(telemetry.spans) == services.requests == session.stats.requests
+    cut_off = [span for span in telemetry.spans if "cursor" not in span.name and not done(span)]
+    assert len(cut_off) == len(services.read) == 3
+    for span in cut_off:
+        assert span.end_time is not None
+        assert attributes_of(span)["error.type"] == span.status.description == "CancelledError"
+        assert span.status.status_code == StatusCode.ERROR
+    durations = telemetry.points("http.client.request.duration")
+    assert sum(point.count for point in durations) == services.requests
+    assert "CancelledError" in {point.attributes.get("error.type") for point in durations}
+    # Other hooks see requests with an end only.
+    assert len(plain) == services.requests - 3
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_pages_that_nobody_waits_for_any_more(
+    services: Both, telemetry: Telemetry, *, is_closed: bool
+) -> None:
+    later = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        if number > 0:
+            later.set()
+            await asyncio.Event().wait()
+
+    services.before_page = hold
+    services.pages = [[b'{"identity":"%d"}' % number] for number in range(4)]
+    session = services.session()
+    async with session:
+        view = session.with_options(on_event=telemetry.hook)
+        pages = view.profiles.by_event(EVENT, start=20260101, end=20260101).pages()
+        await anext(pages)
+        await later.wait()
+        if is_closed:
+            await session.aclose()
+        await pages.aclose()
+    assert len(telemetry.spans) == services.requests
+    assert [
+        attributes_of(span).get("error.type") for span in telemetry.spans if not done(span)
+    ] == ["CancelledError"]
+
+
+@pytest.mark.usefixtures("clock")
+async def test_a_deadline_that_cuts_a_request_off_is_its_error(
+    services: Both, telemetry: Telemetry
+) -> None:
+    services.users = {}
+
+    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    plain: list[Attempt] = []
+    async with scripted(silent) as server:
+        services.url = server.url
+        async with services.session() as session:
+            view = session.with_options(on_event=[plain.append, telemetry.hook])
+            with pytest.raises(RequestTimeout) as caught:
+                await view.cdp.get(user_id="u", deadline=2.0)
+    [attempt] = plain
+    assert attempt.error is caught.value
+    assert (attempt.number, attempt.status, attempt.delay) == (1, None, None)
+    [span] = telemetry.spans
+    assert attributes_of(span)["error.type"] == "RequestTimeout"
+
+
+# --------------------------------------------------------------------------------- callers' spans
+
+
+async def test_spans_belong_to_the_span_in_which_the_call_was_made(
+    telemetry: Telemetry, tmp_path: Path
+) -> None:
+    tracer = telemetry.tracers.get_tracer("caller")
+    async with Emulator(people=60, seed=3) as emulator:
+        # The session is that of a program, and open before.
+        async with session_for(emulator, on_event=telemetry.hook) as session:
+            with tracer.start_as_current_span("by_event"):
+                async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23, windows=3):
+                    pass
+            with tracer.start_as_current_span("get_many"):
+                async for _ in session.profiles.get_many(["a", "b"], by="identity"):
+                    pass
+            with tracer.start_as_current_span("export"):
+                await session.export(EVENT, **RANGE, to=tmp_path / "p.ndjson", batch_size=23)
+
+        def without_asyncio() -> None:
+            with (
+                altaprofiles.blocking(
+                    partial(session_for, emulator, on_event=telemetry.hook)
+                ) as blocking,
+                tracer.start_as_current_span("blocking"),
+            ):
+                blocking.profiles.get(identity="a")
+
+        await anyio.to_thread.run_sync(without_asyncio)
+    names = {span.context.span_id: span.name for span in telemetry.spans if span.context}
+    parents = Counter(
+        names[span.parent.span_id] for span in telemetry.spans if span.parent is not None
+    )
+    assert set(parents) == {"by_event", "get_many", "export", "blocking"}
+    assert parents["get_many"] == 2
+    assert parents["blocking"] == 1
+    assert sum(parents.values()) + 4 == len(telemetry.spans)
 
 
 async def test_nothing_of_people_or_credentials_is_exported(
@@ -200,10 +378,38 @@ async def test_slots_in_use_and_waiting_callers_of_all_sessions(
         assert telemetry.values("slots.limit") == {"CleverTap": 6}
         assert telemetry.values("callers.waiting")["CleverTap"] >= 1
         opened.set()
-    assert telemetry.values("slots.used") == {"CleverTap": 0}
-    del one, two, session, sessions, walk
+    # The sessions are there still, and closed.
+    assert len(sessions) == 2
+    for name in ("slots.used", "slots.limit", "callers.waiting"):
+        assert telemetry.values(name) == {}
+
+
+async def test_a_session_is_measured_while_it_is_open(services: Both, telemetry: Telemetry) -> None:
+    credentials = services.session()._credentials[1]  # noqa: SLF001
+    # A hook for each session, as programs with several accounts make them.
+    sessions = [Session(alta=credentials, on_event=telemetry.another()) for _ in range(3)]
+    assert telemetry.values("slots.limit") == {}
+    async with sessions[0], sessions[1]:
+        assert telemetry.values("slots.limit") == {"Alta": 32}
+    async with sessions[2]:
+        assert telemetry.values("slots.limit") == {"Alta": 16}
+    assert telemetry.values("slots.limit") == {}
+
+
+async def test_sessions_leave_nothing_behind_though_nobody_reads_the_metrics(
+    services: Both, telemetry: Telemetry
+) -> None:
+    credentials = services.session()._credentials[1]  # noqa: SLF001
+
+    async def one() -> None:
+        async with Session(alta=credentials, on_event=telemetry.hook) as session:
+            await session.cdp.get(user_id="u")
+
+    for _ in range(20):
+        await one()
     gc.collect()
-    assert telemetry.values("slots.used") == {}
+    assert telemetry.hook._slots._loads == set()  # noqa: SLF001
+    assert len(telemetry.spans) == 20
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:

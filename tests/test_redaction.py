@@ -197,9 +197,9 @@ def test_words_at_the_start_that_look_like_the_rest_of_an_escape_stay() -> None:
     ],
 )
 def test_a_long_text_is_masked_in_time_in_proportion_to_it(start: str, text: str) -> None:
-    """In seconds, where time in proportion to its square would take hours."""
+    """In seconds, where time in proportion to its square would take many minutes."""
     secret = "pa55-c0de-of-nobody"
-    long = start + text * (100_000 // len(text))
+    long = start + text * (25_000 // len(text))
     assert masked(f"{long} {secret}", [secret], ["00077777"]) == f"{long} ***"
 
 
@@ -211,7 +211,7 @@ def test_masking_is_the_same_under_every_hash_seed() -> None:
         print(masked(text, secrets))
     """
     results = set()
-    for seed in range(21):
+    for seed in range(6):
         environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
         done = subprocess.run(
             [sys.executable, "-c", program],

@@ -8,7 +8,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ExportError, InvalidArgument
+from ..errors import ConfigurationError, ExportError, InvalidArgument
 
 __all__ = [
     "absolute_path",
@@ -71,7 +71,7 @@ def absolute_path(argument: str, text: str, *, links: bool = True) -> Path:
         # Not `Path.resolve`, which raises a RuntimeError for a circle of links before Python 3.13.
         return Path(os.path.realpath(text) if links else os.path.abspath(text))  # noqa: PTH100
     except OSError:
-        raise InvalidArgument(
+        raise ConfigurationError(
             f"{argument}: {text!r} is relative, and the current folder has been deleted; change to "
             f"another folder, or pass an absolute path"
         ) from None

@@ -22,7 +22,10 @@ __all__ = [
 
 def numbered(count: int, noun: str) -> str:
     """Return a count with its noun, such as `1 key` or `1,234 keys`."""
-    return f"{count:,} {noun}" if count == 1 or noun == "people" else f"{count:,} {noun}s"
+    return f"{count:,} {noun if count == 1 else _PLURALS.get(noun, f'{noun}s')}"
+
+
+_PLURALS = {"people": "people", "retry": "retries"}
 
 
 def clock(seconds: float) -> str:

@@ -37,8 +37,8 @@ def cli() -> None:
     Credentials are read from the environment, or else from an account saved by `login`. The
     variables are CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION (or
     CLEVERTAP_BASE_URL), ALTA_TOKEN (and ALTA_ENDPOINT or ALTA_BASE_URL), and for the number of
-    requests at once CLEVERTAP_MAX_IN_FLIGHT and ALTA_MAX_IN_FLIGHT. `demo` and `emulator` need
-    none.
+    requests at once CLEVERTAP_MAX_IN_FLIGHT and ALTA_MAX_IN_FLIGHT, for the pace
+    ALTA_REQUESTS_PER_MINUTE. `demo` and `emulator` need none.
 
     \b
     First steps:
@@ -55,10 +55,11 @@ def cli() -> None:
     Exit codes:
         0    success
         1    failure
-        2    wrong usage, or a wrong setting in the environment or the credentials
-             file
+        2    wrong usage, a missing extra, or a wrong setting in the environment or
+             the credentials file
         3    credentials are missing or refused
         4    incomplete; run the same command again to resume
+        5    not found (get, cdp, who)
         130  interrupted by Ctrl-C (SIGINT)
         141  the reader of the output closed it
         143  terminated (SIGTERM)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, TypeVar
 
 import click
 
-from .exits import Exit, Failure, Interrupted, exit_code, worst
+from .exits import Exit, Failure, Interrupted, OutOfTime, exit_code, worst
 from .streams import heeded_signals
 from .waits import Waits, remedy
 
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..accounts import Resolved
+    from ..base.deadline import Deadline
     from ..credentials import Alta
+    from ..http.retry import Retry
     from ..http.transport import Timeout
     from ..models import Attempt
     from ..session import Session
@@ -61,6 +63,9 @@ class App:
         verbose: whether stderr gets everything that the library logs, and tracebacks.
         log_format: "json" makes each line of stderr a JSON object.
         timeout: longest silence of a service during one attempt, in seconds; None for the default.
+        max_time: longest duration of the requests of the command, in seconds, or None.
+        retries: most tries of a request after the first; None for the default.
+        deadline: the end of `max_time`, once the command has begun; else None.
         in_its_words: returns a message with arguments named as the source of the credentials names
             them.
     """
@@ -71,6 +76,9 @@ class App:
         self.verbose = False
         self.log_format: Literal["text", "json"] = "text"
         self.timeout: float | None = None
+        self.max_time: float | None = None
+        self.retries: int | None = None
+        self.deadline: Deadline | None = None
         self._resume: str | None = None
         self.in_its_words: Callable[[str], str] = str
         self._resolved: dict[tuple[str | None, str], Resolved[Any]] = {}
@@ -126,7 +134,7 @@ class App:
         found = {service: one for (of, service), one in self._resolved.items() if of == name}
         if len(found) == 1:
             return next(iter(found.values()))
-        return found.get(getattr(error, "api", "").lower())
+        return found.get((getattr(error, "service", None) or "").lower())
 
     def advice(self, error: BaseException, account: str | None = None) -> str | None:
         """Return the next step after an answer, or none, of what may be another host.
@@ -162,6 +170,43 @@ class App:
             return Timeout()
         # In the proportion of the defaults.
         return Timeout(connect=min(10.0, self.timeout), read=self.timeout, total=5 * self.timeout)
+
+    def start_clock(self) -> None:
+        """Begin `max_time`. To be called when all options are known, and again to begin it anew."""
+        if self.max_time is not None:
+            from ..base.deadline import Deadline
+
+            self.deadline = Deadline.of(self.max_time)
+
+    def retry(self, usual: Retry | None = None) -> Retry:
+        """Return the policy of retries: `usual`, or that of the library, with `retries`."""
+        from msgspec.structs import replace
+
+        from ..http.retry import Retry
+
+        usual = Retry() if usual is None else usual
+        return usual if self.retries is None else replace(usual, attempts=self.retries + 1)
+
+    def waits(self, account: str | None = None, usual: Retry | None = None) -> Waits:
+        """Return what logs failures that are retried, and long waits.
+
+        Args:
+            account: the name of the account, if there are several.
+            usual: as for `retry`.
+        """
+        by = "" if account is None else f"{account}: "
+        return Waits(
+            lambda text: self.info(f"{by}{text}"), self.retry(usual), lambda: self.time_left
+        )
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until the deadline, above 0; None without one."""
+        return None if self.deadline is None else max(self.deadline.left, 1e-3)
+
+    def _limited(self, session: Session) -> Session:
+        """Return a session whose single calls end with the deadline, if there is one."""
+        return session if self.deadline is None else session.with_options(deadline=self.time_left)
 
     def session(
         self,
@@ -211,6 +256,7 @@ class App:
             return Session(
                 clevertap=None if project is None else project.credentials,
                 alta=None if key is None else _shared(key.credentials, sharing),
+                retry=self.retry(),
                 timeout=self.limits,
                 on_event=on_event,
                 trust_env=True,
@@ -238,14 +284,15 @@ class App:
     ) -> T:
         """Return the result of `question`, which is called with an open session for `service`.
 
-        On a terminal, stderr shows why a request is retried; elsewhere only long waits are logged.
+        On a terminal, stderr shows why a request is retried; elsewhere the first failure and long
+        waits are logged.
         """
-        with self._retry_status() as on_event:
-            session = self.session(service=service, on_event=on_event)
+        with self._retry_status() as status:
+            session = self.session(service=service, on_event=status or self.waits().note)
 
             async def main() -> T:
                 async with session:
-                    return await question(session)
+                    return await question(self._limited(session))
 
             return self.run(main)
 
@@ -260,13 +307,13 @@ class App:
 
         results: dict[str, T] = {}
         errors: dict[str, Exception] = {}
-        with self._retry_status() as on_event:
-            sessions = self.sessions(on_event=lambda _: on_event)
+        with self._retry_status() as status:
+            sessions = self.sessions(on_event=lambda name: status or self.waits(name).note)
 
             async def ask(name: str, session: Session) -> None:
                 async with session:
                     with keeping(errors, name):
-                        results[name] = await question(session)
+                        results[name] = await question(self._limited(session))
 
             self.run(lambda: run_all([partial(ask, *item) for item in sessions.items()]))
         return results, errors
@@ -296,27 +343,25 @@ class App:
                 known.pick(name)
         except ConfigurationError as error:
             raise Failure(str(error), Exit.USAGE) from error
-        tokens = []
+        owners = []
         if service == "both":
             with suppress(ConfigurationError):
                 keys = {name: known.alta(name) for name in self.accounts}
-                tokens = [None if key is None else key.credentials.token for key in keys.values()]
+                owners = [None if key is None else key.credentials.owner for key in keys.values()]
         sessions = {
             name: self.session(
                 service=service,
                 on_event=on_event(name),
                 account=name,
-                sharing=tokens.count(token) if token is not None else 1,
+                sharing=owners.count(owner) if owner is not None else 1,
             )
-            for name, token in zip_longest(self.accounts, tokens)
+            for name, owner in zip_longest(self.accounts, owners)
         }
         names: dict[object, str] = {}
         main = "alta" if service == "alta" else "clevertap"
         for name in self.accounts:
             credentials = self._resolved[name, main].credentials
-            # Of Alta, the name of the account is the identity of the agent.
-            identity = credentials.token if main == "alta" else credentials.account_id
-            if (other := names.setdefault(identity, name)) != name:
+            if (other := names.setdefault(credentials.owner, name)) != name:
                 same = "Alta API key" if main == "alta" else "CleverTap account ID"
                 raise Failure(
                     f"--account: {other!r} and {name!r} have the same {same}; leave one of them "
@@ -353,9 +398,10 @@ class App:
             )
         return name
 
-    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None]]:
+    def _retry_status(self) -> AbstractContextManager[Callable[[Attempt], None] | None]:
+        """Return a context with a hook that shows retries on a terminal, or None elsewhere."""
         if not self.interactive:
-            return nullcontext(Waits(self.info).note)
+            return nullcontext(None)
         from .consoles import retry_status
 
         return retry_status(self.console)
@@ -366,6 +412,7 @@ class App:
         *,
         resume: str | None = None,
         committed: Callable[[], bool] = lambda: False,
+        is_limited: bool = False,
     ) -> T:
         """Return the result of `main`, run in a new event loop.
 
@@ -377,8 +424,14 @@ class App:
                 raises `Incomplete`.
             committed: returns whether the work is done and can no longer be stopped. From then
                 on one signal is ignored, even after this method has returned.
+            is_limited: whether the deadline ends it. What ends itself by it is not limited here.
+
+        Raises:
+            OutOfTime: the deadline has ended it.
         """
         import asyncio
+
+        from anyio import move_on_after
 
         self._resume = resume
         received: list[int] = []
@@ -402,7 +455,9 @@ class App:
 
             turn()
             try:
-                return await main()
+                with move_on_after(self.time_left if is_limited else None):
+                    return await main()
+                raise OutOfTime(f"it did not finish within {self.deadline}")
             finally:
                 if not committed():
                     for number, handler in before.items():
@@ -516,6 +571,10 @@ class App:
         if isinstance(error, PlanMismatch):
             text = _in_words(text, error.differences, click.get_current_context().command)
         text = self.in_its_words(text)
+        if self.max_time is not None:
+            text = re.sub(
+                r"\bthe deadline of \d[\d.e+-]* s\b", f"the --max-time of {self.max_time:g} s", text
+            )
         lines = [text or type(error).__name__, *getattr(error, "__notes__", ())]
         message = _with_option_names("\n".join(lines), click.get_current_context().command)
         if account is not None:

@@ -76,6 +76,7 @@ class Command(click.Command):
         if len(app.accounts) > 1 and not self._several:
             ctx.fail(f"{self.name} takes one --account, got {len(app.accounts)}")
         app.start_logging()
+        app.start_clock()
         try:
             resolve_days(ctx)
             return super().invoke(ctx)
@@ -188,12 +189,27 @@ def _shared_options(*, several: bool) -> list[click.Parameter]:
             help="Longest silence of a service during one attempt; 60 by default. A whole answer "
             "may take five times as long.",
         ),
+        option(
+            ["--max-time"],
+            type=_seconds,
+            metavar="SECONDS",
+            help="Longest duration of the requests of the whole command, with all waits. An export "
+            "then keeps what it has, and exits with 4.",
+        ),
+        option(
+            ["--retries"],
+            type=_tries,
+            metavar="N",
+            help="Tries of a failed request after the first; 7 by default, 0 for none. Waits for a "
+            "rate limit or for a page in preparation are not counted.",
+        ),
     ]
 
 
 def _store_in_app(context: click.Context, option: click.Parameter, value: object) -> None:
     app = context.ensure_object(App)
-    if value in (None, False, ()):
+    # Not 0, which is a number of retries.
+    if value is None or value is False or value == ():
         return
     name = str(option.name)
     if name == "accounts":
@@ -245,6 +261,17 @@ def _seconds(text: str) -> float:
             f"{text!r} is not a number of seconds above 0 and up to {_LONGEST:,.0f}"
         )
     return seconds
+
+
+_MOST_TRIES = 1_000
+
+
+def _tries(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:9]) <= _MOST_TRIES):
+        raise click.BadParameter(
+            f"{text!r} is not a whole number of tries from 0 to {_MOST_TRIES:,}"
+        )
+    return int(text[:9])
 
 
 def _complete_account(

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Collection
 from enum import IntEnum
 
-__all__ = ["Exit", "Failure", "Interrupted", "exit_code", "worst"]
+__all__ = ["Exit", "Failure", "Interrupted", "OutOfTime", "exit_code", "worst"]
 
 
 class Exit(IntEnum):
@@ -28,6 +28,10 @@ class Failure(Exception):
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
         self.code = code
+
+
+class OutOfTime(Failure):
+    """The deadline of the command, `--max-time`, has ended it."""
 
 
 class Interrupted(Exception):

@@ -61,7 +61,7 @@ def run_parts(
         options: the output.
         as_json, prefix, service, check: as for `run_accounts`.
     """
-    output = Output(**options)
+    output = Output(**options, deadline=app.deadline)
 
     async def alone(session: Session, display: ProgressDisplay, to: str) -> R:
         own = await part(session, display, None)

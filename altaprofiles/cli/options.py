@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from ..export.formats import Format, Write
     from ..tables.layout import Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -67,7 +68,7 @@ class TableOptions(TypedDict):
     """Values of the options of `table_options`, except `as_json`."""
 
     to: str
-    format: str | None
+    format: Format | None
     flatten: dict[str, Kind | None]
     table: str | None
     spool: str | None
@@ -77,10 +78,10 @@ class OutputOptions(TypedDict):
     """Values of the options of `output_options`, except `as_json`."""
 
     to: str
-    format: str | None
+    format: Format | None
     flatten: dict[str, Kind | None]
     table: str | None
-    write: Literal["replace", "upsert", "append"] | None
+    write: Write | None
     bom: bool
     spool: str | None
     resume: bool

@@ -56,20 +56,29 @@ class ProgressDisplay:
 
     def __init__(self) -> None:
         self.trouble: str | None = None
+        self._at: Progress | None = None
         self._stage = ""
         self._updated_at = float("-inf")
 
     def __call__(self, progress: Progress) -> None:
         """Show `progress` if its stage is new, or the last update is old enough."""
         now = time.monotonic()
+        self._at = progress
         if self._stage != progress.stage or now - self._updated_at >= self.interval:
             self._stage, self._updated_at = progress.stage, now
             self.update(progress)
 
     def note_failure(self, attempt: Attempt) -> None:
-        """Remember the error of a failed attempt. This is the session's `on_event` hook."""
-        if attempt.error is not None:
-            self.trouble = str(attempt.error)
+        """Remember the error of a failed attempt, and show the first one at once.
+
+        This is the session's `on_event` hook.
+        """
+        if attempt.error is None:
+            return
+        is_first = self.trouble is None
+        self.trouble = str(attempt.error)
+        if is_first and attempt.delay is not None and self._at is not None:
+            self.update(self._at)
 
     def fail(self) -> None:
         """Show that an error has ended the work."""
@@ -88,6 +97,10 @@ class LogDisplay(ProgressDisplay):
         super().__init__()
         self._app = app
         self._account = account
+        self._waits = app.waits(account)
+
+    def note_failure(self, attempt: Attempt) -> None:
+        self._waits.note(attempt)
 
     def update(self, progress: Progress) -> None:
         facts: dict[str, Any] = {"progress": {**msgspec.to_builtins(progress), "eta": progress.eta}}
@@ -213,8 +226,7 @@ def figures(at: Figures, *, is_wide: bool) -> list[str]:
         return [clock(at.seconds)]
     slots = f"{at.in_flight} of {numbered(at.slots, 'slot')}"
     traffic = [f"{at.pace:,.0f} {at.item}s/s", slots]
-    retries = f"{at.retries:,} {'retry' if at.retries == 1 else 'retries'}"
-    times = [retries, clock(at.seconds)]
+    times = [numbered(at.retries, "retry"), clock(at.seconds)]
     if at.eta is not None:
         times.append(f"{clock(at.eta)} left")
     return [", ".join(traffic + times)] if is_wide else [", ".join(traffic), ", ".join(times)]

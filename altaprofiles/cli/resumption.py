@@ -103,3 +103,7 @@ def _shared_options(app: App) -> Iterator[str]:
         yield from ("--log-format", app.log_format)
     if app.timeout is not None:
         yield from ("--timeout", f"{app.timeout:g}")
+    if app.max_time is not None:
+        yield from ("--max-time", f"{app.max_time:g}")
+    if app.retries is not None:
+        yield from ("--retries", str(app.retries))

@@ -136,7 +136,7 @@ class Scenario:
         return Session(
             clevertap=emulator.clevertap,
             alta=emulator.alta,
-            retry=Retry(base_delay=0.02, max_delay=0.5),
+            retry=self._app.retry(Retry(base_delay=0.02, max_delay=0.5)),
             timeout=self._app.limits,
             on_event=self._count_failure,
         )

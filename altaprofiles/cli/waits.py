@@ -1,4 +1,10 @@
-"""Long waits for a service: each is logged once, and what to do after one that was too long."""
+"""Failures that are retried, and long waits for a service, each logged once; and the remedies.
+
+One rule for every command that sends requests. A connection that cannot be made is logged at the
+first failure, and any other failure once a call has met it for five seconds: with the time for
+which it is retried, and not again before that time is over. A wait that the service asks for is
+logged if it is long.
+"""
 
 from __future__ import annotations
 
@@ -12,32 +18,74 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..errors import AltaProfilesError
+    from ..http.retry import Retry
     from ..models import Attempt, RateLimit
 
 __all__ = ["Waits", "remedy"]
 
 _LONG = 5.0
-"""Shortest wait for one attempt, in seconds, that is logged."""
+"""Shortest wait, in seconds, that is logged."""
 
 _WATCH_EVERY = 0.25
 """Seconds without an answer after which a wait for a stated limit is logged."""
 
 
 class Waits:
-    """Logs each long wait for a service once, however many calls wait for the same moment.
+    """Logs failures that are retried, and each long wait once, however many calls wait for it.
 
     Args:
         log: logs a line for a person.
+        retry: the policy by which they are retried.
+        left: returns the seconds that the command has left, or None without a limit.
     """
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        retry: Retry,
+        left: Callable[[], float | None] = lambda: None,
+    ) -> None:
         self._log = log
+        self._retry = retry
+        self._left = left
         self._until = 0.0
+        self._failing_since: dict[int, float] = {}
+        self._retried_until: dict[tuple[str, type[AltaProfilesError]], float] = {}
 
     def note(self, attempt: Attempt) -> None:
-        """Log the wait after a failed attempt. This is a session's `on_event` hook."""
-        if attempt.error is not None and attempt.delay is not None and attempt.delay >= _LONG:
-            self.tell(time.time() + attempt.delay, str(attempt.error))
+        """Log a failed attempt that is followed by another. This is a session's `on_event` hook."""
+        from ..errors import ConnectError, RateLimited
+
+        error, delay = attempt.error, attempt.delay
+        if error is None or delay is None:
+            self._failing_since.pop(attempt.call, None)
+            return
+        is_asked_for = (getattr(error, "retry_after", None) or 0.0) >= _LONG
+        if isinstance(error, RateLimited) or is_asked_for:
+            if delay >= _LONG:
+                self.tell(time.time() + delay, str(error))
+            return
+        now = time.monotonic()
+        since = self._failing_since.setdefault(attempt.call, now)
+        kind = (attempt.api, type(error))
+        is_lasting = isinstance(error, ConnectError) or now + delay - since >= _LONG
+        if is_lasting and now >= self._retried_until.get(kind, 0.0):
+            longest = max(self._longest(error), delay)
+            if (left := self._left()) is not None:
+                longest = min(longest, left)
+            self._retried_until[kind] = now + longest
+            self._log(f"{str(error).rstrip('.')}; retrying for up to {duration(longest)}")
+
+    def _longest(self, error: AltaProfilesError) -> float:
+        """Return the longest time, in seconds, for which a request that fails so is retried."""
+        from ..errors import NotReady
+
+        if isinstance(error, NotReady):
+            return self._retry.ready_timeout
+        # Without jitter.
+        return sum(
+            self._retry.delay(number, lambda: 1.0) for number in range(1, self._retry.attempts)
+        )
 
     async def watch(self, api: str, limit: RateLimit, count: Callable[[], int]) -> None:
         """Log each wait for a limit that the service states; runs until it is cancelled.

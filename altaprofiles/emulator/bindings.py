@@ -60,6 +60,9 @@ class Bindings:
         self._added: dict[str, list[dict[str, Any]]] = {}
         self._users_of: dict[str, list[str]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Bindings of {self._population!r}, {len(self._added)} users added>"
+
     def add(self, bindings: Mapping[str, Sequence[str]]) -> None:
         """Add bindings, which have been checked: anonymous IDs by user ID.
 

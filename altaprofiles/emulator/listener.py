@@ -63,7 +63,15 @@ class Listener:
 
         Raises:
             OSError: the port is taken.
+            RuntimeError: no event loop of asyncio runs here.
         """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "the emulator needs the event loop of asyncio, and does not run on trio; run this "
+                "with asyncio.run(…)"
+            ) from None
         self._server = _Server(self._handle, self._on_connection)
         runner = web.ServerRunner(self._server, shutdown_timeout=1)
         await runner.setup()

@@ -76,6 +76,9 @@ class Population:
         self._shift = self._dice.number("shift")
         self._activity = Activity(people, self._dice)
 
+    def __repr__(self) -> str:
+        return f"<Population of {len(self)}, {len(self.roster)} added>"
+
     def __len__(self) -> int:
         return self.drawn + len(self.roster)
 

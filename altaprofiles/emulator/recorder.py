@@ -136,6 +136,10 @@ class Recorder:
         if self._failure is not None and kind is None:
             raise self._failure
 
+    def __repr__(self) -> str:
+        place = "not running" if self._listener.url is None else self._listener.url
+        return f"<Recorder to {str(self._to)!r}, recorded={self.recorded}, {place}>"
+
     @property
     def url(self) -> str:
         """The base URL for both services, such as "http://127.0.0.1:40123".

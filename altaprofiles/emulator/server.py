@@ -207,6 +207,11 @@ class Emulator(Settings):
     async def __aexit__(self, *exc_info: object) -> None:
         await self._listener.stop()
 
+    def __repr__(self) -> str:
+        served = f"people={len(self._population)}" if self._replay is None else "a replay"
+        place = "not running" if self._listener.url is None else self._listener.url
+        return f"<Emulator of {served}, {place}>"
+
     @property
     def url(self) -> str:
         """The base URL of both services, such as "http://127.0.0.1:40123".
@@ -266,7 +271,7 @@ class Emulator(Settings):
         ...     async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
         ...         found = await session.profiles.get(identity="bo")
         ...         users = await session.cdp.get(anonymous_id="a1")
-        >>> found.identity, list(users)
+        >>> found and found.identity, list(users)
         ('bo', ['bo'])
         """
         if self._replay is not None:

@@ -16,6 +16,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
+from ..base.deadline import Deadline
 from ..base.wording import duration
 from ..errors import ExportLocked
 from ..tables.kinds import Kinds
@@ -69,6 +70,7 @@ async def assemble(
     origin: Origin,
     people: People | None,
     on_batch: Callable[[int, int], None],
+    deadline: Deadline | None = None,
 ) -> Written:
     """Write the rows of `batches` to `target`, and put it in place.
 
@@ -81,6 +83,7 @@ async def assemble(
         origin: the export.
         people: decides which rows are written, or None for all.
         on_batch: called after each batch with the records read and written so far.
+        deadline: as for `when_free`.
 
     Raises:
         ExportLocked: the target is in use, even after its `patience`.
@@ -95,7 +98,7 @@ async def assemble(
             await checkpoint()
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = content.table(target.flatten, kinds if target.has_types else None, origin)
-    sink = await when_free(threads, target, lambda: target.open(table, origin))
+    sink = await when_free(threads, target, lambda: target.open(table, origin), deadline)
     try:
         read = written = 0
         writing = batches()
@@ -125,18 +128,24 @@ async def assemble(
     return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
 
 
-async def when_free(threads: Threads, target: Target, call: Callable[[], T]) -> T:
+async def when_free(
+    threads: Threads, target: Target, call: Callable[[], T], deadline: Deadline | None
+) -> T:
     """Return the result of `call`, which is repeated while `target` is in use.
 
     Args:
         threads: runs the blocking calls.
         target: the output, whose `patience` bounds the wait.
         call: opens the target, or looks at it.
+        deadline: the deadline of the run, after which nothing is waited for.
 
     Raises:
         ExportLocked: it is still in use.
     """
-    end = anyio.current_time() + target.patience
+    patience = target.patience
+    if deadline is not None:
+        patience = min(patience, deadline.left)
+    end = anyio.current_time() + patience
     is_logged = False
     while True:
         try:
@@ -146,7 +155,7 @@ async def when_free(threads: Threads, target: Target, call: Callable[[], T]) -> 
         if anyio.current_time() >= end:
             raise locked
         if not is_logged:
-            logger.warning("%s; waiting for it, at most %s", locked, duration(target.patience))
+            logger.warning("%s; waiting for it, at most %s", locked, duration(patience))
             is_logged = True
         await anyio.sleep(_POLL_EVERY)
 

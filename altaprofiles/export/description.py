@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from ..tables.kinds import Tally, ValueKind
 from ..tables.layout import TEXTS, Kind
 from ..tables.parts import properties
+from .formats import Format
 
 __all__ = ["COLUMNS", "Describer", "Description", "Property", "StoredRows", "filled"]
 
@@ -72,7 +73,7 @@ class Description(Struct, frozen=True, kw_only=True):
     """
 
     output: str
-    format: str
+    format: Format
     table: str | None
     rows: int
     columns: dict[str, int]
@@ -116,7 +117,7 @@ class Describer:
                 tally = self._tallies[name] = Tally()
             tally.add(bytes(part))
 
-    def result(self, *, output: str, format: str, table: str | None) -> Description:
+    def result(self, *, output: str, format: Format, table: str | None) -> Description:
         """Return the description of all rows counted so far."""
         found = sorted(self._tallies.items(), key=lambda item: (-item[1].values, item[0]))
         return Description(

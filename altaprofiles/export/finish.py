@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, MissingCredentials
 from ..http.engine import Engine
 from ..http.service import Service
 from ..sources.chains import Chains
@@ -109,8 +109,8 @@ def _join_of(unfinished: Unfinished, plan: Plan, alta: Callable[[], Service]) ->
         return None
     try:
         service = alta()
-    except ConfigurationError as error:
-        raise ConfigurationError(
+    except MissingCredentials as error:
+        raise MissingCredentials(
             f"{unfinished.path} is an export joined with CDP users, and {error}"
         ) from None
     _check_account(unfinished, service, plan.cdp_account, plan.cdp_host)

@@ -108,6 +108,8 @@ class Job(Generic[R, S]):
             async with running_beside(self._report_regularly):
                 report = await self._run_all(workspaces, place, threads)
             self._done = True
+            for part in self._parts:
+                part.report(complete=True)
             return report
         finally:
             with anyio.CancelScope(shield=True):
@@ -139,18 +141,29 @@ class Job(Generic[R, S]):
         return place
 
     async def _run_all(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
-        deadline = self._output.deadline
-        with anyio.move_on_after(None if deadline is None else deadline.left):
+        with self._limited() as scope:
             await self._start(workspaces, place, threads)
             await threads.run(lambda: self._look_around(workspaces, place))
-            await self._gather()
-            return await self._explained(
-                self._parts, partial(self._write, place, threads, workspaces.folder)
-            )
-        late = f"it did not finish within {deadline}"
-        if parts := [part for part in self._parts if part.is_open]:
-            raise self._incomplete(parts, [late])
-        raise Incomplete(
+        if scope.cancelled_caught:
+            raise self._late(place, self._parts)
+        await self._gather(place)
+        # The deadline does not cut this: what is complete would wait for a later run to no end, if
+        # that takes as long to write it.
+        return await self._explained(
+            self._parts, partial(self._write, place, threads, workspaces.folder)
+        )
+
+    def _limited(self) -> anyio.CancelScope:
+        """Return a scope that ends with the deadline of the run, if it has one."""
+        deadline = self._output.deadline
+        return anyio.move_on_after(None if deadline is None else deadline.left)
+
+    def _late(self, place: Place, parts: Sequence[Part[R, S]]) -> Incomplete:
+        """Return the error of parts that the deadline has ended."""
+        late = f"it did not finish within {self._output.deadline}"
+        if opened := [part for part in parts if part.is_open]:
+            return self._incomplete(opened, [late])
+        return Incomplete(
             f"the export to {place.target.name} is not complete:\n  {late}\n{_NOTHING}",
             missing=[late],
         )
@@ -232,9 +245,9 @@ class Job(Generic[R, S]):
 
     # ---------------------------------------------------------------------------------- the records
 
-    async def _gather(self) -> None:
+    async def _gather(self, place: Place) -> None:
         def step(part: Part[R, S]) -> Callable[[], Awaitable[None]]:
-            fetch = partial(self._explained, [part], partial(self._fetch, part))
+            fetch = partial(self._explained, [part], partial(self._fetch, part, place))
             return partial(self._attempt, part, fetch)
 
         steps = [step(part) for part in self._complete]
@@ -243,8 +256,13 @@ class Job(Generic[R, S]):
         else:
             await steps[0]()
 
-    async def _fetch(self, part: Part[R, S]) -> None:
-        if missing := await part.gather():
+    async def _fetch(self, part: Part[R, S], place: Place) -> None:
+        missing: list[str] = []
+        with self._limited() as scope:
+            missing = await part.gather()
+        if scope.cancelled_caught:
+            raise self._late(place, [part])
+        if missing:
             raise self._incomplete([part], missing)
 
     async def _attempt(self, part: Part[R, S], step: Callable[[], Awaitable[object]]) -> None:
@@ -325,7 +343,7 @@ class Job(Generic[R, S]):
             else:
                 break
             for part in parts:
-                await self._attempt(part, partial(self._mend, part, damage))
+                await self._attempt(part, partial(self._mend, part, damage, place))
             if any(part.error is not None for part in parts):
                 return
         if self._is_of_several and len(parts) == len(self._parts):
@@ -337,9 +355,9 @@ class Job(Generic[R, S]):
                 path = part.place.beside[ending]
                 await threads.run(partial(_write_lines, path, lines))
 
-    async def _mend(self, part: Part[R, S], damage: SpoolDamaged) -> None:
+    async def _mend(self, part: Part[R, S], damage: SpoolDamaged, place: Place) -> None:
         await part.repair(damage)
-        await self._fetch(part)
+        await self._fetch(part, place)
 
     @property
     def _accounts(self) -> tuple[str, ...]:
@@ -351,7 +369,7 @@ class Job(Generic[R, S]):
         replaced = (
             None
             if any(part.gathering.records for part in parts)
-            else await when_free(threads, target, target.present)
+            else await when_free(threads, target, target.present, self._output.deadline)
         )
         origin = await self._origin_of_rows(parts, target, threads)
         on_syncs = await self._notes_on_syncs(parts, target, threads)
@@ -372,6 +390,7 @@ class Job(Generic[R, S]):
                 origin=origin,
                 people=people,
                 on_batch=report,
+                deadline=self._output.deadline,
             )
         finally:
             if people is not None:
@@ -404,7 +423,9 @@ class Job(Generic[R, S]):
         origin, plan = origin_of(parts), parts[0].gathering.plan
         if self._output.sync is None or not isinstance(plan, EventsPlan):
             return origin
-        before = await when_free(threads, target, lambda: target.synced(plan.account))
+        before = await when_free(
+            threads, target, lambda: target.synced(plan.account), self._output.deadline
+        )
         settings = Settings.parse(self._output.sync, target.label)
         # Hours have passed, and another sync may have begun the table anew.
         settings.check(before, target.label)

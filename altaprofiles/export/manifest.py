@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .._version import __version__
+from ..redaction import readable
 
 if TYPE_CHECKING:
     from .plan import Plan
     from .report import Report
 
 
-__all__ = ["as_builtins", "encode_manifest", "readable"]
+__all__ = ["as_builtins", "encode_manifest"]
 
 
 # The order in manifests and `--json`: people read the results first.
@@ -51,11 +52,6 @@ def as_builtins(report: Report) -> dict[str, Any]:
 
 _OF_OUTPUT = frozenset({"output", "manifest", "format", "bytes", "sha256"})
 """Members of a report that are of the output, and not of one of its accounts."""
-
-
-def readable(path: str) -> str:
-    """Return a path with the bytes that are not UTF-8 escaped."""
-    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _place(name: str) -> int:

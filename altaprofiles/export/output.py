@@ -10,6 +10,7 @@ from msgspec.structs import force_setattr
 from ..base.deadline import Deadline
 from ..redaction import Secret
 from ..tables.layout import Flatten
+from .formats import Format, Write
 
 __all__ = ["Output"]
 
@@ -31,11 +32,11 @@ class Output(Struct, frozen=True, kw_only=True):
     """
 
     to: str | os.PathLike[str]
-    format: str | None = None
+    format: Format | None = None
     table: str | None = None
     bom: bool = False
     flatten: Flatten = ()
-    write: str | None = None
+    write: Write | None = None
     resume: bool = True
     spool: str | os.PathLike[str] | None = None
     deadline: Deadline | None = None

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from ..base.paths import absolute_path, check_own_file, check_own_folder
 from ..errors import ConfigurationError, ExportError
+from .formats import Format
 from .output import Output
 from .place import folder_of, stem_of, table_ending
 from .sinks import resolve
@@ -49,7 +50,7 @@ class Success(Struct, frozen=True, kw_only=True):
     people: int
     unit: str
     bytes: int | None
-    format: str
+    format: Format
     table: str | None
     sync: Mapping[str, str] | None = None
 
@@ -210,7 +211,7 @@ def _success(path: Path) -> Success | None:
 
 class _Manifest(Struct, frozen=True):
     output: str
-    format: str
+    format: Format
     complete: bool
     written: str
     altaprofiles: str

@@ -120,6 +120,7 @@ class Part(Generic[R, S]):
             encode_arguments(output, place, {**self.gathering.arguments, **together}),
             resume=resume,
         )
+        self._reporting.output = place.target.name
         self.is_open = True
 
     def begin(self) -> None:
@@ -195,11 +196,15 @@ class Part(Generic[R, S]):
         by = "" if self.name is None else f"{self.name}: "
         self.warnings = [f"{by}{sentence}" for sentence in sentences]
 
-    def report(self) -> None:
-        """Report progress."""
+    def report(self, *, complete: bool = False) -> None:
+        """Report progress.
+
+        Args:
+            complete: whether the output is in place.
+        """
         if self.is_open and self.error is None:
             make = self.gathering.progress
-            self._reporting.report(lambda traffic: make(traffic, self.assembled))
+            self._reporting.report(lambda traffic: make(traffic, self.assembled), complete=complete)
 
     def describe(self, common: Report) -> R:
         """Return the report of this account.

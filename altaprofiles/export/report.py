@@ -1,4 +1,4 @@
-"""The reports of an export: progress while it runs, and its result. No I/O."""
+"""The reports of an export: progress while it runs, and its result."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from ..base.wording import clock, moment, numbered, percent, share
+from ..base.wording import clock, moment, numbered, percent, share, sized
+from .formats import Format
+from .summary import Rows, beside, html_table, path_text, text_lines
 
 __all__ = [
     "ChainStatus",
@@ -50,7 +52,7 @@ class ChainStatus(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """The result of any export, including the runs it resumed.
+    """The result of any export, including the runs it resumed. As text it is its summary.
 
     Attributes:
         output: the file, or the address of the table, without credentials.
@@ -75,7 +77,7 @@ class Report(Struct, frozen=True, kw_only=True):
 
     output: str
     manifest: str
-    format: str
+    format: Format
     complete: bool
     requests: int
     retries: int
@@ -86,6 +88,53 @@ class Report(Struct, frozen=True, kw_only=True):
     absorbed: int = 0
     warnings: list[str] = []
     accounts: dict[str, Report] | None = None
+
+    @property
+    def summary(self) -> list[tuple[str, str]]:
+        """The main figures as text, with their names, as the command line prints them."""
+        rows = [] if self.complete else [("complete", "no")]
+        rows += self._figures
+        for name, one in (self.accounts or {}).items():
+            words = "" if one.complete else "not complete, "
+            rows.append((name, words + one._share))  # noqa: SLF001
+        rows.append(("retries", f"{self.retries:,} in {numbered(self.requests, 'request')}"))
+        rows.append(("time", clock(self.seconds)))
+        if self.bytes is not None:
+            rows.append(("size", sized(self.bytes)))
+        if self.sha256 is not None:
+            rows.append(("SHA-256", self.sha256))
+        if self.absorbed:
+            rows.append(
+                (
+                    "absorbed",
+                    f"{numbered(self.absorbed, 'row')} of earlier runs, by people with a name",
+                )
+            )
+        if self.mended:
+            rows.append(("mended", f"{self.mended:,} texts that {self.format} cannot hold"))
+        rows.append(("output", path_text(self.output)))
+        rows.append(("manifest", path_text(self.manifest)))
+        return rows
+
+    @property
+    def _figures(self) -> Rows:
+        """The rows that only this kind of report has."""
+        return []
+
+    @property
+    def _share(self) -> str:
+        """The result in one line, for an output of several accounts."""
+        return ""
+
+    @property
+    def _rows(self) -> Rows:
+        return self.summary + [("warning", text) for text in self.warnings]
+
+    def __str__(self) -> str:
+        return text_lines(self._rows)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows)
 
 
 class Progress(Struct, frozen=True, kw_only=True):
@@ -102,6 +151,10 @@ class Progress(Struct, frozen=True, kw_only=True):
         waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
             it is unknown, because the service does not name it.
         seconds: time since this run began.
+        started_at: Unix time, in seconds, at which this run began: the same in all its reports.
+        output: the file, or the address of the table, without credentials.
+        complete: whether the output is in place. Only the last report of a run that has succeeded
+            has it.
     """
 
     unit: ClassVar[str]
@@ -123,6 +176,9 @@ class Progress(Struct, frozen=True, kw_only=True):
     seconds: float
     throttled: bool = False
     waits_until: float | None = None
+    started_at: float = 0.0
+    output: str = ""
+    complete: bool = False
 
     @property
     def fetching(self) -> bool:
@@ -221,7 +277,7 @@ class Progress(Struct, frozen=True, kw_only=True):
                 f"{self.pace:,.0f} a second",
                 f"{self.in_flight} of {numbered(self.slots, 'slot')}",
                 *([self.wait] if self.wait else []),
-                f"{self.retries:,} {'retry' if self.retries == 1 else 'retries'}",
+                numbered(self.retries, "retry"),
             ]
         parts.append(clock(self.seconds))
         if self.fetching and self.eta is not None:
@@ -235,6 +291,9 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 class ExportReport(Report, frozen=True, kw_only=True):
     """The result of an export, including the runs it resumed.
+
+    As text it is the summary that the command line prints, with the warnings; a notebook shows it
+    as a table.
 
     Attributes:
         output: the file, or the address of the table, without credentials.
@@ -279,9 +338,24 @@ class ExportReport(Report, frozen=True, kw_only=True):
     failed: int | None = None
     failed_file: str | None = None
 
+    @property
+    def _figures(self) -> Rows:
+        return [
+            *_received(self.people, self.records, self.pages),
+            *_joined(self.matched, self.unmatched, self.failed, self.failed_file),
+            *(
+                ("counted", f"{event}: {numbered(people, 'people')} by the service")
+                for event, people in (self.counted or {}).items()
+            ),
+        ]
+
+    @property
+    def _share(self) -> str:
+        return f"{numbered(self.people, 'people')}, {numbered(self.records, 'record')}"
+
 
 class SyncReport(Report, frozen=True, kw_only=True):
-    """The result of one run of `Session.sync`. As text it is one line for a person.
+    """The result of one run of `Session.sync`. As text: see `ExportReport`.
 
     Figures are sums over the exports of this run: of one for each unfinished work that it has
     finished, and of one for its own days.
@@ -315,20 +389,22 @@ class SyncReport(Report, frozen=True, kw_only=True):
     failed: int | None = None
     failed_file: str | None = None
 
-    def __str__(self) -> str:
-        if self.first is None or self.last is None:
-            text = f"nothing to bring to {self.output}"
-        else:
-            text = f"{self.days}: {numbered(self.people, 'people')} in {self.output}"
-        parts = [text]
+    @property
+    def _figures(self) -> Rows:
+        has_days = self.first is not None
+        rows = [("days", self.days if has_days else "none, as the table has all of them")]
         if self.through is not None:
-            parts.append(f"which has all days through {self.through}")
+            rows.append(("through", f"{self.through}, by days of {self.timezone}"))
         if self.finished:
-            parts.append(f"{numbered(self.finished, 'unfinished export')} finished")
-        if self.absorbed:
-            parts.append(f"{self.absorbed:,} absorbed")
-        parts += [numbered(self.requests, "request"), clock(self.seconds)]
-        return ", ".join(parts)
+            rows.append(("finished", f"{numbered(self.finished, 'export')} of earlier runs"))
+        if has_days:
+            rows += _received(self.people, self.records, self.pages)
+        return rows + _joined(self.matched, self.unmatched, self.failed, self.failed_file)
+
+    @property
+    def _share(self) -> str:
+        through = "" if self.through is None else f", all days through {self.through}"
+        return f"{self.days}: {numbered(self.people, 'people')}{through}"
 
     @property
     def days(self) -> str:
@@ -361,6 +437,10 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         waits_until: Unix time, in seconds, until which no request is sent for that reason; None if
             it is unknown, because the service does not name it.
         seconds: time since this run began.
+        started_at: Unix time, in seconds, at which this run began: the same in all its reports.
+        output: the file, or the address of the table, without credentials.
+        complete: whether the output is in place. Only the last report of a run that has succeeded
+            has it.
     """
 
     unit = "record"
@@ -400,7 +480,7 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
 
 
 class LookupReport(Report, frozen=True, kw_only=True):
-    """The result of a bulk lookup, including the runs it resumed.
+    """The result of a bulk lookup, including the runs it resumed. As text: see `ExportReport`.
 
     Attributes:
         output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
@@ -431,6 +511,27 @@ class LookupReport(Report, frozen=True, kw_only=True):
     not_found_file: str | None = None
     failed_file: str | None = None
 
+    @property
+    def _figures(self) -> Rows:
+        others = [
+            (self.repeated, "repeated"),
+            (self.skipped, "without a key, which were skipped"),
+        ]
+        texts = [f"{count:,} {words}" for count, words in others if count]
+        also = f", and {' and '.join(texts)}" if texts else ""
+        return [
+            ("keys", f"{self.keys:,}{also}"),
+            ("found", f"{self.found:,}"),
+            ("not found", f"{self.not_found:,}{beside(self.not_found_file)}"),
+            ("failed", f"{self.failed:,}{beside(self.failed_file) if self.failed else ''}"),
+            *_joined(self.matched, self.unmatched, self.join_failed, self.failed_file),
+        ]
+
+    @property
+    def _share(self) -> str:
+        found = f"{self.found:,} of {numbered(self.keys, 'key')} found"
+        return f"{found}{beside(self.not_found_file)}{beside(self.failed_file)}"
+
 
 class LookupProgress(Progress, frozen=True, kw_only=True):
     """The state of a bulk lookup, as `on_progress` receives it. As text it is one line.
@@ -443,8 +544,8 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         resumed: keys that earlier runs had an answer to.
         finished: people written to the output so far.
         joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
-        requests, retries, in_flight, slots, throttled, waits_until, seconds: as in
-            `ExportProgress`.
+        requests, retries, in_flight, slots, throttled, waits_until, seconds, started_at, output,
+            complete: as in `ExportProgress`.
     """
 
     unit = "key"
@@ -502,6 +603,23 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
     @property
     def _unit_written(self) -> str:
         return "people"
+
+
+def _received(people: int, records: int, pages: int) -> Rows:
+    return [
+        ("people", f"{people:,}"),
+        ("records", f"{records:,} on {numbered(pages, 'page')}"),
+    ]
+
+
+def _joined(
+    matched: int | None, unmatched: int | None, failed: int | None, failed_file: str | None
+) -> Rows:
+    """Return the row of a join, if there was one."""
+    if matched is None or unmatched is None or failed is None:
+        return []
+    counts = f"{matched:,} matched, {unmatched:,} unmatched, {failed:,} failed"
+    return [("joined", f"{counts}{beside(failed_file) if failed else ''}")]
 
 
 def _wait(limit: str, at: float | None) -> str:

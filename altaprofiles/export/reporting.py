@@ -49,6 +49,9 @@ class Traffic(TypedDict):
     throttled: bool
     waits_until: float | None
     seconds: float
+    started_at: float
+    output: str
+    complete: bool
 
 
 class CallbackFailed(Exception):
@@ -78,6 +81,7 @@ class Reporting(Generic[S]):
 
     Attributes:
         tally: counts the requests of this run.
+        output: the name of the output in reports.
 
     Raises:
         ConfigurationError: `on_progress` is not a plain function.
@@ -88,10 +92,12 @@ class Reporting(Generic[S]):
     ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
+        self.output = ""
         self._caps = [service.cap(operation) for service, operation in calls]
         self._service = calls[0][0]
         self._callback = on_progress
         self._began = time.monotonic()
+        self._started_at = time.time()
         self._earlier = _Earlier()
 
     def resume(self, journal: Journal) -> None:
@@ -112,11 +118,12 @@ class Reporting(Generic[S]):
             "seconds": self._earlier.seconds + self.seconds,
         }
 
-    def report(self, progress: Callable[[Traffic], S | None]) -> None:
+    def report(self, progress: Callable[[Traffic], S | None], *, complete: bool = False) -> None:
         """Report progress, if there is somebody to report to and something to report.
 
         Args:
             progress: makes the report, or returns None while there is nothing to report.
+            complete: whether the output is in place.
 
         Raises:
             CallbackFailed: the callback raised an exception. It is not called again.
@@ -134,6 +141,9 @@ class Reporting(Generic[S]):
                 "throttled": throttled,
                 "waits_until": waits_until,
                 "seconds": self.seconds,
+                "started_at": self._started_at,
+                "output": self.output,
+                "complete": complete,
             }
         )
         if report is None:

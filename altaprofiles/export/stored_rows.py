@@ -5,18 +5,20 @@ It streams: at most some thousand rows are in memory at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 from msgspec import Struct
 
 from ..base.extras import require
 from ..base.paths import path_text
 from ..base.sql import quoted
+from ..base.wording import one_of
 from ..errors import DecodeError, ExportError, InvalidArgument
 from .description import Describer, Description, StoredRows
+from .formats import FileFormat, Format
 from .sinks.compression import COMPRESSIONS
 from .sinks.postgres_server import PostgresServer
 from .sinks.postgres_url import SCHEMES, check_conninfo, parse, table_of
@@ -26,10 +28,10 @@ from .tables import Content
 
 __all__ = ["FORMATS", "Stored", "describe", "stored"]
 
-FORMATS = ("ndjson", "csv", "parquet", "duckdb")
+FORMATS: tuple[FileFormat, ...] = get_args(FileFormat)
 """The formats of files."""
 
-_ENDINGS = {
+_ENDINGS: Mapping[str, FileFormat] = {
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
     ".csv": "csv",
@@ -49,13 +51,17 @@ class Stored(Struct, frozen=True):
     """
 
     name: str
-    format: str
+    format: Format
     table: str | None
     rows: Callable[[], Iterator[StoredRows]]
 
 
 def stored(
-    to: str, *, table: str | None = None, format: str | None = None, stdin: BinaryIO | None = None
+    to: str,
+    *,
+    table: str | None = None,
+    format: FileFormat | None = None,
+    stdin: BinaryIO | None = None,
 ) -> Stored:
     """Return the output with a name.
 
@@ -71,6 +77,10 @@ def stored(
         ExportLocked: another program has the DuckDB file open.
         ExportError: it cannot be read.
     """
+    if format is not None and format not in FORMATS:
+        raise InvalidArgument(
+            f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
+        )
     scheme, slashes, _ = to.partition("://")
     if slashes and scheme.lower() in SCHEMES:
         return _postgres(to, table)
@@ -143,7 +153,7 @@ def _check_no_table(table: str | None, name: str) -> None:
         raise InvalidArgument(f"table: got {table!r}, but {name} is not a database; leave it out")
 
 
-def _format_of(path: Path) -> str | None:
+def _format_of(path: Path) -> FileFormat | None:
     ending = path.suffix.lower()
     if ending not in COMPRESSIONS:
         return _ENDINGS.get(ending)

@@ -171,7 +171,12 @@ class Sync:
         self, workspaces: Workspaces, target: Target, threads: Threads
     ) -> SyncState | None:
         async with workspaces.turn:
-            state = await when_free(threads, target, lambda: target.synced(self._some.account))
+            state = await when_free(
+                threads,
+                target,
+                lambda: target.synced(self._some.account),
+                self._output.deadline,
+            )
         self._settings.check(state, target.label)
         return state
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from ..base.paths import check_own_file
 from ..base.wording import numbered, past, sized
 from ..errors import ExportError, ExportLocked
-from .manifest import readable
+from ..redaction import readable
 from .output import Output
 from .place import Place
 from .plan import EventsPlan, Plan, parse_plan

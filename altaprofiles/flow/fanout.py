@@ -17,8 +17,10 @@ from collections.abc import (
 from typing import Generic, TypeAlias, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
@@ -29,6 +31,7 @@ K = TypeVar("K")
 R = TypeVar("R")
 
 Items: TypeAlias = Iterable[K] | AsyncIterable[K]
+"""Anything to be read with `for` or `async for`."""
 
 _AHEAD = 4
 """Items per worker that are in progress, or whose results are unread."""
@@ -55,6 +58,7 @@ async def fan_out(
     ordered: bool,
     spawn: Spawn,
     pausing: Callable[[], int] = int,
+    name: CallName | None = None,
 ) -> AsyncGenerator[R, None]:
     """Yield `call(item)` for each item of `source`, with `concurrency` calls in progress.
 
@@ -66,6 +70,7 @@ async def fan_out(
     `pausing` returns the number of calls that only wait for a retry. The same number of further
     calls starts beside them, up to `concurrency` more. These workers do not exist from the start,
     because a worker without a slot waits for one before each call, and that costs a tenth of it.
+    Errors that name no call get `name`.
 
     Raises:
         Exception: the error that `call` or `source` raised. After an error of `source`, the items
@@ -76,33 +81,34 @@ async def fan_out(
     early: dict[int, R] = {}
     most_early = _EARLY * concurrency
     due = held = 0
-    cancel = spawn(work.run, handover.close)
-    try:
-        while True:
-            try:
-                batch = await handover.get_all()
-            except Ended:
-                return
-            while batch:
-                number, result = batch.popleft()
-                if not ordered:
-                    work.give_back()
-                    yield result
-                    continue
-                early[number] = result
-                if len(early) <= most_early:
-                    work.give_back()
-                else:
-                    held += 1
-                while due in early:
-                    result = early.pop(due)
-                    due += 1
-                    if held:
-                        held -= 1
+    with naming(name):
+        cancel = spawn(work.run, handover.close)
+        try:
+            while True:
+                try:
+                    batch = await handover.get_all()
+                except Ended:
+                    return
+                while batch:
+                    number, result = batch.popleft()
+                    if not ordered:
                         work.give_back()
-                    yield result
-    finally:
-        cancel()
+                        yield result
+                        continue
+                    early[number] = result
+                    if len(early) <= most_early:
+                        work.give_back()
+                    else:
+                        held += 1
+                    while due in early:
+                        result = early.pop(due)
+                        due += 1
+                        if held:
+                            held -= 1
+                            work.give_back()
+                        yield result
+        finally:
+            cancel()
 
 
 class _Work(Generic[K, R]):
@@ -155,6 +161,8 @@ class _Work(Generic[K, R]):
         if failure is not None:
             raise failure
         if self._done < self._taken:
+            # The session may have been closed as the source ended, whose blocking calls defer it.
+            await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+import sys
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
 
-from ..errors import AltaProfilesError, SessionClosed
+from ..errors import AltaProfilesError, ConfigurationError, SessionClosed
 
-__all__ = ["INTERRUPTED", "Lifetime", "Spawn", "is_cancelled_here"]
+__all__ = [
+    "INTERRUPTED",
+    "Lifetime",
+    "Spawn",
+    "State",
+    "is_cancelled_here",
+    "is_in_trio",
+]
 
 
 Spawn: TypeAlias = Callable[
     [Callable[[], Awaitable[None]], Callable[[BaseException | None], None]], Callable[[], None]
 ]
 """Runs a job in the background, reports its end, and returns a function that cancels it."""
+
+
+State: TypeAlias = Literal["new", "open", "draining", "closed"]
+"""The states of a session, in order."""
 
 
 INTERRUPTED = (
@@ -28,9 +42,45 @@ INTERRUPTED = (
 """The message to a reader after something cancelled single background tasks behind it."""
 
 
+_under_way: ContextVar[frozenset[object]] = ContextVar("under_way", default=frozenset())
+"""The sessions whose work this task does. The tasks that it starts inherit it."""
+
+
 def is_cancelled_here() -> bool:
     """Return whether a cancel scope around this task, and nothing else, cancelled it."""
     return anyio.current_effective_deadline() == -math.inf
+
+
+def is_in_trio() -> bool:
+    """Return whether a task of trio runs this."""
+    # trio imports sniffio, and tells it when a task runs: as a guest of a loop of asyncio, too.
+    sniffio: Any = sys.modules.get("sniffio")
+    if sniffio is None or "trio" not in sys.modules:
+        return False
+    try:
+        return bool(sniffio.current_async_library() == "trio")
+    except RuntimeError:
+        return False
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that runs this.
+
+    Raises:
+        ConfigurationError: there is none, or it is one of trio.
+    """
+    if is_in_trio():
+        raise ConfigurationError(
+            "trio is not supported, because aiohttp needs the event loop of asyncio; run this with "
+            "asyncio.run(…), or call altaprofiles.blocking(…) in trio.to_thread.run_sync(…)"
+        )
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            "no event loop of asyncio runs here; run this with asyncio.run(…), or use "
+            "altaprofiles.blocking(…), which needs none"
+        ) from None
 
 
 class Pool(Protocol):
@@ -53,24 +103,29 @@ class Lifetime:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._state = "new"
+        self._state: State = "new"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._stop = asyncio.Event()
+        self._mark = object()
+        self._works = 0
+        self._drained = asyncio.Event()
 
     async def open(self) -> None:
         """Open the pool and start the host task.
 
         Raises:
             SessionClosed: the session was opened before.
+            ConfigurationError: no event loop of asyncio runs here.
         """
+        loop = _running_loop()
         if self._state != "new":
             raise SessionClosed(
                 "this Session was opened before, or closed; create a new one each time"
             )
         self._state = "open"
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         await self._pool.open()
         ready = self._loop.create_future()
         self._host = self._loop.create_task(self._run(ready), name="altaprofiles")
@@ -80,22 +135,42 @@ class Lifetime:
             await self.aclose()
             raise
 
-    async def aclose(self) -> None:
+    async def aclose(self, drain: float = 0.0) -> None:
         """Cancel every background task and close every connection. Safe to call more than once.
+
+        Args:
+            drain: the seconds that work under way may take to end before. Nothing new begins.
 
         Raises:
             SessionClosed: the session was opened in another event loop that is still running.
         """
         if self._host is not None and not self._host.done():
-            self._check_loop()
-            self._state = "closed"
-            self._stop.set()
+            self._check_loop(_running_loop())
+            try:
+                if drain > 0 and self._state != "closed":
+                    await self._drain(drain)
+            finally:
+                # Also after a cancellation, because nobody may be left to close it.
+                self._close()
+                self._stop.set()
             # Waited for, not awaited: a caller that is cancelled here must not leave the session
             # half closed, and a host that was cancelled must not cancel the caller.
             await asyncio.wait([self._host])
         self._state = "closed"
         # The host closes it as well, unless it was cancelled before it started.
         await self._pool.aclose()
+
+    async def _drain(self, seconds: float) -> None:
+        self._state = "draining"
+        if self._works == 0:
+            return
+        with anyio.move_on_after(seconds):
+            await self._drained.wait()
+
+    def _close(self) -> None:
+        self._state = "closed"
+        # Another task may be draining the session.
+        self._drained.set()
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
         try:
@@ -105,9 +180,14 @@ class Lifetime:
                 await self._stop.wait()
                 self._tasks.cancel_scope.cancel()
         finally:
-            self._state = "closed"
+            self._close()
             with anyio.CancelScope(shield=True):
                 await self._pool.aclose()
+
+    @property
+    def state(self) -> State:
+        """The state: "new", "open", "draining" or "closed"."""
+        return self._state
 
     @property
     def is_closed(self) -> bool:
@@ -115,17 +195,47 @@ class Lifetime:
         return self._state == "closed"
 
     def check_open(self) -> None:
-        """Raise `SessionClosed` unless the session is open in this event loop."""
+        """Raise `SessionClosed` unless the session is open in this event loop.
+
+        Raises:
+            ConfigurationError: no event loop of asyncio runs here.
+        """
+        loop = _running_loop()
         if self._state == "new":
             raise SessionClosed(
                 "this Session is not open yet; use it inside `async with Session(...) as session:`"
             )
         if self._state == "closed":
             raise SessionClosed("this Session is closed, or its event loop is; open a new one")
-        self._check_loop()
+        self._check_loop(loop)
+        if self._state == "draining" and self._mark not in _under_way.get():
+            raise SessionClosed(
+                "this Session is being closed, and takes no new calls; open a new one"
+            )
 
-    def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():
+    @contextmanager
+    def under_way(self) -> Generator[None, None, None]:
+        """Count the block as work that `aclose` may wait for. Calls within it are part of it.
+
+        Raises:
+            SessionClosed: the session is not open, or takes nothing new.
+        """
+        self.check_open()
+        token = _under_way.set(_under_way.get() | {self._mark})
+        self._works += 1
+        try:
+            yield
+        finally:
+            self._end_work()
+            _under_way.reset(token)
+
+    def _end_work(self) -> None:
+        self._works -= 1
+        if self._works == 0 and self._state == "draining":
+            self._drained.set()
+
+    def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is not loop:
             raise SessionClosed(
                 "this Session was opened in another event loop; open one Session per loop"
             )
@@ -148,6 +258,7 @@ class Lifetime:
                 "this Session was closed while its results were still being read"
             )
             try:
+                _under_way.set(_under_way.get() | {self._mark})
                 with scope:
                     await job()
                     error = None
@@ -161,10 +272,13 @@ class Lifetime:
                 error = failure
             finally:
                 ended(error)
+                self._end_work()
 
         if self._tasks is None:
             raise RuntimeError("an open session has a task group")
         self._tasks.start_soon(run)
+        # Counted at once, because the session may be drained before the task starts.
+        self._works += 1
         return scope.cancel
 
     async def pause(self, seconds: float) -> None:

@@ -17,6 +17,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
+from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, CursorError, CursorLoop
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn
@@ -56,7 +57,6 @@ class Chain(Struct, Generic[P], frozen=True):
             the last page the first cursor of the chain opened again: that page is then dropped, and
             the walk continues there.
         earlier: the marks of the cursors that were walked before the first one.
-        call: the service and the call that fetches pages, for errors.
         weigh: returns about how many bytes of memory a page takes; None if that is no matter.
         expected: returns the weight that the next page probably has, or None if nothing is known.
     """
@@ -65,20 +65,20 @@ class Chain(Struct, Generic[P], frozen=True):
     fetch: Callable[[str, Callable[[str], None], Callable[[str], bool]], Awaitable[P]]
     reopen: Callable[[P], Awaitable[str | None]] | None = None
     earlier: Collection[bytes] = ()
-    call: tuple[str, str] = ("", "")
     weigh: Callable[[P], int] | None = None
     expected: Callable[[], int | None] = lambda: None
 
 
 async def walk(
-    chains: Sequence[Chain[P]], *, prefetch: int, spawn: Spawn
+    chains: Sequence[Chain[P]], *, prefetch: int, spawn: Spawn, name: CallName | None = None
 ) -> AsyncGenerator[P, None]:
     """Yield the pages of all `chains`; the pages of one chain in server order.
 
     The chains are walked concurrently, and their pages are yielded as they arrive. At most
     `prefetch + 1` pages of each chain exist at once, including the one being read and those still
     arriving, however slow the reader is. Where pages are weighed, fewer exist if they would take
-    more than `MEMORY`, over all chains. No cursor is requested twice at the same time.
+    more than `MEMORY`, over all chains. No cursor is requested twice at the same time. Errors that
+    name no call get `name`.
 
     Raises:
         CursorLoop: the service repeated a cursor within a chain.
@@ -100,21 +100,23 @@ async def walk(
             for chain in chains:
                 group.start_soon(begin, chain)
         if len(walks) < len(chains) or not all(walk.complete for walk in walks):
+            await anyio.lowlevel.checkpoint_if_cancelled()
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 
-    cancel = spawn(walk_all, handover.close)
-    try:
-        while True:
-            try:
-                page, free = await handover.get()
-            except Ended:
-                return
-            yield page
-            del page
-            free()
-    finally:
-        cancel()
+    with naming(name):
+        cancel = spawn(walk_all, handover.close)
+        try:
+            while True:
+                try:
+                    page, free = await handover.get()
+                except Ended:
+                    return
+                yield page
+                del page
+                free()
+        finally:
+            cancel()
 
 
 class Room:
@@ -304,12 +306,10 @@ class _Walk(Generic[P]):
         if page.next_cursor is None:
             self.complete = True
         elif step.following is None:
-            error = CursorLoop(
+            raise CursorLoop(
                 f"the service repeated a cursor after {self._delivered} pages of its chain; "
                 f"the chain would never end, so open a new one"
             )
-            error.locate(*self._chain.call)
-            raise error
         else:
             step.following.confirmed.set()
 

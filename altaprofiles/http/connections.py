@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 import select
+import ssl
 from functools import partial
 from typing import Any, Literal
 
@@ -38,10 +39,14 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 class Connector(aiohttp.TCPConnector):
-    """A pool without a limit: the caps on requests in flight bound the number of connections."""
+    """A pool without a limit: the caps on requests in flight bound the number of connections.
 
-    def __init__(self) -> None:
-        super().__init__(limit=0, resolver=_Resolver())
+    Args:
+        context: the settings of TLS; None for those of the system.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(limit=0, resolver=_Resolver(), ssl=True if context is None else context)
         # Private to aiohttp: a version that renames it fails in mypy and in test_connections.py.
         self._factory: Any = partial(_Connection, loop=self._loop)
 

@@ -10,7 +10,8 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
 from itertools import count
@@ -21,30 +22,38 @@ import anyio
 from msgspec import Struct
 from msgspec.structs import replace
 
+from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
 from ..errors import (
     AltaProfilesError,
     DecodeError,
     RateLimited,
     RequestTimeout,
+    SessionClosed,
     StatusError,
     TransportError,
+    Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn
+from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
-from ..redaction import masked
+from ..redaction import Secret, masked
 from ..wire.messages import Reader, Request, Response
 from ..wire.reading import checked
 from .limits import Cap, Turn
 from .retry import Budget, Retry, Tries
+from .rotation import Rotation
 from .service import Service
 from .transport import OnHead, Timeout, Transport
 
 __all__ = ["Engine", "Hook"]
 
 Hook: TypeAlias = Callable[[Attempt], object]
-"""Called with each attempt after its end."""
+"""Called with each attempt after its end.
+
+A hook that has a method `interrupted` is told of requests without an end as well: it is called with
+the attempt, which has neither a status nor an error, and the exception that has cut it off.
+"""
 
 T = TypeVar("T")
 
@@ -72,7 +81,6 @@ class _Call(Struct, frozen=True):
         started: float,
         response: Response | None,
         error: AltaProfilesError | None = None,
-        delay: float | None = None,
     ) -> Attempt:
         """Return the report on an attempt that has just ended."""
         return Attempt(
@@ -83,13 +91,14 @@ class _Call(Struct, frozen=True):
             status=None if response is None else response.status,
             bytes=0 if response is None else response.size,
             error=error,
-            delay=delay,
+            delay=None,
             call=self.number,
             method=self.request.method,
             host=self.service.peer.hostname,
             port=self.service.peer.port,
             waited=started - tries.queued_at,
             bulk=self.bulk,
+            url=self.service.peer.address(self.request),
         )
 
 
@@ -110,6 +119,7 @@ class Engine:
         self._retry = retry
         self._limits = transport.limits(timeout)
         self._hooks = tuple(hooks)
+        self._interrupted = _interrupted(self._hooks)
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
         self._numbers = count(1)
@@ -121,13 +131,30 @@ class Engine:
         """Open the connection pool and start the host of background tasks."""
         await self._lifetime.open()
 
-    async def aclose(self) -> None:
-        """Cancel every background task and close every connection. Safe to call more than once."""
-        await self._lifetime.aclose()
+    async def aclose(self, drain: float = 0.0) -> None:
+        """Cancel every background task and close every connection. Safe to call more than once.
+
+        Args:
+            drain: the seconds that work under way may take to end before.
+        """
+        await self._lifetime.aclose(drain)
+
+    def under_way(self) -> AbstractContextManager[None]:
+        """Count a block as work that `aclose` may wait for, with all calls in it.
+
+        Raises:
+            SessionClosed: the session is not open, or takes nothing new.
+        """
+        return self._lifetime.under_way()
 
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
         self._lifetime.check_open()
+
+    @property
+    def state(self) -> State:
+        """The state: "new", "open" or "closed"."""
+        return self._lifetime.state
 
     @property
     def is_closed(self) -> bool:
@@ -157,26 +184,29 @@ class Engine:
             _deadline=self._deadline if deadline is None else deadline,
             _bulk=self._bulk if bulk is None else bulk,
             _hooks=(*self._hooks, *hooks),
+            _interrupted=(*self._interrupted, *_interrupted(hooks)),
         )
         return view
 
-    def within(self, deadline: float | None) -> Engine:
-        """Return this engine for a whole single call, which may send several requests.
+    @contextmanager
+    def within(self, deadline: float | None) -> Generator[Engine, None, None]:
+        """Give this engine for a whole single call, which may send several requests.
 
         Args:
             deadline: its longest duration, in seconds; None for the one of the view, if any. Where
                 there is none, `Retry.deadline` holds for each request.
 
         Raises:
-            ConfigurationError: `deadline` is no duration.
+            ConfigurationError: `deadline` is no duration, or the session cannot be used.
         """
         if deadline is None:
             deadline = self._deadline
-        if deadline is None:
-            return self
-        engine = copy(self)
-        engine._whole = Deadline.of(deadline)  # noqa: SLF001
-        return engine
+        engine = self
+        if deadline is not None:
+            engine = copy(self)
+            engine._whole = Deadline.of(deadline)  # noqa: SLF001
+        with self.under_way():
+            yield engine
 
     @property
     def spawn(self) -> Spawn:
@@ -268,11 +298,30 @@ class Engine:
         whole = self._whole
         if whole is None and (deadline := self._retry.deadline) is not None:
             whole = Deadline.of(deadline)
-        if whole is None:
-            return self._attempts(call, Tries(self._retry, budget, math.inf))
-        return self._within(whole, call, Tries(self._retry, budget, whole.ends))
+        tries = Tries(self._retry, budget, math.inf if whole is None else whole.ends)
+        if self._interrupted:
+            return self._watched(whole, call, tries)
+        return self._within(whole, call, tries)
 
-    async def _within(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+    async def _watched(self, whole: Deadline | None, call: _Call, tries: Tries) -> Any:
+        """Do the same as `_within`, and report a request that is cut off."""
+        try:
+            return await self._within(whole, call, tries)
+        except BaseException as error:
+            if tries.cut_off_from is not None:
+                attempt = call.attempt(tries, tries.cut_off_from, None)
+                for interrupted in self._interrupted:
+                    interrupted(attempt, error)
+            raise
+
+    def _within(self, whole: Deadline | None, call: _Call, tries: Tries) -> Awaitable[Any]:
+        if whole is None:
+            return self._attempts(call, tries)
+        return self._until(whole, call, tries)
+
+    async def _until(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
+        # Before the scope, which another kind of event loop may not have.
+        self._lifetime.check_open()
         with anyio.move_on_after(whole.left):
             return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
@@ -284,14 +333,25 @@ class Engine:
             f"{call.service.api}: {call.request.operation} did not finish within {whole}"
         )
         timeout.locate(call.service.api, call.request.operation)
+        if (sent_at := tries.cut_off_from) is not None:
+            tries.cut_off_from = None
+            self._report(call.attempt(tries, sent_at, None, timeout))
         raise timeout
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
+        name = CallName(service.api, call.request.operation)
         while True:
             tries.number += 1
-            turn = await self._turn(call, cap, tries)
+            answers, used = 0, None
+            with naming(name):
+                if service.rotation is None:
+                    turn = await self._turn(call, cap, tries)
+                else:
+                    rotation = service.rotation
+                    turn, answers = await self._turn_with_secret(call, cap, tries, rotation)
+                    used = rotation.current
             response = None
             started = time.monotonic()
             limit = self._transport.max_response_bytes
@@ -306,16 +366,19 @@ class Engine:
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
-                error = failure
+                error = self._closing(failure) or failure
                 if reader is not None:
                     reader.close()
             except BaseException:
                 service.pace.failed(turn.pace)
+                tries.cut_off_from = started
                 if reader is not None:
                     reader.close()
                 raise
             else:
                 self._budget.deposit()
+                if used is not None:
+                    service.accepted(used)
                 service.succeeded(cap, turn, started)
                 if self._hooks:
                     self._report(call.attempt(tries, started, response))
@@ -328,20 +391,87 @@ class Engine:
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
-            decision = tries.failed(
-                error, time.monotonic(), random.random, service.pace.closed_since
-            )
-            for tally in self._tallies:
-                tally.not_ready += decision.not_ready
-                tally.throttles += decision.throttled
-            self._report(call.attempt(tries, started, response, error, decision.delay))
-            if decision.delay is None:
+            attempt = call.attempt(tries, started, response, error)
+            response = reader = None
+            renewed = None if used is None else partial(self._renewed, call, used, answers)
+            delay = await self._delay(service, tries, error, attempt, renewed)
+            if delay is None:
                 try:
                     raise error
                 finally:
-                    # The traceback holds this frame, which would keep the error and the body alive.
-                    del error, response, reader
-            await self._pause(service, decision.delay)
+                    # The traceback holds this frame, which would keep the error alive.
+                    del error, attempt
+            await self._pause(service, delay)
+
+    async def _delay(
+        self,
+        service: Service,
+        tries: Tries,
+        error: AltaProfilesError,
+        attempt: Attempt,
+        renewed: Callable[[], Awaitable[bool]] | None,
+    ) -> float | None:
+        """Return the seconds before the next attempt, or None if there is none; report `attempt`.
+
+        Args:
+            service: the service.
+            tries: the attempts of the call.
+            error: the error of this one.
+            attempt: the report on it.
+            renewed: returns whether there is another secret than that of the attempt, if a function
+                returns it.
+        """
+        delay = None
+        try:
+            is_refused = isinstance(error, Unauthorized) and not tries.is_renewed
+            # Not counted as a failure: the secret was, and the service is well.
+            tries.is_renewed = renewed is not None and is_refused and await renewed()
+            if tries.is_renewed:
+                delay = 0.0
+            else:
+                decision = tries.failed(
+                    error, time.monotonic(), random.random, service.pace.closed_since
+                )
+                for tally in self._tallies:
+                    tally.not_ready += decision.not_ready
+                    tally.throttles += decision.throttled
+                delay = decision.delay
+        finally:
+            self._report(attempt if delay is None else replace(attempt, delay=delay))
+        return delay
+
+    async def _turn_with_secret(
+        self, call: _Call, cap: Cap, tries: Tries, rotation: Rotation
+    ) -> tuple[Turn, int]:
+        """Wait for the secret and a turn. Return the number of secrets before the wait as well."""
+        answers = None
+        while True:
+            # A task of another event loop must not join the waiters of this one.
+            self._lifetime.check_open()
+            await rotation.ready(self._lifetime.spawn)
+            answers = rotation.answers if answers is None else answers
+            turn = await self._turn(call, cap, tries)
+            if not rotation.is_asking:
+                return turn, answers
+            # Another call was refused meanwhile, and this one would be, too.
+            cap.release(turn)
+
+    async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
+        """Return whether there is another secret than `used`, which the service has refused."""
+        rotation = call.service.rotation
+        if rotation is None:
+            return False
+        with naming(CallName(call.service.api, call.request.operation)):
+            return await rotation.renewed(used, answers, self._lifetime.spawn)
+
+    def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
+        """Return the error of a call whose connection broke because the session was closed."""
+        if isinstance(failure, TransportError) and self._lifetime.is_closed:
+            try:
+                self._lifetime.check_open()
+            except SessionClosed as closed:
+                return closed
+        return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
         longest = self._retry.throttle_timeout
@@ -364,7 +494,7 @@ class Engine:
             )
 
     def _secrets(self, service: Service) -> tuple[str, ...]:
-        return (service.secret, *self._transport.secrets(service.peer))
+        return (*service.secrets, *self._transport.secrets(service.peer))
 
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""
@@ -449,6 +579,11 @@ class Engine:
 
 def _unread(response: Response) -> None:
     """Stand for the reader of a call whose answers are read while they arrive."""
+
+
+def _interrupted(hooks: Sequence[Hook]) -> tuple[Callable[[Attempt, BaseException], object], ...]:
+    methods = [getattr(hook, "interrupted", None) for hook in hooks]
+    return tuple(method for method in methods if method is not None)
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

@@ -11,11 +11,15 @@ from contextlib import suppress
 
 from msgspec import Struct
 
+from .needs import Needs
 from .pace import Pace
 from .sizing import Size
 
 __all__ = ["Cap", "Turn"]
 
+
+_NEXT_LOOK = 0.02
+"""Seconds after which bulk work that leaves slots free looks again."""
 
 _TOLERANCE = 1.0
 """Seconds by which a wait that the service names may exceed the patience of a caller."""
@@ -49,7 +53,8 @@ class Cap:
     A slot passes directly from the caller that releases it to the caller that has waited longest,
     so no third caller takes it in between, and the cap holds at every moment. Single calls go
     before bulk work, which has many more callers and takes longer. But bulk work without a slot
-    gets the next one after three single calls have gone before it.
+    gets the next one after three single calls have gone before it. Bulk work with long requests
+    leaves slots free for single calls that are to come: see `Needs`.
 
     Args:
         size: the number of slots. It changes with the answers of the service.
@@ -72,7 +77,10 @@ class Cap:
         self._bulk: deque[_Waiter] = deque()
         self._bulk_in_flight = 0
         self._favoured = 0
+        self._needs = Needs()
+        self._bulk_due = -math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
 
     @property
     def limit(self) -> int:
@@ -111,8 +119,14 @@ class Cap:
             Exception: the error that `refusal` returns, because waiting would last longer.
         """
         pace = self._pace
-        if self.in_flight < self._size.allowed and (
-            pace.is_free or not (self._single or self._bulk or pace.wait(time.monotonic()) > 0)
+        if not bulk:
+            self._note_need()
+        if (
+            self.in_flight < self._size.allowed
+            and (
+                pace.is_free or not (self._single or self._bulk or pace.wait(time.monotonic()) > 0)
+            )
+            and not (bulk and self._leaves_free())
         ):
             return self._begin(bulk=bulk)
         return await self._queued(bulk, ends, patience)
@@ -122,6 +136,7 @@ class Cap:
         waiting = self._bulk if bulk else self._single
         waiter = _Waiter(asyncio.get_running_loop().create_future(), ends, patience)
         if not pace.is_free and self._waits_in_vain(waiter, time.monotonic()):
+            self._left(bulk=bulk)
             raise self._refusal()
         waiting.append(waiter)
         self._hand_out()
@@ -136,12 +151,18 @@ class Cap:
                 turn.cancel()
                 with suppress(ValueError):  # it may have been skipped already
                     waiting.remove(waiter)
+                self._left(bulk=bulk)
             raise
+
+    def _left(self, *, bulk: bool) -> None:
+        """Take note that a caller has ended without a slot."""
 
     def release(self, turn: Turn, *, is_answered: bool = False) -> None:
         """Pass the slot to the next caller in line. If answered, the outcome is counted next."""
         self.in_flight -= 1
-        self._bulk_in_flight -= turn.bulk
+        if turn.bulk:
+            self._bulk_in_flight -= 1
+            self._bulk_due = time.monotonic() + self._needs.pause(self._size.allowed)
         self._pace.end(turn.pace, is_answered=is_answered)
         if self._single or self._bulk:
             self._hand_out()
@@ -157,6 +178,7 @@ class Cap:
 
     def succeeded(self, turn: Turn, seconds: float) -> None:
         """Count a success, `seconds` after the request started."""
+        self._needs.took(seconds, bulk=turn.bulk)
         if self._size.succeeded(turn.size, was_full=turn.was_full, seconds=seconds):
             self._hand_out()
 
@@ -200,6 +222,34 @@ class Cap:
         """Return the seconds until the next request may start, 0 for now."""
         return 0.0 if self._pace.is_free else self._pace.wait(time.monotonic())
 
+    def _note_need(self) -> None:
+        """Note the slots that single calls need at once, of which there is one more now."""
+        calls = self.in_flight - self._bulk_in_flight + len(self._single) + 1
+        now = time.monotonic()
+        if self._needs.is_new(calls, now):
+            self._needs.note(calls, now)
+
+    def _leaves_free(self) -> bool:
+        """Return whether bulk work leaves the free slots to single calls that are to come."""
+        if not self._needs.matter or self._size.allowed == 1:
+            return False
+        now = time.monotonic()
+        if self.in_flight + 1 + self._kept(now) <= self._size.allowed:
+            return False
+        return self._bulk_in_flight > 0 or now < self._bulk_due
+
+    def _kept(self, now: float) -> int:
+        return max(0, self._needs.slots(now) - self.in_flight + self._bulk_in_flight)
+
+    def _is_bulk_due(self) -> bool:
+        """Return whether bulk work goes before the single calls that wait."""
+        return (
+            bool(self._bulk)
+            and not self._bulk_in_flight
+            and self._favoured >= self.FAVOURED
+            and not (self._needs.matter and time.monotonic() < self._bulk_due)
+        )
+
     def _begin(self, *, bulk: bool) -> Turn:
         self.in_flight += 1
         self._bulk_in_flight += bulk
@@ -209,13 +259,14 @@ class Cap:
     def _hand_out(self) -> None:
         pace = self._pace
         while self.in_flight < self._size.allowed and (self._single or self._bulk):
-            bulk = not self._single or (
-                bool(self._bulk) and not self._bulk_in_flight and self._favoured >= self.FAVOURED
-            )
+            bulk = not self._single or self._is_bulk_due()
             waiting = self._bulk if bulk else self._single
             if waiting[0].turn.done():
                 waiting.popleft()
                 continue
+            if bulk and self._leaves_free():
+                self._wake_in(_NEXT_LOOK)
+                return
             if (wait := self._admit(bulk=bulk)) > 0:
                 if pace.closed_since is not None:
                     # By then its callers have waited in vain.
@@ -231,9 +282,11 @@ class Cap:
         loop = asyncio.get_running_loop()
         when = loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._wakes_at <= when:
                 return
             self._timer.cancel()
+        # Kept here, because a timer of uvloop that is due at once does not tell its time.
+        self._wakes_at = when
         self._timer = loop.call_at(when, self._woken)
 
     def _woken(self) -> None:

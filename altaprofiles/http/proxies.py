@@ -1,4 +1,4 @@
-"""The proxy of a service, from the environment variables."""
+"""The proxy of a service, from an argument or from the environment variables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ..base.addresses import is_loopback, split_address
 from ..base.checks import is_unicode
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, InvalidArgument
 from ..redaction import Secret
 
-__all__ = ["proxy_from_env", "proxy_secrets"]
+__all__ = ["check_proxy", "hide_proxy", "proxy_for", "proxy_from_env", "proxy_secrets"]
 
 _AUTHORIZATION = "Proxy-Authorization"
 _BASIC = "Basic "
@@ -41,33 +41,44 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     if not proxy or _is_bypassed(parts, proxies):
         return None, None
     variable = f"{scheme.upper()}_PROXY"
-    kind = proxy.partition("://")[0].lower() if "://" in proxy else "http"
-    if kind not in ("http", "https"):
-        # Any other text is left out of the message because it may hold a password.
-        named = f": {kind!r} proxies are not supported" if _SCHEME.fullmatch(kind) else ""
-        raise ConfigurationError(
-            f"{variable}: not an http or https proxy{named}; write http://HOST:PORT, or unset the "
-            f"variable"
+    if fault := _fault_of(proxy, otherwise="unset the variable"):
+        raise ConfigurationError(f"{variable}: {fault}")
+    return proxy_for(base_url, proxy)
+
+
+def hide_proxy(proxy: object) -> object:
+    """Return an argument `proxy` in a form that tracebacks may show: its type if it is not text."""
+    if proxy is None or isinstance(proxy, Secret | type):
+        return proxy
+    return Secret(proxy) if isinstance(proxy, str) else type(proxy)
+
+
+def check_proxy(proxy: object) -> Secret | None:
+    """Return the argument `proxy`, as `hide_proxy` returns it.
+
+    Raises:
+        ConfigurationError: it is not the URL of an http or https proxy.
+    """
+    if proxy is None:
+        return None
+    if not isinstance(proxy, Secret):
+        kind = getattr(proxy, "__name__", "object")
+        raise InvalidArgument(
+            f"proxy: expected the URL of a proxy as text, got a {kind}; write http://HOST:PORT"
         )
-    if not is_unicode(proxy):
-        raise ConfigurationError(
-            f"{variable}: not text in UTF-8; write such characters in percent-encoding"
-        )
-    try:
-        found = _split_proxy(proxy if "://" in proxy else f"http://{proxy}")
-    except ValueError as error:
-        form = "http://HOST:PORT"
-        if "@" in proxy:
-            form = (
-                "http://USER:PASSWORD@HOST:PORT, special characters in percent-encoding (# is %23)"
-            )
-        raise ConfigurationError(
-            f"{variable}: not the URL of a proxy: it {error}; write {form}"
-        ) from None
-    if is_loopback(parts.hostname or "") and not is_loopback(found.hostname or ""):
+    proxy = Secret(proxy.strip())
+    if fault := _fault_of(proxy, otherwise="leave it out"):
+        raise InvalidArgument(f"proxy: {fault}")
+    return proxy
+
+
+def proxy_for(base_url: str, proxy: Secret) -> tuple[str | None, dict[str, str] | None]:
+    """Return `proxy`, whose URL is valid, as `proxy_from_env` returns one."""
+    parts = split_address(_with_scheme(proxy))
+    if is_loopback(urlsplit(base_url).hostname or "") and not is_loopback(parts.hostname or ""):
         return None, None
-    login, at, place = found.netloc.rpartition("@")
-    url = f"{found.scheme}://{place}"
+    login, at, place = parts.netloc.rpartition("@")
+    url = f"{parts.scheme}://{place}"
     if not at:
         return url, None
     user, _, password = login.partition(":")
@@ -79,20 +90,45 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
 _SCHEME = re.compile("[a-z][a-z0-9]{0,9}")
 
 
-def _split_proxy(url: str) -> SplitResult:
-    parts = split_address(url)
-    if "@" in parts.path + parts.query + parts.fragment:
-        raise ValueError("has a /, ? or # in its user or password")
-    return parts
+def _with_scheme(proxy: str) -> str:
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _fault_of(proxy: str, *, otherwise: str) -> str:
+    """Return the fault of a proxy's URL and its fix, without the URL; nothing if it is valid.
+
+    Returned and not raised, because frames that look at the URL hold its password.
+    """
+    kind = _with_scheme(proxy).partition("://")[0].lower()
+    if kind not in ("http", "https"):
+        named = f": {kind!r} proxies are not supported" if _SCHEME.fullmatch(kind) else ""
+        return f"not an http or https proxy{named}; write http://HOST:PORT, or {otherwise}"
+    if not is_unicode(proxy):
+        return "not text in UTF-8; write such characters in percent-encoding"
+    try:
+        parts = split_address(_with_scheme(proxy))
+    except ValueError as error:
+        fault = str(error)
+    else:
+        if "@" not in parts.path + parts.query + parts.fragment:
+            return ""
+        fault = "has a /, ? or # in its user or password"
+    form = "http://HOST:PORT"
+    if "@" in proxy:
+        form = "http://USER:PASSWORD@HOST:PORT, special characters in percent-encoding (# is %23)"
+    return f"not the URL of a proxy: it {fault}; write {form}"
 
 
 def proxy_secrets(headers: Mapping[str, str] | None) -> tuple[Secret, ...]:
-    """Return the login in the headers for a proxy, encoded, and its password; or nothing."""
+    """Return the login in the headers for a proxy, encoded, and its password; or nothing.
+
+    A login without a password is a key in the place of the user, and secret.
+    """
     if headers is None:
         return ()
     login = headers[_AUTHORIZATION].removeprefix(_BASIC)
-    password = base64.b64decode(login).decode(errors="replace").partition(":")[2]
-    return (Secret(login), Secret(password))
+    user, _, password = base64.b64decode(login).decode(errors="replace").partition(":")
+    return (Secret(login), Secret(password or user))
 
 
 def _is_bypassed(parts: SplitResult, proxies: Mapping[str, str]) -> bool:

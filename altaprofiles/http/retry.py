@@ -152,8 +152,11 @@ class Tries(Struct, gc=False):
         failures: failed attempts so far.
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
+        is_renewed: whether it is sent again because there is another secret.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
+        cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
+            None if there was none.
     """
 
     retry: Retry
@@ -164,8 +167,10 @@ class Tries(Struct, gc=False):
     failures: int = 0
     polls: int = 0
     refusals: int = 0
+    is_renewed: bool = False
     queued: float = 0.0
     queued_at: float = 0.0
+    cut_off_from: float | None = None
     _ready_by: float = math.inf
     _refused_since: float = math.inf
 

@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, TypedDict
 import anyio
 from msgspec import Struct
 
-from ..errors import AltaProfilesError, NotReady, RateLimited, StatusError
+from ..credentials import SecretFunction
+from ..errors import AltaProfilesError, MissingCredentials, NotReady, RateLimited, StatusError
 from ..models import RateLimit
+from ..redaction import Secret, mask_values
 from ..wire.messages import Response
 from ..wire.reading import read_rate_limit
 from .limits import Cap, Turn
 from .pace import Pace
 from .retry import Retry
+from .rotation import Rotation
 from .sizing import Size
 from .transport import Peer
 
 if TYPE_CHECKING:
     from .machine.commons import Commons
 
-__all__ = ["Load", "Service"]
+__all__ = ["Load", "Service", "account_of"]
 
 
 class Load(Struct, frozen=True):
@@ -58,8 +61,9 @@ class Service:
         api: "CleverTap" or "Alta".
         account: identifies the account, for work that is resumed.
         url: the base URL.
-        headers: sent with every request.
-        secret: masked in every error.
+        headers: returns what is sent with every request, for a secret.
+        secret: the secret, or a `SecretFunction` that returns it. It is masked in every error.
+        check: raises `InvalidArgument` unless a value, given with its type, can be the secret.
         sizes: the number of slots of each operation. Operations with one and the same `Size` share
             its slots.
         retry: the policy that the waits of a refused service follow.
@@ -73,6 +77,7 @@ class Service:
         pace: the times at which a request may start.
         limits: the limits that the service states in its answers, so far.
         pausing: calls that wait for their next attempt, without a slot.
+        rotation: the secret, if a function returns it.
     """
 
     def __init__(
@@ -81,8 +86,9 @@ class Service:
         api: str,
         account: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Callable[[str], Mapping[str, str]],
         secret: str,
+        check: Callable[[str, str], None],
         sizes: Mapping[str, Size],
         retry: Retry,
         per_minute: int | None = None,
@@ -92,8 +98,14 @@ class Service:
         self.api = api
         self.account = account
         self.url = url
-        self.peer = Peer(url, headers)
-        self.secret = secret
+        self._headers = headers
+        self._secret = secret
+        self.rotation: Rotation | None = None
+        if isinstance(secret, SecretFunction):
+            self.peer = Peer(url)
+            self.rotation = Rotation(secret, check, self._take_secret)
+        else:
+            self.peer = Peer(url, mask_values(headers(secret)))
         self.limits = RateLimit()
         self.pausing = 0
         self._refused: RateLimited | None = None
@@ -128,6 +140,21 @@ class Service:
         self._caps = {operation: caps[id(size)] for operation, size in sizes.items()}
         self._all = tuple(caps.values())
         self.pace.opened.extend(cap.wake for cap in self._all)
+
+    def accepted(self, secret: Secret) -> None:
+        """Note that the service has accepted a secret that a function has returned."""
+        if self.rotation is not None:
+            self.rotation.accepted(secret)
+
+    def _take_secret(self, secret: Secret) -> None:
+        self.peer.renew(mask_values(self._headers(secret)))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The texts to mask: the secret, and the one before it if there was another."""
+        if self.rotation is None:
+            return () if isinstance(self._secret, SecretFunction) else (self._secret,)
+        return tuple(filter(None, (self.rotation.current, self.rotation.previous)))
 
     async def open(self) -> None:
         """Open the files that the service shares with other processes, if it does.
@@ -252,3 +279,11 @@ class Service:
             reset=self.limits.reset if is_used_up else None,
             sent=False,
         )
+
+
+def account_of(service: Callable[[], Service]) -> str:
+    """Return the account of a service as text, for a session that may lack its credentials."""
+    try:
+        return repr(service().account)
+    except MissingCredentials:
+        return "no credentials"

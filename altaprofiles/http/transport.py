@@ -7,6 +7,8 @@ itself may resend a GET once if a kept-alive connection turns out to be closed.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,7 @@ from ..wire.messages import Reader, Request, Response
 from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
-from .proxies import proxy_from_env, proxy_secrets
+from .proxies import check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
 
 __all__ = [
     "Limits",
@@ -99,18 +101,28 @@ class Peer:
 
     Args:
         url: base URL, without a trailing slash.
-        headers: sent with every request.
+        headers: sent with every request; None for those of `renew`, which must come first.
     """
 
-    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+    def __init__(self, url: str, headers: Mapping[str, str] | None = None) -> None:
         parts = urlsplit(url)
         self.url = url
         self.host = parts.netloc
         self.hostname = parts.hostname or ""
         self.port = parts.port or _PORTS[parts.scheme]
-        self.headers = {"Host": URL(url).host_port_subcomponent or self.host, **headers}
+        self._own = {"Host": URL(url).host_port_subcomponent or self.host}
+        self.is_fixed = headers is not None
+        self.headers = {**self._own, **(headers or {})}
         self._scheme = parts.scheme
         self._path = parts.path
+
+    def renew(self, headers: Mapping[str, str]) -> None:
+        """Send other headers from now on."""
+        self.headers = {**self._own, **headers}
+
+    def address(self, request: Request) -> str:
+        """Return the address of `request` without its query, in which people's keys are."""
+        return self.url + request.target.partition("?")[0]
 
     def target(self, request: Request) -> URL:
         """Return the URL of `request`. Its target, already encoded, is kept byte for byte."""
@@ -133,6 +145,8 @@ class Transport:
         trace_configs: passed to aiohttp.
         trust_env: whether to use the proxies in `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`.
+        ssl: the settings of TLS, for services and https proxies; None for those of the system.
+        proxy: the proxy to use in the place of the environment's, as `hide_proxy` returns it.
     """
 
     def __init__(
@@ -141,18 +155,23 @@ class Transport:
         max_response_bytes: int,
         trace_configs: Sequence[aiohttp.TraceConfig],
         trust_env: bool,
+        ssl: object = None,
+        proxy: object = None,
     ) -> None:
+        proxy = hide_proxy(proxy)
         # Views of a session with one timeout share its only timer, for as long as there are any.
         self._limits: WeakValueDictionary[Timeout, Limits] = WeakValueDictionary()
         self.max_response_bytes = max_response_bytes
         self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
+        self._ssl = _check_context(ssl)
+        self._given_proxy = check_proxy(proxy)
         self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
         self._connector: Connector | None = None
         self._clients: dict[Peer, aiohttp.ClientSession] = {}
 
     async def open(self) -> None:
-        self._connector = Connector()
+        self._connector = Connector(self._ssl)
 
     async def aclose(self) -> None:
         for limits in self._limits.values():
@@ -168,8 +187,9 @@ class Transport:
         if self._connector is None:
             raise RuntimeError("the transport is not open")
         # aiohttp sends a client's own headers to the proxy as well, in the clear. With a proxy,
-        # credentials therefore go with each request, which only the service can read.
-        proxied = self._proxy(peer)[0] is not None
+        # credentials therefore go with each request, which only the service can read. So do those
+        # that change.
+        goes_along = self._proxy(peer)[0] is not None or not peer.is_fixed
         client = self._clients[peer] = aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
@@ -178,7 +198,7 @@ class Transport:
                 "User-Agent": f"altaprofiles/{__version__}",
                 "Accept": "application/json",
                 "Accept-Encoding": ", ".join(codings()),
-                **({} if proxied else peer.headers),
+                **({} if goes_along else peer.headers),
             },
             # `_read` bounds the inflated size.
             auto_decompress=False,
@@ -227,7 +247,7 @@ class Transport:
                 request.method,
                 peer.target(request),
                 data=request.body or None,
-                headers=peer.headers if proxy else None,
+                headers=peer.headers if proxy or not peer.is_fixed else None,
                 allow_redirects=False,
                 proxy=proxy,
                 proxy_headers=proxy_headers,
@@ -242,7 +262,7 @@ class Transport:
                 raise
             if proxy is None or response.status != 407:
                 return Response(response.status, response.headers, body, taken=taken)
-            failure = _proxy_refusal(peer.host, 407, "")
+            failure = self._proxy_refusal(peer.host, 407, "")
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
@@ -251,7 +271,7 @@ class Transport:
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
-                failure = _translated(error, peer.host, limits.timeout)
+                failure = self._translated(error, peer, limits.timeout)
         finally:
             limits.deadlines.end(watched)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
@@ -344,8 +364,23 @@ class Transport:
     def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
         """Return the proxy for `peer` and the headers to send to it."""
         if peer not in self._proxies:
-            self._proxies[peer] = proxy_from_env(peer.url) if self._trust_env else (None, None)
+            if self._given_proxy is not None:
+                found = proxy_for(peer.url, self._given_proxy)
+            else:
+                found = proxy_from_env(peer.url) if self._trust_env else (None, None)
+            self._proxies[peer] = found
         return self._proxies[peer]
+
+    def _translated(self, error: Exception, peer: Peer, timeout: Timeout) -> TransportError:
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            return self._proxy_refusal(peer.host, error.status, error.message)
+        proxy = self._proxy(peer)[0]
+        is_of_proxy = proxy is not None and _is_of(error, URL(proxy))
+        return _translated(error, peer.host, timeout, is_of_proxy=is_of_proxy)
+
+    def _proxy_refusal(self, host: str, status: int, reason: str) -> ConnectError:
+        place = "the proxy's variable" if self._given_proxy is None else "`proxy`"
+        return _proxy_refusal(host, status, reason, place)
 
 
 async def _feed(reader: Reader[object], piece: bytes) -> None:
@@ -367,16 +402,23 @@ def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) ->
     )
 
 
-def _translated(error: Exception, host: str, timeout: Timeout) -> TransportError:
+def _is_of(error: Exception, server: URL) -> bool:
+    """Return whether no connection to a server could be made."""
+    return isinstance(
+        error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError
+    ) and (error.host, error.port) == (server.host, server.port)
+
+
+def _translated(
+    error: Exception, host: str, timeout: Timeout, *, is_of_proxy: bool
+) -> TransportError:
     """Return the error of this library for any exception from below."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return RequestTimeout(f"no connection to {host} within {timeout.connect} s")
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return _proxy_refusal(host, error.status, error.message)
     cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     if (tls := _tls_error(error)) is not None:
-        return _tls_failure(host, tls)
-    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return _tls_failure(f"the proxy for {host}" if is_of_proxy else host, tls)
+    if is_of_proxy:
         return ConnectError(f"no connection to the proxy for {host}", detail=_reason(cause))
     if isinstance(error, aiohttp.ClientConnectorError):
         return ConnectError(f"no connection to {host}", detail=_reason(cause))
@@ -405,14 +447,17 @@ def _reason(error: object) -> str:
     if isinstance(error, ConnectionResetError) and not error.args:
         return "the other side closed it"
     own = error.strerror if isinstance(error, OSError) and error.errno is None else None
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror | ssl.SSLError):
+        # asyncio puts "Connect call failed" and the address in the place of the system's words.
+        own = own or (os.strerror(error.errno) if error.errno else None)
     return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 
-def _proxy_refusal(host: str, status: int, reason: str) -> ConnectError:
+def _proxy_refusal(host: str, status: int, reason: str, place: str) -> ConnectError:
     if status == 407:
         return ConnectError(
             f"no connection to {host}: the proxy refuses its credentials, or needs some (HTTP "
-            f"407); write them in the proxy's variable, as http://USER:PASSWORD@HOST:PORT",
+            f"407); write them in {place}, as http://USER:PASSWORD@HOST:PORT",
             permanent=True,
         )
     return ConnectError(
@@ -495,3 +540,19 @@ def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[a
             f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
         )
     return list(trace_configs)
+
+
+def _check_context(context: object) -> ssl.SSLContext | None:
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise InvalidArgument(
+            f"ssl: expected an ssl.SSLContext, got {context!r}; pass "
+            f"ssl.create_default_context(cafile=…) for an authority of your own"
+        )
+    if context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise InvalidArgument(
+            "ssl: a context for servers cannot open connections; pass "
+            "ssl.create_default_context(), or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)"
+        )
+    return context

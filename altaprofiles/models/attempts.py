@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct, field
 
+from ..base.wording import numbered, sized
 from ..errors import AltaProfilesError
 
 __all__ = ["Attempt", "RateLimit", "Stats"]
@@ -31,6 +32,7 @@ class Attempt(Struct, frozen=True):
         host, port: the service's address.
         waited: seconds for which the attempt waited for a slot, and for the pace.
         bulk: whether the call belongs to bulk work, which waits behind single calls.
+        url: the address of the request, without its query.
     """
 
     api: str
@@ -47,6 +49,7 @@ class Attempt(Struct, frozen=True):
     port: int
     waited: float
     bulk: bool
+    url: str
 
 
 class RateLimit(Struct):
@@ -75,7 +78,7 @@ class RateLimit(Struct):
 
 
 class Stats(Struct):
-    """Request counters of one session, from its start.
+    """Request counters of one session, from its start. As text they are one line for a person.
 
     Attributes:
         requests: HTTP requests sent, retries included.
@@ -96,3 +99,14 @@ class Stats(Struct):
     unsent: int = 0
     bytes: int = 0
     limits: dict[str, RateLimit] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [
+            numbered(self.requests, "request"),
+            numbered(self.retries, "retry"),
+            *([f"{self.throttles:,} throttled"] if self.throttles else []),
+            *([f"{self.not_ready:,} not ready"] if self.not_ready else []),
+            *([f"{numbered(self.unsent, 'call')} not sent"] if self.unsent else []),
+            sized(self.bytes),
+        ]
+        return ", ".join(parts)

@@ -173,9 +173,9 @@ class Page(Struct, frozen=True, dict=True):
             DecodeError: a record is not a JSON object, on a page that was made by hand.
 
         >>> day = date(2026, 1, 1)
-        >>> async for page in session.profiles.by_event("App Launched", start=day, end=day).pages():
-        ...     table = page.to_arrow()
-        >>> table.column_names[:5]
+        >>> launched = session.profiles.by_event("App Launched", start=day, end=day)
+        >>> tables = [page.to_arrow() async for page in launched.pages(decode=False)]
+        >>> tables[0].column_names[:5]
         ['identity', 'email', 'name', 'phone', 'object_ids']
         """
         return records_to_arrow(self.records, flatten=flatten)
@@ -206,7 +206,7 @@ def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pya
         ConfigurationError: pyarrow is not installed, or `flatten` is not a list of keys.
 
     >>> person = await session.profiles.get(identity="5555555555")
-    >>> table = to_arrow([person], flatten=["favoriteFood"])
+    >>> table = to_arrow([person] if person else [], flatten=["favoriteFood"])
     >>> table.select(["identity", "favoriteFood"]).to_pylist()
     [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
     """

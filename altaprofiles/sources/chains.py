@@ -14,6 +14,7 @@ from collections.abc import (
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from ..base.calls import CallName
 from ..base.verdicts import dooms_all
 from ..base.wording import numbered
 from ..errors import AltaProfilesError, BadRequest, Incomplete
@@ -25,7 +26,7 @@ from ..wire.clevertap import PageReader, PageSink
 from ..wire.page import peek_next_cursor
 from ..wire.query import EventQuery
 
-__all__ = ["REOPENINGS", "Chains", "Received", "is_short", "shortfall"]
+__all__ = ["COUNT", "PAGES", "REOPENINGS", "Chains", "Received", "is_short", "shortfall"]
 
 
 class Received(Linked, Protocol):
@@ -40,6 +41,9 @@ class Received(Linked, Protocol):
 P = TypeVar("P", bound=Received)
 
 logger = logging.getLogger("altaprofiles")
+
+PAGES = CallName(clevertap.API, "get_page")
+COUNT = CallName(clevertap.API, "count")
 
 REOPENINGS = (10, 60)
 """Waits before a chain that cannot be complete is opened again, in multiples of `base_delay`.
@@ -74,11 +78,6 @@ class Chains:
     def __init__(self, engine: Engine, service: Service) -> None:
         self._engine = engine
         self._service = service
-
-    @property
-    def call(self) -> tuple[str, str]:
-        """The service and the call that fetches pages, for errors."""
-        return self._service.api, "get_page"
 
     @property
     def slots(self) -> int:
@@ -155,7 +154,7 @@ class Chains:
         chains = [
             self._chain(beginning, new_sink, weigh, earlier, query) for beginning in beginnings
         ]
-        return walk(chains, prefetch=prefetch, spawn=self._engine.spawn)
+        return walk(chains, prefetch=prefetch, spawn=self._engine.spawn, name=PAGES)
 
     def _chain(
         self,
@@ -194,7 +193,7 @@ class Chains:
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
         reopen = None if doubts is None else doubts.reopen
-        return Chain(begin, fetch, reopen, earlier, self.call, weigh, lambda: expected)
+        return Chain(begin, fetch, reopen, earlier, weigh, lambda: expected)
 
 
 @contextmanager
@@ -238,9 +237,7 @@ class _Doubts:
             return None
         sentence = shortfall(self._query, 0, self._counted)
         if is_last:
-            error = Incomplete(sentence, missing=[sentence])
-            error.locate(*self._chains.call)
-            raise error
+            raise Incomplete(sentence, missing=[sentence])
         self._reopened += 1
         await self._chains.pause(number, sentence)
         return await self._chains.open(self._query)

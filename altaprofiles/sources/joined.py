@@ -7,6 +7,7 @@ from itertools import count
 
 from ..errors import InvalidArgument
 from ..flow.fanout import Items, check_items
+from ..flow.results import Results
 from ..models import CdpUser, Customer, Profile
 from ..models.people import exact_identity
 from .lookups import Lookups
@@ -40,4 +41,5 @@ def join(
         found = await lookups.look_up("user_id", identity, f"{place}.identity")
         return Customer(profile, found.value or {}, found.error)
 
-    return lookups.each(profiles, look_up, concurrency=concurrency, ordered=ordered)
+    customers = lookups.each(profiles, look_up, concurrency=concurrency, ordered=ordered)
+    return Results("with_cdp", customers)

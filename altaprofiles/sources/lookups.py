@@ -12,11 +12,13 @@ from typing import Any, Generic, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
+from ..base.calls import CallName
 from ..base.checks import check_flag, check_whole
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
 from ..flow.fanout import Items, check_items, fan_out
+from ..flow.results import Results
 from ..http.engine import Engine
 from ..http.service import Service
 from ..models import CdpUser, Key, Lookup, Profile
@@ -35,7 +37,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     """One call of an API that finds values by key.
 
     Attributes:
-        operation: the operation of its requests, as in `Attempt.operation`.
+        name: the service and the operation of its requests.
         by: the kinds of key it takes.
         ask: returns the request for a kind and a key; raises `ConfigurationError` for a key that
             cannot be asked for.
@@ -43,11 +45,16 @@ class Endpoint(Struct, Generic[V], frozen=True):
         encode: returns the line of NDJSON for a key and its value, without its end.
     """
 
-    operation: str
+    name: CallName
     by: tuple[str, ...]
     ask: Callable[[str, Any], Request]
     read: Callable[[Response], V | None]
     encode: Callable[[str, V], bytes]
+
+    @property
+    def operation(self) -> str:
+        """The operation of its requests, as in `Attempt.operation`."""
+        return self.name.operation
 
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
@@ -56,15 +63,15 @@ class Endpoint(Struct, Generic[V], frozen=True):
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
-    "get_profile",
+    CallName(clevertap.API, "get_profile"),
     get_args(clevertap.By),
     clevertap.get_profile,
     clevertap.read_profile,
     lambda key, profile: profile.encode(),
 )
 CDP: Endpoint[dict[str, CdpUser]] = Endpoint(
-    "get_user_cdp",
-    get_args(alta.By),
+    CallName(alta.API, "get_user_cdp"),
+    get_args(alta.CdpBy),
     lambda by, key: alta.get_user_cdp(**{by: key}),
     lambda response: alta.read_users(response) or None,
     lambda key, users: msgspec.json.encode(Found(key, list(users.values()))),
@@ -117,7 +124,9 @@ class Lookups(Generic[V]):
             request = self._endpoint.ask(by, key)
         except ConfigurationError as error:
             fault = str(error).removeprefix(by)
-            return Lookup(key, error=InvalidArgument(f"{place}{fault}", value=key))
+            invalid = InvalidArgument(f"{place}{fault}", value=key)
+            invalid.locate(*self._endpoint.name)
+            return Lookup(key, error=invalid)
         try:
             value = await self._engine.call(self._service, request, self._endpoint.read, bulk=True)
         except AltaProfilesError as error:
@@ -134,12 +143,13 @@ class Lookups(Generic[V]):
         check_items("keys", keys)
         # Calls start in the order of the keys.
         indexes = count()
-        return self.each(
+        lookups = self.each(
             keys,
             lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
             concurrency=concurrency,
             ordered=ordered,
         )
+        return Results("get_many", lookups)
 
     def each(
         self,
@@ -165,4 +175,5 @@ class Lookups(Generic[V]):
             ordered=ordered,
             spawn=self._engine.spawn,
             pausing=lambda: self._service.pausing,
+            name=self._endpoint.name,
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
+from ..base.calls import CallName
 from ..base.checks import check_key
 from ..errors import ConfigurationError, InvalidArgument
 from ..models import CdpUser, Customer, Key, Profile
 from ..models.people import exact_identity
 from .lookups import CDP, PROFILES, Lookups
 
-__all__ = ["check_one", "who_is"]
+__all__ = ["check_one", "service_of", "who_is"]
 
 
 def check_one(keys: dict[str, Key | None]) -> tuple[str, Key]:
@@ -26,6 +27,12 @@ def check_one(keys: dict[str, Key | None]) -> tuple[str, Key]:
         raise InvalidArgument(f"{', '.join(keys)}: pass exactly one, got {names}")
     [(by, key)] = given.items()
     return by, check_key(by, key)
+
+
+def service_of(keys: Collection[str]) -> CallName | None:
+    """Return the first call that is asked about kinds of keys; None if none is, or if both are."""
+    calls = [endpoint.name for endpoint in (PROFILES, CDP) if {*endpoint.by} & {*keys}]
+    return calls[0] if len(calls) == 1 else None
 
 
 async def who_is(
@@ -56,6 +63,7 @@ async def _joined(profile: Profile, users: Lookups[dict[str, CdpUser]]) -> Custo
     try:
         check_key("identity", identity)
     except ConfigurationError as error:
+        error.locate(*CDP.name)
         return Customer(profile, {}, error)
     return Customer(profile, await users.get(CDP.by[0], identity) or {})
 

@@ -44,7 +44,7 @@ from .unknown import says_unknown
 
 __all__ = [
     "API",
-    "By",
+    "CdpBy",
     "auth_headers",
     "get_user_cdp",
     "is_used_up",
@@ -55,7 +55,7 @@ __all__ = [
 
 API = "Alta"
 
-By: TypeAlias = Literal["user_id", "anonymous_id"]
+CdpBy: TypeAlias = Literal["user_id", "anonymous_id"]
 """The keys by which CDP users can be looked up ([cdp], Request Parameters)."""
 
 

@@ -20,6 +20,7 @@ import pytest
 
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start
 from ..support.jobs import journal
 from ..support.postgres import Server
 from ..support.terminals import COMMAND, Terminal, emulated, environment, held, refusing, run
@@ -470,7 +471,7 @@ def test_joined(env: dict[str, str], accounts: Accounts, tmp_path: Path) -> None
 
 def killed(env: dict[str, str], folder: Path, *arguments: str) -> None:
     """Run an export until pages of both accounts are on disk, and kill it."""
-    with subprocess.Popen(
+    with start(
         [*COMMAND, *arguments],
         env=env,
         cwd=folder,

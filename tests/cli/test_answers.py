@@ -17,6 +17,7 @@ from altaprofiles import ConnectError, RequestTimeout
 from altaprofiles.cli.app import App
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start
 from ..support.servers import always, http, in_turn, scripted
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Terminal, emulated, environment, held, longest, run
@@ -301,7 +302,7 @@ def test_an_event_that_the_service_refuses_is_told_in_its_words(env: dict[str, s
 
 def test_whoever_closes_the_pipe_ends_it_quietly(env: dict[str, str]) -> None:
     keys = "".join(f"{number}\n" for number in range(20_000))
-    with subprocess.Popen(
+    with start(
         [*COMMAND, "cdp", "--file", "-", "--by", "user-id"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -323,15 +324,10 @@ def test_a_full_disk_is_an_error(env: dict[str, str]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            [*COMMAND, "get", "--identity", "5555555555"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            env=env,
-            timeout=PATIENCE,
-            check=False,
-        )
-    assert (done.returncode, done.stderr) == (1, b"error: No space left on device\n")
+        command = [*COMMAND, "get", "--identity", "5555555555"]
+        with start(command, env=env, stdout=full, stderr=subprocess.PIPE) as process:
+            _, stderr = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, stderr) == (1, b"error: No space left on device\n")
 
 
 def test_a_closed_stdout_is_none_of_our_business(env: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from altaprofiles.accounts import Accounts
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, held, run
 
@@ -85,13 +86,9 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 
 def begin(env: dict[str, str], *arguments: str, program: str = MAIN) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        text=True,
-    )
+    streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", program, *arguments]
+    return start(command, env=env, **streams, text=True)
 
 
 def finished(process: subprocess.Popen[str]) -> Done:
@@ -211,7 +208,10 @@ def test_an_interruption_while_it_starts(env: dict[str, str], number: signal.Sig
         "from altaprofiles.__main__ import main\n"
         "main()\n"
     )
-    assert finished(begin(env, "--help", program=starting)) == (128 + number, b"", "")
+    # A fork has done its imports.
+    command = [sys.executable, "-c", starting, "--help"]
+    done = subprocess.run(command, capture_output=True, env=env, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, b"", b"")
 
 
 def test_ctrl_c_on_a_terminal(env: dict[str, str]) -> None:
@@ -272,8 +272,8 @@ def test_whoever_closes_stderr_ends_it_quietly(env: dict[str, str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as nobody:  # noqa: PTH123
-        done = subprocess.run([*COMMAND, *COUNT], env=env, stderr=nobody, check=False)
-    assert done.returncode == 141
+        with start([*COMMAND, *COUNT], env=env, stderr=nobody) as process:
+            assert process.wait(timeout=PATIENCE) == 141
 
 
 def test_verbose_adds_the_traceback_before_the_message(env: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Done, emulated, environment, held, run
 
@@ -212,7 +213,7 @@ def interrupted(
 ) -> list[str]:
     """Terminate a command after something has happened, and return the words that resume it."""
     streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([*COMMAND, *command], **streams, env=env, cwd=folder) as process:
+    with start([*COMMAND, *command], **streams, env=env, cwd=folder) as process:
         while not after():
             assert process.poll() is None
             time.sleep(0.02)

@@ -10,7 +10,6 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,7 +30,16 @@ from altaprofiles.credentials import ENDPOINTS, REGIONS
 from altaprofiles.emulator import Emulator
 
 from ..support.hosts import hosted
-from ..support.servers import Answer, Scripted, always, http, join, listening, scripted
+from ..support.servers import (
+    Answer,
+    Scripted,
+    always,
+    http,
+    join,
+    listening,
+    scripted,
+    tunnel,
+)
 from ..support.terminals import Terminal, emulated, environment, run
 
 pytestmark = pytest.mark.anyio
@@ -929,29 +937,13 @@ async def certified(emulator: Emulator) -> AsyncIterator[str]:
         yield f"https://127.0.0.1:{own}"
 
 
-@asynccontextmanager
-async def tunnel(status: str = "200 OK") -> AsyncIterator[tuple[str, list[str]]]:
-    """Run a proxy for TLS; yield its address, with a login, and the heads of its requests."""
-    heads: list[str] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
-        if status.startswith("200"):
-            host, _, port = heads[-1].split()[1].rpartition(":")
-            await join(reader, writer, host, int(port))
-
-    async with listening(serve) as port:
-        yield f"http://ann:s3cret@127.0.0.1:{port}", heads
-
-
 async def test_everything_goes_through_the_proxy(
     env: dict[str, str], tmp_path: Path, certified: str
 ) -> None:
     AUTHORITY.cert_pem.write_to_path(tmp_path / "authority.pem")
     env |= {"SSL_CERT_FILE": str(tmp_path / "authority.pem"), "CLEVERTAP_BASE_URL": certified}
     async with tunnel() as (proxy, heads):
-        env |= {"HTTPS_PROXY": proxy}
+        env |= {"HTTPS_PROXY": f"http://ann:s3cret@{proxy}"}
         done = await to_thread.run_sync(run, env, "doctor")
         # One connection to examine it, and one for the request.
         assert len(heads) == 2
@@ -964,7 +956,7 @@ async def test_everything_goes_through_the_proxy(
         assert len(heads) == 3
     told = done.stdout.decode()
     assert done.code == without.code == 0, told
-    assert f"CleverTap: 127.0.0.1 through the proxy {proxy.rpartition('@')[2]}" in told
+    assert f"CleverTap: 127.0.0.1 through the proxy {proxy}" in told
     assert "TLSv1.3, certificate trusted" in told
     assert "CleverTap: this machine's clock is right" in told
     assert "CleverTap: the credentials are accepted" in told
@@ -989,7 +981,7 @@ async def test_a_proxy_for_what_is_not_encrypted(
 async def test_a_proxy_that_refuses(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEVERTAP_BASE_URL", "https://eu1.api.clevertap.com")
     async with tunnel("407 Proxy Authentication Required") as (proxy, _):
-        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://ann:s3cret@{proxy}")
         wrong = [x for x in await found(app) if x.code is not None]
     assert len(wrong) == 1
     assert "the proxy answers HTTP/1.1 407 Proxy Authentication Required" in wrong[0].text

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 
+from altaprofiles import ExportReport
 from altaprofiles.cli import cli
 from altaprofiles.cli.app import App
 from altaprofiles.cli.commands.export import export
@@ -27,6 +29,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE
 
+from ..support.forks import start
 from ..support.postgres import PASSWORD, Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import (
@@ -96,7 +99,7 @@ def test_an_export_through_pipes(env: dict[str, str], tmp_path: Path) -> None:
 
 
 def test_counted_are_people_over_all_days(
-    env: dict[str, str], small: Emulator, tmp_path: Path
+    env: dict[str, str], small: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person who did an event in two windows is counted once."""
     counts = {event: int(run(env, "count", event, *DAYS).stdout) for event in EVENTS}
@@ -106,6 +109,9 @@ def test_counted_are_people_over_all_days(
     assert done.code == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["counted"] == counts
+    # A report in Python prints as this summary.
+    monkeypatch.chdir(tmp_path)
+    assert done.stderr.endswith(f"{msgspec.json.decode(done.stdout, type=ExportReport)}\n")
     for event, count in counts.items():
         chains = [chain for chain in report["chains"] if chain["event"] == event]
         assert sum(chain["counted"] for chain in chains) > count
@@ -143,7 +149,7 @@ def test_a_line_every_few_seconds_says_that_it_is_still_there(tmp_path: Path) ->
     with emulated(people=1, faults=faults) as failing, held(failing, holding=9) as (variables, _):
         env = environment(tmp_path, variables)
         command = [*COMMAND, *WORDS, "-o", str(tmp_path / "p.ndjson")]
-        with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
+        with start(command, env=env, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
             lines = [process.stderr.readline(), process.stderr.readline()]
             while not re.search(r"[1-9]\d* retries, 0:0", lines[-1]):
@@ -709,7 +715,7 @@ def test_lookups_on_a_terminal_interrupted_and_gone_on_with(
 def test_stdin_that_says_nothing_does_not_hold_it_up(env: dict[str, str], tmp_path: Path) -> None:
     command = [*COMMAND, "lookup", "-", "--by", "identity", "-o", "f.ndjson"]
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen(command, **streams, env=env, cwd=tmp_path) as process:
+    with start(command, **streams, env=env, cwd=tmp_path) as process:
         assert process.stdin is not None
         process.stdin.write(b"5555555555\n")
         process.stdin.flush()

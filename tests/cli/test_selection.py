@@ -21,6 +21,7 @@ from altaprofiles.cli.app import App
 from altaprofiles.cli.resumption import command_line
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start, wait_until_stopped
 from ..support.jobs import people_in, person
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Done, emulated, environment, held, run, stopping
@@ -421,7 +422,7 @@ def interrupted(env: dict[str, str], folder: Path, *arguments: str, stdin: bytes
 
     before = kept()
     streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    with subprocess.Popen([*COMMAND, *arguments], **streams, env=env, cwd=folder) as process:
+    with start([*COMMAND, *arguments], **streams, env=env, cwd=folder) as process:
         assert process.stdin is not None
         process.stdin.write(stdin)
         process.stdin.close()
@@ -483,8 +484,8 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
     def mismatch(*other: str) -> str:
         """Return the error of an export whose workspace somebody has put another one in."""
         command = [*stopping("sqlite3.connect", "/events-"), "export", *other, "-o", "p.ndjson"]
-        with subprocess.Popen(command, env=env, cwd=tmp_path) as process:
-            os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        with start(command, env=env, cwd=tmp_path) as process:
+            assert wait_until_stopped(process)
             process.kill()
         [workspace] = set(folder.glob("events-*")) - {begun_in}
         shutil.rmtree(workspace)

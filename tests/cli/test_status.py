@@ -19,6 +19,7 @@ from click.shell_completion import ShellComplete
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start, wait_until_stopped
 from ..support.jobs import journal
 from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, held, run, stopping
 
@@ -49,7 +50,7 @@ def killed(env: dict[str, str], folder: Path, *arguments: str) -> None:
     before = kept()
     devnull = subprocess.DEVNULL
     command = [*COMMAND, *arguments]
-    with subprocess.Popen(command, env=env, cwd=folder, stdout=devnull, stderr=devnull) as process:
+    with start(command, env=env, cwd=folder, stdout=devnull, stderr=devnull) as process:
         while kept() <= before:
             assert process.poll() is None
             time.sleep(0.02)
@@ -124,8 +125,8 @@ def test_the_night_after_one_that_was_killed(
 def killed_at_the_end(env: dict[str, str], folder: Path, *arguments: str) -> None:
     """Run an export until everything is on disk, and kill it before its output is."""
     command = [*stopping("os.rename", "p.csv.partial"), *arguments]
-    with subprocess.Popen(command, env=env, cwd=folder, stdout=subprocess.DEVNULL) as process:
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    with start(command, env=env, cwd=folder, stdout=subprocess.DEVNULL) as process:
+        assert wait_until_stopped(process)
         process.kill()
         assert process.wait() == -signal.SIGKILL
 
@@ -218,7 +219,7 @@ def test_a_running_one_is_left_alone(env: dict[str, str], small: Emulator, tmp_p
     with held(small, passing=2, holding=99) as (variables, let_pass):
         env = env | variables
         command = [*COMMAND, *NIGHT, *MONDAY, "-o", "p.csv"]
-        with subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE) as process:
+        with start(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE) as process:
             while not any(p.stat().st_size for p in tmp_path.glob("*.export/*/*.spool.ndjson")):
                 time.sleep(0.02)
             [state] = states(env, tmp_path)

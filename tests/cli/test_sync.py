@@ -15,6 +15,7 @@ import pytest
 
 from altaprofiles.emulator import Emulator
 
+from ..support.forks import start
 from ..support.jobs import journal
 from ..support.terminals import COMMAND, Terminal, emulated, environment, held, run
 
@@ -74,9 +75,7 @@ def test_a_night_that_is_killed_is_finished_by_the_next(
     with held(small, passing=2, holding=9) as (variables, let_pass):
         env = env | variables
         command = [*COMMAND, *SYNC, "--until", "2026-01-20", "--batch-size", "23"]
-        with subprocess.Popen(
-            command, env=env, cwd=tmp_path, stdout=devnull, stderr=devnull
-        ) as process:
+        with start(command, env=env, cwd=tmp_path, stdout=devnull, stderr=devnull) as process:
             while not pages():
                 assert process.poll() is None
                 time.sleep(0.02)

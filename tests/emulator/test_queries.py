@@ -186,7 +186,7 @@ STANDARD: dict[str, tuple[Query, Callable[[Any], bool]]] = {
 async def test_a_filter_of_standard_fields_is_evaluated(
     sent: Query, holds: Callable[[Any], bool]
 ) -> None:
-    async with Emulator(people=3000, seed=3) as e:
+    async with Emulator(people=800, seed=3) as e:
         people = await sent_for(e, {})
         found = await sent_for(e, of_profile(sent))
         assert found == [record for record in people if holds(record)]

@@ -127,7 +127,7 @@ async def test_a_replay_fits_together_and_holds_nothing_of_a_person(
     tmp_path: Path, envelope: Any
 ) -> None:
     file = tmp_path / "run.ndjson"
-    options: dict[str, Any] = {"people": 150, "seed": 3, "faults": TROUBLE}
+    options: dict[str, Any] = {"people": 75, "seed": 3, "faults": TROUBLE}
     async with (
         Emulator(**options, alta_envelope=envelope) as service,
         Recorder(file, clevertap=service.clevertap, alta=service.alta) as recorder,

@@ -16,6 +16,7 @@ import pytest
 from altaprofiles.emulator import Emulator
 
 from ..support.exporting import Exporter, Job, Outcome, exporter
+from ..support.thorough import THOROUGH, of_each_kind
 
 pytestmark = [
     pytest.mark.anyio,
@@ -122,8 +123,8 @@ async def test_killed_and_run_again_it_is_as_if_nothing_had_happened(
             assert again["people"] == report["people"]
             export.forget()
             # Steps of two accounts come in any order, so that no choice of them is better.
-            number += 1 + len(steps) // 12
-        assert died >= 6
+            number += 1 + len(steps) // (12 if THOROUGH else 5)
+        assert died >= (6 if THOROUGH else 3)
 
 
 @pytest.mark.slow
@@ -158,7 +159,7 @@ async def test_killed_while_it_cleans_up_it_is_over_for_all_accounts_or_for_none
         export.forget()
         steps = outcome.steps
         over = max(n for n, step in enumerate(steps) if step == "os.replace")
-        for number in range(over - 1, len(steps), 2):
+        for number in of_each_kind(range(over - 1, len(steps)), steps, half=0):
             outcome = await export.processes.run(export.job.but(die=(number, "after")))
             assert outcome.signal == signal.SIGKILL
             complete(await export.processes.run(export.job))

@@ -34,13 +34,14 @@ from altaprofiles.emulator.bindings import Bindings
 from ..support.exporting import Exporter, Job, Outcome, exporter
 from ..support.jobs import folder_of, journal, workspace_of
 from ..support.servers import Scripted, http, scripted
+from ..support.thorough import THOROUGH, of_each_kind
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills with signals"),
 ]
 
-KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60"))
+KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60" if THOROUGH else "18"))
 
 TROUBLE = {
     # Rare, because each of these lowers the number of requests in flight for a while.
@@ -119,8 +120,12 @@ class Export:
         for path in self.to.parent.iterdir():
             path.unlink()
 
-    def moments(self) -> Iterator[tuple[int, str]]:
-        for number, step in enumerate(self.steps):
+    def moments(
+        self, *, each: bool = THOROUGH, half: int | None = None
+    ) -> Iterator[tuple[int, str]]:
+        numbers = range(len(self.steps))
+        for number in numbers if each else of_each_kind(numbers, self.steps, half):
+            step = self.steps[number]
             # The moment before any other step equals the moment after the preceding one.
             if "half" in step or "commit" in step:
                 yield number, "before"
@@ -276,8 +281,11 @@ def last_commit(steps: list[str]) -> int:
     return steps.index("sqlite3 commit", spooled)
 
 
-PARTS = 4
-"""How many tests share the moments of one export: these are the longest tests there are."""
+PARTS = 4 if THOROUGH else 2
+"""How many tests share all moments of one export: these are the longest tests there are."""
+
+SOME = 4 if THOROUGH else 1
+"""How many share those that are chosen."""
 
 
 @pytest.mark.slow
@@ -286,7 +294,7 @@ PARTS = 4
     [
         *((FORMATS[0], part, PARTS) for part in range(PARTS)),
         (FORMATS[1], 0, 1),
-        (FORMATS[2], 0, 2),
+        (FORMATS[2], 0, 1),
     ],
 )
 async def test_killed_at_each_step(tmp_path: Path, name: str, part: int, parts: int) -> None:
@@ -306,7 +314,7 @@ async def test_killed_at_each_step(tmp_path: Path, name: str, part: int, parts: 
         assert kinds["os.mkdir"] == kinds["os.rmdir"] == 2
         finishing = last_commit(export.steps)
         placed = max(n for n, step in enumerate(export.steps) if step == "os.replace")
-        moments = list(export.moments())
+        moments = list(export.moments(each=THOROUGH or name == FORMATS[0]))
         if name != FORMATS[0]:
             # Up to this step, the format makes no difference.
             moments = [moment for moment in moments if finishing < moment[0] <= placed + 1]
@@ -341,7 +349,7 @@ async def test_killed_twice(tmp_path: Path) -> None:
         Emulator(people=80, seed=3) as emulator,
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
     ):
-        for number in range(0, len(export.steps), 2):
+        for number in range(0, len(export.steps), 2 if THOROUGH else 8):
             for die in ((number, "half"), (chance.randrange(len(export.steps)), "half")):
                 await export.processes.run(export.job_with(die=die))
                 export.check_whole_or_absent()
@@ -355,7 +363,7 @@ async def test_what_is_there_stays_until_the_new_output_is_whole(tmp_path: Path)
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
     ):
         placed = next(n for n, step in enumerate(export.steps) if step == "os.replace")
-        for number in range(placed - 12, placed + 1):
+        for number in of_each_kind(range(placed - 12, placed + 1), export.steps):
             export.to.write_bytes(b"last week's\n")
             await export.processes.run(export.job_with(die=(number, "before")))
             assert export.to.read_bytes() == b"last week's\n"
@@ -377,7 +385,7 @@ def lookup_keys(emulator: Emulator, count: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", range(SOME))
 @pytest.mark.parametrize(("by", "endpoint"), [("identity", "profile"), ("user_id", "cdp")])
 async def test_lookups_killed_at_each_step(
     tmp_path: Path, part: int, by: str, endpoint: str
@@ -392,7 +400,7 @@ async def test_lookups_killed_at_each_step(
                 for key in keys
                 if key.startswith("nobody") or (by == "user_id" and not bindings.by_user(key))
             ]
-            moments = list(export.moments())[part::PARTS]
+            moments = list(export.moments(half=None if by == "identity" else 1))[part::SOME]
             died = answered_before = 0
             for number, when in moments:
                 outcome = await export.processes.run(export.job_with(die=(number, when)))
@@ -413,8 +421,8 @@ async def test_lookups_killed_at_each_step(
                     raise
             # A second that is up while the first run asks is one more commit than in the others.
             assert died >= len(moments) - 2
-            assert died >= 45 // PARTS
-            assert answered_before >= 1
+            assert died >= (45 // SOME if THOROUGH else 10)
+            assert answered_before >= (by == "identity" or THOROUGH)
 
 
 @pytest.mark.slow
@@ -482,7 +490,7 @@ def joined(workspace: Path) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", range(SOME))
 @pytest.mark.parametrize("kind", ["events", "keys"])
 async def test_joins_killed_at_each_step(tmp_path: Path, part: int, kind: str) -> None:
     async with Emulator(people=80 if kind == "events" else 10_000, seed=3) as emulator:
@@ -493,7 +501,7 @@ async def test_joins_killed_at_each_step(tmp_path: Path, part: int, kind: str) -
         async with exporting(tmp_path, arguments, emulator) as export:
             needed = emulator.stats.requests["cdp"]
             assert needed >= export.report["matched"] >= 10
-            moments = list(export.moments())[part::PARTS]
+            moments = list(export.moments(half=kind == "keys"))[part::SOME]
             died = 0
             for number, when in moments:
                 outcome = await export.processes.run(export.job_with(die=(number, when)))
@@ -512,8 +520,8 @@ async def test_joins_killed_at_each_step(tmp_path: Path, part: int, kind: str) -
                     error.add_note(f"killed {when} step {number} of {export.steps}")
                     raise
             # Commits follow the clock, so that the last steps of the first run may be missing.
-            assert died >= len(moments) - 12 // PARTS - 2
-            assert died >= 50 // PARTS
+            assert died >= len(moments) - 12 // SOME - 2
+            assert died >= (50 // SOME if THOROUGH else 8)
             # The output is begun when everything has been gathered.
             await export.processes.run(export.job_with(die=(0, "half"), die_in="file.write"))
             assert len(joined(export.workspace)) == needed
@@ -547,7 +555,7 @@ async def test_joins_killed_between_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", FORMATS if THOROUGH else FORMATS[:1])
 async def test_joins_killed_at_random_moments(tmp_path: Path, name: str) -> None:
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)  # noqa: S311
@@ -674,7 +682,7 @@ def environment_of(server: Scripted) -> dict[str, str]:
     }
 
 
-SEEDS = 4
+SEEDS = 4 if THOROUGH else 2
 
 
 @pytest.mark.slow
@@ -702,7 +710,7 @@ async def test_lookups_killed_at_random_moments(tmp_path: Path, seed: int) -> No
 
         killed = partly = 0
         answered: set[str] = set()
-        while killed < KILLS // SEEDS:
+        while killed < KILLS // 4:
             rest = len(directory.keys()) - len(answered)
             # Often before it has all answers; else it may be through before it is killed. First
             # when it must have kept a batch of 200, as so many are not on their way at once.
@@ -982,7 +990,7 @@ async def test_two_processes_want_the_same_output(tmp_path: Path) -> None:
         exporting(tmp_path, {**SMALL, "to": "people.ndjson"}, emulator) as export,
         exporter(tmp_path / "others") as others,
     ):
-        for number in range(4, len(export.steps) - 6, 2):
+        for number in of_each_kind(range(4, len(export.steps) - 6), export.steps)[::2]:
             first = await export.processes.start(export.job_with(stop=number))
             await export.processes.stopped()
             refused = await others.run(export.job)

@@ -20,6 +20,7 @@ from altaprofiles.tables.rows import Row
 
 from ..support.sinks import filled, opened, rows_of, target_of
 from ..support.tables import RUNS, Entry, Model, Night, record, time_of
+from ..support.thorough import examples
 
 TO = "crm.duckdb"
 
@@ -78,7 +79,9 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(10, 40),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(nights=RUNS)
 @example(

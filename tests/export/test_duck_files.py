@@ -26,6 +26,7 @@ from ..support.exporting import Job, exporter
 from ..support.jobs import EVENTS, Emulated, at_emulator
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.tables import record, time_of
+from ..support.thorough import of_each_kind
 
 pytestmark = pytest.mark.anyio
 
@@ -220,11 +221,13 @@ async def test_a_killed_export_leaves_the_old_rows_or_the_new_ones(
         seen = set()
         # The statements in the file, and the steps that put it in place and end the export.
         begun = max(n for n, step in enumerate(outcome.steps) if step == "duckdb BEGIN")
-        for number in [
+        numbers = [
             n
             for n, step in enumerate(outcome.steps)
             if n >= begun and (step.startswith("duckdb") or step in ("os.replace", "os.rmdir"))
-        ]:
+        ]
+        half = None if existing and write == "upsert" else int(existing)
+        for number in of_each_kind(numbers, outcome.steps, half):
             shutil.rmtree(place)
             shutil.copytree(fetched, place)
             killed = await processes.run(job.but(die=(number, "after")))

@@ -54,6 +54,7 @@ from ..support.jobs import (
 )
 from ..support.servers import http
 from ..support.tasks import end_midway, nothing_left_behind
+from ..support.thorough import rotating
 
 pytestmark = pytest.mark.anyio
 
@@ -417,7 +418,11 @@ async def test_cancelled_while_it_finishes(to: Path, tmp_path: Path, kind: Kind,
     assert report.sha256 == hashlib.sha256(to.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("turns", [*range(0, 120, 5), 250, 500, 1000, 2000, 4000])
+@pytest.mark.parametrize(
+    ("turns", "kind"),
+    rotating([(n,) for n in (*range(0, 120, 5), 250, 500, 1000, 2000, 4000)], KINDS),
+    ids=str,
+)
 async def test_cancelled_at_any_turn_of_the_loop(to: Path, case: Scripted, turns: int) -> None:
     """As Ctrl-C and `asyncio.timeout` do it, even while a thread writes."""
     async with case.session() as session:

@@ -187,7 +187,7 @@ async def test_half_a_character_is_not_asked_for_as_another(
     assert (report.matched, report.unmatched, report.failed) == (1, 0, 1)
     assert report.complete
     [failed] = lines_of(Path(report.failed_file))
-    assert (failed["key"], failed["error"]) == ("x\\ud83d", "ConfigurationError")
+    assert (failed["key"], failed["error"]) == ("x\\ud83d", "InvalidArgument")
     [warning] = report.warnings
     assert "1 person" in warning
     assert warning in caplog.messages

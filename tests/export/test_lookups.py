@@ -20,8 +20,8 @@ import pytest
 
 from altaprofiles import (
     CleverTap,
-    ConfigurationError,
     Incomplete,
+    InvalidArgument,
     Profile,
     Session,
 )
@@ -133,7 +133,7 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         assert [line["error"] for line in failed] == [
             "ServerError",
             "BadRequest",
-            *["ConfigurationError"] * 3,
+            *["InvalidArgument"] * 3,
         ]
         assert "HTTP 503" in failed[0]["message"]
         assert "control character" in failed[3]["message"]
@@ -319,7 +319,7 @@ async def test_wrong_files(
     source.write_bytes(data)
     directory = Directory()
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        with pytest.raises(ConfigurationError, match=f"^{words}") as caught:
+        with pytest.raises(InvalidArgument, match=f"^{words}") as caught:
             await session.export_lookups(
                 source, by="identity", column=column, to=tmp_path / "people.ndjson"
             )
@@ -354,7 +354,7 @@ async def test_bad_input_is_refused_before_anything_is_sent(
     directory = Directory()
     arguments: dict[str, Any] = {"keys": ["a"], "by": "identity", "to": "people.ndjson", **changes}
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        with pytest.raises(ConfigurationError, match=f"^{name}\\b"):
+        with pytest.raises(InvalidArgument, match=f"^{name}\\b"):
             await session.export_lookups(**arguments)
     assert not directory.asked
     assert list(tmp_path.iterdir()) == []
@@ -369,7 +369,7 @@ async def test_the_file_of_keys_is_never_overwritten(tmp_path: Path, name: str) 
     directory = Directory()
     directory.unknown = directory.failing = set()
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        with pytest.raises(ConfigurationError, match=f"keys: .*{name}.* is written by this"):
+        with pytest.raises(InvalidArgument, match=f"keys: .*{name}.* is written by this"):
             await session.export_lookups(source, by="identity", to=tmp_path / "people.ndjson")
     assert source.read_bytes() == b'"a"\n'
     assert not directory.asked
@@ -572,7 +572,7 @@ async def test_an_invalid_key_is_not_taken_for_one_that_reads_like_it(tmp_path: 
         for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
     ]
     assert [line["key"] for line in failed] == ["None", "nan"]
-    assert [line["error"] for line in failed] == ["ConfigurationError"] * 2
+    assert [line["error"] for line in failed] == ["InvalidArgument"] * 2
     assert "NoneType" in failed[0]["message"]
     assert "float" in failed[1]["message"]
 
@@ -581,7 +581,7 @@ async def test_an_invalid_key_is_not_taken_for_one_that_reads_like_it(tmp_path: 
 async def test_a_source_of_invalid_keys_only(tmp_path: Path, keys: list[Any]) -> None:
     directory = Directory()
     async with scripted(directory.answer) as server, session_for(server.url) as session:
-        with pytest.raises(ConfigurationError, match=r"^keys: none of .* can be asked for: "):
+        with pytest.raises(InvalidArgument, match=r"^keys: none of .* can be asked for: "):
             await session.export_lookups(keys, by="identity", to=tmp_path / "people.ndjson")
     assert not directory.asked
     assert list(tmp_path.iterdir()) == []
@@ -610,7 +610,7 @@ async def test_a_file_of_invalid_keys_only_is_refused_with_the_line(
     path = tmp_path / name
     path.write_bytes(data)
     async with scripted(always(http(b"{}"))) as server, session_for(server.url) as session:
-        with pytest.raises(ConfigurationError) as caught:
+        with pytest.raises(InvalidArgument) as caught:
             await session.export_lookups(
                 path, by="identity", column=column, to=tmp_path / "people.ndjson"
             )

@@ -29,6 +29,7 @@ from ..support.odd import CASES
 from ..support.postgres import PASSWORD, Server
 from ..support.records import RECORDS
 from ..support.sinks import opened, rows_of, target_of
+from ..support.thorough import examples
 
 
 def export(target: Target, records: Sequence[bytes], step: int = 7) -> int:
@@ -232,7 +233,9 @@ def test_the_deepest_nesting_is_kept_as_text(postgres: Server, opening: bytes) -
 
 @pytest.mark.slow
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(12, 30),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(records=st.lists(RECORDS, max_size=5))
 def test_no_record_is_too_odd(postgres: Server, records: list[dict[str, Any]]) -> None:

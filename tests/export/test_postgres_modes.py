@@ -37,6 +37,7 @@ from ..support.postgres_tables import (
     waits,
 )
 from ..support.sinks import ACCOUNT, PEOPLE, opened, target_of
+from ..support.thorough import examples
 
 BINDINGS = Content(of="bindings")
 
@@ -356,7 +357,7 @@ EXPORTS = st.lists(
 @pytest.mark.slow
 @pytest.mark.parametrize("unites", [False, True])
 @pytest.mark.parametrize("others", [0, 1000])
-@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(3, 8), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exports=EXPORTS)
 @example(
     exports=[

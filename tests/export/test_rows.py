@@ -68,7 +68,7 @@ async def test_a_row_names_every_event_that_brought_the_person(
     tmp_path: Path, name: str, distinct: bool
 ) -> None:
     write: Any = "replace" if name.endswith("duckdb") and not distinct else None
-    async with Emulator(people=300, seed=4) as emulator, session_for(emulator) as session:
+    async with Emulator(people=100, seed=4) as emulator, session_for(emulator) as session:
         report = await session.export(
             EVENTS, **RANGE, to=tmp_path / name, windows=3, distinct=distinct, write=write
         )

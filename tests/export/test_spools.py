@@ -15,6 +15,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from ..support.jobs import (
 )
 from ..support.joining import USED_UP, both, user
 from ..support.postgres import Server
+from ..support.thorough import pairwise, rotating
 from ..support.unfinished import KEYS, SAMPLES, Service, serving
 
 pytestmark = pytest.mark.anyio
@@ -200,14 +202,14 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 # ------------------------------------------------------------------------- found, and fetched again
 
 
-@each_damage
+@pytest.mark.parametrize(("name", "kind"), rotating([(name,) for name in DAMAGES], KINDS), ids=str)
 async def test_a_spool_damaged_between_two_runs_is_fetched_again(
-    to: Path, case: Scripted, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    to: Path, case: Scripted, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     uninterrupted = await case.uninterrupted(to)
     await case.interrupt(to)
     spool = max(spools_of(to), key=lambda path: path.stat().st_size)
-    damage(spool)
+    DAMAGES[name](spool)
     report = await case.run(to)
     assert to.read_bytes() == uninterrupted
     assert report.complete
@@ -216,12 +218,15 @@ async def test_a_spool_damaged_between_two_runs_is_fetched_again(
     assert not workspace_of(to).exists()
 
 
-@pytest.mark.parametrize("stage", ["fetching", "finishing"])
-@each_damage
+@pytest.mark.parametrize(
+    ("stage", "name", "kind"),
+    rotating([*product(["fetching", "finishing"], DAMAGES)], KINDS),
+    ids=str,
+)
 async def test_a_spool_damaged_while_the_run_goes_on_is_fetched_again(
     to: Path,
     kind: Kind,
-    damage: Callable[[Path], None],
+    name: str,
     stage: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -229,7 +234,7 @@ async def test_a_spool_damaged_while_the_run_goes_on_is_fetched_again(
     async with at_script(kind, padding=40_000) as case:
         uninterrupted = await case.uninterrupted(to)
         case.received.clear()
-        damaging = Damage(case, to, damage, times=1, stage=stage)
+        damaging = Damage(case, to, DAMAGES[name], times=1, stage=stage)
         report = await case.run(to, on_progress=damaging)
         assert damaging.done == 1
         assert hashlib.sha256(to.read_bytes()).digest() == hashlib.sha256(uninterrupted).digest()
@@ -244,8 +249,11 @@ def spool_name(kind: Kind) -> str:
     return "chain-0005.spool.ndjson" if kind.tag == "events" else "found.spool.ndjson"
 
 
-@pytest.mark.parametrize("stage", ["fetching", "finishing"])
-@pytest.mark.parametrize("name", ["p.csv.gz", "p.parquet", "p.duckdb"])
+@pytest.mark.parametrize(
+    ("kind", "name", "stage"),
+    pairwise(KINDS, ["p.csv.gz", "p.parquet", "p.duckdb"], ["fetching", "finishing"]),
+    ids=str,
+)
 async def test_every_format_is_written_anew_after_damage(
     tmp_path: Path, kind: Kind, name: str, stage: str
 ) -> None:

@@ -36,6 +36,7 @@ from ..support.jobs import EVENTS, Halt, Scripted, at_script, names_in, person, 
 from ..support.joining import DOWN, both, user
 from ..support.servers import http
 from ..support.sessions import QUICK, session_for
+from ..support.thorough import THOROUGH, of_each_kind
 
 pytestmark = pytest.mark.anyio
 
@@ -155,7 +156,7 @@ async def test_late_days_are_brought_again(
     if first is None:
         assert (report.first, report.last, report.people, report.requests) == (None, None, 0, 0)
         assert sent(emulator) == requests
-        assert "nothing to bring" in str(report)
+        assert "none, as the table has all of them" in str(report)
     else:
         assert (report.first, report.last) == (date(2026, 1, first), date(2026, 1, 6))
     assert report.through == date(2026, 1, 6)
@@ -789,9 +790,13 @@ def _matters(step: str) -> bool:
     return step != "os.unlink" and not step.endswith(statements)
 
 
+PARTS = 5 if THOROUGH else 1
+"""How many tests share the steps of one sync."""
+
+
 @pytest.mark.slow
 @forks
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("is_first", [True, False])
 async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_begun_or_is_complete(
     tmp_path: Path, processes: Exporter, is_first: bool, part: int
@@ -809,7 +814,8 @@ async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_begun_or_is
         assert whole.report is not None, whole
         after = content(to)
         assert after != before
-        for number in [n for n, name in enumerate(whole.steps) if _matters(name)][part::5]:
+        numbers = [n for n, name in enumerate(whole.steps) if _matters(name)]
+        for number in of_each_kind(numbers, whole.steps, half=is_first)[part::PARTS]:
             shutil.rmtree(place)
             shutil.copytree(backup, place)
             killed = await processes.run(job.but(die=(number, "after")))
@@ -847,7 +853,7 @@ async def test_a_night_killed_between_finishing_and_its_own_days_is_completed(
         assert [row[:5] for row in people(to)] == [row[:5] for row in people(fresh)]
 
 
-KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60")) // 6
+KILLS = int(os.environ.get("ALTAPROFILES_KILLS", "60" if THOROUGH else "36")) // 6
 
 
 @pytest.mark.slow

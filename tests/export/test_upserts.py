@@ -22,6 +22,7 @@ from altaprofiles.tables.rows import Row
 from ..support.postgres import Server
 from ..support.sinks import filled, target_of
 from ..support.tables import Entry, record, time_of
+from ..support.thorough import examples
 
 CDP = Content(has_events=True, has_cdp=True)
 EVENTS = Content(has_events=True)
@@ -241,7 +242,9 @@ def all_of(database: Database) -> list[tuple[Any, ...]]:
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(3, 8),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @pytest.mark.slow
 @pytest.mark.parametrize("sync", [False, True])

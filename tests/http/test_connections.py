@@ -10,8 +10,8 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ import trustme
 
 from altaprofiles import AltaProfilesError, CleverTap, Retry, Session, TransportError
 
-from ..support.servers import http, join, listening, read_request, scripted
+from ..support.servers import http, listening, read_request, scripted, tunnel
 from ..support.tasks import PATIENCE, nothing_left_behind
 
 pytestmark = pytest.mark.anyio
@@ -350,20 +350,6 @@ else:
 """
 
 
-@asynccontextmanager
-async def tunnelling() -> AsyncIterator[str]:
-    """Serve a proxy that passes connections on, and give its URL."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head, _ = await read_request(reader)
-        host, _, port = head.split(b" ")[1].decode().partition(":")
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await join(reader, writer, host, int(port))
-
-    async with listening(serve) as port:
-        yield f"http://127.0.0.1:{port}"
-
-
 @pytest.mark.parametrize("proxied", [False, True], ids=["direct", "proxy"])
 @pytest.mark.parametrize("together", [True, False], ids=["same packet", "later"])
 async def test_no_answer_is_taken_for_another_through_tls(
@@ -390,7 +376,7 @@ async def test_no_answer_is_taken_for_another_through_tls(
 
     async with contextlib.AsyncExitStack() as stack:
         port = await stack.enter_async_context(listening(serve, context))
-        proxy = await stack.enter_async_context(tunnelling()) if proxied else ""
+        proxy, _ = await stack.enter_async_context(tunnel()) if proxied else ("", [])
         env = {
             name: value for name, value in os.environ.items() if not name.lower().endswith("proxy")
         } | {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy}

@@ -25,6 +25,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.pace import Pace
 
+from ..support.clock import Clock
 from ..support.servers import scripted
 from ..support.sessions import EVENT, RANGE, delivered, expected, session_for
 
@@ -52,7 +53,9 @@ def clearing(emulator: Emulator, refusals: int) -> Callable[[Attempt], None]:
 
 @pytest.mark.parametrize("headers", [True, False])
 @pytest.mark.parametrize("api", ["cdp", "profiles"])
-async def test_250_keys_under_a_limit_of_100_a_minute_all_arrive(api: str, headers: bool) -> None:
+async def test_250_keys_under_a_limit_of_100_a_minute_all_arrive(
+    clock: Clock, api: str, headers: bool
+) -> None:
     async with (
         Emulator(
             people=300,
@@ -75,7 +78,7 @@ async def test_250_keys_under_a_limit_of_100_a_minute_all_arrive(api: str, heade
     assert session.stats.throttles <= 0.15 * session.stats.requests
 
 
-async def test_a_service_that_states_its_limit_has_to_refuse_nothing() -> None:
+async def test_a_service_that_states_its_limit_has_to_refuse_nothing(clock: Clock) -> None:
     async with (
         Emulator(people=300, alta_per_minute=40, window_seconds=WINDOW) as emulator,
         Session(alta=emulator.alta) as session,
@@ -252,7 +255,7 @@ async def test_a_deadline_that_ends_while_the_service_refuses_everything_says_so
 
 
 async def test_a_closed_service_that_answers_late_is_asked_by_one_request_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pace, "PATIENCE", 600.0)
     asked, is_closed = 0, False

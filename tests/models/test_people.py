@@ -21,6 +21,7 @@ from altaprofiles.tables.columns import Columns
 
 from ..support.odd import CASES, RECORDS, pretty
 from ..support.sinks import ORIGIN, rows_of
+from ..support.thorough import examples
 
 
 def kept(records: Iterable[bytes]) -> list[int]:
@@ -73,7 +74,7 @@ def persons(records: list[bytes]) -> list[str]:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40, 200), deadline=None)
 @given(records=st.lists(RECORDS, min_size=1, max_size=4))
 @example(records=[b'{"identity":1.50}', b'{"identity":"1.50"}'])
 def test_every_room_knows_a_person_by_the_same(records: list[bytes]) -> None:
@@ -104,7 +105,7 @@ def test_every_room_knows_a_person_by_the_same(records: list[bytes]) -> None:
 
 
 def test_a_person_takes_some_hundred_bytes_whatever_the_identity() -> None:
-    count = 100_000
+    count = 25_000
     for length in (6, 36, 1000):
         gc.collect()
         tracemalloc.start()

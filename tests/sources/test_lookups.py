@@ -13,8 +13,8 @@ import pytest
 from altaprofiles import (
     Alta,
     CleverTap,
-    ConfigurationError,
     Forbidden,
+    InvalidArgument,
     Lookup,
     Profile,
     ServerError,
@@ -110,7 +110,7 @@ async def test_a_bad_key_is_its_own_error_only() -> None:
             lookup async for lookup in session.profiles.get_many(keys, by="identity", ordered=True)
         ]
         assert [lookup.value is not None for lookup in results] == [True, False, False, True]
-        assert [type(lookup.error) for lookup in results[1:3]] == [ConfigurationError] * 2
+        assert [type(lookup.error) for lookup in results[1:3]] == [InvalidArgument] * 2
         assert session.stats.requests == 2
 
 
@@ -266,7 +266,7 @@ async def test_an_export_that_fails_ends_the_join_with_its_own_error() -> None:
 async def test_joining_what_are_no_people_says_what_to_pass() -> None:
     async with Emulator(people=30) as emulator, session_for(emulator) as session:
         pages: Any = session.profiles.by_event(EVENT, **RANGE).pages()
-        with pytest.raises(ConfigurationError, match=r"profiles\[0\]: .* without \.pages\(\)"):
+        with pytest.raises(InvalidArgument, match=r"profiles\[0\]: .* without \.pages\(\)"):
             async for _ in session.with_cdp(pages):
                 pass
 
@@ -283,7 +283,7 @@ async def test_keys_of_other_libraries_are_taken_for_what_they_are() -> None:
     async with Emulator(people=5) as emulator, session_for(emulator) as session:
         lookups = session.profiles.get_many(keys, by="identity", ordered=True)
         found = [(lookup.value is not None, type(lookup.error)) async for lookup in lookups]
-        assert found == [(True, type(None)), (True, type(None)), (False, ConfigurationError)]
+        assert found == [(True, type(None)), (True, type(None)), (False, InvalidArgument)]
         people = session.profiles.by_event(Text(EVENT), **RANGE)
         assert [person async for person in people]
 

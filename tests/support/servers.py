@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -153,6 +154,33 @@ async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 
 
 @asynccontextmanager
+async def tunnel(
+    status: str = "200 OK", context: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve a proxy for TLS on a free port.
+
+    Args:
+        status: its answer to CONNECT; only with 200 it passes bytes on.
+        context: for a proxy that is itself reached by TLS.
+
+    Yields:
+        Its host and port, and the heads of its requests.
+    """
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _ = await read_request(reader)
+        heads.append(head.decode())
+        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+        if status.startswith("200"):
+            host, _, port = heads[-1].split()[1].rpartition(":")
+            await join(reader, writer, host, int(port))
+
+    async with listening(serve, context) as port:
+        yield f"127.0.0.1:{port}", heads
+
+
+@asynccontextmanager
 async def gated(
     url: str, target: bytes, *, passing: int, holding: int
 ) -> AsyncIterator[tuple[str, asyncio.Event]]:
@@ -195,3 +223,50 @@ async def gated(
 
     async with listening(serve) as port:
         yield f"http://127.0.0.1:{port}", opened
+
+
+class Closed:
+    """A port at which nobody listens, and nobody else can, until it opens as another server.
+
+    Attributes:
+        url: the base URL.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        self.url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        self._bound = bound
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self, url: str) -> None:
+        """Pass every connection on to another server."""
+        place = urlsplit(url)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            with suppress(asyncio.CancelledError, OSError):
+                await join(reader, writer, str(place.hostname), place.port)
+            writer.close()
+
+        self._server = await asyncio.start_server(serve, sock=self._bound)
+
+    async def aclose(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks)
+
+
+@asynccontextmanager
+async def closed() -> AsyncIterator[Closed]:
+    """Give a closed port of 127.0.0.1."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = Closed(bound)
+        try:
+            yield port
+        finally:
+            await port.aclose()

@@ -21,6 +21,7 @@ from anyio.from_thread import start_blocking_portal
 
 from altaprofiles.emulator import Emulator
 
+from .forks import start, wait_until_stopped
 from .servers import always, gated, http, scripted
 from .tasks import PATIENCE
 
@@ -142,16 +143,10 @@ def run(
     env: Mapping[str, str], *arguments: str, stdin: bytes = b"", cwd: Path | None = None
 ) -> Done:
     """Run a command with all streams piped."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        timeout=PATIENCE,
-        env=env,
-        cwd=cwd,
-        check=False,
-    )
-    return Done(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with start([*COMMAND, *arguments], env=env, cwd=cwd, **streams) as process:
+        stdout, stderr = process.communicate(stdin, timeout=PATIENCE)
+        return Done(process.wait(), stdout, stderr.decode(errors="replace"))
 
 
 class Terminal:
@@ -180,15 +175,8 @@ class Terminal:
         streams = {
             name: subprocess.PIPE if name in piped else slave for name in ("stdout", "stderr")
         }
-        # A session leader's first terminal becomes its own, which a password prompt needs.
-        opening = ["sh", "-c", 'exec 3<>"$0" 3>&-; exec "$@"', os.ttyname(slave)]
-        self.process = subprocess.Popen(
-            [*opening, *command, *arguments],
-            stdin=slave,
-            stdout=streams["stdout"],
-            stderr=streams["stderr"],
-            env=env,
-            start_new_session=True,
+        self.process = start(
+            [*command, *arguments], env=env, terminal=slave, stdin=slave, **streams
         )
         os.close(slave)
         self.screen = ""
@@ -269,8 +257,7 @@ class Terminal:
     def stopped(self) -> None:
         """Wait until a command that is `stopping` has stopped."""
         end = time.monotonic() + PATIENCE
-        options = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        while os.waitid(os.P_PID, self.process.pid, options) is None:
+        while not wait_until_stopped(self.process, 0):
             assert time.monotonic() < end, f"it did not stop: {self.text[-2000:]!r}"
             assert self._pump(), f"it did not stop: {self.text[-2000:]!r}"
 
@@ -294,12 +281,9 @@ class Terminal:
 @contextmanager
 def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
     """Run `altaprofiles emulator`; yield the process and the variables it printed."""
-    with subprocess.Popen(
-        [*COMMAND, "emulator", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    streams = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    env = os.environ | {"LC_ALL": "C.UTF-8"}
+    with start([*COMMAND, "emulator", *arguments], env=env, **streams, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stderr is not None

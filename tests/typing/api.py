@@ -6,6 +6,8 @@ Tables are left out, because pyarrow has no types.
 
 from __future__ import annotations
 
+import logging
+import ssl
 from collections.abc import AsyncGenerator
 from datetime import date, datetime
 from pathlib import Path
@@ -47,6 +49,7 @@ from altaprofiles import (
     Timeout,
     TransportError,
     parse_date,
+    progress,
 )
 from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.notebook import Progress
@@ -66,9 +69,21 @@ def sessions() -> None:
         timeout=Timeout(connect=5.0),
         on_event=on_event,
         trust_env=True,
+        ssl=ssl.create_default_context(),
+        proxy="http://user:password@proxy.example:3128",
     )
     assert_type(session, Session)
     assert_type(Session.from_env(retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_env("SHOP_", retry=Retry(attempts=1)), Session)
+    assert_type(Session.from_account("shop", timeout=Timeout(read=5)), Session)
+    assert_type(CleverTap.from_account(), CleverTap)
+    assert_type(Alta.from_env(prefix="SHOP_"), Alta)
+
+    async def fetch() -> str:
+        return "passcode"
+
+    assert_type(CleverTap("id", fetch).passcode, str)
+    assert_type(Alta(lambda: "token", name="support").account, str)
     assert_type(session.stats, Stats)
     assert_type(session.stats.requests, int)
     assert_type(altaprofiles.__version__, str)
@@ -206,6 +221,12 @@ async def exports(session: Session) -> None:
     assert_type(found.not_found_file, str | None)
     await session.export("Charged", start=1, end=2, to="x.csv", on_progress=Progress())
     await session.export("Charged", start=1, end=2, to="x.csv", on_progress=print)
+    log = progress.log(logging.getLogger("nightly"), every=60, level=logging.DEBUG)
+    assert_type(log, progress.Log)
+    await session.export("Charged", start=1, end=2, to="x.csv", on_progress=log)
+    await session.export_lookups(["7"], by="email", to="x.csv", on_progress=log)
+    await session.sync("Charged", since="2026-01-01", to="x.duckdb", on_progress=log)
+    assert_type(report.summary, list[tuple[str, str]])
 
 
 def errors(error: AltaProfilesError) -> None:

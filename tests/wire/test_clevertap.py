@@ -46,6 +46,8 @@ NEXT_CURSOR = json.loads(PAGE_ANSWER)["next_cursor"]
 # The example value of the parameter `cursor`.
 TABLE_CURSOR = "ZyZjfwYEAgdjYmZyKz8NegYFAwxmamF%2FZ21meU4BBQFlYmN7ZG5ifAYCTQQrai57K2ouegJMABl6"
 
+FORMS: list[Callable[[int], object]] = [int, str, float]
+
 
 def answer(body: bytes | dict[str, Any], status: int = 200, **headers: str) -> Response:
     if isinstance(body, dict):
@@ -587,7 +589,6 @@ FAILURES: list[tuple[int, object, object, type[AltaProfilesError], bool]] = [
 
 @every_reader
 @pytest.mark.parametrize(("status", "code", "words", "kind", "passes"), FAILURES)
-@pytest.mark.parametrize("form", [int, str, float])
 def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
     read: Callable[[Response], object],
     status: int,
@@ -595,36 +596,36 @@ def test_a_failure_means_the_same_with_any_status_and_any_type_of_code(
     words: object,
     kind: type[AltaProfilesError],
     passes: bool,
-    form: Callable[[int], object],
 ) -> None:
-    body: dict[str, object] = {"status": "fail", "error": words}
-    if code is not None:
-        # As a float it is written 2.0, as text it is the bare number.
-        body["code"] = form(code)
-    with pytest.raises(AltaProfilesError) as caught:
-        read(answer(body, status))
-    assert type(caught.value) is kind
-    assert can_pass(caught.value) is passes
-    if isinstance(caught.value, StatusError):
-        assert (caught.value.api, caught.value.status) == ("CleverTap", status)
-        assert caught.value.code == code
-        expected = words[0] if isinstance(words, list) else words or ""
-        assert caught.value.message == expected
-        assert expected in str(caught.value)
+    for form in FORMS:
+        body: dict[str, object] = {"status": "fail", "error": words}
+        if code is not None:
+            # As a float it is written 2.0, as text it is the bare number.
+            body["code"] = form(code)
+        with pytest.raises(AltaProfilesError) as caught:
+            read(answer(body, status))
+        assert type(caught.value) is kind
+        assert can_pass(caught.value) is passes
+        if isinstance(caught.value, StatusError):
+            assert (caught.value.api, caught.value.status) == ("CleverTap", status)
+            assert caught.value.code == code
+            expected = words[0] if isinstance(words, list) else words or ""
+            assert caught.value.message == expected
+            assert expected in str(caught.value)
 
 
 @every_reader
-@pytest.mark.parametrize("form", [int, str, float])
-@pytest.mark.parametrize("code", [4000, 4002, 4004, 4999])
-@pytest.mark.parametrize("status", [200, 202, 400, 401, 403, 404, 429, 500, 503])
 def test_a_code_of_4xxx_is_the_callers_error_whatever_the_status(
-    read: Callable[[Response], object], status: int, code: int, form: Callable[[int], object]
+    read: Callable[[Response], object],
 ) -> None:
-    body = {"status": "fail", "error": "Invalid date range", "code": form(code)}
-    with pytest.raises(BadRequest, match="Invalid date range") as caught:
-        read(answer(body, status))
-    assert not can_pass(caught.value)
-    assert (caught.value.status, caught.value.code) == (status, code)
+    for status in [200, 202, 400, 401, 403, 404, 429, 500, 503]:
+        for code in [4000, 4002, 4004, 4999]:
+            for form in FORMS:
+                body = {"status": "fail", "error": "Invalid date range", "code": form(code)}
+                with pytest.raises(BadRequest, match="Invalid date range") as caught:
+                    read(answer(body, status))
+                assert not can_pass(caught.value)
+                assert (caught.value.status, caught.value.code) == (status, code)
 
 
 @pytest.mark.parametrize("code", [399, 3999, 5000, 40_020])
@@ -734,7 +735,6 @@ def test_a_redirect_without_a_target_is_an_error(read: Callable[[Response], obje
 
 
 @every_reader
-@pytest.mark.parametrize("body", PROXY_BODIES)
 @pytest.mark.parametrize(
     ("status", "kind", "passes"),
     [
@@ -748,16 +748,13 @@ def test_a_redirect_without_a_target_is_an_error(read: Callable[[Response], obje
     ],
 )
 def test_the_status_decides_the_error_of_a_proxy(
-    read: Callable[[Response], object],
-    body: bytes,
-    status: int,
-    kind: type[AltaProfilesError],
-    passes: bool,
+    read: Callable[[Response], object], status: int, kind: type[AltaProfilesError], passes: bool
 ) -> None:
-    with pytest.raises(AltaProfilesError) as caught:
-        read(answer(body, status))
-    assert type(caught.value) is kind
-    assert can_pass(caught.value) is passes
+    for body in PROXY_BODIES:
+        with pytest.raises(AltaProfilesError) as caught:
+            read(answer(body, status))
+        assert type(caught.value) is kind
+        assert can_pass(caught.value) is passes
 
 
 @pytest.mark.parametrize("body", PROXY_BODIES)
@@ -1119,8 +1116,6 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize("decode", [True, False])
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "members",
     [
@@ -1149,19 +1144,20 @@ LAYOUTS = [
     ],
     ids=lambda members: str(list(members)),
 )
-def test_a_cursor_under_another_name_is_followed(
-    members: dict[str, Any], layout: str, decode: bool
-) -> None:
-    response = page_of(members, layout)
-    was_asked = {"opened", "asked"}.__contains__
-    page = at_once(clevertap.read_page(response, "asked", was_asked=was_asked, decode=decode))
-    assert page.next_cursor == "c%2B2"
-    assert [person.identity for person in page.profiles] == [
-        str(number) for number in range(len(page.profiles))
-    ]
+def test_a_cursor_under_another_name_is_followed(members: dict[str, Any]) -> None:
+    for layout in LAYOUTS:
+        for decode in [True, False]:
+            response = page_of(members, layout)
+            was_asked = {"opened", "asked"}.__contains__
+            page = at_once(
+                clevertap.read_page(response, "asked", was_asked=was_asked, decode=decode)
+            )
+            assert page.next_cursor == "c%2B2"
+            assert [person.identity for person in page.profiles] == [
+                str(number) for number in range(len(page.profiles))
+            ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "members",
     [
@@ -1182,15 +1178,15 @@ def test_a_cursor_under_another_name_is_followed(
     ],
     ids=lambda members: str(members)[:60],
 )
-def test_the_end_of_a_chain_with_members_that_are_no_cursor(
-    members: dict[str, Any], layout: str
-) -> None:
-    was_asked = {"opened", "ear%2Blier", "as%2Bked"}.__contains__
-    page = at_once(clevertap.read_page(page_of(members, layout), "as%2Bked", was_asked=was_asked))
-    assert page.next_cursor is None
+def test_the_end_of_a_chain_with_members_that_are_no_cursor(members: dict[str, Any]) -> None:
+    for layout in LAYOUTS:
+        was_asked = {"opened", "ear%2Blier", "as%2Bked"}.__contains__
+        page = at_once(
+            clevertap.read_page(page_of(members, layout), "as%2Bked", was_asked=was_asked)
+        )
+        assert page.next_cursor is None
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "members",
     [
@@ -1220,10 +1216,11 @@ def test_the_end_of_a_chain_with_members_that_are_no_cursor(
     ],
     ids=str,
 )
-def test_a_page_that_may_not_be_the_last_is_an_error(members: dict[str, Any], layout: str) -> None:
-    for decode in (True, False):
-        with pytest.raises(DecodeError):
-            at_once(clevertap.read_page(page_of(members, layout), "asked", decode=decode))
+def test_a_page_that_may_not_be_the_last_is_an_error(members: dict[str, Any]) -> None:
+    for layout in LAYOUTS:
+        for decode in (True, False):
+            with pytest.raises(DecodeError):
+                at_once(clevertap.read_page(page_of(members, layout), "asked", decode=decode))
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,15 @@ import click
 
 from ..app import App
 from ..command import Command
-from ..exits import Exit, Failure
+from ..exits import Exit, Failure, OutOfTime
 from ..options import KeyFileName
-from ..waits import Waits, remedy
+from ..waits import remedy
 
 if TYPE_CHECKING:
-    from ...errors import AltaProfilesError, InvalidArgument
+    from ...errors import AltaProfilesError
     from ...flow.fanout import Items
     from ...models import CdpUser, Lookup, Stats
+    from ...wire.alta import CdpBy
 
 __all__ = ["cdp"]
 
@@ -94,7 +95,7 @@ def cdp(
         raise click.UsageError("pass either --file, or --user-id and --anonymous-id")
     if by is None:
         raise click.UsageError("--file needs --by user-id or --by anonymous-id")
-    kind: Literal["user_id", "anonymous_id"] = "user_id" if by == "user-id" else "anonymous_id"
+    kind: CdpBy = "user_id" if by == "user-id" else "anonymous_id"
     _print_lookups(app, keys, kind, column, keys_table)
 
 
@@ -121,7 +122,7 @@ def _print_users(app: App, user_id: str | None, anonymous_id: str | None) -> Non
 def _print_lookups(
     app: App,
     file: str,
-    by: Literal["user_id", "anonymous_id"],
+    by: CdpBy,
     column: str | None,
     keys_table: str | None,
 ) -> None:
@@ -130,6 +131,7 @@ def _print_lookups(
     Raises:
         Failure: a lookup failed.
     """
+    from ...errors import InvalidArgument
     from ...export.keys import KeyFile
     from ...export.threads import read_ahead, running_beside
     from ..consoles import output_console
@@ -138,7 +140,7 @@ def _print_lookups(
 
     if file == "-" and column is not None:
         raise InvalidArgument("column: stdin is read as text, a key a line; leave it out")
-    waits = Waits(app.info)
+    waits = app.waits()
     session = app.session(service="alta", on_event=waits.note)
     console = output_console() if sys.stdout.isatty() else None
     total = 0
@@ -167,11 +169,16 @@ def _print_lookups(
                 else:
                     console.print(lookup_table(lookup))
 
-    app.run(main)
+    as_lookup = _as_lookup(app, file, by, column, keys_table)
+    try:
+        app.run(main, is_limited=True)
+    except OutOfTime as error:
+        error.add_note(f"{total:,} lookups are in the output. {_KEEPING}: {as_lookup}")
+        raise
     if not total and file == "-":
         app.warn("standard input holds no keys: nothing was looked up")
     if failures.count:
-        raise failures.summary(total, app, _as_lookup(app, file, by, column, keys_table))
+        raise failures.summary(total, app, as_lookup)
 
 
 def _as_lookup(app: App, file: str, by: str, column: str | None, keys_table: str | None) -> str:
@@ -183,6 +190,8 @@ def _as_lookup(app: App, file: str, by: str, column: str | None, keys_table: str
     options += ["-o", "users.ndjson"]
     return f"altaprofiles lookup {shlex.join([file, *options])}{app.account_option}"
 
+
+_KEEPING = "This command keeps what it has found, and requests only the rest when it runs again"
 
 _REPORT_EVERY = 5.0
 """Seconds between two lines of progress, as `export` has."""
@@ -199,8 +208,8 @@ async def _report(app: App, stats: Stats, counts: Callable[[], tuple[int, int]])
         seconds = time.monotonic() - began
         app.info(
             f"asking: {numbered(printed, 'key')} printed, {failed:,} failed, "
-            f"{printed / seconds:,.0f} a second, {stats.retries:,} "
-            f"{'retry' if stats.retries == 1 else 'retries'}, {clock(seconds)}"
+            f"{printed / seconds:,.0f} a second, {numbered(stats.retries, 'retry')}, "
+            f"{clock(seconds)}"
         )
 
 
@@ -230,11 +239,11 @@ class _Failures:
             app: knows the next step after an error.
             as_lookup: the command line that looks up the same keys into a file.
         """
-        from ...errors import ConfigurationError
+        from ...errors import InvalidArgument
 
         failure = Failure(f"{self.count:,} of {total:,} lookups failed; see the output")
         # An invalid key has a line of its own in the output, which names the fault.
-        del self._counts[ConfigurationError]
+        del self._counts[InvalidArgument]
         for kind, count in self._counts.most_common(1):
             last = self._last[kind]
             failure.add_note(f"{count:,} of them like this: {last}")
@@ -246,10 +255,7 @@ class _Failures:
                 "To request only these again, take their IDs from the output: "
                 "jq -r 'select(.error) | .key' OUTPUT > rest.txt"
             )
-            failure.add_note(
-                f"This command keeps what it has found, and requests only the rest when it runs "
-                f"again: {as_lookup}"
-            )
+            failure.add_note(f"{_KEEPING}: {as_lookup}")
         return failure
 
 

@@ -49,6 +49,6 @@ def demo(app: App, people: int, out: str | None) -> None:
     else:
         path = Path(out)
     scenario = Scenario(app, people, path)
-    app.run(scenario.run)
+    app.run(scenario.run, is_limited=True)
     if not scenario.complete:
         raise click.ClickException("the export is not complete")

@@ -15,6 +15,7 @@ from ..command import Command
 
 if TYPE_CHECKING:
     from ...export.description import Description, Property
+    from ...export.formats import FileFormat
 
 __all__ = ["describe"]
 
@@ -39,7 +40,9 @@ _NAME = 40
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object instead of a table.")
 @click.pass_obj
-def describe(app: App, to: str, table: str | None, format: str | None, as_json: bool) -> None:
+def describe(
+    app: App, to: str, table: str | None, format: FileFormat | None, as_json: bool
+) -> None:
     """Print the properties of people in an output, and their types.
 
     A property has the number of people with a value, and the types of these values. FILE is any
@@ -77,7 +80,7 @@ def describe(app: App, to: str, table: str | None, format: str | None, as_json: 
     if as_json:
         from msgspec import json, to_builtins
 
-        from ...export.manifest import readable
+        from ...redaction import readable
 
         values = to_builtins(found) | {"output": readable(found.output)}
         app.write(json.encode(values) + b"\n")

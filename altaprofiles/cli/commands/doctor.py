@@ -51,6 +51,6 @@ def doctor(app: App, try_regions: bool) -> None:
                 codes.append(finding.code)
             console.print(finding.line(), soft_wrap=True)
 
-    app.run(main)
+    app.run(main, is_limited=True)
     if codes:
         sys.exit(max(codes))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ...export.part import Part
     from ...export.report import ExportProgress, ExportReport
     from ...session import Session
+    from ...wire.alta import CdpBy
     from ..progress import ProgressDisplay
 
 __all__ = ["export"]
@@ -66,7 +67,7 @@ def export(
     on_shortfall: Literal["error", "warn"],
     with_cdp: bool,
     cdp_key: str,
-    cdp_by: Literal["user_id", "anonymous_id"],
+    cdp_by: CdpBy,
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:

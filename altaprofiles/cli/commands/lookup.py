@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ...export.part import Part
     from ...export.report import LookupProgress, LookupReport
     from ...session import Session
-    from ...wire.alta import By as CdpBy
+    from ...wire.alta import CdpBy
     from ...wire.clevertap import By
     from ..progress import ProgressDisplay
 
@@ -54,7 +54,7 @@ def lookup(
     keys_table: str | None,
     with_cdp: bool,
     cdp_key: str,
-    cdp_by: Literal["user_id", "anonymous_id"],
+    cdp_by: CdpBy,
     as_json: bool,
     **output: Unpack[OutputOptions],
 ) -> None:

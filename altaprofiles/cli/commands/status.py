@@ -186,8 +186,8 @@ def _iso(seconds: float | None) -> str | None:
 
 
 def _as_json(state: OutputState) -> dict[str, Any]:
-    from ...export.manifest import readable
     from ...export.outputs import days_of
+    from ...redaction import readable
 
     success = state.success
     return {
@@ -254,7 +254,9 @@ def _finish(
         async def job(
             session: Session, display: ProgressDisplay, one: Unfinished = one, to: str = to
         ) -> Report:
-            return await session.finish_unfinished(one, to=to, spool=spool, on_progress=display)
+            return await session.finish_unfinished(
+                one, to=to, spool=spool, deadline=app.time_left, on_progress=display
+            )
 
         service: Service = "clevertap"
         if is_joined(one):

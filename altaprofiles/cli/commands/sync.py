@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ...export.report import SyncReport
     from ...export.sync import Sync
     from ...session import Session
+    from ...wire.alta import CdpBy
     from ..progress import ProgressDisplay
 
 __all__ = ["sync"]
@@ -88,7 +89,7 @@ def sync(
     records: RecordOptions,
     with_cdp: bool,
     cdp_key: str,
-    cdp_by: Literal["user_id", "anonymous_id"],
+    cdp_by: CdpBy,
     as_json: bool,
     **output: Unpack[TableOptions],
 ) -> None:
@@ -144,7 +145,7 @@ def sync(
             cdp_key=cdp_key,
             cdp_by=cdp_by,
             name=name,
-            output=msgspec.structs.replace(Output(**output), to=to),
+            output=msgspec.structs.replace(Output(**output), to=to, deadline=app.deadline),
             on_progress=display,
             **selection,
             **records,

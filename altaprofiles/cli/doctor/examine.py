@@ -33,7 +33,7 @@ from ..waits import remedy
 from .connection import check_connection
 from .findings import Finding
 from .forecast import renews_in
-from .probe import may_be_elsewhere
+from .probe import QUICK, Limits, may_be_elsewhere
 from .services import Service, alta_service, clevertap_service
 from .sharing import check_sharing
 
@@ -80,10 +80,11 @@ async def examine(
             Exit.CREDENTIALS,
         )
     services: list[Service] = []
+    limits = Limits(app.limits, app.retry(QUICK), app.waits(usual=QUICK).note)
     if clevertap is not None:
-        services.append(clevertap_service(clevertap, regions, app.limits))
+        services.append(clevertap_service(clevertap, regions, limits))
     if alta is not None:
-        services.append(alta_service(alta, platforms, app.limits))
+        services.append(alta_service(alta, platforms, limits))
     for service in services:
         async for finding in _service(service, app, patience):
             yield finding

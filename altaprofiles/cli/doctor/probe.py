@@ -7,9 +7,10 @@ import datetime as dt
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...base.jsontext import decode_loosely
-from ...credentials import ENDPOINTS, Alta, CleverTap
+from ...credentials import ENDPOINTS, Alta, CleverTap, SecretSource
 from ...errors import (
     AltaProfilesError,
     BadRequest,
@@ -28,6 +29,8 @@ from ...wire import alta, clevertap
 from ...wire.messages import Response
 
 __all__ = [
+    "QUICK",
+    "Limits",
     "Probe",
     "may_be_elsewhere",
     "probe_alta",
@@ -36,10 +39,25 @@ __all__ = [
     "try_regions",
 ]
 
-_QUICK = Retry(attempts=3, max_delay=2.0, ready_timeout=5.0, deadline=30.0)
+QUICK = Retry(attempts=3, max_delay=2.0, ready_timeout=5.0, deadline=30.0)
 """Enough to get past a hiccup while a person waits."""
 
-_LIMITS = Timeout()
+
+class Limits(NamedTuple):
+    """The limits of a probe.
+
+    Attributes:
+        timeout: those of each attempt.
+        retry: those of retries.
+        on_event: called with each attempt, or None.
+    """
+
+    timeout: Timeout = Timeout()
+    retry: Retry = QUICK
+    on_event: Callable[[Attempt], object] | None = None
+
+
+_LIMITS = Limits()
 
 _EVENT = "App Launched"
 """An event of every account ("Get User Profiles", Body Parameters)."""
@@ -67,21 +85,21 @@ class _ProbeSession(Session):
     """A session that can also verify its API key, and doubts that a person is unknown.
 
     Args:
-        limits: time limits of each attempt.
+        limits: its limits.
         clevertap, alta: the credentials to try.
     """
 
     def __init__(
-        self, limits: Timeout, *, clevertap: CleverTap | None = None, alta: Alta | None = None
+        self, limits: Limits, *, clevertap: CleverTap | None = None, alta: Alta | None = None
     ) -> None:
         self._attempts: list[Attempt] = []
         super().__init__(
             clevertap=clevertap,
             alta=alta,
-            retry=_QUICK,
-            timeout=limits,
+            retry=limits.retry,
+            timeout=limits.timeout,
             trust_env=True,
-            on_event=self._attempts.append,
+            on_event=[self._attempts.append, limits.on_event or (lambda _: None)],
         )
 
     @property
@@ -128,8 +146,8 @@ def _hinting() -> Iterator[None]:
         raise
 
 
-async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> Probe:
-    """Ask CleverTap for the count of one day, within `limits` for each attempt.
+async def probe_clevertap(credentials: CleverTap, limits: Limits = _LIMITS) -> Probe:
+    """Ask CleverTap for the count of one day, within `limits`.
 
     If the service itself refuses to count, one person is looked up instead, because an export needs
     no count.
@@ -157,8 +175,8 @@ async def probe_clevertap(credentials: CleverTap, limits: Timeout = _LIMITS) -> 
         return Probe(session.seconds, session.stats.limits["CleverTap"], finding)
 
 
-async def probe_alta(credentials: Alta, limits: Timeout = _LIMITS) -> Probe:
-    """Let Alta verify the key, and look up an unknown user, within `limits` for each attempt.
+async def probe_alta(credentials: Alta, limits: Limits = _LIMITS) -> Probe:
+    """Let Alta verify the key, and look up an unknown user, within `limits`.
 
     The key of an agent that was deleted, or whose API is switched off, is still a valid key. With a
     valid key and no request left, nobody is looked up. Raises as `probe_clevertap` does.
@@ -201,14 +219,14 @@ def may_be_elsewhere(error: AltaProfilesError) -> bool:
 
 
 async def try_regions(
-    account_id: str, passcode: str, regions: Mapping[str, str], limits: Timeout = _LIMITS
+    account_id: str, passcode: SecretSource, regions: Mapping[str, str], limits: Limits = _LIMITS
 ) -> dict[str, AltaProfilesError | None]:
     """Return for each region None if it accepts the credentials, else the error.
 
     Args:
         account_id, passcode: the credentials.
         regions: base URLs by name.
-        limits: time limits of each attempt.
+        limits: the limits of each probe.
     """
     return await _errors(
         lambda url: probe_clevertap(CleverTap(account_id, passcode, base_url=url), limits), regions
@@ -216,14 +234,14 @@ async def try_regions(
 
 
 async def try_platforms(
-    token: str, platforms: Mapping[str, str], limits: Timeout = _LIMITS
+    token: SecretSource, platforms: Mapping[str, str], limits: Limits = _LIMITS
 ) -> dict[str, AltaProfilesError | None]:
     """Return for each platform of Alta None if it accepts the key, else the error.
 
     Args:
         token: the key.
         platforms: base URLs by name.
-        limits: time limits of each attempt.
+        limits: the limits of each probe.
     """
     return await _errors(lambda url: probe_alta(Alta(token, base_url=url), limits), platforms)
 

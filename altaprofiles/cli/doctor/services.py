@@ -9,9 +9,8 @@ from typing import Any
 from ...accounts import Resolved
 from ...credentials import Alta, CleverTap
 from ...errors import AltaProfilesError
-from ...http.transport import Timeout
 from .forecast import forecast_export, forecast_lookups, renews_in
-from .probe import Probe, probe_alta, probe_clevertap, try_platforms, try_regions
+from .probe import Limits, Probe, probe_alta, probe_clevertap, try_platforms, try_regions
 
 __all__ = ["Service", "alta_service", "clevertap_service"]
 
@@ -54,7 +53,7 @@ class Service:
 
 
 def clevertap_service(
-    found: Resolved[CleverTap], regions: Mapping[str, str], limits: Timeout
+    found: Resolved[CleverTap], regions: Mapping[str, str], limits: Limits
 ) -> Service:
     """Return CleverTap with an account, and the base URLs of the regions to try by name."""
     account = found.credentials
@@ -79,7 +78,7 @@ def clevertap_service(
     )
 
 
-def alta_service(found: Resolved[Alta], platforms: Mapping[str, str], limits: Timeout) -> Service:
+def alta_service(found: Resolved[Alta], platforms: Mapping[str, str], limits: Limits) -> Service:
     """Return Alta with an API key, and the base URLs of the platforms to try by name."""
     key = found.credentials
     return Service(

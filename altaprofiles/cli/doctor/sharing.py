@@ -9,7 +9,6 @@ import anyio
 
 from ...accounts import Resolved
 from ...base.wording import numbered
-from ...credentials import CleverTap
 from ...errors import ConfigurationError
 from ...http.machine.commons import common_name, use_of
 from ..exits import Exit
@@ -28,10 +27,9 @@ async def check_sharing(service: str, found: Resolved[Any]) -> Finding:
     account = found.credentials
     if account.shared is False:
         return Finding(f"{service}: each process keeps the limits by itself")
-    owner = account.account_id if isinstance(account, CleverTap) else account.token
     place = None if account.shared is True else Path(account.shared)
     try:
-        use = await anyio.to_thread.run_sync(use_of, place, common_name(account.url, owner))
+        use = await anyio.to_thread.run_sync(use_of, place, common_name(account.url, account.owner))
     except ConfigurationError as error:
         return Finding(f"{service}: {found.in_its_words(str(error))}", None, Exit.USAGE)
     users = "none does now"

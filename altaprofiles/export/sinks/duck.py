@@ -23,6 +23,7 @@ from ...base.checks import is_unicode
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.rows import Row, Table
+from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..store.spool import sync_folder
@@ -35,7 +36,7 @@ from .duck_state import read_states, rows_of
 from .duck_table import OWN_PREFIX, DuckTable, folded
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
-from .target import FileTarget, Layout, Write
+from .target import FileTarget, Layout
 from .turns import Turn
 
 __all__ = ["DuckDbTarget"]
@@ -57,7 +58,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         table: the table's name.
     """
 
-    format: ClassVar[str] = "duckdb"
+    format: ClassVar[Format] = "duckdb"
     endings: ClassVar[tuple[str, ...]] = (".duckdb",)
     extra: ClassVar[str | None] = "duckdb"
     options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})

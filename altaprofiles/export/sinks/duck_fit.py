@@ -8,9 +8,9 @@ from msgspec import Struct
 
 from ...errors import ExportError, InvalidArgument
 from ...tables.layout import KINDS, Column, Kind
+from ..formats import Write
 from ..tables import OPTIONAL, Content
 from .duck_table import OTHER_NAME, TYPES, DuckTable, folded
-from .target import Write
 
 __all__ = ["Fit", "check_values", "fit"]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from ...base.sql import quoted
 from ...base.wording import numbered
 from ...tables.layout import Column
+from ..formats import Write
 from ..tables import Content, Origin, of_left_out, under_other_keys
 from .duck_fit import Fit
 from .duck_people import SAME, People, insertion, staged
 from .duck_state import Execute, forget_states, write_state
 from .duck_table import RUNS, RUNS_COLUMNS, TYPES, DuckTable, folded, is_named
-from .target import Write
 
 __all__ = ["Load"]
 

@@ -20,8 +20,8 @@ from ...base.sql import quoted
 from ...base.wording import numbered
 from ...errors import ExportError
 from ...tables.layout import CORE_COLUMNS, Column, ColumnKind
+from ..formats import Write
 from ..tables import OPTIONAL, Content, Origin
-from .target import Write
 
 __all__ = [
     "OTHER_NAME",

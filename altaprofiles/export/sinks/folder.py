@@ -20,6 +20,7 @@ from msgspec import Struct
 from ...base.paths import absolute_path, status_of
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.layout import ColumnKind
+from ..formats import Format
 from ..output import Output
 from ..state import SyncState
 from .files import check_place, write_file
@@ -108,7 +109,7 @@ _DECODER: msgspec.json.Decoder[Content] = msgspec.json.Decoder(Content)
 class FolderTarget(Target, frozen=True, kw_only=True):
     """A folder of Parquet files."""
 
-    format: ClassVar[str] = "parquet"
+    format: ClassVar[Format] = "parquet"
     extra: ClassVar[str | None] = "parquet"
     options: ClassVar[frozenset[str]] = frozenset({"flatten"})
     patience: ClassVar[float] = 600

@@ -28,13 +28,13 @@ from ...base.wording import numbered
 from ...errors import ExportError
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
+from ..formats import Write
 from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .files import open_same_file, set_access
 from .folder import STATE, Days, FolderTarget, day_of
 from .folder_day import DayFile, Earlier
-from .target import Write
 
 __all__ = ["DaysTarget"]
 

@@ -26,12 +26,12 @@ from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.layout import ColumnKind
 from ...tables.rows import Row, Table
+from ..formats import Write
 from ..store.spool import sync_folder
 from ..tables import Origin
 from .files import check_place
 from .folder import File, Files, FolderTarget
 from .parquet import ParquetSink
-from .target import Write
 
 __all__ = ["FilesTarget"]
 

@@ -12,6 +12,7 @@ import msgspec
 
 from ...tables.layout import ColumnKind
 from ...tables.rows import Row, Table
+from ..formats import Format
 from ..output import Output
 from ..tables import Origin
 from .compression import coder_of
@@ -24,7 +25,7 @@ __all__ = ["CsvTarget", "NdjsonTarget"]
 class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
     """A file with one record a line, byte for byte as received but for a member `cdp`."""
 
-    format: ClassVar[str] = "ndjson"
+    format: ClassVar[Format] = "ndjson"
     endings: ClassVar[tuple[str, ...]] = (".ndjson", ".jsonl")
     compresses: ClassVar[bool] = True
     has_columns: ClassVar[bool] = False
@@ -59,7 +60,7 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
             recognises UTF-8, and cells that could be taken for formulas begin with an apostrophe.
     """
 
-    format: ClassVar[str] = "csv"
+    format: ClassVar[Format] = "csv"
     endings: ClassVar[tuple[str, ...]] = (".csv",)
     compresses: ClassVar[bool] = True
     options: ClassVar[frozenset[str]] = frozenset({"bom", "flatten"})

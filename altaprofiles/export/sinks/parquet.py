@@ -10,6 +10,7 @@ from typing import BinaryIO, ClassVar
 from ...errors import ExportError
 from ...tables.arrow import Tables
 from ...tables.rows import Row, Table
+from ..formats import Format
 from ..tables import Origin
 from .files import PartialFile
 from .target import FileTarget
@@ -24,7 +25,7 @@ GROUP_ROWS = 100_000
 class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     """One Parquet file, compressed with zstd."""
 
-    format: ClassVar[str] = "parquet"
+    format: ClassVar[Format] = "parquet"
     endings: ClassVar[tuple[str, ...]] = (".parquet",)
     extra: ClassVar[str | None] = "parquet"
     options: ClassVar[frozenset[str]] = frozenset({"flatten"})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from ...base.wording import numbered
 from ...errors import InvalidArgument
 from ...tables.rows import Table
+from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..tables import Origin
@@ -24,7 +25,7 @@ from .postgres_sink import PostgresSink
 from .postgres_sync import SYNC, read
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
-from .target import Layout, Target, Write
+from .target import Layout, Target
 
 if TYPE_CHECKING:
     import psycopg
@@ -40,7 +41,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         server: its database.
     """
 
-    format: ClassVar[str] = "postgres"
+    format: ClassVar[Format] = "postgres"
     schemes: ClassVar[tuple[str, ...]] = SCHEMES
     extra: ClassVar[str | None] = "postgres"
     options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})

@@ -10,9 +10,9 @@ from msgspec import Struct
 from ...base.sql import quoted
 from ...errors import ExportError, InvalidArgument
 from ...tables.layout import CORE, ColumnKind, Kind
+from ..formats import Write
 from ..tables import OPTIONAL, Content
 from .postgres_server import LOCK_TIMEOUT
-from .target import Write
 
 if TYPE_CHECKING:
     import psycopg

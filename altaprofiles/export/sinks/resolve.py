@@ -13,6 +13,7 @@ from ...base.wording import one_of
 from ...errors import InvalidArgument
 from ...redaction import LOOKS_LIKE_DATABASE
 from ...tables.layout import check_flatten
+from ..formats import Write
 from ..output import Output
 from ..tables import Content
 from .compression import COMPRESSIONS
@@ -23,7 +24,7 @@ from .folder_files import FilesTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
 from .postgres import PostgresTarget
-from .target import Target, Write
+from .target import Target
 
 __all__ = ["FORMATS", "TARGETS", "resolve"]
 

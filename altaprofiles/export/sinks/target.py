@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Literal, Protocol, Self, TypeAlias, TypedDict
+from typing import BinaryIO, ClassVar, Protocol, Self, TypedDict
 
 from msgspec import Struct
 
@@ -16,15 +16,14 @@ from ...base.wording import numbered
 from ...errors import ExportError, InvalidArgument
 from ...tables.layout import Kind
 from ...tables.rows import Row, Table
+from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..tables import Content, Origin
 from .compression import check_compression
 from .files import check_place
 
-__all__ = ["FileTarget", "Layout", "Sink", "Target", "Write", "check_parent"]
-
-Write: TypeAlias = Literal["replace", "upsert", "append"]
+__all__ = ["FileTarget", "Layout", "Sink", "Target", "check_parent"]
 
 
 class Sink(Protocol):
@@ -107,7 +106,7 @@ class Target(Struct, frozen=True, kw_only=True):
         flatten: keys of `profileData` that get a column each, with its type where one is named.
     """
 
-    format: ClassVar[str]
+    format: ClassVar[Format]
     endings: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False

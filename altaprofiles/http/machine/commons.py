@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from msgspec import MsgspecError, Struct, msgpack
 
 from ...errors import ConfigurationError
+from ..needs import Needs
 from ..pace import Verdict
 from ..sizing import Extent, Size
 from .folder import Folder
@@ -107,6 +108,7 @@ class Commons:
     Attributes:
         record: the values that are shared.
         slots: the slots of each kind.
+        needs: the slots that single calls need, of each kind.
     """
 
     def __init__(
@@ -123,9 +125,11 @@ class Commons:
         parts: dict[str, Part] = {"pace": _SharedVerdict(pace)}
         self.record = Record(parts)
         self.slots = {kind: Slots(kind, self.record) for kind in sizes}
+        self.needs = {kind: Needs() for kind in sizes}
         for kind, size in sizes.items():
             parts[f"{kind}.size"] = _SharedExtent(size)
             parts[f"{kind}.claim"] = self.slots[kind]
+            parts[f"{kind}.needs"] = self.needs[kind]
 
     def open(self) -> None:
         """Make or open the files, and be counted as one of their users. Blocks for a moment.

@@ -42,21 +42,31 @@ class SharedCap(Cap):
         self._shared_pace = pace
         self._commons = commons
         self._slots = commons.slots[kind]
+        self._needs = commons.needs[kind]
+        self._calls = 0
         self._number = 0.0
 
     async def acquire(
         self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
     ) -> Turn:
+        if not bulk:
+            self._begin_call()
         is_first = not self._single and not self._bulk and self.in_flight < self._size.allowed
-        if is_first and not self._admit(bulk=bulk):
+        if is_first and not (bulk and self._leaves_free()) and not self._admit(bulk=bulk):
             return self._begin(bulk=bulk)
         try:
             return await self._queued(bulk, ends, patience)
         finally:
             self._leave()
 
+    def _left(self, *, bulk: bool) -> None:
+        if not bulk:
+            self._end_call()
+
     def release(self, turn: Turn, *, is_answered: bool = False) -> None:
         self._slots.give(time.monotonic())
+        if not turn.bulk:
+            self._end_call()
         super().release(turn, is_answered=is_answered)
 
     def refused(self, turn: Turn) -> None:
@@ -64,10 +74,36 @@ class SharedCap(Cap):
 
     def succeeded(self, turn: Turn, seconds: float) -> None:
         size = self._size
+        self._needs.took(seconds, bulk=turn.bulk)
         if not size.is_settled and self._commons.record.change(
             lambda: size.succeeded(turn.size, was_full=turn.was_full, seconds=seconds)
         ):
             self._hand_out()
+
+    def _begin_call(self) -> None:
+        self._calls += 1
+        calls = max(self._calls, self._slots.begin_call())
+        now = time.monotonic()
+        if self._needs.is_new(calls, now):
+            self._commons.record.change(lambda: self._needs.note(calls, now))
+
+    def _end_call(self) -> None:
+        self._calls -= 1
+        self._slots.end_call(self._calls)
+
+    def _leaves_free(self) -> bool:
+        allowed = self._size.allowed
+        if not self._needs.matter or allowed == 1:
+            return False
+        now = time.monotonic()
+        self._commons.refresh(now)
+        if not self._slots.leaves_free(allowed, self._needs.slots(now)):
+            return False
+        if self._bulk_in_flight == 0 and now >= self._bulk_due:
+            return False
+        # Others need not wait behind it.
+        self._slots.leave()
+        return True
 
     def _admit(self, *, bulk: bool) -> float:
         pace, slots, size = self._shared_pace, self._slots, self._size

@@ -58,6 +58,7 @@ class Slots:
     FAVOURED = 3
     """Slots in a row for single calls while bulk work without one waits."""
 
+    _TOKENS = 16  # most single calls that are counted
     _SLOW = 0.004  # seconds between two questions of those in line
     _LONG = 0.1  # seconds in line, after which one asks more often
     _FAST = 0.001  # of its head, at first
@@ -76,6 +77,8 @@ class Slots:
         self._waiting: dict[bool, Lock] = {}
         self._asking: dict[bool, Lock] = {}
         self._places: list[Lock] = []
+        self._tokens: list[Lock] = []
+        self._calls: list[Lock] = []
         self._claim = _Claim()
         self._served_at = -math.inf
         self._led_since = 0.0
@@ -90,6 +93,8 @@ class Slots:
             # Another descriptor of the same file, because one would not see its own lock.
             self._asking[bulk] = folder.lock(f"{self._kind}.{name}.waiting")
         self._places = [*self._lines.values(), *self._waiting.values()]
+        for number in range(min(slots, self._TOKENS)):
+            self._tokens.append(folder.lock(f"{self._kind}.{number}.call"))
         for number in range(slots):
             self._slots.append(folder.lock(f"{self._kind}.{number}.slot"))
         self._folder = folder
@@ -99,6 +104,8 @@ class Slots:
         self._folder = None
         self._slots.clear()
         self._held.clear()
+        self._tokens.clear()
+        self._calls.clear()
 
     def take(
         self, now: float, slots: int, reach: int, *, bulk: bool, starves: bool, is_open: bool
@@ -153,6 +160,33 @@ class Slots:
         if self._held:
             self._held.pop().drop()
             self._served_at = now
+
+    def begin_call(self) -> int:
+        """Count a single call, which waits or is in flight; return the number of them at present.
+
+        It is counted by a locked file, so that one of a process that is killed counts no more.
+        """
+        for number, token in enumerate(self._tokens, start=1):
+            if not token.is_held and token.take():
+                self._calls.append(token)
+                return number
+        return len(self._tokens)
+
+    def end_call(self, others: int) -> None:
+        """Count a single call no more, of which this process has so many others."""
+        if len(self._calls) > others:
+            self._calls.pop().drop()
+
+    def leaves_free(self, slots: int, needed: int) -> bool:
+        """Return whether one slot more for bulk work would leave fewer free than calls may need.
+
+        Args:
+            slots: the number of slots.
+            needed: slots that the single calls of all processes have needed at once lately.
+        """
+        calls = sum(not token.is_free() for token in self._tokens)
+        held = sum(not slot.is_free() for slot in self._slots[:slots])
+        return held + 1 + max(0, needed - calls) > slots
 
     def leave(self) -> None:
         """Leave the line: nobody here waits any more, or has got the slot."""

@@ -64,6 +64,25 @@ def test_no_worker_has_less_than_half_its_share(tmp_path: Path) -> None:
     assert min(done) >= 0.5 * sum(done) / 4, done
 
 
+def test_a_greedy_process_beside_three_takes_no_more_than_its_share(tmp_path: Path) -> None:
+    with (
+        emulated(people=100, think=THINK, max_in_flight=3) as emulator,
+        workers(emulator, tmp_path / "slots") as some,
+    ):
+        greedy = some.start(callers=60)
+        more(emulator, 20)
+        for _ in range(3):
+            some.start(callers=3)
+        more(emulator, 20)
+        more(emulator, 200)
+        first, *others = some.stop_all()
+    assert first["pid"] == greedy
+    assert emulator.stats.too_many == 0
+    # The others started later, and have had a part of these requests only.
+    assert min(one["done"] for one in others) >= 0.5 * 200 / 4
+    assert first["done"] >= 0.5 * 200 / 4
+
+
 def test_killed_holders_and_waiters_hold_nothing_up(tmp_path: Path) -> None:
     chance = random.Random(1)  # noqa: S311
     with (

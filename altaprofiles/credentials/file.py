@@ -1,4 +1,4 @@
-"""Named accounts: the credentials file, and the keyring for its secrets. Sends nothing.
+"""The credentials file with named accounts, and the keyring for its secrets. Sends nothing.
 
 The file is TOML::
 
@@ -27,45 +27,24 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from .base.extras import is_installed
-from .base.paths import absolute_path, status_of
-from .base.wording import one_of
-from .credentials import (
-    ENDPOINTS,
-    REGIONS,
-    Alta,
-    CleverTap,
-    InvalidSetting,
-    can_name,
-    explained,
-    is_custom,
-    is_in_environment,
-    renamed,
-    shared_from_env,
-    variable,
-)
-from .errors import ConfigurationError, MissingCredentials
-from .redaction import mask_values
+from ..base.extras import is_installed
+from ..base.paths import absolute_path, status_of
+from ..base.wording import one_of
+from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
+from ..redaction import as_secret, mask_values
+from .environment import shared_from_env
+from .settings import InvalidSetting, can_name, explained
 
-__all__ = [
-    "CLEVERTAP_KEYS",
-    "ENVIRONMENT",
-    "KEYS",
-    "Accounts",
-    "Resolved",
-    "accounts_path",
-    "find_alta",
-    "find_clevertap",
-]
+__all__ = ["CLEVERTAP_KEYS", "KEYS", "AccountsFile", "Arguments", "accounts_path", "key_of"]
 
-C = TypeVar("C", CleverTap, Alta)
+C = TypeVar("C")
 
 _CLEVERTAP = {
     "account_id": "account_id",
@@ -101,9 +80,6 @@ _EXPECTED = {
 }
 """The types of values that are not text."""
 
-ENVIRONMENT = "the environment"
-"""The `source` of credentials from environment variables."""
-
 _KEYRING = "altaprofiles"
 
 
@@ -129,68 +105,51 @@ def accounts_path() -> Path:
     return base / "altaprofiles" / "accounts.toml"
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved(Generic[C]):
-    """Credentials and, in words, their source."""
-
-    credentials: C
-    source: str
-
-    def name_of(self, argument: str) -> str | None:
-        """Return the variable or the key of the file for an argument; None if it has none."""
-        is_clevertap = isinstance(self.credentials, CleverTap)
-        keys = _CLEVERTAP if is_clevertap else _ALTA
-        if argument not in keys.values():
-            return None
-        if self.source == ENVIRONMENT:
-            return variable("CLEVERTAP" if is_clevertap else "ALTA", argument)
-        return _key_of(argument, keys)
-
-    def is_at_gateway(self, places: Mapping[str, str] | None = None) -> bool:
-        """Return whether the credentials are meant for a host that is none of the vendor's.
-
-        Args:
-            places: the base URLs of the vendor, by name; None for all known ones.
-        """
-        known = places or (REGIONS if isinstance(self.credentials, CleverTap) else ENDPOINTS)
-        return self.credentials.base_url is not None and is_custom(self.credentials.url, known)
-
-    def in_its_words(self, text: str) -> str:
-        """Return a message of the library with arguments named as the source names them."""
-        return renamed(text, self.name_of)
-
-
-def find_clevertap(account: str | None = None) -> Resolved[CleverTap] | None:
-    """Return the CleverTap account to use, or None if none is configured.
+def key_of(service: str, argument: str) -> str | None:
+    """Return the key of the file for an argument of the credentials; None if it has none.
 
     Args:
-        account: a name in the credentials file. None for the account in the environment, or else
-            the default account of the file.
-
-    Raises:
-        ConfigurationError: the account is incomplete or invalid.
+        service: "CleverTap" or "Alta".
+        argument: the argument.
     """
-    if account is None and is_in_environment("CLEVERTAP"):
-        return Resolved(CleverTap.from_env(), ENVIRONMENT)
-    accounts = Accounts.read()
-    name = accounts.pick(account)
-    return None if name is None else accounts.clevertap(name)
-
-
-def find_alta(account: str | None = None) -> Resolved[Alta] | None:
-    """Return the Alta key to use, or None if none is configured: see `find_clevertap`."""
-    if account is None and is_in_environment("ALTA"):
-        return Resolved(Alta.from_env(), ENVIRONMENT)
-    accounts = Accounts.read()
-    name = accounts.pick(account)
-    return None if name is None else accounts.alta(name)
-
-
-def _key_of(argument: str, keys: Mapping[str, str]) -> str | None:
+    keys = _CLEVERTAP if service == "CleverTap" else _ALTA
     return next((key for key, name in keys.items() if name == argument), None)
 
 
-class Accounts:
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The arguments of the credentials of one service, as an account has them.
+
+    Attributes:
+        service: "CleverTap" or "Alta".
+        values: the arguments, secrets included.
+        place: the file and the account, in words.
+        source: the source of the secret, in words.
+    """
+
+    service: Literal["CleverTap", "Alta"]
+    values: Mapping[str, Any]
+    place: str
+    source: str
+
+    def made(self, kind: Callable[..., C]) -> C:
+        """Return the credentials, made by a class or function.
+
+        Raises:
+            ConfigurationError: a value is invalid; it names the file, the account and the key.
+        """
+        values = self.values
+        if "shared" not in values:
+            values = {**values, "shared": shared_from_env()}
+        try:
+            return kind(**values)
+        except ConfigurationError as error:
+            raise explained(
+                error, lambda argument: key_of(self.service, argument), f"{self.place}: "
+            ) from None
+
+
+class AccountsFile:
     """The content of a credentials file.
 
     Attributes:
@@ -207,7 +166,7 @@ class Accounts:
         self.tables = {name: dict(table) for name, table in tables.items()}
 
     @classmethod
-    def read(cls, path: Path | None = None) -> Accounts:
+    def read(cls, path: Path | None = None) -> Self:
         """Return the content of `path`, without accounts if the file does not exist.
 
         Raises:
@@ -234,8 +193,12 @@ class Accounts:
         # Raised outside the handlers, because the frames of those errors hold the whole text.
         raise MissingCredentials(failure)
 
-    def pick(self, account: str | None) -> str | None:
+    def pick(self, account: str | None, *, advice: str = "pass --account NAME") -> str | None:
         """Return the name of the account to use: `account`, the default, or the only one.
+
+        Args:
+            account: the name of an account, or None.
+            advice: the way to name one of several.
 
         Returns:
             The name, or None if the file has no accounts.
@@ -254,17 +217,58 @@ class Accounts:
             )
         if account is None and self.default is None and len(self.tables) > 1:
             raise MissingCredentials(
-                f"{self.path} has the accounts {known}; pass --account NAME, or add the line "
+                f"{self.path} has the accounts {known}; {advice}, or add the line "
                 f'default = "NAME" at its top'
             )
         return account if account is not None else self.default or next(iter(self.tables), None)
 
-    def clevertap(self, name: str) -> Resolved[CleverTap] | None:
-        """Return the CleverTap credentials of the account `name`, or None if it has none.
+    def named(self, name: object) -> str:
+        """Return the name of an account that must exist: `name`, the default, or the only one.
 
         Raises:
-            ConfigurationError: a key is missing or invalid.
+            MissingCredentials: there is none, or there are several and no default.
+            ConfigurationError: `name` is not text.
         """
+        if name is not None and not isinstance(name, str):
+            raise InvalidArgument(f"name: expected the name of an account, got {name!r}")
+        picked = self.pick(name, advice="pass the name of one")
+        if picked is None:
+            has = "has no accounts" if self.path.exists() else "does not exist"
+            raise MissingCredentials(
+                f"no account: {self.path} {has}; run: altaprofiles login; or set "
+                f"ALTAPROFILES_CONFIG to the path of another file"
+            )
+        return picked
+
+    def required(self, name: object, service: Literal["CleverTap", "Alta"]) -> Arguments:
+        """Return the arguments of an account's credentials, which must be there: see `named`.
+
+        Raises:
+            MissingCredentials: there is no such account, or it has none for the service.
+            ConfigurationError: a value is invalid.
+        """
+        account = self.named(name)
+        arguments = self.arguments(account, service)
+        if arguments is None:
+            raise MissingCredentials(
+                f"{self._where(account)} has no {service} credentials; pass the name of another "
+                f"one, or run: altaprofiles login {account}"
+            )
+        return arguments
+
+    def names_alta(self, name: str) -> bool:
+        """Return whether the account `name` has a key that belongs to Alta alone."""
+        return any(key in _ALTA and key not in _CLEVERTAP for key in self.tables[name])
+
+    def arguments(self, name: str, service: Literal["CleverTap", "Alta"]) -> Arguments | None:
+        """Return the arguments of the credentials of the account `name`, or None if it has none.
+
+        Raises:
+            ConfigurationError: a key is missing.
+        """
+        return self._of_clevertap(name) if service == "CleverTap" else self._of_alta(name)
+
+    def _of_clevertap(self, name: str) -> Arguments | None:
         given = self._given(name, _CLEVERTAP)
         if "account_id" not in given:
             if given.keys() - {"shared"}:
@@ -276,14 +280,9 @@ class Accounts:
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
                 f"run: altaprofiles login {name}"
             )
-        return Resolved(self._made(CleverTap, name, _CLEVERTAP, given), source)
+        return Arguments("CleverTap", given, self._where(name), source)
 
-    def alta(self, name: str) -> Resolved[Alta] | None:
-        """Return the Alta credentials of the account `name`, or None if it has none.
-
-        Raises:
-            ConfigurationError: a key is invalid.
-        """
+    def _of_alta(self, name: str) -> Arguments | None:
         given = self._given(name, _ALTA)
         source = self._complete(name, "alta_token", "token", given)
         if source is None:
@@ -291,7 +290,7 @@ class Accounts:
         # The file may use a name that `Alta` refuses; then the token identifies the agent.
         if can_name(name):
             given["name"] = name
-        return Resolved(self._made(Alta, name, _ALTA, given), source)
+        return Arguments("Alta", given, self._where(name), source)
 
     def write(self) -> None:
         """Replace the file atomically, readable by its owner only. Comments in it are lost.
@@ -340,15 +339,6 @@ class Accounts:
             return None
         given[argument] = secret
         return f"{self._where(name)}, {key} from the keyring"
-
-    def _made(self, kind: type[C], name: str, keys: Mapping[str, str], given: dict[str, Any]) -> C:
-        if "shared" not in given:
-            given["shared"] = shared_from_env()
-        try:
-            return kind(**given)
-        except ConfigurationError as error:
-            place = f"{self._where(name)}: "
-            raise explained(error, lambda argument: _key_of(argument, keys), place) from None
 
     def _toml(self) -> str:
         lines = [] if self.default is None else [f"default = {_toml_text(self.default)}", ""]
@@ -464,7 +454,7 @@ def _from_keyring(user: str) -> str | None:
         return None
     try:
         keyring = import_module("keyring")
-        secret: str | None = keyring.get_password(_KEYRING, user)
+        secret = keyring.get_password(_KEYRING, user)
     except Exception as error:
         # Third-party backends raise errors of any class. Without D-Bus, or with a wrong
         # PYTHON_KEYRING_BACKEND, it is not one of the package's own.
@@ -473,7 +463,7 @@ def _from_keyring(user: str) -> str | None:
             # The package is installed without a keyring to read from, as on servers.
             return None
         raise MissingCredentials(f"the keyring cannot be read: {error}") from None
-    return secret
+    return None if secret is None else as_secret(secret)
 
 
 def _toml_key(key: str) -> str:

@@ -1,0 +1,94 @@
+"""Names of calls: the service and the operation that an error of a call bears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
+
+from ..errors import AltaProfilesError
+
+__all__ = ["CallName", "NameOf", "name_of", "named", "naming"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NameOf: TypeAlias = "Callable[..., CallName | None]"
+"""Returns the name of a call from its arguments, or None if it concerns no service alone."""
+
+
+class CallName(NamedTuple):
+    """The name of a call, as in `Attempt.api` and `Attempt.operation`."""
+
+    service: str
+    operation: str
+
+
+class naming:  # noqa: N801
+    """Lets errors of a block bear the name of a call, unless they bear one already.
+
+    Args:
+        name: the name; with None the errors stay as they are.
+    """
+
+    def __init__(self, name: CallName | None) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, AltaProfilesError) and self._name is not None:
+            if error.service is None:
+                error.locate(*self._name)
+            elif error.operation is None and error.service == self._name.service:
+                error.operation = self._name.operation
+
+
+def named(name: CallName | NameOf) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Return a decorator of a method, plain or async, that names its errors as `naming` does.
+
+    Args:
+        name: the name of the call, or a function that returns it from the arguments.
+    """
+    find: NameOf = (lambda *_, **__: name) if isinstance(name, CallName) else name
+
+    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        if iscoroutinefunction(method):
+
+            @wraps(method)
+            async def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with naming(find(*args, **kwargs)):
+                    try:
+                        running = method(*args, **kwargs)
+                    finally:
+                        # They may hold a password, which a traceback with locals would show.
+                        del args, kwargs
+                    return await running
+        else:
+
+            @wraps(method)
+            def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+                with naming(find(*args, **kwargs)):
+                    return method(*args, **kwargs)
+
+        vars(call)[_NAME_OF] = find
+        return cast("Callable[P, T]", call)
+
+    return decorate
+
+
+_NAME_OF = "_altaprofiles_name_of"
+
+
+def name_of(method: Callable[..., object], /, *args: Any, **kwargs: Any) -> CallName | None:
+    """Return the name of a call of a method that is `named`, with these arguments."""
+    find: NameOf = vars(method)[_NAME_OF]
+    return find(*args, **kwargs)

@@ -1,0 +1,31 @@
+"""Credentials of both services: from arguments, the environment, or the credentials file."""
+
+from __future__ import annotations
+
+from .addresses import ENDPOINTS, REGIONS, is_custom
+from .environment import check_prefix, ignored_variables, is_in_environment, variable
+from .secret import SecretFunction, SecretSource
+from .services import Alta, CleverTap, check_api_key, check_passcode
+from .settings import CHAIN_SLOTS, InvalidSetting, MaxInFlight, can_name, explained, renamed
+
+__all__ = [
+    "CHAIN_SLOTS",
+    "ENDPOINTS",
+    "REGIONS",
+    "Alta",
+    "CleverTap",
+    "InvalidSetting",
+    "MaxInFlight",
+    "SecretFunction",
+    "SecretSource",
+    "can_name",
+    "check_api_key",
+    "check_passcode",
+    "check_prefix",
+    "explained",
+    "ignored_variables",
+    "is_custom",
+    "is_in_environment",
+    "renamed",
+    "variable",
+]

@@ -1,0 +1,153 @@
+"""Credentials in variables of the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
+from .settings import InvalidSetting, explained
+
+__all__ = [
+    "check_prefix",
+    "ignored_variables",
+    "is_in_environment",
+    "naming_variables",
+    "number_from_env",
+    "required_from_env",
+    "shared_from_env",
+    "text_from_env",
+    "variable",
+]
+
+_SHARED = "ALTAPROFILES_SHARED"
+
+_SECRETS = {"CLEVERTAP": ("ACCOUNT_ID", "PASSCODE"), "ALTA": ("TOKEN",)}
+_SETTINGS = {
+    "CLEVERTAP": ("REGION", "BASE_URL", "MAX_IN_FLIGHT", "TIMEZONE"),
+    "ALTA": ("ENDPOINT", "BASE_URL", "MAX_IN_FLIGHT", "REQUESTS_PER_MINUTE"),
+}
+
+
+def check_prefix(prefix: object) -> str:
+    """Return the text in front of the names of variables.
+
+    Raises:
+        ConfigurationError: no variable can begin with it.
+    """
+    if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", prefix):
+        raise InvalidArgument(
+            f"prefix: expected letters, digits and _ in front of the names of variables, such as "
+            f"'SHOP_', got {prefix!r}"
+        )
+    return prefix
+
+
+def variable(service: str, argument: str, prefix: str = "") -> str:
+    """Return the name of an argument's variable, such as `ALTA_ENDPOINT`.
+
+    Args:
+        service: the beginning of the service's variables, "CLEVERTAP" or "ALTA".
+        argument: the argument of `CleverTap` or `Alta`.
+        prefix: the text in front of the name.
+    """
+    name = _SHARED if argument == "shared" else f"{service}_{argument}".upper()
+    return f"{prefix}{name}"
+
+
+def is_in_environment(service: str, prefix: str = "") -> bool:
+    """Return whether a secret of a service is set, even if empty: `from_env` names what is missing.
+
+    Args:
+        service, prefix: as for `variable`.
+    """
+    return any(variable(service, name, prefix) in os.environ for name in _SECRETS[service])
+
+
+def ignored_variables(service: str, prefix: str = "") -> str | None:
+    """Return a sentence on variables without effect, because no secret is set; None without any.
+
+    Args:
+        service, prefix: as for `variable`.
+    """
+    names = [variable(service, name, prefix) for name in _SETTINGS[service]]
+    idle = [name for name in names if os.environ.get(name, "").strip()]
+    if not idle or is_in_environment(service, prefix):
+        return None
+    secrets = [variable(service, name, prefix) for name in _SECRETS[service]]
+    return (
+        f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect, because "
+        f"{' and '.join(secrets)} {'is' if len(secrets) == 1 else 'are'} not set"
+    )
+
+
+def required_from_env(service: str, argument: str, prefix: str) -> str:
+    """Return the value of a variable that must be set.
+
+    Args:
+        service, argument, prefix: as for `variable`.
+
+    Raises:
+        MissingCredentials: it is not set, or is empty.
+    """
+    name = variable(service, argument, prefix)
+    if not (value := os.environ.get(name)):
+        raise MissingCredentials(f"the environment variable {name} is not set, or is empty")
+    return value
+
+
+def text_from_env(service: str, argument: str, prefix: str) -> str | None:
+    """Return the value of a variable, or None if it is not set, or is empty.
+
+    Args:
+        service, argument, prefix: as for `variable`.
+    """
+    return os.environ.get(variable(service, argument, prefix)) or None
+
+
+def number_from_env(service: str, argument: str, prefix: str, default: int | None) -> Any:
+    """Return the number in a variable, or `default` if it is not set, or is blank.
+
+    Anything but a number is returned as it is: it is checked, and shown, where it is used.
+
+    Args:
+        service, argument, prefix: as for `variable`.
+        default: the value without the variable.
+    """
+    text = (text_from_env(service, argument, prefix) or "").strip()
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text or default
+
+
+def shared_from_env(prefix: str = "") -> bool | str:
+    """Return the value of `ALTAPROFILES_SHARED`: True for 1, False without it, else the path.
+
+    Args:
+        prefix: as for `variable`.
+
+    Raises:
+        InvalidSetting: it is something else.
+    """
+    name = variable("", "shared", prefix)
+    text = os.environ.get(name, "").strip()
+    shared = {"": False, "0": False, "1": True}.get(text, text)
+    if isinstance(shared, str) and not os.path.isabs(shared):  # noqa: PTH117
+        raise InvalidSetting(f"{name}: expected 1 or the absolute path of a folder, got {shared!r}")
+    return shared
+
+
+@contextmanager
+def naming_variables(service: str, prefix: str) -> Generator[None, None, None]:
+    """Let an error name variables of the environment in place of the arguments made of them.
+
+    Args:
+        service, prefix: as for `variable`.
+    """
+    try:
+        yield
+    except MissingCredentials:
+        raise
+    except ConfigurationError as error:
+        raise explained(error, lambda argument: variable(service, argument, prefix)) from None

@@ -1,0 +1,133 @@
+"""Settings of credentials: their values, and their names where they come from. No I/O."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+from ..base.paths import path_text
+from ..errors import ConfigurationError, InvalidArgument
+
+__all__ = [
+    "CHAIN_SLOTS",
+    "InvalidSetting",
+    "MaxInFlight",
+    "can_name",
+    "check_max_in_flight",
+    "check_name",
+    "check_shared",
+    "check_token",
+    "explained",
+    "renamed",
+    "shared_text",
+]
+
+CHAIN_SLOTS = 3
+"""Chain requests that CleverTap allows in flight, and counts as many.
+
+https://developer.clevertap.com/docs/api-request-limit
+"""
+
+MaxInFlight: TypeAlias = int | Literal["auto"]
+"""Most requests in flight at once: a number, or as many as the service turns out to take."""
+
+_MAX_NAME = 100
+
+
+def check_max_in_flight(value: object) -> MaxInFlight:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        is_quoted = isinstance(value, str) and value.strip().isdecimal()
+        raise InvalidArgument(
+            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
+            + ("; leave out the quotation marks" if is_quoted else "")
+        )
+    return value
+
+
+def check_shared(value: object) -> bool | str:
+    """Return whether limits are shared between processes, or the folder in which they are."""
+    if isinstance(value, bool):
+        return value
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not os.path.isabs(text):  # noqa: PTH117
+        # Processes with other working folders, or homes, would not share a relative one.
+        raise InvalidArgument(
+            f"shared: expected True, False or the absolute path of a folder, got {value!r}"
+        )
+    return path_text("shared", text)
+
+
+def shared_text(shared: bool | str) -> str:
+    return f", shared={shared!r}" if shared else ""
+
+
+def check_token(name: str, value: object, kind: str) -> None:
+    if not isinstance(value, str) or not value:
+        # The message names the type only, because the value may be a secret.
+        found = "empty text" if kind == "str" else f"a {kind}"
+        raise InvalidArgument(
+            f"{name}: expected text that is not empty, got {found}; copy it from the dashboard"
+        )
+    # The value becomes an HTTP header: a line break in it would start another header.
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise InvalidArgument(
+            f"{name}: holds a space, a line break or a character outside ASCII; "
+            f"pass the bare value that the dashboard shows"
+        )
+
+
+def can_name(name: object) -> bool:
+    """Return whether `name` can be the name of an `Alta` agent."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) <= _MAX_NAME
+
+
+def check_name(name: object) -> None:
+    if not can_name(name):
+        raise InvalidArgument(
+            f"name: expected 1 to {_MAX_NAME} printable characters, got {name!r}; "
+            f"use a short name, such as 'support-agent'"
+        )
+
+
+class InvalidSetting(ConfigurationError):
+    """A setting of the environment or the credentials file is invalid, beside valid secrets."""
+
+
+_ARGUMENTS = (
+    *("region", "endpoint", "base_url", "max_in_flight", "requests_per_minute", "name"),
+    *("timezone", "shared"),
+)
+
+
+def explained(
+    error: ConfigurationError, name: Callable[[str], str | None], place: str = ""
+) -> ConfigurationError:
+    """Return an error of a constructor in the words of the place that its arguments came from.
+
+    Args:
+        error: the error of `CleverTap` or `Alta`.
+        name: returns the name of an argument there; see `renamed`.
+        place: text in front of the message.
+    """
+    text = str(error)
+    kind = InvalidSetting if text.partition(":")[0] in _ARGUMENTS else ConfigurationError
+    return kind(place + renamed(text, name))
+
+
+def renamed(text: str, name: Callable[[str], str | None]) -> str:
+    """Return a message with its arguments under other names.
+
+    Args:
+        text: the message, which names an argument before its first colon, and others as `code` or
+            as keyword=.
+        name: returns the other name of an argument, or None if it stays.
+    """
+    return re.sub(
+        r"\A(?P<subject>[a-z_]+)(?=: )|`(?P<other>[a-z_]+)`|\b(?P<keyword>[a-z_]+)=(?= )",
+        lambda found: name(found["subject"] or found["other"] or found["keyword"]) or found[0],
+        text,
+    )

@@ -1,0 +1,67 @@
+"""Results that are read with `async for`, and say so where they are read in another way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Never, TypeVar
+
+__all__ = ["AsyncOnly", "Results"]
+
+T = TypeVar("T")
+
+
+class AsyncOnly:
+    """Refuses `for` and `await` with the line to write instead, as a `TypeError`."""
+
+    # Type checkers refuse both by themselves.
+    if not TYPE_CHECKING:
+
+        def __getitem__(self, _: object) -> Never:
+            # `for` and `list` call it where there is no `__iter__`. With `__iter__` this would
+            # count as an Iterable, and be taken for one by code that reads both kinds.
+            raise TypeError(
+                f"{self!r} is not read with `for`: write `async for … in …` in an async function, "
+                f"or use altaprofiles.blocking(…) where no event loop runs"
+            )
+
+        def __await__(self) -> Never:
+            raise TypeError(
+                f"{self!r} is not awaited: leave out `await`, and write `async for … in …`"
+            )
+
+
+class Results(AsyncOnly, AsyncGenerator[T, None]):
+    """The results of one call.
+
+    Args:
+        name: the method that was called.
+        generator: yields the results.
+    """
+
+    def __init__(self, name: str, generator: AsyncGenerator[T, None]) -> None:
+        self._name = name
+        self._generator = generator
+
+    def __anext__(self) -> Awaitable[T]:  # type: ignore[override]
+        return self._generator.__anext__()
+
+    def asend(self, value: None) -> Any:
+        """Return the next result, as `__anext__` does."""
+        return self._generator.asend(value)
+
+    def athrow(
+        self,
+        kind: type[BaseException] | BaseException,
+        value: BaseException | object = None,
+        traceback: TracebackType | None = None,
+    ) -> Any:
+        """Raise an exception where the generator waits."""
+        return self._generator.athrow(kind, value, traceback)  # type: ignore[arg-type]
+
+    def aclose(self) -> Any:
+        """End the work behind the results."""
+        return self._generator.aclose()
+
+    def __repr__(self) -> str:
+        return f"<results of {self._name}>"

@@ -1,0 +1,166 @@
+"""Reports as text, on a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from altaprofiles import ChainStatus, ExportReport, LookupReport, SyncReport
+from altaprofiles.emulator import Emulator
+
+from ..support.sessions import EVENT, RANGE, session_for
+
+pytestmark = pytest.mark.anyio
+
+COMMON: dict[str, Any] = {
+    "output": "/data/crm.duckdb",
+    "manifest": "/data/crm.duckdb.manifest.json",
+    "format": "duckdb",
+    "complete": True,
+    "requests": 1234,
+    "retries": 5,
+    "seconds": 3723.4,
+}
+CHAIN = ChainStatus("Charged", 20260101, 20260131, 3000, 2, True, 0)
+EXPORT = ExportReport(
+    **COMMON,
+    people=2000,
+    records=3000,
+    pages=2,
+    chains=[CHAIN],
+    counted={"<b>Charged & co</b>": 2001},
+    warnings=["1 of 2,001 people is missing <here>"],
+    bytes=5_100_000,
+    sha256="85539b",
+    mended=2,
+    absorbed=1,
+    matched=1500,
+    unmatched=499,
+    failed=1,
+    failed_file="/data/crm.duckdb.failed.ndjson",
+)
+SYNC = SyncReport(
+    **COMMON,
+    first=date(2026, 1, 1),
+    last=date(2026, 1, 2),
+    through=date(2026, 1, 2),
+    timezone="Asia/Kolkata",
+    finished=1,
+    people=10,
+    records=12,
+    pages=1,
+    chains=[CHAIN],
+)
+LOOKUPS = LookupReport(
+    **COMMON,
+    keys=10,
+    repeated=2,
+    skipped=1,
+    found=6,
+    not_found=3,
+    failed=1,
+    not_found_file="/data/not-found.txt",
+    failed_file="/data/failed.ndjson",
+)
+
+
+def test_an_export() -> None:
+    assert str(EXPORT).splitlines() == [
+        "people    2,000",
+        "records   3,000 on 2 pages",
+        "joined    1,500 matched, 499 unmatched, 1 failed, in /data/crm.duckdb.failed.ndjson",
+        "counted   <b>Charged & co</b>: 2,001 people by the service",
+        "retries   5 in 1,234 requests",
+        "time      1:02:03",
+        "size      5.1 MB",
+        "SHA-256   85539b",
+        "absorbed  1 row of earlier runs, by people with a name",
+        "mended    2 texts that duckdb cannot hold",
+        "output    /data/crm.duckdb",
+        "manifest  /data/crm.duckdb.manifest.json",
+        "warning   1 of 2,001 people is missing <here>",
+    ]
+    assert f"{EXPORT}" == str(EXPORT)
+
+
+def test_a_sync() -> None:
+    assert str(SYNC).splitlines()[:6] == [
+        "days      2026-01-01 to 2026-01-02",
+        "through   2026-01-02, by days of Asia/Kolkata",
+        "finished  1 export of earlier runs",
+        "people    10",
+        "records   12 on 1 page",
+        "retries   5 in 1,234 requests",
+    ]
+    nothing = msgspec.structs.replace(SYNC, first=None, last=None, people=0, finished=0)
+    assert str(nothing).splitlines()[:3] == [
+        "days      none, as the table has all of them",
+        "through   2026-01-02, by days of Asia/Kolkata",
+        "retries   5 in 1,234 requests",
+    ]
+
+
+def test_lookups() -> None:
+    assert str(LOOKUPS).splitlines()[:4] == [
+        "keys       10, and 2 repeated and 1 without a key, which were skipped",
+        "found      6",
+        "not found  3, in /data/not-found.txt",
+        "failed     1, in /data/failed.ndjson",
+    ]
+
+
+def test_what_is_not_complete_says_so_first() -> None:
+    for report in (EXPORT, SYNC, LOOKUPS):
+        first, *_ = str(msgspec.structs.replace(report, complete=False)).splitlines()
+        assert first.split() == ["complete", "no"]
+
+
+def test_several_accounts() -> None:
+    share = msgspec.structs.replace(SYNC, complete=False)
+    whole = msgspec.structs.replace(SYNC, accounts={"india": SYNC, "europe": share})
+    text = "2026-01-01 to 2026-01-02: 10 people, all days through 2026-01-02"
+    assert f"india     {text}\neurope    not complete, {text}\n" in str(whole)
+
+
+def test_a_notebook_shows_a_table_in_which_nothing_is_markup() -> None:
+    html = EXPORT._repr_html_()
+    assert html.count("<tr>") == html.count("</tr>") == len(str(EXPORT).splitlines())
+    assert "&lt;b&gt;Charged &amp; co&lt;/b&gt;: 2,001 people" in html
+    assert "missing &lt;here&gt;" in html
+    odd = msgspec.structs.replace(LOOKUPS, output="/data/<script>\n\udcff\x1b[2J.csv")
+    html = odd._repr_html_()
+    assert "/data/&lt;script&gt;\\n\\xff\\x1b[2J.csv" in html
+    assert html.encode()
+
+
+def test_each_figure_is_one_line_whatever_its_text() -> None:
+    odd = msgspec.structs.replace(EXPORT, output="a\nb\udcff", counted={"a\nb\x1b[2J": 1})
+    assert len(str(odd).splitlines()) == len(str(EXPORT).splitlines())
+    assert "counted   a\\nb\\x1b[2J: 1 people by the service\n" in str(odd)
+    assert "output    a\\nb\\xff\n" in str(odd)
+
+
+def test_paths_in_the_current_folder_are_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    near = msgspec.structs.replace(LOOKUPS, not_found_file=str(tmp_path / "not-found.txt"))
+    assert "not found  3, in not-found.txt\n" in str(near)
+    assert "manifest   /data/crm.duckdb.manifest.json" in str(near)
+
+
+def test_the_repr_is_that_of_a_value() -> None:
+    for report in (EXPORT, SYNC, LOOKUPS):
+        assert repr(report).startswith(f"{type(report).__name__}(output='/data/crm.duckdb', ")
+
+
+async def test_no_secret_is_in_any_form(tmp_path: Path) -> None:
+    async with Emulator(people=60, seed=3) as emulator, session_for(emulator) as session:
+        report = await session.export(EVENT, **RANGE, to=tmp_path / "p.ndjson")
+        for text in (str(report), repr(report), report._repr_html_()):
+            assert emulator.clevertap.passcode not in text
+        assert f"people    {report.people:,}\n" in str(report)

@@ -1,0 +1,318 @@
+"""The programs of the guide run under their servers, against the emulator."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import signal
+import ssl
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import aiohttp
+import anyio
+import pytest
+import trustme
+
+from altaprofiles import (
+    AltaProfilesError,
+    BadRequest,
+    ConfigurationError,
+    ConnectError,
+    DecodeError,
+    Forbidden,
+    InvalidArgument,
+    MissingCredentials,
+    MissingExtra,
+    NotReady,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    SessionClosed,
+    TransportError,
+    Unauthorized,
+)
+from altaprofiles.emulator import Emulator
+from altaprofiles.http.machine.commons import common_name, use_of
+
+from ..support.guides import GUIDES, document_at, program_name, write_programs
+from ..support.servers import Scripted, always, http, listening, tunnel
+from ..support.services import Served, served
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated, environment
+from ..support.workers import until
+
+GUIDE = "in-a-web-service.md"
+UVICORN = ["-m", "uvicorn", "service:app", "--port", "0"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("programs")
+    write_programs(GUIDE, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=300) as emulator:
+        yield emulator
+
+
+@pytest.fixture(autouse=True)
+def quick(emulator: Emulator) -> Iterator[None]:
+    yield
+    emulator.think = 0.0
+    emulator.faults = {}
+    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+
+
+@pytest.fixture(scope="module", params=["service", "web"])
+def service(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    emulator: Emulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Served]:
+    env = environment(tmp_path_factory.mktemp("home"), emulator.environment, PORT="0")
+    command, starts = (UVICORN, 1) if request.param == "service" else (["-u", "web.py"], 0)
+    with served(command, folder, env, starts) as service:
+        yield service
+
+
+# ------------------------------------------------------------------------------------ web services
+
+
+def test_a_person_and_nobody(service: Served) -> None:
+    found = service.ask("/people/5555555555")
+    assert found.status == 200
+    assert found.body["properties"]["favoriteFood"] == "pizza"
+    assert service.ask("/people/nobody").status == 404
+
+
+def test_a_fault_of_the_request_is_4xx(service: Served) -> None:
+    answer = service.ask("/people/%20")
+    assert (answer.status, answer.body) == (
+        422,
+        {"detail": "identity: empty; pass the identifier itself"},
+    )
+
+
+def test_a_refusal_is_503_with_a_time(service: Served, emulator: Emulator) -> None:
+    emulator.faults = {"throttled": 1}
+    answer = service.ask("/people/1")
+    assert answer.status == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    emulator.faults = {}
+    until(lambda: service.ask("/people/1").status != 503)
+
+
+def test_a_service_that_does_not_answer_is_504(service: Served, emulator: Emulator) -> None:
+    emulator.think = PATIENCE
+    assert service.ask("/people/1?within=0.1").status == 504
+
+
+def test_a_client_that_leaves_ends_its_request(service: Served, emulator: Emulator) -> None:
+    emulator.think = 2 * PATIENCE
+    with service.asking("/people/1?within=60"):
+        until(lambda: emulator.stats.in_flight["clevertap"] == 1)
+    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    emulator.think = 0.0
+    assert service.ask("/people/5555555555").status == 200
+
+
+# ---------------------------------------------------------------------------------------- FastAPI
+
+
+@pytest.fixture(scope="module")
+def program(folder: Path) -> ModuleType:
+    """Return the service of FastAPI as a module."""
+    spec = importlib.util.spec_from_file_location("guide_service", folder / "service.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ERRORS: list[tuple[AltaProfilesError, int]] = [
+    (InvalidArgument("identity: empty"), 422),
+    (RateLimited(api="CleverTap", status=429), 503),
+    (NotReady("not ready"), 503),
+    (SessionClosed("closed"), 503),
+    (RequestTimeout("too long"), 504),
+    (MissingCredentials("none"), 500),
+    (MissingExtra("none"), 500),
+    (ConfigurationError("a file"), 500),
+    (Unauthorized(api="CleverTap", status=401), 500),
+    (Forbidden(api="Alta", status=403), 500),
+    (ConnectError("refused"), 502),
+    (TransportError("broken"), 502),
+    (ServerError(api="Alta", status=500), 502),
+    (BadRequest(api="Alta", status=400), 502),
+    (DecodeError("odd", path="$", excerpt=""), 502),
+]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("error", "status"), ERRORS, ids=lambda value: type(value).__name__)
+async def test_every_error_has_a_status(
+    error: AltaProfilesError, status: int, program: ModuleType
+) -> None:
+    answer = await program.failed(None, error)
+    assert answer.status_code == status
+    assert ("retry-after" in answer.headers) is isinstance(error, RateLimited | NotReady)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("seconds", [None, 0.0, 0.2, 1.0, 59.4])
+async def test_the_time_of_a_refusal_is_at_least_a_second(
+    seconds: float | None, program: ModuleType
+) -> None:
+    error = RateLimited(api="CleverTap", status=429, retry_after=seconds)
+    answer = await program.failed(None, error)
+    assert answer.headers["Retry-After"] == ("60" if seconds == 59.4 else "1")
+
+
+@pytest.mark.slow
+def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
+    slots = tmp_path / "slots"
+    with emulated(people=300, think=0.005, max_in_flight=3) as emulator:
+        env = environment(tmp_path, emulator.environment, ALTAPROFILES_SHARED=str(slots))
+        command = [*UVICORN, "--workers", "4"]
+        with served(command, folder, env, starts=4) as service:
+            statuses = asyncio.run(asked(service.port, 400, callers=12))
+            assert statuses == {200: 400}, "".join(service.output)
+            account = common_name(emulator.url, emulator.clevertap.account_id)
+            assert len(use_of(slots, account).pids) == 4
+            assert service.ask("/exports/2026-01-01/2026-01-02", "POST").status == 202
+            until(lambda: emulator.stats.requests["page"] > 0)
+            # An export is under way, and a request is.
+            emulator.think = 0.5
+            before = emulator.stats.requests["profile"]
+            with service.asking("/people/5555555555") as client:
+                until(lambda: emulator.stats.requests["profile"] > before)
+                assert service.stop() == 0
+                assert client.makefile().read().startswith("HTTP/1.1 200 OK")
+        assert emulator.stats.too_many == 0
+        assert emulator.stats.peak_in_flight["clevertap"] == 3
+        assert emulator.stats.in_flight["clevertap"] == 0
+    people = (folder / "app-launched-2026-01-01-2026-01-02.ndjson").read_bytes().splitlines()
+    assert len(people) == len(emulator.population.active("App Launched", 20260101, 20260102))
+
+
+async def asked(port: int, requests: int, callers: int) -> Counter[int]:
+    """Ask for a person, and return the number of answers of each status."""
+    url = f"http://127.0.0.1:{port}/people/5555555555?within=60"
+    numbers = iter(range(requests))
+    statuses: Counter[int] = Counter()
+
+    async def call(client: aiohttp.ClientSession) -> None:
+        for _ in numbers:
+            async with client.get(url) as response:
+                statuses[response.status] += 1
+
+    async with aiohttp.ClientSession() as client, anyio.create_task_group() as group:
+        for _ in range(callers):
+            group.start_soon(call, client)
+    return statuses
+
+
+# ----------------------------------------------------------------------------------------- workers
+
+
+def test_a_worker_does_urgent_jobs_first(folder: Path, emulator: Emulator, tmp_path: Path) -> None:
+    emulator.think = 0.02
+    jobs = "".join(f"user_{number}\n" for number in range(60)) + "!5555555555\n! \n"
+    done = subprocess.run(
+        [sys.executable, "worker.py"],
+        cwd=folder,
+        env=environment(tmp_path, emulator.environment),
+        input=jobs,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    names = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert len(names) == 61
+    assert names.index("5555555555") < 20
+    assert done.stderr == ": identity: empty; pass the identifier itself\n"
+
+
+def test_a_worker_that_is_stopped_names_what_is_left(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    emulator.think = 0.1
+    jobs = [f"user_{number}" for number in range(200)]
+    with subprocess.Popen(
+        [sys.executable, "worker.py"],
+        cwd=folder,
+        env=environment(tmp_path, emulator.environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("".join(f"{job}\n" for job in jobs))
+        process.stdin.flush()
+        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        process.send_signal(signal.SIGTERM)
+        lines = process.stdout.read().splitlines()
+        assert process.wait(PATIENCE) == 0
+    left = [line.removeprefix("left: ") for line in lines if line.startswith("left: ")]
+    done = [line.partition(":")[0] for line in lines if not line.startswith("left: ")]
+    assert sorted(done + left) == sorted(jobs)
+    # Those that had begun have ended, and no others.
+    assert len(done) >= 3
+    assert left
+
+
+def test_a_server_of_aiohttp_ends_its_calls(
+    folder: Path, emulator: Emulator, tmp_path: Path
+) -> None:
+    env = environment(tmp_path, emulator.environment, PORT="0")
+    with served(["-u", "web.py"], folder, env, starts=0) as service:
+        emulator.think = 0.5
+        with service.asking("/people/5555555555?within=60") as client:
+            until(lambda: emulator.stats.in_flight["clevertap"] == 1)
+            assert service.stop() == 0
+            assert client.makefile().read().startswith("HTTP/1.1 200 OK")
+
+
+# ----------------------------------------------------------------------------------------- gateway
+
+
+@pytest.mark.anyio
+async def test_a_gateway_with_certificates_and_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "company-ca.pem"))
+    ours = authority.issue_cert("service.example.com").private_key_and_cert_chain_pem
+    ours.write_to_path(str(tmp_path / "service.pem"))
+    monkeypatch.chdir(tmp_path)
+    (example,) = (
+        example
+        for example in document_at(GUIDES / GUIDE).examples()
+        if program_name(example.parsed) is None
+    )
+    example.evaluate()
+    make = example.namespace["behind_the_gateway"]
+    person = http(b'{"status":"success","record":{"identity":"7"}}')
+    async with listening(Scripted(always(person)), context) as port, tunnel() as (proxy, heads):
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "ACCOUNT")
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", "PASSCODE")
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", f"https://127.0.0.1:{port}")
+        async with make(f"http://ann:s3cret@{proxy}") as session:
+            assert (await session.profiles.get(identity="7")).identity == "7"
+    assert len(heads) == 1

@@ -1,0 +1,34 @@
+"""The programs in the project's documents, as files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sybil import Sybil
+from sybil.document import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+import altaprofiles
+
+__all__ = ["GUIDES", "document_at", "program_name", "write_programs"]
+
+GUIDES = Path(altaprofiles.__file__).parent / "guides"
+
+
+def document_at(path: Path) -> Document:
+    """Return a document with its code blocks in Python as examples."""
+    return Sybil(parsers=[PythonCodeBlockParser()]).parse(path)
+
+
+def program_name(code: str) -> str | None:
+    """Return the name of the file that a code block is; None if it is not one."""
+    found = re.match(r"# (\w+\.py)\n", code)
+    return None if found is None else found[1]
+
+
+def write_programs(guide: str, folder: Path) -> None:
+    """Write the programs of a guide, such as "in-a-web-service.md", into a folder."""
+    for example in document_at(GUIDES / guide).examples():
+        if name := program_name(example.parsed):
+            (folder / name).write_text(example.parsed)

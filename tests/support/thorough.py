@@ -1,0 +1,65 @@
+"""What a usual run leaves out. With ALTAPROFILES_THOROUGH=1 in the environment all of it is run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import combinations, product
+from typing import Any
+
+__all__ = ["THOROUGH", "examples", "of_each_kind", "pairwise", "rotating"]
+
+THOROUGH = os.environ.get("ALTAPROFILES_THOROUGH", "") == "1"
+
+
+def examples(usual: int, thorough: int) -> int:
+    """Return how many random examples are tried."""
+    return thorough if THOROUGH else usual
+
+
+def of_each_kind(
+    numbers: Sequence[int], steps: Sequence[str], half: int | None = None
+) -> list[int]:
+    """Return the steps to die at: the first and the last of each name, or all of them.
+
+    Args:
+        numbers: the steps to choose from, by their place in `steps`.
+        steps: the names of all steps.
+        half: 0 or 1 if two tests share what is chosen, as they have nearly the same steps.
+    """
+    if THOROUGH:
+        return [*numbers]
+    last = {steps[number]: number for number in numbers}
+    first = {steps[number]: number for number in reversed(numbers)}
+    chosen = sorted({*first.values(), *last.values()})
+    return chosen if half is None else chosen[half::2]
+
+
+def pairwise(*choices: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return combinations that have each pair of choices at least once, or all combinations."""
+    if THOROUGH:
+        return [*product(*choices)]
+    everything = [*product(*(range(len(choice)) for choice in choices))]
+    pairs = [{*combinations(enumerate(one), 2)} for one in everything]
+    covered: set[Any] = set()
+    chosen = []
+    # First those all of whose pairs are new.
+    for new in (len(choices) * (len(choices) - 1) // 2, 1):
+        for one, of_one in zip(everything, pairs, strict=True):
+            if len(of_one - covered) >= new:
+                chosen.append(one)
+                covered |= of_one
+    return [
+        tuple(choice[number] for choice, number in zip(choices, one, strict=True)) for one in chosen
+    ]
+
+
+def rotating(cases: Sequence[tuple[Any, ...]], kinds: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Return each case with one kind after the other, or each case with all kinds."""
+    if THOROUGH:
+        return [(*case, kind) for case in cases for kind in kinds]
+    # Shifted after each turn, so that a period of the cases is none of the kinds.
+    return [
+        (*case, kinds[(number + number // len(kinds)) % len(kinds)])
+        for number, case in enumerate(cases)
+    ]

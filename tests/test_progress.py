@@ -1,0 +1,233 @@
+"""Lines of progress in a log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+import altaprofiles
+from altaprofiles import ConfigurationError, InvalidArgument, LookupProgress, Session, progress
+from altaprofiles.emulator import Emulator
+
+from .support.records import AT, LOOKING_UP
+from .support.sessions import EVENT, QUICK, RANGE, session_for
+from .support.terminals import emulated
+
+pytestmark = pytest.mark.anyio
+
+FIRST = {**RANGE, "end": 20260105}
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    with emulated(people=60, seed=3) as emulator:
+        yield emulator
+
+
+class Records(logging.Handler):
+    """Keeps the records of lines of progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "progress"):
+            self.found.append(record)
+
+
+@pytest.fixture
+def records(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    """Yield the records of all lines of progress, of which there will be more."""
+    caplog.set_level(logging.INFO, "altaprofiles")
+    handler = Records()
+    logging.getLogger("altaprofiles").addHandler(handler)
+    yield handler.found
+    logging.getLogger("altaprofiles").removeHandler(handler)
+
+
+async def test_an_export_logs_its_start_and_its_end(
+    emulator: Emulator, tmp_path: Path, records: list[logging.LogRecord]
+) -> None:
+    to = tmp_path / "people.ndjson"
+    async with session_for(emulator) as session:
+        report = await session.export(
+            EVENT, **FIRST, to=to, batch_size=23, on_progress=progress.log(every=3600)
+        )
+    first, last = records
+    assert first.getMessage().startswith(f"{to}: reading: 0 records, ")
+    count = f"{report.records:,} of {report.records:,} records (100 %)"
+    assert last.getMessage().startswith(f"{to}: finishing: {count}, 0:")
+    assert last.getMessage().endswith(", complete")
+    assert {record.levelno for record in records} == {logging.INFO}
+    assert {record.name for record in records} == {"altaprofiles"}
+    facts = vars(last)["progress"]
+    assert facts["output"] == report.output
+    assert facts["people"] == report.people
+    assert (facts["complete"], facts["done"], facts["goal"]) == (
+        True,
+        report.records,
+        report.records,
+    )
+    assert "chains" not in facts
+    assert msgspec.json.encode(facts)
+
+
+async def test_lookups_and_syncs(
+    emulator: Emulator, tmp_path: Path, records: list[logging.LogRecord]
+) -> None:
+    # Nobody is found: there is nothing to finish, and still one line that says so.
+    async with session_for(emulator) as session:
+        log = progress.log(every=3600)
+        await session.export_lookups(
+            ["nobody-7"], by="identity", to=tmp_path / "found.ndjson", on_progress=log
+        )
+        assert [vars(record)["progress"]["complete"] for record in records] == [False, True]
+        assert ": finishing: 0 of 0 people (100 %), 0:" in records[-1].getMessage()
+        sync = partial(
+            session.sync, EVENT, since="2026-01-01", to=tmp_path / "crm.duckdb", on_progress=log
+        )
+        for until, lines in (("2026-01-02", 4), ("2026-01-04", 6), ("2026-01-04", 8)):
+            await sync(until=until)
+            assert len(records) == lines
+            assert vars(records[-1])["progress"]["complete"]
+        await sync(until="2026-01-04", late_days=0)
+    assert len(records) == 8
+    assert "nobody-7" not in "".join(map(str, map(vars, records)))
+
+
+async def test_several_exports_with_one_callback(
+    emulator: Emulator, tmp_path: Path, records: list[logging.LogRecord]
+) -> None:
+    log = progress.log(every=3600)
+
+    async def one(name: str) -> None:
+        async with session_for(emulator) as session:
+            await session.export(EVENT, **FIRST, to=tmp_path / name, on_progress=log)
+
+    async with anyio.create_task_group() as group:
+        for name in ("india.ndjson", "europe.csv"):
+            group.start_soon(one, name)
+    await one("europe.csv")
+    for name, times in (("india.ndjson", 1), ("europe.csv", 2)):
+        own = [record for record in records if vars(record)["progress"]["output"].endswith(name)]
+        assert [vars(record)["progress"]["complete"] for record in own] == [False, True] * times
+    assert len(records) == 6
+
+
+async def test_a_resumed_export(
+    emulator: Emulator, tmp_path: Path, records: list[logging.LogRecord]
+) -> None:
+    log = progress.log(every=3600)
+
+    def stop(at: Any) -> None:
+        log(at)
+        if at.records >= 20:
+            raise EOFError
+
+    async with session_for(emulator) as session:
+        export = partial(session.export, EVENT, **FIRST, to=tmp_path / "p.ndjson", batch_size=23)
+        with pytest.raises(EOFError):
+            await export(on_progress=stop)
+        assert len(records) == 1
+        # The error of the first run has said what became of it, so the same callback starts anew.
+        await export(on_progress=log)
+    _, resumed, last = (vars(record)["progress"] for record in records)
+    assert resumed["resumed"] >= 20
+    assert last["complete"]
+    assert last["resumed"] == resumed["resumed"]
+
+
+def test_a_blocking_session(
+    emulator: Emulator, tmp_path: Path, records: list[logging.LogRecord]
+) -> None:
+    with altaprofiles.blocking(partial(session_for, emulator)) as session:
+        session.export(EVENT, **FIRST, to=tmp_path / "p.ndjson", on_progress=progress.log())
+    assert [vars(record)["progress"]["complete"] for record in records] == [False, True]
+
+
+async def test_neither_people_nor_credentials_are_logged(
+    emulator: Emulator, tmp_path: Path, records: list[logging.LogRecord]
+) -> None:
+    keys = [emulator.population.identity(index) for index in range(60)]
+    names = [key for key in keys if key is not None and len(key) > 4]
+    async with session_for(emulator) as session:
+        log = progress.log(every=0)
+        await session.export_lookups(
+            names, by="identity", to=tmp_path / "found.ndjson", with_cdp=True, on_progress=log
+        )
+    logged = "".join(f"{record.getMessage()}{vars(record)}" for record in records)
+    assert len(records) > 2
+    for word in (*names, emulator.clevertap.passcode, emulator.alta.token):
+        assert word not in logged
+
+
+def test_own_logger_level_and_interval(caplog: pytest.LogCaptureFixture) -> None:
+    own = logging.getLogger("nightly.india")
+    caplog.set_level(logging.DEBUG, "nightly.india")
+    for log in (
+        progress.log(own, 0, logging.DEBUG),
+        progress.log(
+            logging.LoggerAdapter(own, {"account": "india"}), every=0, level=logging.DEBUG
+        ),
+    ):
+        log(LOOKING_UP)
+        log(AT)
+    assert caplog.record_tuples == 2 * [
+        ("nightly.india", logging.DEBUG, str(LOOKING_UP)),
+        ("nightly.india", logging.DEBUG, str(AT)),
+    ]
+    assert vars(caplog.records[-1])["account"] == "india"
+
+
+def test_a_line_is_one_line_whatever_the_name_of_the_output(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    odd = msgspec.structs.replace(LOOKING_UP, output="a\nb\udcff%s\x1b[2J", complete=True)
+    assert isinstance(odd, LookupProgress)
+    progress.log()(odd)
+    [message] = caplog.messages
+    assert message == f"a\\nb\\xff%s\\x1b[2J: {LOOKING_UP}, complete"
+    assert message.encode()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"logger": "altaprofiles"}, "logger"),
+        ({"logger": print}, "logger"),
+        ({"every": -1}, "every"),
+        ({"every": float("nan")}, "every"),
+        ({"every": "10"}, "every"),
+        ({"level": "INFO"}, "level"),
+        ({"level": True}, "level"),
+        ({"level": -1}, "level"),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments: dict[str, Any], name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"^{name}: expected ") as caught:
+        progress.log(**arguments)
+    assert isinstance(caught.value, ConfigurationError)
+
+
+async def test_the_last_report_comes_with_the_output(tmp_path: Path) -> None:
+    to = tmp_path / "p.ndjson"
+    reports: list[tuple[bool, bool]] = []
+    async with Emulator(people=0) as emulator:
+        async with Session(clevertap=emulator.clevertap, retry=QUICK) as session:
+            await session.export(
+                EVENT,
+                **FIRST,
+                to=to,
+                on_progress=lambda at: reports.append((at.complete, to.exists())),
+            )
+    assert reports[-1] == (True, True)
+    assert not any(complete for complete, _ in reports[:-1])
