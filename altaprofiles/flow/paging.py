@@ -59,6 +59,7 @@ class Chain(Struct, Generic[P], frozen=True):
         earlier: the marks of the cursors that were walked before the first one.
         weigh: returns about how many bytes of memory a page takes; None if that is no matter.
         expected: returns the weight that the next page probably has, or None if nothing is known.
+        discard: receives each page that is dropped, to free what it holds.
     """
 
     open: Callable[[], Awaitable[str]]
@@ -67,6 +68,7 @@ class Chain(Struct, Generic[P], frozen=True):
     earlier: Collection[bytes] = ()
     weigh: Callable[[P], int] | None = None
     expected: Callable[[], int | None] = lambda: None
+    discard: Callable[[P], object] = lambda page: None
 
 
 async def walk(
@@ -255,6 +257,7 @@ class _Walk(Generic[P]):
         except BaseException:
             self._allowance.release()
             raise
+        page = None
         try:
             page = await self._fetch(step)
             if self._chain.weigh is not None:
@@ -270,11 +273,14 @@ class _Walk(Generic[P]):
             reopen = self._chain.reopen
             again = None if reopen is None else await reopen(page)
         except BaseException:
+            if page is not None:
+                self._chain.discard(page)
             self._free(step)
             raise
         if again is None:
             self._deliver(step, page)
         else:
+            self._chain.discard(page)
             self._free(step)
             # A chain opened again may have the same cursors.
             self._asked.clear()

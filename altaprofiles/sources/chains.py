@@ -14,6 +14,8 @@ from collections.abc import (
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from ..base.calls import CallName
 from ..base.verdicts import dooms_all
 from ..base.wording import numbered
@@ -130,7 +132,8 @@ class Chains:
         *,
         prefetch: int,
         new_sink: Callable[[], PageSink[P]],
-        weigh: Callable[[P], int] | None,
+        weigh: Callable[[P], int] | None = None,
+        discard: Callable[[P], object] = lambda page: None,
         earlier: Collection[bytes] = (),
         query: EventQuery | None = None,
     ) -> AsyncGenerator[P, None]:
@@ -143,7 +146,7 @@ class Chains:
             beginnings: of each chain the query that opens it, or a cursor to resume at.
             prefetch: pages fetched ahead of each chain.
             new_sink: makes what takes the records of one answer, and becomes a page.
-            weigh: as in `Chain.weigh`.
+            weigh, discard: as in `Chain`.
             earlier: the marks of the cursors that a resumed chain has asked for before.
             query: the query that opened a resumed chain, if it is known.
 
@@ -152,7 +155,8 @@ class Chains:
                 at a cursor is not checked, because its earlier pages are not known.
         """
         chains = [
-            self._chain(beginning, new_sink, weigh, earlier, query) for beginning in beginnings
+            replace(self._chain(beginning, new_sink, earlier, query), weigh=weigh, discard=discard)
+            for beginning in beginnings
         ]
         return walk(chains, prefetch=prefetch, spawn=self._engine.spawn, name=PAGES)
 
@@ -160,7 +164,6 @@ class Chains:
         self,
         beginning: EventQuery | str,
         new_sink: Callable[[], PageSink[P]],
-        weigh: Callable[[P], int] | None,
         earlier: Collection[bytes],
         query: EventQuery | None,
     ) -> Chain[P]:
@@ -193,7 +196,7 @@ class Chains:
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
         reopen = None if doubts is None else doubts.reopen
-        return Chain(begin, fetch, reopen, earlier, weigh, lambda: expected)
+        return Chain(begin, fetch, reopen, earlier, expected=lambda: expected)
 
 
 @contextmanager

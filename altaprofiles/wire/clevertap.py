@@ -52,7 +52,8 @@ from .reading import (
     read_retry_after,
     status_error,
 )
-from .splitter import SLICE, RecordSink, Splitter
+from .record_list import RecordSink
+from .splitter import SLICE, Splitter
 from .unknown import blames_credentials, says_unknown
 
 __all__ = [

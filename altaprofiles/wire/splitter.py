@@ -8,38 +8,24 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Generator, Iterator
 from contextlib import suppress
-from itertools import islice
-from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
-from msgspec import Raw
 
 from ..base.json_pieces import MORE, Arriving, Utf8, ValueEnd
-from ..base.jsontext import FAILURES, is_deep
+from ..base.jsontext import FAILURES
 from ..errors import DecodeError, ResponseTooLarge
 from ..flow.slices import Slices
 from .cut_body import CutBody
 from .page import PAGE_BODY, PageBody
+from .record_list import RecordList, RecordSink, Result, Steps
 
-__all__ = ["SLICE", "RecordSink", "Splitter"]
-
-T = TypeVar("T")
+__all__ = ["SLICE", "Splitter"]
 
 SLICE = 1 << 19
 """Bytes decoded without a pause, which takes about a millisecond."""
 
-
-_Steps: TypeAlias = Generator[Any, None, None]
-_Result: TypeAlias = Generator[Any, None, T]
-
-_TRIES = 3
-_GUESSES = 3
-"""Slices in a row whose end may be guessed in vain, before no more are guessed."""
-_AHEAD = 16
-_WHITE = b" \t\n\r"
-_BRACKET, _BRACE_END = b"[}"
+_BRACKET = ord("[")
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
 _OPENING = re.compile(rb"[ \t\n\r]*+(\{)")
 _KEY = re.compile(
@@ -50,47 +36,10 @@ _PART_OF_KEY = re.compile(
 )
 _COMMA = re.compile(rb"[ \t\n\r]*+(,)")
 _SPACE = re.compile(rb"[ \t\n\r]*+")
-_FIRST_KEY = re.compile(rb"\{[ \t\n\r]*+" + _STRING + rb"[ \t\n\r]*+:", re.DOTALL)
-_BETWEEN = re.compile(rb"\}[ \t\n\r]*+,[ \t\n\r]*+(?=\{)")
-_GAP = re.compile(rb"[ \t\n\r]*+(?:\]|,[ \t\n\r]*+(?=[^ \t\n\r]))")
-_PART_OF_GAP = re.compile(rb"[ \t\n\r]*+(?:,[ \t\n\r]*+)?+")
-_RECORDS = msgspec.json.Decoder(list[Raw])
-
-
-class RecordSink(Protocol):
-    """Takes the records of one page, in order, before it is known whether the page is whole.
-
-    Attributes:
-        in_memory: whether it keeps the whole body in memory.
-    """
-
-    in_memory: bool
-
-    def put(self, records: list[Raw], text: bytes, *, whole: bool = False) -> Slices[None]:
-        """Take some records, which are JSON values of any kind.
-
-        Args:
-            records: the records. They keep `text` in memory.
-            text: the list of them, as it was sent, in brackets.
-            whole: whether `text` is the whole body instead.
-        """
-        ...
-
-    def skip(self, text: bytes) -> None:
-        """Take the part of the body between two slices of records, before or behind them all."""
-        ...
-
-    def clear(self) -> None:
-        """Forget all records: of two members with one name the last counts."""
-        ...
 
 
 class Splitter:
     """Takes the body of one page apart.
-
-    A slice of records is cut where the next record seems to begin, and parsed as a list of its own.
-    If it parses, it ends with a record, because brackets or quotes do not balance where a record is
-    cut. If it does not, the end of each record is found by its strings and its nesting.
 
     All that is wrong with a body is raised at its end: no earlier error, as of the transport, is
     hidden by one of a body that is not whole.
@@ -109,19 +58,13 @@ class Splitter:
         self._sink = sink
         self._limit = limit
         self._step = step
-        self._near = step // 8
-        # Following the structure takes four times as long.
-        self._exact_step = step // 4
         self._utf8 = Utf8()
         # Until it is known whether it is a byte-order mark.
         self._first: bytes | None = b""
         self._text = Arriving()
         self._body = CutBody()
         self._ignored = 0
-        self._count = 0
-        self._guesses = _GUESSES
-        self._likely: re.Pattern[bytes] | None = None
-        self._error: DecodeError | None = None
+        self._list = RecordList(self._text, self._body, sink, step)
         self._whole: PageBody | None = None
         self._steps = self._split()
 
@@ -166,10 +109,10 @@ class Splitter:
         """The error of the body so far. Bytes that are not UTF-8 outrank what they make of it."""
         if self._utf8.error is not None:
             return DecodeError(self._utf8.error, path="$", excerpt=self._body.excerpt)
-        if self._error is not None:
+        if self._list.error is not None:
             # More of the beginning may have arrived since.
-            self._error.excerpt = self._body.excerpt
-        return self._error
+            self._list.error.excerpt = self._body.excerpt
+        return self._list.error
 
     @property
     def _held(self) -> int:
@@ -219,7 +162,7 @@ class Splitter:
 
     # ------------------------------------------------------------------------------- the members
 
-    def _split(self) -> _Steps:
+    def _split(self) -> Steps:
         yield from self._text.need(2 * self._step)
         if self._text.ended:
             # A small body, as of most answers.
@@ -227,20 +170,13 @@ class Splitter:
                 self._whole = PAGE_BODY.decode(self._text.data)
         if self._whole is None:
             yield from self._members()
-        while not self._text.ended and self._error is None:
-            self._keep(len(self._text.data))
+        while not self._text.ended and self._list.error is None:
+            self._list.keep(len(self._text.data))
             yield from self._text.need(self._step)
-        if self._error is None:
-            self._keep(len(self._text.data))
+        if self._list.error is None:
+            self._list.keep(len(self._text.data))
 
-    def _keep(self, end: int) -> None:
-        """Read on to `end`, and keep that part."""
-        part = self._text.data[self._text.at : end]
-        self._body.rest += part
-        self._sink.skip(part)
-        self._text.at = end
-
-    def _members(self) -> _Steps:
+    def _members(self) -> Steps:
         """Read the members of the object, as far as it is one."""
         opened = bool((yield from self._match(_OPENING, _SPACE)))
         while opened:
@@ -248,12 +184,12 @@ class Splitter:
             if not key:
                 return
             if self._text.data[self._text.at] == _BRACKET and _is_records(key):
-                opened = yield from self._records()
+                opened = yield from self._list.read()
             else:
                 opened = yield from self._skip()
             opened = opened and bool((yield from self._match(_COMMA, _SPACE)))
 
-    def _match(self, pattern: re.Pattern[bytes], part: re.Pattern[bytes]) -> _Result[bytes]:
+    def _match(self, pattern: re.Pattern[bytes], part: re.Pattern[bytes]) -> Result[bytes]:
         """Return the first group of `pattern`, or b"" if it does not match what comes next.
 
         Args:
@@ -263,7 +199,7 @@ class Splitter:
         while True:
             match = pattern.match(self._text.data, self._text.at)
             if match is not None:
-                self._keep(match.end())
+                self._list.keep(match.end())
                 return match[1]
             start = part.match(self._text.data, self._text.at)
             rest = self._text.left
@@ -271,182 +207,17 @@ class Splitter:
                 return b""
             yield from self._text.need(max(self._step, 2 * rest))
 
-    def _skip(self) -> _Result[bool]:
+    def _skip(self) -> Result[bool]:
         """Read a value that is kept; return whether it has an end."""
         value = ValueEnd()
         while True:
-            found = yield from self._find(value, self._text.at)
+            found = yield from self._list.find(value, self._text.at)
             if found != "more":
-                self._keep(self._text.at + value.position)
+                self._list.keep(self._text.at + value.position)
                 return found == "end"
             if self._text.ended:
                 return False
             yield from self._text.need(max(self._step, 2 * (self._text.left)))
-
-    def _find(self, value: ValueEnd, start: int) -> _Result[str]:
-        """Look for the end of the value at `start` in the data that is there."""
-        while True:
-            stop = min(len(self._text.data), start + value.position + self._exact_step)
-            found = value.find(self._text.data, start, stop)
-            if found != "more" or stop == len(self._text.data):
-                return found
-            yield None
-
-    # ------------------------------------------------------------------------------- the records
-
-    def _records(self) -> _Result[bool]:
-        """Read the list of records; return whether it has an end."""
-        if self._body.is_cut:
-            self._sink.clear()
-        self._count = 0
-        self._keep(self._text.at + 1)
-        begin = self._text.place
-        is_over = False
-        while not is_over:
-            yield from self._text.need(self._step + self._near)
-            if not self._count and (space := _SPACE.match(self._text.data, self._text.at)):
-                self._pass(space.end())
-            guessed = yield from self._guess()
-            if guessed is None:
-                guessed = yield from self._exact()
-            if self._error is not None:
-                return False
-            is_over = guessed
-        self._body.cut(self._text.place - begin)
-        self._keep(self._text.at + 1)
-        return True
-
-    def _guess(self) -> _Result[bool | None]:
-        """Take a slice of records. Return whether it was the last one, or None if none is found."""
-        data, at = self._text.data, self._text.at
-        if not self._guesses:
-            return None
-        for end, following in self._last_cuts() if self._text.ended else self._cuts_near():
-            text = b"".join((b"[", memoryview(data)[at:end], b"]"))
-            try:
-                records = _RECORDS.decode(text)
-            except FAILURES:
-                yield None
-                continue
-            yield from self._take(records, text, end)
-            self._pass(following)
-            self._guesses = _GUESSES
-            return self._text.ended
-        if self._text.ended or len(data) - at > self._near:
-            # Where it fails at all, it mostly fails again.
-            self._guesses -= 1
-        return None
-
-    def _cuts_near(self) -> Iterator[tuple[int, int]]:
-        """Yield possible ends of a slice, the likeliest first, and where the next record begins."""
-        data, at = self._text.data, self._text.at
-        if self._likely is None:
-            key = _FIRST_KEY.match(data, at)
-            # Most records begin with the same key, and devices with another one.
-            first = b"\\{" if key is None else re.escape(key[0])
-            self._likely = re.compile(rb"\}[ \t\n\r]*+,[ \t\n\r]*+(?=" + first + rb")")
-        near = max(at, min(at + self._step, len(data) - self._near))
-        cuts = [self._likely.search(data, near), *islice(_BETWEEN.finditer(data, near), _TRIES)]
-        for cut in filter(None, cuts):
-            yield cut.start() + 1, cut.end()
-
-    def _last_cuts(self) -> Iterator[tuple[int, int]]:
-        """Yield possible ends of the list, the last ones first."""
-        data, stop = self._text.data, len(self._text.data)
-        for _ in range(_TRIES):
-            stop = data.rfind(b"]", self._text.at, stop)
-            end = stop
-            while end > self._text.at and data[end - 1] in _WHITE:
-                end -= 1
-            if stop < 0 or end == self._text.at:
-                return
-            if data[end - 1] == _BRACE_END:
-                yield end, stop
-
-    def _take(self, records: list[Raw], text: bytes, end: int) -> _Steps:
-        """Hand over the records from `_at` to `end`."""
-        self._count += len(records)
-        self._body.last_end = self._text.base + end
-        self._text.at = end
-        yield from self._sink.put(records, text)
-        yield None
-
-    def _pass(self, end: int) -> None:
-        """Read on to `end`, and keep nothing of that part."""
-        self._sink.skip(self._text.data[self._text.at : end])
-        self._text.at = end
-
-    def _exact(self) -> _Result[bool]:
-        """Take some records by their strings and their nesting; return whether they were the last.
-
-        Otherwise a record is next, or an error was found.
-        """
-        if not self._count and self._text.data[self._text.at : self._text.at + 1] == b"]":
-            return True
-        spans: list[tuple[int, int]] = []
-        start, value = self._text.at, ValueEnd()
-        while True:
-            found = yield from self._find(value, start)
-            end = start + value.position
-            gap = _GAP.match(self._text.data, end) if found == "end" else None
-            if gap is not None:
-                spans.append((start, end))
-                is_last = gap[0].endswith(b"]")
-                start, value = gap.end() - is_last, ValueEnd()
-                if is_last or start - self._text.at >= self._exact_step:
-                    yield from self._take_spans(spans, start)
-                    return is_last
-            elif spans:
-                yield from self._take_spans(spans, start)
-                return False
-            elif found == "malformed" or self._text.ended or self._is_followed(found, end):
-                # Some bytes more, because the decoder looks ahead.
-                yield from self._text.need(self._text.left + _AHEAD)
-                self._fail()
-                return False
-            else:
-                # Nothing was taken, so that `start` is `at`.
-                yield from self._text.need(max(self._step + self._near, 2 * self._text.left))
-                start = self._text.at
-                if found == "end":
-                    value = ValueEnd()
-
-    def _fail(self) -> None:
-        text = self._text
-        rest = memoryview(text.data)[text.at :]
-        self._error = self._body.error(rest, text.place, has_records=self._count > 0)
-
-    def _is_followed(self, found: str, end: int) -> bool:
-        """Return whether something other than a record, or the end of the list, comes next."""
-        part = _PART_OF_GAP.match(self._text.data, end)
-        return found == "end" and part is not None and part.end() < len(self._text.data)
-
-    def _take_spans(self, spans: list[tuple[int, int]], following: int) -> _Steps:
-        data, first, last = self._text.data, spans[0][0], spans[-1][1]
-        text = b"".join((b"[", memoryview(data)[first:last], b"]"))
-        try:
-            records = _RECORDS.decode(text)
-        except FAILURES:
-            records = []
-            for start, end in spans:
-                record = data[start:end]
-                try:
-                    if is_deep(record) and self._body.deep is None:
-                        self._body.deep = self._text.base + start
-                except DecodeError:
-                    self._text.at = start
-                    self._count += len(records)
-                    self._fail()
-                    return
-                records.append(Raw(record))
-                if data[end - 1] in b"]}":
-                    self._body.last_end = self._text.base + end
-                yield None
-        ends = (end for _, end in reversed(spans) if data[end - 1] in b"]}")
-        last_end = next((self._text.base + end for end in ends), self._body.last_end)
-        yield from self._take(records, text, last)
-        self._body.last_end = last_end
-        self._pass(following)
 
 
 def _is_records(key: bytes) -> bool:

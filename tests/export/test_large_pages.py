@@ -210,6 +210,42 @@ async def test_the_users_of_large_pages_are_joined(tmp_path: Path) -> None:
     )
 
 
+MEASURED = """if 1:
+    import asyncio, sys
+    from altaprofiles import CleverTap, Session
+
+    def memory(name):
+        lines = open("/proc/self/status").read().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) // 1024
+
+    async def main(url, how, to):
+        account = CleverTap("TEST", "PASS", base_url=url)
+        async with Session(clevertap=account) as session:
+            before = memory("VmRSS:")
+            days = {"start": 20260101, "end": 20260101}
+            if how == "export":
+                await session.export("Charged", **days, to=to)
+            else:
+                async for person in session.profiles.by_event("Charged", **days):
+                    pass
+            print(memory("VmHWM:") - before)
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("how", "most"), [("export", 70), ("people", 250)])
+async def test_the_memory_does_not_grow_with_the_pages(tmp_path: Path, how: str, most: int) -> None:
+    """Three pages of 96 MB, of which whole ones would take several hundred MB."""
+    large = Large(records=192)
+    async with serving(large) as server:
+        arguments = [server.url, how, str(tmp_path / "p.ndjson")]
+        done = await anyio.run_process([sys.executable, "-c", MEASURED, *arguments])
+    assert sorted(large.asked) == [0, 1, 2]
+    assert int(done.stdout) < most
+
+
 # ------------------------------------------------------------------------------------ the byte cap
 
 

@@ -381,7 +381,7 @@ class EventsGathering:
                 # One chain alone fills the slots by itself; several need less of each.
                 prefetch=2 if len(self._states) == 1 else 1,
                 new_sink=self._drafts.new,
-                weigh=None,
+                discard=Draft.close,
                 earlier=earlier,
                 query=state.query,
             )
