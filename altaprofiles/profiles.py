@@ -181,9 +181,10 @@ class Profiles:
                 passed here, and `windows` must be 1. None opens a new chain, so do not pass on the
                 None of a last page.
             prefetch: pages fetched ahead. At most `prefetch + 1` pages per window exist at once,
-                those still arriving included, and fewer if they would take more than 192 MiB
-                together: a smaller `batch_size` then keeps more slots busy. A page is requested as soon as the page before it
-                names its cursor, mostly in its first bytes: with 2, one chain can use three slots.
+                those still arriving included, and fewer if all of them would take more than 192
+                MiB: a smaller `batch_size` then keeps more slots busy. A page is requested as soon
+                as the page before it names its cursor, mostly in its first bytes: with 2, one chain
+                can use three slots.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session has no CleverTap

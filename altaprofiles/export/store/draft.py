@@ -43,10 +43,14 @@ class Drafts:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.held = 0
         self.is_closed = False
         self._threads = Threads()
         self._open: set[Draft] = set()
+
+    @property
+    def held(self) -> int:
+        """Bytes of all drafts that are in memory."""
+        return sum(draft.held for draft in list(self._open))
 
     def new(self) -> Draft:
         """Return an empty draft."""
@@ -80,7 +84,6 @@ class Draft:
 
     Attributes:
         count: number of records.
-        size: length of their lines, in bytes.
         cursor, next_cursor: as of a `Page`, once the page is known to be whole.
     """
 
@@ -89,7 +92,7 @@ class Draft:
     def __init__(self, drafts: Drafts) -> None:
         self.cursor = ""
         self.next_cursor: str | None = None
-        self.count = self.size = 0
+        self.count = 0
         self._drafts = drafts
         self._file: Any = None
         self._stored = 0
@@ -116,24 +119,27 @@ class Draft:
             lines = yield from _on_lines(records)
         block = b"\n".join([*lines, b""])
         self._lines.append(block)
-        self.size += len(block)
-        self._drafts.held += len(block)
 
     def skip(self, text: bytes) -> None:
         pass
 
     def clear(self) -> None:
-        self._release()
-        self.count = self.size = self._stored = self._checksum = 0
+        self._lines.clear()
+        self.count = self._stored = self._checksum = 0
         self._error = None
 
     @property
     def is_full(self) -> bool:
         """True if lines must be stored before more are put."""
-        held = self.size - self._stored
+        held = self.held
         if self._file is not None:
             return held >= _BLOCK
         return held >= _SMALL or (held >= _BLOCK and self._drafts.held >= _MEMORY)
+
+    @property
+    def held(self) -> int:
+        """Bytes of its lines that are in memory."""
+        return sum(map(len, self._lines))
 
     async def drain(self) -> None:
         """Store the lines that are in memory."""
@@ -167,10 +173,6 @@ class Draft:
         except OSError as error:
             # Errors of calls on an open file do not name it.
             self._failure = OSError(error.errno, error.strerror, str(self._drafts.folder))
-        self._release()
-
-    def _release(self) -> None:
-        self._drafts.held -= sum(map(len, self._lines))
         self._lines.clear()
 
     @property
@@ -207,7 +209,7 @@ class Draft:
 
     def close(self) -> None:
         """Free the memory and the file."""
-        self._release()
+        self._lines.clear()
         if self._file is not None:
             self._file.close()
         self._drafts.forget(self)
