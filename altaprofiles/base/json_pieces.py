@@ -5,12 +5,20 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Generator
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["MORE", "Arriving", "Utf8", "ValueEnd"]
+__all__ = ["MORE", "Arriving", "Result", "Steps", "Utf8", "ValueEnd"]
+
+T = TypeVar("T")
 
 MORE = object()
-"""Yielded by a generator that can only continue with more text."""
+"""Yielded by work that can only continue with more text."""
+
+Steps: TypeAlias = Generator[Any, None, None]
+"""Work that yields None where it pauses, and `MORE`."""
+
+Result: TypeAlias = Generator[Any, None, T]
+"""The same with a result."""
 
 
 class Arriving:
@@ -56,7 +64,7 @@ class Arriving:
         """Number of bytes that have been read."""
         return self.base + self.at
 
-    def need(self, size: int) -> Generator[Any, None, None]:
+    def need(self, size: int) -> Steps:
         """Wait until `size` bytes from `at` on are in `data`, or as many as there will be."""
         self._wanted = size - self.left
         while not (self.is_enough or self.ended or self.is_urgent):

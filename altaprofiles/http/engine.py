@@ -38,9 +38,10 @@ from ..flow.lifetime import Lifetime, Spawn, State
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import Secret, masked
-from ..wire.messages import Reader, Request, Response
+from ..wire.messages import Request, Response
 from ..wire.reading import checked
 from .limits import Cap, Turn
+from .reader import Reader
 from .retry import Budget, Retry, Tries
 from .rotation import Rotation
 from .service import Service

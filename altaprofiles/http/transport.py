@@ -31,11 +31,12 @@ from ..errors import (
     ResponseTooLarge,
     TransportError,
 )
-from ..wire.messages import Reader, Request, Response
+from ..wire.messages import Request, Response
 from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
 from .proxies import check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
+from .reader import Reader
 
 __all__ = [
     "Limits",

@@ -195,7 +195,7 @@ def read_cursor(response: Response) -> str:
 
 
 class PageSink(RecordSink, Protocol[P_co]):
-    """Makes a page of its records.
+    """Makes a page of its records ([profiles], Get User Profiles Using Cursor).
 
     Attributes:
         count: number of records.
@@ -339,7 +339,7 @@ def read_page(
     was_asked: Callable[[str], bool] = lambda cursor: False,
     decode: bool = True,
 ) -> Slices[Page]:
-    """Return the page of `cursor`, all of whose body has arrived; see `PageReader`.
+    """Return the page of `cursor`, all of whose body has arrived ([profiles]); see `PageReader`.
 
     Args:
         response: the answer.

@@ -20,7 +20,7 @@ _PLACE = re.compile(r"(\(byte |after byte )([0-9]+)")
 
 
 class CutBody:
-    """The body of a page as far as it has been read, without the records that were taken.
+    """The body of a page ([profiles]) as far as it has been read, without its records.
 
     Its errors are those of the whole body, with the places in it.
 

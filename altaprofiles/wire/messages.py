@@ -7,19 +7,15 @@ Sources:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, TypeVar
 from urllib.parse import quote, unquote
 
 import msgspec
 from msgspec import Struct
 
 from ..base.jsontext import excerpt
-from ..flow.slices import Slices
 from .members import values_in
 
-__all__ = ["Reader", "Request", "Response", "parameter"]
-
-T_co = TypeVar("T_co", covariant=True)
+__all__ = ["Request", "Response", "parameter"]
 
 _BY_KEY = frozenset({"get_profile", "get_user_cdp"})
 """Operations whose parameters are identifiers of people."""
@@ -86,44 +82,6 @@ class Response(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {self.size} bytes)"
-
-
-class Reader(Protocol[T_co]):
-    """Reads one answer, whose body it takes while it arrives if its HTTP status is 200."""
-
-    def feed(self, piece: bytes) -> Slices[None]:
-        """Take the next piece of the body, decompressed.
-
-        Raises:
-            ResponseTooLarge: a part of the body that has to be held is too large.
-        """
-        ...
-
-    @property
-    def is_full(self) -> bool:
-        """True if `drain` must be called before more is fed."""
-        ...
-
-    async def drain(self) -> None:
-        """Wait until there is room for more."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Length of the body so far, as it counts in reports."""
-        ...
-
-    def read(self, response: Response) -> Slices[T_co]:
-        """Return the value of the answer, or raise the error that it stands for.
-
-        Args:
-            response: the answer, with the body if its status is not 200.
-        """
-        ...
-
-    def close(self) -> None:
-        """Free what an answer that is not read has left."""
-        ...
 
 
 def parameter(name: str, value: str) -> str:

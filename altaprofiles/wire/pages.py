@@ -1,4 +1,8 @@
-"""Pages in memory: their records, decoded or not, as they come out of a body."""
+"""Pages in memory: their records, decoded or not, as they come out of a body.
+
+Sources:
+    [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ _TURN = 1 << 19  # bytes decoded without a pause
 
 
 def check_objects(records: Iterable[Raw], count: int) -> DecodeError | None:
-    """Return the error of the first of `records` that is not an object, or None.
+    """Return the error of the first of `records` that is not an object ([profiles]), or None.
 
     Args:
         records: records that are passed on undecoded. They must fail here, where the page can be
@@ -37,7 +41,7 @@ def check_objects(records: Iterable[Raw], count: int) -> DecodeError | None:
 
 
 class Pages:
-    """Makes a `Page`: the `PageSink` of whole pages.
+    """Makes a `Page` ([profiles]): the `PageSink` of whole pages.
 
     Args:
         decode: whether to decode the profiles as well.

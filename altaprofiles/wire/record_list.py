@@ -7,28 +7,20 @@ Sources:
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol
 
 import msgspec
 from msgspec import Raw
 
-from ..base.json_pieces import Arriving, ValueEnd
+from ..base.json_pieces import Arriving, Result, Steps, ValueEnd
 from ..base.jsontext import FAILURES, is_deep
 from ..errors import DecodeError
 from ..flow.slices import Slices
 from .cut_body import CutBody
 
-__all__ = ["RecordList", "RecordSink", "Result", "Steps"]
-
-T = TypeVar("T")
-
-Steps: TypeAlias = Generator[Any, None, None]
-"""Work that pauses where it yields None, and needs more of the body where it yields `MORE`."""
-
-Result: TypeAlias = Generator[Any, None, T]
-"""The same with a result."""
+__all__ = ["RecordList", "RecordSink"]
 
 _TRIES = 3
 _GUESSES = 3
@@ -47,7 +39,7 @@ _RECORDS = msgspec.json.Decoder(list[Raw])
 
 
 class RecordSink(Protocol):
-    """Takes the records of one page, in order, before it is known whether the page is whole.
+    """Takes the records of a page ([profiles]), in order, before all of the page has arrived.
 
     Attributes:
         in_memory: whether it keeps the whole body in memory.

@@ -12,13 +12,13 @@ from contextlib import suppress
 
 import msgspec
 
-from ..base.json_pieces import MORE, Arriving, Utf8, ValueEnd
+from ..base.json_pieces import MORE, Arriving, Result, Steps, Utf8, ValueEnd
 from ..base.jsontext import FAILURES
 from ..errors import DecodeError, ResponseTooLarge
 from ..flow.slices import Slices
 from .cut_body import CutBody
 from .page import PAGE_BODY, PageBody
-from .record_list import RecordList, RecordSink, Result, Steps
+from .record_list import RecordList, RecordSink
 
 __all__ = ["SLICE", "Splitter"]
 
@@ -39,7 +39,7 @@ _SPACE = re.compile(rb"[ \t\n\r]*+")
 
 
 class Splitter:
-    """Takes the body of one page apart.
+    """Takes the body of one page apart ([profiles], Sample Response).
 
     All that is wrong with a body is raised at its end: no earlier error, as of the transport, is
     hidden by one of a body that is not whole.
