@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from ..flow.slices import Slices
@@ -15,8 +16,8 @@ T_co = TypeVar("T_co", covariant=True)
 class Reader(Protocol[T_co]):
     """Reads one answer, whose body it takes while it arrives if its HTTP status is 200."""
 
-    def feed(self, piece: bytes) -> Slices[None]:
-        """Take the next piece of the body, decompressed.
+    def feed(self, piece: bytes) -> Iterable[None]:
+        """Take the next piece of the body, decompressed; return the slices of work to be done now.
 
         Raises:
             ResponseTooLarge: a part of the body that has to be held is too large.

@@ -294,7 +294,8 @@ class Transport:
             # A small answer that arrived in one piece, as for most lookups.
             body = content.read_nowait()
             if reader is not None:
-                await _feed(reader, body)
+                for _ in reader.feed(body):
+                    await asyncio.sleep(0)
                 return b"", len(body)
             self._check_size(len(body))
             return body, 0
@@ -317,7 +318,7 @@ class Transport:
                 size += len(piece)
                 if reader is None:
                     self._check_size(size)
-                else:
+                elif size > self.max_response_bytes:
                     self._check_ratio(size, received)
                 if reader is None or on_head is not None:
                     pieces.append(piece)
@@ -328,9 +329,12 @@ class Transport:
                 if reader is not None:
                     if on_head is None:
                         pieces.clear()
-                    await _feed(reader, piece)
-                    # The time that the reader takes is not the service's silence.
-                    deadlines.heard(watched)
+                    for _ in reader.feed(piece):
+                        await asyncio.sleep(0)
+                    if reader.is_full:
+                        await reader.drain()
+                        # The time that the reader takes is not the service's silence.
+                        deadlines.heard(watched)
         if inflater is not None and received and not inflater.complete:
             raise aiohttp.ClientPayloadError
         return (b"".join(pieces), 0) if reader is None else (b"", size)
@@ -341,7 +345,7 @@ class Transport:
         Its records need not be held, so that its size alone says nothing.
         """
         limit = self.max_response_bytes
-        if size > limit and size > _RATIO * received:
+        if size > _RATIO * received:
             raise ResponseTooLarge(
                 f"the response is over {limit:,} bytes, and over {_RATIO} times as large as what "
                 f"arrived; no page of the service is; if this one is, raise max_response_bytes",
@@ -382,13 +386,6 @@ class Transport:
     def _proxy_refusal(self, host: str, status: int, reason: str) -> ConnectError:
         place = "the proxy's variable" if self._given_proxy is None else "`proxy`"
         return _proxy_refusal(host, status, reason, place)
-
-
-async def _feed(reader: Reader[object], piece: bytes) -> None:
-    for _ in reader.feed(piece):
-        await asyncio.sleep(0)
-    if reader.is_full:
-        await reader.drain()
 
 
 def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:

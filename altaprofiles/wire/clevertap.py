@@ -10,7 +10,7 @@ Sources:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -257,13 +257,13 @@ class PageReader(Generic[P_co]):
         self._window = window
         self._was_asked = was_asked
 
-    def feed(self, piece: bytes) -> Slices[None]:
+    def feed(self, piece: bytes) -> Iterable[None]:
         """Take the next piece of the body of an answer with HTTP status 200.
 
         Raises:
             ResponseTooLarge: a part of the body that has to be held is over the limit.
         """
-        yield from self._splitter.feed(piece)
+        return self._splitter.feed(piece)
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 
 import msgspec
@@ -70,8 +71,10 @@ class Splitter:
 
     # ------------------------------------------------------------------------------ what arrives
 
-    def feed(self, piece: bytes) -> Slices[None]:
-        """Take the next piece of the body.
+    def feed(self, piece: bytes) -> Iterable[None]:
+        """Take the next piece of the body; return the slices of the work that it makes possible.
+
+        Most pieces are small, and make none.
 
         Raises:
             ResponseTooLarge: one record, or the rest of the body, is over the limit.
@@ -81,7 +84,7 @@ class Splitter:
             is_short = len(piece) < len(codecs.BOM_UTF8) and not self._text.ended
             self._first = piece if is_short else None
             if self._first is not None:
-                return
+                return ()
             piece = piece.removeprefix(codecs.BOM_UTF8)
         self.size += len(piece)
         self._body.begin_with(piece)
@@ -89,20 +92,22 @@ class Splitter:
             raise self._too_large("the response")
         self._utf8.feed(piece)
         self._text.add(piece)
-        if (failure := self._failure) is not None:
-            # Nothing more is believed. It only matters whether the rest arrives.
-            self._ignored += self._text.held
-            self._text.drop()
-            self._body.rest.clear()
-            if self._ignored > self._limit:
-                raise failure
-            return
-        is_urgent = self._held > self._limit
-        if is_urgent or self._text.is_enough:
-            self._text.is_urgent = is_urgent
-            yield from self._advance()
-            if self._held > self._limit:
-                raise self._too_large("a part of the response")
+        if self._utf8.error is not None or self._list.error is not None:
+            self._ignore()
+            return ()
+        is_urgent = self._text.held + len(self._body.rest) > self._limit
+        if not is_urgent and not self._text.is_enough:
+            return ()
+        self._text.is_urgent = is_urgent
+        return self._advance()
+
+    def _ignore(self) -> None:
+        """Forget a part of a body of which nothing is believed; its end must still arrive."""
+        self._ignored += self._text.held
+        self._text.drop()
+        self._body.rest.clear()
+        if self._ignored > self._limit and (failure := self._failure) is not None:
+            raise failure
 
     @property
     def _failure(self) -> DecodeError | None:
@@ -114,10 +119,6 @@ class Splitter:
             self._list.error.excerpt = self._body.excerpt
         return self._list.error
 
-    @property
-    def _held(self) -> int:
-        return len(self._body.rest) + self._text.held
-
     def _too_large(self, subject: str) -> ResponseTooLarge:
         return ResponseTooLarge(
             f"{subject} is over {self._limit:,} bytes; ask for less (a smaller batch_size, "
@@ -128,8 +129,10 @@ class Splitter:
     def _advance(self) -> Slices[None]:
         for step in self._steps:
             if step is MORE:
-                return
+                break
             yield
+        if self._text.held + len(self._body.rest) > self._limit and not self._text.ended:
+            raise self._too_large("a part of the response")
 
     def end(self) -> Slices[tuple[bytes, PageBody | None]]:
         """Return the body without the records that were taken, and its members.

@@ -50,7 +50,7 @@ FORMS: dict[str, Callable[[bytes], bytes]] = {
 
 
 class Large:
-    """Pages of some 12 MB in one chain, with faults.
+    """Pages of 9 MB in one chain, with faults.
 
     Attributes:
         faults: what is sent in place of a page, in turn, by the number of the page.
@@ -59,7 +59,7 @@ class Large:
         holds: whether page 1 stops there.
     """
 
-    def __init__(self, form: Callable[[bytes], bytes] = bytes, records: int = 24) -> None:
+    def __init__(self, form: Callable[[bytes], bytes] = bytes, records: int = 17) -> None:
         self.faults: dict[int, list[Callable[[bytes], bytes]]] = {}
         self.asked: list[int] = []
         self.half = asyncio.Event()
@@ -191,9 +191,9 @@ async def test_a_second_list_of_records_replaces_the_first(tmp_path: Path) -> No
     async with serving(large) as server, session_at(server) as session:
         report = await session.export(**ARGUMENTS, to=to)
     people = [json.loads(line)["identity"] for line in to.read_bytes().splitlines()]
-    first, last = large.identities[:24], large.identities[48:]
+    first, last = large.identities[:17], large.identities[34:]
     assert people == [*first, "last", *last]
-    assert report.records == 49
+    assert report.records == 35
 
 
 async def test_chains_side_by_side_keep_their_pages_apart(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ async def test_killed_in_the_middle_of_a_page_it_resumes_at_that_page(tmp_path: 
         await large.half.wait()
         spool = workspace_of(to) / "chain-0000.spool.ndjson"
         with anyio.fail_after(PATIENCE):
-            while not spool.exists() or spool.stat().st_size < 12 * MIB:
+            while not spool.exists() or spool.stat().st_size < 8 * MIB:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.05)
 
@@ -358,7 +358,7 @@ async def test_killed_while_a_page_is_kept(tmp_path: Path, step: str, when: str)
 
 
 @posix
-@pytest.mark.parametrize("limit", [4 * MIB, 10 * MIB, 20 * MIB])
+@pytest.mark.parametrize("limit", [4 * MIB, 12 * MIB, 20 * MIB])
 async def test_a_disk_that_is_full_in_the_middle_of_a_page_costs_that_page(
     tmp_path: Path, limit: int
 ) -> None:
@@ -372,5 +372,5 @@ async def test_a_disk_that_is_full_in_the_middle_of_a_page_costs_that_page(
         large.asked.clear()
         outcome = await processes.run(job)
         assert outcome.report is not None, outcome
-        assert (0 in large.asked) is (limit < 20 * MIB)
+        assert (0 in large.asked) is (limit < 12 * MIB)
     assert is_as_expected(to, large)
