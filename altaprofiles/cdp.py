@@ -83,8 +83,8 @@ class Cdp:
             by: the kind of identifier: "user_id" or "anonymous_id".
             concurrency: lookups at work at once; by default `Alta.max_in_flight`, or
                 256 with "auto".
-            ordered: yield results in the order of `keys`. Up to 256 results per worker wait for
-                an earlier one.
+            ordered: yield results in the order of `keys`. Up to 10,000 results or 32 MB wait in
+                memory for a key that is late, as for `session.profiles.get_many`.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.

@@ -111,8 +111,9 @@ class Profiles:
             by: the kind of identifier: "identity", "email" or "object_id".
             concurrency: lookups at work at once, beside those that wait for a retry; by default
                 the account's `max_in_flight`. The requests in flight never exceed that cap.
-            ordered: yield results in the order of `keys`. Up to 256 results per worker wait for
-                an earlier one.
+            ordered: yield results in the order of `keys`. Those that arrive early wait in memory,
+                so that a key that is retried holds up no other: up to 10,000 results or 32 MB,
+                beside the four per worker. Beyond that, lookups pause until the late key is done.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.

@@ -413,7 +413,9 @@ class Session:
                 most four profiles per worker are read ahead.
             concurrency: lookups at work at once; by default `Alta.max_in_flight`, or
                 256 with "auto".
-            ordered: yield customers in the order of `profiles`.
+            ordered: yield customers in the order of `profiles`. Up to 10,000 of them or 32 MB,
+                profiles included, wait in memory for one that is late, so that its retry holds up
+                no other. Beyond that, lookups pause until it is done.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session cannot be used.

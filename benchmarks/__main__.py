@@ -21,6 +21,7 @@ from . import (
     limits,
     lookups,
     memory,
+    ordered,
     pauses,
     picture,
     quick,
@@ -34,6 +35,7 @@ from .report import Report, machine, markdown, ratio_table
 
 _QUESTIONS: dict[str, Callable[[], Report]] = {
     "lookups": lookups.measure,
+    "ordered": ordered.measure,
     "chain": chain.measure,
     "export": export.measure,
     "windows": windows.measure,
@@ -54,9 +56,9 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers, and judges ratios of 11 kinds. It takes "
-        "some 50 minutes on an otherwise idle machine. Peers that are not installed are left out: "
-        "pip install -e '.[bench]' installs all but curl, wrk and nginx.",
+        description="Compares altaprofiles with its peers and judges ratios of twelve kinds. It "
+        "takes some 60 minutes on an otherwise idle machine. Peers that are not installed are left "
+        "out: pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, not Markdown")
     parser.add_argument(

@@ -38,6 +38,8 @@ class Shape(Struct, frozen=True, kw_only=True):
         unique: whether each person is on one page only; if not, all pages hold the same people.
         form: how records are written: without blanks, indented, or with half a surrogate pair each.
         cursor_last: whether `next_cursor` comes after the records.
+        resets: the share of lookups, drawn from a seed, whose answer ends in a reset of the
+            connection.
     """
 
     think: float = 0.0
@@ -49,6 +51,7 @@ class Shape(Struct, frozen=True, kw_only=True):
     unique: bool = False
     form: Form = "plain"
     cursor_last: bool = False
+    resets: float = 0.0
 
 
 class Answer(NamedTuple):

@@ -22,6 +22,7 @@ class Seen(Struct, frozen=True):
             answer.
         repeated: the number of requests for a cursor that was in flight already.
         sent: the size of all bodies on the wire, in bytes.
+        resets: the number of answers that ended in a reset.
     """
 
     requests: dict[str, int]
@@ -30,6 +31,7 @@ class Seen(Struct, frozen=True):
     seconds: float
     repeated: int
     sent: int
+    resets: int
 
 
 class Ledger:
@@ -45,6 +47,7 @@ class Ledger:
         self._last = 0.0
         self._repeated = 0
         self._sent = 0
+        self._resets = 0
 
     def began(self, now: float) -> None:
         """Count one more request in flight."""
@@ -67,6 +70,10 @@ class Ledger:
         if cursor is not None:
             self._cursors[cursor] -= 1
 
+    def reset(self) -> None:
+        """Count one answer that ends in a reset."""
+        self._resets += 1
+
     def seen(self) -> Seen:
         """Return the counts so far."""
         return Seen(
@@ -76,6 +83,7 @@ class Ledger:
             seconds=0.0 if self._first is None else self._last - self._first,
             repeated=self._repeated,
             sent=self._sent,
+            resets=self._resets,
         )
 
     def _move_to(self, now: float) -> None:

@@ -22,6 +22,7 @@ from . import (
     limits,
     lookups,
     memory,
+    ordered,
     pauses,
     services,
     shared,
@@ -133,6 +134,21 @@ def _look_up() -> list[Check]:
         Check("Alta users, found", int(found["found"]), 200),
         Check("Alta users, different keys", int(found["keys"]), 200),
     ]
+
+
+def _put_in_order() -> list[Check]:
+    checks: list[Check] = []
+    for kind in ordered.KINDS:
+        arguments = {"kind": kind, "count": 300, "ordered": True}
+        with serving(Shape(record_bytes=1000, resets=ordered.RESETS)) as server:
+            figures = once(Contender(kind, ordered.brought, arguments), server).figures
+            seen = server.seen()
+        operation = "get_profile" if kind == "profiles" else "get_user_cdp"
+        checks += [
+            *_requests(f"ordered {kind}", seen, **{operation: 300 + seen.resets}),
+            *(Check(f"ordered {kind}, {what}", int(figures[what]), 300) for what in figures),
+        ]
+    return checks
 
 
 def _walk_chain() -> list[Check]:
@@ -335,6 +351,7 @@ def _watch() -> list[Check]:
 
 CHECKS: dict[str, Callable[[], list[Check]]] = {
     "lookups": _look_up,
+    "ordered": _put_in_order,
     "chain": _walk_chain,
     "export": _export,
     "windows": _walk_windows,

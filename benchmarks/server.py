@@ -12,8 +12,11 @@ import asyncio
 import os
 import re
 import selectors
+import socket
+import struct
 import sys
 from collections import deque
+from random import Random
 
 import msgspec
 
@@ -25,15 +28,17 @@ _LENGTH = re.compile(rb"(?i)\ncontent-length: *(\d+)")
 _UNTHROTTLED_PIECE = 1 << 18
 _PIECES_PER_SECOND = 1000
 _AWAKE = 0.001
+_LOOKUPS = frozenset({"get_profile", "get_user_cdp"})
 
 
 class Connection(asyncio.Protocol):
     """One keep-alive connection, one request at a time."""
 
-    def __init__(self, shape: Shape, answers: Answers, ledger: Ledger) -> None:
+    def __init__(self, shape: Shape, answers: Answers, ledger: Ledger, dice: Random) -> None:
         self._shape = shape
         self._answers = answers
         self._ledger = ledger
+        self._dice = dice
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._received = b""
@@ -66,6 +71,10 @@ class Connection(asyncio.Protocol):
         method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
         answer = self._answer = self._answers.answer(method, target, head, body)
         self._ledger.understood(answer.operation, answer.cursor)
+        resets = self._shape.resets
+        if resets and answer.operation in _LOOKUPS and self._dice.random() < resets:
+            self._reset(answer)
+            return
         # The answer is timed from the moment it is due, so that a late timer does not slow it.
         self._began = self._loop.time() + self._shape.think
         if self._shape.think:
@@ -89,6 +98,15 @@ class Connection(asyncio.Protocol):
         self._left.clear()
         if self._counted:
             self._ended(0)
+
+    def _reset(self, answer: Answer) -> None:
+        """Send half of an answer, and reset the connection (RST)."""
+        assert self._transport is not None
+        self._ledger.reset()
+        self._transport.write(answer.head[: len(answer.head) - answer.size // 2])
+        connection: socket.socket = self._transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     def _start(self) -> None:
         if self._loop.time() < self._began:
@@ -139,8 +157,10 @@ class Connection(asyncio.Protocol):
 async def serve(shape: Shape) -> None:
     """Serve on a free port of 127.0.0.1 until stdin closes."""
     loop = asyncio.get_running_loop()
-    answers, ledger = Answers(shape), Ledger()
-    server = await loop.create_server(lambda: Connection(shape, answers, ledger), "127.0.0.1", 0)
+    answers, ledger, dice = Answers(shape), Ledger(), Random(0)  # noqa: S311
+    server = await loop.create_server(
+        lambda: Connection(shape, answers, ledger, dice), "127.0.0.1", 0
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin.fileno(), ended.set)

@@ -45,7 +45,7 @@ async def get_many(session: Session, to: Path) -> Any:
 
 async def with_cdp(session: Session, to: Path) -> Any:
     people = session.profiles.by_event(EVENT, **RANGE)
-    return [customer async for customer in session.with_cdp(people)]
+    return [customer async for customer in session.with_cdp(people, ordered=True)]
 
 
 async def get(session: Session, to: Path) -> Any:

@@ -24,6 +24,8 @@ from ..base.calls import CallName, naming
 from ..errors import AltaProfilesError, InvalidArgument
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn, is_cancelled_here
+from .slices import ITEMS
+from .window import Window
 
 __all__ = ["Items", "check_items", "fan_out"]
 
@@ -35,9 +37,6 @@ Items: TypeAlias = Iterable[K] | AsyncIterable[K]
 
 _AHEAD = 4
 """Items per worker that are in progress, or whose results are unread."""
-
-_EARLY = 256
-"""Results per worker that may wait for an earlier one, which is retried for many seconds."""
 
 
 def check_items(name: str, items: object) -> None:
@@ -58,19 +57,21 @@ async def fan_out(
     ordered: bool,
     spawn: Spawn,
     pausing: Callable[[], int] = int,
+    size: Callable[[R], int] = lambda result: 0,
     name: CallName | None = None,
 ) -> AsyncGenerator[R, None]:
     """Yield `call(item)` for each item of `source`, with `concurrency` calls in progress.
 
     Results are yielded as they complete, or in input order if `ordered`. Items are taken from the
     source as results are read: at most four per worker are in progress or unread, so the source may
-    be endless. If `ordered`, up to 256 more results per worker wait for an earlier one, so that one
-    retry does not hold up the others.
+    be endless. If `ordered`, those that wait in a `Window` for an earlier result do not count until
+    it is full, so that one retry does not hold up the others.
 
     `pausing` returns the number of calls that only wait for a retry. The same number of further
     calls starts beside them, up to `concurrency` more. These workers do not exist from the start,
     because a worker without a slot waits for one before each call, and that costs a tenth of it.
-    Errors that name no call get `name`.
+    `size` returns the bytes that a result takes in memory, for the bound of the window. Errors that
+    name no call get `name`.
 
     Raises:
         Exception: the error that `call` or `source` raised. After an error of `source`, the items
@@ -78,9 +79,7 @@ async def fan_out(
     """
     handover: Handover[tuple[int, R]] = Handover()
     work = _Work(call, source, concurrency, pausing, handover)
-    early: dict[int, R] = {}
-    most_early = _EARLY * concurrency
-    due = held = 0
+    window = Window(size) if ordered else None
     with naming(name):
         cancel = spawn(work.run, handover.close)
         try:
@@ -91,22 +90,21 @@ async def fan_out(
                     return
                 while batch:
                     number, result = batch.popleft()
-                    if not ordered:
-                        work.give_back()
+                    if window is None:
+                        work.give_back(1)
                         yield result
                         continue
-                    early[number] = result
-                    if len(early) <= most_early:
-                        work.give_back()
-                    else:
-                        held += 1
-                    while due in early:
-                        result = early.pop(due)
-                        due += 1
-                        if held:
-                            held -= 1
-                            work.give_back()
+                    window.put(number, result)
+                    work.give_back(window.allowance())
+                    yielded = 0
+                    while window.is_due:
+                        result = window.take()
+                        work.give_back(window.allowance())
                         yield result
+                        yielded += 1
+                        if yielded % ITEMS == 0:
+                            # A window holds thousands, and the caller may never await.
+                            await asyncio.sleep(0)
         finally:
             cancel()
 
@@ -166,9 +164,9 @@ class _Work(Generic[K, R]):
             # The group treats a child that was cancelled from elsewhere as finished.
             raise AltaProfilesError(INTERRUPTED)
 
-    def give_back(self) -> None:
-        """Free the room of one item whose result has been read."""
-        self._room += 1
+    def give_back(self, count: int) -> None:
+        """Free the room of `count` items whose results have been read."""
+        self._room += count
         if self._more_room is not None and self._room >= self._concurrency:
             self._wake(self._more_room)
 

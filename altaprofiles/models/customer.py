@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeAlias, TypeVar
+from sys import getsizeof
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
 
 from ..errors import AltaProfilesError
 from .profile import Profile
 
-__all__ = ["AnonymousId", "CdpUser", "Customer", "Found", "Key", "Lookup"]
+__all__ = ["AnonymousId", "CdpUser", "Customer", "Found", "Key", "Lookup", "bytes_in_memory"]
 
 
 Key: TypeAlias = str | int
@@ -88,3 +89,38 @@ class Customer(Struct, frozen=True):
     profile: Profile | None
     cdp: dict[str, CdpUser]
     error: AltaProfilesError | None = None
+
+
+# Bytes of objects beside the text in them, as measured with tracemalloc.
+_RESULT = 750
+_USER = 250
+_BINDING = 50
+_ERROR = 2000
+
+
+def bytes_in_memory(result: Lookup[Any] | Customer) -> int:
+    """Return about how many bytes a result takes in memory. Parts decoded later are not counted."""
+    if isinstance(result, Customer):
+        held = _bytes_of(result.profile) + _bytes_of(result.cdp)
+    else:
+        held = _bytes_of(result.key) + _bytes_of(result.value)
+    return _RESULT + held + (0 if result.error is None else _ERROR)
+
+
+def _bytes_of(part: Any) -> int:
+    if isinstance(part, Profile):
+        return len(part.raw)
+    if isinstance(part, dict):
+        return sum(map(_bytes_of_user, part.values()))
+    return getsizeof(part, 0)
+
+
+def _bytes_of_user(user: CdpUser) -> int:
+    bound = user.anonymous_ids
+    texts = ((one.anonymous_id, one.conversation_type, one.source_id) for one in bound)
+    return (
+        _USER
+        + getsizeof(user.user_id)
+        + _BINDING * len(bound)
+        + sum(getsizeof(text) for some in texts for text in some if text is not None)
+    )

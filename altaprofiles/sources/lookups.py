@@ -22,7 +22,7 @@ from ..flow.results import Results
 from ..http.engine import Engine
 from ..http.service import Service
 from ..models import CdpUser, Key, Lookup, Profile
-from ..models.customer import Found
+from ..models.customer import Found, bytes_in_memory
 from ..wire import alta, clevertap
 from ..wire.messages import Request, Response
 
@@ -148,6 +148,7 @@ class Lookups(Generic[V]):
             lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
             concurrency=concurrency,
             ordered=ordered,
+            size=bytes_in_memory,
         )
         return Results("get_many", lookups)
 
@@ -158,8 +159,12 @@ class Lookups(Generic[V]):
         *,
         concurrency: int | None,
         ordered: bool,
+        size: Callable[[R], int] = lambda result: 0,
     ) -> AsyncGenerator[R, None]:
         """Yield `call(item)` for each item, as many at once as keep every slot busy.
+
+        `size` returns the bytes of a result in memory, for results that may be many or large: see
+        `fan_out`.
 
         Raises:
             ConfigurationError: `concurrency` is not a whole number of at least 1, `ordered` not a
@@ -175,5 +180,6 @@ class Lookups(Generic[V]):
             ordered=ordered,
             spawn=self._engine.spawn,
             pausing=lambda: self._service.pausing,
+            size=size,
             name=self._endpoint.name,
         )

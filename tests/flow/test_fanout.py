@@ -6,7 +6,7 @@ import asyncio
 import gc
 import itertools
 import resource
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +16,8 @@ from anyio import wait_all_tasks_blocked
 
 from altaprofiles import AltaProfilesError, ConfigurationError
 from altaprofiles.flow.fanout import Items, fan_out
+from altaprofiles.flow.slices import ITEMS
+from altaprofiles.flow.window import MOST, MOST_BYTES
 
 from ..support.tasks import nothing_left_behind, spawn
 
@@ -77,27 +79,132 @@ async def test_a_reader_that_pauses_holds_back_the_intake(ordered: bool) -> None
     await results.aclose()
 
 
-async def test_a_slow_first_item_holds_up_nobody_until_many_wait_for_it() -> None:
-    taken = itertools.count()
-    forever = asyncio.Event()
+class Stuck:
+    """A fan-out over an endless source whose first item has no result before `release` is set."""
 
-    async def wait(item: int) -> int:
+    def __init__(self, size: Callable[[int], int] = lambda result: 0) -> None:
+        self.taken = 0
+        self.release = asyncio.Event()
+        self.failure: Exception | None = None
+        self.results = fan_out(
+            self._call, self._source(), concurrency=5, ordered=True, spawn=spawn, size=size
+        )
+
+    def _source(self) -> Iterator[int]:
+        for number in itertools.count():
+            self.taken += 1
+            yield number
+            if self.failure is not None:
+                raise self.failure
+
+    async def _call(self, item: int) -> int:
         if item == 0:
-            await forever.wait()
+            await self.release.wait()
         return item
 
-    source = (next(taken) for _ in itertools.repeat(None))
-    results = fan_out(wait, source, concurrency=5, ordered=True, spawn=spawn)
-    reading = asyncio.ensure_future(anext(results))
+    async def read(self) -> asyncio.Task[int]:
+        """Begin to read, and return once nothing moves any more."""
+        reading = asyncio.ensure_future(anext(self.results))
+        before = -1
+        while self.taken > before:
+            before = self.taken
+            await wait_all_tasks_blocked()
+        assert not reading.done()
+        return reading
+
+
+FEW = MOST_BYTES // 100
+
+
+@pytest.mark.parametrize(("size", "waiting"), [(0, MOST), (FEW, 101)])
+async def test_a_late_result_holds_up_nobody_until_many_wait_for_it(
+    size: int, waiting: int
+) -> None:
+    stuck = Stuck(lambda result: size)
+    reading = await stuck.read()
+    # Four per worker, and those that wait. One place of these is that of the next to come.
+    assert stuck.taken == 4 * 5 + waiting - 1
     for _ in range(3):
         await wait_all_tasks_blocked()
-    # Four per worker, and those that wait.
-    assert next(taken) == 4 * 5 + 256 * 5
-    forever.set()
-    found = [await reading, *[await anext(results) for _ in range(2000)]]
-    # One was taken here.
-    assert found == [number for number in range(2002) if number != 1300]
-    await results.aclose()
+    assert stuck.taken == 4 * 5 + waiting - 1
+    stuck.release.set()
+    found = [await reading, *[await anext(stuck.results) for _ in range(3 * waiting)]]
+    assert found == list(range(3 * waiting + 1))
+    await stuck.results.aclose()
+
+
+async def test_a_reader_that_pauses_while_many_results_are_due_holds_back_the_intake() -> None:
+    stuck = Stuck(lambda result: FEW)
+    reading = await stuck.read()
+    stuck.release.set()
+    found = [await reading]
+    for _ in range(300):
+        await wait_all_tasks_blocked()
+        assert stuck.taken <= len(found) + 4 * 5 + 101
+        found.append(await anext(stuck.results))
+    assert found == list(range(301))
+    # Once they are read, no more are ahead than with results that are never late.
+    await wait_all_tasks_blocked()
+    assert stuck.taken <= len(found) + 4 * 5
+    await stuck.results.aclose()
+
+
+async def test_other_tasks_run_while_many_results_are_due() -> None:
+    """The caller may await nothing else."""
+    stuck = Stuck()
+    reading = await stuck.read()
+    stuck.release.set()
+    await reading
+    turns = 0
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.ensure_future(take_turns())
+    for _ in range(MOST - 1):
+        await anext(stuck.results)
+    other.cancel()
+    assert turns >= (MOST - 1) // ITEMS
+    await stuck.results.aclose()
+
+
+async def test_a_full_window_is_left_behind_by_nobody() -> None:
+    async with nothing_left_behind():
+        stuck = Stuck(lambda result: FEW)
+        reading = await stuck.read()
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        await stuck.results.aclose()
+
+
+async def test_an_error_of_a_full_window_s_source_loses_nothing_that_was_taken() -> None:
+    stuck = Stuck(lambda result: FEW)
+    reading = await stuck.read()
+    stuck.failure = OSError("unplugged")
+    stuck.release.set()
+    found = [await reading]
+    with pytest.raises(OSError, match="unplugged"):
+        async for result in stuck.results:
+            found.append(result)
+    assert found == list(range(stuck.taken))
+
+
+async def test_an_error_that_dooms_all_waits_for_no_late_result() -> None:
+    async def call(item: int) -> int:
+        if item == 0:
+            await asyncio.Event().wait()
+        if item == 3000:
+            raise ConfigurationError("three thousand")
+        return item
+
+    results = fan_out(call, itertools.count(), concurrency=5, ordered=True, spawn=spawn)
+    async with nothing_left_behind():
+        with pytest.raises(ConfigurationError, match="three thousand"):
+            await anext(results)
 
 
 @pytest.mark.slow

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 
+import altaprofiles
 from altaprofiles import (
     Alta,
     CleverTap,
@@ -26,6 +29,7 @@ from altaprofiles.emulator import Emulator, Fault
 
 from ..support.servers import always, http, scripted
 from ..support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_for
+from ..support.tasks import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -310,3 +314,138 @@ async def test_a_retry_that_is_over_leaves_no_worker_beside_the_others() -> None
         lookups = session.profiles.get_many(range(40), by="identity", concurrency=1)
         assert len([lookup async for lookup in lookups]) == 40
     assert most == 1
+
+
+# --------------------------------------------------------------------- ordered, and one key is late
+
+
+MANY = 1000
+"""Results that come before a late one: more than a few for each of two slots."""
+
+
+def record(key: str, size: int = 0) -> bytes:
+    """Return an answer of either API for a key."""
+    note = "n" * size
+    person = b'"record":{"identity":"%b","note":"%b"}' % (key.encode(), note.encode())
+    users = b'"%b":{"anonymous_ids":[{"anonymous_id":"a%b"}]}' % (key.encode(), note.encode())
+    return http(b'{"status":"success",%b,"code":0,"data":{%b}}' % (person, users))
+
+
+def looked_up(session: Session, kind: str, keys: Iterable[int]) -> AsyncIterator[Any]:
+    """Return the results of `keys` in their order, by one of the calls that have `ordered`."""
+    if kind == "profiles":
+        return session.profiles.get_many(keys, by="identity", ordered=True)
+    if kind == "cdp":
+        return session.cdp.get_many(keys, by="user_id", ordered=True)
+    people = (Profile.decode(b'{"identity":"%d"}' % key) for key in keys)
+    return session.with_cdp(people, ordered=True)
+
+
+def key_of(result: Any) -> int:
+    """Return the key of a result that has a value and no error."""
+    assert result.error is None
+    if isinstance(result, Lookup):
+        assert result.value
+        return int(result.key)
+    assert result.cdp
+    return int(result.profile.identity)
+
+
+class Late:
+    """Answers every key at once, but the key 0 when `release` is set."""
+
+    def __init__(self, most: int, size: int = 0) -> None:
+        self.release = asyncio.Event()
+        self.others = 0
+        self._most = most
+        self._size = size
+
+    async def __call__(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        key = head.split(b" ", 2)[1].partition(b"=")[2].decode()
+        if key == "0":
+            await self.release.wait()
+        else:
+            self.others += 1
+            if self.others == self._most:
+                self.release.set()
+        writer.write(record(key, self._size))
+
+
+@asynccontextmanager
+async def late_at(late: Late) -> AsyncIterator[Callable[[], Session]]:
+    """Serve `late`, and yield a function that makes a session of two slots for it."""
+    async with scripted(late) as server:
+        yield lambda: Session(
+            clevertap=CleverTap("A", "p", base_url=server.url, max_in_flight=2),
+            alta=Alta("t", base_url=server.url, max_in_flight=2),
+            retry=QUICK,
+        )
+
+
+@pytest.mark.parametrize("kind", ["profiles", "cdp", "joins"])
+async def test_an_answer_that_is_late_holds_up_no_other_key(kind: str) -> None:
+    """The service answers the first key only after a thousand others."""
+    async with late_at(Late(MANY)) as make_session, make_session() as session:
+        results = looked_up(session, kind, range(MANY + 1))
+        with anyio.fail_after(PATIENCE):
+            assert [key_of(result) async for result in results] == list(range(MANY + 1))
+
+
+async def test_an_answer_that_is_late_holds_up_no_other_key_without_an_event_loop() -> None:
+    async with late_at(Late(MANY)) as make_session:
+
+        def read() -> list[int]:
+            with altaprofiles.blocking(make_session) as session:
+                results = session.profiles.get_many(range(MANY + 1), by="identity", ordered=True)
+                return [*map(key_of, results)]
+
+        with anyio.fail_after(PATIENCE):
+            found = await anyio.to_thread.run_sync(read, abandon_on_cancel=True)
+        assert found == list(range(MANY + 1))
+
+
+@pytest.mark.parametrize("kind", ["profiles", "cdp", "joins"])
+async def test_large_results_that_wait_for_a_late_one_are_bounded_by_bytes(kind: str) -> None:
+    """Half a megabyte each: 32 MB are 64, beside four for each of two slots."""
+    late = Late(MANY, size=1 << 19)
+    async with late_at(late) as make_session, make_session() as session:
+        results = looked_up(session, kind, itertools.count())
+        reading = asyncio.ensure_future(anext(results))
+        before = -1
+        while late.others > before or not late.others:
+            before = late.others
+            await asyncio.sleep(0.2)
+        # A machine that is too slow may have come to fewer of them.
+        assert 1 <= late.others <= 64 + 4 * 2
+        late.release.set()
+        found = [key_of(await reading), *[key_of(await anext(results)) for _ in range(100)]]
+        assert found == list(range(101))
+
+
+async def test_people_without_an_identity_wait_for_a_late_one_in_bounded_memory() -> None:
+    """No request is made for them, so they arrive as fast as they are read."""
+    taken = 0
+
+    def people() -> Iterator[Profile]:
+        nonlocal taken
+        yield Profile.decode(b'{"identity":"0"}')
+        note = b"n" * (1 << 17)
+        for taken in itertools.count(1):
+            yield Profile.decode(b'{"objectId":"o%d","note":"%b"}' % (taken, note))
+
+    late = Late(MANY)
+    async with late_at(late) as make_session, make_session() as session:
+        customers = session.with_cdp(people(), ordered=True)
+        reading = asyncio.ensure_future(anext(customers))
+        before = -1
+        while taken > before or not taken:
+            before = taken
+            await asyncio.sleep(0.2)
+        assert taken <= 256 + 4 * 2
+        late.release.set()
+        assert key_of(await reading) == 0
+        found = [await anext(customers) for _ in range(400)]
+        assert [one.profile and one.profile.object_ids for one in found] == [
+            [f"o{number}"] for number in range(1, 401)
+        ]
+        await customers.aclose()

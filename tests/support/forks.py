@@ -100,6 +100,9 @@ def wait_until_stopped(process: subprocess.Popen[Any], timeout: float | None = N
     return process.stops(timeout)
 
 
+_REQUESTING = threading.Lock()
+
+
 class _Forked(subprocess.Popen[Any]):
     """A fork, with all that a `Popen` can do."""
 
@@ -112,7 +115,8 @@ class _Forked(subprocess.Popen[Any]):
         self._status, theirs = socket.socketpair()
         request = _Request(args[1:], dict(env), str(cwd or Path.cwd()), others[-2])
         body = json.dumps(request).encode()
-        with theirs:
+        # Requests of several threads must not be mixed.
+        with theirs, _REQUESTING:
             server = _server()
             socket.send_fds(server, [b"%8d" % len(body)], [*streams, theirs.fileno()])
             server.sendall(body)
