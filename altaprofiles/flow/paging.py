@@ -27,7 +27,7 @@ __all__ = ["MEMORY", "Chain", "Linked", "mark", "walk"]
 MEMORY = 192 << 20
 """Bytes of pages that exist at once in one walk, at most: two of a real account's largest ones.
 
-With three of them, `async for person` took 324 MB where the reader was slow. To let a part arrive
+With three of them, `async for person` took 320 MB where the reader was slow. To let a part arrive
 later, by not reading its connection, would hold a slot of the account for as long as the reader
 takes, and end in a time limit.
 
