@@ -246,7 +246,7 @@ MEASURED = """if 1:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("how", "most"), [("export", 70), ("people", 190)])
+@pytest.mark.parametrize(("how", "most"), [("export", 100), ("people", 190)])
 async def test_the_memory_does_not_grow_with_the_pages(tmp_path: Path, how: str, most: int) -> None:
     """Three pages of 50 MB. Two copies of each would take 300 MB."""
     large = Large(records=96)
