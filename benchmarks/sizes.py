@@ -118,7 +118,8 @@ def measure(*, pages: int = 4, repeats: int = 3) -> Report:
             chains=(few,), records=_RECORDS, record_bytes=RECORD_BYTES, unique=True, form=form
         )
         with serving(shape) as server:
-            runs = rounds(server, contenders, once)
+            # msgspec alone refuses half a surrogate pair.
+            runs = rounds(server, contenders[: 3 if form == "surrogates" else 4], once)
         for label, of in runs.items():
             peak = median(of, lambda run: run.rss) / 1e6
             longest = median(of, lambda run: run.figures["longest"])

@@ -240,6 +240,7 @@ class PageReader(Generic[P_co]):
         was_asked: whether the chain has asked for a cursor by now. Under another name than
             `next_cursor` such a cursor is an echo.
         step: bytes parsed without a pause.
+        is_checked: whether the body is known to be UTF-8.
     """
 
     def __init__(
@@ -250,9 +251,11 @@ class PageReader(Generic[P_co]):
         window: tuple[int, int] | None = None,
         was_asked: Callable[[str], bool] = lambda cursor: False,
         step: int = SLICE,
+        *,
+        is_checked: bool = False,
     ) -> None:
         self._sink = sink
-        self._splitter = Splitter(sink, limit, step)
+        self._splitter = Splitter(sink, limit, step, is_checked=is_checked)
         self._cursor = cursor
         self._window = window
         self._was_asked = was_asked
@@ -342,14 +345,16 @@ def read_page(
     """Return the page of `cursor`, all of whose body has arrived ([profiles]); see `PageReader`.
 
     Args:
-        response: the answer.
+        response: the answer, as `reading.checked` returns it.
         cursor, window, was_asked: as for `PageReader`.
         decode: whether to decode the profiles as well.
 
     Raises:
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    reader = PageReader(Pages(decode=decode), len(response.body), cursor, window, was_asked)
+    reader = PageReader(
+        Pages(decode=decode), len(response.body), cursor, window, was_asked, is_checked=True
+    )
     return (yield from reader.read(response))
 
 

@@ -49,17 +49,21 @@ class Splitter:
         sink: takes the records.
         limit: most bytes of one record, and of the members beside the records.
         step: bytes parsed without a pause.
+        is_checked: whether the body is known to be UTF-8.
 
     Attributes:
         size: length of the body so far, in bytes, without its byte-order mark.
     """
 
-    def __init__(self, sink: RecordSink, limit: int, step: int = SLICE) -> None:
+    def __init__(
+        self, sink: RecordSink, limit: int, step: int = SLICE, *, is_checked: bool = False
+    ) -> None:
         self.size = 0
         self._sink = sink
         self._limit = limit
         self._step = step
         self._utf8 = Utf8()
+        self._is_checked = is_checked
         # Until it is known whether it is a byte-order mark.
         self._first: bytes | None = b""
         self._text = Arriving()
@@ -90,7 +94,8 @@ class Splitter:
         self._body.begin_with(piece)
         if self._sink.in_memory and self.size > self._limit:
             raise self._too_large("the response")
-        self._utf8.feed(piece)
+        if not self._is_checked:
+            self._utf8.feed(piece)
         self._text.add(piece)
         if self._utf8.error is not None or self._list.error is not None:
             self._ignore()
