@@ -27,15 +27,15 @@ class CutBody:
     Attributes:
         rest: the text of the body without those records.
         last_end: where the last record that ended with a bracket ended in the body.
-        deep: where the first record is that is nested too deep for the decoder, or None.
         beginning: the first bytes of the body.
     """
 
     def __init__(self) -> None:
         self.rest = bytearray()
         self.last_end = 0
-        self.deep: int | None = None
         self.beginning = b""
+        # Where the first record is that is nested too deep for the decoder: in the body, in `rest`.
+        self._deep: tuple[int, int] | None = None
         # The places in `rest` where records were, and the number of their bytes until there.
         self._cuts: list[tuple[int, int]] = []
 
@@ -58,6 +58,11 @@ class CutBody:
         """Note that records of `length` bytes were behind `rest`."""
         before = self._cuts[-1][1] if self._cuts else 0
         self._cuts.append((len(self.rest), before + length))
+
+    def note_deep(self, place: int) -> None:
+        """Note that a record at `place` in the body is nested too deep for the decoder."""
+        if self._deep is None:
+            self._deep = place, len(self.rest)
 
     def error(self, data: memoryview, place: int, *, has_records: bool) -> DecodeError:
         """Return the error of a body that is malformed in its records.
@@ -106,9 +111,20 @@ class CutBody:
             return decode_mended(PAGE_BODY, data, "$")[0]
         except DecodeError as error:
             found = failure(error)
-        if self.deep is not None and not (places and places[0] < self.deep):
+        if self._deep is not None and not self._is_before(places, found, *self._deep):
             try:
                 decode_mended(PAGE_BODY, data, "$", deep=True)
             except DecodeError as error:
                 found = failure(error)
         raise found
+
+    def _is_before(self, places: list[int], error: DecodeError, deep: int, rest: int) -> bool:
+        """Return whether a decoder finds `error` before it comes to the record that is too deep."""
+        if places:
+            return places[0] < deep
+        # An error about a type names no place.
+        try:
+            decode_mended(PAGE_BODY, bytes(self.rest[:rest]), "$")
+        except DecodeError as earlier:
+            return (earlier.path, str(earlier)) == (error.path, str(error)) and error.path != "$"
+        return False

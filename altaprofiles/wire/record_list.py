@@ -241,8 +241,8 @@ class RecordList:
             for start, end in spans:
                 record = data[start:end]
                 try:
-                    if is_deep(record) and self._body.deep is None:
-                        self._body.deep = self._text.base + start
+                    if is_deep(record):
+                        self._body.note_deep(self._text.base + start)
                 except DecodeError:
                     self._text.at = start
                     self.count += len(records)

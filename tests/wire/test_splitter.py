@@ -114,7 +114,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 RIGHT = b'{"status":"success","records":[{"a":[{"a":1}]},{"a":"\xc3\xa9"}],"next_cursor":"c"}'
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(bodies(), st.integers(0, 2**32), st.lists(st.sampled_from(KINDS), max_size=2), st.booleans())
 @example(RIGHT, 1, [], True)
 @example(RIGHT.replace(b"\xa9", b""), 1, [], True)
@@ -123,6 +123,13 @@ RIGHT = b'{"status":"success","records":[{"a":[{"a":1}]},{"a":"\xc3\xa9"}],"next
 @example(b'{"records":[{"a":%b},{"a" 1}]}' % DEEP.encode(), 1, [], False)
 @example(b'{"records":[{"a":%b},5,x]}' % DEEP.encode(), 1, [], False)
 @example(b'{"records":[{"a":%b},5],"x":}' % DEEP.encode(), 1, [], False)
+@example(
+    b'{"records":"no","records":[{"a":%b}],"records":"no","records":[tru]}' % DEEP.encode(),
+    1,
+    [],
+    False,
+)
+@example(b'{"records":[{"a":%b}],"records":"no","x":tru}' % DEEP.encode(), 1, [], False)
 @example(b'{"x":tru,"records":[{"a":%b}]}' % DEEP.encode(), 1, [], False)
 @example(b'{"records":[{"a":"\\ud83d"},{"a":"\\ud83d}]}', 1, [], False)
 @example(b'{"records":[{}],"records":[{"a":1}],"records":[{} {}]}', 1, [], False)
