@@ -234,7 +234,16 @@ class _Walk(Generic[P]):
         self._group.start_soon(self._run, step)
         return step
 
+    def _weigh(self, step: _Step, weight: int) -> None:
+        """Correct the memory that is set apart for the page of `step`."""
+        self._room.release(step.weight - weight)
+        step.weight = weight
+
     def _begin_following(self, step: _Step, cursor: str) -> None:
+        expected = self._chain.expected()
+        if self._chain.weigh is not None and expected is not None and not self._heaviest:
+            # Known by now, as this page is arriving.
+            self._weigh(step, max(step.weight, expected))
         # A cursor that was requested before makes the chain a loop: `_deliver` raises for it.
         if step.following is None and mark(cursor) not in self._asked:
             step.following = self._begin(cursor, step.number + 1)
@@ -266,8 +275,7 @@ class _Walk(Generic[P]):
             if self._chain.weigh is not None:
                 weight = self._chain.weigh(page)
                 self._heaviest = max(self._heaviest, weight)
-                self._room.release(step.weight - weight)
-                step.weight = weight
+                self._weigh(step, weight)
             if step.following is not None and step.following.cursor != page.next_cursor:
                 await self._drop_following(step)
             if page.next_cursor is not None:

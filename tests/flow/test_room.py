@@ -23,7 +23,7 @@ class Heavy:
         self.exist = self.most = 0
         self._pages = pages
         self._weight = weight
-        self._expected = expected
+        self.expected = expected
 
     async def open(self) -> str:
         return "0"
@@ -45,7 +45,7 @@ class Heavy:
             self.open,
             self.fetch,
             weigh=lambda page: self._weight,
-            expected=lambda: self._expected,
+            expected=lambda: self.expected,
         )
         return walk([chain], prefetch=prefetch, spawn=spawn)
 
@@ -75,6 +75,23 @@ async def test_as_many_pages_exist_as_there_is_memory_for(
     assert found == [str(number) for number in range(12)]
     assert heavy.most <= most
     assert most == 1 or heavy.most > 1
+
+
+async def test_a_size_that_is_known_once_a_page_begins_counts_at_once() -> None:
+    heavy = Heavy(6, MEMORY * 3 // 5, None)
+    fetch = heavy.fetch
+
+    async def telling(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        heavy.expected = MEMORY * 3 // 5
+        return await fetch(cursor, ahead, asked)
+
+    heavy.fetch = telling  # type: ignore[method-assign]
+    async for _ in heavy.walked(4):
+        await wait_all_tasks_blocked()
+        heavy.exist -= 1
+    assert heavy.most == 1
 
 
 async def test_room_that_somebody_gave_up_waiting_for_goes_to_the_next() -> None:
