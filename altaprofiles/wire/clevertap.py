@@ -352,9 +352,9 @@ def read_page(
     Raises:
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    reader = PageReader(
-        Pages(decode=decode), len(response.body), cursor, window, was_asked, is_checked=True
-    )
+    body = response.body
+    pages = Pages(decode=decode, raw=body)
+    reader = PageReader(pages, len(body), cursor, window, was_asked, is_checked=True)
     return (yield from reader.read(response))
 
 

@@ -46,15 +46,17 @@ class Pages:
     Args:
         decode: whether to decode the profiles as well.
         keep: whether `Page.raw` is wanted.
+        raw: the body, if all of it is in memory already.
     """
 
     in_memory = True
     is_full = False
 
-    def __init__(self, *, decode: bool, keep: bool = True) -> None:
+    def __init__(self, *, decode: bool, keep: bool = True, raw: bytes | None = None) -> None:
         self.count = 0
         self._decode = decode
-        self._keep = keep
+        self._keep = keep and raw is None
+        self._raw = raw
         self._records: list[Raw | bytes] = []
         self._profiles: list[Profile] = []
         self._text = Text()
@@ -76,7 +78,7 @@ class Pages:
         else:
             self._error = check_objects(records, self.count)
             self._records += records
-            if not whole:
+            if not whole and self._keep:
                 self._text.add_list(text)
         self.count += len(records)
 
@@ -119,7 +121,7 @@ class Pages:
     def page(self, cursor: str, next_cursor: str | None, window: tuple[int, int] | None) -> Page:
         if self._error is not None:
             raise self._error
-        raw = self._text if self._whole is None else self._whole
+        raw = self._raw or self._whole or self._text
         page = Page(self._records, raw, cursor, next_cursor, window)
         if self._decode:
             page.__dict__["profiles"] = self._profiles

@@ -214,7 +214,7 @@ def test_every_record_of_a_large_page_is_as_sent(name: str, decode: bool) -> Non
     assert [bytes(found) for found in page.records] == RECORDS[name]
     assert [profile.raw for profile in page.profiles] == RECORDS[name]
     assert (page.cursor, page.next_cursor) == ("asked", "c%2B2")
-    assert page.raw == body
+    assert page.raw is body
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)
