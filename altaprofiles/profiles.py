@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from .base.calls import named, naming
@@ -29,6 +31,7 @@ from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
 from .wire.language import Filters
+from .wire.pages import Pages
 from .wire.query import BATCH_SIZE, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
@@ -179,8 +182,10 @@ class Profiles:
                 passed here, and `windows` must be 1. None opens a new chain, so do not pass on the
                 None of a last page.
             prefetch: pages fetched ahead. At most `prefetch + 1` pages per window exist at once,
-                those still arriving included. A page is requested as soon as the page before it
-                names its cursor, mostly in its first bytes: with 2, one chain can use three slots.
+                those still arriving included, and fewer if all of them would take more than 192
+                MiB: a smaller `batch_size` then keeps more slots busy. A page is requested as soon
+                as the page before it names its cursor, mostly in its first bytes: with 2, one chain
+                can use three slots.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session has no CleverTap
@@ -351,8 +356,14 @@ class Profiles:
                 )
             beginnings = [check_cursor(cursor)]
 
-        def pages(decode: bool) -> AsyncGenerator[Page, None]:
-            return chains.walk(beginnings, prefetch=prefetch, decode=decode, query=query)
+        def pages(decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
+            return chains.walk(
+                beginnings,
+                prefetch=prefetch,
+                new_sink=partial(Pages, decode=decode, keep=keep),
+                weigh=attrgetter("weight"),
+                query=query,
+            )
 
         return EventProfiles(pages, distinct=distinct, query=query, cursor=cursor)
 
@@ -372,7 +383,7 @@ class EventProfiles(AsyncOnly):
 
     def __init__(
         self,
-        pages: Callable[[bool], AsyncGenerator[Page, None]],
+        pages: Callable[[bool, bool], AsyncGenerator[Page, None]],
         *,
         distinct: bool,
         query: EventQuery,
@@ -394,7 +405,7 @@ class EventProfiles(AsyncOnly):
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
-        pages = self._walk(True)
+        pages = self._walk(decode=True, keep=False)
         try:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
@@ -428,11 +439,11 @@ class EventProfiles(AsyncOnly):
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return Results("pages", self._walk(decode))
+        return Results("pages", self._walk(decode=decode, keep=True))
 
-    async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
+    async def _walk(self, *, decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
-        pages = self._pages(decode)
+        pages = self._pages(decode, keep)
         with naming(PAGES):
             try:
                 async for page in pages:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
@@ -24,14 +24,66 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-__all__ = ["Page", "arrow_schema", "new_people", "to_arrow"]
+__all__ = ["Page", "Text", "arrow_schema", "new_people", "to_arrow"]
+
+
+class Text(Struct):
+    """The body of a page in the pieces in which it is kept, each of them once.
+
+    Attributes:
+        size: its length in bytes.
+        has_breaks: whether there is a line break in its records.
+    """
+
+    size: int = 0
+    has_breaks: bool = False
+    _parts: list[tuple[str, Any, Any]] = []
+
+    def add(self, part: bytes) -> None:
+        """Add a part without records."""
+        self._parts.append(("text", part, None))
+        self.size += len(part)
+
+    def add_list(self, records: bytes) -> None:
+        """Add a list of records, without the brackets that it is in."""
+        self._parts.append(("list", records, None))
+        self.count(records)
+
+    def add_records(self, records: list[bytes], gaps: list[bytes] | None, sent: bytes) -> None:
+        """Add records that stand for the list `sent`.
+
+        Args:
+            records: the records.
+            gaps: the text between them; None for commas.
+            sent: the list that was sent, in brackets. It is not kept.
+        """
+        self._parts.append(("records", records, gaps))
+        self.count(sent)
+
+    def count(self, records: bytes) -> None:
+        """Count a list of records, in the brackets that it is in, without keeping it."""
+        self.size += len(records) - 2
+        self.has_breaks = self.has_breaks or b"\n" in records or b"\r" in records
+
+    def join(self) -> bytes:
+        """Return the whole body."""
+        pieces: list[bytes | memoryview] = []
+        for kind, part, gaps in self._parts:
+            if kind == "text":
+                pieces.append(part)
+            elif kind == "list":
+                pieces.append(memoryview(part)[1:-1])
+            elif gaps is None:
+                pieces.append(b",".join(part))
+            else:
+                pieces += (piece for pair in zip(part, [*gaps, b""], strict=True) for piece in pair)
+        return b"".join(pieces)
 
 
 class Page(Struct, frozen=True, dict=True):
-    """One page of a cursor chain. In memory it takes about twice the size of its body.
+    """One page of a cursor chain. In memory it takes about the size of its body.
 
     Attributes:
-        raw: the body as the service sent it, decompressed.
         cursor: the cursor of this page. Requesting it again returns the same page.
         next_cursor: the cursor of the next page of the same chain, or None on the last page. Keep
             it to resume the chain. With several windows, keep one for each `window`.
@@ -40,7 +92,7 @@ class Page(Struct, frozen=True, dict=True):
     """
 
     _records: Sequence[Raw | bytes]
-    raw: bytes
+    _raw: bytes | Text
     cursor: str
     next_cursor: str | None
     window: tuple[int, int] | None = None
@@ -49,7 +101,7 @@ class Page(Struct, frozen=True, dict=True):
     def of(
         cls,
         profiles: list[Profile],
-        raw: bytes,
+        raw: bytes | Text,
         cursor: str,
         next_cursor: str | None,
         window: tuple[int, int] | None = None,
@@ -60,9 +112,22 @@ class Page(Struct, frozen=True, dict=True):
         return page
 
     @property
+    def raw(self) -> bytes:
+        """The body as the service sent it, decompressed.
+
+        A large one is put together each time, because the page keeps its bytes once, as records.
+        """
+        return self._raw if isinstance(self._raw, bytes) else self._raw.join()
+
+    @property
     def is_empty(self) -> bool:
         """True if the page has no records. Any page may have none."""
         return not self._records
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory the page takes."""
+        return len(self._raw) if isinstance(self._raw, bytes) else self._raw.size
 
     @cached_property
     def records(self) -> list[bytes]:
@@ -95,7 +160,8 @@ class Page(Struct, frozen=True, dict=True):
         b'{"identity": "7"}\\n{"identity": "8"}\\n'
         """
         lines: Iterable[Raw | bytes] = self._records
-        if b"\n" in self.raw or b"\r" in self.raw:
+        raw = self._raw
+        if b"\n" in raw or b"\r" in raw if isinstance(raw, bytes) else raw.has_breaks:
             lines = map(one_line, map(bytes, lines))
         return b"\n".join([*lines, b""])
 
@@ -155,7 +221,7 @@ class Page(Struct, frozen=True, dict=True):
 
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"
-        return f"Page({len(self._records)} profiles, {len(self.raw)} bytes{last})"
+        return f"Page({len(self._records)} profiles, {self.weight} bytes{last})"
 
 
 def to_arrow(
@@ -257,7 +323,7 @@ def new_people(page: Page, distinct: Distinct) -> Slices[Page]:
             pace.restart()
     if len(new) == len(sent):
         return page
-    rest = page.raw, page.cursor, page.next_cursor, page.window
+    rest = page._raw, page.cursor, page.next_cursor, page.window  # noqa: SLF001
     if profiles is None:
         return Page([sent[number] for number in new], *rest)
     return Page.of([profiles[number] for number in new], *rest)
