@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         Stats,
         parse_date,
     )
-    from .models.page import to_arrow
+    from .models.page import arrow_schema, to_arrow
     from .options import (
         EventProfilesOptions,
         ExportOptions,
@@ -96,8 +96,10 @@ if TYPE_CHECKING:
     from .tables.layout import Flatten, Kind
     from .wire.alta import CdpBy
     from .wire.clevertap import By
-    from .wire.days import Day
+    from .wire.days import Day, windows
     from .wire.filters import Filter, FilterValue, Operator, ShortOperator
+    from .wire.language import Filters
+    from .wire.query import EventQuery
 
 # Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
 # takes longer than `altaprofiles --help` may take.
@@ -112,6 +114,8 @@ _HOMES = (
     "tables.layout",
     "wire.days",
     "wire.filters",
+    "wire.language",
+    "wire.query",
     "wire.clevertap",
     "wire.alta",
     "flow.fanout",
@@ -153,6 +157,7 @@ __all__ = [
     "DecodeError",
     "EventProfiles",
     "EventProfilesOptions",
+    "EventQuery",
     "EventSummary",
     "ExportError",
     "ExportLocked",
@@ -161,6 +166,7 @@ __all__ = [
     "ExportReport",
     "Filter",
     "FilterValue",
+    "Filters",
     "Flatten",
     "Forbidden",
     "Format",
@@ -209,10 +215,12 @@ __all__ = [
     "ViewOptions",
     "Write",
     "__version__",
+    "arrow_schema",
     "blocking",
     "parse_date",
     "to_arrow",
     "unfinished_in",
+    "windows",
 ]
 
 

@@ -536,6 +536,7 @@ class BlockingProfiles(_Face[Profiles]):
     count = _Call(Profiles.count)
     by_event = _Faced(Profiles.by_event, BlockingEventProfiles)
     everyone = _Faced(Profiles.everyone, BlockingEventProfiles)
+    by_query = _Faced(Profiles.by_query, BlockingEventProfiles)
 
     @named(PROFILES.name)
     def get_many(

@@ -283,6 +283,8 @@ class RequestTimeout(TransportError, TimeoutError):
 class ResponseTooLarge(TransportError):
     """The decompressed body exceeds the session's `max_response_bytes`. Never retried.
 
+    In an export, one record exceeds it, or a body that is far larger than the bytes that arrive.
+
     Attributes:
         limit: `max_response_bytes`.
     """

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from msgspec import UNSET
@@ -32,6 +34,7 @@ from .wire.clevertap import By
 from .wire.days import Day
 from .wire.filters import Filter
 from .wire.language import Filters
+from .wire.pages import Pages
 from .wire.query import BATCH_SIZE, EventQuery, check_cursor
 
 __all__ = ["EventProfiles", "Profiles"]
@@ -183,8 +186,10 @@ class Profiles:
                 passed here, and `windows` must be 1. None opens a new chain, so do not pass on the
                 None of a last page.
             prefetch: pages fetched ahead. At most `prefetch + 1` pages per window exist at once,
-                those still arriving included. A page is requested as soon as the page before it
-                names its cursor, mostly in its first bytes: with 2, one chain can use three slots.
+                those still arriving included, and fewer if all of them would take more than 192
+                MiB: a smaller `batch_size` then keeps more slots busy. A page is requested as soon
+                as the page before it names its cursor, mostly in its first bytes: with 2, one chain
+                can use three slots.
 
         Raises:
             ConfigurationError: an argument cannot work, or the session has no CleverTap
@@ -270,6 +275,41 @@ class Profiles:
         )
         return self._people(event_query, 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
 
+    @named(PAGES)
+    def by_query(
+        self,
+        query: EventQuery,
+        *,
+        distinct: bool = True,
+        cursor: str | None = None,
+        prefetch: int = 2,
+    ) -> EventProfiles:
+        """Return everyone whom `query` asks for, in one chain, as `by_event` and `everyone` do.
+
+        For several processes: one splits a query, and each reads its part with a session of its
+        own. A person who did the event in several parts is in each of them. The cap holds for the
+        sessions of one process, or of one machine with `CleverTap(shared=True)`.
+
+        Args:
+            query: made with `EventQuery.of`, or one part of its `split`.
+            distinct, cursor, prefetch: as for `by_event`.
+
+        Raises:
+            ConfigurationError: an argument cannot work, or the session has no CleverTap
+                credentials.
+
+        >>> charged = EventQuery.of("Charged", date(2026, 1, 1), date(2026, 1, 31))
+        >>> first, second = charged.split(2)
+        >>> async for person in session.profiles.by_query(first):
+        ...     print(person.identity)
+        """
+        if not isinstance(query, EventQuery):
+            raise InvalidArgument(
+                f"query: expected EventQuery.of(event, start, end), got the {type(query).__name__}",
+                value=query,
+            )
+        return self._people(query.checked(), 1, distinct=distinct, cursor=cursor, prefetch=prefetch)
+
     @named(COUNT)
     async def count(
         self,
@@ -320,8 +360,14 @@ class Profiles:
                 )
             beginnings = [check_cursor(cursor)]
 
-        def pages(decode: bool) -> AsyncGenerator[Page, None]:
-            return chains.walk(beginnings, prefetch=prefetch, decode=decode, query=query)
+        def pages(decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
+            return chains.walk(
+                beginnings,
+                prefetch=prefetch,
+                new_sink=partial(Pages, decode=decode, keep=keep),
+                weigh=attrgetter("weight"),
+                query=query,
+            )
 
         return EventProfiles(pages, distinct=distinct, query=query, cursor=cursor)
 
@@ -341,7 +387,7 @@ class EventProfiles(AsyncOnly):
 
     def __init__(
         self,
-        pages: Callable[[bool], AsyncGenerator[Page, None]],
+        pages: Callable[[bool, bool], AsyncGenerator[Page, None]],
         *,
         distinct: bool,
         query: EventQuery,
@@ -363,7 +409,7 @@ class EventProfiles(AsyncOnly):
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
-        pages = self._walk(True)
+        pages = self._walk(decode=True, keep=False)
         try:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
@@ -397,11 +443,11 @@ class EventProfiles(AsyncOnly):
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return Results("pages", self._walk(decode))
+        return Results("pages", self._walk(decode=decode, keep=True))
 
-    async def _walk(self, decode: bool) -> AsyncGenerator[Page, None]:
+    async def _walk(self, *, decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
-        pages = self._pages(decode)
+        pages = self._pages(decode, keep)
         with naming(PAGES):
             try:
                 async for page in pages:

@@ -180,7 +180,9 @@ class Session:
         retry: limits of retries.
         timeout: limits of each attempt.
         max_response_bytes: largest body of one response, in bytes after decompression; 128 MiB by
-            default. A larger one is refused while it arrives (`ResponseTooLarge`).
+            default. A larger one is refused while it arrives (`ResponseTooLarge`). An export stores
+            a page while it arrives: there the limit holds for one record, and a larger page is
+            refused only if it inflates to over 100 times its size.
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one

@@ -27,6 +27,7 @@ from . import (
     quick,
     services,
     shared,
+    sizes,
     windows,
 )
 from .measure import note
@@ -44,6 +45,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "pauses": pauses.measure,
     "imports": imports.measure,
     "compression": compression.measure,
+    "sizes": sizes.measure,
     "shared": shared.measure,
     "services": services.measure,
     "hooks": hooks.measure,
@@ -54,8 +56,8 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges ratios of eleven kinds. It "
-        "takes some 55 minutes on an otherwise idle machine. Peers that are not installed are left "
+        description="Compares altaprofiles with its peers and judges ratios of twelve kinds. It "
+        "takes some 60 minutes on an otherwise idle machine. Peers that are not installed are left "
         "out: pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document, not Markdown")

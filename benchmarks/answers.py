@@ -14,9 +14,11 @@ from msgspec import Struct
 
 from .bodies import PLACE, cursor, page_ending, page_opening, place, record, records
 
-__all__ = ["ZSTD", "Answer", "Answers", "Compression", "Shape"]
+__all__ = ["ZSTD", "Answer", "Answers", "Compression", "Form", "Shape"]
 
 Compression: TypeAlias = Literal["identity", "gzip", "zstd"]
+
+Form: TypeAlias = Literal["plain", "pretty", "surrogates"]
 
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 """The module for zstd: from Python 3.14 on, the standard library's."""
@@ -34,6 +36,7 @@ class Shape(Struct, frozen=True, kw_only=True):
         record_bytes: the size of each record, and of the one found by ID.
         compression: the encoding of pages for clients that accept it.
         unique: whether each person is on one page only; if not, all pages hold the same people.
+        form: how records are written: without blanks, indented, or with half a surrogate pair each.
         cursor_last: whether `next_cursor` comes after the records.
         resets: the share of lookups, drawn from a seed, whose answer ends in a reset of the
             connection.
@@ -46,6 +49,7 @@ class Shape(Struct, frozen=True, kw_only=True):
     record_bytes: int = 1168
     compression: Compression = "identity"
     unique: bool = False
+    form: Form = "plain"
     cursor_last: bool = False
     resets: float = 0.0
 
@@ -78,7 +82,7 @@ class Answers:
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
-        self._records = records(shape.records, shape.record_bytes)
+        self._records = _formed(records(shape.records, shape.record_bytes), shape.form)
         self._shared = self._records.replace(PLACE, place(0, 0))
         found = record(0, min(shape.record_bytes, 1000)).replace(PLACE, place(0, 0))
         self._found = _answer("get_profile", b'{"status":"success","record":' + found + b"}")
@@ -138,6 +142,15 @@ class Answers:
             packed = import_module(ZSTD).compress(body)
         head = _head(len(packed), f"Content-Encoding: {kind}\r\n")
         return Answer("get_page", plain.cursor, head, packed, b"", len(packed))
+
+
+def _formed(listed: bytes, form: Form) -> bytes:
+    """Return the records of a list in another form."""
+    if form == "pretty":
+        return msgspec.json.format(b"[" + listed + b"]", indent=2)[1:-1]
+    if form == "surrogates":
+        return listed.replace(b'"note":"', rb'"mood":"\ud83d","note":"')
+    return listed
 
 
 def _answer(operation: str, body: bytes, cursor: str | None = None) -> Answer:

@@ -6,12 +6,16 @@ import json
 import random
 from base64 import b64encode
 from hashlib import shake_256
+from typing import Any
 from urllib.parse import quote
 
 __all__ = ["PLACE", "cursor", "page_ending", "page_opening", "place", "record", "records"]
 
 PLACE = b"ppppppppp"
 """A placeholder in every identifier of a record, as long as the result of `place`."""
+
+_SUMMARY = 78
+"""Length of the summary of one event, in bytes."""
 
 _CITIES = ("Pune", "Delhi", "Mumbai", "Berlin", "Lyon", "Osaka", "Austin", "Leeds")
 _EVENTS = ("App Launched", "Charged", "Product Viewed", "Added To Cart", "Search", "Logout")
@@ -20,14 +24,15 @@ _WORDS = " ".join(random.Random(7).choices(_CITIES, k=600))  # noqa: S311
 
 
 def record(number: int, size: int) -> bytes:
-    """Return a person's record of exactly `size` bytes, from 1,000 to 2,000.
+    """Return a person's record of exactly `size` bytes, of 1,000 or more.
 
-    It holds no `$`, single quote or backslash, which have a meaning in nginx's configuration.
+    Most of a large one are summaries of events, as in real accounts. It holds no `$`, single quote
+    or backslash, which have a meaning in nginx's configuration.
     """
     chance = random.Random(number)  # noqa: S311
     name = f"u{PLACE.decode()}{number:07}"
     seen = 1_700_000_000
-    person = {
+    person: dict[str, Any] = {
         "identity": name,
         "email": f"{name}@example.com",
         "name": f"Person {number}",
@@ -60,6 +65,14 @@ def record(number: int, size: int) -> bytes:
             }
         ],
     }
+    for kind in range((size - 2000) // _SUMMARY):
+        first, last = seen + chance.randrange(10**6), seen + 10**6 + chance.randrange(10**6)
+        count = chance.randrange(10, 100)
+        person["events"][f"Viewed Section {kind:03}"] = {
+            "count": count,
+            "first_seen": first,
+            "last_seen": last,
+        }
     bare = json.dumps(person, separators=(",", ":"))
     start = chance.randrange(1000)
     note = _WORDS[start : start + size - len(bare)]

@@ -26,6 +26,7 @@ from . import (
     pauses,
     services,
     shared,
+    sizes,
     windows,
 )
 from .answers import ZSTD, Compression, Shape
@@ -217,6 +218,20 @@ def _take_turns() -> list[Check]:
     ]
 
 
+def _read_large() -> list[Check]:
+    shape = Shape(chains=(4,), record_bytes=sizes.RECORD_BYTES, unique=True, records=200)
+    return [
+        check
+        for form in ("plain", "pretty", "surrogates")
+        for how in ("export", "people", "pages")
+        for check in _read_by(
+            f"large records, {form}, {how}",
+            Contender(how, sizes.walk, {"how": how}),
+            replace(shape, form=form),
+        )
+    ]
+
+
 def _start() -> list[Check]:
     figures = once(Contender("starts", imports.starts, {"repeats": 1})).figures
     return [Check("start, commands that ended well", len(figures), len(imports.commands()))]
@@ -346,6 +361,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "pauses": _take_turns,
     "imports": _start,
     "compression": _inflate,
+    "sizes": _read_large,
     "shared": _share,
     "services": _serve,
     "hooks": _watch,

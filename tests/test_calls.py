@@ -22,6 +22,7 @@ from altaprofiles import (
     CursorExpired,
     CursorLoop,
     DecodeError,
+    EventQuery,
     Forbidden,
     Incomplete,
     InvalidArgument,
@@ -87,6 +88,9 @@ def calls(session: Any, folder: Path) -> dict[tuple[str, str], Call]:
         ),
         ("CleverTap", "by_event, resumed"): lambda **o: many(
             aiter(profiles.by_event(**{"event": EVENT, "cursor": "c", **RANGE} | o))
+        ),
+        ("CleverTap", "by_query"): lambda **o: many(
+            aiter(profiles.by_query(**{"query": EventQuery.of(EVENT, **RANGE)} | o))
         ),
         ("CleverTap", "pages"): lambda **o: many(profiles.everyone(**o).pages()),
         ("CleverTap", "count"): lambda **o: one(profiles.count(**{"event": EVENT, **RANGE} | o)),
@@ -237,7 +241,7 @@ async def test_chains(fault: str, tmp_path: Path) -> None:
     answer, kind = CHAINS[fault]
     async with scripted(answer) as server, session_at(server.url) as session:
         found = calls(session, tmp_path)
-        for name in ("by_event", "pages", "export", "sync"):
+        for name in ("by_event", "by_query", "pages", "export", "sync"):
             check(await errors_of(found["CleverTap", name]), "CleverTap", kind, Incomplete)
 
 
@@ -258,6 +262,7 @@ INVALID: dict[str, dict[str, Any]] = {
     "get_many": {"concurrency": 0},
     "by_event": {"start": "soon"},
     "by_event, resumed": {"cursor": ""},
+    "by_query": {"query": "Charged"},
     "pages": {"batch_size": 1},
     "count": {"start": "soon"},
     "with_cdp": {"profiles": 7},

@@ -19,6 +19,7 @@ from altaprofiles import (
     CleverTap,
     ConfigurationError,
     EventProfiles,
+    EventQuery,
     Filter,
     InvalidArgument,
     Page,
@@ -45,6 +46,7 @@ def charged(session: Session) -> EventProfiles:
 TO_BE_READ: dict[str, Callable[[Session], Any]] = {
     "by_event": charged,
     "everyone": lambda session: session.profiles.everyone(),
+    "by_query": lambda session: session.profiles.by_query(EventQuery.of("Charged", **DAYS)),
     "pages": lambda session: charged(session).pages(),
     "get_many": lambda session: session.profiles.get_many(["1"], by="identity"),
     "cdp.get_many": lambda session: session.cdp.get_many(["1"], by="user_id"),

@@ -25,6 +25,7 @@ __all__ = [
     "elements",
     "elements_of",
     "excerpt",
+    "is_deep",
     "member_span",
     "members",
     "mend_surrogates",
@@ -62,13 +63,20 @@ def decode_json(decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str) 
 
 
 def decode_mended(
-    decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str
+    decoder: msgspec.json.Decoder[V], data: bytes | Raw, path: str, *, deep: bool = False
 ) -> tuple[V, bytes | None]:
     """Decode text whose parts are looked at later, even if one of them cannot be decoded.
 
     Lone surrogates are read as in `decode_json`. A container nested too deep for the decoder is
     read as an empty string, and nothing of it is believed. Return the mended text as well, in which
     every offset is that of `data`, or None if there was nothing to mend.
+
+    Args:
+        decoder: decodes the text.
+        data: the text.
+        path: its path, for the error.
+        deep: whether a part nested too deep was taken out of `data`. The error is then the same
+            as with it.
 
     Raises:
         DecodeError: `data` is not JSON, or not of the decoder's type.
@@ -85,10 +93,29 @@ def decode_mended(
         pass
     except FAILURES as error:
         failure = error
-    if failure is not None:
+    if failure is not None and not deep:
         raise _decode_error(failure, sent, path)
-    shallow = _shallow(mended, path)
-    return decode_json(decoder, shallow, path), shallow
+    try:
+        shallow = _shallow(mended, path)
+        return decode_json(decoder, shallow, path), shallow
+    except DecodeError as error:
+        error.excerpt = excerpt(sent)
+        raise
+
+
+def is_deep(data: bytes) -> bool:
+    """Return whether a JSON value is nested too deep for a decoder.
+
+    Raises:
+        DecodeError: `data` is not JSON.
+    """
+    try:
+        _RAW.decode(data)
+    except FAILURES:
+        _, mended = decode_mended(_RAW, data, "$")
+        # Only a shallow text decodes where the mended one does not.
+        return mended != (mend_surrogates(data) or data)
+    return False
 
 
 def decode_loosely(data: bytes | Raw) -> Any:
@@ -171,6 +198,7 @@ def mend_surrogates(data: bytes, *, nul: bool = False) -> bytes | None:
 
 # ------------------------------------------------------------------------------------- no recursion
 
+_BLANKS = b" \t\n\r"
 _WHITE = rb"[ \t\n\r]*+"
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
 _NUMBER = rb"-?+(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?+[0-9]++)?+"
@@ -283,10 +311,19 @@ def members(data: bytes | Raw, path: str = "$") -> Iterator[tuple[bytes, Raw]]:
             elif sign.startswith(b'"'):
                 key = sent[token.start() : token.end()]
         elif (level == 1 and sign == b",") or level == 0:
-            yield key, Raw(sent[start : token.start()].strip())
+            yield key, Raw(_stripped(sent, start, token.start()))
             start = None
         if sign in (b"[", b"{"):
             level += 1
+
+
+def _stripped(data: bytes, start: int, end: int) -> memoryview:
+    """Return a part of `data` without white space around it, and without a copy."""
+    while data[start] in _BLANKS:
+        start += 1
+    while data[end - 1] in _BLANKS:
+        end -= 1
+    return memoryview(data)[start:end]
 
 
 def _element_spans(data: bytes) -> list[tuple[int, int]]:
@@ -309,6 +346,7 @@ def _skip(text: str, position: int) -> int:
 
 
 _ANY = msgspec.json.Decoder()
+_RAW = msgspec.json.Decoder(Raw)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)

@@ -31,7 +31,7 @@ from msgspec import Struct
 
 from ..base.wording import numbered
 from ..models.customer import Found
-from ..models.people import exact_identity, exact_ids, row_key
+from ..models.people import person_of
 from ..tables.columns import Columns
 from ..tables.kinds import Kinds
 from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
@@ -188,7 +188,7 @@ class _People:
         cells = [
             *([[row.key for row in rows]] if content.has_key else ()),
             [row.account for row in rows],
-            [*map(_person, parts.texts[0], parts.object_ids, records)],
+            [*map(person_of, parts.texts[0], parts.object_ids, records)],
             *parts.core,
             *([[[*row.matched] for row in rows]] if content.has_events else ()),
             times,
@@ -198,24 +198,6 @@ class _People:
         ]
         self.mended += parts.mended
         return cells
-
-
-def _person(identity: str | None, object_ids: list[str], record: bytes) -> str:
-    # Most need no closer look.
-    if identity and _is_plain(identity):
-        return f"identity:{identity}"
-    if not identity and object_ids and _is_plain("".join(object_ids)):
-        return f"objectId:{min(object_ids)}"
-    return row_key(exact_identity(identity, record), exact_ids(object_ids, record), record)
-
-
-_SHORT = 500
-"""Characters that any database can index."""
-
-
-def _is_plain(text: str) -> bool:
-    """Return True for text that any database can hold, and that was not mended."""
-    return text.isascii() and len(text) <= _SHORT and "\\" not in text and "\0" not in text
 
 
 _BINDINGS = ("account", "key", "user_id", "anonymous_id", "conversation_type", "source_id")

@@ -6,6 +6,7 @@ Knows no API: the functions that open a chain and fetch a page are passed in.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -21,7 +22,18 @@ from ..errors import AltaProfilesError, CursorError, CursorLoop
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn
 
-__all__ = ["Chain", "Linked", "mark", "walk"]
+__all__ = ["MEMORY", "Chain", "Linked", "mark", "walk"]
+
+MEMORY = 192 << 20
+"""Bytes of pages that exist at once in one walk, at most: two of a real account's largest ones.
+
+With three of them, `async for person` took 320 MB where the reader was slow. To let a part arrive
+later, by not reading its connection, would hold a slot of the account for as long as the reader
+takes, and end in a time limit.
+
+The first pages of chains count as a quarter of it, because nothing is known of their size and every
+slot should be used: three of 85 MB, of three chains, took 330 MB.
+"""
 
 
 class Linked(Protocol):
@@ -48,12 +60,18 @@ class Chain(Struct, Generic[P], frozen=True):
             the last page the first cursor of the chain opened again: that page is then dropped, and
             the walk continues there.
         earlier: the marks of the cursors that were walked before the first one.
+        weigh: returns about how many bytes of memory a page takes; None if that is no matter.
+        expected: returns the weight that the next page probably has, or None if nothing is known.
+        discard: receives each page that is dropped, to free what it holds.
     """
 
     open: Callable[[], Awaitable[str]]
     fetch: Callable[[str, Callable[[str], None], Callable[[str], bool]], Awaitable[P]]
     reopen: Callable[[P], Awaitable[str | None]] | None = None
     earlier: Collection[bytes] = ()
+    weigh: Callable[[P], int] | None = None
+    expected: Callable[[], int | None] = lambda: None
+    discard: Callable[[P], object] = lambda page: None
 
 
 async def walk(
@@ -63,7 +81,8 @@ async def walk(
 
     The chains are walked concurrently, and their pages are yielded as they arrive. At most
     `prefetch + 1` pages of each chain exist at once, including the one being read and those still
-    arriving, however slow the reader is. No cursor is requested twice at the same time. Errors that
+    arriving, however slow the reader is. Where pages are weighed, fewer exist if they would take
+    more than `MEMORY`, over all chains. No cursor is requested twice at the same time. Errors that
     name no call get `name`.
 
     Raises:
@@ -71,7 +90,8 @@ async def walk(
         AltaProfilesError: a chain could not be opened, or a page could not be fetched. Pages that
             arrived before the error are yielded first.
     """
-    handover: Handover[tuple[P, asyncio.Semaphore]] = Handover()
+    handover: Handover[tuple[P, Callable[[], None]]] = Handover()
+    room = Room(MEMORY)
 
     async def walk_all() -> None:
         walks: list[_Walk[P]] = []
@@ -80,7 +100,7 @@ async def walk(
             async def begin(chain: Chain[P]) -> None:
                 with handover.ended_by_failure(group):
                     cursor = await chain.open()
-                    walks.append(_Walk(chain, cursor, prefetch, handover, group))
+                    walks.append(_Walk(chain, cursor, prefetch, handover, group, room))
 
             for chain in chains:
                 group.start_soon(begin, chain)
@@ -94,14 +114,59 @@ async def walk(
         try:
             while True:
                 try:
-                    page, allowance = await handover.get()
+                    page, free = await handover.get()
                 except Ended:
                     return
                 yield page
                 del page
-                allowance.release()
+                free()
         finally:
             cancel()
+
+
+class Room:
+    """Memory for pages that exist at once. One page alone always has room, however large it is.
+
+    Args:
+        size: in bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._held = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def acquire(self, weight: int) -> None:
+        """Wait until there is room, first come, first served."""
+        if not self._waiting and self._has_room(weight):
+            self._held += weight
+            return
+        turn = weight, asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn[1]
+        except BaseException:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+            else:
+                self._held -= weight
+            self._admit()
+            raise
+
+    def _has_room(self, weight: int) -> bool:
+        return not self._held or self._held + weight <= self._size
+
+    def release(self, weight: int) -> None:
+        """Give room back, or take more of it if `weight` is negative."""
+        self._held -= weight
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._has_room(self._waiting[0][0]):
+            weight, turn = self._waiting.popleft()
+            if not turn.done():
+                self._held += weight
+                turn.set_result(None)
 
 
 class _Step:
@@ -110,14 +175,16 @@ class _Step:
     Attributes:
         number: of the page in its walk, from 0.
         mark: a digest of the cursor, which can be 2.4 KB long.
+        weight: the memory that is set apart for the page, in bytes.
         confirmed: set once the previous page has been handed over and names this cursor.
         following: the next step, once started.
         ended: set once nothing of this step is running.
     """
 
-    def __init__(self, cursor: str, number: int) -> None:
+    def __init__(self, cursor: str, number: int, weight: int) -> None:
         self.cursor = cursor
         self.number = number
+        self.weight = weight
         self.mark = mark(cursor)
         self.confirmed = asyncio.Event()
         self.following: _Step | None = None
@@ -138,26 +205,45 @@ class _Walk(Generic[P]):
         chain: Chain[P],
         cursor: str,
         prefetch: int,
-        handover: Handover[tuple[P, asyncio.Semaphore]],
+        handover: Handover[tuple[P, Callable[[], None]]],
         group: TaskGroup,
+        room: Room,
     ) -> None:
         self.complete = False
         self._chain = chain
         self._handover = handover
         self._group = group
         self._allowance = asyncio.Semaphore(prefetch + 1)
+        self._room = room
+        self._heaviest = 0
         # The number of the step that asked for each cursor.
         self._asked = dict.fromkeys(chain.earlier, -1)
         self._delivered = 0
         self._begin(cursor, 0).confirmed.set()
 
     def _begin(self, cursor: str, number: int) -> _Step:
-        step = _Step(cursor, number)
+        weight = 0
+        if self._chain.weigh is not None:
+            expected = self._chain.expected()
+            if expected is None:
+                # Two pages of unknown weight, until one of them is known.
+                expected = MEMORY // 4 if number == 0 else MEMORY * 2 // 5
+            weight = self._heaviest or expected
+        step = _Step(cursor, number, weight)
         self._asked[step.mark] = number
         self._group.start_soon(self._run, step)
         return step
 
+    def _weigh(self, step: _Step, weight: int) -> None:
+        """Correct the memory that is set apart for the page of `step`."""
+        self._room.release(step.weight - weight)
+        step.weight = weight
+
     def _begin_following(self, step: _Step, cursor: str) -> None:
+        expected = self._chain.expected()
+        if self._chain.weigh is not None and expected is not None and not self._heaviest:
+            # Known by now, as this page is arriving.
+            self._weigh(step, max(step.weight, expected))
         # A cursor that was requested before makes the chain a loop: `_deliver` raises for it.
         if step.following is None and mark(cursor) not in self._asked:
             step.following = self._begin(cursor, step.number + 1)
@@ -179,7 +265,17 @@ class _Walk(Generic[P]):
     async def _take(self, step: _Step) -> None:
         await self._allowance.acquire()
         try:
+            await self._room.acquire(step.weight)
+        except BaseException:
+            self._allowance.release()
+            raise
+        page = None
+        try:
             page = await self._fetch(step)
+            if self._chain.weigh is not None:
+                weight = self._chain.weigh(page)
+                self._heaviest = max(self._heaviest, weight)
+                self._weigh(step, weight)
             if step.following is not None and step.following.cursor != page.next_cursor:
                 await self._drop_following(step)
             if page.next_cursor is not None:
@@ -188,16 +284,23 @@ class _Walk(Generic[P]):
             reopen = self._chain.reopen
             again = None if reopen is None else await reopen(page)
         except BaseException:
-            self._allowance.release()
+            if page is not None:
+                self._chain.discard(page)
+            self._free(step)
             raise
         if again is None:
             self._deliver(step, page)
         else:
-            self._allowance.release()
+            self._chain.discard(page)
+            self._free(step)
             # A chain opened again may have the same cursors.
             self._asked.clear()
             self._delivered = 0
             self._begin(again, 0).confirmed.set()
+
+    def _free(self, step: _Step) -> None:
+        self._allowance.release()
+        self._room.release(step.weight)
 
     async def _fetch(self, step: _Step) -> P:
         try:
@@ -216,7 +319,7 @@ class _Walk(Generic[P]):
 
     def _deliver(self, step: _Step, page: P) -> None:
         self._delivered += 1
-        self._handover.put((page, self._allowance))
+        self._handover.put((page, partial(self._free, step)))
         if page.next_cursor is None:
             self.complete = True
         elif step.following is None:

@@ -43,10 +43,11 @@ from ..wire.messages import Request, Response
 from ..wire.reading import checked
 from .hooks import Hook, Observer, errors_logged
 from .limits import Cap, Turn
+from .reader import Reader
 from .retry import Budget, Retry, Tries
 from .rotation import Rotation
 from .service import Service
-from .transport import Limits, Timeout, Transport
+from .transport import Limits, OnHead, Timeout, Transport
 
 __all__ = ["Engine"]
 
@@ -66,8 +67,9 @@ class _Call(Struct, frozen=True):
     request: Request
     read: Callable[[Response], Any]
     bulk: bool
-    on_head: Callable[[bytes], bool] | None
+    on_head: OnHead | None
     number: int
+    new_reader: Callable[[int], Reader[Any]] | None = None
 
     def attempt(
         self,
@@ -83,7 +85,7 @@ class _Call(Struct, frozen=True):
             number=tries.number,
             seconds=time.monotonic() - started,
             status=None if response is None else response.status,
-            bytes=0 if response is None else len(response.body),
+            bytes=0 if response is None else response.size,
             error=error,
             delay=None,
             call=self.number,
@@ -250,7 +252,7 @@ class Engine:
         read: Callable[[Response], Slices[T]],
         *,
         bulk: bool = False,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[T]: ...
 
     @overload
@@ -261,7 +263,7 @@ class Engine:
         read: Callable[[Response], T],
         *,
         bulk: bool = False,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[T]: ...
 
     def call(
@@ -271,7 +273,7 @@ class Engine:
         read: Callable[[Response], Any],
         *,
         bulk: bool = False,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
     ) -> Awaitable[Any]:
         """Send `request`, retrying as `Retry` allows, and return the result of `read`.
 
@@ -287,11 +289,35 @@ class Engine:
         Raises:
             AltaProfilesError: the error of the last attempt.
         """
-        budget = None if bulk else self._budget
-        options = self._options
-        is_bulk = bulk if options.bulk is None else options.bulk
+        is_bulk = bulk if self._options.bulk is None else self._options.bulk
         call = _Call(service, request, read, is_bulk, on_head, next(self._numbers))
-        whole = self._whole
+        return self._begin(call, None if bulk else self._budget)
+
+    def stream(
+        self,
+        service: Service,
+        request: Request,
+        new_reader: Callable[[int], Reader[T]],
+        *,
+        on_head: OnHead | None = None,
+    ) -> Awaitable[T]:
+        """Send `request` as bulk work, as `call` does, and read its answer while it arrives.
+
+        Args:
+            service, request, on_head: as for `call`.
+            new_reader: returns the reader of the answer to one attempt. It is called with the most
+                bytes that the reader may hold.
+
+        Raises:
+            AltaProfilesError: the error of the last attempt.
+        """
+        is_bulk = True if self._options.bulk is None else self._options.bulk
+        number = next(self._numbers)
+        call = _Call(service, request, _unread, is_bulk, on_head, number, new_reader)
+        return self._begin(call, None)
+
+    def _begin(self, call: _Call, budget: Budget | None) -> Awaitable[Any]:
+        options, whole = self._options, self._whole
         if whole is None and (deadline := options.retry.deadline) is not None:
             whole = Deadline.of(deadline)
         tries = Tries(options.retry, budget, math.inf if whole is None else whole.ends)
@@ -359,18 +385,26 @@ class Engine:
             response = None
             started = time.monotonic()
             tries.sent += 1
+            limit = self._transport.max_response_bytes
+            reader = None if call.new_reader is None else call.new_reader(limit)
             try:
-                response = await self._send(call, cap, turn)
+                response = await self._send(call, cap, turn, reader)
                 if not response.body.isascii():
                     response = await _checked(response)
-                value = call.read(response)
+                if reader is not None and response.taken:
+                    response = replace(response, taken=reader.size)
+                value = call.read(response) if reader is None else reader.read(response)
                 if isinstance(value, GeneratorType):
                     value = await finish(value)
             except AltaProfilesError as failure:
                 error = self._closing(failure) or failure
+                if reader is not None:
+                    reader.close()
             except BaseException:
                 service.pace.failed(turn.pace)
                 tries.cut_off_from = started
+                if reader is not None:
+                    reader.close()
                 raise
             else:
                 self._budget.deposit()
@@ -391,7 +425,7 @@ class Engine:
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
             attempt = call.attempt(tries, started, response, error)
-            response = None
+            response = reader = None
             tries.failure = error
             renewed = (
                 None
@@ -541,13 +575,15 @@ class Engine:
             raise
         return turn
 
-    async def _send(self, call: _Call, cap: Cap, turn: Turn) -> Response:
+    async def _send(
+        self, call: _Call, cap: Cap, turn: Turn, reader: Reader[Any] | None
+    ) -> Response:
         """Return the response. Releases the slot, even after an error."""
         for tally in self._tallies:
             tally.requests += 1
         try:
             response = await self._transport.send(
-                call.request, call.service.peer, self._options.limits, call.on_head
+                call.request, call.service.peer, self._options.limits, call.on_head, reader
             )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
@@ -559,7 +595,7 @@ class Engine:
             call.service.answered(response)
             cap.release(turn, is_answered=True)
             for tally in self._tallies:
-                tally.bytes += len(response.body)
+                tally.bytes += response.size
             return response
         # The caller was not cancelled: closing the pool cancels its name resolution, and aiohttp
         # passes that cancellation on.
@@ -597,6 +633,10 @@ class Engine:
             )
         for hook in self._options.hooks:
             hook(attempt)
+
+
+def _unread(response: Response) -> None:
+    """Stand for the reader of a call whose answers are read while they arrive."""
 
 
 def _reason(call: _Call, tries: Tries) -> AltaProfilesError | None:

@@ -12,7 +12,7 @@ import socket
 import ssl
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -36,9 +36,11 @@ from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
 from .proxies import Proxy, check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
+from .reader import Reader
 
 __all__ = [
     "Limits",
+    "OnHead",
     "Peer",
     "Timeout",
     "Transport",
@@ -46,6 +48,16 @@ __all__ = [
 
 
 _HEAD = 16 * 1024
+
+
+_RATIO = 100
+"""Bytes of a body for each byte that arrives, at most."""
+
+_USUAL_RATIO = 10
+"""Bytes of a body for each byte that arrives, with records of people."""
+
+OnHead: TypeAlias = Callable[[bytes, int | None], bool]
+"""Receives the first bytes of a body; see `Transport.send`."""
 
 
 class Timeout(Struct, frozen=True, kw_only=True):
@@ -150,7 +162,7 @@ class Transport:
         proxy = hide_proxy(proxy)
         # Views of a session with one timeout share its only timer, for as long as there are any.
         self._limits: WeakValueDictionary[Timeout, Limits] = WeakValueDictionary()
-        self._max_response_bytes = max_response_bytes
+        self.max_response_bytes = max_response_bytes
         self._trace_configs = _check_trace_configs(trace_configs)
         self._trust_env = trust_env
         self._ssl = _check_context(ssl)
@@ -208,7 +220,8 @@ class Transport:
         request: Request,
         peer: Peer,
         limits: Limits,
-        on_head: Callable[[bytes], bool] | None = None,
+        on_head: OnHead | None = None,
+        reader: Reader[object] | None = None,
     ) -> Response:
         """Return the complete response to `request`, whatever its status.
 
@@ -217,11 +230,14 @@ class Transport:
             peer: its destination.
             limits: its time limits.
             on_head: called with the first bytes of the body of a 2xx answer, decompressed, each
-                time more of them arrive, until it returns True or has received 16 KiB. Not called
-                for a body that arrives in one piece.
+                time more of them arrive, until it returns True or has received 16 KiB. Its second
+                argument is the length of the body, estimated if it is compressed, or None. Not
+                called for a body that arrives in one piece.
+            reader: takes the body of an answer with status 200, which is then not in the response.
 
         Raises:
             TransportError: no complete answer arrived, or it exceeds the byte cap.
+            DecodeError: the reader gives up.
         """
         client = self._clients.get(peer) or self._client(peer)
         proxy = self._proxy(peer)
@@ -239,12 +255,14 @@ class Transport:
                 timeout=limits.client,
             )
             try:
-                body = await self._read(response, limits.deadlines, watched, on_head)
+                if response.status != 200:
+                    reader = None
+                body, taken = await self._read(response, limits.deadlines, watched, on_head, reader)
             except BaseException:
                 response.close()
                 raise
             if proxy is None or response.status != 407:
-                return Response(response.status, response.headers, body)
+                return Response(response.status, response.headers, body, taken=taken)
             failure = _proxy_refusal(peer.host, proxy, 407, "")
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
@@ -266,40 +284,76 @@ class Transport:
         response: aiohttp.ClientResponse,
         deadlines: Deadlines,
         watched: Watched,
-        on_head: Callable[[bytes], bool] | None,
-    ) -> bytes:
+        on_head: OnHead | None,
+        reader: Reader[object] | None,
+    ) -> tuple[bytes, int]:
+        """Return the body, or what was taken of it by `reader`: the number of bytes."""
         content = response.content
         inflater = _inflater(response)
         if inflater is None and content.is_eof():
             # A small answer that arrived in one piece, as for most lookups.
             body = content.read_nowait()
+            if reader is not None:
+                for _ in reader.feed(body):
+                    await asyncio.sleep(0)
+                return b"", len(body)
             self._check_size(len(body))
-            return body
+            return body, 0
         deadlines.heard(watched)
         if response.status >= 300:
             on_head = None
+        length = response.content_length
+        if inflater is not None and length is not None:
+            length *= _USUAL_RATIO
         pieces: list[bytes] = []
-        size = 0
-        has_data = False
+        size = received = 0
         while not content.at_eof():
             arrived = await content.readany()
             deadlines.heard(watched)
-            has_data = has_data or arrived != b""
+            received += len(arrived)
             for number, piece in enumerate(inflater.feed(arrived) if inflater else (arrived,)):
                 if number > 0:
                     # A little data can inflate to a lot, and other tasks need the loop.
                     await asyncio.sleep(0)
                 size += len(piece)
-                self._check_size(size)
-                pieces.append(piece)
-                if on_head is not None and (on_head(b"".join(pieces)[:_HEAD]) or size >= _HEAD):
+                if reader is None:
+                    self._check_size(size)
+                elif size > self.max_response_bytes:
+                    self._check_ratio(size, received)
+                if reader is None or on_head is not None:
+                    pieces.append(piece)
+                if on_head is not None and (
+                    on_head(b"".join(pieces)[:_HEAD], length) or size >= _HEAD
+                ):
                     on_head = None
-        if inflater is not None and has_data and not inflater.complete:
+                if reader is not None:
+                    if on_head is None:
+                        pieces.clear()
+                    for _ in reader.feed(piece):
+                        await asyncio.sleep(0)
+                    if reader.is_full:
+                        await reader.drain()
+                        # The time that the reader takes is not the service's silence.
+                        deadlines.heard(watched)
+        if inflater is not None and received and not inflater.complete:
             raise aiohttp.ClientPayloadError
-        return b"".join(pieces)
+        return (b"".join(pieces), 0) if reader is None else (b"", size)
+
+    def _check_ratio(self, size: int, received: int) -> None:
+        """Refuse a body that inflates to much more than any page does.
+
+        Its records need not be held, so that its size alone says nothing.
+        """
+        limit = self.max_response_bytes
+        if size > _RATIO * received:
+            raise ResponseTooLarge(
+                f"the response is over {limit:,} bytes, and over {_RATIO} times as large as what "
+                f"arrived; no page of the service is; if this one is, raise max_response_bytes",
+                limit=limit,
+            )
 
     def _check_size(self, size: int) -> None:
-        limit = self._max_response_bytes
+        limit = self.max_response_bytes
         if size > limit:
             raise ResponseTooLarge(
                 f"the response is over {limit:,} bytes; ask for less (a smaller batch_size, "

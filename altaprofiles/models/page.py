@@ -2,30 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
+from ..base.checks import check_flag
+from ..base.extras import require
 from ..base.jsontext import one_line
+from ..errors import InvalidArgument
 from ..flow.slices import Pace, Slices
-from ..tables.arrow import records_to_arrow
-from .people import Distinct, identity_of
+from ..tables.arrow import records_to_arrow, schema_of
+from ..tables.kinds import Kinds
+from ..tables.layout import CORE, PERSON, Flatten, Kind, Lists, check_flatten, check_lists
+from ..tables.rows import RecordTable
+from .people import Distinct, identity_of, person_of
 from .profile import Profile
 
 if TYPE_CHECKING:
     import pyarrow
 
 
-__all__ = ["Page", "new_people", "to_arrow"]
+__all__ = ["Page", "Text", "arrow_schema", "new_people", "to_arrow"]
+
+
+class Text(Struct):
+    """The body of a page in the pieces in which it is kept, each of them once.
+
+    Attributes:
+        size: its length in bytes.
+        has_breaks: whether there is a line break in its records.
+    """
+
+    size: int = 0
+    has_breaks: bool = False
+    _parts: list[tuple[str, Any, Any]] = []
+
+    def add(self, part: bytes) -> None:
+        """Add a part without records."""
+        self._parts.append(("text", part, None))
+        self.size += len(part)
+
+    def add_list(self, records: bytes) -> None:
+        """Add a list of records, without the brackets that it is in."""
+        self._parts.append(("list", records, None))
+        self.count(records)
+
+    def add_records(self, records: list[bytes], gaps: list[bytes] | None, sent: bytes) -> None:
+        """Add records that stand for the list `sent`.
+
+        Args:
+            records: the records.
+            gaps: the text between them; None for commas.
+            sent: the list that was sent, in brackets. It is not kept.
+        """
+        self._parts.append(("records", records, gaps))
+        self.count(sent)
+
+    def count(self, records: bytes) -> None:
+        """Count a list of records, in the brackets that it is in, without keeping it."""
+        self.size += len(records) - 2
+        self.has_breaks = self.has_breaks or b"\n" in records or b"\r" in records
+
+    def join(self) -> bytes:
+        """Return the whole body."""
+        pieces: list[bytes | memoryview] = []
+        for kind, part, gaps in self._parts:
+            if kind == "text":
+                pieces.append(part)
+            elif kind == "list":
+                pieces.append(memoryview(part)[1:-1])
+            elif gaps is None:
+                pieces.append(b",".join(part))
+            else:
+                pieces += (piece for pair in zip(part, [*gaps, b""], strict=True) for piece in pair)
+        return b"".join(pieces)
 
 
 class Page(Struct, frozen=True, dict=True):
-    """One page of a cursor chain. In memory it takes about twice the size of its body.
+    """One page of a cursor chain. In memory it takes about the size of its body.
 
     Attributes:
-        raw: the body as the service sent it, decompressed.
         cursor: the cursor of this page. Requesting it again returns the same page.
         next_cursor: the cursor of the next page of the same chain, or None on the last page. Keep
             it to resume the chain. With several windows, keep one for each `window`.
@@ -34,7 +92,7 @@ class Page(Struct, frozen=True, dict=True):
     """
 
     _records: Sequence[Raw | bytes]
-    raw: bytes
+    _raw: bytes | Text
     cursor: str
     next_cursor: str | None
     window: tuple[int, int] | None = None
@@ -43,7 +101,7 @@ class Page(Struct, frozen=True, dict=True):
     def of(
         cls,
         profiles: list[Profile],
-        raw: bytes,
+        raw: bytes | Text,
         cursor: str,
         next_cursor: str | None,
         window: tuple[int, int] | None = None,
@@ -54,9 +112,22 @@ class Page(Struct, frozen=True, dict=True):
         return page
 
     @property
+    def raw(self) -> bytes:
+        """The body as the service sent it, decompressed.
+
+        A large one is put together each time, because the page keeps its bytes once, as records.
+        """
+        return self._raw if isinstance(self._raw, bytes) else self._raw.join()
+
+    @property
     def is_empty(self) -> bool:
         """True if the page has no records. Any page may have none."""
         return not self._records
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory the page takes."""
+        return len(self._raw) if isinstance(self._raw, bytes) else self._raw.size
 
     @cached_property
     def records(self) -> list[bytes]:
@@ -89,21 +160,30 @@ class Page(Struct, frozen=True, dict=True):
         b'{"identity": "7"}\\n{"identity": "8"}\\n'
         """
         lines: Iterable[Raw | bytes] = self._records
-        if b"\n" in self.raw or b"\r" in self.raw:
+        raw = self._raw
+        if b"\n" in raw or b"\r" in raw if isinstance(raw, bytes) else raw.has_breaks:
             lines = map(one_line, map(bytes, lines))
         return b"\n".join([*lines, b""])
 
-    def to_arrow(self, *, flatten: Sequence[str] = ()) -> pyarrow.Table:
-        """Return a table with one row for each of `records`: see `altaprofiles.to_arrow`.
+    def to_arrow(
+        self,
+        flatten: Flatten = (),
+        *,
+        person: bool = False,
+        lists: Literal["list", "json"] = "list",
+    ) -> pyarrow.Table:
+        """Return a table with one row for each of `records`, of the same types on every page.
 
-        This does not need `profiles`, and is fastest on pages requested with `decode=False`.
+        Its schema is `arrow_schema` of the same arguments. This does not need `profiles`, and is
+        fastest on pages requested with `decode=False`.
 
         Args:
-            flatten: keys of `profile_data` that get a column of their own. A column has the type of
-                this page's values, and may have another type on another page.
+            flatten: keys of `profile_data` that get a column of their own, of text. A mapping of
+                keys to types names others, as for an export: a value that does not fit is null.
+            person, lists: as for `altaprofiles.to_arrow`.
 
         Raises:
-            ConfigurationError: pyarrow is not installed, or `flatten` is not a list of keys.
+            ConfigurationError: pyarrow is not installed, or an argument cannot work.
             DecodeError: a record is not a JSON object, on a page that was made by hand.
 
         >>> day = date(2026, 1, 1)
@@ -112,39 +192,119 @@ class Page(Struct, frozen=True, dict=True):
         >>> tables[0].column_names[:5]
         ['identity', 'email', 'name', 'phone', 'object_ids']
         """
-        return records_to_arrow(self.records, flatten=flatten)
+        keys = _check_options("to_arrow", flatten, person, lists)
+        return records_to_arrow(self.records, _table(keys, None, person, lists))
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return `to_arrow()` as a capsule of Arrow's PyCapsule interface.
+
+        So `polars.DataFrame(page)`, `pyarrow.table(page)` and DuckDB's `FROM page` read the page
+        itself, as often as they like.
+
+        Args:
+            requested_schema: a capsule of the schema to convert to, or None.
+
+        Raises:
+            ConfigurationError: pyarrow is not installed, or the columns cannot be converted.
+            DecodeError: as for `to_arrow`.
+        """
+        table = self.to_arrow()
+        try:
+            stream: object = table.__arrow_c_stream__(requested_schema)
+        except (ValueError, TypeError, NotImplementedError):
+            # Arrow's own error may quote values, which are people's data.
+            raise InvalidArgument(
+                "requested_schema: the columns of a page do not convert to it; use the schema of "
+                "`arrow_schema()`, or select and cast columns of `page.to_arrow()`"
+            ) from None
+        return stream
 
     def __repr__(self) -> str:
         last = "" if self.next_cursor else ", last"
-        return f"Page({len(self._records)} profiles, {len(self.raw)} bytes{last})"
+        return f"Page({len(self._records)} profiles, {self.weight} bytes{last})"
 
 
-def to_arrow(profiles: Iterable[Profile], *, flatten: Sequence[str] = ()) -> pyarrow.Table:
+def to_arrow(
+    profiles: Iterable[Profile],
+    flatten: Flatten = (),
+    *,
+    person: bool = False,
+    lists: Literal["list", "json"] = "list",
+) -> pyarrow.Table:
     """Return a table with one row for each of `profiles`, for pandas, polars or DuckDB.
 
-    Columns: `identity`, `email`, `name`, `phone` (text); `object_ids` (list of text);
-    `profile_data`, `events`, `platform_info` (JSON text as the service sent it, with U+FFFD for
-    lone surrogates); `extra` (JSON text of all other keys, so that nothing is lost); then one
-    column for each key of `flatten`.
+    Columns: `person` (text) if it is asked for; `identity`, `email`, `name`, `phone` (text);
+    `object_ids` (list of text); `profile_data`, `events`, `platform_info` (JSON text as the service
+    sent it, with U+FFFD for lone surrogates); `extra` (JSON text of all other keys, so that nothing
+    is lost); then one column for each key of `flatten`.
 
     The table is held in memory, and briefly a second time while it is built. For millions of
     people, export to a file instead.
 
     Args:
         profiles: any iterable. It is read once, to the end.
-        flatten: keys of `profile_data` that get a column of their own. The type is bool, int64 or
-            double if all values fit it, else text. The column is named after its key, with the
+        flatten: keys of `profile_data` that get a column of their own. The type is bool, int64,
+            double or timestamp if all values fit it, else text; a mapping of keys to types names
+            it, and a value that does not fit is null. The column is named after its key, with the
             prefix `profile_data.` if that name is taken.
+        person: begin with the column `person`, the key that tables of exports have: equal for
+            records with the same identity, and never null.
+        lists: "json" for `object_ids` as JSON text, where a reader has no lists.
 
     Raises:
-        ConfigurationError: pyarrow is not installed, or `flatten` is not a list of keys.
+        ConfigurationError: pyarrow is not installed, or an argument cannot work.
 
     >>> person = await session.profiles.get(identity="5555555555")
     >>> table = to_arrow([person] if person else [], flatten=["favoriteFood"])
     >>> table.select(["identity", "favoriteFood"]).to_pylist()
     [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
     """
-    return records_to_arrow((profile.raw for profile in profiles), flatten=flatten)
+    keys = _check_options("to_arrow", flatten, person, lists)
+    records = [profile.raw for profile in profiles]
+    kinds = Kinds(keys)
+    kinds.observe(records)
+    return records_to_arrow(records, _table(keys, kinds, person, lists))
+
+
+def arrow_schema(
+    flatten: Flatten = (), *, person: bool = False, lists: Literal["list", "json"] = "list"
+) -> pyarrow.Schema:
+    """Return the schema of `page.to_arrow` with the same arguments, before there is any page.
+
+    For readers that need the columns first: a file writer, a table to append to, a Spark plan.
+
+    Args:
+        flatten, person, lists: as for `page.to_arrow`.
+
+    Raises:
+        ConfigurationError: pyarrow is not installed, or an argument cannot work.
+
+    >>> schema = arrow_schema({"Cart Value": "double"}, person=True)
+    >>> day = date(2026, 1, 1)
+    >>> pages = session.profiles.by_event("App Launched", start=day, end=day).pages(decode=False)
+    >>> tables = [page.to_arrow({"Cart Value": "double"}, person=True) async for page in pages]
+    >>> tables[0].schema == schema
+    True
+    """
+    keys = _check_options("arrow_schema", flatten, person, lists)
+    return schema_of(_table(keys, None, person, lists).columns)
+
+
+def _check_options(
+    what: str, flatten: object, person: object, lists: object
+) -> dict[str, Kind | None]:
+    """Return the flattened keys, once all arguments and pyarrow are known to be right."""
+    check_lists(lists)
+    reserved = (PERSON, *CORE) if check_flag("person", person) else CORE
+    keys = check_flatten(flatten, reserved=reserved)
+    require("parquet", what=what)
+    return keys
+
+
+def _table(
+    keys: Mapping[str, Kind | None], kinds: Kinds | None, person: bool, lists: Lists
+) -> RecordTable:
+    return RecordTable(keys, kinds, person=person_of if person else None, lists=lists)
 
 
 def new_people(page: Page, distinct: Distinct) -> Slices[Page]:
@@ -163,7 +323,7 @@ def new_people(page: Page, distinct: Distinct) -> Slices[Page]:
             pace.restart()
     if len(new) == len(sent):
         return page
-    rest = page.raw, page.cursor, page.next_cursor, page.window
+    rest = page._raw, page.cursor, page.next_cursor, page.window  # noqa: SLF001
     if profiles is None:
         return Page([sent[number] for number in new], *rest)
     return Page.of([profiles[number] for number in new], *rest)

@@ -32,6 +32,7 @@ __all__ = [
     "indexable",
     "object_ids_of",
     "person_key",
+    "person_of",
     "row_key",
     "short_digest",
 ]
@@ -140,6 +141,30 @@ def row_key(identity: str | None, object_ids: Iterable[str], record: bytes) -> s
     """
     key = person_key(indexable(identity or ""), map(indexable, object_ids))
     return key or f"record:{sha256(compact(record)).hexdigest()}"
+
+
+def person_of(identity: str | None, object_ids: list[str], record: bytes) -> str:
+    """Return the value of the column `person` in the row of a record: as `row_key`.
+
+    Args:
+        identity, object_ids: as the record's row has them, with U+FFFD for lone surrogates.
+        record: the record.
+    """
+    # Most need no closer look.
+    if identity and _is_plain(identity):
+        return f"identity:{identity}"
+    if not identity and object_ids and _is_plain("".join(object_ids)):
+        return f"objectId:{min(object_ids)}"
+    return row_key(exact_identity(identity, record), exact_ids(object_ids, record), record)
+
+
+_SHORT = 500
+"""Characters that any database can index."""
+
+
+def _is_plain(text: str) -> bool:
+    """Return True for text that any database can hold, and that was not mended."""
+    return text.isascii() and len(text) <= _SHORT and "\\" not in text and "\0" not in text
 
 
 _MAX_INDEXED = 1000

@@ -12,22 +12,35 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+from msgspec.structs import replace
 
 from ..base.calls import CallName
 from ..base.verdicts import dooms_all
 from ..base.wording import numbered
 from ..errors import AltaProfilesError, BadRequest, Incomplete
-from ..flow.paging import Chain, walk
-from ..flow.slices import Slices
+from ..flow.paging import Chain, Linked, walk
 from ..http.engine import Engine
 from ..http.service import Service
-from ..models import Page
 from ..wire import clevertap
-from ..wire.messages import Response
+from ..wire.clevertap import PageReader, PageSink
 from ..wire.page import peek_next_cursor
 from ..wire.query import EventQuery
 
-__all__ = ["COUNT", "PAGES", "REOPENINGS", "Chains", "is_short", "shortfall"]
+__all__ = ["COUNT", "PAGES", "REOPENINGS", "Chains", "Received", "is_short", "shortfall"]
+
+
+class Received(Linked, Protocol):
+    """A page that has been read."""
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the page has no records."""
+        ...
+
+
+P = TypeVar("P", bound=Received)
 
 logger = logging.getLogger("altaprofiles")
 
@@ -118,10 +131,12 @@ class Chains:
         beginnings: Sequence[EventQuery | str],
         *,
         prefetch: int,
-        decode: bool,
+        new_sink: Callable[[], PageSink[P]],
+        weigh: Callable[[P], int] | None = None,
+        discard: Callable[[P], object] = lambda page: None,
         earlier: Collection[bytes] = (),
         query: EventQuery | None = None,
-    ) -> AsyncGenerator[Page, None]:
+    ) -> AsyncGenerator[P, None]:
         """Yield the pages of several chains, as `paging.walk` does.
 
         A chain that ends without any record is counted. If the count is not 0, the chain is opened
@@ -130,7 +145,8 @@ class Chains:
         Args:
             beginnings: of each chain the query that opens it, or a cursor to resume at.
             prefetch: pages fetched ahead of each chain.
-            decode: whether `page.profiles` is decoded beforehand.
+            new_sink: makes what takes the records of one answer, and becomes a page.
+            weigh, discard: as in `Chain`.
             earlier: the marks of the cursors that a resumed chain has asked for before.
             query: the query that opened a resumed chain, if it is known.
 
@@ -138,43 +154,49 @@ class Chains:
             Incomplete: a chain stays without records, and its count is not 0. One that was resumed
                 at a cursor is not checked, because its earlier pages are not known.
         """
-        chains = [self._chain(beginning, decode, earlier, query) for beginning in beginnings]
+        chains = [
+            replace(self._chain(beginning, new_sink, earlier, query), weigh=weigh, discard=discard)
+            for beginning in beginnings
+        ]
         return walk(chains, prefetch=prefetch, spawn=self._engine.iterate, name=PAGES)
 
     def _chain(
         self,
         beginning: EventQuery | str,
-        decode: bool,
+        new_sink: Callable[[], PageSink[P]],
         earlier: Collection[bytes],
         query: EventQuery | None,
-    ) -> Chain[Page]:
+    ) -> Chain[P]:
         window = None if isinstance(beginning, str) else beginning.window
         known = query if isinstance(beginning, str) else beginning
         body = b"" if known is None else clevertap.open_chain(known).body
+
+        expected: int | None = None
 
         async def begin() -> str:
             return beginning if isinstance(beginning, str) else await self.open(beginning)
 
         def fetch(
             cursor: str, ahead: Callable[[str], None], was_asked: Callable[[str], bool]
-        ) -> Awaitable[Page]:
-            def on_head(head: bytes) -> bool:
+        ) -> Awaitable[P]:
+            def on_head(head: bytes, length: int | None) -> bool:
+                nonlocal expected
+                # The pages of a chain are about as long as each other.
+                expected = length
                 following = peek_next_cursor(head)
                 if following is not None:
                     ahead(following)
                 return following is not None
 
-            def read(response: Response) -> Slices[Page]:
-                return clevertap.read_page(
-                    response, cursor, window, was_asked=was_asked, decode=decode
-                )
+            def new_reader(limit: int) -> PageReader[P]:
+                return PageReader(new_sink(), limit, cursor, window, was_asked)
 
             request = clevertap.get_page(cursor, body)
-            return self._engine.call(self._service, request, read, bulk=True, on_head=on_head)
+            return self._engine.stream(self._service, request, new_reader, on_head=on_head)
 
         doubts = None if isinstance(beginning, str) else _Doubts(self, beginning)
         reopen = None if doubts is None else doubts.reopen
-        return Chain(begin, fetch, reopen, earlier)
+        return Chain(begin, fetch, reopen, earlier, expected=lambda: expected)
 
 
 @contextmanager
@@ -205,7 +227,7 @@ class _Doubts:
         self._counted: int | None = None
         self._reopened = 0
 
-    async def reopen(self, page: Page) -> str | None:
+    async def reopen(self, page: Received) -> str | None:
         """Return the first cursor of the chain opened again in place of `page`, or None."""
         self._has_records = self._has_records or not page.is_empty
         if self._has_records or page.next_cursor is not None:

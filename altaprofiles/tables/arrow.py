@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from ..base.extras import require
 from ..base.jsontext import check_utf8, excerpt
 from ..errors import DecodeError
-from .kinds import Kinds
-from .layout import Column, ColumnKind, Flatten, check_flatten
-from .rows import RecordTable, Row, Table
+from .layout import Column, ColumnKind
+from .rows import Row, Table
 
 if TYPE_CHECKING:
     import pyarrow
@@ -26,15 +24,10 @@ SLICE = 1 << 17
 """Bytes of records converted at once. Their cells fit into the caches of a processor."""
 
 
-def records_to_arrow(records: Iterable[bytes], *, flatten: Flatten = ()) -> pyarrow.Table:
-    """Return the table of `altaprofiles.to_arrow`, from records as the service sent them."""
-    keys = check_flatten(flatten)
-    require("parquet", what="to_arrow")
-    rows = list(records)
-    kinds = Kinds(keys)
-    kinds.observe(rows)
-    tables = Tables(RecordTable(keys, kinds))
-    for record in rows:
+def records_to_arrow(records: Iterable[bytes], table: Table) -> pyarrow.Table:
+    """Return records as the service sent them as one table."""
+    tables = Tables(table)
+    for record in records:
         tables.add(Row(record))
     return tables.take()
 

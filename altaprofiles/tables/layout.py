@@ -15,13 +15,16 @@ __all__ = [
     "CORE_COLUMNS",
     "JSON_TEXTS",
     "KINDS",
+    "PERSON",
     "RESERVED",
     "TEXTS",
     "Column",
     "ColumnKind",
     "Flatten",
     "Kind",
+    "Lists",
     "check_flatten",
+    "check_lists",
     "column_names",
 ]
 
@@ -39,6 +42,13 @@ ColumnKind: TypeAlias = Literal[Kind, "texts", "json"]
 
 Flatten: TypeAlias = Sequence[str] | Mapping[str, Kind | None]
 """Keys of `profileData`; as a mapping, each with the type of its column, or None."""
+
+
+Lists: TypeAlias = Literal["list", "json"]
+"""The form of a column of lists: a list of texts, or JSON text."""
+
+
+_LISTS: tuple[Lists, ...] = get_args(Lists)
 
 
 class Column(Struct, frozen=True):
@@ -72,7 +82,11 @@ CORE_COLUMNS = (
 )
 
 
-RESERVED = ("key", "account", "person", *CORE, "matched", "fetched_at", "added_at", "cdp")
+PERSON = "person"
+"""The column of the person's key."""
+
+
+RESERVED = ("key", "account", PERSON, *CORE, "matched", "fetched_at", "added_at", "cdp")
 """The columns of any output of people, in order. Columns of flattened keys follow."""
 
 
@@ -122,6 +136,18 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
         "None for the "
         f"one that the values share"
     )
+
+
+def check_lists(lists: object) -> Lists:
+    """Return `lists`, which must be "list" or "json".
+
+    Raises:
+        ConfigurationError: `lists` is anything else.
+    """
+    for known in _LISTS:
+        if isinstance(lists, str) and lists == known:
+            return known
+    raise InvalidArgument(f"lists: expected 'list' or 'json', got {lists!r}")
 
 
 def column_names(flatten: Sequence[str], *, reserved: Sequence[str] = CORE) -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from .columns import Columns
 from .kinds import Kinds
-from .layout import CORE, CORE_COLUMNS, Column, Kind, column_names
+from .layout import CORE, CORE_COLUMNS, PERSON, Column, Kind, Lists, column_names
 
-__all__ = ["RecordTable", "Row", "Table", "lifted_columns"]
+__all__ = ["PersonOf", "RecordTable", "Row", "Table", "lifted_columns"]
+
+PersonOf: TypeAlias = Callable[[str | None, list[str], bytes], str]
+"""Returns the key of a person, from the identity, every `objectId`, and the record."""
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -75,20 +79,50 @@ class RecordTable:
 
     Args:
         flatten: the flattened keys, as `check_flatten` returns them.
-        kinds: their types.
+        kinds: their types; None where they are text unless `flatten` names a type.
+        person: gives the cells of a first column, `person`; None leaves it out.
+        lists: whether `object_ids` is a list of texts, or JSON text.
 
     Attributes:
         columns, mended: as in `Table`.
     """
 
-    def __init__(self, flatten: Mapping[str, Kind | None], kinds: Kinds) -> None:
+    def __init__(
+        self,
+        flatten: Mapping[str, Kind | None],
+        kinds: Kinds | None,
+        *,
+        person: PersonOf | None = None,
+        lists: Lists = "list",
+    ) -> None:
         self.mended = 0
         self._keys = [*flatten]
-        self._lifted = lifted_columns(flatten, kinds)
-        self.columns = (*CORE_COLUMNS, *self._lifted)
+        self._person = person
+        self._in_json = lists == "json"
+        reserved = CORE if person is None else (PERSON, *CORE)
+        self._lifted = lifted_columns(flatten, kinds, reserved=reserved)
+        self.columns = (
+            *(() if person is None else [Column(PERSON, "text")]),
+            *(
+                Column(column.name, "json" if self._in_json else column.kind)
+                if column.kind == "texts"
+                else column
+                for column in CORE_COLUMNS
+            ),
+            *self._lifted,
+        )
 
     def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
-        columns = Columns([row.record for row in rows], self._keys)
-        cells = [*columns.core, *columns.lift(self._lifted)]
+        records = [row.record for row in rows]
+        columns = Columns(records, self._keys)
+        ids = columns.object_ids
+        cells: list[list[Any]] = [
+            *columns.texts,
+            [*map(msgspec.json.encode, ids)] if self._in_json else ids,
+            *columns.json_texts,
+            *columns.lift(self._lifted),
+        ]
+        if self._person is not None:
+            cells.insert(0, [*map(self._person, columns.texts[0], ids, records)])
         self.mended += columns.mended
         return cells

@@ -10,14 +10,15 @@ Sources:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
+from msgspec.structs import replace
 
 from ..base.checks import check_key
-from ..base.jsontext import elements_of, excerpt, member_span, plain_text
+from ..base.jsontext import elements_of, member_span, plain_text
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -29,19 +30,18 @@ from ..errors import (
     ServerError,
     Unauthorized,
 )
-from ..flow.slices import Pace, Slices, at_once
+from ..flow.slices import Slices, at_once
 from ..models import Page, Profile
 from .messages import Request, Response, parameter
 from .page import (
     PAGE_BODY,
-    SLICE,
     Body,
     PageBody,
     find_cursor,
     find_records,
     other_members,
-    take_apart,
 )
+from .pages import Pages
 from .query import CURSOR, EventQuery
 from .reading import (
     decode_body,
@@ -52,11 +52,15 @@ from .reading import (
     read_retry_after,
     status_error,
 )
+from .record_list import RecordSink
+from .splitter import SLICE, Splitter
 from .unknown import blames_credentials, says_unknown
 
 __all__ = [
     "API",
     "By",
+    "PageReader",
+    "PageSink",
     "auth_headers",
     "count",
     "get_page",
@@ -69,6 +73,8 @@ __all__ = [
     "read_page",
     "read_profile",
 ]
+
+P_co = TypeVar("P_co", covariant=True)
 
 API = "CleverTap"
 
@@ -188,6 +194,146 @@ def read_cursor(response: Response) -> str:
     return _cursor(body.cursor, "$.cursor", response)
 
 
+class PageSink(RecordSink, Protocol[P_co]):
+    """Makes a page of its records ([profiles], Get User Profiles Using Cursor).
+
+    Attributes:
+        count: number of records.
+    """
+
+    count: int
+
+    @property
+    def is_full(self) -> bool:
+        """True if `drain` must be called before more is put."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until there is room for more."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held, unless a page was made of it."""
+        ...
+
+    def page(self, cursor: str, next_cursor: str | None, window: tuple[int, int] | None) -> P_co:
+        """Return the page, once all of it has been read.
+
+        Raises:
+            DecodeError: a record is not an object.
+        """
+        ...
+
+
+class PageReader(Generic[P_co]):
+    """Reads the page of `cursor` while it arrives ([profiles], Get User Profiles Using Cursor).
+
+    Only an absent `next_cursor` ends a chain, and only on a page without a cursor under another
+    name. An empty `records` with a `next_cursor` does not, and the last page may have records or be
+    `{"status": "success"}` alone ([profiles]; [seen]). Members come in any order ([seen]).
+
+    Args:
+        sink: takes the records.
+        limit: most bytes of a part of the body that is held; see `Splitter`.
+        cursor: the cursor of the request.
+        window: as in `Page.window`.
+        was_asked: whether the chain has asked for a cursor by now. Under another name than
+            `next_cursor` such a cursor is an echo.
+        step: bytes parsed without a pause.
+        is_checked: whether the body is known to be UTF-8.
+    """
+
+    def __init__(
+        self,
+        sink: PageSink[P_co],
+        limit: int,
+        cursor: str,
+        window: tuple[int, int] | None = None,
+        was_asked: Callable[[str], bool] = lambda cursor: False,
+        step: int = SLICE,
+        *,
+        is_checked: bool = False,
+    ) -> None:
+        self._sink = sink
+        self._splitter = Splitter(sink, limit, step, is_checked=is_checked)
+        self._cursor = cursor
+        self._window = window
+        self._was_asked = was_asked
+
+    def feed(self, piece: bytes) -> Iterable[None]:
+        """Take the next piece of the body of an answer with HTTP status 200.
+
+        Raises:
+            ResponseTooLarge: a part of the body that has to be held is over the limit.
+        """
+        return self._splitter.feed(piece)
+
+    @property
+    def size(self) -> int:
+        """Length of the body so far."""
+        return self._splitter.size
+
+    @property
+    def is_full(self) -> bool:
+        """True if the sink must be drained."""
+        return self._sink.is_full
+
+    async def drain(self) -> None:
+        """Wait until the sink has room for more."""
+        await self._sink.drain()
+
+    def close(self) -> None:
+        """Free what the sink holds."""
+        self._sink.close()
+
+    def read(self, response: Response) -> Slices[P_co]:
+        """Return the page.
+
+        Args:
+            response: the answer. Its body is the part of the body that was not fed.
+
+        Raises:
+            AltaProfilesError: the answer is a failure, or cannot be decoded.
+        """
+        response, body = yield from self._body(response)
+        _raise_for_failure(response, body)
+        others = {}
+        if body.next_cursor is UNSET or body.records is UNSET:
+            others = other_members(response.body, "records")
+        if body.records is UNSET and (path := (yield from find_records(others))) is not None:
+            # Taken for an empty page, it would cost the people that it holds.
+            raise DecodeError("expected `records`", path=path, excerpt=response.excerpt)
+        if body.next_cursor is not UNSET:
+            following: str | None = _cursor(body.next_cursor, "$.next_cursor", response)
+        else:
+            following = yield from find_cursor(others, self._cursor, self._was_asked)
+            if following is None and response.status == 202 and not self._sink.count:
+                raise _not_ready(response, "HTTP 202, the page is still being prepared")
+        return self._sink.page(self._cursor, following, self._window)
+
+    def _body(self, response: Response) -> Slices[tuple[Response, PageBody]]:
+        """Return the answer without the records that were taken, and its members."""
+        found: PageBody | None = None
+        if response.status == 200:
+            for start in range(0, len(response.body), SLICE):
+                yield from self._splitter.feed(response.body[start : start + SLICE])
+            rest, found = yield from self._splitter.end()
+            response = replace(response, body=rest, beginning=self._splitter.beginning)
+            if found is not None and self._splitter.is_apart:
+                return response, found
+        body, mended = (
+            (found, None)
+            if found is not None
+            else decode_body(API, response, PAGE_BODY, refused=_REFUSED)
+        )
+        yield
+        records = body.records or []
+        if mended is not None and records:
+            records = elements_of(response.body, mended, "records")
+        yield from self._sink.put(records, response.body, whole=True)
+        return response, body
+
+
 def read_page(
     response: Response,
     cursor: str,
@@ -196,84 +342,20 @@ def read_page(
     was_asked: Callable[[str], bool] = lambda cursor: False,
     decode: bool = True,
 ) -> Slices[Page]:
-    """Return the page of `cursor` ([profiles], Get User Profiles Using Cursor).
-
-    Only an absent `next_cursor` ends a chain, and only on a page without a cursor under another
-    name. An empty `records` with a `next_cursor` does not, and the last page may have records or be
-    `{"status": "success"}` alone ([profiles]; [seen]). Members come in any order ([seen]).
+    """Return the page of `cursor`, all of whose body has arrived ([profiles]); see `PageReader`.
 
     Args:
-        response: the answer.
-        cursor: the cursor of the request.
-        window: as in `Page.window`.
-        was_asked: whether the chain has asked for a cursor by now. Under another name than
-            `next_cursor` such a cursor is an echo.
+        response: the answer, as `reading.checked` returns it.
+        cursor, window, was_asked: as for `PageReader`.
         decode: whether to decode the profiles as well.
 
     Raises:
         AltaProfilesError: the answer is a failure, or cannot be decoded.
     """
-    body = yield from _page_body(response)
-    _raise_for_failure(response, body)
-    records = [] if body.records is UNSET else body.records or []
-    others = {}
-    if body.next_cursor is UNSET or body.records is UNSET:
-        others = other_members(response.body, "records") if body.others is None else body.others
-    if body.records is UNSET and (path := (yield from find_records(others))) is not None:
-        # Taken for an empty page, it would cost the people that it holds.
-        raise DecodeError("expected `records`", path=path, excerpt=excerpt(response.body))
-    if body.next_cursor is not UNSET:
-        following: str | None = _cursor(body.next_cursor, "$.next_cursor", response)
-    else:
-        following = yield from find_cursor(others, cursor, was_asked)
-        if following is None and response.status == 202 and not records:
-            raise _not_ready(response, "HTTP 202, the page is still being prepared")
-    if decode:
-        profiles = yield from _profiles(records)
-        return Page.of(profiles, response.body, cursor, following, window)
-    for number, record in enumerate(records):
-        # A record that is passed on undecoded must fail here, where the page can be retried.
-        if memoryview(record)[0] != _BRACE:
-            raise DecodeError(
-                "Expected `object`", path=f"$.records[{number}]", excerpt=excerpt(bytes(record))
-            )
-    return Page(records, response.body, cursor, following, window)
-
-
-_BRACE = ord("{")
-
-
-_EACH = 2048  # bytes that take as long to decode as the fixed cost of one record
-
-
-def _profiles(records: Sequence[Raw]) -> Slices[list[Profile]]:
-    profiles: list[Profile] = []
-    undivided = 0
-    pace = Pace()
-    for record in map(bytes, records):
-        try:
-            profiles.append(Profile.decode(record))
-        except DecodeError:
-            # Again with its path, which is left out at first because it costs a tenth more.
-            profiles.append(Profile.decode(record, f"$.records[{len(profiles)}]"))
-        undivided += _EACH + len(record)
-        if undivided >= SLICE or pace.is_over():
-            yield
-            undivided = 0
-            pace.restart()
-    return profiles
-
-
-def _page_body(response: Response) -> Slices[PageBody]:
-    if response.status == 200:
-        apart = yield from take_apart(response.body)
-        if apart is not None:
-            return apart
-    body, mended = decode_body(API, response, PAGE_BODY, refused=_REFUSED)
-    yield
-    if mended is not None and body.records:
-        body.records = elements_of(response.body, mended, "records")
-    return body
+    body = response.body
+    pages = Pages(decode=decode, raw=body)
+    reader = PageReader(pages, len(body), cursor, window, was_asked, is_checked=True)
+    return (yield from reader.read(response))
 
 
 def read_profile(response: Response) -> Profile | None:
@@ -299,7 +381,7 @@ def read_profile(response: Response) -> Profile | None:
     if body.record is UNSET or bytes(body.record) == b"null":
         path = at_once(find_records(other_members(response.body, "record")))
         if path is not None:
-            raise DecodeError("expected `record`", path=path, excerpt=excerpt(response.body))
+            raise DecodeError("expected `record`", path=path, excerpt=response.excerpt)
         return None
     if mended is None:
         return Profile.decode(body.record, "$.record")
@@ -348,13 +430,13 @@ def _count(response: Response, body: _CountBody) -> int:
     if isinstance(count, float) and count.is_integer():
         count = int(count)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise DecodeError("expected a count", path="$.count", excerpt=excerpt(response.body))
+        raise DecodeError("expected a count", path="$.count", excerpt=response.excerpt)
     return count
 
 
 def _cursor(value: object, path: str, response: Response) -> str:
     if not isinstance(value, str) or not CURSOR.fullmatch(value):
-        raise DecodeError("expected a cursor", path=path, excerpt=excerpt(response.body))
+        raise DecodeError("expected a cursor", path=path, excerpt=response.excerpt)
     return value
 
 
@@ -414,7 +496,7 @@ def _raise_for_failure(response: Response, body: Body) -> None:
         return
     code, message = read_code(body.code), error_text(body.error or body.message)
     if 200 <= response.status < 300 and body.status != "fail" and code is None and not message:
-        raise DecodeError("expected `success`", path="$.status", excerpt=excerpt(response.body))
+        raise DecodeError("expected `success`", path="$.status", excerpt=response.excerpt)
     raise _failure(response, code, message)
 
 

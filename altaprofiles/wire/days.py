@@ -11,10 +11,10 @@ from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
-from ..base.checks import shown
+from ..base.checks import check_whole, shown
 from ..errors import InvalidArgument
 
-__all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range"]
+__all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range", "windows"]
 
 Day: TypeAlias = date | int | str
 """The start or end of a range: a date, text such as "2026-01-31" or "20260131", or an int of the
@@ -48,6 +48,32 @@ def check_range(
     return first, last
 
 
+def windows(start: Day, end: Day, n: int) -> list[tuple[int, int]]:
+    """Return a range split into `n` contiguous parts of nearly equal length, in order.
+
+    Each is the first and the last day of a part, both included. The parts hold every day once. They
+    are those of `by_event(windows=n)`, so that several processes can read one each. Nothing is
+    sent, and no time zone is needed: days are those of the CleverTap project wherever this runs.
+
+    Args:
+        start, end: as for `by_event`: first and last day, both included, or two ints of epoch
+            seconds.
+        n: number of parts. There are fewer if the range has fewer days (or seconds).
+
+    Returns:
+        Pairs of ints of the form YYYYMMDD, or of epoch seconds if the range is in seconds
+        ([profiles], Body Parameters). Each is a `start` and an `end` for `by_event`.
+
+    Raises:
+        ConfigurationError: an end is not a day, their forms differ, `end` is before `start`, or
+            `n` is not a whole number of at least 1.
+
+    >>> windows(date(2026, 1, 1), "2026-01-31", 3)
+    [(20260101, 20260110), (20260111, 20260120), (20260121, 20260131)]
+    """
+    return split_range(*check_range(start, end), check_whole("n", n, least=1))
+
+
 _FIX = "pass a date, '2026-01-31', or a whole number: YYYYMMDD, or epoch seconds"
 
 
@@ -73,7 +99,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             raise InvalidArgument(f"{name}: {str.__str__(value)!r} is not a day; {fix}")
         value = found
     if isinstance(value, date):
-        return value.year * 10_000 + value.month * 100 + value.day
+        value = value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgument(f"{name}: got the {type(value).__name__} {shown(value)}; {fix}")
     if _is_day(value):

@@ -32,7 +32,7 @@ __all__ = ["Filters"]
 
 
 class Filters(Struct, frozen=True, eq=False):
-    """All filters of one query ([cql]). Equal ones match the same people.
+    """All filters of one query ([cql]), made with `of`. Equal ones match the same people.
 
     Members without a condition, such as an empty list, make no difference; nor does `100.0` for
     `100`.
@@ -58,6 +58,10 @@ class Filters(Struct, frozen=True, eq=False):
 
         Raises:
             ConfigurationError: an argument cannot work.
+
+        >>> gold = Filters.of(profile_fields=[Filter("Customer Type", "equals", "Gold")])
+        >>> EventQuery.of("Charged", 20260101, 20260131, filters=gold).subject
+        "'Charged' (filtered)"
         """
         members = check_query(query)
         in_query = [name for name in (PROPERTIES, SESSION) if name in members]

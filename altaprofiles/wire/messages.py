@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from msgspec import Struct
 
+from ..base.jsontext import excerpt
 from .members import values_in
 
 __all__ = ["Request", "Response", "parameter"]
@@ -57,15 +58,30 @@ class Response(Struct, frozen=True):
 
     Attributes:
         is_garbled: the body is not UTF-8, so that nothing in it can be believed.
+        taken: bytes of a body that was taken apart while it arrived. `body` is then the rest of it,
+            if there is any.
+        beginning: the first bytes of such a body.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     is_garbled: bool = False
+    taken: int = 0
+    beginning: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Length of the body as it was sent, decompressed."""
+        return self.taken or len(self.body)
+
+    @property
+    def excerpt(self) -> str:
+        """The first characters of the body as it was sent."""
+        return excerpt(self.beginning or self.body)
 
     def __repr__(self) -> str:
-        return f"Response({self.status}, {len(self.body)} bytes)"
+        return f"Response({self.status}, {self.size} bytes)"
 
 
 def parameter(name: str, value: str) -> str:

@@ -1,7 +1,6 @@
-"""CleverTap's pages, read without decoding their records: other members, and bounds of records.
+"""CleverTap's pages, read without decoding their records: the other members.
 
-Pages have megabytes. The next cursor can be read before the rest of a page has arrived, and a page
-is taken apart in slices.
+The next cursor can be read before the rest of a page has arrived. `splitter` takes the records.
 
 Sources:
     [profiles] "Get User Profiles", https://developer.clevertap.com/docs/get-user-profiles-api
@@ -12,21 +11,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import islice
-from secrets import token_hex
 from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType, field
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from ..base.jsontext import (
-    FAILURES,
     decode_loosely,
-    decode_mended,
     elements,
-    elements_of,
     excerpt,
     parts,
 )
@@ -37,14 +30,12 @@ from .reading import is_garbled
 
 __all__ = [
     "PAGE_BODY",
-    "SLICE",
     "Body",
     "PageBody",
     "find_cursor",
     "find_records",
     "other_members",
     "peek_next_cursor",
-    "take_apart",
 ]
 
 
@@ -61,21 +52,13 @@ class Body(Struct, gc=False):
 
 
 class PageBody(Body, gc=False):
-    """Members of a page ([profiles], Get User Profiles Using Cursor).
-
-    If there is no `next_cursor`, `take_apart` sets `others` to every member but `records`.
-    """
+    """Members of a page ([profiles], Get User Profiles Using Cursor)."""
 
     next_cursor: Any = UNSET
     records: list[Raw] | UnsetType | None = UNSET
-    # Under a random name, so that no body can set it.
-    others: dict[str, Raw] | None = field(name=token_hex(16), default=None)
 
 
 PAGE_BODY = msgspec.json.Decoder(PageBody)
-
-SLICE = 1 << 19
-"""Bytes decoded without a pause, which takes about a millisecond."""
 
 
 def peek_next_cursor(head: bytes) -> str | None:
@@ -107,9 +90,6 @@ _BEFORE_CURSOR = re.compile(
     + _STRING
     + rb")",
     re.DOTALL,
-)
-_BEFORE_RECORDS = re.compile(
-    rb"\s*+\{(?:" + _SCALAR_MEMBER + rb')*+\s*+"records"\s*+:\s*+\[\s*+', re.DOTALL
 )
 
 
@@ -317,117 +297,3 @@ _MORE = re.compile(
     "(?:has|is)?(?:more|next)(?:batch|data|items|pages?|people|records|results)?|(?:is)?truncated"
 )
 _ENDS = {"islast", "islastpage", "lastpage"}
-
-
-def take_apart(data: bytes) -> Slices[PageBody | None]:
-    """Return the body of a page ([profiles], Sample Response).
-
-    Return None for an unusual page, which raises its error when it is decoded as a whole.
-
-    Each slice begins with a record and is parsed as a list of its own. If it parses, it also ends
-    with a record, because brackets or quotes do not balance if it is cut inside one.
-    """
-    size = SLICE
-    if len(data) < 2 * SLICE:
-        with suppress(*FAILURES):
-            return PAGE_BODY.decode(data)
-        size = _SMALL
-    records = _BEFORE_RECORDS.match(data)
-    first = _FIRST_KEY.match(data, records.end()) if records else None
-    if records is None or first is None:
-        return None
-    # Most records begin with the same key, and devices with another one.
-    likely = re.compile(rb"\}\s*+,\s*+(?=" + re.escape(first[0]) + rb")")
-    found: list[Raw] = []
-    position = records.end()
-    view = memoryview(data)
-    try:
-        body = PAGE_BODY.decode(data[:position] + b"]}")
-        while (end := _read_end(view[position:], size)) is None:
-            taken = None
-            for cut in _cuts(likely, data, position + size, _NEAR if size == SLICE else SLICE):
-                taken = _read_slice(view[position : cut.start() + 1], mend=size < SLICE)
-                if taken is not None:
-                    found += taken
-                    position = cut.end()
-                    break
-                yield
-            if taken is None and size < SLICE:
-                return None
-            # A slice that does not parse is retried in slices small enough to be mended.
-            size = SLICE if taken is not None and size == SLICE else _SMALL
-            yield
-    except (*FAILURES, DecodeError):
-        return None
-    last, rest, mended = end
-    if rest.records is not UNSET:
-        # There is a second list, and of members with the same name the last counts.
-        return None
-    for name in _Rest.__struct_fields__:
-        if name != "last" and (value := getattr(rest, name)) is not UNSET:
-            setattr(body, name, value)
-    if body.next_cursor is UNSET:
-        before = other_members(data[: records.end()] + b"]}", "records")
-        body.others = {**before, **other_members(last, _LAST.decode())}
-    found += rest.last if mended is None else elements_of(last, mended, _LAST.decode())
-    body.records = found
-    return body
-
-
-def _cuts(
-    likely: re.Pattern[bytes], data: bytes, near: int, width: int
-) -> Iterator[re.Match[bytes]]:
-    """Yield possible ends of a slice of records, from `near` on, the likeliest first."""
-    if cut := likely.search(data, near, near + width):
-        yield cut
-    yield from islice(_BETWEEN.finditer(data, near, near + width), _TRIES)
-
-
-def _read_slice(data: memoryview, *, mend: bool) -> list[Raw] | None:
-    text = b"".join((b"[", data, b"]"))
-    try:
-        return elements(text) if mend else _RECORDS.decode(text)
-    except (*FAILURES, DecodeError):
-        return None
-
-
-# What has to be mended takes some hundred times as long.
-_SMALL = 1 << 14
-_NEAR = 1 << 16
-_TRIES = 3
-_BETWEEN = re.compile(rb"\}\s*+,\s*+(?=\{)")
-_FIRST_KEY = re.compile(rb"\{\s*+" + _STRING + rb"\s*+:", re.DOTALL)
-_RECORDS = msgspec.json.Decoder(list[Raw])
-# A random name: of members with the same name only the last would count.
-_LAST = token_hex(16).encode()
-
-
-class _Rest(Struct, gc=False):
-    """The last slice. Defaults are UNSET, so that a member sent as null differs from none."""
-
-    last: list[Raw] = field(name=_LAST.decode())
-    records: Any = UNSET
-    next_cursor: Any = UNSET
-    status: Any = UNSET
-    error: Any = UNSET
-    message: Any = UNSET
-    code: Any = UNSET
-
-
-_REST = msgspec.json.Decoder(_Rest)
-
-
-def _read_end(data: memoryview, size: int) -> tuple[bytes, _Rest, bytes | None] | None:
-    """Return the last slice: its text, its members, and the text mended as in `decode_mended`.
-
-    Return None if `data` is longer than two slices, or should be retried in smaller ones.
-    """
-    if len(data) > 2 * size:
-        return None
-    last = b"".join((b'{"', _LAST, b'":[', data))
-    try:
-        return last, _REST.decode(last), None
-    except FAILURES:
-        if size > _SMALL:
-            return None
-    return last, *decode_mended(_REST, last, "$")

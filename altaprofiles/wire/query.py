@@ -15,9 +15,9 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from ..base.checks import check_flag, check_key, shown
+from ..base.checks import check_flag, check_key, check_whole, shown
 from ..errors import ConfigurationError, InvalidArgument
-from .days import check_range, split_range
+from .days import Day, check_range, split_range
 from .language import Filters
 
 __all__ = [
@@ -44,11 +44,15 @@ CURSOR = re.compile(r"[A-Za-z0-9\-._~%!$'()*+,;=:@/?]+")
 class EventQuery(Struct, frozen=True):
     """The query of one chain: everyone with `event` in a range of days ([profiles], Get Cursor).
 
+    Make one with `of`, which checks its arguments. `split` gives parts that several processes can
+    read, each with `session.profiles.by_query`.
+
     Without an event it asks for everyone with any event in the last 365 days. This is documented
     for queries with filters of profiles or other events ([cql], Query Language Template), and
     undocumented for queries without any. No public client has been seen to use it.
 
-    It consists of plain values: it can be pickled and encoded as JSON, and holds no secret.
+    It consists of plain values: it can be pickled and encoded as JSON, and holds no secret. Values
+    of filters, which may be people's data, are in both, and not in its `repr`.
 
     Attributes:
         event: the event's name, spelled as in the dashboard; None for everyone.
@@ -59,6 +63,10 @@ class EventQuery(Struct, frozen=True):
         summaries: whether records hold event summaries, which is the parameter `events`.
         profile: whether records hold custom profile properties.
         filters: conditions that all of them meet.
+
+    >>> charged = EventQuery.of("Charged", date(2026, 1, 1), "2026-01-31", app=True)
+    >>> [query.window for query in charged.split(2)]
+    [(20260101, 20260115), (20260116, 20260131)]
     """
 
     event: str | None
@@ -73,22 +81,33 @@ class EventQuery(Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        event: object,
-        start: object,
-        end: object,
-        batch_size: object = BATCH_SIZE,
-        app: object = False,
+        event: str | None,
+        start: Day | None,
+        end: Day | None,
+        batch_size: int = BATCH_SIZE,
+        app: bool = False,
         summaries: bool = True,
-        profile: object = True,
+        profile: bool = True,
         filters: Filters = Filters(),  # noqa: B008
     ) -> EventQuery:
         """Return a query made of arguments as callers pass them.
 
         With None for event, start and end it asks for everyone.
 
+        Args:
+            event, start, end, batch_size, app, profile: as for `by_event`.
+            summaries: the argument `events` of `by_event`.
+            filters: `Filters.of` the arguments `event_properties`, `profile_fields` and `query` of
+                `by_event`.
+
         Raises:
             ConfigurationError: an argument is invalid.
         """
+        if not isinstance(filters, Filters):
+            raise InvalidArgument(
+                f"filters: expected Filters.of([Filter(…)]), got the {type(filters).__name__}",
+                value=filters,
+            )
         name = first = last = None
         if is_everyone("event", event, start, end):
             filters.check_for_everyone()
@@ -101,7 +120,7 @@ class EventQuery(Struct, frozen=True):
             last,
             check_batch_size(batch_size),
             check_flag("app", app),
-            summaries,
+            check_flag("summaries", summaries),
             check_flag("profile", profile),
             filters,
         )
@@ -111,13 +130,25 @@ class EventQuery(Struct, frozen=True):
 
         There are `windows` parts, or fewer if the range has fewer days (or epoch seconds). A query
         for everyone has no range, and is one part.
+
+        Raises:
+            ConfigurationError: `windows` is not a whole number of at least 1.
         """
+        check_whole("windows", windows, least=1)
         if self.window is None:
             return [self]
         return [
             structs.replace(self, start=start, end=end)
             for start, end in split_range(*self.window, windows)
         ]
+
+    def checked(self) -> EventQuery:
+        """Return this query as `of` makes it, for one that was made without it.
+
+        Raises:
+            ConfigurationError: a value is invalid.
+        """
+        return EventQuery.of(*structs.astuple(self))
 
     @property
     def window(self) -> tuple[int, int] | None:

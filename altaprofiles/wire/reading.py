@@ -23,7 +23,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from msgspec import UNSET
 
-from ..base.jsontext import FAILURES, as_text, decode_mended, utf8_error
+from ..base.json_pieces import Utf8
+from ..base.jsontext import FAILURES, as_text, decode_mended, excerpt
 from ..errors import (
     AltaProfilesError,
     BadRequest,
@@ -71,20 +72,17 @@ def checked(response: Response) -> Slices[Response]:
         DecodeError: a 2xx answer whose body is not UTF-8.
     """
     body = response.body.removeprefix(codecs.BOM_UTF8)
-    start = 0
-    is_garbled = False
-    while start < len(body) and not is_garbled:
-        end = start + _SLICE
-        # A character of several bytes stays in one slice; it has at most three after its first.
-        for _ in range(3):
-            end -= end < len(body) and body[end] & 0xC0 == 0x80
-        error = utf8_error(body[start:end] if start or end < len(body) else body)
-        if error is not None and 200 <= response.status < 300:
-            raise error
-        is_garbled = error is not None
-        start = end
-        if start < len(body):
+    utf8 = Utf8()
+    for start in range(0, len(body), _SLICE):
+        utf8.feed(body[start : start + _SLICE] if len(body) > _SLICE else body)
+        if utf8.error is not None:
+            break
+        if start + _SLICE < len(body):
             yield
+    utf8.end()
+    if utf8.error is not None and 200 <= response.status < 300:
+        raise DecodeError(utf8.error, path="$", excerpt=excerpt(body))
+    is_garbled = utf8.error is not None
     if body is response.body and not is_garbled:
         return response
     return Response(response.status, response.headers, body, is_garbled)

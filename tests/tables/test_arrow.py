@@ -13,9 +13,20 @@ import pyarrow as pa
 import pytest
 
 import altaprofiles
-from altaprofiles import ConfigurationError, DecodeError, Page, Profile, to_arrow
+from altaprofiles import (
+    ConfigurationError,
+    DecodeError,
+    InvalidArgument,
+    MissingExtra,
+    Page,
+    Profile,
+    arrow_schema,
+    to_arrow,
+)
 from altaprofiles.emulator.people import Population
-from altaprofiles.tables.layout import CORE
+from altaprofiles.tables.layout import CORE, Kind
+
+from ..support.odd import CASES
 
 RECORDS = [json.dumps(Population(3000, 3).record(number)).encode() for number in range(3000)]
 
@@ -60,7 +71,7 @@ def test_polars_and_duckdb_read_it() -> None:
 def test_a_page_is_a_table_with_and_without_profiles(decode: bool) -> None:
     people = [Profile.decode(record) for record in RECORDS[:10]]
     page = Page.of(people, b"", "c", None) if decode else Page(RECORDS[:10], b"", "c", None)
-    assert page.to_arrow(flatten=["note"]).equals(to_arrow(people, flatten=["note"]))
+    assert page.to_arrow(["note"]).equals(to_arrow(people, ["note"]))
     assert decode or "profiles" not in vars(page)
 
 
@@ -101,3 +112,175 @@ def test_nothing_optional_is_imported_before_it_is_needed() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
     assert "to_arrow" in altaprofiles.__all__
+
+
+def page_of(*records: bytes) -> Page:
+    return Page(records, b"", "c", None)
+
+
+KINDS: dict[str, Kind | None] = {
+    "Cart Value": "double",
+    "note": None,
+    "D": "timestamp",
+    "n": "int64",
+}
+
+
+@pytest.mark.parametrize("flatten", [(), ["Cart Value", "person"], KINDS])
+@pytest.mark.parametrize("person", [False, True])
+@pytest.mark.parametrize("lists", ["list", "json"])
+def test_every_page_has_the_schema_that_is_known_beforehand(
+    flatten: Any, person: bool, lists: Any
+) -> None:
+    schema = arrow_schema(flatten, person=person, lists=lists)
+    values = ["1", "1.5", "true", '"$D_1487576752"', '"x"', "null", "[1]", "9e999"]
+    data = '{"Cart Value":%s,"n":%s,"D":%s,"person":%s}'
+    records = [f'{{"profileData":{data % ((value,) * 4)}}}'.encode() for value in values]
+    pages = [page_of(), page_of(b"{}"), page_of(*RECORDS[:50]), *map(page_of, records)]
+    for page in pages:
+        table = page.to_arrow(flatten, person=person, lists=lists)
+        table.validate(full=True)
+        assert table.schema.equals(schema, check_metadata=True)
+    assert pa.concat_tables(
+        page.to_arrow(flatten, person=person, lists=lists) for page in pages
+    ).num_rows == sum(len(page.records) for page in pages)
+
+
+def test_the_schema_by_default() -> None:
+    schema = arrow_schema()
+    assert schema.names == [*CORE]
+    assert schema.field("object_ids").type == pa.list_(pa.string())
+    assert to_arrow([]).schema == schema
+    assert arrow_schema(["plan"]).field("plan").type == pa.string()
+    assert arrow_schema({"plan": "bool"}).field("plan").type == pa.bool_()
+    assert arrow_schema({"plan": None}, lists="json").field("object_ids").type == pa.string()
+    assert arrow_schema(person=True).names == ["person", *CORE]
+
+
+def test_a_flattened_key_of_a_page_is_text_unless_a_type_is_named() -> None:
+    page = page_of(
+        b'{"profileData":{"n":7}}', b'{"profileData":{"n":1.50}}', b'{"profileData":{"n":"x"}}'
+    )
+    assert page.to_arrow(["n"])["n"].to_pylist() == ["7", "1.50", "x"]
+    assert page.to_arrow({"n": "double"})["n"].to_pylist() == [7.0, 1.5, None]
+
+
+def test_a_flattened_key_named_as_a_column_gets_a_prefix() -> None:
+    page = page_of(b'{"identity":"7","profileData":{"person":"gold"}}')
+    assert page.to_arrow(["person"]).column_names == [*CORE, "person"]
+    table = page.to_arrow(["person"], person=True)
+    assert table.column_names == ["person", *CORE, "profile_data.person"]
+    assert table["person"].to_pylist() == ["identity:7"]
+    assert table["profile_data.person"].to_pylist() == ["gold"]
+
+
+@pytest.mark.parametrize(
+    ("record", "person"),
+    [
+        (b'{"identity":"7"}', "identity:7"),
+        (b'{"identity":7.0}', "identity:7"),
+        (b'{"identity":"","objectId":"b","platformInfo":[{"objectId":"a"}]}', "objectId:a"),
+        (b'{"objectId":"b"}', "objectId:b"),
+        (
+            b"{}",
+            "record:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+        ),
+    ],
+)
+def test_the_person_of_a_row(record: bytes, person: str) -> None:
+    [found] = page_of(record).to_arrow(person=True)["person"].to_pylist()
+    assert found == person
+    assert to_arrow([Profile.decode(record)], person=True)["person"].to_pylist() == [found]
+
+
+def test_halves_of_surrogate_pairs_make_no_two_people_one() -> None:
+    records = [b'{"identity":"\\ud800"}', b'{"identity":"\\ud801"}', b'{"objectId":"\\ud800"}']
+    people = page_of(*records).to_arrow(person=True)["person"].to_pylist()
+    assert people == [Profile.decode(record).person_key for record in records]
+    assert len(set(people)) == 3
+
+
+def test_lists_as_json() -> None:
+    page = page_of(b'{"objectId":"a","platformInfo":[{"objectId":"b\\"\\u00e9"},{}]}', b"{}")
+    [found, none] = page.to_arrow(lists="json")["object_ids"].to_pylist()
+    assert json.loads(found) == ["a", 'b"\u00e9'] == page.to_arrow()["object_ids"][0].as_py()
+    assert none == "[]"
+
+
+def test_odd_records_fit_every_form() -> None:
+    records = [record for case, _ in CASES.values() for record in case]
+    schema = arrow_schema(KINDS, person=True, lists="json")
+    for record in records:
+        table = page_of(record).to_arrow(KINDS, person=True, lists="json")
+        table.validate(full=True)
+        assert (table.num_rows, table.schema) == (1, schema)
+        assert table["person"].null_count == 0
+
+
+def test_a_page_is_an_arrow_stream() -> None:
+    page = page_of(*RECORDS)
+    table = page.to_arrow()
+    assert pa.table(page).equals(table)
+    assert pa.RecordBatchReader.from_stream(page).read_all().equals(table)
+    # A page can be read again.
+    assert polars.DataFrame(page).equals(polars.DataFrame(page))
+    assert polars.DataFrame(page).to_arrow().num_rows == len(RECORDS)
+    [found] = duckdb.execute("SELECT count(*), count(DISTINCT identity) FROM page").fetchall()
+    assert found == (len(RECORDS), len(set(filter(None, table["identity"].to_pylist()))))
+
+
+def test_a_page_without_records_is_a_stream_with_its_columns() -> None:
+    assert pa.table(page_of()).schema == arrow_schema()
+    assert pa.table(page_of()).num_rows == 0
+
+
+def test_a_stream_comes_in_a_schema_that_is_asked_for() -> None:
+    page = page_of(*RECORDS[:5])
+    large = pa.schema(
+        [
+            (field.name, pa.large_string() if field.type == pa.string() else field.type)
+            for field in arrow_schema()
+        ]
+    )
+    assert pa.table(page, schema=large).schema == large
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pa.schema([("identity", pa.string())]),
+        pa.schema([(name, pa.int64()) for name in CORE]),
+    ],
+)
+def test_a_schema_that_does_not_fit_is_refused(schema: pa.Schema) -> None:
+    page = page_of(b'{"identity":"secret@example.com"}')
+    with pytest.raises(InvalidArgument, match="requested_schema: ") as caught:
+        page.__arrow_c_stream__(schema.__arrow_c_schema__())
+    assert "secret" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("call", [arrow_schema, page_of().to_arrow, lambda **o: to_arrow([], **o)])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"flatten": "plan"}, "flatten: "),
+        ({"flatten": {"plan": "struct"}}, "flatten: "),
+        ({"flatten": ["a", "A"]}, "flatten: "),
+        ({"person": 1}, "person: expected True or False, got 1"),
+        ({"lists": "array"}, "lists: expected 'list' or 'json', got 'array'"),
+        ({"lists": None}, "lists: expected 'list' or 'json', got None"),
+        ({"lists": ["list"]}, "lists: "),
+    ],
+)
+def test_a_bad_option_of_a_table_is_refused(call: Any, options: Any, words: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        call(**options)
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize("call", [arrow_schema, page_of().to_arrow, page_of().__arrow_c_stream__])
+def test_tables_need_pyarrow(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'altaprofiles\[parquet\]'"):
+        call()

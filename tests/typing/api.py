@@ -30,10 +30,12 @@ from altaprofiles import (
     Customer,
     DecodeError,
     EventProfiles,
+    EventQuery,
     EventSummary,
     ExportProgress,
     ExportReport,
     Filter,
+    Filters,
     Incomplete,
     Lookup,
     LookupProgress,
@@ -50,6 +52,7 @@ from altaprofiles import (
     TransportError,
     parse_date,
     progress,
+    windows,
 )
 from altaprofiles.emulator import Emulator, Recorder
 from altaprofiles.notebook import Progress
@@ -174,6 +177,11 @@ async def filters(session: Session) -> None:
     )
     assert_type(people, EventProfiles)
     everyone = session.profiles.everyone(profile_fields=of_profile, query=query, events=False)
+    whole = EventQuery.of("Charged", date(2026, 1, 1), "2026-01-31", filters=Filters.of(of_event))
+    assert_type(whole.split(3), list[EventQuery])
+    assert_type(whole.window, tuple[int, int] | None)
+    assert_type(session.profiles.by_query(whole, distinct=False, prefetch=1), EventProfiles)
+    assert_type(windows("2026-01-01", 20260131, 3), list[tuple[int, int]])
     assert_type(everyone, EventProfiles)
     assert_type(await session.profiles.count(profile_fields=of_profile), int)
     report = await session.export(to="everyone.csv", profile_fields=of_profile)
@@ -278,6 +286,9 @@ async def refused(session: Session) -> None:
     await session.profiles.get("5555555555")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Filter("Amount", "bigger", 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Filter("Amount", "equals", {"a": 1})  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    session.profiles.by_query("Charged")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    EventQuery.of("Charged", 20260101.0, 20260131)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    windows(None, 20260131, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     session.profiles.everyone(profile_fields=["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
     session.profiles.everyone(start=20260101)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     CleverTap(account_id="id")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from altaprofiles import ConfigurationError
-from altaprofiles.wire.days import check_day, check_range, day_in
+from altaprofiles import ConfigurationError, InvalidArgument, windows
+from altaprofiles.wire.days import check_day, check_range, date_of, day_in
 
 
 class Text(str):
@@ -88,3 +90,67 @@ def test_a_day_and_a_second_are_not_one_range() -> None:
         check_range("2026-01-31", 1767225600)
     with pytest.raises(ConfigurationError, match=r"^end: 2026-01-30 is before `start`"):
         check_range("2026-01-31", "2026-01-30")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "n", "expected"),
+    [
+        (date(2026, 1, 1), date(2026, 1, 31), 1, [(20260101, 20260131)]),
+        ("2026-01-01", 20260104, 2, [(20260101, 20260102), (20260103, 20260104)]),
+        ("20260131", "2026-02-01", 9, [(20260131, 20260131), (20260201, 20260201)]),
+        (20240228, 20240301, 2, [(20240228, 20240228), (20240229, 20240301)]),
+        (20260101, 20260101, 10**30, [(20260101, 20260101)]),
+        (
+            1767225600,
+            1767225609,
+            2,
+            [(1767225600, 1767225604), (1767225605, 1767225609)],
+        ),
+        (1767225600, 1767225600, 5, [(1767225600, 1767225600)]),
+    ],
+)
+def test_windows(start: Any, end: Any, n: int, expected: list[tuple[int, int]]) -> None:
+    assert windows(start, end, n) == expected
+
+
+@given(
+    st.dates(date(1000, 1, 1)), st.integers(0, 800), st.integers(1, 900), st.sampled_from([0, 1, 2])
+)
+def test_windows_hold_each_day_once(start: date, days: int, n: int, form: int) -> None:
+    end = min(start.toordinal() + days, date.max.toordinal())
+    span = end - start.toordinal() + 1
+    forms = (lambda day: day, date.isoformat, lambda day: int(day.isoformat().replace("-", "")))
+    parts = windows(forms[form](start), forms[form](date.fromordinal(end)), n)
+    assert len(parts) == min(n, span)
+    lengths = []
+    following = start.toordinal()
+    for first, last in parts:
+        assert date_of(first).toordinal() == following
+        following = date_of(last).toordinal() + 1
+        lengths.append(following - date_of(first).toordinal())
+    assert following == end + 1
+    assert max(lengths) - min(lengths) <= 1
+    # Each is a range as calls take it.
+    assert [check_range(*part) for part in parts] == parts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((20260101, 20260131, 0), "n: expected a whole number of at least 1, got 0"),
+        ((20260101, 20260131, True), "n: expected a whole number of at least 1, got True"),
+        ((20260101, 20260131, 2.0), "n: expected a whole number of at least 1, got 2.0"),
+        ((20260101, 20260131, "auto"), "n: expected a whole number of at least 1, got 'auto'"),
+        ((20260131, 20260101, 2), "end: 20260101 is before `start`"),
+        ((20260131, 1767225600, 2), "end: 1767225600 does not have the form of `start`"),
+        ((datetime(2026, 1, 1, tzinfo=UTC), 20260101, 2), "start: got the datetime "),
+        ((20260101, "soon", 2), "end: 'soon' is not a day"),
+        ((None, None, 2), "start: got the NoneType None"),
+        ((date(999, 12, 1), date(999, 12, 31), 2), "start: 9991201 has neither 8 nor 10 digits"),
+        ((20260101, "0999-12-31", 2), "end: 9991231 has neither 8 nor 10 digits"),
+    ],
+)
+def test_windows_refuse_what_is_no_range(arguments: Any, words: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        windows(*arguments)
+    assert str(caught.value).startswith(words)

@@ -29,7 +29,6 @@ from ...errors import (
 )
 from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
-from ...models import Page
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
 from ...wire.days import date_of
@@ -40,9 +39,10 @@ from ..plan import EventsPlan
 from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
 from ..sinks import Target
+from ..store.draft import Draft, Drafts
 from ..store.journal import ChainRow
 from ..store.people import EachOnce, Matching, People
-from ..store.spool import Spool, SpoolDamaged, checksum, read_end, read_lines
+from ..store.spool import Spool, SpoolDamaged, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import SUPERSEDED, Workspaces
 from ..tables import Content
@@ -168,6 +168,7 @@ class EventsGathering:
         self._states: list[_ChainState] = []
         self._counted: dict[str | None, int] = {}
         self._started = False
+        self._drafts: Drafts | None = None
 
     @property
     def executed_plan(self) -> EventsPlan:
@@ -227,6 +228,13 @@ class EventsGathering:
     # ------------------------------------------------------------------- from the service to spools
 
     async def gather(self, run: Run) -> list[str]:
+        self._drafts = Drafts(run.store.folder)
+        try:
+            return await self._gather(run)
+        finally:
+            await self._drafts.aclose()
+
+    async def _gather(self, run: Run) -> list[str]:
         # Every event is opened before any chain is walked, so that an event that the service
         # refuses is found before the hours that the others take.
         await run.threads.run(lambda: self._drop_expired(run))
@@ -368,6 +376,7 @@ class EventsGathering:
                 restarts += 1
 
     async def _walk(self, run: Run, state: _ChainState) -> None:
+        assert self._drafts is not None  # noqa: S101
         earlier = await run.threads.run(lambda: run.store.journal.asked(state.row.number))
         spool = await run.threads.run(lambda: Spool(state.path, state.row.offset))
         try:
@@ -375,7 +384,8 @@ class EventsGathering:
                 [state.row.cursor or ""],
                 # One chain alone fills the slots by itself; several need less of each.
                 prefetch=2 if len(self._states) == 1 else 1,
-                decode=False,
+                new_sink=self._drafts.new,
+                discard=Draft.close,
                 earlier=earlier,
                 query=state.query,
             )
@@ -394,7 +404,7 @@ class EventsGathering:
         finally:
             spool.close()
 
-    def _keep(self, run: Run, state: _ChainState, file: Spool, page: Page) -> None:
+    def _keep(self, run: Run, state: _ChainState, file: Spool, page: Draft) -> None:
         asked_for = mark(page.cursor)
         if page.next_cursor is not None and (
             page.next_cursor == page.cursor
@@ -404,19 +414,19 @@ class EventsGathering:
             raise CursorLoop(
                 f"the service repeated a cursor after {state.row.pages + 1} pages of {state.query}"
             )
-        lines = page.encode()
         row = ChainRow(
             state.row.number,
             page.next_cursor,
             time.time(),
             # The spool first: it must hold what the journal counts.
-            file.append(lines),
-            state.row.records + lines.count(b"\n"),
+            file.append_behind(*page.parts()),
+            state.row.records + page.count,
             state.row.pages + 1,
-            page.next_cursor is None and self._believes(state, lines),
+            page.next_cursor is None and self._believes(state, page),
             state.row.restarts,
         )
-        self._commit(run, state, row, asked_for, lines)
+        self._commit(run, state, row, asked_for, page)
+        page.close()
 
     async def _put_row(self, run: Run, state: _ChainState, row: ChainRow) -> None:
         if row != state.row:
@@ -428,21 +438,24 @@ class EventsGathering:
         state: _ChainState,
         row: ChainRow,
         asked_for: bytes | None = None,
-        lines: bytes = b"",
+        page: Draft | None = None,
         batch_size: int | None = None,
     ) -> None:
+        has_records = page is not None and not page.is_empty
         with run.commit() as journal:
-            journal.put_chain(row, asked_for, checksum(lines) if lines else None)
-            if lines and self._on_records is not None:
-                self._on_records(journal, lines.splitlines())
+            journal.put_chain(row, asked_for, page.checksum if page and has_records else None)
+            if page is not None and self._on_records is not None:
+                for records in page.batches():
+                    self._on_records(journal, records)
             if batch_size is not None:
                 journal.put_state(**{_size_of(row.number): batch_size})
                 state.batch_size = batch_size
         state.row = row
 
-    def _believes(self, state: _ChainState, last: bytes) -> bool:
-        """Return whether a chain is done with its `last` lines, with nothing to compare it with."""
-        return bool(last or state.row.records) and not self._count and state.counted is None
+    def _believes(self, state: _ChainState, last: Draft) -> bool:
+        """Return whether a chain is done with its `last` page, with nothing to compare it with."""
+        has_records = bool(last.count or state.row.records)
+        return has_records and not self._count and state.counted is None
 
     def _drop_expired(self, run: Run) -> None:
         for state in self._states:

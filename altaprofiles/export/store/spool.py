@@ -85,17 +85,24 @@ class Spool:
         Raises:
             OSError: the disk refuses. Another call may append again.
         """
-        # An earlier call may have failed half-way, for example on a full disk.
-        self._file.seek(self.offset)
-        rest = memoryview(data)
+        return self.append_behind(None, 0, data)
+
+    def append_behind(self, file: BinaryIO | None, length: int, data: bytes) -> int:
+        """Append the first `length` bytes of `file`, and then `data`; otherwise as `append`."""
+        target = self._file.fileno()
         try:
+            # An earlier call may have failed half-way, for example on a full disk.
+            self._file.seek(self.offset)
+            if file is not None:
+                _copy(file.fileno(), target, length)
+            rest = memoryview(data)
             while rest:
-                rest = rest[os.write(self._file.fileno(), rest) :]
-            _sync(self._file.fileno())
+                rest = rest[os.write(target, rest) :]
+            _sync(target)
         except OSError as error:
             # Errors of calls on a file descriptor do not name the file.
             raise OSError(error.errno, error.strerror, str(self._path)) from error
-        self.offset += len(data)
+        self.offset += length + len(data)
         return self.offset
 
     def close(self) -> None:
@@ -103,6 +110,33 @@ class Spool:
         self._file.close()
 
 
+_UNABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+"""Errors of systems that cannot copy from file to file by themselves."""
+
+
+def _copy(source: int, target: int, length: int) -> None:
+    """Copy the first `length` bytes of a file to the present place in another one."""
+    os.lseek(source, 0, os.SEEK_SET)
+    copied = 0
+    try:
+        while copied < length and hasattr(os, "copy_file_range"):
+            step = os.copy_file_range(source, target, length - copied)
+            if not step:
+                break
+            copied += step
+    except OSError as error:
+        if error.errno not in _UNABLE:
+            raise
+    while copied < length:
+        block = memoryview(os.read(source, min(_COPIED, length - copied)))
+        if not block:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        copied += len(block)
+        while block:
+            block = block[os.write(target, block) :]
+
+
+_COPIED = 1 << 20
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 

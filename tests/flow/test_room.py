@@ -1,0 +1,125 @@
+"""Pages of much memory: fewer of them exist at once, and every one is delivered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+import pytest
+from anyio import create_task_group, wait_all_tasks_blocked
+
+from altaprofiles import Page
+from altaprofiles.flow.paging import MEMORY, Chain, Room, walk
+
+from ..support.tasks import nothing_left_behind, spawn
+
+pytestmark = pytest.mark.anyio
+
+
+class Heavy:
+    """A chain of pages that arrive one turn after they are requested."""
+
+    def __init__(self, pages: int, weight: int, expected: int | None) -> None:
+        self.exist = self.most = 0
+        self._pages = pages
+        self._weight = weight
+        self.expected = expected
+
+    async def open(self) -> str:
+        return "0"
+
+    async def fetch(
+        self, cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        self.exist += 1
+        self.most = max(self.most, self.exist)
+        number = int(cursor) + 1
+        following = str(number) if number < self._pages else None
+        if following is not None:
+            ahead(following)
+        await asyncio.sleep(0)
+        return Page([], b"", cursor, following)
+
+    def walked(self, prefetch: int) -> AsyncGenerator[Page, None]:
+        chain = Chain(
+            self.open,
+            self.fetch,
+            weigh=lambda page: self._weight,
+            expected=lambda: self.expected,
+        )
+        return walk([chain], prefetch=prefetch, spawn=spawn)
+
+
+@pytest.mark.parametrize(
+    ("weight", "expected", "most"),
+    [
+        (1000, None, 5),
+        (1000, 1000, 5),
+        (MEMORY // 2, None, 2),
+        (MEMORY // 2, MEMORY // 2, 2),
+        (MEMORY // 2, 1, 5),
+        (3 * MEMORY, None, 2),
+        (3 * MEMORY, 3 * MEMORY, 1),
+    ],
+)
+async def test_as_many_pages_exist_as_there_is_memory_for(
+    weight: int, expected: int | None, most: int
+) -> None:
+    heavy = Heavy(12, weight, expected)
+    found = []
+    async with nothing_left_behind():
+        async for page in heavy.walked(4):
+            await wait_all_tasks_blocked()
+            found.append(page.cursor)
+            heavy.exist -= 1
+    assert found == [str(number) for number in range(12)]
+    assert heavy.most <= most
+    assert most == 1 or heavy.most > 1
+
+
+async def test_a_size_that_is_known_once_a_page_begins_counts_at_once() -> None:
+    heavy = Heavy(6, MEMORY * 3 // 5, None)
+    fetch = heavy.fetch
+
+    async def telling(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        heavy.expected = MEMORY * 3 // 5
+        return await fetch(cursor, ahead, asked)
+
+    heavy.fetch = telling  # type: ignore[method-assign]
+    async for _ in heavy.walked(4):
+        await wait_all_tasks_blocked()
+        heavy.exist -= 1
+    assert heavy.most == 1
+
+
+async def test_room_that_somebody_gave_up_waiting_for_goes_to_the_next() -> None:
+    room = Room(10)
+    await room.acquire(8)
+    entered: list[str] = []
+
+    async def enter(name: str, weight: int) -> None:
+        await room.acquire(weight)
+        entered.append(name)
+
+    async with create_task_group() as group:
+        first = asyncio.ensure_future(enter("large", 9))
+        await wait_all_tasks_blocked()
+        group.start_soon(enter, "small", 2)
+        await wait_all_tasks_blocked()
+        assert entered == []
+        first.cancel()
+        await asyncio.wait([first])
+    assert entered == ["small"]
+
+
+async def test_room_given_to_somebody_who_is_cancelled_at_once_is_free_again() -> None:
+    room = Room(10)
+    await room.acquire(10)
+    waiting = asyncio.ensure_future(room.acquire(10))
+    await wait_all_tasks_blocked()
+    room.release(10)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await asyncio.wait_for(room.acquire(10), 30)
