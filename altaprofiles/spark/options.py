@@ -70,10 +70,9 @@ class Options:
         each = -(-self.slots // len(self.events))
         self.windows = _whole("windows", given.get("windows", str(each)))
         self.batch_size = _whole("batchSize", given.get("batchsize", str(BATCH_SIZE)))
-        self.flags = [
-            _flag(name, given.get(name, default))
-            for name, default in (("app", "false"), ("events", "true"), ("profile", "true"))
-        ]
+        self.app = _flag("app", given.get("app", "false"))
+        self.summaries = _flag("events", given.get("events", "true"))
+        self.profile = _flag("profile", given.get("profile", "true"))
         flatten = given.get("flatten", "[]")
         self.flatten = check_flatten(
             _json("flatten", flatten) if flatten[:1] in ("[", "{") else [flatten],
@@ -85,10 +84,11 @@ class Options:
 
     def parts(self, first: int, last: int) -> list[Part]:
         """Return the tasks of a range of days: at most `slots` for each account."""
+        flags = self.app, self.summaries, self.profile
         queries = [
             query
             for event in self.events
-            for query in EventQuery.of(event, first, last, self.batch_size, *self.flags).split(
+            for query in EventQuery.of(event, first, last, self.batch_size, *flags).split(
                 self.windows
             )
         ]
