@@ -44,7 +44,7 @@ def test_tasks_share_the_slots_of_an_account(options: dict[str, str], slots: lis
         queries = [query for part in mine for query in part.queries]
         events = json.loads(options["event"]) if "event" in options else ["Charged"]
         for event in events:
-            days = sorted(query.window for query in queries if query.event == event)
+            days = sorted(query.window or (0, 0) for query in queries if query.event == event)
             assert days == windows("2026-01-01", "2026-01-31", len(days))
         assert len(set(queries)) == len(queries)
 
