@@ -131,7 +131,7 @@ async def test_reads_streams_and_lookups(tmp_path: Path) -> None:
         assert results["two events"]["tasks"] == 3
         assert counted(results["two events"]["rows"]).keys() > whole.keys()
         assert results["flattened"]["schema"].endswith(
-            "extra:string,Cart Value:double,profile_data.account:string>"
+            "extra:string,Cart Value:double,profile_data.account:string,task:int>"
         )
         assert counted(results["stream"]) == whole
         passcode = emulator.clevertap.passcode
