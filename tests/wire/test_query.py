@@ -105,7 +105,14 @@ async def test_parts_that_were_pickled_bring_everyone() -> None:
                 query = pickle.loads(part)  # noqa: S301
                 found = [person async for person in session.profiles.by_query(query)]
                 pages = session.profiles.by_query(query, distinct=False).pages(decode=False)
-                assert {page.window async for page in pages} == {query.window}
+                read = [page async for page in pages]
+                assert {page.window for page in read} == {query.window}
+                sent = pickle.dumps(read)
+                assert [page.records for page in pickle.loads(sent)] == [  # noqa: S301
+                    page.records for page in read
+                ]
+                secret = emulator.environment["CLEVERTAP_PASSCODE"].encode()
+                assert secret not in sent + part
             assert found
             assert not any(person.events for person in found)
             people |= delivered(found).keys()
