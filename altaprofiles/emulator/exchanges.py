@@ -210,7 +210,7 @@ def _member(name: str, value: Any, scrubber: Scrubber, *, has_keys: bool) -> Any
         return _failure(name, value)
     if name == "data" and has_keys and isinstance(value, dict):
         return {scrubber.text(key): scrubber.value(user, _NAMED) for key, user in value.items()}
-    return scrubber.value(value, _NAMED, kept=_SUMMARY)
+    return scrubber.value(value, _NAMED, lasting=_SUMMARY)
 
 
 def _failure(name: str, value: Any) -> Any:

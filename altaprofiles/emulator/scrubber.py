@@ -35,7 +35,7 @@ class Scrubber:
         self._permutations: dict[int, Permutation] = {}
 
     def value(
-        self, value: Any, names: int = 0, name: str = "", kept: frozenset[str] = frozenset()
+        self, value: Any, names: int = 0, name: str = "", lasting: frozenset[str] = frozenset()
     ) -> Any:
         """Return a JSON value with all values in it replaced.
 
@@ -44,7 +44,7 @@ class Scrubber:
             names: the number of levels at which names of members stay. Below them a name may be a
                 person's, and becomes another one.
             name: the name of the member that has the value.
-            kept: names that stay at any level.
+            lasting: names that stay at any level.
         """
         match value:
             case str():
@@ -58,13 +58,13 @@ class Scrubber:
                 return self._fraction(value)
             case dict():
                 return {
-                    key if names > 0 or key in kept else self.text(key): self.value(
-                        member, names - 1, key, kept
+                    key if names > 0 or key in lasting else self.text(key): self.value(
+                        member, names - 1, key, lasting
                     )
                     for key, member in value.items()
                 }
             case list():
-                return [self.value(item, names, name, kept) for item in value]
+                return [self.value(item, names, name, lasting) for item in value]
         return value
 
     def text(self, text: str) -> str:

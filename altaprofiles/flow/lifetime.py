@@ -341,6 +341,7 @@ class Lifetime:
         The code that reads the generator is a part of the work until the result is called: the
         calls that it makes between two items begin while the session is drained, too.
         """
+        self.check_open()
         reader = asyncio.current_task()
         cancel, work = self._spawn(job, ended, Work(reader)), Work(reader)
         self._works.add(work)
