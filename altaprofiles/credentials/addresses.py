@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from ..base.addresses import is_loopback, split_address
@@ -12,7 +14,7 @@ from ..base.checks import shown
 from ..base.wording import one_of
 from ..errors import InvalidArgument
 
-__all__ = ["ENDPOINTS", "REGIONS", "checked_base_url", "is_custom", "platform"]
+__all__ = ["ENDPOINTS", "REGIONS", "checked_base_url", "is_custom", "platform", "same_host"]
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -41,6 +43,9 @@ ENDPOINTS = {
 """The base URL of each known platform of Alta ("Query User CDP", also in German and Japanese)."""
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 def is_custom(url: str, known: Mapping[str, str]) -> bool:
     """Return whether a base URL leads to another host than those of the vendor, such as a gateway.
 
@@ -54,6 +59,20 @@ def is_custom(url: str, known: Mapping[str, str]) -> bool:
 def _host(url: str) -> tuple[str | None, int | None]:
     parts = urlsplit(url)
     return parts.hostname, parts.port
+
+
+def same_host(url: str) -> str:
+    """Return the host of a base URL, with its port: one text for all spellings of one service.
+
+    The hosts of the region "global" are those of "eu1": an account has one limit under both.
+    """
+    host, port = _host(url)
+    with suppress(ValueError):
+        host = ip_address(host or "").compressed
+    if (host, port or 443) == (_host(REGIONS["global"])[0], 443):
+        host = _host(REGIONS["eu1"])[0]
+    host = f"[{host}]" if host and ":" in host else host or ""
+    return host if port in (None, _PORTS.get(urlsplit(url).scheme)) else f"{host}:{port}"
 
 
 def platform(endpoint: object) -> tuple[str, str]:
