@@ -7,7 +7,8 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +26,7 @@ _NETWORK = frozenset(
 _INSTEAD = 'pass shared="/path", a folder on a local disk'
 
 _PROBE = "probe"
+_PAUSE = 0.002
 _TRIES = 10  # to open a file or to make it, while others make it or remove it
 
 
@@ -110,7 +112,7 @@ class Folder:
             raise
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def explained(self) -> Generator[None, None, None]:
         """Raise each `OSError` of the block as a `ConfigurationError` that names the folder."""
         try:
             yield
@@ -237,9 +239,17 @@ class Folder:
 
     def _opened(self, name: str) -> int:
         path = self.path / name if self._number is None else name
-        for _ in range(_TRIES):
-            with suppress(FileNotFoundError):
+        for left in reversed(range(_TRIES)):
+            try:
                 return self._existing(path, name)
+            except PermissionError:
+                # An earlier version makes a file before it gives it to the group.
+                if self._group is None or not left:
+                    raise
+                time.sleep(_PAUSE)
+                continue
+            except FileNotFoundError:
+                pass
             with suppress(FileExistsError, FileNotFoundError):
                 return make_file(path, self._group, self._number)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

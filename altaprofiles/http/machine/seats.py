@@ -49,7 +49,7 @@ def take_seat(folder: Folder, seat: Seat) -> Lock:
 
 def seated(folder: Folder) -> list[Seat]:
     """Return the seats that others hold."""
-    seats = []
+    seats: list[Seat] = []
     for name in folder.names(_END):
         if folder.holds(name):
             continue
