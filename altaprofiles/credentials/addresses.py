@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -14,7 +16,15 @@ from ..base.wording import one_of
 from ..errors import InvalidArgument
 from ..redaction import Secret, as_secret
 
-__all__ = ["ENDPOINTS", "REGIONS", "checked_base_url", "hide_login", "is_custom", "platform"]
+__all__ = [
+    "ENDPOINTS",
+    "REGIONS",
+    "checked_base_url",
+    "hide_login",
+    "is_custom",
+    "platform",
+    "same_host",
+]
 
 T = TypeVar("T")
 
@@ -45,6 +55,9 @@ ENDPOINTS = {
 """The base URL of each known platform of Alta ("Query User CDP", also in German and Japanese)."""
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 def is_custom(url: str, known: Mapping[str, str]) -> bool:
     """Return whether a base URL leads to another host than those of the vendor, such as a gateway.
 
@@ -58,6 +71,20 @@ def is_custom(url: str, known: Mapping[str, str]) -> bool:
 def _host(url: str) -> tuple[str | None, int | None]:
     parts = urlsplit(url)
     return parts.hostname, parts.port
+
+
+def same_host(url: str) -> str:
+    """Return the host of a base URL, with its port: one text for all spellings of one service.
+
+    The hosts of the region "global" are those of "eu1": an account has one limit under both.
+    """
+    host, port = _host(url)
+    with suppress(ValueError):
+        host = ip_address(host or "").compressed
+    if (host, port or 443) == (_host(REGIONS["global"])[0], 443):
+        host = _host(REGIONS["eu1"])[0]
+    host = f"[{host}]" if host and ":" in host else host or ""
+    return host if port in (None, _PORTS.get(urlsplit(url).scheme)) else f"{host}:{port}"
 
 
 def platform(endpoint: object) -> tuple[str, str]:
