@@ -258,6 +258,7 @@ with altaprofiles.blocking(Session.from_env) as session:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_is_left_as_it_can_be_resumed(
     tmp_path: Path, service: Emulator
 ) -> None:

@@ -85,6 +85,7 @@ async def test_it_opens_in_one_task_and_closes_in_another() -> None:
             await get(session)
 
 
+@pytest.mark.slow
 async def test_thousands_of_tasks_share_it_under_the_cap() -> None:
     async with Emulator(people=20, think=0.001) as emulator, session_for(emulator) as session:
         await asyncio.gather(*(get(session) for _ in range(2000)))
@@ -127,6 +128,7 @@ async def test_the_cap_holds_under_a_mix_of_calls_and_cancellations() -> None:
         assert stats.too_many == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
 async def test_cancelling_at_any_moment_leaves_nothing_behind(
     job: Callable[[Session], Awaitable[None]],
@@ -315,6 +317,7 @@ async def test_its_repr_says_whom_it_talks_to() -> None:
     assert repr(Session(clevertap=account)) == f"Session(clevertap={account!r}, alta=None)"
 
 
+@pytest.mark.slow
 async def test_reports_kept_by_a_callback_are_freed_with_their_session() -> None:
     """An error leads by its traceback to the session, and so to a list of the callback's."""
     errors: list[weakref.ref[ServerError]] = []
