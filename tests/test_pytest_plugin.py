@@ -177,12 +177,17 @@ def test_the_marker_alone_starts_it_before_the_tests_own_fixtures(inner: pytest.
                 assert len(altaprofiles_emulator.population) == 6
                 assert altaprofiles_emulator.max_in_flight == 2
 
+            @pytest.mark.altaprofiles(max_in_flight=2)
+            def test_of_both(self, altaprofiles_emulator):
+                assert len(altaprofiles_emulator.population) == 5
+                assert altaprofiles_emulator.max_in_flight == 2
+
         @pytest.mark.altaprofiles(people=0)
         class TestOld(unittest.TestCase):
             def test_it(self):
                 assert CleverTap.from_env().url.startswith("http://127.0.0.1:")
         """,
-        passed=5,
+        passed=6,
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
+import pickle
 import random
 import weakref
 from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ from altaprofiles import (
     ServerError,
     Session,
     SessionClosed,
+    blocking,
 )
 from altaprofiles.emulator import Emulator, Fault
 
@@ -332,3 +335,13 @@ async def test_reports_kept_by_a_callback_are_freed_with_their_session() -> None
     assert len(errors) == 4
     gc.collect()
     assert [error() for error in errors] == [None] * 4
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_neither_pickled_nor_copied(copied: Callable[[object], object]) -> None:
+    session = Session(clevertap=CleverTap("W9R", "pass-word"))
+    with pytest.raises(TypeError, match=r"open one where it is used, for example with Session\."):
+        copied(session)
+    with blocking(lambda: session) as blocked:
+        with pytest.raises(TypeError, match=r"with altaprofiles\.blocking\(Session\.from_env\)"):
+            copied(blocked)

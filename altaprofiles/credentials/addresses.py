@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ..base.addresses import is_loopback, split_address
 from ..base.checks import shown
 from ..base.wording import one_of
 from ..errors import InvalidArgument
+from ..redaction import Secret, as_secret
 
-__all__ = ["ENDPOINTS", "REGIONS", "checked_base_url", "is_custom", "platform"]
+__all__ = ["ENDPOINTS", "REGIONS", "checked_base_url", "hide_login", "is_custom", "platform"]
+
+T = TypeVar("T")
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -113,6 +117,11 @@ def _place(url: str) -> str:
 
 
 _PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
+
+
+def hide_login(url: T) -> T | Secret:
+    """Return an argument `base_url` in a form that tracebacks may show: a login may stand in it."""
+    return as_secret(url) if isinstance(url, str) and re.search(r"[@?#]", url) else url
 
 
 def checked_base_url(url: object) -> str:
