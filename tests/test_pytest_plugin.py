@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from .support.guides import GUIDES
 from .support.tasks import PATIENCE
 from .support.terminals import environment
 
 pytest_plugins = ["pytester"]
 
-README = Path(__file__).parents[1] / "README.md"
+GUIDE = GUIDES / "testing.md"
 
 
 @pytest.fixture
@@ -239,9 +240,9 @@ def test_nothing_is_imported_before_a_test_uses_it(inner: pytest.Pytester) -> No
 
 
 @pytest.mark.slow
-def test_the_example_of_the_readme_runs_as_it_stands(inner: pytest.Pytester) -> None:
+def test_the_example_of_the_guide_runs_as_it_stands(inner: pytest.Pytester) -> None:
     """A newcomer tests an app of FastAPI against two people of their own in ten lines."""
-    blocks = re.findall(r"```python\n(# (\w+)\.py\n.*?)```", README.read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(# (\w+)\.py\n.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     files = {name: code for code, name in blocks}
     assert files.keys() == {"app", "test_app"}
     code = [line for line in files["test_app"].splitlines()[1:] if line.strip()]

@@ -17,6 +17,7 @@ from .commands.doctor import doctor
 from .commands.emulator import emulator
 from .commands.export import export
 from .commands.get import get
+from .commands.guide import guide
 from .commands.login import login
 from .commands.lookup import lookup
 from .commands.status import status
@@ -74,5 +75,6 @@ def cli() -> None:
 
 for command in (
     *(login, doctor, export, sync, lookup, status, describe, get, cdp, who, count, demo, emulator),
+    guide,
 ):
     cli.add_command(command)

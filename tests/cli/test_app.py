@@ -468,30 +468,6 @@ def test_every_command_and_option_has_help(name: str) -> None:
             assert shown[0] in told, parameter.name
 
 
-def reference(heading: str) -> str:
-    """Return the section of the README that begins with `heading`."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    _, found, behind = readme.partition(f"\n### {heading}")
-    assert found, f"the README has no section {heading!r}"
-    return behind.partition("\n### ")[0].partition("\n## ")[0]
-
-
-@pytest.mark.parametrize("name", [*cli.commands, None])
-def test_every_command_and_option_stands_in_the_readme(name: str | None) -> None:
-    common = {option for parameter in cli.params for option in parameter.opts}
-    if name is None:
-        section, options = reference("For all commands"), common
-    else:
-        section = reference(f"`altaprofiles {name}")
-        params = [param for param in cli.commands[name].params if isinstance(param, click.Option)]
-        options = {x for param in params for x in (*param.opts, *param.secondary_opts)} - common
-    rows = [
-        re.split(r"(?<!\\)\|", line)[1] for line in section.splitlines() if line.startswith("| `-")
-    ]
-    told = {word for row in rows for word in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row)}
-    assert told - {"-h", "--help"} == options - {"--version"}
-
-
 @pytest.mark.parametrize("name", commands())
 def test_help_fits_a_narrow_terminal(env: dict[str, str], name: str) -> None:
     done = run(env, *name.split(), "--help")

@@ -1,4 +1,4 @@
-"""The schedules of the README, run as they are written there: with an environment as cron's."""
+"""The schedules of the guide, run as they are written there: with an environment as cron's."""
 
 from __future__ import annotations
 
@@ -19,15 +19,11 @@ import pytest
 from altaprofiles.cli.exits import Exit
 from altaprofiles.emulator import Emulator
 
+from ..support.guides import GUIDES
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, refusing
 
-SECTION = (
-    (Path(__file__).parents[2] / "README.md")
-    .read_text(encoding="utf-8")
-    .partition("\n### Every night\n")[2]
-    .partition("\n### ")[0]
-)
+SECTION = (GUIDES / "every-night.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -49,7 +45,7 @@ def unit(kind: str) -> configparser.ConfigParser:
 
 
 class Home(NamedTuple):
-    """The home of a user who has followed the README."""
+    """The home of a user who has followed the guide."""
 
     path: Path
     emulator: Emulator

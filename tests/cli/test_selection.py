@@ -22,6 +22,7 @@ from altaprofiles.cli.resumption import command_line
 from altaprofiles.emulator import Emulator
 
 from ..support.forks import start, wait_until_stopped
+from ..support.guides import GUIDES
 from ..support.jobs import people_in, person
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Done, emulated, environment, held, run, stopping
@@ -516,10 +517,10 @@ def test_differences_of_an_unfinished_export_in_the_command_s_words(
     assert "--from was 20260101 and is now left out" in text
 
 
-def test_the_query_of_the_readme_is_one_that_works(
+def test_the_query_of_the_guide_is_one_that_works(
     env: dict[str, str], tmp_path: Path, service: Emulator
 ) -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
+    text = (GUIDES / "export-and-resume.md").read_text("utf-8")
     (block,) = re.findall(r"```json\n(.*?common_profile_properties.*?)```", text, re.DOTALL)
     (tmp_path / "q.json").write_text(block)
     done = run(env, "count", "--everyone", "--query", "q.json", cwd=tmp_path)

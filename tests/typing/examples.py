@@ -18,9 +18,10 @@ from textwrap import indent
 import altaprofiles
 
 from ..support.guides import GUIDES, document_at, program_name
-from ..test_examples import EXAMPLES, README
+from ..test_examples import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 # As typed into an interpreter, where a value alone is displayed, and names are for what follows.
 OFF = ("UnusedExpression", "UnusedFunction", "UnusedImport", "UnusedVariable")

@@ -1,0 +1,120 @@
+"""`altaprofiles guide`: the guides, in the terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import NamedTuple
+
+import click
+
+from ..app import App
+from ..command import Command
+from ..exits import Exit, Failure
+
+__all__ = ["guide"]
+
+_ORDER = (
+    *("start-here", "export-and-resume", "every-night", "look-ups", "into-databases"),
+    *("dataframes", "in-a-web-service", "many-accounts", "observability", "testing", "errors"),
+    *("service-limits", "guarantees", "how-it-works", "typing", "command-line", "python"),
+    *("coming-from", "glossary"),
+)
+"""The guides in the order in which readers are likely to need them."""
+
+
+class _Hit(NamedTuple):
+    """A line of a guide, with the section it stands in."""
+
+    guide: str
+    section: str
+    line: str
+
+
+def _complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    return [name for name in _ORDER if name.startswith(incomplete)]
+
+
+@click.command(
+    cls=Command, misplaced="a guide has one name; to search, write --search 'several words'"
+)
+@click.argument("guide", required=False, shell_complete=_complete)
+@click.option(
+    "--search", metavar="WORDS", help="List the lines of all guides, or of GUIDE, with these words."
+)
+@click.pass_obj
+def guide(app: App, guide: str | None, search: str | None) -> None:
+    """Show a guide, or the list of guides.
+
+    GUIDE is a name from the list. On a terminal it is rendered, into a file or a pipe it is
+    Markdown.
+
+    \b
+    Examples:
+        altaprofiles guide
+        altaprofiles guide every-night
+        altaprofiles guide --search "cursor expired"
+    """
+    if guide is not None and guide not in _ORDER:
+        raise click.UsageError(f"no such guide; {_advice(guide)}")
+    if search is not None:
+        words = search.casefold().split()
+        hits = [*_hits(words, _ORDER if guide is None else [guide])] if words else []
+        if not hits:
+            raise Failure("no line of the guides has all of these words", Exit.NOT_FOUND)
+        width = max(len(hit.guide) for hit in hits)
+        lines = (f"{hit.guide:<{width}}  {hit.section}: {hit.line}\n" for hit in hits)
+        app.write("".join(lines).encode())
+    elif guide is None:
+        width = max(map(len, _ORDER))
+        lines = (f"{name:<{width}}  {_title(_text(name))}\n" for name in _ORDER)
+        app.write(("".join(lines) + "\nRead one: altaprofiles guide start-here\n").encode())
+    elif sys.stdout.isatty():
+        _show(_text(guide))
+    else:
+        app.write(_text(guide).encode())
+
+
+def _text(name: str) -> str:
+    return (files("altaprofiles") / "guides" / f"{name}.md").read_text("utf-8")
+
+
+def _title(text: str) -> str:
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def _advice(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, _ORDER, 1)
+    return f"did you mean {close[0]}?" if close else "for the list, run: altaprofiles guide"
+
+
+def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
+    """Yield the lines that have all of the words, in any order."""
+    for name in names:
+        section = ""
+        for line in _text(name).splitlines():
+            if heading := re.match(r"#+ (.+)", line):
+                section = heading[1]
+            text = f"{section} {line}".casefold()
+            if line.strip("` ") and all(word in text for word in words):
+                yield _Hit(name, section, line.strip())
+
+
+def _show(text: str) -> None:
+    from rich.markdown import Markdown
+
+    from ..consoles import output_console
+
+    console = output_console()
+    document = Markdown(text, hyperlinks=False)
+    # What fits needs no pager, in which it would vanish at the end.
+    lines = console.render_lines(document)
+    if len(lines) < console.height:
+        console.print(document)
+        return
+    with console.pager(styles=True):
+        console.print(document)

@@ -1,0 +1,60 @@
+"""`altaprofiles guide`: the list, a guide in a pipe and on a terminal, and a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ..support.guides import GUIDES
+from ..support.terminals import Terminal, environment, run
+
+
+@pytest.fixture
+def env(tmp_path: Path) -> dict[str, str]:
+    return environment(tmp_path)
+
+
+def test_the_list_has_every_guide(env: dict[str, str]) -> None:
+    done = run(env, "guide")
+    listed = {line.split()[0] for line in done.stdout.decode().partition("\n\n")[0].splitlines()}
+    assert (done.code, listed) == (0, {path.stem for path in GUIDES.glob("*.md")})
+
+
+def test_a_guide_is_markdown_in_a_pipe(env: dict[str, str]) -> None:
+    done = run(env, "guide", "every-night")
+    assert (done.code, done.stdout) == (0, (GUIDES / "every-night.md").read_bytes())
+
+
+def test_a_guide_is_rendered_on_a_terminal(env: dict[str, str]) -> None:
+    with Terminal(env | {"PAGER": "cat"}, "guide", "glossary") as terminal:
+        assert terminal.ended().code == 0
+    assert "Glossary" in terminal.text
+    assert "# Glossary" not in terminal.text
+    assert "| --- |" not in terminal.text
+
+
+def test_words_are_found_in_any_order_and_case(env: dict[str, str]) -> None:
+    done = run(env, "guide", "--search", "EXPIRED cursor")
+    assert done.code == 0
+    lines = done.stdout.decode().splitlines()
+    assert any(line.startswith("export-and-resume") for line in lines)
+    assert all("cursor" in line.lower() for line in lines)
+    in_one = run(env, "guide", "errors", "--search", "cursor").stdout.decode().splitlines()
+    assert in_one
+    assert all(line.startswith("errors") for line in in_one)
+
+
+@pytest.mark.parametrize("words", ["zebra", "", " "])
+def test_words_that_are_nowhere_are_not_found(env: dict[str, str], words: str) -> None:
+    done = run(env, "guide", "--search", words)
+    assert done.code == 5
+    assert "no line of the guides" in done.stderr
+
+
+def test_a_misspelled_guide_is_guessed(env: dict[str, str]) -> None:
+    done = run(env, "guide", "every-nigth")
+    assert done.code == 2
+    assert "did you mean every-night?" in done.stderr
+    done = run(env, "guide", "xyz")
+    assert "for the list, run: altaprofiles guide" in done.stderr

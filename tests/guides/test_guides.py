@@ -1,0 +1,202 @@
+"""Each block of the README and the guides runs as it stands, and prints what stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+
+from altaprofiles import Alta, CleverTap, Session
+from altaprofiles.accounts import Accounts
+from altaprofiles.cli import cli
+from altaprofiles.emulator import Emulator
+
+from ..support.guides import GUIDES, program_name
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated, environment
+from .references import REFERENCES
+
+README = Path(__file__).parents[2] / "README.md"
+WITH_TESTS_OF_THEIR_OWN = {"in-a-web-service.md"}
+DOCUMENTS = [README] + [
+    path
+    for path in sorted(GUIDES.glob("*.md"))
+    if path.name not in WITH_TESTS_OF_THEIR_OWN | REFERENCES.keys()
+]
+
+READ_SECRETS = {"passcode", "token"}
+"""Functions of documents that read files which this machine does not have."""
+
+PRINTED = {
+    "start-here": ["{'favoriteFood': 'pizza'} 6 ", "nobody None None", "'user1'"],
+    "export-and-resume": ["reading: ", "finishing: ", "SHA-256 ", " Gold", "the next page is None"],
+    "look-ups": ["None\n", "1 1 0"],
+    "into-databases": ["Customer Type"],
+    "many-accounts": ["shop: ", "outlet: CleverTap answered HTTP 401"],
+    "every-night": ["[]"],
+    "errors": ["True\nTrue"],
+}
+"""Words that the Python blocks of a document print."""
+
+
+@pytest.fixture(scope="module")
+def services() -> Iterator[tuple[Emulator, Emulator]]:
+    with (
+        emulated(people=300, faults={"not_ready": 0.05}) as shop,
+        emulated(people=60, seed=8) as outlet,
+    ):
+        yield shop, outlet
+
+
+@pytest.fixture
+def folder(
+    services: tuple[Emulator, Emulator], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The folder of a reader whose environment has the first service, and whose file has both."""
+    shop, outlet = services
+    tables = {
+        name: {
+            "account_id": str(one.clevertap.account_id),
+            "passcode": str(one.clevertap.passcode),
+            "base_url": one.url,
+            "alta_token": str(one.alta.token),
+            "alta_base_url": one.url,
+        }
+        for name, one in {"shop": shop, "outlet": outlet}.items()
+    }
+    accounts = Accounts(tmp_path / "accounts.toml", "shop", tables)
+    accounts.write()
+    work = tmp_path / "work"
+    work.mkdir()
+    for name, value in (shop.environment | {"ALTAPROFILES_CONFIG": str(accounts.path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(work)
+    return work
+
+
+def commands(example: Example) -> None:
+    """Run the commands of a block, and compare what they print with what stands below each."""
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    ours = ("CLEVERTAP_", "ALTA_", "ALTAPROFILES_")
+    settings = {name: value for name, value in os.environ.items() if name.startswith(ours)}
+    for part in re.split(r"^\$ ", example.parsed, flags=re.MULTILINE)[1:]:
+        command, _, expected = part.partition("\n")
+        done = subprocess.run(
+            ["/bin/bash", "-c", command],
+            env=environment(Path.cwd(), settings, PATH=path),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        lines = [re.escape(line).replace("…", ".*") for line in expected.strip().splitlines()]
+        pattern = "\n".join(lines)
+        assert re.fullmatch(pattern, done.stdout.strip(), re.DOTALL), f"{command}\n{done.stdout}"
+
+
+def values() -> dict[str, Any]:
+    """Return what functions of the documents are called with, by the names of their parameters."""
+    right = CleverTap.from_env()
+    return {
+        "alta": Alta.from_env(),
+        "ids": ["5555555555", "nobody"],
+        "identity": "5555555555",
+        "cursor": None,
+        "accounts": {"shop": right, "outlet": CleverTap("X", "wrong", base_url=right.url)},
+        "start": 20260101,
+        "end": 20260131,
+        "to": "given.ndjson",
+        "hook": print,
+        "clevertap": right,
+    }
+
+
+def call(function: Callable[..., Any]) -> None:
+    """Call a function of a document, with a session if it takes one."""
+    named = inspect.signature(function).parameters.values()
+    names = [one.name for one in named if one.kind is not one.VAR_KEYWORD]
+
+    async def main() -> None:
+        async with Session.from_env() as session:
+            given = values() | {"session": session}
+            await function(**{name: given[name] for name in names})
+
+    if inspect.iscoroutinefunction(function):
+        asyncio.run(main())
+    else:
+        given = values()
+        function(**{name: given[name] for name in names})
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_a_document_runs(
+    path: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some examples are files, of which one imports the other.
+    monkeypatch.syspath_prepend(folder)
+    parsers: list[Any] = [PythonCodeBlockParser(), CodeBlockParser("console", commands)]
+    for example in Sybil(parsers=parsers).parse(path).examples():
+        if example.region.parsed.startswith("python3 -m venv"):
+            continue
+        code = str(example.parsed)
+        if file := program_name(code):
+            Path(file).write_text(code)
+            continue
+        before = dict(example.namespace)
+        example.evaluate()
+        for name, value in example.namespace.items():
+            is_new = before.get(name) is not value and inspect.isfunction(value)
+            is_made_here = re.search(rf"^(async )?def {name}\(", code, re.MULTILINE)
+            is_called_there = f"\nasyncio.run({name}())" in code or name in READ_SECRETS
+            if is_new and is_made_here and not is_called_there:
+                call(value)
+    printed = capsys.readouterr().out
+    for words in PRINTED.get(path.stem, []):
+        assert words in printed
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_reference_is_that_of_the_code(name: str) -> None:
+    written = (GUIDES / name).read_text("utf-8")
+    assert written == REFERENCES[name](), "run: python -m tests.guides.references"
+
+
+def test_every_command_and_option_stands_in_the_reference() -> None:
+    text = (GUIDES / "command-line.md").read_text("utf-8")
+    for name, command in cli.commands.items():
+        section = text.partition(f"\n## `altaprofiles {name}")[2].partition("\n## ")[0]
+        rows = " ".join(re.findall(r"^\| `(.*?)` \|", section, re.MULTILINE))
+        shared = {param.name for param in cli.params}
+        for param in command.params:
+            if isinstance(param, click.Option) and param.name not in shared:
+                assert {*param.opts, *param.secondary_opts} <= {*re.findall(r"--?[\w-]+", rows)}
+
+
+def links(path: Path) -> list[str]:
+    return re.findall(r"\]\((?!https?://)([^)#]+)\)", path.read_text("utf-8"))
+
+
+def test_every_guide_is_one_click_from_the_readme() -> None:
+    linked = {Path(link).name for link in links(README) if "/guides/" in link}
+    assert linked == {path.name for path in GUIDES.glob("*.md")}
+
+
+@pytest.mark.parametrize("path", [README, *sorted(GUIDES.glob("*.md"))], ids=lambda path: path.stem)
+def test_links_lead_somewhere(path: Path) -> None:
+    assert [link for link in links(path) if not (path.parent / link).exists()] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 250
