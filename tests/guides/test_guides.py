@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import inspect
 import os
 import re
@@ -125,6 +126,8 @@ def values() -> dict[str, Any]:
 
 def call(function: Callable[..., Any]) -> None:
     """Call a function of a document, with a session if it takes one."""
+    # Sybil takes them away, and pickle looks for them.
+    function.__globals__["__builtins__"] = builtins
     named = inspect.signature(function).parameters.values()
     names = [one.name for one in named if one.kind is not one.VAR_KEYWORD]
 
