@@ -159,7 +159,7 @@ def test_a_document_runs(
             continue
         before = dict(example.namespace)
         example.evaluate()
-        for name, value in example.namespace.items():
+        for name, value in [*example.namespace.items()]:
             is_new = before.get(name) is not value and inspect.isfunction(value)
             is_made_here = re.search(rf"^(async )?def {name}\(", code, re.MULTILINE)
             is_called_there = f"\nasyncio.run({name}())" in code or name in READ_SECRETS
