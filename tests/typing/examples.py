@@ -26,7 +26,10 @@ README = ROOT / "README.md"
 # As typed into an interpreter, where a value alone is displayed, and names are for what follows.
 OFF = ("UnusedExpression", "UnusedFunction", "UnusedImport", "UnusedVariable")
 # Libraries of tables have no types, or not all of them.
-OF_TABLES = tuple(f"Unknown{what}Type" for what in ("Argument", "Member", "Parameter", "Variable"))
+OF_TABLES = (
+    "MissingTypeStubs",
+    *(f"Unknown{what}Type" for what in ("Argument", "Member", "Parameter", "Variable")),
+)
 OFF_WITH_TABLES = (*OFF, *OF_TABLES)
 
 
