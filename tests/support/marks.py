@@ -8,7 +8,8 @@ from itertools import groupby
 from pathlib import Path
 
 from altaprofiles.export.store.marks import Marks, PageMarks
-from altaprofiles.export.store.people import EachOnce, Matching, Origin
+from altaprofiles.export.store.matching import Matching
+from altaprofiles.export.store.people import EachOnce, Origin
 from altaprofiles.flow.slices import at_once
 from altaprofiles.tables.rows import Row
 
@@ -31,13 +32,17 @@ class Chains:
 
     def add(self, chain: int, count: int) -> None:
         """Add the next `count` rows of a chain, as a page whose commit comes before its marks."""
-        if self.marks.unsaved is not None:
-            self.saved, self.marks.unsaved = self.marks.unsaved, None
+        self.commit()
         before, offset = self.marks.covered(chain, 0)
         page = PageMarks()
         at_once(page.put([row.record for row in self.chains[chain][before : before + count]]))
         self.marks.add(chain, 0, page, before, offset + page.count)
         self.marks.store()
+
+    def commit(self) -> None:
+        """Store in the journal what it is to store."""
+        if self.marks.unsaved is not None:
+            self.saved, self.marks.unsaved = self.marks.unsaved, None
 
     def kill(self) -> None:
         """Lose everything but the file and what the journal has of it."""

@@ -43,7 +43,8 @@ from ..sinks import Target
 from ..store.draft import Draft, Drafts
 from ..store.journal import ChainRow, Journal
 from ..store.marks import Marks, PageMarks
-from ..store.people import EachOnce, Matching, Origin, People
+from ..store.matching import Matching
+from ..store.people import EachOnce, Origin, People
 from ..store.spool import Spool, SpoolDamaged, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import SUPERSEDED, Workspaces

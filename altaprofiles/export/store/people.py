@@ -10,12 +10,12 @@ from itertools import chain, compress
 from typing import Protocol
 
 from msgspec import Struct
-from msgspec.structs import replace
 
+from ...errors import ExportError
 from ...tables.rows import Row
 from .marks import BUCKETS, NUMBER_BITS, Marks, MarksDamaged
 
-__all__ = ["EachOnce", "Matching", "Origin", "People"]
+__all__ = ["EachOnce", "Origin", "People"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -86,9 +86,17 @@ class EachOnce:
             yield from self._compare()
         except MarksDamaged as damage:
             logger.warning("%s; it is made again from the records", damage)
-            self._marks.clear()
-            yield from self._complete()
+        else:
+            return
+        self._marks.clear()
+        yield from self._complete()
+        try:
             yield from self._compare()
+        except MarksDamaged as damage:
+            raise ExportError(
+                f"{damage}, although it was made again: the disk does not keep what is written to "
+                f"it; check it, or choose another folder with `spool`"
+            ) from damage
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         return [*compress(rows, self._are_first(len(rows)))]
@@ -102,11 +110,22 @@ class EachOnce:
         return flags[start & 7 : (start & 7) + count]
 
     def _compare(self) -> Iterator[None]:
+        yield from self._find_repeats(None)
+
+    def _find_repeats(self, note: Callable[[int, int], None] | None) -> Iterator[None]:
+        """Find the rows to leave out; yield between steps.
+
+        Args:
+            note: called for each group of rows with the same mark, with the place of the first one
+                and the bits of all their events, or None.
+        """
         self._repeats = repeats = bytearray((self._count + 7) // 8)
         for groups in self._all_groups():
-            for places, _ in groups:
+            for places, mask in groups:
                 for place in places[1:]:
                     repeats[place >> 3] |= 1 << (place & 7)
+                if note is not None:
+                    note(places[0], mask)
             yield
 
     def _all_groups(self) -> Iterator[Iterator[tuple[list[int], int]]]:
@@ -132,122 +151,6 @@ class EachOnce:
         return 0
 
 
-class Matching(EachOnce):
-    """Adds to each row all events that brought its person, on its day where rows have days.
-
-    Remembers a bit for each event and person, and one for each row, in memory; without `distinct`
-    one for each event and row.
-
-    Args:
-        marks, complete, origins: as for `EachOnce`.
-        distinct: whether only the first row of each person is kept.
-    """
-
-    def __init__(
-        self,
-        marks: Marks,
-        complete: Callable[[], Iterator[None]],
-        origins: Sequence[Origin],
-        *,
-        distinct: bool,
-    ) -> None:
-        super().__init__(marks, complete, origins)
-        events = sorted({origin.event for origin in origins if origin.event is not None})
-        self._bits = {event: 1 << number for number, event in enumerate(events)}
-        self._width = (len(events) + 7) // 8
-        self._distinct = distinct
-        self._masks = bytearray()
-        self._before = array("Q")
-        self._written = 0
-        self._matched: dict[int, tuple[str, ...]] = {}
-
-    def keep(self, rows: Sequence[Row]) -> list[Row]:
-        selected = super().keep(rows) if self._distinct else rows
-        written: list[Row] = []
-        for position, row in enumerate(selected, self._written):
-            # Of its own event alone if nobody of the person came with another one.
-            mask = self._mask(position)
-            written.append(replace(row, matched=self._events(mask)) if mask else row)
-        self._written += len(written)
-        return written
-
-    def _events(self, mask: int) -> tuple[str, ...]:
-        if mask not in self._matched:
-            events = tuple(event for event, bit in self._bits.items() if mask & bit)
-            self._matched[mask] = events
-        return self._matched[mask]
-
-    def _compare(self) -> Iterator[None]:
-        yield from super()._compare()
-        self._count_before()
-        # Without an identity, the first row with a device can be one of a person seen before, by
-        # another device of that row.
-        linked: dict[int, int] = defaultdict(int)
-        for groups in self._all_groups():
-            for places, mask in groups:
-                if self._is_repeat(places[0]):
-                    linked[places[0]] |= mask
-                else:
-                    self._add(places[0], mask)
-            yield
-        people: dict[int, int] = {}
-        if linked:
-            links: dict[int, list[int]] = defaultdict(list)
-            for groups in self._all_groups():
-                for places, _ in groups:
-                    for place in places[1:]:
-                        if place in linked:
-                            links[place].append(places[0])
-                yield
-            # Each link leads to an earlier row.
-            for place in sorted(linked):
-                people[place] = min(people.get(first, first) for first in links[place])
-                self._add(people[place], linked[place])
-        if not self._distinct:
-            for groups in self._all_groups():
-                for places, _ in groups:
-                    mask = self._mask(people.get(places[0], places[0]))
-                    for place in places[1:]:
-                        self._add(place, mask)
-                yield
-
-    def _bit(self, event: str | None) -> int:
-        return self._bits.get(event or "", 0)
-
-    # ------------------------------------------------------------------------------- bits and masks
-
-    def _is_repeat(self, place: int) -> bool:
-        return bool(self._repeats[place >> 3] >> (place & 7) & 1)
-
-    def _count_before(self) -> None:
-        """Count repeats before each block of rows, so that a person's number is found quickly."""
-        self._before = array("Q", [0])
-        for start in range(0, len(self._repeats), _BLOCK):
-            repeats = int.from_bytes(self._repeats[start : start + _BLOCK]).bit_count()
-            self._before.append(self._before[-1] + repeats)
-        written = self._count - (self._before[-1] if self._distinct else 0)
-        self._masks = bytearray(written * self._width)
-
-    def _position(self, place: int) -> int:
-        """Return the number of a row among those that are written."""
-        if not self._distinct:
-            return place
-        block, rest = divmod(place, 8 * _BLOCK)
-        start = block * _BLOCK
-        bits = int.from_bytes(self._repeats[start : start + _BLOCK], "little") & ((1 << rest) - 1)
-        return place - self._before[block] - bits.bit_count()
-
-    def _mask(self, position: int) -> int:
-        start = position * self._width
-        return int.from_bytes(self._masks[start : start + self._width], "little")
-
-    def _add(self, place: int, mask: int) -> None:
-        position = self._position(place)
-        start = position * self._width
-        new = self._mask(position) | mask
-        self._masks[start : start + self._width] = new.to_bytes(self._width, "little")
-
-
 class _Source(Struct, frozen=True):
     """Where the records of a stretch are among all rows.
 
@@ -261,9 +164,6 @@ class _Source(Struct, frozen=True):
     bit: int
     day: object
 
-
-_BLOCK = 128
-"""Bytes of bits whose sum is kept."""
 
 _FLAGS = [bytes(1 - (byte >> bit & 1) for bit in range(8)) for byte in range(256)]
 
@@ -296,13 +196,16 @@ def _groups(
     if len(set(lows)) == len(lows):
         return
     repeated = {low for low, count in Counter(lows).items() if count > 1}
-    found: dict[object, list[int]] = defaultdict(list)
-    masks: dict[object, int] = defaultdict(int)
-    for low, high, place in zip(lows, highs, places, strict=True):
-        if low in repeated and (source := sources[place >> NUMBER_BITS]) is not None:
-            key: object = (low, high, source.day)
+    found: dict[tuple[int, int, object], list[int]] = defaultdict(list)
+    masks: dict[tuple[int, int, object], int] = defaultdict(int)
+    marks = zip(lows, highs, places, strict=True)
+    for low, high, place in compress(marks, map(repeated.__contains__, lows)):
+        if (source := sources[place >> NUMBER_BITS]) is not None:
+            key = (low, high, source.day)
             found[key].append(source.start + (place & _NUMBER))
-            masks[key] |= source.bit
+            if source.bit:
+                masks[key] |= source.bit
     for key, group in found.items():
         if len(group) > 1:
-            yield sorted(group), masks[key]
+            group.sort()
+            yield group, masks.get(key, 0)
