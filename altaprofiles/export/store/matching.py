@@ -46,22 +46,25 @@ class Matching(EachOnce):
         self._masks = [bytearray() for _ in range(0, len(events), 8)]
         self._before = array("Q")
         self._written = 0
-        self._matched: dict[int, tuple[str, ...]] = {}
+        self._matched: dict[tuple[int, ...], tuple[str, ...]] = {}
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         selected = super().keep(rows) if self._distinct else rows
+        start = self._written
+        self._written += len(selected)
+        masks = zip(*(some[start : self._written] for some in self._masks), strict=True)
+        matched = self._matched
         written: list[Row] = []
-        for position, row in enumerate(selected, self._written):
+        # A damaged spool may have more rows, which is found when all are read.
+        for row, mask in zip(selected, masks, strict=False):
+            events = matched[mask] if mask in matched else self._events(mask)
             # Of its own event alone if nobody of the person came with another one.
-            mask = self._mask(position)
-            written.append(replace(row, matched=self._events(mask)) if mask else row)
-        self._written += len(written)
+            written.append(replace(row, matched=events) if events else row)
         return written
 
-    def _events(self, mask: int) -> tuple[str, ...]:
-        if mask not in self._matched:
-            events = tuple(event for event, bit in self._bits.items() if mask & bit)
-            self._matched[mask] = events
+    def _events(self, mask: tuple[int, ...]) -> tuple[str, ...]:
+        bits = int.from_bytes(mask, "little")
+        self._matched[mask] = tuple(event for event, bit in self._bits.items() if bits & bit)
         return self._matched[mask]
 
     def _compare(self) -> Iterator[None]:

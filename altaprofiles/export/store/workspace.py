@@ -197,7 +197,7 @@ class Workspace:
         # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
             self.journal.put_state(**{OVER: True})
-        _delete(self.folder, _SPOOLS, _MARKS, _PEOPLE)
+        _delete(self.folder, _SPOOLS, f"{_MARKS}*", _PEOPLE)
         with self.journal.transaction():
             self.journal.clear()
 
@@ -240,7 +240,7 @@ _OTHER = "another folder with `spool`"
 
 def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files of a workspace that are in `folder`."""
-    for pattern in (f"{JOURNAL}*", _SPOOLS, _MARKS, _PEOPLE):
+    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_MARKS}*", _PEOPLE):
         yield from folder.glob(pattern)
 
 
