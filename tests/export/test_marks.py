@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import tracemalloc
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import date
 from pathlib import Path
@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from altaprofiles import Incomplete
+from altaprofiles import ExportError, Incomplete
 from altaprofiles.emulator import Emulator
 from altaprofiles.export.report import Progress
-from altaprofiles.export.store.marks import BUCKETS, Marks, PageMarks
+from altaprofiles.export.store.marks import BUCKETS, Marks, MarksDamaged, PageMarks
 from altaprofiles.export.store.people import EachOnce, Origin
 from altaprofiles.flow.slices import at_once
 from altaprofiles.models.people import Distinct, identity_of, short_digest
@@ -237,6 +237,22 @@ def test_a_file_of_marks_that_changes_is_made_again(
     assert any("it is made again from the records" in record.getMessage() for record in warned)
 
 
+def test_a_disk_that_always_lies_ends_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HELD, 10)
+    rows = [Row(record_of(f"{n}", [])) for n in range(50)]
+
+    class Lying(Chains):
+        def complete(self, pages: int = 7) -> Iterator[None]:
+            yield from super().complete(pages)
+            flip(1)(self.marks.path)
+
+    with pytest.raises(ExportError, match=r"does not keep what is written.*`spool`") as caught:
+        Lying(rows, tmp_path / "marks").written()
+    assert str(tmp_path / "marks") in str(caught.value)
+
+
 def test_a_file_made_again_is_not_taken_for_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +264,7 @@ def test_a_file_made_again_is_not_taken_for_the_one_before(
     chains.commit()
     # The journal has what was there before the file was made again, in another order.
     saved = chains.saved
-    chains.marks.clear()
+    chains.marks.clear(MarksDamaged("it is damaged"))
     for number in (1, 0, 1, 0):
         chains.add(number, 10)
     assert saved not in (None, chains.saved)

@@ -154,11 +154,11 @@ class Marks:
             try:
                 self._load(_SAVED.decode(saved))
             except (MarksDamaged, msgspec.DecodeError, OSError) as error:
-                logger.warning("%s; it is made again from the records", error)
-                self._empty()
+                self.clear(error)
 
-    def clear(self) -> None:
-        """Forget all marks, also in later runs."""
+    def clear(self, damage: Exception) -> None:
+        """Forget all marks, even in later runs, because of some damage."""
+        logger.warning("%s; it is made again from the records", damage)
         self._empty()
         self.unsaved = msgspec.json.encode(_Saved(self._token, 0, []))
 
@@ -229,8 +229,7 @@ class Marks:
             with closing(Spool(self.path, self._length)) as file:
                 self._length = file.append(b"".join((header, *data)))
         except SpoolDamaged as damage:
-            logger.warning("%s; it is made again from the records", damage)
-            self.clear()
+            self.clear(damage)
             return
         self._chunks.append(_chunk(self._length - sum(map(len, data)), counts, checksums))
         self._marks.clear()

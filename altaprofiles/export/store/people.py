@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +16,13 @@ from .marks import BUCKETS, NUMBER_BITS, Marks, MarksDamaged
 
 __all__ = ["EachOnce", "Origin", "People"]
 
-logger = logging.getLogger("altaprofiles")
-
 _MOST = 1 << 18
 """Marks of a bucket that are compared at once, which takes some 50 MB."""
 
 _NUMBER = (1 << NUMBER_BITS) - 1
+
+_ATTEMPTS = 3
+"""Times that marks are made before their disk counts as broken."""
 
 
 class People(Protocol):
@@ -81,22 +81,27 @@ class EachOnce:
         self._kept = 0
 
     def prepare(self) -> Iterator[None]:
-        yield from self._complete()
-        try:
-            yield from self._compare()
-        except MarksDamaged as damage:
-            logger.warning("%s; it is made again from the records", damage)
-        else:
-            return
-        self._marks.clear()
-        yield from self._complete()
-        try:
-            yield from self._compare()
-        except MarksDamaged as damage:
-            raise ExportError(
-                f"{damage}, although it was made again: the disk does not keep what is written to "
-                f"it; check it, or choose another folder with `spool`"
-            ) from damage
+        for _ in range(_ATTEMPTS):
+            yield from self._complete()
+            if not self._are_complete():
+                # The file has changed meanwhile, so that it was begun anew.
+                continue
+            try:
+                yield from self._compare()
+            except MarksDamaged as damage:
+                self._marks.clear(damage)
+            else:
+                return
+        raise ExportError(
+            f"{self._marks.path} is damaged, although it was made again: the disk does not keep "
+            f"what is written to it; check it, or choose another folder with `spool`"
+        )
+
+    def _are_complete(self) -> bool:
+        return all(
+            self._marks.covered(origin.chain, origin.restarts)[0] == origin.records
+            for origin in self._origins
+        )
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         return [*compress(rows, self._are_first(len(rows)))]
@@ -139,7 +144,7 @@ class EachOnce:
 
     def _sources(self) -> list[_Source | None]:
         """Return, for each stretch of marked records, where its rows are; None if they are gone."""
-        sources = {}
+        sources: dict[tuple[int, int], _Source] = {}
         start = 0
         for origin in self._origins:
             bit = self._bit(origin.event)
@@ -152,7 +157,7 @@ class EachOnce:
 
 
 class _Source(Struct, frozen=True):
-    """Where the records of a stretch are among all rows.
+    """The place of a stretch's records among all rows, and what they have in common.
 
     Attributes:
         start: the place of the first one.
