@@ -4,9 +4,9 @@ A mark stands for a key of the record's person, so that records of one person ha
 and all records with one mark are in one bucket. Whatever is lost of the file can be made again from
 the spools. Blocking; one call at a time.
 
-The file is a sequence of chunks. A chunk has a header, and then the marks and the places of each
-bucket. A place is the number of a stretch of records, which is one start of a chain, and the
-record's number in that stretch.
+The file is a sequence of chunks. A chunk has a header, and then for each bucket a checksum, the
+marks, and their places. A place is the number of a stretch of records, which is one start of a
+chain, and the record's number in that stretch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ NUMBER_BITS = 40
 """Bits of a place for the number of the record. Those above are the number of its stretch."""
 
 _MARK = 16
-_PLACE = 8
+_ENTRY = _MARK + 8
+_CHECKSUM = 4
 _STEP = 100
 
 
@@ -124,13 +125,17 @@ class _Chunk(Struct, frozen=True):
     """A chunk of the file.
 
     Attributes:
-        starts: for each bucket, where it begins in the file, in bytes.
-        counts, checksums: for each bucket, its number of marks, and the checksum of its bytes.
+        start: the offset of its first bucket in the file, in bytes.
+        before: for each bucket, the number of marks before it; at the end the number of all.
     """
 
-    starts: array[int]
-    counts: array[int]
-    checksums: array[int]
+    start: int
+    before: array[int]
+
+    @property
+    def end(self) -> int:
+        """The offset of its end in the file, in bytes."""
+        return self.start + _CHECKSUM * BUCKETS + _ENTRY * self.before[BUCKETS]
 
 
 class Marks:
@@ -219,19 +224,20 @@ class Marks:
         """
         if len(self._marks) < HELD:
             return
-        buckets = self._sorted()
-        data = [marks + places for marks, places in buckets]
-        counts = array("I", [len(places) // _PLACE for _, places in buckets])
-        checksums = array("I", map(checksum, data))
-        header = b"".join(map(bytes, (array("I", [self._token]), counts, checksums)))
-        header += bytes(array("I", [checksum(header)]))
+        data = [marks + places for marks, places in self._sorted()]
+        before = array("I", accumulate((len(one) // _ENTRY for one in data), initial=0))
+        header = _number(self._token) + before.tobytes()
+        parts = [header, _number(checksum(header))]
+        for one in data:
+            parts += (_number(checksum(one)), one)
         try:
             with closing(Spool(self.path, self._length)) as file:
-                self._length = file.append(b"".join((header, *data)))
+                chunk = _Chunk(self._length + _HEADER, before)
+                self._length = file.append(b"".join(parts))
         except SpoolDamaged as damage:
             self.clear(damage)
             return
-        self._chunks.append(_chunk(self._length - sum(map(len, data)), counts, checksums))
+        self._chunks.append(chunk)
         self._marks.clear()
         self._places = array("Q")
         self._buckets = None
@@ -262,12 +268,11 @@ class Marks:
         numbers = array("I")
         if len(header) == _HEADER:
             numbers.frombytes(header)
-        if not numbers or numbers[0] != self._token or numbers[-1] != checksum(header[:-4]):
+        if not numbers or numbers[0] != self._token or numbers[-1] != checksum(header[:-_CHECKSUM]):
             self._damaged()
-        counts, checksums = numbers[1 : 1 + BUCKETS], numbers[1 + BUCKETS : -1]
-        start = self._length + _HEADER
-        self._length = start + sum(counts) * (_MARK + _PLACE)
-        return _chunk(start, counts, checksums)
+        chunk = _Chunk(self._length + _HEADER, numbers[1:-1])
+        self._length = chunk.end
+        return chunk
 
     # -------------------------------------------------------------------------- when all have marks
 
@@ -283,7 +288,7 @@ class Marks:
             with self._reading() as file:
                 for chunk in self._chunks:
                     data = self._read(file, chunk, number)
-                    end = chunk.counts[number] * _MARK
+                    end = len(data) // _ENTRY * _MARK
                     marks.frombytes(data[:end])
                     places.frombytes(data[end:])
         held, held_places = self._sorted()[number]
@@ -292,10 +297,11 @@ class Marks:
         return marks, places
 
     def _read(self, file: BinaryIO, chunk: _Chunk, number: int) -> bytes:
-        length = chunk.counts[number] * (_MARK + _PLACE)
-        file.seek(chunk.starts[number])
-        data = file.read(length)
-        if len(data) < length or checksum(data) != chunk.checksums[number]:
+        before, end = chunk.before[number], chunk.before[number + 1]
+        file.seek(chunk.start + _CHECKSUM * number + _ENTRY * before)
+        found = file.read(_CHECKSUM + _ENTRY * (end - before))
+        data = found[_CHECKSUM:]
+        if len(data) < _ENTRY * (end - before) or found[:_CHECKSUM] != _number(checksum(data)):
             self._damaged()
         return data
 
@@ -319,12 +325,12 @@ class Marks:
         raise MarksDamaged(f"{self.path} is damaged: its bytes are not as written")
 
 
-_HEADER = 4 * (2 * BUCKETS + 2)
+_HEADER = 4 * (BUCKETS + 3)
+"""Bytes of a header: the token, where each bucket begins, and the checksum of these."""
 
 
-def _chunk(start: int, counts: array[int], checksums: array[int]) -> _Chunk:
-    sizes = (count * (_MARK + _PLACE) for count in counts[:-1])
-    return _Chunk(array("Q", accumulate(sizes, initial=start)), counts, checksums)
+def _number(value: int) -> bytes:
+    return array("I", [value]).tobytes()
 
 
 def _by_bucket(marks: Sequence[bytes], places: array[int]) -> list[tuple[bytes, bytes]]:

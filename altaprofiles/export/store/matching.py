@@ -141,7 +141,7 @@ class Matching(EachOnce):
             mask >>= 8
 
 
-_BLOCK = 32
+_BLOCK = 64
 """Bytes of bits whose sum is kept."""
 
 
