@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from .export.formats import Format, Write
     from .export.keys import Keys
+    from .export.outputs import unfinished_in
     from .export.report import (
         ChainStatus,
         ExportProgress,
@@ -61,9 +62,9 @@ if TYPE_CHECKING:
         Report,
         SyncReport,
     )
-    from .export.unfinished import Unfinished, unfinished_in
+    from .export.unfinished import Unfinished
     from .flow.fanout import Items
-    from .http.engine import Hook
+    from .http.hooks import Hook
     from .http.retry import Retry
     from .http.transport import Timeout
     from .models import (
@@ -121,11 +122,12 @@ _HOMES = (
     "session",
     "profiles",
     "cdp",
-    "http.engine",
+    "http.hooks",
     "http.transport",
     "options",
     "blocking_session",
     "export.keys",
+    "export.outputs",
     "export.unfinished",
 )
 

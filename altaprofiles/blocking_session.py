@@ -44,7 +44,7 @@ from .cdp import Cdp
 from .errors import ConfigurationError, InvalidArgument, SessionClosed
 from .flow.fanout import check_items
 from .flow.handover import Ended, Handover
-from .flow.lifetime import is_in_trio
+from .flow.lifetime import Work, closed_meanwhile, is_in_trio
 from .models import CdpUser, Customer, Key, Lookup, Page, Profile, Stats
 from .profiles import EventProfiles, Profiles
 from .session import Session
@@ -82,7 +82,9 @@ def blocking(
 ) -> AbstractContextManager[BlockingSession]:
     """Open a session for code without an event loop: scripts, threads, tasks of a scheduler.
 
-    The session runs in a thread of its own until the block ends. Any number of threads may use it.
+    The session runs in a thread of its own until the block ends. Any number of threads may use it,
+    save those in which an event loop runs, which a call would block: it raises `ConfigurationError`
+    there. Each block, also of one `blocking(…)` that is entered again, has a session of its own.
     A call that is interrupted, by Ctrl-C for one, is cancelled as a task would be, and has ended
     when the exception leaves it, so that an export can be resumed.
 
@@ -127,10 +129,21 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
 
     def __init__(self, make_session: Callable[[], Session], drain: float) -> None:
         self._make_session = make_session
-        self._open = _open(make_session, drain)
+        self._drain = drain
+        self._open: AbstractContextManager[BlockingSession] | None = None
 
     def __enter__(self) -> BlockingSession:
-        return self._open.__enter__()
+        if self._open is not None:
+            raise SessionClosed(
+                "this blocking(…) is entered, and its block has not ended; call blocking(…) again "
+                "for another session"
+            )
+        self._open = _open(self._make_session, self._drain)
+        try:
+            return self._open.__enter__()
+        except BaseException:
+            self._open = None
+            raise
 
     def __exit__(
         self,
@@ -138,7 +151,8 @@ class _Opening(_NotAsync, AbstractContextManager["BlockingSession"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool | None:
-        return self._open.__exit__(kind, error, traceback)
+        opened, self._open = self._open, None
+        return None if opened is None else opened.__exit__(kind, error, traceback)
 
     def __repr__(self) -> str:
         name = getattr(self._make_session, "__qualname__", type(self._make_session).__name__)
@@ -152,16 +166,7 @@ def _open(
     if isinstance(make_session, Session) or not callable(make_session):
         raise _wrong(f"got a {type(make_session).__name__}")
     check_seconds("drain", drain, zero=True)
-    if is_in_trio():
-        raise ConfigurationError(
-            "trio runs in this thread, and would stand still; call this in a function for "
-            "trio.to_thread.run_sync(…)"
-        )
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        raise ConfigurationError(
-            "an event loop runs in this thread; use `async with Session(…) as session:` and `await`"
-        )
+    _check_no_loop()
     with start_blocking_portal() as portal:
         loop = _Loop(portal)
         session = loop.open(make_session)
@@ -169,6 +174,23 @@ def _open(
             yield BlockingSession(session, loop)
         finally:
             loop.close(drain)
+
+
+def _check_no_loop(own: asyncio.AbstractEventLoop | None = None) -> None:
+    """Raise `ConfigurationError` if an event loop other than `own` runs in this thread."""
+    if is_in_trio():
+        raise ConfigurationError(
+            "trio runs in this thread, and would stand still; call this in a function for "
+            "trio.to_thread.run_sync(…)"
+        )
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if running is not own:
+        raise ConfigurationError(
+            "an event loop runs in this thread; use `async with Session(…) as session:` and `await`"
+        )
 
 
 async def _opened(make_session: Callable[[], Session]) -> Session:
@@ -197,6 +219,7 @@ class _Loop:
 
     def open(self, make_session: Callable[[], Session]) -> Session:
         """Return the session, which is open in the loop."""
+        self._own = self._portal.call(asyncio.get_running_loop)
         self._session = self._call(partial(_opened, make_session))
         return self._session
 
@@ -204,6 +227,8 @@ class _Loop:
         """Return the result of `function`, awaited in the loop."""
         if self._is_closed:
             raise SessionClosed("this Session is closed; open a new one")
+        # The call would block that loop. Calls of the own one are refused as they start.
+        _check_no_loop(self._own)
         return self._call(function)
 
     def close(self, drain: float) -> None:
@@ -236,9 +261,7 @@ class _Loop:
         try:
             return future.result()
         except CancelledError:
-            raise SessionClosed(
-                "this Session was closed while the call waited; open a new one"
-            ) from None
+            raise closed_meanwhile() from None
         except BaseException:
             if not future.done():
                 future.cancel()
@@ -269,6 +292,7 @@ class _Loop:
     def _each(self, name: CallName, reading: _Reading[K, T], items: Iterable[K]) -> Iterator[T]:
         source = iter(items)
         with naming(name):
+            reading.work.join()
             try:
                 while (batch := self.call(reading.next_batch)) is not None:
                     for result in batch:
@@ -277,8 +301,9 @@ class _Loop:
                         else:
                             yield cast(T, result)
             finally:
+                # Also where another event loop runs, as the garbage collector may end it there.
                 with suppress(SessionClosed):
-                    self.call(reading.end)
+                    self._call(reading.end)
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
@@ -302,14 +327,19 @@ _MORE = object()
 
 
 class _Reading(Generic[K, T]):
-    """One iteration. It goes on only while the caller waits, so that no result is held for long."""
+    """One iteration. It goes on only while the caller waits, so that no result is held for long.
+
+    Attributes:
+        work: the iteration as work under way, which its reader joins.
+    """
 
     def __init__(
         self,
         results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
         most: int,
-        under_way: Callable[[], AbstractContextManager[None]],
+        under_way: Callable[[Work], AbstractContextManager[None]],
     ) -> None:
+        self.work = Work()
         self._results = results(self._items())
         self._most = most
         self._under_way = under_way
@@ -323,7 +353,7 @@ class _Reading(Generic[K, T]):
         cls,
         results: Callable[[AsyncIterable[K]], AsyncGenerator[T, None]],
         most: int,
-        under_way: Callable[[], AbstractContextManager[None]],
+        under_way: Callable[[Work], AbstractContextManager[None]],
     ) -> _Reading[K, T]:
         """Return a new iteration, which begins with the first batch."""
         return cls(results, most, under_way)
@@ -364,7 +394,7 @@ class _Reading(Generic[K, T]):
 
     async def _run(self) -> None:
         try:
-            with self._under_way():
+            with self._under_way(self.work):
                 await self._pass_results()
                 # Until `end`, because the reader takes the last results out of this loop.
                 await asyncio.get_running_loop().create_future()

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 
+from msgspec import UNSET
+from msgspec import UnsetType as _UnsetType
+
 from .base.calls import named
 from .flow.fanout import Items
 from .http.engine import Engine
@@ -35,7 +38,7 @@ class Cdp:
         *,
         user_id: Key | None = None,
         anonymous_id: Key | None = None,
-        deadline: float | None = None,
+        deadline: float | _UnsetType | None = UNSET,
     ) -> dict[str, CdpUser]:
         """Return the users found, by user ID; empty when nothing is bound.
 
@@ -46,8 +49,9 @@ class Cdp:
             anonymous_id: returns every user bound to this anonymous ID, which can be several; with
                 `user_id`, that pair only.
             deadline: longest duration of the call in seconds, with all waits and retries; by
-                default that of `with_options`, else `Retry.deadline`. It ends in `RequestTimeout`,
-                or in the last failure if no time is left to try again.
+                default that of `with_options`, else `Retry.deadline`; None for the latter. It ends
+                in `RequestTimeout`, or in the last failure if no time is left to try again. With 0
+                or less it ends at once, and nothing is sent.
 
         Raises:
             ConfigurationError: neither is given, one is empty or holds a control character, or the

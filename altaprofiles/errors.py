@@ -91,7 +91,8 @@ class AltaProfilesError(Exception):
     Attributes:
         service: "CleverTap" or "Alta", the service that the call is for. Every error of a call has
             it, that of an argument as well. It is None for what concerns neither service, such as
-            an argument of `Session`, or neither alone, such as `who_is` without a key.
+            an argument of `Session` or an unknown `by`, or neither alone, such as `who_is` without
+            a key.
         operation: the call of the service, as in `Attempt.operation`; None as for `service`. It is
             "get_page" for a chain, an export or a sync as a whole.
     """
@@ -202,7 +203,12 @@ class ConfigurationError(AltaProfilesError, ValueError):
 
 
 class InvalidArgument(ConfigurationError):
-    """An argument is invalid: the fault is the caller's, as with HTTP's 4xx."""
+    """An argument is invalid: the fault is the caller's, in the message with the fix.
+
+    A web service may answer with HTTP's 4xx where all arguments of the call come from its client.
+    Elsewhere the fault is its own. The message may show the value of an option, such as a path. It
+    shows no key of a person and no credential.
+    """
 
 
 class MissingCredentials(ConfigurationError):
@@ -235,8 +241,13 @@ class TransportError(AltaProfilesError):
         self._own = message
         super().__init__(self._text())
 
+    def locate(self, service: str, operation: str) -> None:
+        super().locate(service, operation)
+        self.args = (self._text(),)
+
     def _text(self) -> str:
-        return _quoting(self._own, self.detail)
+        text = _quoting(self._own, self.detail)
+        return text if self.service is None else f"{self.service}: {text}"
 
 
 class ConnectError(TransportError, ConnectionError):
@@ -391,9 +402,9 @@ class RateLimited(StatusError):
     def _text(self) -> str:
         text = super()._text()
         if not self.sent and self.reset is not None:
-            text = f"not sent, because {self.api} has said that no request is left at present"
+            text = f"{self.api} has said that no request is left at present: this one was not sent"
         elif not self.sent:
-            text = f"not sent, because the service refuses every request at present: {text}"
+            text = f"{self.api} refuses every request at present: this one was not sent. {text}"
         if self.reset is not None:
             text = _followed(text, f"It accepts requests again at {_utc(self.reset)}")
         return text
@@ -466,6 +477,10 @@ class CursorError(AltaProfilesError):
 
 class CursorLoop(CursorError):
     """The service sent a cursor that this chain has already used."""
+
+    def locate(self, service: str, operation: str) -> None:
+        super().locate(service, operation)
+        self.args = (f"{service}: {self}",)
 
 
 class CursorExpired(CursorError):

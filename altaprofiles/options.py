@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from msgspec import UnsetType as _UnsetType
+
 from .export.formats import Format, Write
 from .export.report import ExportProgress, LookupProgress
-from .http.engine import Hook
+from .http.hooks import Hook
 from .http.retry import Retry
 from .http.transport import Timeout
 from .tables.layout import Flatten
@@ -50,10 +52,10 @@ class SessionOptions(TypedDict, total=False):
 class ViewOptions(TypedDict, total=False):
     """The arguments of `Session.with_options`."""
 
-    retry: Retry | None
-    timeout: Timeout | None
-    deadline: float | None
-    bulk: bool | None
+    retry: Retry | _UnsetType | None
+    timeout: Timeout | _UnsetType | None
+    deadline: float | _UnsetType | None
+    bulk: bool | _UnsetType | None
     on_event: Hook | Sequence[Hook] | None
 
 

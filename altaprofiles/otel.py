@@ -17,9 +17,12 @@ from weakref import WeakKeyDictionary, WeakMethod
 from ._version import __version__
 from .base.extras import require
 from .errors import NotReady, RateLimited, StatusError
+from .http.hooks import Observer
 from .models import Attempt
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
     from opentelemetry.trace import TracerProvider
 
@@ -42,11 +45,13 @@ def hook(
     error only if the library gives up. Metrics:
 
     - `http.client.request.duration`, a histogram in seconds, without the wait for a slot;
-    - `altaprofiles.slot.wait`, a histogram in seconds of that wait;
+    - `altaprofiles.slot.wait`, a histogram in seconds of that wait, of calls that ended in it too;
     - `altaprofiles.retries` and `altaprofiles.refusals`, counters;
     - `altaprofiles.slots.used`, `altaprofiles.slots.limit` and `altaprofiles.callers.waiting`,
       sums over all open sessions with a hook of this meter provider. A hook of a view
-      (`with_options`) measures its requests only.
+      (`with_options`) measures its requests only. With `shared`, the limit of an account counts
+      once in a process, and each process reports the same one. `used` is that of a process. So the
+      load of the account is the sum of `used` over the processes, divided by the largest `limit`.
 
     Args:
         tracer_provider, meter_provider: by default the global ones.
@@ -70,7 +75,7 @@ def hook(
     )
 
 
-class Hook:
+class Hook(Observer):
     """The result of `hook`: called with each `Attempt`."""
 
     def __init__(self, tracer: Any, meter: Any, slots: _Slots) -> None:
@@ -108,8 +113,9 @@ class Hook:
         error = attempt.error
         if isinstance(error, RateLimited):
             self._refusals.add(1, {"altaprofiles.service": attempt.api})
-            if not error.sent:
-                return
+        if not attempt.sent:
+            self._wait.record(attempt.waited, {"altaprofiles.service": attempt.api})
+            return
         is_poll = isinstance(error, NotReady) and attempt.delay is not None
         if attempt.delay is not None and not is_poll:
             self._retries.add(1, {"altaprofiles.service": attempt.api})
@@ -200,9 +206,15 @@ class _Slots:
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             sums: dict[str, int] = {}
+            counted: set[Path] = set()
             # A copy, because readers run in threads of their own.
             for reference in self._loads.copy():
                 for one in load() if (load := reference()) is not None else ():
+                    if part == "limit" and one.shared is not None:
+                        # These slots are there once, however many sessions use them.
+                        if one.shared in counted:
+                            continue
+                        counted.add(one.shared)
                     sums[one.service] = sums.get(one.service, 0) + getattr(one, part)
             for service, value in sums.items():
                 yield Observation(value, {"altaprofiles.service": service})

@@ -14,6 +14,9 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
+from msgspec import UNSET
+from msgspec import UnsetType as _UnsetType
+
 from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
@@ -54,7 +57,7 @@ class Profiles:
         identity: Key | None = None,
         email: str | None = None,
         object_id: str | None = None,
-        deadline: float | None = None,
+        deadline: float | _UnsetType | None = UNSET,
     ) -> Profile | None:
         """Return the person with this identifier, or None when the service knows none.
 
@@ -65,8 +68,9 @@ class Profiles:
             email: the person's email address.
             object_id: CleverTap's ID of one of the person's devices.
             deadline: longest duration of the call in seconds, with all waits and retries; by
-                default that of `with_options`, else `Retry.deadline`. It ends in `RequestTimeout`,
-                or in the last failure if no time is left to try again.
+                default that of `with_options`, else `Retry.deadline`; None for the latter. It ends
+                in `RequestTimeout`, or in the last failure if no time is left to try again. With 0
+                or less it ends at once, and nothing is sent.
 
         Raises:
             ConfigurationError: not exactly one identifier is given, it is empty or holds a control
@@ -316,7 +320,7 @@ class Profiles:
         event_properties: Sequence[Filter] = (),
         profile_fields: Sequence[Filter] = (),
         query: Mapping[str, Any] | None = None,
-        deadline: float | None = None,
+        deadline: float | _UnsetType | None = UNSET,
     ) -> int:
         """Return the number of people who did `event`, by the service's own count.
 

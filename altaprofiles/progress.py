@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from msgspec.structs import asdict
 
-from .base.checks import check_seconds, check_whole
+from .base.checks import check_seconds, check_whole, shown
 from .errors import InvalidArgument
 from .export.report import Progress
 from .export.summary import path_text
@@ -50,7 +50,7 @@ def log(logger: Logger | None = None, every: float = 10.0, level: int = logging.
     given: object = logger
     if given is not None and not isinstance(given, logging.Logger | logging.LoggerAdapter):
         raise InvalidArgument(
-            f"logger: expected a Logger or a LoggerAdapter, got {given!r}; pass "
+            f"logger: expected a Logger or a LoggerAdapter, got {shown(given)}; pass "
             f"logging.getLogger(…)",
             value=given,
         )
@@ -77,6 +77,11 @@ class Log:
         if progress.complete:
             self._logged_at.pop(run, None)
         elif now - self._logged_at.get(run, float("-inf")) >= self._every:
+            # An export that fails has no last report, and an entry this old decides nothing. A
+            # copy, because threads may share the callback.
+            for other, logged_at in self._logged_at.copy().items():
+                if now - logged_at >= self._every:
+                    self._logged_at.pop(other, None)
             self._logged_at[run] = now
         else:
             return

@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from .emulator import Emulator
 
@@ -20,15 +21,17 @@ __all__ = ["altaprofiles_emulator"]
 
 _FIXTURE = "altaprofiles_emulator"
 _MARKER = "altaprofiles"
+_OWN = ("CLEVERTAP_", "ALTA_", "ALTAPROFILES_")
+_PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f"{_MARKER}(people=1000, seed=0, faults=None, think=0.0, records=None, bindings=None, …): "
-        f"run the test with the fixture {_FIXTURE}, an altaprofiles.emulator.Emulator with these "
-        f"arguments",
+        f"{_MARKER}(people=1000, seed=0, faults=None, think=0.0, records=None, bindings=None, …, "
+        f"prefix=''): run the test with the fixture {_FIXTURE}, an altaprofiles.emulator.Emulator "
+        f"with these arguments, and prefix in front of the names of its variables",
     )
 
 
@@ -45,25 +48,42 @@ def _altaprofiles_first(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture
 def altaprofiles_emulator(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Emulator]:
     """An emulator of CleverTap and Alta that `Session.from_env()` meets while the test runs.
 
     The marker `@pytest.mark.altaprofiles(…)` of the test, its class or its module has the arguments
     of `altaprofiles.emulator.Emulator`, such as `records=[{"identity": "ann"}]`. The emulator runs
     in a thread of its own, so that plain tests, pytest-asyncio and anyio's plugin can use it alike.
-    All `CLEVERTAP_*` and `ALTA_*` variables of the environment are replaced by its own.
+    It sets `CLEVERTAP_*` and `ALTA_*` variables of the environment. The marker's `prefix`, such as
+    "SHOP_" for `Session.from_env(prefix="SHOP_")`, stands in front of their names.
+
+    Other variables of these names, those of `ALTAPROFILES_*` and those of proxies are unset, with
+    the prefix and without it. `ALTAPROFILES_CONFIG` is the path of a file in `tmp_path` that does
+    not exist, so that `from_account` reads no account of yours.
     """
     from anyio.from_thread import start_blocking_portal
 
-    emulator = _emulator(_arguments(request))
+    arguments = _arguments(request)
+    prefix = _prefix(arguments.pop("prefix", ""))
+    emulator = _emulator(arguments)
     for name in list(os.environ):
-        if name.startswith(("CLEVERTAP_", "ALTA_")):
+        if name.upper() in _PROXIES or name.removeprefix(prefix).startswith(_OWN):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("ALTAPROFILES_CONFIG", str(tmp_path / "accounts.toml"))
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(emulator):
         for name, value in emulator.environment.items():
-            monkeypatch.setenv(name, value)
+            monkeypatch.setenv(f"{prefix}{name}", value)
         yield emulator
+
+
+def _prefix(prefix: object) -> str:
+    from .credentials import check_prefix
+
+    try:
+        return check_prefix(prefix)
+    except ValueError as error:
+        raise _failure(str(error)) from None
 
 
 def _emulator(arguments: dict[str, Any]) -> Emulator:
@@ -89,6 +109,7 @@ def _arguments(request: pytest.FixtureRequest) -> dict[str, Any]:
         raise _failure("arguments stand by name, such as people=100")
     # The port is left out, because tests run side by side.
     known = [name for name in inspect.signature(Emulator).parameters if name != "port"]
+    known.append("prefix")
     for name in marker.kwargs:
         if name not in known:
             close = get_close_matches(name, known, n=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from copy import copy
 from functools import partial, wraps
@@ -21,9 +23,19 @@ from typing import (
     cast,
 )
 
+from msgspec import UNSET
+from msgspec import UnsetType as _UnsetType
+
 from .accounts import Accounts
 from .base.calls import CallName, named
-from .base.checks import check_callback, check_flag, check_seconds, check_whole
+from .base.checks import (
+    check_callback,
+    check_flag,
+    check_seconds,
+    check_time_left,
+    check_whole,
+    shown,
+)
 from .base.deadline import Deadline
 from .cdp import Cdp
 from .credentials import (
@@ -37,9 +49,11 @@ from .credentials import (
     is_in_environment,
     variable,
 )
-from .errors import ConfigurationError, InvalidArgument, MissingCredentials, SessionClosed
+from .errors import ConfigurationError, InvalidArgument, MissingCredentials
 from .flow.fanout import Items
-from .http.engine import Engine, Hook
+from .flow.lifetime import closed_meanwhile
+from .http.engine import Engine
+from .http.hooks import Hook, Observer
 from .http.proxies import hide_proxy
 from .http.retry import Retry
 from .http.service import Load, Service
@@ -85,7 +99,7 @@ if TYPE_CHECKING:
     from .export.sync import Sync
     from .export.unfinished import Unfinished
 
-__all__ = ["Session"]
+__all__ = ["Session", "export_part", "lookups_part", "sync_part"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,18 +130,17 @@ class EventsOptions(TypedDict):
     cdp_by: CdpBy
 
 
-def _name_of_who_is(_: object, **keys: object) -> CallName | None:
-    return service_of([by for by, key in keys.items() if key is not None])
+def _name_of_who_is(arguments: Mapping[str, Any]) -> CallName | None:
+    return service_of([by for by, key in arguments.items() if key is not None])
 
 
-def _name_of_lookups(*_: object, by: object = None, **__: object) -> CallName | None:
+def _name_of_lookups(arguments: Mapping[str, Any]) -> CallName | None:
+    by = arguments["by"]
     return service_of([by]) if isinstance(by, str) else None
 
 
-def _name_of_unfinished(
-    _: object, unfinished: Unfinished | None = None, **__: object
-) -> CallName | None:
-    by = getattr(getattr(unfinished, "plan", None), "by", None)
+def _name_of_unfinished(arguments: Mapping[str, Any]) -> CallName | None:
+    by = getattr(getattr(arguments["unfinished"], "plan", None), "by", None)
     return PAGES if by is None else service_of([by])
 
 
@@ -173,7 +186,8 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one
-            raises ends the call it reports on. A request that is cancelled is not passed.
+            raises ends the call it reports on, but is only logged if that call is cancelled. A
+            request that is cancelled is not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
         ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
@@ -181,10 +195,11 @@ class Session:
             `load_cert_chain` of a context adds a client certificate. By default, the authorities
             of the system are trusted.
         proxy: the URL of an http or https proxy for all requests, such as
-            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. It takes
-            the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
-            included. It is never shown. A service on this machine is not reached through a proxy on
-            another one.
+            `http://USER:PASSWORD@HOST:PORT`, with special characters in percent-encoding. Without
+            a scheme, as `HOST:PORT`, it is an http proxy; so are the variables of `trust_env`. It
+            takes the place of `trust_env`: nothing is read from the environment then, `NO_PROXY`
+            included. Errors name its host and port, and never its login. A service on this machine
+            is not reached through a proxy on another one.
 
     Raises:
         ConfigurationError: an argument cannot work.
@@ -218,7 +233,7 @@ class Session:
             optional = kind in (CleverTap, Alta)
             if not isinstance(value, kind) and not (optional and value is None):
                 # In the place of credentials, the value may be the secret itself.
-                text = f"a {type(value).__name__}" if optional else repr(value)
+                text = f"a {type(value).__name__}" if optional else shown(value)
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)
@@ -242,8 +257,8 @@ class Session:
         for service in self._services:
             self._engine.stats.limits[service.api] = service.limits
         for hook in hooks:
-            if (watch := getattr(hook, "watch", None)) is not None:
-                watch(self._loads)
+            if isinstance(hook, Observer):
+                hook.watch(self._loads)
         self._is_view = False
         self._set_up()
 
@@ -328,7 +343,7 @@ class Session:
         if clevertap is None and alta is None:
             raise MissingCredentials(
                 f"{accounts.path}: account {account!r} has no credentials; run: altaprofiles login "
-                f"{account}"
+                f"{shlex.quote(account)}"
             )
         return cls(
             clevertap=None if clevertap is None else clevertap.credentials,
@@ -349,33 +364,39 @@ class Session:
     @property
     def stats(self) -> Stats:
         """Counters over the life of this session. The object is live: it keeps counting."""
+        now = time.monotonic()
+        for service in self._services:
+            service.note_rate(now)
         return self._engine.stats
 
     @_refusing_what_is_fixed
     def with_options(
         self,
         *,
-        retry: Retry | None = None,
-        timeout: Timeout | None = None,
-        deadline: float | None = None,
-        bulk: bool | None = None,
+        retry: Retry | _UnsetType | None = UNSET,
+        timeout: Timeout | _UnsetType | None = UNSET,
+        deadline: float | _UnsetType | None = UNSET,
+        bulk: bool | _UnsetType | None = UNSET,
         on_event: Hook | Sequence[Hook] | None = None,
     ) -> Self:
         """Return a view of this session with other options: cheap enough for each request.
 
         It has the connections, caps, retry budget, pace and statistics of the session. What is left
-        out stays as it is, in a view of a view as well. A view is neither entered nor closed.
+        out stays as it is, in a view of a view as well; with None, it is as in the session again.
+        A view is neither entered nor closed.
 
         Args:
-            retry: limits of retries. Its `budget` has no effect, as there is one for the session.
+            retry: limits of retries. The session has one `budget`, so that another one than its own
+                or the default is refused.
             timeout: limits of each attempt.
             deadline: longest duration of a single call as a whole, in seconds: of `profiles.get`,
                 `profiles.count`, `cdp.get` and `who_is`. It takes the place of `Retry.deadline`.
                 Chains, bulk lookups and exports have no part in it: `export` has a `deadline` of
-                its own.
+                its own. With 0 or less, each of these calls ends at once.
             bulk: True for calls that wait behind all single calls, as bulk work does; False for
                 bulk work that does not.
-            on_event: called with each `Attempt` of the view, after those of the session.
+            on_event: called with each `Attempt` of the view, after those of the session and of the
+                views before; None for no other.
 
         Raises:
             ConfigurationError: an argument cannot work, or belongs to the whole session.
@@ -384,17 +405,26 @@ class Session:
         >>> person = await quick.profiles.get(identity="5555555555")
         """
         for name, value, kind in (("retry", retry, Retry), ("timeout", timeout, Timeout)):
-            if value is not None and not isinstance(value, kind):
-                raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {value!r}")
-        if deadline is not None:
-            check_seconds("deadline", deadline)
-        if bulk is not None:
+            if value is not None and value is not UNSET and not isinstance(value, kind):
+                raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {shown(value)}")
+        if isinstance(retry, Retry):
+            budget = self._engine.budget
+            # The default may just have been left out.
+            if retry.budget not in (budget, Retry().budget):
+                raise InvalidArgument(
+                    f"retry: its budget of {retry.budget} cannot be that of a view, as the session "
+                    f"has one of {budget} for all calls; leave it out, or open the session with it",
+                    value=retry.budget,
+                )
+        if deadline is not None and deadline is not UNSET:
+            check_time_left("deadline", deadline)
+        if bulk is not None and bulk is not UNSET:
             check_flag("bulk", bulk)
         engine = self._engine.viewed(
             retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, hooks=_hooks_of(on_event)
         )
         view = copy(self)
-        vars(view).update(_engine=engine, _is_view=True)
+        view._engine, view._is_view = engine, True  # noqa: SLF001
         view._set_up()  # noqa: SLF001
         return view
 
@@ -439,12 +469,15 @@ class Session:
         object_id: str | None = None,
         user_id: Key | None = None,
         anonymous_id: Key | None = None,
-        deadline: float | None = None,
+        deadline: float | _UnsetType | None = UNSET,
     ) -> list[Customer]:
         """Return the customers behind one key of either service; an empty list if there are none.
 
         A CleverTap profile and a CDP user are one customer if the profile's identity is the user's
         ID. The requests that do not depend on each other are sent at the same time.
+
+        If one request fails, its error is raised, and what the other service has answered is lost.
+        `profiles.get(identity=…)` and `cdp.get(user_id=…)` give a part each, with its own error.
 
         Args:
             email, identity, object_id: keys of CleverTap. The result is the profile, with the users
@@ -609,7 +642,8 @@ class Session:
                 for PostgreSQL the current one. It needs room for all records as JSON.
             deadline: longest duration of the whole run, in seconds. When it ends, the export is
                 `Incomplete`: what has been gathered stays, and the same call resumes. Once all
-                records are there, it ends nothing: they are written to the output.
+                records are there, it ends nothing: they are written to the output. With 0 or less,
+                the run ends at once, and nothing is sent.
             on_progress: called in the event loop after each page, at least every second, at times
                 while finishing, and once the output is in place. It must return quickly. An
                 exception that it raises ends the export. Pass `print`,
@@ -648,7 +682,7 @@ class Session:
         """
         from .export.job import Job
 
-        part = self.export_part(
+        part = self._export_part(
             events,
             start=start,
             end=end,
@@ -674,7 +708,7 @@ class Session:
         with self._engine.under_way():
             return await Job([part], output).run()
 
-    def export_part(
+    def _export_part(
         self,
         events: str | Sequence[str] | None,
         *,
@@ -753,7 +787,7 @@ class Session:
         service = self._clevertap_service()
         calls = [(service, "get_page"), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
+        engine = reporting.counting(self._engine)
         joins = None if join is None else Joins(join, engine)
         people = EventsGathering(
             plan,
@@ -859,7 +893,7 @@ class Session:
         ... )
         >>> print(report)
         """
-        sync = self.sync_part(
+        sync = self._sync_part(
             events,
             since=since,
             until=until,
@@ -884,7 +918,7 @@ class Session:
         with self._engine.under_way():
             return await sync.run()
 
-    def sync_part(
+    def _sync_part(
         self,
         events: str | Sequence[str],
         *,
@@ -1041,7 +1075,7 @@ class Session:
         """
         from .export.job import Job
 
-        part = self.lookups_part(
+        part = self._lookups_part(
             keys,
             by=by,
             column=column,
@@ -1057,7 +1091,7 @@ class Session:
         with self._engine.under_way():
             return await Job([part], output).run()
 
-    def lookups_part(
+    def _lookups_part(
         self,
         keys: Keys,
         *,
@@ -1102,7 +1136,7 @@ class Session:
             )
         calls = [(service, endpoint.operation), *(() if join is None else (join.call,))]
         reporting = Reporting(calls, on_progress)
-        engine = self._engine.counting(reporting.tally)
+        engine = reporting.counting(self._engine)
         joins = None if join is None else Joins(join, engine)
         plan = KeysPlan(service.account, service.url, by)
         people: KeysGathering[Any] = KeysGathering(
@@ -1123,14 +1157,14 @@ class Session:
         to: str | os.PathLike[str],
         spool: str | os.PathLike[str] | None = None,
         deadline: float | None = None,
-        on_progress: Callable[[Any], object] | None = None,
+        on_progress: Callable[[ExportProgress | LookupProgress], object] | None = None,
     ) -> ExportReport | LookupReport:
         """Finish an unfinished export with the arguments that it was started with.
 
         As `altaprofiles status OUT --finish-unfinished` does.
 
         Args:
-            unfinished: one of those that `altaprofiles.export.unfinished.unfinished_in` returns.
+            unfinished: one of those that `altaprofiles.unfinished_in` returns.
             to: its output. A URL needs its password again.
             spool: the folder that it was given as `spool`.
             deadline, on_progress: as for `export`.
@@ -1139,13 +1173,20 @@ class Session:
             The result, as of the method that started it.
 
         Raises:
-            ConfigurationError: it is one of another account, its journal cannot be read, or the
-                session lacks credentials for one of its services.
+            ConfigurationError: it is not one, or one of another account, its journal cannot be
+                read, or the session lacks credentials for one of its services.
             AltaProfilesError: as from the method that started it.
         """
         from .export.finish import finishing_job, is_of_alta
+        from .export.unfinished import Unfinished
 
         self._engine.check_open()
+        if not isinstance(unfinished, Unfinished):
+            raise InvalidArgument(
+                f"unfinished: expected an unfinished export, got a value of type "
+                f"{type(unfinished).__name__}; pass one of unfinished_in(…)",
+                value=unfinished,
+            )
         service = self._alta_service() if is_of_alta(unfinished) else self._clevertap_service()
         output = _output(to, None, None, False, (), None, True, spool, deadline)
         alta = self._alta_service
@@ -1161,8 +1202,10 @@ class Session:
 
         With `drain`, what is under way may end first, as a service wants that shuts down: single
         calls with their retries, iterations whose first item has been asked for, up to their last
-        item, exports, syncs and all that they send. A call or an iteration that begins later raises
-        `SessionClosed` at once. After `drain` seconds the rest is cut off, as without it. An
+        item, exports, syncs and all that they send. The calls that a loop body makes are part of
+        its iteration, also from tasks that it starts. Any other call or iteration that begins later
+        raises `SessionClosed` at once: let a loop of your own, such as one over a queue, end by a
+        flag of its own before. After `drain` seconds the rest is cut off, as without it. An
         iteration that is not read to its end lasts until then.
 
         Safe to call more than once. A second call during a drain ends it by its own `drain`. If the
@@ -1187,7 +1230,7 @@ class Session:
             # Not after an attempt to close it from another event loop.
             if self._engine.is_closed:
                 for service in self._services:
-                    service.abandon(_closed)
+                    service.abandon(closed_meanwhile)
                     service.close()
 
     # Type checkers refuse it by themselves.
@@ -1231,8 +1274,10 @@ class Session:
         return f"Session(clevertap={clevertap!r}, alta={alta!r}{state})"
 
     def _loads(self) -> list[Load]:
-        """Return the slots that are in use now, for hooks that measure them: none once closed."""
-        return [service.load for service in self._services] if self._engine.state == "open" else []
+        """Return the slots in use, for hooks that measure them: none before and after its life."""
+        if self._engine.state in ("new", "closed"):
+            return []
+        return [service.load for service in self._services]
 
     def _check_own(self, what: str) -> None:
         if self._is_view:
@@ -1259,6 +1304,12 @@ class Session:
         return self._alta
 
 
+# For the command line, which writes several sessions to one output.
+export_part = Session._export_part  # noqa: SLF001
+lookups_part = Session._lookups_part  # noqa: SLF001
+sync_part = Session._sync_part  # noqa: SLF001
+
+
 def _hide_proxy_of(options: SessionOptions) -> None:
     """Hide the proxy of some options, so that a traceback with locals does not show a password."""
     if "proxy" in options:
@@ -1266,9 +1317,11 @@ def _hide_proxy_of(options: SessionOptions) -> None:
 
 
 def _hooks_of(on_event: object) -> tuple[Hook, ...]:
-    several = on_event if isinstance(on_event, list | tuple) else (on_event,)
+    several: Sequence[Any] = [on_event]
+    if isinstance(on_event, Sequence) and not isinstance(on_event, str) and not callable(on_event):
+        several = on_event
     for hook in several:
-        check_callback("on_event", hook, takes="one Attempt")
+        check_callback("on_event", hook, takes="one Attempt, or a list of such functions")
     return tuple(hook for hook in several if hook is not None)
 
 
@@ -1300,10 +1353,6 @@ def _output(
         spool=spool,
         deadline=None if deadline is None else Deadline.of(deadline),
     )
-
-
-def _closed() -> SessionClosed:
-    return SessionClosed("this Session was closed while the call waited; open a new one")
 
 
 def _fixed(slots: int) -> Size:

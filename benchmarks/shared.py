@@ -130,7 +130,7 @@ def cost(shared: bool) -> Run:
                 url="https://localhost",
                 headers=lambda secret: {},
                 secret="BENCH",  # noqa: S106
-                check=lambda secret, kind: None,
+                check=lambda secret, kind, source: None,
                 sizes={"get_profile": Size(SLOTS, SLOTS)},
                 retry=Retry(),
                 shared=str(Path(folder) / "slots") if shared else False,

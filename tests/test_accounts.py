@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -176,6 +177,14 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
         (
             '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS "',
             "account 'a': passcode: holds a space",
+        ),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS\\n"',
+            "; store it without those at its start and end",
+        ),
+        (
+            '[accounts.a]\naccount_id = "A"\npasscode = 7',
+            "got an int; store it in quotation marks",
         ),
         (
             '[accounts.a]\naccount_id = "A"\npasscode = "s3cr3t-PASS"\nregion = "xx"',
@@ -752,3 +761,102 @@ def test_shared_is_written_as_it_was_read(place: Path) -> None:
     shop = find_clevertap("shop")
     assert shop is not None
     assert shop.credentials.shared is True
+
+
+# --------------------------------------------------------------------- a secret from somewhere else
+
+
+async def vault() -> str:
+    return f"vault-{SECRET}"
+
+
+def test_a_secret_of_the_caller_goes_before_that_of_the_file_and_the_keyring(
+    place: Path, ring: Rings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring(None)  # Locked, so that whoever asks it fails.
+    in_environment(monkeypatch)
+    for text in (SHOP, re.sub(r'(passcode|alta_token) = ".*"\n', "", SHOP)):
+        write(place, text)
+        project = CleverTap.from_account("shop", passcode=vault)
+        assert project == CleverTap(
+            "W9R-654-865Z", vault, "in1", max_in_flight=2, timezone="Asia/Kolkata"
+        )
+        agent = Alta.from_account(token=vault)
+        assert agent == Alta(vault, "https://api.gptbots.ai", requests_per_minute=90, name="shop")
+        assert CleverTap.from_account(passcode="constant").passcode == "constant"
+        assert Alta.from_account(token="constant").token == "constant"
+        session = Session(clevertap=project, alta=agent)
+        assert repr(session) == f"Session(clevertap={project!r}, alta={agent!r})"
+
+
+def test_a_token_of_the_caller_is_all_that_an_agent_needs(place: Path) -> None:
+    write(place, SHOP)
+    assert Alta.from_account("other", token=vault) == Alta(vault, name="other")
+    with pytest.raises(MissingCredentials, match=r"'other' has no Alta .* one or `token`, or run"):
+        Alta.from_account("other")
+    write(place, '[accounts.a]\nregion = "in1"\n')
+    with pytest.raises(MissingCredentials, match="'a': account_id is missing"):
+        CleverTap.from_account(passcode=vault)
+
+
+def test_a_missing_passcode_names_both_ways(place: Path, ring: Rings) -> None:
+    ring({})
+    write(place, '[accounts.a]\naccount_id = "A"\n')
+    with pytest.raises(MissingCredentials) as caught:
+        CleverTap.from_account()
+    assert str(caught.value) == (
+        f"{place}: account 'a': passcode is missing, and the keyring has none; "
+        f"run: altaprofiles login a, or pass `passcode` to CleverTap.from_account"
+    )
+
+
+def test_an_account_whose_name_alta_cannot_have_needs_another_for_a_function(place: Path) -> None:
+    write(place, f'[accounts.{"x" * 101}]\nalta_token = "token"\n')
+    with pytest.raises(ConfigurationError, match=r"'x+': a token .* rename the account"):
+        Alta.from_account(token=vault)
+    assert Alta.from_account(token="constant").name is None
+
+
+@pytest.mark.parametrize(
+    ("secret", "words"),
+    [
+        ("", "expected text that is not empty, got empty text"),
+        (7, "expected text that is not empty, got a"),
+        ("a b", "holds a space, a line break"),
+        (lambda account: account, "expected text, or a function without arguments"),
+    ],
+)
+@pytest.mark.parametrize("way", ["account", "env"])
+def test_a_wrong_secret_is_the_callers_and_not_the_files(
+    place: Path, monkeypatch: pytest.MonkeyPatch, way: str, secret: Any, words: str
+) -> None:
+    write(place, SHOP)
+    in_environment(monkeypatch)
+    for kind, argument in ((CleverTap, "passcode"), (Alta, "token")):
+        with pytest.raises(InvalidArgument) as caught:
+            getattr(kind, f"from_{way}")(**{argument: secret})
+        assert str(caught.value).startswith(f"{argument}: {words}")
+
+
+def test_a_swapped_secret_is_named_by_its_argument(place: Path) -> None:
+    write(place, SHOP)
+    with pytest.raises(InvalidArgument, match=r"^passcode: holds the name of a region"):
+        CleverTap.from_account(passcode="in1")
+    with pytest.raises(InvalidArgument, match=r"^token: holds the name of a platform"):
+        Alta.from_account(token="sg")
+
+
+def test_no_traceback_shows_a_secret_of_the_caller(place: Path) -> None:
+    write(place, SHOP.replace(SECRET, "other"))
+    # No local of a test holds the secret either.
+    for make in (
+        lambda: CleverTap.from_account(passcode=f"{SECRET} "),
+        lambda: CleverTap.from_account("x", passcode=SECRET),
+        lambda: CleverTap.from_env(passcode=SECRET),
+        lambda: Alta.from_account(token=f"{SECRET} "),
+        lambda: Alta.from_account("x", token=SECRET),
+        lambda: Alta.from_env("-", token=SECRET),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            make()
+        assert SECRET not in seen_by_a_reporter(caught.value)

@@ -23,11 +23,14 @@ from altaprofiles import (
     Retry,
     Session,
     Timeout,
+    progress,
 )
 
 pytestmark = pytest.mark.anyio
 
 DAYS: dict[str, Any] = {"start": 20260101, "end": 20260131}
+
+Call = Callable[[Session, dict[str, Any]], Any]
 
 
 @asynccontextmanager
@@ -604,8 +607,134 @@ def test_an_event_that_is_no_name_is_refused(event: Any) -> None:
 
 @pytest.mark.parametrize("value", [None, "", b"bytes"])
 def test_a_missing_secret_says_what_came_instead(value: Any) -> None:
-    came = "empty text" if value == "" else f"a {type(value).__name__}"
+    came = {None: "None", "": "empty text", b"bytes": "bytes"}[value]
     with pytest.raises(ConfigurationError, match=rf"^passcode: .* got {came}"):
         CleverTap("ACCOUNT", value)
     with pytest.raises(ConfigurationError, match=rf"^token: .* got {came}"):
         Alta(value)
+
+
+HUGE = [10**400, -(10**400), 10**5000, -(10**5000)]
+NO_FLOAT: dict[str, Callable[[Any], object]] = {
+    "Retry.base_delay": lambda value: Retry(base_delay=value),
+    "Retry.max_delay": lambda value: Retry(max_delay=value),
+    "Retry.throttle_timeout": lambda value: Retry(throttle_timeout=value),
+    "Retry.ready_timeout": lambda value: Retry(ready_timeout=value),
+    "Retry.deadline": lambda value: Retry(deadline=value),
+    "Timeout.connect": lambda value: Timeout(connect=value),
+    "Timeout.read": lambda value: Timeout(read=value),
+    "Timeout.total": lambda value: Timeout(total=value),
+    "progress.log": lambda value: progress.log(every=value),
+    "with_options": lambda value: Session().with_options(deadline=value),
+}
+
+
+@pytest.mark.parametrize("name", NO_FLOAT)
+def test_seconds_that_no_float_can_hold_are_refused(name: str) -> None:
+    for value in HUGE:
+        with pytest.raises(InvalidArgument, match=r"expected (a number of )?seconds"):
+            NO_FLOAT[name](value)
+
+
+def test_whole_numbers_of_any_size_are_taken_or_refused() -> None:
+    Session(retry=Retry(attempts=10**400, budget=10**400), max_response_bytes=10**400)
+    for name in ("attempts", "budget"):
+        with pytest.raises(InvalidArgument, match=f"^{name}: expected a whole number"):
+            Retry(**{name: -(10**5000)})
+
+
+@pytest.mark.parametrize("value", HUGE, ids=["400", "-400", "5000", "-5000"])
+async def test_days_and_sizes_of_any_length_are_refused(value: int) -> None:
+    await refused(asking(start=value), "start: ")
+    await refused(asking(batch_size=value), "batch_size: ", "the nearest is ")
+    await refused(lambda session: session.profiles.get(identity="7", deadline=value), "deadline: ")
+
+
+class Unprintable:
+    """A value that has no `repr`, as rows of a closed connection have none."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("closed")
+
+
+ODD: dict[str, Any] = {
+    "no repr": Unprintable(),
+    "an endless int": 10**5000,
+    "a file's bytes": b"\x00" * 100_000,
+    "a list that nobody can hash": [["Charged"] * 10_000],
+    "a table of many lines": type("Table", (), {"__repr__": lambda _: "a | b\n" * 10_000})(),
+}
+OPTIONS: dict[str, tuple[Call, str]] = {
+    "CleverTap": (
+        lambda _, given: CleverTap("W9R", "passcode", **given),
+        "region base_url timezone max_in_flight shared",
+    ),
+    "Alta": (
+        lambda _, given: Alta("token", **given),
+        "endpoint base_url name max_in_flight requests_per_minute shared",
+    ),
+    "Session": (
+        lambda _, given: Session(clevertap=CleverTap("W9R", "passcode"), **given),
+        "timeout retry proxy ssl trace_configs on_event trust_env",
+    ),
+    "by_event": (
+        lambda session, given: session.profiles.by_event(**{"event": "Charged", **DAYS, **given}),
+        "event start end batch_size windows prefetch cursor distinct",
+    ),
+    "get_many": (
+        lambda session, given: session.profiles.get_many(["1"], **{"by": "identity", **given}),
+        "by concurrency ordered",
+    ),
+    "export": (
+        lambda session, given: session.export(
+            **{"events": "Charged", "to": "people.ndjson", **DAYS, **given}
+        ),
+        "events to format write table windows flatten on_shortfall cdp_by deadline distinct start",
+    ),
+    "export_lookups": (
+        lambda session, given: session.export_lookups(
+            **{"keys": ["1"], "by": "identity", "to": "people.ndjson", **given}
+        ),
+        "keys by to format write table column keys_table flatten deadline",
+    ),
+    "sync": (
+        lambda session, given: session.sync(
+            **{
+                "events": "Charged",
+                "to": "new.duckdb",
+                "since": 20260101,
+                "timezone": "UTC",
+                **given,
+            }
+        ),
+        "events to format since timezone windows flatten",
+    ),
+}
+OF_ANY_SIZE = {"windows", "max_in_flight", "requests_per_minute", "prefetch", "concurrency"}
+
+
+@pytest.mark.parametrize("label", ODD)
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        pytest.param(call, name, id=f"{label}-{name}")
+        for label, (call, names) in OPTIONS.items()
+        for name in names.split()
+    ],
+)
+async def test_a_value_that_cannot_be_shown_is_refused_in_one_short_line(
+    call: Call, name: str, label: str
+) -> None:
+    if isinstance(ODD[label], int) and name in OF_ANY_SIZE:
+        return
+    async with unsent() as session:
+        with pytest.raises(InvalidArgument) as caught:
+            made = call(session, {name: ODD[label]})
+            if isinstance(made, Awaitable):
+                await made
+            else:
+                await drained(made)
+    text = str(caught.value)
+    assert text.startswith(name)
+    assert len(text) < 700
+    assert "\n" not in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import signal
 import socket
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from altaprofiles import (
     ConfigurationError,
     EventProfiles,
     Session,
+    SessionClosed,
 )
 from altaprofiles.cdp import Cdp
 from altaprofiles.emulator import Emulator
@@ -287,6 +289,59 @@ async def test_inside_of_an_event_loop_it_names_the_other_way(service: Emulator)
         pass
 
 
+def test_an_open_session_does_not_block_an_event_loop(session: BlockingSession) -> None:
+    people = session.profiles.by_event(EVENT, **RANGE, batch_size=23)
+    begun = iter(people)
+    next(begun)
+    uses: list[Callable[[], object]] = [
+        lambda: session.profiles.get(identity="5555555555"),
+        lambda: session.with_options(deadline=60).cdp.get(user_id="u"),
+        lambda: session.export(EVENT, **RANGE, to="never.ndjson"),
+        lambda: next(iter(people)),
+        lambda: next(session.profiles.get_many(["1"], by="identity")),
+        lambda: [*begun],
+    ]
+
+    async def main() -> None:
+        for use in uses:
+            with pytest.raises(ConfigurationError, match="event loop runs in this thread; use `as"):
+                use()
+        assert await asyncio.to_thread(session.profiles.get, identity="nobody") is None
+
+    asyncio.run(main())
+    # The iteration has ended, and the session has not.
+    assert [*begun] == []
+    assert session.profiles.get(identity="nobody") is None
+
+
+def test_what_blocking_returns_can_be_entered_again(service: Emulator) -> None:
+    opening = altaprofiles.blocking(partial(session_for, service))
+    for _ in range(2):
+        with opening as session:
+            assert session.profiles.get(identity="nobody") is None
+            with pytest.raises(SessionClosed, match=r"call blocking\(…\) again"), opening:
+                pass
+            assert session.profiles.get(identity="nobody") is None
+        with pytest.raises(SessionClosed):
+            session.profiles.get(identity="nobody")
+
+
+def test_after_an_error_it_can_be_entered_again(service: Emulator) -> None:
+    ready: list[bool] = []
+
+    def make_session() -> Session:
+        if not ready:
+            raise LookupError("no such account")
+        return session_for(service)
+
+    opening = altaprofiles.blocking(make_session)
+    with pytest.raises(LookupError), opening:
+        pass
+    ready.append(True)
+    with opening as session:
+        assert session.profiles.get(identity="nobody") is None
+
+
 def test_a_callback_that_calls_the_session_is_refused(
     session: BlockingSession, tmp_path: Path
 ) -> None:
@@ -340,9 +395,8 @@ def test_every_method_of_a_session_has_a_blocking_one(inner: type, outer: type) 
     def named(of: type) -> set[str]:
         return {name for name in dir(of) if not name.startswith("_")}
 
-    of_the_command_line = {"export_part", "lookups_part", "sync_part"}
     of_the_class = {"from_env", "from_account", "aclose"}
-    assert named(inner) - of_the_class - of_the_command_line == named(outer)
+    assert named(inner) - of_the_class == named(outer)
 
 
 def test_a_blocking_method_shows_the_arguments_and_the_words_of_the_other(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import inspect
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -40,8 +41,9 @@ from altaprofiles import (
     Unauthorized,
     blocking,
 )
+from altaprofiles.cdp import Cdp
 from altaprofiles.emulator import Emulator
-from altaprofiles.export.unfinished import unfinished_in
+from altaprofiles.profiles import EventProfiles, Profiles
 
 from .support.servers import Answer, always, http, scripted
 from .support.sessions import EVENT, RANGE, session_for
@@ -256,7 +258,7 @@ async def test_a_count_that_is_not_ready(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------- faults before them
 
 INVALID: dict[str, dict[str, Any]] = {
-    "get": {"deadline": -1},
+    "get": {"deadline": "2"},
     "get_many": {"concurrency": 0},
     "by_event": {"start": "soon"},
     "by_event, resumed": {"cursor": ""},
@@ -380,7 +382,7 @@ async def test_an_unfinished_export(tmp_path: Path) -> None:
                 await session.export(
                     EVENT, **RANGE, to=to, batch_size=23, windows=1, on_progress=stop
                 )
-        [left] = unfinished_in(tmp_path / "p.csv.export")
+        [left] = altaprofiles.unfinished_in(to)
         with pytest.raises(SessionClosed) as closed:
             await session.finish_unfinished(left, to=to)
         check([closed.value], "CleverTap", SessionClosed)
@@ -393,6 +395,54 @@ async def test_an_unfinished_export(tmp_path: Path) -> None:
                 await session.finish_unfinished(left, to=to, deadline=1e-9)
             check([late.value], "CleverTap", Incomplete)
             assert (await session.finish_unfinished(left, to=to)).complete
+
+
+# ---------------------------------------------------------------------------------- wrong arguments
+
+METHODS = [
+    method
+    for owner in (Session, Profiles, Cdp, EventProfiles)
+    for name, method in inspect.getmembers(owner, inspect.isfunction)
+    if "_altaprofiles_name_of" in vars(method)
+]
+WRONG: list[tuple[list[Any], dict[str, Any]]] = [
+    ([1] * 9, {}),
+    ([], {"no_such_argument": 1}),
+    ([1], {"unfinished": 1, "events": 1, "event": 1, "keys": 1, "profiles": 1, "email": 1, "x": 1}),
+]
+
+
+def test_every_named_method_is_looked_at() -> None:
+    names = {method.__name__ for method in METHODS}
+    assert {"who_is", "export_lookups", "finish_unfinished", "get", "count", "pages"} <= names
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=["too many", "unknown", "twice"])
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.__qualname__)
+def test_wrong_arguments_are_refused_in_the_name_of_the_method(
+    method: Callable[..., Any], wrong: tuple[list[Any], dict[str, Any]]
+) -> None:
+    arguments, named = wrong
+
+    async def call() -> None:
+        result = method(object(), *arguments, **named)
+        if inspect.isawaitable(result):
+            await result
+
+    with pytest.raises(TypeError, match=rf"^{method.__qualname__}\(\) (takes|got|missing)"):
+        asyncio.run(call())
+
+
+@pytest.mark.parametrize("wrong", WRONG[:2], ids=["too many", "unknown"])
+@pytest.mark.parametrize("name", ["who_is", "export_lookups", "finish_unfinished"])
+def test_a_blocking_session_refuses_them_as_well(
+    name: str, wrong: tuple[list[Any], dict[str, Any]]
+) -> None:
+    def make_session() -> Session:
+        return session_at("http://127.0.0.1:9")
+
+    with blocking(make_session) as session, pytest.raises(TypeError, match=rf"Session\.{name}\(\)"):
+        getattr(session, name)(*wrong[0], **wrong[1])
 
 
 # ------------------------------------------------------------------------------------- the OSErrors

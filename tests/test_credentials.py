@@ -931,6 +931,10 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ("SHOP_CLEVERTAP_PASSCODE", "", "variable SHOP_CLEVERTAP_PASSCODE is not set"),
         ("SHOP_CLEVERTAP_PASSCODE", "a b", "SHOP_CLEVERTAP_PASSCODE: holds a space"),
+        ("SHOP_CLEVERTAP_PASSCODE", "a b", "; set the bare value that the dashboard shows"),
+        ("SHOP_CLEVERTAP_PASSCODE", f"{PASSCODE}\n", "; set it without those at its start and end"),
+        ("SHOP_CLEVERTAP_ACCOUNT_ID", "W9R\r", "; set it without those at its start and end"),
+        ("SHOP_ALTA_TOKEN", " a", "SHOP_ALTA_TOKEN: holds a space"),
         ("SHOP_CLEVERTAP_REGION", "mars", "SHOP_CLEVERTAP_REGION: unknown region 'mars'"),
         ("SHOP_CLEVERTAP_MAX_IN_FLIGHT", "many", "SHOP_CLEVERTAP_MAX_IN_FLIGHT: expected a whole"),
         ("SHOP_CLEVERTAP_TIMEZONE", "IST", "SHOP_CLEVERTAP_TIMEZONE: there is no time zone"),
@@ -952,6 +956,43 @@ def test_an_error_names_the_whole_variable(
         Session.from_env("SHOP_")
     assert words in str(caught.value)
     assert PASSCODE not in str(caught.value)
+
+
+async def an_async_function() -> str:
+    return PASSCODE
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "got None; copy it from the dashboard"),
+        (b"bytes", "got bytes; pass text, as .decode() returns it"),
+        (4711, "got an int; pass it in quotation marks"),
+        (["x"], "got a list; copy it from the dashboard"),
+        (f"{PASSCODE}\n", "pass it without those at its start and end, as .strip() returns it"),
+        ("a b", "pass the bare value that the dashboard shows"),
+    ],
+)
+def test_an_error_in_an_argument_names_the_next_step(value: Any, words: str) -> None:
+    for make in (
+        lambda: CleverTap("W9R", value),
+        lambda: CleverTap(value, PASSCODE),
+        lambda: Alta(value),
+    ):
+        with pytest.raises(InvalidArgument, match=r"^(passcode|account_id|token): ") as caught:
+            make()
+        assert words in str(caught.value)
+        assert PASSCODE not in str(caught.value)
+
+
+def test_a_coroutine_in_the_place_of_its_function_is_named() -> None:
+    coroutine: Any = an_async_function()
+    for make in (lambda: CleverTap("W9R", coroutine), lambda: Alta(coroutine, name="a")):
+        with pytest.raises(InvalidArgument, match=r"pass the function itself, without \(\)$"):
+            make()
+    with pytest.raises(InvalidArgument, match=r"^account_id: .* a coroutine; await it$"):
+        CleverTap(coroutine, PASSCODE)
+    coroutine.close()
 
 
 def test_what_is_missing_or_without_effect_is_named_with_its_prefix(
@@ -985,3 +1026,43 @@ def test_a_prefix_that_no_variable_can_have_is_refused(prefix: Any) -> None:
         with pytest.raises(InvalidArgument, match=r"^prefix: expected letters, digits and _") as e:
             make(prefix)
         assert repr(prefix) in str(e.value)
+
+
+# ------------------------------------------------------------------------ a secret of the caller
+
+
+def test_a_secret_of_the_caller_takes_the_place_of_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "SHOP_CLEVERTAP_ACCOUNT_ID": "W9R",
+        "SHOP_CLEVERTAP_REGION": "in1",
+        "SHOP_CLEVERTAP_TIMEZONE": "Asia/Kolkata",
+        "SHOP_ALTA_ENDPOINT": "sg",
+        "SHOP_ALTA_REQUESTS_PER_MINUTE": "90",
+        "SHOP_ALTAPROFILES_SHARED": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def vault() -> str:
+        return PASSCODE
+
+    agent = Alta(vault, endpoint="sg", requests_per_minute=90, name="bot", shared=True)
+    for variable in ("SHOP_ALTA_TOKEN", "SHOP_CLEVERTAP_PASSCODE"):
+        for secret in (vault, PASSCODE):
+            project = CleverTap("W9R", secret, "in1", timezone="Asia/Kolkata", shared=True)
+            assert CleverTap.from_env("SHOP_", passcode=secret) == project
+        assert Alta.from_env("SHOP_", token=vault, name="bot") == agent
+        assert Alta.from_env("SHOP_", token=TOKEN).token == TOKEN
+        monkeypatch.setenv(variable, "not valid")
+
+
+def test_a_token_of_a_function_needs_a_name_in_the_environment_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InvalidArgument, match=r"^name: a token that a function returns .* name='"):
+        Alta.from_env(token=lambda: TOKEN)
+    with pytest.raises(InvalidArgument, match=r"^name: expected 1 to 100 printable characters"):
+        Alta.from_env(token=lambda: TOKEN, name="")
+    monkeypatch.setenv("ALTA_TOKEN", TOKEN)
+    assert Alta.from_env(name="bot") == Alta(TOKEN, name="bot")

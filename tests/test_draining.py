@@ -138,6 +138,71 @@ async def test_work_under_way_ends_and_nothing_new_begins(
         await refused(session)
 
 
+async def _calls_between_people(session: Session, results: list[str]) -> None:
+    async for person in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+        await session.profiles.get(identity=person.identity or "nobody")
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(session.cdp.get, user_id=person.identity or "nobody"))
+        results.append("person")
+
+
+async def _iterations_between_keys(session: Session, results: list[str]) -> None:
+    async for lookup in session.profiles.get_many(map(str, range(40)), by="identity"):
+        async for _ in session.cdp.get_many([lookup.key], by="user_id"):
+            results.append("key")
+
+
+async def _pages_between_customers(session: Session, results: list[str]) -> None:
+    people = session.profiles.by_event(EVENT, **RANGE, batch_size=23)
+    async for _ in session.with_cdp(people):
+        await session.who_is(user_id="nobody")
+        results.append("customer")
+
+
+@pytest.mark.parametrize(
+    "work", [_calls_between_people, _iterations_between_keys, _pages_between_customers]
+)
+async def test_calls_of_a_loop_body_are_part_of_its_iteration(
+    work: Callable[[Session, list[str]], Awaitable[None]],
+) -> None:
+    alone: list[str] = []
+    results: list[str] = []
+    async with Emulator(people=60, seed=7) as emulator:
+        async with session_for(emulator) as session:
+            await work(session, alone)
+        async with session_for(emulator) as session:
+            running = asyncio.ensure_future(work(session, results))
+            with anyio.fail_after(PATIENCE):
+                while len(results) < 2:
+                    await asyncio.sleep(0.001)
+                closing = asyncio.ensure_future(session.aclose(drain=LONG))
+                await asyncio.sleep(0)
+                await refused(session)
+                await running
+                await closing
+    assert len(results) == len(alone) > 10
+
+
+async def test_after_an_iteration_its_reader_begins_nothing_new() -> None:
+    async with gate(passing=0) as (_, session, opened), session:
+        opened.set()
+        async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+            break
+        left = session.profiles.by_event(EVENT, **RANGE, batch_size=23).pages()
+        await anext(left)
+        await left.aclose()
+        opened.clear()
+        call = asyncio.ensure_future(session.profiles.get(identity="5555555555"))
+        await asyncio.sleep(0)
+        closing = asyncio.ensure_future(session.aclose(drain=LONG))
+        await asyncio.sleep(0)
+        await refused(session)
+        opened.set()
+        with anyio.fail_after(PATIENCE):
+            await call
+            await closing
+
+
 async def test_calls_that_wait_for_a_slot_are_under_way() -> None:
     async with gate(passing=0) as (_, session, opened), session:
         calls = [
@@ -166,6 +231,26 @@ async def test_after_the_seconds_the_rest_is_cut_off(tmp_path: Path) -> None:
         opened.set()
         async with session_for(emulator) as other:
             assert await _export(other, tmp_path) == sum(expected(emulator).values())
+
+
+@pytest.mark.parametrize(
+    ("noun", "work"), [("export", _export), ("lookup", _keys), ("sync", _sync)]
+)
+@pytest.mark.parametrize("passing", [0, 3])
+async def test_an_export_that_is_cut_off_says_so(
+    noun: str, work: Callable[[Session, Path], Awaitable[object]], passing: int, tmp_path: Path
+) -> None:
+    async with gate(passing=passing) as (_, session, _), session:
+        running = asyncio.ensure_future(work(session, tmp_path))
+        await sent(session, passing + 1)
+        await session.aclose(drain=0.05)
+        with anyio.fail_after(PATIENCE), pytest.raises(SessionClosed) as caught:
+            await running
+    message = str(caught.value)
+    assert message.startswith(f"the {noun} was cut off, because its Session was closed; ")
+    assert f"run the same {noun} again" in message
+    assert caught.value.service == "CleverTap"
+    assert caught.value.operation is not None
 
 
 @pytest.mark.parametrize("drain", [0.0, 1e-3])
@@ -254,7 +339,7 @@ def test_after_its_loop_there_is_nothing_to_drain() -> None:
     asyncio.run(session.aclose(drain=LONG))
 
 
-@pytest.mark.parametrize("what", ["call", "people", "keys"])
+@pytest.mark.parametrize("what", ["call", "people", "people, each with a call", "keys"])
 def test_other_threads_of_a_blocking_session_end_their_calls(what: str) -> None:
     results: list[object] = []
     begun, block_has_ended = threading.Event(), threading.Event()
@@ -268,11 +353,13 @@ def test_other_threads_of_a_blocking_session_end_their_calls(what: str) -> None:
         if what == "call":
             begun.set()
             results.append(session.profiles.get(identity="5555555555"))
-        elif what == "people":
+        elif what.startswith("people"):
             begun.set()
             for person in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
                 results.append(person)
                 block_has_ended.wait(PATIENCE)
+                if what != "people":
+                    session.profiles.get(identity=person.identity or "nobody")
         else:
             results.extend(session.profiles.get_many(keys(), by="identity"))
 
@@ -296,4 +383,4 @@ def test_other_threads_of_a_blocking_session_end_their_calls(what: str) -> None:
             session.profiles.get(identity="5555555555")
         thread.join(PATIENCE)
         people = sum(expected(emulator).values())
-    assert len(results) == {"call": 1, "people": people, "keys": 40}[what]
+    assert len(results) == {"call": 1, "keys": 40}.get(what, people)

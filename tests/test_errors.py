@@ -275,3 +275,23 @@ def test_a_sentence_of_the_service_and_the_next_one_have_one_full_stop(
     assert f"{shown}. It accepts requests again at 1970" in str(error)
     error.advise("First of all, pause.")
     assert f"{shown.removesuffix('Wait')}First of all, pause. Wait. It accepts" in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.TransportError("the answer of h ended before it was complete"),
+        errors.ConnectError("no connection to h", detail="Connection refused"),
+        errors.RequestTimeout("h sent nothing for 60.0 s"),
+        errors.ResponseTooLarge("over 1,000 bytes", limit=1000),
+        errors.CursorLoop("the service repeated a cursor after 3 pages"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_of_a_call_begins_with_its_service(error: errors.AltaProfilesError) -> None:
+    error, text = copy.copy(error), str(error)
+    error.locate("CleverTap", "get_page")
+    error.redact(lambda text: text.replace("refused", "***"))
+    expected = f"CleverTap: {text}".replace("refused", "***")
+    assert str(error) == expected
+    assert str(copy.copy(error)) == expected

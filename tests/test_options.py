@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
+from collections import UserList, deque
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,14 @@ import anyio
 import pytest
 
 from altaprofiles import (
+    Alta,
     Attempt,
+    CleverTap,
     ConfigurationError,
+    ConnectError,
     ExportProgress,
     Incomplete,
+    InvalidArgument,
     NotReady,
     RequestTimeout,
     Retry,
@@ -27,7 +33,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
-from .support.servers import always, gated, http, scripted
+from .support.servers import Answer, always, closed, gated, http, scripted
 from .support.sessions import EVENT, QUICK, RANGE, session_at, session_for
 
 pytestmark = pytest.mark.anyio
@@ -102,17 +108,96 @@ async def test_a_count_is_one_call_however_often_it_polls() -> None:
         assert len(server.heads) > 2
 
 
-@pytest.mark.parametrize("deadline", [0, -1, math.nan, math.inf, True, "2"])
+@pytest.mark.parametrize("deadline", [math.nan, math.inf, -math.inf, True, "2"])
 async def test_a_deadline_that_is_none_is_refused(services: Both, deadline: Any) -> None:
     async with services.session() as session:
         for call in CALLS.values():
-            with pytest.raises(ConfigurationError, match=r"^deadline: expected seconds above 0"):
+            with pytest.raises(InvalidArgument, match=r"^deadline: expected a number of seconds"):
                 await call(session)(deadline=deadline)
-        with pytest.raises(ConfigurationError, match=r"^deadline: "):
+        with pytest.raises(InvalidArgument, match=r"^deadline: "):
             session.with_options(deadline=deadline)
-        with pytest.raises(ConfigurationError, match=r"^deadline: "):
+        with pytest.raises(InvalidArgument, match=r"^deadline: "):
             await session.export(EVENT, **DAY, to="p.ndjson", deadline=deadline)
     assert services.requests == 0
+
+
+@pytest.mark.parametrize("deadline", [0, -1, -0.5])
+async def test_a_call_without_time_ends_at_once(
+    services: Both, deadline: float, tmp_path: Path
+) -> None:
+    attempts: list[Attempt] = []
+    async with services.session() as session:
+        view = session.with_options(deadline=deadline, on_event=attempts.append)
+        for number, call in enumerate(CALLS.values(), start=1):
+            with pytest.raises(RequestTimeout, match=r" s: no request was sent$"):
+                await call(session)(deadline=deadline)
+            with pytest.raises(RequestTimeout, match=r" s: no request was sent$"):
+                await call(view)()
+            assert len(attempts) == session.stats.unsent - number
+        with pytest.raises(InvalidArgument, match="identity"):
+            await view.profiles.get(identity="")
+        runs: list[Callable[..., Any]] = [
+            lambda **o: session.export(EVENT, **DAY, to=tmp_path / "e.ndjson", **o),
+            lambda **o: session.export_lookups(["a"], by="email", to=tmp_path / "l.ndjson", **o),
+            lambda **o: session.sync(
+                EVENT, since=20260101, until=20260102, to=tmp_path / "s.duckdb", timezone="UTC", **o
+            ),
+        ]
+        for run in runs:
+            with pytest.raises(Incomplete, match="did not finish within the deadline of"):
+                await run(deadline=deadline)
+        assert session.stats.requests == 0
+        assert [(one.sent, one.status, one.seconds) for one in attempts] == [(False, None, 0.0)] * 5
+        assert all(isinstance(one.error, RequestTimeout) for one in attempts)
+        assert all(0 <= one.waited < 60 for one in attempts)
+    assert services.requests == 0
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".export"}
+
+
+async def test_the_error_of_a_deadline_says_where_the_time_went(tmp_path: Path) -> None:
+    attempts: list[Attempt] = []
+    asked = 0
+
+    async def first_fails(head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            writer.write(http(b"", "503 Service Unavailable"))
+        else:
+            await silence(head, writer)
+
+    async with scripted(first_fails) as server:
+        account = CleverTap("ACCOUNT", "PASSCODE", base_url=server.url, shared=str(tmp_path))
+        alta = Alta("token", base_url=server.url, requests_per_minute=1)
+        session = Session(clevertap=account, alta=alta, retry=QUICK, on_event=attempts.append)
+        async with session, Session(clevertap=account) as other, anyio.create_task_group() as group:
+            with pytest.raises(RequestTimeout, match="waited for an answer; ") as caught:
+                await session.profiles.get(identity="1", deadline=1.0)
+            sent = {1: "1 request was sent", 2: "2 requests were sent"}[len(server.heads)]
+            assert sent in str(caught.value)
+            with pytest.raises(RequestTimeout, match=r"an answer; 1 request was sent$"):
+                await session.cdp.get(user_id="u", deadline=0.2)
+            with pytest.raises(RequestTimeout, match=r"turn in the pace of requests; no request"):
+                await session.cdp.get(user_id="u", deadline=0.1)
+            assert session.stats.unsent == 1
+            group.start_soon(functools.partial(session.profiles.get, identity="2"))
+            group.start_soon(functools.partial(session.profiles.get, identity="3"))
+            # Another session has the third slot.
+            group.start_soon(functools.partial(other.profiles.get, identity="4"))
+            before = len(server.heads)
+            while len(server.heads) < before + 3:
+                await asyncio.sleep(0.01)
+            del attempts[:]
+            with pytest.raises(RequestTimeout, match=r"waited for one of 3 slots; no request was"):
+                await session.profiles.get(identity="5", deadline=0.1)
+            [attempt] = attempts
+            assert not attempt.sent
+            assert attempt.number == 1
+            assert attempt.seconds == 0
+            assert attempt.waited > 0
+            assert isinstance(attempt.error, RequestTimeout)
+            assert session.stats.unsent == 2
+            group.cancel_scope.cancel()
 
 
 def session_of_both(url: str) -> Session:
@@ -152,7 +237,8 @@ async def test_a_run_that_meets_its_deadline_is_incomplete_and_resumed(
                 run = getattr(session, kind)
                 with pytest.raises(Incomplete, match=r"did not finish within the deadline of") as e:
                     await run(**arguments, to=to, deadline=2.0)
-                assert "run the same export again to resume it" in str(e.value)
+                noun = {"export_lookups": "lookup"}.get(kind, kind)
+                assert f"run the same {noun} again to resume it" in str(e.value)
                 assert e.value.missing == ["it did not finish within the deadline of 2 s"]
                 assert not to.exists()
                 opened.set()
@@ -161,6 +247,57 @@ async def test_a_run_that_meets_its_deadline_is_incomplete_and_resumed(
                 assert report.complete
                 if kind != "export_lookups":
                     assert emulator.stats.requests["open_chain"] - before["open_chain"] < 3
+
+
+BY_KIND: dict[str, dict[str, Any]] = {
+    "export": {"events": EVENT, **RANGE},
+    "export_lookups": {"keys": ["7"], "by": "identity"},
+    "sync": {"events": EVENT, "since": 20260101, "until": 20260102, "timezone": "UTC"},
+}
+
+
+@pytest.mark.parametrize("kind", BY_KIND)
+async def test_a_run_that_is_late_names_the_failure_that_it_was_held_up_by(
+    tmp_path: Path, kind: str
+) -> None:
+    patient = Retry(base_delay=1e9, max_delay=1e9)
+    async with closed() as port:
+        credentials = CleverTap("id", "passcode", base_url=port.url)
+        async with Session(clevertap=credentials, retry=patient) as session:
+            run = getattr(session, kind)
+            with pytest.raises(Incomplete) as caught:
+                await run(**BY_KIND[kind], to=tmp_path / "p.duckdb", deadline=1.0)
+    error = caught.value
+    assert isinstance(error.__cause__, ConnectError)
+    [sentence] = error.missing
+    assert sentence.startswith("it did not finish within the deadline of 1 s; the last failure: ")
+    assert "Connection refused" in sentence
+    assert sentence in str(error)
+    noun = {"export_lookups": "lookup"}.get(kind, kind)
+    assert str(error).endswith(
+        f"nothing of it has been kept; run the same {noun} again, with a longer `deadline`"
+    )
+
+
+async def test_a_call_that_is_late_names_the_failure_before() -> None:
+    async with scripted(then_silent(http(b"", "503 Service Unavailable"))) as server:
+        async with session_at(server) as session:
+            with pytest.raises(RequestTimeout, match=r"; the last failure: .*HTTP 503") as caught:
+                await session.profiles.get(identity="7", deadline=1.0)
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert (caught.value.service, caught.value.operation) == ("CleverTap", "get_profile")
+
+
+def then_silent(response: bytes) -> Answer:
+    """Return an answer to the first request, and none to others."""
+    left = [response]
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if not left:
+            await silence(head, writer)
+        writer.write(left.pop())
+
+    return answer
 
 
 async def test_a_deadline_does_not_cut_the_writing_of_what_is_complete(tmp_path: Path) -> None:
@@ -231,12 +368,51 @@ async def test_the_budget_of_retries_is_the_session_s() -> None:
             retry=Retry(attempts=100, base_delay=0.0, budget=5),
         )
         async with session:
-            for _ in range(3):
-                view = session.with_options(retry=Retry(attempts=100, base_delay=0.0, budget=99))
+            # The same budget, or the default, which may just have been left out.
+            for budget in ({"budget": 5}, {}, {"budget": 5}):
+                retry = Retry(attempts=100, base_delay=0.0, **budget)
+                view = session.with_options().with_options(retry=retry)
                 with pytest.raises(ServerError):
                     await view.profiles.get(identity="5555555555")
             # A twentieth of it comes back each second.
             assert 3 <= len(server.heads) < 50
+
+
+@pytest.mark.parametrize(("own", "budget"), [(100, 1), (100, 0), (5, 99)])
+async def test_a_budget_of_a_view_is_refused(own: int, budget: int) -> None:
+    session = Session(clevertap=CleverTap("id", "passcode"), retry=Retry(budget=own))
+    for one in (session, session.with_options(retry=Retry(attempts=2))):
+        with pytest.raises(InvalidArgument, match=rf"^retry: its budget of {budget} .* {own} for"):
+            one.with_options(retry=Retry(budget=budget))
+
+
+async def test_none_takes_away_the_options_of_a_view() -> None:
+    async with scripted(FAILING) as server, session_at(server) as session:
+        view = session.with_options(
+            retry=Retry(attempts=1), timeout=Timeout(total=1e-9), deadline=1e-9
+        )
+        # The limit of the attempt is left.
+        with pytest.raises(RequestTimeout, match="no complete answer"):
+            await view.with_options(deadline=None).profiles.get(identity="1")
+        with pytest.raises(RequestTimeout, match="no complete answer"):
+            await view.profiles.get(identity="1", deadline=None)
+        with pytest.raises(RequestTimeout, match="the deadline of"):
+            await view.with_options().profiles.get(identity="1")
+        before = len(server.heads)
+        again = view.with_options(retry=None, timeout=None, deadline=None, on_event=None)
+        with pytest.raises(ServerError):
+            await again.profiles.get(identity="1")
+        assert len(server.heads) - before == QUICK.attempts
+
+
+async def test_without_one_of_its_own_a_call_has_the_deadline_of_the_policy() -> None:
+    async with scripted(silence) as server, session_of_both(server.url) as whole:
+        view = whole.with_options(retry=Retry(deadline=0.1), deadline=600)
+        for call in CALLS.values():
+            with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"of 0\.1 s"):
+                await call(view)(deadline=None)
+            with anyio.fail_after(60), pytest.raises(RequestTimeout, match=r"of 0\.1 s"):
+                await call(view.with_options(deadline=None))()
 
 
 async def test_timeouts_are_those_of_the_view() -> None:
@@ -271,13 +447,18 @@ async def test_hooks_of_a_view_come_after_those_of_the_session(services: Both) -
         heard.clear()
         await session.cdp.get(user_id="u")
         assert heard == [f"{number} get_user_cdp" for number in (1, 2)]
-        for wrong in (3, [hook("5"), "print"]):
-            with pytest.raises(ConfigurationError, match=r"^on_event: "):
+        for several in (deque, UserList):
+            heard.clear()
+            given = several([hook("3"), hook("4")])
+            await session.with_options(on_event=given).cdp.get(user_id="u")
+            assert heard == [f"{number} get_user_cdp" for number in (1, 2, 3, 4)]
+        for wrong in (3, "print", {hook("5")}, [hook("5"), "print"]):
+            with pytest.raises(ConfigurationError, match=r"^on_event: .*, or a list of such "):
                 session.with_options(on_event=wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("bulk", [True, False])
-async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool) -> None:
+@pytest.mark.parametrize("bulk", [True, False, None])
+async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool | None) -> None:
     order: list[str] = []
     opened = asyncio.Event()
     arrived = asyncio.Event()
@@ -299,7 +480,9 @@ async def test_a_view_for_bulk_work_waits_behind_single_calls(bulk: bool) -> Non
 
             group.start_soon(look_up, session, "first")
             await arrived.wait()
-            group.start_soon(look_up, session.with_options(bulk=bulk), "view")
+            group.start_soon(
+                look_up, session.with_options(bulk=True).with_options(bulk=bulk), "view"
+            )
             # Until it stands in the line.
             await anyio.wait_all_tasks_blocked()
             group.start_soon(look_up, session, "single")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 from collections import Counter
@@ -15,18 +16,28 @@ import anyio
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 import altaprofiles.otel
-from altaprofiles import Attempt, RateLimited, RequestTimeout, Retry, ServerError, Session
+from altaprofiles import (
+    Alta,
+    Attempt,
+    CleverTap,
+    RateLimited,
+    RequestTimeout,
+    Retry,
+    ServerError,
+    Session,
+)
 from altaprofiles.emulator import Emulator
 
 from .support.joining import Both, both, user
-from .support.servers import http, scripted
+from .support.servers import always, http, scripted
 from .support.sessions import EVENT, RANGE, session_for
+from .support.tasks import end_midway
 
 pytestmark = pytest.mark.anyio
 
@@ -238,6 +249,86 @@ async def test_a_request_that_is_cancelled_has_a_span_that_ends(
     assert len(plain) == services.requests - 3
 
 
+@pytest.mark.parametrize("way", ["task", "scope", "timeout"])
+async def test_a_hook_that_fails_does_not_take_the_place_of_a_cancellation(
+    way: str, services: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise ValueError("the exporter is down")
+
+    tracers = TracerProvider()
+    tracers.add_span_processor(Failing())
+    hooks = [altaprofiles.otel.hook(tracers, MeterProvider()) for _ in range(2)]
+    ending: list[Any] = []
+
+    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
+        ending[0]()
+        await asyncio.Event().wait()
+
+    async with scripted(silent) as server:
+        services.url = server.url
+        async with services.session() as session:
+            view = session.with_options(on_event=hooks)
+            await end_midway(way, ending, lambda: view.cdp.get(user_id="u"))
+    logged = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [str(record.exc_info and record.exc_info[1]) for record in logged] == [
+        "the exporter is down",
+        "the exporter is down",
+    ]
+
+
+async def test_nor_does_one_that_fails_as_another_secret_is_waited_for(
+    services: Both, caplog: pytest.LogCaptureFixture
+) -> None:
+    secrets: list[str] = []
+    ending: list[Any] = []
+
+    async def secret() -> str:
+        secrets.append("TOKEN-OF-A-TEST")
+        if len(secrets) > 1:
+            ending[0]()
+            await asyncio.Event().wait()
+        return secrets[0]
+
+    def failing(attempt: Attempt) -> None:
+        raise ValueError(type(attempt.error).__name__)
+
+    refused = http(b'{"code":40127,"message":"no","error":"no"}', "401 Unauthorized")
+    async with scripted(always(refused)) as server:
+        async with Session(
+            alta=Alta(secret, name="a", base_url=server.url), on_event=failing
+        ) as session:
+            await end_midway("task", ending, lambda: session.cdp.get(user_id="u"))
+    assert "ValueError: Unauthorized" in caplog.text
+
+
+async def test_a_hook_of_the_caller_may_have_any_attributes(services: Both) -> None:
+    class Monitor:
+        interrupted = False
+
+        def __call__(self, attempt: Attempt) -> None:
+            self.interrupted = True
+
+        def watch(self) -> str:
+            return "its own"
+
+    ending: list[Any] = []
+
+    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
+        ending[0]()
+        await asyncio.Event().wait()
+
+    async with scripted(silent) as server:
+        services.url = server.url
+        known = services.session()._credentials[1]  # noqa: SLF001
+        monitor = Monitor()
+        async with Session(alta=known, on_event=monitor) as session:
+            view = session.with_options(on_event=[Monitor()])
+            await end_midway("task", ending, lambda: view.cdp.get(user_id="u"))
+    assert not monitor.interrupted
+
+
 @pytest.mark.parametrize("is_closed", [False, True])
 async def test_pages_that_nobody_waits_for_any_more(
     services: Both, telemetry: Telemetry, *, is_closed: bool
@@ -394,6 +485,84 @@ async def test_a_session_is_measured_while_it_is_open(services: Both, telemetry:
     async with sessions[2]:
         assert telemetry.values("slots.limit") == {"Alta": 16}
     assert telemetry.values("slots.limit") == {}
+
+
+async def test_a_session_is_measured_while_it_is_drained(
+    services: Both, telemetry: Telemetry
+) -> None:
+    begun, opened = asyncio.Event(), asyncio.Event()
+
+    async def hold(number: int) -> None:
+        begun.set()
+        await opened.wait()
+
+    services.before_page, services.pages = hold, [[b'{"identity":"a"}']]
+    credentials = services.session()._credentials[0]  # noqa: SLF001
+    async with Session(clevertap=credentials, on_event=telemetry.hook) as session:
+
+        async def walk() -> int:
+            people = session.profiles.by_event(EVENT, start=20260101, end=20260101)
+            return len([person async for person in people])
+
+        walking = asyncio.create_task(walk())
+        await begun.wait()
+        closing = asyncio.create_task(session.aclose(drain=600))
+        await asyncio.sleep(0)
+        assert telemetry.values("slots.used") == {"CleverTap": 1}
+        assert telemetry.values("callers.waiting") == {"CleverTap": 0}
+        opened.set()
+        assert await walking == 1
+        await closing
+        assert telemetry.values("slots.used") == {}
+
+
+async def test_slots_that_sessions_share_count_once(
+    services: Both, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    opened = asyncio.Event()
+
+    async def hold(number: int) -> None:
+        await opened.wait()
+
+    services.before_page, services.pages = hold, [[b'{"identity":"a"}']]
+    (tmp_path / "link").symlink_to(tmp_path)
+    account = services.session()._credentials[0]  # noqa: SLF001
+    assert account is not None
+    places = [tmp_path, tmp_path, tmp_path / "link", tmp_path / "other", False]
+    (tmp_path / "other").mkdir(mode=0o700)
+    async with contextlib.AsyncExitStack() as stack, anyio.create_task_group() as group:
+        for place in places:
+            shared = str(place) if place else False
+            clevertap = CleverTap(
+                account.account_id, account.passcode, base_url=account.base_url, shared=shared
+            )
+            hook = telemetry.hook if place else telemetry.another()
+            session = Session(clevertap=clevertap, on_event=hook)
+            await stack.enter_async_context(session)
+
+            async def walk(session: Session = session) -> None:
+                people = session.profiles.by_event(EVENT, start=20260101, end=20260101)
+                async for _ in people.pages():
+                    pass
+
+            group.start_soon(walk)
+        # Three sessions with three slots together, and two with three slots each.
+        while telemetry.values("slots.used") != {"CleverTap": 5}:
+            await anyio.sleep(0.01)
+        assert telemetry.values("slots.limit") == {"CleverTap": 9}
+        opened.set()
+    assert telemetry.values("slots.limit") == {}
+
+
+async def test_a_call_that_is_not_sent_has_a_wait_and_no_span(
+    services: Both, telemetry: Telemetry
+) -> None:
+    credentials = services.session()._credentials[1]  # noqa: SLF001
+    async with Session(alta=credentials, on_event=telemetry.hook) as session:
+        with pytest.raises(RequestTimeout):
+            await session.cdp.get(user_id="u", deadline=0)
+    assert telemetry.spans == []
+    assert [point.count for point in telemetry.points("altaprofiles.slot.wait")] == [1]
 
 
 async def test_sessions_leave_nothing_behind_though_nobody_reads_the_metrics(

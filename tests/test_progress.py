@@ -187,6 +187,14 @@ def test_own_logger_level_and_interval(caplog: pytest.LogCaptureFixture) -> None
     assert vars(caplog.records[-1])["account"] == "india"
 
 
+def test_exports_that_fail_leave_nothing_behind() -> None:
+    log = progress.log(every=1e-9)
+    for number in range(100):
+        # The last report of an export that fails is one like any other.
+        log(msgspec.structs.replace(LOOKING_UP, output=f"{number}.ndjson"))
+    assert len(log._logged_at) <= 1  # noqa: SLF001
+
+
 def test_a_line_is_one_line_whatever_the_name_of_the_output(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -96,27 +96,54 @@ def test_the_environment_is_the_emulators_and_comes_back(
     monkeypatch.setenv("ALTA_ENDPOINT", "sg")
     monkeypatch.setenv("CLEVERTAP_REGION", "in1")
     monkeypatch.setenv("CLEVERTAP_PASSCODE", "real-secret")
+    monkeypatch.setenv("CLEVERTAP_MAX_IN_FLIGHT", "1")
     monkeypatch.setenv("ALTAPROFILES_CONFIG", "mine")
+    monkeypatch.setenv("ALTAPROFILES_SHARED", "1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "example.com")
+    monkeypatch.setenv("SHOP_ALTA_TOKEN", "real-secret")
     run(
         inner,
         """
         import os
         import pytest
-        from altaprofiles import Alta, CleverTap
+        from altaprofiles import Alta, CleverTap, MissingCredentials, Session
+
+        SET = {"CLEVERTAP_ACCOUNT_ID", "CLEVERTAP_PASSCODE", "CLEVERTAP_BASE_URL"}
+        SET |= {"ALTA_TOKEN", "ALTA_BASE_URL"}
+
+        def those_of(*beginnings):
+            return {name for name in os.environ if name.upper().startswith(beginnings)}
 
         def test_inside(altaprofiles_emulator):
-            assert CleverTap.from_env().url == Alta.from_env().url == altaprofiles_emulator.url
-            mine = {name for name in os.environ if name.startswith(("CLEVERTAP_", "ALTA_"))}
-            assert mine == set(altaprofiles_emulator.environment)
-            assert os.environ["ALTAPROFILES_CONFIG"] == "mine"
+            assert CleverTap.from_env() == altaprofiles_emulator.clevertap
+            assert Alta.from_env() == altaprofiles_emulator.alta
+            own = those_of("CLEVERTAP_", "ALTA_", "ALTAPROFILES_")
+            assert own == SET | {"ALTAPROFILES_CONFIG"}
+            assert those_of("HTTP_P", "HTTPS_P", "ALL_PROXY", "NO_PROXY") == set()
+            with pytest.raises(MissingCredentials, match="accounts.toml does not exist"):
+                CleverTap.from_account()
+
+        @pytest.mark.altaprofiles(prefix="SHOP_", people=3)
+        def test_prefix(altaprofiles_emulator):
+            assert len(altaprofiles_emulator.population) == 3
+            assert CleverTap.from_env("SHOP_") == altaprofiles_emulator.clevertap
+            assert Alta.from_env("SHOP_") == altaprofiles_emulator.alta
+            assert those_of("SHOP_") == {f"SHOP_{name}" for name in SET}
+            with pytest.raises(MissingCredentials):
+                Session.from_env()
 
         def test_outside():
             assert os.environ["ALTA_ENDPOINT"] == "sg"
             assert os.environ["CLEVERTAP_REGION"] == "in1"
             assert os.environ["CLEVERTAP_PASSCODE"] == "real-secret"
             assert "CLEVERTAP_BASE_URL" not in os.environ
+            assert os.environ["ALTAPROFILES_CONFIG"] == "mine"
+            assert os.environ["ALTAPROFILES_SHARED"] == "1"
+            assert os.environ["HTTPS_PROXY"] == "http://127.0.0.1:9"
+            assert os.environ["SHOP_ALTA_TOKEN"] == "real-secret"
         """,
-        passed=2,
+        passed=3,
     )
 
 
@@ -163,6 +190,8 @@ WRONG = {
     "colour='red'": "unknown argument colour; use people, records, bindings, replay, seed, ",
     "port=80": "unknown argument port",
     "3": "arguments stand by name, such as people=100",
+    "prefix='SHOP-'": "prefix: expected letters, digits and _",
+    "prefix=7": "prefix: expected letters, digits and _",
     "people=-1": "people is -1; use 0 or more",
     "faults={'no': 1}": "faults: 'no' is not a fault",
     "records=[{'identity': 'u'}, {'name': 'secret'}]": "records[1]: has neither identity, email",

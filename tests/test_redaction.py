@@ -484,4 +484,6 @@ async def test_a_short_key_leaves_the_words_of_the_system_readable() -> None:
         async with Session(clevertap=clevertap, retry=Retry(attempts=1)) as session:
             with pytest.raises(ConnectError) as caught:
                 await session.profiles.get(identity="1")
-    assert str(caught.value) == f"no connection to 127.0.0.1:{port}: Connection refused"
+    assert str(caught.value) == (
+        f"CleverTap: no connection to 127.0.0.1:{port}: Connection refused"
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, signature
 from types import TracebackType
 from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
@@ -15,8 +15,11 @@ __all__ = ["CallName", "NameOf", "name_of", "named", "naming"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NameOf: TypeAlias = "Callable[..., CallName | None]"
-"""Returns the name of a call from its arguments, or None if it concerns no service alone."""
+NameOf: TypeAlias = "Callable[[Mapping[str, Any]], CallName | None]"
+"""Returns the name of a call from its arguments, or None if it concerns no service alone.
+
+It is not called with arguments that the method does not have.
+"""
 
 
 class CallName(NamedTuple):
@@ -58,9 +61,9 @@ def named(name: CallName | NameOf) -> Callable[[Callable[P, T]], Callable[P, T]]
     Args:
         name: the name of the call, or a function that returns it from the arguments.
     """
-    find: NameOf = (lambda *_, **__: name) if isinstance(name, CallName) else name
 
     def decorate(method: Callable[P, T]) -> Callable[P, T]:
+        find = _bound(name, method)
         if iscoroutinefunction(method):
 
             @wraps(method)
@@ -85,10 +88,29 @@ def named(name: CallName | NameOf) -> Callable[[Callable[P, T]], Callable[P, T]]
     return decorate
 
 
+def _bound(
+    name: CallName | NameOf, method: Callable[..., object]
+) -> Callable[..., CallName | None]:
+    """Return a function that takes the arguments of `method`, and returns the name of the call."""
+    known = signature(method)
+
+    def find(*args: Any, **kwargs: Any) -> CallName | None:
+        if isinstance(name, CallName):
+            return name
+        try:
+            arguments = known.bind(*args, **kwargs).arguments
+        except TypeError:
+            # The method raises it, in its own name.
+            return None
+        return name(arguments)
+
+    return find
+
+
 _NAME_OF = "_altaprofiles_name_of"
 
 
 def name_of(method: Callable[..., object], /, *args: Any, **kwargs: Any) -> CallName | None:
     """Return the name of a call of a method that is `named`, with these arguments."""
-    find: NameOf = vars(method)[_NAME_OF]
+    find: Callable[..., CallName | None] = vars(method)[_NAME_OF]
     return find(*args, **kwargs)

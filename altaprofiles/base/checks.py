@@ -6,6 +6,7 @@ The value of an option is part of the message. A key is not, because it belongs 
 from __future__ import annotations
 
 import math
+import re
 from inspect import iscoroutinefunction
 from operator import index
 
@@ -16,11 +17,27 @@ __all__ = [
     "check_flag",
     "check_key",
     "check_seconds",
+    "check_time_left",
     "check_whole",
     "form_of",
     "is_unicode",
+    "shown",
     "whole",
+    "whole_in",
 ]
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value for a message, in one line of bounded length.
+
+    Words stand for a value that has none, such as an int of thousands of digits.
+    """
+    try:
+        text = " ".join(repr(value).splitlines())
+    except Exception:
+        # A class of the caller's may raise anything there.
+        return "an int of thousands of digits" if isinstance(value, int) else form_of(value)
+    return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -30,7 +47,9 @@ def check_whole(name: str, value: object, *, least: int) -> int:
         ConfigurationError: `value` is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InvalidArgument(f"{name}: expected a whole number of at least {least}, got {value!r}")
+        raise InvalidArgument(
+            f"{name}: expected a whole number of at least {least}, got {shown(value)}"
+        )
     return value
 
 
@@ -44,10 +63,10 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
     """
     if iscoroutinefunction(value):
         raise InvalidArgument(
-            f"{name}: expected a plain function of {takes}, not an async one, got {value!r}"
+            f"{name}: expected a plain function of {takes}, not an async one, got {shown(value)}"
         )
     if value is not None and not callable(value):
-        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {value!r}")
+        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {shown(value)}")
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -57,7 +76,7 @@ def check_flag(name: str, value: object) -> bool:
         ConfigurationError: `value` is anything else.
     """
     if not isinstance(value, bool):
-        raise InvalidArgument(f"{name}: expected True or False, got {value!r}")
+        raise InvalidArgument(f"{name}: expected True or False, got {shown(value)}")
     return value
 
 
@@ -69,15 +88,32 @@ def check_seconds(name: str, value: object, *, zero: bool = False) -> None:
         value: the argument's value.
         zero: whether zero is allowed as well.
     """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < 0
-        or (value == 0 and not zero)
-    ):
+    seconds = _finite(value)
+    if seconds is None or seconds < 0 or (seconds == 0 and not zero):
         bound = "of at least" if zero else "above"
-        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {value!r}")
+        raise InvalidArgument(f"{name}: expected seconds {bound} 0, got {shown(value)}")
+
+
+def check_time_left(name: str, value: object) -> None:
+    """Raise `ConfigurationError` unless `value` is a finite number of seconds, 0 and less included.
+
+    Args:
+        name: the argument's name.
+        value: the argument's value.
+    """
+    if _finite(value) is None:
+        raise InvalidArgument(f"{name}: expected a number of seconds, got {shown(value)}")
+
+
+def _finite(value: object) -> float | None:
+    """Return a number that is finite, and None for any other value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        # An int that no float can hold.
+        return None
 
 
 _MAX_DIGITS = 100
@@ -102,6 +138,14 @@ def whole(value: object) -> int | None:
     except Exception:
         # Arrays raise errors of their own, and so may whatever was passed.
         return None
+
+
+def whole_in(text: str) -> int | None:
+    """Return the whole number that is not negative in `text`, or None if that is something else.
+
+    It is in digits of ASCII, without the underscores that Python allows.
+    """
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def check_key(name: str, value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Self
 
 from msgspec import Struct
 
-from .checks import check_seconds
+from .checks import check_time_left
 
 __all__ = ["Deadline"]
 
@@ -16,7 +16,7 @@ class Deadline(Struct, frozen=True, gc=False):
     """The longest duration of a call, from its beginning.
 
     Attributes:
-        seconds: the duration.
+        seconds: the duration. With 0 or less, the time is up when the call begins.
         ends: the monotonic clock reading at which it ends.
     """
 
@@ -28,9 +28,9 @@ class Deadline(Struct, frozen=True, gc=False):
         """Return the deadline of a call that begins now.
 
         Raises:
-            ConfigurationError: `seconds` is no number above 0.
+            ConfigurationError: `seconds` is not a finite number.
         """
-        check_seconds("deadline", seconds)
+        check_time_left("deadline", seconds)
         return cls(seconds, time.monotonic() + seconds)
 
     @property

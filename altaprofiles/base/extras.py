@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "zstd": (_ZSTD,),
     "cli": ("click", "rich"),
     "otel": ("opentelemetry",),
+    "spark": ("pandas", "pyarrow"),
 }
 """The modules that each extra of pyproject.toml brings, by its name."""
 

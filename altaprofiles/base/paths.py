@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ConfigurationError, ExportError, InvalidArgument
+from .checks import shown
 
 __all__ = [
     "absolute_path",
@@ -44,7 +45,7 @@ def path_text(argument: str, path: object) -> str:
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(text, str):
-        raise InvalidArgument(f"{argument}: expected a path as text, got {path!r}")
+        raise InvalidArgument(f"{argument}: expected a path as text, got {shown(path)}")
     if not text:
         raise InvalidArgument(f"{argument}: expected a path, got ''; pass one, or leave it out")
     try:
@@ -52,7 +53,7 @@ def path_text(argument: str, path: object) -> str:
     except UnicodeEncodeError:
         encoded = b"\0"
     if b"\0" in encoded:
-        raise InvalidArgument(f"{argument}: {text!r} cannot be a file name; choose another")
+        raise InvalidArgument(f"{argument}: {shown(text)} cannot be a file name; choose another")
     return text
 
 
@@ -72,7 +73,8 @@ def absolute_path(argument: str, text: str, *, links: bool = True) -> Path:
         return Path(os.path.realpath(text) if links else os.path.abspath(text))  # noqa: PTH100
     except OSError:
         raise ConfigurationError(
-            f"{argument}: {text!r} is relative, and the current folder has been deleted; change to "
+            f"{argument}: {shown(text)} is relative, and the current folder has been deleted; "
+            "change to "
             f"another folder, or pass an absolute path"
         ) from None
 
@@ -91,7 +93,7 @@ def status_of(argument: str, path: Path) -> os.stat_result | None:
         text = str(path)
         name = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
         reason = _REASONS.get(error.errno or 0, f"{error.strerror}; choose another path")
-        raise InvalidArgument(f"{argument}: {name!r} cannot be used: {reason}") from None
+        raise InvalidArgument(f"{argument}: {shown(name)} cannot be used: {reason}") from None
 
 
 def is_own(status: os.stat_result, folder: Path) -> bool:

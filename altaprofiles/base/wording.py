@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 __all__ = [
+    "after_failure",
     "clock",
     "duration",
     "moment",
@@ -26,6 +27,11 @@ def numbered(count: int, noun: str) -> str:
 
 
 _PLURALS = {"people": "people", "retry": "retries"}
+
+
+def after_failure(text: str, failure: Exception | None) -> str:
+    """Return the text of a late end, with the last failure before it, if there is one."""
+    return text if failure is None else f"{text}; the last failure: {failure}"
 
 
 def clock(seconds: float) -> str:
@@ -94,7 +100,8 @@ def one_of(known: Iterable[str], given: object) -> str:
     from difflib import get_close_matches
 
     names = list(known)
-    close = get_close_matches(str(given).strip().lower(), names, n=1)
+    text = given if isinstance(given, str) else ""
+    close = get_close_matches(text.strip().lower(), names, n=1)
     return ", ".join(names) + (f" (did you mean {close[0]!r}?)" if close else "")
 
 

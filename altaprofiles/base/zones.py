@@ -7,6 +7,7 @@ import zoneinfo
 from datetime import UTC, date, datetime, tzinfo
 
 from ..errors import ConfigurationError, InvalidArgument
+from .checks import shown
 
 __all__ = ["today", "zone_of"]
 
@@ -23,7 +24,8 @@ def zone_of(argument: str, name: object) -> tzinfo:
     """
     if not isinstance(name, str) or not name:
         raise InvalidArgument(
-            f"{argument}: expected the name of a time zone, such as 'Asia/Kolkata', got {name!r}"
+            f"{argument}: expected the name of a time zone, such as 'Asia/Kolkata', "
+            f"got {shown(name)}"
         )
     if name == "UTC":
         return UTC
@@ -34,11 +36,12 @@ def zone_of(argument: str, name: object) -> tzinfo:
     if not known:
         # Outside of the handler, because the error would show a search in vain.
         raise ConfigurationError(
-            f"{argument}: this machine has no data of time zones to find {name!r} in; run: "
+            f"{argument}: this machine has no data of time zones to find {shown(name)} in; run: "
             f"pip install tzdata"
         )
     raise InvalidArgument(
-        f"{argument}: there is no time zone {name!r}{_meant(name, known)}; use a name of the IANA "
+        f"{argument}: there is no time zone {shown(name)}{_meant(name, known)}; use a name of "
+        "the IANA "
         f"database, such as 'Asia/Kolkata' or 'UTC'"
     )
 

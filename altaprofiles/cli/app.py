@@ -82,6 +82,7 @@ class App:
         self._resume: str | None = None
         self.in_its_words: Callable[[str], str] = str
         self._resolved: dict[tuple[str | None, str], Resolved[Any]] = {}
+        self._waits: list[Waits] = []
         self._is_logging = False
 
     @cached_property
@@ -195,9 +196,11 @@ class App:
             usual: as for `retry`.
         """
         by = "" if account is None else f"{account}: "
-        return Waits(
+        waits = Waits(
             lambda text: self.info(f"{by}{text}"), self.retry(usual), lambda: self.time_left
         )
+        self._waits.append(waits)
+        return waits
 
     @property
     def time_left(self) -> float | None:
@@ -267,7 +270,7 @@ class App:
             others = "" if len(accounts.tables) == 1 else "pass another as --account NAME, or "
             raise Failure(
                 f"account {picked!r} in {accounts.path} has no {label} credentials; "
-                f"{others}run: altaprofiles login {picked}",
+                f"{others}run: altaprofiles login {shlex.quote(picked)}",
                 Exit.CREDENTIALS,
             )
         raise Failure(
@@ -342,7 +345,7 @@ class App:
             for name in self.accounts:
                 known.pick(name)
         except ConfigurationError as error:
-            raise Failure(str(error), Exit.USAGE) from error
+            raise Failure(str(error), Exit.CREDENTIALS) from error
         owners = []
         if service == "both":
             with suppress(ConfigurationError):
@@ -433,6 +436,8 @@ class App:
 
         from anyio import move_on_after
 
+        from ..base.wording import after_failure
+
         self._resume = resume
         received: list[int] = []
 
@@ -457,7 +462,11 @@ class App:
             try:
                 with move_on_after(self.time_left if is_limited else None):
                     return await main()
-                raise OutOfTime(f"it did not finish within {self.deadline}")
+                assert self.deadline is not None  # noqa: S101
+                failures = [one.failure for one in self._waits if one.failure is not None]
+                failure = failures[-1] if failures else None
+                text = f"it did not finish within {self.deadline}"
+                raise OutOfTime(after_failure(text, failure))
             finally:
                 if not committed():
                     for number, handler in before.items():
@@ -545,7 +554,7 @@ class App:
         if advice := self.advice(error, account) or self.advice(cause, account):
             error.add_note(advice)
         self._log_error(error, account)
-        if isinstance(error, Incomplete) and account is None:
+        if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()
         return exit_code(error)
 
@@ -558,7 +567,8 @@ class App:
         codes = [self.report(one, account) for account, one in error.errors.items()]
         if str(error):
             self._log_error(error)
-        self._log_resumption()
+        if len(error.errors) < len(self.accounts) or any(map(_is_kept, error.errors.values())):
+            self._log_resumption()
         return worst([code for code in codes if code is not None])
 
     def _log_error(self, error: BaseException, account: str | None = None) -> None:
@@ -616,6 +626,13 @@ def _shared(key: Alta, sharing: int) -> Alta:
         max_in_flight=max(1, slots // sharing) if isinstance(slots, int) else slots,
         requests_per_minute=None if pace is None else max(1, pace // sharing),
     )
+
+
+def _is_kept(error: Exception) -> bool:
+    """Return whether there is something that another run can resume."""
+    from ..export.job import NOTHING_KEPT
+
+    return NOTHING_KEPT not in str(error)
 
 
 def _option_of(account: str | None) -> str:
@@ -686,6 +703,7 @@ def _with_option_names(text: str, command: click.Command) -> str:
     """Return `text` with the library's names of arguments replaced by the command's options."""
     # Names that no option bears.
     names: dict[str | None, str | None] = {
+        "deadline": "--max-time",
         "endpoint=": "ALTA_ENDPOINT",
         "event": "EVENT",
         "keys": "--file",

@@ -10,9 +10,11 @@ from typing import Any, NoReturn
 import click
 from click.core import ParameterSource
 
+from ..base.checks import whole_in
 from ..base.wording import numbered
 from .app import App
 from .exits import Exit
+from .numbers import number_in
 from .relative_days import resolve_days
 from .streams import abandon_broken_streams
 
@@ -229,10 +231,15 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
 
 
 def _check_repeated(command: click.Command, context: click.Context, args: list[str]) -> None:
-    """Raise `click.UsageError` if an option of one value is given twice: click takes the last."""
+    """Raise `click.UsageError` if a parameter of one value gets two: click takes the last."""
     if context.resilient_parsing:
         return
     _, _, order = command.make_parser(context).parse_args(list(args))
+    first: dict[str | None, click.Parameter] = {}
+    for option in order:
+        if (other := first.setdefault(option.name, option)) is not option:
+            names = " and ".join(max(one.opts, key=len) for one in (other, option))
+            context.fail(f"{names} exclude each other; leave one of them out")
     for option in {*order}:
         if not isinstance(option, click.Option) or option.multiple or option.count:
             continue
@@ -251,11 +258,7 @@ _LONGEST = 86_400.0
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    # False for NaN as well.
+    seconds = number_in(text) or 0.0
     if not 0 < seconds <= _LONGEST:
         raise click.BadParameter(
             f"{text!r} is not a number of seconds above 0 and up to {_LONGEST:,.0f}"
@@ -267,11 +270,12 @@ _MOST_TRIES = 1_000
 
 
 def _tries(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:9]) <= _MOST_TRIES):
+    tries = whole_in(text)
+    if tries is None or tries > _MOST_TRIES:
         raise click.BadParameter(
             f"{text!r} is not a whole number of tries from 0 to {_MOST_TRIES:,}"
         )
-    return int(text[:9])
+    return tries
 
 
 def _complete_account(

@@ -104,7 +104,8 @@ def run_accounts(
         alone: called with an open session, the callback for its progress, and the output.
         together: called with an open session and the callback of each account, by its name.
         out: the value of --out.
-        as_json, prefix, service: as for `run_job`.
+        prefix: text in front of the command line that resumes the job.
+        as_json, service: as for `run_job`.
         check: called with each report.
     """
     if _ACCOUNT not in out and len(app.accounts) < 2:
@@ -114,7 +115,8 @@ def run_accounts(
             check(report)
             return report
 
-        run_job(app, job, out=out, as_json=as_json, prefix=prefix, service=service)
+        resume = prefix + command_line(click.get_current_context())
+        run_job(app, job, out=out, as_json=as_json, resume=resume, service=service)
         return
     app.accounts = app.accounts or (app.usual_account(f"{_ACCOUNT} in --out", service),)
     _advise_on_password(app, out)
@@ -158,7 +160,7 @@ def run_job(
     *,
     out: str,
     as_json: bool,
-    prefix: str = "",
+    resume: str,
     service: Service = "clevertap",
 ) -> None:
     """Run a job; its output's path or its report goes to stdout, everything else to stderr.
@@ -168,7 +170,7 @@ def run_job(
         job: called with an open session and the callback for its progress.
         out: the value of --out.
         as_json: whether to write the report, in place of the path.
-        prefix: text in front of the command line that resumes the job.
+        resume: the command line that resumes the job.
         service: the service that it needs credentials for, or "both".
     """
     _advise_on_password(app, out)
@@ -180,7 +182,7 @@ def run_job(
                 return await job(session, display)
 
         with _writing_incomplete(app, as_json=as_json):
-            report = _run(app, main, prefix + command_line(click.get_current_context()))
+            report = _run(app, main, resume)
     _finish(app, report, as_json=as_json)
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypedDict, TypeVar, ca
 
 import click
 
+from ..base.checks import whole_in
 from ..redaction import LOOKS_LIKE_DATABASE
+from .numbers import WholeNumber
 from .relative_days import day_or_seconds
 
 __all__ = [
@@ -186,7 +188,7 @@ _RECORDS = (
     ),
     click.option(
         "--batch-size",
-        type=int,
+        type=WholeNumber(),
         metavar="N",
         default=4991,
         show_default=True,
@@ -224,11 +226,11 @@ def record_options(command: F) -> F:
 def _parts(windows: str) -> int | Literal["auto"]:
     if windows == "auto":
         return "auto"
-    if not windows.isdecimal():
+    if (parts := whole_in(windows)) is None:
         raise click.BadParameter(
             f"{windows!r} is neither auto nor a number", param_hint="--windows"
         )
-    return int(windows)
+    return parts
 
 
 _JOIN = (
@@ -249,7 +251,6 @@ _JOIN = (
         type=click.Choice(["user-id", "anonymous-id"]),
         default="user-id",
         show_default=True,
-        callback=lambda context, option, value: value.replace("-", "_"),
         help="With --with-cdp: the kind of key that it is at Alta.",
     ),
 )
@@ -257,7 +258,12 @@ _JOIN = (
 
 def join_options(command: F) -> F:
     """Add `--with-cdp`, `--cdp-key` and `--cdp-by` to a command, under the library's names."""
-    return _with_options(command, _JOIN)
+
+    @wraps(command)
+    def with_join(*args: Any, **values: Any) -> Any:
+        return command(*args, **values | {"cdp_by": values["cdp_by"].replace("-", "_")})
+
+    return _with_options(cast("F", with_join), _JOIN)
 
 
 def _flattened(key: str) -> tuple[str, Kind | None]:

@@ -80,8 +80,13 @@ def _program() -> list[str]:
 
 def _option(option: click.Option, value: Any) -> Iterator[str]:
     name = max(option.opts, key=len)
-    if option.is_flag:
+    if option.is_bool_flag:
         yield name if value else option.secondary_opts[0]
+        return
+    if option.is_flag:
+        # Several share a parameter, which has the value of one of them.
+        if value == option.flag_value:
+            yield name
         return
     for text in _texts(value):
         yield from (name, text)
@@ -102,8 +107,13 @@ def _shared_options(app: App) -> Iterator[str]:
     if app.log_format != "text":
         yield from ("--log-format", app.log_format)
     if app.timeout is not None:
-        yield from ("--timeout", f"{app.timeout:g}")
+        yield from ("--timeout", _number(app.timeout))
     if app.max_time is not None:
-        yield from ("--max-time", f"{app.max_time:g}")
+        yield from ("--max-time", _number(app.max_time))
     if app.retries is not None:
         yield from ("--retries", str(app.retries))
+
+
+def _number(seconds: float) -> str:
+    # Every digit of it, which the format "g" has not.
+    return repr(seconds).removesuffix(".0")

@@ -37,6 +37,9 @@ class Waits:
         log: logs a line for a person.
         retry: the policy by which they are retried.
         left: returns the seconds that the command has left, or None without a limit.
+
+    Attributes:
+        failure: the last error of an attempt, or None.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Waits:
         self._log = log
         self._retry = retry
         self._left = left
+        self.failure: AltaProfilesError | None = None
         self._until = 0.0
         self._failing_since: dict[int, float] = {}
         self._retried_until: dict[tuple[str, type[AltaProfilesError]], float] = {}
@@ -57,6 +61,7 @@ class Waits:
         from ..errors import ConnectError, RateLimited
 
         error, delay = attempt.error, attempt.delay
+        self.failure = error or self.failure
         if error is None or delay is None:
             self._failing_since.pop(attempt.call, None)
             return

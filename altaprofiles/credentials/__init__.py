@@ -6,7 +6,15 @@ from .addresses import ENDPOINTS, REGIONS, is_custom
 from .environment import check_prefix, ignored_variables, is_in_environment, variable
 from .secret import SecretFunction, SecretSource
 from .services import Alta, CleverTap, check_api_key, check_passcode
-from .settings import CHAIN_SLOTS, InvalidSetting, MaxInFlight, can_name, explained, renamed
+from .settings import (
+    CHAIN_SLOTS,
+    InvalidSetting,
+    MaxInFlight,
+    Source,
+    can_name,
+    explained,
+    renamed,
+)
 
 __all__ = [
     "CHAIN_SLOTS",
@@ -18,6 +26,7 @@ __all__ = [
     "MaxInFlight",
     "SecretFunction",
     "SecretSource",
+    "Source",
     "can_name",
     "check_api_key",
     "check_passcode",

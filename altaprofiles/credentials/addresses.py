@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from ..base.addresses import is_loopback, split_address
+from ..base.checks import shown
 from ..base.wording import one_of
 from ..errors import InvalidArgument
 
@@ -58,7 +59,7 @@ def _host(url: str) -> tuple[str | None, int | None]:
 def platform(endpoint: object) -> tuple[str, str]:
     """Return the name of a platform in its canonical form, and its base URL."""
     if not isinstance(endpoint, str):
-        raise InvalidArgument(f"endpoint: expected the name of a platform, got {endpoint!r}")
+        raise InvalidArgument(f"endpoint: expected the name of a platform, got {shown(endpoint)}")
     if "@" in endpoint:
         # The message leaves the text out, because a credential stands before the @.
         raise InvalidArgument("endpoint: holds an @; pass a name such as 'gptbots.ai'")
@@ -84,23 +85,24 @@ def platform(endpoint: object) -> tuple[str, str]:
         )
     for other, url in ENDPOINTS.items():
         if name.startswith("api") and name == urlsplit(url).hostname:
-            raise InvalidArgument(f"endpoint: {endpoint!r} is a host; pass {other!r}")
+            raise InvalidArgument(f"endpoint: {shown(endpoint)} is a host; pass {other!r}")
     if re.fullmatch(r"api-[^.]+\.gptbots\.ai\.?", name):
         # GPTBots' regions are hosts of their own, to which the vendor's pattern does not lead.
         raise InvalidArgument(
-            f"endpoint: {endpoint!r} is a host, before which api. would be put; pass "
+            f"endpoint: {shown(endpoint)} is a host, before which api. would be put; pass "
             "its URL as `base_url`"
         )
     if name.startswith("api."):
         raise InvalidArgument(
-            f"endpoint: {endpoint!r} begins with api., which is put before it; pass {name[4:]!r}"
+            f"endpoint: {shown(endpoint)} begins with api., which is put before it; pass "
+            f"{name[4:]!r}"
         )
     url = f"https://api.{name}"
     try:
         parts = split_address(url)
     except ValueError as error:
         raise InvalidArgument(
-            f"endpoint: {url!r} {error}; use one of {known}, or pass a URL as `base_url`"
+            f"endpoint: {shown(url)} {error}; use one of {known}, or pass a URL as `base_url`"
         ) from None
     return parts.netloc.removeprefix("api."), parts.geturl()
 
@@ -120,7 +122,7 @@ def checked_base_url(url: object) -> str:
         ConfigurationError: it is no URL, is not safe, or holds more than host, port and path.
     """
     if not isinstance(url, str):
-        raise InvalidArgument(f"base_url: expected a URL as text, got {url!r}")
+        raise InvalidArgument(f"base_url: expected a URL as text, got {shown(url)}")
     if "@" in url:
         # The message leaves the URL out, because a credential stands before the @.
         raise InvalidArgument("base_url: holds user:password@; remove it")
@@ -134,21 +136,22 @@ def checked_base_url(url: object) -> str:
         parts = split_address(url)
     except ValueError as error:
         raise InvalidArgument(
-            f"base_url: {url!r} {error}; write https://HOST or https://HOST:PORT"
+            f"base_url: {shown(url)} {error}; write https://HOST or https://HOST:PORT"
         ) from None
     if not re.fullmatch(_PATH, parts.path):
         raise InvalidArgument(
-            f"base_url: {url!r} holds more than scheme, host, port and path; write https://HOST"
+            f"base_url: {shown(url)} holds more than scheme, host, port and path; write https://HOST"
         )
     if re.search(r"/v?\d+/*$", parts.path):
         # The paths of both APIs start with the version. Given twice, every lookup gets a 404, which
         # reads as "no such person".
         raise InvalidArgument(
-            f"base_url: {url!r} ends in the API version, which is added to it; remove the version"
+            f"base_url: {shown(url)} ends in the API version, which is added to it; remove the "
+            "version"
         )
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise InvalidArgument(
-            f"base_url: {url!r} would send credentials unencrypted; use https "
+            f"base_url: {shown(url)} would send credentials unencrypted; use https "
             f"(http is accepted for loopback addresses only)"
         )
     # As written, unless the host needs another form.

@@ -8,8 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+from ..base.checks import shown, whole_in
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
-from .settings import InvalidSetting, explained
+from ..redaction import as_secret
+from .settings import InvalidSetting, check_token, explained
 
 __all__ = [
     "check_prefix",
@@ -41,7 +43,7 @@ def check_prefix(prefix: object) -> str:
     if not isinstance(prefix, str) or not re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", prefix):
         raise InvalidArgument(
             f"prefix: expected letters, digits and _ in front of the names of variables, such as "
-            f"'SHOP_', got {prefix!r}"
+            f"'SHOP_', got {shown(prefix)}"
         )
     return prefix
 
@@ -92,11 +94,15 @@ def required_from_env(service: str, argument: str, prefix: str) -> str:
 
     Raises:
         MissingCredentials: it is not set, or is empty.
+        InvalidArgument: it cannot be sent.
     """
     name = variable(service, argument, prefix)
-    if not (value := os.environ.get(name)):
+    # A traceback may show the locals of the frames that check it.
+    value = as_secret(os.environ.get(name))
+    if not value:
         raise MissingCredentials(f"the environment variable {name} is not set, or is empty")
-    return value
+    check_token(argument, value, "str", "environment")
+    return str(value)
 
 
 def text_from_env(service: str, argument: str, prefix: str) -> str | None:
@@ -118,7 +124,8 @@ def number_from_env(service: str, argument: str, prefix: str, default: int | Non
         default: the value without the variable.
     """
     text = (text_from_env(service, argument, prefix) or "").strip()
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else text or default
+    number = whole_in(text)
+    return number if number is not None else text or default
 
 
 def shared_from_env(prefix: str = "") -> bool | str:

@@ -34,13 +34,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from ..base.checks import shown
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
 from ..base.wording import one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
-from ..redaction import as_secret, mask_values
+from ..redaction import Secret, as_secret, mask_values
 from .environment import shared_from_env
-from .settings import InvalidSetting, can_name, explained
+from .secret import SecretFunction, hidden
+from .settings import InvalidSetting, can_name, check_token, explained
 
 __all__ = ["CLEVERTAP_KEYS", "KEYS", "AccountsFile", "Arguments", "accounts_path", "key_of"]
 
@@ -142,6 +144,10 @@ class Arguments:
         if "shared" not in values:
             values = {**values, "shared": shared_from_env()}
         try:
+            for argument in ("account_id", "passcode", "token"):
+                if argument in values and not isinstance(values[argument], SecretFunction):
+                    type_name, value = hidden(values[argument])
+                    check_token(argument, value, type_name, "file")
             return kind(**values)
         except ConfigurationError as error:
             raise explained(
@@ -212,8 +218,8 @@ class AccountsFile:
             if not self.path.exists():
                 has = "does not exist"
             raise MissingCredentials(
-                f"no account {account!r}: {self.path} {has}; "
-                f"run: altaprofiles login {account or 'NAME'}"
+                f"no account {shown(account)}: {self.path} {has}; "
+                f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
             raise MissingCredentials(
@@ -230,7 +236,7 @@ class AccountsFile:
             ConfigurationError: `name` is not text.
         """
         if name is not None and not isinstance(name, str):
-            raise InvalidArgument(f"name: expected the name of an account, got {name!r}")
+            raise InvalidArgument(f"name: expected the name of an account, got {shown(name)}")
         picked = self.pick(name, advice="pass the name of one")
         if picked is None:
             has = "has no accounts" if self.path.exists() else "does not exist"
@@ -240,19 +246,27 @@ class AccountsFile:
             )
         return picked
 
-    def required(self, name: object, service: Literal["CleverTap", "Alta"]) -> Arguments:
+    def required(
+        self, name: object, service: Literal["CleverTap", "Alta"], secret: Secret | None = None
+    ) -> Arguments:
         """Return the arguments of an account's credentials, which must be there: see `named`.
+
+        Args:
+            name: the name of the account, or None.
+            service: the service.
+            secret: as for `arguments`.
 
         Raises:
             MissingCredentials: there is no such account, or it has none for the service.
             ConfigurationError: a value is invalid.
         """
         account = self.named(name)
-        arguments = self.arguments(account, service)
+        arguments = self.arguments(account, service, secret)
         if arguments is None:
+            other = "one" if service == "CleverTap" else "one or `token`"
             raise MissingCredentials(
                 f"{self._where(account)} has no {service} credentials; pass the name of another "
-                f"one, or run: altaprofiles login {account}"
+                f"{other}, or run: altaprofiles login {shlex.quote(account)}"
             )
         return arguments
 
@@ -260,36 +274,49 @@ class AccountsFile:
         """Return whether the account `name` has a key that belongs to Alta alone."""
         return any(key in _ALTA and key not in _CLEVERTAP for key in self.tables[name])
 
-    def arguments(self, name: str, service: Literal["CleverTap", "Alta"]) -> Arguments | None:
+    def arguments(
+        self, name: str, service: Literal["CleverTap", "Alta"], secret: Secret | None = None
+    ) -> Arguments | None:
         """Return the arguments of the credentials of the account `name`, or None if it has none.
+
+        Args:
+            name: the name of the account.
+            service: the service.
+            secret: takes the place of the secret in the file and in the keyring.
 
         Raises:
             ConfigurationError: a key is missing.
         """
-        return self._of_clevertap(name) if service == "CleverTap" else self._of_alta(name)
+        return (self._of_clevertap if service == "CleverTap" else self._of_alta)(name, secret)
 
-    def _of_clevertap(self, name: str) -> Arguments | None:
+    def _of_clevertap(self, name: str, secret: Secret | None) -> Arguments | None:
         given = self._given(name, _CLEVERTAP)
         if "account_id" not in given:
             if given.keys() - {"shared"}:
                 raise MissingCredentials(f"{self._where(name)}: account_id is missing")
             return None
-        source = self._complete(name, "passcode", "passcode", given)
+        source = self._complete(name, "passcode", "passcode", given, secret)
         if source is None:
             raise MissingCredentials(
                 f"{self._where(name)}: passcode is missing, and the keyring has none; "
-                f"run: altaprofiles login {name}"
+                f"run: altaprofiles login {shlex.quote(name)}, or pass `passcode` to "
+                f"CleverTap.from_account"
             )
         return Arguments("CleverTap", given, self._where(name), source)
 
-    def _of_alta(self, name: str) -> Arguments | None:
+    def _of_alta(self, name: str, secret: Secret | None) -> Arguments | None:
         given = self._given(name, _ALTA)
-        source = self._complete(name, "alta_token", "token", given)
+        source = self._complete(name, "alta_token", "token", given, secret)
         if source is None:
             return None
         # The file may use a name that `Alta` refuses; then the token identifies the agent.
         if can_name(name):
             given["name"] = name
+        elif isinstance(secret, SecretFunction):
+            raise ConfigurationError(
+                f"{self._where(name)}: a token that a function returns needs an account whose name "
+                f"has 1 to 100 printable characters; rename the account"
+            )
         return Arguments("Alta", given, self._where(name), source)
 
     def write(self) -> None:
@@ -325,19 +352,23 @@ class AccountsFile:
         table = self.tables[name]
         return {keys[key]: value for key, value in table.items() if key in keys}
 
-    def _complete(self, name: str, key: str, argument: str, given: dict[str, Any]) -> str | None:
-        """Add the secret from the keyring if the file has none; return its source, or None."""
+    def _complete(
+        self, name: str, key: str, argument: str, given: dict[str, Any], secret: Secret | None
+    ) -> str | None:
+        """Add `secret`, or that of the keyring if the file has none; return its source, or None."""
+        if secret is not None:
+            given[argument] = secret
         if argument in given:
             return self._where(name)
         try:
-            secret = _from_keyring(f"{name}.{key}")
+            found = _from_keyring(f"{name}.{key}")
         except MissingCredentials as error:
             raise MissingCredentials(
                 f"{self._where(name)}: {key} is missing, and {error}"
             ) from None
-        if secret is None:
+        if found is None:
             return None
-        given[argument] = secret
+        given[argument] = found
         return f"{self._where(name)}, {key} from the keyring"
 
     def _toml(self) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from contextvars import copy_context
 from inspect import isawaitable, iscoroutinefunction, signature
-from typing import Any, Self, TypeAlias
-
-import anyio.to_thread
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 from ..errors import InvalidArgument
 from ..redaction import Secret, as_secret
@@ -15,6 +17,9 @@ __all__ = ["SecretFunction", "SecretSource", "hidden"]
 
 SecretSource: TypeAlias = str | Callable[[], str | Awaitable[str]]
 """A passcode or a token, or a function that returns it, also an async one."""
+
+
+T = TypeVar("T")
 
 
 class SecretFunction(Secret):
@@ -61,7 +66,8 @@ class SecretFunction(Secret):
     async def ask(self) -> tuple[str, Secret]:
         """Return the type of the value that the function returns, and the value.
 
-        A plain function runs in a worker thread. A task that is cancelled does not wait for it.
+        A plain function runs in a thread of its own. A task that is cancelled leaves it behind, and
+        so does the end of the process.
 
         Raises:
             Exception: whatever the function raises.
@@ -69,7 +75,7 @@ class SecretFunction(Secret):
         # No local holds the function, because its `repr` may show what a traceback must not.
         if self._is_async:
             return hidden(await self._function())
-        found = await anyio.to_thread.run_sync(self._call, abandon_on_cancel=True)
+        found = await _in_thread(self._call)
         return found if isinstance(found, tuple) else hidden(await found)
 
     @property
@@ -89,6 +95,33 @@ class SecretFunction(Secret):
 
     def __hash__(self) -> int:
         return hash(self._function)
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    # Not a worker of anyio or asyncio, for which the process waits at its end.
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[T | None, BaseException | None]] = loop.create_future()
+    context = copy_context()
+
+    def end(value: T | None, error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result((value, error))
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            value = context.run(function)
+        except BaseException as error:
+            failure = error
+        # The loop may have ended meanwhile.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(end, value, failure)
+
+    threading.Thread(target=run, name="altaprofiles secret", daemon=True).start()
+    value, failure = await ended
+    if failure is not None:
+        raise failure
+    return cast("T", value)
 
 
 def hidden(value: object) -> tuple[str, Secret]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..base.checks import check_whole
+from ..base.checks import check_whole, shown
 from ..base.wording import one_of
 from ..base.zones import zone_of
 from ..errors import InvalidArgument
@@ -24,6 +25,7 @@ from .secret import SecretFunction, SecretSource, hidden
 from .settings import (
     CHAIN_SLOTS,
     MaxInFlight,
+    Source,
     check_max_in_flight,
     check_name,
     check_shared,
@@ -34,27 +36,33 @@ from .settings import (
 __all__ = ["Alta", "CleverTap", "check_api_key", "check_passcode"]
 
 
-def check_passcode(passcode: str, kind: str) -> None:
+def check_passcode(passcode: str, kind: str, source: Source = "argument") -> None:
     """Raise `ConfigurationError` unless a value can be a passcode.
 
     Args:
         passcode: the value, empty if it is not text.
         kind: its type.
+        source: the place that it comes from.
     """
-    check_token("passcode", passcode, kind)
+    check_token("passcode", passcode, kind, source)
     if passcode.lower() in REGIONS:
-        raise InvalidArgument("passcode: holds the name of a region; swap `passcode` and `region`")
+        is_returned = source == "function"
+        fix = "return the passcode" if is_returned else "swap `passcode` and `region`"
+        raise InvalidArgument(f"passcode: holds the name of a region; {fix}")
 
 
-def check_api_key(token: str, kind: str) -> None:
+def check_api_key(token: str, kind: str, source: Source = "argument") -> None:
     """Raise `ConfigurationError` unless a value can be an API key, as `check_passcode` does."""
-    check_token("token", token, kind)
+    check_token("token", token, kind, source)
     if "://" in token or token.lower() in ENDPOINTS:
-        raise InvalidArgument(
-            "token: holds a URL; swap `token` and `base_url`, or pass the API key"
+        fault, fix = (
+            ("a URL", "swap `token` and `base_url`, or pass the API key")
             if "://" in token
-            else "token: holds the name of a platform; swap `token` and `endpoint`"
+            else ("the name of a platform", "swap `token` and `endpoint`")
         )
+        if source == "function":
+            fix = "return the API key"
+        raise InvalidArgument(f"token: holds {fault}; {fix}")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -64,10 +72,12 @@ class CleverTap:
     Args:
         account_id: the account ID (project ID) from the dashboard.
         passcode: the passcode of the account. Never shown, never pickled. Or a function that
-            returns it, also an async one; a plain one runs in a worker thread. It is called before
+            returns it, also an async one; a plain one runs in a thread. It is called before
             the first request of a session, and again after the service has refused the passcode,
             once for all calls that wait. A request that was refused is then sent again, once,
-            unless the passcode is the same. It should have a time limit of its own.
+            unless the passcode is the same. After such an answer, the function is not called again
+            for 20 s. Set a time limit in the function: calls wait for it. A task that it starts
+            must not use the session.
         region: "eu1", "global", "in1", "us1", "sg1", "aps3", "mec1" or "sk1", in any case. With a
             wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.
@@ -118,18 +128,15 @@ class CleverTap:
         _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone)
         _set(self, shared=shared, url="")
         check_token("account_id", account_id, type(account_id).__name__)
-        if isinstance(passcode, SecretFunction):
-            passcode.check()
-        else:
-            if passcode.lower() in REGIONS:
-                # The region is likely to be the passcode, and must not be shown.
-                region = as_secret(region)
-                _set(self, region=region)
-            check_passcode(passcode, kind)
+        if passcode.lower() in REGIONS:
+            # The region is likely to be the passcode, and must not be shown.
+            region = as_secret(region)
+            _set(self, region=region)
+        _check_secret(passcode, kind, check_passcode)
         name = region.strip().lower() if isinstance(region, str) else ""
         if name not in REGIONS:
             raise InvalidArgument(
-                f"region: unknown region {region!r}; use one of {one_of(REGIONS, name)}"
+                f"region: unknown region {shown(region)}; use one of {one_of(REGIONS, name)}"
             )
         _set(self, region=name)
         _set(self, max_in_flight=check_max_in_flight(max_in_flight))
@@ -141,7 +148,7 @@ class CleverTap:
         _set(self, url=REGIONS[name] if base_url is None else checked_base_url(base_url))
 
     @classmethod
-    def from_env(cls, prefix: str = "") -> CleverTap:
+    def from_env(cls, prefix: str = "", *, passcode: SecretSource | None = None) -> CleverTap:
         """Return the account in `CLEVERTAP_ACCOUNT_ID` and `CLEVERTAP_PASSCODE`.
 
         `CLEVERTAP_REGION`, `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`
@@ -150,6 +157,8 @@ class CleverTap:
         Args:
             prefix: text in front of each of these names. With "SHOP_", `SHOP_CLEVERTAP_PASSCODE`
                 and `SHOP_ALTAPROFILES_SHARED` are read, and those without it are not.
+            passcode: the passcode or a function, as for `CleverTap`. `CLEVERTAP_PASSCODE` is not
+                read then, and need not be set. None for the variable.
 
         Raises:
             ConfigurationError: one of the first two is unset or empty, or a value is invalid; it
@@ -157,13 +166,17 @@ class CleverTap:
 
         >>> shop = CleverTap.from_env(prefix="SHOP_")
         """
+        kind, passcode = _given("passcode", passcode)
+        _check_secret(passcode, kind, check_passcode)
         prefix = check_prefix(prefix)
         shared = shared_from_env(prefix)
         service = "CLEVERTAP"
         with naming_variables(service, prefix):
             return cls(
                 account_id=required_from_env(service, "account_id", prefix),
-                passcode=required_from_env(service, "passcode", prefix),
+                passcode=(
+                    required_from_env(service, "passcode", prefix) if passcode is None else passcode
+                ),
                 region=text_from_env(service, "region", prefix) or "eu1",
                 base_url=text_from_env(service, "base_url", prefix),
                 max_in_flight=number_from_env(service, "max_in_flight", prefix, CHAIN_SLOTS),
@@ -172,7 +185,9 @@ class CleverTap:
             )
 
     @classmethod
-    def from_account(cls, name: str | None = None) -> CleverTap:
+    def from_account(
+        cls, name: str | None = None, *, passcode: SecretSource | None = None
+    ) -> CleverTap:
         """Return the CleverTap account of the credentials file, as `altaprofiles login` writes it.
 
         The file is the one that `ALTAPROFILES_CONFIG` names, else the user's. A secret that it
@@ -181,6 +196,8 @@ class CleverTap:
 
         Args:
             name: the name of the account; None for the file's default, else its only account.
+            passcode: the passcode or a function, as for `CleverTap`. It takes the place of the
+                file's, and the keyring is not asked. None for the file's or the keyring's.
 
         Raises:
             MissingCredentials: there is no such account, or it has no CleverTap credentials.
@@ -191,7 +208,9 @@ class CleverTap:
         """
         from .file import AccountsFile
 
-        return AccountsFile.read().required(name, "CleverTap").made(cls)
+        kind, passcode = _given("passcode", passcode)
+        _check_secret(passcode, kind, check_passcode)
+        return AccountsFile.read().required(name, "CleverTap", passcode).made(cls)
 
     @property
     def owner(self) -> str:
@@ -265,25 +284,16 @@ class Alta:
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
         _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint)
         _set(self, shared=shared, url="")
-        if isinstance(token, SecretFunction):
-            token.check()
-            if name is None:
-                raise InvalidArgument(
-                    "name: a token that a function returns may change, and the account needs a "
-                    "name that stays; pass one, such as name='support-agent'"
-                )
-        else:
-            if "://" in token or token.lower() in ENDPOINTS:
-                # The address is likely to be the token, and must not be shown.
-                base_url, endpoint = as_secret(base_url), as_secret(endpoint)
-                _set(self, base_url=base_url, endpoint=endpoint)
-            check_api_key(token, kind)
+        if "://" in token or token.lower() in ENDPOINTS:
+            # The address is likely to be the token, and must not be shown.
+            base_url, endpoint = as_secret(base_url), as_secret(endpoint)
+            _set(self, base_url=base_url, endpoint=endpoint)
+        _check_secret(token, kind, check_api_key)
+        _check_agent(token, name)
         _set(self, max_in_flight=check_max_in_flight(max_in_flight))
         _set(self, shared=check_shared(shared))
         if requests_per_minute is not None:
             check_whole("requests_per_minute", requests_per_minute, least=1)
-        if name is not None:
-            check_name(name)
         if endpoint is None:
             known_url = ENDPOINTS["altatech"]
             _set(self, url=known_url if base_url is None else checked_base_url(base_url))
@@ -296,7 +306,9 @@ class Alta:
             )
 
     @classmethod
-    def from_env(cls, prefix: str = "") -> Alta:
+    def from_env(
+        cls, prefix: str = "", *, token: SecretSource | None = None, name: str | None = None
+    ) -> Alta:
         """Return the API key in `ALTA_TOKEN`.
 
         `ALTA_ENDPOINT` or `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE` and
@@ -304,6 +316,9 @@ class Alta:
 
         Args:
             prefix: as for `CleverTap.from_env`.
+            token: the API key or a function, as for `Alta`. `ALTA_TOKEN` is not read then, and need
+                not be set. None for the variable.
+            name: as for `Alta`, which needs it if `token` is a function. No variable has it.
 
         Raises:
             ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the addresses are set, or a
@@ -311,27 +326,33 @@ class Alta:
 
         >>> agent = Alta.from_env(prefix="SHOP_")
         """
+        kind, token = _given("token", token)
+        _check_secret(token, kind, check_api_key)
+        _check_agent(token, name)
         prefix = check_prefix(prefix)
         shared = shared_from_env(prefix)
         service = "ALTA"
         with naming_variables(service, prefix):
             return cls(
-                token=required_from_env(service, "token", prefix),
+                token=required_from_env(service, "token", prefix) if token is None else token,
                 base_url=text_from_env(service, "base_url", prefix),
                 endpoint=text_from_env(service, "endpoint", prefix),
                 max_in_flight=number_from_env(service, "max_in_flight", prefix, 16),
                 requests_per_minute=number_from_env(service, "requests_per_minute", prefix, None),
+                name=name,
                 shared=shared,
             )
 
     @classmethod
-    def from_account(cls, name: str | None = None) -> Alta:
+    def from_account(cls, name: str | None = None, *, token: SecretSource | None = None) -> Alta:
         """Return the Alta agent of an account of the credentials file.
 
         The account's name is the agent's `name`, if that can be one.
 
         Args:
             name: as for `CleverTap.from_account`.
+            token: the API key or a function, as for `Alta`. It takes the place of the file's, and
+                the keyring is not asked. None for the file's or the keyring's.
 
         Raises:
             ConfigurationError: as from `CleverTap.from_account`.
@@ -340,7 +361,9 @@ class Alta:
         """
         from .file import AccountsFile
 
-        return AccountsFile.read().required(name, "Alta").made(cls)
+        kind, token = _given("token", token)
+        _check_secret(token, kind, check_api_key)
+        return AccountsFile.read().required(name, "Alta", token).made(cls)
 
     @property
     def account(self) -> str:
@@ -379,3 +402,25 @@ def _secret(argument: str, value: object) -> tuple[str, Secret]:
     if isinstance(value, SecretFunction):
         return "", value
     return ("", SecretFunction(argument, value)) if callable(value) else hidden(value)
+
+
+def _given(argument: str, value: object) -> tuple[str, Secret | None]:
+    """Return a secret as `_secret` does, or None if the caller gives none."""
+    return ("", None) if value is None else _secret(argument, value)
+
+
+def _check_secret(secret: Secret | None, kind: str, check: Callable[[str, str], None]) -> None:
+    if isinstance(secret, SecretFunction):
+        secret.check()
+    elif secret is not None:
+        check(secret, kind)
+
+
+def _check_agent(token: Secret | None, name: object) -> None:
+    if name is not None:
+        check_name(name)
+    elif isinstance(token, SecretFunction):
+        raise InvalidArgument(
+            "name: a token that a function returns may change, and the account needs a "
+            "name that stays; pass one, such as name='support-agent'"
+        )

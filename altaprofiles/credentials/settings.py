@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+from ..base.checks import shown
 from ..base.paths import path_text
 from ..errors import ConfigurationError, InvalidArgument
 
@@ -14,6 +15,7 @@ __all__ = [
     "CHAIN_SLOTS",
     "InvalidSetting",
     "MaxInFlight",
+    "Source",
     "can_name",
     "check_max_in_flight",
     "check_name",
@@ -33,6 +35,13 @@ https://developer.clevertap.com/docs/api-request-limit
 MaxInFlight: TypeAlias = int | Literal["auto"]
 """Most requests in flight at once: a number, or as many as the service turns out to take."""
 
+Source: TypeAlias = Literal["argument", "function", "environment", "file"]
+"""The places that a value of credentials comes from."""
+
+_VERBS = {"argument": "pass", "function": "return", "environment": "set", "file": "store"}
+_VOWELS = ("a", "e", "i", "o", "u")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
 _MAX_NAME = 100
 
 
@@ -42,7 +51,7 @@ def check_max_in_flight(value: object) -> MaxInFlight:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         is_quoted = isinstance(value, str) and value.strip().isdecimal()
         raise InvalidArgument(
-            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {value!r}"
+            f"max_in_flight: expected a whole number of at least 1, or 'auto', got {shown(value)}"
             + ("; leave out the quotation marks" if is_quoted else "")
         )
     return value
@@ -56,7 +65,7 @@ def check_shared(value: object) -> bool | str:
     if not isinstance(text, str) or not os.path.isabs(text):  # noqa: PTH117
         # Processes with other working folders, or homes, would not share a relative one.
         raise InvalidArgument(
-            f"shared: expected True, False or the absolute path of a folder, got {value!r}"
+            f"shared: expected True, False or the absolute path of a folder, got {shown(value)}"
         )
     return path_text("shared", text)
 
@@ -65,19 +74,47 @@ def shared_text(shared: bool | str) -> str:
     return f", shared={shared!r}" if shared else ""
 
 
-def check_token(name: str, value: object, kind: str) -> None:
+def check_token(name: str, value: object, kind: str, source: Source = "argument") -> None:
+    """Raise `InvalidArgument`, with a remedy for its source, unless a value can be a header.
+
+    Args:
+        name: the argument.
+        value: the value; empty if it is a secret that is not text.
+        kind: the type of the value.
+        source: the place that the value comes from.
+    """
     if not isinstance(value, str) or not value:
         # The message names the type only, because the value may be a secret.
-        found = "empty text" if kind == "str" else f"a {kind}"
+        known = {"str": "empty text", "NoneType": "None", "bytes": "bytes"}
+        found = known.get(kind) or f"{'an' if kind[:1].lower() in _VOWELS else 'a'} {kind}"
         raise InvalidArgument(
-            f"{name}: expected text that is not empty, got {found}; copy it from the dashboard"
+            f"{name}: expected text that is not empty, got {found}; {_remedy(name, kind, source)}"
         )
     # The value becomes an HTTP header: a line break in it would start another header.
-    if not re.fullmatch(r"[\x21-\x7e]+", value):
+    if not _TOKEN.fullmatch(value):
+        fix = "the bare value that the dashboard shows"
+        if _TOKEN.fullmatch(value.strip()):
+            # As of a file that ends with a line break.
+            fix = "it without those at its start and end"
+            if source in ("argument", "function"):
+                fix += ", as .strip() returns it"
         raise InvalidArgument(
             f"{name}: holds a space, a line break or a character outside ASCII; "
-            f"pass the bare value that the dashboard shows"
+            f"{_VERBS[source]} {fix}"
         )
+
+
+def _remedy(name: str, kind: str, source: Source) -> str:
+    if kind in ("coroutine", "Task", "Future"):
+        can_be_function = source == "argument" and name != "account_id"
+        return "pass the function itself, without ()" if can_be_function else "await it"
+    if kind in ("bytes", "bytearray"):
+        return f"{_VERBS[source]} text, as .decode() returns it"
+    if kind == "int" and source != "function":
+        return f"{_VERBS[source]} it in quotation marks"
+    if source == "function":
+        return "let the function return the text that the dashboard shows"
+    return "copy it from the dashboard"
 
 
 def can_name(name: object) -> bool:
@@ -88,7 +125,7 @@ def can_name(name: object) -> bool:
 def check_name(name: object) -> None:
     if not can_name(name):
         raise InvalidArgument(
-            f"name: expected 1 to {_MAX_NAME} printable characters, got {name!r}; "
+            f"name: expected 1 to {_MAX_NAME} printable characters, got {shown(name)}; "
             f"use a short name, such as 'support-agent'"
         )
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .reply import Reply
     from .settings import Settings
 
-__all__ = ["OPERATIONS", "Dispatcher", "Secrets", "Services"]
+__all__ = ["OPERATIONS", "Dispatcher", "Services"]
 
 
 class Services(NamedTuple):
@@ -43,14 +43,6 @@ class Services(NamedTuple):
 
     clevertap: CleverTapService
     alta: AltaService
-
-
-class Secrets(NamedTuple):
-    """The credentials that both services accept."""
-
-    account_id: str
-    passcode: str
-    token: str
 
 
 class _Route(NamedTuple):
@@ -118,7 +110,7 @@ class Dispatcher:
     def __init__(
         self,
         services: Services,
-        secrets: Secrets,
+        account_id: str,
         dice: Dice,
         plan: Plan,
         settings: Settings,
@@ -128,7 +120,7 @@ class Dispatcher:
         replay: Replay | None,
     ) -> None:
         self._services = services
-        self._secrets = secrets
+        self._account_id = account_id
         self._dice = dice
         self._plan = plan
         self._settings = settings
@@ -260,10 +252,10 @@ class Dispatcher:
         return self._services.alta if route.api == "alta" else self._services.clevertap
 
     def _authorized(self, request: web.BaseRequest, route: _Route) -> bool:
-        headers, secrets = request.headers, self._secrets
+        headers, settings = request.headers, self._settings
         if route.api == "alta":
-            return headers.get("Authorization") == f"Bearer {secrets.token}"
+            return headers.get("Authorization") == f"Bearer {settings.token}"
         return (
-            headers.get("X-CleverTap-Account-Id") == secrets.account_id
-            and headers.get("X-CleverTap-Passcode") == secrets.passcode
+            headers.get("X-CleverTap-Account-Id") == self._account_id
+            and headers.get("X-CleverTap-Passcode") == settings.passcode
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..credentials import Alta, CleverTap
 from .alta import AltaService
 from .clevertap import CleverTapService
 from .dice import Dice
-from .dispatch import OPERATIONS, Dispatcher, Secrets, Services
+from .dispatch import OPERATIONS, Dispatcher, Services
 from .faults import Fault, Plan, check_rates
 from .limits import Rates
 from .listener import Listener
@@ -35,7 +36,9 @@ class Emulator(Settings):
     An async context manager. It listens while it is entered, and may be exited from another task.
     The arguments and the requests alone decide the answers. Limits of None do not exist. All
     arguments from `faults` on are attributes as well: assign them to change the emulator, even
-    while it runs and from any thread. Requests that a limit refuses do not count towards any limit.
+    while it runs and from any thread. So are `passcode` and `token`, for a rotation: the next
+    request is checked against the new one, which `clevertap`, `alta` and `environment` then have.
+    Requests that a limit refuses do not count towards any limit.
 
     Args:
         people: number of people of the seed, 0 or more; by default 1,000, or 0 if `records` or
@@ -98,6 +101,7 @@ class Emulator(Settings):
             or `bindings` is not of the vendor's form, or a line of the `replay`. The message names
             its place and its fault.
         OSError: the replay cannot be read.
+        AttributeError: another attribute is assigned.
 
     >>> from altaprofiles.emulator import Emulator
     >>> day = 20260101
@@ -177,17 +181,15 @@ class Emulator(Settings):
         )
         if bindings is not None:
             self.bindings.add(check_bindings(bindings))
-        self._secrets = Secrets(
-            account_id=f"TEST-{self._dice.token(5, 'account').hex().upper()}",
-            passcode=self._dice.token(12, "passcode").hex(),
-            token=f"app-{self._dice.token(12, 'token').hex()}",
-        )
+        self._account_id = f"TEST-{self._dice.token(5, 'account').hex().upper()}"
+        self.passcode = self._dice.token(12, "passcode").hex()
+        self.token = f"app-{self._dice.token(12, 'token').hex()}"
         self._port = port
         load = Load(self)
         self._tally = Tally(load, OPERATIONS)
         dispatcher = Dispatcher(
             self._services,
-            self._secrets,
+            self._account_id,
             self._dice,
             self._plan,
             self,
@@ -226,24 +228,21 @@ class Emulator(Settings):
     @property
     def clevertap(self) -> CleverTap:
         """Credentials for the CleverTap account, with the emulator's URL."""
-        secrets = self._secrets
-        return CleverTap(
-            account_id=secrets.account_id, passcode=secrets.passcode, base_url=self.url
-        )
+        return CleverTap(account_id=self._account_id, passcode=self.passcode, base_url=self.url)
 
     @property
     def alta(self) -> Alta:
         """Credentials for the Alta agent, with the emulator's URL."""
-        return Alta(token=self._secrets.token, base_url=self.url)
+        return Alta(token=self.token, base_url=self.url)
 
     @property
     def environment(self) -> dict[str, str]:
         """Both credentials as environment variables, as `Session.from_env()` reads them."""
         return {
-            "CLEVERTAP_ACCOUNT_ID": self._secrets.account_id,
-            "CLEVERTAP_PASSCODE": self._secrets.passcode,
+            "CLEVERTAP_ACCOUNT_ID": self._account_id,
+            "CLEVERTAP_PASSCODE": self.passcode,
             "CLEVERTAP_BASE_URL": self.url,
-            "ALTA_TOKEN": self._secrets.token,
+            "ALTA_TOKEN": self.token,
             "ALTA_BASE_URL": self.url,
         }
 
@@ -283,12 +282,12 @@ class Emulator(Settings):
             self._population.add(checked)
 
     @property
-    def faults(self) -> dict[str, float]:
-        """Rates by fault name. Assign another mapping to change them, even while it runs.
+    def faults(self) -> Mapping[str, float]:
+        """Rates by fault name, read-only. Assign a mapping to change them, even while it runs.
 
         `GET /faults` returns them as JSON, and `PUT /faults` replaces them.
         """
-        return {fault.value: rate for fault, rate in self._plan.rates.items()}
+        return MappingProxyType({fault.value: rate for fault, rate in self._plan.rates.items()})
 
     @faults.setter
     def faults(self, faults: Mapping[str, float] | Mapping[Fault, float]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
+from difflib import get_close_matches
+from inspect import getattr_static
 from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar, overload
+
+from ..credentials import check_api_key, check_passcode
 
 __all__ = [
     "ALTA_ERRORS",
@@ -54,7 +58,8 @@ def check_number(name: str, value: Any, least: float, *kinds: type[float]) -> No
         ValueError: it is not. The message names the argument, its value and the fix.
     """
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or not least <= value < math.inf:
+    # Longer ints than any float.
+    if not is_number or not least <= value <= sys.float_info.max:
         raise ValueError(f"{name} is {value!r}; use {least} or more")
 
 
@@ -111,6 +116,14 @@ def _one_of(*choices: object) -> Callable[[str, Any], None]:
     return check
 
 
+def _passcode(name: str, value: Any) -> None:
+    check_passcode(value, type(value).__name__)
+
+
+def _token(name: str, value: Any) -> None:
+    check_api_key(value, type(value).__name__)
+
+
 _flag = _one_of(True, False)
 check_record_size = _one_of("small", "real")
 
@@ -118,6 +131,10 @@ check_record_size = _one_of("small", "real")
 class Settings:
     """The settings that can be assigned while the emulator runs. `Emulator` describes them."""
 
+    passcode = Setting[str](_passcode)
+    """The passcode of the CleverTap account, which each request must have."""
+    token = Setting[str](_token)
+    """The API key of the Alta agent, which each request must have."""
     think = Setting[float](_seconds)
     max_in_flight = Setting[int](_most)
     lookups_max_in_flight = Setting[int | None](_limit)
@@ -135,3 +152,18 @@ class Settings:
     alta_envelope = Setting[Literal["classic", "v1.5"]](_one_of("classic", "v1.5"))
     alta_error = Setting[int | None](_one_of(None, *ALTA_ERRORS))
     key_verification = Setting[bool](_flag)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not name.startswith("_") and not _is_settable(self, name):
+            settable = [one for one in dir(type(self)) if _is_settable(self, one)]
+            close = get_close_matches(name, settable, n=1)
+            advice = f"did you mean {close[0]}?" if close else f"assign {', '.join(settable)}"
+            raise AttributeError(f"{name} cannot be assigned; {advice}", name=name, obj=self)
+        super().__setattr__(name, value)
+
+
+def _is_settable(settings: Settings, name: str) -> bool:
+    attribute = getattr_static(type(settings), name, None)
+    if isinstance(attribute, property):
+        return attribute.fset is not None
+    return isinstance(attribute, Setting)

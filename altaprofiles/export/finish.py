@@ -80,7 +80,7 @@ def finishing_job(
     operation = "get_page" if isinstance(plan, EventsPlan) else endpoint_of(plan.by).operation
     calls = [(service, operation), *(() if join is None else (join.call,))]
     reporting: Reporting[Any] = Reporting(calls, on_progress)
-    engine = engine.counting(reporting.tally)
+    engine = reporting.counting(engine)
     joins = None if join is None else Joins(join, engine)
     on_records = None if joins is None else joins.queue
     if isinstance(plan, EventsPlan):

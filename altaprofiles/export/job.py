@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -15,6 +15,8 @@ from typing import Generic, TypeVar
 import anyio
 from msgspec.structs import replace
 
+from ..base.deadline import Deadline
+from ..base.wording import after_failure
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -22,6 +24,7 @@ from ..errors import (
     ExportLocked,
     Incomplete,
     InvalidArgument,
+    SessionClosed,
 )
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
@@ -41,9 +44,9 @@ from .store.workspaces import Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
 from .threads import Threads, deliver_cancellation, run_all, running_beside
-from .unfinished import Unfinished, unfinished_in
+from .unfinished import Unfinished, unfinished_at
 
-__all__ = ["Job", "in_workspaces"]
+__all__ = ["NOTHING_KEPT", "Job", "in_workspaces"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -51,7 +54,8 @@ R = TypeVar("R", bound=Report)
 S = TypeVar("S", bound=Progress)
 T = TypeVar("T")
 
-_NOTHING = "nothing of it has been kept; run the same export again"
+NOTHING_KEPT = "nothing of it has been kept"
+"""Part of the message of an error after which a later run begins from scratch."""
 
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
@@ -141,11 +145,9 @@ class Job(Generic[R, S]):
         return place
 
     async def _run_all(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
-        with self._limited() as scope:
+        with self._limited(place, self._parts):
             await self._start(workspaces, place, threads)
             await threads.run(lambda: self._look_around(workspaces, place))
-        if scope.cancelled_caught:
-            raise self._late(place, self._parts)
         await self._gather(place)
         # The deadline does not cut this: what is complete would wait for a later run to no end, if
         # that takes as long to write it.
@@ -153,20 +155,31 @@ class Job(Generic[R, S]):
             self._parts, partial(self._write, place, threads, workspaces.folder)
         )
 
-    def _limited(self) -> anyio.CancelScope:
-        """Return a scope that ends with the deadline of the run, if it has one."""
-        deadline = self._output.deadline
-        return anyio.move_on_after(None if deadline is None else deadline.left)
+    @contextmanager
+    def _limited(self, place: Place, parts: Sequence[Part[R, S]]) -> Generator[None, None, None]:
+        """End the block with the deadline of the run, if it has one.
 
-    def _late(self, place: Place, parts: Sequence[Part[R, S]]) -> Incomplete:
+        Raises:
+            Incomplete: the deadline has ended it.
+        """
+        deadline = self._output.deadline
+        if deadline is None:
+            yield
+            return
+        with anyio.move_on_after(deadline.left) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise self._late(place, parts, deadline)
+
+    def _late(self, place: Place, parts: Sequence[Part[R, S]], deadline: Deadline) -> Incomplete:
         """Return the error of parts that the deadline has ended."""
-        late = f"it did not finish within {self._output.deadline}"
-        if opened := [part for part in parts if part.is_open]:
-            return self._incomplete(opened, [late])
-        return Incomplete(
-            f"the export to {place.target.name} is not complete:\n  {late}\n{_NOTHING}",
-            missing=[late],
-        )
+        failure = next((part.failure for part in parts if part.failure is not None), None)
+        late = after_failure(f"it did not finish within {deadline}", failure)
+        end = self._resumption(parts, is_late=True)
+        report = self._describe(place) if any(part.is_open for part in parts) else None
+        error = self._error(place, [late], end, report)
+        error.__cause__ = failure
+        return error
 
     # ----------------------------------------------------------------------------- the workspaces
 
@@ -212,7 +225,7 @@ class Job(Generic[R, S]):
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
         """Warn of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
-            found = unfinished_in(place.folder)
+            found = unfinished_at(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
         others = [
             one
@@ -257,11 +270,12 @@ class Job(Generic[R, S]):
             await steps[0]()
 
     async def _fetch(self, part: Part[R, S], place: Place) -> None:
-        missing: list[str] = []
-        with self._limited() as scope:
+        deadline = self._output.deadline
+        # The scope would end a run that has no time only after its first requests have begun.
+        if deadline is not None and deadline.left <= 0:
+            raise self._late(place, [part], deadline)
+        with self._limited(place, [part]):
             missing = await part.gather()
-        if scope.cancelled_caught:
-            raise self._late(place, [part])
         if missing:
             raise self._incomplete([part], missing)
 
@@ -289,6 +303,11 @@ class Job(Generic[R, S]):
             raise
         except ExportError as error:
             raise self._incomplete(parts, [str(error)]) from error
+        except SessionClosed as error:
+            raise SessionClosed(
+                f"the {self._noun} was cut off, because its Session was closed; "
+                f"{self._resumption(parts)}"
+            ) from error
         except AltaProfilesError as error:
             # Those of a connection are an `OSError` as well, and not the disk's.
             if any(part.kept() for part in parts):
@@ -484,21 +503,41 @@ class Job(Generic[R, S]):
     def _incomplete(
         self, parts: Sequence[Part[R, S]], missing: list[str], report: R | None = None
     ) -> Incomplete:
-        lines = "".join(f"\n  {sentence}" for sentence in missing)
         place = next(part.place for part in parts if part.is_open)
+        end = self._resumption(parts, is_written=report is not None)
+        return self._error(place, missing, end, report or self._describe(place))
+
+    def _error(self, place: Place, missing: list[str], end: str, report: R | None) -> Incomplete:
+        lines = "".join(f"\n  {sentence}" for sentence in missing)
         return Incomplete(
-            f"the export to {place.target.name} is not complete:{lines}\n{self._resumption(parts)}",
+            f"the {self._noun} to {place.target.name} is not complete:{lines}\n{end}",
             missing=missing,
-            report=report or self._describe(place),
+            report=report,
         )
 
-    def _resumption(self, parts: Sequence[Part[R, S]]) -> str:
+    @property
+    def _noun(self) -> str:
+        return "sync" if self._output.sync is not None else self._parts[0].gathering.noun
+
+    def _resumption(
+        self, parts: Sequence[Part[R, S]], *, is_late: bool = False, is_written: bool = False
+    ) -> str:
+        """Return what a later run can do.
+
+        Args:
+            parts: those that are not complete.
+            is_late: whether the deadline has ended them.
+            is_written: whether the output is in place all the same.
+        """
+        again = f"run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
-        if not number:
-            return _NOTHING
-        folder = folders[0] if len(folders) == 1 else folders[0].parent
-        return f"{number:,} {unit} are in {folder}; run the same export again to resume it"
+        if number:
+            folder = folders[0] if len(folders) == 1 else folders[0].parent
+            return f"{number:,} {unit} are in {folder}; {again} to resume it"
+        if is_written:
+            return f"its files are written; {again} to ask for what is missing"
+        return f"{NOTHING_KEPT}; {again}{', with a longer `deadline`' if is_late else ''}"
 
     def _leave(self, workspaces: Workspaces) -> None:
         if not self._done:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 from anyio.lowlevel import checkpoint
 from msgspec import Raw
 
-from ..base.checks import check_key
+from ..base.checks import check_key, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
 from ..base.wording import numbered
@@ -62,11 +62,13 @@ def check_keys(
         raise InvalidArgument("keys: got a set, which has no order; pass sorted(keys)")
     if column is not None:
         raise InvalidArgument(
-            f"column: got {column!r}, but the keys are not a file; leave it out, or pass a path"
+            f"column: got {shown(column)}, but the keys are not a file; leave it out, or pass a "
+            "path"
         )
     if keys_table is not None:
         raise InvalidArgument(
-            f"keys_table: got {keys_table!r}, but the keys are not a file; leave it out, or pass "
+            f"keys_table: got {shown(keys_table)}, but the keys are not a file; leave it out, "
+            "or pass "
             f"the path of a DuckDB file"
         )
     return keys
@@ -117,12 +119,13 @@ class KeyFile:
             raise InvalidArgument(f"keys: {str(path)!r} is not text: {_NOT_TEXT[ending]}")
         if keys_table is not None and ending not in _DUCKDB:
             raise InvalidArgument(
-                f"keys_table: got {keys_table!r}, but {self.path.name} is no DuckDB file; leave it "
+                f"keys_table: got {shown(keys_table)}, but {self.path.name} is no DuckDB file; "
+                "leave it "
                 f"out"
             )
         if column is not None and ending not in _TABLES:
             raise InvalidArgument(
-                f"column: got {column!r}, but {self.path.name} is read as text with one key a "
+                f"column: got {shown(column)}, but {self.path.name} is read as text with one key a "
                 f"line; leave it out, or give the file the ending .csv or .ndjson"
             )
 

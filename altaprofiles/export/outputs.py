@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,20 +11,23 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..base.paths import absolute_path, check_own_file, check_own_folder
-from ..errors import ConfigurationError, ExportError
+from ..base.checks import shown
+from ..base.paths import absolute_path, check_own_file, check_own_folder, path_text
+from ..errors import ConfigurationError, ExportError, InvalidArgument
+from ..redaction import Secret
 from .formats import Format
 from .output import Output
-from .place import folder_of, stem_of, table_ending
+from .place import folder_of, status_command, stem_of, table_ending
 from .sinks import resolve
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
+from .sinks.resolve import text_of
 from .store.lock import Lock
 from .store.workspaces import LOCK
 from .tables import Content
-from .unfinished import Unfinished, unfinished_in
+from .unfinished import Unfinished, unfinished_at
 
-__all__ = ["OutputState", "Success", "days_of", "outputs_at", "outputs_in"]
+__all__ = ["OutputState", "Success", "days_of", "outputs_at", "outputs_in", "unfinished_in"]
 
 _MANIFEST, _FOLDER = ".manifest.json", ".export"
 
@@ -113,6 +116,44 @@ def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputS
     return _states({stem: folder_of(spool, stem) for stem in stems}, to, spool)
 
 
+def unfinished_in(
+    to: str | os.PathLike[str],
+    *,
+    table: str | None = None,
+    spool: str | os.PathLike[str] | None = None,
+) -> list[Unfinished]:
+    """Return the unfinished exports of an output, oldest first: none if there is nothing to resume.
+
+    `Session.finish_unfinished` finishes one. Blocking.
+
+    Args:
+        to: the output, as for `Session.export`.
+        table: the table of a database; None for the default one, of a DuckDB file for all tables.
+        spool: the folder that the exports were given as `spool`.
+
+    Raises:
+        InvalidArgument: an argument is not a path or a URL, or is the folder of an output, which
+            is `<to>.export`.
+        OSError: a folder cannot be read.
+
+    >>> for unfinished in unfinished_in("people.parquet"):
+    ...     print(unfinished.subject, unfinished.progress)
+    """
+    text = text_of(to)
+    if "://" in text:
+        # It may hold a password, which a traceback with locals would show.
+        text = to = Secret(text)
+    elif text.endswith(_FOLDER):
+        output = text.removesuffix(_FOLDER)
+        raise InvalidArgument(f"to: the folder of an output; pass the output itself, {output!r}")
+    if table is not None and not isinstance(table, str):
+        raise InvalidArgument(f"table: expected a table's name, got {shown(table)}")
+    folder = None if spool is None else path_text("spool", spool)
+    states = outputs_at(text, table=table, spool=folder)
+    found = [one for state in states for one in state.unfinished]
+    return sorted(found, key=lambda one: one.began or 0.0)
+
+
 def days_of(state: OutputState) -> dict[str, str]:
     """Return the last day that `Session.sync` has brought, by account. Waits for nobody.
 
@@ -157,16 +198,11 @@ def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> Outpu
         name = stem.name.removesuffix(table_ending(table)) if "." in stem.name else stem.name
     if "://" not in name and not names_folder(name) and (names_folder(given) or stem.is_dir()):
         name += "/"
-    words = ["altaprofiles", "status", without_password(name)]
-    if table is not None:
-        words += ["--table", table]
-    if spool is not None:
-        words += ["--spool", spool]
     return OutputState(
         name=without_password(name),
         table=table,
         folder=folder,
-        command=shlex.join(words),
+        command=status_command(name, table, spool),
         success=success,
         is_running=is_running,
         unfinished=unfinished,
@@ -180,7 +216,7 @@ def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:
     try:
         check_own_folder(folder, "another output")
         check_own_file(folder / LOCK)
-        found = [one for one in unfinished_in(folder) if not one.is_empty]
+        found = [one for one in unfinished_at(folder) if not one.is_empty]
         return found, any(one.is_running for one in found) or Lock.is_held(folder / LOCK)
     except (ExportError, OSError) as error:
         # In a folder that others can write to, theirs may be among those of this user.

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
-from ..errors import ExportError
+from ..errors import AltaProfilesError, ExportError
 from ..tables.rows import Row
 from .assemble import Written
 from .gather.gathering import Assembled, Gathering, Run
@@ -81,6 +81,11 @@ class Part(Generic[R, S]):
     def place(self) -> Place:
         """The paths."""
         return self.run.place
+
+    @property
+    def failure(self) -> AltaProfilesError | None:
+        """The last failure of a call in this run, or None."""
+        return self._reporting.failure
 
     @property
     def totals(self) -> Mapping[str, Any]:

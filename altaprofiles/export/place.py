@@ -27,7 +27,7 @@ from .sinks.files import check_place, partial_of
 from .sinks.postgres_url import without_password
 from .tables import Content
 
-__all__ = ["Place", "folder_of", "stem_of", "table_ending"]
+__all__ = ["Place", "folder_of", "status_command", "stem_of", "table_ending"]
 
 _LONGEST = 458
 """Longest path of the folder of an output, in bytes. SQLite opens names of 512, which include that
@@ -75,7 +75,11 @@ class Place(Struct, frozen=True):
         place = cls(
             target,
             folder_of(output.spool, stem),
-            _status(output, stem != target.path),
+            status_command(
+                str(output.to),
+                output.table if stem != target.path else None,
+                None if output.spool is None else str(output.spool),
+            ),
             _named(stem, ".manifest.json"),
             {
                 one: _named(stem, one)
@@ -186,12 +190,22 @@ def _safe(name: str) -> str:
     return safe if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def _status(output: Output, is_one_of_several: bool) -> str:
-    words = ["altaprofiles", "status", without_password(str(output.to))]
-    if is_one_of_several and output.table is not None:
-        words += ["--table", output.table]
-    if output.spool is not None:
-        words += ["--spool", str(output.spool)]
+def status_command(to: str, table: str | None, spool: str | None) -> str:
+    """Return the command line that shows the unfinished exports of an output.
+
+    Options may follow it.
+
+    Args:
+        to: the output.
+        table: the table, if there may be several.
+        spool: the folder that holds them, if it is not beside the output.
+    """
+    name = without_password(to)
+    # A name like an option, which "--" would make one only if no option followed.
+    words = ["altaprofiles", "status", f"./{name}" if name.startswith("-") else name]
+    for option, value in (("--table", table), ("--spool", spool)):
+        if value is not None:
+            words += [option, value]
     return shlex.join(words)
 
 

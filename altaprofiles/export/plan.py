@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from ..base.checks import check_flag, check_whole
+from ..base.checks import check_flag, check_whole, shown
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
 from ..wire.days import Day
@@ -94,7 +94,7 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
             windows = 1 if names is None else -(-service.cap("get_page").limit // len(names))
         elif isinstance(windows, str):
             raise InvalidArgument(
-                f"windows: expected 'auto' or a whole number of at least 1, got {windows!r}"
+                f"windows: expected 'auto' or a whole number of at least 1, got {shown(windows)}"
             )
         parts = check_whole("windows", windows, least=1)
         if parts > 1 and names is None:
@@ -239,13 +239,13 @@ def _check_events(events: object) -> tuple[str, ...]:
         return (str.__str__(events),)
     if not isinstance(events, Sequence) or isinstance(events, bytes) or not events:
         raise InvalidArgument(
-            f"events: expected the name of an event, or a list of names, got {events!r}"
+            f"events: expected the name of an event, or a list of names, got {shown(events)}"
         )
     for name in events:
         if not isinstance(name, str):
-            raise InvalidArgument(f"events: expected names as text, got {name!r}")
+            raise InvalidArgument(f"events: expected names as text, got {shown(name)}")
         if events.count(name) > 1:
-            raise InvalidArgument(f"events: {name!r} is in it twice; leave one of them out")
+            raise InvalidArgument(f"events: {shown(name)} is in it twice; leave one of them out")
     # Plain text, of subclasses such as NumPy's as well.
     return tuple(map(str.__str__, events))
 

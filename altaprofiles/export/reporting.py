@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, TypedDict, TypeVar
 
 from msgspec import Struct
 
 from ..base.checks import check_callback
+from ..errors import AltaProfilesError
+from ..http.engine import Engine
 from ..http.service import Service
 from ..models import Stats
 from .report import Progress
@@ -81,6 +84,7 @@ class Reporting(Generic[S]):
 
     Attributes:
         tally: counts the requests of this run.
+        failure: the last failure of a call in this run, or None.
         output: the name of the output in reports.
 
     Raises:
@@ -92,6 +96,7 @@ class Reporting(Generic[S]):
     ) -> None:
         check_callback("on_progress", on_progress, takes="one argument")
         self.tally = Stats()
+        self.failure: AltaProfilesError | None = None
         self.output = ""
         self._caps = [service.cap(operation) for service, operation in calls]
         self._service = calls[0][0]
@@ -99,6 +104,10 @@ class Reporting(Generic[S]):
         self._began = time.monotonic()
         self._started_at = time.time()
         self._earlier = _Earlier()
+
+    def counting(self, engine: Engine) -> Engine:
+        """Return `engine` such that the calls of this run are counted."""
+        return engine.counting(self.tally, partial(setattr, self, "failure"))
 
     def resume(self, journal: Journal) -> None:
         """Count on from the totals of earlier runs. Blocking."""

@@ -12,6 +12,7 @@ from typing import BinaryIO, get_args
 
 from msgspec import Struct
 
+from ..base.checks import shown
 from ..base.extras import require
 from ..base.paths import path_text
 from ..base.sql import quoted
@@ -79,7 +80,7 @@ def stored(
     """
     if format is not None and format not in FORMATS:
         raise InvalidArgument(
-            f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
+            f"format: unknown format {shown(format)}; use one of {one_of(FORMATS, format)}"
         )
     scheme, slashes, _ = to.partition("://")
     if slashes and scheme.lower() in SCHEMES:
@@ -96,30 +97,30 @@ def stored(
     try:
         is_folder = path.is_dir()
         if not is_folder and not path.exists():
-            raise InvalidArgument(f"to: there is no file {to!r}")
+            raise InvalidArgument(f"to: there is no file {shown(to)}")
     except (OSError, ValueError) as error:
-        raise InvalidArgument(f"to: {to!r} cannot be read: {error}") from None
+        raise InvalidArgument(f"to: {shown(to)} cannot be read: {error}") from None
     if is_folder:
         _check_no_table(table, to)
         files = parquet_files(path, to)
-        require("parquet", what=f"to: {to!r}")
+        require("parquet", what=f"to: {shown(to)}")
         return Stored(to, "parquet", None, lambda: chain.from_iterable(map(parquet_rows, files)))
     named = format or _format_of(path)
     if named is None:
         raise InvalidArgument(
-            f"to: the ending of {to!r} implies no format; pass one of {', '.join(FORMATS)} as "
+            f"to: the ending of {shown(to)} implies no format; pass one of {', '.join(FORMATS)} as "
             f"`format`"
         )
     if named == "duckdb":
-        require("duckdb", what=f"to: {to!r}")
+        require("duckdb", what=f"to: {shown(to)}")
         found = duckdb_table(path, to, table)
         return Stored(to, named, found, lambda: duckdb_rows(path, to, found))
     _check_no_table(table, to)
     if named == "parquet":
-        require("parquet", what=f"to: {to!r}")
+        require("parquet", what=f"to: {shown(to)}")
         return Stored(to, named, None, lambda: parquet_rows(path))
     if path.suffix.lower() == ".zst":
-        require("zstd", what=f"to: {to!r}")
+        require("zstd", what=f"to: {shown(to)}")
     read = ndjson_rows if named == "ndjson" else csv_rows_of
     return Stored(to, named, None, lambda: text_rows(path, read))
 
@@ -150,7 +151,9 @@ def describe(source: Stored, on_rows: Callable[[int], object]) -> Description:
 
 def _check_no_table(table: str | None, name: str) -> None:
     if table is not None:
-        raise InvalidArgument(f"table: got {table!r}, but {name} is not a database; leave it out")
+        raise InvalidArgument(
+            f"table: got {shown(table)}, but {name} is not a database; leave it out"
+        )
 
 
 def _format_of(path: Path) -> FileFormat | None:

@@ -27,7 +27,7 @@ from .state import SyncState
 from .store.workspaces import Workspaces
 from .synced import Days, Settings, days_of
 from .threads import Threads, run_all
-from .unfinished import Unfinished, unfinished_in
+from .unfinished import Unfinished, unfinished_at
 
 __all__ = ["Sync", "Syncs"]
 
@@ -184,7 +184,7 @@ class Sync:
         """Return what earlier runs of this sync have left. Blocking."""
         return [
             one
-            for one in unfinished_in(place.folder)
+            for one in unfinished_at(place.folder)
             if one.plan is not None
             and one.plan.account == self._some.account
             and not one.is_empty

@@ -25,7 +25,7 @@ from .store.key_table import FOUND, INVALID, NOT_FOUND, KeyTable
 from .store.workspace import JOURNAL, OVER, files_in, oldest_change
 from .store.workspaces import workspaces_in
 
-__all__ = ["CURSOR_LIFE", "Unfinished", "encode_arguments", "unfinished_in"]
+__all__ = ["CURSOR_LIFE", "Unfinished", "encode_arguments", "unfinished_at"]
 
 CURSOR_LIFE = 4 * 86_400
 """Lifetime of a cursor, in seconds ("Get User Profiles" [seen])."""
@@ -124,7 +124,7 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         )
 
 
-def unfinished_in(folder: Path) -> list[Unfinished]:
+def unfinished_at(folder: Path) -> list[Unfinished]:
     """Return the unfinished exports of the output whose folder this is, oldest first.
 
     Raises:

@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
@@ -20,6 +20,8 @@ __all__ = [
     "Lifetime",
     "Spawn",
     "State",
+    "Work",
+    "closed_meanwhile",
     "is_cancelled_here",
     "is_in_trio",
 ]
@@ -42,8 +44,31 @@ INTERRUPTED = (
 """The message to a reader after something cancelled single background tasks behind it."""
 
 
-_under_way: ContextVar[frozenset[object]] = ContextVar("under_way", default=frozenset())
-"""The sessions whose work this task does. The tasks that it starts inherit it."""
+_joined: ContextVar[frozenset[Work]] = ContextVar("joined", default=frozenset())
+"""The work that this task or thread does. The tasks that it starts inherit it."""
+
+
+class Work:
+    """A piece of work under way: while a session is drained, calls that are part of it begin.
+
+    Attributes:
+        is_over: whether none of it is left.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    def join(self) -> Token[frozenset[Work]]:
+        """Make calls of this task or thread a part of the work, until it is over.
+
+        What a generator joins, the code that reads it joins as well.
+        """
+        return _joined.set(frozenset(work for work in _joined.get() if not work.is_over) | {self})
+
+
+def closed_meanwhile() -> SessionClosed:
+    """Return the error of a call that has waited, and that the end of the session cut off."""
+    return SessionClosed("this Session was closed while the call waited; open a new one")
 
 
 def is_cancelled_here() -> bool:
@@ -108,28 +133,30 @@ class Lifetime:
         self._host: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._stop = asyncio.Event()
-        self._mark = object()
-        self._works = 0
+        self._works: set[Work] = set()
         self._drained = asyncio.Event()
 
     async def open(self) -> None:
-        """Open the pool and start the host task.
+        """Open the pool and start the host task. A failure closes the session.
 
         Raises:
-            SessionClosed: the session was opened before.
+            SessionClosed: the session was opened before, or is closed meanwhile.
             ConfigurationError: no event loop of asyncio runs here.
         """
         loop = _running_loop()
-        if self._state != "new":
+        if self._loop is not None or self._state != "new":
             raise SessionClosed(
                 "this Session was opened before, or closed; create a new one each time"
             )
-        self._state = "open"
         self._loop = loop
-        await self._pool.open()
-        ready = self._loop.create_future()
-        self._host = self._loop.create_task(self._run(ready), name="altaprofiles")
         try:
+            await self._pool.open()
+            if self._state == "new":
+                self._state = "open"
+            # It may have been closed meanwhile.
+            self.check_open()
+            ready = loop.create_future()
+            self._host = loop.create_task(self._run(ready), name="altaprofiles")
             await ready
         except BaseException:
             await self.aclose()
@@ -162,7 +189,7 @@ class Lifetime:
 
     async def _drain(self, seconds: float) -> None:
         self._state = "draining"
-        if self._works == 0:
+        if not self._works:
             return
         with anyio.move_on_after(seconds):
             await self._drained.wait()
@@ -208,30 +235,35 @@ class Lifetime:
         if self._state == "closed":
             raise SessionClosed("this Session is closed, or its event loop is; open a new one")
         self._check_loop(loop)
-        if self._state == "draining" and self._mark not in _under_way.get():
+        if self._state == "draining" and self._works.isdisjoint(_joined.get()):
             raise SessionClosed(
                 "this Session is being closed, and takes no new calls; open a new one"
             )
 
     @contextmanager
-    def under_way(self) -> Generator[None, None, None]:
+    def under_way(self, work: Work | None = None) -> Generator[None, None, None]:
         """Count the block as work that `aclose` may wait for. Calls within it are part of it.
+
+        Args:
+            work: the work, if code outside of the block joins it as well.
 
         Raises:
             SessionClosed: the session is not open, or takes nothing new.
         """
         self.check_open()
-        token = _under_way.set(_under_way.get() | {self._mark})
-        self._works += 1
+        work = work or Work()
+        self._works.add(work)
+        token = work.join()
         try:
             yield
         finally:
-            self._end_work()
-            _under_way.reset(token)
+            self._end(work)
+            _joined.reset(token)
 
-    def _end_work(self) -> None:
-        self._works -= 1
-        if self._works == 0 and self._state == "draining":
+    def _end(self, work: Work) -> None:
+        work.is_over = True
+        self._works.discard(work)
+        if not self._works and self._state == "draining":
             self._drained.set()
 
     def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -251,14 +283,14 @@ class Lifetime:
         exception. If the session closes before, the exception is a `SessionClosed`.
         """
         self.check_open()
-        scope = anyio.CancelScope()
+        scope, work = anyio.CancelScope(), Work()
 
         async def run() -> None:
             error: BaseException | None = SessionClosed(
                 "this Session was closed while its results were still being read"
             )
             try:
-                _under_way.set(_under_way.get() | {self._mark})
+                work.join()
                 with scope:
                     await job()
                     error = None
@@ -272,14 +304,34 @@ class Lifetime:
                 error = failure
             finally:
                 ended(error)
-                self._end_work()
+                self._end(work)
 
         if self._tasks is None:
             raise RuntimeError("an open session has a task group")
         self._tasks.start_soon(run)
         # Counted at once, because the session may be drained before the task starts.
-        self._works += 1
+        self._works.add(work)
         return scope.cancel
+
+    def iterate(
+        self,
+        job: Callable[[], Awaitable[None]],
+        ended: Callable[[BaseException | None], None],
+    ) -> Callable[[], None]:
+        """Do as `spawn` does, for a generator that yields what `job` produces.
+
+        The code that reads the generator is a part of the work until the result is called: the
+        calls that it makes between two items begin while the session is drained, too.
+        """
+        cancel, work = self.spawn(job, ended), Work()
+        self._works.add(work)
+        work.join()
+
+        def end() -> None:
+            cancel()
+            self._end(work)
+
+        return end
 
     async def pause(self, seconds: float) -> None:
         """Sleep for `seconds`, or until the session closes."""

@@ -1,4 +1,4 @@
-"""Results that are read with `async for`, and say so where they are read in another way."""
+"""Results that are read with `async for`, and say so where they are read with `for`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,18 @@ T = TypeVar("T")
 
 
 class AsyncOnly:
-    """Refuses `for` and `await` with the line to write instead, as a `TypeError`."""
+    """Refuses `for`, `in` and an index with the line to write instead, as a `TypeError`."""
 
-    # Type checkers refuse both by themselves.
+    # Type checkers refuse them by themselves.
     if not TYPE_CHECKING:
 
         def __getitem__(self, _: object) -> Never:
-            # `for` and `list` call it where there is no `__iter__`. With `__iter__` this would
-            # count as an Iterable, and be taken for one by code that reads both kinds.
+            # `for`, `list` and `in` call it where there is no `__iter__`. With `__iter__` this
+            # would count as an Iterable, and be taken for one by code that reads both kinds. For
+            # the same reason there is no `__await__`: Python's own message is clear.
             raise TypeError(
-                f"{self!r} is not read with `for`: write `async for … in …` in an async function, "
-                f"or use altaprofiles.blocking(…) where no event loop runs"
-            )
-
-        def __await__(self) -> Never:
-            raise TypeError(
-                f"{self!r} is not awaited: leave out `await`, and write `async for … in …`"
+                f"{self!r} is not read with `for`, `in` or an index: write `async for … in …` in "
+                f"an async function, or use altaprofiles.blocking(…) where no event loop runs"
             )
 
 

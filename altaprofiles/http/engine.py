@@ -16,14 +16,15 @@ from copy import copy
 from functools import partial
 from itertools import count
 from types import GeneratorType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import anyio
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
+from ..base.wording import after_failure, numbered
 from ..errors import (
     AltaProfilesError,
     DecodeError,
@@ -34,27 +35,21 @@ from ..errors import (
     TransportError,
     Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn, State
+from ..flow.lifetime import Lifetime, Spawn, State, Work
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
-from ..redaction import Secret, masked
+from ..redaction import masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
+from .hooks import Hook, Observer, errors_logged
 from .limits import Cap, Turn
 from .reader import Reader
 from .retry import Budget, Retry, Tries
 from .rotation import Rotation
 from .service import Service
-from .transport import OnHead, Timeout, Transport
+from .transport import Limits, OnHead, Timeout, Transport
 
-__all__ = ["Engine", "Hook"]
-
-Hook: TypeAlias = Callable[[Attempt], object]
-"""Called with each attempt after its end.
-
-A hook that has a method `interrupted` is told of requests without an end as well: it is called with
-the attempt, which has neither a status nor an error, and the exception that has cut it off.
-"""
+__all__ = ["Engine"]
 
 T = TypeVar("T")
 
@@ -103,6 +98,17 @@ class _Call(Struct, frozen=True):
         )
 
 
+class _Options(Struct, frozen=True):
+    """The options of a session or of a view of it: see `Session.with_options`."""
+
+    retry: Retry
+    limits: Limits
+    hooks: tuple[Hook, ...]
+    observers: tuple[Observer, ...]
+    deadline: float | None = None
+    bulk: bool | None = None
+
+
 class Engine:
     """Sends requests while it is open."""
 
@@ -117,16 +123,14 @@ class Engine:
         self.stats = Stats()
         self._tallies = [self.stats]
         self._transport = transport
-        self._retry = retry
-        self._limits = transport.limits(timeout)
-        self._hooks = tuple(hooks)
-        self._interrupted = _interrupted(self._hooks)
+        self._own = self._options = _Options(
+            retry, transport.limits(timeout), tuple(hooks), _observers(hooks)
+        )
         self._budget = Budget(retry.budget, time.monotonic())
         self._lifetime = Lifetime(transport)
         self._numbers = count(1)
-        self._deadline: float | None = None
-        self._bulk: bool | None = None
         self._whole: Deadline | None = None
+        self._failed: Callable[[AltaProfilesError], object] | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -140,13 +144,16 @@ class Engine:
         """
         await self._lifetime.aclose(drain)
 
-    def under_way(self) -> AbstractContextManager[None]:
+    def under_way(self, work: Work | None = None) -> AbstractContextManager[None]:
         """Count a block as work that `aclose` may wait for, with all calls in it.
+
+        Args:
+            work: the work, if code outside of the block joins it as well.
 
         Raises:
             SessionClosed: the session is not open, or takes nothing new.
         """
-        return self._lifetime.under_way()
+        return self._lifetime.under_way(work)
 
     def check_open(self) -> None:
         """Raise `SessionClosed` unless this event loop can send requests now."""
@@ -154,7 +161,7 @@ class Engine:
 
     @property
     def state(self) -> State:
-        """The state: "new", "open" or "closed"."""
+        """The state: "new", "open", "draining" or "closed"."""
         return self._lifetime.state
 
     @property
@@ -162,46 +169,60 @@ class Engine:
         """True once nothing is sent any more."""
         return self._lifetime.is_closed
 
-    def counting(self, tally: Stats) -> Engine:
-        """Return this engine over the same connections, counting in `tally` as well."""
+    def counting(self, tally: Stats, failed: Callable[[AltaProfilesError], object]) -> Engine:
+        """Return this engine over the same connections, counting in `tally` as well.
+
+        Args:
+            tally: counts the requests.
+            failed: called with the error of each call, and with the last one of a call that is
+                cancelled while it is repeated.
+        """
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
+        counting._failed = failed  # noqa: SLF001
         return counting
 
     def viewed(
         self,
         *,
-        retry: Retry | None,
-        timeout: Timeout | None,
-        deadline: float | None,
-        bulk: bool | None,
+        retry: Retry | UnsetType | None,
+        timeout: Timeout | UnsetType | None,
+        deadline: float | UnsetType | None,
+        bulk: bool | UnsetType | None,
         hooks: Sequence[Hook],
     ) -> Engine:
         """Return this engine over the same connections and budget: see `Session.with_options`."""
+        limits = self._transport.limits(timeout) if isinstance(timeout, Timeout) else timeout
+        own, present = self._own, self._options
         view = copy(self)
-        vars(view).update(
-            _retry=retry or self._retry,
-            _limits=self._limits if timeout is None else self._transport.limits(timeout),
-            _deadline=self._deadline if deadline is None else deadline,
-            _bulk=self._bulk if bulk is None else bulk,
-            _hooks=(*self._hooks, *hooks),
-            _interrupted=(*self._interrupted, *_interrupted(hooks)),
+        view._options = _Options(  # noqa: SLF001
+            retry=_chosen(retry, present.retry, own.retry),
+            limits=_chosen(limits, present.limits, own.limits),
+            hooks=(*present.hooks, *hooks),
+            observers=(*present.observers, *_observers(hooks)),
+            deadline=_chosen(deadline, present.deadline, own.deadline),
+            bulk=_chosen(bulk, present.bulk, own.bulk),
         )
         return view
 
+    @property
+    def budget(self) -> int:
+        """The `Retry.budget` of the session."""
+        return self._own.retry.budget
+
     @contextmanager
-    def within(self, deadline: float | None) -> Generator[Engine, None, None]:
+    def within(self, deadline: float | UnsetType | None) -> Generator[Engine, None, None]:
         """Give this engine for a whole single call, which may send several requests.
 
         Args:
-            deadline: its longest duration, in seconds; None for the one of the view, if any. Where
+            deadline: its longest duration, in seconds; UNSET for the one of the view, if any. Where
                 there is none, `Retry.deadline` holds for each request.
 
         Raises:
             ConfigurationError: `deadline` is no duration, or the session cannot be used.
         """
-        if deadline is None:
-            deadline = self._deadline
+        if deadline is UNSET:
+            deadline = self._options.deadline
         engine = self
         if deadline is not None:
             engine = copy(self)
@@ -210,14 +231,14 @@ class Engine:
             yield engine
 
     @property
-    def spawn(self) -> Spawn:
-        """Runs a job in the background while the engine is open."""
-        return self._lifetime.spawn
+    def iterate(self) -> Spawn:
+        """Runs the job behind an iteration while the engine is open: see `Lifetime.iterate`."""
+        return self._lifetime.iterate
 
     @property
     def base_delay(self) -> float:
         """That of `Retry`, in seconds."""
-        return self._retry.base_delay
+        return self._options.retry.base_delay
 
     async def pause(self, seconds: float) -> None:
         """Sleep, or until the engine is closed."""
@@ -268,7 +289,7 @@ class Engine:
         Raises:
             AltaProfilesError: the error of the last attempt.
         """
-        is_bulk = bulk if self._bulk is None else self._bulk
+        is_bulk = bulk if self._options.bulk is None else self._options.bulk
         call = _Call(service, request, read, is_bulk, on_head, next(self._numbers))
         return self._begin(call, None if bulk else self._budget)
 
@@ -290,29 +311,33 @@ class Engine:
         Raises:
             AltaProfilesError: the error of the last attempt.
         """
-        is_bulk = True if self._bulk is None else self._bulk
+        is_bulk = True if self._options.bulk is None else self._options.bulk
         number = next(self._numbers)
         call = _Call(service, request, _unread, is_bulk, on_head, number, new_reader)
         return self._begin(call, None)
 
     def _begin(self, call: _Call, budget: Budget | None) -> Awaitable[Any]:
-        whole = self._whole
-        if whole is None and (deadline := self._retry.deadline) is not None:
+        options, whole = self._options, self._whole
+        if whole is None and (deadline := options.retry.deadline) is not None:
             whole = Deadline.of(deadline)
-        tries = Tries(self._retry, budget, math.inf if whole is None else whole.ends)
-        if self._interrupted:
+        tries = Tries(options.retry, budget, math.inf if whole is None else whole.ends)
+        if options.observers or self._failed is not None:
             return self._watched(whole, call, tries)
         return self._within(whole, call, tries)
 
     async def _watched(self, whole: Deadline | None, call: _Call, tries: Tries) -> Any:
-        """Do the same as `_within`, and report a request that is cut off."""
+        """Do the same as `_within`, and report a request that is cut off, and the failure."""
         try:
             return await self._within(whole, call, tries)
         except BaseException as error:
+            failure = error if isinstance(error, AltaProfilesError) else _reason(call, tries)
+            if self._failed is not None and failure is not None:
+                self._failed(failure)
             if tries.cut_off_from is not None:
                 attempt = call.attempt(tries, tries.cut_off_from, None)
-                for interrupted in self._interrupted:
-                    interrupted(attempt, error)
+                for observer in self._options.observers:
+                    with errors_logged():
+                        observer.interrupted(attempt, error)
             raise
 
     def _within(self, whole: Deadline | None, call: _Call, tries: Tries) -> Awaitable[Any]:
@@ -323,38 +348,43 @@ class Engine:
     async def _until(self, whole: Deadline, call: _Call, tries: Tries) -> Any:
         # Before the scope, which another kind of event loop may not have.
         self._lifetime.check_open()
-        with anyio.move_on_after(whole.left):
-            return await self._attempts(call, tries)
+        tries.queued_at = time.monotonic()
+        # The scope would end a call that has no time only at its first wait.
+        if whole.left > 0:
+            with anyio.move_on_after(whole.left):
+                return await self._attempts(call, tries)
         if tries.is_waiting and call.service.is_refusing:
             # It explains more than the deadline does.
             refusal = call.service.refusal()
             self._unsent(call, tries, refusal)
             raise refusal
-        timeout = RequestTimeout(
-            f"{call.service.api}: {call.request.operation} did not finish within {whole}"
-        )
+        text = f"{call.request.operation} did not finish within {whole}: {_state(call, tries)}"
+        timeout = RequestTimeout(after_failure(text, tries.failure))
         timeout.locate(call.service.api, call.request.operation)
-        if (sent_at := tries.cut_off_from) is not None:
+        if tries.sent < max(tries.number, 1):
+            self._unsent(call, tries, timeout)
+        elif (sent_at := tries.cut_off_from) is not None:
             tries.cut_off_from = None
             self._report(call.attempt(tries, sent_at, None, timeout))
-        raise timeout
+        raise timeout from tries.failure
 
     async def _attempts(self, call: _Call, tries: Tries) -> Any:
         service = call.service
         cap = service.cap(call.request.operation)
         name = CallName(service.api, call.request.operation)
+        rotation = service.rotation
         while True:
             tries.number += 1
-            answers, used = 0, None
+            answers, used = 0, service.secret
             with naming(name):
-                if service.rotation is None:
+                if rotation is None:
                     turn = await self._turn(call, cap, tries)
                 else:
-                    rotation = service.rotation
                     turn, answers = await self._turn_with_secret(call, cap, tries, rotation)
                     used = rotation.current
             response = None
             started = time.monotonic()
+            tries.sent += 1
             limit = self._transport.max_response_bytes
             reader = None if call.new_reader is None else call.new_reader(limit)
             try:
@@ -378,23 +408,30 @@ class Engine:
                 raise
             else:
                 self._budget.deposit()
-                if used is not None:
-                    service.accepted(used)
+                if rotation is not None:
+                    rotation.accepted(used)
                 service.succeeded(cap, turn, started)
-                if self._hooks:
+                if self._options.hooks:
                     self._report(call.attempt(tries, started, response))
                 return value
 
             # Frames and contexts hold the body: it may be megabytes, and may echo the request.
             error.__traceback__ = error.__context__ = error.__cause__ = None
             error.locate(service.api, call.request.operation)
-            error.redact(partial(masked, secrets=self._secrets(service), keys=_keys(call, error)))
+            # Not the present one, which may be another since the request was sent.
+            secrets = (used, *self._transport.secrets(service.peer))
+            error.redact(partial(masked, secrets=secrets, keys=_keys(call, error)))
             is_repeated = tries.refusals > 0
             if service.failed(cap, turn, error, is_repeated=is_repeated):
                 self._warn_of_closing(service, error)
             attempt = call.attempt(tries, started, response, error)
             response = reader = None
-            renewed = None if used is None else partial(self._renewed, call, used, answers)
+            tries.failure = error
+            renewed = (
+                None
+                if rotation is None
+                else partial(self._renewed, call, tries, rotation, used, answers)
+            )
             delay = await self._delay(service, tries, error, attempt, renewed)
             if delay is None:
                 try:
@@ -402,6 +439,7 @@ class Engine:
                 finally:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
+                    tries.failure = None
             await self._pause(service, delay)
 
     async def _delay(
@@ -410,7 +448,7 @@ class Engine:
         tries: Tries,
         error: AltaProfilesError,
         attempt: Attempt,
-        renewed: Callable[[], Awaitable[bool]] | None,
+        renewed: Callable[[bool], Awaitable[bool]] | None,
     ) -> float | None:
         """Return the seconds before the next attempt, or None if there is none; report `attempt`.
 
@@ -420,13 +458,16 @@ class Engine:
             error: the error of this one.
             attempt: the report on it.
             renewed: returns whether there is another secret than that of the attempt, if a function
-                returns it.
+                returns it. It is called with whether the attempt before was refused as well.
         """
         delay = None
         try:
-            is_refused = isinstance(error, Unauthorized) and not tries.is_renewed
             # Not counted as a failure: the secret was, and the service is well.
-            tries.is_renewed = renewed is not None and is_refused and await renewed()
+            tries.is_renewed = (
+                renewed is not None
+                and isinstance(error, Unauthorized)
+                and await renewed(tries.is_renewed)
+            )
             if tries.is_renewed:
                 delay = 0.0
             else:
@@ -437,8 +478,14 @@ class Engine:
                     tally.not_ready += decision.not_ready
                     tally.throttles += decision.throttled
                 delay = decision.delay
-        finally:
-            self._report(attempt if delay is None else replace(attempt, delay=delay))
+        except Exception:
+            self._report(attempt)
+            raise
+        except BaseException:
+            with errors_logged():
+                self._report(attempt)
+            raise
+        self._report(attempt if delay is None else replace(attempt, delay=delay))
         return delay
 
     async def _turn_with_secret(
@@ -449,21 +496,32 @@ class Engine:
         while True:
             # A task of another event loop must not join the waiters of this one.
             self._lifetime.check_open()
+            tries.is_asking = True
             await rotation.ready(self._lifetime.spawn)
+            tries.is_asking = False
             answers = rotation.answers if answers is None else answers
             turn = await self._turn(call, cap, tries)
-            if not rotation.is_asking:
+            if rotation.is_ready:
                 return turn, answers
             # Another call was refused meanwhile, and this one would be, too.
             cap.release(turn)
 
-    async def _renewed(self, call: _Call, used: Secret, answers: int) -> bool:
+    async def _renewed(
+        self,
+        call: _Call,
+        tries: Tries,
+        rotation: Rotation,
+        used: str,
+        answers: int,
+        is_repeated: bool,
+    ) -> bool:
         """Return whether there is another secret than `used`, which the service has refused."""
-        rotation = call.service.rotation
-        if rotation is None:
-            return False
+        spawn = self._lifetime.spawn
         with naming(CallName(call.service.api, call.request.operation)):
-            return await rotation.renewed(used, answers, self._lifetime.spawn)
+            tries.is_asking = True
+            found = await rotation.renewed(used, answers, spawn, is_repeated=is_repeated)
+            tries.is_asking = False
+            return found
 
     def _closing(self, failure: AltaProfilesError) -> SessionClosed | None:
         """Return the error of a call whose connection broke because the session was closed."""
@@ -475,7 +533,7 @@ class Engine:
         return None
 
     def _warn_of_closing(self, service: Service, error: AltaProfilesError) -> None:
-        longest = self._retry.throttle_timeout
+        longest = self._options.retry.throttle_timeout
         wait = getattr(error, "retry_after", None) or 0.0
         if wait > longest:
             logger.warning(
@@ -494,9 +552,6 @@ class Engine:
                 error,
             )
 
-    def _secrets(self, service: Service) -> tuple[str, ...]:
-        return (*service.secrets, *self._transport.secrets(service.peer))
-
     async def _turn(self, call: _Call, cap: Cap, tries: Tries) -> Turn:
         """Wait for a slot, and until the service may be asked."""
         # Checked here as well: a task of another event loop must not join the waiters of this one.
@@ -505,7 +560,7 @@ class Engine:
         queued_at = tries.queued_at = time.monotonic()
         try:
             turn = await cap.acquire(
-                bulk=call.bulk, ends=tries.ends, patience=self._retry.throttle_timeout
+                bulk=call.bulk, ends=tries.ends, patience=tries.retry.throttle_timeout
             )
         except RateLimited as refusal:
             self._unsent(call, tries, refusal)
@@ -528,7 +583,7 @@ class Engine:
             tally.requests += 1
         try:
             response = await self._transport.send(
-                call.request, call.service.peer, self._limits, call.on_head, reader
+                call.request, call.service.peer, self._options.limits, call.on_head, reader
             )
         except BaseException as error:
             # The socket of an abandoned request closes on the next turn of the loop. The service
@@ -545,7 +600,7 @@ class Engine:
         # The caller was not cancelled: closing the pool cancels its name resolution, and aiohttp
         # passes that cancellation on.
         self._lifetime.check_open()
-        raise TransportError(f"{call.service.api}: the connection pool cancelled the request")
+        raise TransportError("the connection pool cancelled the request")
 
     async def _pause(self, service: Service, delay: float) -> None:
         for tally in self._tallies:
@@ -556,12 +611,14 @@ class Engine:
         finally:
             service.pausing -= 1
 
-    def _unsent(self, call: _Call, tries: Tries, refusal: RateLimited) -> None:
-        """Report that a call ends without a request, because the service refuses all of them."""
-        refusal.locate(call.service.api, call.request.operation)
+    def _unsent(self, call: _Call, tries: Tries, error: AltaProfilesError) -> None:
+        """Report that a call ends while it waits to send a request."""
+        error.locate(call.service.api, call.request.operation)
+        tries.number = max(tries.number, 1)
         for tally in self._tallies:
             tally.unsent += 1
-        self._report(call.attempt(tries, time.monotonic(), None, refusal))
+        attempt = call.attempt(tries, time.monotonic(), None, error)
+        self._report(replace(attempt, seconds=0.0, sent=False))
 
     def _report(self, attempt: Attempt) -> None:
         if attempt.error is not None:
@@ -574,7 +631,7 @@ class Engine:
                 _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
-        for hook in self._hooks:
+        for hook in self._options.hooks:
             hook(attempt)
 
 
@@ -582,9 +639,41 @@ def _unread(response: Response) -> None:
     """Stand for the reader of a call whose answers are read while they arrive."""
 
 
-def _interrupted(hooks: Sequence[Hook]) -> tuple[Callable[[Attempt, BaseException], object], ...]:
-    methods = [getattr(hook, "interrupted", None) for hook in hooks]
-    return tuple(method for method in methods if method is not None)
+def _reason(call: _Call, tries: Tries) -> AltaProfilesError | None:
+    """Return the error that a call waits for the end of, or None if it waits for an answer."""
+    if tries.is_waiting and call.service.is_refusing:
+        refusal = call.service.refusal()
+        refusal.locate(call.service.api, call.request.operation)
+        return refusal
+    return tries.failure
+
+
+def _observers(hooks: Sequence[Hook]) -> tuple[Observer, ...]:
+    return tuple(hook for hook in hooks if isinstance(hook, Observer))
+
+
+def _chosen(value: T | UnsetType | None, present: T, own: T) -> T:
+    """Return an option of a view: the present one if it is left out, the session's for None."""
+    if value is UNSET:
+        return present
+    return own if value is None else value
+
+
+def _state(call: _Call, tries: Tries) -> str:
+    """Return the state of a call that is out of time, in words."""
+    rotation = call.service.rotation
+    if tries.is_asking and rotation is not None:
+        wait = f"the function of {rotation.argument} had not returned; "
+    elif tries.cut_off_from is not None:
+        wait = "it waited for an answer; "
+    elif tries.is_waiting:
+        cap = call.service.cap(call.request.operation)
+        slots = f"one of {numbered(cap.allowed, 'slot')}"
+        wait = f"it waited for {slots if cap.is_full else 'its turn in the pace of requests'}; "
+    else:
+        wait = "it waited before the next attempt; " if tries.sent else ""
+    sent = numbered(tries.sent, "request") if tries.sent else "no request"
+    return f"{wait}{sent} {'was' if tries.sent < 2 else 'were'} sent"
 
 
 def _keys(call: _Call, error: AltaProfilesError) -> list[str]:

@@ -93,6 +93,11 @@ class Cap:
         return self._size.allowed
 
     @property
+    def is_full(self) -> bool:
+        """True while every slot is in use."""
+        return self.in_flight >= self._size.allowed
+
+    @property
     def waiting(self) -> int:
         """Callers that wait for a slot, or until the service may be asked."""
         return len(self._single) + len(self._bulk)

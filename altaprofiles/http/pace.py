@@ -62,9 +62,11 @@ class Pace:
        is not refused opens the service: for two at a time, and with each answer for one more.
     3. *The rate that the service took is learned.* The requests it answered from one opening to the
        next, in that time, are what its limit lets through. They are then spread evenly, at a
-       rate that grows while nothing is refused. An episode counts only if it took at most 90
-       seconds, because limits without a header are limits per minute. If three rates in a row only
-       brought fewer answers, the refusals have another reason, and no rate is kept.
+       rate that grows with time: see `Rate`. An episode counts only if it took at most 90
+       seconds, because limits without a header are limits per minute. It counts only if somebody
+       asked in most of that time: otherwise the answers show what was asked for, and no limit.
+       If three rates in a row only brought fewer answers, the refusals have another reason, and no
+       rate is kept.
     4. *A service that says how many requests remain is believed*: with none left, nothing starts
        before the reset. A refusal with none left shows no rate. One with some left shows another
        limit beside the stated one.
@@ -90,8 +92,7 @@ class Pace:
     IDLE = 10.0  # seconds without a request that begin a new episode
     FEWEST = 10  # answered requests that show a rate
     SLACK = 0.05  # seconds by which a start may be late without delaying the next
-    OPEN = 0.8  # most of a first episode that shows a rate
-    SELDOM = 1.0  # seconds between two requests of a service that is seldom asked
+    IDLE_SHARE = 0.2  # most of an episode that shows a rate, in which nobody asked
     PATIENCE = 5.0  # seconds for the answer to a request that asks a closed service
     LONGEST = 600.0  # seconds after which one request asks, whatever the service said
     RAMP = 64  # requests in flight after which a service counts as open
@@ -133,6 +134,8 @@ class Pace:
         self._began: float | None = None
         self._answered = 0
         self._strays = 0  # refusals among requests that were served
+        self._idle = 0.0  # seconds in which nobody asked, although a request could have started
+        self._heard = 0.0  # the last outcome
         self._rate = Rate()
         # Of the service's own words.
         self._left: int | None = None
@@ -142,6 +145,21 @@ class Pace:
     def in_flight(self) -> int:
         """Requests begun and not ended."""
         return len(self._flying)
+
+    @property
+    def rate_since(self) -> float:
+        """The clock reading at which the present rate was learned first; 0 without one."""
+        return self._rate.since
+
+    def rate(self, now: float) -> float | None:
+        """Return the learned rate, in requests per second, or None without one."""
+        self._grow(now)
+        return 1 / self._rate.interval if self._rate.interval else None
+
+    def _grow(self, now: float) -> None:
+        # The time in which a service refuses everything proves nothing.
+        if self.closed_since is None:
+            self._rate.grow(now)
 
     @property
     def is_free(self) -> bool:
@@ -156,6 +174,7 @@ class Pace:
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next request may start, 0 for now."""
+        self._grow(now)
         start = self._next
         if self._is_tight:
             # An answer to a request in flight may tell of more room. A time far away may be wrong.
@@ -199,7 +218,10 @@ class Pace:
     def begin(self, now: float) -> float:
         """Count the start of a request; return its number, which the other methods take."""
         if self._began is None or (self.closed_since is None and self._is_idle(now)):
-            self._began, self._answered, self._strays = now, 0, 0
+            self._begin_episode(now)
+        elif not self._flying and (self.closed_since is not None or not self._streak):
+            # Callers that were just refused pause before they ask again.
+            self._idle += max(0.0, now - max(self._last, self._next, self._heard))
         self._last = now
         self._starts = now if now > self._starts else math.nextafter(self._starts, math.inf)
         self._flying.add(self._starts)
@@ -227,13 +249,15 @@ class Pace:
 
     def succeeded(self, number: float, now: float) -> None:
         """Count an answer that was not refused."""
+        self._heard = now
+        strays = 0
         if self._streak and number > self._streak_began:
-            self._strays += self._streak
-            self._streak = 0
+            strays, self._streak = self._streak, 0
+            self._strays += strays
         if self.closed_since is not None:
             # Answers to requests from before tell nothing of the present.
             if number > self._closed_at:
-                self._open(now, self.closed_since)
+                self._open(now)
             else:
                 self._answered += 1
             return
@@ -241,7 +265,7 @@ class Pace:
         if self._ramp is not None:
             self._ramp = self._ramp + 1 if self._ramp < self.RAMP else None
             self._wake()
-        self._rate.answered()
+        self._rate.answered(strays, now)
 
     def refused(
         self,
@@ -262,6 +286,7 @@ class Pace:
             is_repeated: whether the same call was refused before. Then it is a sign only if no
                 other request is in flight: the call alone may be at fault.
         """
+        self._heard = now
         requested = retry_after or 0.0
         if self.closed_since is not None:
             if number > self._closed_at:
@@ -277,7 +302,7 @@ class Pace:
         later = self._younger(self._streak_began) + self.elsewhere
         if self._streak < self.SIGNS or self._streak <= later:
             if is_rate:
-                self._rate.refused()
+                self._rate.refused(now)
             return False
         self.closed_since = self._refused_at = now
         self._turn += 1
@@ -357,6 +382,8 @@ class Pace:
         self._refused_at, self._is_rate = verdict.refused_at, verdict.is_rate
         self._streak, self._streak_began = verdict.streak, verdict.streak_began
         self._ramp = verdict.ramp
+        if verdict.began != self._began:
+            self._idle = 0.0
         self._began, self._answered = verdict.began, verdict.answered
         self._strays = verdict.strays
         self._left, self._resets = verdict.left, verdict.resets
@@ -370,22 +397,21 @@ class Pace:
         self._next = max(self._next, now + max(shortest, min(requested, self.LONGEST)))
         self.named_until = now + requested if requested >= 1 else self.named_until
 
-    def _open(self, now: float, closed_since: float) -> None:
+    def _begin_episode(self, now: float) -> None:
+        self._began, self._answered, self._strays, self._idle = now, 0, 0, 0.0
+
+    def _open(self, now: float) -> None:
         if self._began is not None and self._answered >= self.FEWEST:
             # It opened at some time between the last refusal and now.
             length = (self._refused_at + now) / 2 - self._began
-            open_for = closed_since - self._began
-            # A service that was open for most of the time, and seldom asked, shows no rate.
-            was_asked = self._rate.interval > 0 or open_for <= max(
-                self.OPEN * length, self.SELDOM * self._answered
-            )
+            # Callers that asked for less than the service takes show only how much they asked for.
+            was_asked = self._idle <= self.IDLE_SHARE * length
             is_short = now - self._began <= self.EPISODE
             if self._is_rate and is_short and was_asked:
-                self._rate.learn(
-                    length / self._answered, answered=self._answered, strays=self._strays
-                )
-            self._began, self._answered, self._strays = now, 0, 0
+                self._rate.learn(length, now, answered=self._answered, strays=self._strays)
+            self._begin_episode(now)
         self._answered += 1
+        self._rate.restart(now)
         self.closed_since = self.named_until = None
         self._turn += 1
         self._streak, self._asked = 0, 0.0

@@ -7,6 +7,7 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
+from typing import NamedTuple
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ..base.addresses import is_loopback, split_address
@@ -14,14 +15,36 @@ from ..base.checks import is_unicode
 from ..errors import ConfigurationError, InvalidArgument
 from ..redaction import Secret
 
-__all__ = ["check_proxy", "hide_proxy", "proxy_for", "proxy_from_env", "proxy_secrets"]
+__all__ = ["Proxy", "check_proxy", "hide_proxy", "proxy_for", "proxy_from_env", "proxy_secrets"]
 
 _AUTHORIZATION = "Proxy-Authorization"
 _BASIC = "Basic "
 
 
-def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
-    """Return the proxy for `base_url` and the headers to send to it; None for each if unset.
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Proxy(NamedTuple):
+    """A proxy without its login.
+
+    Attributes:
+        url: its URL.
+        headers: the headers to send to it, which hold the login; None without one.
+        setting: the setting that it comes from: `proxy`, or the name of a variable in capitals.
+    """
+
+    url: str
+    headers: dict[str, str] | None
+    setting: str
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        port = "" if parts.port else f":{_DEFAULT_PORTS[parts.scheme]}"
+        return f"{parts.netloc}{port} from {self.setting}"
+
+
+def proxy_from_env(base_url: str) -> Proxy | None:
+    """Return the proxy for `base_url`; None if there is none.
 
     Reads `HTTPS_PROXY` or `HTTP_PROXY`, else `ALL_PROXY`, and `NO_PROXY`, in capitals or small
     letters; on macOS and Windows also the system's settings, if none of these is set. For a service
@@ -39,11 +62,11 @@ def proxy_from_env(base_url: str) -> tuple[str | None, dict[str, str] | None]:
     scheme = parts.scheme if proxies.get(parts.scheme) else "all"
     proxy = proxies.get(scheme)
     if not proxy or _is_bypassed(parts, proxies):
-        return None, None
-    variable = f"{scheme.upper()}_PROXY"
+        return None
+    setting = f"{scheme.upper()}_PROXY"
     if fault := _fault_of(proxy, otherwise="unset the variable"):
-        raise ConfigurationError(f"{variable}: {fault}")
-    return proxy_for(base_url, proxy)
+        raise ConfigurationError(f"{setting}: {fault}")
+    return proxy_for(base_url, proxy, setting)
 
 
 def hide_proxy(proxy: object) -> object:
@@ -72,19 +95,25 @@ def check_proxy(proxy: object) -> Secret | None:
     return proxy
 
 
-def proxy_for(base_url: str, proxy: Secret) -> tuple[str | None, dict[str, str] | None]:
-    """Return `proxy`, whose URL is valid, as `proxy_from_env` returns one."""
+def proxy_for(base_url: str, proxy: Secret, setting: str = "`proxy`") -> Proxy | None:
+    """Return the proxy for `base_url`; None if it would not be used.
+
+    Args:
+        base_url: the base URL of a service.
+        proxy: the URL of the proxy, which is valid.
+        setting: the setting that it comes from, in words.
+    """
     parts = split_address(_with_scheme(proxy))
     if is_loopback(urlsplit(base_url).hostname or "") and not is_loopback(parts.hostname or ""):
-        return None, None
+        return None
     login, at, place = parts.netloc.rpartition("@")
     url = f"{parts.scheme}://{place}"
     if not at:
-        return url, None
+        return Proxy(url, None, setting)
     user, _, password = login.partition(":")
     credentials = b"%b:%b" % (unquote_to_bytes(user), unquote_to_bytes(password))
     encoded = base64.b64encode(credentials).decode()
-    return url, {_AUTHORIZATION: Secret(f"{_BASIC}{encoded}")}
+    return Proxy(url, {_AUTHORIZATION: Secret(f"{_BASIC}{encoded}")}, setting)
 
 
 _SCHEME = re.compile("[a-z][a-z0-9]{0,9}")

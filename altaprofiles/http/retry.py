@@ -6,6 +6,7 @@ Clock readings and random numbers are passed in. Nothing here sleeps or sends.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 from msgspec import Struct
@@ -31,6 +32,13 @@ _TOLERANCE = 0.001
 """Seconds by which a wait that is asked for may exceed the time that is left for it."""
 
 
+_FOR_ATTEMPT = 0.05
+"""Seconds before the deadline that a drawn delay leaves, so that it does not cut the attempt off.
+
+With less than twice as much left, the call ends in its error, which explains more.
+"""
+
+
 class Retry(Struct, frozen=True, kw_only=True):
     """The retry policy of a session. All times are in seconds.
 
@@ -39,7 +47,8 @@ class Retry(Struct, frozen=True, kw_only=True):
             In chains, exports and bulk lookups a refusal for a rate limit does not count.
         base_delay: upper bound of the first delay. The bound doubles with each further attempt, and
             each delay is drawn evenly between zero and its bound (full jitter).
-        max_delay: largest value of that bound. A longer `Retry-After` is still honoured, up to ten
+        max_delay: largest value of that bound, which is also below the time left before a deadline,
+            so that an attempt has time as well. A longer `Retry-After` is still honoured, up to ten
             minutes; one beyond that ends the call. `throttle_timeout` bounds that of a rate limit.
         throttle_timeout: longest time that a service may refuse one request, or all of them, for a
             rate limit before `RateLimited` is raised. Such a limit lasts minutes. While a service
@@ -104,8 +113,8 @@ class Budget:
     """Share of the capacity that comes back every second."""
 
     def __init__(self, capacity: int, now: float) -> None:
-        self._capacity = float(capacity)
-        self._tokens = float(capacity)
+        # More are never taken, and a float holds no int of any size.
+        self._capacity = self._tokens = float(min(capacity, sys.maxsize))
         self._filled_at = now
 
     def deposit(self) -> None:
@@ -138,7 +147,7 @@ class Decision(Struct, frozen=True):
     throttled: bool
 
 
-class Tries(Struct, gc=False):
+class Tries(Struct):
     """The attempts of one call, and the decision after each that does not succeed.
 
     Args:
@@ -148,13 +157,16 @@ class Tries(Struct, gc=False):
 
     Attributes:
         number: the number of the current attempt, 1 for the first.
+        sent: requests sent so far.
         is_waiting: whether it waits for a slot, or until the service may be asked.
         failures: failed attempts so far.
         polls: "not ready" answers so far.
         refusals: refusals for a rate limit since any other outcome.
+        is_asking: whether it waits for the function that returns the secret.
         is_renewed: whether it is sent again because there is another secret.
         queued: seconds in the queue of the session since the first of these, while it was open.
         queued_at: the clock reading at which the current attempt began to wait for its turn.
+        failure: the error of the attempt before the current one.
         cut_off_from: the clock reading at which a request was sent that a cancellation cut off;
             None if there was none.
     """
@@ -163,13 +175,16 @@ class Tries(Struct, gc=False):
     budget: Budget | None
     ends: float = math.inf
     number: int = 0
+    sent: int = 0
     is_waiting: bool = False
     failures: int = 0
     polls: int = 0
     refusals: int = 0
+    is_asking: bool = False
     is_renewed: bool = False
     queued: float = 0.0
     queued_at: float = 0.0
+    failure: AltaProfilesError | None = None
     cut_off_from: float | None = None
     _ready_by: float = math.inf
     _refused_since: float = math.inf
@@ -197,24 +212,25 @@ class Tries(Struct, gc=False):
             self.polls += 1
             self._ready_by = min(self._ready_by, now + self.retry.ready_timeout)
             left = self._ready_by - now
-            delay = min(self.retry.delay(self.polls, random), max(left, 0.0))
+            delay = min(self._drawn(self.polls, now, random), max(left, 0.0))
             can_retry = left > 0
         elif throttled:
             since = now if closed_since is None else closed_since
             self._refused_since = min(self._refused_since, since)
             # While others are served, the wait for a turn is the session's own.
             longest = self._refused_since + self.queued + self.retry.throttle_timeout - now
-            delay, can_retry = self._after_refusal(random, is_closed=closed_since is not None)
+            delay, can_retry = self._after_refusal(now, random, is_closed=closed_since is not None)
             delay = min(delay, max(longest, 0.0))
             can_retry = can_retry and longest > 0
         else:
             self.failures += 1
-            delay = self.retry.delay(self.failures, random)
+            delay = self._drawn(self.failures, now, random)
             can_retry = can_pass(error) and self.failures < self.retry.attempts
         requested = getattr(error, "retry_after", None) or 0.0
         delay = max(delay, requested)
         # The deadline would cut a longer wait short, and explain less than `error` does.
-        can_retry = can_retry and requested <= longest + _TOLERANCE and now + delay < self.ends
+        in_time = now + max(delay, 2 * _FOR_ATTEMPT) < self.ends
+        can_retry = can_retry and requested <= longest + _TOLERANCE and in_time
         if can_retry and not not_ready and self.budget is not None:
             # Last, so that only a retry that is made takes a token.
             can_retry = self.budget.withdraw(now)
@@ -222,11 +238,18 @@ class Tries(Struct, gc=False):
             delay=delay if can_retry else None, not_ready=not_ready, throttled=throttled
         )
 
-    def _after_refusal(self, random: Callable[[], float], *, is_closed: bool) -> tuple[float, bool]:
+    def _drawn(self, failures: int, now: float, random: Callable[[], float]) -> float:
+        """Return the delay of the policy, drawn below a bound that leaves time for an attempt."""
+        bound = self.retry.delay(failures, lambda: 1.0)
+        return random() * min(bound, max(self.ends - now - _FOR_ATTEMPT, 0.0))
+
+    def _after_refusal(
+        self, now: float, random: Callable[[], float], *, is_closed: bool
+    ) -> tuple[float, bool]:
         self.refusals += 1
         if self.budget is None:
             # While the service is closed, its pace grows the wait, for all callers together.
             bound = 1 if is_closed else self.refusals
-            return self.retry.delay(bound, random), True
+            return self._drawn(bound, now, random), True
         self.failures += 1
-        return self.retry.delay(self.failures, random), self.failures < self.retry.attempts
+        return self._drawn(self.failures, now, random), self.failures < self.retry.attempts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 import anyio
 from msgspec import Struct
 
-from ..credentials import SecretFunction
+from ..credentials import SecretFunction, Source
 from ..errors import AltaProfilesError, MissingCredentials, NotReady, RateLimited, StatusError
 from ..models import RateLimit
 from ..redaction import Secret, mask_values
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Load", "Service", "account_of"]
 
+logger = logging.getLogger("altaprofiles")
+
 
 class Load(Struct, frozen=True):
     """The slots of a service at a moment.
@@ -39,12 +42,15 @@ class Load(Struct, frozen=True):
         used: requests in flight.
         limit: the most of them, at present.
         waiting: callers that wait for a slot.
+        shared: equal for all services of this process that have these slots together; None for
+            slots of a session of its own.
     """
 
     service: str
     used: int
     limit: int
     waiting: int
+    shared: Path | None = None
 
 
 class _PaceOptions(TypedDict):
@@ -62,8 +68,8 @@ class Service:
         account: identifies the account, for work that is resumed.
         url: the base URL.
         headers: returns what is sent with every request, for a secret.
-        secret: the secret, or a `SecretFunction` that returns it. It is masked in every error.
-        check: raises `InvalidArgument` unless a value, given with its type, can be the secret.
+        secret: the secret, or a `SecretFunction` that returns it.
+        check: as for `Rotation`.
         sizes: the number of slots of each operation. Operations with one and the same `Size` share
             its slots.
         retry: the policy that the waits of a refused service follow.
@@ -75,8 +81,9 @@ class Service:
 
     Attributes:
         pace: the times at which a request may start.
-        limits: the limits that the service states in its answers, so far.
+        limits: the limits that the service states in its answers, so far, and the learned rate.
         pausing: calls that wait for their next attempt, without a slot.
+        secret: the secret, or its `SecretFunction`.
         rotation: the secret, if a function returns it.
     """
 
@@ -88,7 +95,7 @@ class Service:
         url: str,
         headers: Callable[[str], Mapping[str, str]],
         secret: str,
-        check: Callable[[str, str], None],
+        check: Callable[[str, str, Source], None],
         sizes: Mapping[str, Size],
         retry: Retry,
         per_minute: int | None = None,
@@ -99,7 +106,7 @@ class Service:
         self.account = account
         self.url = url
         self._headers = headers
-        self._secret = secret
+        self.secret = secret
         self.rotation: Rotation | None = None
         if isinstance(secret, SecretFunction):
             self.peer = Peer(url)
@@ -108,6 +115,7 @@ class Service:
             self.peer = Peer(url, mask_values(headers(secret)))
         self.limits = RateLimit()
         self.pausing = 0
+        self._rate_since = 0.0  # of the rate that was reported last
         self._refused: RateLimited | None = None
         self._commons: Commons | None = None
         kinds = {id(size): kind for kind, size in reversed([*sizes.items()])}
@@ -141,20 +149,8 @@ class Service:
         self._all = tuple(caps.values())
         self.pace.opened.extend(cap.wake for cap in self._all)
 
-    def accepted(self, secret: Secret) -> None:
-        """Note that the service has accepted a secret that a function has returned."""
-        if self.rotation is not None:
-            self.rotation.accepted(secret)
-
     def _take_secret(self, secret: Secret) -> None:
         self.peer.renew(mask_values(self._headers(secret)))
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The texts to mask: the secret, and the one before it if there was another."""
-        if self.rotation is None:
-            return () if isinstance(self._secret, SecretFunction) else (self._secret,)
-        return tuple(filter(None, (self.rotation.current, self.rotation.previous)))
 
     async def open(self) -> None:
         """Open the files that the service shares with other processes, if it does.
@@ -179,6 +175,7 @@ class Service:
             sum(cap.in_flight for cap in caps),
             sum(cap.allowed for cap in caps),
             sum(cap.waiting for cap in caps),
+            None if self._commons is None else self._commons.path,
         )
 
     def cap(self, operation: str) -> Cap:
@@ -204,6 +201,21 @@ class Service:
         now = time.monotonic()
         self.pace.succeeded(turn.pace, now)
         cap.succeeded(turn, now - started)
+        if self.pace.rate_since or self._rate_since:
+            self.note_rate(now)
+
+    def note_rate(self, now: float) -> None:
+        """Show the learned rate in `limits`, and report a new one in the log."""
+        rate = self.limits.rate = self.pace.rate(now)
+        since = self.pace.rate_since
+        if rate is not None and since != self._rate_since:
+            logger.warning(
+                "%s is asked %.3g times a second for now, which is the rate it took before it "
+                "refused every request; the rate grows while it refuses nothing",
+                self.api,
+                rate,
+            )
+        self._rate_since = since
 
     def failed(self, cap: Cap, turn: Turn, error: AltaProfilesError, *, is_repeated: bool) -> bool:
         """Count an attempt that ended with `error`; return whether it closed the service.

@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .._version import __version__
-from ..base.checks import check_seconds
+from ..base.checks import check_seconds, shown
 from ..errors import (
     AltaProfilesError,
     ConnectError,
@@ -35,7 +35,7 @@ from ..wire.messages import Request, Response
 from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
-from .proxies import check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
+from .proxies import Proxy, check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
 from .reader import Reader
 
 __all__ = [
@@ -167,7 +167,7 @@ class Transport:
         self._trust_env = trust_env
         self._ssl = _check_context(ssl)
         self._given_proxy = check_proxy(proxy)
-        self._proxies: dict[Peer, tuple[str | None, dict[str, str] | None]] = {}
+        self._proxies: dict[Peer, Proxy | None] = {}
         self._connector: Connector | None = None
         self._clients: dict[Peer, aiohttp.ClientSession] = {}
 
@@ -190,7 +190,7 @@ class Transport:
         # aiohttp sends a client's own headers to the proxy as well, in the clear. With a proxy,
         # credentials therefore go with each request, which only the service can read. So do those
         # that change.
-        goes_along = self._proxy(peer)[0] is not None or not peer.is_fixed
+        goes_along = self._proxy(peer) is not None or not peer.is_fixed
         client = self._clients[peer] = aiohttp.ClientSession(
             connector=self._connector,
             connector_owner=False,
@@ -240,7 +240,7 @@ class Transport:
             DecodeError: the reader gives up.
         """
         client = self._clients.get(peer) or self._client(peer)
-        proxy, proxy_headers = self._proxy(peer)
+        proxy = self._proxy(peer)
         watched = limits.deadlines.begin()
         failure: AltaProfilesError
         try:
@@ -250,8 +250,8 @@ class Transport:
                 data=request.body or None,
                 headers=peer.headers if proxy or not peer.is_fixed else None,
                 allow_redirects=False,
-                proxy=proxy,
-                proxy_headers=proxy_headers,
+                proxy=proxy.url if proxy else None,
+                proxy_headers=proxy.headers if proxy else None,
                 timeout=limits.client,
             )
             try:
@@ -263,7 +263,7 @@ class Transport:
                 raise
             if proxy is None or response.status != 407:
                 return Response(response.status, response.headers, body, taken=taken)
-            failure = self._proxy_refusal(peer.host, 407, "")
+            failure = _proxy_refusal(peer.host, proxy, 407, "")
         except (asyncio.CancelledError, Exception) as error:
             if isinstance(error, Exception) and _is_of_a_hook(error):
                 raise
@@ -364,28 +364,22 @@ class Transport:
     def secrets(self, peer: Peer) -> tuple[str, ...]:
         """Return the password of the proxy for `peer`, if there is one."""
         proxy = self._proxies.get(peer)
-        return () if proxy is None else proxy_secrets(proxy[1])
+        return () if proxy is None else proxy_secrets(proxy.headers)
 
-    def _proxy(self, peer: Peer) -> tuple[str | None, dict[str, str] | None]:
-        """Return the proxy for `peer` and the headers to send to it."""
+    def _proxy(self, peer: Peer) -> Proxy | None:
         if peer not in self._proxies:
             if self._given_proxy is not None:
                 found = proxy_for(peer.url, self._given_proxy)
             else:
-                found = proxy_from_env(peer.url) if self._trust_env else (None, None)
+                found = proxy_from_env(peer.url) if self._trust_env else None
             self._proxies[peer] = found
         return self._proxies[peer]
 
     def _translated(self, error: Exception, peer: Peer, timeout: Timeout) -> TransportError:
-        if isinstance(error, aiohttp.ClientHttpProxyError):
-            return self._proxy_refusal(peer.host, error.status, error.message)
-        proxy = self._proxy(peer)[0]
-        is_of_proxy = proxy is not None and _is_of(error, URL(proxy))
-        return _translated(error, peer.host, timeout, is_of_proxy=is_of_proxy)
-
-    def _proxy_refusal(self, host: str, status: int, reason: str) -> ConnectError:
-        place = "the proxy's variable" if self._given_proxy is None else "`proxy`"
-        return _proxy_refusal(host, status, reason, place)
+        proxy = self._proxy(peer)
+        if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
+            return _proxy_refusal(peer.host, proxy, error.status, error.message)
+        return _translated(error, peer.host, timeout, proxy)
 
 
 def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:
@@ -408,18 +402,21 @@ def _is_of(error: Exception, server: URL) -> bool:
 
 
 def _translated(
-    error: Exception, host: str, timeout: Timeout, *, is_of_proxy: bool
+    error: Exception, host: str, timeout: Timeout, proxy: Proxy | None
 ) -> TransportError:
     """Return the error of this library for any exception from below."""
+    if proxy is None:
+        place = host
+    elif _is_of(error, URL(proxy.url)):
+        place = f"the proxy for {host}, {proxy}"
+    else:
+        place = _through(host, proxy)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return RequestTimeout(f"no connection to {host} within {timeout.connect} s")
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+        return RequestTimeout(f"no connection to {place} within {timeout.connect} s")
     if (tls := _tls_error(error)) is not None:
-        return _tls_failure(f"the proxy for {host}" if is_of_proxy else host, tls)
-    if is_of_proxy:
-        return ConnectError(f"no connection to the proxy for {host}", detail=_reason(cause))
+        return _tls_failure(place, tls)
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectError(f"no connection to {host}", detail=_reason(cause))
+        return ConnectError(f"no connection to {place}", detail=_reason(error.os_error))
     if isinstance(error, aiohttp.ClientResponseError):
         return TransportError(
             f"{host} answered something that is not HTTP",
@@ -429,7 +426,11 @@ def _translated(
         return TransportError(f"the compressed answer of {host} is garbled", detail=_reason(error))
     if isinstance(error, aiohttp.ClientPayloadError):
         return TransportError(f"the answer of {host} ended before it was complete")
-    return TransportError(f"the connection to {host} broke", detail=_reason(error))
+    return TransportError(f"the connection to {place} broke", detail=_reason(error))
+
+
+def _through(host: str, proxy: Proxy) -> str:
+    return f"{host} through the proxy {proxy}"
 
 
 def _is_of_a_hook(error: BaseException) -> bool:
@@ -451,15 +452,16 @@ def _reason(error: object) -> str:
     return _short(" ".join(str(own or error).split()) or type(error).__name__)
 
 
-def _proxy_refusal(host: str, status: int, reason: str, place: str) -> ConnectError:
+def _proxy_refusal(host: str, proxy: Proxy, status: int, reason: str) -> ConnectError:
+    failure = f"no connection to {_through(host, proxy)}"
     if status == 407:
         return ConnectError(
-            f"no connection to {host}: the proxy refuses its credentials, or needs some (HTTP "
-            f"407); write them in {place}, as http://USER:PASSWORD@HOST:PORT",
+            f"{failure}: the proxy refuses its credentials, or needs some (HTTP 407); write them "
+            f"in {proxy.setting}, as http://USER:PASSWORD@HOST:PORT",
             permanent=True,
         )
     return ConnectError(
-        f"no connection to {host}: the proxy answered HTTP {status}",
+        f"{failure}: the proxy answered HTTP {status}",
         detail=_reason(reason) if reason else "",
         permanent=400 <= status < 500 and status not in (408, 429),
     )
@@ -535,7 +537,7 @@ def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[a
         isinstance(config, aiohttp.TraceConfig) for config in trace_configs
     ):
         raise InvalidArgument(
-            f"trace_configs: expected a list of aiohttp.TraceConfig, got {trace_configs!r}"
+            f"trace_configs: expected a list of aiohttp.TraceConfig, got {shown(trace_configs)}"
         )
     return list(trace_configs)
 
@@ -545,7 +547,7 @@ def _check_context(context: object) -> ssl.SSLContext | None:
         return None
     if not isinstance(context, ssl.SSLContext):
         raise InvalidArgument(
-            f"ssl: expected an ssl.SSLContext, got {context!r}; pass "
+            f"ssl: expected an ssl.SSLContext, got {shown(context)}; pass "
             f"ssl.create_default_context(cafile=…) for an authority of your own"
         )
     if context.protocol == ssl.PROTOCOL_TLS_SERVER:

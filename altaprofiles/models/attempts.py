@@ -13,8 +13,9 @@ __all__ = ["Attempt", "RateLimit", "Stats"]
 class Attempt(Struct, frozen=True):
     """One HTTP request and its outcome, as passed to `Session(on_event=…)`.
 
-    A call that ends without a request, because the service refuses every one at present, is passed
-    as well. `error` is then a `RateLimited` whose `sent` is False, and `status` is None.
+    A call that ends while it waits to send a request is passed as well, with `sent` False. `error`
+    is a `RateLimited` if the service refuses every request at present, and a `RequestTimeout` if
+    the deadline of the call has ended.
 
     Attributes:
         api: "CleverTap" or "Alta".
@@ -33,6 +34,7 @@ class Attempt(Struct, frozen=True):
         waited: seconds for which the attempt waited for a slot, and for the pace.
         bulk: whether the call belongs to bulk work, which waits behind single calls.
         url: the address of the request, without its query.
+        sent: whether there was a request.
     """
 
     api: str
@@ -50,15 +52,17 @@ class Attempt(Struct, frozen=True):
     waited: float
     bulk: bool
     url: str
+    sent: bool = True
 
 
 class RateLimit(Struct):
-    """The limit that a service states in its answers, as of the last one that states any.
+    """The limit of a service: stated in its last answer that states any, or learned.
 
     Alta documents the headers `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`
     (its overview of rate limits, V1.5), CleverTap none
     (https://developer.clevertap.com/docs/api-request-limit). An attribute is None until an answer
-    states it, and None again if a later answer states another one without it.
+    states it, and None again if a later answer states another one without it. `rate` is stated by
+    no answer.
 
     Attributes:
         limit: most requests in one period, such as 100 a day. No header names the period's length.
@@ -66,6 +70,10 @@ class RateLimit(Struct):
             `reset`.
         reset: Unix time, in seconds, at which the period ends and `limit` requests are allowed
             again. It is measured on the service's clock.
+        rate: requests per second that are sent at most, after the service has refused every request
+            for a while; None without such a limit. It is learned from the requests that the service
+            took before. It grows while nothing is refused, until it is None again: within half a
+            minute after a single outage. A log line at level WARNING reports a new one.
 
     >>> stated = session.stats.limits["Alta"]
     >>> if stated.remaining == 0:
@@ -75,6 +83,7 @@ class RateLimit(Struct):
     limit: int | None = None
     remaining: int | None = None
     reset: float | None = None
+    rate: float | None = None
 
 
 class Stats(Struct):
@@ -85,11 +94,11 @@ class Stats(Struct):
         retries: attempts after the first of a call, polls of unready pages included.
         throttles: answers with HTTP 429 or a code for throttling.
         not_ready: answers that a page or count is still in progress.
-        unsent: calls that ended without a request, because the service refused every one for longer
-            than they could wait.
+        unsent: calls that ended while they waited to send a request: the service refused every one
+            for longer than they could wait, or their deadline ended before.
         bytes: total size of all bodies, decompressed.
         limits: a `RateLimit` for each service that the session has credentials for, by "CleverTap"
-            and "Alta". It is empty of values until an answer states a limit.
+            and "Alta". It is empty of values until an answer states a limit, or a rate is learned.
     """
 
     requests: int = 0

@@ -158,7 +158,7 @@ class Chains:
             replace(self._chain(beginning, new_sink, earlier, query), weigh=weigh, discard=discard)
             for beginning in beginnings
         ]
-        return walk(chains, prefetch=prefetch, spawn=self._engine.spawn, name=PAGES)
+        return walk(chains, prefetch=prefetch, spawn=self._engine.iterate, name=PAGES)
 
     def _chain(
         self,

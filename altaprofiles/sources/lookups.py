@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.calls import CallName
-from ..base.checks import check_flag, check_whole
+from ..base.checks import check_flag, check_whole, shown
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
@@ -59,7 +59,7 @@ class Endpoint(Struct, Generic[V], frozen=True):
     def check_by(self, by: object) -> None:
         """Raise `ConfigurationError` unless `by` is one of the kinds of key."""
         if not isinstance(by, str) or by not in self.by:
-            raise InvalidArgument(f"by: unknown {by!r}; use one of {one_of(self.by, by)}")
+            raise InvalidArgument(f"by: unknown {shown(by)}; use one of {one_of(self.by, by)}")
 
 
 PROFILES: Endpoint[Profile] = Endpoint(
@@ -87,8 +87,8 @@ def endpoint_of(by: object) -> Endpoint[Any]:
     for endpoint in (PROFILES, CDP):
         if isinstance(by, str) and by in endpoint.by:
             return endpoint
-    known = one_of((*PROFILES.by, *CDP.by), str(by))
-    raise InvalidArgument(f"by: unknown {by!r}; use one of {known}")
+    known = one_of((*PROFILES.by, *CDP.by), by)
+    raise InvalidArgument(f"by: unknown {shown(by)}; use one of {known}")
 
 
 class Lookups(Generic[V]):
@@ -178,7 +178,7 @@ class Lookups(Generic[V]):
             items,
             concurrency=check_whole("concurrency", concurrency, least=1),
             ordered=ordered,
-            spawn=self._engine.spawn,
+            spawn=self._engine.iterate,
             pausing=lambda: self._service.pausing,
             size=size,
             name=self._endpoint.name,

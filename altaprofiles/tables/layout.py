@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
-from ..base.checks import is_unicode
+from ..base.checks import is_unicode, shown
 from ..errors import InvalidArgument
 
 __all__ = [
@@ -101,12 +101,14 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
     """
     if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
         raise InvalidArgument(
-            f"flatten: expected a list of profileData keys, got {flatten!r}; write ['plan', 'city']"
+            f"flatten: expected a list of profileData keys, got {shown(flatten)}; write "
+            "['plan', 'city']"
         )
     for key in flatten:
         if not isinstance(key, str) or not key or "\0" in key or not is_unicode(key):
             raise InvalidArgument(
-                f"flatten: expected profileData keys, each a text that is not empty, got {key!r}"
+                "flatten: expected profileData keys, each a text that is not empty, got "
+                f"{shown(key)}"
             )
     # Plain text, even of a subclass such as NumPy's.
     keys = [*map(str.__str__, flatten)]
@@ -130,7 +132,8 @@ def _checked_kind(key: str, kind: object) -> Kind | None:
     if kind is None:
         return None
     raise InvalidArgument(
-        f"flatten: {key!r} has the type {kind!r}; use one of {', '.join(KINDS)}, or None for the "
+        f"flatten: {shown(key)} has the type {shown(kind)}; use one of {', '.join(KINDS)}, or "
+        "None for the "
         f"one that the values share"
     )
 

@@ -373,7 +373,7 @@ def _failure(response: Response, result: _Result) -> AltaProfilesError:
                 excerpt=excerpt(response.body),
             )
         if status == 408:
-            return timed_out(API)
+            return timed_out()
         # An unexplained failure may be temporary: it is retried, and raised in the end.
         kind = ServerError if status < 300 else kind_of(status)
     return status_error(kind, API, response, code, message, _hint(kind, code))

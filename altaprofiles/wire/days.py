@@ -11,7 +11,7 @@ from datetime import date, datetime
 from itertools import pairwise
 from typing import TypeAlias
 
-from ..base.checks import check_whole
+from ..base.checks import check_whole, shown
 from ..errors import InvalidArgument
 
 __all__ = ["Day", "check_day", "check_range", "date_of", "day_in", "split_range", "windows"]
@@ -90,7 +90,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     """
     if isinstance(value, datetime):
         raise InvalidArgument(
-            f"{name}: got the datetime {value!r}, which could mean a day or a second; "
+            f"{name}: got the datetime {shown(value)}, which could mean a day or a second; "
             f"pass .date(), or int(.timestamp()) of an aware datetime"
         )
     if isinstance(value, str):
@@ -101,7 +101,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     if isinstance(value, date):
         value = value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidArgument(f"{name}: got the {type(value).__name__} {value!r}; {fix}")
+        raise InvalidArgument(f"{name}: got the {type(value).__name__} {shown(value)}; {fix}")
     if _is_day(value):
         try:
             date_of(value)
@@ -109,7 +109,7 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             raise InvalidArgument(f"{name}: {value} is not a calendar day; {fix}") from None
     elif not 10**9 <= value < 10**10:
         hint = ", and looks like milliseconds" if 10**12 <= value < 10**13 else ""
-        raise InvalidArgument(f"{name}: {value} has neither 8 nor 10 digits{hint}; {fix}")
+        raise InvalidArgument(f"{name}: {shown(value)} has neither 8 nor 10 digits{hint}; {fix}")
     return value
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat, TypeAlias, get_args
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-from ..base.checks import check_key, form_of, is_unicode, whole
+from ..base.checks import check_key, form_of, is_unicode, shown, whole
 from ..errors import ConfigurationError, InvalidArgument
 
 __all__ = [
@@ -144,10 +144,10 @@ class Filter(Struct, frozen=True):
         if operator in OF_EXISTENCE:
             if value is not None:
                 raise InvalidArgument(
-                    f"value: {operator} of {name!r} takes no value; leave it out", value=value
+                    f"value: {operator} of {shown(name)} takes no value; leave it out", value=value
                 )
         else:
-            value = check_value("value", f"{operator} of {name!r}", operator, value)
+            value = check_value("value", f"{operator} of {shown(name)}", operator, value)
         force_setattr(self, "name", name)
         force_setattr(self, "operator", operator)
         force_setattr(self, "value", value)
@@ -162,12 +162,12 @@ def check_name(place: str, name: object) -> str:
     if name is None:
         raise InvalidArgument(f"{place}: missing; write the name as in the dashboard")
     if not isinstance(name, str):
-        raise InvalidArgument(f"{place}: expected a name as text, got {name!r}")
+        raise InvalidArgument(f"{place}: expected a name as text, got {shown(name)}")
     try:
         return check_key(place, name)
     except ConfigurationError as error:
         # A property's name is not a person's, and may be shown.
-        raise InvalidArgument(f"{error}, got {name!r}") from None
+        raise InvalidArgument(f"{error}, got {shown(name)}") from None
 
 
 def check_operator(place: str, operator: object) -> Operator:
@@ -182,7 +182,7 @@ def check_operator(place: str, operator: object) -> Operator:
     """
     if isinstance(operator, str) and operator in _SPELLINGS:
         return _SPELLINGS[operator]
-    fault = "missing" if operator is None else f"unknown operator {operator!r}"
+    fault = "missing" if operator is None else f"unknown operator {shown(operator)}"
     meant = _meant(operator) if isinstance(operator, str) else None
     guess = "" if meant is None else f"; did you mean {meant}?"
     raise InvalidArgument(f"{place}: {fault}; use one of {', '.join(_OPERATORS)}{guess}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from ..base.checks import form_of, is_unicode
+from ..base.checks import form_of, is_unicode, shown
 from ..errors import InvalidArgument
 from .days import check_day, check_range
 from .filters import (
@@ -292,7 +292,7 @@ def _check_known(place: str, members: Mapping[str, Any], known: Sequence[str]) -
             meant = _meant(key, known)
             guess = "" if meant is None else f"; did you mean {meant}?"
             raise InvalidArgument(
-                f"{place}: unknown member {key!r}; known are {', '.join(known)}{guess}"
+                f"{place}: unknown member {shown(key)}; known are {', '.join(known)}{guess}"
             )
 
 
@@ -322,8 +322,10 @@ def _copied(place: str, value: object, levels: int = _DEEPEST) -> Any:
         copy: dict[str, Any] = {}
         for key, item in value.items():
             if not isinstance(key, str) or not is_unicode(key):
-                raise InvalidArgument(f"{place}: expected names of members as text, got {key!r}")
-            name = f"{place}.{key}" if key.isidentifier() else f"{place}[{key!r}]"
+                raise InvalidArgument(
+                    f"{place}: expected names of members as text, got {shown(key)}"
+                )
+            name = f"{place}.{key}" if key.isidentifier() else f"{place}[{shown(key)}]"
             copy[str.__str__(key)] = _copied(name, item, levels - 1)
         return copy
     if isinstance(value, list | tuple):

@@ -15,7 +15,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from ..base.checks import check_flag, check_key, check_whole
+from ..base.checks import check_flag, check_key, check_whole, shown
 from ..errors import ConfigurationError, InvalidArgument
 from .days import Day, check_range, split_range
 from .language import Filters
@@ -197,12 +197,12 @@ def is_everyone(name: str, event: object, start: object, end: object) -> bool:
 
 def _check_event(event: object) -> str:
     if not isinstance(event, str):
-        raise InvalidArgument(f"event: expected the name of an event, got {event!r}")
+        raise InvalidArgument(f"event: expected the name of an event, got {shown(event)}")
     try:
         return check_key("event", event)
     except ConfigurationError as error:
         # An event's name is not a person's, and may be shown.
-        raise InvalidArgument(f"{error}, got {event!r}") from None
+        raise InvalidArgument(f"{error}, got {shown(event)}") from None
 
 
 def check_batch_size(batch_size: object) -> int:
@@ -216,12 +216,13 @@ def check_batch_size(batch_size: object) -> int:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise InvalidArgument(
-            f"batch_size: expected an int, got {batch_size!r}; pass a multiple of {_BUCKETS}"
+            f"batch_size: expected an int, got {shown(batch_size)}; pass a multiple of {_BUCKETS}"
         )
     if not _BUCKETS <= batch_size <= BATCH_SIZE or batch_size % _BUCKETS:
-        nearest = min(max(round(batch_size / _BUCKETS) * _BUCKETS, _BUCKETS), BATCH_SIZE)
+        within = min(max(batch_size, _BUCKETS), BATCH_SIZE)
+        nearest = round(within / _BUCKETS) * _BUCKETS
         raise InvalidArgument(
-            f"batch_size: {batch_size} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
+            f"batch_size: {shown(batch_size)} is not a multiple of {_BUCKETS} from {_BUCKETS} to "
             f"{BATCH_SIZE}; the nearest is {nearest}"
         )
     return batch_size
@@ -238,6 +239,6 @@ def check_cursor(cursor: object) -> str:
     """
     if not isinstance(cursor, str) or not CURSOR.fullmatch(cursor):
         raise InvalidArgument(
-            f"cursor: {cursor!r} is not a cursor; pass `next_cursor` of a page unchanged"
+            f"cursor: {shown(cursor)} is not a cursor; pass `next_cursor` of a page unchanged"
         )
     return cursor

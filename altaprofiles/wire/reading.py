@@ -169,7 +169,7 @@ def error_for(
 ) -> AltaProfilesError:
     """Return the error for an HTTP status ([http], 15; [cdp], Status Codes)."""
     if response.status == 408:
-        return timed_out(api)
+        return timed_out()
     return status_error(kind_of(response.status), api, response, code, message, hint)
 
 
@@ -178,9 +178,9 @@ def kind_of(status: int) -> type[StatusError]:
     return _BY_STATUS.get(status, ServerError if status >= 500 else StatusError)
 
 
-def timed_out(api: str) -> RequestTimeout:
+def timed_out() -> RequestTimeout:
     """Return the error for status 408 ([http], 15.5.9)."""
-    return RequestTimeout(f"{api} answered with status 408: the request took too long to arrive")
+    return RequestTimeout("answered with status 408: the request took too long to arrive")
 
 
 def status_error(

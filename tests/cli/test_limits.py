@@ -47,8 +47,8 @@ def context(*options: str) -> click.Context:
 @pytest.mark.parametrize(
     ("option", "values"),
     [
-        ("--max-time", ["0", "-1", "nan", "inf", "1e9", "soon", "", "5s"]),
-        ("--retries", ["-1", "1.5", "1001", "9" * 5000, "many", "", "\N{SUPERSCRIPT TWO}"]),
+        ("--max-time", ["0", "-1", "nan", "inf", "1e9", "soon", "", "5s", "1_0", " 5"]),
+        ("--retries", ["-1", "1.5", "1001", "1_0", "9" * 5000, "many", "", "\N{SUPERSCRIPT TWO}"]),
     ],
 )
 def test_values_that_cannot_work_are_refused(option: str, values: list[str]) -> None:
@@ -151,7 +151,8 @@ async def test_several_accounts_end_with_the_limit(tmp_path: Path) -> None:
         done = await ended(env, *export, cwd=tmp_path)
         assert done.code == 4
         assert done.stderr.count(late) >= 1
-        assert "To resume: " in done.stderr
+        assert "again, with a longer --max-time" in done.stderr
+        assert "To resume: " not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["status", "sync"])
@@ -188,12 +189,43 @@ async def test_what_is_unfinished_stays_so_at_the_limit(tmp_path: Path, command:
         done = await ended(env, *arguments, "--max-time", "3", cwd=tmp_path)
         assert done.code == 4, done.stderr
         assert "it did not finish within the --max-time of 3 s" in done.stderr
-        assert "run the same export again to resume it" in done.stderr
+        noun = {"status": "export"}.get(command, command)
+        assert f"run the same {noun} again to resume it" in done.stderr
         assert "--max-time 3" in done.stderr
         emulator.faults = {}
         done = await ended(env, *arguments, "--max-time", "600", cwd=tmp_path)
         assert done.code == 0, done.stderr
         assert emulator.stats.requests["open_chain"] == before["open_chain"]
+
+
+async def test_the_line_that_resumes_leaves_the_account_to_each_export(tmp_path: Path) -> None:
+    to = tmp_path / "p.ndjson"
+
+    def stop(progress: Any) -> None:
+        if progress.records:
+            raise KeyError
+
+    async with Emulator(people=300, seed=2) as emulator:
+        async with session_for(emulator) as session:
+            with pytest.raises(KeyError):
+                await session.export(EVENT, **RANGE, to=to, batch_size=23, on_progress=stop)
+        account = emulator.clevertap
+        config = tmp_path / "accounts.toml"
+        config.write_text(
+            "".join(
+                f'[accounts.{name}]\naccount_id = "{account_id}"\npasscode = "{account.passcode}"\n'
+                f'base_url = "{emulator.url}"\n'
+                for name, account_id in (("other", "OTHER"), ("shop", account.account_id))
+            )
+        )
+        config.chmod(0o600)
+        env = environment(tmp_path, ALTAPROFILES_CONFIG=str(config))
+        emulator.faults = {"server_error": 1.0}
+        words = ("status", str(to), "--finish-unfinished", "--retries", "0")
+        done = await ended(env, *words, cwd=tmp_path)
+        assert done.code == 4, done.stderr
+        line = done.stderr.partition("To resume: ")[2].strip()
+        assert line.endswith(f"altaprofiles {' '.join(words)}")
 
 
 # ------------------------------------------------------------------------------------ the failures
@@ -236,7 +268,8 @@ async def test_a_closed_port_is_reported_while_it_is_tried(
                 line = json.loads(line)["message"]
             if line:
                 host = port.url.removeprefix("http://")
-                assert line.startswith(f"no connection to {host}: Connection refused; retrying for")
+                refused = f"no connection to {host}: Connection refused; retrying for"
+                assert line.startswith((f"CleverTap: {refused}", f"Alta: {refused}"))
             assert "no connection" not in text
         codes = [process.returncode for process in running]
         assert codes == [5, 0, 0][: len(codes)]
@@ -336,3 +369,44 @@ def test_the_limit_of_the_command_bounds_the_time_that_is_named() -> None:
     lines: list[str] = []
     Waits(lines.append, Retry(), lambda: 7.0).note(attempt(ConnectError("no connection"), 0.1))
     assert lines == ["no connection; retrying for up to 7 s"]
+
+
+# --------------------------------------------------------------------------------------- the cause
+
+
+async def test_the_limit_does_not_hide_a_closed_port(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("7\n")
+    # The first delay is at most half a second, so that there is a failure by then.
+    limit = ("--quiet", "--max-time", "2")
+    async with closed() as port:
+        env = environment(tmp_path, of(port.url))
+        for command in (
+            ("export", "App Launched", *DAYS, "-o", "p.ndjson"),
+            ("cdp", "--file", "ids.txt", "--by", "user-id"),
+        ):
+            done = await ended(env, *command, *limit, cwd=tmp_path)
+            assert "did not finish within the --max-time of 2 s" in done.stderr
+            assert "Connection refused" in done.stderr
+
+
+async def test_nothing_kept_asks_for_a_longer_limit(tmp_path: Path) -> None:
+    env = environment(tmp_path, of("http://127.0.0.1:9"))
+    export = ("export", "App Launched", *DAYS, "-o", "p.ndjson")
+    done = await ended(env, *export, "--max-time", "0.001", cwd=tmp_path)
+    assert done.code == 4
+    assert done.stderr.endswith(
+        "nothing of it has been kept; run the same export again, with a longer --max-time\n"
+    )
+
+
+async def test_files_that_are_written_are_not_said_to_be_lost(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("7\n")
+    async with scripted(always(http(b"", "503 Service Unavailable"))) as server:
+        env = environment(tmp_path, of(server.url))
+        words = ("lookup", "ids.txt", "--by", "identity", "-o", "found.ndjson", "--retries", "0")
+        done = await ended(env, *words, cwd=tmp_path)
+    assert done.code == 4
+    assert (tmp_path / "found.ndjson.failed.ndjson").exists()
+    assert "nothing of it has been kept" not in done.stderr
+    assert "its files are written; run the same lookup again to ask for what is" in done.stderr
+    assert "To resume: " in done.stderr

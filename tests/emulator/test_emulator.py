@@ -573,6 +573,65 @@ async def test_settings_change_while_it_runs() -> None:
             assert getattr(e, name) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fault", "did you mean faults?"),
+        ("pascode", "did you mean passcode?"),
+        ("max_inflight", "did you mean max_in_flight?"),
+        *((name, "assign ") for name in ("people", "records", "seed", "port", "account_id")),
+        *((name, "cannot be assigned") for name in ("replay", "record_size", "add", "bindings")),
+        *((name, "cannot be assigned") for name in ("url", "stats", "clevertap", "environment")),
+    ],
+)
+async def test_what_has_no_effect_cannot_be_assigned(name: str, words: str) -> None:
+    emulator = Emulator(people=0)
+    before = dir(emulator)
+    with pytest.raises(AttributeError, match=f"^{name} cannot be assigned; ") as caught:
+        setattr(emulator, name, {})
+    assert words in str(caught.value)
+    assert dir(emulator) == before
+    async with emulator:
+        with pytest.raises(AttributeError, match=f"^{name} cannot be assigned; "):
+            setattr(emulator, name, {})
+
+
+def test_the_rates_of_faults_are_read_only() -> None:
+    emulator = Emulator(people=0, faults={"reset": 0.5})
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        emulator.faults["reset"] = 1.0  # type: ignore[index]
+    assert emulator.faults == {"reset": 0.5}
+
+
+async def test_a_rotation_holds_from_the_next_request() -> None:
+    async with Emulator(records=[{"identity": "1"}], bindings={"1": ["a1"]}) as e:
+        old = e.environment
+        e.passcode, e.token = "new-passcode", "new-token"
+        assert (e.clevertap.passcode, e.alta.token) == ("new-passcode", "new-token")
+        assert e.environment == old | {
+            "CLEVERTAP_PASSCODE": "new-passcode",
+            "ALTA_TOKEN": "new-token",
+        }
+        for environment, statuses in ((old, [401, 401]), (e.environment, [200, 200])):
+            clevertap = {
+                "X-CleverTap-Account-Id": environment["CLEVERTAP_ACCOUNT_ID"],
+                "X-CleverTap-Passcode": environment["CLEVERTAP_PASSCODE"],
+            }
+            alta = {"Authorization": f"Bearer {environment['ALTA_TOKEN']}"}
+            async with aiohttp.ClientSession(e.url) as client:
+                found = [
+                    (await client.get("/1/profile.json?identity=1", headers=clevertap)).status,
+                    (await client.get("/v1/user/get-user-cdp?user_id=1", headers=alta)).status,
+                ]
+            assert found == statuses
+        for wrong in ("", "a b", 7, None, ["x"]):
+            with pytest.raises(ValueError, match=r"^passcode: "):
+                e.passcode = wrong  # type: ignore[assignment]
+            with pytest.raises(ValueError, match=r"^token: "):
+                e.token = wrong  # type: ignore[assignment]
+        assert (e.passcode, e.token) == ("new-passcode", "new-token")
+
+
 async def test_it_runs_once_at_a_time() -> None:
     e = Emulator(people=0)
     with pytest.raises(RuntimeError, match="only while it runs"):

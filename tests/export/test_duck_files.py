@@ -116,7 +116,7 @@ async def test_a_file_that_stays_open_costs_nothing(
         assert exit_code(caught.value) is Exit.INCOMPLETE
         [note] = caught.value.__notes__
         assert note.startswith("Nothing has to be fetched again: ")
-        assert "run the same export again" in note
+        assert f"run the same {case.kind.noun} again" in note
     asked = case.requests
     await case.run(path)
     assert case.requests == asked

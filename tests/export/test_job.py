@@ -506,7 +506,7 @@ async def test_credentials_refused_on_the_way_keep_what_there_is(to: Path, case:
         with pytest.raises(Unauthorized) as caught:
             await case.run(to, on_progress=on_progress)
         [note] = [note for note in caught.value.__notes__ if case.kind.unit in note]
-        assert f"are in {workspace_of(to)}; run the same export again" in note
+        assert f"are in {workspace_of(to)}; run the same {case.kind.noun} again" in note
         assert not to.exists()
     case.refusal = None
     case.received.clear()
@@ -534,9 +534,8 @@ async def test_an_outage_leaves_it_incomplete_and_the_same_call_resumes(
     assert report.sha256 is None
     assert error.missing
     assert all(sentence in str(error) for sentence in error.missing)
-    assert f" {emulated.kind.unit} are in {workspace_of(to)}; run the same export again" in str(
-        error
-    )
+    kept = f" {emulated.kind.unit} are in {workspace_of(to)}"
+    assert f"{kept}; run the same {emulated.kind.noun} again" in str(error)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (again.args, again.missing, again.report) == (error.args, error.missing, report)
     emulated.emulator.faults = {}

@@ -421,7 +421,7 @@ async def test_a_proxy_that_refuses_settles_nothing(tmp_path: Path, status: str)
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         with pytest.raises(Incomplete, match="does not answer") as caught:
             await session.export_lookups(KEYS, by="identity", to=to)
-        assert "run the same export again" in str(caught.value)
+        assert "run the same lookup again" in str(caught.value)
         # Nothing is asked for long, and nothing is put in place.
         assert len(directory.asked) < 70
         assert to.read_bytes() == b"last week's\n"

@@ -24,7 +24,7 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from msgspec import Struct
 
-from altaprofiles.export.unfinished import unfinished_in
+from altaprofiles.export.unfinished import unfinished_at
 
 from ..support.exporting import Exporter, Job, exporter
 from ..support.nights import EVENTS, SINCE, Person, Project
@@ -369,7 +369,7 @@ class Nights:
             one.plan is not None
             and one.plan.account == account.project.account
             and not one.is_empty
-            for one in unfinished_in(self.place.unfinished)
+            for one in unfinished_at(self.place.unfinished)
         )
 
 

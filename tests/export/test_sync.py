@@ -791,7 +791,7 @@ def _matters(step: str) -> bool:
 
 
 PARTS = 5 if THOROUGH else 1
-"""How many tests share the steps of one sync."""
+"""Number of tests that share the steps of one sync."""
 
 
 @pytest.mark.slow

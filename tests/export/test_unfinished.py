@@ -15,11 +15,19 @@ import pyarrow.parquet
 import pytest
 from msgspec.structs import replace
 
-from altaprofiles import CleverTap, ConfigurationError, ExportError, ExportLocked, Session
+from altaprofiles import (
+    CleverTap,
+    ConfigurationError,
+    ExportError,
+    ExportLocked,
+    InvalidArgument,
+    Session,
+    unfinished_in,
+)
 from altaprofiles.export.outputs import outputs_at, outputs_in
 from altaprofiles.export.store.lock import Lock
 from altaprofiles.export.store.workspaces import Workspaces
-from altaprofiles.export.unfinished import Unfinished, unfinished_in
+from altaprofiles.export.unfinished import Unfinished, unfinished_at
 
 from ..support.jobs import (
     BINDINGS,
@@ -91,7 +99,7 @@ async def test_yesterday_s_never_blocks_today_s(to: Path, caplog: pytest.LogCapt
             assert str(workspace_of(to)) in warning
             assert "ago" in warning
             assert [r.message for r in caplog.records if "unfinished" in r.message] == [warning]
-        [one] = unfinished_in(folder_of(to))
+        [one] = unfinished_at(folder_of(to))
         await finish(case, one, to)
         assert not folder_of(to).exists()
         assert (await case.run(to, **tuesday)).warnings == []
@@ -184,7 +192,7 @@ async def test_another_plan_is_locked_out_while_one_runs(to: Path, case: Scripte
         with pytest.raises(ExportLocked, match="another export is working on this output"):
             await case.start(session, to, **changes)
         # The ones that only look do not get into its way.
-        assert any(one.is_running for one in unfinished_in(folder_of(to)))
+        assert any(one.is_running for one in unfinished_at(folder_of(to)))
         assert [state.is_running for state in outputs_at(str(to), table=None, spool=None)] == [True]
         case.released.set()
         await job
@@ -240,6 +248,56 @@ async def test_two_tables_of_one_file_are_gathered_side_by_side(tmp_path: Path) 
     assert [len(outputs_at(str(to), table=name, spool=None)) for name in ("viewers", "x")] == [1, 0]
 
 
+@pytest.mark.parametrize("way", [str, Path, "in a spool", "a folder of files", "relative"])
+async def test_those_of_an_output_by_its_name(
+    way: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    to, spool = tmp_path / "p.ndjson", None
+    text: Any = way(to) if callable(way) else str(to)
+    if way == "in a spool":
+        (spool := tmp_path / "spool").mkdir()
+    elif way == "a folder of files":
+        text = f"{tmp_path}/people/"
+    elif way == "relative":
+        text = "p.ndjson"
+    assert unfinished_in(text) == []
+    async with at_script(EVENTS) as case:
+        await case.interrupt(text, spool=spool)
+        assert len(unfinished_in(text)) == (spool is None)
+        [one] = unfinished_in(text, spool=spool)
+        async with case.session() as session:
+            await session.finish_unfinished(one, to=text, spool=spool)
+    assert unfinished_in(text, spool=spool) == []
+
+
+async def test_those_of_the_tables_of_a_file(tmp_path: Path) -> None:
+    to = tmp_path / "crm.duckdb"
+    async with at_script(EVENTS) as case:
+        for table in (None, "buyers"):
+            await case.interrupt(to, table=table)
+    assert len(unfinished_in(to)) == 2
+    [one] = unfinished_in(to, table="buyers")
+    assert one.arguments["table"] == "buyers"
+
+
+@pytest.mark.parametrize("to", [7, None, b"p.ndjson", "", "a\0b", ["p.ndjson"]], ids=repr)
+def test_what_is_no_output_has_none(to: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"^to: "):
+        unfinished_in(to)
+    if not isinstance(to, str | None):
+        with pytest.raises(InvalidArgument, match=r"^table: "):
+            unfinished_in("p.ndjson", table=to)
+    if to is not None:
+        with pytest.raises(InvalidArgument, match=r"^spool: "):
+            unfinished_in("p.ndjson", spool=to)
+
+
+def test_the_folder_of_an_output_is_none(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match=r"pass the output itself, '.*/p.ndjson'$"):
+        unfinished_in(folder_of(tmp_path / "p.ndjson"))
+
+
 # ------------------------------------------------------------------------- of an earlier version
 
 
@@ -251,12 +309,12 @@ async def test_one_of_an_earlier_version_does_not_block_another(
     whole = tmp_path / "whole.ndjson"
     await service.start(sample, whole)
     service.bring(SAMPLES / "version-1" / sample, to)
-    [earlier] = unfinished_in(folder_of(to))
+    [earlier] = unfinished_at(folder_of(to))
     assert earlier.path == folder_of(to)
     assert earlier.items
     report = await service.start("keys" if sample == "events" else "events", to)
     assert any("unfinished" in text for text in report.warnings)
-    [moved] = unfinished_in(folder_of(to))
+    [moved] = unfinished_at(folder_of(to))
     assert moved.path == workspace_of(to)
     assert (moved.items, moved.plan) == (earlier.items, earlier.plan)
     service.requests.clear()
@@ -273,7 +331,7 @@ async def test_one_of_an_earlier_version_is_finished_by_its_own_call_only(
     to = tmp_path / "p.duckdb"
     service.bring(SAMPLES / "version-1" / "events", to)
     await service.start("keys", to)
-    [one] = unfinished_in(folder_of(to))
+    [one] = unfinished_at(folder_of(to))
     account = CleverTap(account_id="TEST", passcode="PASS", base_url=service.url)
     async with Session(clevertap=account) as session:
         with pytest.raises(ConfigurationError, match="run the export that began it again"):
@@ -289,7 +347,7 @@ async def test_rows_of_an_earlier_version_s_export_are_of_when_it_was_begun(
     begun = time.time() - 7 * 86_400
     for path in folder.iterdir():
         os.utime(path, (begun, begun))
-    [one] = unfinished_in(folder)
+    [one] = unfinished_at(folder)
     assert one.age == "7 days ago"
     report = await service.start("events", to)
     assert any("it was begun at" in sentence for sentence in report.warnings)
@@ -306,7 +364,7 @@ async def test_a_half_done_move_is_finished(tmp_path: Path, service: Service, sa
     for moved in range(len(spools) + 1):
         to = tmp_path / f"{moved}.ndjson"
         folder = service.bring(source, to)
-        [one] = unfinished_in(folder)
+        [one] = unfinished_at(folder)
         assert one.plan is not None
         assert one.plan.name is not None
         (folder / one.plan.name).mkdir()
@@ -325,7 +383,7 @@ async def test_an_earlier_version_in_use_locks_the_output(to: Path, service: Ser
     db.execute("pragma locking_mode = exclusive")
     db.execute("begin exclusive")
     try:
-        [one] = unfinished_in(folder)
+        [one] = unfinished_at(folder)
         assert one.is_running
         before = names_in(folder)
         with pytest.raises(ExportLocked):
@@ -351,7 +409,7 @@ async def test_finished_without_its_arguments(to: Path, tmp_path: Path, case: Sc
     await case.run(elsewhere / "p.csv", **options)
     requests = case.requests
     await case.interrupt(to, **options)
-    [one] = unfinished_in(folder_of(to))
+    [one] = unfinished_at(folder_of(to))
     report = await finish(case, one, to)
     assert report.complete
     # One begun at another moment, which both tables hold.
@@ -366,7 +424,7 @@ async def test_finished_without_its_arguments(to: Path, tmp_path: Path, case: Sc
 
 async def test_it_belongs_to_its_account(to: Path, case: Scripted) -> None:
     await case.interrupt(to)
-    [one] = unfinished_in(folder_of(to))
+    [one] = unfinished_at(folder_of(to))
     async with case.session(**{case.kind.account: "OTHER"}) as session:
         with pytest.raises(ConfigurationError, match="is an export of the account"):
             await session.finish_unfinished(one, to=to)
@@ -381,7 +439,7 @@ async def test_a_joined_one_needs_both_services(to: Path, tmp_path: Path, kind: 
         assert report.matched > 0
         requests = case.requests
         await case.interrupt(to, with_cdp=True)
-        [one] = unfinished_in(folder_of(to))
+        [one] = unfinished_at(folder_of(to))
         assert one.subject.endswith(", joined with CDP users by identity")
         assert one.joins > 0
         assert f"{one.joined:,} of {one.joins:,} CDP lookup" in one.progress
@@ -430,3 +488,12 @@ def test_what_another_user_has_planted_is_not_opened(tmp_path: Path, planted: st
     assert "remove it" in one.fault
     assert mine.read_bytes() == b"mine"
     assert sorted(names_in(tmp_path)) == ["mine.sqlite", "p.csv.export"]
+
+
+@pytest.mark.parametrize("wrong", ["x", None, Path("p.csv.export"), []])
+async def test_what_is_not_an_unfinished_export_is_refused(wrong: Any) -> None:
+    credentials = CleverTap("id", "passcode", base_url="http://127.0.0.1:9")
+    async with Session(clevertap=credentials) as session:
+        with pytest.raises(InvalidArgument, match=r"^unfinished: .*unfinished_in") as caught:
+            await session.finish_unfinished(wrong, to="p.csv")
+        assert caught.value.value == wrong

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import signal
 import ssl
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from types import ModuleType
 
@@ -17,8 +19,11 @@ import aiohttp
 import anyio
 import pytest
 import trustme
+from fastapi import HTTPException
+from sybil import Example
 
 from altaprofiles import (
+    Alta,
     AltaProfilesError,
     BadRequest,
     ConfigurationError,
@@ -31,7 +36,9 @@ from altaprofiles import (
     NotReady,
     RateLimited,
     RequestTimeout,
+    Retry,
     ServerError,
+    Session,
     SessionClosed,
     TransportError,
     Unauthorized,
@@ -39,7 +46,7 @@ from altaprofiles import (
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
-from ..support.guides import GUIDES, document_at, program_name, write_programs
+from ..support.guides import GUIDES, document_at, write_programs
 from ..support.servers import Scripted, always, http, listening, tunnel
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
@@ -140,7 +147,7 @@ def program(folder: Path) -> ModuleType:
 
 
 ERRORS: list[tuple[AltaProfilesError, int]] = [
-    (InvalidArgument("identity: empty"), 422),
+    (InvalidArgument("to: the folder of '/x/y.ndjson' does not exist"), 500),
     (RateLimited(api="CleverTap", status=429), 503),
     (NotReady("not ready"), 503),
     (SessionClosed("closed"), 503),
@@ -178,6 +185,52 @@ async def test_the_time_of_a_refusal_is_at_least_a_second(
     assert answer.headers["Retry-After"] == ("60" if seconds == 59.4 else "1")
 
 
+@pytest.mark.anyio
+async def test_the_state_of_an_export_is_in_a_file(
+    program: ModuleType, emulator: Emulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    day = date(2026, 1, 1)
+    with pytest.raises(HTTPException) as missing:
+        program.state_of_export(day, day)
+    assert missing.value.status_code == 404
+    closed = Session(clevertap=emulator.clevertap)
+    await program.write_export(closed, day, day)
+    assert program.state_of_export(day, day)["state"] == "stopped"
+    states = []
+    note = program.note
+
+    def noted(*args: object, **details: object) -> None:
+        note(*args, **details)
+        states.append(program.state_of_export(day, day))
+
+    monkeypatch.setattr(program, "note", noted)
+    async with Session(clevertap=emulator.clevertap) as session:
+        await program.write_export(session, day, day)
+    people = len(emulator.population.active("App Launched", 20260101, 20260101))
+    assert states[0]["state"] == "running"
+    assert states[-2]["records"] >= people
+    assert {**states[-1], "at": 0} == {"state": "done", "people": people, "at": 0}
+    assert not [*tmp_path.glob("*.tmp")]
+
+
+@pytest.mark.anyio
+async def test_a_part_of_an_answer_where_one_service_is_down(emulator: Emulator) -> None:
+    example = example_with("def what_there_is")
+    example.evaluate()
+    alta = Alta("token", base_url="http://127.0.0.1:9")
+    async with Session(clevertap=emulator.clevertap, alta=alta, retry=Retry(attempts=1)) as session:
+        person, error = await example.namespace["what_there_is"](session, "5555555555")
+    assert person.identity == "5555555555"
+    assert isinstance(error, ConnectError)
+
+
+def example_with(text: str) -> Example:
+    """Return the only example of the guide with a text in its code."""
+    (example,) = (one for one in document_at(GUIDES / GUIDE).examples() if text in one.parsed)
+    return example
+
+
 @pytest.mark.slow
 def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
     slots = tmp_path / "slots"
@@ -189,8 +242,13 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
             assert statuses == {200: 400}, "".join(service.output)
             account = common_name(emulator.url, emulator.clevertap.account_id)
             assert len(use_of(slots, account).pids) == 4
-            assert service.ask("/exports/2026-01-01/2026-01-02", "POST").status == 202
+            days = "/exports/2026-01-01/2026-01-02"
+            assert service.ask("/exports/2026-01-02/2026-01-01", "POST").status == 422
+            assert service.ask(days).status == 404
+            assert service.ask(days, "POST").status == 202
             until(lambda: emulator.stats.requests["page"] > 0)
+            # Any worker knows of it.
+            until(lambda: service.ask(days).body["state"] in ("running", "done"))
             # An export is under way, and a request is.
             emulator.think = 0.5
             before = emulator.stats.requests["profile"]
@@ -201,7 +259,9 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
         assert emulator.stats.too_many == 0
         assert emulator.stats.peak_in_flight["clevertap"] == 3
         assert emulator.stats.in_flight["clevertap"] == 0
-    people = (folder / "app-launched-2026-01-01-2026-01-02.ndjson").read_bytes().splitlines()
+    output = folder / "app-launched-2026-01-01-2026-01-02.ndjson"
+    people = output.read_bytes().splitlines()
+    assert json.loads(Path(f"{output}.state.json").read_bytes())["people"] == len(people)
     assert len(people) == len(emulator.population.active("App Launched", 20260101, 20260102))
 
 
@@ -301,11 +361,7 @@ async def test_a_gateway_with_certificates_and_a_proxy(
     ours = authority.issue_cert("service.example.com").private_key_and_cert_chain_pem
     ours.write_to_path(str(tmp_path / "service.pem"))
     monkeypatch.chdir(tmp_path)
-    (example,) = (
-        example
-        for example in document_at(GUIDES / GUIDE).examples()
-        if program_name(example.parsed) is None
-    )
+    example = example_with("def behind_the_gateway")
     example.evaluate()
     make = example.namespace["behind_the_gateway"]
     person = http(b'{"status":"success","record":{"identity":"7"}}')

@@ -462,3 +462,58 @@ def test_a_rate_is_kept_although_timers_fire_late() -> None:
         now += pace.wait(now) + 0.002
         pace.end(pace.begin(now))
     assert now < 10.5
+
+
+class Outages:
+    """A service without a limit that refuses everything at some times."""
+
+    def __init__(self, *times: tuple[float, float]) -> None:
+        self._times = times
+
+    def takes(self, now: float) -> bool:
+        return not any(first <= now < last for first, last in self._times)
+
+
+@pytest.mark.parametrize(("pause", "size"), [(3.0, 6), (2.0, 6), (0.5, 1), (5.0, 30)])
+@pytest.mark.parametrize("outages", [[(2, 4), (34, 36)], [(2, 4), (15, 17), (28, 30), (40, 42)]])
+def test_callers_that_ask_for_little_between_outages_show_no_rate(
+    outages: list[tuple[float, float]], pause: float, size: int
+) -> None:
+    pace, takes = Pace(), Outages(*outages).takes
+    ask(takes, 60, begin=0.0, pace=pace)
+    now = 2.0
+    while now < 45:
+        seconds, _ = ask(takes, size, begin=now, pace=pace)
+        now += seconds + pause
+        if now > outages[1][1] + 1 and takes(now) and pace.closed_since is None:
+            assert (pace.rate(now) or 1000) > 10
+
+
+@pytest.mark.parametrize("length", [2.0, 10.0, 60.0])
+@pytest.mark.parametrize("keys", [10, 60])
+def test_a_rate_that_an_outage_showed_is_forgotten_within_half_a_minute(
+    length: float, keys: int
+) -> None:
+    pace = Pace()
+    busy, _ = ask(lambda now: True, keys, pace=pace, workers=4)
+    seconds, _ = ask(Outages((busy, busy + length)).takes, 8, begin=busy, pace=pace)
+    now = busy + seconds
+    assert pace.rate(now) is not None
+    # Whether somebody asks, or nobody.
+    assert pace.rate(now + 30) is None
+    assert pace.is_free or pace.wait(now + 30) == 0
+
+
+def test_workers_that_never_pause_are_as_fast_as_before_soon_after_two_outages() -> None:
+    pace, takes = Pace(), Outages((3, 20), (60, 77)).takes
+    seconds, _ = ask(takes, 6000, workers=8, pace=pace)
+    undisturbed, _ = ask(lambda now: True, 6000, workers=8)
+    assert seconds < undisturbed + 2 * 17 + 60
+
+
+def test_a_rate_that_was_proved_is_kept_for_minutes_and_not_for_good() -> None:
+    pace = Pace()
+    seconds, _ = ask(Plan(100, 60.0).takes, 1500, pace=pace)
+    assert 1.4 < (pace.rate(seconds) or 0) < 2.5
+    assert pace.rate(seconds + 30) is not None
+    assert pace.rate(seconds + 1200) is None

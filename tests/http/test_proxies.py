@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from socket import socket
 
 import pytest
 
 from altaprofiles import CleverTap, ConfigurationError, ConnectError, Retry, Session
-from altaprofiles.http.proxies import proxy_from_env, proxy_secrets
+from altaprofiles.http.proxies import Proxy, proxy_from_env, proxy_secrets
 
 from ..support.servers import always, http, listening, read_request, scripted
 from ..support.sessions import QUICK
@@ -32,10 +33,11 @@ def test_all_proxy_serves_every_scheme(
     name: str, service: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "localhost:3128")
-    assert proxy_from_env(service) == ("http://localhost:3128", None)
+    assert proxy_from_env(service) == Proxy("http://localhost:3128", None, "ALL_PROXY")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.2")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.2")
-    assert proxy_from_env(service) == ("http://127.0.0.2", None)
+    variable = f"{service.partition(':')[0].upper()}_PROXY"
+    assert proxy_from_env(service) == Proxy("http://127.0.0.2", None, variable)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -46,11 +48,13 @@ def test_no_other_machine_is_asked_for_a_service_on_this_one(
     service = f"{scheme}://{host}:8080"
     for name in ("HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://ann:s3cret@proxy.example:3128")
-    assert proxy_from_env(service) == (None, None)
+    assert proxy_from_env(service) is None
     for proxy in ("localhost", "127.0.0.1", "[::1]"):
         for name in ("HTTP_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, f"http://{proxy}:3128")
-        assert proxy_from_env(service) == (f"http://{proxy}:3128", None)
+        found = proxy_from_env(service)
+        assert found is not None
+        assert found.url == f"http://{proxy}:3128"
 
 
 @pytest.mark.parametrize("password", ["s3c#ret", "1#s3cret", "s3c/ret", "s3c?ret", "1/s3c#r?t"])
@@ -65,8 +69,11 @@ def test_a_password_that_must_be_encoded_is_refused_with_the_fix(
 
 def test_user_and_password_go_into_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", " http://ann:p%40ss%3Awo%e4rd@[::1]:3128/\n")
-    proxy, headers = proxy_from_env("https://h.example")
-    assert proxy == "http://[::1]:3128"
+    found = proxy_from_env("https://h.example")
+    assert found is not None
+    url, headers, _ = found
+    assert url == "http://[::1]:3128"
+    assert str(found) == "[::1]:3128 from ALL_PROXY"
     login = base64.b64encode(b"ann:p@ss:wo\xe4rd").decode()
     assert headers == {"Proxy-Authorization": f"Basic {login}"}
     assert "word" not in repr(proxy_secrets(headers))
@@ -137,7 +144,7 @@ def test_no_proxy_names_hosts_networks_and_ports(
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert (proxy_from_env(url)[0] is None) is bypassed
+    assert (proxy_from_env(url) is None) is bypassed
 
 
 def session_for(url: str, retry: Retry = QUICK) -> Session:
@@ -184,7 +191,7 @@ async def test_a_proxy_that_ends_after_its_yes_is_named(monkeypatch: pytest.Monk
     async with listening(serve) as port:
         monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{port}")
         async with session_for("https://h.example", Retry(attempts=1)) as session:
-            with pytest.raises(ConnectError, match=r"h\.example: \S"):
+            with pytest.raises(ConnectError, match=r"h\.example through the .*: \S"):
                 await session.profiles.get(identity="7")
 
 
@@ -193,3 +200,56 @@ async def test_a_service_with_status_407_is_no_proxy() -> None:
         async with session_for(server.url) as session:
             with pytest.raises(Exception, match="CleverTap answered HTTP 407"):
                 await session.profiles.get(identity="7")
+
+
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", None])
+async def test_a_proxy_that_cannot_be_reached_is_named_with_its_setting(
+    variable: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        if variable is not None:
+            monkeypatch.setenv(variable, f"ann:s3cret@{place}")
+        account = CleverTap("ACCOUNT", "pass-4711", region="in1")
+        given = f"ann:s3cret@{place}" if variable is None else None
+        async with Session(
+            clevertap=account, retry=Retry(attempts=1), trust_env=True, proxy=given
+        ) as session:
+            with pytest.raises(ConnectError) as caught:
+                await session.profiles.get(identity="7")
+    assert (
+        f"no connection to the proxy for in1.api.clevertap.com, {place} from "
+        f"{variable.upper() if variable else '`proxy`'}: Connection refused"
+    ) in str(caught.value)
+    assert "s3cret" not in repr(vars(caught.value)) + str(caught.value)
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "502 Bad Gateway"])
+async def test_a_proxy_that_refuses_is_named_with_its_setting(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(always(http(b"", status))) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        async with session_for("https://h.example", Retry(attempts=1)) as session:
+            with pytest.raises(ConnectError) as caught:
+                await session.profiles.get(identity="7")
+    place = proxy.url.removeprefix("http://")
+    words = f"no connection to h.example through the proxy {place} from HTTPS_PROXY: the proxy "
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("http://proxy.example", "proxy.example:80"),
+        ("https://proxy.example", "proxy.example:443"),
+        ("proxy.example", "proxy.example:80"),
+        ("http://[::1]", "[::1]:80"),
+    ],
+)
+def test_the_port_of_a_proxy_is_named_even_by_default(
+    url: str, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    assert str(proxy_from_env("https://h.example")) == f"{place} from HTTPS_PROXY"

@@ -93,6 +93,29 @@ async def test_a_service_that_states_its_limit_has_to_refuse_nothing(clock: Cloc
     assert session.stats.throttles == 0
 
 
+async def test_a_learned_rate_is_shown_and_reported_once(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Emulator(
+            people=300, alta_per_minute=100, window_seconds=WINDOW, rate_limit_headers=False
+        ) as emulator,
+        Session(alta=emulator.alta) as session,
+    ):
+        limit, rates = session.stats.limits["Alta"], []
+        keys = [f"user_{number}" for number in range(250)]
+        with caplog.at_level(logging.WARNING, "altaprofiles"):
+            async for _ in session.cdp.get_many(keys, by="user_id"):
+                rates.append(limit.rate)
+        assert rates[0] is None
+        assert any(rate is not None and rate < 2 * 100 / WINDOW for rate in rates)
+        lines = [record.getMessage() for record in caplog.records]
+        assert len([line for line in lines if "Alta is asked" in line]) == 1
+        # It grows although nobody asks.
+        clock.advance(1200.0)
+        assert session.stats.limits["Alta"].rate is None
+
+
 async def test_a_chain_that_is_throttled_for_longer_than_its_attempts_goes_on() -> None:
     async with Emulator(people=200, faults={"throttled": 1.0}) as emulator:
         hook = clearing(emulator, 14)

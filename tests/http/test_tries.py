@@ -44,6 +44,9 @@ def poll(delay: float) -> Decision:
     return Decision(delay=delay, not_ready=True, throttled=False)
 
 
+LESS = 100.5 - 100.0 - 0.05
+"""The bound of a delay with half a second left."""
+
 # The error of a first attempt at 100 s, the limits, and the decision. The random number is 1.
 FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "a broken connection": (BROKEN, {}, again(0.5)),
@@ -89,12 +92,14 @@ FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "a throttled one, bulk, a deadline": (
         status("RateLimited"),
         {"bulk": True, "ends": 100.5},
-        THROTTLED,
+        throttled(LESS),
     ),
     "no budget": (BROKEN, {"budget": 0}, STOP),
     "no budget, bulk": (BROKEN, {"budget": 0, "bulk": True}, again(0.5)),
-    "a deadline after the delay": (BROKEN, {"ends": 100.51}, again(0.5)),
-    "a deadline before its end": (BROKEN, {"ends": 100.5}, STOP),
+    "a deadline after the delay": (BROKEN, {"ends": 101.0}, again(0.5)),
+    "a deadline before its end": (BROKEN, {"ends": 100.5}, again(LESS)),
+    "a deadline that is too near": (BROKEN, {"ends": 100.1}, STOP),
+    "a deadline within what a server asks for": (status("ServerError", 7.0), {"ends": 107}, STOP),
     "a deadline within what is asked for": (status("RateLimited", 9.0), {"ends": 109}, THROTTLED),
     "an answer not ready": (not_ready(), {}, poll(0.5)),
     "not ready, one attempt only": (not_ready(), {"attempts": 1}, poll(0.5)),
@@ -103,7 +108,8 @@ FIRST: dict[str, tuple[AltaProfilesError, dict[str, Any], Decision]] = {
     "not ready, and little time to wait": (not_ready(), {"ready_timeout": 0.25}, poll(0.25)),
     "not ready, asks for longer": (not_ready(9.0), {"ready_timeout": 0.25}, poll(9)),
     "not ready, asks for too long": (not_ready(MAX_RETRY_AFTER + 1), {}, GIVE_UP),
-    "not ready, a deadline": (not_ready(), {"ends": 100.5}, GIVE_UP),
+    "not ready, a deadline": (not_ready(), {"ends": 100.5}, poll(LESS)),
+    "not ready, a deadline within what is asked for": (not_ready(9.0), {"ends": 109}, GIVE_UP),
 }
 
 
@@ -213,7 +219,7 @@ def test_each_retry_of_a_single_call_takes_one_from_the_budget() -> None:
     [
         (status("BadRequest"), math.inf),
         (status("RateLimited", MAX_RETRY_AFTER + 1), math.inf),
-        (BROKEN, 100.25),
+        (status("ServerError", 1.0), 100.25),
         (not_ready(), math.inf),
     ],
     ids=["cannot pass", "asks for too long", "no time left", "a poll"],
@@ -293,6 +299,21 @@ def test_a_call_that_nothing_else_limits_has_all_its_attempts(
         return
     delays = [tries.failed(error, 0.0, lambda: drawn).delay for _ in range(retry.attempts)]
     assert [delay is None for delay in delays] == [False] * (retry.attempts - 1) + [True]
+
+
+@given(
+    error=st.sampled_from([BROKEN, status("ServerError"), status("RateLimited")]),
+    deadline=st.floats(0.2, 1000),
+    drawn=st.floats(0, 1, exclude_max=True),
+)
+def test_a_deadline_takes_no_attempt_that_there_is_time_for(
+    error: AltaProfilesError, deadline: float, drawn: float
+) -> None:
+    tries = Tries(Retry(), Budget(100, now=0.0), ends=deadline)
+    for _ in range(Retry().attempts - 1):
+        delay = tries.failed(error, 0.0, lambda: drawn).delay
+        assert delay is not None
+        assert delay < deadline
 
 
 @given(retry=LIMITS, seconds=st.floats(0.5, 20), drawn=st.floats(0, 1, exclude_max=True))

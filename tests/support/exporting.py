@@ -439,6 +439,7 @@ async def _work_together(job: Job) -> Any:
     """Export several accounts into one output, as the command line does."""
     from altaprofiles.export.job import Job as Together
     from altaprofiles.export.output import Output
+    from altaprofiles.session import export_part
 
     given = dict(job.arguments)
     output = Output(
@@ -449,7 +450,7 @@ async def _work_together(job: Job) -> Any:
         parts = []
         for name, environment in job.accounts.items():
             session = await stack.enter_async_context(_session(environment, job.slots))
-            parts.append(session.export_part(events, name=name, **{**_DEFAULTS, **given}))
+            parts.append(export_part(session, events, name=name, **{**_DEFAULTS, **given}))
         return await Together(parts, output).run()
 
 

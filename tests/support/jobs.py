@@ -95,6 +95,11 @@ class Kind(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def noun(self) -> str:
+        """Its name in messages."""
+        return "lookup" if self.unit == "answers" else "export"
+
     def account_of(self, value: str) -> str:
         """Return the account in plans, from the value of its variable."""
         return Alta(value).account if self.account == "ALTA_TOKEN" else value

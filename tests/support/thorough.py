@@ -1,4 +1,4 @@
-"""What a usual run leaves out. With ALTAPROFILES_THOROUGH=1 in the environment all of it is run."""
+"""The tests that a usual run leaves out. With ALTAPROFILES_THOROUGH=1 all of them are run."""
 
 from __future__ import annotations
 

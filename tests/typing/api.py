@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal, assert_type
@@ -269,8 +269,9 @@ async def emulated() -> None:
     bindings = {"ann": ["a1"]}
     async with Emulator(records=[{"identity": "ann"}], bindings=bindings) as emulator:
         assert_type(emulator.add({"identity": 7}, bindings={"7": ("a2",)}), None)
+        assert_type(emulator.faults, Mapping[str, float])
         emulator.faults = {"not_ready": 0.5}
-        assert_type(emulator.faults, dict[str, float])
+        emulator.passcode = emulator.token = "new"
     async with Recorder("run.ndjson", alta=Alta("token")) as recorder:
         assert_type(recorder.alta, Alta)
         assert_type(recorder.environment, dict[str, str])

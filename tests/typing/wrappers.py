@@ -43,6 +43,7 @@ from altaprofiles import (
     Progress,
     Report,
     Retry,
+    SecretSource,
     Session,
     SessionOptions,
     SyncOptions,
@@ -60,8 +61,23 @@ def connect(passcode: str, slots: MaxInFlight = 3, **options: Unpack[SessionOpti
     return Session(clevertap=account, alta=Alta("token"), **options)
 
 
+def of_a_vault(name: str, secret: SecretSource, **options: Unpack[SessionOptions]) -> Session:
+    assert_type(CleverTap.from_env("SHOP_", passcode=secret), CleverTap)
+    assert_type(Alta.from_env(token=secret, name=name), Alta)
+    account = CleverTap.from_account(name, passcode=secret)
+    return Session(clevertap=account, alta=Alta.from_account(name, token=secret), **options)
+
+
 def web(session: Session, **options: Unpack[ViewOptions]) -> Session:
     return session.with_options(bulk=False) if not options else session.with_options(**options)
+
+
+def unlimited(session: Session) -> Session:
+    return session.with_options(retry=None, timeout=None, deadline=None, bulk=None, on_event=None)
+
+
+async def person(session: Session, identity: str, deadline: float | None) -> Profile | None:
+    return await session.profiles.get(identity=identity, deadline=deadline)
 
 
 def blocking_view(session: BlockingSession, **options: Unpack[ViewOptions]) -> BlockingSession:

@@ -188,7 +188,8 @@ def _as_lookup(app: App, file: str, by: str, column: str | None, keys_table: str
         if value is not None:
             options += [name, value]
     options += ["-o", "users.ndjson"]
-    return f"altaprofiles lookup {shlex.join([file, *options])}{app.account_option}"
+    name = f"./{file}" if file.startswith("-") and file != "-" else file
+    return f"altaprofiles lookup {shlex.join([name, *options])}{app.account_option}"
 
 
 _KEEPING = "This command keeps what it has found, and requests only the rest when it runs again"

@@ -6,6 +6,7 @@ import click
 
 from ..app import App
 from ..command import Command
+from ..numbers import WholeRange
 
 __all__ = ["demo"]
 
@@ -13,7 +14,7 @@ __all__ = ["demo"]
 @click.command(cls=Command)
 @click.option(
     "--people",
-    type=click.IntRange(min=1, max=1_000_000),
+    type=WholeRange(min=1, max=1_000_000),
     metavar="N",
     default=18_000,
     show_default=True,

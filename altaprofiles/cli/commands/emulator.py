@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Command
+from ..numbers import DecimalNumber, WholeNumber, WholeRange, number_in
 
 if TYPE_CHECKING:
     from ...emulator import Emulator
@@ -24,7 +25,7 @@ def _limit(
     """Return the option of a limit, which by default does not exist."""
     return click.option(
         name,
-        type=int,
+        type=WholeNumber(),
         metavar="N",
         default=None,
         show_default=False,
@@ -53,7 +54,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 @click.command(cls=Command)
 @click.option(
     "--port",
-    type=click.IntRange(min=0, max=65_535),
+    type=WholeRange(min=0, max=65_535),
     metavar="N",
     default=0,
     show_default=False,
@@ -61,7 +62,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 )
 @click.option(
     "--people",
-    type=click.IntRange(min=0),
+    type=WholeRange(min=0),
     metavar="N",
     default=None,
     show_default=False,
@@ -72,7 +73,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 @_file("--replay", "A file of altaprofiles.emulator.Recorder, to serve in the place of people.")
 @click.option(
     "--seed",
-    type=int,
+    type=WholeNumber(),
     metavar="N",
     default=0,
     show_default=True,
@@ -87,7 +88,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 )
 @click.option(
     "--think",
-    type=float,
+    type=DecimalNumber(),
     metavar="SECONDS",
     default=0.0,
     show_default=False,
@@ -95,7 +96,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 )
 @click.option(
     "--max-in-flight",
-    type=int,
+    type=WholeNumber(),
     metavar="N",
     default=3,
     show_default=True,
@@ -109,7 +110,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 @_limit("--alta-per-day", "The same for Alta, for one day.")
 @click.option(
     "--window-seconds",
-    type=float,
+    type=DecimalNumber(),
     metavar="SECONDS",
     default=60.0,
     show_default=False,
@@ -119,7 +120,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 @_limit("--max-open-chains", "The number of chains read at once; any further one is empty.")
 @click.option(
     "--cursor-lifetime",
-    type=float,
+    type=DecimalNumber(),
     metavar="SECONDS",
     default=4 * 86_400,
     show_default=False,
@@ -142,7 +143,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
 )
 @click.option(
     "--alta-error",
-    type=int,
+    type=WholeNumber(),
     metavar="CODE",
     default=None,
     show_default=False,
@@ -256,13 +257,12 @@ def _named(message: str, lines: list[int]) -> click.BadParameter:
 
 
 def _rate(fault: str) -> tuple[str, float]:
-    name, _, rate = fault.partition("=")
-    try:
-        return name, float(rate)
-    except ValueError:
+    name, _, text = fault.partition("=")
+    if (rate := number_in(text)) is None:
         raise click.BadParameter(
             f"{fault!r} is not NAME=RATE, such as not_ready=0.2", param_hint="--fault"
-        ) from None
+        )
+    return name, rate
 
 
 async def _serve(emulator: Emulator, port: int, *, is_replay: bool) -> None:

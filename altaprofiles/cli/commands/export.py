@@ -106,6 +106,7 @@ def export(
       duckdb -c "select count(*) from '$(altaprofiles export Charged \\
           --from 2026-01-01 --to 2026-01-31 -o charged.parquet)'"
     """
+    from ...session import export_part
     from ..job import run_parts
 
     selection = select(events, query)
@@ -113,7 +114,8 @@ def export(
     async def part(
         session: Session, display: ProgressDisplay, name: str | None
     ) -> Part[ExportReport, ExportProgress]:
-        return session.export_part(
+        return export_part(
+            session,
             events or None,
             name=name,
             **selection,

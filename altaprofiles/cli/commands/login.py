@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -97,7 +98,7 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
         if variable in os.environ:
             app.info(
                 f"For {service}, {variable} takes precedence over it, unless you pass "
-                f"--account {name}."
+                f"--account {shlex.quote(name)}."
             )
 
 
@@ -131,7 +132,8 @@ def _add_advice(
     account = clevertap if error.api == "CleverTap" else alta
     if account is not None and account.base_url is None:
         place = "region" if error.api == "CleverTap" else "platform"
+        word = shlex.quote(name)
         error.add_note(
-            f"To find the {place}: altaprofiles login {name} --no-test, then altaprofiles "
-            f"doctor --account {name} --try-regions"
+            f"To find the {place}: altaprofiles login {word} --no-test, then altaprofiles "
+            f"doctor --account {word} --try-regions"
         )

@@ -79,6 +79,7 @@ def lookup(
       cut -d, -f2 people.csv | altaprofiles lookup - --by email -o found.parquet
       altaprofiles lookup people.ndjson --by user-id --column identity -o users.ndjson
     """
+    from ...session import lookups_part
     from ..job import run_parts
     from ..stdin import SharedKeys, keys_from_stdin
 
@@ -88,7 +89,8 @@ def lookup(
         session: Session, display: ProgressDisplay, name: str | None
     ) -> Part[LookupReport, LookupProgress]:
         source: Keys = keys_from_stdin() if keys == "-" else keys
-        return session.lookups_part(
+        return lookups_part(
+            session,
             source if shared is None else await shared.read(),
             by=_BY[by],
             name=name,

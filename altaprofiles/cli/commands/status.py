@@ -239,7 +239,10 @@ def _finish(
 ) -> None:
     from ...export.finish import is_joined, is_of_alta
     from ..job import run_job
+    from ..resumption import command_line
 
+    # Before an account is chosen, which is not that of every export.
+    resume = command_line(click.get_current_context())
     codes: list[int] = []
     named = app.accounts
     for state, one in left:
@@ -265,7 +268,7 @@ def _finish(
             service = "alta"
         try:
             app.accounts = named or _account_of(one, service)
-            run_job(app, job, out=to, as_json=as_json, service=service)
+            run_job(app, job, out=to, as_json=as_json, resume=resume, service=service)
         except Exception as error:
             # The others can still be finished, unless the user wants an end.
             code = app.report(error)

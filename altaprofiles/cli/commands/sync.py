@@ -9,6 +9,7 @@ import click
 
 from ..app import App, Service
 from ..command import Command
+from ..numbers import WholeNumber
 from ..options import (
     FilterOptions,
     RecordOptions,
@@ -60,7 +61,7 @@ def _absolute_day(text: str) -> date:
 )
 @click.option(
     "--late-days",
-    type=int,
+    type=WholeNumber(),
     metavar="N",
     default=2,
     show_default=True,
@@ -127,6 +128,7 @@ def sync(
     from ...base.zones import zone_of
     from ...export.output import Output
     from ...export.sync import Syncs
+    from ...session import sync_part
     from ..job import Opened, run_accounts
 
     if timezone is not None:
@@ -135,7 +137,8 @@ def sync(
     selection = select_filters(events, filters)
 
     def one(session: Session, display: ProgressDisplay, to: str, name: str | None) -> Sync:
-        return session.sync_part(
+        return sync_part(
+            session,
             events,
             since=since,
             until=until,

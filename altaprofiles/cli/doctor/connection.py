@@ -31,10 +31,12 @@ async def check_connection(service: str, url: str, patience: float) -> AsyncIter
         patience: the longest wait for each step, in seconds.
     """
     try:
-        proxy, login = proxy_from_env(url)
+        found = proxy_from_env(url)
     except ConfigurationError as error:
         yield Finding(f"{service}: {error}", "Correct the environment", Exit.FAILED)
         return
+    proxy = None if found is None else found.url
+    login = None if found is None else found.headers
     parts = urlsplit(url)
     host, port = _address(urlsplit(proxy or url))
     loop = asyncio.get_running_loop()

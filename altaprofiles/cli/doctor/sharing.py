@@ -36,7 +36,8 @@ async def check_sharing(service: str, found: Resolved[Any]) -> Finding:
     if use.pids:
         verb = "does" if len(use.pids) == 1 else "do"
         users = f"{len(use.pids)} {verb} now ({', '.join(map(str, use.pids))})"
+    rate = "" if use.rate is None else f", at {use.rate:.3g} requests a second after refusals"
     return Finding(
         f"{service}: the processes of this machine keep the limits together, in {use.folder}; "
-        f"{users}, with {numbered(use.held, 'slot')} in use"
+        f"{users}, with {numbered(use.held, 'slot')} in use{rate}"
     )

@@ -17,6 +17,7 @@ from typing import Any
 from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict, replace
 
+from ...base.checks import shown
 from ...base.verdicts import dooms_all, is_final
 from ...base.wording import next_step
 from ...errors import (
@@ -134,6 +135,7 @@ class EventsGathering:
         ConfigurationError: `on_shortfall` is neither.
     """
 
+    noun = "export"
     unit = "records"
     endings: Sequence[str] = ()
     reads: KeyFile | None = None
@@ -150,7 +152,9 @@ class EventsGathering:
         on_records: OnRecords | None = None,
     ) -> None:
         if on_shortfall not in ("error", "warn"):
-            raise InvalidArgument(f"on_shortfall: expected 'error' or 'warn', got {on_shortfall!r}")
+            raise InvalidArgument(
+                f"on_shortfall: expected 'error' or 'warn', got {shown(on_shortfall)}"
+            )
         self.plan: EventsPlan = plan
         self.content = Content(has_events=True, repeats=not distinct)
         self.options: dict[str, Any] = {"distinct": distinct}

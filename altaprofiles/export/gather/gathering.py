@@ -109,6 +109,11 @@ class Gathering(Protocol[R_co, S_co]):
     """One kind of export. A `Job` calls the methods in the order in which they stand here."""
 
     @property
+    def noun(self) -> str:
+        """The name of this kind of export: "export", "lookup"."""
+        ...
+
+    @property
     def unit(self) -> str:
         """The name of the items that a later run can resume with: "records", "answers"."""
         ...

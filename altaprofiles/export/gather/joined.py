@@ -66,6 +66,7 @@ class JoinedGathering(Generic[R, S]):
     """
 
     def __init__(self, people: Gathering[R, S], joins: Joins) -> None:
+        self.noun = people.noun
         self.unit = people.unit
         self.content: Content = replace(people.content, has_cdp=True)
         self.endings: Sequence[str] = [*dict.fromkeys((*people.endings, FAILED_FILE))]

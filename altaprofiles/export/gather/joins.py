@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from ...base.checks import check_flag, is_unicode
+from ...base.checks import check_flag, is_unicode, shown
 from ...errors import AltaProfilesError, Forbidden, InvalidArgument
 from ...http.engine import Engine
 from ...http.service import Service
@@ -78,23 +78,25 @@ class Join(Struct, frozen=True):
         """
         if not isinstance(key, str) or not key or not is_unicode(key):
             raise InvalidArgument(
-                f"cdp_key: expected 'identity' or a key of profileData, got {key!r}"
+                f"cdp_key: expected 'identity' or a key of profileData, got {shown(key)}"
             )
         if not isinstance(by, str) or by not in CDP.by:
-            raise InvalidArgument(f"cdp_by: unknown {by!r}; use one of {', '.join(CDP.by)}")
+            raise InvalidArgument(f"cdp_by: unknown {shown(by)}; use one of {', '.join(CDP.by)}")
         # Plain text, even of a subclass such as NumPy's.
         key, by = str.__str__(key), str.__str__(by)
         if not check_flag("with_cdp", with_cdp):
             for name, value, default in (("cdp_key", key, IDENTITY), ("cdp_by", by, CDP.by[0])):
                 if value != default:
                     raise InvalidArgument(
-                        f"{name}: got {value!r}, which does nothing without `with_cdp`; pass that "
+                        f"{name}: got {shown(value)}, which does nothing without `with_cdp`; "
+                        "pass that "
                         f"as well, or leave it out"
                     )
             return None
         if key != IDENTITY and not profile:
             raise InvalidArgument(
-                f"cdp_key: {key!r} is one of the properties, which `profile=False` leaves out; "
+                f"cdp_key: {shown(key)} is one of the properties, which `profile=False` leaves "
+                "out; "
                 f"ask for them, or join by 'identity'"
             )
         return cls(key, by, service())

@@ -54,6 +54,7 @@ class KeysGathering(Generic[V]):
         on_records: called with the records of each commit, or None.
     """
 
+    noun = "lookup"
     unit = "answers"
     endings: Sequence[str] = (_NOT_FOUND_FILE, FAILED_FILE)
     options: Mapping[str, Any] = {}

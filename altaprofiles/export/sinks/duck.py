@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any, BinaryIO, ClassVar, Self
 
-from ...base.checks import is_unicode
+from ...base.checks import is_unicode, shown
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.rows import Row, Table
@@ -77,10 +77,12 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         path = cls.path_of(text)
         if "?" in str(path):
             # DuckDB puts the suffix of its log before the question mark, as if this were a URL.
-            raise InvalidArgument(f"to: DuckDB cannot write to a path with a '?', got {text!r}")
+            raise InvalidArgument(
+                f"to: DuckDB cannot write to a path with a '?', got {shown(text)}"
+            )
         if not is_unicode(str(path)):
             raise InvalidArgument(
-                f"to: DuckDB cannot write to a path that is not text, got {text!r}"
+                f"to: DuckDB cannot write to a path that is not text, got {shown(text)}"
             )
         if any(folded(key) == "rowid" for key in layout["flatten"]):
             raise InvalidArgument(
@@ -297,11 +299,11 @@ def _checked_table(name: str | None, default: str) -> str:
     if name is None:
         return default
     if not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise InvalidArgument(f"table: expected a table's name, got {name!r}")
+        raise InvalidArgument(f"table: expected a table's name, got {shown(name)}")
     if folded(name).startswith(OWN_PREFIX):
         raise InvalidArgument(
             f"table: names that begin with {OWN_PREFIX!r} are for the library's own tables, got "
-            f"{name!r}; choose another"
+            f"{shown(name)}; choose another"
         )
     # Plain text, even if the name is of a subclass such as NumPy's.
     return str.__str__(name)

@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, Self, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from ...base.checks import shown
 from ...base.paths import absolute_path, status_of
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.layout import ColumnKind
@@ -120,11 +121,14 @@ class FolderTarget(Target, frozen=True, kw_only=True):
     def of(cls, text: str, layout: Layout, output: Output) -> Self:
         path = absolute_path("to", text)
         if not path.name:
-            raise InvalidArgument(f"to: {text!r} is the root of all files; name a folder in it")
+            raise InvalidArgument(
+                f"to: {shown(text)} is the root of all files; name a folder in it"
+            )
         status = status_of("to", path)
         if status is not None and not stat.S_ISDIR(status.st_mode):
             raise InvalidArgument(
-                f"to: {text!r} names a folder, but a file stands there; leave out the slash, or "
+                f"to: {shown(text)} names a folder, but a file stands there; leave out the "
+                "slash, or "
                 f"choose another path"
             )
         check_parent(path, text)

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from msgspec import Struct
 
+from ...base.checks import shown
 from ...errors import InvalidArgument
 from ...redaction import Secret, masked
 
@@ -134,14 +135,14 @@ def table_of(given: str | None, in_url: str | None, default: str) -> tuple[str |
     """
     if given is not None and in_url is not None:
         raise InvalidArgument(
-            f"table: the URL already names the table {in_url!r}, got {given!r}; leave one out"
+            f"table: the URL already names the table {in_url!r}, got {shown(given)}; leave one out"
         )
     name = in_url or given
     if name is None:
         return None, default
     where = "to" if given is None else "table"
     if not isinstance(name, str) or name.count(".") > 1:
-        raise InvalidArgument(f"{where}: expected table or schema.table, got {name!r}")
+        raise InvalidArgument(f"{where}: expected table or schema.table, got {shown(name)}")
     schema, dot, table = name.rpartition(".")
     for part in (schema, table) if dot else (table,):
         check_name(where, part)
@@ -157,6 +158,7 @@ def check_name(where: str, name: str) -> None:
     """
     if not name.strip() or not name.isprintable() or len(name.encode()) > _MAX_NAME:
         raise InvalidArgument(
-            f"{where}: {name!r} is not a valid name in PostgreSQL; use 1 to {_MAX_NAME} bytes of "
+            f"{where}: {shown(name)} is not a valid name in PostgreSQL; use 1 to {_MAX_NAME} "
+            "bytes of "
             f"text"
         )

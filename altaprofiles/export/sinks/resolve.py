@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
-from ...base.checks import check_flag
+from ...base.checks import check_flag, shown
 from ...base.paths import absolute_path
 from ...base.wording import one_of
 from ...errors import InvalidArgument
@@ -26,7 +26,7 @@ from .parquet import ParquetTarget
 from .postgres import PostgresTarget
 from .target import Target
 
-__all__ = ["FORMATS", "TARGETS", "resolve"]
+__all__ = ["FORMATS", "TARGETS", "resolve", "text_of"]
 
 TARGETS: tuple[type[Target], ...] = (
     NdjsonTarget,
@@ -60,14 +60,15 @@ def resolve(output: Output, content: Content) -> Target:
         ConfigurationError: a value is invalid, an option does not apply to the format, or an extra
             is not installed.
     """
-    text = _text_of(output.to)
+    text = text_of(output.to)
     _check_no_stream(text)
     target = _class_of(text, output.format)
     if target is FilesTarget and output.sync is not None:
         target = DaysTarget
     if output.sync is not None and not target.keeps_state():
         raise InvalidArgument(
-            f"to: {text!r} cannot keep the state of a sync; use a table of a DuckDB file or of "
+            f"to: {shown(text)} cannot keep the state of a sync; use a table of a DuckDB file "
+            "or of "
             f"PostgreSQL, or a folder, whose path ends in a slash"
         )
     flatten = check_flatten(output.flatten, reserved=content.reserved)
@@ -105,10 +106,10 @@ def _checked_write(target: type[Target], write: object) -> Write:
         formats = ", ".join(one.format for one in TARGETS if write in one.writes)
         formats += " and folders of Parquet files" if write in FilesTarget.writes else ""
         raise InvalidArgument(
-            f"write: {write!r} applies to {formats} only, not to {target.format}; leave "
+            f"write: {shown(write)} applies to {formats} only, not to {target.format}; leave "
             f"it out, or choose another output"
         )
-    raise InvalidArgument(f"write: expected 'replace', 'upsert' or 'append', got {write!r}")
+    raise InvalidArgument(f"write: expected 'replace', 'upsert' or 'append', got {shown(write)}")
 
 
 def _formats_with(option: str) -> str:
@@ -116,16 +117,21 @@ def _formats_with(option: str) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _text_of(to: object) -> str:
+def text_of(to: object) -> str:
+    """Return an output as text.
+
+    Raises:
+        InvalidArgument: it is neither a path nor a URL.
+    """
     if not isinstance(to, str | os.PathLike):
-        raise InvalidArgument(f"to: expected a path or a URL, got {to!r}")
+        raise InvalidArgument(f"to: expected a path or a URL, got {shown(to)}")
     text = os.fspath(to)
     if not isinstance(text, str) or not text or "\0" in text:
-        raise InvalidArgument(f"to: expected a path or a URL as text, got {to!r}")
+        raise InvalidArgument(f"to: expected a path or a URL as text, got {shown(to)}")
     try:
         os.fsencode(text)
     except UnicodeEncodeError:
-        raise InvalidArgument(f"to: {text!r} cannot be a file name; choose another") from None
+        raise InvalidArgument(f"to: {shown(text)} cannot be a file name; choose another") from None
     return text
 
 
@@ -144,7 +150,8 @@ def _check_no_stream(text: str) -> None:
         path = absolute_path("to", str(path.parent)) / path.name
         if text == "-" or _STREAM.fullmatch(str(path)):
             raise InvalidArgument(
-                f"to: {text!r} is a stream or a device, but the output is a file, which gets its "
+                f"to: {shown(text)} is a stream or a device, but the output is a file, which "
+                "gets its "
                 f"name once it is complete; pass a file's name, and read that file afterwards"
             )
         if not os.path.islink(path):  # noqa: PTH114, `Path.is_symlink` raises for long names
@@ -157,7 +164,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     known = ", ".join(FORMATS)
     if format is not None and format not in FORMATS:
         raise InvalidArgument(
-            f"format: unknown format {format!r}; use one of {one_of(FORMATS, format)}"
+            f"format: unknown format {shown(format)}; use one of {one_of(FORMATS, format)}"
         )
     named = None if format is None else _BY_FORMAT[format]
     if names_folder(text) and format in (None, FilesTarget.format):
@@ -183,7 +190,7 @@ def _class_of(text: str, format: str | None) -> type[Target]:
         )
     compressed = " and ".join(target.format for target in TARGETS if target.compresses)
     raise InvalidArgument(
-        f"to: the ending of {text!r} implies no format; use {', '.join(_BY_ENDING)} "
+        f"to: the ending of {shown(text)} implies no format; use {', '.join(_BY_ENDING)} "
         f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of "
         f"{known}; a folder of Parquet files ends in a slash"
     )

@@ -10,6 +10,7 @@ from typing import BinaryIO, ClassVar, Protocol, Self, TypedDict
 
 from msgspec import Struct
 
+from ...base.checks import shown
 from ...base.extras import require
 from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
@@ -273,10 +274,11 @@ def _checked_path(text: str) -> Path:
     status = status_of("to", path)
     if text.endswith(os.sep) or (status is not None and stat.S_ISDIR(status.st_mode)):
         raise InvalidArgument(
-            f"to: {text!r} is a folder; add a file name (or a slash, for a folder of Parquet files)"
+            f"to: {shown(text)} is a folder; add a file name (or a slash, for a folder of "
+            "Parquet files)"
         )
     if status is not None and not stat.S_ISREG(status.st_mode):
-        raise InvalidArgument(f"to: {text!r} is not a regular file; choose another path")
+        raise InvalidArgument(f"to: {shown(text)} is not a regular file; choose another path")
     check_parent(path, text)
     return path
 
@@ -286,8 +288,8 @@ def check_parent(path: Path, text: str) -> None:
     folder = status_of("to", path.parent)
     if folder is None:
         fix = "write ~ out, as it is not expanded" if text[0] == "~" else "create it first"
-        raise InvalidArgument(f"to: the folder of {text!r} does not exist; {fix}")
+        raise InvalidArgument(f"to: the folder of {shown(text)} does not exist; {fix}")
     if not stat.S_ISDIR(folder.st_mode):
         raise InvalidArgument(
-            f"to: a file stands where {text!r} names a folder; choose another path"
+            f"to: a file stands where {shown(text)} names a folder; choose another path"
         )

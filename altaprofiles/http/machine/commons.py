@@ -15,17 +15,17 @@ from msgspec import MsgspecError, Struct, msgpack
 
 from ...errors import ConfigurationError
 from ..needs import Needs
-from ..pace import Verdict
+from ..pace import Pace, Verdict
 from ..sizing import Extent, Size
 from .folder import Folder
 from .locks import Lock
-from .record import Part, Record
+from .record import Part, Record, stored
 from .shared_pace import SharedPace
 from .slots import Slots
 
 __all__ = ["Commons", "Use", "common_name", "use_of"]
 
-_VERSION = "1"
+_VERSION = "2"
 """The form of the files. Processes with another form have files of their own."""
 
 _PATIENCE = 10.0
@@ -66,9 +66,10 @@ class _Seat(Struct, frozen=True):
 _SEATS = msgpack.Decoder(_Seat)
 
 
-class _SharedVerdict(Part):
-    _DECODER = msgpack.Decoder(Verdict)
+_VERDICTS = msgpack.Decoder(Verdict)
 
+
+class _SharedVerdict(Part):
     def __init__(self, pace: SharedPace) -> None:
         self._pace = pace
 
@@ -76,7 +77,7 @@ class _SharedVerdict(Part):
         return msgpack.encode(self._pace.report())
 
     def load(self, data: bytes, now: float) -> None:
-        self._pace.adopt(self._DECODER.decode(data), now)
+        self._pace.adopt(_VERDICTS.decode(data), now)
 
 
 class _SharedExtent(Part):
@@ -159,6 +160,11 @@ class Commons:
             raise
         self._folder = folder
         _open.add(self)
+
+    @property
+    def path(self) -> Path | None:
+        """The folder of the files, without links; None while they are not open."""
+        return None if self._folder is None else self._folder.path
 
     def close(self) -> None:
         """Close the files, which releases all slots. Safe to call more than once."""
@@ -261,11 +267,13 @@ class Use(Struct, frozen=True):
         folder: their folder.
         pids: the IDs of the processes that share them.
         held: slots that are held.
+        rate: the learned rate, in requests per second, or None without one.
     """
 
     folder: Path
     pids: list[int]
     held: int
+    rate: float | None = None
 
 
 def use_of(place: Path | None, name: str) -> Use:
@@ -282,9 +290,18 @@ def use_of(place: Path | None, name: str) -> Use:
             pids = sorted({seat.pid for seat in _seated(folder)})
             slots = [folder.lock(slot) for slot in folder.names(".slot")]
             held = sum(not slot.is_free() for slot in slots)
-        return Use(folder.path, pids, held)
+            rate = _rate_in(stored(lock)) if pids else None
+        return Use(folder.path, pids, held, rate)
     finally:
         folder.close()
+
+
+def _rate_in(content: Mapping[str, bytes]) -> float | None:
+    """Return the learned rate that a record has."""
+    pace, now = Pace(), time.monotonic()
+    with suppress(KeyError, MsgspecError):
+        pace.adopt(_VERDICTS.decode(content["pace"]), now)
+    return pace.rate(now)
 
 
 _open: weakref.WeakSet[Commons] = weakref.WeakSet()

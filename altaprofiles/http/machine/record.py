@@ -16,7 +16,7 @@ from msgspec import MsgspecError, Raw, msgpack
 
 from .locks import Lock
 
-__all__ = ["Part", "Record"]
+__all__ = ["Part", "Record", "stored"]
 
 T = TypeVar("T")
 
@@ -176,6 +176,11 @@ class Record:
         body = msgpack.encode({name: Raw(value) for name, value in content.items()})
         self._head = _HEAD.pack(zlib.crc32(body), len(body), self._changes)
         _write(self._lock.number, self._head + body)
+
+
+def stored(lock: Lock) -> dict[str, bytes]:
+    """Return the value of each part in an open file; empty without a whole record."""
+    return _content(_read(lock.number, _MOST)) or {}
 
 
 def _nothing() -> None:

@@ -46,6 +46,10 @@ class SharedCap(Cap):
         self._calls = 0
         self._number = 0.0
 
+    @property
+    def is_full(self) -> bool:
+        return super().is_full or self._slots.is_full(self._size.allowed)
+
     async def acquire(
         self, *, bulk: bool = False, ends: float = math.inf, patience: float = math.inf
     ) -> Turn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import cycle, pairwise
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from altaprofiles.http.machine.commons import Commons
+from altaprofiles.http.machine.commons import Commons, use_of
 from altaprofiles.http.machine.shared_pace import SharedPace
 from altaprofiles.http.pace import Pace
 from altaprofiles.http.sizing import Extent, Size
@@ -285,3 +286,30 @@ def test_few_requests_left_are_left_to_all_processes(four: Together) -> None:
         assert pace.is_near(0)
         assert pace.start(101.0) > 40
     assert os.listdir(four.commons[0]._place or "") == ["name"]  # noqa: PTH208, SLF001
+
+
+def test_a_process_that_starts_late_takes_over_no_rate_of_long_ago(tmp_path: Path) -> None:
+    together = Together(tmp_path, 2)
+    busy, _ = ask(lambda now: True, 60, pace=together)
+    seconds, _ = ask(Closed(busy, busy + 30).takes, 1, begin=busy, pace=together)
+    late = Together(tmp_path, 1)
+    [pace], [commons] = late.paces, late.commons
+    commons.record.refresh()
+    assert pace.rate(busy + seconds) is not None
+    assert pace.rate(busy + seconds + 30) is None
+    assert pace.wait(busy + seconds + 30) == 0
+    late.close()
+    together.close()
+
+
+def test_the_files_tell_the_rate_while_a_process_uses_them(tmp_path: Path) -> None:
+    now = time.monotonic()
+    together = Together(tmp_path, 1)
+    busy, _ = ask(lambda now: True, 60, begin=now, pace=together)
+    end = now + busy
+    ask(Closed(end, end + 30).takes, 1, begin=end, pace=together)
+    rate = use_of(tmp_path, "name").rate
+    assert rate is not None
+    assert 1 < rate < 3
+    together.close()
+    assert use_of(tmp_path, "name").rate is None

@@ -1,0 +1,152 @@
+"""Command lines that are printed to be run again mean the same as the one that was run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.core import ParameterSource
+
+from altaprofiles.cli import cli
+from altaprofiles.cli.app import App
+from altaprofiles.cli.commands.cdp import _as_lookup
+from altaprofiles.cli.resumption import command_line
+from altaprofiles.export.place import status_command
+
+SHARED = ("accounts", "quiet", "verbose", "log_format", "timeout", "max_time", "retries")
+TEXTS = ["-x", "it's $HOME", "two  blanks", "\N{SNOWMAN}", "100%"]
+NUMBERS = {"SECONDS": ["0.1", "12345.678", "86400"], "DAY": ["2026-01-31"]}
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-folder").mkdir()
+    Path("-file.txt").touch()
+
+
+def parsed(words: list[str]) -> tuple[click.Context, dict[str, object]]:
+    """Return the context of a command line, and the values of all options."""
+    app = App()
+    name, *rest = words
+    outer = cli.make_context("altaprofiles", [name], obj=app)
+    context = cli.commands[name].make_context(name, rest, parent=outer)
+    shared = {name: getattr(app, name) for name in SHARED}
+    return context, context.params | shared
+
+
+def again(context: click.Context) -> list[str]:
+    with context:
+        words = shlex.split(command_line(context), posix=True)
+    return words[words.index(str(context.info_name)) :]
+
+
+def values_of(option: click.Parameter) -> list[str]:
+    kind = option.type
+    if isinstance(kind, click.Choice):
+        return [str(choice) for choice in kind.choices]
+    if isinstance(kind, click.Path):
+        return ["-folder"] if not kind.file_okay else ["-file.txt"]
+    if option.metavar in NUMBERS:
+        return NUMBERS[option.metavar]
+    if option.metavar in ("N", "N|auto", "CODE"):
+        return ["7"]
+    return TEXTS
+
+
+def spellings(option: click.Option) -> Iterator[list[str]]:
+    """Yield the words of an option with each of its values."""
+    if option.is_flag:
+        yield from ([name] for name in [*option.opts, *option.secondary_opts] if name != "--fresh")
+        return
+    name = max(option.opts, key=len)
+    values = values_of(option)
+    yield from ([name, value] for value in values)
+    if option.multiple:
+        yield [word for value in values for word in (name, value)]
+
+
+def plain(command: click.Command, without: str | None) -> list[str]:
+    """Return the words that a command requires, but for one option."""
+    words: list[str] = []
+    for option in command.params:
+        if isinstance(option, click.Option) and option.required and option.name != without:
+            words += next(spellings(option))
+    needs_file = any(isinstance(one, click.Argument) and one.required for one in command.params)
+    return [*words, "--", "-file.txt"] if needs_file else words
+
+
+OPTIONS = [
+    pytest.param(name, option, id=f"{name} {max(option.opts, key=len)}")
+    for name, command in cli.commands.items()
+    for option in command.params
+    if isinstance(option, click.Option)
+]
+
+
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_every_option_of_every_command(name: str, option: click.Option) -> None:
+    required = plain(cli.commands[name], option.name)
+    for words in spellings(option):
+        context, values = parsed([name, *words, *required])
+        source = context.get_parameter_source(str(option.name))
+        assert source is ParameterSource.COMMANDLINE or option.name in SHARED
+        line = again(context)
+        assert parsed(line)[1] == values, line
+
+
+@pytest.mark.parametrize("action", ["--finish-unfinished", "--discard-unfinished"])
+def test_work_is_not_discarded_by_the_line_that_finishes_it(action: str) -> None:
+    context, _ = parsed(["status", "k.ndjson", action, "--yes", "--max-time", "4"])
+    assert again(context) == ["status", "k.ndjson", action, "--yes", "--max-time", "4"]
+
+
+@pytest.mark.parametrize("name", ["export", "sync", "status"])
+def test_arguments_that_look_like_options(name: str) -> None:
+    for text in TEXTS:
+        words = plain(cli.commands[name], None)
+        context, values = parsed([name, *words, "--", text])
+        assert parsed(again(context))[1] == values
+
+
+def test_times_in_seconds() -> None:
+    words = ["export", "Charged", "--from", "1767225600", "--to", "20260131", "-o", "p.csv"]
+    context, values = parsed(words)
+    assert parsed(again(context))[1] == values
+
+
+def test_options_that_exclude_each_other_are_refused() -> None:
+    both = ["--finish-unfinished", "--discard-unfinished"]
+    for flags in (both, both[::-1]):
+        with pytest.raises(click.UsageError) as raised:
+            parsed(["status", "k.ndjson", *flags])
+        assert raised.value.exit_code == 2
+        assert "--finish-unfinished" in raised.value.message
+        assert "--discard-unfinished" in raised.value.message
+
+
+@pytest.mark.parametrize("name", ["p.csv", "-p.csv", "it's $HOME"])
+@pytest.mark.parametrize("table", [None, "-t x"])
+@pytest.mark.parametrize("spool", [None, "-folder"])
+def test_the_line_that_shows_what_is_unfinished(
+    name: str, table: str | None, spool: str | None
+) -> None:
+    line = f"{status_command(name, table, spool)} --finish-unfinished"
+    _, values = parsed(shlex.split(line)[1:])
+    assert Path(str(values["out"])) == Path(name)
+    assert (values["table"], values["spool"]) == (table, spool)
+    assert values["action"] == "finish"
+
+
+@pytest.mark.parametrize("file", ["-file.txt", "-"])
+def test_the_line_that_looks_up_the_same_keys_into_a_file(file: str) -> None:
+    app = App()
+    app.accounts = ("my shop",)
+    line = _as_lookup(app, file, "user_id", "-c", "two  blanks")
+    _, values = parsed(shlex.split(line)[1:])
+    assert Path(str(values["keys"])) == Path(file)
+    assert (values["by"], values["column"]) == ("user-id", "-c")
+    assert (values["keys_table"], values["accounts"]) == ("two  blanks", ("my shop",))
