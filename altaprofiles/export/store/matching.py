@@ -43,7 +43,7 @@ class Matching(EachOnce):
         events = sorted({origin.event for origin in origins if origin.event is not None})
         self._bits = {event: 1 << number for number, event in enumerate(events)}
         self._distinct = distinct
-        self._masks = [bytearray() for _ in range(0, len(events), 8)]
+        self._masks = [bytearray() for _ in range(1 + len(events) // 8)]
         self._before = array("Q")
         self._written = 0
         self._matched: dict[tuple[int, ...], tuple[str, ...]] = {}
