@@ -8,6 +8,7 @@ bound to it, or call the session itself.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import (
@@ -216,12 +217,20 @@ class _Loop:
     def __init__(self, portal: BlockingPortal) -> None:
         self._portal = portal
         self._is_closed = False
+        self._process = os.getpid()
+        self._readings: dict[_Reading[Any, Any], int] = {}
 
     def open(self, make_session: Callable[[], Session]) -> Session:
         """Return the session, which is open in the loop."""
         self._own = self._portal.call(asyncio.get_running_loop)
+        self._thread = self._portal.call(threading.get_ident)
         self._session = self._call(partial(_opened, make_session))
         return self._session
+
+    @property
+    def _is_inherited(self) -> bool:
+        """True in a process that was forked from the one that opened it, where no loop runs."""
+        return os.getpid() != self._process
 
     def call(self, function: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `function`, awaited in the loop."""
@@ -236,6 +245,16 @@ class _Loop:
 
         Until then the session itself refuses new calls.
         """
+        if self._is_inherited:
+            # The loop is the parent's. This lets the portal end without it.
+            with suppress(StopIteration):
+                self._portal.stop().send(None)
+            return
+        here = threading.get_ident()
+        for reading, reader in [*self._readings.items()]:
+            # Nobody reads on what this thread reads.
+            if reader == here:
+                self._call(reading.end)
         try:
             self._call(partial(self._session.aclose, drain))
         finally:
@@ -243,6 +262,11 @@ class _Loop:
             self._portal.call(self._portal.stop, True)
 
     def _call(self, function: Callable[[], Awaitable[T]]) -> T:
+        if self._is_inherited:
+            raise SessionClosed(
+                "this Session was opened by the process from which this one was forked; open one "
+                "in each process"
+            )
         ended = threading.Event()
 
         async def run() -> T:
@@ -294,16 +318,23 @@ class _Loop:
         with naming(name):
             reading.work.join()
             try:
-                while (batch := self.call(reading.next_batch)) is not None:
+                while True:
+                    self._readings[reading] = threading.get_ident()
+                    if (batch := self.call(reading.next_batch)) is None:
+                        break
                     for result in batch:
                         if result is _MORE:
                             self.call(partial(reading.give, *_read(source)))
                         else:
                             yield cast(T, result)
             finally:
-                # Also where another event loop runs, as the garbage collector may end it there.
-                with suppress(SessionClosed):
-                    self._call(reading.end)
+                self._readings.pop(reading, None)
+                # Wherever the garbage collector runs: beside another event loop, or in this one.
+                if threading.get_ident() == self._thread:
+                    reading.cancel()
+                else:
+                    with suppress(SessionClosed):
+                        self._call(reading.end)
 
 
 def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
@@ -324,6 +355,9 @@ def _read(source: Iterator[K]) -> tuple[list[K], Exception | None]:
 
 _MORE = object()
 """Stands among the results where more items are needed."""
+
+_tasks: set[asyncio.Task[None]] = set()
+"""The tasks of iterations that run."""
 
 
 class _Reading(Generic[K, T]):
@@ -363,6 +397,9 @@ class _Reading(Generic[K, T]):
         self._wanted.set()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
+            # Nothing else may hold it: the reader and all of this can be garbage together.
+            _tasks.add(self._task)
+            self._task.add_done_callback(_tasks.discard)
         try:
             return [*await self._handover.get_all()]
         except Ended:
@@ -375,10 +412,15 @@ class _Reading(Generic[K, T]):
         if self._given is not None and not self._given.done():
             self._given.set_result((items, error))
 
-    async def end(self) -> None:
-        """Cancel what is still running."""
+    def cancel(self) -> None:
+        """Cancel what is still running, without a wait for its end."""
         if self._task is not None:
             self._task.cancel()
+
+    async def end(self) -> None:
+        """Cancel what is still running."""
+        self.cancel()
+        if self._task is not None:
             await asyncio.wait([self._task])
 
     async def _items(self) -> AsyncGenerator[K, None]:
@@ -509,6 +551,12 @@ class _Face(Generic[T]):
     def __init__(self, inner: T, loop: _Loop) -> None:
         self._inner = inner
         self._loop = loop
+
+    def __reduce__(self) -> Never:
+        raise TypeError(
+            "a blocking session is neither pickled nor copied, because it holds credentials and "
+            "connections; open one where it is used, with altaprofiles.blocking(Session.from_env)"
+        )
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._inner!r})"

@@ -37,9 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _altaprofiles_first(request: pytest.FixtureRequest) -> None:
-    """Start the emulator, for the marker alone as well, before other fixtures of the test.
+    """Start the emulator, for the marker alone as well, before other fixtures of one test.
 
-    They may read the environment variables.
+    They may read the environment variables. pytest makes those of a class, a module or the whole
+    run before.
     """
     is_marked = request.node.get_closest_marker(_MARKER) is not None
     if is_marked or _FIXTURE in request.fixturenames:
@@ -57,6 +58,13 @@ def altaprofiles_emulator(
     in a thread of its own, so that plain tests, pytest-asyncio and anyio's plugin can use it alike.
     It sets `CLEVERTAP_*` and `ALTA_*` variables of the environment. The marker's `prefix`, such as
     "SHOP_" for `Session.from_env(prefix="SHOP_")`, stands in front of their names.
+
+    Fixtures with the scope of a class, a module or the whole run are made before, and do not meet
+    it. A session or a client of the program under test therefore needs a fixture of its own for
+    each test, which is the default.
+
+    Markers of a module, a class and a test add up; the innermost one decides on an argument that
+    several have.
 
     Other variables of these names, those of `ALTAPROFILES_*` and those of proxies are unset, with
     the prefix and without it. `ALTAPROFILES_CONFIG` is the path of a file in `tmp_path` that does
@@ -96,26 +104,27 @@ def _emulator(arguments: dict[str, Any]) -> Emulator:
 
 
 def _arguments(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """Return the arguments of the marker, or none."""
-    marker = request.node.get_closest_marker(_MARKER)
-    if marker is None:
+    """Return the arguments of the markers: the innermost one decides."""
+    markers = [*request.node.iter_markers(_MARKER)]
+    if not markers:
         return {}
     import inspect
     from difflib import get_close_matches
 
     from .emulator import Emulator
 
-    if marker.args:
+    if any(marker.args for marker in markers):
         raise _failure("arguments stand by name, such as people=100")
+    given = {name: value for marker in reversed(markers) for name, value in marker.kwargs.items()}
     # The port is left out, because tests run side by side.
     known = [name for name in inspect.signature(Emulator).parameters if name != "port"]
     known.append("prefix")
-    for name in marker.kwargs:
+    for name in given:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             advice = f"did you mean {close[0]}?" if close else f"use {', '.join(known)}"
             raise _failure(f"unknown argument {name}; {advice}")
-    return dict(marker.kwargs)
+    return given
 
 
 def _failure(message: str) -> BaseException:

@@ -7,7 +7,6 @@ import os
 import shlex
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from copy import copy
 from functools import partial, wraps
 from types import TracebackType
 from typing import (
@@ -15,6 +14,7 @@ from typing import (
     Any,
     Literal,
     Never,
+    NoReturn,
     ParamSpec,
     Self,
     TypedDict,
@@ -186,8 +186,9 @@ class Session:
         trace_configs: `aiohttp.TraceConfig`s for the HTTP client. They see the credentials.
         on_event: called with an `Attempt` after each request, in the event loop; or several
             functions, called in their order. They must return quickly. An exception that one
-            raises ends the call it reports on, but is only logged if that call is cancelled. A
-            request that is cancelled is not passed.
+            raises ends the call it reports on, an export included, after the others have been
+            called; if that call is cancelled, it is only logged. A request that is cancelled is
+            not passed.
         trust_env: take http and https proxies from `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
             `NO_PROXY`, which may list networks (`10.0.0.0/8`) and ports. Off by default.
         ssl: an `ssl.SSLContext` for every connection, those to an https proxy included.
@@ -423,9 +424,10 @@ class Session:
         engine = self._engine.viewed(
             retry=retry, timeout=timeout, deadline=deadline, bulk=bulk, hooks=_hooks_of(on_event)
         )
-        view = copy(self)
-        view._engine, view._is_view = engine, True  # noqa: SLF001
-        view._set_up()  # noqa: SLF001
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._engine, view._is_view = engine, True
+        view._set_up()
         return view
 
     @named(CDP.name)
@@ -1264,6 +1266,12 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Session is neither pickled nor copied, because it holds credentials and "
+            "connections; open one where it is used, for example with Session.from_env()"
+        )
 
     def __repr__(self) -> str:
         if "_credentials" not in vars(self):

@@ -735,7 +735,7 @@ def test_the_environment_is_the_default_of_accounts(
     assert other is not None
     assert (shop.credentials.shared, other.credentials.shared) == (False, True)
     monkeypatch.setenv("ALTAPROFILES_SHARED", "yes")
-    with pytest.raises(ConfigurationError, match="ALTAPROFILES_SHARED: expected 1 or the"):
+    with pytest.raises(ConfigurationError, match="ALTAPROFILES_SHARED: expected 1, 0 or the"):
         find_clevertap("other")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import signal
 import socket
@@ -257,6 +258,7 @@ with altaprofiles.blocking(Session.from_env) as session:
 """
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_is_left_as_it_can_be_resumed(
     tmp_path: Path, service: Emulator
 ) -> None:
@@ -406,3 +408,79 @@ def test_a_blocking_method_shows_the_arguments_and_the_words_of_the_other(
     assert [*inspect.signature(session.export).parameters.values()] == parameters
     assert session.export.__doc__ == BlockingSession.export.__doc__ == Session.export.__doc__
     assert repr(session).startswith("BlockingSession(Session(clevertap=")
+
+
+FORKED = """
+import gc, os, signal, sys
+import altaprofiles
+
+with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
+    people = session.profiles.by_event("App Launched", start=20260101, end=20260131, batch_size=23)
+    reading = iter(people)
+    next(reading)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        get = lambda: session.profiles.get(identity="1")
+        for use in (get, lambda: [*reading], reading.close):
+            try:
+                use()
+            except altaprofiles.SessionClosed as error:
+                print(f"{error}", flush=True)
+            except StopIteration:
+                print("over", flush=True)
+    else:
+        assert os.waitpid(child, 0)[1] == 0
+        print(len([*people]), flush=True)
+if child == 0:
+    del reading
+    gc.collect()
+    with altaprofiles.blocking(altaprofiles.Session.from_env) as session:
+        print(session.profiles.get(identity="nobody"), flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_a_forked_process_is_told_to_open_its_own(service: Emulator, tmp_path: Path) -> None:
+    """Pools of processes and schedulers fork, and the thread of the session stays behind."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED],
+        env=environment(tmp_path, service.environment),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *told, nobody, people = done.stdout.splitlines()
+    assert all("was forked; open one in each process" in line or line == "over" for line in told)
+    assert told[0] != "over"
+    assert (nobody, int(people)) == ("None", sum(expected(service).values()))
+
+
+def test_an_iteration_that_is_garbage_in_the_thread_of_the_session_ends(
+    session: BlockingSession, service: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    reading = iter(session.profiles.by_event(EVENT, **RANGE, batch_size=23))
+    next(reading)
+    # A cycle, which the collector ends wherever it runs, as here in a callback of the session.
+    cycle: list[Any] = [reading]
+    cycle.append(cycle)
+    del reading, cycle
+
+    session.profiles.get(identity="5555555555")
+    view = session.with_options(on_event=lambda attempt: gc.collect() and None)
+    view.profiles.get(identity="5555555555")
+    assert session.profiles.count(EVENT, **RANGE) == sum(expected(service).values())
+    assert "destroyed" not in caplog.text
+    assert "different Context" not in caplog.text
+    assert service.stats.in_flight["clevertap"] == 0
+
+
+def test_a_drain_does_not_wait_for_what_the_closing_thread_reads(service: Emulator) -> None:
+    with altaprofiles.blocking(partial(session_for, service), drain=100 * PATIENCE) as session:
+        reading = iter(session.profiles.by_event(EVENT, **RANGE, batch_size=23))
+        next(reading)
+    with pytest.raises(SessionClosed):
+        for _ in reading:
+            pass

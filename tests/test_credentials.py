@@ -595,6 +595,8 @@ MISTAKES: dict[str, Callable[[], object]] = {
     "account": lambda: CleverTap("W9R\n", PASSCODE),
     "cap": lambda: CleverTap("W9R", PASSCODE, max_in_flight=0),
     "base_url": lambda: CleverTap("W9R", PASSCODE, base_url="http://example.com"),
+    "login": lambda: CleverTap("W9R", "other", base_url=f"https://u:{PASSCODE}@example.com"),
+    "query": lambda: Alta("other", base_url=f"https://example.com/?key={TOKEN}"),
     "passcode": lambda: CleverTap("W9R", PASSCODE + "\n"),
     "token": lambda: Alta(TOKEN + "\n"),
     "alta cap": lambda: Alta(TOKEN, max_in_flight=0),
@@ -892,7 +894,7 @@ def test_the_variable_is_named_if_its_value_is_wrong(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigurationError) as raised:
         Alta.from_env()
     assert str(raised.value) == (
-        "ALTAPROFILES_SHARED: expected 1 or the absolute path of a folder, got 'yes'"
+        "ALTAPROFILES_SHARED: expected 1, 0 or the absolute path of a folder, got 'yes'"
     )
 
 
@@ -942,7 +944,7 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("SHOP_ALTA_REQUESTS_PER_MINUTE", "1.5", "of at least 1, got '1.5'"),
         ("SHOP_ALTA_MAX_IN_FLIGHT", "-1", "SHOP_ALTA_MAX_IN_FLIGHT: expected a whole"),
         ("SHOP_ALTA_ENDPOINT", "mars", "SHOP_ALTA_ENDPOINT: unknown platform"),
-        ("SHOP_ALTAPROFILES_SHARED", "yes", "SHOP_ALTAPROFILES_SHARED: expected 1 or the"),
+        ("SHOP_ALTAPROFILES_SHARED", "yes", "SHOP_ALTAPROFILES_SHARED: expected 1, 0 or the"),
     ],
 )
 def test_an_error_names_the_whole_variable(

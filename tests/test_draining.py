@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 import altaprofiles
@@ -384,3 +385,27 @@ def test_other_threads_of_a_blocking_session_end_their_calls(what: str) -> None:
         thread.join(PATIENCE)
         people = sum(expected(emulator).values())
     assert len(results) == {"call": 1, "keys": 40}.get(what, people)
+
+
+async def test_a_drain_does_not_wait_for_what_the_closing_task_reads() -> None:
+    with anyio.fail_after(PATIENCE):
+        async with Emulator(people=PEOPLE, seed=7) as emulator, session_for(emulator) as session:
+            with pytest.raises(SessionClosed):
+                async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+                    await session.aclose(drain=100 * PATIENCE)
+
+
+async def test_a_drain_of_a_reader_waits_for_the_calls_of_others() -> None:
+    found: list[object] = []
+    async with Emulator(people=PEOPLE, seed=7, think=0.05) as emulator:
+        async with session_for(emulator) as session, anyio.create_task_group() as tasks:
+
+            async def call() -> None:
+                found.append(await session.profiles.get(identity="nobody"))
+
+            async for _ in session.profiles.by_event(EVENT, **RANGE, batch_size=23):
+                tasks.start_soon(call)
+                await anyio.lowlevel.checkpoint()
+                await session.aclose(drain=LONG)
+                break
+    assert found == [None]

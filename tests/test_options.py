@@ -544,3 +544,17 @@ async def test_a_view_is_neither_entered_nor_closed(services: Both) -> None:
         assert await session.cdp.get(user_id="u") == {}
     with pytest.raises(ConfigurationError, match="closed"):
         await view.cdp.get(user_id="u")
+
+
+async def test_a_hook_that_fails_hides_nothing_from_the_others(services: Both) -> None:
+    heard: list[Attempt] = []
+
+    def broken(attempt: Attempt) -> None:
+        raise ZeroDivisionError
+
+    services.users = {"u": [user("u", "a")]}
+    async with services.session() as session:
+        view = session.with_options(on_event=[broken, heard.append])
+        with pytest.raises(ZeroDivisionError):
+            await view.cdp.get(user_id="u")
+        assert [attempt.error for attempt in heard] == [None]

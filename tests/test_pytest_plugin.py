@@ -90,6 +90,7 @@ def test_the_session_of_the_environment_meets_the_emulator(
     )
 
 
+@pytest.mark.slow
 def test_the_environment_is_the_emulators_and_comes_back(
     inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +148,7 @@ def test_the_environment_is_the_emulators_and_comes_back(
     )
 
 
+@pytest.mark.slow
 def test_the_marker_alone_starts_it_before_the_tests_own_fixtures(inner: pytest.Pytester) -> None:
     run(
         inner,
@@ -176,12 +178,17 @@ def test_the_marker_alone_starts_it_before_the_tests_own_fixtures(inner: pytest.
                 assert len(altaprofiles_emulator.population) == 6
                 assert altaprofiles_emulator.max_in_flight == 2
 
+            @pytest.mark.altaprofiles(max_in_flight=2)
+            def test_of_both(self, altaprofiles_emulator):
+                assert len(altaprofiles_emulator.population) == 5
+                assert altaprofiles_emulator.max_in_flight == 2
+
         @pytest.mark.altaprofiles(people=0)
         class TestOld(unittest.TestCase):
             def test_it(self):
                 assert CleverTap.from_env().url.startswith("http://127.0.0.1:")
         """,
-        passed=5,
+        passed=6,
     )
 
 
@@ -200,6 +207,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_a_wrong_argument_of_the_marker_is_named(inner: pytest.Pytester) -> None:
     tests = "".join(
         f"@pytest.mark.altaprofiles({arguments})\ndef test_{number}():\n    assert 0, 'it runs'\n"
@@ -230,6 +238,7 @@ def test_nothing_is_imported_before_a_test_uses_it(inner: pytest.Pytester) -> No
     )
 
 
+@pytest.mark.slow
 def test_the_example_of_the_readme_runs_as_it_stands(inner: pytest.Pytester) -> None:
     """A newcomer tests an app of FastAPI against two people of their own in ten lines."""
     blocks = re.findall(r"```python\n(# (\w+)\.py\n.*?)```", README.read_text("utf-8"), re.DOTALL)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
+import pickle
 import random
 import weakref
 from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ from altaprofiles import (
     ServerError,
     Session,
     SessionClosed,
+    blocking,
 )
 from altaprofiles.emulator import Emulator, Fault
 
@@ -82,6 +85,7 @@ async def test_it_opens_in_one_task_and_closes_in_another() -> None:
             await get(session)
 
 
+@pytest.mark.slow
 async def test_thousands_of_tasks_share_it_under_the_cap() -> None:
     async with Emulator(people=20, think=0.001) as emulator, session_for(emulator) as session:
         await asyncio.gather(*(get(session) for _ in range(2000)))
@@ -124,6 +128,7 @@ async def test_the_cap_holds_under_a_mix_of_calls_and_cancellations() -> None:
         assert stats.too_many == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.__name__)
 async def test_cancelling_at_any_moment_leaves_nothing_behind(
     job: Callable[[Session], Awaitable[None]],
@@ -312,6 +317,7 @@ async def test_its_repr_says_whom_it_talks_to() -> None:
     assert repr(Session(clevertap=account)) == f"Session(clevertap={account!r}, alta=None)"
 
 
+@pytest.mark.slow
 async def test_reports_kept_by_a_callback_are_freed_with_their_session() -> None:
     """An error leads by its traceback to the session, and so to a list of the callback's."""
     errors: list[weakref.ref[ServerError]] = []
@@ -332,3 +338,13 @@ async def test_reports_kept_by_a_callback_are_freed_with_their_session() -> None
     assert len(errors) == 4
     gc.collect()
     assert [error() for error in errors] == [None] * 4
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_session_is_neither_pickled_nor_copied(copied: Callable[[object], object]) -> None:
+    session = Session(clevertap=CleverTap("W9R", "pass-word"))
+    with pytest.raises(TypeError, match=r"open one where it is used, for example with Session\."):
+        copied(session)
+    with blocking(lambda: session) as blocked:
+        with pytest.raises(TypeError, match=r"with altaprofiles\.blocking\(Session\.from_env\)"):
+            copied(blocked)

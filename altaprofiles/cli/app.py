@@ -465,7 +465,8 @@ class App:
                 assert self.deadline is not None  # noqa: S101
                 failures = [one.failure for one in self._waits if one.failure is not None]
                 failure = failures[-1] if failures else None
-                text = f"it did not finish within {self.deadline}"
+                command = click.get_current_context().info_name
+                text = f"{command} did not finish within {self.deadline}"
                 raise OutOfTime(after_failure(text, failure))
             finally:
                 if not committed():

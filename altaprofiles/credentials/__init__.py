@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .addresses import ENDPOINTS, REGIONS, is_custom
+from .addresses import ENDPOINTS, REGIONS, is_custom, same_host
 from .environment import check_prefix, ignored_variables, is_in_environment, variable
 from .secret import SecretFunction, SecretSource
 from .services import Alta, CleverTap, check_api_key, check_passcode
@@ -36,5 +36,6 @@ __all__ = [
     "is_custom",
     "is_in_environment",
     "renamed",
+    "same_host",
     "variable",
 ]

@@ -5,14 +5,28 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from ..base.addresses import is_loopback, split_address
 from ..base.checks import shown
 from ..base.wording import one_of
 from ..errors import InvalidArgument
+from ..redaction import Secret, as_secret
 
-__all__ = ["ENDPOINTS", "REGIONS", "checked_base_url", "is_custom", "platform"]
+__all__ = [
+    "ENDPOINTS",
+    "REGIONS",
+    "checked_base_url",
+    "hide_login",
+    "is_custom",
+    "platform",
+    "same_host",
+]
+
+T = TypeVar("T")
 
 REGIONS = {
     "eu1": "https://eu1.api.clevertap.com",
@@ -41,6 +55,9 @@ ENDPOINTS = {
 """The base URL of each known platform of Alta ("Query User CDP", also in German and Japanese)."""
 
 
+_PORTS = {"http": 80, "https": 443}
+
+
 def is_custom(url: str, known: Mapping[str, str]) -> bool:
     """Return whether a base URL leads to another host than those of the vendor, such as a gateway.
 
@@ -54,6 +71,20 @@ def is_custom(url: str, known: Mapping[str, str]) -> bool:
 def _host(url: str) -> tuple[str | None, int | None]:
     parts = urlsplit(url)
     return parts.hostname, parts.port
+
+
+def same_host(url: str) -> str:
+    """Return the host of a base URL, with its port: one text for all spellings of one service.
+
+    The hosts of the region "global" are those of "eu1": an account has one limit under both.
+    """
+    host, port = _host(url)
+    with suppress(ValueError):
+        host = ip_address(host or "").compressed
+    if (host, port or 443) == (_host(REGIONS["global"])[0], 443):
+        host = _host(REGIONS["eu1"])[0]
+    host = f"[{host}]" if host and ":" in host else host or ""
+    return host if port in (None, _PORTS.get(urlsplit(url).scheme)) else f"{host}:{port}"
 
 
 def platform(endpoint: object) -> tuple[str, str]:
@@ -113,6 +144,11 @@ def _place(url: str) -> str:
 
 
 _PATH = r"(?:[A-Za-z0-9._~!$&'()*+,;=:/-]|%[0-9A-Fa-f]{2})*"
+
+
+def hide_login(url: T) -> T | Secret:
+    """Return an argument `base_url` in a form that tracebacks may show: a login may stand in it."""
+    return as_secret(url) if isinstance(url, str) and re.search(r"[@?#]", url) else url
 
 
 def checked_base_url(url: object) -> str:

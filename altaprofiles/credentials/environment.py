@@ -129,7 +129,9 @@ def number_from_env(service: str, argument: str, prefix: str, default: int | Non
 
 
 def shared_from_env(prefix: str = "") -> bool | str:
-    """Return the value of `ALTAPROFILES_SHARED`: True for 1, False without it, else the path.
+    """Return the value of `ALTAPROFILES_SHARED`: True for 1 or true, False for 0, false or nothing.
+
+    Any other text is a path.
 
     Args:
         prefix: as for `variable`.
@@ -139,9 +141,12 @@ def shared_from_env(prefix: str = "") -> bool | str:
     """
     name = variable("", "shared", prefix)
     text = os.environ.get(name, "").strip()
-    shared = {"": False, "0": False, "1": True}.get(text, text)
+    known = {"": False, "0": False, "false": False, "1": True, "true": True}
+    shared = known.get(text.lower(), text)
     if isinstance(shared, str) and not os.path.isabs(shared):  # noqa: PTH117
-        raise InvalidSetting(f"{name}: expected 1 or the absolute path of a folder, got {shared!r}")
+        raise InvalidSetting(
+            f"{name}: expected 1, 0 or the absolute path of a folder, got {shared!r}"
+        )
     return shared
 
 

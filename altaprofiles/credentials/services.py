@@ -12,7 +12,7 @@ from ..base.wording import one_of
 from ..base.zones import zone_of
 from ..errors import InvalidArgument
 from ..redaction import Secret, as_secret
-from .addresses import ENDPOINTS, REGIONS, checked_base_url, platform
+from .addresses import ENDPOINTS, REGIONS, checked_base_url, hide_login, platform
 from .environment import (
     check_prefix,
     naming_variables,
@@ -124,6 +124,7 @@ class CleverTap:
     ) -> None:
         # Before any check, because a traceback may show the locals of this frame.
         kind, passcode = _secret("passcode", passcode)
+        base_url = hide_login(base_url)
         _set(self, account_id=account_id, passcode=passcode, region=region)
         _set(self, base_url=base_url, max_in_flight=max_in_flight, timezone=timezone)
         _set(self, shared=shared, url="")
@@ -281,6 +282,7 @@ class Alta:
         shared: bool | str | os.PathLike[str] = False,
     ) -> None:
         kind, token = _secret("token", token)
+        base_url = hide_login(base_url)
         _set(self, token=token, base_url=base_url, max_in_flight=max_in_flight)
         _set(self, requests_per_minute=requests_per_minute, name=name, endpoint=endpoint)
         _set(self, shared=shared, url="")

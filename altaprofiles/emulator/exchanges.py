@@ -51,6 +51,15 @@ _KEPT_IN_QUERIES = frozenset({"event_name", "from", "to", "name", "operator"})
 _COUNTS = frozenset({"count", "nQCount", "tcount", "userDeviceCount"})
 """Numbers of people in an answer ([counts])."""
 
+_NAMED = 2
+"""Levels of a record whose members have names of the API or the account, and not of people.
+
+They are the record's own, and those of properties, events and devices ([profiles]).
+"""
+
+_SUMMARY = frozenset({"count", "first_seen", "last_seen"})
+"""The members of an event's summary, one level below ([profiles])."""
+
 _VOCABULARY = frozenset(
     """
     a access account active after again agent allowed an and anonymous any api are authentication
@@ -139,9 +148,10 @@ def request_key(request: dict[str, Any]) -> bytes:
 
 def _query(value: Any, replace: Any, name: str = "") -> Any:
     """Return a query with each value replaced that may tell something of a person."""
-    if isinstance(value, dict):
+    # The value of a filter can be anything, also an object with members of these names.
+    if isinstance(value, dict) and name != "value":
         return {key: _query(member, replace, key) for key, member in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list) and name != "value":
         return [_query(item, replace, name) for item in value]
     return value if name in _KEPT_IN_QUERIES else replace(value)
 
@@ -199,8 +209,8 @@ def _member(name: str, value: Any, scrubber: Scrubber, *, has_keys: bool) -> Any
     if name in ("status", "code", "error", "message"):
         return _failure(name, value)
     if name == "data" and has_keys and isinstance(value, dict):
-        return {scrubber.text(key): scrubber.value(user) for key, user in value.items()}
-    return scrubber.value(value)
+        return {scrubber.text(key): scrubber.value(user, _NAMED) for key, user in value.items()}
+    return scrubber.value(value, _NAMED, lasting=_SUMMARY)
 
 
 def _failure(name: str, value: Any) -> Any:

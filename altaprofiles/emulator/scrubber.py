@@ -26,29 +26,45 @@ class Scrubber:
     A text of digits, and the number that it is, have the same replacement, because an identity is
     a number in one place and text in another. It has as many digits, and is unlike that of any
     other number. An e-mail address becomes another one, a date of CleverTap's another date, and any
-    other text a word of 16 letters and digits. True and False change places.
+    other text a word of 16 letters and digits. True and False change places, or not, by the name of
+    the member.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
         self._permutations: dict[int, Permutation] = {}
 
-    def value(self, value: Any) -> Any:
-        """Return a JSON value with all values in it replaced. Names of members stay."""
+    def value(
+        self, value: Any, names: int = 0, name: str = "", lasting: frozenset[str] = frozenset()
+    ) -> Any:
+        """Return a JSON value with all values in it replaced.
+
+        Args:
+            value: the value.
+            names: the number of levels at which names of members stay. Below them a name may be a
+                person's, and becomes another one.
+            name: the name of the member that has the value.
+            lasting: names that stay at any level.
+        """
         match value:
             case str():
                 return self.text(value)
             case bool():
-                return not value
+                return value ^ (self._digest(f"bool {name}", 1)[0] % 2 == 1)
             case int():
                 number = _NUMERIC.fullmatch(str(value))
                 return 0 if number is None else int(self._numeric(number))
             case float():
                 return self._fraction(value)
             case dict():
-                return {name: self.value(member) for name, member in value.items()}
+                return {
+                    key if names > 0 or key in lasting else self.text(key): self.value(
+                        member, names - 1, key, lasting
+                    )
+                    for key, member in value.items()
+                }
             case list():
-                return [self.value(item) for item in value]
+                return [self.value(item, names, name, lasting) for item in value]
         return value
 
     def text(self, text: str) -> str:

@@ -53,10 +53,12 @@ class Work:
 
     Attributes:
         is_over: whether none of it is left.
+        task: the task without which it does not end, if it is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
         self.is_over = False
+        self.task = task
 
     def join(self) -> Token[frozenset[Work]]:
         """Make calls of this task or thread a part of the work, until it is over.
@@ -134,6 +136,7 @@ class Lifetime:
         self._tasks: TaskGroup | None = None
         self._stop = asyncio.Event()
         self._works: set[Work] = set()
+        self._closers: set[asyncio.Task[Any] | None] = set()
         self._drained = asyncio.Event()
 
     async def open(self) -> None:
@@ -189,10 +192,17 @@ class Lifetime:
 
     async def _drain(self, seconds: float) -> None:
         self._state = "draining"
-        if not self._works:
+        # What a closer itself reads would wait for the closer.
+        self._closers.add(asyncio.current_task())
+        if not self._is_waited_for:
             return
         with anyio.move_on_after(seconds):
             await self._drained.wait()
+
+    @property
+    def _is_waited_for(self) -> bool:
+        """True while there is work that a closer waits for."""
+        return any(work.task is None or work.task not in self._closers for work in self._works)
 
     def _close(self) -> None:
         self._state = "closed"
@@ -251,7 +261,7 @@ class Lifetime:
             SessionClosed: the session is not open, or takes nothing new.
         """
         self.check_open()
-        work = work or Work()
+        work = work or Work(asyncio.current_task())
         self._works.add(work)
         token = work.join()
         try:
@@ -263,7 +273,7 @@ class Lifetime:
     def _end(self, work: Work) -> None:
         work.is_over = True
         self._works.discard(work)
-        if not self._works and self._state == "draining":
+        if self._state == "draining" and not self._is_waited_for:
             self._drained.set()
 
     def _check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -282,8 +292,16 @@ class Lifetime:
         `ended` is called exactly once, after the job: with None after success, else with the
         exception. If the session closes before, the exception is a `SessionClosed`.
         """
+        return self._spawn(job, ended, Work())
+
+    def _spawn(
+        self,
+        job: Callable[[], Awaitable[None]],
+        ended: Callable[[BaseException | None], None],
+        work: Work,
+    ) -> Callable[[], None]:
         self.check_open()
-        scope, work = anyio.CancelScope(), Work()
+        scope = anyio.CancelScope()
 
         async def run() -> None:
             error: BaseException | None = SessionClosed(
@@ -323,7 +341,9 @@ class Lifetime:
         The code that reads the generator is a part of the work until the result is called: the
         calls that it makes between two items begin while the session is drained, too.
         """
-        cancel, work = self.spawn(job, ended), Work()
+        self.check_open()
+        reader = asyncio.current_task()
+        cancel, work = self._spawn(job, ended, Work(reader)), Work(reader)
         self._works.add(work)
         work.join()
 

@@ -631,8 +631,15 @@ class Engine:
                 _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
+        failure: Exception | None = None
         for hook in self._options.hooks:
-            hook(attempt)
+            try:
+                hook(attempt)
+            except Exception as error:
+                # The others have their part of the report all the same.
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
 
 def _unread(response: Response) -> None:

@@ -186,7 +186,8 @@ class Rotation:
             if is_cancelled_here():
                 raise
             question.cause = error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # A function that ends the process, as wrappers of commands do, must not end a server.
             question.cause = error
         else:
             self._take(question, kind, secret)

@@ -87,6 +87,7 @@ def test_a_terminal_that_cannot_show_boxes_gets_none(env: dict[str, str]) -> Non
     assert "\\u25" not in terminal.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "cp1252"])
 def test_data_is_utf8_whatever_the_locale_says(
     env: dict[str, str], emulator: Emulator, encoding: str

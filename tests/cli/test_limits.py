@@ -122,7 +122,7 @@ async def test_a_single_call_ends_with_the_limit(tmp_path: Path) -> None:
         command = ("cdp", "--file", "ids.txt", "--by", "user-id")
         done = await ended(env, "--max-time", "3", *command, cwd=tmp_path)
         assert done.code == 1
-        assert "error: it did not finish within the --max-time of 3 s" in done.stderr
+        assert f"error: {command[0]} did not finish within the --max-time of 3 s" in done.stderr
         assert "altaprofiles lookup ids.txt --by user-id" in done.stderr
 
 

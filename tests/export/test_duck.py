@@ -78,6 +78,7 @@ def types(folder: Path, table: str = "profiles") -> dict[str, str]:
 # Upsert
 
 
+@pytest.mark.slow
 @settings(
     max_examples=examples(10, 40),
     deadline=None,
@@ -513,6 +514,7 @@ def test_times_are_utc_whatever_the_zone_of_the_process(tmp_path: Path) -> None:
 # Names, types and constraints as DuckDB sees them
 
 
+@pytest.mark.slow
 def test_names_are_folded_as_duckdb_does(tmp_path: Path) -> None:
     data = json.dumps({"STRASSE": 1, "Straße": 2, "strasse": 3, "Ä": 4, "ä": 5}).encode()
     people = [b'{"identity":"a","profileData":%b}' % data]

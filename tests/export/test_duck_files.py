@@ -226,8 +226,7 @@ async def test_a_killed_export_leaves_the_old_rows_or_the_new_ones(
             for n, step in enumerate(outcome.steps)
             if n >= begun and (step.startswith("duckdb") or step in ("os.replace", "os.rmdir"))
         ]
-        half = None if existing and write == "upsert" else int(existing)
-        for number in of_each_kind(numbers, outcome.steps, half):
+        for number in of_each_kind(numbers, outcome.steps, half=write == "append" or not existing):
             shutil.rmtree(place)
             shutil.copytree(fetched, place)
             killed = await processes.run(job.but(die=(number, "after")))

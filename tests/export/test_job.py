@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,14 @@ def to(tmp_path: Path) -> Path:
 each_stage = pytest.mark.parametrize(
     ("kind", "stage"), [(kind, stage) for kind in KINDS for stage in kind.stages], ids=str
 )
+
+
+def in_turn(name: str, values: Sequence[Any]) -> pytest.MarkDecorator:
+    """Run a test with each value, and with one kind after the other."""
+    cases = rotating([(value,) for value in values], KINDS)
+    return pytest.mark.parametrize((name, "kind"), cases, ids=lambda one: str(one).split(" at ")[0])
+
+
 each_way = pytest.mark.parametrize("way", ["task", "scope", "timeout"])
 
 
@@ -129,7 +137,7 @@ async def test_output_report_and_manifest(to: Path, tmp_path: Path, case: Script
     assert names_in(tmp_path) == case.kind.files("p.ndjson")
 
 
-@pytest.mark.parametrize("name", ["people.ndjson", "people.csv.gz", "people.parquet"])
+@in_turn("name", ["people.ndjson", "people.csv.gz", "people.parquet"])
 async def test_two_runs_are_the_same_whatever_goes_wrong(
     tmp_path: Path, kind: Kind, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +237,7 @@ async def test_the_manifest_names_the_options(
     assert manifest["options"] == {**case.kind.options, **options}
 
 
-@pytest.mark.parametrize("name", ["p.parquet", "p.duckdb", "p.csv"])
+@in_turn("name", ["p.parquet", "p.duckdb", "p.csv"])
 async def test_a_misspelt_property_is_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: Kind, name: str
 ) -> None:
@@ -699,7 +707,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [cut, garble, empty, Path.unlink])
+@in_turn("damage", [cut, garble, empty, Path.unlink])
 async def test_damaged_journal(
     tmp_path: Path, case: Scripted, damage: Callable[[Path], None]
 ) -> None:
@@ -844,7 +852,7 @@ async def test_a_link_is_followed(tmp_path: Path, case: Scripted, dangling: bool
     assert names_in(tmp_path) == ["disk", "link.ndjson"]
 
 
-@pytest.mark.parametrize("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
+@in_turn("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
 async def test_permissions_stay(tmp_path: Path, case: Scripted, name: str) -> None:
     await case.run(tmp_path / name)
     modes = dict(zip(names_in(tmp_path), itertools.cycle([0o600, 0o604]), strict=False))

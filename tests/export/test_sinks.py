@@ -285,6 +285,7 @@ def test_no_record_is_too_odd(tmp_path: Path, records: list[dict[str, Any]]) -> 
 # The same bytes every time, complete or not at all
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("duckdb")])
 def test_the_bytes_do_not_depend_on_the_writes(tmp_path: Path, name: str) -> None:
     target = target_of(tmp_path / name, flatten=KEYS[name])
@@ -295,6 +296,7 @@ def test_the_bytes_do_not_depend_on_the_writes(tmp_path: Path, name: str) -> Non
     assert len(seen) == 1
 
 
+@pytest.mark.slow
 @some_files
 def test_nothing_has_the_targets_name_before_it_is_complete(tmp_path: Path, name: str) -> None:
     # Left over from a run that was killed.

@@ -317,6 +317,7 @@ async def test_large_headers_are_read(size: int) -> None:
             assert person.identity == key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [b"X: y\r\n", b"X: " + b"y" * 50_000 + b"\r\n", b"x" * 4096])
 async def test_endless_headers_are_an_error(line: bytes) -> None:
     async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:

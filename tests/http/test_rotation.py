@@ -564,6 +564,27 @@ def fail() -> str:
     raise OutOfReach("the vault is closed")
 
 
+def leave() -> str:
+    # As programs do that wrap a command.
+    sys.exit("the vault is closed")
+
+
+async def leave_async() -> str:
+    sys.exit("the vault is closed")
+
+
+@pytest.mark.parametrize("function", [leave, leave_async])
+async def test_a_function_that_would_end_the_process_has_failed(
+    function: Callable[[], Any],
+) -> None:
+    async with open_session(Vault(), function) as (session, _):
+        results = await asyncio.gather(*(get(session) for _ in range(5)), return_exceptions=True)
+        for error in results:
+            assert type(error) is MissingCredentials
+            assert str(error).startswith("passcode: its function raised SystemExit")
+            assert type(error.__cause__) is SystemExit
+
+
 @pytest.mark.parametrize("function", [fail, fail_async])
 async def test_an_exception_of_the_function_is_the_cause(function: Callable[[], Any]) -> None:
     async with open_session(Vault(), function) as (session, server):

@@ -215,6 +215,7 @@ class Body(bytes):
     guard: Guard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("escape", [b"", b"\\ud83d"], ids=["plain", "mended"])
 def test_a_profile_does_not_keep_its_page_in_memory(escape: bytes) -> None:
     record = b'{"identity":"7","profileData":{"a":1},"events":{},"platformInfo":[],"name":"%b"}'

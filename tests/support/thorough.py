@@ -20,19 +20,21 @@ def examples(usual: int, thorough: int) -> int:
 def of_each_kind(
     numbers: Sequence[int], steps: Sequence[str], half: int | None = None
 ) -> list[int]:
-    """Return the steps to die at: the first and the last of each name, or all of them.
+    """Return the steps to die at: of each name the first or the last one, in turn; or all of them.
 
     Args:
         numbers: the steps to choose from, by their place in `steps`.
         steps: the names of all steps.
-        half: 0 or 1 if two tests share what is chosen, as they have nearly the same steps.
+        half: 0 or 1 if two tests share the steps, as they have nearly the same: the first ones for
+            0, and the last ones for 1.
     """
     if THOROUGH:
         return [*numbers]
     last = {steps[number]: number for number in numbers}
     first = {steps[number]: number for number in reversed(numbers)}
-    chosen = sorted({*first.values(), *last.values()})
-    return chosen if half is None else chosen[half::2]
+    if half is not None:
+        return sorted((first, last)[half].values())
+    return sorted({(first, last)[turn % 2][name] for turn, name in enumerate(last)})
 
 
 def pairwise(*choices: Sequence[Any]) -> list[tuple[Any, ...]]:

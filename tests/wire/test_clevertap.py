@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
+from functools import cache
 from itertools import permutations
 from typing import Any
 
@@ -1092,20 +1093,28 @@ def test_an_invalid_retry_after_is_ignored(after: str) -> None:
 # ------------------------------------------------------------------- cursors under another name
 
 
-def page_of(members: dict[str, Any], layout: str) -> Response:
-    """Return a page with `members`: small or large, on one line or on several, in any order."""
-    size, form, order = layout.split()
+@cache
+def people_in(size: str, indent: int | None) -> bytes:
+    """Return a list of people in JSON. It is made once: it has 2 MB."""
     people = [
         {"identity": str(number), "name": "x" * 900}
         for number in range(3 if size == "small" else 2600)
     ]
-    records = {} if "records" in members else {"records": people}
+    return json.dumps(people, indent=indent).encode()
+
+
+def page_of(members: dict[str, Any], layout: str) -> Response:
+    """Return a page with `members`: small or large, on one line or on several, in any order."""
+    size, form, order = layout.split()
+    indent = 2 if form == "pretty" else None
+    records = {} if "records" in members else {"records": "(people)"}
     pieces = {
         "first": {"status": "success", **members, **records},
         "last": {"status": "success", **records, **members},
         "status last": {**records, **members, "status": "success"},
     }[order.replace("-", " ")]
-    return answer(json.dumps(pieces, indent=2 if form == "pretty" else None).encode())
+    body = json.dumps(pieces, indent=indent).encode()
+    return answer(body.replace(b'"(people)"', people_in(size, indent)))
 
 
 LAYOUTS = [

@@ -204,6 +204,7 @@ def read_page(body: bytes, *, decode: bool) -> Page:
     return at_once(slices(body, decode=decode))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decode", [True, False])
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_record_of_a_large_page_is_as_sent(name: str, decode: bool) -> None:
@@ -217,6 +218,7 @@ def test_every_record_of_a_large_page_is_as_sent(name: str, decode: bool) -> Non
     assert page.raw is body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("envelope", ENVELOPES)
 def test_members_around_many_records_are_read_wherever_they_are(envelope: str) -> None:
     body = body_of(PLAIN, envelope)
@@ -321,6 +323,7 @@ def test_odd_records_are_read_in_slices_as_well(name: str) -> None:
     assert pauses(body, decode=False) >= len(body) // MIB - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [40, 300, 1000])
 def test_deep_records_are_read_in_small_slices(count: int) -> None:
     # The page is small or large, or large with an end that must be read in small slices as well.

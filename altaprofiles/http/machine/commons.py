@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import weakref
@@ -9,10 +10,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from msgspec import MsgspecError, Struct, msgpack
 
+from ...credentials import same_host
 from ...errors import ConfigurationError
 from ..needs import Needs
 from ..pace import Pace, Verdict
@@ -20,10 +21,13 @@ from ..sizing import Extent, Size
 from .folder import Folder
 from .locks import Lock
 from .record import Part, Record, stored
+from .seats import Seat, seated, take_seat
 from .shared_pace import SharedPace
 from .slots import Slots
 
 __all__ = ["Commons", "Use", "common_name", "use_of"]
+
+logger = logging.getLogger("altaprofiles")
 
 _VERSION = "2"
 """The form of the files. Processes with another form have files of their own."""
@@ -32,9 +36,8 @@ _PATIENCE = 10.0
 """Seconds for which a process that starts waits for one that changes the record."""
 
 _LOOK = 1.0
-"""Seconds between two looks whether a process with a smaller figure has ended."""
+"""Seconds between two looks whether a smaller figure's process has ended, or a file is removed."""
 
-_SEAT = ".seat"
 _RECORD = "record"
 
 
@@ -45,25 +48,8 @@ def common_name(url: str, account: str) -> str:
         url: the base URL.
         account: the account ID, or the API key. The name does not show it.
     """
-    text = "\0".join((_VERSION, urlsplit(url).netloc.lower(), account))
+    text = "\0".join((_VERSION, same_host(url), account))
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-class _Seat(Struct, frozen=True):
-    """A process that uses the files.
-
-    Attributes:
-        pid: its ID.
-        figures: the number of slots that it was given of each kind.
-        least: the seconds between two starts that it was given.
-    """
-
-    pid: int
-    figures: dict[str, int]
-    least: float
-
-
-_SEATS = msgpack.Decoder(_Seat)
 
 
 _VERDICTS = msgpack.Decoder(Verdict)
@@ -122,6 +108,9 @@ class Commons:
         self._sizes = dict(sizes)
         self._figures = {kind: size.most for kind, size in sizes.items()}
         self._folder: Folder | None = None
+        self._seat: Lock | None = None
+        self._is_apart = False
+        self._has_warned = False
         self._looked_at = 0.0
         parts: dict[str, Part] = {"pace": _SharedVerdict(pace)}
         self.record = Record(parts)
@@ -141,25 +130,29 @@ class Commons:
         """
         folder = Folder(self._place, self._name)
         try:
-            folder.check()
-            lock = folder.lock(_RECORD)
-            with _held(lock, folder):
-                others = _seated(folder)
-                self._check_kinds(others, folder)
-                _sit_down(folder, _Seat(os.getpid(), self._figures, self._least))
-                self.record.open(lock)
-                if others:
-                    self.record.within(lambda: self._bound(others))
-                else:
-                    self.record.reset()
-            for kind, slots in self.slots.items():
-                slots.open(folder, self._sizes[kind].reach)
+            with folder.explained():
+                self._join(folder)
         except BaseException:
             self.record.close()
             folder.close()
             raise
         self._folder = folder
         _open.add(self)
+
+    def _join(self, folder: Folder) -> None:
+        folder.check()
+        lock = folder.lock(_RECORD)
+        with _held(lock, folder):
+            others = seated(folder)
+            self._sit_down(folder, others)
+            self.record.open(lock)
+            if others:
+                self.record.within(lambda: self._bound(others))
+            else:
+                folder.tidy()
+                self.record.reset()
+        for kind, slots in self.slots.items():
+            slots.open(folder, self._sizes[kind].reach)
 
     @property
     def path(self) -> Path | None:
@@ -174,7 +167,7 @@ class Commons:
             slots.close()
         if self._folder is not None:
             self._folder.close()
-            self._folder = None
+            self._folder = self._seat = None
 
     def elsewhere(self) -> int:
         """Return the number of requests in flight of other processes."""
@@ -183,24 +176,73 @@ class Commons:
     def refresh(self, now: float) -> None:
         """Take over the changes of other processes."""
         self.record.refresh()
-        if now - self._looked_at < _LOOK or self._folder is None:
+        if self._folder is None:
+            return
+        is_removed = not self._is_apart and self.record.is_removed()
+        if now - self._looked_at < _LOOK and not is_removed:
             return
         self._looked_at = now
+        if self._is_apart or not self._folder.is_whole():
+            self._return_to(self._folder)
         is_bound = any(size.most < self._figures[kind] for kind, size in self._sizes.items())
         if is_bound or self._pace.least > self._least:
             folder = self._folder
             # Without a descriptor for it, or rights to it, the next look may have them.
             with suppress(ConfigurationError, OSError):
-                self.record.attempt(lambda: self._bound(_seated(folder)))
+                self.record.attempt(lambda: self._bound(seated(folder)))
 
-    def _bound(self, others: list[_Seat]) -> None:
+    def _bound(self, others: list[Seat]) -> None:
         self._pace.least = max([self._least, *(one.least for one in others)])
         for kind, size in self._sizes.items():
             figures = [one.figures[kind] for one in others if kind in one.figures]
             if (most := min([self._figures[kind], *figures])) != size.most:
                 size.bound(most)
 
-    def _check_kinds(self, others: list[_Seat], folder: Folder) -> None:
+    def _return_to(self, folder: Folder) -> None:
+        """Use what the names of the folder lead to now, together with those that use it already."""
+        self._is_apart = True
+        for slots in self.slots.values():
+            slots.leave()
+        if self._seat is not None:
+            folder.discard(self._seat)
+            self._seat = None
+        try:
+            folder.renew()
+            with folder.explained():
+                has_joined = self.record.attempt(lambda: self._rejoin(folder))
+        except ConfigurationError as error:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "%s, or a file in it, was removed: this process keeps its limits by itself "
+                    "until the folder can be used again (%s)",
+                    folder.path,
+                    error,
+                )
+            return
+        # It may be removed in the meantime.
+        if has_joined and folder.is_whole():
+            self._is_apart = self._has_warned = False
+            logger.warning(
+                "%s, or a file in it, was removed: this process has found or made it again, and "
+                "shares its limits again",
+                folder.path,
+            )
+
+    def _rejoin(self, folder: Folder) -> bool:
+        others = seated(folder)
+        self._sit_down(folder, others)
+        self._bound(others)
+        for slots in self.slots.values():
+            slots.moved()
+        return True
+
+    def _sit_down(self, folder: Folder, others: list[Seat]) -> None:
+        """Be counted as a user of the files, besides others."""
+        self._check_kinds(others, folder)
+        self._seat = take_seat(folder, Seat(os.getpid(), self._figures, self._least))
+
+    def _check_kinds(self, others: list[Seat], folder: Folder) -> None:
         for other in others:
             if other.figures.keys() != self._figures.keys():
                 raise ConfigurationError(
@@ -231,35 +273,6 @@ class _held:  # noqa: N801
         self._lock.drop()
 
 
-def _sit_down(folder: Folder, seat: _Seat) -> None:
-    """Write a seat that nobody holds, and hold it until the folder is closed."""
-    number = 0
-    while not (lock := folder.lock(f"{number}{_SEAT}")).take():
-        folder.discard(lock)
-        number += 1
-    os.ftruncate(lock.number, 0)
-    os.lseek(lock.number, 0, os.SEEK_SET)
-    os.write(lock.number, msgpack.encode(seat))
-
-
-def _seated(folder: Folder) -> list[_Seat]:
-    """Return the seats that others hold."""
-    seats = []
-    for name in folder.names(_SEAT):
-        if folder.holds(name):
-            continue
-        lock = folder.lock(name)
-        try:
-            if not lock.is_free():
-                os.lseek(lock.number, 0, os.SEEK_SET)
-                seats.append(_SEATS.decode(os.read(lock.number, 1 << 16)))
-        except MsgspecError:
-            continue
-        finally:
-            folder.discard(lock)
-    return seats
-
-
 class Use(Struct, frozen=True):
     """The use of an account's files at present.
 
@@ -284,13 +297,14 @@ def use_of(place: Path | None, name: str) -> Use:
     """
     folder = Folder(place, name)
     try:
-        folder.check()
-        lock = folder.lock(_RECORD)
-        with _held(lock, folder):
-            pids = sorted({seat.pid for seat in _seated(folder)})
-            slots = [folder.lock(slot) for slot in folder.names(".slot")]
-            held = sum(not slot.is_free() for slot in slots)
-            rate = _rate_in(stored(lock)) if pids else None
+        with folder.explained():
+            folder.check()
+            lock = folder.lock(_RECORD)
+            with _held(lock, folder):
+                pids = sorted({seat.pid for seat in seated(folder)})
+                slots = [folder.lock(slot) for slot in folder.names(".slot")]
+                held = sum(not slot.is_free() for slot in slots)
+                rate = _rate_in(stored(lock)) if pids else None
         return Use(folder.path, pids, held, rate)
     finally:
         folder.close()

@@ -7,11 +7,14 @@ import os
 import re
 import stat
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...errors import ConfigurationError
-from .locks import Lock
+from .locks import Lock, replace
+from .making import FLAGS, NEW, NO_LINKS, is_group_s, make, make_file, make_one
 
 __all__ = ["Folder", "default_place", "network_system"]
 
@@ -22,11 +25,9 @@ _NETWORK = frozenset(
 
 _INSTEAD = 'pass shared="/path", a folder on a local disk'
 
-_NO_LINKS = (os.O_CLOEXEC if sys.platform != "win32" else getattr(os, "O_NOINHERIT", 0)) | getattr(
-    os, "O_NOFOLLOW", 0
-)
-# Otherwise a named pipe that somebody has planted would block.
-_FLAGS = os.O_RDWR | _NO_LINKS | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_PROBE = "probe"
+_PAUSE = 0.002
+_TRIES = 10  # to open a file or to make it, while others make it or remove it
 
 
 def default_place() -> Path:
@@ -97,24 +98,26 @@ class Folder:
     def __init__(self, place: Path | None, name: str) -> None:
         self._locks: dict[Lock, str] = {}
         self._number: int | None = None
-        is_private = place is None
-        place = place or default_place()
-        self.path = place / name
+        self._group: int | None = None
+        self._is_private = place is None
+        self.path = Path("altaprofiles", "slots") if place is None else place / name
         try:
-            # Links to the place are its user's own. Inside of it, none is followed.
-            place = Path(os.path.realpath(place))
-            _check_system(place)
-            _make(place, is_private=is_private)
-            status = _checked(place, place.stat())
-            self._group = status.st_gid if not is_private and _is_of_group(status) else None
-            self.path = place / name
-            self._number = self._open(self.path)
-        except OSError as error:
-            self.close()
-            raise _explained(error, self.path) from None
+            with self.explained():
+                self.path = (place or default_place()) / name
+                # Links to the place are its user's own. Inside of it, none is followed.
+                place = Path(os.path.realpath(self.path.parent))
+                self._number = self._open(place, name)
         except BaseException:
             self.close()
             raise
+
+    @contextmanager
+    def explained(self) -> Generator[None, None, None]:
+        """Raise each `OSError` of the block as a `ConfigurationError` that names the folder."""
+        try:
+            yield
+        except OSError as error:
+            raise _explained(error, self.path) from None
 
     def lock(self, name: str) -> Lock:
         """Return a lock on a file, which is made if it is missing. Each call opens it anew.
@@ -141,11 +144,54 @@ class Folder:
 
     def names(self, suffix: str) -> list[str]:
         """Return the names of the files that end in `suffix`, in order."""
-        return sorted(path.name for path in self.path.iterdir() if path.name.endswith(suffix))
+        names = os.listdir(self.path if self._number is None else self._number)  # noqa: PTH208
+        return sorted(name for name in names if name.endswith(suffix))
+
+    def tidy(self, status: os.stat_result | None = None) -> None:
+        """Remove what killed processes have left of files that they made.
+
+        Args:
+            status: of the file whose second name is removed, or None for the names of all.
+        """
+        for name in self.names(NEW):
+            with suppress(FileNotFoundError):
+                if status is None or os.path.samestat(status, self._status(name)):
+                    os.unlink(name, dir_fd=self._number)
+
+    def is_whole(self) -> bool:
+        """Return whether the folder and each open file are still those that their names lead to."""
+        # Windows does not remove open files.
+        if self._number is None:
+            return True
+        try:
+            return os.path.samestat(self.path.lstat(), os.fstat(self._number)) and all(
+                self._is_there(lock, name) for lock, name in self._locks.items()
+            )
+        except OSError:
+            return False
+
+    def renew(self) -> None:
+        """Open what the names lead to now in place of what was removed, or make it again.
+
+        A lock that is held on a removed file is taken on the new one, unless another process has
+        it: `Lock.is_held` says so.
+
+        Raises:
+            ConfigurationError: as at first.
+        """
+        if self._number is None:
+            return
+        with self.explained():
+            if (number := self._open(self.path.parent, self.path.name)) is not None:
+                replace(self._number, number)
+        for lock, name in self._locks.items():
+            if not self._is_there(lock, name):
+                with self.explained():
+                    lock.move(self._opened(name))
 
     def check(self) -> None:
         """Raise `ConfigurationError` unless locks on the files exclude other processes."""
-        one, other = self.lock("probe"), self.lock("probe")
+        one, other = self.lock(_PROBE), self.lock(_PROBE)
         try:
             # Another process may be here as well.
             works = one.take(shared=True) and not other.take()
@@ -171,44 +217,81 @@ class Folder:
             with suppress(OSError):
                 os.close(number)
 
-    def _open(self, path: Path) -> int | None:
-        with suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-            if self._group is not None:
-                os.chown(path, -1, self._group)
-                path.chmod(0o2770)
+    def _open(self, place: Path, name: str) -> int | None:
+        _check_system(place)
+        make(place, is_private=self._is_private)
+        status = _checked(place, place.stat())
+        is_of_group = not self._is_private and is_group_s(status)
+        self._group = status.st_gid if is_of_group else None
+        path = self.path = place / name
+        # With a file in it from the start, it is not replaced by that of another process.
+        make_one(path, self._group, _PROBE)
         if sys.platform == "win32":
             return None
-        number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _NO_LINKS)
+        number = os.open(path, os.O_RDONLY | os.O_DIRECTORY | NO_LINKS)
         try:
-            _checked(path, os.fstat(number), is_of_group=self._group is not None)
+            status = _checked(path, os.fstat(number), is_of_group=is_of_group)
+            self._give(number, status, 0o2770)
         except BaseException:
             os.close(number)
             raise
         return number
 
     def _opened(self, name: str) -> int:
-        path: Path | str = self.path / name if self._number is None else name
-        try:
-            number = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._number)
-        except FileExistsError:
-            number = os.open(path, _FLAGS, dir_fd=self._number)
+        path = self.path / name if self._number is None else name
+        for left in reversed(range(_TRIES)):
             try:
-                self._check_file(name, os.fstat(number))
-            except BaseException:
-                os.close(number)
-                raise
-        else:
-            if self._group is not None:
-                os.fchown(number, -1, self._group)
-                os.fchmod(number, 0o660)
+                return self._existing(path, name)
+            except PermissionError:
+                # An earlier version makes a file before it gives it to the group.
+                if self._group is None or not left:
+                    raise
+                time.sleep(_PAUSE)
+                continue
+            except FileNotFoundError:
+                pass
+            with suppress(FileExistsError, FileNotFoundError):
+                return make_file(path, self._group, self._number)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _existing(self, path: Path | str, name: str) -> int:
+        number = os.open(path, FLAGS, dir_fd=self._number)
+        try:
+            status = os.fstat(number)
+            if self._group is not None and status.st_nlink > 1:
+                # Its maker has not removed the first name yet, or was killed before.
+                self.tidy(status)
+                status = os.fstat(number)
+            self._check_file(name, status)
+            self._give(number, status, 0o660)
+        except BaseException:
+            os.close(number)
+            raise
         return number
+
+    def _give(self, number: int, status: os.stat_result, mode: int) -> None:
+        """Give to the group what is this user's own, and was not made for the group."""
+        if self._group is None or status.st_uid != os.geteuid():
+            return
+        if status.st_gid != self._group or status.st_mode & mode != mode:
+            with suppress(PermissionError):
+                os.fchown(number, -1, self._group)
+                os.fchmod(number, mode)
+
+    def _status(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self._number, follow_symlinks=False)
+
+    def _is_there(self, lock: Lock, name: str) -> bool:
+        try:
+            return os.path.samestat(self._status(name), os.fstat(lock.number))
+        except FileNotFoundError:
+            return False
 
     def _check_file(self, name: str, status: os.stat_result) -> None:
         if os.name != "posix":
             return
         is_theirs = status.st_uid != os.geteuid() and self._group is None
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or is_theirs:
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or is_theirs:
             fault = f"belongs to another user ({status.st_uid})" if is_theirs else "is not a file"
             raise ConfigurationError(
                 f"shared: {self.path / name} {fault}; remove it, or pass another folder as shared="
@@ -225,26 +308,6 @@ def _check_system(path: Path) -> None:
             )
 
 
-def _make(path: Path, *, is_private: bool) -> None:
-    """Make a folder, and those around it that are missing."""
-    if path.is_dir():
-        return
-    if not path.parent.exists():
-        _make(path.parent, is_private=is_private)
-    around = path.parent.stat()
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-        if not is_private and _is_of_group(around):
-            os.chown(path, -1, around.st_gid)
-            path.chmod(0o2770)
-
-
-def _is_of_group(status: os.stat_result) -> bool:
-    """Return whether a folder's group, and no other user, can write to it."""
-    writers = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return os.name == "posix" and writers == stat.S_IWGRP
-
-
 def _checked(
     path: Path, status: os.stat_result, *, is_of_group: bool | None = None
 ) -> os.stat_result:
@@ -259,7 +322,7 @@ def _checked(
             f"your group's, such as {path / 'altaprofiles'}"
         )
     if is_of_group is None:
-        is_of_group = _is_of_group(status)
+        is_of_group = is_group_s(status)
     if status.st_uid != os.geteuid() and not is_of_group:
         raise ConfigurationError(
             f"shared: {path} belongs to another user ({status.st_uid}); pass a folder of your own, "

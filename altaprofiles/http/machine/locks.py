@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["Lock"]
+__all__ = ["Lock", "replace"]
 
 if sys.platform == "win32":  # not tested: no test runs on Windows
     import msvcrt
@@ -88,7 +88,25 @@ class Lock:
         _flock(self.number, _UNLOCK)
         return True
 
+    def move(self, number: int) -> None:
+        """Use another open file from now on, whose lock is taken if this one's is held.
+
+        Afterwards, `is_held` is False if another process has that lock.
+        """
+        replace(self.number, number)
+        if self.is_held:
+            self.is_held = False
+            self.take()
+
     def close(self) -> None:
         """Close the file, which unlocks it unless another process has inherited it."""
         self.is_held = False
         os.close(self.number)
+
+
+def replace(number: int, by: int) -> None:
+    """Let a descriptor be of the open file of another one, which is closed."""
+    try:
+        os.dup2(by, number, inheritable=False)
+    finally:
+        os.close(by)

@@ -77,6 +77,10 @@ class Record:
             self._timer.cancel()
             self._timer = None
 
+    def is_removed(self) -> bool:
+        """Return whether the file has no name any more, as after its folder was removed."""
+        return self._lock is not None and os.fstat(self._lock.number).st_nlink == 0
+
     def refresh(self) -> None:
         """Take over the changes of other processes. Costs one short read if there are none."""
         lock = self._lock

@@ -99,6 +99,14 @@ class Slots:
             self._slots.append(folder.lock(f"{self._kind}.{number}.slot"))
         self._folder = folder
 
+    def moved(self) -> None:
+        """Take other slots for those that another process has, after `Folder.renew`."""
+        held, self._held = self._held, [slot for slot in self._held if slot.is_held]
+        self._calls = [token for token in self._calls if token.is_held]
+        for _ in range(len(held) - len(self._held)):
+            if (slot := self._free_slot(len(self._slots))) is not None:
+                self._held.append(slot)
+
     def close(self) -> None:
         """Forget all files, which the folder closes."""
         self._folder = None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import pwd
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 import pytest
@@ -60,6 +64,8 @@ def test_a_missing_folder_is_made_for_its_user_alone(tmp_path: Path) -> None:
 
 def descriptors() -> int:
     """Return the number of open files, 0 where the system does not show it."""
+    # Those that earlier tests have left are closed at any time.
+    gc.collect()
     numbers = Path("/proc/self/fd")
     return len([*numbers.iterdir()]) if numbers.exists() else 0
 
@@ -292,6 +298,115 @@ def test_a_missing_folder_in_one_of_a_group_is_made_for_the_group(public: Path) 
     assert as_user(around / "new" / "slots", 1234) == "free"
 
 
+_USERS = """
+import os, sys
+from pathlib import Path
+from altaprofiles.http.machine.folder import Folder
+base, group = Path(sys.argv[1]), int(sys.argv[2])
+os.umask(0o077)
+
+def made(name):
+    path = base / name
+    path.mkdir()
+    os.chown(path, 0, group)
+    path.chmod(0o2770)
+    return path
+
+def as_user(user, place, step="", ready=None):
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        os.setgroups([group])
+        os.setgid(group)
+        os.setuid(user)
+        if ready is not None:
+            os.read(ready, 1)
+        if step:
+            setattr(os, step, lambda *_, **__: os.kill(os.getpid(), 9))
+        folder = Folder(place, "account")
+        folder.check()
+        for number in range(6):
+            folder.lock(f"{number}.slot")
+        code = 0
+    finally:
+        os._exit(code)
+
+def ended(pid):
+    return os.waitpid(pid, 0)[1]
+"""
+
+_KILLED = """
+for step in ("chown", "chmod", "rename", "fchown", "fchmod", "link", "unlink"):
+    for place in (made(step), made(f"{step} in it") / "new"):
+        assert ended(as_user(65534, place, step)) == 9, step
+        for user in (1234, 65534, 1234):
+            assert ended(as_user(user, place)) == 0, (step, user)
+        whole = [place / "account", *(place / "account").glob("*[!w]")]
+        assert [oct(path.stat().st_mode & 0o7777) for path in sorted(whole)] == [
+            "0o2770", *["0o660"] * 7
+        ], step
+"""
+
+_TOGETHER = """
+for number in range(40):
+    around = made(str(number))
+    ready, go = os.pipe()
+    pids = [as_user(user, around / "slots", ready=ready) for user in (65534, 1234, 65534)]
+    os.write(go, b"...")
+    assert [ended(pid) for pid in pids] == [0] * 3
+    assert not [path for path in around.rglob("*") if path.name.endswith(".new")]
+"""
+
+
+def run_as_users(code: str, base: Path) -> None:
+    command = [sys.executable, "-c", _USERS + code, str(base), str(GROUP)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@only_root
+def test_a_process_that_is_killed_while_it_makes_files_locks_nobody_out(public: Path) -> None:
+    run_as_users(_KILLED, public)
+
+
+@only_root
+def test_users_of_a_group_who_start_together_are_not_refused(public: Path) -> None:
+    run_as_users(_TOGETHER, public)
+
+
+@only_root
+def test_a_second_name_of_a_file_from_elsewhere_is_refused_in_a_group_too(public: Path) -> None:
+    place = public / "slots"
+    place.mkdir()
+    os.chown(place, 0, GROUP)
+    place.chmod(0o2770)
+    assert as_user(place) == "free"
+    record = place / "account" / "record"
+    record.rename(public / "mine")
+    record.hardlink_to(public / "mine")
+    assert f"{record} is not a file; remove it" in as_user(place, 1234)
+
+
+@only_root
+def test_what_was_not_made_for_the_group_is_given_to_it_by_its_owner(public: Path) -> None:
+    place = public / "slots"
+    place.mkdir()
+    os.chown(place, 0, GROUP)
+    place.chmod(0o2770)
+    made = place / "account"
+    made.mkdir(mode=0o700)
+    os.chown(made, NOBODY, 4711)
+    # An earlier version was killed there.
+    (made / "record").touch(mode=0o600)
+    os.chown(made / "record", NOBODY, 4711)
+    assert "cannot be used: Permission denied" in as_user(place, 1234)
+    # Its owner is no member of the other group any more.
+    assert as_user(place) == "free"
+    assert as_user(place, 1234) == "free"
+    assert modes(place) == [0o2770, 0o660, 0o660]
+
+
 @only_root
 def test_a_private_folder_is_refused_to_other_users(public: Path) -> None:
     opened(public / "slots").close()
@@ -375,6 +490,30 @@ async def test_a_session_that_cannot_share_says_so_before_it_opens(tmp_path: Pat
     assert session._engine.is_closed  # noqa: SLF001
 
 
+@contextmanager
+def full_disk() -> Generator[None, None, None]:
+    """Let no file grow, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    account = CleverTap("id", "passcode", shared=tmp_path / "slots")
+    with full_disk(), pytest.raises(ConfigurationError) as raised:
+        await Session(clevertap=account).__aenter__()
+    assert str(raised.value) == (
+        f"shared: {tmp_path / 'slots' / common_name(account.url, 'id')} cannot be used: "
+        f'File too large; pass shared="/path", a folder on a local disk'
+    )
+    async with Session(clevertap=account):
+        pass
+
+
 @pytest.mark.anyio
 async def test_a_stopped_process_in_the_middle_of_a_change_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -402,3 +541,37 @@ def test_the_name_of_a_folder_tells_accounts_apart_and_shows_none() -> None:
         "https://eu1.api.clevertap.com", "a"
     )
     assert not any("W9R" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (CleverTap("a", "p", region="eu1").url, CleverTap("a", "p", region="global").url),
+        ("https://api.clevertap.com:443", "https://EU1.api.clevertap.com/gateway"),
+        ("https://gateway.example", "https://gateway.example:443"),
+        ("https://gateway.example", "HTTPS://Gateway.Example:0443/path"),
+        ("http://127.0.0.1", "http://127.0.0.1:80"),
+        ("https://[::1]:8443", "https://[0:0:0:0:0:0:0:1]:8443"),
+    ],
+)
+def test_spellings_of_a_host_share(one: str, other: str) -> None:
+    assert common_name(one, "a") == common_name(other, "a")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://gateway.example", "https://gateway.example:8443"),
+        ("https://gateway.example:80", "https://gateway.example"),
+        ("https://api.clevertap.com:8443", "https://eu1.api.clevertap.com"),
+        ("https://api.clevertap.com", "https://in1.api.clevertap.com"),
+    ],
+)
+def test_other_hosts_and_ports_do_not_share(one: str, other: str) -> None:
+    assert common_name(one, "a") != common_name(other, "a")
+
+
+def test_a_folder_has_the_name_that_earlier_versions_use() -> None:
+    for host in ("in1.api.clevertap.com", "altatech.ai", "gateway.example:8443", "[::1]:8080"):
+        digest = blake2b(f"2\0{host}\0a".encode(), digest_size=16).hexdigest()
+        assert common_name(f"https://{host}", "a") == digest

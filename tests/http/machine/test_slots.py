@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -187,6 +189,28 @@ def test_a_claim_of_a_process_that_was_killed_holds_up_nobody(process: Make) -> 
     first.give(now)
     assert not second.take(now)
     assert second.take(now + 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows does not remove open files")
+def test_slots_that_are_held_are_held_in_a_folder_that_replaces_a_removed_one(
+    process: Make,
+) -> None:
+    one = process(3)
+    assert one.take(1.0)
+    assert one.take(2.0)
+    shutil.rmtree(one.folder.path)
+    other = process(3)
+    assert other.take(2.0)
+    assert not one.folder.is_whole()
+    one.folder.renew()
+    one.slots.moved()
+    assert one.folder.is_whole()
+    assert (one.slots.elsewhere(), other.slots.elsewhere()) == (1, 2)
+    assert not other.take(3.0)
+    one.give(4.0)
+    assert other.take(4.0)
+    one.give(5.0)
+    assert (one.slots.elsewhere(), other.slots.elsewhere()) == (2, 0)
 
 
 def test_a_head_that_leaves_a_slot_free_is_passed(process: Make) -> None:
