@@ -16,8 +16,11 @@ from .marks import BUCKETS, NUMBER_BITS, Marks, MarksDamaged
 
 __all__ = ["EachOnce", "Origin", "People"]
 
-_MOST = 1 << 18
-"""Marks of a bucket that are compared at once, which takes some 50 MB."""
+_MOST = 1 << 17
+"""Marks of a bucket that are compared at once. They take some 25 MB.
+
+The longest step without the interpreter's lock being released takes 10 ms.
+"""
 
 _NUMBER = (1 << NUMBER_BITS) - 1
 
