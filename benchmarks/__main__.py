@@ -16,6 +16,7 @@ from . import (
     compression,
     durable,
     export,
+    growth,
     hooks,
     imports,
     limits,
@@ -46,6 +47,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "imports": imports.measure,
     "compression": compression.measure,
     "sizes": sizes.measure,
+    "growth": growth.measure,
     "shared": shared.measure,
     "services": services.measure,
     "hooks": hooks.measure,
@@ -56,7 +58,7 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges ratios of twelve kinds. It "
+        description="Compares altaprofiles with its peers and judges ratios of thirteen kinds. It "
         "takes some 60 minutes on an otherwise idle machine. Peers that are not installed are left "
         "out: pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )

@@ -17,6 +17,7 @@ from . import (
     compression,
     durable,
     export,
+    growth,
     hooks,
     imports,
     limits,
@@ -232,6 +233,17 @@ def _read_large() -> list[Check]:
     ]
 
 
+def _tell_apart() -> list[Check]:
+    records = 90_000
+    checks = []
+    for kind in ("once", "matched"):
+        telling = Contender(kind, growth.told_apart, {"records": records, "kind": kind})
+        written = int(once(telling).figures["written"])
+        checks.append(Check(f"told apart, {kind}, written", written, growth.people_of(records)))
+    read = once(Contender("limit", growth.appended, {"records": records})).figures["read"]
+    return [*checks, Check("told apart, bytes read back", int(read), 24 * records)]
+
+
 def _start() -> list[Check]:
     figures = once(Contender("starts", imports.starts, {"repeats": 1})).figures
     return [Check("start, commands that ended well", len(figures), len(imports.commands()))]
@@ -362,6 +374,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "imports": _start,
     "compression": _inflate,
     "sizes": _read_large,
+    "growth": _tell_apart,
     "shared": _share,
     "services": _serve,
     "hooks": _watch,

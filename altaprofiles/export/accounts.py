@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,14 +110,14 @@ class PeopleByAccount:
     """
 
     def __init__(self, people: Mapping[str, People | None]) -> None:
-        self.looks_ahead = any(one is not None and one.looks_ahead for one in people.values())
         self.counts = dict.fromkeys(people, Assembled(0, 0))
         self._people = people
 
-    def look(self, rows: Sequence[Row]) -> None:
-        """Take note of the rows of one account."""
-        if rows and (people := self._people[rows[0].account]) is not None:
-            people.look(rows)
+    def prepare(self) -> Iterator[None]:
+        """Compare all records of each account."""
+        for people in self._people.values():
+            if people is not None:
+                yield from people.prepare()
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows to write, of rows of one account."""
@@ -129,12 +129,6 @@ class PeopleByAccount:
         before = self.counts[account]
         self.counts[account] = Assembled(before.read + len(rows), before.written + len(selected))
         return selected
-
-    def close(self) -> None:
-        """Close the files."""
-        for people in self._people.values():
-            if people is not None:
-                people.close()
 
 
 def united(reports: Mapping[str, R], common: Report) -> R:

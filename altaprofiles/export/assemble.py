@@ -36,6 +36,7 @@ Batches: TypeAlias = Callable[[], Iterator[list[Row]]]
 T = TypeVar("T")
 
 _BLOCK = 4 << 20
+_OVER = object()
 
 _POLL_EVERY = 0.5
 """Seconds between two attempts to open a target that is in use."""
@@ -92,9 +93,13 @@ async def assemble(
     """
     kinds = Kinds(target.flatten)
     ahead = kinds if target.typed_flatten else Kinds({})
-    if target.typed_flatten or (people is not None and people.looks_ahead):
+    if people is not None:
+        preparing = people.prepare()
+        while await threads.run(lambda: next(preparing, _OVER)) is not _OVER:
+            await checkpoint()
+    if target.typed_flatten:
         looking = batches()
-        while await threads.run(lambda: _look(looking, ahead, people)):
+        while await threads.run(lambda: _look(looking, ahead)):
             await checkpoint()
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = content.table(target.flatten, kinds if target.has_types else None, origin)
@@ -160,12 +165,10 @@ async def when_free(
         await anyio.sleep(_POLL_EVERY)
 
 
-def _look(batches: Iterator[list[Row]], kinds: Kinds, people: People | None) -> bool:
+def _look(batches: Iterator[list[Row]], kinds: Kinds) -> bool:
     if (rows := next(batches, None)) is None:
         return False
     kinds.observe(row.record for row in rows)
-    if people is not None:
-        people.look(rows)
     return True
 
 

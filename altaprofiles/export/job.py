@@ -399,21 +399,17 @@ class Job(Generic[R, S]):
                 part.assembled = counts
                 part.report()
 
-        try:
-            written = await assemble(
-                threads,
-                target,
-                lambda: chain.from_iterable(part.batches() for part in parts),
-                unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
-                content=parts[0].gathering.content,
-                origin=origin,
-                people=people,
-                on_batch=report,
-                deadline=self._output.deadline,
-            )
-        finally:
-            if people is not None:
-                people.close()
+        written = await assemble(
+            threads,
+            target,
+            lambda: chain.from_iterable(part.batches() for part in parts),
+            unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
+            content=parts[0].gathering.content,
+            origin=origin,
+            people=people,
+            on_batch=report,
+            deadline=self._output.deadline,
+        )
         self._written.append(written)
         read = sum(part.gathering.records for part in parts)
         warnings = [*written.notes, *on_syncs]

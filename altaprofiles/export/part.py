@@ -187,7 +187,7 @@ class Part(Generic[R, S]):
 
     def people_of(self, target: Target) -> People | None:
         """Return what decides which rows are written, or None for all. Blocking."""
-        return self.gathering.people(self.run.store.people, target)
+        return self.gathering.people(self.run.store, target)
 
     def wrote(self, counts: Assembled, written: Written | None) -> None:
         """Take note that the records are in the output.

@@ -9,9 +9,9 @@ neither belong to the same person if they are equal, apart from white space.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import blake2b, sha256
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -22,14 +22,12 @@ from ..tables.parts import NULL, TextId, core_text, device_ids
 
 __all__ = [
     "Distinct",
-    "Numbered",
-    "Numbers",
-    "Seen",
     "digest_of",
     "exact_identity",
     "exact_ids",
     "identity_of",
     "indexable",
+    "keys_of",
     "object_ids_of",
     "person_key",
     "person_of",
@@ -186,28 +184,35 @@ def _encoded(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-class Seen(Protocol):
-    """A set of keys, in memory or elsewhere."""
+def keys_of(identity: str | None, record: bytes | Raw) -> list[bytes]:
+    """Return the keys by which a record is known: one of a record seen before shares its person.
 
-    def add(self, key: bytes) -> bool:
-        """Add `key`, and return True if it is new."""
-        ...
+    The key of the identity; without one, those of the devices; without any, that of the record.
+
+    Args:
+        identity: the identity in the record, exact or not.
+        record: a JSON object.
+
+    Raises:
+        DecodeError: `record` is not a JSON object.
+    """
+    if identity:
+        return [_key_of_identity(identity, record)]
+    if devices := object_ids_of(record, exact=True):
+        return [_DEVICE + _encoded(device) for device in devices]
+    return [_RECORD + short_digest(compact(bytes(record)))]
 
 
-_LONGEST = 31
-"""Longest key that is kept as it is, in bytes. With its object it takes 64 bytes of memory."""
+def _key_of_identity(identity: str, record: bytes | Raw) -> bytes:
+    # Most identities are letters and digits, and need no closer look.
+    if not identity.isalnum():
+        identity = exact_identity(identity, record) or identity
+    return identity.encode(errors="surrogatepass")
 
 
-class _InMemory:
-    """Takes some 100 bytes for each key, however long it is."""
-
-    def __init__(self) -> None:
-        self._keys: set[bytes] = set()
-
-    def add(self, key: bytes) -> bool:
-        known = len(self._keys)
-        self._keys.add(key if len(key) <= _LONGEST else short_digest(key))
-        return len(self._keys) > known
+# Bytes that no text has, so that keys of different kinds differ.
+_DEVICE = b"\xfe"
+_RECORD = b"\xff"
 
 
 def short_digest(data: bytes) -> bytes:
@@ -218,99 +223,38 @@ def short_digest(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
+_LONGEST = 31
+"""Longest key that is kept as it is, in bytes. With its object it takes 64 bytes of memory."""
+
+
 class Distinct:
     """Recognises people seen before, in the order in which the records come.
 
-    Remembers a key for each identity, and one for each device of people without an identity.
-
-    Args:
-        identities, devices: the sets that remember them; in memory by default.
+    Remembers in memory a key for each identity, and one for each device of people without an
+    identity: some 100 bytes each, however long it is. Its answer is needed at once, for a record
+    that is passed on before the next one is read. Exports, which need none before all records are
+    there, tell people apart on disk.
     """
 
-    def __init__(self, identities: Seen | None = None, devices: Seen | None = None) -> None:
-        self._identities = identities or _InMemory()
-        self._devices = devices or _InMemory()
+    def __init__(self) -> None:
+        self._keys: set[bytes] = set()
 
     def is_new(self, identity: str | None, record: bytes | Raw) -> bool:
         """Return True if this person has not been seen before, and remember the person.
 
         Args:
-            identity: the identity in the record, exact or not.
-            record: a JSON object.
+            identity, record: as for `keys_of`.
+
+        Raises:
+            DecodeError: `record` is not a JSON object.
         """
         if identity:
-            # Most identities are letters and digits, and need no closer look.
-            if not identity.isalnum():
-                identity = exact_identity(identity, record) or identity
-            return self._identities.add(identity.encode(errors="surrogatepass"))
-        devices = object_ids_of(record, exact=True)
-        if not devices:
-            return self._devices.add(_key_of_record(record))
-        # Remember every device, so that later records match by any of them.
-        new = [self._devices.add(_encoded(device)) for device in devices]
+            return self._add(_key_of_identity(identity, record))
+        # Every device, so that later records match by any of them.
+        new = [self._add(key) for key in keys_of(identity, record)]
         return all(new)
 
-
-def _key_of_record(record: bytes | Raw) -> bytes:
-    # A byte that no text has, so that the digest cannot be an `objectId`.
-    return b"\xff" + short_digest(compact(bytes(record)))
-
-
-class Numbers(Protocol):
-    """The numbers of people, by key."""
-
-    def get(self, key: bytes) -> int | None:
-        """Return the number of the person with `key`, or None."""
-        ...
-
-    def put(self, key: bytes, number: int) -> None:
-        """Give `key` a number. It has none yet."""
-        ...
-
-
-class Numbered:
-    """Numbers people from 0, in the order in which they are first seen, by the rule of `Distinct`.
-
-    Args:
-        identities, devices: remember the numbers.
-
-    Attributes:
-        count: number of people so far.
-    """
-
-    def __init__(self, identities: Numbers, devices: Numbers) -> None:
-        self.count = 0
-        self._identities = identities
-        self._devices = devices
-
-    def of(self, identity: str | None, record: bytes | Raw) -> tuple[Sequence[int], bool]:
-        """Return the numbers of the people whom a record belongs to, and whether it is a new one.
-
-        A record without an identity that shares devices with several people belongs to all of them.
-        """
-        if identity:
-            key = _encoded(exact_identity(identity, record) or identity)
-            known = self._identities.get(key)
-            if known is not None:
-                return (known,), False
-            self._identities.put(key, self.count)
-            return (self._new(),), True
-        devices = object_ids_of(record, exact=True)
-        keys = [*map(_encoded, devices)] or [_key_of_record(record)]
-        found = {key: self._devices.get(key) for key in keys}
-        numbers = sorted({number for number in found.values() if number is not None})
-        is_new = not numbers
-        if is_new:
-            numbers = [self._new()]
-        for key, number in found.items():
-            if number is None:
-                self._devices.put(key, numbers[0])
-        return numbers, is_new
-
-    def _new(self) -> int:
-        self.count += 1
-        return self.count - 1
-
-    def unidentified(self) -> int:
-        """Return the number of a new person, whose record cannot be read."""
-        return self._new()
+    def _add(self, key: bytes) -> bool:
+        known = len(self._keys)
+        self._keys.add(key if len(key) <= _LONGEST else short_digest(key))
+        return len(self._keys) > known

@@ -783,6 +783,7 @@ async def test_files_of_the_users_own_in_the_spool_folder(
         "mine.csv",
         "mine.ndjson",
         "over",
+        "people.marks",
         "people.sqlite.backup",
     ):
         tmp_path.joinpath(name).write_bytes(b"mine")

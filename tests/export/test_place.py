@@ -448,7 +448,7 @@ async def test_the_folder_of_an_export_is_never_one_that_was_planted(
 
 
 @pytest.mark.parametrize("plant", LINKS)
-@pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal", "spool", "people.sqlite"])
+@pytest.mark.parametrize("name", ["journal.sqlite", "journal.sqlite-wal", "spool", "people.marks"])
 @pytest.mark.parametrize(
     ("kind", "resume"), [(EVENTS, True), (EVENTS, False), (KEYS, True)], ids=str
 )

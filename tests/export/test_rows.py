@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from altaprofiles import ConfigurationError, Session
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.people import Population
-from altaprofiles.export.store.people import EachOnce, Matching
 from altaprofiles.tables.rows import Row
 
 from ..support.jobs import KEYS, at_script, people_of, person
+from ..support.marks import told_apart
 from ..support.sessions import EVENT, RANGE, session_for
 from ..support.sinks import ACCOUNT, opened, put_in_place, rows_of, target_of
 
@@ -119,24 +119,30 @@ def test_people_are_matched_as_they_are_told_apart(
     rows = [
         Row(record_of(identity, devices), matched=(event,)) for identity, devices, event in drawn
     ]
-    once = EachOnce(tmp_path / "once.sqlite")
-    expected = once.keep(rows)
-    once.close()
-    matching = Matching(tmp_path / "matching.sqlite", EVENTS, distinct=True)
-    matching.look(rows[:7])
-    matching.look(rows[7:])
-    found = [*matching.keep(rows[:11]), *matching.keep(rows[11:])]
-    matching.close()
+    expected = told_apart(rows, tmp_path / "marks")
+    found = told_apart(rows, tmp_path / "marks", matching=True)
     assert [row.record for row in found] == [row.record for row in expected]
     # Each record's event is one of every person it belongs to.
-    assert [row.matched for row in found] == _matched(drawn)
+    people = _matched(drawn)
+    assert [row.matched for row in found] == [tuple(sorted(events)) for _, events in people]
+    # With repeats, each has the events of all these people.
+    found = told_apart(rows, tmp_path / "marks", matching=True, distinct=False)
+    assert [row.record for row in found] == [row.record for row in rows]
+    for row, (identity, devices, _) in zip(found, drawn, strict=True):
+        own = _keys_of(identity, devices)
+        events = {event for keys, events in people if keys & own for event in events}
+        assert row.matched == tuple(sorted(events))
 
 
-def _matched(drawn: list[tuple[str, list[str], str]]) -> list[tuple[str, ...]]:
-    """Return the events of each person in turn, by the rule of `Distinct`, in the simplest way."""
+def _keys_of(identity: str, devices: list[str]) -> set[object]:
+    return {("identity", identity)} if identity else {*devices} or {"nothing"}
+
+
+def _matched(drawn: list[tuple[str, list[str], str]]) -> list[tuple[set[object], set[str]]]:
+    """Return keys and events of each person, by the rule of `Distinct`, in the simplest way."""
     people: list[tuple[set[object], set[str]]] = []
     for identity, devices, event in drawn:
-        keys: set[object] = {("identity", identity)} if identity else {*devices} or {"nothing"}
+        keys = _keys_of(identity, devices)
         found = [one for one in people if one[0] & keys]
         if not found:
             people.append((keys, {event}))
@@ -145,15 +151,13 @@ def _matched(drawn: list[tuple[str, list[str], str]]) -> list[tuple[str, ...]]:
             found[0][0].update(keys - {key for one in people for key in one[0]})
         for _, events in found:
             events.add(event)
-    return [tuple(sorted(events)) for _, events in people]
+    return people
 
 
 def test_a_record_that_cannot_be_read_is_a_person_of_its_own(tmp_path: Path) -> None:
     rows = [Row(b"7", matched=("Charged",)), Row(b"7", matched=("App Launched",))]
-    matching = Matching(tmp_path / "m.sqlite", EVENTS, distinct=True)
-    matching.look(rows)
-    assert [row.matched for row in matching.keep(rows)] == [("Charged",), ("App Launched",)]
-    matching.close()
+    found = told_apart(rows, tmp_path / "marks", matching=True)
+    assert [row.matched for row in found] == [("Charged",), ("App Launched",)]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,13 +12,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from altaprofiles import Page, Profile
-from altaprofiles.export.store.people import EachOnce, Matching
 from altaprofiles.export.tables import Content
 from altaprofiles.flow.slices import at_once
 from altaprofiles.models.page import new_people
 from altaprofiles.models.people import Distinct, identity_of, object_ids_of
 from altaprofiles.tables.columns import Columns
 
+from ..support.marks import told_apart
 from ..support.odd import CASES, RECORDS, pretty
 from ..support.sinks import ORIGIN, rows_of
 from ..support.thorough import examples
@@ -38,13 +38,9 @@ def test_a_person_is_new_once(tmp_path: Path, name: str) -> None:
     assert kept(records) == first
     assert kept(map(pretty, records)) == first
     rows = rows_of(records)
-    for people in (
-        EachOnce(tmp_path / "people"),
-        Matching(tmp_path / "matches", ["Charged"], distinct=True),
-    ):
-        people.look(rows)
-        assert people.keep(rows) == [rows[number] for number in first]
-        people.close()
+    for matching in (False, True):
+        found = told_apart(rows, tmp_path / "marks", matching=matching)
+        assert found == [rows[number] for number in first]
 
 
 @pytest.mark.parametrize("decode", [True, False])

@@ -53,6 +53,7 @@ class Job(Struct, kw_only=True):
         stop: the step to stop before, until the process is continued.
         fail: the number of the write, from 1, that fails half-way, as on a full disk.
         file_limit: the size of the largest file it may write, in bytes.
+        marks: the number of marks that it holds in memory, or None for the usual number.
         listed: whether its steps are listed.
     """
 
@@ -66,6 +67,7 @@ class Job(Struct, kw_only=True):
     stop: int | None = None
     fail: int | None = None
     file_limit: int | None = None
+    marks: int | None = None
     listed: bool = False
 
     def but(self, **changes: Any) -> Job:
@@ -398,6 +400,8 @@ def _session(environment: Mapping[str, str], slots: int) -> Session:
 
 
 async def _work(job: Job) -> dict[str, Any]:
+    if job.marks is not None:
+        vars(importlib.import_module("altaprofiles.export.store.marks"))["HELD"] = job.marks
     report: Any
     if job.accounts:
         report = await _work_together(job)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from ...errors import (
 )
 from ...flow.lifetime import INTERRUPTED
 from ...flow.paging import mark
+from ...flow.slices import at_once
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
 from ...wire.days import date_of
@@ -40,8 +42,10 @@ from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
 from ..sinks import Target
 from ..store.draft import Draft, Drafts
-from ..store.journal import ChainRow
-from ..store.people import EachOnce, Matching, People
+from ..store.journal import ChainRow, Journal
+from ..store.marks import Marks, PageMarks
+from ..store.matching import Matching
+from ..store.people import EachOnce, Origin, People
 from ..store.spool import Spool, SpoolDamaged, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import SUPERSEDED, Workspaces
@@ -169,6 +173,7 @@ class EventsGathering:
         self._counted: dict[str | None, int] = {}
         self._started = False
         self._drafts: Drafts | None = None
+        self._marks: Marks | None = None
 
     @property
     def executed_plan(self) -> EventsPlan:
@@ -200,6 +205,8 @@ class EventsGathering:
 
     def _load(self, run: Run) -> None:
         self._by_day = run.place.target.by_day
+        if self._distinct or self._is_matching(run.place.target):
+            self._marks = Marks(run.store.marks, run.store.journal.state("marks"))
         rows = run.store.journal.chains()
         for number, query in enumerate(self.plan.queries):
             row = rows.get(number) or ChainRow(number)
@@ -228,7 +235,7 @@ class EventsGathering:
     # ------------------------------------------------------------------- from the service to spools
 
     async def gather(self, run: Run) -> list[str]:
-        self._drafts = Drafts(run.store.folder)
+        self._drafts = Drafts(run.store.folder, marked=self._marks is not None)
         try:
             return await self._gather(run)
         finally:
@@ -242,10 +249,12 @@ class EventsGathering:
         run.report()
         await self._open_events(run)
         waiting = [state for state in self._states if not state.has_ended]
+        ended = [state for state in self._states if state.has_ended]
         await run_all(
             [
                 *(self._counts(run) if self._count else ()),
                 *self._workers(run, waiting, self._read),
+                *self._workers(run, ended, self._mark),
             ]
         )
         # A chain that an earlier run has finished is compared with its count as well, and one
@@ -356,6 +365,7 @@ class EventsGathering:
             await self._put_row(run, state, _fresh(state.row))
 
     async def _read(self, run: Run, state: _ChainState) -> None:
+        await self._mark(run, state)
         restarts = 0
         while not state.has_ended:
             if state.row.cursor is None:
@@ -414,18 +424,23 @@ class EventsGathering:
             raise CursorLoop(
                 f"the service repeated a cursor after {state.row.pages + 1} pages of {state.query}"
             )
+        before = state.row.records
         row = ChainRow(
             state.row.number,
             page.next_cursor,
             time.time(),
             # The spool first: it must hold what the journal counts.
             file.append_behind(*page.parts()),
-            state.row.records + page.count,
+            before + page.count,
             state.row.pages + 1,
             page.next_cursor is None and self._believes(state, page),
             state.row.restarts,
         )
         self._commit(run, state, row, asked_for, page)
+        if self._marks is not None and page.marks is not None:
+            # Those of records that the journal counts, and of no others.
+            self._marks.add(row.number, row.restarts, page.marks, before, row.offset)
+            self._marks.store()
         page.close()
 
     async def _put_row(self, run: Run, state: _ChainState, row: ChainRow) -> None:
@@ -450,7 +465,13 @@ class EventsGathering:
             if batch_size is not None:
                 journal.put_state(**{_size_of(row.number): batch_size})
                 state.batch_size = batch_size
+            self._put_marks(journal)
         state.row = row
+
+    def _put_marks(self, journal: Journal) -> None:
+        if self._marks is not None and self._marks.unsaved is not None:
+            journal.put_state(marks=self._marks.unsaved)
+            self._marks.unsaved = None
 
     def _believes(self, state: _ChainState, last: Draft) -> bool:
         """Return whether a chain is done with its `last` page, with nothing to compare it with."""
@@ -498,19 +519,69 @@ class EventsGathering:
     def records(self) -> int:
         return sum(state.row.records for state in self._states)
 
-    def people(self, path: Path, target: Target) -> People | None:
-        events = self.plan.events or ()
-        if target.has_columns and len(events) > 1:
-            return Matching(path, events, distinct=self._distinct)
-        return EachOnce(path) if self._distinct else None
+    def people(self, store: Workspace, target: Target) -> People | None:
+        if self._marks is None:
+            return None
+        complete = partial(self._missing_marks, store, self._states)
+        origins = [
+            Origin(
+                state.row.number,
+                state.row.restarts,
+                state.row.records,
+                state.query.event,
+                self._day_of(state),
+            )
+            for state in self._in_order()
+        ]
+        if self._is_matching(target):
+            return Matching(self._marks, complete, origins, distinct=self._distinct)
+        return EachOnce(self._marks, complete, origins)
+
+    def _is_matching(self, target: Target) -> bool:
+        return target.has_columns and len(self.plan.events or ()) > 1
+
+    async def _mark(self, run: Run, state: _ChainState) -> None:
+        """Make the marks that records of an earlier run lack, beside the reading of others."""
+        making = self._missing_marks(run.store, [state])
+
+        def step() -> bool:
+            is_over = next(making, self) is self
+            if self._marks is not None and self._marks.unsaved is not None:
+                with run.commit() as journal:
+                    self._put_marks(journal)
+            return is_over
+
+        while not await run.threads.run(step):
+            await checkpoint()
+
+    def _missing_marks(self, store: Workspace, states: Sequence[_ChainState]) -> Iterator[None]:
+        if (marks := self._marks) is None:
+            return
+        for state in states:
+            number, restarts = state.row.number, state.row.restarts
+            records, offset = marks.covered(number, restarts)
+            if records == state.row.records:
+                continue
+            for lines in self._lines(store, state, records, offset):
+                page = PageMarks()
+                at_once(page.put(lines))
+                offset += sum(map(len, lines)) + len(lines)
+                marks.add(number, restarts, page, records, offset)
+                marks.store()
+                records += len(lines)
+                yield
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:
         for state in self._in_order():
             query, account = state.query, self.plan.account
             matched = () if query.event is None else (query.event,)
-            day = date_of(query.start) if self._by_day and query.start is not None else None
+            day = self._day_of(state)
             for lines in self._lines(store, state):
                 yield [Row(line, account, matched=matched, day=day) for line in lines]
+
+    def _day_of(self, state: _ChainState) -> date | None:
+        start = state.query.start
+        return date_of(start) if self._by_day and start is not None else None
 
     def _in_order(self) -> list[_ChainState]:
         """Return the chains in the order in which their people count."""
@@ -518,11 +589,13 @@ class EventsGathering:
             return self._states
         return sorted(self._states, key=lambda state: state.query.start or 0)
 
-    def _lines(self, store: Workspace, state: _ChainState) -> Iterator[list[bytes]]:
+    def _lines(
+        self, store: Workspace, state: _ChainState, records: int = 0, offset: int = 0
+    ) -> Iterator[list[bytes]]:
+        """Yield the records of a chain behind the first ones, which take `offset` bytes."""
         if not state.row.offset:
             return
-        records = 0
-        for lines in read_lines(state.path, store.journal.parts(state.row.number)):
+        for lines in read_lines(state.path, store.journal.parts(state.row.number), offset):
             records += len(lines)
             yield lines
         if records != state.row.records:

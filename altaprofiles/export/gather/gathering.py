@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from msgspec import Struct
@@ -198,16 +197,8 @@ class Gathering(Protocol[R_co, S_co]):
         """Number of records that `batches` yields."""
         ...
 
-    def people(self, path: Path, target: Target) -> People | None:
-        """Return what decides which rows are written to `target`, or None for all. Blocking.
-
-        Args:
-            path: a file in which people are remembered.
-            target: the output.
-
-        Raises:
-            OSError: the file cannot be created.
-        """
+    def people(self, store: Workspace, target: Target) -> People | None:
+        """Return what decides which rows are written to `target`, or None for all."""
         ...
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:

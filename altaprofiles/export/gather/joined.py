@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
@@ -44,23 +43,18 @@ class _JoinedPeople:
     """Joins the rows that another object decides to write; see `People`."""
 
     def __init__(self, people: People | None, joins: Joins, store: Workspace, target: Target):
-        self.looks_ahead = people is not None and people.looks_ahead
         self._people = people
         self._joins = joins
         self._store = store
         self._has_columns = target.has_columns
 
-    def look(self, rows: Sequence[Row]) -> None:
+    def prepare(self) -> Iterator[None]:
         if self._people is not None:
-            self._people.look(rows)
+            yield from self._people.prepare()
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         selected = rows if self._people is None else self._people.keep(rows)
         return self._joins.joined(self._store, selected, has_columns=self._has_columns)
-
-    def close(self) -> None:
-        if self._people is not None:
-            self._people.close()
 
 
 class JoinedGathering(Generic[R, S]):
@@ -131,10 +125,9 @@ class JoinedGathering(Generic[R, S]):
         await self._people.repair(run)
         await self._joins.repair(run)
 
-    def people(self, path: Path, target: Target) -> People:
-        assert self._store is not None  # noqa: S101
-        self._joins.begin_output(self._store)
-        return _JoinedPeople(self._people.people(path, target), self._joins, self._store, target)
+    def people(self, store: Workspace, target: Target) -> People:
+        self._joins.begin_output(store)
+        return _JoinedPeople(self._people.people(store, target), self._joins, store, target)
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:
         for rows in self._people.batches(store):

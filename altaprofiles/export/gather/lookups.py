@@ -10,7 +10,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
@@ -192,7 +191,7 @@ class KeysGathering(Generic[V]):
     def records(self) -> int:
         return self._answers.count(FOUND)
 
-    def people(self, path: Path, target: Target) -> People | None:
+    def people(self, store: Workspace, target: Target) -> People | None:
         return None
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:

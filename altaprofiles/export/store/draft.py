@@ -20,6 +20,7 @@ from ...errors import DecodeError
 from ...flow.slices import Pace, Slices
 from ...wire.pages import check_objects
 from ..threads import Threads
+from .marks import PageMarks
 from .spool import checksum
 
 __all__ = ["Draft", "Drafts"]
@@ -39,10 +40,12 @@ class Drafts:
 
     Args:
         folder: where the files are.
+        marked: whether the records get marks, by which people are told apart.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, marked: bool) -> None:
         self.folder = folder
+        self.marked = marked
         self.is_closed = False
         self._threads = Threads()
         self._open: set[Draft] = set()
@@ -85,6 +88,7 @@ class Draft:
     Attributes:
         count: number of records.
         cursor, next_cursor: as of a `Page`, once the page is known to be whole.
+        marks: of its records, or None.
     """
 
     in_memory = False
@@ -93,6 +97,7 @@ class Draft:
         self.cursor = ""
         self.next_cursor: str | None = None
         self.count = 0
+        self.marks = PageMarks() if drafts.marked else None
         self._drafts = drafts
         self._file: Any = None
         self._stored = 0
@@ -119,6 +124,8 @@ class Draft:
             lines = yield from _on_lines(records)
         block = b"\n".join([*lines, b""])
         self._lines.append(block)
+        if self.marks is not None:
+            yield from self.marks.put(records)
 
     def skip(self, text: bytes) -> None:
         pass
@@ -127,6 +134,7 @@ class Draft:
         self._lines.clear()
         self.count = self._stored = self._checksum = 0
         self._error = None
+        self.marks = PageMarks() if self._drafts.marked else None
 
     @property
     def is_full(self) -> bool:

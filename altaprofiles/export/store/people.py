@@ -1,232 +1,219 @@
-"""The people an export has seen, remembered in a file to keep memory small. Blocking."""
+"""Decides which records of an export are written: each person once. Blocking."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, compress
 from typing import Protocol
 
-from msgspec.structs import replace
+from msgspec import Struct
 
-from ...errors import DecodeError
-from ...models.people import Distinct, Numbered, identity_of, short_digest
+from ...errors import ExportError
 from ...tables.rows import Row
+from .marks import BUCKETS, NUMBER_BITS, Marks, MarksDamaged
 
-__all__ = ["EachOnce", "Matching", "People"]
+__all__ = ["EachOnce", "Origin", "People"]
+
+_MOST = 1 << 17
+"""Marks of a bucket that are compared at once. They take some 25 MB.
+
+The longest step without the interpreter's lock being released takes 10 ms.
+"""
+
+_NUMBER = (1 << NUMBER_BITS) - 1
+
+_ATTEMPTS = 3
+"""Times that marks are made before their disk counts as broken."""
 
 
 class People(Protocol):
     """Decides which rows of an export are written, and adds what only all rows show."""
 
-    looks_ahead: bool
-    """True if every row must be passed to `look` before the first one to `keep`."""
+    def prepare(self) -> Iterator[None]:
+        """Compare all records, before the first one is passed to `keep`. Yields between steps.
 
-    def look(self, rows: Sequence[Row]) -> None:
-        """Take note of rows that `keep` will be asked for."""
+        Raises:
+            SpoolDamaged: a spool differs from the data written to it.
+            ExportError: the disk does not keep what is written to it.
+            OSError: the disk refuses.
+        """
         ...
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows to write, of all rows in their order."""
         ...
 
-    def close(self) -> None:
-        """Close the file."""
-        ...
+
+class Origin(Struct, frozen=True):
+    """The records of one chain.
+
+    Attributes:
+        chain, restarts, records: as in `ChainRow`.
+        event: the event that brought them, or None.
+        day: where an export tells days apart, their day: people of two days are two people.
+    """
+
+    chain: int
+    restarts: int
+    records: int
+    event: str | None = None
+    day: object = None
 
 
 class EachOnce:
     """Keeps the first row of each person, or of each person and day where rows have days.
 
-    Args:
-        path: the file. An existing one is replaced, because it is of no use after its pass.
-
-    Raises:
-        OSError: the file cannot be created.
-    """
-
-    looks_ahead = False
-
-    def __init__(self, path: Path) -> None:
-        self._file = _File(path, "mark blob primary key")
-        self._distinct = Distinct(_Marks(self._file, "identities"), _Marks(self._file, "devices"))
-        self.close = self._file.close
-
-    def look(self, rows: Sequence[Row]) -> None:
-        pass
-
-    def keep(self, rows: Sequence[Row]) -> list[Row]:
-        return [row for row in rows if self._is_new(row)]
-
-    def _is_new(self, row: Row) -> bool:
-        self._file.day = _prefix(row)
-        try:
-            return self._distinct.is_new(identity_of(row.record), row.record)
-        except DecodeError:
-            # A person that cannot be identified is written: nothing shows that it is a repeat.
-            return True
-
-
-class Matching:
-    """Adds to each row all events that brought its person, on its day where rows have days.
-
-    Remembers a bit for each event and person, and one for each row, in memory.
+    Remembers a bit for each row, in memory.
 
     Args:
-        path: as for `EachOnce`.
-        events: the events.
-        distinct: whether only the first row of each person is kept.
-
-    Raises:
-        OSError: the file cannot be created.
+        marks: the marks of the records.
+        complete: makes those that are missing; yields between steps.
+        origins: the chains, in the order of their rows.
     """
 
-    looks_ahead = True
+    def __init__(
+        self, marks: Marks, complete: Callable[[], Iterator[None]], origins: Sequence[Origin]
+    ) -> None:
+        self._marks = marks
+        self._complete = complete
+        self._origins = origins
+        self._count = sum(origin.records for origin in origins)
+        self._repeats = bytearray()
+        self._kept = 0
 
-    def __init__(self, path: Path, events: Sequence[str], *, distinct: bool) -> None:
-        self._file = _File(path, "mark blob primary key, number integer not null")
-        self._people = Numbered(_Numbers(self._file, "identities"), _Numbers(self._file, "devices"))
-        self._bits = {event: 1 << number for number, event in enumerate(sorted(events))}
-        self._width = (len(events) + 7) // 8
-        self._masks = bytearray()
-        self._distinct = distinct
-        self._is_first = bytearray()
-        self._looked = self._kept = self._person = 0
-        self.close = self._file.close
-
-    def look(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            numbers, is_new = self._of(row)
-            if is_new:
-                self._masks += bytes(self._width)
-            for number in numbers:
-                self._put(number, self._mask(number) | sum(self._bits[one] for one in row.matched))
-            byte, bit = divmod(self._looked, 8)
-            if not bit:
-                self._is_first.append(0)
-            self._is_first[byte] |= is_new << bit
-            self._looked += 1
-
-    def keep(self, rows: Sequence[Row]) -> list[Row]:
-        selected: list[Row] = []
-        for row in rows:
-            byte, bit = divmod(self._kept, 8)
-            is_first = self._is_first[byte] >> bit & 1
-            self._kept += 1
-            if is_first:
-                # Numbers are in the order of first rows.
-                mask = self._mask(self._person)
-                self._person += 1
-            elif self._distinct:
+    def prepare(self) -> Iterator[None]:
+        for _ in range(_ATTEMPTS):
+            yield from self._complete()
+            if not self._are_complete():
+                # The file has changed meanwhile, so that it was begun anew.
                 continue
+            try:
+                yield from self._compare()
+            except MarksDamaged as damage:
+                self._marks.clear(damage)
             else:
-                mask = 0
-                for number in self._of(row)[0]:
-                    mask |= self._mask(number)
-            matched = tuple(event for event, bit in self._bits.items() if mask & bit)
-            selected.append(replace(row, matched=matched))
-        return selected
+                return
+        raise ExportError(
+            f"{self._marks.path} is damaged, although it was made again: the disk does not keep "
+            f"what is written to it; check it, or choose another folder with `spool`"
+        )
 
-    def _of(self, row: Row) -> tuple[Sequence[int], bool]:
-        self._file.day = _prefix(row)
-        try:
-            return self._people.of(identity_of(row.record), row.record)
-        except DecodeError:
-            return (self._people.unidentified(),), True
+    def _are_complete(self) -> bool:
+        return all(
+            self._marks.covered(origin.chain, origin.restarts)[0] == origin.records
+            for origin in self._origins
+        )
 
-    def _mask(self, number: int) -> int:
-        start = number * self._width
-        return int.from_bytes(self._masks[start : start + self._width], "little")
+    def keep(self, rows: Sequence[Row]) -> list[Row]:
+        return [*compress(rows, self._are_first(len(rows)))]
 
-    def _put(self, number: int, mask: int) -> None:
-        start = number * self._width
-        self._masks[start : start + self._width] = mask.to_bytes(self._width, "little")
+    def _are_first(self, count: int) -> bytes:
+        """Return a byte for each of the next `count` rows: 1 for the first row of a person."""
+        start = self._kept
+        self._kept += count
+        bits = self._repeats[start >> 3 : (start + count + 7) >> 3]
+        flags = b"".join(map(_FLAGS.__getitem__, bits))
+        return flags[start & 7 : (start & 7) + count]
+
+    def _compare(self) -> Iterator[None]:
+        yield from self._find_repeats(None)
+
+    def _find_repeats(self, note: Callable[[int, int], None] | None) -> Iterator[None]:
+        """Find the rows to leave out; yield between steps.
+
+        Args:
+            note: called for each group of rows with the same mark, with the place of the first one
+                and the bits of all their events, or None.
+        """
+        self._repeats = repeats = bytearray((self._count + 7) // 8)
+        for groups in self._all_groups():
+            for places, mask in groups:
+                for place in places[1:]:
+                    repeats[place >> 3] |= 1 << (place & 7)
+                if note is not None:
+                    note(places[0], mask)
+            yield
+
+    def _all_groups(self) -> Iterator[Iterator[tuple[list[int], int]]]:
+        """Yield for each bucket the groups of rows with the same mark; see `_groups`."""
+        sources = self._sources()
+        for number in range(BUCKETS):
+            marks, places = self._marks.bucket(number)
+            yield chain.from_iterable(
+                _groups(*part, sources) for part in _parts(marks[::2], marks[1::2], places)
+            )
+
+    def _sources(self) -> list[_Source | None]:
+        """Return, for each stretch of marked records, where its rows are; None if they are gone."""
+        sources: dict[tuple[int, int], _Source] = {}
+        start = 0
+        for origin in self._origins:
+            bit = self._bit(origin.event)
+            sources[origin.chain, origin.restarts] = _Source(start, bit, origin.day)
+            start += origin.records
+        return [sources.get(stretch) for stretch in self._marks.stretches()]
+
+    def _bit(self, event: str | None) -> int:
+        return 0
 
 
-class _File:
-    """The file of all keys.
+class _Source(Struct, frozen=True):
+    """The place of a stretch's records among all rows, and what they have in common.
 
     Attributes:
-        day: the beginning of the keys that are asked for: people of two days are two people.
+        start: the place of the first one.
+        bit: of their event.
+        day: their day, if days are told apart.
     """
 
-    day = b""
-
-    def __init__(self, path: Path, columns: str) -> None:
-        path.unlink(missing_ok=True)
-        with _explained():
-            self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            with _explained():
-                for name in _SETTINGS:
-                    self.db.execute(f"pragma {name}")
-                self.db.execute("begin")
-                for name in ("identities", "devices"):
-                    self.db.execute(f"create table {name} ({columns}) without rowid")
-        except BaseException:
-            self.db.close()
-            raise
-
-    def mark(self, key: bytes) -> bytes:
-        """Return what stands for a key."""
-        return short_digest(self.day + key)
-
-    def close(self) -> None:
-        """Close the file."""
-        self.db.close()
+    start: int
+    bit: int
+    day: object
 
 
-# A lost file is made again from the spools, so it need not be durable. The cache is in KiB.
-_SETTINGS = ("journal_mode = off", "synchronous = off", f"cache_size = -{8 << 10}")
+_FLAGS = [bytes(1 - (byte >> bit & 1) for bit in range(8)) for byte in range(256)]
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise _explained_error(error) from error
+def _parts(
+    lows: array[int], highs: array[int], places: array[int]
+) -> Iterator[tuple[array[int], array[int], array[int]]]:
+    """Yield a bucket, or several parts of a large one. All equal marks are in the same part."""
+    count = 1 + len(places) // _MOST
+    if count == 1:
+        yield lows, highs, places
+        return
+    for part in range(count):
+        chosen = bytes(high % count == part for high in highs)
+        yield (
+            array("Q", compress(lows, chosen)),
+            array("Q", compress(highs, chosen)),
+            array("Q", compress(places, chosen)),
+        )
 
 
-def _explained_error(error: sqlite3.Error) -> OSError:
-    return OSError(f"cannot remember the people the export has seen: {error}")
+def _groups(
+    lows: array[int], highs: array[int], places: array[int], sources: Sequence[_Source | None]
+) -> Iterator[tuple[list[int], int]]:
+    """Yield the places of rows with the same mark, sorted, and the bits of all their events.
 
-
-def _prefix(row: Row) -> bytes:
-    return b"" if row.day is None else row.day.isoformat().encode()
-
-
-class _Marks:
-    def __init__(self, file: _File, name: str) -> None:
-        self._insert = f"insert or ignore into {name} values (?)"  # noqa: S608
-        self._file = file
-        self._db = file.db.cursor()
-
-    def add(self, key: bytes) -> bool:
-        # Called for every record, so that a context manager would take a fifth of the time.
-        try:
-            return self._db.execute(self._insert, (self._file.mark(key),)).rowcount > 0
-        except sqlite3.Error as error:
-            raise _explained_error(error) from error
-
-
-class _Numbers:
-    def __init__(self, file: _File, name: str) -> None:
-        self._select = f"select number from {name} where mark = ?"  # noqa: S608
-        self._insert = f"insert into {name} values (?, ?)"  # noqa: S608
-        self._file = file
-        self._db = file.db.cursor()
-
-    def get(self, key: bytes) -> int | None:
-        try:
-            row = self._db.execute(self._select, (self._file.mark(key),)).fetchone()
-        except sqlite3.Error as error:
-            raise _explained_error(error) from error
-        return None if row is None else int(row[0])
-
-    def put(self, key: bytes, number: int) -> None:
-        try:
-            self._db.execute(self._insert, (self._file.mark(key), number))
-        except sqlite3.Error as error:
-            raise _explained_error(error) from error
+    Rows whose mark is of one row alone are left out.
+    """
+    # So many people at once are rare: half a mark shows it without the other half.
+    if len(set(lows)) == len(lows):
+        return
+    repeated = {low for low, count in Counter(lows).items() if count > 1}
+    found: dict[tuple[int, int, object], list[int]] = defaultdict(list)
+    masks: dict[tuple[int, int, object], int] = defaultdict(int)
+    marks = zip(lows, highs, places, strict=True)
+    for low, high, place in compress(marks, map(repeated.__contains__, lows)):
+        if (source := sources[place >> NUMBER_BITS]) is not None:
+            key = (low, high, source.day)
+            found[key].append(source.start + (place & _NUMBER))
+            if source.bit:
+                masks[key] |= source.bit
+    for key, group in found.items():
+        if len(group) > 1:
+            group.sort()
+            yield group, masks.get(key, 0)

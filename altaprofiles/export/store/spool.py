@@ -140,19 +140,34 @@ _COPIED = 1 << 20
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def read_lines(path: Path, parts: Iterable[Part]) -> Iterator[list[bytes]]:
+def read_lines(path: Path, parts: Iterable[Part], offset: int = 0) -> Iterator[list[bytes]]:
     """Yield the lines of `parts`, without line breaks, in batches of at most some megabytes.
 
     Lines are yielded only once the checksum of their part has been compared.
+
+    Args:
+        path: the spool.
+        parts: its parts.
+        offset: the number of bytes before the first line that is yielded.
 
     Raises:
         SpoolDamaged: the file is missing or too short, or a part differs from the data written.
         OSError: the file cannot be read.
     """
-    start = 0
+    rest = [*parts]
+    read = sum(part.end <= offset for part in rest)
+    start = rest[read - 1].end if read else 0
+    before = offset - start
     with _reading(path) as file:
-        for group in _grouped(parts):
-            yield from _lines(path, _verified(file, path, start, group))
+        for group in _grouped(rest[read:], start):
+            for lines in _lines(path, _verified(file, path, start, group)):
+                if not before:
+                    yield lines
+                    continue
+                # A part that has been read to its middle is verified as a whole.
+                left, before = _behind(lines, before)
+                if left:
+                    yield left
             start = group[-1].end
 
 
@@ -212,10 +227,18 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         raise SpoolDamaged(f"{path} is damaged: its disk cannot read it") from error
 
 
-def _grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
+def _behind(lines: list[bytes], length: int) -> tuple[list[bytes], int]:
+    """Return the lines behind the first `length` bytes, and the bytes left if there are none."""
+    for number, line in enumerate(lines):
+        if not length:
+            return lines[number:], 0
+        length -= len(line) + 1
+    return [], length
+
+
+def _grouped(parts: Iterable[Part], start: int) -> Iterator[list[Part]]:
     """Yield the parts in groups, each of one part or of at most `_BLOCK` bytes."""
     group: list[Part] = []
-    start = 0
     for part in parts:
         if group and part.end - start > _BLOCK:
             yield group

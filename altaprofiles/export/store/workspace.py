@@ -35,7 +35,8 @@ JOURNAL = "journal.sqlite"
 """The name of the journal, in the folder of a workspace."""
 
 _SPOOLS = "*.spool.ndjson"
-_PEOPLE = "people.sqlite"
+_MARKS = "people.marks"
+_PEOPLE = "people.sqlite*"  # of earlier versions
 OVER = "over"
 """The state of a journal whose export is being discarded, or has been."""
 
@@ -51,13 +52,13 @@ class Workspace:
     Attributes:
         folder: the folder that holds the files.
         journal: the progress of the export.
-        people: the path of the file in which the finishing pass remembers people.
+        marks: the path of the file by which people are told apart.
     """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
         self.folder = folder
         self.journal = journal
-        self.people = folder / _PEOPLE
+        self.marks = folder / _MARKS
 
     @classmethod
     def open(cls, folder: Path, *, resume: bool) -> Self:
@@ -196,7 +197,7 @@ class Workspace:
         # The mark alone, because a full disk may have no room for more until the spools are gone.
         with self.journal.transaction():
             self.journal.put_state(**{OVER: True})
-        _delete(self.folder, _SPOOLS, f"{_PEOPLE}*")
+        _delete(self.folder, _SPOOLS, f"{_MARKS}*", _PEOPLE)
         with self.journal.transaction():
             self.journal.clear()
 
@@ -239,7 +240,7 @@ _OTHER = "another folder with `spool`"
 
 def files_in(folder: Path) -> Iterator[Path]:
     """Yield the files of a workspace that are in `folder`."""
-    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_PEOPLE}*"):
+    for pattern in (f"{JOURNAL}*", _SPOOLS, f"{_MARKS}*", _PEOPLE):
         yield from folder.glob(pattern)
 
 
