@@ -16,7 +16,7 @@ PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 DEPENDENCIES: dict[str, list[str]] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))[
     "project"
 ]["optional-dependencies"]
-FOR_DEVELOPERS = {"bench", "lint", "test"}
+FOR_DEVELOPERS = {"bench", "integration", "lint", "test"}
 
 
 def test_the_table_has_each_extra_that_users_install() -> None:

@@ -22,7 +22,7 @@ from typing import Self
 
 import msgspec
 
-from ...base.paths import check_own_file
+from ...base.paths import check_own_file, check_own_folder
 from ...errors import ExportError, ExportLocked, PlanMismatch
 from ..plan import EventsPlan, Plan, check_same
 from .journal import Journal
@@ -30,12 +30,15 @@ from .lock import Lock
 from .spool import sync_folder
 from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
 
-__all__ = ["LOCK", "SUPERSEDED", "Workspaces", "workspaces_in"]
+__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Workspaces", "workspaces_in"]
 
 logger = logging.getLogger("altaprofiles")
 
 LOCK = "lock.sqlite"
 """The name of the lock, in the folder of an output."""
+
+UPLOAD = "upload"
+"""The beginning of the names of files that are uploaded, in the folder of a remote output."""
 
 SUPERSEDED = "its last run has written the output, though not all answers, and is hours old"
 """The reason why a plan without days begins anew: it would bring the same data every night."""
@@ -69,25 +72,38 @@ class Workspaces:
         syncing: the accounts of the syncs that work on it.
     """
 
-    def __init__(self, folder: Path, lock: Lock) -> None:
+    def __init__(self, folder: Path, lock: Lock, guard: Lock | None) -> None:
         self.folder = folder
         self.turn = asyncio.Lock()
         self.syncing: set[str] = set()
         self._lock = lock
+        self._guard = guard
 
     @classmethod
-    def open(cls, folder: Path, *, resume: bool) -> Self:
+    def open(cls, folder: Path, *, resume: bool, guard: Path | None = None) -> Self:
         """Open the workspaces in `folder`, which is created if it is missing.
 
         Args:
             folder: the folder.
             resume: whether what an earlier version has left there is an error if it cannot be
                 read; if not, it is discarded.
+            guard: a lock that is held as well, for an output whose exports can have several
+                folders.
 
         Raises:
             ExportLocked: another export works on the same output.
             ExportError: the folder cannot be used, or what an earlier version has left there.
         """
+        held = None if guard is None else _acquired(guard)
+        try:
+            return cls._open(folder, resume, held)
+        except BaseException:
+            if held is not None:
+                held.release()
+            raise
+
+    @classmethod
+    def _open(cls, folder: Path, resume: bool, guard: Lock | None) -> Self:
         while True:
             made_folder(folder)
             with explaining_disk_errors(folder):
@@ -97,7 +113,7 @@ class Workspaces:
                 except FileNotFoundError:
                     # Another export has removed the folder at its end.
                     continue
-            workspaces = cls(folder, lock)
+            workspaces = cls(folder, lock, guard)
             try:
                 with explaining_disk_errors(folder):
                     workspaces._tidy(resume)
@@ -108,6 +124,9 @@ class Workspaces:
 
     def _tidy(self, resume: bool) -> None:
         (self.folder / _PARTIAL).unlink(missing_ok=True)
+        # A run was killed while it uploaded. They are assembled again.
+        for path in self.folder.glob(f"{UPLOAD}*"):
+            path.unlink()
         if (self.folder / _ENDED).exists():
             self._finish_end()
         # The keys are read again: whether a run that was killed had read all of them is unknown.
@@ -274,9 +293,32 @@ class Workspaces:
             logger.warning("%s cannot be removed: %s", self.folder, error)
         finally:
             self._lock.release()
+            if self._guard is not None:
+                with suppress(OSError):
+                    self._guard.remove()
+                self._guard.release()
 
     def __repr__(self) -> str:
         return f"Workspaces({str(self.folder)!r})"
+
+
+def _acquired(path: Path) -> Lock | None:
+    """Return a lock, or None where this user cannot have one there.
+
+    Raises:
+        ExportLocked: another export holds it.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_own_folder(path.parent, _OTHER)
+        check_own_file(path, _OTHER)
+        return Lock.acquire(path)
+    except ExportLocked:
+        raise
+    except (OSError, ExportError) as error:
+        # Some containers have no home, and rarely run two exports.
+        logger.debug("%s cannot be locked: %s", path, error)
+        return None
 
 
 def _began(path: Path) -> float:
