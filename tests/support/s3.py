@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -10,9 +11,12 @@ from uuid import uuid4
 
 from .tasks import PATIENCE
 
-__all__ = ["Bucket", "s3_server"]
+__all__ = ["KEY", "NOTHING", "SECRET", "Bucket", "s3_server"]
 
 KEY, SECRET = "AKIATESTTESTTESTTEST", "wJalrXUtnFEMIbPxRfiCYEXAMPLEKEY"
+
+NOTHING = "(?!)"
+"""A pattern that is found in no line."""
 
 DENIED = (
     b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>AccessDenied</Code>'
@@ -32,11 +36,11 @@ class _Gate:
         if bucket is not None and environ["PATH_INFO"].startswith(f"/{bucket.name}"):
             line = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
             bucket.requests.append(line)
-            if bucket.refuses in line:
+            if re.search(bucket.refuses, line):
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 start("403 Forbidden", [("Content-Type", "application/xml")])
                 return [DENIED]
-            if bucket.holds in line:
+            if re.search(bucket.holds, line):
                 bucket.held.set()
                 bucket.free.wait(PATIENCE)
         return self._application(environ, start)
@@ -49,8 +53,8 @@ class Bucket:
         name: its name.
         environment: the variables with which s3fs finds it.
         requests: method, path and query of the requests to it.
-        refuses: what is in the line of a request that is refused.
-        holds: what is in the line of a request that waits for `free`, and sets `held`.
+        refuses: a pattern that is found in the line of a request that is refused.
+        holds: the same of a request that waits for `free`, and sets `held`.
     """
 
     def __init__(self, url: str) -> None:
@@ -64,7 +68,7 @@ class Bucket:
             "AWS_DEFAULT_REGION": "us-east-1",
         }
         self.requests: list[str] = []
-        self.refuses = self.holds = "\0"
+        self.refuses = self.holds = NOTHING
         self.held, self.free = threading.Event(), threading.Event()
         self._client = boto3.client(
             "s3",

@@ -87,12 +87,12 @@ class Remote:
         bucket, _, key = place.partition("/")
         if "@" in bucket or ":" in bucket:
             raise InvalidArgument(
-                f"to: an address in a bucket holds no credentials; write {scheme}://bucket/key, and "
-                f"set them in the environment, where {_DRIVERS[scheme]} finds them"
+                f"to: an address in a bucket holds no credentials; write {scheme}://bucket/key, "
+                f"and set them in the environment, where {_DRIVERS[scheme]} finds them"
             )
         if not _BUCKET.fullmatch(bucket) or not key:
             raise InvalidArgument(
-                f"to: {scheme}:// is followed by a bucket and the name of a file in it; write {_FORM}"
+                f"to: {scheme}:// is followed by a bucket and a file in it; write {_FORM}"
             )
         if "?" in key or "#" in key:
             raise InvalidArgument(
