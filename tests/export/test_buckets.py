@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,7 +307,7 @@ async def test_status_finishes_and_discards_what_is_unfinished(
         # Not the part of an upload by which a run finds out that it can write.
         bucket.holds = r"^PUT .*people\.csv\?(?!.*partNumber)"
         await anyio.to_thread.run_sync(
-            killed, env, bucket, folder, "export", EVENT, *days, "-o", to
+            partial(killed, env, bucket, folder, "export", EVENT, *days, "-o", to)
         )
         shown = await command("status", to)
         assert "unfinished" in shown.stdout.decode()

@@ -17,7 +17,7 @@ from ..support.sessions import EVENT, RANGE, session_for
 
 pytestmark = pytest.mark.anyio
 
-SECRET = "wJalrXUtnFEMI"  # noqa: S105
+SECRET = "wJalrXUtnFEMI"
 
 
 @pytest.fixture(autouse=True)

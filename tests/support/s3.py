@@ -113,7 +113,7 @@ class Bucket:
 @contextmanager
 def s3_server() -> Iterator[Callable[[], Bucket]]:
     """Run a server, and give a function that makes a bucket, to which all requests go then."""
-    from moto.server import DomainDispatcherApplication, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
