@@ -39,6 +39,7 @@ from .reporting import CallbackFailed
 from .sinks import Target
 from .sinks.files import write_file
 from .state import SyncState
+from .store.lock import Lock
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
@@ -606,14 +607,18 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        workspaces = await threads.run(
-            lambda: Workspaces.open(place.folder, resume=resume, guard=_guard_of(place))
-        )
+        guard = await threads.run(lambda: _guard_of(place))
         try:
-            report = await work(workspaces, place, threads)
+            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+            try:
+                report = await work(workspaces, place, threads)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
         finally:
-            with anyio.CancelScope(shield=True):
-                await threads.run(workspaces.close)
+            if guard is not None:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(partial(_release, guard))
     except CallbackFailed as failed:
         failure = failed.error
     else:
@@ -640,13 +645,22 @@ async def _finish(report: Report | None) -> None:
         raise
 
 
-def _guard_of(place: Place) -> Path | None:
-    """Return the lock of a remote output, which is one for all folders of this machine."""
+def _guard_of(place: Place) -> Lock | None:
+    """Lock a remote output, whose exports can gather in several folders of this machine."""
     if place.remote is None:
         return None
-    with suppress(ConfigurationError):
-        return default_place().with_name("uploads") / f"{place.remote.digest}.sqlite"
-    return None
+    try:
+        folder = default_place().with_name("uploads")
+    except ConfigurationError:
+        # Some containers have no home, and rarely run two exports.
+        return None
+    return Lock.acquire_if_possible(folder / f"{place.remote.digest}.sqlite")
+
+
+def _release(guard: Lock) -> None:
+    with suppress(OSError):
+        guard.remove()
+    guard.release()
 
 
 def _write_lines(path: Path, lines: Iterator[bytes]) -> bool:

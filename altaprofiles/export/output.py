@@ -19,7 +19,7 @@ class Output(Struct, frozen=True, kw_only=True):
     """An output as a caller asks for it, before anything of it is checked.
 
     Attributes:
-        to: the path of a file, or the URL of a PostgreSQL table.
+        to: the path of a file, or the URL of a PostgreSQL table or of a file in a bucket.
         format: the format's name; None for the one that `to` implies.
         table: the name of the table, for formats that have tables; None for the default.
         bom: whether a CSV file is for spreadsheets, as in `Session.export`.

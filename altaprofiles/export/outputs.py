@@ -105,7 +105,8 @@ def outputs_at(
         OSError: a folder cannot be read.
     """
     if (remote := Remote.parse(to)) is not None:
-        return _states_of(remote, spool, asks=asks)
+        own = folder_of(spool, absolute_path("to", remote.stem))
+        return _states_of(remote, own, status_command(remote.address, None, spool), asks=asks)
     if "://" in to:
         # The default table depends on the kind of rows.
         kinds = (Content(), Content(of="bindings"))
@@ -194,9 +195,8 @@ def _states(folders: Mapping[Path, Path], to: str | None, spool: str | None) -> 
     return [state for state in states if state.success or state.unfinished or state.is_running]
 
 
-def _states_of(remote: Remote, spool: str | None, *, asks: bool) -> list[OutputState]:
+def _states_of(remote: Remote, folder: Path, command: str, *, asks: bool) -> list[OutputState]:
     """Return the state of a file in a bucket, or nothing if it has none."""
-    folder = folder_of(spool, absolute_path("to", remote.stem))
     unfinished, is_running = _unfinished(folder)
     success = None
     if asks:
@@ -207,7 +207,7 @@ def _states_of(remote: Remote, spool: str | None, *, asks: bool) -> list[OutputS
         name=remote.address,
         table=None,
         folder=folder,
-        command=status_command(remote.address, None, spool),
+        command=command,
         success=success,
         is_running=is_running,
         unfinished=unfinished,

@@ -99,9 +99,7 @@ def test_dlt_merges_by_person(folder: Path, emulator: Emulator, bucket: Bucket) 
     for _ in range(2):
         run(folder, emulator, bucket, "with_dlt.py")
         with closing(duckdb.connect(str(folder / "lake.duckdb"), read_only=True)) as database:
-            rows = database.execute(
-                "SELECT identity, email FROM crm.people ORDER BY 1"
-            ).fetchall()
+            rows = database.execute("SELECT identity, email FROM crm.people ORDER BY 1").fetchall()
         assert rows == [("ann", "ann@example.com"), ("bob", None), ("cy", "cy@example.com")]
 
 

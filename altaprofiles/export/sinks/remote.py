@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...base.checks import shown
 from ...base.extras import require
 from ...errors import ExportError, InvalidArgument, MissingExtra
-from ...redaction import masked
+from ...redaction import Secret, masked
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -83,8 +83,9 @@ class Remote:
                 f"to: {scheme}: is followed by one slash, as in a `Path` made of a URL; pass the "
                 f"URL as text, such as {_FORM}"
             )
-        place = text[found.end() + 1 :]
-        bucket, _, key = place.partition("/")
+        # Tracebacks with locals would show a password.
+        place = Secret(text[found.end() + 1 :])
+        bucket, key = map(Secret, place.partition("/")[::2])
         if "@" in bucket or ":" in bucket:
             raise InvalidArgument(
                 f"to: an address in a bucket holds no credentials; write {scheme}://bucket/key, "
@@ -110,7 +111,7 @@ class Remote:
                 f"name, as in {_FORM}",
                 value=address,
             )
-        return cls(scheme, place)
+        return cls(scheme, str.__str__(place))
 
     @property
     def name(self) -> str:
@@ -204,7 +205,9 @@ class Remote:
         Raises:
             ExportError: it cannot be removed.
         """
-        self._guard("removed", lambda: self._files.rm_file(self._place + ending), ending)
+        # In a bucket with versions, each removal of a file that is missing leaves a mark.
+        if self.size(ending) is not None:
+            self._guard("removed", lambda: self._files.rm_file(self._place + ending), ending)
 
     def read(self, ending: str) -> bytes | None:
         """Return the content of a file beside the output, or None if there is none.
@@ -214,13 +217,14 @@ class Remote:
         """
         return self._guard("read", lambda: self._files.cat_file(self._place + ending), ending)
 
-    def size(self) -> int | None:
-        """Return the size of the file, or None if there is none.
+    def size(self, ending: str = "") -> int | None:
+        """Return the size of the file, or of one beside it, or None if there is none.
 
         Raises:
             ExportError: it cannot be read.
         """
-        return self._guard("read", lambda: int(self._files.info(self._place)["size"]))
+        name = self._place + ending
+        return self._guard("read", lambda: int(self._files.info(name)["size"]), ending)
 
     @cached_property
     def _files(self) -> AbstractFileSystem:

@@ -22,7 +22,7 @@ from typing import Self
 
 import msgspec
 
-from ...base.paths import check_own_file, check_own_folder
+from ...base.paths import check_own_file
 from ...errors import ExportError, ExportLocked, PlanMismatch
 from ..plan import EventsPlan, Plan, check_same
 from .journal import Journal
@@ -72,38 +72,25 @@ class Workspaces:
         syncing: the accounts of the syncs that work on it.
     """
 
-    def __init__(self, folder: Path, lock: Lock, guard: Lock | None) -> None:
+    def __init__(self, folder: Path, lock: Lock) -> None:
         self.folder = folder
         self.turn = asyncio.Lock()
         self.syncing: set[str] = set()
         self._lock = lock
-        self._guard = guard
 
     @classmethod
-    def open(cls, folder: Path, *, resume: bool, guard: Path | None = None) -> Self:
+    def open(cls, folder: Path, *, resume: bool) -> Self:
         """Open the workspaces in `folder`, which is created if it is missing.
 
         Args:
             folder: the folder.
             resume: whether what an earlier version has left there is an error if it cannot be
                 read; if not, it is discarded.
-            guard: a lock that is held as well, for an output whose exports can have several
-                folders.
 
         Raises:
             ExportLocked: another export works on the same output.
             ExportError: the folder cannot be used, or what an earlier version has left there.
         """
-        held = None if guard is None else _acquired(guard)
-        try:
-            return cls._open(folder, resume, held)
-        except BaseException:
-            if held is not None:
-                held.release()
-            raise
-
-    @classmethod
-    def _open(cls, folder: Path, resume: bool, guard: Lock | None) -> Self:
         while True:
             made_folder(folder)
             with explaining_disk_errors(folder):
@@ -113,7 +100,7 @@ class Workspaces:
                 except FileNotFoundError:
                     # Another export has removed the folder at its end.
                     continue
-            workspaces = cls(folder, lock, guard)
+            workspaces = cls(folder, lock)
             try:
                 with explaining_disk_errors(folder):
                     workspaces._tidy(resume)
@@ -124,7 +111,7 @@ class Workspaces:
 
     def _tidy(self, resume: bool) -> None:
         (self.folder / _PARTIAL).unlink(missing_ok=True)
-        # A run was killed while it uploaded. They are assembled again.
+        # A run was killed while it uploaded them. They are assembled again.
         for path in self.folder.glob(f"{UPLOAD}*"):
             path.unlink()
         if (self.folder / _ENDED).exists():
@@ -293,32 +280,9 @@ class Workspaces:
             logger.warning("%s cannot be removed: %s", self.folder, error)
         finally:
             self._lock.release()
-            if self._guard is not None:
-                with suppress(OSError):
-                    self._guard.remove()
-                self._guard.release()
 
     def __repr__(self) -> str:
         return f"Workspaces({str(self.folder)!r})"
-
-
-def _acquired(path: Path) -> Lock | None:
-    """Return a lock, or None where this user cannot have one there.
-
-    Raises:
-        ExportLocked: another export holds it.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_own_folder(path.parent, _OTHER)
-        check_own_file(path, _OTHER)
-        return Lock.acquire(path)
-    except ExportLocked:
-        raise
-    except (OSError, ExportError) as error:
-        # Some containers have no home, and rarely run two exports.
-        logger.debug("%s cannot be locked: %s", path, error)
-        return None
 
 
 def _began(path: Path) -> float:
