@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import altaprofiles
 from altaprofiles import InvalidArgument, MissingExtra
 from altaprofiles.emulator import Emulator
 
 from ..support.sessions import EVENT, RANGE, session_for
+from ..support.terminals import environment, run
 
 pytestmark = pytest.mark.anyio
 
+PACKAGE = Path(altaprofiles.__file__).parent
 SECRET = "wJalrXUtnFEMI"
 
 
@@ -33,6 +37,10 @@ async def refusal(kind: type[Exception] = InvalidArgument, **arguments: Any) -> 
             await session.export(EVENT, **RANGE, **arguments)
         assert not any(emulator.stats.requests.values())
     assert list(Path.cwd().iterdir()) == []
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack
+    ours = [frame.locals for frame in frames if PACKAGE in Path(frame.filename).parents]
+    assert len(ours) > 3
+    assert SECRET not in str(ours)
     error: BaseException | None = caught.value
     while error is not None:
         assert type(error).__module__ == "altaprofiles.errors"
@@ -61,6 +69,16 @@ async def test_credentials_in_an_address_are_refused_and_never_shown(to: str) ->
     assert message.startswith("to: ")
     assert SECRET not in message
     assert "AKIA" not in message
+
+
+@pytest.mark.parametrize("command", [["export", "--everyone", "-o"], ["status"]])
+async def test_the_command_line_does_not_print_them(tmp_path: Path, command: list[str]) -> None:
+    env = environment(tmp_path, CLEVERTAP_ACCOUNT_ID="id", CLEVERTAP_PASSCODE="passcode")
+    done = run(env, *command, f"s3://AKIA:{SECRET}@bucket/people.csv", cwd=tmp_path)
+    assert done.code == 2
+    assert "holds no credentials" in done.stderr
+    assert SECRET not in done.stderr
+    assert done.stdout == b""
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,8 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     named = None if format is None else _BY_FORMAT[format]
     if names_folder(text) and format in (None, FilesTarget.format):
         return FilesTarget
-    scheme, slashes, _ = text.partition("://")
+    # Without the rest, which tracebacks with locals would show.
+    scheme, slashes = text.partition("://")[:2]
     addressed = _BY_SCHEME.get(scheme.lower()) if slashes else None
     needs_url = bool(slashes if named is None else named.schemes)
     if needs_url != (addressed is not None):
