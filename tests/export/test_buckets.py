@@ -18,6 +18,7 @@ import pytest
 from altaprofiles import ExportError, ExportLocked, Incomplete, Session, unfinished_in
 from altaprofiles.emulator import Emulator
 
+from ..support.exporting import Job, exporter
 from ..support.forks import start
 from ..support.integration import needs
 from ..support.s3 import KEY, NOTHING, SECRET, Bucket, s3_server
@@ -243,6 +244,34 @@ async def test_two_exports_to_one_file_exclude_each_other_wherever_they_gather(
     await first
     await session.export(EVENT, **RANGE, to=to, spool=other)
     assert list(other.iterdir()) == []
+
+
+async def test_several_accounts_go_into_one_file(bucket: Bucket, tmp_path: Path) -> None:
+    to = bucket.address("people.csv")
+    for ending in (".failed.ndjson", ".shop.failed.ndjson"):
+        bucket.put(f"people.csv{ending}", b"of an earlier export")
+    async with (
+        Emulator(records=[{"identity": "ann"}], seed=3) as shop,
+        Emulator(records=[{"identity": "bob"}], seed=4) as outlet,
+        exporter(tmp_path / "processes") as processes,
+    ):
+        accounts = {"shop": shop.environment, "outlet": outlet.environment}
+        arguments = {
+            "events": [EVENT],
+            "start": 20260101,
+            "end": 20260131,
+            "batch_size": 46,
+            "to": to,
+            "with_cdp": True,
+        }
+        job = Job(arguments=arguments, environment={}, accounts=accounts)
+        outcome = await processes.run(job)
+    assert outcome.report is not None, outcome
+    assert outcome.report["manifest"] == f"{to}.manifest.json"
+    # Nobody's lookup has failed this time.
+    assert bucket.keys == ["people.csv", "people.csv.manifest.json"]
+    rows = bucket.read("people.csv").decode().splitlines()
+    assert [row.split(",")[1] for row in rows[1:]] == ['"identity:ann"', '"identity:bob"']
 
 
 # --------------------------------------------------------------------------------- the command line
