@@ -253,9 +253,9 @@ class Remote:
 
     def _reason(self, error: Exception) -> str:
         """Return the reason for an error, in one line and without credentials."""
-        import fsspec
+        from fsspec.config import conf
 
-        configured = fsspec.config.conf.get(self._scheme, {})
+        configured = conf.get(self._scheme, {})
         values = {**os.environ, **configured}
         secrets = [
             value
