@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -114,14 +115,12 @@ class Bucket:
 def s3_server() -> Iterator[Callable[[], Bucket]]:
     """Run a server, and give a function that makes a bucket, to which all requests go then."""
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import WSGIRequestHandler, make_server
+    from werkzeug.serving import make_server
 
-    class Quiet(WSGIRequestHandler):
-        def log(self, type: str, message: str, *args: Any) -> None:
-            pass
-
+    # It logs each request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     gate = _Gate(DomainDispatcherApplication(create_backend_app))
-    server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=Quiet)
+    server = make_server("127.0.0.1", 0, gate, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
 
