@@ -578,7 +578,11 @@ class Session:
                 `.gz` or `.zst` behind it if wanted), `.parquet`, `.duckdb`; or the address of a
                 table, `postgresql://user:password@host/database/table`. A file that exists is
                 replaced at the end, in one step. A table is updated, and other tables of a DuckDB
-                file stay. A path that ends in a slash is a folder of Parquet files.
+                file stay. A path that ends in a slash is a folder of Parquet files. NDJSON, CSV and
+                Parquet can be a file in a bucket, `s3://bucket/key`, `gs://` or `az://`: gathered
+                in a folder of the current folder or of `spool`, and uploaded when it is complete.
+                The extra `remote` and s3fs, gcsfs or adlfs are needed. Credentials are found by
+                these, and refused in the address.
             event_properties, profile_fields, query: as for `profiles.by_event`, for each of the
                 events. An unfinished export can be resumed with the same filters only; their order
                 makes no difference. The counts have the same filters.

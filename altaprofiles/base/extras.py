@@ -18,6 +18,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "parquet": ("pyarrow",),
     "duckdb": ("duckdb", "pyarrow"),
     "postgres": ("psycopg",),
+    "remote": ("fsspec",),
     "keyring": ("keyring",),
     "speedups": ("isal", _ZSTD) if sys.platform == "win32" else ("isal", _ZSTD, "uvloop"),
     "zstd": (_ZSTD,),

@@ -286,7 +286,8 @@ _OUT = click.option(
     metavar="FILE|URL",
     help="The output. Its ending determines the format: .ndjson, .jsonl, .csv (each "
     "also with .gz or .zst), .parquet, .duckdb; or a table in PostgreSQL, "
-    "postgresql://user@host/database/table.",
+    "postgresql://user@host/database/table; or a file in a bucket, s3://bucket/people.parquet, "
+    "gs://… or az://….",
 )
 
 _FORMAT = click.option(

@@ -26,6 +26,7 @@ from ..errors import (
     InvalidArgument,
     SessionClosed,
 )
+from ..http.machine.folder import default_place
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, when_free
 from .manifest import encode_manifest
@@ -38,6 +39,7 @@ from .reporting import CallbackFailed
 from .sinks import Target
 from .sinks.files import write_file
 from .state import SyncState
+from .store.lock import Lock
 from .store.spool import SpoolDamaged
 from .store.workspace import explaining_disk_errors
 from .store.workspaces import Workspaces
@@ -342,6 +344,7 @@ class Job(Generic[R, S]):
                 part.error = self._incomplete([part], missing)
         report = self._describe(place)
         await threads.run(lambda: self._write_manifest(place, report))
+        await self._upload(place.manifest, place, threads)
         if len(self._complete) == len(self._parts):
             return report
         for part in self._parts:
@@ -368,11 +371,31 @@ class Job(Generic[R, S]):
         if self._is_of_several and len(parts) == len(self._parts):
             # Those of an export of one account before.
             for ending in parts[0].gathering.endings:
-                await threads.run(partial(_write_lines, place.beside[ending], iter(())))
+                await self._put_lines(place.beside[ending], iter(()), place, threads)
         for part in parts:
             for ending, lines in part.gathering.leftovers(part.run.store):
-                path = part.place.beside[ending]
-                await threads.run(partial(_write_lines, path, lines))
+                await self._put_lines(part.place.beside[ending], lines, place, threads)
+
+    async def _put_lines(
+        self, path: Path, lines: Iterator[bytes], place: Place, threads: Threads
+    ) -> None:
+        """Put a file of lines beside the output; without any, remove that of an earlier run."""
+        if await threads.run(partial(_write_lines, path, lines)):
+            await self._upload(path, place, threads)
+        elif (remote := place.remote) is not None:
+            await threads.run(lambda: remote.remove(place.ending_of(path)))
+
+    async def _upload(self, path: Path | None, place: Place, threads: Threads) -> None:
+        """Upload a file of a remote output, and remove it here. Any other is in place already."""
+        if path is None or (remote := place.remote) is None:
+            return
+        ending = place.ending_of(path)
+        try:
+            await threads.run_until(partial(remote.upload, path, ending))
+        finally:
+            # After a failure it is assembled again from the records.
+            with anyio.CancelScope(shield=True):
+                await threads.run(partial(path.unlink, missing_ok=True))
 
     async def _mend(self, part: Part[R, S], damage: SpoolDamaged, place: Place) -> None:
         await part.repair(damage)
@@ -388,7 +411,7 @@ class Job(Generic[R, S]):
         replaced = (
             None
             if any(part.gathering.records for part in parts)
-            else await when_free(threads, target, target.present, self._output.deadline)
+            else await when_free(threads, target, place.present, self._output.deadline)
         )
         origin = await self._origin_of_rows(parts, target, threads)
         on_syncs = await self._notes_on_syncs(parts, target, threads)
@@ -410,6 +433,7 @@ class Job(Generic[R, S]):
             on_batch=report,
             deadline=self._output.deadline,
         )
+        await self._upload(target.path, place, threads)
         self._written.append(written)
         read = sum(part.gathering.records for part in parts)
         warnings = [*written.notes, *on_syncs]
@@ -483,7 +507,7 @@ class Job(Generic[R, S]):
         written = self._written
         common = Report(
             output=place.target.name,
-            manifest=str(place.manifest),
+            manifest=place.address_of(place.manifest),
             format=place.target.format,
             complete=bool(written) and len(self._complete) == len(self._parts),
             requests=sum(one["requests"] for one in totals),
@@ -579,12 +603,18 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+        guard = await threads.run(lambda: _guard_of(place))
         try:
-            report = await work(workspaces, place, threads)
+            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
+            try:
+                report = await work(workspaces, place, threads)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(workspaces.close)
         finally:
-            with anyio.CancelScope(shield=True):
-                await threads.run(workspaces.close)
+            if guard is not None:
+                with anyio.CancelScope(shield=True):
+                    await threads.run(partial(_release, guard))
     except CallbackFailed as failed:
         failure = failed.error
     else:
@@ -611,10 +641,33 @@ async def _finish(report: Report | None) -> None:
         raise
 
 
-def _write_lines(path: Path, lines: Iterator[bytes]) -> None:
-    """Write `lines` to a file; without any, delete the file that an earlier run has left."""
+def _guard_of(place: Place) -> Lock | None:
+    """Lock a remote output, whose exports can gather in several folders of this machine."""
+    if place.remote is None:
+        return None
+    try:
+        folder = default_place().with_name("uploads")
+    except ConfigurationError:
+        # Some containers have no home, and rarely run two exports.
+        return None
+    return Lock.acquire_if_possible(folder / f"{place.remote.digest}.sqlite")
+
+
+def _release(guard: Lock) -> None:
+    with suppress(OSError):
+        guard.remove()
+    guard.release()
+
+
+def _write_lines(path: Path, lines: Iterator[bytes]) -> bool:
+    """Write `lines` to a file; without any, delete the file that an earlier run has left.
+
+    Returns:
+        Whether there is a file.
+    """
     first = next(lines, None)
     if first is None:
         path.unlink(missing_ok=True)
-    else:
-        write_file(path, chain([first], lines))
+        return False
+    write_file(path, chain([first], lines))
+    return True

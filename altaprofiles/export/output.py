@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -15,11 +16,15 @@ from .formats import Format, Write
 __all__ = ["Output"]
 
 
+_URL = re.compile("://|^(?:s3|gs|az):/", re.IGNORECASE)
+"""Found in a URL, and in one of a bucket that lacks a slash."""
+
+
 class Output(Struct, frozen=True, kw_only=True):
     """An output as a caller asks for it, before anything of it is checked.
 
     Attributes:
-        to: the path of a file, or the URL of a PostgreSQL table.
+        to: the path of a file, or the URL of a PostgreSQL table or of a file in a bucket.
         format: the format's name; None for the one that `to` implies.
         table: the name of the table, for formats that have tables; None for the default.
         bom: whether a CSV file is for spreadsheets, as in `Session.export`.
@@ -43,6 +48,6 @@ class Output(Struct, frozen=True, kw_only=True):
     sync: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.to, str) and "://" in self.to:
+        if isinstance(self.to, str) and _URL.search(self.to):
             # It may hold a password, which tracebacks with locals would show.
             force_setattr(self, "to", Secret(self.to))

@@ -17,10 +17,11 @@ from ..errors import ConfigurationError, ExportError, InvalidArgument
 from ..redaction import Secret
 from .formats import Format
 from .output import Output
-from .place import folder_of, status_command, stem_of, table_ending
+from .place import MANIFEST, folder_of, status_command, stem_of, table_ending
 from .sinks import resolve
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
+from .sinks.remote import Remote
 from .sinks.resolve import text_of
 from .store.lock import Lock
 from .store.workspaces import LOCK
@@ -29,7 +30,7 @@ from .unfinished import Unfinished, unfinished_at
 
 __all__ = ["OutputState", "Success", "days_of", "outputs_at", "outputs_in", "unfinished_in"]
 
-_MANIFEST, _FOLDER = ".manifest.json", ".export"
+_FOLDER = ".export"
 
 
 class Success(Struct, frozen=True, kw_only=True):
@@ -89,16 +90,23 @@ def outputs_in(folder: Path) -> list[OutputState]:
     return _states({stem: folder_of(None, stem) for stem in _stems(folder, "")}, None, None)
 
 
-def outputs_at(to: str, *, table: str | None, spool: str | None) -> list[OutputState]:
+def outputs_at(
+    to: str, *, table: str | None, spool: str | None, asks: bool = True
+) -> list[OutputState]:
     """Return the state of an output; of a DuckDB file, that of each table unless one is named.
 
     Args:
         to, table, spool: as for `Session.export`.
+        asks: whether the manifest of a file in a bucket is read, which is beside it.
 
     Raises:
         ConfigurationError: an argument cannot work.
+        ExportError: the manifest in the bucket cannot be read.
         OSError: a folder cannot be read.
     """
+    if (remote := Remote.parse(to)) is not None:
+        own = folder_of(spool, absolute_path("to", remote.stem))
+        return _states_of(remote, own, status_command(remote.address, None, spool), asks=asks)
     if "://" in to:
         # The default table depends on the kind of rows.
         kinds = (Content(), Content(of="bindings"))
@@ -149,7 +157,7 @@ def unfinished_in(
     if table is not None and not isinstance(table, str):
         raise InvalidArgument(f"table: expected a table's name, got {shown(table)}")
     folder = None if spool is None else path_text("spool", spool)
-    states = outputs_at(text, table=table, spool=folder)
+    states = outputs_at(text, table=table, spool=folder, asks=False)
     found = [one for state in states for one in state.unfinished]
     return sorted(found, key=lambda one: one.began or 0.0)
 
@@ -176,8 +184,8 @@ def _stems(folder: Path, start: str) -> Iterator[Path]:
         return
     for path in folder.iterdir():
         if path.name.startswith(start):
-            if path.name.endswith(_MANIFEST) and path.is_file():
-                yield path.with_name(path.name.removesuffix(_MANIFEST))
+            if path.name.endswith(MANIFEST) and path.is_file():
+                yield path.with_name(path.name.removesuffix(MANIFEST))
             elif path.name.endswith(_FOLDER) and path.is_dir():
                 yield path.with_name(path.name.removesuffix(_FOLDER))
 
@@ -187,9 +195,29 @@ def _states(folders: Mapping[Path, Path], to: str | None, spool: str | None) -> 
     return [state for state in states if state.success or state.unfinished or state.is_running]
 
 
+def _states_of(remote: Remote, folder: Path, command: str, *, asks: bool) -> list[OutputState]:
+    """Return the state of a file in a bucket, or nothing if it has none."""
+    unfinished, is_running = _unfinished(folder)
+    success = None
+    if asks:
+        remote.require_driver()
+        if (content := remote.read(MANIFEST)) is not None:
+            success = _parsed(content)
+    state = OutputState(
+        name=remote.address,
+        table=None,
+        folder=folder,
+        command=command,
+        success=success,
+        is_running=is_running,
+        unfinished=unfinished,
+    )
+    return [state] if success or unfinished or is_running else []
+
+
 def _state(stem: Path, folder: Path, to: str | None, spool: str | None) -> OutputState:
     unfinished, is_running = _unfinished(folder)
-    success = _success(stem.with_name(stem.name + _MANIFEST))
+    success = _success(stem.with_name(stem.name + MANIFEST))
     arguments = next((one.arguments for one in unfinished if one.arguments), {})
     table = arguments.get("table") if success is None else success.table
     given = name = to or arguments.get("to") or (success and success.output) or stem.name
@@ -226,8 +254,15 @@ def _unfinished(folder: Path) -> tuple[list[Unfinished], bool]:
 def _success(path: Path) -> Success | None:
     """Return the content of a manifest; None without one, or for a file of another program."""
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
-    except (OSError, msgspec.DecodeError):
+        return _parsed(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _parsed(content: bytes) -> Success | None:
+    try:
+        manifest = msgspec.json.decode(content, type=_Manifest)
+    except msgspec.DecodeError:
         return None
     by_key = manifest.found is not None
     found = manifest.found if by_key else manifest.people

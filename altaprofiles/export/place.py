@@ -11,6 +11,7 @@ import re
 import shlex
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,23 @@ from msgspec.structs import replace
 
 from ..base.checks import check_flag
 from ..base.paths import absolute_path, path_text, status_of
-from ..errors import InvalidArgument
+from ..base.wording import numbered
+from ..errors import ExportError, InvalidArgument
 from ..tables.layout import Kind
 from .output import Output
 from .sinks import Target, resolve
+from .sinks.compression import COMPRESSIONS
 from .sinks.files import check_place, partial_of
 from .sinks.postgres_url import without_password
+from .sinks.remote import Remote
+from .sinks.resolve import text_of
+from .store.workspaces import UPLOAD
 from .tables import Content
 
-__all__ = ["Place", "folder_of", "status_command", "stem_of", "table_ending"]
+__all__ = ["MANIFEST", "Place", "folder_of", "status_command", "stem_of", "table_ending"]
+
+MANIFEST = ".manifest.json"
+"""The ending of the manifest, behind the name of the output."""
 
 _LONGEST = 458
 """Longest path of the folder of an output, in bytes. SQLite opens names of 512, which include that
@@ -44,6 +53,8 @@ class Place(Struct, frozen=True):
         manifest: the manifest's file.
         beside: other files beside the output, by the ending of their names.
         layout: the output's options, as the manifest names them.
+        remote: the file in a bucket that the output is; None for any other. Its files are gathered
+            in `folder`.
     """
 
     target: Target
@@ -52,6 +63,7 @@ class Place(Struct, frozen=True):
     manifest: Path
     beside: Mapping[str, Path]
     layout: Mapping[str, Any]
+    remote: Remote | None = None
 
     @classmethod
     def of(
@@ -72,17 +84,26 @@ class Place(Struct, frozen=True):
         check_flag("resume", output.resume)
         target = resolve(output, content)
         stem = stem_of(target)
+        folder = folder_of(output.spool, stem)
+        if (remote := Remote.parse(text_of(output.to))) is None:
+            files = stem
+        else:
+            files = folder / UPLOAD
+            compression = Path(remote.name).suffix.lower()
+            target = replace(
+                target, path=_named(files, compression if compression in COMPRESSIONS else "")
+            )
         place = cls(
             target,
-            folder_of(output.spool, stem),
+            folder,
             status_command(
-                str(output.to),
-                output.table if stem != target.path else None,
+                str(output.to) if remote is None else remote.address,
+                output.table if remote is None and stem != target.path else None,
                 None if output.spool is None else str(output.spool),
             ),
-            _named(stem, ".manifest.json"),
+            _named(files, MANIFEST),
             {
-                one: _named(stem, one)
+                one: _named(files, one)
                 for ending in endings
                 for one in (ending, *(_of_account(name, ending) for name in accounts))
             },
@@ -91,6 +112,7 @@ class Place(Struct, frozen=True):
                 "bom": output.bom,
                 "flatten": _listed(target.flatten),
             },
+            remote,
         )
         # Some of these names are longer than the output's, and no file may have them.
         for path in place.written:
@@ -112,6 +134,28 @@ class Place(Struct, frozen=True):
             if (path := self.beside.get(_of_account(name, ending))) is not None
         }
         return replace(self, beside=own)
+
+    def ending_of(self, path: Path) -> str:
+        """Return what follows the name of a remote output in that of a file that it has here."""
+        return "" if path == self.target.path else path.name.removeprefix(UPLOAD)
+
+    def address_of(self, path: Path) -> str:
+        """Return the address of a file of the export: its path, or its URL in a bucket."""
+        return str(path) if self.remote is None else self.remote.address + self.ending_of(path)
+
+    def beside_at(self, ending: str) -> str:
+        """Return the address of the file beside the output whose name has this ending."""
+        return self.address_of(self.beside[ending])
+
+    def present(self) -> str | None:
+        """Return what the output would replace, as `Target.present` does. Blocking."""
+        if self.remote is None:
+            return self.target.present()
+        size = None
+        # It is for a warning. The right to write is enough for an export.
+        with suppress(ExportError):
+            size = self.remote.size()
+        return f"{numbered(size, 'byte')} of {self.target.name}" if size else None
 
     @property
     def written(self) -> list[Path]:
@@ -142,6 +186,8 @@ class Place(Struct, frozen=True):
         self.target.check()
         for path in (self.manifest, *self.beside.values()):
             check_place(path, str(path))
+        if self.remote is not None:
+            self.remote.check()
 
 
 def _listed(flatten: dict[str, Kind | None]) -> list[str] | dict[str, Kind | None]:

@@ -82,7 +82,7 @@ def stored(
         raise InvalidArgument(
             f"format: unknown format {shown(format)}; use one of {one_of(FORMATS, format)}"
         )
-    scheme, slashes, _ = to.partition("://")
+    scheme, slashes = to.partition("://")[:2]
     if slashes and scheme.lower() in SCHEMES:
         return _postgres(to, table)
     if slashes:

@@ -48,6 +48,26 @@ class Threads:
         await _wait_out(done)
         return done.result()
 
+    async def run_until(self, call: Callable[[Callable[[], bool]], T]) -> T:
+        """Return the result of a long call, which a cancellation ends.
+
+        Args:
+            call: takes a function that returns whether the caller was cancelled. It raises an
+                exception soon after that.
+        """
+        cancelled = threading.Event()
+        done = asyncio.wrap_future(self._executor.submit(call, cancelled.is_set))
+        try:
+            # `wait` leaves the call alone when this task is cancelled.
+            await asyncio.wait([done])
+        except asyncio.CancelledError:
+            cancelled.set()
+            await _wait_out(done)
+            # Otherwise the loop logs an exception that nobody has asked for.
+            done.exception()
+            raise
+        return done.result()
+
     def close(self) -> None:
         """Let the thread end once it is idle."""
         self._executor.shutdown(wait=False)

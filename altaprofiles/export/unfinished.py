@@ -144,7 +144,11 @@ def encode_arguments(output: Output, place: Place, others: Mapping[str, Any]) ->
         others: the arguments of the kind of export.
     """
     target = place.target
-    to = without_password(str(output.to)) if target.path is None else str(target.path)
+    to = str(target.path)
+    if place.remote is not None:
+        to = place.remote.address
+    elif target.path is None:
+        to = without_password(str(output.to))
     if names_folder(str(output.to)):
         to += "/"
     arguments = {

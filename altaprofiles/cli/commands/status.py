@@ -82,7 +82,7 @@ def status(
     Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not
-    done is fetched from its beginning.
+    done is fetched from its beginning. The last success of a file in a bucket is read there.
 
     \b
     Examples:
@@ -98,7 +98,7 @@ def status(
             raise click.UsageError(f"{name} needs the output: status OUT {name}")
         states = outputs_in(Path.cwd())
     else:
-        states = outputs_at(out, table=table, spool=spool)
+        states = outputs_at(out, table=table, spool=spool, asks=action != "discard")
     if action is None:
         _show(app, states, out, as_json=as_json)
         return

@@ -156,14 +156,14 @@ class JoinedGathering(Generic[R, S]):
             ]
         if refused := self._joins.refused:
             keys = f"the CDP users of {_people(refused)} cannot be asked for"
-            sentences = [*sentences, f"{keys}, see {place.beside[FAILED_FILE]}"]
+            sentences = [*sentences, f"{keys}, see {place.beside_at(FAILED_FILE)}"]
         return sentences
 
     def unanswered(self, place: Place) -> list[str]:
         sentences: list[str] = self._people.unanswered(place)
         if failed := self._joins.failed - self._joins.refused:
             users = f"no answer for the CDP users of {_people(failed)}"
-            sentences = [*sentences, f"{users}, see {place.beside[FAILED_FILE]}"]
+            sentences = [*sentences, f"{users}, see {place.beside_at(FAILED_FILE)}"]
         return sentences
 
     def progress(self, traffic: Traffic, assembled: Assembled | None) -> S | None:
@@ -178,7 +178,7 @@ class JoinedGathering(Generic[R, S]):
         report: Any = self._people.describe(common, place, people)
         joins = self._joins
         failed = "failed" if isinstance(report, ExportReport) else "join_failed"
-        file = str(place.beside[FAILED_FILE]) if people is not None and joins.failed else None
+        file = place.beside_at(FAILED_FILE) if people is not None and joins.failed else None
         joined: R = replace(
             report,
             matched=joins.matched,

@@ -226,14 +226,14 @@ class KeysGathering(Generic[V]):
         if not refused:
             return []
         refusal = "was refused and stays" if refused == 1 else "were refused and stay"
-        path = place.beside[FAILED_FILE]
+        path = place.beside_at(FAILED_FILE)
         return [f"{numbered(refused, 'key')} {refusal} without an answer, see {path}"]
 
     def unanswered(self, place: Place) -> list[str]:
         failed = self._answers.count(FAILED)
         if not failed:
             return []
-        return [f"no answer for {numbered(failed, 'key')}, see {place.beside[FAILED_FILE]}"]
+        return [f"no answer for {numbered(failed, 'key')}, see {place.beside_at(FAILED_FILE)}"]
 
     # -------------------------------------------------------------------------------------- reports
 
@@ -261,8 +261,8 @@ class KeysGathering(Generic[V]):
             found=self._answers.count(FOUND),
             not_found=not_found,
             failed=failed,
-            not_found_file=str(place.beside[_NOT_FOUND_FILE]) if written and not_found else None,
-            failed_file=str(place.beside[FAILED_FILE]) if written and failed else None,
+            not_found_file=place.beside_at(_NOT_FOUND_FILE) if written and not_found else None,
+            failed_file=place.beside_at(FAILED_FILE) if written and failed else None,
         )
 
 

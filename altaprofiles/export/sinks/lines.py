@@ -28,6 +28,7 @@ class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
     format: ClassVar[Format] = "ndjson"
     endings: ClassVar[tuple[str, ...]] = (".ndjson", ".jsonl")
     compresses: ClassVar[bool] = True
+    uploads: ClassVar[bool] = True
     has_columns: ClassVar[bool] = False
 
     def open(self, table: Table, origin: Origin) -> NdjsonSink:
@@ -63,6 +64,7 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     format: ClassVar[Format] = "csv"
     endings: ClassVar[tuple[str, ...]] = (".csv",)
     compresses: ClassVar[bool] = True
+    uploads: ClassVar[bool] = True
     options: ClassVar[frozenset[str]] = frozenset({"bom", "flatten"})
 
     bom: bool = False

@@ -28,6 +28,7 @@ class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     format: ClassVar[Format] = "parquet"
     endings: ClassVar[tuple[str, ...]] = (".parquet",)
     extra: ClassVar[str | None] = "parquet"
+    uploads: ClassVar[bool] = True
     options: ClassVar[frozenset[str]] = frozenset({"flatten"})
     has_types: ClassVar[bool] = True
 

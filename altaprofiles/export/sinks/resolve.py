@@ -24,6 +24,7 @@ from .folder_files import FilesTarget
 from .lines import CsvTarget, NdjsonTarget
 from .parquet import ParquetTarget
 from .postgres import PostgresTarget
+from .remote import Remote
 from .target import Target
 
 __all__ = ["FORMATS", "TARGETS", "resolve", "text_of"]
@@ -52,7 +53,9 @@ def resolve(output: Output, content: Content) -> Target:
     - a file, whose ending implies the format: `.ndjson` or `.jsonl`, `.csv` (all three also
       followed by `.gz` or `.zst`), `.parquet`, `.duckdb`;
     - a folder of Parquet files, which ends in a slash;
-    - a table of a PostgreSQL server: `postgresql://user:password@host:port/database/table`.
+    - a table of a PostgreSQL server: `postgresql://user:password@host:port/database/table`;
+    - a file in a bucket, `s3://bucket/key`, `gs://bucket/key` or `az://container/key`, of the
+      formats of files but for `.duckdb`.
 
     `output.format` takes precedence over the ending.
 
@@ -62,7 +65,18 @@ def resolve(output: Output, content: Content) -> Target:
     """
     text = text_of(output.to)
     _check_no_stream(text)
-    target = _class_of(text, output.format)
+    if (remote := Remote.parse(text)) is None:
+        target = _class_of(text, output.format)
+    else:
+        text = remote.address
+        target = _class_of(remote.name, output.format)
+        if not target.uploads:
+            known = ", ".join(one.format for one in TARGETS if one.uploads)
+            raise InvalidArgument(
+                f"to: {shown(text)} is of the format {target.format}, which is not written to a "
+                f"bucket; choose one of {known}, or a local path",
+                value=text,
+            )
     if target is FilesTarget and output.sync is not None:
         target = DaysTarget
     if output.sync is not None and not target.keeps_state():
@@ -169,15 +183,16 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     named = None if format is None else _BY_FORMAT[format]
     if names_folder(text) and format in (None, FilesTarget.format):
         return FilesTarget
-    scheme, slashes, _ = text.partition("://")
+    # Without the rest, which tracebacks with locals would show.
+    scheme, slashes = text.partition("://")[:2]
     addressed = _BY_SCHEME.get(scheme.lower()) if slashes else None
     needs_url = bool(slashes if named is None else named.schemes)
     if needs_url != (addressed is not None):
         # The message must not show the URL, which may hold a password in an unexpected place.
         raise InvalidArgument(
-            "to: not a PostgreSQL URL, which is the only kind of URL that can be written to, and "
-            "the kind that format='postgres' needs; write "
-            "postgresql://user:password@host:port/database/table, or a path"
+            "to: not a URL that can be written to; write "
+            "postgresql://user:password@host:port/database/table, which format='postgres' needs, "
+            "or s3://bucket/key, gs://bucket/key, az://container/key, or a path"
         )
     target = named or addressed or _implied_by_ending(Path(text))
     if target is not None:

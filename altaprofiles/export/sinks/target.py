@@ -23,6 +23,7 @@ from ..state import SyncState
 from ..tables import Content, Origin
 from .compression import check_compression
 from .files import check_place
+from .remote import Remote
 
 __all__ = ["FileTarget", "Layout", "Sink", "Target", "check_parent"]
 
@@ -92,6 +93,7 @@ class Target(Struct, frozen=True, kw_only=True):
         endings: file endings that imply the format.
         schemes: URL schemes that imply the format. Only a URL is accepted if there are any.
         compresses: whether a compression's ending may follow one of `endings`.
+        uploads: whether the file can be one in a bucket.
         extra: the extra that brings the modules of the format, or None.
         options: the options of `Output` that apply: any of "table", "bom" and "flatten".
         writes: the ways to write, the default first.
@@ -111,6 +113,7 @@ class Target(Struct, frozen=True, kw_only=True):
     endings: ClassVar[tuple[str, ...]] = ()
     schemes: ClassVar[tuple[str, ...]] = ()
     compresses: ClassVar[bool] = False
+    uploads: ClassVar[bool] = False
     extra: ClassVar[str | None] = None
     options: ClassVar[frozenset[str]] = frozenset()
     writes: ClassVar[tuple[Write, ...]] = ("replace",)
@@ -248,13 +251,18 @@ class FileTarget(Target, frozen=True, kw_only=True):
     def path_of(cls, text: str) -> Path:
         """Return the absolute path of the file, links resolved.
 
+        That of a file in a bucket is the beginning of the names of local files.
+
         Raises:
             ConfigurationError: no file can have that path, or an extra is not installed.
         """
-        path = _checked_path(text)
+        remote = Remote.parse(text)
+        path = _checked_path(text) if remote is None else absolute_path("to", remote.stem)
         if cls.compresses:
-            check_compression(path, text)
+            check_compression(path if remote is None else Path(remote.name), text)
         cls.require_extra(text)
+        if remote is not None:
+            remote.require_driver()
         return path
 
     @property

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Self
 
+from ...base.paths import check_own_file, check_own_folder
 from ...errors import ExportError, ExportLocked
 
 __all__ = ["Lock"]
+
+logger = logging.getLogger("altaprofiles")
 
 _PATIENCE = 0.2
 """Longest wait, in seconds, for a process that only looks whether the lock is held."""
@@ -63,6 +67,26 @@ class Lock:
         except FileNotFoundError:
             return False
         return False
+
+    @classmethod
+    def acquire_if_possible(cls, path: Path) -> Self | None:
+        """Return a lock as `acquire` does, or None where this user cannot have one.
+
+        The folder is created, for this user alone.
+
+        Raises:
+            ExportLocked: another export holds the lock.
+        """
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_own_folder(path.parent, "another `to`")
+            check_own_file(path)
+            return cls.acquire(path)
+        except ExportLocked:
+            raise
+        except (OSError, ExportError) as error:
+            logger.debug("%s cannot be locked: %s", path, error)
+            return None
 
     def remove(self) -> None:
         """Delete the file. The lock is held until `release`."""

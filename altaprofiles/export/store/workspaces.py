@@ -30,12 +30,15 @@ from .lock import Lock
 from .spool import sync_folder
 from .workspace import JOURNAL, Workspace, explaining_disk_errors, files_in, made_folder
 
-__all__ = ["LOCK", "SUPERSEDED", "Workspaces", "workspaces_in"]
+__all__ = ["LOCK", "SUPERSEDED", "UPLOAD", "Workspaces", "workspaces_in"]
 
 logger = logging.getLogger("altaprofiles")
 
 LOCK = "lock.sqlite"
 """The name of the lock, in the folder of an output."""
+
+UPLOAD = "upload"
+"""The beginning of the names of files that are uploaded, in the folder of a remote output."""
 
 SUPERSEDED = "its last run has written the output, though not all answers, and is hours old"
 """The reason why a plan without days begins anew: it would bring the same data every night."""
@@ -108,6 +111,9 @@ class Workspaces:
 
     def _tidy(self, resume: bool) -> None:
         (self.folder / _PARTIAL).unlink(missing_ok=True)
+        # A run was killed while it uploaded them. They are assembled again.
+        for path in self.folder.glob(f"{UPLOAD}*"):
+            path.unlink()
         if (self.folder / _ENDED).exists():
             self._finish_end()
         # The keys are read again: whether a run that was killed had read all of them is unknown.
