@@ -102,6 +102,7 @@ def workers(folder: Path) -> list[int]:
     return sorted(pid for pid, parent in found.items() if parent in found)
 
 
+@pytest.mark.slow
 async def test_reads_streams_and_lookups(tmp_path: Path) -> None:
     job = {
         "reads": {
