@@ -27,6 +27,7 @@ from . import (
     quick,
     services,
     shared,
+    sinks,
     windows,
 )
 from .measure import note
@@ -41,6 +42,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "limits": limits.measure,
     "memory": memory.measure,
     "durable": durable.measure,
+    "sinks": sinks.measure,
     "pauses": pauses.measure,
     "imports": imports.measure,
     "compression": compression.measure,
@@ -54,7 +56,7 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges ratios of eleven kinds. It "
+        description="Compares altaprofiles with its peers and judges ratios of twelve kinds. It "
         "takes some 55 minutes on an otherwise idle machine. Peers that are not installed are left "
         "out: pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )
