@@ -48,12 +48,12 @@ _PARQUET = "Parquet"
 _WRITER = "pyarrow's writer alone"
 
 
-def _rows(people: int, event: str = "App Launched", start: int = 0) -> Iterator[list[Row]]:
-    """Yield the rows of people, a slice at a time. A person's row depends only on the number."""
+def _rows(people: int, event: str = "App Launched") -> Iterator[list[Row]]:
+    """Return the rows of people, a slice at a time. All else is made before the first one."""
     bodies = [record(number, RECORD_BYTES) for number in range(min(people, RECORDS))]
-    for first in range(start, start + people, _SLICE):
-        numbers = range(first, min(first + _SLICE, start + people))
-        yield [
+
+    def rows(numbers: range) -> list[Row]:
+        return [
             Row(
                 bodies[number % len(bodies)].replace(PLACE, place(0, number // len(bodies))),
                 "ACCOUNT",
@@ -61,6 +61,9 @@ def _rows(people: int, event: str = "App Launched", start: int = 0) -> Iterator[
             )
             for number in numbers
         ]
+
+    starts = range(0, people, _SLICE)
+    return (rows(range(start, min(start + _SLICE, people))) for start in starts)
 
 
 def _origin(day: int) -> Origin:
@@ -80,10 +83,11 @@ def filled(to: str, people: int, day: int = 0, event: str = "App Launched") -> R
     target = resolve(Output(to=to, **options), _CONTENT)
     origin = _origin(day)
     table = _CONTENT.table({}, Kinds({}) if target.has_types else None, origin)
+    slices = _rows(people, event)
     with Watch() as watch:
         sink = target.open(table, origin)
         try:
-            for rows in _rows(people, event):
+            for rows in slices:
                 sink.write(rows)
             if (file := sink.close()) is not None:
                 file.close()
@@ -246,7 +250,8 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
     limits = {_DUCKDB: _NDJSON, _PARQUET: _WRITER}
     for label, run in runs.items():
         limit = runs.get(limits.get(label, ""))
-        rows.append(_row(label, people, run.wall, run.rss, limit and limit.wall / run.wall))
+        share = None if limit is None else limit.wall / run.wall
+        rows.append(_row(label, people, run.wall, run.rss, share))
     notes = [
         (
             f"Records of {RECORD_BYTES:,} bytes, made while the sink takes them. A share is the "
