@@ -259,8 +259,8 @@ def measure(*, people: int = 1_000_000, changed: int = 100_000, repeats: int = 3
         ),
         f"PostgreSQL: medians of {repeats} rounds, on loopback, `fsync` off; peaks of the client.",
         (
-            "DuckDB's commit holds the last group of up to 122,880 rows, so that its peak depends on "
-            "the rows in it: 16,960 with a million people, 100,000 with 100,000."
+            "DuckDB's commit holds the last group of up to 122,880 rows, so that its peak depends "
+            "on the rows in it: 16,960 with a million people, 100,000 with 100,000."
         ),
         *left_out(files),
         *([] if started else ["Left out: PostgreSQL (no server or driver is installed)."]),
