@@ -29,6 +29,7 @@ from . import (
     services,
     shared,
     sizes,
+    sinks,
     windows,
 )
 from .measure import note
@@ -43,6 +44,7 @@ _QUESTIONS: dict[str, Callable[[], Report]] = {
     "limits": limits.measure,
     "memory": memory.measure,
     "durable": durable.measure,
+    "sinks": sinks.measure,
     "pauses": pauses.measure,
     "imports": imports.measure,
     "compression": compression.measure,
@@ -58,7 +60,7 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges ratios of thirteen kinds. It "
+        description="Compares altaprofiles with its peers and judges ratios of fourteen kinds. It "
         "takes some 60 minutes on an otherwise idle machine. Peers that are not installed are left "
         "out: pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )

@@ -8,8 +8,10 @@ not matter.
 from __future__ import annotations
 
 import asyncio
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -28,6 +30,7 @@ from . import (
     services,
     shared,
     sizes,
+    sinks,
     windows,
 )
 from .answers import ZSTD, Compression, Shape
@@ -196,6 +199,18 @@ def _survive() -> list[Check]:
         Check("durable, people", int(figures["people"]), _PER_PAGE),
         Check("durable, files", int(figures["files"]), 2),
     ]
+
+
+def _fill() -> list[Check]:
+    checks = []
+    with tempfile.TemporaryDirectory() as folder:
+        for ending, needs in (("parquet", ("pyarrow",)), ("duckdb", ("pyarrow", "duckdb"))):
+            arguments = {"to": str(Path(folder, f"people.{ending}")), "people": _PER_PAGE}
+            sink = Contender(f"sinks, {ending}", sinks.filled, arguments, needs)
+            if present([sink]):
+                people = int(once(sink).figures["people"])
+                checks.append(Check(sink.label, people, _PER_PAGE))
+    return checks
 
 
 def _remember() -> list[Check]:
@@ -370,6 +385,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "limits": _find_limits,
     "memory": _remember,
     "durable": _survive,
+    "sinks": _fill,
     "pauses": _take_turns,
     "imports": _start,
     "compression": _inflate,

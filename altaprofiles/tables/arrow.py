@@ -29,7 +29,7 @@ def records_to_arrow(records: Iterable[bytes], table: Table) -> pyarrow.Table:
     tables = Tables(table)
     for record in records:
         tables.add(Row(record))
-    return tables.take()
+    return tables.take().combine_chunks()
 
 
 class Tables:
@@ -74,7 +74,7 @@ class Tables:
             self._convert()
 
     def take(self) -> pyarrow.Table:
-        """Return the rows added since the last call, in one chunk if their size allows.
+        """Return the rows added since the last call, in chunks, as one would be a second copy.
 
         Raises:
             DecodeError: as in `add`.
@@ -83,7 +83,7 @@ class Tables:
 
         if self._slice:
             self._convert()
-        table = pyarrow.Table.from_batches(self._batches, self._schema).combine_chunks()
+        table = pyarrow.Table.from_batches(self._batches, self._schema)
         self._batches, self.bytes, self.rows = [], 0, 0
         return table
 

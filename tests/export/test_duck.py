@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 
 from altaprofiles import ConfigurationError, ExportError
-from altaprofiles.export.sinks import Sink
+from altaprofiles.export.sinks import Sink, duck
 from altaprofiles.export.tables import Content, Origin
 from altaprofiles.tables.rows import Row
 
@@ -588,3 +589,23 @@ def test_an_error_of_duckdb_shows_no_values(tmp_path: Path, index: str) -> None:
     assert caught.value.__context__ is None
     assert "secret" not in str(caught.value)
     assert values(tmp_path, "email") == ["alice@secret.example"]
+
+
+def test_records_that_need_more_memory_are_loaded_with_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = [
+        b'{"identity":"%d","profileData":{"a":"%b"}}' % (number, digest.encode() * 300)
+        for number in range(1500)
+        for digest in [sha256(b"%d" % number).hexdigest()]
+    ]
+    monkeypatch.setattr(duck, "_MEMORY_OF_NEW", "10MB")
+    target = target_of(tmp_path / "people.duckdb")
+    filled(target, rows_of(wide))
+    with duckdb.connect(tmp_path / "people.duckdb") as connection:
+        query = "SELECT count(*), min(length(profile_data)) > 19000 FROM profiles"
+        assert connection.execute(query).fetchall() == [(1500, True)]
+    monkeypatch.setattr(duck, "_MEMORY", "10MB")
+    with pytest.raises(ExportError, match="Out of Memory"):
+        filled(target_of(tmp_path / "other.duckdb"), rows_of(wide))
+    assert not (tmp_path / "other.duckdb").exists()

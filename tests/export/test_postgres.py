@@ -231,6 +231,39 @@ def test_the_deepest_nesting_is_kept_as_text(postgres: Server, opening: bytes) -
         assert (kind == "string") == mended
 
 
+@pytest.mark.parametrize("end", [b"", b",1", b"]", b" ", b"}", b"\n"], ids=repr)
+@pytest.mark.parametrize("number", [b"1e140000", b"-2E+999999", b"3.5e-20000", b"7e00140000"])
+def test_a_number_out_of_range_is_found_wherever_it_ends(number: bytes, end: bytes) -> None:
+    data = b'["0e1234f",%b%b' % (number, end)
+    assert fit_json(data) == (b'["0e1234f","%b"%b' % (number, end), True)
+
+
+@pytest.mark.parametrize("data", [b'["12e9999999"]', b'{"4e5678ab":"1e99999,"}', b"[1e1000]"])
+def test_strings_like_numbers_and_large_numbers_are_kept(data: bytes) -> None:
+    assert fit_json(data) == (data, False)
+
+
+def test_a_table_with_the_index_of_an_earlier_version_is_updated(postgres: Server) -> None:
+    target = target_of(postgres.url("people"))
+    export(target, [line(identity="1"), line(identity="2"), line(objectId="a")])
+    postgres.run(
+        "DROP INDEX people_object_ids_idx",
+        "CREATE INDEX of_all ON people USING gin (object_ids) WITH (fastupdate = off)",
+    )
+    rows = "SELECT xmin::text, ctid::text FROM people WHERE identity = '2'"
+    before = postgres.rows(rows)
+    export(target, [line(identity="1", name="A"), line(identity="2"), line(name="B", objectId="a")])
+    assert postgres.rows(rows) == before
+    assert postgres.rows("SELECT person, name FROM people ORDER BY 1") == [
+        ("identity:1", "A"),
+        ("identity:2", None),
+        ("objectId:a", "B"),
+    ]
+    assert postgres.rows(
+        "SELECT indexname FROM pg_indexes WHERE tablename = 'people' AND indexdef LIKE '%gin%'"
+    ) == [("of_all",)]
+
+
 @pytest.mark.slow
 @settings(
     max_examples=examples(12, 30),

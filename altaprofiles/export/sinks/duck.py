@@ -17,6 +17,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
 from ...base.checks import is_unicode, shown
@@ -28,7 +29,7 @@ from ..output import Output
 from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
-from .duck_file import check_log, connect, explained, logs_of
+from .duck_file import check_log, connect, explained, is_out_of_memory, logs_of
 from .duck_fit import check_values, fit
 from .duck_load import Load
 from .duck_rows import Numbered
@@ -48,7 +49,10 @@ _REFERENCES = "SELECT 1 FROM duckdb_constraints() WHERE constraint_type = 'FOREI
 _ROWS = "rows"
 
 _MEMORY = "500MB"
-"""DuckDB's memory limit. With less it fails on tables of a million rows."""
+"""DuckDB's memory limit. With less it fails to update tables of a million rows."""
+
+_MEMORY_OF_NEW = "100MB"
+"""Its limit for a table that does not exist yet. Records of many kilobytes need more."""
 
 
 class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
@@ -229,20 +233,8 @@ class DuckDbSink:
     def close(self) -> BinaryIO:
         rows = self._rows.finish()
         target = self._target
-        load = Load(
-            self._execute,
-            target.name,
-            self._table,
-            self._fit,
-            self._columns.columns,
-            target.content,
-            self._origin,
-            rows,
-        )
-        self._execute(f"SET memory_limit = '{_MEMORY}'")
         self._check_files()
-        self._execute("BEGIN")
-        load.run(target.write)
+        load = self._loaded(rows)
         # The statements may have taken minutes, and some versions open the log only now.
         self._check_files()
         self._execute("COMMIT")
@@ -263,6 +255,42 @@ class DuckDbSink:
             file.close()
             raise
         return file
+
+    def _loaded(self, rows: Path) -> Load:
+        """Load the rows in a transaction that is still open."""
+        if self._table.exists:
+            self._execute(f"SET memory_limit = '{_MEMORY}'")
+            return self._load(rows)
+        self._execute(f"SET memory_limit = '{_MEMORY_OF_NEW}'")
+        # Each thread holds rows of its own.
+        self._execute("SET threads = 1")
+        try:
+            load = self._load(rows)
+        except ExportError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._execute("ROLLBACK")
+            self._execute(f"SET memory_limit = '{_MEMORY}'")
+            return self._load(rows)
+        # The commit cannot be tried again.
+        self._execute(f"SET memory_limit = '{_MEMORY}'")
+        return load
+
+    def _load(self, rows: Path) -> Load:
+        target = self._target
+        load = Load(
+            self._execute,
+            target.name,
+            self._table,
+            self._fit,
+            self._columns.columns,
+            target.content,
+            self._origin,
+            rows,
+        )
+        self._execute("BEGIN")
+        load.run(target.write)
+        return load
 
     def _put_in_place(self, file: BinaryIO) -> None:
         target = self._target

@@ -20,7 +20,7 @@ from typing import Any
 from ...base.paths import is_own
 from ...errors import AltaProfilesError, ExportError, ExportLocked
 
-__all__ = ["check_log", "connect", "explained", "is_locked", "logs_of"]
+__all__ = ["check_log", "connect", "explained", "is_locked", "is_out_of_memory", "logs_of"]
 
 
 def connect(
@@ -72,6 +72,11 @@ def connect(
 def is_locked(error: Exception) -> bool:
     """Return whether DuckDB refuses to open a file because another program has it open."""
     return _LOCKED.search(str(error)) is not None
+
+
+def is_out_of_memory(error: ExportError) -> bool:
+    """Return whether a statement needed more memory than DuckDB's limit, as `explained` says it."""
+    return "Out of Memory Error" in str(error)
 
 
 _LOCKED = re.compile("Conflicting lock|used by another process")

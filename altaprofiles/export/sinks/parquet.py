@@ -17,7 +17,7 @@ from .target import FileTarget
 
 __all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget", "explained"]
 
-GROUP_BYTES = 32 << 20
+GROUP_BYTES = 16 << 20
 GROUP_ROWS = 100_000
 """A row group ends at either limit. Memory holds a few copies of one row group."""
 
@@ -76,10 +76,14 @@ class ParquetSink:
 
     def finish(self) -> Path:
         """Complete the file, and return its partial path."""
+        import pyarrow
+
         if self._tables.rows:
             self._write_group()
         with explained(self._name):
             self._writer.close()
+        # Else Arrow's allocator keeps some 50 MB, beside what DuckDB needs next.
+        pyarrow.default_memory_pool().release_unused()
         self._partial.file.flush()
         return self._partial.path
 
