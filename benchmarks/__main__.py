@@ -28,8 +28,8 @@ from . import (
     quick,
     services,
     shared,
-    sizes,
     sinks,
+    sizes,
     windows,
 )
 from .measure import note

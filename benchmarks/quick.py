@@ -29,8 +29,8 @@ from . import (
     pauses,
     services,
     shared,
-    sizes,
     sinks,
+    sizes,
     windows,
 )
 from .answers import ZSTD, Compression, Shape

@@ -44,7 +44,7 @@ class Ratio(Struct, frozen=True):
     """A measured figure and its target.
 
     Attributes:
-        number: the number of the goal, from 1 to 12.
+        number: the number of the goal, from 1 to 14.
         name: the two things compared.
         measured: the figure; None if something that it needs is missing.
         target: the bound for the figure.
