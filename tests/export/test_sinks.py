@@ -457,7 +457,7 @@ def test_changes_of_a_duckdb_file_that_is_gone_are_not_taken_for_ours(tmp_path: 
         ("x.gz", {}, "to: the ending of "),
         ("x.parquet.gz", {}, "to: the ending of "),
         ("x.csv", {"format": "xml"}, "format: unknown format 'xml'; use one of ndjson, csv"),
-        ("x.csv", {"format": "postgres"}, "to: not a PostgreSQL URL"),
+        ("x.csv", {"format": "postgres"}, "to: not a URL that can be written to"),
         ("x.csv", {"format": 7}, "format: unknown format 7"),
         ("x.ndjson", {"bom": True}, "bom: applies to csv only, not to ndjson"),
         ("x.csv", {"bom": 1}, "bom: expected True or False, got 1"),
@@ -477,7 +477,7 @@ def test_changes_of_a_duckdb_file_that_is_gone_are_not_taken_for_ours(tmp_path: 
         ("", {}, "to: expected a path"),
         (7, {}, "to: expected a path or a URL, got 7"),
         (b"x.csv", {}, "to: expected a path"),
-        ("s3://bucket/x.parquet", {}, "to: not a PostgreSQL URL"),
+        ("ftp://host/x.parquet", {}, "to: not a URL that can be written to"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_fix(
