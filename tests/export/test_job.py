@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from ..support.jobs import (
     at_emulator,
     at_script,
     folder_of,
+    in_turn,
     names_in,
     people_in,
     received,
@@ -85,12 +86,6 @@ def to(tmp_path: Path) -> Path:
 each_stage = pytest.mark.parametrize(
     ("kind", "stage"), [(kind, stage) for kind in KINDS for stage in kind.stages], ids=str
 )
-
-
-def in_turn(name: str, values: Sequence[Any]) -> pytest.MarkDecorator:
-    """Run a test with each value, and with one kind after the other."""
-    cases = rotating([(value,) for value in values], KINDS)
-    return pytest.mark.parametrize((name, "kind"), cases, ids=lambda one: str(one).split(" at ")[0])
 
 
 each_way = pytest.mark.parametrize("way", ["task", "scope", "timeout"])

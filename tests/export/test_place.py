@@ -31,6 +31,7 @@ from ..support.jobs import (
     Kind,
     Scripted,
     at_script,
+    in_turn,
     names_in,
     people_in,
     received,
@@ -41,6 +42,7 @@ from ..support.jobs import (
 from ..support.servers import http
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
+from ..support.thorough import pairwise
 
 pytestmark = pytest.mark.anyio
 
@@ -166,9 +168,14 @@ async def test_the_rows_of_a_duckdb_file_are_never_in_a_file_that_was_planted(
     assert same(before) == same((path.lstat(), content(elsewhere)))
 
 
-@pytest.mark.parametrize("existing", [False, True])
-@pytest.mark.parametrize("plant", [link, dangling_link, hard_link, pipe])
-@pytest.mark.parametrize("name", ["p.duckdb", "p.duckdb.wal", "p.duckdb.wal.checkpoint"])
+@pytest.mark.parametrize(
+    ("name", "plant", "existing"),
+    pairwise(
+        ["p.duckdb", "p.duckdb.wal", "p.duckdb.wal.checkpoint"],
+        [link, dangling_link, hard_link, pipe],
+        [False, True],
+    ),
+)
 @pytest.mark.parametrize("kind", [EVENTS], ids=str)
 async def test_duckdb_never_writes_to_a_file_that_was_planted_in_its_folder(
     folder: Path,
@@ -591,7 +598,7 @@ BESIDE = ["p.ndjson", "p.ndjson.manifest.json"]
 
 
 @only_root
-@pytest.mark.parametrize("name", BESIDE)
+@in_turn("name", BESIDE)
 async def test_a_mounted_file_is_found_first(
     folder: Path, elsewhere: Path, case: Scripted, name: str
 ) -> None:
@@ -742,7 +749,7 @@ def test_a_folder_without_permission_is_found_first(public: Path) -> None:
 
 
 @only_root
-@pytest.mark.parametrize("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
+@in_turn("name", ["p.ndjson", "p.csv.gz", "p.parquet", "p.duckdb"])
 async def test_owner_and_group_stay(folder: Path, case: Scripted, name: str) -> None:
     await case.run(folder / name)
     for number, path in enumerate(folder.iterdir()):
@@ -977,7 +984,7 @@ def remove_folder(to: Path) -> None:
     shutil.rmtree(workspace_of(to))
 
 
-@pytest.mark.parametrize("damage", [remove_spools, remove_one_spool, empty_spools, remove_folder])
+@in_turn("damage", [remove_spools, remove_one_spool, empty_spools, remove_folder])
 async def test_a_spool_that_is_gone_is_not_claimed_to_hold_records(
     tmp_path: Path, case: Scripted, damage: Callable[[Path], None]
 ) -> None:

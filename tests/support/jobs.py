@@ -28,6 +28,7 @@ from altaprofiles.export.report import ExportProgress, LookupProgress, Progress
 
 from .servers import http, scripted
 from .sessions import QUICK
+from .thorough import rotating
 
 
 class Halt(Exception):
@@ -585,3 +586,9 @@ JOINED = replace(
 )
 
 KINDS = [EVENTS, KEYS, BINDINGS, JOINED]
+
+
+def in_turn(name: str, values: Sequence[Any]) -> pytest.MarkDecorator:
+    """Run a test with each value, and with one kind after the other."""
+    cases = rotating([(value,) for value in values], KINDS)
+    return pytest.mark.parametrize((name, "kind"), cases, ids=lambda one: str(one).split(" at ")[0])
