@@ -637,9 +637,15 @@ class Engine:
                 hook(attempt)
             except Exception as error:
                 # The others have their part of the report all the same.
-                failure = failure or error
+                if failure is not None:
+                    logger.exception("another function of on_event failed as well")
+                failure = error if failure is None else failure
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                # The traceback holds this frame, which would keep the error alive.
+                del failure
 
 
 def _unread(response: Response) -> None:
