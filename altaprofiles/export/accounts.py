@@ -12,7 +12,7 @@ from .gather.gathering import Assembled
 from .part import Part
 from .report import Report
 from .sinks import Target
-from .store.people import People
+from .store.people import Choice, Chooser, People
 from .tables import Origin
 
 __all__ = [
@@ -126,9 +126,21 @@ class PeopleByAccount:
         account = rows[0].account
         people = self._people[account]
         selected = [*rows] if people is None else people.keep(rows)
-        before = self.counts[account]
-        self.counts[account] = Assembled(before.read + len(rows), before.written + len(selected))
+        self._count(account, len(rows), len(selected))
         return selected
+
+    def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
+        """Return which rows to write, of encoded rows of one account."""
+        people = self._people[account]
+        choice = Choice(b"\1" * count)
+        if isinstance(people, Chooser):
+            choice = people.choose(count, account, matched)
+        self._count(account, count, sum(choice.flags))
+        return choice
+
+    def _count(self, account: str, read: int, written: int) -> None:
+        before = self.counts[account]
+        self.counts[account] = Assembled(before.read + read, before.written + written)
 
 
 def united(reports: Mapping[str, R], common: Report) -> R:

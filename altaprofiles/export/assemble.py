@@ -20,18 +20,22 @@ from ..base.deadline import Deadline
 from ..base.wording import duration
 from ..errors import ExportLocked
 from ..tables.kinds import Kinds
-from ..tables.rows import Row
-from .sinks import Sink, Target
-from .store.people import People
-from .tables import Content, Origin
+from ..tables.rows import Row, Table
+from .ahead import Block
+from .sinks import BlockSink, Encoded, Sink, Target
+from .store.people import Choice, Chooser, People
+from .tables import Origin
 from .threads import Threads
 
 logger = logging.getLogger("altaprofiles")
 
-__all__ = ["Batches", "Written", "assemble", "when_free"]
+__all__ = ["Batches", "Written", "assemble", "table_of", "when_free"]
 
 Batches: TypeAlias = Callable[[], Iterator[list[Row]]]
 """Returns an iterator over all rows in batches, the same ones in the same order each time."""
+
+Blocks: TypeAlias = Callable[[bool], Iterator[list[Row] | Block]]
+"""Does the same, with blocks for the rows that are encoded if the argument is true."""
 
 T = TypeVar("T")
 
@@ -61,14 +65,19 @@ class Written(Struct, frozen=True):
     notes: Sequence[str]
 
 
+def table_of(target: Target, origin: Origin, kinds: Kinds) -> Table:
+    """Return the table of an output."""
+    return target.content.table(target.flatten, kinds if target.has_types else None, origin)
+
+
 async def assemble(
     threads: Threads,
     target: Target,
-    batches: Batches,
+    batches: Blocks,
     *,
     unbound: Batches,
-    content: Content,
     origin: Origin,
+    kinds: Kinds,
     people: People | None,
     on_batch: Callable[[int, int], None],
     deadline: Deadline | None = None,
@@ -80,8 +89,8 @@ async def assemble(
         target: the output.
         batches: the rows.
         unbound: rows without cells, of the keys that have no others, for a target that needs them.
-        content: the kind of rows.
         origin: the export.
+        kinds: the kinds of flattened columns, which has observed all rows that are encoded.
         people: decides which rows are written, or None for all.
         on_batch: called after each batch with the records read and written so far.
         deadline: as for `when_free`.
@@ -91,22 +100,21 @@ async def assemble(
         ExportError: the target refuses, or `batches` cannot yield the records.
         OSError: it cannot be written.
     """
-    kinds = Kinds(target.flatten)
     ahead = kinds if target.typed_flatten else Kinds({})
     if people is not None:
         preparing = people.prepare()
         while await threads.run(lambda: next(preparing, _OVER)) is not _OVER:
             await checkpoint()
     if target.typed_flatten:
-        looking = batches()
+        looking = batches(False)
         while await threads.run(lambda: _look(looking, ahead)):
             await checkpoint()
     unseen = Kinds({}) if target.typed_flatten else kinds
-    table = content.table(target.flatten, kinds if target.has_types else None, origin)
+    table = table_of(target, origin, kinds)
     sink = await when_free(threads, target, lambda: target.open(table, origin), deadline)
     try:
         read = written = 0
-        writing = batches()
+        writing = batches(_takes_blocks(sink, table, people))
         while (
             step := await threads.run(lambda: _write(writing, people, sink, unseen))
         ) is not None:
@@ -165,24 +173,42 @@ async def when_free(
         await anyio.sleep(_POLL_EVERY)
 
 
-def _look(batches: Iterator[list[Row]], kinds: Kinds) -> bool:
-    if (rows := next(batches, None)) is None:
+def _look(batches: Iterator[list[Row] | Block], kinds: Kinds) -> bool:
+    rows = next(batches, None)
+    if rows is None or isinstance(rows, Block):
         return False
     kinds.observe(row.record for row in rows)
     return True
 
 
+def _takes_blocks(sink: Sink, table: Table, people: People | None) -> bool:
+    is_known = people is None or isinstance(people, Chooser)
+    return is_known and isinstance(sink, BlockSink) and sink.takes(table.columns)
+
+
 def _write(
-    batches: Iterator[list[Row]], people: People | None, sink: Sink, unseen: Kinds
+    batches: Iterator[list[Row] | Block], people: People | None, sink: Sink, unseen: Kinds
 ) -> tuple[int, int] | None:
     rows = next(batches, None)
     if rows is None:
         return None
+    if isinstance(rows, Block):
+        return rows.count, _put(rows, people, sink)
     if unseen.unseen:
         unseen.observe(row.record for row in rows)
     selected = rows if people is None else people.keep(rows)
     sink.write(selected)
     return len(rows), len(selected)
+
+
+def _put(block: Block, people: People | None, sink: Sink) -> int:
+    assert isinstance(sink, BlockSink)  # noqa: S101
+    choice = Choice(b"\1" * block.count)
+    if isinstance(people, Chooser):
+        choice = people.choose(block.count, block.account, block.matched)
+    mended = sum(number for row, number in block.mended.items() if choice.flags[row])
+    sink.put(Encoded(memoryview(block.data), choice, mended))
+    return sum(choice.flags)
 
 
 async def _digest(threads: Threads, file: BinaryIO) -> tuple[int, str]:

@@ -27,8 +27,10 @@ from ..errors import (
     SessionClosed,
 )
 from ..http.machine.folder import default_place
+from ..tables.kinds import Kinds
+from ..tables.rows import Table
 from .accounts import counts_of, failure_of, origin_of, people_of, united
-from .assemble import Written, assemble, when_free
+from .assemble import Written, assemble, table_of, when_free
 from .manifest import encode_manifest
 from .output import Output
 from .part import Part
@@ -36,7 +38,7 @@ from .place import Place
 from .plan import EventsPlan
 from .report import Progress, Report
 from .reporting import CallbackFailed
-from .sinks import Target
+from .sinks import Encoder, Target
 from .sinks.files import write_file
 from .state import SyncState
 from .store.lock import Lock
@@ -119,6 +121,8 @@ class Job(Generic[R, S]):
             return report
         finally:
             with anyio.CancelScope(shield=True):
+                for part in self._parts:
+                    await part.close_ahead()
                 await threads.run(lambda: self._leave(workspaces))
 
     def find_place(self) -> Place:
@@ -150,6 +154,7 @@ class Job(Generic[R, S]):
         with self._limited(place, self._parts):
             await self._start(workspaces, place, threads)
             await threads.run(lambda: self._look_around(workspaces, place))
+            await threads.run(partial(self._encode_ahead, place.target))
         await self._gather(place)
         # The deadline does not cut this: what is complete would wait for a later run to no end, if
         # that takes as long to write it.
@@ -257,6 +262,19 @@ class Job(Generic[R, S]):
         settings = Settings.parse(self._output.sync, "")
         # What brought nothing is not finished, not even by the sync that began it.
         return not one.is_empty and settings.is_in(one.arguments.get("sync"))
+
+    def _encode_ahead(self, target: Target) -> None:
+        """Have rows encoded while others are gathered, for a target that takes them. Blocking."""
+        # Types that values decide are known only when all have arrived.
+        if not target.encodes or target.typed_flatten:
+            return
+        parts = self._complete
+        together = [parts] if target.write == "replace" else [[part] for part in parts]
+        for group in filter(None, together):
+            kinds = Kinds(target.flatten)
+            new_table = partial(table_of, target, origin_of(group), kinds)
+            for part in group:
+                part.encode_ahead(partial(_new_encoder, target, new_table), kinds)
 
     # ---------------------------------------------------------------------------------- the records
 
@@ -425,10 +443,12 @@ class Job(Generic[R, S]):
         written = await assemble(
             threads,
             target,
-            lambda: chain.from_iterable(part.batches() for part in parts),
+            lambda in_blocks: chain.from_iterable(
+                part.batches(in_blocks=in_blocks) for part in parts
+            ),
             unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
-            content=parts[0].gathering.content,
             origin=origin,
+            kinds=parts[0].kinds or Kinds(target.flatten),
             people=people,
             on_batch=report,
             deadline=self._output.deadline,
@@ -624,6 +644,10 @@ async def in_workspaces(
         await _finish(report)
     # Outside of the handler, so that the caller's error gets no context.
     raise failure
+
+
+def _new_encoder(target: Target, new_table: Callable[[], Table]) -> Encoder:
+    return target.encoder(new_table())
 
 
 def _nobody(name: str, replaced: str | None) -> str:

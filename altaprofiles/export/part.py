@@ -10,18 +10,20 @@ from typing import Any, Generic, TypeVar
 from msgspec.structs import replace
 
 from ..errors import AltaProfilesError, ExportError
+from ..tables.kinds import Kinds
 from ..tables.rows import Row
+from .ahead import Ahead, Block
 from .assemble import Written
-from .gather.gathering import Assembled, Gathering, Run
+from .gather.gathering import Arriving, Assembled, Gathering, Run
 from .output import Output
 from .place import Place
 from .report import Progress, Report
 from .reporting import Reporting
-from .sinks import Target
+from .sinks import Encoder, Target
 from .store.people import People
 from .store.spool import SpoolDamaged
 from .store.workspaces import Workspaces
-from .threads import Threads
+from .threads import Threads, running_beside
 from .unfinished import encode_arguments
 
 __all__ = ["Part"]
@@ -51,6 +53,8 @@ class Part(Generic[R, S]):
         people: the number of its records in the output; None if they are not in it.
         warnings: warnings about a complete output.
         is_open: whether the workspace is open.
+        ahead: the rows that are encoded already, or None.
+        kinds: has observed those rows, or None.
     """
 
     run: Run
@@ -67,6 +71,8 @@ class Part(Generic[R, S]):
         self.people: int | None = None
         self.warnings: list[str] = []
         self.is_open = False
+        self.ahead: Ahead | None = None
+        self.kinds: Kinds | None = None
         self._reporting = reporting
         self._written: Written | None = None
         self._begun = False
@@ -128,6 +134,18 @@ class Part(Generic[R, S]):
         self._reporting.output = place.target.name
         self.is_open = True
 
+    def encode_ahead(self, encoder: Callable[[], Encoder], kinds: Kinds) -> None:
+        """Have rows encoded while others are gathered, if this kind of export allows it.
+
+        Args:
+            encoder: returns a new encoder.
+            kinds: observes every record that is encoded.
+        """
+        if isinstance(self.gathering, Arriving):
+            ahead = Ahead(self.run.store.folder, encoder, self.gathering.arrived, kinds)
+            self.ahead, self.kinds = ahead, kinds
+            self.run.grown = ahead.grown
+
     def begin(self) -> None:
         """Store the plan. Blocking.
 
@@ -137,12 +155,23 @@ class Part(Generic[R, S]):
         self.run.begin(self.gathering.plan)
         self._begun = True
 
+    async def close_ahead(self) -> None:
+        """Free the rows that are encoded already."""
+        if self.ahead is not None:
+            await self.ahead.aclose()
+
     async def gather(self) -> list[str]:
         """Fetch all that is missing; return a sentence for each part missing at the end.
 
         Raises:
             AltaProfilesError: the service refuses all of it, or the disk is broken.
         """
+        if self.ahead is None:
+            return await self._gather()
+        async with running_beside(self.ahead.run):
+            return await self._gather()
+
+    async def _gather(self) -> list[str]:
         while True:
             try:
                 return await self.gathering.gather(self.run)
@@ -177,9 +206,16 @@ class Part(Generic[R, S]):
         """Return the number of items on disk for a later run. Blocking."""
         return self.gathering.kept_in(self.run.store) if self.is_open else 0
 
-    def batches(self) -> Iterator[list[Row]]:
-        """Yield every row. Blocking."""
-        return self.gathering.batches(self.run.store)
+    def batches(self, *, in_blocks: bool) -> Iterator[list[Row] | Block]:
+        """Yield every row. Blocking.
+
+        Args:
+            in_blocks: whether as blocks, as far as rows have been encoded.
+        """
+        store, gathering = self.run.store, self.gathering
+        if in_blocks and self.ahead is not None and isinstance(gathering, Arriving):
+            return gathering.with_blocks(store, self.ahead)
+        return gathering.batches(store)
 
     def unbound(self) -> Iterator[list[Row]]:
         """Yield a row without cells for each key that has no other. Blocking."""

@@ -73,6 +73,22 @@ class Tables:
         if self._in_slice >= SLICE:
             self._convert()
 
+    def put(self, batch: pyarrow.RecordBatch, size: int) -> None:
+        """Add rows that have been converted already.
+
+        Args:
+            batch: the rows, in the schema of every table.
+            size: size of their records, in bytes.
+
+        Raises:
+            DecodeError: as in `add`.
+        """
+        if self._slice:
+            self._convert()
+        self._batches.append(batch)
+        self.rows += batch.num_rows
+        self.bytes += size
+
     def take(self) -> pyarrow.Table:
         """Return the rows added since the last call, in chunks, as one would be a second copy.
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from anyio.lowlevel import checkpoint
 from msgspec.structs import asdict, replace
@@ -35,6 +35,7 @@ from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
 from ...wire.days import date_of
 from ...wire.query import EventQuery
+from ..ahead import Ahead, Arrived, Block
 from ..keys import KeyFile
 from ..place import Place
 from ..plan import EventsPlan
@@ -42,7 +43,7 @@ from ..report import ChainStatus, ExportProgress, ExportReport, Report
 from ..reporting import Traffic
 from ..sinks import Target
 from ..store.draft import Draft, Drafts
-from ..store.journal import ChainRow, Journal
+from ..store.journal import ChainRow, Journal, Part
 from ..store.marks import Marks, PageMarks
 from ..store.matching import Matching
 from ..store.people import EachOnce, Origin, People
@@ -66,6 +67,13 @@ _RESTARTS = 2
 """Restarts of one chain in one run before it counts as failed."""
 
 
+class _Spooled(NamedTuple):
+    """The parts of a chain's spool since its last restart, to which others are added."""
+
+    restarts: int
+    parts: list[Part]
+
+
 class _ChainState:
     """One chain of the plan: its journal row, and the state that only this run knows."""
 
@@ -79,6 +87,7 @@ class _ChainState:
         self.error: AltaProfilesError | None = None
         self.shortfall: str | None = None
         self.is_accepted = False
+        self.spooled = _Spooled(row.restarts, [])
 
     @property
     def is_open(self) -> bool:
@@ -215,6 +224,7 @@ class EventsGathering:
             self._load_size(run, state)
             if not (parts := run.store.journal.parts(number)):
                 continue
+            state.spooled.parts.extend(parts)
             # The damage of a power failure is found now, not after hours of reading other chains.
             # All other pages are checked on their way to the output.
             with explaining_disk_errors(state.path.parent):
@@ -402,6 +412,7 @@ class EventsGathering:
             try:
                 async for page in pages:
                     await run.threads.run(partial(self._keep, run, state, spool, page))
+                    run.grown()
                     run.report()
                     # Freed before the next page is awaited.
                     del page
@@ -437,6 +448,8 @@ class EventsGathering:
             state.row.restarts,
         )
         self._commit(run, state, row, asked_for, page)
+        if page.count:
+            state.spooled.parts.append(Part(row.offset, page.checksum))
         if self._marks is not None and page.marks is not None:
             # Those of records that the journal counts, and of no others.
             self._marks.add(row.number, row.restarts, page.marks, before, row.offset)
@@ -466,6 +479,8 @@ class EventsGathering:
                 journal.put_state(**{_size_of(row.number): batch_size})
                 state.batch_size = batch_size
             self._put_marks(journal)
+        if row.restarts != state.row.restarts:
+            state.spooled = _Spooled(row.restarts, [])
         state.row = row
 
     def _put_marks(self, journal: Journal) -> None:
@@ -573,11 +588,35 @@ class EventsGathering:
 
     def batches(self, store: Workspace) -> Iterator[list[Row]]:
         for state in self._in_order():
-            query, account = state.query, self.plan.account
-            matched = () if query.event is None else (query.event,)
-            day = self._day_of(state)
-            for lines in self._lines(store, state):
-                yield [Row(line, account, matched=matched, day=day) for line in lines]
+            yield from self._rows(store, state)
+
+    def arrived(self) -> list[Arrived]:
+        return [
+            Arrived(
+                state.row.number,
+                *state.spooled,
+                state.path,
+                self.plan.account,
+                _matched(state.query),
+            )
+            for state in self._in_order()
+        ]
+
+    def with_blocks(self, store: Workspace, ahead: Ahead) -> Iterator[list[Row] | Block]:
+        for state in self._in_order():
+            records = offset = 0
+            for block in ahead.blocks(state.row.number, state.row.restarts):
+                yield block
+                records, offset = records + block.count, block.end
+            yield from self._rows(store, state, records, offset)
+
+    def _rows(
+        self, store: Workspace, state: _ChainState, records: int = 0, offset: int = 0
+    ) -> Iterator[list[Row]]:
+        """Yield the rows of a chain behind the first ones; see `_lines`."""
+        account, matched, day = self.plan.account, _matched(state.query), self._day_of(state)
+        for lines in self._lines(store, state, records, offset):
+            yield [Row(line, account, matched=matched, day=day) for line in lines]
 
     def _day_of(self, state: _ChainState) -> date | None:
         start = state.query.start
@@ -683,6 +722,11 @@ class EventsGathering:
             chains=[state.status for state in self._states],
             counted=counted or None,
         )
+
+
+def _matched(query: EventQuery) -> tuple[str, ...]:
+    """Return the event that brings the people of a query, if it names one."""
+    return () if query.event is None else (query.event,)
 
 
 def _size_of(number: int) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
 from ...tables.rows import Row
+from ..ahead import Ahead, Arrived, Block
 from ..keys import KeyFile
 from ..place import Place
 from ..plan import Plan
@@ -22,7 +23,7 @@ from ..store.workspaces import Workspaces
 from ..tables import Content
 from ..threads import Threads
 
-__all__ = ["Assembled", "Gathering", "Run"]
+__all__ = ["Arriving", "Assembled", "Gathering", "Run"]
 
 R_co = TypeVar("R_co", bound=Report, covariant=True)
 S_co = TypeVar("S_co", bound=Progress, covariant=True)
@@ -49,7 +50,10 @@ class Run:
         place: the paths.
         threads: runs blocking calls.
         report: reports progress.
+        grown: called when the store has more records.
     """
+
+    grown: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(
         self,
@@ -239,5 +243,22 @@ class Gathering(Protocol[R_co, S_co]):
             common: the part that every report has.
             place: the paths.
             people: number of records in the output, or None without an output.
+        """
+        ...
+
+
+@runtime_checkable
+class Arriving(Protocol):
+    """A `Gathering` whose rows can be encoded before all have arrived."""
+
+    def arrived(self) -> list[Arrived]:
+        """Return what has arrived of each chain. Can be called from any thread."""
+        ...
+
+    def with_blocks(self, store: Workspace, ahead: Ahead) -> Iterator[list[Row] | Block]:
+        """Yield every row as `batches` does, in blocks as far as there are some. Blocking.
+
+        Raises:
+            SpoolDamaged: as from `batches`.
         """
         ...

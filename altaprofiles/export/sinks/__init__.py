@@ -7,7 +7,8 @@ records appear under the target's name completely or not at all.
 A new format is a module with a `Target` and a `Sink`, and an entry in `resolve.TARGETS`.
 """
 
+from .encoding import Encoded, Encoder
 from .resolve import resolve
-from .target import Sink, Target
+from .target import BlockSink, Sink, Target
 
-__all__ = ["Sink", "Target", "resolve"]
+__all__ = ["BlockSink", "Encoded", "Encoder", "Sink", "Target", "resolve"]

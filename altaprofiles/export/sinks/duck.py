@@ -20,21 +20,27 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Self
 
+from msgspec.structs import replace
+
 from ...base.checks import is_unicode, shown
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
+from ...tables.arrow import schema_of
+from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..store.spool import sync_folder
 from ..tables import Origin
+from .arrow_blocks import ArrowEncoder, EncodedRows
 from .duck_file import check_log, connect, explained, is_out_of_memory, logs_of
 from .duck_fit import check_values, fit
 from .duck_load import Load
 from .duck_rows import Numbered
 from .duck_state import read_states, rows_of
 from .duck_table import OWN_PREFIX, DuckTable, folded
+from .encoding import Encoded, Encoder
 from .files import check_place, check_same_file, open_same_file
 from .parquet import ParquetSink
 from .target import FileTarget, Layout
@@ -69,6 +75,7 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
     writes: ClassVar[tuple[Write, ...]] = ("upsert", "replace", "append")
     patience: ClassVar[float] = 600
     has_types: ClassVar[bool] = True
+    encodes: ClassVar[bool] = True
 
     table: str
 
@@ -184,6 +191,9 @@ class DuckDbTarget(FileTarget, frozen=True, kw_only=True):
         with explained(self.name), closing(connection):
             yield connection
 
+    def encoder(self, table: Table) -> Encoder:
+        return ArrowEncoder(table)
+
     def open(self, table: Table, origin: Origin) -> DuckDbSink:
         return DuckDbSink(self, table, origin)
 
@@ -204,8 +214,8 @@ class DuckDbSink:
             self._status = self._file.lstat()
             with explained(target.name):
                 self._columns = self._fit_to(table)
-            numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
-            self._rows = ParquetSink(self._turn.folder / _ROWS, numbered)
+            self._numbered = Numbered(self._columns, marks_keys=target.replaces_keys)
+            self._rows = ParquetSink(self._turn.folder / _ROWS, self._numbered)
         except BaseException:
             with suppress(Exception):
                 self._connection.close()
@@ -225,10 +235,17 @@ class DuckDbSink:
 
     @property
     def mended(self) -> int:
-        return self._columns.mended
+        return self._rows.mended
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows.write(rows)
+
+    def takes(self, columns: Sequence[Column]) -> bool:
+        return [*columns] == [*self._columns.columns]
+
+    def put(self, encoded: Encoded) -> None:
+        rows = EncodedRows.of(encoded, schema_of(self._columns.columns))
+        self._rows.put_rows(replace(rows, batch=self._numbered.batch(rows.batch)))
 
     def close(self) -> BinaryIO:
         rows = self._rows.finish()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ...tables.arrow import schema_of
 from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from ..tables import unbound_keys
+
+if TYPE_CHECKING:
+    import pyarrow
 
 __all__ = ["Numbered"]
 
@@ -35,6 +39,17 @@ class Numbered:
     @property
     def mended(self) -> int:
         return self._table.mended
+
+    def batch(self, rows: pyarrow.RecordBatch) -> pyarrow.RecordBatch:
+        """Return rows that have their cells, with a number before them."""
+        import pyarrow
+
+        first = self._count
+        self._count += rows.num_rows
+        numbers = pyarrow.array(range(first, self._count), pyarrow.int64())
+        return pyarrow.RecordBatch.from_arrays(
+            [numbers, *rows.columns], schema=schema_of(self.columns)
+        )
 
     def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
         cells = self._table.cells(rows)

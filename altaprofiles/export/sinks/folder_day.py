@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ExportError
-from ...tables.arrow import Tables, schema_of
+from ...tables.arrow import schema_of
 from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from .files import PartialFile
-from .parquet import GROUP_BYTES, GROUP_ROWS, explained
+from .parquet import GROUP_ROWS, Groups, explained
 
 __all__ = ["DayFile", "Earlier"]
 
@@ -117,8 +117,8 @@ class DayFile:
         self.path = path
         self._name = str(path)
         self._earlier = earlier
-        self._tables = Tables(table)
-        self._schema = self._tables.schema
+        self._groups = Groups(table, self._write_group)
+        self._schema = self._groups.schema
         known = {name.casefold() for name in self._schema.names}
         for field in earlier.schema if earlier.has_others else ():
             if field.name.casefold() not in known:
@@ -135,15 +135,11 @@ class DayFile:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add rows."""
-        for row in rows:
-            self._tables.add(row)
-            if self._tables.bytes >= GROUP_BYTES or self._tables.rows >= GROUP_ROWS:
-                self._write_group()
+        self._groups.add(rows)
 
     def close(self) -> os.stat_result:
         """Add the rows that stay, make the file durable, and return its status."""
-        if self._tables.rows:
-            self._write_group()
+        self._groups.flush()
         with explained(self._name):
             for table in self._earlier.others(self._schema):
                 self._writer.write_table(table)
@@ -157,14 +153,13 @@ class DayFile:
             self._writer.close()
         self._partial.discard()
 
-    def _write_group(self) -> None:
+    def _write_group(self, table: Any, rows: int) -> None:
         import pyarrow
 
         with explained(self._name):
-            table = self._tables.take()
             place = table.column_names.index("added_at")
             added_at = self._earlier.added_at(table["person"], table["added_at"])
             table = table.set_column(place, table.schema.field(place), added_at)
             for field in [*self._schema][len(table.column_names) :]:
                 table = table.append_column(field, pyarrow.nulls(table.num_rows, field.type))
-            self._writer.write_table(table, row_group_size=table.num_rows)
+            self._writer.write_table(table, row_group_size=rows)

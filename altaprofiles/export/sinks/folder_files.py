@@ -24,11 +24,13 @@ from typing import BinaryIO, ClassVar
 
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
-from ...tables.layout import ColumnKind
+from ...tables.layout import Column, ColumnKind
 from ...tables.rows import Row, Table
 from ..formats import Write
 from ..store.spool import sync_folder
 from ..tables import Origin
+from .arrow_blocks import ArrowEncoder
+from .encoding import Encoded, Encoder
 from .files import check_place
 from .folder import File, Files, FolderTarget
 from .parquet import ParquetSink
@@ -42,6 +44,7 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
     """A folder of Parquet files, each of one or several exports."""
 
     writes: ClassVar[tuple[Write, ...]] = ("replace", "append")
+    encodes: ClassVar[bool] = True
 
     @property
     def files(self) -> list[Path]:
@@ -113,6 +116,9 @@ class FilesTarget(FolderTarget, frozen=True, kw_only=True):
         ]
         return f"{numbered(sum(sizes), 'byte')} of {self.name}" if sizes else None
 
+    def encoder(self, table: Table) -> Encoder:
+        return ArrowEncoder(table)
+
     def open(self, table: Table, origin: Origin) -> FilesSink:
         return FilesSink(self, table, origin)
 
@@ -145,6 +151,12 @@ class FilesSink:
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows.write(rows)
+
+    def takes(self, columns: Sequence[Column]) -> bool:
+        return self._rows.takes(columns)
+
+    def put(self, encoded: Encoded) -> None:
+        self._rows.put(encoded)
 
     def close(self) -> BinaryIO:
         partial = self._rows.finish()

@@ -10,13 +10,15 @@ from typing import Any, BinaryIO, ClassVar, Self
 
 import msgspec
 
-from ...tables.layout import ColumnKind
+from ...tables.layout import Column, ColumnKind
 from ...tables.rows import Row, Table
 from ..formats import Format
 from ..output import Output
 from ..tables import Origin
 from .compression import coder_of
+from .encoding import Encoded, Encoder
 from .files import PartialFile
+from .line_blocks import LineBlocks, lines_of
 from .target import FileTarget, Layout
 
 __all__ = ["CsvTarget", "NdjsonTarget"]
@@ -66,12 +68,16 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     compresses: ClassVar[bool] = True
     uploads: ClassVar[bool] = True
     options: ClassVar[frozenset[str]] = frozenset({"bom", "flatten"})
+    encodes: ClassVar[bool] = True
 
     bom: bool = False
 
     @classmethod
     def of(cls, text: str, layout: Layout, output: Output) -> Self:
         return cls(name=text, path=cls.path_of(text), bom=output.bom, **layout)
+
+    def encoder(self, table: Table) -> Encoder:
+        return _CsvEncoder(table, bom=self.bom)
 
     def open(self, table: Table, origin: Origin) -> CsvSink:
         return CsvSink(self, table)
@@ -86,34 +92,100 @@ class CsvSink:
     notes: Sequence[str] = ()
 
     def __init__(self, target: CsvTarget, table: Table) -> None:
-        self._table = table
-        self._without_nul = 0
-        self._bom = target.bom
+        self._columns = table.columns
+        self._cells = _Cells(table, bom=target.bom)
+        self._mended = 0
         self._stream = _Stream(target.path)
         self.abort = self._stream.abort
         self.close = self._stream.close
         try:
             if target.bom:
                 self._stream.write(codecs.BOM_UTF8)
-            self._write([[column.name.encode()] for column in table.columns])
+            names = [[column.name.encode()] for column in table.columns]
+            self._write(self._cells.quoted(names))
         except BaseException:
             self.abort()
             raise
 
     @property
     def mended(self) -> int:
-        return self._table.mended + self._without_nul
+        return self._cells.mended + self._mended
+
+    def takes(self, columns: Sequence[Column]) -> bool:
+        return [*columns] == [*self._columns]
 
     def write(self, rows: Sequence[Row]) -> None:
         for start in range(0, len(rows), _SLICE):
-            cells = self._table.cells(rows[start : start + _SLICE])
-            columns = zip(self._table.columns, cells, strict=True)
-            self._write([self._encoded(column.kind, values) for column, values in columns])
+            self._write(self._cells.of(rows[start : start + _SLICE]))
 
-    def _write(self, columns: Sequence[Iterable[bytes | None]]) -> None:
+    def put(self, encoded: Encoded) -> None:
+        self._mended += encoded.mended
+        self._stream.write(b"".join(lines_of(encoded, self._cells.of_events)))
+
+    def _write(self, columns: Sequence[Iterable[bytes]]) -> None:
+        self._stream.write(b"\r\n".join([*map(b",".join, zip(*columns, strict=True)), b""]))
+
+
+class _CsvEncoder:
+    """Turns rows into blocks of lines.
+
+    Args:
+        table: the columns, and the cells of the rows.
+        bom: as for `CsvTarget`.
+    """
+
+    def __init__(self, table: Table, *, bom: bool) -> None:
+        self._cells = _Cells(table, bom=bom)
+        self._blocks = LineBlocks(table.columns, b",", b"\r\n")
+
+    @property
+    def mended(self) -> int:
+        return self._cells.mended
+
+    def add(self, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), _SLICE):
+            self._blocks.add(self._cells.of(rows[start : start + _SLICE]))
+
+    def take(self) -> bytes:
+        return self._blocks.take()
+
+
+class _Cells:
+    """The cells of rows as they stand in a file.
+
+    Args:
+        table: the columns, and the cells of the rows.
+        bom: as for `CsvTarget`.
+    """
+
+    def __init__(self, table: Table, *, bom: bool) -> None:
+        self._table = table
+        self._bom = bom
+        self._without_nul = 0
+
+    @property
+    def mended(self) -> int:
+        """Number of values that were replaced."""
+        return self._table.mended + self._without_nul
+
+    def of(self, rows: Sequence[Row]) -> list[list[bytes]]:
+        """Return the cells of each column."""
+        columns = zip(self._table.columns, self._table.cells(rows), strict=True)
+        return self.quoted([self._encoded(column.kind, values) for column, values in columns])
+
+    def of_events(self, events: tuple[str, ...]) -> bytes:
+        """Return the cell with the events of a person."""
+        ((cell,),) = self.quoted([self._encoded("texts", [[*events]])])
+        return cell
+
+    def quoted(self, columns: Sequence[Sequence[bytes | None]]) -> list[list[bytes]]:
+        """Return cells as they stand in a file."""
         if self._bom:
-            columns = [map(_as_plain_cell, column) for column in columns]
-        self._stream.write(_rows(columns))
+            columns = [[*map(_as_plain_cell, column)] for column in columns]
+        return [
+            [b"" if value is None else b'"%b"' % value.replace(b'"', b'""') for value in column]
+            for column in columns
+        ]
 
     def _encoded(self, kind: ColumnKind, values: list[Any]) -> list[bytes | None]:
         if kind == "json":
@@ -155,15 +227,6 @@ _GUARDED = re.compile(rb"[=@\t\r]|[-+](?![0-9 ()\[\].-]*+\Z)|'++[=@\t\r+-]")
 def _as_plain_cell(value: bytes | None) -> bytes | None:
     """Return `value` so that no spreadsheet takes it for a formula."""
     return value if value is None or not _GUARDED.match(value) else b"'" + value
-
-
-def _rows(columns: Sequence[Iterable[bytes | None]]) -> bytes:
-    """Return `columns` as rows, each followed by a line break."""
-    quoted = [
-        [b"" if value is None else b'"%b"' % value.replace(b'"', b'""') for value in column]
-        for column in columns
-    ]
-    return b"\r\n".join([*map(b",".join, zip(*quoted, strict=True)), b""])
 
 
 _PIECE = 1 << 20

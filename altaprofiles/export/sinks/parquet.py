@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
 from ...errors import ExportError
-from ...tables.arrow import Tables
+from ...tables.arrow import Tables, schema_of
+from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from ..formats import Format
 from ..tables import Origin
+from .arrow_blocks import ArrowEncoder, EncodedRows
+from .encoding import Encoded, Encoder
 from .files import PartialFile
 from .target import FileTarget
 
-__all__ = ["GROUP_BYTES", "GROUP_ROWS", "ParquetSink", "ParquetTarget", "explained"]
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["GROUP_ROWS", "Groups", "ParquetSink", "ParquetTarget", "explained"]
 
 GROUP_BYTES = 16 << 20
 GROUP_ROWS = 100_000
@@ -31,9 +37,70 @@ class ParquetTarget(FileTarget, frozen=True, kw_only=True):
     uploads: ClassVar[bool] = True
     options: ClassVar[frozenset[str]] = frozenset({"flatten"})
     has_types: ClassVar[bool] = True
+    encodes: ClassVar[bool] = True
+
+    def encoder(self, table: Table) -> Encoder:
+        return ArrowEncoder(table)
 
     def open(self, table: Table, origin: Origin) -> ParquetSink:
         return ParquetSink(self.path, table)
+
+
+class Groups:
+    """Collects rows, and passes them on as the tables of row groups.
+
+    The same rows give the same tables, whether they were encoded before or not.
+
+    Args:
+        table: the columns, and the cells of the rows.
+        write: called with each table, and the number of its rows.
+
+    Attributes:
+        schema: the schema of every table.
+    """
+
+    def __init__(self, table: Table, write: Callable[[pyarrow.Table, int], None]) -> None:
+        self._table = table
+        self._tables = Tables(table)
+        self._write = write
+        self._mended = 0
+        self.schema = self._tables.schema
+
+    @property
+    def mended(self) -> int:
+        """Number of values that were replaced."""
+        return self._table.mended + self._mended
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Add rows."""
+        tables = self._tables
+        for row in rows:
+            tables.add(row)
+            if self._is_full():
+                self.flush()
+
+    def put(self, rows: EncodedRows) -> None:
+        """Add rows that were encoded before."""
+        self._mended += rows.mended
+        start = size = 0
+        for end, length in enumerate(rows.lengths, 1):
+            size += length
+            is_last = end == len(rows.lengths)
+            if is_last or self._is_full(end - start, size):
+                self._tables.put(rows.batch.slice(start, end - start), size)
+                start, size = end, 0
+                if self._is_full():
+                    self.flush()
+
+    def flush(self) -> None:
+        """Pass on the rows that are left."""
+        if rows := self._tables.rows:
+            # In one piece, because the pages of a file depend on where pieces end.
+            self._write(self._tables.take().combine_chunks(), rows)
+
+    def _is_full(self, rows: int = 0, size: int = 0) -> bool:
+        tables = self._tables
+        return tables.bytes + size >= GROUP_BYTES or tables.rows + rows >= GROUP_ROWS
 
 
 class ParquetSink:
@@ -51,13 +118,12 @@ class ParquetSink:
         from pyarrow import parquet
 
         self._name = str(path)
-        self._table = table
-        self._tables = Tables(table)
+        self._groups = Groups(table, self._write_group)
         self._partial = PartialFile(path, partial)
         try:
             with explained(self._name):
                 self._writer = parquet.ParquetWriter(
-                    self._partial.file, self._tables.schema, compression="zstd"
+                    self._partial.file, self._groups.schema, compression="zstd"
                 )
         except BaseException:
             self._partial.discard()
@@ -65,21 +131,26 @@ class ParquetSink:
 
     @property
     def mended(self) -> int:
-        return self._table.mended
+        return self._groups.mended
+
+    def takes(self, columns: Sequence[Column]) -> bool:
+        return bool(schema_of(columns) == self._groups.schema)
 
     def write(self, rows: Sequence[Row]) -> None:
-        tables = self._tables
-        for row in rows:
-            tables.add(row)
-            if tables.bytes >= GROUP_BYTES or tables.rows >= GROUP_ROWS:
-                self._write_group()
+        self._groups.add(rows)
+
+    def put(self, encoded: Encoded) -> None:
+        self.put_rows(EncodedRows.of(encoded, self._groups.schema))
+
+    def put_rows(self, rows: EncodedRows) -> None:
+        """Add rows that were encoded before."""
+        self._groups.put(rows)
 
     def finish(self) -> Path:
         """Complete the file, and return its partial path."""
         import pyarrow
 
-        if self._tables.rows:
-            self._write_group()
+        self._groups.flush()
         with explained(self._name):
             self._writer.close()
         # Else Arrow's allocator keeps some 50 MB, beside what DuckDB needs next.
@@ -98,10 +169,9 @@ class ParquetSink:
             self._writer.close()
         self._partial.discard()
 
-    def _write_group(self) -> None:
-        rows = self._tables.rows
+    def _write_group(self, table: pyarrow.Table, rows: int) -> None:
         with explained(self._name):
-            self._writer.write_table(self._tables.take(), row_group_size=rows)
+            self._writer.write_table(table, row_group_size=rows)
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..tables import Origin
+from .encoding import Encoder
 from .postgres_rights import check_origin, check_rights
+from .postgres_rows import BlockEncoder
 from .postgres_runs import RUNS
 from .postgres_schema import of_no_account
 from .postgres_server import PostgresServer
@@ -46,6 +48,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     extra: ClassVar[str | None] = "postgres"
     options: ClassVar[frozenset[str]] = frozenset({"table", "flatten"})
     writes: ClassVar[tuple[Write, ...]] = ("upsert", "replace", "append")
+    encodes: ClassVar[bool] = True
 
     table: PostgresTable
     server: PostgresServer
@@ -126,6 +129,9 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         finally:
             connection.close()
         return f"{numbered(rows, 'row')} of {self.name}" if rows else None
+
+    def encoder(self, table: Table) -> Encoder:
+        return BlockEncoder(table)
 
     def open(self, table: Table, origin: Origin) -> PostgresSink:
         return PostgresSink(self.server, self.table, table, origin, marks_keys=self.replaces_keys)

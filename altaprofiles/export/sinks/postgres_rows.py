@@ -5,18 +5,20 @@ The text format is that of PostgreSQL's manual, "COPY", File Formats.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from itertools import count
 from operator import ne
 from typing import Any
 
 from ...models.people import exact_ids, indexable
+from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from ..tables import unbound_keys
+from .encoding import Encoded
+from .line_blocks import LineBlocks, lines_of
 from .postgres_json import fit_json
 
-__all__ = ["RowEncoder"]
+__all__ = ["SLICE", "BlockEncoder", "RowEncoder"]
 
 
 class RowEncoder:
@@ -30,20 +32,20 @@ class RowEncoder:
 
     Attributes:
         count: the number of lines so far.
+        columns: the columns of the table.
     """
 
     def __init__(self, table: Table, *, marks_keys: bool = False) -> None:
         self.count = 0
+        self.columns = table.columns
+        self._cells = _Cells(table)
         self._mended = 0
-        self._table = table
         self._marks_keys = marks_keys
-        names = [column.name for column in table.columns]
-        self._person = names.index("person") if "person" in names else None
 
     @property
     def mended(self) -> int:
         """Number of values that were replaced because PostgreSQL cannot hold them."""
-        return self._mended + self._table.mended
+        return self._cells.mended + self._mended
 
     def encode(self, rows: Sequence[Row]) -> bytes:
         """Return the lines of `rows`.
@@ -51,6 +53,78 @@ class RowEncoder:
         Raises:
             DecodeError: a record is not a JSON object.
         """
+        cells, columns = self._cells.of(rows)
+        lines = [b"\t".join(row) for row in zip(*columns, strict=True)]
+        marks = self._marks(rows, cells) if self._marks_keys else []
+        return b"\n".join([*self._numbered(lines), *marks, b""])
+
+    def numbered(self, encoded: Encoded) -> bytes:
+        """Return the lines of rows that a `BlockEncoder` has encoded."""
+        self._mended += encoded.mended
+        return b"".join(self._numbered(lines_of(encoded, self._cells.of_events)))
+
+    def _numbered(self, lines: Sequence[bytes | memoryview]) -> Iterator[bytes]:
+        first = self.count
+        self.count += len(lines)
+        return (b"".join((b"%d\t" % number, line)) for number, line in enumerate(lines, first))
+
+    def _marks(self, rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[bytes]:
+        others = [None] * (len(cells) - 2)
+        return [
+            b"\t".join(map(_cell, (None, b"f", account.encode(), _fitted(key).encode(), *others)))
+            for account, key in unbound_keys(rows, cells)
+        ]
+
+
+class BlockEncoder:
+    """Turns rows into blocks of lines without numbers.
+
+    Args:
+        table: the columns, and the cells of the rows.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._cells = _Cells(table)
+        # One before the columns, which says whether a person is nameless.
+        self._blocks = LineBlocks([Column("nameless", "bool"), *table.columns], b"\t", b"\n")
+
+    @property
+    def mended(self) -> int:
+        return self._cells.mended
+
+    def add(self, rows: Sequence[Row]) -> None:
+        for start in range(0, len(rows), SLICE):
+            _, columns = self._cells.of(rows[start : start + SLICE])
+            self._blocks.add(columns)
+
+    def take(self) -> bytes:
+        return self._blocks.take()
+
+
+SLICE = 100
+"""Rows that are encoded at once."""
+
+
+class _Cells:
+    """The cells of rows as lines have them.
+
+    Args:
+        table: the columns, and the cells of the rows.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._mended = 0
+        names = [column.name for column in table.columns]
+        self._person = names.index("person") if "person" in names else None
+
+    @property
+    def mended(self) -> int:
+        """Number of values that were replaced."""
+        return self._mended + self._table.mended
+
+    def of(self, rows: Sequence[Row]) -> tuple[list[list[Any]], list[list[bytes]]]:
+        """Return the cells that rows have in their table, and those of lines, by column."""
         cells = self._table.cells(rows)
         if self._person is None:
             nameless = [b"f"] * len(cells[0])
@@ -60,21 +134,11 @@ class RowEncoder:
             _escaped(self._encoded(column.name, column.kind, values, rows))
             for column, values in zip(self._table.columns, cells, strict=True)
         ]
-        numbers = count(self.count)
-        self.count += len(nameless)
-        lines = (
-            b"\t".join((b"%d" % number, *row))
-            for number, row in zip(numbers, zip(nameless, *columns, strict=True), strict=False)
-        )
-        marks = self._marks(rows, cells) if self._marks_keys else []
-        return b"\n".join([*lines, *marks, b""])
+        return cells, [nameless, *columns]
 
-    def _marks(self, rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[bytes]:
-        others = [None] * (len(cells) - 2)
-        return [
-            b"\t".join(map(_cell, (None, b"f", account.encode(), _fitted(key).encode(), *others)))
-            for account, key in unbound_keys(rows, cells)
-        ]
+    def of_events(self, events: tuple[str, ...]) -> bytes:
+        """Return the cell with the events of a person."""
+        return _cell(_array([*map(self._fit_text, events)]))
 
     def _encoded(
         self, name: str, kind: str, values: list[Any], rows: Sequence[Row]

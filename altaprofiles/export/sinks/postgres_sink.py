@@ -13,9 +13,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...base.wording import numbered
+from ...tables.layout import Column
 from ...tables.rows import Row, Table
 from ..tables import Origin, of_left_out, under_other_keys
 from . import postgres_runs, postgres_sync
+from .encoding import Encoded
 from .postgres_load import (
     STAGE,
     Load,
@@ -28,7 +30,7 @@ from .postgres_load import (
     take_back,
 )
 from .postgres_rights import check_take_back
-from .postgres_rows import RowEncoder
+from .postgres_rows import SLICE, RowEncoder
 from .postgres_schema import add_index, prepare
 from .postgres_server import PostgresServer
 from .postgres_shape import Shape, shape_of
@@ -39,9 +41,6 @@ if TYPE_CHECKING:
     import psycopg
 
 __all__ = ["PostgresSink"]
-
-_SLICE = 100
-"""Rows that are encoded at once."""
 
 
 class PostgresSink:
@@ -87,10 +86,18 @@ class PostgresSink:
         return self._rows.mended
 
     def write(self, rows: Sequence[Row]) -> None:
-        for start in range(0, len(rows), _SLICE):
-            data = self._rows.encode(rows[start : start + _SLICE])
-            self._digest.update(data)
-            self._server.guard(partial(self._copy.write, data))
+        for start in range(0, len(rows), SLICE):
+            self._copy_lines(self._rows.encode(rows[start : start + SLICE]))
+
+    def takes(self, columns: Sequence[Column]) -> bool:
+        return [*columns] == [*self._rows.columns]
+
+    def put(self, encoded: Encoded) -> None:
+        self._copy_lines(self._rows.numbered(encoded))
+
+    def _copy_lines(self, data: bytes) -> None:
+        self._digest.update(data)
+        self._server.guard(partial(self._copy.write, data))
 
     def close(self) -> None:
         self._server.guard(self._finish)

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, ClassVar, Protocol, Self, TypedDict
+from typing import BinaryIO, ClassVar, Protocol, Self, TypedDict, runtime_checkable
 
 from msgspec import Struct
 
@@ -15,17 +15,18 @@ from ...base.extras import require
 from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
 from ...errors import ExportError, InvalidArgument
-from ...tables.layout import Kind
+from ...tables.layout import Column, Kind
 from ...tables.rows import Row, Table
 from ..formats import Format, Write
 from ..output import Output
 from ..state import SyncState
 from ..tables import Content, Origin
 from .compression import check_compression
+from .encoding import Encoded, Encoder
 from .files import check_place
 from .remote import Remote
 
-__all__ = ["FileTarget", "Layout", "Sink", "Target", "check_parent"]
+__all__ = ["BlockSink", "FileTarget", "Layout", "Sink", "Target", "check_parent"]
 
 
 class Sink(Protocol):
@@ -75,6 +76,23 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
+class BlockSink(Sink, Protocol):
+    """Takes rows that the encoder of its target has encoded, too."""
+
+    def takes(self, columns: Sequence[Column]) -> bool:
+        """Return whether it takes blocks of rows with these columns."""
+        ...
+
+    def put(self, encoded: Encoded) -> None:
+        """Add rows that the target's encoder has encoded.
+
+        Raises:
+            OSError, ExportError: as from `write`.
+        """
+        ...
+
+
 class Layout(TypedDict):
     """Attributes of every target, of the same names."""
 
@@ -101,6 +119,7 @@ class Target(Struct, frozen=True, kw_only=True):
         has_columns: whether rows have columns.
         has_types: whether flattened columns have the type of their values, instead of text.
         by_day: whether people are told apart by day, so that each window of a plan must be a day.
+        encodes: whether rows can be encoded before the sink is open, which is a `BlockSink`.
         name: the target in messages and reports: its path, or its URL without user and password.
         path: the file; None for a database server.
         content: the kind of rows.
@@ -121,6 +140,7 @@ class Target(Struct, frozen=True, kw_only=True):
     has_columns: ClassVar[bool] = True
     has_types: ClassVar[bool] = False
     by_day: ClassVar[bool] = False
+    encodes: ClassVar[bool] = False
 
     name: str
     path: Path | None = None
@@ -223,6 +243,14 @@ class Target(Struct, frozen=True, kw_only=True):
             OSError, ExportError: the target cannot be read.
         """
         return None
+
+    def encoder(self, table: Table) -> Encoder:
+        """Return a new encoder of rows, for a target that `encodes`.
+
+        Args:
+            table: the columns, and the cells of the rows.
+        """
+        raise NotImplementedError
 
     def open(self, table: Table, origin: Origin) -> Sink:
         """Return a new sink. Blocking.

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from ...tables.rows import Row
 from .marks import Marks
-from .people import EachOnce, Origin
+from .people import Choice, EachOnce, Origin
 
 __all__ = ["Matching"]
 
@@ -50,17 +50,23 @@ class Matching(EachOnce):
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         selected = super().keep(rows) if self._distinct else rows
-        start = self._written
-        self._written += len(selected)
-        masks = zip(*(some[start : self._written] for some in self._masks), strict=True)
-        matched = self._matched
-        written: list[Row] = []
         # A damaged spool may have more rows, which is found when all are read.
-        for row, mask in zip(selected, masks, strict=False):
-            events = matched[mask] if mask in matched else self._events(mask)
-            # Of its own event alone if nobody of the person came with another one.
-            written.append(replace(row, matched=events) if events else row)
-        return written
+        return [
+            replace(row, matched=events) if events else row
+            for row, events in zip(selected, self._matches(len(selected)), strict=False)
+        ]
+
+    def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
+        flags = self._are_first(count) if self._distinct else b"\1" * count
+        return Choice(flags, [events or matched for events in self._matches(sum(flags))])
+
+    def _matches(self, count: int) -> Iterator[tuple[str, ...]]:
+        """Yield the events of each of the next `count` people; none if it is that of the row."""
+        start = self._written
+        self._written += count
+        found = self._matched
+        for mask in zip(*(some[start : self._written] for some in self._masks), strict=True):
+            yield found[mask] if mask in found else self._events(mask)
 
     def _events(self, mask: tuple[int, ...]) -> tuple[str, ...]:
         bits = int.from_bytes(mask, "little")

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from ...errors import ExportError
 from ...tables.rows import Row
 from .marks import BUCKETS, NUMBER_BITS, Marks, MarksDamaged
 
-__all__ = ["EachOnce", "Origin", "People"]
+__all__ = ["Choice", "Chooser", "EachOnce", "Origin", "People"]
 
 _MOST = 1 << 17
 """Marks of a bucket that are compared at once. They take some 25 MB.
@@ -26,6 +26,23 @@ _NUMBER = (1 << NUMBER_BITS) - 1
 
 _ATTEMPTS = 3
 """Times that marks are made before their disk counts as broken."""
+
+
+class Choice(Struct, frozen=True):
+    """The rows that are written, of some rows in their order.
+
+    Attributes:
+        flags: a byte for each row: 1 if it is written, else 0.
+        matched: the events of each row that is written; None where each row keeps its own.
+    """
+
+    flags: bytes
+    matched: Sequence[tuple[str, ...]] | None = None
+
+    @property
+    def is_of_all(self) -> bool:
+        """True if every row is written."""
+        return 0 not in self.flags
 
 
 class People(Protocol):
@@ -43,6 +60,21 @@ class People(Protocol):
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         """Return the rows to write, of all rows in their order."""
+        ...
+
+
+@runtime_checkable
+class Chooser(People, Protocol):
+    """Decides it for rows that have been encoded as well, without their records."""
+
+    def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
+        """Return which of the next rows to write, of all rows in their order.
+
+        Args:
+            count: number of rows.
+            account: their account.
+            matched: the event that brought them, if one did.
+        """
         ...
 
 
@@ -108,6 +140,9 @@ class EachOnce:
 
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         return [*compress(rows, self._are_first(len(rows)))]
+
+    def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
+        return Choice(self._are_first(count))
 
     def _are_first(self, count: int) -> bytes:
         """Return a byte for each of the next `count` rows: 1 for the first row of a person."""

@@ -1,0 +1,262 @@
+"""Encodes the rows of chains for their output while others are still being read.
+
+Which of the rows are written is known only when all have arrived, so that the output itself can
+only be begun then. Blocks of encoded rows wait for that in a file without a name, of which a
+process that is killed leaves nothing. They are made from records that the journal counts, and are a
+shortcut only: wherever a block is missing, the records themselves are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.lowlevel import checkpoint
+from msgspec import Struct
+
+from ..errors import AltaProfilesError
+from ..tables.kinds import Kinds
+from ..tables.rows import Row
+from .sinks import Encoder
+from .store.journal import Part
+from .store.spool import checksum, read_lines
+from .threads import Threads
+
+__all__ = ["Ahead", "Arrived", "Block"]
+
+logger = logging.getLogger("altaprofiles")
+
+_BLOCK = 1 << 20
+"""Bytes of records in a block."""
+
+_SLICE = 1 << 17
+"""Bytes of records encoded at once. The event loop waits for the interpreter's lock meanwhile."""
+
+
+class Arrived(Struct, frozen=True):
+    """The records of one chain that have arrived so far.
+
+    Attributes:
+        chain, restarts: as in `ChainRow`.
+        parts: the parts of its spool, to which others are added.
+        path: the spool.
+        account: the account of the rows.
+        matched: the event of the rows, if one brought them.
+    """
+
+    chain: int
+    restarts: int
+    parts: Sequence[Part]
+    path: Path
+    account: str
+    matched: tuple[str, ...]
+
+
+class Block(Struct, frozen=True):
+    """Encoded rows of one chain.
+
+    Attributes:
+        data: made by an encoder of the target.
+        count: the number of rows.
+        end: the length of the spool with their records, in bytes.
+        account, matched: as in `Arrived`.
+        mended: the number of values that were replaced in a row, for each row that has some.
+    """
+
+    data: bytes
+    count: int
+    end: int
+    account: str
+    matched: tuple[str, ...]
+    mended: dict[int, int]
+
+
+class _Stored(Struct, frozen=True):
+    """A block in the file."""
+
+    start: int
+    length: int
+    checksum: int
+    block: Block
+
+
+class _Chain:
+    """The blocks of one start of a chain."""
+
+    def __init__(self) -> None:
+        self.stored: list[_Stored] = []
+        self.parts = 0
+        self.end = 0
+        self.is_damaged = False
+
+
+class Ahead:
+    """The blocks of one account.
+
+    Args:
+        folder: where the file is.
+        encoder: returns a new encoder, or None if no sink takes blocks.
+        arrived: returns what has arrived of each chain.
+        kinds: observes every record that is encoded.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Callable[[], Encoder],
+        arrived: Callable[[], Sequence[Arrived]],
+        kinds: Kinds,
+    ) -> None:
+        self._grown = asyncio.Event()
+        self._folder = folder
+        self._encoder = encoder
+        self._arrived = arrived
+        self._kinds = kinds
+        self._threads = Threads()
+        self._chains: dict[tuple[int, int], _Chain] = {}
+        self._file: Any = None
+        self._length = 0
+
+    async def run(self) -> None:
+        """Encode what has arrived, and what arrives. Ends only with an error of the disk."""
+        # What an earlier run has brought is there already.
+        self._grown.set()
+        while True:
+            await self._grown.wait()
+            self._grown.clear()
+            encoding = self._encode_all()
+            try:
+                while await self._threads.run(partial(next, encoding, None)) is not None:
+                    await checkpoint()
+            except OSError as error:
+                logger.debug("rows are not encoded ahead: %s", error)
+                await self._threads.run(self._forget)
+                return
+
+    def grown(self) -> None:
+        """Take note that more has arrived."""
+        self._grown.set()
+
+    async def aclose(self) -> None:
+        """Free the file."""
+        with anyio.CancelScope(shield=True):
+            await self._threads.run(self._forget)
+        self._threads.close()
+
+    def _forget(self) -> None:
+        self._chains.clear()
+        if self._file is not None:
+            self._file.close()
+
+    # ------------------------------------------------------------------------- while records arrive
+
+    def _encode_all(self) -> Iterator[bool]:
+        for arrived in self._arrived():
+            chain = self._chains.setdefault((arrived.chain, arrived.restarts), _Chain())
+            if chain.is_damaged or len(arrived.parts) == chain.parts:
+                continue
+            try:
+                yield from self._encode(arrived, chain)
+            except AltaProfilesError:
+                # The output is assembled from the records themselves, and says what is wrong.
+                chain.is_damaged = True
+
+    def _encode(self, arrived: Arrived, chain: _Chain) -> Iterator[bool]:
+        before = max(chain.parts - 1, 0)
+        parts = arrived.parts[before:]
+        self._check_space(sum(one.parts[-1].end for one in self._arrived() if one.parts))
+        encoder = self._encoder()
+        rows: list[Row] = []
+        size = 0
+        end = chain.end
+        for lines in read_lines(arrived.path, parts, end):
+            for some in _slices(lines):
+                new = [Row(line, arrived.account, matched=arrived.matched) for line in some]
+                encoder.add(new)
+                self._kinds.observe(some)
+                rows += new
+                size += sum(map(len, some)) + len(some)
+                if size >= _BLOCK:
+                    end += size
+                    self._store(arrived, chain, encoder, rows, end)
+                    rows, size = [], 0
+                yield True
+        if rows:
+            self._store(arrived, chain, encoder, rows, end + size)
+        chain.parts = before + len(parts)
+
+    def _store(
+        self, arrived: Arrived, chain: _Chain, encoder: Encoder, rows: Sequence[Row], end: int
+    ) -> None:
+        before = encoder.mended
+        data = encoder.take()
+        mended = self._mended(rows, 0) if encoder.mended != before else {}
+        block = Block(b"", len(rows), end, arrived.account, arrived.matched, mended)
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        chain.stored.append(_Stored(self._length, len(data), checksum(data), block))
+        chain.end = end
+        self._length += len(data)
+
+    def _mended(self, rows: Sequence[Row], first: int) -> dict[int, int]:
+        """Return how many values were replaced in each row, by its number; `first` is the first."""
+        encoder = self._encoder()
+        encoder.add(rows)
+        encoder.take()
+        if not encoder.mended:
+            return {}
+        if len(rows) == 1:
+            return {first: encoder.mended}
+        half = len(rows) // 2
+        return self._mended(rows[:half], first) | self._mended(rows[half:], first + half)
+
+    def _check_space(self, spooled: int) -> None:
+        """Raise `OSError` unless the disk has room for the output as well."""
+        if shutil.disk_usage(self._folder).free < _SPARE * spooled:
+            raise OSError(f"{self._folder} has too little space")
+
+    # ------------------------------------------------------------------------ when all has arrived
+
+    def blocks(self, chain: int, restarts: int) -> Iterator[Block]:
+        """Yield the blocks of one start of a chain, from its first record on, without gaps.
+
+        Args:
+            chain, restarts: as in `ChainRow`.
+        """
+        found = self._chains.get((chain, restarts))
+        for stored in [] if found is None else found.stored:
+            try:
+                self._file.seek(stored.start)
+                data = self._file.read(stored.length)
+            except OSError:
+                return
+            if len(data) != stored.length or checksum(data) != stored.checksum:
+                return
+            yield _with_data(stored.block, data)
+
+
+_SPARE = 3
+"""Times the bytes of all records that a disk has to have free for blocks to be written."""
+
+
+def _with_data(block: Block, data: bytes) -> Block:
+    return Block(data, block.count, block.end, block.account, block.matched, block.mended)
+
+
+def _slices(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    start = size = 0
+    for end, line in enumerate(lines, 1):
+        size += len(line)
+        if size >= _SLICE or end == len(lines):
+            yield lines[start:end]
+            start, size = end, 0

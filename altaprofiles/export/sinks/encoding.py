@@ -1,0 +1,59 @@
+"""Rows that are encoded for a sink while others are still being read.
+
+Which of them are written, and with which events, is known only when all records have arrived. So an
+encoder keeps rows apart in its blocks, and their events exchangeable. Knows no format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from ...tables.rows import Row
+from ..store.people import Choice
+
+__all__ = ["MATCHED", "Encoded", "Encoder"]
+
+MATCHED = "matched"
+"""The column with the events of a person."""
+
+
+class Encoder(Protocol):
+    """Turns rows into blocks of bytes. Blocking; a sink of the same format takes the blocks."""
+
+    @property
+    def mended(self) -> int:
+        """The number of values replaced so far, complete after each `take`."""
+        ...
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add rows.
+
+        Raises:
+            DecodeError: a record is not a JSON object in UTF-8. It may be raised by `take` as well.
+        """
+        ...
+
+    def take(self) -> bytes:
+        """Return the rows added since the last call as a block.
+
+        Raises:
+            DecodeError: as from `add`.
+        """
+        ...
+
+
+class Encoded(Struct, frozen=True):
+    """A block, and which of its rows are written.
+
+    Attributes:
+        block: made by the encoder of the sink's target.
+        choice: the rows that are written.
+        mended: number of values that were replaced in those.
+    """
+
+    block: memoryview
+    choice: Choice
+    mended: int
