@@ -88,12 +88,21 @@ class _Stored(Struct, frozen=True):
 
 
 class _Chain:
-    """The blocks of one start of a chain."""
+    """The blocks of one start of a chain.
+
+    Attributes:
+        stored: the blocks.
+        parts: the number of parts of its spool that they are made of.
+        end: the length of these, in bytes.
+        mended: the number of values that the present encoder has replaced.
+        is_damaged: whether its spool has turned out to be damaged.
+    """
 
     def __init__(self) -> None:
         self.stored: list[_Stored] = []
         self.parts = 0
         self.end = 0
+        self.mended = 0
         self.is_damaged = False
 
 
@@ -173,6 +182,7 @@ class Ahead:
         parts = arrived.parts[before:]
         self._check_space(sum(one.parts[-1].end for one in self._arrived() if one.parts))
         encoder = self._encoder()
+        chain.mended = 0
         rows: list[Row] = []
         size = 0
         end = chain.end
@@ -195,9 +205,10 @@ class Ahead:
     def _store(
         self, arrived: Arrived, chain: _Chain, encoder: Encoder, rows: Sequence[Row], end: int
     ) -> None:
-        before = encoder.mended
         data = encoder.take()
-        mended = self._mended(rows, 0) if encoder.mended != before else {}
+        # The encoder has counted them so far, but not by row.
+        mended = self._mended(rows, 0) if encoder.mended != chain.mended else {}
+        chain.mended = encoder.mended
         block = Block(b"", len(rows), end, arrived.account, arrived.matched, mended)
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
