@@ -62,7 +62,7 @@ def main() -> int:
     """Run the command line. Return the exit status, which is 1 for a wrong count."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Compares altaprofiles with its peers and judges ratios of fourteen kinds. It "
+        description="Compares altaprofiles with its peers and judges ratios of fifteen kinds. It "
         "takes some 60 minutes on an otherwise idle machine. Peers that are not installed are left "
         "out: pip install -e '.[bench]' installs all but curl, wrk and nginx.",
     )

@@ -19,6 +19,7 @@ from . import (
     compression,
     durable,
     export,
+    finishing,
     growth,
     hooks,
     imports,
@@ -213,6 +214,22 @@ def _fill() -> list[Check]:
     return checks
 
 
+def _end() -> list[Check]:
+    # Every page of all chains holds the same people.
+    checks = []
+    for ending, needs in (("ndjson", ()), ("csv", ()), ("parquet", ("pyarrow",))):
+        arguments = {"to": ending, "events": 2, "windows": 2}
+        contender = Contender(f"finishing, {ending}", finishing.exported, arguments, needs)
+        if present([contender]):
+            with serving(Shape(chains=(2, 2))) as server:
+                figures = once(contender, server).figures
+            checks += [
+                Check(f"{contender.label}, records", int(figures["records"]), 8 * _PER_PAGE),
+                Check(f"{contender.label}, people", int(figures["people"]), _PER_PAGE),
+            ]
+    return checks
+
+
 def _remember() -> list[Check]:
     # Every page of both windows holds the same people, who are returned once.
     walk = Contender("walk", memory.by_window)
@@ -385,6 +402,7 @@ CHECKS: dict[str, Callable[[], list[Check]]] = {
     "limits": _find_limits,
     "memory": _remember,
     "durable": _survive,
+    "finishing": _end,
     "sinks": _fill,
     "pauses": _take_turns,
     "imports": _start,

@@ -129,6 +129,11 @@ class PeopleByAccount:
         self._count(account, len(rows), len(selected))
         return selected
 
+    @property
+    def keeps_all(self) -> bool:
+        """False, as the rows are of several accounts."""
+        return False
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which rows to write, of encoded rows of one account."""
         people = self._people[account]

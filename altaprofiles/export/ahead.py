@@ -132,22 +132,18 @@ class Ahead:
         self._chains: dict[tuple[int, int], _Chain] = {}
         self._file: Any = None
         self._length = 0
+        self._is_over = False
 
     async def run(self) -> None:
-        """Encode what has arrived, and what arrives. Ends only with an error of the disk."""
+        """Encode what has arrived, and what arrives. Never ends by itself."""
         # What an earlier run has brought is there already.
         self._grown.set()
         while True:
             await self._grown.wait()
             self._grown.clear()
             encoding = self._encode_all()
-            try:
-                while await self._threads.run(partial(next, encoding, None)) is not None:
-                    await checkpoint()
-            except OSError as error:
-                logger.debug("rows are not encoded ahead: %s", error)
-                await self._threads.run(self._forget)
-                return
+            while await self._threads.run(partial(next, encoding, None)) is not None:
+                await checkpoint()
 
     def grown(self) -> None:
         """Take note that more has arrived."""
@@ -160,6 +156,7 @@ class Ahead:
         self._threads.close()
 
     def _forget(self) -> None:
+        self._is_over = True
         self._chains.clear()
         if self._file is not None:
             self._file.close()
@@ -167,6 +164,15 @@ class Ahead:
     # ------------------------------------------------------------------------- while records arrive
 
     def _encode_all(self) -> Iterator[bool]:
+        if self._is_over:
+            return
+        try:
+            yield from self._encode_chains()
+        except OSError as error:
+            logger.debug("no rows are encoded ahead: %s", error)
+            self._forget()
+
+    def _encode_chains(self) -> Iterator[bool]:
         for arrived in self._arrived():
             chain = self._chains.setdefault((arrived.chain, arrived.restarts), _Chain())
             if chain.is_damaged or len(arrived.parts) == chain.parts:

@@ -22,8 +22,9 @@ from ..errors import ExportLocked
 from ..tables.kinds import Kinds
 from ..tables.rows import Row, Table
 from .ahead import Block
-from .sinks import BlockSink, Encoded, Sink, Target
+from .sinks import BlockSink, Encoded, FileSink, Sink, Target
 from .store.people import Choice, Chooser, People
+from .store.spool import Whole
 from .tables import Origin
 from .threads import Threads
 
@@ -76,6 +77,7 @@ async def assemble(
     batches: Blocks,
     *,
     unbound: Batches,
+    whole: Callable[[], Whole | None],
     origin: Origin,
     kinds: Kinds,
     people: People | None,
@@ -89,6 +91,7 @@ async def assemble(
         target: the output.
         batches: the rows.
         unbound: rows without cells, of the keys that have no others, for a target that needs them.
+        whole: returns the spool that holds all rows, if there is only one.
         origin: the export.
         kinds: the kinds of flattened columns, which has observed all rows that are encoded.
         people: decides which rows are written, or None for all.
@@ -113,6 +116,11 @@ async def assemble(
     table = table_of(target, origin, kinds)
     sink = await when_free(threads, target, lambda: target.open(table, origin), deadline)
     try:
+        if isinstance(sink, FileSink) and (people is None or _keeps_all(people)):
+            adopted = await _adopt(threads, sink, await threads.run(whole))
+            if adopted is not None:
+                on_batch(adopted.records, adopted.records)
+                return adopted
         read = written = 0
         writing = batches(_takes_blocks(sink, table, people))
         while (
@@ -139,6 +147,35 @@ async def assemble(
     with file:
         size, digest = await _digest(threads, file)
     return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
+
+
+async def _adopt(threads: Threads, sink: FileSink, whole: Whole | None) -> Written | None:
+    """Make a spool the output, and return that; None if it cannot be done.
+
+    Raises:
+        SpoolDamaged: it differs from the data written to it.
+    """
+    if whole is None:
+        return None
+    digest = hashlib.sha256()
+    blocks = whole.blocks()
+
+    def step() -> bool:
+        block = next(blocks, None)
+        digest.update(block or b"")
+        return block is not None
+
+    while await threads.run(step):
+        await checkpoint()
+    file = await threads.run(lambda: sink.adopt(whole.path, whole.length))
+    if file is None:
+        return None
+    file.close()
+    return Written(whole.rows, whole.length, digest.hexdigest(), 0, 0, [])
+
+
+def _keeps_all(people: People) -> bool:
+    return isinstance(people, Chooser) and people.keeps_all
 
 
 async def when_free(

@@ -447,6 +447,7 @@ class Job(Generic[R, S]):
                 part.batches(in_blocks=in_blocks) for part in parts
             ),
             unbound=lambda: chain.from_iterable(part.unbound() for part in parts),
+            whole=parts[0].whole if len(parts) == 1 else lambda: None,
             origin=origin,
             kinds=parts[0].kinds or Kinds(target.flatten),
             people=people,

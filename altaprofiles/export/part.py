@@ -21,7 +21,7 @@ from .report import Progress, Report
 from .reporting import Reporting
 from .sinks import Encoder, Target
 from .store.people import People
-from .store.spool import SpoolDamaged
+from .store.spool import SpoolDamaged, Whole
 from .store.workspaces import Workspaces
 from .threads import Threads, running_beside
 from .unfinished import encode_arguments
@@ -216,6 +216,11 @@ class Part(Generic[R, S]):
         if in_blocks and self.ahead is not None and isinstance(gathering, Arriving):
             return gathering.with_blocks(store, self.ahead)
         return gathering.batches(store)
+
+    def whole(self) -> Whole | None:
+        """Return the spool that holds all rows in their order, if there is only one. Blocking."""
+        gathering = self.gathering
+        return gathering.whole(self.run.store) if isinstance(gathering, Arriving) else None
 
     def unbound(self) -> Iterator[list[Row]]:
         """Yield a row without cells for each key that has no other. Blocking."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import hashlib
 import json
+import os
 import random
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -332,3 +335,113 @@ async def test_what_has_arrived_is_encoded_while_a_page_is_awaited(
     )
     # Nothing was asked for again.
     assert len(service.requests) == len(set(service.requests)) + 1
+
+
+# ------------------------------------------------------------------ a chain that becomes the output
+
+
+MEMORY = next(filter(Path.is_dir, [Path("/dev/shm")]), None)  # noqa: S108
+
+
+async def one_chain(to: Path, emulator: Emulator, **options: Any) -> tuple[Any, set[int]]:
+    """Export one chain; return the report, and the numbers (inodes) of spools while it ran."""
+    spools: set[int] = set()
+
+    def on_progress(progress: Any) -> None:
+        for folder in (to.parent, options.get("spool", to.parent)):
+            spools.update(path.stat().st_ino for path in Path(folder).rglob("*.spool.ndjson"))
+
+    async with Session(
+        clevertap=CleverTap(
+            emulator.environment["CLEVERTAP_ACCOUNT_ID"],
+            emulator.environment["CLEVERTAP_PASSCODE"],
+            base_url=emulator.url,
+        ),
+        retry=QUICK,
+    ) as session:
+        report = await session.export(
+            "App Launched",
+            start=20260101,
+            end=20260131,
+            windows=1,
+            batch_size=92,
+            to=to,
+            on_progress=on_progress,
+            **options,
+        )
+    assert report.sha256 == hashlib.sha256(to.read_bytes()).hexdigest()
+    assert report.bytes == to.stat().st_size
+    assert [path.name for path in to.parent.iterdir() if path.is_dir()] == []
+    return report, spools
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(os.name == "nt", reason="an open file has no second name there")
+async def test_one_chain_becomes_the_output_without_a_copy(tmp_path: Path) -> None:
+    to = tmp_path / "people.ndjson"
+    copied = tmp_path / "other" / "people.ndjson"
+    # Often the file system of the memory, and so another one than that of the output.
+    elsewhere = Path(tempfile.gettempdir()) if MEMORY is None else MEMORY
+    async with Emulator(people=300, seed=5) as emulator:
+        report, spools = await one_chain(to, emulator)
+        assert {to.stat().st_ino} == spools
+        assert to.stat().st_nlink == 1
+        assert report.people == report.records > 0
+        # The same as a copy, which is made where the chain is written elsewhere.
+        copied.parent.mkdir()
+        with tempfile.TemporaryDirectory(dir=elsewhere) as spool:
+            again, spools = await one_chain(copied, emulator, spool=spool)
+        assert copied.read_bytes() == to.read_bytes()
+        assert again.people == report.people
+        if elsewhere.stat().st_dev != to.stat().st_dev:
+            assert copied.stat().st_ino not in spools
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(os.name == "nt", reason="there are no such permissions")
+async def test_a_chain_that_becomes_the_output_has_its_permissions(tmp_path: Path) -> None:
+    async with Emulator(people=100, seed=5) as emulator:
+        for name, mode in (("new", None), ("private", 0o640)):
+            to = tmp_path / name / "people.ndjson"
+            to.parent.mkdir()
+            ordinary = to.with_name("ordinary")
+            ordinary.touch()
+            if mode is not None:
+                to.touch()
+                to.chmod(mode)
+            await one_chain(to, emulator)
+            expected = ordinary.stat().st_mode & 0o777 if mode is None else mode
+            assert to.stat().st_mode & 0o777 == expected
+
+
+@pytest.mark.anyio
+async def test_a_chain_in_which_somebody_comes_twice_is_written_once(tmp_path: Path) -> None:
+    def page(head: bytes, writer: asyncio.StreamWriter) -> None:
+        line = head.split(b"\r\n", 1)[0]
+        if line.startswith(b"POST"):
+            writer.write(http(b'{"status":"success","cursor":"0"}'))
+        elif b"cursor=0" in line:
+            writer.write(
+                http(
+                    b'{"status":"success","records":[{"identity":"a"},{"identity":"b"}],'
+                    b'"next_cursor":"1"}'
+                )
+            )
+        else:
+            writer.write(http(b'{"status":"success","records":[{"identity":"a","name":"x"}]}'))
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        page(head, writer)
+
+    to = tmp_path / "people.ndjson"
+    async with (
+        scripted(answer) as server,
+        Session(clevertap=CleverTap("A", "P", base_url=server.url), retry=QUICK) as session,
+    ):
+        arguments: dict[str, Any] = {"start": 20260101, "end": 20260101, "count": False, "to": to}
+        report = await session.export("E", **arguments)
+        assert to.read_bytes() == b'{"identity":"a"}\n{"identity":"b"}\n'
+        assert (report.records, report.people) == (3, 2)
+        report = await session.export("E", distinct=False, **arguments)
+        assert report.people == 3
+        assert to.read_bytes().splitlines()[2] == b'{"identity":"a","name":"x"}'

@@ -16,12 +16,13 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -341,6 +342,51 @@ async def test_killed_at_each_step(tmp_path: Path, name: str, part: int, parts: 
         assert died >= len(moments) - 12 // parts
         assert died >= (55 // PARTS if name == FORMATS[0] else 6)
         assert read_before >= (1 if name == FORMATS[0] else 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resume", [True, False])
+async def test_killed_while_a_chain_becomes_the_output(tmp_path: Path, resume: bool) -> None:
+    arguments = {**SMALL, "events": "App Launched", "batch_size": 23, "to": "people.ndjson"}
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, arguments, emulator) as export,
+    ):
+        # No byte of the output is written twice.
+        linked = export.steps.index("os.link")
+        assert "file.write" not in export.steps[:linked]
+        again = {**export.job.arguments, "resume": resume}
+        for number in range(linked - 3, len(export.steps)):
+            await export.processes.run(export.job_with(die=(number, "after")))
+            export.check_whole_or_absent()
+            outcome = await export.processes.run(export.job_with(arguments=again))
+            try:
+                export.check_same(outcome)
+            except AssertionError as error:
+                error.add_note(f"killed after step {number}: {export.steps[number]}")
+                raise
+
+
+@pytest.mark.slow
+async def test_an_output_that_was_a_chain_stays_as_it_is_while_the_chain_is_read_anew(
+    tmp_path: Path,
+) -> None:
+    arguments = {**SMALL, "events": "App Launched", "batch_size": 23, "to": "people.ndjson"}
+    async with (
+        Emulator(people=80, seed=3) as emulator,
+        exporting(tmp_path, arguments, emulator) as export,
+    ):
+        # The first one is that of the output.
+        await export.processes.run(export.job_with(die=(0, "after"), die_in="os.replace"))
+        assert export.to.read_bytes() == export.uninterrupted
+        # The chain and the output are one file now. A journal that knows nothing of its end makes
+        # the next run read it anew.
+        with closing(sqlite3.connect(export.workspace / "journal.sqlite")) as db, db:
+            db.execute("update chains set cursor = null, pages = 0, records = 0, offset = 0")
+            db.execute("delete from parts")
+        await export.processes.run(export.job_with(die=(0, "after"), die_in="os.write"))
+        assert export.to.read_bytes() == export.uninterrupted
+        export.check_same(await export.processes.run(export.job))
 
 
 @pytest.mark.slow

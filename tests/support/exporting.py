@@ -326,7 +326,7 @@ def _is_workspace(number: int) -> bool:
 
 
 def _wrap_standard_library() -> None:
-    for name in ("fdatasync", "replace", "rmdir", "mkdir"):
+    for name in ("fdatasync", "link", "replace", "rmdir", "mkdir"):
         setattr(os, name, _wrapped(f"os.{name}", getattr(os, name)))
 
     unlink = os.unlink

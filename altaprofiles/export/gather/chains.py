@@ -47,7 +47,7 @@ from ..store.journal import ChainRow, Journal, Part
 from ..store.marks import Marks, PageMarks
 from ..store.matching import Matching
 from ..store.people import EachOnce, Origin, People
-from ..store.spool import Spool, SpoolDamaged, read_end, read_lines
+from ..store.spool import Spool, SpoolDamaged, Whole, read_end, read_lines
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import SUPERSEDED, Workspaces
 from ..tables import Content
@@ -609,6 +609,15 @@ class EventsGathering:
                 yield block
                 records, offset = records + block.count, block.end
             yield from self._rows(store, state, records, offset)
+
+    def whole(self, store: Workspace) -> Whole | None:
+        if len(self._states) != 1:
+            return None
+        state = self._states[0]
+        parts = store.journal.parts(state.row.number)
+        # Earlier versions have written pages without checksums.
+        is_known = bool(parts) and all(part.checksum is not None for part in parts)
+        return Whole(state.path, parts, state.row.records) if is_known else None
 
     def _rows(
         self, store: Workspace, state: _ChainState, records: int = 0, offset: int = 0

@@ -18,6 +18,7 @@ from ..reporting import Reporting, Traffic
 from ..sinks import Target
 from ..store.journal import Journal
 from ..store.people import People
+from ..store.spool import Whole
 from ..store.workspace import Workspace, explaining_disk_errors
 from ..store.workspaces import Workspaces
 from ..tables import Content
@@ -261,4 +262,8 @@ class Arriving(Protocol):
         Raises:
             SpoolDamaged: as from `batches`.
         """
+        ...
+
+    def whole(self, store: Workspace) -> Whole | None:
+        """Return the spool that holds all rows in their order, if there is only one. Blocking."""
         ...

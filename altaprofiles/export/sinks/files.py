@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import stat
@@ -187,6 +188,36 @@ class PartialFile:
             self.remove()
         self._close()
 
+    def exchange(self, path: Path, length: int) -> BinaryIO | None:
+        """Put another file in place of this one, by a second name, and remove this one.
+
+        Args:
+            path: the other file, which no other process writes to.
+            length: its length in bytes.
+
+        Returns:
+            The file, open for reading at its start; None if it has another length, or the system
+            cannot do that.
+
+        Raises:
+            ExportError: another file has taken the place of the partial one.
+            OSError: as it comes.
+        """
+        if fcntl is None:
+            return None
+        check_same_file(self.path, os.fstat(self.file.fileno()))
+        file = path.open("rb", buffering=0)
+        try:
+            if os.fstat(file.fileno()).st_size != length or not _linked(path, self._place):
+                file.close()
+                return None
+            self.remove()
+            sync_folder(self._place.parent)
+        except BaseException:
+            file.close()
+            raise
+        return file
+
     def remove(self) -> None:
         """Remove the partial file, but not a file that somebody has put in its place.
 
@@ -205,6 +236,36 @@ class PartialFile:
     def _close(self) -> None:
         with suppress(OSError):  # closing flushes, and the disk may be full
             self.file.close()
+
+
+def _linked(path: Path, place: Path) -> bool:
+    """Give a file the name `place` as well; return whether the system can do that."""
+    # In its own folder first, because no call gives a second name that exists already.
+    link = path.with_name(f"output-{path.name}")
+    link.unlink(missing_ok=True)
+    try:
+        link.hardlink_to(path)
+    except OSError as error:
+        if error.errno in _UNABLE:
+            return False
+        raise
+    try:
+        with link.open("rb", buffering=0) as file:
+            set_access(file.fileno(), place)
+            os.fsync(file.fileno())
+        link.replace(place)
+    except OSError as error:
+        if error.errno in _UNABLE:
+            return False
+        raise
+    finally:
+        # A rename onto another name of the same file does nothing.
+        link.unlink(missing_ok=True)
+    return True
+
+
+_UNABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Errors of systems that cannot give a file a second name, or not on another disk."""
 
 
 def check_same_file(path: Path, status: os.stat_result) -> None:

@@ -15,7 +15,7 @@ from ...tables.rows import Row, Table
 from ..formats import Format
 from ..output import Output
 from ..tables import Origin
-from .compression import coder_of
+from .compression import COMPRESSIONS, coder_of
 from .encoding import Encoded, Encoder
 from .files import PartialFile
 from .line_blocks import LineBlocks, lines_of
@@ -45,6 +45,7 @@ class NdjsonSink:
         self.mended = 0
         self._stream = _Stream(target.path)
         self.abort = self._stream.abort
+        self.adopt = self._stream.adopt
         self.close = self._stream.close
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -77,7 +78,7 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
         return cls(name=text, path=cls.path_of(text), bom=output.bom, **layout)
 
     def encoder(self, table: Table) -> Encoder:
-        return _CsvEncoder(table, bom=self.bom)
+        return _CsvEncoder(table, guarded=self.bom)
 
     def open(self, table: Table, origin: Origin) -> CsvSink:
         return CsvSink(self, table)
@@ -93,7 +94,7 @@ class CsvSink:
 
     def __init__(self, target: CsvTarget, table: Table) -> None:
         self._columns = table.columns
-        self._cells = _Cells(table, bom=target.bom)
+        self._cells = _Cells(table, guarded=target.bom)
         self._mended = 0
         self._stream = _Stream(target.path)
         self.abort = self._stream.abort
@@ -131,11 +132,11 @@ class _CsvEncoder:
 
     Args:
         table: the columns, and the cells of the rows.
-        bom: as for `CsvTarget`.
+        guarded: whether no cell is taken for a formula by a spreadsheet.
     """
 
-    def __init__(self, table: Table, *, bom: bool) -> None:
-        self._cells = _Cells(table, bom=bom)
+    def __init__(self, table: Table, *, guarded: bool) -> None:
+        self._cells = _Cells(table, guarded=guarded)
         self._blocks = LineBlocks(table.columns, b",", b"\r\n")
 
     @property
@@ -155,12 +156,12 @@ class _Cells:
 
     Args:
         table: the columns, and the cells of the rows.
-        bom: as for `CsvTarget`.
+        guarded: whether no cell is taken for a formula by a spreadsheet.
     """
 
-    def __init__(self, table: Table, *, bom: bool) -> None:
+    def __init__(self, table: Table, *, guarded: bool) -> None:
         self._table = table
-        self._bom = bom
+        self._guarded = guarded
         self._without_nul = 0
 
     @property
@@ -180,7 +181,7 @@ class _Cells:
 
     def quoted(self, columns: Sequence[Sequence[bytes | None]]) -> list[list[bytes]]:
         """Return cells as they stand in a file."""
-        if self._bom:
+        if self._guarded:
             columns = [[*map(_as_plain_cell, column)] for column in columns]
         return [
             [b"" if value is None else b'"%b"' % value.replace(b'"', b'""') for value in column]
@@ -239,6 +240,7 @@ class _Stream:
     def __init__(self, path: Path) -> None:
         self._partial = PartialFile(path)
         self._coder = coder_of(path)
+        self._is_plain = path.suffix.lower() not in COMPRESSIONS
         self._gathered = bytearray()
 
     def write(self, data: bytes) -> None:
@@ -250,6 +252,9 @@ class _Stream:
                 piece = bytes(gathered[start : start + _PIECE])
                 self._partial.file.write(self._coder.compress(piece))
             del gathered[:whole]
+
+    def adopt(self, path: Path, length: int) -> BinaryIO | None:
+        return self._partial.exchange(path, length) if self._is_plain else None
 
     def close(self) -> BinaryIO:
         self._partial.file.write(self._coder.compress(bytes(self._gathered)))

@@ -26,7 +26,7 @@ from .encoding import Encoded, Encoder
 from .files import check_place
 from .remote import Remote
 
-__all__ = ["BlockSink", "FileTarget", "Layout", "Sink", "Target", "check_parent"]
+__all__ = ["BlockSink", "FileSink", "FileTarget", "Layout", "Sink", "Target", "check_parent"]
 
 
 class Sink(Protocol):
@@ -89,6 +89,24 @@ class BlockSink(Sink, Protocol):
 
         Raises:
             OSError, ExportError: as from `write`.
+        """
+        ...
+
+
+@runtime_checkable
+class FileSink(Sink, Protocol):
+    """Writes the lines of records, so that a file with all of them can become the output."""
+
+    def adopt(self, path: Path, length: int) -> BinaryIO | None:
+        """Make a file the output instead of rows that are written; otherwise as `close`.
+
+        Args:
+            path: the file, which keeps its own name as well.
+            length: its length in bytes.
+
+        Returns:
+            The file, open for reading; None if the system cannot do that, and rows have to be
+            written.
         """
         ...
 

@@ -48,6 +48,10 @@ class Matching(EachOnce):
         self._written = 0
         self._matched: dict[tuple[int, ...], tuple[str, ...]] = {}
 
+    @property
+    def keeps_all(self) -> bool:
+        return False
+
     def keep(self, rows: Sequence[Row]) -> list[Row]:
         selected = super().keep(rows) if self._distinct else rows
         # A damaged spool may have more rows, which is found when all are read.

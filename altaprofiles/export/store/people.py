@@ -67,6 +67,11 @@ class People(Protocol):
 class Chooser(People, Protocol):
     """Decides it for rows that have been encoded as well, without their records."""
 
+    @property
+    def keeps_all(self) -> bool:
+        """True if every row is written, and as it is. Known when all are compared."""
+        ...
+
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which of the next rows to write, of all rows in their order.
 
@@ -151,6 +156,10 @@ class EachOnce:
         bits = self._repeats[start >> 3 : (start + count + 7) >> 3]
         flags = b"".join(map(_FLAGS.__getitem__, bits))
         return flags[start & 7 : (start & 7) + count]
+
+    @property
+    def keeps_all(self) -> bool:
+        return not any(self._repeats)
 
     def _compare(self) -> Iterator[None]:
         yield from self._find_repeats(None)

@@ -8,10 +8,12 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
+
+from msgspec import Struct
 
 from ...errors import ExportError
 from .journal import Part
@@ -20,6 +22,7 @@ from .key_table import Answer
 __all__ = [
     "Spool",
     "SpoolDamaged",
+    "Whole",
     "checksum",
     "read_answers",
     "read_end",
@@ -62,6 +65,7 @@ class Spool:
     def __init__(self, path: Path, offset: int) -> None:
         self.offset = offset
         self._path = path
+        _separate(path, offset)
         self._file: BinaryIO = os.fdopen(
             os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600), "r+b", 0
         )
@@ -110,6 +114,21 @@ class Spool:
         self._file.close()
 
 
+def _separate(path: Path, offset: int) -> None:
+    """Give a spool bytes of its own if it has become an output, which has a name of its own."""
+    try:
+        if path.stat().st_nlink == 1:
+            return
+    except FileNotFoundError:
+        return
+    copy = path.with_name(f"copy-{path.name}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _FLAGS
+    with path.open("rb") as old, os.fdopen(os.open(copy, flags, 0o600), "wb", 0) as new:
+        _copy(old.fileno(), new.fileno(), min(offset, os.fstat(old.fileno()).st_size))
+        _sync(new.fileno())
+    copy.replace(path)
+
+
 _UNABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 """Errors of systems that cannot copy from file to file by themselves."""
 
@@ -138,6 +157,37 @@ def _copy(source: int, target: int, length: int) -> None:
 
 _COPIED = 1 << 20
 _FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+class Whole(Struct, frozen=True):
+    """A spool that holds the rows of an output, and nothing else.
+
+    Attributes:
+        path: the spool.
+        parts: its parts.
+        rows: the number of rows.
+    """
+
+    path: Path
+    parts: Sequence[Part]
+    rows: int
+
+    @property
+    def length(self) -> int:
+        """Its length, in bytes."""
+        return self.parts[-1].end
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield its bytes, as `read_lines` yields lines.
+
+        Raises:
+            SpoolDamaged, OSError: as from `read_lines`.
+        """
+        start = 0
+        with _reading(self.path) as file:
+            for group in _grouped(self.parts, start):
+                yield from _verified(file, self.path, start, group)
+                start = group[-1].end
 
 
 def read_lines(path: Path, parts: Iterable[Part], offset: int = 0) -> Iterator[list[bytes]]:
