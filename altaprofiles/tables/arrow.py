@@ -52,6 +52,7 @@ class Tables:
         self._schema = schema_of(table.columns)
         self._slice: list[Row] = []
         self._in_slice = 0
+        self._pieces: list[pyarrow.RecordBatch] = []
         self._batches: list[pyarrow.RecordBatch] = []
 
     @property
@@ -71,23 +72,29 @@ class Tables:
         self.rows += 1
         self.bytes += len(row.record)
         if self._in_slice >= SLICE:
-            self._convert()
+            self._end_slice()
 
-    def put(self, batch: pyarrow.RecordBatch, size: int) -> None:
+    def put(self, batch: pyarrow.RecordBatch, lengths: Sequence[int]) -> None:
         """Add rows that have been converted already.
 
         Args:
             batch: the rows, in the schema of every table.
-            size: size of their records, in bytes.
+            lengths: the size of each record, in bytes.
 
         Raises:
             DecodeError: as in `add`.
         """
-        if self._slice:
-            self._convert()
-        self._batches.append(batch)
+        self._convert()
         self.rows += batch.num_rows
-        self.bytes += size
+        self.bytes += sum(lengths)
+        start = 0
+        for end, length in enumerate(lengths, 1):
+            self._in_slice += length
+            if self._in_slice >= SLICE or end == len(lengths):
+                self._pieces.append(batch.slice(start, end - start))
+                start = end
+            if self._in_slice >= SLICE:
+                self._end_slice()
 
     def take(self) -> pyarrow.Table:
         """Return the rows added since the last call, in chunks, as one would be a second copy.
@@ -97,15 +104,26 @@ class Tables:
         """
         import pyarrow
 
-        if self._slice:
-            self._convert()
+        self._end_slice()
         table = pyarrow.Table.from_batches(self._batches, self._schema)
         self._batches, self.bytes, self.rows = [], 0, 0
         return table
 
+    def _end_slice(self) -> None:
+        import pyarrow
+
+        self._convert()
+        if len(self._pieces) > 1:
+            whole = pyarrow.Table.from_batches(self._pieces).combine_chunks()
+            self._pieces = whole.to_batches()
+        self._batches += self._pieces
+        self._pieces, self._in_slice = [], 0
+
     def _convert(self) -> None:
         import pyarrow
 
+        if not self._slice:
+            return
         cells = self._table.cells(self._slice)
         try:
             arrays = [
@@ -120,8 +138,8 @@ class Tables:
             # Outside of the handler, because Arrow's own error quotes values.
             first = excerpt(self._slice[0].record)
             raise DecodeError("a value that Arrow cannot hold", path="$", excerpt=first)
-        self._batches.append(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
-        self._slice, self._in_slice = [], 0
+        self._pieces.append(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._slice = []
 
 
 def schema_of(columns: Sequence[Column]) -> pyarrow.Schema:

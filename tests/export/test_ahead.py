@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from altaprofiles import CleverTap, Session
 from altaprofiles.emulator import Emulator
 from altaprofiles.emulator.people import Population
-from altaprofiles.export.sinks import BlockSink, Encoded, Sink, Target
+from altaprofiles.export.sinks import BlockSink, Encoded, Sink, Target, parquet
 from altaprofiles.export.store.people import Choice
 from altaprofiles.export.tables import Content
 from altaprofiles.tables.kinds import Kinds
@@ -75,20 +75,20 @@ def opened(target: Target) -> tuple[Sink, Any]:
     return target.open(table(), ORIGIN), table
 
 
-def put(target: Target, kind: str, size: int) -> Sink:
-    """Encode the rows in blocks of `size` rows, and write those that are chosen."""
+def put(target: Target, kind: str, size: int, count: int = len(ROWS)) -> Sink:
+    """Encode the first `count` rows in blocks of `size` rows, and write those that are chosen."""
     sink, table = opened(target)
     assert isinstance(sink, BlockSink)
     assert sink.takes(table().columns)
-    choice, _ = chosen(kind)
+    choice, written = chosen(kind)
     matched = None if choice.matched is None else iter(choice.matched)
     try:
-        for start in range(0, len(ROWS), size):
+        for start in range(0, count, size):
             encoder = target.encoder(table())
-            rows = ROWS[start : start + size]
+            rows = ROWS[start : min(start + size, count)]
             encoder.add(rows)
             data = encoder.take()
-            flags = choice.flags[start : start + size]
+            flags = choice.flags[start : start + len(rows)]
             mended = 0
             for row, flag in zip(rows, flags, strict=True):
                 alone = target.encoder(table())
@@ -97,6 +97,7 @@ def put(target: Target, kind: str, size: int) -> Sink:
                 mended += alone.mended * flag
             some = None if matched is None else [next(matched) for flag in flags if flag]
             sink.put(Encoded(memoryview(data), Choice(flags, some), mended))
+        sink.write(written[sum(choice.flags[:count]) :])
         put_in_place(sink)
     except BaseException:
         sink.abort()
@@ -129,6 +130,22 @@ def test_blocks_make_the_file_that_rows_make(tmp_path: Path, name: str, kind: st
         contents.append((read(tmp_path / folder, name), sink.mended))
     assert contents[0] == contents[1]
     assert contents[0][1] == 0 or kind != "none"
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.duckdb"])
+def test_it_is_the_same_wherever_blocks_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 211)
+    contents = []
+    for number, (size, count) in enumerate([(0, 0), (1, 90), (37, 500), (300, 520), (800, 800)]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        target = target_of(folder / name, REPEATING, flatten=FLATTEN, write="replace")
+        kind = "some matched"
+        sink = put(target, kind, size, min(count, len(ROWS))) if size else write(target, kind)
+        contents.append((read(folder, name), sink.mended))
+    assert all(content == contents[0] for content in contents)
 
 
 def read(folder: Path, name: str) -> Any:

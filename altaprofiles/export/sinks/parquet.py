@@ -85,9 +85,8 @@ class Groups:
         start = size = 0
         for end, length in enumerate(rows.lengths, 1):
             size += length
-            is_last = end == len(rows.lengths)
-            if is_last or self._is_full(end - start, size):
-                self._tables.put(rows.batch.slice(start, end - start), size)
+            if end == len(rows.lengths) or self._is_full(end - start, size):
+                self._tables.put(rows.batch.slice(start, end - start), rows.lengths[start:end])
                 start, size = end, 0
                 if self._is_full():
                     self.flush()
@@ -95,8 +94,7 @@ class Groups:
     def flush(self) -> None:
         """Pass on the rows that are left."""
         if rows := self._tables.rows:
-            # In one piece, because the pages of a file depend on where pieces end.
-            self._write(self._tables.take().combine_chunks(), rows)
+            self._write(self._tables.take(), rows)
 
     def _is_full(self, rows: int = 0, size: int = 0) -> bool:
         tables = self._tables
