@@ -78,7 +78,10 @@ def main() -> int:
         help=f"answer only this question; repeatable; one of {', '.join(_QUESTIONS)}",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="PATH", help="also draw a plot of one chain, as SVG"
+        "--plot",
+        type=Path,
+        metavar="PATH",
+        help="also draw a plot as SVG: of one chain, or with --only growth of what was measured",
     )
     chosen = parser.parse_args()
     if chosen.quick and chosen.plot:
@@ -125,15 +128,18 @@ def _measure(names: list[str], as_json: bool, plot: Path | None) -> int:
     elif ratios:
         print(markdown(ratio_table(ratios)), flush=True)
     if plot is not None:
-        _draw(plot)
+        _draw(plot, reports["growth"] if names == ["growth"] else None)
     return 0
 
 
-def _draw(path: Path) -> None:
+def _draw(path: Path, growth: Report | None) -> None:
     if find_spec("matplotlib") is None:
         note("Left out: the plot (matplotlib is not installed).")
         return
-    picture.draw(path)
+    if growth is None:
+        picture.draw(path)
+    else:
+        picture.draw_growth(path, growth)
     note(f"plot: {path}")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from importlib import import_module
 from typing import Any
 
 from msgspec import Struct
@@ -47,6 +48,7 @@ OURS = "altaprofiles pages(), prefetch=2"
 SEQUENTIAL_AIOHTTP = "aiohttp, sequential"
 SEQUENTIAL_REQUESTS = "requests, sequential"
 _SEQUENTIAL_HTTPX = "httpx, sequential"
+_SEQUENTIAL_HTTPX2 = "httpx2, sequential"
 
 _RECORDS = 1000
 _RECORD_BYTES = 1170
@@ -128,10 +130,9 @@ def requests_sequential(url: str, consumer: float) -> Run:
     return watch.run(records=records)
 
 
-def httpx_sequential(url: str, consumer: float) -> Run:
-    """Walk the chain with one httpx client and `.json()`."""
-    import httpx
-
+def httpx_sequential(url: str, consumer: float, module: str = "httpx") -> Run:
+    """Walk the chain with one client of httpx, or of its successor, and `.json()`."""
+    httpx = import_module(module)
     records = 0
     with httpx.Client(headers=HEADERS, timeout=60) as client, Watch() as watch:
         cursor = client.post(opening_url(url), content=OPENING).json()["cursor"]
@@ -151,6 +152,9 @@ def contenders(link: Link) -> list[Contender]:
         Contender(SEQUENTIAL_AIOHTTP, aiohttp_sequential, arguments),
         Contender(SEQUENTIAL_REQUESTS, requests_sequential, arguments, ("requests",)),
         Contender(_SEQUENTIAL_HTTPX, httpx_sequential, arguments, ("httpx",)),
+        Contender(
+            _SEQUENTIAL_HTTPX2, httpx_sequential, {**arguments, "module": "httpx2"}, ("httpx2",)
+        ),
     ]
 
 

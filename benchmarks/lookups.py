@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,6 +31,7 @@ IN_FLIGHT = 64
 _OURS = "altaprofiles"
 _BARE = "aiohttp tuned"
 _HTTPX = "httpx"
+_HTTPX2 = "httpx2"
 _THREADS = "requests, 64 threads"
 
 
@@ -128,18 +130,18 @@ def aiohttp_defaults(url: str, count: int) -> Run:
     return run(main())
 
 
-def httpx(url: str, count: int, loop: Loop) -> Run:
-    """Look all keys up with 64 workers on httpx."""
+def httpx(url: str, count: int, loop: Loop, module: str = "httpx") -> Run:
+    """Look all keys up with 64 workers on httpx, or on its successor."""
     import asyncio
 
-    import httpx
+    httpx = import_module(module)
 
     async def main() -> Run:
         decode = _decoder()
         urls = iter(_urls(url, count))
         limits = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
 
-        async with httpx.AsyncClient(headers=HEADERS, limits=limits, timeout=None) as client:  # noqa: S113
+        async with httpx.AsyncClient(headers=HEADERS, limits=limits, timeout=None) as client:
 
             async def work() -> None:
                 for each in urls:
@@ -201,6 +203,7 @@ def measure(*, count: int = 20_000, repeats: int = 5) -> Report:
         ),
         Contender("aiohttp defaults, json.loads", aiohttp_defaults, {"count": count}),
         Contender(_HTTPX, httpx, {"count": few, "loop": fast}, ("httpx", "sniffio")),
+        Contender(_HTTPX2, httpx, {"count": few, "loop": fast, "module": _HTTPX2}, (_HTTPX2,)),
         Contender(_THREADS, threads, {"count": few}, ("requests",)),
         Contender("wrk, nothing decoded", wrk, {"seconds": 2}, ("$wrk",)),
     ]

@@ -1,11 +1,13 @@
-"""A plot of one chain: wall time per page against the server's thinking time.
+"""Plots as SVG. The same figures give the same bytes.
 
-The same walk as in `chain`, with fewer pages, once per latency.
+One chain: wall time per page against the server's thinking time. The same walk as in `chain`, with
+fewer pages, once per latency. Growth: the cost of a record against the number of records.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,8 +22,12 @@ from .chain import (
     wall,
 )
 from .measure import median, note
+from .report import Report
 
-__all__ = ["draw"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw", "draw_growth"]
 
 _THINK_MS = (0, 10, 30, 60, 100)
 _PAGES = 40
@@ -33,14 +39,7 @@ _LINES = {
 
 
 def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
-    """Measure, and write the plot as SVG. The same figures give the same bytes."""
-    import matplotlib as mpl
-
-    # The backend for SVG needs no display, and a fixed salt makes its element ids deterministic.
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "altaprofiles"
-    from matplotlib import pyplot
-
+    """Measure one chain, and write the plot."""
     lines: dict[str, list[float]] = {}
     floors: list[float] = []
     for think in _THINK_MS:
@@ -51,7 +50,7 @@ def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
         for label, of in walks(link, pages, repeats, walkers).items():
             lines.setdefault(label, []).append(1000 * median(of, wall) / pages)
 
-    figure, axes = pyplot.subplots(figsize=(8, 5), facecolor="white")
+    figure, axes = _axes()
     for label, found in lines.items():
         name, colour, marker = _LINES[label]
         axes.plot(_THINK_MS, found, label=name, color=colour, marker=marker, linewidth=2)
@@ -63,9 +62,58 @@ def draw(path: Path, *, pages: int = _PAGES, repeats: int = 3) -> None:
     axes.set_xlabel("time the server thinks before each page (ms)")
     axes.set_ylabel("wall time per page (ms)")
     axes.set_xlim(0, max(_THINK_MS))
+    _save(path, figure, axes)
+
+
+def draw_growth(path: Path, report: Report) -> None:
+    """Write the plot of a report of `growth`."""
+    (table,) = report.tables
+    place = {name: number for number, name in enumerate(table.columns)}
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in table.rows:
+        count = _number(row[place["records"]])
+        each = (str(row[0]), "us of CPU in all"), ("limit", "limit us")
+        for name, column in each:
+            points = lines.setdefault(name, [])
+            if (point := (count, _number(row[place[column]]))) not in points:
+                points.append(point)
+
+    figure, axes = _axes()
+    for (name, points), colour in zip(lines.items(), _COLOURS, strict=False):
+        style = "--" if name == "limit" else "-"
+        axes.plot(*zip(*points, strict=True), style, label=name, color=colour, marker="o")
+    axes.set_title("Telling people apart: CPU time of a record")
+    axes.set_xlabel("records of the export")
+    axes.set_xscale("log")
+    axes.set_ylabel("microseconds a record")
+    _save(path, figure, axes)
+
+
+_COLOURS = ("#1f6feb", "#57606a", "#b35900")
+
+
+def _number(cell: object) -> float:
+    assert isinstance(cell, int | float)
+    return float(cell)
+
+
+def _axes() -> tuple[Any, Axes]:
+    import matplotlib as mpl
+
+    # The backend for SVG needs no display, and a fixed salt makes its element ids deterministic.
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "altaprofiles"
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(8, 5), facecolor="white")
+
+
+def _save(path: Path, figure: Any, axes: Axes) -> None:
+    from matplotlib import pyplot
+
     axes.set_ylim(bottom=0)
     axes.grid(color="#d0d7de", linewidth=0.6)
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
     figure.tight_layout()
     figure.savefig(path, format="svg", metadata={"Date": None})
     pyplot.close(figure)

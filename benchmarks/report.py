@@ -27,6 +27,7 @@ _PACKAGES = (
     "isal",
     "backports.zstd",
     "httpx",
+    "httpx2",
     "requests",
 )
 
@@ -44,7 +45,7 @@ class Ratio(Struct, frozen=True):
     """A measured figure and its target.
 
     Attributes:
-        number: the number of the goal, from 1 to 14.
+        number: the number of the goal, from 1 to 15.
         name: the two things compared.
         measured: the figure; None if something that it needs is missing.
         target: the bound for the figure.
