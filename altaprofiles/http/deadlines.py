@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = ["Deadlines", "Watched"]
 
@@ -14,7 +16,7 @@ _HELD_UP = 0.05
 class Watched:
     """One attempt in progress, created by the task that makes it."""
 
-    __slots__ = ("cancelling", "heard", "overdue", "started", "taken_back", "task")
+    __slots__ = ("cancelling", "heard", "is_paused", "overdue", "started", "taken_back", "task")
 
     def __init__(self, task: asyncio.Task[object], now: float) -> None:
         self.task = task
@@ -22,6 +24,7 @@ class Watched:
         self.started = self.heard = now
         self.overdue: str | None = None
         self.taken_back = False
+        self.is_paused = False
 
     def ended_by_deadline(self) -> bool:
         """Return whether a deadline cancelled this attempt, and nothing else did.
@@ -69,6 +72,24 @@ class Deadlines:
         """Record that a piece of the answer has arrived."""
         watched.heard = watched.task.get_loop().time()
 
+    @contextmanager
+    def paused(self, watched: Watched) -> Iterator[None]:
+        """Let no limit end the attempt in the block, whose time is not the silence of the service.
+
+        For work that a cancellation cannot end: it would be raised at some later `await`, whoever
+        that belongs to. A limit that is reached in the block ends the attempt behind it.
+        """
+        watched.is_paused = True
+        try:
+            yield
+        finally:
+            watched.is_paused = False
+            self.heard(watched)
+            due = min(watched.heard + self._read, watched.started + self._total)
+            if self._timer is None or self._timer.when() > due:
+                self.close()
+                self._set(due)
+
     def end(self, watched: Watched) -> None:
         """Stop watching."""
         self._running.discard(watched)
@@ -97,6 +118,8 @@ class Deadlines:
         earliest = math.inf
         for watched in self._running:
             silent, whole = watched.heard + self._read, watched.started + self._total
+            if watched.is_paused:
+                continue
             if watched.overdue is None and min(silent, whole) <= now:
                 watched.overdue = "read" if silent <= whole else "total"
                 watched.task.cancel()

@@ -332,9 +332,8 @@ class Transport:
                     for _ in reader.feed(piece):
                         await asyncio.sleep(0)
                     if reader.is_full:
-                        await reader.drain()
-                        # The time that the reader takes is not the service's silence.
-                        deadlines.heard(watched)
+                        with deadlines.paused(watched):
+                            await reader.drain()
         if inflater is not None and received and not inflater.complete:
             raise aiohttp.ClientPayloadError
         return (b"".join(pieces), 0) if reader is None else (b"", size)

@@ -16,11 +16,11 @@ from msgspec import Raw
 
 from ..base.json_pieces import Arriving, Result, Steps, ValueEnd
 from ..base.jsontext import FAILURES, is_deep
-from ..errors import DecodeError
+from ..errors import DecodeError, ResponseTooLarge
 from ..flow.slices import Slices
 from .cut_body import CutBody
 
-__all__ = ["RecordList", "RecordSink"]
+__all__ = ["RecordList", "RecordSink", "too_large"]
 
 _TRIES = 3
 _GUESSES = 3
@@ -66,6 +66,20 @@ class RecordSink(Protocol):
         ...
 
 
+def too_large(subject: str, limit: int) -> ResponseTooLarge:
+    """Return the error of a body with a part that is over the limit.
+
+    Args:
+        subject: the part.
+        limit: in bytes.
+    """
+    return ResponseTooLarge(
+        f"{subject} is over {limit:,} bytes; ask for less (a smaller batch_size, "
+        f"events=False) or raise max_response_bytes",
+        limit=limit,
+    )
+
+
 class RecordList:
     """Takes a list of records ([profiles], Sample Response).
 
@@ -77,6 +91,7 @@ class RecordList:
         text: the body. At its place, the list begins.
         body: gets all of the body but the records.
         sink: gets the records.
+        limit: most bytes of one record.
         step: bytes parsed without a pause.
 
     Attributes:
@@ -84,12 +99,15 @@ class RecordList:
         error: the error of a list that is malformed.
     """
 
-    def __init__(self, text: Arriving, body: CutBody, sink: RecordSink, step: int) -> None:
+    def __init__(
+        self, text: Arriving, body: CutBody, sink: RecordSink, limit: int, step: int
+    ) -> None:
         self.count = 0
         self.error: DecodeError | None = None
         self._text = text
         self._body = body
         self._sink = sink
+        self._limit = limit
         self._step = step
         self._near = step // 8
         # Following the structure takes four times as long.
@@ -174,7 +192,13 @@ class RecordList:
                 yield end, stop
 
     def _take(self, records: list[Raw], text: bytes, end: int) -> Steps:
-        """Hand over the records from `_at` to `end`."""
+        """Hand over the records from `_at` to `end`.
+
+        Raises:
+            ResponseTooLarge: one of them is over the limit.
+        """
+        if len(text) > self._limit and any(len(memoryview(one)) > self._limit for one in records):
+            raise too_large("a record of the response", self._limit)
         self.count += len(records)
         self._body.last_end = self._text.base + end
         self._text.at = end

@@ -15,16 +15,18 @@ import msgspec
 
 from ..base.json_pieces import MORE, Arriving, Result, Steps, Utf8, ValueEnd
 from ..base.jsontext import FAILURES
-from ..errors import DecodeError, ResponseTooLarge
+from ..errors import DecodeError
 from ..flow.slices import Slices
 from .cut_body import CutBody
 from .page import PAGE_BODY, PageBody
-from .record_list import RecordList, RecordSink
+from .record_list import RecordList, RecordSink, too_large
 
 __all__ = ["SLICE", "Splitter"]
 
 SLICE = 1 << 19
 """Bytes decoded without a pause, which takes about a millisecond."""
+
+_LEAST = 1 << 10
 
 _BRACKET = ord("[")
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
@@ -61,7 +63,8 @@ class Splitter:
         self.size = 0
         self._sink = sink
         self._limit = limit
-        self._step = step
+        # A slice of small records waits for more bytes than it has, and these count as well.
+        self._step = step = min(step, max(limit // 4, _LEAST))
         self._utf8 = Utf8()
         self._is_checked = is_checked
         # Until it is known whether it is a byte-order mark.
@@ -69,7 +72,7 @@ class Splitter:
         self._text = Arriving()
         self._body = CutBody()
         self._ignored = 0
-        self._list = RecordList(self._text, self._body, sink, step)
+        self._list = RecordList(self._text, self._body, sink, limit, step)
         self._whole: PageBody | None = None
         self._steps = self._split()
 
@@ -93,7 +96,7 @@ class Splitter:
         self.size += len(piece)
         self._body.begin_with(piece)
         if self._sink.in_memory and self.size > self._limit:
-            raise self._too_large("the response")
+            raise too_large("the response", self._limit)
         if not self._is_checked:
             self._utf8.feed(piece)
         self._text.add(piece)
@@ -124,20 +127,13 @@ class Splitter:
             self._list.error.excerpt = self._body.excerpt
         return self._list.error
 
-    def _too_large(self, subject: str) -> ResponseTooLarge:
-        return ResponseTooLarge(
-            f"{subject} is over {self._limit:,} bytes; ask for less (a smaller batch_size, "
-            f"events=False) or raise max_response_bytes",
-            limit=self._limit,
-        )
-
     def _advance(self) -> Slices[None]:
         for step in self._steps:
             if step is MORE:
                 break
             yield
         if self._text.held + len(self._body.rest) > self._limit and not self._text.ended:
-            raise self._too_large("a part of the response")
+            raise too_large("a part of the response", self._limit)
 
     def end(self) -> Slices[tuple[bytes, PageBody | None]]:
         """Return the body without the records that were taken, and its members.

@@ -9,6 +9,8 @@ import signal
 import socket
 import struct
 import sys
+import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import anyio
 import pytest
 
-from altaprofiles import Attempt, CleverTap, ExportError, ResponseTooLarge, Session
+from altaprofiles import Attempt, CleverTap, ExportError, ResponseTooLarge, Session, Timeout
 
 from ..support.exporting import Job, exporter
 from ..support.jobs import names_in, workspace_of
@@ -278,6 +280,107 @@ async def test_the_cap_holds_for_one_record_of_an_export(tmp_path: Path) -> None
     async with serving(large) as server, session_at(server, max_response_bytes=MIB) as session:
         with pytest.raises(ExportError, match="1,048,576 bytes"):
             await session.export(**ARGUMENTS, to=tmp_path / "r.ndjson")
+
+
+@pytest.mark.parametrize("form", [bytes, pretty])
+@pytest.mark.parametrize("size", [100, 20_000, 90_000])
+async def test_the_cap_is_no_cap_on_the_page(
+    tmp_path: Path, size: int, form: Callable[[bytes], bytes]
+) -> None:
+    """Smaller than what is read at once, and than the pieces in which the body arrives."""
+    large = Large()
+    large.records = [
+        [form(record(page, number, size=size)) for number in range(1_500_000 // size)]
+        for page in range(PAGES)
+    ]
+    async with serving(large) as server, session_at(server, max_response_bytes=100_000) as session:
+        await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
+        assert is_as_expected(tmp_path / "p.ndjson", large)
+        assert sorted(large.asked) == [*range(PAGES)]
+    large.records[1][3] = record(1, 3, size=100_000)
+    async with serving(large) as server, session_at(server, max_response_bytes=100_000) as session:
+        with pytest.raises(ExportError, match="a record of the response is over 100,000 bytes"):
+            await session.export(**ARGUMENTS, to=tmp_path / "q.ndjson")
+
+
+class SlowDisk:
+    """Files without a name, one of whose writes takes until it is let go.
+
+    Args:
+        stalled: the number of that write, from 1; 0 for none.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stalled: int = 0) -> None:
+        self.writes = 0
+        self.is_stalled = threading.Event()
+        self.gate = threading.Event()
+        disk, make = self, tempfile.TemporaryFile
+
+        class File:
+            def __init__(self, **options: Any) -> None:
+                self._file = make(**options)
+
+            def write(self, data: Any) -> Any:
+                disk.writes += 1
+                if disk.writes == stalled:
+                    disk.is_stalled.set()
+                    disk.gate.wait()
+                return self._file.write(data)
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._file, name)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", File)
+
+    async def stall_for(self, seconds: float) -> None:
+        await anyio.to_thread.run_sync(self.is_stalled.wait, abandon_on_cancel=True)
+        await asyncio.sleep(seconds)
+        self.gate.set()
+
+
+def zipped(body: bytes) -> bytes:
+    return http(gzip.compress(body), "200 OK", "Content-Encoding: gzip")
+
+
+@pytest.mark.slow
+async def test_time_on_the_disk_is_not_the_silence_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, disk = Large(), SlowDisk(monkeypatch, stalled=1)
+    timeout = Timeout(read=3, total=None)
+    async with serving(large) as server, session_at(server, timeout=timeout) as session:
+        stalling = asyncio.create_task(disk.stall_for(4))
+        await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
+        await stalling
+    assert is_as_expected(tmp_path / "p.ndjson", large)
+    assert sorted(large.asked) == [*range(PAGES)]
+
+
+@pytest.mark.slow
+async def test_a_time_limit_that_is_reached_while_the_disk_writes_ends_that_request_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = Large()
+    records = [*large.records[0], b'{"identity":"last"}']
+    body = b'{"status":"success","records":[%b]}' % b",".join(records)
+    # The whole answer arrives at once, so that nothing is left to wait for behind the last write.
+    large.faults = {0: [lambda _: zipped(body)] * 9}
+    with monkeypatch.context() as context:
+        disk = SlowDisk(context)
+        async with serving(large) as server, session_at(server) as session:
+            await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
+        writes = disk.writes
+    disk = SlowDisk(monkeypatch, stalled=writes)
+    timeout = Timeout(read=None, total=3)
+    async with serving(large) as server, session_at(server, timeout=timeout) as session:
+        stalling = asyncio.create_task(disk.stall_for(4))
+        await session.export(**ARGUMENTS, to=tmp_path / "q.ndjson")
+        # Nothing of it reaches the caller later.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await stalling
+    assert (tmp_path / "p.ndjson").read_bytes() == b"".join(one + b"\n" for one in records)
+    assert (tmp_path / "q.ndjson").read_bytes() == (tmp_path / "p.ndjson").read_bytes()
 
 
 async def test_a_bomb_of_small_records_is_refused(tmp_path: Path) -> None:
