@@ -35,7 +35,7 @@ from ..errors import (
     TransportError,
     Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn, State, Work
+from ..flow.lifetime import Lifetime, Reading, State, Work
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
@@ -230,10 +230,9 @@ class Engine:
         with self.under_way():
             yield engine
 
-    @property
-    def iterate(self) -> Spawn:
-        """Runs the job behind an iteration while the engine is open: see `Lifetime.iterate`."""
-        return self._lifetime.iterate
+    def reading(self) -> Reading:
+        """Return what runs the job behind one iteration, while the engine is open."""
+        return self._lifetime.reading()
 
     @property
     def base_delay(self) -> float:
