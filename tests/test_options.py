@@ -558,3 +558,31 @@ async def test_a_hook_that_fails_hides_nothing_from_the_others(services: Both) -
         with pytest.raises(ZeroDivisionError):
             await view.cdp.get(user_id="u")
         assert [attempt.error for attempt in heard] == [None]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_hook_that_ends_the_program_hides_nothing_either(
+    services: Both,
+    failure: type[BaseException],
+    is_first: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard: list[Attempt] = []
+
+    def ending(attempt: Attempt) -> None:
+        raise failure
+
+    def broken(attempt: Attempt) -> None:
+        raise ZeroDivisionError
+
+    services.users = {"u": [user("u", "a")]}
+    async with services.session() as session:
+        hooks = [ending, broken] if is_first else [broken, ending]
+        view = session.with_options(on_event=[*hooks, heard.append])
+        # More often than there are slots, which are free again each time.
+        for _ in range(20):
+            with pytest.raises(failure):
+                await view.cdp.get(user_id="u")
+        assert [attempt.error for attempt in heard] == [None] * 20
+        assert "ZeroDivisionError" in caplog.text
