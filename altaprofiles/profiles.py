@@ -415,7 +415,8 @@ class EventProfiles(AsyncOnly):
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
         reading = self._new_reading()
-        return Results("by_event", self._people(reading), reading)
+        name = "everyone" if self._query.event is None else "by_event"
+        return Results(name, self._people(reading), reading)
 
     async def _people(self, reading: Reading) -> AsyncGenerator[Profile, None]:
         pages = self._walk(reading, decode=True, keep=False)
