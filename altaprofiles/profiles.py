@@ -21,6 +21,7 @@ from .base.calls import named, naming
 from .base.checks import check_flag, check_whole
 from .errors import InvalidArgument
 from .flow.fanout import Items
+from .flow.lifetime import Reading
 from .flow.results import AsyncOnly, Results
 from .flow.slices import ITEMS, finish
 from .http.engine import Engine
@@ -360,16 +361,18 @@ class Profiles:
                 )
             beginnings = [check_cursor(cursor)]
 
-        def pages(decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
+        def pages(decode: bool, keep: bool, reading: Reading) -> AsyncGenerator[Page, None]:
             return chains.walk(
                 beginnings,
                 prefetch=prefetch,
                 new_sink=partial(Pages, decode=decode, keep=keep),
                 weigh=attrgetter("weight"),
                 query=query,
+                reading=reading,
             )
 
-        return EventProfiles(pages, distinct=distinct, query=query, cursor=cursor)
+        new_reading = self._engine.reading
+        return EventProfiles(pages, new_reading, distinct=distinct, query=query, cursor=cursor)
 
     def _chains(self) -> Chains:
         return Chains(self._engine, self._service())
@@ -387,18 +390,20 @@ class EventProfiles(AsyncOnly):
 
     def __init__(
         self,
-        pages: Callable[[bool, bool], AsyncGenerator[Page, None]],
+        pages: Callable[[bool, bool, Reading], AsyncGenerator[Page, None]],
+        new_reading: Callable[[], Reading],
         *,
         distinct: bool,
         query: EventQuery,
         cursor: str | None,
     ) -> None:
         self._pages = pages
+        self._new_reading = new_reading
         self._distinct = distinct
         self._query = query
         self._cursor = cursor
 
-    async def __aiter__(self) -> AsyncGenerator[Profile, None]:
+    def __aiter__(self) -> AsyncGenerator[Profile, None]:
         """Yield each person, page by page; those of one window in server order.
 
         With `distinct`, each person is yielded once.
@@ -409,7 +414,12 @@ class EventProfiles(AsyncOnly):
             CursorLoop, CursorExpired: a chain cannot continue.
             AltaProfilesError: a chain could not be opened, or a page not fetched.
         """
-        pages = self._walk(decode=True, keep=False)
+        reading = self._new_reading()
+        name = "everyone" if self._query.event is None else "by_event"
+        return Results(name, self._people(reading), reading)
+
+    async def _people(self, reading: Reading) -> AsyncGenerator[Profile, None]:
+        pages = self._walk(reading, decode=True, keep=False)
         try:
             async for page in pages:
                 for number, profile in enumerate(page.profiles, 1):
@@ -443,11 +453,14 @@ class EventProfiles(AsyncOnly):
         ...         file.write(page.encode())
         """
         check_flag("decode", decode)
-        return Results("pages", self._walk(decode=decode, keep=True))
+        reading = self._new_reading()
+        return Results("pages", self._walk(reading, decode=decode, keep=True), reading)
 
-    async def _walk(self, *, decode: bool, keep: bool) -> AsyncGenerator[Page, None]:
+    async def _walk(
+        self, reading: Reading, *, decode: bool, keep: bool
+    ) -> AsyncGenerator[Page, None]:
         seen = Distinct() if self._distinct else None
-        pages = self._pages(decode, keep)
+        pages = self._pages(decode, keep, reading)
         with naming(PAGES):
             try:
                 async for page in pages:

@@ -1212,7 +1212,8 @@ class Session:
         its iteration, also from tasks that it starts. Any other call or iteration that begins later
         raises `SessionClosed` at once: let a loop of your own, such as one over a queue, end by a
         flag of its own before. After `drain` seconds the rest is cut off, as without it. An
-        iteration that is not read to its end lasts until then.
+        iteration that is not read to its end lasts until then, unless the task that closes is the
+        one that has read it last: that one is not waited for.
 
         Safe to call more than once. A second call during a drain ends it by its own `drain`. If the
         task that drains is cancelled, all is cut off at once.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import date, datetime
+from functools import partial
 from socket import socket
 from typing import Any
 
@@ -657,11 +658,29 @@ class Unprintable:
         raise RuntimeError("closed")
 
 
+class Digits(int):
+    def __repr__(self) -> str:
+        raise RuntimeError("closed")
+
+
+BOUND = "5555555555"
+
+
+class Report:
+    def __repr__(self) -> str:
+        return f"Report({BOUND})"
+
+    async def write(self, *_: object) -> None:
+        """Do nothing with any argument."""
+
+
 ODD: dict[str, Any] = {
     "no repr": Unprintable(),
     "an endless int": 10**5000,
     "a file's bytes": b"\x00" * 100_000,
     "a list that nobody can hash": [["Charged"] * 10_000],
+    "a function with bound values": partial(Report().write, BOUND),
+    "a method": Report().write,
     "a table of many lines": type("Table", (), {"__repr__": lambda _: "a | b\n" * 10_000})(),
 }
 OPTIONS: dict[str, tuple[Call, str]] = {
@@ -738,3 +757,30 @@ async def test_a_value_that_cannot_be_shown_is_refused_in_one_short_line(
     assert text.startswith(name)
     assert len(text) < 700
     assert "\n" not in text
+    assert BOUND not in text
+
+
+def test_a_function_in_an_error_has_its_name_only() -> None:
+    for function, name in (
+        (unsent, "<function unsent>"),
+        (print, "<function print>"),
+        (Report().write, "<function Report.write>"),
+        (partial(partial(print, BOUND), end=BOUND), "functools.partial(<function print>, …)"),
+        (partial(Report().write, BOUND), "functools.partial(<function Report.write>, …)"),
+        (partial(dict, key=BOUND), "functools.partial(<class 'dict'>, …)"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            Retry(deadline=function)  # type: ignore[arg-type]
+        assert str(caught.value).endswith(f"got {name}")
+
+
+def test_something_else_than_a_function_is_named_by_its_type() -> None:
+    for given, form in (([BOUND], "a list"), (Report(), "a value of type Report"), (5, "a number")):
+        with pytest.raises(InvalidArgument) as caught:
+            Session(clevertap=CleverTap("W9R", "passcode"), on_event=[given])  # type: ignore[list-item]
+        assert str(caught.value).endswith(f"or a list of such functions, got {form}")
+
+
+def test_an_int_that_fails_to_show_itself_is_shown_as_an_int() -> None:
+    with pytest.raises(InvalidArgument, match=r"'auto', got 0$"):
+        CleverTap("W9R", "passcode", max_in_flight=Digits(0))

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
@@ -409,3 +409,70 @@ async def test_a_drain_of_a_reader_waits_for_the_calls_of_others() -> None:
                 await session.aclose(drain=LONG)
                 break
     assert found == [None]
+
+
+Iteration: TypeAlias = Callable[[Session], AsyncGenerator[object, None]]
+
+ITERATIONS: list[Iteration] = [
+    lambda session: aiter(session.profiles.by_event(EVENT, **RANGE, batch_size=23)),
+    lambda session: session.profiles.by_event(EVENT, **RANGE, batch_size=23).pages(),
+    lambda session: session.profiles.get_many(map(str, range(40)), by="identity"),
+    lambda session: session.with_cdp(session.profiles.by_event(EVENT, **RANGE, batch_size=23)),
+]
+KINDS = pytest.mark.parametrize("begin", ITERATIONS, ids=["people", "pages", "keys", "customers"])
+
+
+READ = pytest.mark.parametrize(
+    "read",
+    # The second one reads each item in a task of its own, before Python 3.12.
+    [anext, lambda results: asyncio.wait_for(anext(results), LONG)],
+    ids=["plainly", "wait_for"],
+)
+Read: TypeAlias = Callable[[AsyncGenerator[object, None]], Awaitable[object]]
+
+
+@KINDS
+@READ
+@pytest.mark.parametrize("since", ["before", "after"])
+async def test_an_iteration_that_is_handed_over_belongs_to_its_new_reader(
+    begin: Iteration, read: Read, since: str
+) -> None:
+    async with Emulator(people=PEOPLE, seed=7) as emulator:
+        async with session_for(emulator) as session:
+            everyone = [one async for one in begin(session)]
+        async with session_for(emulator) as session:
+            handed: asyncio.Future[AsyncGenerator[object, None]] = asyncio.Future()
+            results: list[object] = []
+
+            async def read_on() -> None:
+                iteration = await handed
+                with suppress(StopAsyncIteration):
+                    while True:
+                        results.append(await read(iteration))
+                        await session.profiles.get(identity="nobody")
+
+            reader = asyncio.ensure_future(read_on()) if since == "before" else None
+            await asyncio.sleep(0)
+            iteration = begin(session)
+            results.append(await read(iteration))
+            handed.set_result(iteration)
+            reader = reader or asyncio.ensure_future(read_on())
+            with anyio.fail_after(PATIENCE):
+                await session.aclose(drain=100 * PATIENCE)
+                await reader
+    assert len(results) == len(everyone) > 1
+
+
+@KINDS
+@READ
+async def test_a_drain_does_not_wait_for_its_own_reader_however_it_reads(
+    begin: Iteration, read: Read
+) -> None:
+    with anyio.fail_after(PATIENCE):
+        async with Emulator(people=PEOPLE, seed=7) as emulator, session_for(emulator) as session:
+            iteration = begin(session)
+            await read(iteration)
+            await session.aclose(drain=100 * PATIENCE)
+            with pytest.raises((SessionClosed, StopAsyncIteration)):
+                while True:
+                    await read(iteration)

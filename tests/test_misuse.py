@@ -291,6 +291,8 @@ def test_a_query_shows_its_event_and_days_but_no_value_of_a_filter() -> None:
     for part in ("4711", "ann@", "a%2Fcursor"):
         assert part not in text
     assert repr(session.profiles.everyone()) == "EventProfiles(everyone)"
+    assert repr(aiter(session.profiles.everyone())) == "<results of everyone>"
+    assert repr(aiter(charged(session))) == "<results of by_event>"
 
 
 def test_no_object_of_the_package_shows_its_address_alone() -> None:

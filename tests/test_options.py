@@ -265,12 +265,17 @@ async def test_a_run_that_is_late_names_the_failure_that_it_was_held_up_by(
         credentials = CleverTap("id", "passcode", base_url=port.url)
         async with Session(clevertap=credentials, retry=patient) as session:
             run = getattr(session, kind)
-            with pytest.raises(Incomplete) as caught:
-                await run(**BY_KIND[kind], to=tmp_path / "p.duckdb", deadline=1.0)
-    error = caught.value
+            deadline, error = 0.5, Incomplete("", missing=[])
+            # On a busy machine, a second may be over before the first request.
+            while not session.stats.requests:
+                deadline *= 2
+                with pytest.raises(Incomplete) as caught:
+                    await run(**BY_KIND[kind], to=tmp_path / "p.duckdb", deadline=deadline)
+                error = caught.value
     assert isinstance(error.__cause__, ConnectError)
     [sentence] = error.missing
-    assert sentence.startswith("it did not finish within the deadline of 1 s; the last failure: ")
+    within = f"it did not finish within the deadline of {deadline:g} s"
+    assert sentence.startswith(f"{within}; the last failure: ")
     assert "Connection refused" in sentence
     assert sentence in str(error)
     noun = {"export_lookups": "lookup"}.get(kind, kind)
@@ -558,3 +563,31 @@ async def test_a_hook_that_fails_hides_nothing_from_the_others(services: Both) -
         with pytest.raises(ZeroDivisionError):
             await view.cdp.get(user_id="u")
         assert [attempt.error for attempt in heard] == [None]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("is_first", [False, True])
+async def test_a_hook_that_ends_the_program_hides_nothing_either(
+    services: Both,
+    failure: type[BaseException],
+    is_first: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    heard: list[Attempt] = []
+
+    def ending(attempt: Attempt) -> None:
+        raise failure
+
+    def broken(attempt: Attempt) -> None:
+        raise ZeroDivisionError
+
+    services.users = {"u": [user("u", "a")]}
+    async with services.session() as session:
+        hooks = [ending, broken] if is_first else [broken, ending]
+        view = session.with_options(on_event=[*hooks, heard.append])
+        # More often than there are slots, which are free again each time.
+        for _ in range(20):
+            with pytest.raises(failure):
+                await view.cdp.get(user_id="u")
+        assert [attempt.error for attempt in heard] == [None] * 20
+        assert "ZeroDivisionError" in caplog.text

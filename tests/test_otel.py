@@ -278,6 +278,30 @@ async def test_a_hook_that_fails_does_not_take_the_place_of_a_cancellation(
     ]
 
 
+async def test_nor_does_one_that_is_cancelled_itself(services: Both) -> None:
+    class Cancelled(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise asyncio.CancelledError
+
+    cancelled, spans = TracerProvider(), InMemorySpanExporter()
+    cancelled.add_span_processor(Cancelled())
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    ending: list[Any] = []
+
+    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
+        ending[0]()
+        await asyncio.Event().wait()
+
+    async with scripted(silent) as server:
+        services.url = server.url
+        async with services.session() as session:
+            hooks = [altaprofiles.otel.hook(one, MeterProvider()) for one in (cancelled, tracers)]
+            view = session.with_options(on_event=hooks)
+            await end_midway("task", ending, lambda: view.cdp.get(user_id="u"))
+    assert len(spans.get_finished_spans()) == 1
+
+
 async def test_nor_does_one_that_fails_as_another_secret_is_waited_for(
     services: Both, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import re
-from inspect import iscoroutinefunction
+from functools import partial
+from inspect import iscoroutinefunction, isroutine
 from operator import index
 
 from ..errors import InvalidArgument
@@ -30,14 +31,33 @@ __all__ = [
 def shown(value: object) -> str:
     """Return the `repr` of a value for a message, in one line of bounded length.
 
-    Words stand for a value that has none, such as an int of thousands of digits.
+    Words stand for a value that has none, such as an int of thousands of digits. A function is
+    shown by its name.
     """
     try:
-        text = " ".join(repr(value).splitlines())
+        text = " ".join(_repr(value).splitlines())
     except Exception:
         # A class of the caller's may raise anything there.
-        return "an int of thousands of digits" if isinstance(value, int) else form_of(value)
+        return _without_repr(value)
     return text if len(text) <= 300 else f"{text[:200]} … {text[-100:]}"
+
+
+def _repr(value: object) -> str:
+    # Values that are bound in a function, and its object, may be a secret or about a person.
+    if isinstance(value, partial):
+        return f"functools.partial({_repr(value.func)}, …)"
+    if isroutine(value):
+        return f"<function {value.__qualname__}>"
+    return repr(value)
+
+
+def _without_repr(value: object) -> str:
+    if not isinstance(value, int):
+        return form_of(value)
+    try:
+        return int.__repr__(value)
+    except ValueError:
+        return "an int of thousands of digits"
 
 
 def check_whole(name: str, value: object, *, least: int) -> int:
@@ -66,7 +86,8 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
             f"{name}: expected a plain function of {takes}, not an async one, got {shown(value)}"
         )
     if value is not None and not callable(value):
-        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {shown(value)}")
+        # Its `repr` may show a secret, as that of a client does.
+        raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {form_of(value)}")
 
 
 def check_flag(name: str, value: object) -> bool:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
@@ -36,6 +36,8 @@ __all__ = ["HEADER", "read_line", "recognize", "request_key", "scrub"]
 HEADER = {"format": "altaprofiles replay", "version": 1}
 
 _PAGE = "<html><head><title>A page that is not JSON</title></head><body></body></html>"
+
+_CURSOR = re.compile(r"[?&]cursor=([^&]*)")
 
 _FLAGS = {"app": "false", "events": "true", "profile": "true"}
 _KEYS = {
@@ -95,6 +97,9 @@ def recognize(method: str, target: str, body: bytes) -> dict[str, Any] | None:
         None if it is not a call of these APIs, or not readable as one.
     """
     path = target.partition("?")[0]
+    if path == "/1/profiles.json" and (cursor := _CURSOR.search(target)):
+        # As it was sent: a plus sign that is not encoded belongs to the cursor.
+        return {"operation": "page", "cursor": cursor[1]}
     sent = parameters(target)
     if sent is None:
         return None
@@ -106,12 +111,8 @@ def recognize(method: str, target: str, body: bytes) -> dict[str, Any] | None:
         if "req_id" in values:
             return {"operation": "poll", "req_id": values["req_id"]}
         return _asking({"operation": "count"}, body)
-    if path != "/1/profiles.json":
+    if path != "/1/profiles.json" or "cursor" in values:
         return None
-    if "cursor" in values:
-        # As it was sent: a plus sign that is not encoded belongs to the cursor.
-        raw = re.findall(r"[?&]cursor=([^&]*)", target)
-        return {"operation": "page", "cursor": raw[0]} if raw else None
     flags = {name: values.get(name, default) for name, default in _FLAGS.items()}
     opening = {"operation": "open_chain", **flags}
     return _asking(
@@ -140,7 +141,9 @@ def request_key(request: dict[str, Any]) -> bytes:
     """
     known = {**request}
     if isinstance(known.get("cursor"), str):
-        known["cursor"] = unquote(known["cursor"])
+        # As characters, which JSON can hold: a cursor need not be UTF-8.
+        sent = known["cursor"].encode("utf-8", "surrogatepass")
+        known["cursor"] = unquote_to_bytes(sent).decode("latin-1")
     if "query" in known:
         known["query"] = _query(known["query"], lambda value: None)
     return json.dumps(known, sort_keys=True).encode()

@@ -8,7 +8,7 @@ import secrets
 from base64 import b32encode, b64encode
 from hashlib import blake2b
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from .permutation import Permutation
 
@@ -81,7 +81,9 @@ class Scrubber:
 
     def cursor(self, cursor: str) -> str:
         """Return a percent-encoded token, the same for any percent-encoding of the same cursor."""
-        digest = self._digest(f"cursor {unquote(cursor)}", 20)
+        # Bytes as characters: text that is not UTF-8 would lose what tells it from others.
+        plain = unquote_to_bytes(cursor.encode("utf-8", "surrogatepass")).decode("latin-1")
+        digest = self._digest(f"cursor {plain}", 20)
         return quote(b64encode(_CURSOR_MARK + digest), safe="")
 
     def _digest(self, text: str, size: int) -> bytes:

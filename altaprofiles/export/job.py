@@ -131,6 +131,7 @@ class Job(Generic[R, S]):
         Raises:
             ConfigurationError: an argument cannot work.
         """
+        self._check_accounts()
         gathering = self._parts[0].gathering
         names = [part.name for part in self._parts if part.name is not None]
         place = Place.of(self._output, gathering.content, gathering.endings, names)
@@ -149,6 +150,16 @@ class Job(Generic[R, S]):
                 "write='replace' or write='append'"
             )
         return place
+
+    def _check_accounts(self) -> None:
+        """Raise `InvalidArgument` if two parts are of one account, as nothing tells rows apart."""
+        names: dict[str, str | None] = {}
+        for part in self._parts:
+            if (other := names.setdefault(part.account, part.name)) != part.name:
+                raise InvalidArgument(
+                    f"account: {other!r} and {part.name!r} are names of the same account; leave "
+                    f"one of them out"
+                )
 
     async def _run_all(self, workspaces: Workspaces, place: Place, threads: Threads) -> R:
         with self._limited(place, self._parts):

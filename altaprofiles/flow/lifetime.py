@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Literal, Protocol, TypeAlias
@@ -18,6 +18,7 @@ from ..errors import AltaProfilesError, ConfigurationError, SessionClosed
 __all__ = [
     "INTERRUPTED",
     "Lifetime",
+    "Reading",
     "Spawn",
     "State",
     "Work",
@@ -47,18 +48,33 @@ INTERRUPTED = (
 _joined: ContextVar[frozenset[Work]] = ContextVar("joined", default=frozenset())
 """The work that this task or thread does. The tasks that it starts inherit it."""
 
+_behind: ContextVar[Work | None] = ContextVar("behind", default=None)
+"""The work of the iteration whose background task this is, or was started by."""
+
 
 class Work:
     """A piece of work under way: while a session is drained, calls that are part of it begin.
 
     Attributes:
         is_over: whether none of it is left.
-        task: the task without which it does not end, if it is known.
     """
 
-    def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
+    def __init__(self) -> None:
         self.is_over = False
-        self.task = task
+        self._task: asyncio.Task[Any] | None = None
+        self._behind: Work | None = None
+
+    def move(self, task: asyncio.Task[Any] | None) -> None:
+        """Record the task without which the work does not end: the one that runs, if any."""
+        self._task = task
+        self._behind = _behind.get()
+
+    def waits_for(self, tasks: Collection[asyncio.Task[Any] | None]) -> bool:
+        """Return whether the work does not end without one of some tasks."""
+        if self._task is not None and self._task in tasks:
+            return True
+        # Behind an iteration, nothing goes on unless somebody reads it.
+        return self._behind is not None and self._behind.waits_for(tasks)
 
     def join(self) -> Token[frozenset[Work]]:
         """Make calls of this task or thread a part of the work, until it is over.
@@ -194,6 +210,9 @@ class Lifetime:
         self._state = "draining"
         # What a closer itself reads would wait for the closer.
         self._closers.add(asyncio.current_task())
+        if self._works:
+            # A task that has just been given an iteration, or woken up for it, has yet to read it.
+            await asyncio.sleep(0)
         if not self._is_waited_for:
             return
         with anyio.move_on_after(seconds):
@@ -202,7 +221,7 @@ class Lifetime:
     @property
     def _is_waited_for(self) -> bool:
         """True while there is work that a closer waits for."""
-        return any(work.task is None or work.task not in self._closers for work in self._works)
+        return not all(work.waits_for(self._closers) for work in self._works)
 
     def _close(self) -> None:
         self._state = "closed"
@@ -261,16 +280,19 @@ class Lifetime:
             SessionClosed: the session is not open, or takes nothing new.
         """
         self.check_open()
-        work = work or Work(asyncio.current_task())
+        if work is None:
+            work = Work()
+            work.move(asyncio.current_task())
         self._works.add(work)
         token = work.join()
         try:
             yield
         finally:
-            self._end(work)
+            self.end(work)
             _joined.reset(token)
 
-    def _end(self, work: Work) -> None:
+    def end(self, work: Work) -> None:
+        """Count a work no more."""
         work.is_over = True
         self._works.discard(work)
         if self._state == "draining" and not self._is_waited_for:
@@ -292,14 +314,16 @@ class Lifetime:
         `ended` is called exactly once, after the job: with None after success, else with the
         exception. If the session closes before, the exception is a `SessionClosed`.
         """
-        return self._spawn(job, ended, Work())
+        return self.begin(job, ended, Work())
 
-    def _spawn(
+    def begin(
         self,
         job: Callable[[], Awaitable[None]],
         ended: Callable[[BaseException | None], None],
         work: Work,
+        *others: Work,
     ) -> Callable[[], None]:
+        """Do as `spawn` does, for a job that is the first of some works."""
         self.check_open()
         scope = anyio.CancelScope()
 
@@ -309,6 +333,7 @@ class Lifetime:
             )
             try:
                 work.join()
+                _behind.set(work)
                 with scope:
                     await job()
                     error = None
@@ -322,38 +347,74 @@ class Lifetime:
                 error = failure
             finally:
                 ended(error)
-                self._end(work)
+                self.end(work)
 
         if self._tasks is None:
             raise RuntimeError("an open session has a task group")
         self._tasks.start_soon(run)
         # Counted at once, because the session may be drained before the task starts.
-        self._works.add(work)
+        self._works.update((work, *others))
         return scope.cancel
 
-    def iterate(
-        self,
-        job: Callable[[], Awaitable[None]],
-        ended: Callable[[BaseException | None], None],
-    ) -> Callable[[], None]:
-        """Do as `spawn` does, for a generator that yields what `job` produces.
-
-        The code that reads the generator is a part of the work until the result is called: the
-        calls that it makes between two items begin while the session is drained, too.
-        """
-        self.check_open()
-        reader = asyncio.current_task()
-        cancel, work = self._spawn(job, ended, Work(reader)), Work(reader)
-        self._works.add(work)
-        work.join()
-
-        def end() -> None:
-            cancel()
-            self._end(work)
-
-        return end
+    def reading(self) -> Reading:
+        """Return a new `Reading`, for one iteration."""
+        return Reading(self)
 
     async def pause(self, seconds: float) -> None:
         """Sleep for `seconds`, or until the session closes."""
         with anyio.move_on_after(seconds):
             await self._stop.wait()
+
+
+class Reading:
+    """One iteration over the results of background work, by one task after another.
+
+    The code that reads it is a part of the work until its end: the calls that it makes between two
+    items begin while the session is drained, too.
+    """
+
+    def __init__(self, lifetime: Lifetime) -> None:
+        self._lifetime = lifetime
+        self._task: asyncio.Task[Any] | None = None
+        self._behind, self._body = Work(), Work()
+
+    def move(self) -> None:
+        """Take the present task for the reader. To be called where the next item is asked for.
+
+        A coroutine for the item may run in a task of its own, as in `asyncio.wait_for` on Python
+        3.11, and that task is over before the code that reads goes on.
+        """
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:
+            # Without a loop, the generator raises the error.
+            return
+        if task is self._task or self._body.is_over:
+            return
+        self._task = task
+        self._behind.move(task)
+        self._body.move(task)
+        self._body.join()
+
+    def spawn(
+        self,
+        job: Callable[[], Awaitable[None]],
+        ended: Callable[[BaseException | None], None],
+    ) -> Callable[[], None]:
+        """Do as `Lifetime.spawn` does, once, for a generator that yields what `job` produces.
+
+        The iteration lasts until the result is called.
+        """
+        if self._task is None:
+            self.move()
+        try:
+            cancel = self._lifetime.begin(job, ended, self._behind, self._body)
+        except BaseException:
+            self._body.is_over = True
+            raise
+
+        def end() -> None:
+            cancel()
+            self._lifetime.end(self._body)
+
+        return end

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Awaitable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, TypeVar
 
+from .lifetime import Reading
+
 __all__ = ["AsyncOnly", "Results"]
 
 T = TypeVar("T")
@@ -33,17 +35,21 @@ class Results(AsyncOnly, AsyncGenerator[T, None]):
     Args:
         name: the method that was called.
         generator: yields the results.
+        reading: is told which task reads them.
     """
 
-    def __init__(self, name: str, generator: AsyncGenerator[T, None]) -> None:
+    def __init__(self, name: str, generator: AsyncGenerator[T, None], reading: Reading) -> None:
         self._name = name
         self._generator = generator
+        self._reading = reading
 
     def __anext__(self) -> Awaitable[T]:  # type: ignore[override]
+        self._reading.move()
         return self._generator.__anext__()
 
     def asend(self, value: None) -> Any:
         """Return the next result, as `__anext__` does."""
+        self._reading.move()
         return self._generator.asend(value)
 
     def athrow(

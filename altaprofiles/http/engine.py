@@ -35,13 +35,13 @@ from ..errors import (
     TransportError,
     Unauthorized,
 )
-from ..flow.lifetime import Lifetime, Spawn, State, Work
+from ..flow.lifetime import Lifetime, Reading, State, Work
 from ..flow.slices import Slices, finish
 from ..models import Attempt, Stats
 from ..redaction import masked
 from ..wire.messages import Request, Response
 from ..wire.reading import checked
-from .hooks import Hook, Observer, errors_logged
+from .hooks import Hook, Observer, call_all, errors_logged
 from .limits import Cap, Turn
 from .reader import Reader
 from .retry import Budget, Retry, Tries
@@ -230,10 +230,9 @@ class Engine:
         with self.under_way():
             yield engine
 
-    @property
-    def iterate(self) -> Spawn:
-        """Runs the job behind an iteration while the engine is open: see `Lifetime.iterate`."""
-        return self._lifetime.iterate
+    def reading(self) -> Reading:
+        """Return what runs the job behind one iteration, while the engine is open."""
+        return self._lifetime.reading()
 
     @property
     def base_delay(self) -> float:
@@ -335,9 +334,12 @@ class Engine:
                 self._failed(failure)
             if tries.cut_off_from is not None:
                 attempt = call.attempt(tries, tries.cut_off_from, None)
-                for observer in self._options.observers:
-                    with errors_logged():
-                        observer.interrupted(attempt, error)
+                cut_off = [
+                    partial(observer.interrupted, attempt, error)
+                    for observer in self._options.observers
+                ]
+                with errors_logged():
+                    call_all(cut_off)
             raise
 
     def _within(self, whole: Deadline | None, call: _Call, tries: Tries) -> Awaitable[Any]:
@@ -631,21 +633,7 @@ class Engine:
                 _excerpt(attempt.error),
                 "giving up" if attempt.delay is None else f"next attempt in {attempt.delay:.2f} s",
             )
-        failure: Exception | None = None
-        for hook in self._options.hooks:
-            try:
-                hook(attempt)
-            except Exception as error:
-                # The others have their part of the report all the same.
-                if failure is not None:
-                    logger.exception("another function of on_event failed as well")
-                failure = error if failure is None else failure
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                # The traceback holds this frame, which would keep the error alive.
-                del failure
+        call_all(self._options.hooks, attempt)
 
 
 def _unread(response: Response) -> None:

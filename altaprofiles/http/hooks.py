@@ -13,7 +13,7 @@ from ..models import Attempt
 if TYPE_CHECKING:
     from .service import Load
 
-__all__ = ["Hook", "Observer", "errors_logged"]
+__all__ = ["Hook", "Observer", "call_all", "errors_logged"]
 
 Hook: TypeAlias = Callable[[Attempt], object]
 """Called with each attempt after its end."""
@@ -38,6 +38,35 @@ class Observer(ABC):
     @abstractmethod
     def watch(self, load: Callable[[], Sequence[Load]]) -> None:
         """Measure the slots of a session, which `load` returns; a session calls it once."""
+
+
+def call_all(hooks: Sequence[Callable[..., object]], *arguments: object) -> None:
+    """Call every hook, also after one that fails.
+
+    Raises:
+        BaseException: what the first one raised, or the first one that ends more than the call,
+            such as a `KeyboardInterrupt`. The rest is logged.
+    """
+    failure: BaseException | None = None
+    for hook in hooks:
+        try:
+            hook(*arguments)
+        except BaseException as error:
+            failure = error if failure is None else _graver(failure, error)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            # The traceback holds this frame, which would keep the error alive.
+            del failure
+
+
+def _graver(first: BaseException, second: BaseException) -> BaseException:
+    """Return the one of two errors to raise, and log the other one."""
+    if isinstance(first, Exception) and not isinstance(second, Exception):
+        first, second = second, first
+    logger.error("another function of on_event failed as well", exc_info=second)
+    return first
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ..base.calls import CallName
 from ..base.verdicts import dooms_all
 from ..base.wording import numbered
 from ..errors import AltaProfilesError, BadRequest, Incomplete
+from ..flow.lifetime import Reading
 from ..flow.paging import Chain, Linked, walk
 from ..http.engine import Engine
 from ..http.service import Service
@@ -136,6 +137,7 @@ class Chains:
         discard: Callable[[P], object] = lambda page: None,
         earlier: Collection[bytes] = (),
         query: EventQuery | None = None,
+        reading: Reading | None = None,
     ) -> AsyncGenerator[P, None]:
         """Yield the pages of several chains, as `paging.walk` does.
 
@@ -149,6 +151,7 @@ class Chains:
             weigh, discard: as in `Chain`.
             earlier: the marks of the cursors that a resumed chain has asked for before.
             query: the query that opened a resumed chain, if it is known.
+            reading: the iteration that the pages are part of, or None if they are one themselves.
 
         Raises:
             Incomplete: a chain stays without records, and its count is not 0. One that was resumed
@@ -158,7 +161,8 @@ class Chains:
             replace(self._chain(beginning, new_sink, earlier, query), weigh=weigh, discard=discard)
             for beginning in beginnings
         ]
-        return walk(chains, prefetch=prefetch, spawn=self._engine.iterate, name=PAGES)
+        reading = reading or self._engine.reading()
+        return walk(chains, prefetch=prefetch, spawn=reading.spawn, name=PAGES)
 
     def _chain(
         self,

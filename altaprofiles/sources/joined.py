@@ -7,7 +7,6 @@ from itertools import count
 
 from ..errors import InvalidArgument
 from ..flow.fanout import Items, check_items
-from ..flow.results import Results
 from ..models import CdpUser, Customer, Profile
 from ..models.customer import bytes_in_memory
 from ..models.people import exact_identity
@@ -42,7 +41,11 @@ def join(
         found = await lookups.look_up("user_id", identity, f"{place}.identity")
         return Customer(profile, found.value or {}, found.error)
 
-    customers = lookups.each(
-        profiles, look_up, concurrency=concurrency, ordered=ordered, size=bytes_in_memory
+    return lookups.each(
+        "with_cdp",
+        profiles,
+        look_up,
+        concurrency=concurrency,
+        ordered=ordered,
+        size=bytes_in_memory,
     )
-    return Results("with_cdp", customers)

@@ -143,17 +143,18 @@ class Lookups(Generic[V]):
         check_items("keys", keys)
         # Calls start in the order of the keys.
         indexes = count()
-        lookups = self.each(
+        return self.each(
+            "get_many",
             keys,
             lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
             concurrency=concurrency,
             ordered=ordered,
             size=bytes_in_memory,
         )
-        return Results("get_many", lookups)
 
     def each(
         self,
+        name: str,
         items: Items[T],
         call: Callable[[T], Awaitable[R]],
         *,
@@ -163,6 +164,7 @@ class Lookups(Generic[V]):
     ) -> AsyncGenerator[R, None]:
         """Yield `call(item)` for each item, as many at once as keep every slot busy.
 
+        `name` is the method that was called.
         `size` returns the bytes of a result in memory, for results that may be many or large: see
         `fan_out`.
 
@@ -173,13 +175,15 @@ class Lookups(Generic[V]):
         check_flag("ordered", ordered)
         if concurrency is None:
             concurrency = self._service.cap(self._endpoint.operation).limit
-        return fan_out(
+        reading = self._engine.reading()
+        results = fan_out(
             call,
             items,
             concurrency=check_whole("concurrency", concurrency, least=1),
             ordered=ordered,
-            spawn=self._engine.iterate,
+            spawn=reading.spawn,
             pausing=lambda: self._service.pausing,
             size=size,
             name=self._endpoint.name,
         )
+        return Results(name, results, reading)

@@ -51,7 +51,7 @@ async def who_is(
         return Customer(await _profile_of(user, profiles), {user.user_id: user})
 
     # In the order in which the service sends them, and as many at once as there are slots.
-    calls = profiles.each(bound.values(), customer, concurrency=None, ordered=True)
+    calls = profiles.each("who_is", bound.values(), customer, concurrency=None, ordered=True)
     return [one async for one in calls]
 
 
@@ -76,7 +76,10 @@ async def _both(
         lambda: users.get(CDP.by[0], key),
     ]
     profile, found = [
-        result async for result in profiles.each(calls, _call, concurrency=len(calls), ordered=True)
+        result
+        async for result in profiles.each(
+            "who_is", calls, _call, concurrency=len(calls), ordered=True
+        )
     ]
     return profile, found or {}
 

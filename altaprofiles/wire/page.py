@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -260,10 +260,15 @@ def _holds_cursors(value: Any) -> bool:
 
 
 def _is_echo(text: str, own: str, was_asked: Callable[[str], bool]) -> bool:
-    plain = unquote(text)
+    plain = _unquoted(text)
     return text != "" and (
-        plain == unquote(own) or was_asked(text) or was_asked(quote(plain, safe=""))
+        plain == _unquoted(own) or was_asked(text) or was_asked(quote(plain, safe=""))
     )
+
+
+def _unquoted(cursor: str) -> bytes:
+    # Not text: if it is not UTF-8, different cursors would become the same.
+    return unquote_to_bytes(cursor.encode("utf-8", "surrogatepass"))
 
 
 def _links_next(value: Any) -> bool:

@@ -289,6 +289,9 @@ def test_a_name_that_leads_elsewhere(
         ("count", "App Launched", *DAYS),
         ("export", "App Launched", *DAYS, "-o", "people.csv"),
         ("export", "App Launched", *DAYS, "-o", "{account}.csv"),
+        ("export", "App Launched", *DAYS, "--with-cdp", "-o", "people.parquet"),
+        ("export", "App Launched", *DAYS, "--with-cdp", "-o", "p.duckdb", "--write", "upsert"),
+        ("sync", "App Launched", "--since", "2026-01-01", "-o", "people.duckdb"),
         ("lookup", "keys.txt", "--by", "identity", "-o", "people.csv"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import math
 import re
@@ -260,6 +261,37 @@ async def test_other_ways_to_ask_are_the_same_request(tmp_path: Path) -> None:
     async with Emulator(replay=file) as emulator:
         for is_old in (True, False):
             assert await walk(emulator.url, emulator, is_old=is_old) == sizes
+
+
+async def test_pages_of_cursors_that_are_no_text_stay_in_order(tmp_path: Path) -> None:
+    """A real cursor is text, but nothing says so, and the client passes on what it gets."""
+    cursors = ["%FF", "%FE%2B", "%EF%BF%BD", "%FD", None]
+    file = tmp_path / "run.ndjson"
+    opening = {"status": "success", "cursor": cursors[0]}
+    pages = {
+        cursor: {"status": "success", "records": [{"identity": str(number)}]}
+        | ({"next_cursor": following} if following else {})
+        for number, (cursor, following) in enumerate(itertools.pairwise(cursors))
+    }
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        target = head.split(b" ")[1].decode()
+        _, _, cursor = target.partition("cursor=")
+        body = opening if head.startswith(b"POST") else pages[cursor]
+        writer.write(http(json.dumps(body).encode()))
+
+    async def sizes(account: CleverTap) -> list[int]:
+        async with Session(clevertap=account, retry=QUICK) as session:
+            people = session.profiles.by_event(EVENT, **RANGE, prefetch=0)
+            return [len(page.profiles) async for page in people.pages()]
+
+    async with scripted(answer) as server:
+        account = CleverTap("id", "passcode", base_url=server.url)
+        async with Recorder(file, clevertap=account) as recorder:
+            assert await sizes(recorder.clevertap) == [1, 1, 1, 1]
+            assert recorder.recorded == 5
+    async with Emulator(replay=file) as emulator:
+        assert await sizes(emulator.clevertap) == [1, 1, 1, 1]
 
 
 async def test_requests_and_answers_pass_byte_for_byte(tmp_path: Path) -> None:
@@ -629,6 +661,9 @@ def test_texts_keep_their_kind() -> None:
     assert re.fullmatch(r"\d\d\.\d\d", scrubber.text("12.25"))
     assert re.fullmatch(r"[a-z2-7]{16}", scrubber.text("Zoë"))
     assert scrubber.cursor("a%2Fb%3D") == scrubber.cursor("a%2fb=") != scrubber.cursor("a%2Fb")
+    assert (
+        len({scrubber.cursor(text) for text in ("%FF", "%ff", "%FE", "%EF%BF%BD", "\ud800")}) == 4
+    )
     assert Scrubber().text("Zoë") != scrubber.text("Zoë")
     # One of them for each name of a member, and nobody knows which.
     flags = {f"flag {number}": True for number in range(64)}

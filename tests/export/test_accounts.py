@@ -13,6 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from altaprofiles import Session
 from altaprofiles.emulator import Emulator
 
 from ..support.exporting import Exporter, Job, Outcome, exporter
@@ -265,3 +266,36 @@ async def test_the_failure_of_one_does_not_stop_the_other(
         assert report["accounts"]["outlet"]["people"]
         assert export.content() == expected
         assert not export.to.with_name(f"{export.to.name}.export").exists()
+
+
+@pytest.mark.parametrize("with_cdp", [False, True])
+@pytest.mark.parametrize(("name", "write"), OUTPUTS)
+async def test_two_names_of_one_account_are_refused_before_any_request(
+    tmp_path: Path, name: str, write: str, with_cdp: bool
+) -> None:
+    async with together(tmp_path, name, write=write, with_cdp=with_cdp) as export:
+        accounts = {**export.job.accounts, "twin": export.job.accounts["shop"]}
+        asked = export.requests()
+        outcome = await export.processes.run(export.job.but(accounts=accounts))
+        assert (outcome.error, outcome.message) == (
+            "InvalidArgument",
+            "account: 'shop' and 'twin' are names of the same account; leave one of them out",
+        )
+        assert export.requests() == asked
+        assert not [*export.to.parent.iterdir()]
+
+
+async def test_two_names_of_one_account_one_after_the_other_write_each_person_once(
+    tmp_path: Path,
+) -> None:
+    to = tmp_path / "people.duckdb"
+    async with Emulator(people=60, seed=3) as emulator:
+        counts = []
+        for _ in range(2):
+            async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+                report = await session.export(**NIGHT, to=to, write="upsert", with_cdp=True)
+                counts.append(report.people)
+    with duckdb.connect(str(to), read_only=True) as connection:
+        query = "select count(*), count(distinct (account, person)) from profiles"
+        assert connection.execute(query).fetchone() == (counts[0], counts[0])
+    assert counts[0] == counts[1] > 0

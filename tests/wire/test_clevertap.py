@@ -1167,6 +1167,19 @@ def test_a_cursor_under_another_name_is_followed(members: dict[str, Any]) -> Non
             ]
 
 
+def test_cursors_that_are_no_text_are_told_apart() -> None:
+    """They are bytes: in one that is not UTF-8, no byte stands for another."""
+    following = [("cursor", "%fe"), ("nextCursor", "%FE"), ("cursor", "%EF%BF%BD")]
+    for name, cursor in following:
+        response = page_of({name: cursor}, "small line first")
+        page = at_once(clevertap.read_page(response, "%FF", was_asked={"%FF", "%FD"}.__contains__))
+        assert page.next_cursor == cursor
+    for echo in ("%ff", "%fd", "%FF"):
+        response = page_of({"cursor": echo}, "small line first")
+        page = at_once(clevertap.read_page(response, "%FF", was_asked={"%FF", "%FD"}.__contains__))
+        assert page.next_cursor is None
+
+
 @pytest.mark.parametrize(
     "members",
     [

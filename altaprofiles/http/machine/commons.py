@@ -207,7 +207,11 @@ class Commons:
             folder.discard(self._seat)
             self._seat = None
         try:
-            folder.renew()
+            try:
+                folder.renew()
+            finally:
+                for slots in self.slots.values():
+                    slots.missed()
             with folder.explained():
                 has_joined = self.record.attempt(lambda: self._rejoin(folder))
         except ConfigurationError as error:
@@ -233,8 +237,8 @@ class Commons:
         others = seated(folder)
         self._sit_down(folder, others)
         self._bound(others)
-        for slots in self.slots.values():
-            slots.moved()
+        for kind, slots in self.slots.items():
+            slots.moved(self._sizes[kind].allowed)
         return True
 
     def _sit_down(self, folder: Folder, others: list[Seat]) -> None:

@@ -147,16 +147,24 @@ class Folder:
         names = os.listdir(self.path if self._number is None else self._number)  # noqa: PTH208
         return sorted(name for name in names if name.endswith(suffix))
 
-    def tidy(self, status: os.stat_result | None = None) -> None:
+    def tidy(self, status: os.stat_result | None = None) -> int:
         """Remove what killed processes have left of files that they made.
 
         Args:
             status: of the file whose second name is removed, or None for the names of all.
+
+        Returns:
+            The number of names that stay, because they are another user's in a sticky folder.
         """
+        left = 0
         for name in self.names(NEW):
             with suppress(FileNotFoundError):
                 if status is None or os.path.samestat(status, self._status(name)):
-                    os.unlink(name, dir_fd=self._number)
+                    try:
+                        os.unlink(name, dir_fd=self._number)
+                    except PermissionError:
+                        left += 1
+        return left
 
     def is_whole(self) -> bool:
         """Return whether the folder and each open file are still those that their names lead to."""
@@ -258,11 +266,12 @@ class Folder:
         number = os.open(path, FLAGS, dir_fd=self._number)
         try:
             status = os.fstat(number)
-            if self._group is not None and status.st_nlink > 1:
+            left = 0
+            if status.st_nlink > 1:
                 # Its maker has not removed the first name yet, or was killed before.
-                self.tidy(status)
+                left = self.tidy(status)
                 status = os.fstat(number)
-            self._check_file(name, status)
+            self._check_file(name, status, names=1 + left)
             self._give(number, status, 0o660)
         except BaseException:
             os.close(number)
@@ -287,11 +296,11 @@ class Folder:
         except FileNotFoundError:
             return False
 
-    def _check_file(self, name: str, status: os.stat_result) -> None:
+    def _check_file(self, name: str, status: os.stat_result, *, names: int) -> None:
         if os.name != "posix":
             return
         is_theirs = status.st_uid != os.geteuid() and self._group is None
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1 or is_theirs:
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > names or is_theirs:
             fault = f"belongs to another user ({status.st_uid})" if is_theirs else "is not a file"
             raise ConfigurationError(
                 f"shared: {self.path / name} {fault}; remove it, or pass another folder as shared="

@@ -72,7 +72,9 @@ class Slots:
         self._record = record
         self._folder: Folder | None = None
         self._slots: list[Lock] = []
+        self._above: list[Lock] = []  # slots that were held, of before the cap was as small
         self._held: list[Lock] = []
+        self._bare = 0  # requests in flight that have no slot
         self._lines: dict[bool, Lock] = {}
         self._waiting: dict[bool, Lock] = {}
         self._asking: dict[bool, Lock] = {}
@@ -98,20 +100,50 @@ class Slots:
         for number in range(slots):
             self._slots.append(folder.lock(f"{self._kind}.{number}.slot"))
         self._folder = folder
+        self._look_above(folder)
 
-    def moved(self) -> None:
-        """Take other slots for those that another process has, after `Folder.renew`."""
-        held, self._held = self._held, [slot for slot in self._held if slot.is_held]
+    def _look_above(self, folder: Folder) -> None:
+        """Find the slots that are held of processes with larger figures."""
+        while self._above:
+            folder.discard(self._above.pop())
+        known = {f"{self._kind}.{number}.slot" for number in range(len(self._slots))}
+        for name in folder.names(".slot"):
+            if name.startswith(f"{self._kind}.") and name not in known:
+                lock = folder.lock(name)
+                if lock.is_free():
+                    folder.discard(lock)
+                else:
+                    self._above.append(lock)
+
+    def missed(self) -> None:
+        """Forget the slots that another process has since `Folder.renew`, in whole or in part."""
+        held = [slot for slot in self._held if slot.is_held]
+        self._bare += len(self._held) - len(held)
+        self._held = held
         self._calls = [token for token in self._calls if token.is_held]
-        for _ in range(len(held) - len(self._held)):
-            if (slot := self._free_slot(len(self._slots))) is not None:
-                self._held.append(slot)
+
+    def moved(self, slots: int) -> None:
+        """Take slots for the requests in flight that have lost theirs, as far as they are free.
+
+        To be called once the folder is whole again.
+
+        Args:
+            slots: the number of slots.
+        """
+        slots = min(slots, len(self._slots))
+        while self._bare and (slot := self._free_slot(slots)) is not None:
+            self._bare -= 1
+            self._held.append(slot)
+        if self._folder is not None:
+            self._look_above(self._folder)
 
     def close(self) -> None:
         """Forget all files, which the folder closes."""
         self._folder = None
         self._slots.clear()
+        self._above.clear()
         self._held.clear()
+        self._bare = 0
         self._tokens.clear()
         self._calls.clear()
 
@@ -146,7 +178,7 @@ class Slots:
         if len(self._slots) < reach:
             self._grow(reach)
             slots = min(slots, len(self._slots))
-        if (may_take or self._sees_free_slot(now, slots)) and self._has_room(slots, reach):
+        if (may_take or self._sees_free_slot(now, slots)) and self._has_room(slots):
             slot = self._free_slot(slots)
         if slot is None:
             if not is_head:
@@ -157,6 +189,9 @@ class Slots:
                 self._record.change(lambda: self._renew(now + self._LEASE))
             return self._pause(now)
         self._held.append(slot)
+        if self._bare:
+            self._bare -= 1
+            return self._pause(now)
         self._served_at = now
         self.leave()
         if self._claim.until > now:
@@ -164,8 +199,10 @@ class Slots:
         return 0.0
 
     def give(self, now: float) -> None:
-        """Release a slot."""
-        if self._held:
+        """Count one request in flight less. It releases a slot unless another one has none."""
+        if self._bare:
+            self._bare -= 1
+        elif self._held:
             self._held.pop().drop()
             self._served_at = now
 
@@ -207,7 +244,8 @@ class Slots:
 
     def elsewhere(self) -> int:
         """Return the number of slots that other processes hold."""
-        return sum(not slot.is_held and not slot.is_free() for slot in self._slots)
+        slots = (*self._slots, *self._above)
+        return sum(not slot.is_held and not slot.is_free() for slot in slots)
 
     def is_full(self, slots: int) -> bool:
         """Return whether every one of the first `slots` slots is held."""
@@ -269,9 +307,11 @@ class Slots:
             self._free_since = now
         return self._free_since is not None and now - self._free_since >= self._PATIENCE
 
-    def _has_room(self, slots: int, reach: int) -> bool:
+    def _has_room(self, slots: int) -> bool:
         """Return whether fewer slots are held than there are now, those of before included."""
-        return reach <= slots or sum(not slot.is_free() for slot in self._slots[:reach]) < slots
+        above = [*self._slots[slots:], *self._above]
+        held = sum(not slot.is_free() for slot in above)
+        return not held or held + sum(not slot.is_free() for slot in self._slots[:slots]) < slots
 
     def _free_slot(self, slots: int) -> Lock | None:
         # Two that look at the same time look at different ones first.

@@ -328,6 +328,7 @@ def as_user(user, place, step="", ready=None):
         folder.check()
         for number in range(6):
             folder.lock(f"{number}.slot")
+        folder.tidy()
         code = 0
     finally:
         os._exit(code)
@@ -346,6 +347,32 @@ for step in ("chown", "chmod", "rename", "fchown", "fchmod", "link", "unlink"):
         assert [oct(path.stat().st_mode & 0o7777) for path in sorted(whole)] == [
             "0o2770", *["0o660"] * 7
         ], step
+"""
+
+_STICKY = """
+for step in ("link", "unlink"):
+    for mode in (0o3770, 0o1770):
+        place = made(f"{step} {mode}")
+        assert ended(as_user(1234, place)) == 0
+        folder = place / "account"
+        # Only the owner of a file may remove it there.
+        folder.chmod(mode)
+        for file in folder.iterdir():
+            file.unlink()
+        assert ended(as_user(65534, place, step)) == 9, step
+        for user in (4321, 1234, 65534, 4321):
+            assert ended(as_user(user, place)) == 0, (step, mode, user)
+"""
+
+_PRIVATE = """
+for step in ("link", "unlink"):
+    place = made(step)
+    os.chown(place, 65534, group)
+    assert ended(as_user(65534, place, step)) == 9, step
+    for path in (place, place / "account"):
+        path.chmod(0o700)
+    assert ended(as_user(65534, place)) == 0, step
+    assert not [path for path in place.rglob("*") if path.name.endswith(".new")], step
 """
 
 _TOGETHER = """
@@ -368,6 +395,18 @@ def run_as_users(code: str, base: Path) -> None:
 @only_root
 def test_a_process_that_is_killed_while_it_makes_files_locks_nobody_out(public: Path) -> None:
     run_as_users(_KILLED, public)
+
+
+@only_root
+def test_what_a_killed_process_left_in_a_sticky_folder_locks_nobody_out(public: Path) -> None:
+    run_as_users(_STICKY, public)
+
+
+@only_root
+def test_what_a_killed_process_left_in_a_folder_that_is_private_now_is_tidied(
+    public: Path,
+) -> None:
+    run_as_users(_PRIVATE, public)
 
 
 @only_root

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from altaprofiles.errors import ConfigurationError
 from altaprofiles.http.machine.folder import Folder
 from altaprofiles.http.machine.record import Record
 from altaprofiles.http.machine.slots import Slots
@@ -191,7 +192,10 @@ def test_a_claim_of_a_process_that_was_killed_holds_up_nobody(process: Make) -> 
     assert second.take(now + 1)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows does not remove open files")
+removable = pytest.mark.skipif(os.name != "posix", reason="Windows does not remove open files")
+
+
+@removable
 def test_slots_that_are_held_are_held_in_a_folder_that_replaces_a_removed_one(
     process: Make,
 ) -> None:
@@ -201,9 +205,7 @@ def test_slots_that_are_held_are_held_in_a_folder_that_replaces_a_removed_one(
     shutil.rmtree(one.folder.path)
     other = process(3)
     assert other.take(2.0)
-    assert not one.folder.is_whole()
-    one.folder.renew()
-    one.slots.moved()
+    rejoined(one, 3)
     assert one.folder.is_whole()
     assert (one.slots.elsewhere(), other.slots.elsewhere()) == (1, 2)
     assert not other.take(3.0)
@@ -211,6 +213,122 @@ def test_slots_that_are_held_are_held_in_a_folder_that_replaces_a_removed_one(
     assert other.take(4.0)
     one.give(5.0)
     assert (one.slots.elsewhere(), other.slots.elsewhere()) == (2, 0)
+
+
+def rejoined(one: Process, slots: int) -> None:
+    """Let a process use the folder that replaces a removed one."""
+    assert not one.folder.is_whole()
+    try:
+        one.folder.renew()
+    finally:
+        one.slots.missed()
+    one.slots.moved(slots)
+
+
+@removable
+def test_a_request_whose_slot_is_taken_frees_none_of_those_still_in_flight(process: Make) -> None:
+    one = process(3)
+    for _ in range(3):
+        assert one.take(1.0)
+    shutil.rmtree(one.folder.path)
+    other, third = process(3), process(3)
+    assert other.take(2.0)
+    assert other.take(2.0)
+    rejoined(one, 3)
+    # Five requests are in flight, three of them of the process from before.
+    assert other.slots.elsewhere() == 1
+    for now in (3.0, 4.0):
+        one.give(now)
+        assert not third.take(now)
+    # Three of them, and a slot each.
+    one.give(5.0)
+    assert third.take(5.0)
+    assert not third.take(6.0)
+
+
+@removable
+def test_a_slot_that_is_free_again_is_that_of_a_request_without_one(process: Make) -> None:
+    one = process(3)
+    for _ in range(2):
+        assert one.take(1.0)
+    shutil.rmtree(one.folder.path)
+    other = process(3)
+    for _ in range(3):
+        assert other.take(2.0)
+    rejoined(one, 3)
+    other.give(3.0)
+    # Of four requests in flight, two have no slot of their own.
+    assert not one.take(3.1)
+    other.give(4.0)
+    assert not one.take(4.1)
+    assert (one.slots.elsewhere(), other.slots.elsewhere()) == (1, 2)
+    other.give(5.0)
+    assert one.take(5.1)
+
+
+@removable
+def test_a_rejoin_takes_no_slot_above_the_present_cap(process: Make) -> None:
+    one = process(4)
+    one.number = 2
+    for _ in range(2):
+        assert one.take(1.0)
+    shutil.rmtree(one.folder.path)
+    other = process(4)
+    other.number = 2
+    for _ in range(2):
+        assert other.take(2.0)
+    rejoined(one, 2)
+    assert other.slots.elsewhere() == 0
+    other.give(3.0)
+    one.slots.moved(2)
+    assert other.slots.elsewhere() == 1
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_slots_above_a_smaller_cap_count_until_they_are_released(
+    process: Make, is_late: bool
+) -> None:
+    first, both = process(3), process(3)
+    first.number = 1
+    assert first.take(1.0)
+    for _ in range(2):
+        assert both.take(1.0)
+    # A process that starts later knows no slots above its own figure.
+    other = process(2) if is_late else process(3)
+    first.number = both.number = other.number = 2
+    # The first slot is free, but there are two requests in flight.
+    first.give(2.0)
+    assert other.slots.elsewhere() == 2
+    assert not other.take(2.0)
+    assert not other.take(2.1)
+    both.give(3.0)
+    assert other.take(3.1)
+    assert not other.take(3.2)
+    assert not first.take(3.3)
+    both.give(4.0)
+    assert other.take(4.1)
+
+
+@removable
+def test_a_rejoin_that_fails_midway_leaves_each_request_its_own_slot(process: Make) -> None:
+    one = process(3)
+    for _ in range(3):
+        assert one.take(1.0)
+    shutil.rmtree(one.folder.path)
+    other = process(2)
+    for _ in range(2):
+        assert other.take(2.0)
+    (one.folder.path / "requests.2.slot").mkdir()
+    with pytest.raises(ConfigurationError):
+        rejoined(one, 3)
+    for now in (3.0, 3.1):
+        other.give(now)
+        # It is that of a request in flight.
+        assert not one.take(now + 0.01)
+    assert other.slots.elsewhere() == 2
+    (one.folder.path / "requests.2.slot").rmdir()
+    rejoined(one, 3)
+    assert process(3).slots.elsewhere() == 3
 
 
 def test_a_head_that_leaves_a_slot_free_is_passed(process: Make) -> None:
