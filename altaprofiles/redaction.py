@@ -98,7 +98,8 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
             views.append(view)
     forms = [form for secret in secrets for form in (secret, *_in_base64(secret))]
     hidden = bytearray(len(text))
-    keys = list(keys)
+    # Of a longer key, no more than this can be in the text, in any spelling.
+    keys = [key[: _SPELLED * (len(text) + 1)] for key in keys]
     numbers = [_number(key) for key in keys]
     values = {number for key in keys if (number := _value(key)) is not None}
     secret_texts, key_texts = _spellings(forms), _spellings([*keys, *numbers])
@@ -115,6 +116,8 @@ def masked(text: str, secrets: Iterable[str], keys: Iterable[str] = ()) -> str:
 
 _PART = 6
 _EDGE = 3
+# Characters that the longest spelling of one character takes.
+_SPELLED = 16
 _DIGITS = 5
 # Escapes of escapes that are undone. No service nests them deeper, and each takes time.
 _LEVELS = 5
@@ -236,9 +239,9 @@ class _View:
         if len(key) < _PART:
             zeros = "0*" if key.isdecimal() and len(key) >= _DIGITS else ""
             pattern = rf"(?<![^\W_]){zeros}{pattern}(?![^\W_])"
-        for found in re.finditer(pattern, self.text):
+        for found in re.finditer(pattern, self.text) if len(key) <= len(self.text) else ():
             self._hide(*found.span(), hidden)
-        for length in range(_EDGE, len(key)):
+        for length in range(_EDGE, min(len(key), len(self.text) + 1)):
             self._hide_cut(key[:length], hidden)
 
     def hide_numbers(self, numbers: Iterable[Decimal], hidden: bytearray) -> None:

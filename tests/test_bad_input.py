@@ -126,6 +126,10 @@ NO_IDENTIFIER: list[Any] = [
     "\ufeff7",
     "7\u2028",
     "a\ud83d",
+    # Too long for the address of a request; the second one takes nine bytes for each character.
+    "a" * 8001,
+    "\u20ac" * 889,
+    "/" * 2_000_000,
     True,
     1.5,
     b"7",
@@ -134,7 +138,7 @@ NO_IDENTIFIER: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
+@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize("name", ["identity", "email", "object_id"])
 async def test_what_is_no_identifier_of_a_profile_is_refused(name: str, value: Any) -> None:
     error = await refusal(lambda session: session.profiles.get(**{name: value}))
@@ -142,7 +146,7 @@ async def test_what_is_no_identifier_of_a_profile_is_refused(name: str, value: A
     assert is_kept_out(value, error)
 
 
-@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
+@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=lambda value: repr(value)[:20])
 @pytest.mark.parametrize("name", ["user_id", "anonymous_id"])
 async def test_what_is_no_id_of_a_cdp_user_is_refused(name: str, value: Any) -> None:
     error = await refusal(lambda session: session.cdp.get(**{name: value}))
@@ -152,7 +156,7 @@ async def test_what_is_no_id_of_a_cdp_user_is_refused(name: str, value: Any) -> 
     await refused(lambda session: session.cdp.get(**{name: value, other: "7"}), f"{name}: ")
 
 
-@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=repr)
+@pytest.mark.parametrize("value", NO_IDENTIFIER, ids=lambda value: repr(value)[:20])
 async def test_what_is_no_identifier_among_many_is_its_own_error_alone(value: Any) -> None:
     async with unsent() as session:
         for results in (
@@ -168,9 +172,14 @@ async def test_what_is_no_identifier_among_many_is_its_own_error_alone(value: An
                 assert lookup.value is None
 
 
+_LONG = (
+    "keys[5]: would take 9,000 bytes in the address of a request, and servers take at most 8,000"
+)
+
+
 async def test_an_error_of_one_key_names_its_index() -> None:
     async with unsent() as session:
-        keys: list[Any] = ["a\nb", "\ud800", "", 10**200, 1.5]
+        keys: list[Any] = ["a\nb", "\ud800", "", 10**200, 1.5, "/" * 3000]
         lookups = await drained(session.profiles.get_many(keys, by="identity", ordered=True))
     assert [str(lookup.error).partition("; ")[0] for lookup in lookups] == [
         "keys[0]: holds the control character U+000A at index 1",
@@ -178,6 +187,7 @@ async def test_an_error_of_one_key_names_its_index() -> None:
         "keys[2]: empty",
         "keys[3]: an int of over 100 digits is not an identifier",
         "keys[4]: expected text or an int, got a value of type float",
+        _LONG,
     ]
 
 

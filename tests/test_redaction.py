@@ -203,6 +203,14 @@ def test_a_long_text_is_masked_in_time_in_proportion_to_it(start: str, text: str
     assert masked(f"{long} {secret}", [secret], ["00077777"]) == f"{long} ***"
 
 
+def test_a_long_key_is_masked_in_time_in_proportion_to_the_text() -> None:
+    key = "ab" * 2_000_000
+    assert masked("no such identity", [], [key]) == "no such identity"
+    assert masked(f"no such identity: {key[:400]}", [], [key]) == "no such identity: ***"
+    assert masked(f"no such identity: {key[:400]}…", [], [key]) == "no such identity: ***…"
+    assert masked("no such identity: " + r"\u0061\u0062" * 9, [], [key]) == "no such identity: ***"
+
+
 def test_masking_is_the_same_under_every_hash_seed() -> None:
     program = """if True:
         from altaprofiles.redaction import masked

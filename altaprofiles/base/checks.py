@@ -177,11 +177,11 @@ def check_key(name: str, value: object) -> str:
         value: the identifier.
 
     Raises:
-        ConfigurationError: `value` is neither text nor an int, is empty, or holds a control
-            character.
+        ConfigurationError: `value` is neither text nor an int, is empty, too long for an address,
+            or holds a control character.
     """
     if type(value) is str and value.isascii() and value.isprintable() and value.strip():
-        return value
+        return _fitting(name, value)
     if (number := whole(value)) is not None:
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)
@@ -212,7 +212,26 @@ def check_key(name: str, value: object) -> str:
                 value=value,
             )
     # The plain text of a subclass such as NumPy's.
-    return str.__str__(value)
+    return _fitting(name, str.__str__(value))
+
+
+_LONGEST = 8000
+"""Bytes of an address that every server takes (RFC 9110, 4.1)."""
+
+
+def _fitting(name: str, key: str) -> str:
+    """Return `key`, unless it is too long for an address."""
+    if 12 * len(key) <= _LONGEST:
+        return key
+    data = key.encode()
+    length = len(data) + 2 * len(re.findall(rb"[^A-Za-z0-9_.~-]", data))
+    if length > _LONGEST:
+        raise InvalidArgument(
+            f"{name}: would take {length:,} bytes in the address of a request, and servers take "
+            f"at most {_LONGEST:,}; pass the identifier itself",
+            value=key,
+        )
+    return key
 
 
 def is_unicode(text: str) -> bool:

@@ -107,14 +107,16 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
     directory.failing = {"ill"}
     directory.refused = {"bad"}
     keys: list[Any] = ["z", "nobody", 7, "ill", "a", "bad", "", "tab\t", None, "none, really", "m"]
+    # No server takes it, so that it is not asked for.
+    keys.append("x" * 9000)
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         with pytest.raises(Incomplete) as caught:
             await session.export_lookups(keys, by="identity", to=to)
         report = caught.value.report
         assert isinstance(report, LookupReport)
         assert not report.complete
-        assert (report.keys, report.repeated) == (11, 0)
-        assert (report.found, report.not_found, report.failed) == (4, 2, 5)
+        assert (report.keys, report.repeated) == (12, 0)
+        assert (report.found, report.not_found, report.failed) == (4, 2, 6)
         # In the order of the keys, not in that of the answers.
         assert found_in(to) == ["z", "7", "a", "m"]
         assert to.read_bytes().splitlines()[0] == b'{"identity": "z", "odd": [1, {"kept": null}]}'
@@ -129,11 +131,11 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
             json.loads(line)
             for line in tmp_path.joinpath("people.ndjson.failed.ndjson").read_bytes().splitlines()
         ]
-        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", "None"]
+        assert [line["key"] for line in failed] == ["ill", "bad", "", "tab\t", "None", "x" * 9000]
         assert [line["error"] for line in failed] == [
             "ServerError",
             "BadRequest",
-            *["InvalidArgument"] * 3,
+            *["InvalidArgument"] * 4,
         ]
         assert "HTTP 503" in failed[0]["message"]
         assert "control character" in failed[3]["message"]
@@ -146,11 +148,11 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         report = await session.export_lookups(keys, by="identity", to=to)
         assert directory.asked == {"ill": 1}
         assert report.complete
-        assert (report.found, report.not_found, report.failed) == (5, 2, 4)
+        assert (report.found, report.not_found, report.failed) == (5, 2, 5)
         assert found_in(to) == ["z", "7", "ill", "a", "m"]
     manifest = json.loads(tmp_path.joinpath("people.ndjson.manifest.json").read_bytes())
     assert manifest["sha256"] == report.sha256
-    assert manifest["plan"]["keys"] == 11
+    assert manifest["plan"]["keys"] == 12
     assert not tmp_path.joinpath("people.ndjson.export").exists()
 
 
