@@ -103,6 +103,9 @@ if TYPE_CHECKING:
 
 # Searched in this order when a name is first used. Cheap ones come first, because importing aiohttp
 # takes longer than `altaprofiles --help` may take.
+_MODULES = ("emulator", "models", "notebook", "otel", "progress", "spark")
+"""Public modules, which are imported where they are first used."""
+
 _HOMES = (
     "errors",
     "credentials",
@@ -227,6 +230,8 @@ __all__ = [
 if not TYPE_CHECKING:
     # Hidden from type checkers, which would take every misspelt import for right.
     def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f".{name}", __name__)
         if name in __all__:
             for home in _HOMES:
                 module = import_module(f".{home}", __name__)

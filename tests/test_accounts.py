@@ -226,7 +226,7 @@ CAP = "expected a whole number of at least 1, or 'auto', got"
         ("base_url = 1.5", "expected text, got 1.5"),
         ("region = 1", "unknown region 1"),
         ("timezone = true", "expected text, got true"),
-        ('timezone = "IST"', "there is no time zone 'IST'"),
+        ('timezone = "IST"', "there is no time zone 'IST'; use a name"),
         ('region = "us"', "(did you mean 'us1'?)"),
         ('alta_endpoint = "gptbots"', "(did you mean 'gptbots.ai'?)"),
     ],

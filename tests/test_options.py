@@ -551,6 +551,17 @@ async def test_a_view_is_neither_entered_nor_closed(services: Both) -> None:
         await view.cdp.get(user_id="u")
 
 
+async def test_a_hook_that_makes_a_coroutine_is_refused_when_it_is_called(services: Both) -> None:
+    async def note(attempt: Attempt) -> None:
+        raise AssertionError(attempt)
+
+    services.users = {"u": [user("u", "a")]}
+    async with services.session() as session:
+        view = session.with_options(on_event=lambda attempt: note(attempt))
+        with pytest.raises(InvalidArgument, match="on_event: the function has returned a coroutine"):
+            await view.cdp.get(user_id="u")
+
+
 async def test_a_hook_that_fails_hides_nothing_from_the_others(services: Both) -> None:
     heard: list[Attempt] = []
 

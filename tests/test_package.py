@@ -229,3 +229,10 @@ def test_importing_it_needs_the_core_dependencies_only() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     assert not hasattr(altaprofiles, "Sessions")
+
+
+def test_public_modules_need_no_import_of_their_own() -> None:
+    names = ("emulator", "models", "notebook", "otel", "progress")
+    program = f"import altaprofiles; print(*(getattr(altaprofiles, n).__name__ for n in {names}))"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert found.stdout.decode().split() == [f"altaprofiles.{name}" for name in names]

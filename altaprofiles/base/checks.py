@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Coroutine
 from functools import partial
 from inspect import iscoroutinefunction, isroutine
 from operator import index
@@ -15,6 +16,7 @@ from ..errors import InvalidArgument
 
 __all__ = [
     "check_callback",
+    "check_called",
     "check_flag",
     "check_key",
     "check_seconds",
@@ -88,6 +90,21 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
     if value is not None and not callable(value):
         # Its `repr` may show a secret, as that of a client does.
         raise InvalidArgument(f"{name}: expected a plain function of {takes}, got {form_of(value)}")
+
+
+def check_called(name: str, result: object) -> None:
+    """Check what a function of the caller has returned.
+
+    Raises:
+        ConfigurationError: a coroutine, whose code would never run. A lambda that makes one cannot
+            be told from other functions before it is called.
+    """
+    if result is not None and isinstance(result, Coroutine):
+        result.close()
+        raise InvalidArgument(
+            f"{name}: the function has returned a coroutine, which nobody awaits; pass a plain "
+            f"function"
+        )
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -169,19 +186,20 @@ def whole_in(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
-def check_key(name: str, value: object) -> str:
+def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
     """Return the identifier `value` as text.
 
     Args:
         name: the argument's name, with the position in it if it holds several.
         value: the identifier.
+        noun: the kind of value that the caller has to pass.
 
     Raises:
         ConfigurationError: `value` is neither text nor an int, is empty, too long for an address,
             or holds a control character.
     """
     if type(value) is str and value.isascii() and value.isprintable() and value.strip():
-        return _fitting(name, value)
+        return _fitting(name, value, noun)
     if (number := whole(value)) is not None:
         if abs(number) < 10**_MAX_DIGITS:
             return str(number)
@@ -197,7 +215,7 @@ def check_key(name: str, value: object) -> str:
             value=value,
         )
     if not value.strip():
-        raise InvalidArgument(f"{name}: empty; pass the identifier itself", value=value)
+        raise InvalidArgument(f"{name}: empty; pass the {noun} itself", value=value)
     for position, character in enumerate(value):
         if character in _NEVER_IN_A_KEY:
             raise InvalidArgument(
@@ -212,14 +230,14 @@ def check_key(name: str, value: object) -> str:
                 value=value,
             )
     # The plain text of a subclass such as NumPy's.
-    return _fitting(name, str.__str__(value))
+    return _fitting(name, str.__str__(value), noun)
 
 
 _LONGEST = 8000
 """Bytes of an address that every server takes (RFC 9110, 4.1)."""
 
 
-def _fitting(name: str, key: str) -> str:
+def _fitting(name: str, key: str, noun: str) -> str:
     """Return `key`, unless it is too long for an address."""
     if 12 * len(key) <= _LONGEST:
         return key
@@ -228,7 +246,7 @@ def _fitting(name: str, key: str) -> str:
     if length > _LONGEST:
         raise InvalidArgument(
             f"{name}: would take {length:,} bytes in the address of a request, and servers take "
-            f"at most {_LONGEST:,}; pass the identifier itself",
+            f"at most {_LONGEST:,}; pass the {noun} itself",
             value=key,
         )
     return key

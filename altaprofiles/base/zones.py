@@ -51,6 +51,9 @@ def today(zone: tzinfo) -> date:
     return datetime.fromtimestamp(time.time(), zone).date()
 
 
+_ABBREVIATED = 4
+
+
 def _meant(name: str, known: set[str]) -> str:
     """Return the zone that a name is likely to mean, as advice; or nothing."""
     # Only errors need it, and its import takes time.
@@ -60,6 +63,9 @@ def _meant(name: str, known: set[str]) -> str:
     for one in sorted(known):
         if given in (one.lower(), one.lower().rpartition("/")[2]):
             return f" (did you mean {one!r}?)"
+    if len(given) <= _ABBREVIATED:
+        # Another abbreviation is as likely another place as a misspelt name.
+        return ""
     by_lower = {one.lower(): one for one in known}
     close = get_close_matches(given, by_lower, n=1)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""

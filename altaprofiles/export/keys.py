@@ -109,7 +109,11 @@ class KeyFile:
         self._read = self._reader(ending)
         status = status_of("keys", self.path)
         # A pipe is a file as well: `lookup <(…)`.
-        if status is None or stat.S_ISDIR(status.st_mode):
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            raise InvalidArgument(
+                "keys: a folder has that name; name a file in it", value=str(path)
+            )
+        if status is None:
             raise InvalidArgument(
                 "keys: there is no file of that name; to look up a single key, pass it in a list",
                 value=str(path),

@@ -9,7 +9,7 @@ from typing import Generic, TypedDict, TypeVar
 
 from msgspec import Struct
 
-from ..base.checks import check_callback
+from ..base.checks import check_callback, check_called
 from ..errors import AltaProfilesError
 from ..http.engine import Engine
 from ..http.service import Service
@@ -158,7 +158,7 @@ class Reporting(Generic[S]):
         if report is None:
             return
         try:
-            self._callback(report)
+            check_called("on_progress", self._callback(report))
         except Exception as error:
             self._callback = None
             raise CallbackFailed(error) from None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
+from ..base.checks import check_called
 from ..models import Attempt
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def call_all(hooks: Sequence[Callable[..., object]], *arguments: object) -> None
     failure: BaseException | None = None
     for hook in hooks:
         try:
-            hook(*arguments)
+            check_called("on_event", hook(*arguments))
         except BaseException as error:
             failure = error if failure is None else _graver(failure, error)
     if failure is not None:

@@ -99,6 +99,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
             raise InvalidArgument(f"{name}: {str.__str__(value)!r} is not a day; {fix}")
         value = found
     if isinstance(value, date):
+        if value.year < _FIRST_YEAR:
+            raise InvalidArgument(f"{name}: {value} is before the year {_FIRST_YEAR}; {fix}")
         value = value.year * 10_000 + value.month * 100 + value.day
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidArgument(f"{name}: got the {type(value).__name__} {shown(value)}; {fix}")
@@ -128,6 +130,9 @@ def day_in(text: str) -> date | None:
         return date(*map(int, filter(None, match.groups())))
     except ValueError:
         return None
+
+
+_FIRST_YEAR = 1000
 
 
 def _is_day(value: int) -> bool:

@@ -164,7 +164,7 @@ def check_name(place: str, name: object) -> str:
     if not isinstance(name, str):
         raise InvalidArgument(f"{place}: expected a name as text, got {shown(name)}")
     try:
-        return check_key(place, name)
+        return check_key(place, name, noun="name")
     except ConfigurationError as error:
         # A property's name is not a person's, and may be shown.
         raise InvalidArgument(f"{error}, got {shown(name)}") from None

@@ -199,7 +199,7 @@ def _check_event(event: object) -> str:
     if not isinstance(event, str):
         raise InvalidArgument(f"event: expected the name of an event, got {shown(event)}")
     try:
-        return check_key("event", event)
+        return check_key("event", event, noun="name")
     except ConfigurationError as error:
         # An event's name is not a person's, and may be shown.
         raise InvalidArgument(f"{error}, got {shown(event)}") from None

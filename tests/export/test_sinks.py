@@ -476,6 +476,7 @@ def test_changes_of_a_duckdb_file_that_is_gone_are_not_taken_for_ours(tmp_path: 
         (".", {"format": "csv"}, "is a folder; add a file name"),
         ("", {}, "to: expected a path"),
         (7, {}, "to: expected a path or a URL, got 7"),
+        ("x\0.csv", {}, r"to: 'x\x00.csv' holds the character NUL, which no path can hold"),
         (b"x.csv", {}, "to: expected a path"),
         ("ftp://host/x.parquet", {}, "to: not a URL that can be written to"),
     ],

@@ -140,7 +140,9 @@ def text_of(to: object) -> str:
     if not isinstance(to, str | os.PathLike):
         raise InvalidArgument(f"to: expected a path or a URL, got {shown(to)}")
     text = os.fspath(to)
-    if not isinstance(text, str) or not text or "\0" in text:
+    if isinstance(text, str) and "\0" in text:
+        raise InvalidArgument(f"to: {shown(text)} holds the character NUL, which no path can hold")
+    if not isinstance(text, str) or not text:
         raise InvalidArgument(f"to: expected a path or a URL as text, got {shown(to)}")
     try:
         os.fsencode(text)
