@@ -558,7 +558,9 @@ async def test_a_hook_that_makes_a_coroutine_is_refused_when_it_is_called(servic
     services.users = {"u": [user("u", "a")]}
     async with services.session() as session:
         view = session.with_options(on_event=lambda attempt: note(attempt))
-        with pytest.raises(InvalidArgument, match="on_event: the function has returned a coroutine"):
+        with pytest.raises(
+            InvalidArgument, match="on_event: the function has returned a coroutine"
+        ):
             await view.cdp.get(user_id="u")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from ...base.paths import check_own_file, check_own_folder
-from ...errors import ExportError, ExportLocked
+from ...errors import ExportError, ExportLocked, Incomplete
 from ..plan import Plan, check_same, parse_plan
 from .journal import Journal
 from .spool import sync_folder
@@ -179,6 +181,9 @@ class Workspace:
     def remove(self) -> None:
         """Delete the workspace of a complete or empty export, or log a warning if that fails."""
         try:
+            if self.journal.is_empty():
+                # First, because a full disk has no room for a note of it, and none is needed.
+                _delete(self.folder, _SPOOLS, f"{_MARKS}*")
             self.clear()
             self.journal.remove()
             # Files of other origin stay, and so does the folder then.
@@ -207,11 +212,36 @@ class Workspace:
 
 @contextmanager
 def explaining_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn an `OSError` from before the export starts into an `ExportError`."""
+    """Turn an `OSError` from before the export starts into an `ExportError`.
+
+    It is an `Incomplete` if the disk is full: then the same call goes on once there is room.
+    """
     try:
         yield
     except OSError as error:
-        raise ExportError(f"cannot write in {folder}: {error}") from error
+        message = f"cannot write in {folder}: {error}"
+        if not _is_full(error):
+            raise ExportError(message) from error
+        raise Incomplete(
+            f"{message}; free some space, and run the same call again, which resumes what it has "
+            f"kept",
+            missing=[message],
+        ) from error
+
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Return whether a disk without space, or without space for this user, is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        code = getattr(error, "sqlite_errorcode", None) or 0
+        if code & 0xFF == sqlite3.SQLITE_FULL:
+            return True
+        error = error.__cause__
+    return False
 
 
 def made_folder(folder: Path) -> None:
