@@ -44,6 +44,7 @@ class Directory:
         self.unknown: set[str] = set()
         self.failing: set[str] = set()
         self.refused: set[str] = set()
+        self.suspicious: set[str] = set()
         self.unauthorized = False
         self.blocked: str | None = None
         self.blocked_after = 0
@@ -58,6 +59,8 @@ class Directory:
             writer.write(http(b"<html>No.</html>", self.blocked, "Content-Type: text/html"))
         elif key in self.failing:
             writer.write(http(b"", "503 Service Unavailable"))
+        elif key in self.suspicious:
+            writer.write(http(b"<html>No.</html>", "400 Bad Request", "Content-Type: text/html"))
         elif key in self.refused:
             writer.write(http(b'{"status":"fail","error":"no","code":400}', "400 Bad Request"))
         elif key in self.unknown:
@@ -425,7 +428,7 @@ async def test_a_proxy_that_refuses_settles_nothing(tmp_path: Path, status: str)
             await session.export_lookups(KEYS, by="identity", to=to)
         assert "run the same lookup again" in str(caught.value)
         # Nothing is asked for long, and nothing is put in place.
-        assert len(directory.asked) < 70
+        assert len(directory.asked) < (70 if status.startswith("503") else 160)
         assert to.read_bytes() == b"last week's\n"
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "people.ndjson",
@@ -451,6 +454,25 @@ async def test_a_few_keys_that_a_proxy_refuses_are_asked_again(tmp_path: Path) -
     assert report.complete
     assert found_in(to) == KEYS[:3]
     assert set(directory.asked.values()) == {2}
+
+
+async def test_keys_that_a_firewall_never_lets_through_do_not_keep_the_others(
+    tmp_path: Path,
+) -> None:
+    to = tmp_path / "people.ndjson"
+    directory = Directory()
+    directory.suspicious = {f"../{number}" for number in range(30)}
+    keys = [*KEYS[:40], *sorted(directory.suspicious)]
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        # In the second run no other keys are left to ask for.
+        for _ in range(2):
+            with pytest.raises(Incomplete, match="no answer for 30 keys"):
+                await session.export_lookups(keys, by="identity", to=to)
+            assert found_in(to) == KEYS[:40]
+        directory.suspicious = set()
+        report = await session.export_lookups(keys, by="identity", to=to)
+    assert report.complete
+    assert found_in(to) == keys
 
 
 @pytest.mark.parametrize(

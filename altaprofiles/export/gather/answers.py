@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-from ...base.verdicts import is_final
+from ...base.verdicts import can_pass, is_final
 from ...base.wording import numbered
 from ...errors import AltaProfilesError
 from ...models import Key, Lookup
@@ -41,6 +41,8 @@ _AT_LEAST_EVERY = 1.0
 """Longest time, in seconds, before a partial batch of answers is committed."""
 _IN_VAIN = 10
 """Consecutive failures, after all retries, at which the service counts as down."""
+_REFUSED = 100
+"""The same for refusals that may be of the keys, as a firewall's, once others were answered."""
 _BATCH = 2000
 BLOCK = 4 << 20
 
@@ -135,7 +137,8 @@ class Answers(Generic[V]):
             more: waits until the table may have more keys than before, or has got all.
 
         Returns:
-            The last error if ten keys in a row have failed, and None if all keys were asked for.
+            The last error if ten keys in a row have failed, or a hundred were refused by something
+            before the service, and None if all keys were asked for.
 
         Raises:
             AltaProfilesError: the service refuses every key.
@@ -188,12 +191,18 @@ class Answers(Generic[V]):
     async def _read(
         self, run: Run, file: Spool, lookups: AsyncGenerator[Lookup[V], None]
     ) -> AltaProfilesError | None:
-        failures = 0
+        failures = refusals = 0
+        has_answered = self.answered > 0
         async for lookup in lookups:
             self._arrived.append(lookup)
-            answered = lookup.error is None or is_final(lookup.error)
-            failures = 0 if answered else failures + 1
-            if failures == _IN_VAIN:
+            if lookup.error is None or is_final(lookup.error):
+                failures = refusals = 0
+                has_answered = True
+            elif can_pass(lookup.error) or not has_answered:
+                failures += 1
+            else:
+                refusals += 1
+            if failures == _IN_VAIN or refusals == _REFUSED:
                 return lookup.error
             if len(self._arrived) >= _AT_ONCE:
                 await self._keep(run, file)
