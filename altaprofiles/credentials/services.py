@@ -76,8 +76,8 @@ class CleverTap:
             the first request of a session, and again after the service has refused the passcode,
             once for all calls that wait. A request that was refused is then sent again, once,
             unless the passcode is the same. After such an answer, the function is not called again
-            for 20 s. Set a time limit in the function: calls wait for it. A task that it starts
-            must not use the session.
+            for a second, and for up to 20 s after several. Set a time limit in the function: calls
+            wait for it. A task that it starts must not use the session.
         region: "eu1", "global", "in1", "us1", "sg1", "aps3", "mec1" or "sk1", in any case. With a
             wrong region, CleverTap refuses the credentials like a wrong passcode.
         base_url: replaces the address of the region: https, or http on loopback only.

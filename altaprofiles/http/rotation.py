@@ -26,10 +26,11 @@ logger = logging.getLogger("altaprofiles")
 _SLOW = 10.0
 """Seconds after which a run of the function is worth a warning."""
 
-_SETTLED = 20.0
+_SETTLED = (1.0, 20.0)
 """Seconds in which the function is not asked again for a secret, after an answer that did not help.
 
-A service can refuse single calls whatever their secret. Meanwhile, a secret that has changed after
+The first number after the first one, and twice as long after each further one, up to the second. A
+service can refuse single calls whatever their secret. Meanwhile, a secret that has changed after
 all goes unnoticed.
 """
 
@@ -84,6 +85,7 @@ class Rotation:
         self._question: _Question | None = None
         self._is_proven = False
         self._same_at = self._refused_at = -math.inf
+        self._pause = _SETTLED[0]
 
     async def ready(self, spawn: Spawn) -> None:
         """Wait until there is a secret to send.
@@ -123,8 +125,8 @@ class Rotation:
             MissingCredentials, SessionClosed: as from `ready`.
         """
         if is_repeated:
-            if refused == self.current:
-                self._refused_at = time.monotonic()
+            if refused == self.current and not self._is_settled:
+                self._refused_at = self._settle()
             return False
         # One that was accepted has been valid, however long the request has waited.
         is_due = answers == self.answers or self._is_proven
@@ -136,7 +138,15 @@ class Rotation:
     def _is_settled(self) -> bool:
         # A new secret that was refused counts once it is accepted: before, it may be wrong.
         last = max(self._same_at, self._refused_at if self._is_proven else -math.inf)
-        return self._question is None and time.monotonic() < last + _SETTLED
+        return self._question is None and time.monotonic() < last + self._pause
+
+    def _settle(self) -> float:
+        """Note an answer that did not help, and return the time."""
+        now = time.monotonic()
+        is_new = now >= max(self._same_at, self._refused_at) + 3 * self._pause
+        shortest, longest = _SETTLED
+        self._pause = shortest if is_new else min(2 * self._pause, longest)
+        return now
 
     def accepted(self, secret: str) -> None:
         """Note that the service has accepted a secret."""
@@ -202,7 +212,7 @@ class Rotation:
             return
         self.answers += 1
         if secret == self.current:
-            self._same_at = time.monotonic()
+            self._same_at = self._settle()
             return
         self.current = secret
         self._is_proven = False

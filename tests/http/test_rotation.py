@@ -325,6 +325,34 @@ async def test_a_secret_that_follows_late_is_found(clock: Clock) -> None:
         assert vault.asked == 4
 
 
+async def test_a_secret_that_follows_a_moment_late_is_found_a_moment_later(clock: Clock) -> None:
+    vault, store = Vault(), 1
+
+    async def fetch() -> str:
+        vault.asked += 1
+        return secret(store)
+
+    async with open_session(vault, fetch) as (session, _):
+        for number in (2, 3):
+            await get(session)
+            vault.number = number
+            with pytest.raises(Unauthorized):
+                await get(session)
+            store = number
+            clock.advance(1)
+            assert await get(session) == "5555555555"
+        # One that never follows is asked for ever more rarely.
+        vault.number, vault.asked = 4, 0
+        for _ in range(60):
+            with pytest.raises(Unauthorized):
+                await get(session)
+            clock.advance(1)
+        assert 5 <= vault.asked <= 8
+        store = 4
+        clock.advance(20)
+        assert await get(session) == "5555555555"
+
+
 async def test_a_renewal_counts_as_no_attempt_and_takes_nothing_from_the_budget() -> None:
     vault = Vault()
     retry = Retry(attempts=1, budget=0, base_delay=0.0)
