@@ -1058,7 +1058,8 @@ class Session:
             with_cdp, cdp_key, cdp_by: as for `export`; with keys of CleverTap only. Lookups run
                 while other people are still looked up. Those that failed follow the failed keys in
                 `<to>.failed.ndjson`, with `"join": true`.
-            on_progress: as for `export`, called after each few hundred answers.
+            on_progress: as for `export`, called after each few hundred answers, at least
+                every second.
 
         Returns:
             The result, with the number of keys by outcome and the digest of the output.

@@ -45,11 +45,23 @@ def test_words_are_found_in_any_order_and_case(env: dict[str, str]) -> None:
     assert all(line.startswith("errors") for line in in_one)
 
 
+@pytest.mark.parametrize(
+    ("words", "guide"),
+    [("rotate secret", "many-accounts"), ("workers share slots", "many-accounts")],
+)
+def test_words_of_one_section_are_found_in_other_forms(
+    env: dict[str, str], words: str, guide: str
+) -> None:
+    done = run(env, "guide", "--search", words)
+    assert done.code == 0
+    assert guide in done.stdout.decode()
+
+
 @pytest.mark.parametrize("words", ["zebra", "", " "])
 def test_words_that_are_nowhere_are_not_found(env: dict[str, str], words: str) -> None:
     done = run(env, "guide", "--search", words)
     assert done.code == 5
-    assert "no line of the guides" in done.stderr
+    assert "no section of the guides" in done.stderr
 
 
 def test_a_misspelled_guide_is_guessed(env: dict[str, str]) -> None:

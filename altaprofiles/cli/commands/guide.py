@@ -63,7 +63,7 @@ def guide(app: App, guide: str | None, search: str | None) -> None:
         words = search.casefold().split()
         hits = [*_hits(words, _ORDER if guide is None else [guide])] if words else []
         if not hits:
-            raise Failure("no line of the guides has all of these words", Exit.NOT_FOUND)
+            raise Failure("no section of the guides has all of these words", Exit.NOT_FOUND)
         width = max(len(hit.guide) for hit in hits)
         lines = (f"{hit.guide:<{width}}  {hit.section}: {hit.line}\n" for hit in hits)
         app.write("".join(lines).encode())
@@ -93,7 +93,26 @@ def _advice(name: str) -> str:
 
 
 def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
-    """Yield the lines that have all of the words, in any order."""
+    """Yield the lines that have all of the words, in any order, or else the sections."""
+    found = [*_lines(words, names)]
+    yield from found or _sections([word[: max(4, len(word) - 2)] for word in words], names)
+
+
+# No comment of a program, which seldom begins with a capital letter.
+_SECTION = re.compile(r"^#+ ([A-Z`].*)\n((?:(?!#+ [A-Z`]).*\n?)*)", re.MULTILINE)
+
+
+def _sections(beginnings: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
+    for name in names:
+        text = _text(name)
+        for heading, section in _SECTION.findall(text):
+            folded = f"{_title(text)} {heading} {section}".casefold()
+            if all(re.search(rf"\b{re.escape(one)}", folded) for one in beginnings):
+                lines = filter(None, map(str.strip, section.splitlines()))
+                yield _Hit(name, heading, next(lines, ""))
+
+
+def _lines(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
     for name in names:
         section = ""
         for line in _text(name).splitlines():
