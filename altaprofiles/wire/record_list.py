@@ -16,11 +16,11 @@ from msgspec import Raw
 
 from ..base.json_pieces import Arriving, Result, Steps, ValueEnd
 from ..base.jsontext import FAILURES, is_deep
-from ..errors import DecodeError
+from ..errors import DecodeError, ResponseTooLarge
 from ..flow.slices import Slices
 from .cut_body import CutBody
 
-__all__ = ["RecordList", "RecordSink"]
+__all__ = ["RecordList", "RecordSink", "part_too_large"]
 
 _TRIES = 3
 _GUESSES = 3
@@ -36,6 +36,15 @@ _BETWEEN = re.compile(rb"\}[ \t\n\r]*+,[ \t\n\r]*+(?=\{)")
 _GAP = re.compile(rb"[ \t\n\r]*+(?:\]|,[ \t\n\r]*+(?=[^ \t\n\r]))")
 _PART_OF_GAP = re.compile(rb"[ \t\n\r]*+(?:,[ \t\n\r]*+)?+")
 _RECORDS = msgspec.json.Decoder(list[Raw])
+
+
+def part_too_large(limit: int) -> ResponseTooLarge:
+    """Return the error of a page ([profiles]) with a record, or the rest, over `limit` bytes."""
+    return ResponseTooLarge(
+        f"a part of the response, such as one record, is over {limit:,} bytes; raise "
+        f"max_response_bytes, or ask for less of each record (event_summaries=False)",
+        limit=limit,
+    )
 
 
 class RecordSink(Protocol):
@@ -78,19 +87,23 @@ class RecordList:
         body: gets all of the body but the records.
         sink: gets the records.
         step: bytes parsed without a pause.
+        limit: most bytes of one record.
 
     Attributes:
         count: number of records so far.
         error: the error of a list that is malformed.
     """
 
-    def __init__(self, text: Arriving, body: CutBody, sink: RecordSink, step: int) -> None:
+    def __init__(
+        self, text: Arriving, body: CutBody, sink: RecordSink, step: int, limit: int
+    ) -> None:
         self.count = 0
         self.error: DecodeError | None = None
         self._text = text
         self._body = body
         self._sink = sink
         self._step = step
+        self._limit = limit
         self._near = step // 8
         # Following the structure takes four times as long.
         self._exact_step = step // 4
@@ -175,6 +188,8 @@ class RecordList:
 
     def _take(self, records: list[Raw], text: bytes, end: int) -> Steps:
         """Hand over the records from `_at` to `end`."""
+        if len(text) > self._limit and any(memoryview(one).nbytes > self._limit for one in records):
+            raise part_too_large(self._limit)
         self.count += len(records)
         self._body.last_end = self._text.base + end
         self._text.at = end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import signal
 import socket
 import struct
@@ -280,13 +281,80 @@ async def test_the_cap_holds_for_one_record_of_an_export(tmp_path: Path) -> None
             await session.export(**ARGUMENTS, to=tmp_path / "r.ndjson")
 
 
+SMALL = 1 << 16
+"""A cap that is smaller than a slice of records."""
+
+
+def varied(page: int, number: int, size: int) -> bytes:
+    """Return a record of `size` bytes that cannot be packed to a hundredth of them."""
+    head = b'{"identity":"%d-%d","pad":"' % (page, number)
+    pad = random.Random(number).randbytes(size).hex().encode()  # noqa: S311
+    return head + pad[: size - len(head) - 2] + b'"}'
+
+
+def of_small_records(records: int, cap: int) -> Large:
+    """Return pages of small records, with one among them that fits into `cap`, even if pretty."""
+    large = Large(records=0)
+    large.records = [
+        [varied(page, number, 300) for number in range(records)] for page in range(PAGES)
+    ]
+    large.records[1][7] = varied(1, 7, cap - 64)
+    return large
+
+
+SENT: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": http,
+    "packed": lambda body: http(gzip.compress(body, 1), "200 OK", "Content-Encoding: gzip"),
+    "pretty": lambda body: http(pretty(body)),
+    "with half a surrogate pair": changed(b'{"identity', rb'{"x":"\ud83d","identity'),
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize(("records", "cap"), [(2500, SMALL), (40, 2000)])
+async def test_pages_of_small_records_may_be_larger_than_the_cap(
+    tmp_path: Path, sent: str, records: int, cap: int
+) -> None:
+    large, to = of_small_records(records, cap), tmp_path / "p.ndjson"
+    large.faults = {page: [SENT[sent]] for page in range(PAGES)}
+    async with serving(large) as server, session_at(server, max_response_bytes=cap) as session:
+        report = await session.export(**ARGUMENTS, to=to)
+    assert report.records == PAGES * records
+    assert sorted(large.asked) == [*range(PAGES)]
+    people = [json.loads(line)["identity"] for line in to.read_bytes().splitlines()]
+    assert people == large.identities
+
+
+@pytest.mark.parametrize("sent", ["as it is", "packed"])
+@pytest.mark.parametrize("place", [0, 1000, 2499])
+async def test_one_record_above_the_cap_is_refused(tmp_path: Path, sent: str, place: int) -> None:
+    """Even where one piece of the body holds all of the record."""
+    large = of_small_records(2500, SMALL)
+    large.records[1][place] = varied(1, place, SMALL + 1)
+    large.faults = {1: [SENT[sent]]}
+    async with serving(large) as server, session_at(server, max_response_bytes=SMALL) as session:
+        with pytest.raises(ExportError, match="such as one record, is over 65,536 bytes"):
+            await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
+    assert large.asked.count(1) == 1
+
+
+async def test_a_malformed_page_above_the_cap_is_asked_for_again(tmp_path: Path) -> None:
+    large, to = of_small_records(2500, SMALL), tmp_path / "p.ndjson"
+    for page in range(PAGES):
+        large.faults[page] = [changed(b'"identity":"%d-3"' % page, b"identity:")]
+    async with serving(large) as server, session_at(server, max_response_bytes=SMALL) as session:
+        report = await session.export(**ARGUMENTS, to=to)
+    assert report.records == PAGES * 2500
+    assert sorted(large.asked) == [0, 0, 1, 1, 2, 2]
+
+
 async def test_a_bomb_of_small_records_is_refused(tmp_path: Path) -> None:
-    bomb = b'{"status":"success","records":[' + b"{}," * (8 * MIB)
+    bomb = b'{"status":"success","records":[' + b"{}," * MIB
     large = Large()
     large.faults = {
         0: [lambda body: http(gzip.compress(bomb), "200 OK", "Content-Encoding: gzip")] * 9
     }
-    async with serving(large) as server, session_at(server, max_response_bytes=4 * MIB) as session:
+    async with serving(large) as server, session_at(server, max_response_bytes=SMALL) as session:
         with pytest.raises(ExportError, match="100 times"):
             await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
     assert large.asked == [0]
