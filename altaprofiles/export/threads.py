@@ -172,8 +172,9 @@ async def running_beside(job: Callable[[], Awaitable[None]]) -> AsyncIterator[No
 async def deliver_cancellation() -> None:
     """Raise a cancellation that arrived while the task waited for a blocking call.
 
-    To be awaited last, because it would otherwise be raised in the caller's own code: up to Python
-    3.12, `asyncio.timeout` does not take it back when its block ends without an exception.
+    To be awaited last in whatever has a time limit of its own, because it would otherwise be raised
+    in the code behind it: up to Python 3.12, a limit that takes its cancellation back as
+    `asyncio.timeout` does leaves it to the next `await` if its block ends without an exception.
     """
     await asyncio.sleep(0)
 

@@ -74,18 +74,14 @@ class Deadlines:
 
     @contextmanager
     def paused(self, watched: Watched) -> Iterator[None]:
-        """Let no limit end the attempt in the block, whose time is not the silence of the service.
-
-        For work that a cancellation cannot end: it would be raised at some later `await`, whoever
-        that belongs to. A limit that is reached in the block ends the attempt behind it.
-        """
+        """Do not count the time of the block as silence of the service."""
         watched.is_paused = True
         try:
             yield
         finally:
             watched.is_paused = False
             self.heard(watched)
-            due = min(watched.heard + self._read, watched.started + self._total)
+            due = watched.heard + self._read
             if self._timer is None or self._timer.when() > due:
                 self.close()
                 self._set(due)
@@ -117,9 +113,8 @@ class Deadlines:
             return
         earliest = math.inf
         for watched in self._running:
-            silent, whole = watched.heard + self._read, watched.started + self._total
-            if watched.is_paused:
-                continue
+            silent = math.inf if watched.is_paused else watched.heard + self._read
+            whole = watched.started + self._total
             if watched.overdue is None and min(silent, whole) <= now:
                 watched.overdue = "read" if silent <= whole else "total"
                 watched.task.cancel()

@@ -20,7 +20,7 @@ from ..errors import DecodeError, ResponseTooLarge
 from ..flow.slices import Slices
 from .cut_body import CutBody
 
-__all__ = ["RecordList", "RecordSink", "too_large"]
+__all__ = ["RecordList", "RecordSink", "part_too_large"]
 
 _TRIES = 3
 _GUESSES = 3
@@ -36,6 +36,15 @@ _BETWEEN = re.compile(rb"\}[ \t\n\r]*+,[ \t\n\r]*+(?=\{)")
 _GAP = re.compile(rb"[ \t\n\r]*+(?:\]|,[ \t\n\r]*+(?=[^ \t\n\r]))")
 _PART_OF_GAP = re.compile(rb"[ \t\n\r]*+(?:,[ \t\n\r]*+)?+")
 _RECORDS = msgspec.json.Decoder(list[Raw])
+
+
+def part_too_large(limit: int) -> ResponseTooLarge:
+    """Return the error of a page ([profiles]) with a record, or the rest, over `limit` bytes."""
+    return ResponseTooLarge(
+        f"a part of the response, such as one record, is over {limit:,} bytes; raise "
+        f"max_response_bytes, or ask for less of each record (event_summaries=False)",
+        limit=limit,
+    )
 
 
 class RecordSink(Protocol):
@@ -66,20 +75,6 @@ class RecordSink(Protocol):
         ...
 
 
-def too_large(subject: str, limit: int) -> ResponseTooLarge:
-    """Return the error of a body with a part that is over the limit.
-
-    Args:
-        subject: the part.
-        limit: in bytes.
-    """
-    return ResponseTooLarge(
-        f"{subject} is over {limit:,} bytes; ask for less (a smaller batch_size, "
-        f"events=False) or raise max_response_bytes",
-        limit=limit,
-    )
-
-
 class RecordList:
     """Takes a list of records ([profiles], Sample Response).
 
@@ -91,8 +86,8 @@ class RecordList:
         text: the body. At its place, the list begins.
         body: gets all of the body but the records.
         sink: gets the records.
-        limit: most bytes of one record.
         step: bytes parsed without a pause.
+        limit: most bytes of one record.
 
     Attributes:
         count: number of records so far.
@@ -100,15 +95,15 @@ class RecordList:
     """
 
     def __init__(
-        self, text: Arriving, body: CutBody, sink: RecordSink, limit: int, step: int
+        self, text: Arriving, body: CutBody, sink: RecordSink, step: int, limit: int
     ) -> None:
         self.count = 0
         self.error: DecodeError | None = None
         self._text = text
         self._body = body
         self._sink = sink
-        self._limit = limit
         self._step = step
+        self._limit = limit
         self._near = step // 8
         # Following the structure takes four times as long.
         self._exact_step = step // 4
@@ -192,13 +187,9 @@ class RecordList:
                 yield end, stop
 
     def _take(self, records: list[Raw], text: bytes, end: int) -> Steps:
-        """Hand over the records from `_at` to `end`.
-
-        Raises:
-            ResponseTooLarge: one of them is over the limit.
-        """
-        if len(text) > self._limit and any(len(memoryview(one)) > self._limit for one in records):
-            raise too_large("a record of the response", self._limit)
+        """Hand over the records from `_at` to `end`."""
+        if len(text) > self._limit and any(memoryview(one).nbytes > self._limit for one in records):
+            raise part_too_large(self._limit)
         self.count += len(records)
         self._body.last_end = self._text.base + end
         self._text.at = end

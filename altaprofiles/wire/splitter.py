@@ -15,18 +15,19 @@ import msgspec
 
 from ..base.json_pieces import MORE, Arriving, Result, Steps, Utf8, ValueEnd
 from ..base.jsontext import FAILURES
-from ..errors import DecodeError
+from ..errors import DecodeError, ResponseTooLarge
 from ..flow.slices import Slices
 from .cut_body import CutBody
 from .page import PAGE_BODY, PageBody
-from .record_list import RecordList, RecordSink, too_large
+from .record_list import RecordList, RecordSink, part_too_large
 
 __all__ = ["SLICE", "Splitter"]
 
 SLICE = 1 << 19
 """Bytes decoded without a pause, which takes about a millisecond."""
 
-_LEAST = 1 << 10
+_LEAST = 1 << 12
+"""Shortest slice, in bytes, and the room for white space behind a record that just fits."""
 
 _BRACKET = ord("[")
 _STRING = rb'"(?:[^"\\]|\\.)*+"'
@@ -63,7 +64,8 @@ class Splitter:
         self.size = 0
         self._sink = sink
         self._limit = limit
-        # A slice of small records waits for more bytes than it has, and these count as well.
+        self._room = limit + _LEAST
+        # No more is waited for than may be held.
         self._step = step = min(step, max(limit // 4, _LEAST))
         self._utf8 = Utf8()
         self._is_checked = is_checked
@@ -72,7 +74,7 @@ class Splitter:
         self._text = Arriving()
         self._body = CutBody()
         self._ignored = 0
-        self._list = RecordList(self._text, self._body, sink, limit, step)
+        self._list = RecordList(self._text, self._body, sink, step, limit)
         self._whole: PageBody | None = None
         self._steps = self._split()
 
@@ -96,17 +98,19 @@ class Splitter:
         self.size += len(piece)
         self._body.begin_with(piece)
         if self._sink.in_memory and self.size > self._limit:
-            raise too_large("the response", self._limit)
+            raise ResponseTooLarge(
+                f"the response is over {self._limit:,} bytes; ask for less (a smaller batch_size, "
+                f"events=False) or raise max_response_bytes",
+                limit=self._limit,
+            )
         if not self._is_checked:
             self._utf8.feed(piece)
         self._text.add(piece)
         if self._utf8.error is not None or self._list.error is not None:
             self._ignore()
             return ()
-        is_urgent = self._text.held + len(self._body.rest) > self._limit
-        if not is_urgent and not self._text.is_enough:
+        if not self._text.is_enough and self._text.held <= self._room:
             return ()
-        self._text.is_urgent = is_urgent
         return self._advance()
 
     def _ignore(self) -> None:
@@ -128,12 +132,21 @@ class Splitter:
         return self._list.error
 
     def _advance(self) -> Slices[None]:
-        for step in self._steps:
-            if step is MORE:
-                break
-            yield
-        if self._text.held + len(self._body.rest) > self._limit and not self._text.ended:
-            raise too_large("a part of the response", self._limit)
+        while True:
+            before = self._text.place
+            self._text.is_urgent = self._text.held > self._room
+            for step in self._steps:
+                if step is MORE:
+                    break
+                yield
+            if self._list.error is not None:
+                return
+            is_full = self._text.held > self._room and not self._text.ended
+            # What is held may be many whole records: too large is what stays behind them.
+            if len(self._body.rest) > self._limit or (is_full and self._text.place == before):
+                raise part_too_large(self._limit)
+            if not is_full:
+                return
 
     def end(self) -> Slices[tuple[bytes, PageBody | None]]:
         """Return the body without the records that were taken, and its members.
@@ -168,7 +181,7 @@ class Splitter:
 
     def _split(self) -> Steps:
         yield from self._text.need(2 * self._step)
-        if self._text.ended:
+        if self._text.ended and len(self._text.data) <= self._limit:
             # A small body, as of most answers.
             with suppress(*FAILURES):
                 self._whole = PAGE_BODY.decode(self._text.data)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import random
 import signal
 import socket
 import struct
 import sys
-import tempfile
-import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import anyio
 import pytest
 
-from altaprofiles import Attempt, CleverTap, ExportError, ResponseTooLarge, Session, Timeout
+from altaprofiles import Attempt, CleverTap, ExportError, ResponseTooLarge, Session
 
 from ..support.exporting import Job, exporter
 from ..support.jobs import names_in, workspace_of
@@ -282,114 +281,80 @@ async def test_the_cap_holds_for_one_record_of_an_export(tmp_path: Path) -> None
             await session.export(**ARGUMENTS, to=tmp_path / "r.ndjson")
 
 
-@pytest.mark.parametrize("form", [bytes, pretty])
-@pytest.mark.parametrize("size", [100, 20_000, 90_000])
-async def test_the_cap_is_no_cap_on_the_page(
-    tmp_path: Path, size: int, form: Callable[[bytes], bytes]
-) -> None:
-    """Smaller than what is read at once, and than the pieces in which the body arrives."""
-    large = Large()
+SMALL = 1 << 16
+"""A cap that is smaller than a slice of records."""
+
+
+def varied(page: int, number: int, size: int) -> bytes:
+    """Return a record of `size` bytes that cannot be packed to a hundredth of them."""
+    head = b'{"identity":"%d-%d","pad":"' % (page, number)
+    pad = random.Random(number).randbytes(size).hex().encode()  # noqa: S311
+    return head + pad[: size - len(head) - 2] + b'"}'
+
+
+def of_small_records(records: int, cap: int) -> Large:
+    """Return pages of small records, with one among them that fits into `cap`, even if pretty."""
+    large = Large(records=0)
     large.records = [
-        [form(record(page, number, size=size)) for number in range(1_500_000 // size)]
-        for page in range(PAGES)
+        [varied(page, number, 300) for number in range(records)] for page in range(PAGES)
     ]
-    async with serving(large) as server, session_at(server, max_response_bytes=100_000) as session:
-        await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
-        assert is_as_expected(tmp_path / "p.ndjson", large)
-        assert sorted(large.asked) == [*range(PAGES)]
-    large.records[1][3] = record(1, 3, size=100_000)
-    async with serving(large) as server, session_at(server, max_response_bytes=100_000) as session:
-        with pytest.raises(ExportError, match="a record of the response is over 100,000 bytes"):
-            await session.export(**ARGUMENTS, to=tmp_path / "q.ndjson")
+    large.records[1][7] = varied(1, 7, cap - 64)
+    return large
 
 
-class SlowDisk:
-    """Files without a name, one of whose writes takes until it is let go.
-
-    Args:
-        stalled: the number of that write, from 1; 0 for none.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, stalled: int = 0) -> None:
-        self.writes = 0
-        self.is_stalled = threading.Event()
-        self.gate = threading.Event()
-        disk, make = self, tempfile.TemporaryFile
-
-        class File:
-            def __init__(self, **options: Any) -> None:
-                self._file = make(**options)
-
-            def write(self, data: Any) -> Any:
-                disk.writes += 1
-                if disk.writes == stalled:
-                    disk.is_stalled.set()
-                    disk.gate.wait()
-                return self._file.write(data)
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(self._file, name)
-
-        monkeypatch.setattr(tempfile, "TemporaryFile", File)
-
-    async def stall_for(self, seconds: float) -> None:
-        await anyio.to_thread.run_sync(self.is_stalled.wait, abandon_on_cancel=True)
-        await asyncio.sleep(seconds)
-        self.gate.set()
+SENT: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": http,
+    "packed": lambda body: http(gzip.compress(body, 1), "200 OK", "Content-Encoding: gzip"),
+    "pretty": lambda body: http(pretty(body)),
+    "with half a surrogate pair": changed(b'{"identity', rb'{"x":"\ud83d","identity'),
+}
 
 
-def zipped(body: bytes) -> bytes:
-    return http(gzip.compress(body), "200 OK", "Content-Encoding: gzip")
-
-
-@pytest.mark.slow
-async def test_time_on_the_disk_is_not_the_silence_of_the_service(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("sent", SENT)
+@pytest.mark.parametrize(("records", "cap"), [(2500, SMALL), (40, 2000)])
+async def test_pages_of_small_records_may_be_larger_than_the_cap(
+    tmp_path: Path, sent: str, records: int, cap: int
 ) -> None:
-    large, disk = Large(), SlowDisk(monkeypatch, stalled=1)
-    timeout = Timeout(read=3, total=None)
-    async with serving(large) as server, session_at(server, timeout=timeout) as session:
-        stalling = asyncio.create_task(disk.stall_for(4))
-        await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
-        await stalling
-    assert is_as_expected(tmp_path / "p.ndjson", large)
+    large, to = of_small_records(records, cap), tmp_path / "p.ndjson"
+    large.faults = {page: [SENT[sent]] for page in range(PAGES)}
+    async with serving(large) as server, session_at(server, max_response_bytes=cap) as session:
+        report = await session.export(**ARGUMENTS, to=to)
+    assert report.records == PAGES * records
     assert sorted(large.asked) == [*range(PAGES)]
+    people = [json.loads(line)["identity"] for line in to.read_bytes().splitlines()]
+    assert people == large.identities
 
 
-@pytest.mark.slow
-async def test_a_time_limit_that_is_reached_while_the_disk_writes_ends_that_request_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    large = Large()
-    records = [*large.records[0], b'{"identity":"last"}']
-    body = b'{"status":"success","records":[%b]}' % b",".join(records)
-    # The whole answer arrives at once, so that nothing is left to wait for behind the last write.
-    large.faults = {0: [lambda _: zipped(body)] * 9}
-    with monkeypatch.context() as context:
-        disk = SlowDisk(context)
-        async with serving(large) as server, session_at(server) as session:
+@pytest.mark.parametrize("sent", ["as it is", "packed"])
+@pytest.mark.parametrize("place", [0, 1000, 2499])
+async def test_one_record_above_the_cap_is_refused(tmp_path: Path, sent: str, place: int) -> None:
+    """Even where one piece of the body holds all of the record."""
+    large = of_small_records(2500, SMALL)
+    large.records[1][place] = varied(1, place, SMALL + 1)
+    large.faults = {1: [SENT[sent]]}
+    async with serving(large) as server, session_at(server, max_response_bytes=SMALL) as session:
+        with pytest.raises(ExportError, match="such as one record, is over 65,536 bytes"):
             await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
-        writes = disk.writes
-    disk = SlowDisk(monkeypatch, stalled=writes)
-    timeout = Timeout(read=None, total=3)
-    async with serving(large) as server, session_at(server, timeout=timeout) as session:
-        stalling = asyncio.create_task(disk.stall_for(4))
-        await session.export(**ARGUMENTS, to=tmp_path / "q.ndjson")
-        # Nothing of it reaches the caller later.
-        for _ in range(3):
-            await asyncio.sleep(0)
-        await stalling
-    assert (tmp_path / "p.ndjson").read_bytes() == b"".join(one + b"\n" for one in records)
-    assert (tmp_path / "q.ndjson").read_bytes() == (tmp_path / "p.ndjson").read_bytes()
+    assert large.asked.count(1) == 1
+
+
+async def test_a_malformed_page_above_the_cap_is_asked_for_again(tmp_path: Path) -> None:
+    large, to = of_small_records(2500, SMALL), tmp_path / "p.ndjson"
+    for page in range(PAGES):
+        large.faults[page] = [changed(b'"identity":"%d-3"' % page, b"identity:")]
+    async with serving(large) as server, session_at(server, max_response_bytes=SMALL) as session:
+        report = await session.export(**ARGUMENTS, to=to)
+    assert report.records == PAGES * 2500
+    assert sorted(large.asked) == [0, 0, 1, 1, 2, 2]
 
 
 async def test_a_bomb_of_small_records_is_refused(tmp_path: Path) -> None:
-    bomb = b'{"status":"success","records":[' + b"{}," * (8 * MIB)
+    bomb = b'{"status":"success","records":[' + b"{}," * MIB
     large = Large()
     large.faults = {
         0: [lambda body: http(gzip.compress(bomb), "200 OK", "Content-Encoding: gzip")] * 9
     }
-    async with serving(large) as server, session_at(server, max_response_bytes=4 * MIB) as session:
+    async with serving(large) as server, session_at(server, max_response_bytes=SMALL) as session:
         with pytest.raises(ExportError, match="100 times"):
             await session.export(**ARGUMENTS, to=tmp_path / "p.ndjson")
     assert large.asked == [0]

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from altaprofiles import AltaProfilesError, DecodeError, Page
+from altaprofiles import AltaProfilesError, DecodeError, Page, ResponseTooLarge
 from altaprofiles.flow.slices import at_once
 from altaprofiles.wire.clevertap import PageReader
 from altaprofiles.wire.messages import Response
@@ -51,7 +51,10 @@ def whole(body: bytes, *, decode: bool) -> Result:
 
 def in_pieces(pieces: Sequence[bytes], *, decode: bool, step: int) -> Result:
     size = sum(map(len, pieces))
-    reader = PageReader(Pages(decode=decode), size, "asked", step=step)
+    return read_by(PageReader(Pages(decode=decode), size, "asked", step=step), pieces)
+
+
+def read_by(reader: PageReader[Page], pieces: Sequence[bytes]) -> Result:
     try:
         for piece in pieces:
             for _ in reader.feed(piece):
@@ -143,3 +146,35 @@ def test_a_body_in_pieces_is_read_as_a_whole_one(
         pieces = split(changed, chance)
         step = chance.choice([8, 64, 1024])
         assert in_pieces(pieces, decode=decode, step=step) == expected
+
+
+class Passing(Pages):
+    """Takes the records as an export does, which holds no page as a whole."""
+
+    in_memory = False
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(RECORDS, min_size=1, max_size=30),
+    st.sampled_from(["as they are", "pretty", "apart"]),
+    st.integers(0, 2**32),
+)
+@example([b"{}"] * 1999 + [b'{"a":"%b"}' % (b"x" * 9_990)], "as they are", 1)
+@example([b'{"a":"%b"}' % (b"x" * 9_990)] * 9, "apart", 1)
+def test_the_limit_holds_for_one_record(records: list[bytes], form: str, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    records = [*map(pretty, records)] if form == "pretty" else records
+    gap = b"\r\n , \t" if form == "apart" else b","
+    body = b'{"next_cursor":"c","records":[%b]}' % gap.join(records)
+    rest = len(b'{"next_cursor":"c","records":[]}')
+    longest = max(rest, *map(len, records), 0)
+    pieces = chance.choice([split(body, chance), [body]])
+    step = chance.choice([8, 1024, 1 << 19])
+
+    def result(limit: int) -> Result:
+        return read_by(PageReader(Passing(decode=False), limit, "asked", step=step), pieces)
+
+    assert result(longest) == whole(body, decode=False)
+    if longest < len(body) and longest > rest:
+        assert result(longest - 1)[0] is ResponseTooLarge

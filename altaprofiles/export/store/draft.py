@@ -19,7 +19,7 @@ from ...base.jsontext import one_line
 from ...errors import DecodeError
 from ...flow.slices import Pace, Slices
 from ...wire.pages import check_objects
-from ..threads import Threads
+from ..threads import Threads, deliver_cancellation
 from .marks import PageMarks
 from .spool import checksum
 
@@ -65,6 +65,9 @@ class Drafts:
         """Write the lines of a draft that are in memory to its file."""
         if not self.is_closed:
             await self._threads.run(draft.store)
+            # Here, because the request that brings the page may end without another wait, and its
+            # time limit would then cancel what comes after it.
+            await deliver_cancellation()
 
     def forget(self, draft: Draft) -> None:
         """Remove a draft that has been closed."""
