@@ -10,6 +10,7 @@ import sys
 import tempfile
 import zoneinfo
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -125,8 +126,8 @@ def heeded() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def database(request: pytest.FixtureRequest) -> Server:
-    """Return a database of this process's own."""
+def database(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """Give a database of this process's own."""
     programs = binaries()
     if programs is None:
         reason = "no PostgreSQL server is installed: apt-get install postgresql"
@@ -135,8 +136,10 @@ def database(request: pytest.FixtureRequest) -> Server:
         pytest.skip(reason)
     server = Cluster(programs, Path(request.config.stash[FOLDER])).started()
     name = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    server.run(f"CREATE DATABASE {name}")
-    return Server(server.port, name)
+    with closing(server):
+        server.run(f"CREATE DATABASE {name}")
+    with closing(Server(server.port, name)) as server:
+        yield server
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from altaprofiles.wire.messages import Response
 from ..support.odd import PARTS, RECORDS, pretty
 from ..support.servers import Answer, http, scripted
 from ..support.sessions import QUICK
+from ..support.thorough import pairwise
 
 DEEP = b"[" * 1000 + b"]" * 1000
 ABYSS = b'{"a":[' * 8000 + b"]}" * 8000
@@ -81,14 +82,10 @@ def texts(profile: Profile) -> list[str | None]:
     ]
 
 
-WAYS = pytest.mark.parametrize(
-    ("is_pretty", "large", "decode"),
-    [(a, b, c) for a in (False, True) for b in (False, True) for c in (True, False)],
-)
+WAYS: list[list[bool]] = [[False, True], [False, True], [True, False]]
 
 
-@WAYS
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize(("name", "is_pretty", "large", "decode"), pairwise([*ODD], *WAYS))
 def test_an_odd_record_is_the_same_in_every_page(
     name: str, is_pretty: bool, large: bool, decode: bool
 ) -> None:
@@ -151,8 +148,7 @@ GARBLED = [
 ]
 
 
-@WAYS
-@pytest.mark.parametrize("record", GARBLED)
+@pytest.mark.parametrize(("record", "is_pretty", "large", "decode"), pairwise(GARBLED, *WAYS))
 def test_garbled_json_is_never_believed(
     record: bytes, is_pretty: bool, large: bool, decode: bool
 ) -> None:

@@ -1,29 +1,33 @@
 """Processes for the crash tests, which export and can be killed at a given step.
 
-As a script, this module is a process with all imports done, which forks for each job that it reads
-from standard input, so that a killed process is replaced in milliseconds. To kill a process at a
-step it wraps functions of the standard library and of DuckDB, never of `altaprofiles`.
+As a script, this module is a process with all imports done. It forks for each exporter, and that
+one forks for each of its jobs, so that a killed process is replaced in milliseconds. To kill a
+process at a step it wraps functions of the standard library and of DuckDB, never of `altaprofiles`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import errno
 import gc
 import importlib
 import io
 import os
 import pathlib
+import pkgutil
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +98,7 @@ class Outcome(Struct, kw_only=True):
 
 
 _OVER, _STOPPED = -1, -2
+_ERRORS = 2  # the descriptor of standard error
 
 # --------------------------------------------------------------------------- in the test's process
 
@@ -101,8 +106,11 @@ _OVER, _STOPPED = -1, -2
 class Exporter:
     """Runs processes that export, one after the other."""
 
-    def __init__(self, process: asyncio.subprocess.Process, folder: Path) -> None:
-        self._process = process
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, folder: Path
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
         self._result = folder / "result.json"
 
     async def start(self, job: Job) -> int:
@@ -166,30 +174,50 @@ class Exporter:
         return msgspec.json.decode(self._result.read_bytes(), type=Outcome)
 
     async def _tell(self, message: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(msgspec.json.encode(message) + b"\n")
-        await self._process.stdin.drain()
+        self._writer.write(msgspec.json.encode(message) + b"\n")
+        await self._writer.drain()
 
     async def _hear(self) -> int:
-        assert self._process.stdout is not None
         # Long enough for a busy machine: it only bounds a process that hangs.
-        line = await asyncio.wait_for(self._process.stdout.readline(), 120)
+        line = await asyncio.wait_for(self._reader.readline(), 120)
         return int(line)
 
 
 @asynccontextmanager
 async def exporter(folder: Path) -> AsyncIterator[Exporter]:
-    """Run the script that forks the processes, with `folder` for their results."""
+    """Run a process that forks the processes, with `folder` for their results."""
     folder.mkdir(exist_ok=True)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+    ours, theirs = socket.socketpair()
+    with theirs:
+        socket.send_fds(_server(), [b"."], [theirs.fileno(), _ERRORS])
+    reader, writer = await asyncio.open_connection(sock=ours)
     try:
-        yield Exporter(process, folder)
+        here = {"environment": dict(os.environ), "folder": str(Path.cwd())}
+        writer.write(msgspec.json.encode(here) + b"\n")
+        yield Exporter(reader, writer, folder)
     finally:
-        assert process.stdin is not None
-        process.stdin.close()
-        await process.wait()
+        writer.write_eof()
+        # The process has ended when nothing more can come.
+        while await reader.read(4096):
+            pass
+        writer.close()
+        await writer.wait_closed()
+
+
+@cache
+def _server() -> socket.socket:
+    """Return the socket of the script, which ends when the socket is closed."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        number = theirs.fileno()
+        script = subprocess.Popen([sys.executable, __file__, str(number)], pass_fds=[number])
+
+    @atexit.register
+    def end() -> None:
+        ours.close()
+        script.wait()
+
+    return ours
 
 
 # -------------------------------------------------------------------------- in a process of its own
@@ -481,31 +509,67 @@ def _run(job: Job, result: str) -> None:
         file.write(msgspec.json.encode(outcome))
 
 
-_ENDED = os.WEXITED | os.WNOWAIT
-
-
-def _serve() -> None:
+def _main(requests: socket.socket) -> None:
     _wrap_standard_library()
-    # After the wrapping, because a module may keep a reference to a function of `os`. Includes
-    # modules that a run imports late, so that no process has to import them.
+    _import()
+    # So that garbage collection does not make forked processes copy memory.
+    gc.collect()
+    gc.freeze()
+    while (request := socket.recv_fds(requests, 1, 2))[0]:
+        connection, errors = request[1]
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if os.fork() == 0:
+            requests.close()
+            os.dup2(errors, _ERRORS)
+            os.close(errors)
+            _serve(socket.socket(fileno=connection))
+            os._exit(0)
+        os.close(connection)
+        os.close(errors)
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _import() -> None:
+    """Import what a run imports late, so that no process has to.
+
+    After the wrapping, because a module may keep a reference to a function of `os`.
+    """
     for module in (
         "aiohttp",
         "anyio._backends._asyncio",
+        "encodings.idna",
         "isal.isal_zlib",
+        "pyarrow.compute",
         "pyarrow.parquet",
-        "altaprofiles.tables.arrow",
         "altaprofiles.session",
-        "altaprofiles.export.job",
     ):
         importlib.import_module(module)
-    # So that garbage collection does not make forked processes copy memory.
-    gc.freeze()
+    export = importlib.import_module("altaprofiles.export")
+    for found in pkgutil.walk_packages(export.__path__, "altaprofiles.export."):
+        importlib.import_module(found.name)
+    # The first array imports pandas, where it is installed, which takes longer than an export.
+    importlib.import_module("pyarrow").array([])
+
+
+_ENDED = os.WEXITED | os.WNOWAIT
+
+
+def _serve(connection: socket.socket) -> None:
+    """Fork for each job, until the other end is closed."""
+    lines = connection.makefile("rb")
 
     def tell(number: int) -> None:
-        sys.stdout.write(f"{number}\n")
-        sys.stdout.flush()
+        connection.sendall(b"%d\n" % number)
 
-    for line in sys.stdin:
+    here = msgspec.json.decode(lines.readline())
+    os.environ.clear()
+    os.environ.update(here["environment"])
+    os.chdir(here["folder"])
+    for line in lines:
         told = msgspec.json.decode(line)
         child = os.fork()
         if child == 0:
@@ -522,9 +586,9 @@ def _serve() -> None:
             os.waitid(os.P_PID, child, os.WSTOPPED)
             tell(_STOPPED)
         tell(_OVER)
-        sys.stdin.readline()
+        lines.readline()
         tell(os.waitpid(child, 0)[1])
 
 
 if __name__ == "__main__":
-    _serve()
+    _main(socket.socket(fileno=int(sys.argv[1])))

@@ -329,6 +329,8 @@ def _main(requests: int) -> None:
             importlib.import_module(found.name)
     for name in _USED:
         importlib.import_module(name)
+    # The first array imports pandas, where it is installed, which takes longer than most commands.
+    importlib.import_module("pyarrow").array([])
     gc.collect()
     # So that garbage collection does not make forks copy memory.
     gc.freeze()

@@ -8,6 +8,8 @@ import pwd
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +18,19 @@ import psycopg
 
 PASSWORD = "s3/cr@t:%Wörd"
 """Contains characters that must be percent-encoded in a URL."""
+
+_CHEAP = {
+    "autovacuum": "off",
+    "checkpoint_timeout": "1h",
+    "full_page_writes": "off",
+    "jit": "off",
+    "max_wal_senders": 0,
+    # A table that is dropped is looked for in all of them.
+    "shared_buffers": "8MB",
+    "synchronous_commit": "off",
+    "wal_level": "minimal",
+}
+"""Settings of a server whose data nobody needs after a crash."""
 
 
 class Server:
@@ -27,6 +42,7 @@ class Server:
     def __init__(self, port: int, database: str = "postgres") -> None:
         self.port = port
         self.database = database
+        self._kept: psycopg.Connection[tuple[Any, ...]] | None = None
 
     def url(self, table: str = "", *, user: str = "owner", password: str = PASSWORD) -> str:
         place = f"127.0.0.1:{self.port}/{self.database}"
@@ -37,13 +53,31 @@ class Server:
         return psycopg.connect(self.url(), autocommit=True)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with self.connect() as connection:
+        with self._connected() as connection:
             return connection.execute(query.encode()).fetchall()
 
     def run(self, *statements: str) -> None:
-        with self.connect() as connection:
+        with self._connected() as connection:
             for statement in statements:
                 connection.execute(statement.encode())
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """Give the kept connection, and leave it like a new one, which would take longer."""
+        if self._kept is None or self._kept.closed:
+            self._kept = self.connect()
+            # The server's own are discarded, and psycopg would not know.
+            self._kept.prepare_threshold = None
+        try:
+            yield self._kept
+        finally:
+            if not self._kept.closed:
+                self._kept.execute("DISCARD ALL")
+
+    def close(self) -> None:
+        """Close the kept connection, if there is one."""
+        if self._kept is not None:
+            self._kept.close()
 
     def cut_exports(self) -> None:
         """Cut the connections of all exports to this database."""
@@ -107,6 +141,7 @@ class Cluster:
                 "listen_addresses": "127.0.0.1",
                 "unix_socket_directories": "''",
                 "fsync": "off",
+                **_CHEAP,
             }
             options = " ".join(f"-c {name}={value}" for name, value in settings.items())
             log = self._folder / f"log.{attempt}"

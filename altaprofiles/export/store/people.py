@@ -181,10 +181,13 @@ class EachOnce:
             yield
 
     def _all_groups(self) -> Iterator[Iterator[tuple[list[int], int]]]:
-        """Yield for each bucket the groups of rows with the same mark; see `_groups`."""
+        """Yield for each bucket with rows the groups of the same mark; see `_groups`."""
         sources = self._sources()
         for number in range(BUCKETS):
             marks, places = self._marks.bucket(number)
+            if not places:
+                # A small export has few others, and each one yielded is a turn of a thread.
+                continue
             yield chain.from_iterable(
                 _groups(*part, sources) for part in _parts(marks[::2], marks[1::2], places)
             )
