@@ -19,20 +19,18 @@ import pytest
 from altaprofiles.cli import cli
 from altaprofiles.emulator import Emulator, Fault
 
+from ..support.forks import start
 from ..support.tasks import PATIENCE
 from ..support.terminals import COMMAND, Terminal, environment, serving, stopping
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        env=environment,
-        check=False,
-    )
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
+    streams: dict[str, Any] = dict.fromkeys(("stdout", "stderr"), subprocess.PIPE)
+    command = [*COMMAND, *arguments]
+    with start(command, env=environment, text=True, **streams) as process:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["emulator", "-h"]])

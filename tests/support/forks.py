@@ -32,6 +32,9 @@ __all__ = ["start", "wait_until_stopped"]
 _LOCALE = "C.UTF-8"
 """The locale of all forks: an interpreter chooses the encoding of its streams when it starts."""
 
+_HARMLESS = {"PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
+"""Variables of many containers, which change nothing that a test looks at."""
+
 _LENGTH = 16
 """Bytes of each message about a fork: its id, then a signal that stops it, then its exit code."""
 
@@ -83,7 +86,7 @@ def _is_read_at_start(env: Mapping[str, str]) -> bool:
     """Return whether an environment changes what an interpreter and its imports begin with."""
     return (
         env.get("LC_ALL") != _LOCALE
-        or any(name.startswith("PYTHON") for name in env)
+        or any(name.startswith("PYTHON") for name in {*env} - _HARMLESS)
         # aiohttp reads certificates when it is imported.
         or any(env.get(name) != os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     )
