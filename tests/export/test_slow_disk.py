@@ -183,7 +183,9 @@ async def test_a_deadline_that_strikes_then_ends_what_it_is_for(
             await session.export(**ARGUMENTS, to=to, **options)
         await goes_on()
         report = await session.export(**ARGUMENTS, to=to)
-    assert (report.records, identities_in(to)) == (1, ["again"])
+    # On a busy machine it may strike before the page is asked for.
+    assert identities_in(to) == (["again"] if paced.asked == 2 else paced.identities)
+    assert report.records == len(identities_in(to))
 
 
 async def test_its_time_is_not_the_silence_of_the_service(tmp_path: Path, disk: Disk) -> None:
