@@ -34,10 +34,12 @@ class Progress:
         self._at: ProgressReport | None = None
         self._updated_at = float("-inf")
         self._handle: Any = None
+        self._stopped = False
 
     def __call__(self, progress: ProgressReport) -> None:
         """Display `progress`, unless the last update is too recent and nothing has ended."""
         before, self._at = self._at, progress
+        self._stopped = False
         display = _display()
         # The end of a stage is always displayed, because no update may follow it.
         is_due = before is None or before.stage != progress.stage or progress.done == progress.goal
@@ -49,8 +51,21 @@ class Progress:
             sys.stderr.write(f"{progress}\n")
         elif self._handle is None:
             self._handle = display(self, display_id=True)
+            self._events().register("post_run_cell", self._end_cell)
         else:
             self._handle.update(self)
+
+    def _events(self) -> Any:
+        return sys.modules["IPython"].get_ipython().events
+
+    def _end_cell(self, result: Any) -> None:
+        """Display that an error or an interruption has ended the cell, and with it the work."""
+        is_complete = self._at is not None and self._at.complete
+        if not result.success and not is_complete:
+            self._stopped = True
+            self._handle.update(self)
+        if is_complete or self._stopped:
+            self._events().unregister("post_run_cell", self._end_cell)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"text/plain": str(self), "text/html": self._html()}
@@ -59,11 +74,19 @@ class Progress:
         return f"<Progress: {self}>"
 
     def __str__(self) -> str:
-        return "nothing yet" if self._at is None else str(self._at)
+        text = "nothing yet" if self._at is None else str(self._at)
+        return (
+            f"stopped; run it again to resume. At the end it was {text}" if self._stopped else text
+        )
 
     def _html(self) -> str:
         line = f"<div>{escape(str(self))}</div>"
-        if self._at is None or (part := share(self._at.done, self._at.goal)) is None:
+        # A bar that is not full would look as if the work went on.
+        if (
+            self._stopped
+            or self._at is None
+            or (part := share(self._at.done, self._at.goal)) is None
+        ):
             return line
         return f'<progress value="{part:.3f}" style="width: 100%"></progress>{line}'
 

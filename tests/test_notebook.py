@@ -32,10 +32,10 @@ print(nbformat.writes(notebook))
 """
 
 
-def executed(folder: Path) -> list[dict[str, Any]]:
-    """Run the example's cells in a new kernel, and return them with their outputs."""
+def executed(folder: Path, notebook: Path = EXAMPLE) -> list[dict[str, Any]]:
+    """Run a notebook's cells in a new kernel, and return them with their outputs."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(EXAMPLE), str(folder)],
+        [sys.executable, "-c", RUN, str(notebook), str(folder)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -66,6 +66,46 @@ def test_the_example_runs_in_jupyter(tmp_path: Path) -> None:
     assert text_of(looked_up) == f"1 found; 99 not found, see {beside}\n"
     assert closed["outputs"] == []
     assert (tmp_path / "people.parquet").exists()
+
+
+STOPPED = """
+import os, signal
+bar = Progress()
+
+def stop(progress):
+    bar(progress)
+    if progress.records and os.environ.pop("STOP", None):
+        os.kill(os.getpid(), signal.SIGINT)
+
+async with connect() as session:
+    await session.export(
+        "App Launched", start=20260101, end=20260131, to="p.ndjson", count=True, on_progress=stop
+    )
+"""
+
+
+def test_a_bar_does_not_stand_still_after_an_interruption(tmp_path: Path) -> None:
+    example = json.loads(EXAMPLE.read_text("utf-8"))
+    connect = next(cell for cell in example["cells"] if cell["cell_type"] == "code")
+    interrupted = {**connect, "id": "stopped", "source": STOPPED.splitlines(keepends=True)}
+    interrupted["metadata"] = {"tags": ["raises-exception"]}
+    settings = {**connect, "id": "set", "source": ["import os; os.environ['STOP'] = 'yes'"]}
+    again = {**interrupted, "id": "again", "metadata": {}}
+    notebook = tmp_path / "stopped.ipynb"
+    cells = [connect, settings, interrupted, again]
+    notebook.write_text(json.dumps({**example, "cells": cells}))
+    *_, stopped, resumed = executed(tmp_path, notebook)
+    (html,) = bars(stopped)
+    assert html.startswith("<div>stopped; run it again to resume. At the end it was reading: ")
+    assert "<progress" not in html
+    (html,) = bars(resumed)
+    assert html.startswith('<progress value="1.000"')
+    assert "stopped" not in html
+
+
+def bars(cell: dict[str, Any]) -> list[str]:
+    outputs = [one for one in cell["outputs"] if one["output_type"] == "display_data"]
+    return ["".join(one["data"]["text/html"]) for one in outputs]
 
 
 def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

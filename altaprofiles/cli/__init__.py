@@ -27,9 +27,14 @@ from .commands.who import who
 __all__ = ["cli"]
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="altaprofiles")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Customer profiles from CleverTap and CDP users from Alta, every record exactly once.
 
     Data goes to stdout, everything else to stderr. `altaprofiles COMMAND --help` has examples of
@@ -71,6 +76,10 @@ def cli() -> None:
         eval "$(_ALTAPROFILES_COMPLETE=zsh_source altaprofiles)"
         _ALTAPROFILES_COMPLETE=fish_source altaprofiles | source
     """
+    if context.invoked_subcommand is None:
+        from .first_screen import first_screen
+
+        click.echo(first_screen())
 
 
 for command in (

@@ -64,6 +64,8 @@ def _can_be_encoded(word: str) -> bool:
 
 
 def _program() -> list[str]:
+    if (launched := _launcher()) is not None:
+        return launched
     program = Path(sys.argv[0])
     if program.name == "__main__.py":
         return [sys.executable, "-m", "altaprofiles"]
@@ -76,6 +78,33 @@ def _program() -> list[str]:
         return [program.name if is_on_path else str(program)]
     # A shell looks up a name without a folder on PATH.
     return [f"./{program}"]
+
+
+def _launcher() -> list[str] | None:
+    """Return the words before the arguments if uv has started this process, else None.
+
+    The folder that it puts on PATH is not on that of the shell.
+    """
+    if "UV" not in os.environ:
+        return None
+    words, arguments = _parent_words(), sys.argv[1:]
+    if words:
+        start = words[: len(words) - len(arguments)]
+        if Path(words[0]).stem not in ("uv", "uvx") or words[len(start) :] != arguments:
+            return None
+        # An index may stand there, with a password.
+        if not any("://" in word for word in start):
+            return start
+    return ["uv", "run", "altaprofiles"] if "UV_RUN_RECURSION_DEPTH" in os.environ else None
+
+
+def _parent_words() -> list[str]:
+    """Return the command line of the process that has started this one, where Linux tells it."""
+    try:
+        content = Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in content.split(b"\0")[:-1]]
 
 
 def _option(option: click.Option, value: Any) -> Iterator[str]:

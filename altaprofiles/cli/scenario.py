@@ -1,38 +1,36 @@
-"""The scenario of `altaprofiles demo`: every feature once, with services that fail at times."""
+"""The story of `altaprofiles demo`: an export whose process is killed, and what comes of it."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-import tempfile
+import sqlite3
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
-from itertools import islice
-from math import inf
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from typing import NamedTuple
 
 import anyio
+import msgspec
+from anyio.streams.buffered import BufferedByteReceiveStream
 from rich.table import Table
 
-from ..base.extras import is_installed
 from ..emulator import Emulator
 from ..errors import AltaProfilesError
-from ..export.report import ExportProgress, ExportReport, LookupReport
-from ..http.retry import Retry
-from ..models import Attempt, Profile
+from ..export.report import ExportProgress, ExportReport
+from ..models import Attempt, Customer, Profile
 from ..models.people import person_key
 from ..session import Session
 from .app import App
-from .consoles import output_console
+from .consoles import output_console, plain
 from .progress import progress_display
+from .scenario_export import EVENT, RETRY, export
 
 __all__ = ["Scenario"]
-
-_EVENT = "App Launched"
-_FIRST, _LAST = date(2026, 1, 1), date(2026, 1, 31)
-_WINDOWS = 4
-_LOOKUPS = 150
 
 # Frequent enough to see each kind, rare enough to finish within seconds.
 _FAULTS = {
@@ -46,97 +44,160 @@ _FAULTS = {
     "reset": 0.02,
     "truncated": 0.02,
     "garbled": 0.01,
-    "slow": 0.05,
     "gzip": 0.2,
     "empty_page": 0.02,
 }
 
-_QUERY = """
-select json ->> '$.profileData."Customer Type"' as type,
-       count(*) as people,
-       sum((json ->> '$.events.Charged.count')::int)::int as charged
-from read_ndjson_objects(?) group by all order by people desc
+_LONGEST_LINE = 1_000_000
+"""Of the other process's progress, in bytes."""
+
+_BY_TYPE = """
+select json_extract(record, '$.profileData."Customer Type"') as type,
+       count(*),
+       coalesce(sum(json_extract(record, '$.events.Charged.count')), 0)
+from people group by type order by 3 desc
+"""
+
+_BEST = """
+select record from people
+where json_extract(record, '$.identity') is not null
+    and json_extract(record, '$.events.Charged.count') is not null
+order by json_extract(record, '$.events.Charged.count') desc, record limit 8
 """
 
 
+class _People(NamedTuple):
+    """The exported people, as SQL has them."""
+
+    keys: list[str | None]
+    by_type: list[tuple[object, ...]]
+    best: list[Profile]
+
+
 class Scenario:
-    """An export that is interrupted and resumed, lookups, a join, and a query of the file.
+    """An export; the same one, killed and resumed; a question in SQL; a join of both services.
 
     Attributes:
-        complete: whether the file holds each of the services' people exactly once.
+        complete: whether the resumed output holds each of the services' people exactly once, in
+            the same bytes as the output of the uninterrupted export.
     """
 
-    def __init__(self, app: App, people: int, out: Path) -> None:
+    def __init__(self, app: App, people: int, folder: Path) -> None:
         self._app = app
         self._people = people
-        self._out = out
+        self._folder = folder
         self._failures: Counter[str] = Counter()
         self._resumed = 0
+        self.out = folder / "people.ndjson"
         self.complete = False
 
     async def run(self) -> None:
-        """Run it; progress goes to stderr, the results to stdout."""
+        """Run it; the story goes to stderr, the results to stdout."""
         started = time.monotonic()
-        async with Emulator(people=self._people, seed=7, faults=_FAULTS, think=0.01) as emulator:
-            expected = _everyone(emulator)
-            self._app.info(
-                f'Everyone who did "{_EVENT}" in January, from a service with {self._people:,} '
-                f"people that fails at times, into {self._out}:"
-            )
-            async with self._session(emulator) as session:
-                await self._export(session, until=0.5)
-            self._app.info("Interrupted, as if by Ctrl-C. The same export again resumes:")
-            async with self._session(emulator) as session:
-                report = await self._export(session)
-                assert report is not None  # noqa: S101
-                written = [
-                    person_key(profile.identity, profile.object_ids)
-                    for profile in _profiles(self._out)
-                ]
-                self.complete = set(written) == expected and len(written) == len(expected)
-                named = (profile for profile in _profiles(self._out) if profile.identity)
-                sample = list(islice(named, _LOOKUPS))
-                self._app.info(f"{len(sample):,} of them, and as many unknown, by identity:")
-                found = await self._look_up(session, sample)
-                self._app.info(f"{len(sample):,} of them joined with the CDP.")
-                bound = [bool(one.cdp) async for one in session.with_cdp(sample)].count(True)
-            peaks = emulator.stats.peak_in_flight
+        async with (
+            Emulator(people=self._people, seed=7, faults=_FAULTS) as emulator,
+            self._session(emulator) as session,
+        ):
+            whole = await self._export_at_once(session)
+            await self._pull_the_plug(emulator, whole)
+            report, digest = await self._resume(session, _digest(whole))
+            people = await anyio.to_thread.run_sync(_ask, self.out)
+            self.complete = digest == _digest(whole) and _is_everyone(people.keys, emulator)
+            self._tell_export(report, emulator)
+            self._app.info("4. A question in SQL, with the sqlite3 that comes with Python:")
+            self._print("Who pays?", people.by_type, ("Customer Type", "people", "charges"))
+            self._app.info("5. Both services joined: the best customers, and where they chat:")
+            customers = [customer async for customer in session.with_cdp(people.best)]
+            columns = ("identity", "charges", "channels at Alta")
+            self._print("Who are the best?", map(_row, customers), columns)
+        whole.unlink()
+        self._app.info(f"That took {time.monotonic() - started:.1f} seconds.")
+
+    async def _export_at_once(self, session: Session) -> Path:
+        """Return the output of the export that nothing interrupts."""
+        to = self._folder / "uninterrupted.ndjson"
+        self._app.info(f'1. Who did "{EVENT}" in January, from a service that fails at times:')
+        with progress_display(self._app) as display:
+            report = await export(session, to, display)
+        self._app.info(f"   {report.people:,} people, SHA-256\n   {_digest(to)}")
+        return to
+
+    async def _pull_the_plug(self, emulator: Emulator, whole: Path) -> None:
+        """Run the same export in a process of its own, and kill that when it has half of it."""
+        self._app.info("2. The same export in another process. Halfway, the plug is pulled:")
+        command = [sys.executable, "-P", "-m", f"{__package__}.scenario_export", str(self.out)]
+        # What this process can import, the other one can.
+        paths = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        variables = {**os.environ, **emulator.environment, **paths}
+        process = await anyio.open_process(
+            command, stdin=DEVNULL, stdout=PIPE, stderr=DEVNULL, env=variables
+        )
+        assert process.stdout is not None  # noqa: S101
+        try:
+            with progress_display(self._app) as display:
+                lines = BufferedByteReceiveStream(process.stdout)
+                while True:
+                    line = await lines.receive_until(b"\n", _LONGEST_LINE)
+                    progress = msgspec.json.decode(line, type=ExportProgress)
+                    display(progress)
+                    if progress.total and progress.records >= progress.total / 2:
+                        break
+        except anyio.IncompleteRead:
+            # It has ended by itself, because there were few people or because it failed. In either
+            # case the next export has the rest.
+            pass
+        finally:
+            with anyio.CancelScope(shield=True):
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+                await process.aclose()
+        killed = f"kill -9 {process.pid}" if process.returncode else "It had ended before."
+        self._app.info(f"   {killed}")
+
+    async def _resume(self, session: Session, expected: str) -> tuple[ExportReport, str]:
+        self._app.info("3. The same export again resumes:")
+        with progress_display(self._app) as display:
+
+            def on_progress(progress: ExportProgress) -> None:
+                display(progress)
+                self._resumed = progress.resumed
+
+            report = await export(session, self.out, on_progress)
+        digest = _digest(self.out)
+        verdict = "the same" if digest == expected else "another one, which must not be"
+        self._app.info(
+            f"   {self._resumed:,} of {report.records:,} records were on the disk. SHA-256, "
+            f"{verdict}:\n   {digest}"
+        )
+        return report, digest
+
+    def _tell_export(self, report: ExportReport, emulator: Emulator) -> None:
         verdict = (
             "each once, none missing"
             if self.complete
-            else f"but the service holds {len(expected):,}"
+            else f"but the service holds {len(_everyone(emulator)):,}"
         )
+        peaks = emulator.stats.peak_in_flight
         self._print(
-            "Results",
+            "The killed export, resumed",
             [
                 ("people exported", f"{report.people:,}, {verdict}"),
-                ("chains and pages", f"{len(report.chains)} and {report.pages:,}"),
-                ("records", f"{report.records:,}, {self._resumed:,} before the interruption"),
+                ("records", f"{report.records:,}, {self._resumed:,} before the kill"),
                 (
-                    "requests of the export",
+                    "requests since",
                     f"{report.requests:,}, {report.retries:,} of them retries",
                 ),
-                ("failures in total", _listed(self._failures)),
-                ("looked up", f"{found.found:,} found, {found.not_found:,} not found"),
-                ("joined", f"{bound:,} of {len(sample):,} have anonymous IDs"),
-                (
-                    "peak in flight",
-                    f"CleverTap {peaks['clevertap']} of 3, Alta {peaks['alta']} of 16",
-                ),
-                ("seconds", f"{time.monotonic() - started:.1f}"),
+                ("failures", _listed(self._failures)),
+                ("at once", f"never more than {peaks['clevertap']} requests, of 3 allowed"),
             ],
         )
-        if is_installed("duckdb"):
-            rows = await anyio.to_thread.run_sync(_query, self._out)
-            columns = ("Customer Type", "people", "charges ever")
-            self._print("The file, queried with DuckDB", rows, columns=columns)
-        self._app.write(b"The people are in %b\n" % os.fsencode(self._out))
 
     def _session(self, emulator: Emulator) -> Session:
         return Session(
             clevertap=emulator.clevertap,
             alta=emulator.alta,
-            retry=self._app.retry(Retry(base_delay=0.02, max_delay=0.5)),
+            retry=self._app.retry(RETRY),
             timeout=self._app.limits,
             on_event=self._count_failure,
         )
@@ -145,60 +206,53 @@ class Scenario:
         if attempt.error is not None:
             self._failures[_kind(attempt.error)] += 1
 
-    async def _export(self, session: Session, until: float = inf) -> ExportReport | None:
-        """Return the report, or None if it was cancelled after that share of the records."""
-        with anyio.CancelScope() as scope, progress_display(self._app) as display:
-
-            def on_progress(progress: ExportProgress) -> None:
-                display(progress)
-                self._resumed = progress.resumed
-                if progress.records > until * (progress.total or inf):
-                    scope.cancel()
-
-            return await session.export(
-                _EVENT,
-                start=_FIRST,
-                end=_LAST,
-                to=self._out,
-                format="ndjson",
-                windows=_WINDOWS,
-                batch_size=460,
-                count=True,
-                # An earlier demo may have left an unfinished export, from another emulator.
-                resume=until == inf,
-                on_progress=on_progress,
-            )
-        return None
-
-    async def _look_up(self, session: Session, sample: list[Profile]) -> LookupReport:
-        known = [profile.identity for profile in sample if profile.identity is not None]
-        keys = known + [f"nobody-{number}" for number in range(len(sample))]
-        with tempfile.TemporaryDirectory() as folder, progress_display(self._app) as display:
-            return await session.export_lookups(
-                keys, by="identity", to=Path(folder) / "found.ndjson", on_progress=display
-            )
-
     def _print(
-        self, title: str, rows: Iterable[Sequence[object]], *, columns: Sequence[str] = ()
+        self, title: str, rows: Iterable[Sequence[object]], columns: Sequence[str] = ()
     ) -> None:
         table = Table(*columns, title=title, title_justify="left", show_header=bool(columns))
         for row in rows:
-            table.add_row(*("unknown" if cell is None else str(cell) for cell in row))
+            table.add_row(*(plain("unknown" if cell is None else str(cell)) for cell in row))
         output_console().print(table)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _ask(path: Path) -> _People:
+    with closing(sqlite3.connect(":memory:")) as database, path.open("r", encoding="utf-8") as file:
+        database.execute("create table people (record text)")
+        database.executemany("insert into people values (?)", ((line,) for line in file))
+        profiles = (
+            Profile.decode(record.encode())
+            for (record,) in database.execute("select record from people")
+        )
+        return _People(
+            [person_key(profile.identity, profile.object_ids) for profile in profiles],
+            database.execute(_BY_TYPE).fetchall(),
+            [Profile.decode(record.encode()) for (record,) in database.execute(_BEST)],
+        )
+
+
+def _is_everyone(keys: list[str | None], emulator: Emulator) -> bool:
+    expected = _everyone(emulator)
+    return set(keys) == expected and len(keys) == len(expected)
 
 
 def _everyone(emulator: Emulator) -> set[str | None]:
     population = emulator.population
     return {
         person_key(population.identity(index), population.object_ids(index))
-        for index in population.active(_EVENT, 20260101, 20260131)
+        for index in population.active(EVENT, 20260101, 20260131)
     }
 
 
-def _profiles(path: Path) -> Iterator[Profile]:
-    with path.open("rb") as file:
-        for line in file:
-            yield Profile.decode(line)
+def _row(customer: Customer) -> tuple[object, ...]:
+    assert customer.profile is not None  # noqa: S101
+    found = [one for user in customer.cdp.values() for one in user.anonymous_ids]
+    channels = ", ".join(one.conversation_type or "unknown" for one in found)
+    return customer.profile.identity, customer.profile.events["Charged"].count, channels or "none"
 
 
 def _kind(error: AltaProfilesError) -> str:
@@ -212,11 +266,4 @@ def _kind(error: AltaProfilesError) -> str:
 
 
 def _listed(counts: Counter[str]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
-
-
-def _query(path: Path) -> list[tuple[object, ...]]:
-    import duckdb
-
-    rows: list[tuple[object, ...]] = duckdb.execute(_QUERY, [str(path)]).fetchall()
-    return rows
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"

@@ -18,6 +18,7 @@ from ..redaction import Secret
 from .formats import Format
 from .output import Output
 from .place import MANIFEST, folder_of, status_command, stem_of, table_ending
+from .plan import EventsPlan
 from .sinks import resolve
 from .sinks.folder import names_folder
 from .sinks.postgres_url import without_password
@@ -28,7 +29,15 @@ from .store.workspaces import LOCK
 from .tables import Content
 from .unfinished import Unfinished, unfinished_at
 
-__all__ = ["OutputState", "Success", "days_of", "outputs_at", "outputs_in", "unfinished_in"]
+__all__ = [
+    "OutputState",
+    "Success",
+    "days_of",
+    "events_in",
+    "outputs_at",
+    "outputs_in",
+    "unfinished_in",
+]
 
 _FOLDER = ".export"
 
@@ -178,6 +187,25 @@ def days_of(state: OutputState) -> dict[str, str]:
     return {} if success.sync is None else {success.sync["account"]: success.sync["through"]}
 
 
+def events_in(folder: Path) -> set[str]:
+    """Return the events of the outputs in a folder, and of their unfinished exports.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    events: set[str] = set()
+    for stem in {*_stems(folder, "")}:
+        with suppress(OSError, msgspec.DecodeError):
+            content = stem.with_name(stem.name + MANIFEST).read_bytes()
+            planned = msgspec.json.decode(content, type=_Planned)
+            for plan in (planned.plan, *planned.plans.values()):
+                events.update(plan.events or ())
+        for unfinished in _unfinished(folder_of(None, stem))[0]:
+            if isinstance(unfinished.plan, EventsPlan):
+                events.update(unfinished.plan.events or ())
+    return events
+
+
 def _stems(folder: Path, start: str) -> Iterator[Path]:
     """Yield the beginning of the names of the files of each output in `folder`."""
     if not folder.is_dir():
@@ -278,6 +306,15 @@ def _parsed(content: bytes) -> Success | None:
         table=manifest.options.get("table"),
         sync=manifest.options.get("sync"),
     )
+
+
+class _Events(Struct, frozen=True):
+    events: list[str] | None = None
+
+
+class _Planned(Struct, frozen=True):
+    plan: _Events = _Events()
+    plans: dict[str, _Events] = {}
 
 
 class _Manifest(Struct, frozen=True):

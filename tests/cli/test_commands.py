@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,43 @@ def test_an_unknown_option_is_still_named() -> None:
     assert "--nonesuch" in run("--nonesuch").stderr
 
 
-def test_the_demo_exports_everyone_and_says_so(tmp_path: Path) -> None:
+def test_the_demo_tells_of_an_export_that_is_killed_and_resumed(tmp_path: Path) -> None:
     out = tmp_path / "people.ndjson"
-    done = run("demo", "--people", "120", "--out", str(out))
+    done = run("demo", "--people", "300", "--out", str(out))
     assert done.returncode == 0, done.stderr
     people = [json.loads(line) for line in out.read_bytes().splitlines()]
-    assert re.search(rf"people exported +│ {len(people)}, each once", done.stdout)
-    assert len(people) > 100
-    assert str(out) in done.stdout
-    assert "retries" in done.stdout
+    assert re.search(rf"people exported +│ {len(people)}, each once, none missing", done.stdout)
+    assert len(people) > 250
+    assert [path.name for path in tmp_path.iterdir()] == ["people.ndjson"]
+    digest = sha256(out.read_bytes()).hexdigest()
+    # Of the export at once, and of the one that was killed.
+    assert done.stderr.count(digest) == 2
+    # The other process may have ended before the signal came.
+    assert re.search(r"\n   (kill -9 \d+|It had ended before\.)\n", done.stderr)
+    assert re.search(r"records were on the disk\. SHA-256, the same:\n", done.stderr)
+    assert done.stdout.endswith(f"The people are in {out}\n")
+
+
+def test_the_demo_answers_a_question_and_joins_both_services(tmp_path: Path) -> None:
+    out = tmp_path / "people.ndjson"
+    done = run("demo", "--people", "300", "--out", str(out))
+    people = [json.loads(line) for line in out.read_bytes().splitlines()]
+    gold = [charges(one) for one in people if one["profileData"].get("Customer Type") == "Gold"]
+    assert re.search(rf"│ Gold +│ {len(gold)} +│ {sum(gold)} +│", done.stdout)
+    best = max(map(charges, people))
+    assert re.search(rf"channels at Alta[^\n]*\n[^\n]*\n│ [^\n]+ │ {best} ", done.stdout)
+
+
+def charges(person: dict[str, Any]) -> int:
+    count: int = person["events"].get("Charged", {}).get("count", 0)
+    return count
+
+
+def test_a_demo_with_a_single_person_is_whole() -> None:
+    done = run("demo", "--people", "1")
+    assert done.returncode == 0, done.stderr
+    assert "1, each once, none missing" in done.stdout
+    Path(done.stdout.rpartition("are in ")[2].strip()).unlink()
 
 
 def test_the_demo_refuses_a_file_it_cannot_write() -> None:
@@ -97,21 +126,30 @@ def test_the_demo_refuses_a_file_it_cannot_write() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_demo_says_where_the_beginning_is(tmp_path: Path) -> None:
-    out = tmp_path / "people.ndjson"
-    arguments = ("demo", "--out", str(out))
-    command = stopping("open", "chain-0000")
+@pytest.mark.parametrize("is_named", [False, True])
+@pytest.mark.parametrize(
+    ("event", "name"), [("open", "chain-0000"), ("subprocess.Popen", Path(sys.executable).name)]
+)
+def test_an_interrupted_demo_leaves_nothing_behind(
+    tmp_path: Path, event: str, name: str, is_named: bool
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
     with Terminal(
-        environment(tmp_path), *arguments, piped=("stdout", "stderr"), command=command
+        environment(tmp_path, TMPDIR=str(folder)),
+        *("demo", *(("--out", str(folder / "people.ndjson")) if is_named else ())),
+        piped=("stdout", "stderr"),
+        command=stopping(event, name),
     ) as terminal:
         terminal.stopped()
+        assert [*folder.iterdir()] != []
         terminal.interrupt(signal.SIGINT)
         terminal.interrupt(signal.SIGCONT)
         done = terminal.ended()
     assert (done.code, done.stdout) == (130, b"")
-    assert not out.exists()
-    assert f"into {out}" in done.stderr
+    assert [*folder.iterdir()] == []
     assert "Traceback" not in done.stderr
+    assert "interrupted" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

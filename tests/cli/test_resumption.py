@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import subprocess
+import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import pytest
@@ -15,6 +21,9 @@ from altaprofiles.cli.app import App
 from altaprofiles.cli.commands.cdp import _as_lookup
 from altaprofiles.cli.resumption import command_line
 from altaprofiles.export.place import status_command
+
+from ..support.tasks import PATIENCE
+from ..support.terminals import emulated, environment
 
 SHARED = ("accounts", "quiet", "verbose", "log_format", "timeout", "max_time", "retries")
 TEXTS = ["-x", "it's $HOME", "two  blanks", "\N{SNOWMAN}", "100%"]
@@ -150,3 +159,47 @@ def test_the_line_that_looks_up_the_same_keys_into_a_file(file: str) -> None:
     assert Path(str(values["keys"])) == Path(file)
     assert (values["by"], values["column"]) == ("user-id", "-c")
     assert (values["keys_table"], values["accounts"]) == ("two  blanks", ("my shop",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [["altaprofiles"], ["python", "-m", "altaprofiles"]])
+def test_a_run_of_uv_is_resumed_as_it_was_started(tmp_path: Path, start: list[str]) -> None:
+    launch = ["uv", "run", "--no-project", "--python", sys.executable, *start]
+    export = ["export", "Charged", "--from", "2026-01-01", "--to", "2026-01-31", "-o", "p.ndjson"]
+    options = ["--windows", "1", "--batch-size", "230", "--retries", "0"]
+    # As in a shell, whose PATH has uv only.
+    (tmp_path / "bin").mkdir()
+    found = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert found is not None
+    (tmp_path / "bin" / "uv").symlink_to(found)
+    path = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"}
+    with emulated(people=2000, seed=2, faults={"cdn_timeout": 0.5}) as emulator:
+        shell = Shell(environment(tmp_path, emulator.environment, path), tmp_path)
+        stopped = shell.run(shlex.join([*launch, *export, *options]))
+        assert stopped.returncode == 4, stopped.stderr
+        command = stopped.stderr.rpartition("To resume: ")[2].strip()
+        assert command.startswith(shlex.join([*launch, "export"]))
+        request = urllib.request.Request(f"{emulator.url}/faults", b"{}", method="PUT")  # noqa: S310
+        urllib.request.urlopen(request, timeout=PATIENCE).close()  # noqa: S310
+        assert "p.ndjson.export" in {path.name for path in tmp_path.iterdir()}
+        resumed = shell.run(command)
+    assert (resumed.returncode, resumed.stdout) == (0, "p.ndjson\n"), resumed.stderr
+    assert "p.ndjson.export" not in {path.name for path in tmp_path.iterdir()}
+
+
+class Shell(NamedTuple):
+    """A shell in a folder."""
+
+    env: dict[str, str]
+    folder: Path
+
+    def run(self, command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["/bin/bash", "-c", command],
+            env=self.env,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )

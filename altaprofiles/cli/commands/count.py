@@ -9,6 +9,7 @@ import click
 from ...base.wording import next_step
 from ..app import App
 from ..command import Command
+from ..completion import complete_event
 from ..options import QueryOptions, query_options
 from ..selection import other_option, select
 from ..where import GRAMMAR
@@ -27,7 +28,7 @@ __all__ = ["count"]
     "Launched'",
     redirect="count.txt",
 )
-@click.argument("event", required=False)
+@click.argument("event", required=False, shell_complete=complete_event)
 @query_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each account.")
 @click.pass_obj

@@ -16,7 +16,7 @@ __all__ = ["demo"]
     "--people",
     type=WholeRange(min=1, max=1_000_000),
     metavar="N",
-    default=18_000,
+    default=4_000,
     show_default=True,
     help="The number of people in the emulated account.",
 )
@@ -28,28 +28,33 @@ __all__ = ["demo"]
 )
 @click.pass_obj
 def demo(app: App, people: int, out: str | None) -> None:
-    """Export, interrupt, resume, look up and join, without an account.
+    """Export, pull the plug, resume, ask and join, without an account.
 
     Both services are emulated inside this command, on loopback. Like the real ones, at times they
-    are not ready, throttle, drop connections and send garbage. An export of a month is interrupted
-    midway and resumed; its output must be complete all the same, and is compared with the services'
-    data. With the extra duckdb installed, the file is queried as well.
+    are not ready, throttle, drop connections and send garbage. An export of a month is made twice:
+    once at once, and once in a process that is killed (kill -9) halfway, and then resumed. Both
+    outputs must be the same, byte for byte, and hold each of the services' people. Then the output
+    is queried with SQL, and its best customers are joined with their users at Alta.
+
+    Nothing is left behind but the output, and nothing at all if the demo is interrupted.
 
     \b
     Examples:
         altaprofiles demo
-        altaprofiles demo --people 100000 --out people.ndjson
+        altaprofiles demo --people 1000 --out people.ndjson
     """
-    import tempfile
+    import os
     from pathlib import Path
+    from tempfile import TemporaryDirectory
 
     from ..scenario import Scenario
 
-    if out is None:
-        path = Path(tempfile.mkdtemp(prefix="altaprofiles-demo-"), "people.ndjson")
-    else:
-        path = Path(out)
-    scenario = Scenario(app, people, path)
-    app.run(scenario.run, is_limited=True)
+    beside = None if out is None else Path(out).absolute().parent
+    with TemporaryDirectory(prefix="altaprofiles-demo-", dir=beside) as folder:
+        scenario = Scenario(app, people, Path(folder))
+        app.run(scenario.run, is_limited=True)
+        path = Path(f"{folder}.ndjson") if out is None else Path(out)
+        scenario.out.replace(path)
+    app.write(b"The people are in %b\n" % os.fsencode(path))
     if not scenario.complete:
         raise click.ClickException("the export is not complete")

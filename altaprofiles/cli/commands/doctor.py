@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import click
@@ -37,6 +38,7 @@ def doctor(app: App, try_regions: bool) -> None:
         altaprofiles doctor
         altaprofiles doctor --account shop --try-regions
     """
+    from ...accounts import find_clevertap
     from ...credentials import ENDPOINTS, REGIONS
     from ..consoles import output_console
     from ..doctor.examine import examine
@@ -54,3 +56,8 @@ def doctor(app: App, try_regions: bool) -> None:
     app.run(main, is_limited=True)
     if codes:
         sys.exit(max(codes))
+    step = "guide look-ups"
+    if find_clevertap(app.account) is not None:
+        of = "" if app.account is None else f" --account {shlex.quote(app.account)}"
+        step = f'count "App Launched" --from -7d --to yesterday{of}'
+    app.info(f"Nothing is wrong. Next: altaprofiles {step}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..command import Command
+from ..completion import complete_fault
 from ..numbers import DecimalNumber, WholeNumber, WholeRange, number_in
 
 if TYPE_CHECKING:
@@ -155,6 +156,7 @@ def _file(name: str, text: str) -> Callable[[Callable[..., None]], Callable[...,
     "faults",
     multiple=True,
     metavar="NAME=RATE",
+    shell_complete=complete_fault,
     help="Let this share of responses fail, such as not_ready=0.2; 1 is an outage. Repeatable.",
 )
 def emulator(

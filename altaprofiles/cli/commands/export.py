@@ -8,6 +8,7 @@ import click
 
 from ..app import App, Service
 from ..command import Command
+from ..completion import complete_event
 from ..options import (
     OutputOptions,
     QueryOptions,
@@ -31,7 +32,7 @@ __all__ = ["export"]
 
 
 @click.command(cls=Command, several=True, epilog=GRAMMAR)
-@click.argument("events", metavar="[EVENT...]", nargs=-1)
+@click.argument("events", metavar="[EVENT...]", nargs=-1, shell_complete=complete_event)
 @query_options
 @output_options
 @record_options

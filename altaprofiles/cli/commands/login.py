@@ -100,6 +100,8 @@ def login(app: App, name: str | None, timezone: str | None, no_test: bool) -> No
                 f"For {service}, {variable} takes precedence over it, unless you pass "
                 f"--account {shlex.quote(name)}."
             )
+    of = "" if role else f" --account {shlex.quote(name)}"
+    app.info(f"Next: altaprofiles doctor{of}")
 
 
 def _test(app: App, clevertap: CleverTap | None, alta: Alta | None) -> None:

@@ -9,6 +9,7 @@ import click
 
 from ..app import App, Service
 from ..command import Command
+from ..completion import complete_event
 from ..numbers import WholeNumber
 from ..options import (
     FilterOptions,
@@ -44,7 +45,9 @@ def _absolute_day(text: str) -> date:
 
 
 @click.command(cls=Command, several=True, epilog=GRAMMAR)
-@click.argument("events", metavar="EVENT...", nargs=-1, required=True)
+@click.argument(
+    "events", metavar="EVENT...", nargs=-1, required=True, shell_complete=complete_event
+)
 @click.option(
     "--since",
     type=_absolute_day,
