@@ -97,10 +97,10 @@ def export(
     \b
     Examples:
       altaprofiles export "App Launched" --from 2026-01-01 --to 2026-01-31 -o people.parquet
-      altaprofiles export Charged Refunded --from 2026-01-01 --to 2026-01-31 --count \\
-          --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
       altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 -o gold.csv \\
           --where 'Amount > 100' --profile-where 'Customer Type = Gold'
+      altaprofiles export Charged Refunded --from 2026-01-01 --to 2026-01-31 --count \\
+          --flatten "Customer Type" -o postgresql://me@db.example.com/crm/buyers
       altaprofiles export Charged --from 2026-01-01 --to 2026-01-31 \\
           --account shop --account outlet -o 'charged-{account}.ndjson'
       altaprofiles export --everyone --profile-where 'Email exists' -o reachable.parquet

@@ -32,7 +32,7 @@ def get(app: App, identity: str | None, email: str | None, object_id: str | None
     \b
     Examples:
         altaprofiles get --identity 5555555555
-        altaprofiles get --email jack@example.com | jq .profileData
+        altaprofiles get --email jack+test@example.com | jq .profileData
     """
     options = {"identity": identity, "email": email, "object_id": object_id}
     key: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

@@ -36,7 +36,7 @@ def who(app: App, /, **options: str | None) -> None:
 
     \b
     Examples:
-        altaprofiles who --email jack@example.com
+        altaprofiles who --email jack+test@example.com
         altaprofiles who --anonymous-id aId3 | jq -r .profile.email
     """
     key: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
