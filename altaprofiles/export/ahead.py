@@ -21,7 +21,6 @@ import anyio
 from anyio.lowlevel import checkpoint
 from msgspec import Struct
 
-from ..errors import AltaProfilesError
 from ..tables.kinds import Kinds
 from ..tables.rows import Row
 from .sinks import Encoder
@@ -38,6 +37,9 @@ _BLOCK = 1 << 20
 
 _SLICE = 1 << 17
 """Bytes of records encoded at once. The event loop waits for the interpreter's lock meanwhile."""
+
+_ROWS = 20
+"""Rows that are encoded one by one without a pause."""
 
 
 class Arrived(Struct, frozen=True):
@@ -173,20 +175,24 @@ class Ahead:
             self._forget()
 
     def _encode_chains(self) -> Iterator[bool]:
-        for arrived in self._arrived():
+        chains = self._arrived()
+        self._check_space(sum(one.parts[-1].end for one in chains if one.parts))
+        for arrived in chains:
             chain = self._chains.setdefault((arrived.chain, arrived.restarts), _Chain())
             if chain.is_damaged or len(arrived.parts) == chain.parts:
                 continue
             try:
                 yield from self._encode(arrived, chain)
-            except AltaProfilesError:
+            except OSError:
+                raise
+            except Exception as error:
                 # The output is assembled from the records themselves, and says what is wrong.
+                logger.debug("the rows of a chain are not encoded ahead: %s", type(error).__name__)
                 chain.is_damaged = True
 
     def _encode(self, arrived: Arrived, chain: _Chain) -> Iterator[bool]:
         before = max(chain.parts - 1, 0)
         parts = arrived.parts[before:]
-        self._check_space(sum(one.parts[-1].end for one in self._arrived() if one.parts))
         encoder = self._encoder()
         chain.mended = 0
         rows: list[Row] = []
@@ -201,19 +207,21 @@ class Ahead:
                 size += sum(map(len, some)) + len(some)
                 if size >= _BLOCK:
                     end += size
-                    self._store(arrived, chain, encoder, rows, end)
+                    yield from self._store(arrived, chain, encoder, rows, end)
                     rows, size = [], 0
                 yield True
         if rows:
-            self._store(arrived, chain, encoder, rows, end + size)
+            yield from self._store(arrived, chain, encoder, rows, end + size)
         chain.parts = before + len(parts)
 
     def _store(
         self, arrived: Arrived, chain: _Chain, encoder: Encoder, rows: Sequence[Row], end: int
-    ) -> None:
+    ) -> Iterator[bool]:
         data = encoder.take()
         # The encoder has counted them so far, but not by row.
-        mended = self._mended(rows, 0) if encoder.mended != chain.mended else {}
+        mended: dict[int, int] = {}
+        if encoder.mended != chain.mended:
+            yield from self._find_mended(rows, mended)
         chain.mended = encoder.mended
         block = Block(b"", len(rows), end, arrived.account, arrived.matched, mended)
         if self._file is None:
@@ -225,17 +233,18 @@ class Ahead:
         chain.end = end
         self._length += len(data)
 
-    def _mended(self, rows: Sequence[Row], first: int) -> dict[int, int]:
-        """Return how many values were replaced in each row, by its number; `first` is the first."""
+    def _find_mended(self, rows: Sequence[Row], mended: dict[int, int]) -> Iterator[bool]:
+        """Find out how many values were replaced in each row, by its number."""
         encoder = self._encoder()
-        encoder.add(rows)
-        encoder.take()
-        if not encoder.mended:
-            return {}
-        if len(rows) == 1:
-            return {first: encoder.mended}
-        half = len(rows) // 2
-        return self._mended(rows[:half], first) | self._mended(rows[half:], first + half)
+        before = 0
+        for number, row in enumerate(rows):
+            encoder.add([row])
+            encoder.take()
+            if encoder.mended != before:
+                mended[number] = encoder.mended - before
+                before = encoder.mended
+            if number % _ROWS == 0:
+                yield True
 
     def _check_space(self, spooled: int) -> None:
         """Raise `OSError` unless the disk has room for the output as well."""

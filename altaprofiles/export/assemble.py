@@ -117,9 +117,8 @@ async def assemble(
     sink = await when_free(threads, target, lambda: target.open(table, origin), deadline)
     try:
         if isinstance(sink, FileSink) and (people is None or _keeps_all(people)):
-            adopted = await _adopt(threads, sink, await threads.run(whole))
+            adopted = await _adopt(threads, sink, await threads.run(whole), on_batch)
             if adopted is not None:
-                on_batch(adopted.records, adopted.records)
                 return adopted
         read = written = 0
         writing = batches(_takes_blocks(sink, table, people))
@@ -149,7 +148,12 @@ async def assemble(
     return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
 
 
-async def _adopt(threads: Threads, sink: FileSink, whole: Whole | None) -> Written | None:
+async def _adopt(
+    threads: Threads,
+    sink: FileSink,
+    whole: Whole | None,
+    on_batch: Callable[[int, int], None],
+) -> Written | None:
     """Make a spool the output, and return that; None if it cannot be done.
 
     Raises:
@@ -167,6 +171,8 @@ async def _adopt(threads: Threads, sink: FileSink, whole: Whole | None) -> Writt
 
     while await threads.run(step):
         await checkpoint()
+    # Before the output is replaced, as this may raise an exception.
+    on_batch(whole.rows, whole.rows)
     file = await threads.run(lambda: sink.adopt(whole.path, whole.length))
     if file is None:
         return None

@@ -64,8 +64,11 @@ class Deadlines:
             raise RuntimeError("an attempt must run in a task")
         watched = Watched(task, loop.time())
         self._running.add(watched)
-        if self._timer is None:
-            self._set(watched.started + min(self._read, self._total))
+        due = watched.started + min(self._read, self._total)
+        # Only behind a paused attempt is the timer set for later.
+        if self._timer is None or self._timer.when() > due:
+            self.close()
+            self._set(due)
         return watched
 
     def heard(self, watched: Watched) -> None:

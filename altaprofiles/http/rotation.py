@@ -143,9 +143,13 @@ class Rotation:
     def _settle(self) -> float:
         """Note an answer that did not help, and return the time."""
         now = time.monotonic()
-        is_new = now >= max(self._same_at, self._refused_at) + 3 * self._pause
+        last = max(self._same_at, self._refused_at)
         shortest, longest = _SETTLED
-        self._pause = shortest if is_new else min(2 * self._pause, longest)
+        if now >= last + 3 * self._pause:
+            self._pause = shortest
+        elif now >= last + self._pause:
+            # Not for each of the requests that were in flight together.
+            self._pause = min(2 * self._pause, longest)
         return now
 
     def accepted(self, secret: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -429,6 +430,66 @@ async def test_a_chain_that_becomes_the_output_has_its_permissions(tmp_path: Pat
             await one_chain(to, emulator)
             expected = ordinary.stat().st_mode & 0o777 if mode is None else mode
             assert to.stat().st_mode & 0o777 == expected
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="gives files to others")
+@pytest.mark.parametrize(("uid", "gid"), [(1234, 0), (0, 1234)])
+async def test_a_file_of_records_is_never_given_to_others(
+    tmp_path: Path, uid: int, gid: int
+) -> None:
+    """A killed run is resumed by whoever owns its records."""
+    to = tmp_path / "people.ndjson"
+    to.touch()
+    os.chown(to, uid, gid)
+    async with Emulator(people=100, seed=5) as emulator:
+        _, spools = await one_chain(to, emulator)
+    assert (to.stat().st_uid, to.stat().st_gid) == (uid, gid)
+    assert to.stat().st_ino not in spools
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOSYS, 45])
+async def test_where_no_file_has_two_names_rows_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    def link(*_: Any, **__: Any) -> None:
+        raise OSError(error, "no")
+
+    monkeypatch.setattr(os, "link", link)
+    to = tmp_path / "people.ndjson"
+    async with Emulator(people=100, seed=5) as emulator:
+        report, spools = await one_chain(to, emulator)
+    assert report.people > 0
+    assert to.stat().st_ino not in spools
+
+
+@pytest.mark.anyio
+async def test_it_is_as_old_as_its_end_and_comes_after_the_last_word_of_on_progress(
+    tmp_path: Path,
+) -> None:
+    to, marker = tmp_path / "people.ndjson", tmp_path / "marker"
+    to.write_bytes(b"last week's\n")
+    is_broken = True
+
+    def on_progress(progress: Any) -> None:
+        if progress.stage == "finishing" and to.read_bytes() == b"last week's\n":
+            marker.touch()
+            if is_broken:
+                raise ZeroDivisionError
+
+    async with (
+        Emulator(people=100, seed=5) as emulator,
+        Session(clevertap=emulator.clevertap, retry=QUICK) as session,
+    ):
+        arguments: dict[str, Any] = {"start": 20260101, "end": 20260131, "windows": 1, "to": to}
+        with pytest.raises(ZeroDivisionError):
+            await session.export("App Launched", on_progress=on_progress, **arguments)
+        assert to.read_bytes() == b"last week's\n"
+        is_broken = False
+        marker.unlink()
+        await session.export("App Launched", on_progress=on_progress, **arguments)
+    assert to.stat().st_mtime_ns >= marker.stat().st_mtime_ns
 
 
 @pytest.mark.anyio

@@ -390,3 +390,26 @@ async def test_an_attempt_that_ends_otherwise_leaves_its_task_uncancelled() -> N
             with pytest.raises(RuntimeError, match="spans"):
                 await session.profiles.get(identity="silent")
             await goes_on(session)
+
+
+async def test_the_pause_of_one_attempt_does_not_make_another_wait(clock: Clock) -> None:
+    deadlines = Deadlines(read=SHORT, total=60)
+    loop = asyncio.get_running_loop()
+
+    async def paused() -> None:
+        watched = deadlines.begin()
+        with deadlines.paused(watched):
+            await asyncio.sleep(30)
+        deadlines.end(watched)
+
+    storing = asyncio.create_task(paused())
+    await asyncio.sleep(2 * SHORT)
+    began = loop.time()
+    watched = deadlines.begin()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(20)
+    assert watched.overdue == "read"
+    deadlines.end(watched)
+    assert loop.time() - began < 1
+    await storing
+    deadlines.close()

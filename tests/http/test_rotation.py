@@ -353,6 +353,32 @@ async def test_a_secret_that_follows_a_moment_late_is_found_a_moment_later(clock
         assert await get(session) == "5555555555"
 
 
+async def test_requests_refused_together_are_one_sign(clock: Clock) -> None:
+    vault, store = Vault(), 1
+
+    async def fetch() -> str:
+        vault.asked += 1
+        return secret(store)
+
+    async def refused(session: Session) -> None:
+        with pytest.raises(Unauthorized):
+            await get(session)
+
+    async with open_session(vault, fetch) as (session, _):
+        await get(session)
+        # The next secret is wrong as well, for all that were in flight.
+        vault.number, store = 2, 7
+        await asyncio.gather(*(refused(session) for _ in range(3)))
+        store = 2
+        clock.advance(1)
+        assert await get(session) == "5555555555"
+        vault.number = 3
+        await asyncio.gather(*(refused(session) for _ in range(3)))
+        store = 3
+        clock.advance(1)
+        assert await get(session) == "5555555555"
+
+
 async def test_a_renewal_counts_as_no_attempt_and_takes_nothing_from_the_budget() -> None:
     vault = Vault()
     retry = Retry(attempts=1, budget=0, base_delay=0.0)

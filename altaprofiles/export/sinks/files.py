@@ -240,22 +240,25 @@ class PartialFile:
 
 def _linked(path: Path, place: Path) -> bool:
     """Give a file the name `place` as well; return whether the system can do that."""
+    if not _is_owned_alike(path, place):
+        return False
     # In its own folder first, because no call gives a second name that exists already.
     link = path.with_name(f"output-{path.name}")
     link.unlink(missing_ok=True)
-    try:
+    # Whatever the system says against it, the rows can be written instead.
+    with suppress(OSError):
         link.hardlink_to(path)
-    except OSError as error:
-        if error.errno in _UNABLE:
-            return False
-        raise
     try:
+        # Some systems do not count names, by which a spool is told from an output.
+        if not link.exists() or path.stat().st_nlink != 2:
+            return False
         with link.open("rb", buffering=0) as file:
             set_access(file.fileno(), place)
+            os.utime(file.fileno() if os.utime in os.supports_fd else link)
             os.fsync(file.fileno())
         link.replace(place)
     except OSError as error:
-        if error.errno in _UNABLE:
+        if error.errno == errno.EXDEV:
             return False
         raise
     finally:
@@ -264,8 +267,17 @@ def _linked(path: Path, place: Path) -> bool:
     return True
 
 
-_UNABLE = (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP)
-"""Errors of systems that cannot give a file a second name, or not on another disk."""
+def _is_owned_alike(path: Path, place: Path) -> bool:
+    """Return whether a file has the owner and the group that it is to have at `place`.
+
+    Until the export is over it is the file of records as well, which has to stay ours.
+    """
+    try:
+        old = place.lstat()
+    except FileNotFoundError:
+        old = status_of_new_file(place.parent)
+    own = path.stat()
+    return (own.st_uid, own.st_gid) == (old.st_uid, old.st_gid)
 
 
 def check_same_file(path: Path, status: os.stat_result) -> None:

@@ -333,3 +333,6 @@ class Slots:
         with suppress(ConfigurationError):
             while folder is not None and len(self._slots) < slots:
                 self._slots.append(folder.lock(f"{self._kind}.{len(self._slots)}.slot"))
+            if folder is not None:
+                # None counts twice.
+                self._look_above(folder)

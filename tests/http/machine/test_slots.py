@@ -309,6 +309,18 @@ def test_slots_above_a_smaller_cap_count_until_they_are_released(
     assert other.take(4.1)
 
 
+def test_a_cap_that_grows_counts_no_slot_twice(process: Make) -> None:
+    other = process(6)
+    for _ in range(3):
+        assert other.take(1.0)
+    one = process(3)
+    assert one.slots.elsewhere() == 3
+    one.number = 6
+    taken = sum(one.take(2.0 + number) for number in range(20))
+    assert taken == 3
+    assert one.slots.elsewhere() == other.slots.elsewhere() == 3
+
+
 @removable
 def test_a_rejoin_that_fails_midway_leaves_each_request_its_own_slot(process: Make) -> None:
     one = process(3)
