@@ -18,21 +18,6 @@ def rows_of(frame: Any, *columns: str) -> list[list[Any]]:
     return [[*row] for row in frame.select(*columns).collect()]
 
 
-def _slowly(folder: Path) -> Any:
-    """Return a step that waits in its first batch until the test lets it go on."""
-
-    def step(frames: Any) -> Any:
-        import time
-        from uuid import uuid4
-
-        (folder / f"second-stage-{uuid4()}").touch()
-        while not (folder / "go-on").exists():
-            time.sleep(0.05)
-        yield from frames
-
-    return step
-
-
 def main(job: dict[str, Any], folder: Path) -> Any:
     """Do a job and return its result."""
     from pyspark.sql import SparkSession
@@ -50,7 +35,6 @@ def main(job: dict[str, Any], folder: Path) -> Any:
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.local.dir": str(folder / "local"),
         "spark.driver.memory": "512m",
-        **job.get("settings", {}),
     }.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
@@ -67,11 +51,6 @@ def main(job: dict[str, Any], folder: Path) -> Any:
                 "plan": frame._jdf.queryExecution().toString(),  # noqa: SLF001
                 "rows": [row for *row, _ in rows],
             }
-        elif kind == "shuffle":
-            frame = spark.read.format("altaprofiles").options(**options).load()
-            # The second stage reads what the first one has left on the executors' disks.
-            frame = frame.repartition(4, "person").mapInPandas(_slowly(folder), frame.schema)
-            results[name] = rows_of(frame, "account", "person")
         elif kind == "refused":
             try:
                 spark.read.format("altaprofiles").options(**options).load().count()
