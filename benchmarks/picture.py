@@ -105,7 +105,8 @@ def _axes() -> tuple[Any, Axes]:
     mpl.rcParams["svg.hashsalt"] = "altaprofiles"
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(8, 5), facecolor="white")
+    figure, axes = pyplot.subplots(figsize=(8, 5), facecolor="white")
+    return figure, axes
 
 
 def _save(path: Path, figure: Any, axes: Axes) -> None:
