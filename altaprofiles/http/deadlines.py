@@ -64,11 +64,8 @@ class Deadlines:
             raise RuntimeError("an attempt must run in a task")
         watched = Watched(task, loop.time())
         self._running.add(watched)
-        due = watched.started + min(self._read, self._total)
         # Only behind a paused attempt is the timer set for later.
-        if self._timer is None or self._timer.when() > due:
-            self.close()
-            self._set(due)
+        self._set_at_latest(watched.started + min(self._read, self._total))
         return watched
 
     def heard(self, watched: Watched) -> None:
@@ -84,10 +81,7 @@ class Deadlines:
         finally:
             watched.is_paused = False
             self.heard(watched)
-            due = watched.heard + self._read
-            if self._timer is None or self._timer.when() > due:
-                self.close()
-                self._set(due)
+            self._set_at_latest(watched.heard + self._read)
 
     def end(self, watched: Watched) -> None:
         """Stop watching."""
@@ -101,6 +95,11 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _set_at_latest(self, due: float) -> None:
+        if self._timer is None or self._timer.when() > due:
+            self.close()
+            self._set(due)
 
     def _set(self, when: float) -> None:
         loop = asyncio.get_running_loop()
