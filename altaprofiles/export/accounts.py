@@ -137,7 +137,7 @@ class PeopleByAccount:
     def choose(self, count: int, account: str, matched: tuple[str, ...]) -> Choice:
         """Return which rows to write, of encoded rows of one account."""
         people = self._people[account]
-        choice = Choice(b"\1" * count)
+        choice = Choice.of_all(count)
         if isinstance(people, Chooser):
             choice = people.choose(count, account, matched)
         self._count(account, count, sum(choice.flags))

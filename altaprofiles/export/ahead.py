@@ -20,6 +20,7 @@ from typing import Any
 import anyio
 from anyio.lowlevel import checkpoint
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..tables.kinds import Kinds
 from ..tables.rows import Row
@@ -113,7 +114,7 @@ class Ahead:
 
     Args:
         folder: where the file is.
-        encoder: returns a new encoder, or None if no sink takes blocks.
+        encoder: returns a new encoder.
         arrived: returns what has arrived of each chain.
         kinds: observes every record that is encoded.
     """
@@ -268,15 +269,11 @@ class Ahead:
                 return
             if len(data) != stored.length or checksum(data) != stored.checksum:
                 return
-            yield _with_data(stored.block, data)
+            yield replace(stored.block, data=data)
 
 
 _SPARE = 3
 """Times the bytes of all records that a disk has to have free for blocks to be written."""
-
-
-def _with_data(block: Block, data: bytes) -> Block:
-    return Block(data, block.count, block.end, block.account, block.matched, block.mended)
 
 
 def _slices(lines: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

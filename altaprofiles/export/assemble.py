@@ -246,7 +246,7 @@ def _write(
 
 def _put(block: Block, people: People | None, sink: Sink) -> int:
     assert isinstance(sink, BlockSink)  # noqa: S101
-    choice = Choice(b"\1" * block.count)
+    choice = Choice.of_all(block.count)
     if isinstance(people, Chooser):
         choice = people.choose(block.count, block.account, block.matched)
     mended = sum(number for row, number in block.mended.items() if choice.flags[row])

@@ -34,7 +34,7 @@ from altaprofiles.tables.rows import Row
 from ..support.postgres import Server
 from ..support.records import BROKEN, ODD
 from ..support.servers import http, scripted
-from ..support.sessions import QUICK
+from ..support.sessions import QUICK, session_for
 from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
 
 FILES = ["x.csv", "x.csv.gz", "x.csv.zst", "x.parquet", "x.duckdb", "folder/"]
@@ -189,14 +189,7 @@ class Usage(NamedTuple):
 
 
 async def exported(to: Path, emulator: Emulator, **options: Any) -> tuple[Any, Any]:
-    async with Session(
-        clevertap=CleverTap(
-            emulator.environment["CLEVERTAP_ACCOUNT_ID"],
-            emulator.environment["CLEVERTAP_PASSCODE"],
-            base_url=emulator.url,
-        ),
-        retry=QUICK,
-    ) as session:
+    async with session_for(emulator) as session:
         report = await session.export(
             ["App Launched", "Charged"],
             start=20260101,
@@ -369,14 +362,7 @@ async def one_chain(to: Path, emulator: Emulator, **options: Any) -> tuple[Any, 
         for folder in (to.parent, options.get("spool", to.parent)):
             spools.update(path.stat().st_ino for path in Path(folder).rglob("*.spool.ndjson"))
 
-    async with Session(
-        clevertap=CleverTap(
-            emulator.environment["CLEVERTAP_ACCOUNT_ID"],
-            emulator.environment["CLEVERTAP_PASSCODE"],
-            base_url=emulator.url,
-        ),
-        retry=QUICK,
-    ) as session:
+    async with session_for(emulator) as session:
         report = await session.export(
             "App Launched",
             start=20260101,
@@ -480,7 +466,7 @@ async def test_it_is_as_old_as_its_end_and_comes_after_the_last_word_of_on_progr
 
     async with (
         Emulator(people=100, seed=5) as emulator,
-        Session(clevertap=emulator.clevertap, retry=QUICK) as session,
+        session_for(emulator) as session,
     ):
         arguments: dict[str, Any] = {"start": 20260101, "end": 20260131, "windows": 1, "to": to}
         with pytest.raises(ZeroDivisionError):

@@ -6,7 +6,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from msgspec import Struct
 
@@ -38,6 +38,11 @@ class Choice(Struct, frozen=True):
 
     flags: bytes
     matched: Sequence[tuple[str, ...]] | None = None
+
+    @classmethod
+    def of_all(cls, count: int) -> Self:
+        """Return the choice of all of `count` rows, each with its own events."""
+        return cls(b"\1" * count)
 
     @property
     def is_of_all(self) -> bool:
