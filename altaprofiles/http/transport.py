@@ -65,8 +65,9 @@ class Timeout(Struct, frozen=True, kw_only=True):
 
     Args:
         connect: for a new connection: name resolution, TCP and TLS.
-        read: from the start to the first piece of an answer, and between two pieces.
-        total: for the whole attempt. It ends an answer that arrives drop by drop.
+        read: from the start to the first piece of an answer, and while the next one is waited for.
+            The time in which an export stores what has arrived does not count.
+        total: for the whole attempt, storing included. It ends an answer that arrives drop by drop.
 
     Raises:
         ConfigurationError: a limit is not a number above zero.

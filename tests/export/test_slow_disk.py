@@ -97,10 +97,12 @@ class Paced:
     Attributes:
         asked: number of requests for the page.
         sent: number of records of the first answer.
+        falls_silent: whether the end of the first answer never comes.
     """
 
     def __init__(self, disk: Disk) -> None:
         self.asked = self.sent = 0
+        self.falls_silent = False
         self._disk = disk
 
     async def __call__(self, head: bytes, writer: asyncio.StreamWriter) -> None:
@@ -119,6 +121,8 @@ class Paced:
             await writer.drain()
             if self.sent > 240:
                 await asyncio.sleep(0.001)
+        if self.falls_silent:
+            await asyncio.Event().wait()
         writer.write(chunk(b"]}") + chunk(b""))
 
     @property
@@ -156,6 +160,24 @@ async def goes_on() -> None:
 
 
 # ------------------------------------------------------------------------------- time limits
+
+
+async def test_a_slow_disk_is_not_the_services_silence(tmp_path: Path, disk: Disk) -> None:
+    paced, to = Paced(disk), tmp_path / "p.ndjson"
+    async with exporting(paced, timeout=Timeout(read=SHORT, total=None)) as (session, attempts):
+        await session.export(**ARGUMENTS, to=to)
+    assert [attempt.error for attempt in attempts] == [None]
+    assert identities_in(to) == paced.identities
+
+
+async def test_silence_counts_again_once_the_disk_is_free(tmp_path: Path, disk: Disk) -> None:
+    paced, to = Paced(disk), tmp_path / "p.ndjson"
+    paced.falls_silent = True
+    async with exporting(paced, timeout=Timeout(read=SHORT, total=None)) as (session, attempts):
+        await session.export(**ARGUMENTS, to=to)
+    assert [type(attempt.error) for attempt in attempts] == [RequestTimeout, type(None)]
+    assert "sent nothing for 0.5 s" in str(attempts[0].error)
+    assert identities_in(to) == ["again"]
 
 
 async def test_a_limit_of_the_whole_attempt_that_strikes_then_ends_that_attempt_alone(
