@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 __all__ = ["Deadlines", "Watched"]
 
@@ -16,7 +14,7 @@ _HELD_UP = 0.05
 class Watched:
     """One attempt in progress, created by the task that makes it."""
 
-    __slots__ = ("cancelling", "heard", "is_paused", "overdue", "started", "taken_back", "task")
+    __slots__ = ("cancelling", "heard", "is_listening", "overdue", "started", "taken_back", "task")
 
     def __init__(self, task: asyncio.Task[object], now: float) -> None:
         self.task = task
@@ -24,7 +22,7 @@ class Watched:
         self.started = self.heard = now
         self.overdue: str | None = None
         self.taken_back = False
-        self.is_paused = False
+        self.is_listening = True
 
     def ended_by_deadline(self) -> bool:
         """Return whether a deadline cancelled this attempt, and nothing else did.
@@ -46,7 +44,7 @@ class Deadlines:
 
     Args:
         read: longest silence, in seconds: from the start to the first piece of the answer, and
-            between two pieces. None for no limit.
+            while the next piece is waited for. None for no limit.
         total: longest duration of the whole attempt, in seconds. None for no limit.
     """
 
@@ -64,24 +62,19 @@ class Deadlines:
             raise RuntimeError("an attempt must run in a task")
         watched = Watched(task, loop.time())
         self._running.add(watched)
-        # Only behind a paused attempt is the timer set for later.
-        self._set_at_latest(watched.started + min(self._read, self._total))
+        if self._timer is None:
+            self._set(watched.started + min(self._read, self._total))
         return watched
 
     def heard(self, watched: Watched) -> None:
-        """Record that a piece of the answer has arrived."""
+        """Record that a piece of the answer has arrived. Until `listen`, no silence is counted."""
         watched.heard = watched.task.get_loop().time()
+        watched.is_listening = False
 
-    @contextmanager
-    def paused(self, watched: Watched) -> Iterator[None]:
-        """Do not count the time of the block as silence of the service."""
-        watched.is_paused = True
-        try:
-            yield
-        finally:
-            watched.is_paused = False
-            self.heard(watched)
-            self._set_at_latest(watched.heard + self._read)
+    def listen(self, watched: Watched) -> None:
+        """Count the silence from now on."""
+        watched.heard = watched.task.get_loop().time()
+        watched.is_listening = True
 
     def end(self, watched: Watched) -> None:
         """Stop watching."""
@@ -95,11 +88,6 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _set_at_latest(self, due: float) -> None:
-        if self._timer is None or self._timer.when() > due:
-            self.close()
-            self._set(due)
 
     def _set(self, when: float) -> None:
         loop = asyncio.get_running_loop()
@@ -115,8 +103,10 @@ class Deadlines:
             return
         earliest = math.inf
         for watched in self._running:
-            silent = math.inf if watched.is_paused else watched.heard + self._read
-            whole = watched.started + self._total
+            if not watched.is_listening:
+                # No silence that begins later ends before this.
+                watched.heard = now
+            silent, whole = watched.heard + self._read, watched.started + self._total
             if watched.overdue is None and min(silent, whole) <= now:
                 watched.overdue = "read" if silent <= whole else "total"
                 watched.task.cancel()

@@ -66,8 +66,8 @@ class Timeout(Struct, frozen=True, kw_only=True):
     Args:
         connect: for a new connection: name resolution, TCP and TLS.
         read: from the start to the first piece of an answer, and while the next one is waited for.
-            The time in which an export stores what has arrived does not count.
-        total: for the whole attempt, storing included. It ends an answer that arrives drop by drop.
+            The time in which what has arrived is decoded or stored does not count.
+        total: for the whole attempt, that time included. It ends one that arrives drop by drop.
 
     Raises:
         ConfigurationError: a limit is not a number above zero.
@@ -295,6 +295,7 @@ class Transport:
             # A small answer that arrived in one piece, as for most lookups.
             body = content.read_nowait()
             if reader is not None:
+                deadlines.heard(watched)
                 for _ in reader.feed(body):
                     await asyncio.sleep(0)
                 return b"", len(body)
@@ -309,6 +310,8 @@ class Transport:
         pieces: list[bytes] = []
         size = received = 0
         while not content.at_eof():
+            # Work on what has arrived, as that of a slow disk, is not the service's silence.
+            deadlines.listen(watched)
             arrived = await content.readany()
             deadlines.heard(watched)
             received += len(arrived)
@@ -333,8 +336,7 @@ class Transport:
                     for _ in reader.feed(piece):
                         await asyncio.sleep(0)
                     if reader.is_full:
-                        with deadlines.paused(watched):
-                            await reader.drain()
+                        await reader.drain()
         if inflater is not None and received and not inflater.complete:
             raise aiohttp.ClientPayloadError
         return (b"".join(pieces), 0) if reader is None else (b"", size)

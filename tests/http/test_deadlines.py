@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import socket
 import threading
 import weakref
+from typing import Any
 
 import aiohttp
 import anyio
 import pytest
 
-from altaprofiles import CleverTap, Profile, RequestTimeout, Retry, Session, Timeout
+from altaprofiles import Attempt, CleverTap, Profile, RequestTimeout, Retry, Session, Timeout
 from altaprofiles.http.deadlines import Deadlines
 
 from ..support.clock import Clock
@@ -96,6 +98,51 @@ async def test_a_server_that_never_stops_sending_is_cut_off(begin: bytes) -> Non
             with anyio.fail_after(20), pytest.raises(RequestTimeout, match=r"within 0\.2 s"):
                 await session.profiles.get(identity="silent")
             assert being_cancelled() == 0
+
+
+async def test_work_on_what_has_arrived_is_not_the_services_silence(clock: Clock) -> None:
+    """All of a packed page has arrived; other tasks hold up the loop while it is inflated."""
+    records = b",".join(b'{"identity":"%d","pad":"%b"}' % (n, b"x" * 9999) for n in range(400))
+    packed = gzip.compress(b'{"status":"success","records":[%b]}' % records)
+    is_read = asyncio.Event()
+    others: list[asyncio.Task[None]] = []
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        if head.startswith(b"POST"):
+            writer.write(http(b'{"status":"success","cursor":"c"}'))
+        else:
+            writer.write(http(packed, "200 OK", "Content-Encoding: gzip"))
+
+    async def work() -> None:
+        while not is_read.is_set():
+            clock.advance(SHORT * 1.5)
+            await asyncio.sleep(0)
+
+    async def begin(*arguments: Any) -> None:
+        if arguments[-1].method == "GET":
+            others.append(asyncio.ensure_future(work()))
+
+    def note(attempt: Attempt) -> None:
+        if attempt.operation == "get_page":
+            is_read.set()
+
+    # Once the head has arrived, and with it all of the body.
+    hooks = aiohttp.TraceConfig()
+    hooks.on_request_end.append(begin)
+    async with scripted(answer) as server:
+        account = CleverTap("ACCOUNT", "pass-4711-code", base_url=server.url)
+        limits = Timeout(read=SHORT, total=None)
+        options: dict[str, Any] = {
+            "retry": ONCE,
+            "timeout": limits,
+            "trace_configs": [hooks],
+            "on_event": note,
+        }
+        async with Session(clevertap=account, **options) as session:
+            query = session.profiles.by_event("E", start=20260101, end=20260101)
+            assert len([person async for person in query]) == 400
+    await asyncio.gather(*others)
+    assert len(others) == 1
 
 
 END_OF_HEAD = FOUND.index(b"{")
@@ -392,17 +439,17 @@ async def test_an_attempt_that_ends_otherwise_leaves_its_task_uncancelled() -> N
             await goes_on(session)
 
 
-async def test_the_pause_of_one_attempt_does_not_make_another_wait(clock: Clock) -> None:
+async def test_what_one_attempt_stores_does_not_make_another_wait(clock: Clock) -> None:
     deadlines = Deadlines(read=SHORT, total=60)
     loop = asyncio.get_running_loop()
 
-    async def paused() -> None:
+    async def store() -> None:
         watched = deadlines.begin()
-        with deadlines.paused(watched):
-            await asyncio.sleep(30)
+        deadlines.heard(watched)
+        await asyncio.sleep(30)
         deadlines.end(watched)
 
-    storing = asyncio.create_task(paused())
+    storing = asyncio.create_task(store())
     await asyncio.sleep(2 * SHORT)
     began = loop.time()
     watched = deadlines.begin()
