@@ -2,71 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from altaprofiles.notebook import Progress
 
+from .support.notebooks import executed, shown_as
 from .support.records import AT, LOOKING_UP
 
-EXAMPLE = Path(__file__).with_name("example.ipynb")
+CONNECT = """
+from altaprofiles import Session
+from altaprofiles.emulator import Emulator
+from altaprofiles.notebook import Progress
+
+emulator = await Emulator(people=6000, seed=7, faults={"not_ready": 0.2}).__aenter__()
 
 
-RUN = """
-import sys, nbformat
-from nbclient import NotebookClient
-from traitlets.config import Config
-notebook = nbformat.read(sys.argv[1], as_version=4)
-# Five free ports are chosen long before the kernel takes them.
-config = Config(AsyncKernelManager={"transport": "ipc"})
-waits = {"timeout": 120, "startup_timeout": 120}
-where = {"metadata": {"path": sys.argv[2]}}
-NotebookClient(notebook, config=config, resources=where, **waits).execute()
-print(nbformat.writes(notebook))
+def connect() -> Session:
+    return Session(clevertap=emulator.clevertap, alta=emulator.alta)
 """
-
-
-def executed(folder: Path, notebook: Path = EXAMPLE) -> list[dict[str, Any]]:
-    """Run a notebook's cells in a new kernel, and return them with their outputs."""
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, str(notebook), str(folder)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    cells = json.loads(done.stdout)["cells"]
-    return [{"outputs": cell["outputs"]} for cell in cells if cell["cell_type"] == "code"]
-
-
-def text_of(cell: dict[str, Any]) -> str:
-    return "".join("".join(output.get("text", "")) for output in cell["outputs"])
-
-
-def test_the_example_runs_in_jupyter(tmp_path: Path) -> None:
-    _, exported, asked, looked_up, closed = executed(tmp_path)
-    for cell, line in ((exported, "finishing: "), (looked_up, "finishing: ")):
-        # Every report updates the same element of the page.
-        (shown,) = (one for one in cell["outputs"] if one["output_type"] == "display_data")
-        html = "".join(shown["data"]["text/html"])
-        assert html.startswith('<progress value="1.000"')
-        assert line in html
-        assert "".join(shown["data"]["text/plain"]) in html
-    assert "people, 5," in text_of(exported)
-    assert "Customer Type" in text_of(asked)
-    beside = tmp_path / "found.ndjson.not-found.txt"
-    assert text_of(looked_up) == f"1 found; 99 not found, see {beside}\n"
-    assert closed["outputs"] == []
-    assert (tmp_path / "people.parquet").exists()
-
 
 STOPPED = """
 import os, signal
@@ -85,27 +41,15 @@ async with connect() as session:
 
 
 def test_a_bar_does_not_stand_still_after_an_interruption(tmp_path: Path) -> None:
-    example = json.loads(EXAMPLE.read_text("utf-8"))
-    connect = next(cell for cell in example["cells"] if cell["cell_type"] == "code")
-    interrupted = {**connect, "id": "stopped", "source": STOPPED.splitlines(keepends=True)}
-    interrupted["metadata"] = {"tags": ["raises-exception"]}
-    settings = {**connect, "id": "set", "source": ["import os; os.environ['STOP'] = 'yes'"]}
-    again = {**interrupted, "id": "again", "metadata": {}}
-    notebook = tmp_path / "stopped.ipynb"
-    cells = [connect, settings, interrupted, again]
-    notebook.write_text(json.dumps({**example, "cells": cells}))
-    *_, stopped, resumed = executed(tmp_path, notebook)
-    (html,) = bars(stopped)
+    setting = "import os; os.environ['STOP'] = 'yes'"
+    cells = [CONNECT, setting, STOPPED, STOPPED]
+    *_, stopped, resumed = executed(tmp_path, cells, raising=2)
+    (html,) = shown_as(stopped, "text/html")
     assert html.startswith("<div>stopped; run it again to resume. At the end it was reading: ")
     assert "<progress" not in html
-    (html,) = bars(resumed)
+    (html,) = shown_as(resumed, "text/html")
     assert html.startswith('<progress value="1.000"')
     assert "stopped" not in html
-
-
-def bars(cell: dict[str, Any]) -> list[str]:
-    outputs = [one for one in cell["outputs"] if one["output_type"] == "display_data"]
-    return ["".join(one["data"]["text/html"]) for one in outputs]
 
 
 def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:

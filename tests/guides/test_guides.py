@@ -29,7 +29,7 @@ from ..support.terminals import emulated, environment
 from .references import REFERENCES
 
 README = Path(__file__).parents[2] / "README.md"
-WITH_TESTS_OF_THEIR_OWN = {"in-a-lake.md", "in-a-web-service.md"}
+WITH_TESTS_OF_THEIR_OWN = {"gallery.md", "in-a-lake.md", "in-a-web-service.md"}
 DOCUMENTS = [README] + [
     path
     for path in sorted(GUIDES.glob("*.md"))

@@ -18,9 +18,9 @@ __all__ = ["guide"]
 
 _ORDER = (
     *("start-here", "export-and-resume", "every-night", "look-ups", "into-databases"),
-    *("dataframes", "in-a-web-service", "in-a-lake", "many-accounts", "observability", "testing"),
-    *("errors", "service-limits", "guarantees", "how-it-works", "typing", "command-line", "python"),
-    *("coming-from", "glossary"),
+    *("dataframes", "gallery", "in-a-web-service", "in-a-lake", "many-accounts", "observability"),
+    *("testing", "errors", "service-limits", "guarantees", "how-it-works", "typing"),
+    *("command-line", "python", "coming-from", "glossary"),
 )
 """The guides in the order in which readers are likely to need them."""
 
