@@ -157,6 +157,8 @@ def assert_types(chart: dict[str, Any], people: list[dict[str, Any]]) -> None:
         if width
     }
     assert drawn == expected
+    widths = [sum(expected[name, kind] for kind in chart["bars"]) for name in chart["y"]]
+    assert widths == sorted(widths)
     types = Counter(name for name, _ in expected)
     conflicts = {name for name, count in types.items() if count > 1}
     assert {*chart["bold"]} == conflicts
