@@ -28,7 +28,7 @@ from .key_lines import split_lines
 from .key_tables import duckdb_keys, parquet_keys
 from .threads import Threads, read_ahead
 
-__all__ = ["KeyFile", "Keys", "as_text_key", "check_keys", "in_batches"]
+__all__ = ["KeyFile", "Keys", "are_letters_of", "as_text_key", "check_keys", "in_batches"]
 
 logger = logging.getLogger("altaprofiles")
 
@@ -87,6 +87,7 @@ class KeyFile:
         path: the file.
         skipped: rows and objects without a key that have been read.
         is_pipe: whether it is a pipe or a device, a read of which may wait for ever.
+        is_bare: whether the first line of a CSV file was read as a key.
 
     Raises:
         ConfigurationError: there is no such file, or `column` or `keys_table` does not apply to it.
@@ -101,6 +102,7 @@ class KeyFile:
     ) -> None:
         self.path = Path(path_text("keys", path))
         self.skipped = 0
+        self.is_bare = False
         self._by = by
         self._column = column
         self.table = keys_table
@@ -224,7 +226,8 @@ class KeyFile:
         is_shown = not is_marked or self._column in first
         place = self._place(first if is_shown else [*map(_unguarded, first)])
         cells = self._cells(rows, place, len(first))
-        if self._column is None and not self._names_keys(first):
+        if self._column is None and not are_letters_of(self._by, *first):
+            self.is_bare = any(map(str.strip, first))
             cells = chain(first, cells)
         yield from map(_unguarded, cells) if is_marked else cells
 
@@ -266,10 +269,6 @@ class KeyFile:
                 value=first,
             )
         return first.index(self._column)
-
-    def _names_keys(self, first: list[str]) -> bool:
-        """Return True if the only column has a header, which must be the name of `by`."""
-        return [_letters(cell) for cell in first] == [_letters(self._by)]
 
     def _ndjson(self) -> Iterator[str | None]:
         for number, line in self._lines():
@@ -360,6 +359,11 @@ def _is_repeated(name: str, line: bytes) -> bool:
 _WHOLE = re.compile("-?[0-9]+")
 _KINDS = {b"t": "a boolean", b"f": "a boolean", b"[": "a list", b"{": "an object"}
 """Values that are not an identifier, by their first character."""
+
+
+def are_letters_of(name: str, *texts: str) -> bool:
+    """Return whether there is one text, and it is `name` but for case and punctuation."""
+    return [_letters(text) for text in texts] == [_letters(name)]
 
 
 def _letters(text: str) -> str:

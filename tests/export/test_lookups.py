@@ -498,6 +498,39 @@ async def test_refused_keys_are_a_warning(
     assert report.warnings == caplog.messages == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "lines", "column", "sentence"),
+    [
+        ("k.csv", ["Customer", *KEYS[:3]], None, "name its column if it is a header"),
+        ("k.csv", ["Customer", *KEYS[:3]], "Customer", None),
+        ("k.csv", ["identity", *KEYS[:3]], None, None),
+        ("k.csv", KEYS[:3], None, None),
+        ("k.csv", ['" "', "unknown", *KEYS[:3]], None, None),
+        ("k.csv", [KEYS[0], "unknown"], None, None),
+        ("k.txt", ["Identity", *KEYS[:3]], None, "leave it out if it is a header"),
+        ("k.txt", ["unknown", *KEYS[:3]], None, None),
+        (None, ["identity", *KEYS[:3]], None, "leave it out if it is a header"),
+        (None, ["Customer", *KEYS[:3]], None, None),
+    ],
+)
+async def test_a_header_that_was_looked_up_is_a_warning(
+    tmp_path: Path, name: str | None, lines: list[str], column: str | None, sentence: str | None
+) -> None:
+    keys: Any = lines
+    if name is not None:
+        keys = tmp_path / name
+        keys.write_text("".join(f"{line}\n" for line in lines))
+    directory = Directory()
+    directory.unknown = {"Customer", "identity", "Identity", "unknown"}
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(
+            keys, by="identity", column=column, to=tmp_path / "p.ndjson"
+        )
+    subject = "the first key" if name is None else f"the first line of {keys}"
+    expected = [] if sentence is None else [f"{subject} was looked up, and is nobody's; {sentence}"]
+    assert report.warnings == expected
+
+
 async def test_one_key_without_an_answer(tmp_path: Path) -> None:
     directory = Directory()
     directory.failing = {KEYS[0]}

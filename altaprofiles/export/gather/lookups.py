@@ -21,7 +21,7 @@ from ...flow.fanout import Items
 from ...models import Key
 from ...sources.lookups import Lookups
 from ...tables.rows import Row
-from ..keys import KeyFile, as_text_key, in_batches
+from ..keys import KeyFile, are_letters_of, as_text_key, in_batches
 from ..place import Place
 from ..plan import KeysPlan
 from ..report import LookupProgress, LookupReport, Report
@@ -88,6 +88,8 @@ class KeysGathering(Generic[V]):
         self._read = self._skipped = 0
         self._resumed = 0
         self._first_refusal: ConfigurationError | None = None
+        self._first: Key | None = None
+        self._is_first_in_vain = False
 
     # --------------------------------------------------------------- from the source to the journal
 
@@ -126,6 +128,8 @@ class KeysGathering(Generic[V]):
         batches = in_batches(source, run.threads)
         try:
             async for batch in batches:
+                if not self._read:
+                    self._first = next(iter(batch), None)
                 keys = [as_text_key(index, key) for index, key in enumerate(batch, self._read)]
                 for text, error in keys:
                     self._first_refusal = self._first_refusal or error
@@ -180,6 +184,9 @@ class KeysGathering(Generic[V]):
     async def gather(self, run: Run) -> list[str]:
         self._stage = "asking"
         failure = await self._answers.ask(run)
+        in_vain = run.store.journal.keys.answered
+        found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
+        self._is_first_in_vain = [number for number, _ in found] == [0]
         return [] if failure is None else [f"the service does not answer: {failure}"]
 
     # -------------------------------------------------------------------- from spool to output
@@ -222,12 +229,27 @@ class KeysGathering(Generic[V]):
         yield FAILED_FILE, lines_of(in_order(store, FAILED, INVALID), failure_line)
 
     def discrepancies(self, people: int, place: Place) -> list[str]:
+        sentences = []
         refused = self._answers.count(INVALID)
-        if not refused:
+        if refused:
+            refusal = "was refused and stays" if refused == 1 else "were refused and stay"
+            path = place.beside_at(FAILED_FILE)
+            sentences.append(f"{numbered(refused, 'key')} {refusal} without an answer, see {path}")
+        if self._is_first_in_vain:
+            sentences += self._about_header()
+        return sentences
+
+    def _about_header(self) -> list[str]:
+        """Return a warning if the first key, which is nobody's, may be the header of a file."""
+        file = self._keys if isinstance(self._keys, KeyFile) else None
+        if file is not None and file.is_bare:
+            fix = "name its column if it is a header"
+        elif isinstance(self._first, str) and are_letters_of(self.plan.by, self._first):
+            fix = "leave it out if it is a header"
+        else:
             return []
-        refusal = "was refused and stays" if refused == 1 else "were refused and stay"
-        path = place.beside_at(FAILED_FILE)
-        return [f"{numbered(refused, 'key')} {refusal} without an answer, see {path}"]
+        subject = "the first key" if file is None else f"the first line of {file.path}"
+        return [f"{subject} was looked up, and is nobody's; {fix}"]
 
     def unanswered(self, place: Place) -> list[str]:
         failed = self._answers.count(FAILED)
