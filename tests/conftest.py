@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 
 from .support.clock import Clock, stopped
 from .support.postgres import Cluster, Server, binaries
+from .support.thorough import with_each_value
 
 # How long an example takes is no property of the code on a machine that does other things, too.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -40,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items[:] = with_each_value(items)
     seed = config.getoption("--shuffle")
     if seed is None:
         return

@@ -27,7 +27,7 @@ from altaprofiles import (
     progress,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 DAYS: dict[str, Any] = {"start": 20260101, "end": 20260131}
 

@@ -19,7 +19,7 @@ from .support.sessions import EVENT, RANGE, session_for
 from .support.tasks import nothing_left_behind
 from .support.thorough import examples
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 WAYS = ("task", "scope", "timeout")
 STRIKES = examples(8, 16)

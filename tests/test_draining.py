@@ -24,7 +24,7 @@ from .support.sessions import EVENT, QUICK, RANGE, delivered, expected, session_
 from .support.tasks import PATIENCE, nothing_left_behind
 from .support.terminals import emulated, held
 
-pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.anyio]
+pytestmark = [pytest.mark.filterwarnings("error"), pytest.mark.anyio, pytest.mark.each_value]
 
 LONG = 600.0
 PEOPLE = 200

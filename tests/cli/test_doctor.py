@@ -42,7 +42,7 @@ from ..support.servers import (
 )
 from ..support.terminals import Terminal, emulated, environment, run
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 NEXT = 'Nothing is wrong. Next: altaprofiles count "App Launched" --from -7d --to yesterday\n'
 

@@ -37,6 +37,8 @@ from ..support.servers import http, scripted
 from ..support.sessions import QUICK, session_for
 from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
 
+pytestmark = pytest.mark.each_value
+
 FILES = ["x.csv", "x.csv.gz", "x.csv.zst", "x.parquet", "x.duckdb", "folder/"]
 REPEATING = Content(has_events=True, repeats=True)
 FLATTEN: dict[str, Any] = {"Cart Value": "double", "note": "text"}

@@ -29,7 +29,7 @@ from ..support.sessions import QUICK
 from ..support.tasks import PATIENCE
 from ..support.thorough import THOROUGH
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 MIB = 1 << 20
 PAGES = 3

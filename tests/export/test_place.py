@@ -44,7 +44,7 @@ from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.terminals import environment, run
 from ..support.thorough import pairwise
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 IS_ROOT = os.name == "posix" and os.geteuid() == 0
 only_root = pytest.mark.skipif(not IS_ROOT, reason="only root can set this up")

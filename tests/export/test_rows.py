@@ -26,7 +26,7 @@ from ..support.marks import told_apart
 from ..support.sessions import EVENT, RANGE, session_for
 from ..support.sinks import ACCOUNT, opened, put_in_place, rows_of, target_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 EVENTS = ["Charged", "App Launched"]
 DAYS = (20260101, 20260131)

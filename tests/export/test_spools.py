@@ -43,7 +43,7 @@ from ..support.postgres import Server
 from ..support.thorough import pairwise, rotating
 from ..support.unfinished import KEYS, SAMPLES, Service, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 
 @pytest.fixture(params=KINDS, ids=str)

@@ -22,6 +22,8 @@ from .account import EVENT, PEOPLE, Reply, answer, forged
 from .cells import PATIENCE, usable
 from .server import Exchange, Fault, Steps, WireServer
 
+pytestmark = pytest.mark.each_value
+
 RANGE: dict[str, Any] = {"start": 20260101, "end": 20260131}
 _CURSORS = ("a%2F0", "a%2F2", "b%2F1")
 """Of a small page that others follow, of a small last one, and of a large last one."""

@@ -19,7 +19,7 @@ from altaprofiles import Session
 from .calls import CALLS, Call, Found
 from .cells import PATIENCE, check_usable, usable
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 WAYS = ("task", "timeout", "scope")
 

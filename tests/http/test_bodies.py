@@ -31,7 +31,7 @@ from ..support.servers import Scripted, always, http, listening, scripted
 from ..support.sessions import QUICK
 from ..support.tasks import PATIENCE
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 ONCE = Retry(attempts=1)
 RANGE: dict[str, Any] = {"start": 20260101, "end": 20260131}

@@ -25,7 +25,7 @@ from altaprofiles import AltaProfilesError, CleverTap, Retry, Session, Transport
 from ..support.servers import http, listening, read_request, scripted, tunnel
 from ..support.tasks import PATIENCE, nothing_left_behind
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
 ONCE = Retry(attempts=1)
 KEYS = ["good1", "good2", "good3", "good4"]

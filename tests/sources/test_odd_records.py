@@ -23,6 +23,8 @@ from ..support.servers import Answer, http, scripted
 from ..support.sessions import QUICK
 from ..support.thorough import pairwise
 
+pytestmark = pytest.mark.each_value
+
 DEEP = b"[" * 1000 + b"]" * 1000
 ABYSS = b'{"a":[' * 8000 + b"]}" * 8000
 

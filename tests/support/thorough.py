@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import combinations, groupby, product
 from typing import Any
 
-__all__ = ["THOROUGH", "examples", "of_each_kind", "pairwise", "rotating"]
+import pytest
+
+__all__ = ["THOROUGH", "examples", "of_each_kind", "pairwise", "rotating", "with_each_value"]
 
 THOROUGH = os.environ.get("ALTAPROFILES_THOROUGH", "") == "1"
 
@@ -65,3 +67,36 @@ def rotating(cases: Sequence[tuple[Any, ...]], kinds: Sequence[Any]) -> list[tup
         (*case, kinds[(number + number // len(kinds)) % len(kinds)])
         for number, case in enumerate(cases)
     ]
+
+
+def with_each_value(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Return the tests to run: of those marked so, cases that have each value of each parameter.
+
+    The values meet in fewer combinations. With ALTAPROFILES_THOROUGH=1, all items are returned.
+    """
+    if THOROUGH:
+        return items
+    kept = []
+    for _, group in groupby(items, key=lambda item: item.nodeid.partition("[")[0]):
+        cases = [*group]
+        marked = cases[0].get_closest_marker("each_value") is not None
+        kept += _covering(cases) if marked else cases
+    return kept
+
+
+def _covering(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Return cases with each value, by taking the one with the most new values in turn."""
+    values = [_values_of(case) for case in cases]
+    covered: set[tuple[str, int]] = set()
+    chosen = {number for number, of_case in enumerate(values) if not of_case}
+    while missing := set().union(*values) - covered:
+        most = max(range(len(cases)), key=lambda number: len(values[number] & missing))
+        chosen.add(most)
+        covered |= values[most]
+    return [cases[number] for number in sorted(chosen)]
+
+
+def _values_of(case: pytest.Item) -> set[tuple[str, int]]:
+    spec = getattr(case, "callspec", None)
+    # By identity, because pytest uses each value in many cases, and not all can be hashed.
+    return set() if spec is None else {(name, id(value)) for name, value in spec.params.items()}

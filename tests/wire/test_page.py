@@ -20,6 +20,8 @@ from altaprofiles.wire.page import peek_next_cursor
 
 from ..support.thorough import THOROUGH, examples
 
+pytestmark = pytest.mark.each_value
+
 MIB = 1 << 20
 
 # ------------------------------------------------------------------------------------ early cursors
