@@ -234,7 +234,7 @@ class Session:
             optional = kind in (CleverTap, Alta)
             if not isinstance(value, kind) and not (optional and value is None):
                 # In the place of credentials, the value may be the secret itself.
-                text = f"a {type(value).__name__}" if optional else shown(value)
+                text = f"an object of {type(value).__name__}" if optional else shown(value)
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
         check_flag("trust_env", trust_env)

@@ -204,7 +204,7 @@ WRONG = {
     "faults={'no': 1}": "faults: 'no' is not a fault",
     "records=[{'identity': 'u'}, {'name': 'secret'}]": "records[1]: has neither identity, email",
     "records={'identity': 'secret'}": "records: expected a list of records, got an object",
-    "bindings={'secret': 'a1'}": "bindings: user ID 1: expected a list of anonymous IDs",
+    "bindings={'secret': 'a1'}": "bindings: entry 1: expected a list of anonymous IDs",
 }
 
 

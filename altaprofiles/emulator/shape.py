@@ -224,7 +224,7 @@ def check_bindings(bindings: object) -> dict[str, list[str]]:
         raise InvalidShape(f"bindings: expected lists by user ID, {form}, got {_kind(bindings)}")
     checked: dict[str, list[str]] = {}
     for number, (user_id, anonymous_ids) in enumerate(bindings.items()):
-        place = f"bindings: user ID {number + 1}"
+        place = f"bindings: entry {number + 1}"
         _text_key(user_id, place)
         _unicode(user_id, place)
         if isinstance(anonymous_ids, str | bytes | Mapping) or not isinstance(

@@ -489,6 +489,10 @@ def _tls_error(error: BaseException | None) -> OSError | None:
 # sides: versions, ciphers, certificates.
 _PASSING = ("ALERT_INTERNAL_ERROR", "BAD_RECORD_MAC", "DECRYPT", "USER_CANCEL", "CLOSE_NOTIFY")
 
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+"""OpenSSL's codes for a certificate that signs itself, or whose chain leads to no known CA."""
+
 
 def _tls_failure(host: str, error: OSError) -> ConnectError:
     if isinstance(error, ConnectionError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
@@ -497,8 +501,13 @@ def _tls_failure(host: str, error: OSError) -> ConnectError:
             f"handshake"
         )
     reason = str(getattr(error, "reason", None) or "")
+    fix = ""
+    if getattr(error, "verify_code", None) in _UNKNOWN_ISSUER:
+        fix = " (for a CA of your own, or of a proxy, pass ssl=)"
+    elif reason in _NO_TLS:
+        fix = " (it may not speak TLS)"
     return ConnectError(
-        f"no TLS connection to {host}",
+        f"no TLS connection to {host}{fix}",
         detail=_reason(error),
         untrusted=isinstance(error, ssl.SSLCertVerificationError),
         permanent=not any(word in reason for word in _PASSING),

@@ -283,7 +283,7 @@ def test_the_emulator_serves_a_replay(tmp_path: Path) -> None:
         ("--records", '{"identity": "a"}\n{"secret', "line 2 is not JSON; write one record a line"),
         ("--records", '["secret"]', "line 1: expected an object, got a list"),
         ("--records", None, "does not exist"),
-        ("--bindings", '{"secret": "a1"}', "user ID 1: expected a list of anonymous IDs"),
+        ("--bindings", '{"secret": "a1"}', "entry 1: expected a list of anonymous IDs"),
         ("--bindings", '{"secret', "the file is not JSON"),
     ],
 )

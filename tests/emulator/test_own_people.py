@@ -264,13 +264,13 @@ def test_records_nested_too_deeply() -> None:
     ("bindings", "message"),
     [
         (["u1"], "bindings: expected lists by user ID"),
-        ({"u1": "secret"}, "bindings: user ID 1: expected a list of anonymous IDs"),
-        ({"u1": ["a1"], 2: ["a2"]}, "bindings: user ID 2: expected text, got a whole number"),
-        ({"": ["a1"]}, "bindings: user ID 1: is empty"),
-        ({"u1": ["a1", None]}, "bindings: user ID 1, anonymous ID 2: expected text, got null"),
-        ({"u1": ["a1", {"a": 1}]}, "bindings: user ID 1, anonymous ID 2: expected text, got an"),
-        ({"u1": 5}, "bindings: user ID 1: expected a list of anonymous IDs"),
-        ({"u1": map(str, range(101))}, "bindings: user ID 1: has more than 100 anonymous IDs"),
+        ({"u1": "secret"}, "bindings: entry 1: expected a list of anonymous IDs"),
+        ({"u1": ["a1"], 2: ["a2"]}, "bindings: entry 2: expected text, got a whole number"),
+        ({"": ["a1"]}, "bindings: entry 1: is empty"),
+        ({"u1": ["a1", None]}, "bindings: entry 1, anonymous ID 2: expected text, got null"),
+        ({"u1": ["a1", {"a": 1}]}, "bindings: entry 1, anonymous ID 2: expected text, got an"),
+        ({"u1": 5}, "bindings: entry 1: expected a list of anonymous IDs"),
+        ({"u1": map(str, range(101))}, "bindings: entry 1: has more than 100 anonymous IDs"),
     ],
 )
 def test_bad_bindings_are_named_by_their_place(bindings: Any, message: str) -> None:

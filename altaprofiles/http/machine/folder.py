@@ -342,7 +342,14 @@ def _checked(
 
 def _explained(error: OSError, path: Path) -> ConfigurationError:
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
-        reason = "a link or a file stands in its place; remove it, or pass another folder"
+        return _in_the_way(path)
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        reason = (
+            f"{error.strerror}; each slot is one: allow more (ulimit -n), or pass a smaller "
+            f"max_in_flight"
+        )
+    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"{error.strerror}; free some there, or {_INSTEAD}"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         reason = (
             f'{error.strerror}; pass shared="/path", a folder that you can write to, or one that '
@@ -351,3 +358,12 @@ def _explained(error: OSError, path: Path) -> ConfigurationError:
     else:
         reason = f"{error.strerror}; {_INSTEAD}"
     return ConfigurationError(f"shared: {path} cannot be used: {reason}")
+
+
+def _in_the_way(path: Path) -> ConfigurationError:
+    """Return the error of a path, in the place of which, or around it, something else stands."""
+    around = [one for one in path.parents if os.path.lexists(one) and not one.is_dir()]
+    found, kind = (around[-1], "a folder") if around else (path, "a plain file or folder")
+    return ConfigurationError(
+        f"shared: {found} is not {kind}; pass another path, or remove it if nobody needs it"
+    )

@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import pwd
+import re
 import resource
 import shutil
 import subprocess
@@ -185,7 +186,7 @@ def test_a_folder_that_was_planted_is_not_used(
     place.mkdir()
     to = tmp_path / "elsewhere"
     plant(place / "account", to / "file" if plant is hard_link else to)
-    assert "a link or a file stands in its place" in refused(place)
+    assert f"shared: {place / 'account'} is " in refused(place)
     assert [path.name for path in to.iterdir()] == ["file"]
 
 
@@ -213,7 +214,29 @@ def test_a_folder_that_everybody_can_write_to_is_refused(tmp_path: Path) -> None
 def test_a_file_in_the_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for place in (tmp_path / "file", tmp_path / "file" / "slots"):
-        assert "a link or a file stands in its place; remove it" in refused(place)
+        assert refused(place) == (
+            f"shared: {tmp_path / 'file'} is not a folder; pass another path, or remove it if "
+            f"nobody needs it"
+        )
+
+
+def test_slots_for_which_the_files_do_not_suffice_are_named(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    folder = opened(tmp_path / "slots")
+    least = len([*Path("/proc/self/fd").iterdir()]) if sys.platform == "linux" else 64
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least + 8, before[1]))
+    try:
+        with pytest.raises(ConfigurationError) as caught:
+            for number in range(100):
+                folder.lock(f"{number}.slot")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        folder.close()
+    assert re.fullmatch(
+        r"shared: .*\.slot cannot be used: Too many open files; each slot is one: allow more "
+        r"\(ulimit -n\), or pass a smaller max_in_flight",
+        str(caught.value),
+    )
 
 
 @only_root
@@ -522,7 +545,7 @@ async def test_a_session_that_cannot_share_says_so_before_it_opens(tmp_path: Pat
     (tmp_path / "file").write_bytes(b"")
     session = Session(clevertap=CleverTap("id", "passcode", shared=tmp_path / "file"))
     with pytest.raises(
-        ConfigurationError, match=r"shared: .* a link or a file stands in its place"
+        ConfigurationError, match=r"shared: .*/file is not a folder; pass another path"
     ):
         async with session:
             raise AssertionError("it is open")
