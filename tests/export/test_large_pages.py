@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import json
+import os
 import random
 import signal
 import socket
@@ -198,6 +200,29 @@ async def test_a_broken_page_leaves_nothing_and_is_asked_for_again(
     assert report.records == len(large.identities)
     assert sorted(large.asked) == [0, 1, 1, 1, 2]
     assert names_in(tmp_path) == [to.name, f"{to.name}.manifest.json"]
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.ENOMEM, errno.EXDEV])
+@pytest.mark.parametrize("copied", [0, MIB])
+async def test_a_system_that_does_not_copy_between_files_is_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, copied: int
+) -> None:
+    copy, refused = os.copy_file_range, 0
+
+    def copy_file_range(source: int, target: int, count: int) -> int:
+        nonlocal refused
+        if copied and not refused:
+            refused = 1
+            return copy(source, target, min(count, copied))
+        refused += 1
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+    large, to = Large(others=2), tmp_path / "p.ndjson"
+    async with serving(large) as server, session_at(server) as session:
+        await session.export(**ARGUMENTS, to=to)
+    assert refused
+    assert is_as_expected(to, large)
 
 
 async def test_a_second_list_of_records_replaces_the_first(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import errno
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -129,23 +129,17 @@ def _separate(path: Path, offset: int) -> None:
     copy.replace(path)
 
 
-_UNABLE = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-"""Errors of systems that cannot copy from file to file by themselves."""
-
-
 def _copy(source: int, target: int, length: int) -> None:
     """Copy the first `length` bytes of a file to the present place in another one."""
     os.lseek(source, 0, os.SEEK_SET)
     copied = 0
-    try:
+    # Many systems cannot, each with an error of its own. What keeps both ways from it is met below.
+    with suppress(OSError):
         while copied < length and hasattr(os, "copy_file_range"):
             step = os.copy_file_range(source, target, length - copied)
             if not step:
                 break
             copied += step
-    except OSError as error:
-        if error.errno not in _UNABLE:
-            raise
     while copied < length:
         block = memoryview(os.read(source, min(_COPIED, length - copied)))
         if not block:
