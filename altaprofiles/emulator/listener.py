@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from .load import let_loop_turn
 
@@ -15,11 +16,21 @@ __all__ = ["Listener"]
 _Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+def _is_of_the_emulator(record: logging.LogRecord) -> bool:
+    """Return whether a failure is the emulator's: a request that is not HTTP gets its answer."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, http_exceptions.HttpProcessingError)
+
+
+_logger = logging.getLogger("altaprofiles.emulator")
+_logger.addFilter(_is_of_the_emulator)
+
+
 class _Server(web.Server):
     """aiohttp's server, with a count of its connections and access to their transports."""
 
     def __init__(self, handler: _Handler, on_connection: Callable[[int], None]) -> None:
-        super().__init__(handler, handler_cancellation=True, access_log=None)
+        super().__init__(handler, handler_cancellation=True, access_log=None, logger=_logger)
         self._on_connection = on_connection
         self.transports: dict[web.RequestHandler, asyncio.Transport] = {}
 

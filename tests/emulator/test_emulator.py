@@ -561,6 +561,17 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], message: str) -> Non
         Emulator(**arguments)
 
 
+async def test_what_is_not_http_is_refused_without_a_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Emulator(people=1) as emulator:
+        for line in (b"GET /1/profile.json?email=%b HTTP/1.1" % (b"jack" * 5000), b"jack"):
+            async with await anyio.connect_tcp("127.0.0.1", int(emulator.url[17:])) as stream:
+                await stream.send(line + b"\r\n\r\n")
+                assert b" 400 Bad Request\r\n" in await stream.receive()
+    assert not caplog.messages
+
+
 async def test_settings_change_while_it_runs() -> None:
     async with Emulator(people=50) as e:
         cursor = await opened(e)
