@@ -444,7 +444,8 @@ if child == 0:
 def test_a_forked_process_is_told_to_open_its_own(service: Emulator, tmp_path: Path) -> None:
     """Pools of processes and schedulers fork, and the thread of the session stays behind."""
     done = subprocess.run(
-        [sys.executable, "-c", FORKED],
+        # Python 3.12 warns of every fork beside a thread.
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED],
         env=environment(tmp_path, service.environment),
         capture_output=True,
         text=True,

@@ -59,6 +59,9 @@ class Results(AsyncOnly, AsyncGenerator[T, None]):
         traceback: TracebackType | None = None,
     ) -> Any:
         """Raise an exception where the generator waits."""
+        if value is None and traceback is None:
+            # Python 3.12 warns of the others.
+            return self._generator.athrow(kind)
         return self._generator.athrow(kind, value, traceback)  # type: ignore[arg-type]
 
     def aclose(self) -> Any:

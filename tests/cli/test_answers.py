@@ -255,7 +255,7 @@ async def test_an_odd_part_does_not_hide_the_others_on_a_terminal(env: dict[str,
 
     record = (
         b'{"identity":9.1E3,"phone":1e400,"profileData":{"a":%b},"events":{"Charged":{"count":5}},'
-        b'"platformInfo":[{"objectId":"dev1"},7]}' % (b"[" * 2000 + b"]" * 2000)
+        b'"platformInfo":[{"objectId":"dev1"},7]}' % (b"[" * 20_000 + b"]" * 20_000)
     )
     async with scripted(always(http(b'{"status":"success","record":%b}' % record))) as server:
         env |= {"CLEVERTAP_BASE_URL": server.url}

@@ -12,7 +12,7 @@ import pytest
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Time, in seconds, after which a test counts as hung. No test that passes comes near it."""
 
 
