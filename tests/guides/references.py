@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from enum import Enum
 
 import click
 
@@ -137,7 +138,7 @@ def _entry(name: str, value: object, level: str) -> Iterator[str]:
 
 
 def _described(name: str, value: Callable[..., object]) -> Iterator[str]:
-    if not (inspect.isclass(value) and issubclass(value, BaseException | dict)):
+    if not (inspect.isclass(value) and issubclass(value, BaseException | dict | Enum)):
         yield from ("```text", *_signature(name, value), "```", "")
     yield from _prose(inspect.getdoc(value) or "")
 
