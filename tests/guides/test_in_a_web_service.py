@@ -7,11 +7,14 @@ import importlib.util
 import json
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +25,7 @@ import anyio
 import fastapi.testclient
 import pytest
 import trustme
+import uvicorn
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from fastapi import HTTPException
@@ -41,7 +45,7 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
 from ..support.guides import GUIDES, document_at, write_programs
-from ..support.servers import Scripted, always, http, listening, scripted, tunnel
+from ..support.servers import Scripted, always, http, in_turn, listening, scripted, tunnel
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
@@ -241,6 +245,93 @@ async def test_the_time_of_a_refusal_is_at_least_a_second(
     error = RateLimited(api="CleverTap", status=429, retry_after=seconds)
     answer = await program.failed(None, error)
     assert answer.headers["Retry-After"] == ("60" if seconds == 59.4 else "1")
+
+
+CHARGED = "/charged/2026-01-01/2026-01-31"
+
+
+@pytest.fixture(scope="module")
+def streaming(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, Emulator]]:
+    """Serve several pages, in the loop of asyncio, which warns of writing to those who left."""
+    with emulated(people=6000) as emulator:
+        env = environment(tmp_path_factory.mktemp("home"), emulator.environment)
+        with served([*UVICORN, "--loop", "asyncio"], folder, env) as service:
+            yield service, emulator
+
+
+def test_people_are_streamed_and_clients_that_leave_are_noticed(
+    streaming: tuple[Served, Emulator],
+) -> None:
+    service, emulator = streaming
+    expected = emulator.population.active("Charged", 20260101, 20260131)
+    url = f"http://127.0.0.1:{service.port}{CHARGED}"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        assert response.headers["Content-Type"] == "application/x-ndjson"
+        assert len([json.loads(line) for line in response]) == len(expected)
+    for number in range(1, 11):
+        with service.asking(CHARGED) as client:
+            for _ in range(20 * number):
+                assert client.recv(8192)
+    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    assert service.ask("/people/nobody").status == 404
+    warnings = ("raised exception", "WARNING", "Traceback")
+    assert [line for line in service.output if any(word in line for word in warnings)] == []
+
+
+def test_the_first_page_of_a_stream_decides_the_status(
+    streaming: tuple[Served, Emulator],
+) -> None:
+    service, emulator = streaming
+    assert service.ask("/charged/2026-01-31/2026-01-01").status == 422
+    emulator.think = PATIENCE
+    assert service.ask(f"{CHARGED}?within=0.1").status == 504
+    emulator.think = 0.0
+    passcode = emulator.passcode
+    emulator.passcode = "another"
+    assert service.ask(CHARGED).status == 500
+    emulator.passcode = passcode
+    with service.asking(CHARGED):
+        emulator.think = PATIENCE
+        until(lambda: emulator.stats.in_flight["clevertap"] > 0)
+    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    emulator.think = 0.0
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_fails_later_has_no_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = in_turn(
+        http(b'{"status":"success","cursor":"a"}'),
+        http(b'{"status":"success","records":[{"identity":"7"}],"next_cursor":"b"}'),
+        http(b'{"status":"fail","error":"Incorrect usage","code":400}', "400 Bad Request"),
+    )
+    async with scripted(answers) as server:
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        app = module(folder, "service").app
+        async with answering(app) as url, aiohttp.ClientSession() as client:
+            async with client.get(url + CHARGED) as response:
+                assert response.status == 200
+                assert await response.content.readline() == b'{"identity":"7"}\n'
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await response.read()
+
+
+@asynccontextmanager
+async def answering(app: Any) -> AsyncIterator[str]:
+    """Serve an application in this process, and yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
 
 
 @pytest.mark.anyio
