@@ -57,7 +57,8 @@ class Recorder:
     properties and of events, dates of queries and numbers of people stay. Values of filters are
     replaced, and cursors become other tokens. Headers, and with them credentials, are not written;
     of the text of a failure only words are that the vendors use. Each recorder replaces in its own
-    way, which it forgets at its end, so that two recordings cannot be joined.
+    way, which is nowhere but in its memory, so that two recordings cannot be joined. A program that
+    asks for a key of its own finds the one in its place by `replaced`.
 
     An exchange is written before its answer is passed on. One without a whole answer of the service
     is HTTP 502 to the client, with the reason. It is not written, and neither is a call that the
@@ -205,6 +206,31 @@ class Recorder:
             # A platform and a base URL exclude each other.
             variables |= {"ALTA_BASE_URL": self.url, "ALTA_ENDPOINT": ""}
         return variables
+
+    def replaced(self, key: str | int) -> str:
+        """Return the text that stands in the file for a key, an e-mail address or another value.
+
+        A replay is asked for it. Only this recorder can tell it, also after its end.
+
+        Args:
+            key: a value as it was sent; a number as text or as an int.
+
+        Raises:
+            ValueError: it is neither.
+
+        >>> from altaprofiles.emulator import Emulator, Recorder
+        >>> service = Emulator(records=[{"identity": "ann"}])
+        >>> async with service, Recorder("run.ndjson", clevertap=service.clevertap) as recorder:
+        ...     async with Session(clevertap=recorder.clevertap) as session:
+        ...         ann = await session.profiles.get(identity="ann")
+        >>> async with Emulator(replay="run.ndjson") as emulator:
+        ...     async with Session(clevertap=emulator.clevertap) as session:
+        ...         ann = await session.profiles.get(identity=recorder.replaced("ann"))
+        """
+        is_key = isinstance(key, str | int) and not isinstance(key, bool)
+        if not is_key:
+            raise ValueError(f"key: expected text or an int, got a {type(key).__name__}")
+        return self._scrubber.text(str(key))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         target = request.raw_path

@@ -650,13 +650,55 @@ async def test_filters_are_answered_in_the_order_of_the_recording(tmp_path: Path
             assert found == [1, 0, 0]
 
 
+async def test_keys_of_a_program_are_found_by_their_replacements(tmp_path: Path) -> None:
+    file = tmp_path / "run.ndjson"
+    device = "-h0ab+c/%2F="
+    ann = {"identity": 7000000001, "email": "Ann@Example.com", "objectId": device}
+    sent: list[dict[str, Any]] = [
+        {"identity": 7000000001},
+        {"email": "Ann@Example.com"},
+        {"object_id": device},
+    ]
+    async with (
+        Emulator(records=[ann], bindings={"ann ö": ["a1"]}) as service,
+        Recorder(file, clevertap=service.clevertap, alta=service.alta) as recorder,
+        at(recorder) as session,
+    ):
+        for key in sent:
+            assert await session.profiles.get(**key) is not None
+        before = recorder.replaced("ann ö")
+        assert await session.cdp.get(user_id="ann ö")
+    assert recorder.replaced("ann ö") == before
+    async with Emulator(replay=file) as emulator, session_for(emulator) as session:
+        for key in sent:
+            [(by, value)] = key.items()
+            other: dict[str, Any] = {by: recorder.replaced(value)}
+            person = await session.profiles.get(**other)
+            assert person is not None
+            assert person.identity == recorder.replaced("7000000001")
+        assert [*await session.cdp.get(user_id=before)] == [before]
+    text = file.read_text()
+    for value in ("7000000001", "Ann@Example.com", device, "ann ö"):
+        assert value not in text
+    # Another recorder has other ones.
+    assert Recorder(file, alta=Alta("token")).replaced("ann ö") != before
+
+
+@pytest.mark.parametrize("key", [None, True, b"ann-4711", 1.5])
+def test_what_is_no_key_is_refused_without_it(tmp_path: Path, key: Any) -> None:
+    recorder = Recorder(tmp_path / "run", alta=Alta("token"))
+    with pytest.raises(ValueError, match=r"^key: expected text or an int, got a \w+$"):
+        recorder.replaced(key)
+
+
 async def test_other_requests_are_refused_by_name(tmp_path: Path) -> None:
     words = "this request is not in the replay"
     async with Emulator(replay=await replay_of(tmp_path)) as emulator:
         async with session_for(emulator) as session:
-            with pytest.raises(BadRequest, match=words):
+            other_key = rf"{words}; its keys are replaced: ask for Recorder\.replaced\(KEY\)"
+            with pytest.raises(BadRequest, match=other_key):
                 await session.profiles.get(identity="ann")
-            with pytest.raises(BadRequest, match=words):
+            with pytest.raises(BadRequest, match=other_key):
                 await session.cdp.get(user_id="ann")
             with pytest.raises(BadRequest, match=words):
                 await session.profiles.count("Mine", start=20260101, end=20260101)
