@@ -47,6 +47,7 @@ PRINTED = {
     "many-accounts": ["shop: ", "outlet: CleverTap answered HTTP 401"],
     "every-night": ["[]"],
     "errors": ["True\nTrue"],
+    "observability": ["['GET /1/profile.json']", "'http.client.request.duration'"],
 }
 """Words that the Python blocks of a document print."""
 
