@@ -85,9 +85,10 @@ def blocking(
 
     The session runs in a thread of its own until the block ends. Any number of threads may use it,
     save those in which an event loop runs, which a call would block: it raises `ConfigurationError`
-    there. Each block, also of one `blocking(…)` that is entered again, has a session of its own.
-    A call that is interrupted, by Ctrl-C for one, is cancelled as a task would be, and has ended
-    when the exception leaves it, so that an export can be resumed.
+    there. An iterator belongs to one thread at a time, as any generator does. Each block, also of
+    one `blocking(…)` that is entered again, has a session of its own. A call that is interrupted,
+    by Ctrl-C for one, is cancelled as a task would be, and has ended when the exception leaves it,
+    so that an export can be resumed.
 
     Args:
         make_session: returns a new session, such as `Session.from_env`, or

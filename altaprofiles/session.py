@@ -237,7 +237,6 @@ class Session:
                 text = f"an object of {type(value).__name__}" if optional else shown(value)
                 raise InvalidArgument(f"{name}: expected {kind.__name__}(…), got {text}")
         check_whole("max_response_bytes", max_response_bytes, least=1)
-        check_flag("trust_env", trust_env)
         hooks = _hooks_of(on_event)
         self._engine = Engine(
             transport=Transport(

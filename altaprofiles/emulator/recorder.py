@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -15,12 +14,15 @@ import msgspec
 from aiohttp import web
 from yarl import URL
 
+from ..http.proxies import Proxies, hide_proxy
+from ..http.transport import Timeout, check_context, translated
 from .exchanges import HEADER, recognize, scrub
 from .listener import Listener
 from .scrubber import Scrubber
 
 if TYPE_CHECKING:
     from os import PathLike
+    from ssl import SSLContext
 
     from ..credentials import Alta, CleverTap
 
@@ -34,6 +36,8 @@ _NOT_FORWARDED = frozenset(
     }
 )
 """Headers of one connection, which the next one has on its own."""
+
+_TIMEOUT = Timeout(connect=30.0, read=300.0, total=None)
 
 _RETURNED = ("content-type", "retry-after")
 _RETURNED_FAMILY = "x-ratelimit-"
@@ -53,24 +57,29 @@ class Recorder:
     properties and of events, dates of queries and numbers of people stay. Values of filters are
     replaced, and cursors become other tokens. Headers, and with them credentials, are not written;
     of the text of a failure only words are that the vendors use. Each recorder replaces in its own
-    way, which it forgets at its end, so that two recordings cannot be joined.
+    way, which is nowhere but in its memory, so that two recordings cannot be joined. A program that
+    asks for a key of its own finds the one in its place by `replaced`.
 
-    An exchange is written before its answer is passed on. One that ends without a whole answer is
-    not written, and neither is a call that the emulator does not know. A file that is there is
-    replaced. The file is NDJSON, and grows by a line for each exchange; the memory in use does not
-    grow with it. Some hundred large records, or some thousand small ones, are scrubbed in a second.
+    An exchange is written before its answer is passed on. One without a whole answer of the service
+    is HTTP 502 to the client, with the reason. It is not written, and neither is a call that the
+    emulator does not know. A file that is there is replaced. The file is NDJSON, and grows by a
+    line for each exchange; the memory in use does not grow with it. Some hundred large records, or
+    some thousand small ones, are scrubbed in a second.
 
     Args:
         to: the file to write.
         clevertap: the credentials of the account to record; of these, only the URL is used.
         alta: the credentials of the agent to record, likewise.
         port: the TCP port to listen on, or 0 for any free one.
+        trust_env, ssl, proxy: of the connections to the services, as for `altaprofiles.Session`.
 
     Attributes:
         recorded: the number of exchanges in the file.
 
     Raises:
         ValueError: neither service is given.
+        ConfigurationError: `trust_env`, `ssl` or `proxy` cannot work; when the recorder is entered,
+            a variable of the environment for a proxy.
         OSError: the file cannot be written, when the recorder is entered or exited; or the port is
             taken.
 
@@ -91,13 +100,20 @@ class Recorder:
         clevertap: CleverTap | None = None,
         alta: Alta | None = None,
         port: int = 0,
+        trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        proxy: str | None = None,
     ) -> None:
+        # It may hold a password, which a traceback with locals would show.
+        hidden, proxy = hide_proxy(proxy), None
         if clevertap is None and alta is None:
             raise ValueError("clevertap or alta: give the credentials of a service to record")
         self._to = Path(to)
         self._clevertap = clevertap
         self._alta = alta
         self._port = port
+        self._context = check_context(ssl)
+        self._routes = Proxies(hidden, trust_env=trust_env)
         self._listener = Listener(self._handle, lambda change: None)
         self._scrubber = Scrubber()
         self._failure: OSError | None = None
@@ -106,6 +122,11 @@ class Recorder:
     async def __aenter__(self) -> Self:
         if self._listener.url is not None:
             raise RuntimeError("this recorder is already running; create another one")
+        self._proxies = {
+            service.url: self._routes.to(service.url)
+            for service in (self._clevertap, self._alta)
+            if service is not None
+        }
         self._file: BinaryIO = self._to.open("wb")
         try:
             self._file.write(msgspec.json.encode(HEADER) + b"\n")
@@ -116,9 +137,11 @@ class Recorder:
         # One thread, so that lines are written one after the other.
         self._writer = ThreadPoolExecutor(1, "altaprofiles-recorder")
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._context or True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=300),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=_TIMEOUT.connect, sock_read=_TIMEOUT.read
+            ),
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
         )
         return self
@@ -184,6 +207,31 @@ class Recorder:
             variables |= {"ALTA_BASE_URL": self.url, "ALTA_ENDPOINT": ""}
         return variables
 
+    def replaced(self, key: str | int) -> str:
+        """Return the text that stands in the file for a key, an e-mail address or another value.
+
+        A replay is asked for it. Only this recorder can tell it, also after its end.
+
+        Args:
+            key: a value as it was sent; a number as text or as an int.
+
+        Raises:
+            ValueError: it is neither.
+
+        >>> from altaprofiles.emulator import Emulator, Recorder
+        >>> service = Emulator(records=[{"identity": "ann"}])
+        >>> async with service, Recorder("run.ndjson", clevertap=service.clevertap) as recorder:
+        ...     async with Session(clevertap=recorder.clevertap) as session:
+        ...         ann = await session.profiles.get(identity="ann")
+        >>> async with Emulator(replay="run.ndjson") as emulator:
+        ...     async with Session(clevertap=emulator.clevertap) as session:
+        ...         ann = await session.profiles.get(identity=recorder.replaced("ann"))
+        """
+        is_key = isinstance(key, str | int) and not isinstance(key, bool)
+        if not is_key:
+            raise ValueError(f"key: expected text or an int, got a {type(key).__name__}")
+        return self._scrubber.text(str(key))
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         target = request.raw_path
         service = self._alta if target.startswith("/v1/") else self._clevertap
@@ -197,6 +245,7 @@ class Recorder:
             for name, value in request.headers.items()
             if name.lower() not in _NOT_FORWARDED
         ]
+        proxy = self._proxies[service.url]
         try:
             async with self._client.request(
                 request.method,
@@ -205,14 +254,13 @@ class Recorder:
                 headers=headers,
                 data=sent or None,
                 allow_redirects=False,
-                proxy=_proxy_of(service.url),
+                proxy=proxy and proxy.url,
+                proxy_headers=proxy and proxy.headers,
             ) as answer:
                 body = await answer.read()
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            # No whole answer, for the client as for the recorder.
-            if request.transport is not None:
-                request.transport.close()
-            return web.Response()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            host = urlsplit(service.url).netloc
+            return _unreachable(target, translated(error, host, _TIMEOUT, proxy))
         if exchange is not None:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._writer, self._write, exchange, answer.status, body)
@@ -235,12 +283,10 @@ class Recorder:
             self.recorded += 1
 
 
-def _proxy_of(url: str) -> str | None:
-    """Return the proxy that the environment has for a service, or None."""
-    # Not aiohttp's `trust_env`, which may replace the Authorization header by one of ~/.netrc.
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if host in ("localhost", "127.0.0.1", "::1") or urllib.request.proxy_bypass(host):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+def _unreachable(target: str, error: Exception) -> web.Response:
+    """Return a failure that clients retry, in the form of the service for a request target."""
+    message = f"the recorder got no answer of the service: {error}"
+    body: dict[str, object] = {"status": "fail", "error": message, "code": 502}
+    if target.startswith("/v1/"):
+        body = {"code": 50000, "message": message}
+    return web.json_response(body, status=502)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Replay"]
 
 _MISSING = "this request is not in the replay"
+_OTHER_KEYS = f"{_MISSING}; its keys are replaced: ask for Recorder.replaced(KEY)"
+_BY_KEY = ("profile", "cdp")
 
 
 class Replay:
@@ -56,7 +58,8 @@ class Replay:
         key = b"" if request is None else request_key(request)
         places = self._places.get(key)
         if request is None or places is None:
-            return _missing(target)
+            is_by_key = request is not None and request["operation"] in _BY_KEY
+            return _missing(target, _OTHER_KEYS if is_by_key else _MISSING)
         turn = self._turns.get(key, 0)
         self._turns[key] = turn + 1
         offset, length = places[min(turn, len(places) - 1)]
@@ -78,9 +81,9 @@ def _is_header(line: bytes) -> bool:
         return False
 
 
-def _missing(target: str) -> Reply:
+def _missing(target: str, words: str) -> Reply:
     if target.startswith("/v1/"):
-        return as_json({"code": 40000, "message": f"Invalid parameter: {_MISSING}"}, status=400)
+        return as_json({"code": 40000, "message": f"Invalid parameter: {words}"}, status=400)
     return as_json(
-        {"status": "fail", "error": f"Incorrect usage: {_MISSING}", "code": 400}, status=400
+        {"status": "fail", "error": f"Incorrect usage: {words}", "code": 400}, status=400
     )

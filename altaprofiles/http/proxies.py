@@ -11,11 +11,11 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
 
 from ..base.addresses import is_loopback, split_address
-from ..base.checks import is_unicode
+from ..base.checks import check_flag, is_unicode
 from ..errors import ConfigurationError, InvalidArgument
 from ..redaction import Secret
 
-__all__ = ["Proxy", "check_proxy", "hide_proxy", "proxy_for", "proxy_from_env", "proxy_secrets"]
+__all__ = ["Proxies", "Proxy", "hide_proxy", "proxy_from_env", "proxy_secrets"]
 
 _AUTHORIZATION = "Proxy-Authorization"
 _BASIC = "Basic "
@@ -43,6 +43,34 @@ class Proxy(NamedTuple):
         return f"{parts.netloc}{port} from {self.setting}"
 
 
+class Proxies:
+    """The proxies of services: one that is given, those of the environment, or none.
+
+    Args:
+        proxy: the proxy to use in the place of the environment's, as `hide_proxy` returns it.
+        trust_env: whether to use those of the environment.
+
+    Raises:
+        ConfigurationError: `proxy` is not the URL of an http or https proxy.
+    """
+
+    def __init__(self, proxy: object, *, trust_env: bool) -> None:
+        proxy = hide_proxy(proxy)
+        check_flag("trust_env", trust_env)
+        self._given = _check_proxy(proxy)
+        self._trust_env = trust_env
+
+    def to(self, base_url: str) -> Proxy | None:
+        """Return the proxy for `base_url`; None if there is none.
+
+        Raises:
+            ConfigurationError: a variable does not hold the URL of an http or https proxy.
+        """
+        if self._given is not None:
+            return _proxy_for(base_url, self._given)
+        return proxy_from_env(base_url) if self._trust_env else None
+
+
 def proxy_from_env(base_url: str) -> Proxy | None:
     """Return the proxy for `base_url`; None if there is none.
 
@@ -66,7 +94,7 @@ def proxy_from_env(base_url: str) -> Proxy | None:
     setting = f"{scheme.upper()}_PROXY"
     if fault := _fault_of(proxy, otherwise="unset the variable"):
         raise ConfigurationError(f"{setting}: {fault}")
-    return proxy_for(base_url, proxy, setting)
+    return _proxy_for(base_url, proxy, setting)
 
 
 def hide_proxy(proxy: object) -> object:
@@ -76,7 +104,7 @@ def hide_proxy(proxy: object) -> object:
     return Secret(proxy) if isinstance(proxy, str) else type(proxy)
 
 
-def check_proxy(proxy: object) -> Secret | None:
+def _check_proxy(proxy: object) -> Secret | None:
     """Return the argument `proxy`, as `hide_proxy` returns it.
 
     Raises:
@@ -95,7 +123,7 @@ def check_proxy(proxy: object) -> Secret | None:
     return proxy
 
 
-def proxy_for(base_url: str, proxy: Secret, setting: str = "`proxy`") -> Proxy | None:
+def _proxy_for(base_url: str, proxy: Secret, setting: str = "`proxy`") -> Proxy | None:
     """Return the proxy for `base_url`; None if it would not be used.
 
     Args:

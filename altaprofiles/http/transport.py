@@ -35,7 +35,7 @@ from ..wire.messages import Request, Response
 from .connections import Connector
 from .deadlines import Deadlines, Watched
 from .inflate import Garbled, Inflater, codings
-from .proxies import Proxy, check_proxy, hide_proxy, proxy_for, proxy_from_env, proxy_secrets
+from .proxies import Proxies, Proxy, proxy_secrets
 from .reader import Reader
 
 __all__ = [
@@ -44,6 +44,8 @@ __all__ = [
     "Peer",
     "Timeout",
     "Transport",
+    "check_context",
+    "translated",
 ]
 
 
@@ -160,14 +162,12 @@ class Transport:
         ssl: object = None,
         proxy: object = None,
     ) -> None:
-        proxy = hide_proxy(proxy)
         # Views of a session with one timeout share its only timer, for as long as there are any.
         self._limits: WeakValueDictionary[Timeout, Limits] = WeakValueDictionary()
         self.max_response_bytes = max_response_bytes
         self._trace_configs = _check_trace_configs(trace_configs)
-        self._trust_env = trust_env
-        self._ssl = _check_context(ssl)
-        self._given_proxy = check_proxy(proxy)
+        self._ssl = check_context(ssl)
+        self._routes = Proxies(proxy, trust_env=trust_env)
         self._proxies: dict[Peer, Proxy | None] = {}
         self._connector: Connector | None = None
         self._clients: dict[Peer, aiohttp.ClientSession] = {}
@@ -273,7 +273,7 @@ class Transport:
             elif isinstance(error, asyncio.CancelledError | AltaProfilesError):
                 raise
             else:
-                failure = self._translated(error, peer, limits.timeout)
+                failure = translated(error, peer.host, limits.timeout, proxy)
         finally:
             limits.deadlines.end(watched)
         # Raised outside the handler, so that aiohttp's error does not become its context: that
@@ -370,18 +370,8 @@ class Transport:
 
     def _proxy(self, peer: Peer) -> Proxy | None:
         if peer not in self._proxies:
-            if self._given_proxy is not None:
-                found = proxy_for(peer.url, self._given_proxy)
-            else:
-                found = proxy_from_env(peer.url) if self._trust_env else None
-            self._proxies[peer] = found
+            self._proxies[peer] = self._routes.to(peer.url)
         return self._proxies[peer]
-
-    def _translated(self, error: Exception, peer: Peer, timeout: Timeout) -> TransportError:
-        proxy = self._proxy(peer)
-        if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
-            return _proxy_refusal(peer.host, proxy, error.status, error.message)
-        return _translated(error, peer.host, timeout, proxy)
 
 
 def _overdue(timeout: Timeout, watched: Watched, host: str, request: Request) -> AltaProfilesError:
@@ -403,10 +393,12 @@ def _is_of(error: Exception, server: URL) -> bool:
     ) and (error.host, error.port) == (server.host, server.port)
 
 
-def _translated(
+def translated(
     error: Exception, host: str, timeout: Timeout, proxy: Proxy | None
 ) -> TransportError:
     """Return the error of this library for any exception from below."""
+    if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
+        return _proxy_refusal(host, proxy, error.status, error.message)
     if proxy is None:
         place = host
     elif _is_of(error, URL(proxy.url)):
@@ -553,7 +545,12 @@ def _check_trace_configs(trace_configs: Sequence[aiohttp.TraceConfig]) -> list[a
     return list(trace_configs)
 
 
-def _check_context(context: object) -> ssl.SSLContext | None:
+def check_context(context: object) -> ssl.SSLContext | None:
+    """Return the argument `ssl`.
+
+    Raises:
+        InvalidArgument: it is not a context for clients.
+    """
     if context is None:
         return None
     if not isinstance(context, ssl.SSLContext):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_words_of_one_section_are_found_in_other_forms(
     done = run(env, "guide", "--search", words)
     assert done.code == 0
     assert guide in done.stdout.decode()
+
+
+@pytest.mark.parametrize("words", ["client leaves", "async def", "deadlines views exports"])
+def test_a_comment_of_a_program_is_not_a_section(env: dict[str, str], words: str) -> None:
+    done = run(env, "guide", "--search", words)
+    headings: set[str] = set()
+    for path in GUIDES.glob("*.md"):
+        prose = re.sub(
+            r"^( *)```.*?^\1```$", "", path.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL
+        )
+        headings.update(re.findall(r"^#+ (.+)", prose, re.MULTILINE))
+    lines = done.stdout.decode().splitlines()
+    assert lines
+    for line in lines:
+        assert any(line.split(maxsplit=1)[1].startswith(f"{one}: ") for one in headings), line
 
 
 @pytest.mark.parametrize("words", ["zebra", "", " "])

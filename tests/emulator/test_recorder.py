@@ -7,8 +7,10 @@ import itertools
 import json
 import math
 import re
+import ssl
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -16,6 +18,7 @@ from urllib.parse import urlencode
 import aiohttp
 import anyio
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
@@ -26,9 +29,11 @@ from altaprofiles import (
     BadRequest,
     CleverTap,
     Filter,
+    InvalidArgument,
     Lookup,
     Profile,
     Retry,
+    ServerError,
     Session,
     Unauthorized,
 )
@@ -38,7 +43,17 @@ from altaprofiles.emulator.scrubber import Scrubber
 from altaprofiles.emulator.settings import ALTA_ERRORS
 
 from ..support.raw import ask
-from ..support.servers import always, http, in_turn, listening, read_request, scripted
+from ..support.servers import (
+    Scripted,
+    always,
+    closed,
+    http,
+    in_turn,
+    listening,
+    read_request,
+    scripted,
+    tunnel,
+)
 from ..support.sessions import EVENT, QUICK, RANGE, session_for
 from ..support.tasks import PATIENCE, nothing_left_behind
 
@@ -429,6 +444,102 @@ async def test_what_ends_without_an_answer_is_not_recorded(tmp_path: Path) -> No
             assert recorder.recorded == 1
 
 
+async def test_a_service_out_of_reach_is_named(tmp_path: Path) -> None:
+    async with closed() as port, nothing_left_behind():
+        account = CleverTap("id", "passcode", base_url=port.url)
+        agent = Alta("token", base_url=port.url)
+        async with Recorder(tmp_path / "run", clevertap=account, alta=agent) as recorder:
+            async with at(recorder, retry=Retry(attempts=2, base_delay=0.001)) as session:
+                for call in (session.profiles.get(identity="ann"), session.cdp.get(user_id="ann")):
+                    with pytest.raises(ServerError) as caught:
+                        await call
+                    place = port.url.removeprefix("http://")
+                    assert (
+                        f"the recorder got no answer of the service: no connection to {place}"
+                        in str(caught.value)
+                    )
+                    assert "Connection refused" in str(caught.value)
+                assert session.stats.requests == 4
+            assert recorder.recorded == 0
+
+
+@pytest.mark.parametrize("through", ["argument", "environment", "nothing"])
+async def test_a_recorder_takes_proxies_and_authorities_as_a_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    authority = trustme.CA()
+    server, context = (
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH),
+        ssl.create_default_context(),
+    )
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(context)
+    person = http(b'{"status":"success","record":{"identity":"7"}}')
+    async with listening(Scripted(always(person)), server) as port, tunnel() as (proxy, heads):
+        account = CleverTap("id", "passcode-secret", base_url=f"https://127.0.0.1:{port}")
+        url = f"http://ann:s3cret@{proxy}"
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        ways: dict[str, dict[str, Any]] = {
+            "argument": {"proxy": url},
+            "environment": {"trust_env": True},
+            "nothing": {},
+        }
+        options = ways[through]
+        async with (
+            Recorder(tmp_path / "run", clevertap=account, ssl=context, **options) as recorder,
+            at_clevertap(recorder) as session,
+        ):
+            assert await session.profiles.get(identity="7") is not None
+            assert recorder.recorded == 1
+            assert "s3cret" not in repr(recorder)
+        assert [head.split()[:2] for head in heads] == (
+            [] if through == "nothing" else [["CONNECT", f"127.0.0.1:{port}"]]
+        )
+        assert all("Proxy-Authorization: Basic" in head for head in heads)
+        assert not any("passcode-secret" in head for head in heads)
+        # Without the authority, the reason is named.
+        async with (
+            Recorder(tmp_path / "run", clevertap=account, **options) as recorder,
+            at_clevertap(recorder) as session,
+        ):
+            with pytest.raises(
+                ServerError, match=r"no TLS connection to .* verify failed"
+            ) as caught:
+                await session.profiles.get(identity="7")
+            assert "s3cret" not in str(caught.value)
+
+
+def at_clevertap(recorder: Recorder) -> Session:
+    return Session(clevertap=recorder.clevertap, retry=Retry(attempts=1))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"proxy": "socks5://ann:s3cret@h"}, "proxy: not an http or https proxy"),
+        ({"proxy": 7}, "proxy: expected the URL of a proxy as text"),
+        ({"ssl": True}, "ssl: expected an ssl.SSLContext"),
+        ({"trust_env": "yes"}, "trust_env: expected True or False"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_refused_as_by_a_session(
+    tmp_path: Path, option: dict[str, Any], message: str
+) -> None:
+    errors = []
+    makers: list[Any] = [Session, partial(Recorder, tmp_path / "run")]
+    for make in makers:
+        with pytest.raises(InvalidArgument) as caught:
+            make(alta=Alta("token"), **option)
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]
+    assert errors[0].startswith(message)
+    assert "s3cret" not in errors[0]
+
+
 async def test_a_client_that_leaves_ends_its_request(tmp_path: Path) -> None:
     arrived, gone = asyncio.Event(), asyncio.Event()
 
@@ -539,13 +650,55 @@ async def test_filters_are_answered_in_the_order_of_the_recording(tmp_path: Path
             assert found == [1, 0, 0]
 
 
+async def test_keys_of_a_program_are_found_by_their_replacements(tmp_path: Path) -> None:
+    file = tmp_path / "run.ndjson"
+    device = "-h0ab+c/%2F="
+    ann = {"identity": 7000000001, "email": "Ann@Example.com", "objectId": device}
+    sent: list[dict[str, Any]] = [
+        {"identity": 7000000001},
+        {"email": "Ann@Example.com"},
+        {"object_id": device},
+    ]
+    async with (
+        Emulator(records=[ann], bindings={"ann ö": ["a1"]}) as service,
+        Recorder(file, clevertap=service.clevertap, alta=service.alta) as recorder,
+        at(recorder) as session,
+    ):
+        for key in sent:
+            assert await session.profiles.get(**key) is not None
+        before = recorder.replaced("ann ö")
+        assert await session.cdp.get(user_id="ann ö")
+    assert recorder.replaced("ann ö") == before
+    async with Emulator(replay=file) as emulator, session_for(emulator) as session:
+        for key in sent:
+            [(by, value)] = key.items()
+            other: dict[str, Any] = {by: recorder.replaced(value)}
+            person = await session.profiles.get(**other)
+            assert person is not None
+            assert person.identity == recorder.replaced("7000000001")
+        assert [*await session.cdp.get(user_id=before)] == [before]
+    text = file.read_text()
+    for value in ("7000000001", "Ann@Example.com", device, "ann ö"):
+        assert value not in text
+    # Another recorder has other ones.
+    assert Recorder(file, alta=Alta("token")).replaced("ann ö") != before
+
+
+@pytest.mark.parametrize("key", [None, True, b"ann-4711", 1.5])
+def test_what_is_no_key_is_refused_without_it(tmp_path: Path, key: Any) -> None:
+    recorder = Recorder(tmp_path / "run", alta=Alta("token"))
+    with pytest.raises(ValueError, match=r"^key: expected text or an int, got a \w+$"):
+        recorder.replaced(key)
+
+
 async def test_other_requests_are_refused_by_name(tmp_path: Path) -> None:
     words = "this request is not in the replay"
     async with Emulator(replay=await replay_of(tmp_path)) as emulator:
         async with session_for(emulator) as session:
-            with pytest.raises(BadRequest, match=words):
+            other_key = rf"{words}; its keys are replaced: ask for Recorder\.replaced\(KEY\)"
+            with pytest.raises(BadRequest, match=other_key):
                 await session.profiles.get(identity="ann")
-            with pytest.raises(BadRequest, match=words):
+            with pytest.raises(BadRequest, match=other_key):
                 await session.cdp.get(user_id="ann")
             with pytest.raises(BadRequest, match=words):
                 await session.profiles.count("Mine", start=20260101, end=20260101)

@@ -89,6 +89,8 @@ def _options(command: click.Command, without: set[str | None] | None = None) -> 
 
 
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields|Class Variables):")
+_ITEM = re.compile(r"    (\*{0,2}[\w.]+(?:, \*{0,2}[\w.]+)*): (.*)")
+_WRAPPED_NAMES = re.compile(r"^(    [\w.*]+,(?: [\w.*]+,)*)\n +(?=[\w.*, ]+:)", re.MULTILINE)
 
 
 def python() -> str:
@@ -190,7 +192,7 @@ def _prose(text: str) -> Iterator[str]:
             block.clear()
 
     is_list = False
-    for line in text.splitlines():
+    for line in _WRAPPED_NAMES.sub(r"\1 ", text).splitlines():
         if line.lstrip().startswith((">>>", "...")) or (block and line.strip()):
             block.append(line)
             continue
@@ -198,8 +200,9 @@ def _prose(text: str) -> Iterator[str]:
         if _SECTION.fullmatch(line):
             is_list = True
             yield from (f"**{line}**", "")
-        elif is_list and (item := re.match(r"    (\*{0,2}[\w.]+): (.*)", line)):
-            yield f"- `{item[1]}`: {item[2]}"
+        elif is_list and (item := _ITEM.fullmatch(line)):
+            names = ", ".join(f"`{name}`" for name in item[1].split(", "))
+            yield f"- {names}: {item[2]}"
         elif is_list and line.startswith("    "):
             # A line that goes on, or a result without a name.
             yield f"  {line.strip()}" if line.startswith("      ") else line.strip()

@@ -47,6 +47,7 @@ PRINTED = {
     "many-accounts": ["shop: ", "outlet: CleverTap answered HTTP 401"],
     "every-night": ["[]"],
     "errors": ["True\nTrue"],
+    "observability": ["['GET /1/profile.json']", "'http.client.request.duration'"],
 }
 """Words that the Python blocks of a document print."""
 
@@ -174,6 +175,20 @@ def test_a_document_runs(
 def test_a_reference_is_that_of_the_code(name: str) -> None:
     written = (GUIDES / name).read_text("utf-8")
     assert written == REFERENCES[name](), "run: python -m tests.guides.references"
+
+
+def test_every_argument_attribute_and_error_is_an_item_of_a_list() -> None:
+    text = (GUIDES / "python.md").read_text("utf-8")
+    sections = re.findall(
+        r"^\*\*(?:Args|Attributes|Class Variables|Raises):\*\*\n\n((?:(?!\*\*|#|```).*\n)*)",
+        text,
+        re.MULTILINE,
+    )
+    lines = [line for section in sections for line in section.splitlines() if line]
+    names = r"`\*{0,2}[\w.]+`"
+    item = re.compile(rf"- {names}(, {names})*: |  \S")
+    assert "\n".join(line for line in lines if not item.match(line)) == ""
+    assert len(lines) > 500
 
 
 def test_every_command_and_option_stands_in_the_reference() -> None:

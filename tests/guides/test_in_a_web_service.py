@@ -5,49 +5,47 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import date
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import aiohttp
 import anyio
+import fastapi.testclient
 import pytest
 import trustme
+import uvicorn
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from fastapi import HTTPException
 from sybil import Example
 
 from altaprofiles import (
     Alta,
     AltaProfilesError,
-    BadRequest,
-    ConfigurationError,
     ConnectError,
-    DecodeError,
-    Forbidden,
-    InvalidArgument,
-    MissingCredentials,
-    MissingExtra,
-    NotReady,
     RateLimited,
-    RequestTimeout,
     Retry,
-    ServerError,
     Session,
-    SessionClosed,
-    TransportError,
-    Unauthorized,
+    StatusError,
+    errors,
 )
 from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
 from ..support.guides import GUIDES, document_at, write_programs
-from ..support.servers import Scripted, always, http, listening, tunnel
+from ..support.servers import Scripted, always, http, in_turn, listening, scripted, tunnel
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
@@ -135,10 +133,9 @@ def test_a_client_that_leaves_ends_its_request(service: Served, emulator: Emulat
 # ---------------------------------------------------------------------------------------- FastAPI
 
 
-@pytest.fixture(scope="module")
-def program(folder: Path) -> ModuleType:
-    """Return the service of FastAPI as a module."""
-    spec = importlib.util.spec_from_file_location("guide_service", folder / "service.py")
+def module(folder: Path, name: str) -> ModuleType:
+    """Return a program of the guide as a module."""
+    spec = importlib.util.spec_from_file_location(f"guide_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -146,33 +143,98 @@ def program(folder: Path) -> ModuleType:
     return module
 
 
-ERRORS: list[tuple[AltaProfilesError, int]] = [
-    (InvalidArgument("to: the folder of '/x/y.ndjson' does not exist"), 500),
-    (RateLimited(api="CleverTap", status=429), 503),
-    (NotReady("not ready"), 503),
-    (SessionClosed("closed"), 503),
-    (RequestTimeout("too long"), 504),
-    (MissingCredentials("none"), 500),
-    (MissingExtra("none"), 500),
-    (ConfigurationError("a file"), 500),
-    (Unauthorized(api="CleverTap", status=401), 500),
-    (Forbidden(api="Alta", status=403), 500),
-    (ConnectError("refused"), 502),
-    (TransportError("broken"), 502),
-    (ServerError(api="Alta", status=500), 502),
-    (BadRequest(api="Alta", status=400), 502),
-    (DecodeError("odd", path="$", excerpt=""), 502),
-]
+@pytest.fixture(scope="module")
+def program(folder: Path) -> ModuleType:
+    """Return the service of FastAPI as a module."""
+    return module(folder, "service")
+
+
+@pytest.fixture(scope="module")
+def web_program(folder: Path) -> ModuleType:
+    """Return the service of aiohttp.web as a module."""
+    return module(folder, "web")
+
+
+NEEDED: dict[str, dict[str, Any]] = {
+    "ResponseTooLarge": {"limit": 1},
+    "DecodeError": {"path": "$", "excerpt": ""},
+    "PlanMismatch": {"differences": {}},
+    "Incomplete": {"missing": ["a chain"]},
+}
+
+
+def example_of(kind: type[AltaProfilesError]) -> AltaProfilesError:
+    """Return an error of a kind."""
+    if issubclass(kind, StatusError):
+        return kind(api="Alta", status=400)
+    return kind("words", **NEEDED.get(kind.__name__, {}))
+
+
+ERRORS = [getattr(errors, name) for name in errors.__all__ if name != "AltaProfilesError"]
+"""The public classes. The base of all is never raised itself."""
+
+
+def statuses() -> tuple[dict[str, int], set[str]]:
+    """Return the statuses of errors in the table, by name, and names of those with a time."""
+    text = (GUIDES / "errors.md").read_text("utf-8")
+    table = text.partition("| to the client of a web service |")[2].partition("\n\n")[0]
+    by_name: dict[str, int] = {}
+    timed: set[str] = set()
+    for line in table.splitlines()[2:]:
+        _, status, kinds, _ = line.split("|")
+        names = set(re.findall(r"`(\w+)`", kinds)) & {*errors.__all__}
+        if not status.strip().startswith("422"):
+            assert by_name.keys().isdisjoint(names)
+            by_name |= dict.fromkeys(names, int(status.split(",")[0]))
+        if "`Retry-After`" in status:
+            timed |= names
+    return by_name, timed
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize(("error", "status"), ERRORS, ids=lambda value: type(value).__name__)
-async def test_every_error_has_a_status(
-    error: AltaProfilesError, status: int, program: ModuleType
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+async def test_every_error_has_the_status_of_the_table(
+    kind: type[AltaProfilesError], program: ModuleType, web_program: ModuleType
 ) -> None:
+    error = example_of(kind)
+    by_name, timed = statuses()
+    [name, *_] = (base.__name__ for base in kind.__mro__ if base.__name__ in by_name)
     answer = await program.failed(None, error)
-    assert answer.status_code == status
-    assert ("retry-after" in answer.headers) is isinstance(error, RateLimited | NotReady)
+
+    async def handler(request: object) -> Any:
+        raise error
+
+    with pytest.raises(web.HTTPException) as raised:
+        await web_program.errors(None, handler)
+    for status, headers in (
+        (answer.status_code, answer.headers),
+        (raised.value.status, raised.value.headers),
+    ):
+        assert status == by_name[name]
+        assert ("Retry-After" in headers) is (name in timed)
+
+
+@pytest.mark.anyio
+async def test_a_request_that_clevertap_refuses_is_the_fault_of_the_client(
+    program: ModuleType, web_program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = http(b'{"status":"fail","error":"Incorrect usage","code":400}', "400 Bad Request")
+    async with scripted(always(refusal)) as server:
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        async with TestClient(TestServer(web_program.app)) as client:
+            async with client.get("/people/1") as answer:
+                assert answer.status == 422
+                assert "Incorrect usage" in (await answer.json())["detail"]
+
+        def ask_fastapi() -> Any:
+            with fastapi.testclient.TestClient(program.app) as other:
+                return other.get("/people/1")
+
+        answered = await asyncio.to_thread(ask_fastapi)
+        assert answered.status_code == 422
+        assert "Incorrect usage" in answered.json()["detail"]
 
 
 @pytest.mark.anyio
@@ -183,6 +245,93 @@ async def test_the_time_of_a_refusal_is_at_least_a_second(
     error = RateLimited(api="CleverTap", status=429, retry_after=seconds)
     answer = await program.failed(None, error)
     assert answer.headers["Retry-After"] == ("60" if seconds == 59.4 else "1")
+
+
+CHARGED = "/charged/2026-01-01/2026-01-31"
+
+
+@pytest.fixture(scope="module")
+def streaming(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Served, Emulator]]:
+    """Serve several pages, in the loop of asyncio, which warns of writing to those who left."""
+    with emulated(people=6000) as emulator:
+        env = environment(tmp_path_factory.mktemp("home"), emulator.environment)
+        with served([*UVICORN, "--loop", "asyncio"], folder, env) as service:
+            yield service, emulator
+
+
+def test_people_are_streamed_and_clients_that_leave_are_noticed(
+    streaming: tuple[Served, Emulator],
+) -> None:
+    service, emulator = streaming
+    expected = emulator.population.active("Charged", 20260101, 20260131)
+    url = f"http://127.0.0.1:{service.port}{CHARGED}"
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        assert response.headers["Content-Type"] == "application/x-ndjson"
+        assert len([json.loads(line) for line in response]) == len(expected)
+    for number in range(1, 11):
+        with service.asking(CHARGED) as client:
+            for _ in range(20 * number):
+                assert client.recv(8192)
+    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    assert service.ask("/people/nobody").status == 404
+    warnings = ("raised exception", "WARNING", "Traceback")
+    assert [line for line in service.output if any(word in line for word in warnings)] == []
+
+
+def test_the_first_page_of_a_stream_decides_the_status(
+    streaming: tuple[Served, Emulator],
+) -> None:
+    service, emulator = streaming
+    assert service.ask("/charged/2026-01-31/2026-01-01").status == 422
+    emulator.think = PATIENCE
+    assert service.ask(f"{CHARGED}?within=0.1").status == 504
+    emulator.think = 0.0
+    passcode = emulator.passcode
+    emulator.passcode = "another"
+    assert service.ask(CHARGED).status == 500
+    emulator.passcode = passcode
+    with service.asking(CHARGED):
+        emulator.think = PATIENCE
+        until(lambda: emulator.stats.in_flight["clevertap"] > 0)
+    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    emulator.think = 0.0
+
+
+@pytest.mark.anyio
+async def test_a_stream_that_fails_later_has_no_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = in_turn(
+        http(b'{"status":"success","cursor":"a"}'),
+        http(b'{"status":"success","records":[{"identity":"7"}],"next_cursor":"b"}'),
+        http(b'{"status":"fail","error":"Incorrect usage","code":400}', "400 Bad Request"),
+    )
+    async with scripted(answers) as server:
+        monkeypatch.setenv("CLEVERTAP_ACCOUNT_ID", "A")
+        monkeypatch.setenv("CLEVERTAP_PASSCODE", "P")
+        monkeypatch.setenv("CLEVERTAP_BASE_URL", server.url)
+        app = module(folder, "service").app
+        async with answering(app) as url, aiohttp.ClientSession() as client:
+            async with client.get(url + CHARGED) as response:
+                assert response.status == 200
+                assert await response.content.readline() == b'{"identity":"7"}\n'
+                with pytest.raises(aiohttp.ClientPayloadError):
+                    await response.read()
+
+
+@asynccontextmanager
+async def answering(app: Any) -> AsyncIterator[str]:
+    """Serve an application in this process, and yield its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+        task = asyncio.create_task(server.serve([listener]))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            await task
 
 
 @pytest.mark.anyio

@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 import click
@@ -98,29 +100,34 @@ def _hits(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit
     yield from found or _sections([word[: max(4, len(word) - 2)] for word in words], names)
 
 
-# No comment of a program, which seldom begins with a capital letter.
-_SECTION = re.compile(r"^#+ ([A-Z`].*)\n((?:(?!#+ [A-Z`]).*\n?)*)", re.MULTILINE)
-
-
 def _sections(beginnings: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
     for name in names:
         text = _text(name)
-        for heading, section in _SECTION.findall(text):
-            folded = f"{_title(text)} {heading} {section}".casefold()
+        for heading, group in groupby(_sectioned(text), key=itemgetter(0)):
+            lines = [line for _, line in group]
+            folded = " ".join((_title(text), heading, *lines)).casefold()
             if all(re.search(rf"\b{re.escape(one)}", folded) for one in beginnings):
-                lines = filter(None, map(str.strip, section.splitlines()))
-                yield _Hit(name, heading, next(lines, ""))
+                yield _Hit(name, heading, next(filter(None, map(str.strip, lines[1:])), ""))
 
 
 def _lines(words: list[str], names: tuple[str, ...] | list[str]) -> Iterator[_Hit]:
     for name in names:
-        section = ""
-        for line in _text(name).splitlines():
-            if heading := re.match(r"#+ (.+)", line):
-                section = heading[1]
+        for section, line in _sectioned(_text(name)):
             text = f"{section} {line}".casefold()
             if line.strip("` ") and all(word in text for word in words):
                 yield _Hit(name, section, line.strip())
+
+
+def _sectioned(text: str) -> Iterator[tuple[str, str]]:
+    """Yield each line of a guide with the heading above it; that of a heading is its own."""
+    section, is_code = "", False
+    for line in text.splitlines():
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        # In code, such a line is a comment.
+        elif not is_code and (heading := re.match(r"#+ (.+)", line)):
+            section = heading[1]
+        yield section, line
 
 
 def _show(text: str) -> None:
