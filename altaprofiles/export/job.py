@@ -284,8 +284,10 @@ class Job(Generic[R, S]):
         for group in filter(None, together):
             kinds = Kinds(target.flatten)
             new_table = partial(table_of, target, origin_of(group), kinds)
+            # The rows of several accounts arrive in any order.
+            stage = None if self._is_of_several else target.stage()
             for part in group:
-                part.encode_ahead(partial(_new_encoder, target, new_table), kinds)
+                part.encode_ahead(partial(_new_encoder, target, new_table), kinds, stage)
 
     # ---------------------------------------------------------------------------------- the records
 
@@ -461,6 +463,7 @@ class Job(Generic[R, S]):
             whole=parts[0].whole if len(parts) == 1 else lambda: None,
             origin=origin,
             kinds=parts[0].kinds or Kinds(target.flatten),
+            stage=None if parts[0].ahead is None else parts[0].ahead.stage,
             people=people,
             on_batch=report,
             deadline=self._output.deadline,

@@ -19,7 +19,7 @@ from .output import Output
 from .place import Place
 from .report import Progress, Report
 from .reporting import Reporting
-from .sinks import Encoder, Target
+from .sinks import Encoder, Stage, Target
 from .store.people import People
 from .store.spool import SpoolDamaged, Whole
 from .store.workspaces import Workspaces
@@ -134,15 +134,18 @@ class Part(Generic[R, S]):
         self._reporting.output = place.target.name
         self.is_open = True
 
-    def encode_ahead(self, encoder: Callable[[], Encoder], kinds: Kinds) -> None:
+    def encode_ahead(
+        self, encoder: Callable[[], Encoder], kinds: Kinds, stage: Stage | None
+    ) -> None:
         """Have rows encoded while others are gathered, if this kind of export allows it.
 
         Args:
             encoder: returns a new encoder.
             kinds: observes every record that is encoded.
+            stage: takes the encoded rows, if there is one.
         """
         if isinstance(self.gathering, Arriving):
-            ahead = Ahead(self.run.store.folder, encoder, self.gathering.arrived, kinds)
+            ahead = Ahead(self.run.store.folder, encoder, self.gathering.arrived, kinds, stage)
             self.ahead, self.kinds = ahead, kinds
             self.run.grown = ahead.grown
 

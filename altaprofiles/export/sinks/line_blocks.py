@@ -9,7 +9,7 @@ from itertools import accumulate, chain, compress, pairwise, repeat
 from ...tables.layout import Column
 from .encoding import MATCHED, Encoded
 
-__all__ = ["LineBlocks", "lines_of"]
+__all__ = ["LineBlocks", "count_of", "lines_of"]
 
 
 class LineBlocks:
@@ -56,6 +56,13 @@ class LineBlocks:
         head = [one.tobytes() for one in numbers]
         self._starts, self._ends = array("I"), array("I")
         return b"".join([*head, *lines])
+
+
+def count_of(block: bytes) -> int:
+    """Return the number of lines of a block, made by `LineBlocks`."""
+    numbers = array("I")
+    numbers.frombytes(block[: numbers.itemsize])
+    return numbers[0]
 
 
 def lines_of(
