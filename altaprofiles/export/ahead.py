@@ -26,7 +26,7 @@ from ..tables.kinds import Kinds
 from ..tables.rows import Row
 from .sinks import Encoder, Stage
 from .store.journal import Part
-from .store.spool import checksum, read_lines
+from .store.spool import checksum, read_bytes, read_lines
 from .threads import Threads
 
 __all__ = ["Ahead", "Arrived", "Block"]
@@ -193,7 +193,10 @@ class Ahead:
             if chain.is_damaged or len(arrived.parts) == chain.parts:
                 continue
             try:
-                yield from self._encode(arrived, chain, place)
+                if self.stage is None or not self.stage.takes_text:
+                    yield from self._encode(arrived, chain, place)
+                elif not place:
+                    yield from self._pass_on(arrived, chain, self.stage)
             except OSError:
                 raise
             except Exception as error:
@@ -251,6 +254,14 @@ class Ahead:
         chain.stored.append(_Stored(self._length, len(data), checksum(data), block))
         chain.end = end
         self._length += len(data)
+
+    def _pass_on(self, arrived: Arrived, chain: _Chain, stage: Stage) -> Iterator[bool]:
+        """Pass on records as they are. Only of the first chain is it known where they stand."""
+        for data in read_bytes(arrived.path, arrived.parts, chain.parts):
+            for start in range(0, len(data), _BLOCK):
+                stage.put(data[start : start + _BLOCK], 0)
+                yield True
+        chain.parts = len(arrived.parts)
 
     def _find_mended(self, rows: Sequence[Row], mended: dict[int, int]) -> Iterator[bool]:
         """Find out how many values were replaced in each row, by its number."""

@@ -277,7 +277,7 @@ class Job(Generic[R, S]):
     def _encode_ahead(self, target: Target) -> None:
         """Have rows encoded while others are gathered, for a target that takes them. Blocking."""
         # Types that values decide are known only when all have arrived.
-        if not target.encodes or target.typed_flatten:
+        if target.typed_flatten:
             return
         parts = self._complete
         together = [parts] if target.write == "replace" else [[part] for part in parts]
@@ -285,9 +285,10 @@ class Job(Generic[R, S]):
             kinds = Kinds(target.flatten)
             new_table = partial(table_of, target, origin_of(group), kinds)
             # The rows of several accounts arrive in any order.
-            stage = None if self._is_of_several else target.stage()
+            stages = not self._is_of_several
             for part in group:
-                part.encode_ahead(partial(_new_encoder, target, new_table), kinds, stage)
+                encoder = partial(_new_encoder, target, new_table)
+                part.encode_ahead(target, encoder, kinds, stages=stages)
 
     # ---------------------------------------------------------------------------------- the records
 

@@ -17,9 +17,10 @@ from .assemble import Written
 from .gather.gathering import Arriving, Assembled, Gathering, Run
 from .output import Output
 from .place import Place
+from .plan import EventsPlan
 from .report import Progress, Report
 from .reporting import Reporting
-from .sinks import Encoder, Stage, Target
+from .sinks import Encoder, Target
 from .store.people import People
 from .store.spool import SpoolDamaged, Whole
 from .store.workspaces import Workspaces
@@ -135,17 +136,23 @@ class Part(Generic[R, S]):
         self.is_open = True
 
     def encode_ahead(
-        self, encoder: Callable[[], Encoder], kinds: Kinds, stage: Stage | None
+        self, target: Target, encoder: Callable[[], Encoder], kinds: Kinds, *, stages: bool
     ) -> None:
         """Have rows encoded while others are gathered, if this kind of export allows it.
 
         Args:
+            target: the output.
             encoder: returns a new encoder.
             kinds: observes every record that is encoded.
-            stage: takes the encoded rows, if there is one.
+            stages: whether a stage of the target may take the encoded rows.
         """
-        if isinstance(self.gathering, Arriving):
-            ahead = Ahead(self.run.store.folder, encoder, self.gathering.arrived, kinds, stage)
+        if not isinstance(self.gathering, Arriving):
+            return
+        folder, plan = self.run.store.folder, self.gathering.plan
+        changes = isinstance(plan, EventsPlan) and len(plan.wholes) > 1
+        stage = target.stage(folder, changes=changes) if stages else None
+        if target.encodes or stage is not None:
+            ahead = Ahead(folder, encoder, self.gathering.arrived, kinds, stage)
             self.ahead, self.kinds = ahead, kinds
             self.run.grown = ahead.grown
 

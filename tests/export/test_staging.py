@@ -94,7 +94,7 @@ def mended() -> list[int]:
 
 
 def stage_of(target: Target) -> Stage:
-    stage = target.stage()
+    stage = target.stage(Path(), changes=True)
     assert stage is not None
     return stage
 

@@ -7,6 +7,7 @@ the people of this export only ("replace"); or their rows are added to those of 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...base.wording import numbered
@@ -134,7 +135,7 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     def encoder(self, table: Table) -> Encoder:
         return BlockEncoder(table)
 
-    def stage(self) -> PostgresStage:
+    def stage(self, folder: Path, *, changes: bool) -> PostgresStage:
         return PostgresStage(self.server, self.table, self._sink)
 
     def open(self, table: Table, origin: Origin) -> PostgresSink:

@@ -21,10 +21,8 @@ from msgspec import Struct
 
 from ...errors import ExportError
 from ...tables.rows import Table
-from ..store.people import Choice
 from ..tables import Origin
-from .encoding import Encoded
-from .line_blocks import count_of, lines_of
+from .line_blocks import all_lines_of, count_of
 from .postgres_load import STAGE, analyze, create_stage
 from .postgres_rows import number_lines
 from .postgres_server import PostgresServer
@@ -79,6 +77,8 @@ class PostgresStage:
         table: the table that they are for.
         make_sink: returns the sink, in a new session unless there are staged rows.
     """
+
+    takes_text = False
 
     def __init__(self, server: PostgresServer, table: PostgresTable, make_sink: _MakeSink) -> None:
         self.is_held = False
@@ -160,7 +160,7 @@ class PostgresStage:
         if self._connection is None:
             self._connection = self._server.connect_idle(_PATIENCE)
             self._create(self._connection)
-        lines = lines_of(Encoded(memoryview(block), Choice.of_all(count), 0), _of_no_events)
+        lines = all_lines_of(block)
         with self._connection.cursor() as cursor, cursor.copy(f"COPY {AHEAD} FROM STDIN") as copy:
             copy.write(number_lines(lines, first))
         if self._rows + count >= max(2 * self._analyzed, _FIRST_ANALYZED):
@@ -177,7 +177,3 @@ class PostgresStage:
     def _hand_over(self, connection: psycopg.Connection[Any]) -> None:
         self._server.begin(connection)
         connection.execute(f"ALTER TABLE {AHEAD} RENAME TO {STAGE.partition('.')[2]}")
-
-
-def _of_no_events(events: tuple[str, ...]) -> bytes:
-    raise AssertionError(events)

@@ -133,6 +133,11 @@ class Stage(Protocol):
         ...
 
     @property
+    def takes_text(self) -> bool:
+        """True if it takes the records of the first chain as text, instead of blocks."""
+        ...
+
+    @property
     def needs_blocks(self) -> bool:
         """True if the sink needs the blocks of staged rows as well."""
         ...
@@ -141,11 +146,11 @@ class Stage(Protocol):
         """Add rows behind those of their chain; return the number of the first one.
 
         Args:
-            block: made by an encoder of the target.
+            block: made by an encoder of the target; for one that `takes_text`, any part of it.
             chain: the place of their chain among all chains.
 
         Returns:
-            None if the stage has failed, now or before.
+            None if there are no staged rows for a sink.
         """
         ...
 
@@ -317,8 +322,13 @@ class Target(Struct, frozen=True, kw_only=True):
         """
         raise NotImplementedError
 
-    def stage(self) -> Stage | None:
-        """Return a new stage for one sink, or None if rows only wait for that one in blocks."""
+    def stage(self, folder: Path, *, changes: bool) -> Stage | None:
+        """Return a new stage for one sink, or None if rows only wait for that one in blocks.
+
+        Args:
+            folder: a folder for its files.
+            changes: whether the events of many rows may change until they are written.
+        """
         return None
 
     def open(self, table: Table, origin: Origin) -> Sink:
