@@ -109,6 +109,8 @@ class PostgresStage:
     def open(self, table: Table, origin: Origin) -> Sink:
         connection = self._connection
         self._is_over = True
+        # A sink that has them may have failed, and this is another one.
+        self.is_held = False
         if connection is not None and self._attempted(lambda: self._hand_over(connection)):
             self.is_held = True
             self._connection = None

@@ -129,7 +129,7 @@ class Stage(Protocol):
 
     @property
     def is_held(self) -> bool:
-        """True from the time at which a sink has the staged rows."""
+        """True if the sink that was opened last has the staged rows."""
         ...
 
     @property
