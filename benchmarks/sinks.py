@@ -122,13 +122,16 @@ def copy_alone(to: str, people: int) -> Run:
     import psycopg
 
     from altaprofiles.export.sinks.postgres_load import staged_columns
-    from altaprofiles.export.sinks.postgres_rows import RowEncoder
+    from altaprofiles.export.sinks.postgres_rows import RowEncoder, number_lines
 
     target: Any = resolve(Output(to=to, write="upsert"), _CONTENT)
     encoder = RowEncoder(_CONTENT.table({}, None, _origin(0)))
     with tempfile.TemporaryFile() as file:
+        number = 0
         for rows in _rows(people):
-            file.write(encoder.encode(rows))
+            lines, _ = encoder.encode(rows)
+            file.write(number_lines(lines, number))
+            number += len(lines)
         file.seek(0)
         columns = zip(
             staged_columns(target.table).values(), target.table.columns.values(), strict=True

@@ -24,9 +24,9 @@ from msgspec.structs import replace
 
 from ..tables.kinds import Kinds
 from ..tables.rows import Row
-from .sinks import Encoder
+from .sinks import Encoder, Stage
 from .store.journal import Part
-from .store.spool import checksum, read_lines
+from .store.spool import checksum, read_bytes, read_lines
 from .threads import Threads
 
 __all__ = ["Ahead", "Arrived", "Block"]
@@ -71,6 +71,7 @@ class Block(Struct, frozen=True):
         end: the length of the spool with their records, in bytes.
         account, matched: as in `Arrived`.
         mended: the number of values that were replaced in a row, for each row that has some.
+        staged: the number of its first row in the stage, if the sink has them; else None.
     """
 
     data: bytes
@@ -79,6 +80,7 @@ class Block(Struct, frozen=True):
     account: str
     matched: tuple[str, ...]
     mended: dict[int, int]
+    staged: int | None = None
 
 
 class _Stored(Struct, frozen=True):
@@ -117,6 +119,10 @@ class Ahead:
         encoder: returns a new encoder.
         arrived: returns what has arrived of each chain.
         kinds: observes every record that is encoded.
+        stage: takes the blocks as well, if there is one.
+
+    Attributes:
+        stage: the argument.
     """
 
     def __init__(
@@ -125,7 +131,9 @@ class Ahead:
         encoder: Callable[[], Encoder],
         arrived: Callable[[], Sequence[Arrived]],
         kinds: Kinds,
+        stage: Stage | None,
     ) -> None:
+        self.stage = stage
         self._grown = asyncio.Event()
         self._folder = folder
         self._encoder = encoder
@@ -161,6 +169,8 @@ class Ahead:
     def _forget(self) -> None:
         self._is_over = True
         self._chains.clear()
+        if self.stage is not None:
+            self.stage.close()
         if self._file is not None:
             self._file.close()
 
@@ -178,12 +188,15 @@ class Ahead:
     def _encode_chains(self) -> Iterator[bool]:
         chains = self._arrived()
         self._check_space(sum(one.parts[-1].end for one in chains if one.parts))
-        for arrived in chains:
+        for place, arrived in enumerate(chains):
             chain = self._chains.setdefault((arrived.chain, arrived.restarts), _Chain())
             if chain.is_damaged or len(arrived.parts) == chain.parts:
                 continue
             try:
-                yield from self._encode(arrived, chain)
+                if self.stage is None or not self.stage.takes_text:
+                    yield from self._encode(arrived, chain, place)
+                elif not place:
+                    yield from self._pass_on(arrived, chain, self.stage)
             except OSError:
                 raise
             except Exception as error:
@@ -191,7 +204,7 @@ class Ahead:
                 logger.debug("the rows of a chain are not encoded ahead: %s", type(error).__name__)
                 chain.is_damaged = True
 
-    def _encode(self, arrived: Arrived, chain: _Chain) -> Iterator[bool]:
+    def _encode(self, arrived: Arrived, chain: _Chain, place: int) -> Iterator[bool]:
         before = max(chain.parts - 1, 0)
         parts = arrived.parts[before:]
         encoder = self._encoder()
@@ -208,15 +221,21 @@ class Ahead:
                 size += sum(map(len, some)) + len(some)
                 if size >= _BLOCK:
                     end += size
-                    yield from self._store(arrived, chain, encoder, rows, end)
+                    yield from self._store(arrived, chain, place, encoder, rows, end)
                     rows, size = [], 0
                 yield True
         if rows:
-            yield from self._store(arrived, chain, encoder, rows, end + size)
+            yield from self._store(arrived, chain, place, encoder, rows, end + size)
         chain.parts = before + len(parts)
 
     def _store(
-        self, arrived: Arrived, chain: _Chain, encoder: Encoder, rows: Sequence[Row], end: int
+        self,
+        arrived: Arrived,
+        chain: _Chain,
+        place: int,
+        encoder: Encoder,
+        rows: Sequence[Row],
+        end: int,
     ) -> Iterator[bool]:
         data = encoder.take()
         # The encoder has counted them so far, but not by row.
@@ -224,15 +243,25 @@ class Ahead:
         if encoder.mended != chain.mended:
             yield from self._find_mended(rows, mended)
         chain.mended = encoder.mended
-        block = Block(b"", len(rows), end, arrived.account, arrived.matched, mended)
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         rest = memoryview(data)
         while rest:
             rest = rest[self._file.write(rest) :]
+        yield True
+        staged = None if self.stage is None else self.stage.put(data, place)
+        block = Block(b"", len(rows), end, arrived.account, arrived.matched, mended, staged)
         chain.stored.append(_Stored(self._length, len(data), checksum(data), block))
         chain.end = end
         self._length += len(data)
+
+    def _pass_on(self, arrived: Arrived, chain: _Chain, stage: Stage) -> Iterator[bool]:
+        """Pass on records as they are. Only of the first chain is it known where they stand."""
+        for data in read_bytes(arrived.path, arrived.parts, chain.parts):
+            for start in range(0, len(data), _BLOCK):
+                stage.put(data[start : start + _BLOCK], 0)
+                yield True
+        chain.parts = len(arrived.parts)
 
     def _find_mended(self, rows: Sequence[Row], mended: dict[int, int]) -> Iterator[bool]:
         """Find out how many values were replaced in each row, by its number."""
@@ -261,7 +290,13 @@ class Ahead:
             chain, restarts: as in `ChainRow`.
         """
         found = self._chains.get((chain, restarts))
+        is_held = self.stage is not None and self.stage.is_held
+        needs_blocks = self.stage is None or self.stage.needs_blocks
         for stored in [] if found is None else found.stored:
+            is_staged = is_held and stored.block.staged is not None
+            if is_staged and not needs_blocks:
+                yield stored.block
+                continue
             try:
                 self._file.seek(stored.start)
                 data = self._file.read(stored.length)
@@ -269,7 +304,8 @@ class Ahead:
                 return
             if len(data) != stored.length or checksum(data) != stored.checksum:
                 return
-            yield replace(stored.block, data=data)
+            staged = stored.block.staged if is_staged else None
+            yield replace(stored.block, data=data, staged=staged)
 
 
 _SPARE = 3

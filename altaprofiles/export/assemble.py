@@ -22,7 +22,7 @@ from ..errors import ExportLocked
 from ..tables.kinds import Kinds
 from ..tables.rows import Row, Table
 from .ahead import Block
-from .sinks import BlockSink, Encoded, FileSink, Sink, Target
+from .sinks import BlockSink, Encoded, FileSink, Sink, Stage, Target
 from .store.people import Choice, Chooser, People
 from .store.spool import Whole
 from .tables import Origin
@@ -82,6 +82,7 @@ async def assemble(
     kinds: Kinds,
     people: People | None,
     on_batch: Callable[[int, int], None],
+    stage: Stage | None = None,
     deadline: Deadline | None = None,
 ) -> Written:
     """Write the rows of `batches` to `target`, and put it in place.
@@ -96,6 +97,7 @@ async def assemble(
         kinds: the kinds of flattened columns, which has observed all rows that are encoded.
         people: decides which rows are written, or None for all.
         on_batch: called after each batch with the records read and written so far.
+        stage: has encoded rows of `batches`, if there is one.
         deadline: as for `when_free`.
 
     Raises:
@@ -114,7 +116,8 @@ async def assemble(
             await checkpoint()
     unseen = Kinds({}) if target.typed_flatten else kinds
     table = table_of(target, origin, kinds)
-    sink = await when_free(threads, target, lambda: target.open(table, origin), deadline)
+    opener = target if stage is None else stage
+    sink = await when_free(threads, target, lambda: opener.open(table, origin), deadline)
     try:
         if isinstance(sink, FileSink) and (people is None or _keeps_all(people)):
             adopted = await _adopt(threads, sink, await threads.run(whole), on_batch)
@@ -250,7 +253,7 @@ def _put(block: Block, people: People | None, sink: Sink) -> int:
     if isinstance(people, Chooser):
         choice = people.choose(block.count, block.account, block.matched)
     mended = sum(number for row, number in block.mended.items() if choice.flags[row])
-    sink.put(Encoded(memoryview(block.data), choice, mended))
+    sink.put(Encoded(memoryview(block.data), choice, mended, block.matched, block.staged))
     return sum(choice.flags)
 
 

@@ -277,15 +277,18 @@ class Job(Generic[R, S]):
     def _encode_ahead(self, target: Target) -> None:
         """Have rows encoded while others are gathered, for a target that takes them. Blocking."""
         # Types that values decide are known only when all have arrived.
-        if not target.encodes or target.typed_flatten:
+        if target.typed_flatten:
             return
         parts = self._complete
         together = [parts] if target.write == "replace" else [[part] for part in parts]
         for group in filter(None, together):
             kinds = Kinds(target.flatten)
             new_table = partial(table_of, target, origin_of(group), kinds)
+            # The rows of several accounts arrive in any order.
+            stages = not self._is_of_several
             for part in group:
-                part.encode_ahead(partial(_new_encoder, target, new_table), kinds)
+                encoder = partial(_new_encoder, target, new_table)
+                part.encode_ahead(target, encoder, kinds, stages=stages)
 
     # ---------------------------------------------------------------------------------- the records
 
@@ -461,6 +464,7 @@ class Job(Generic[R, S]):
             whole=parts[0].whole if len(parts) == 1 else lambda: None,
             origin=origin,
             kinds=parts[0].kinds or Kinds(target.flatten),
+            stage=None if parts[0].ahead is None else parts[0].ahead.stage,
             people=people,
             on_batch=report,
             deadline=self._output.deadline,

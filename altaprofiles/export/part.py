@@ -17,6 +17,7 @@ from .assemble import Written
 from .gather.gathering import Arriving, Assembled, Gathering, Run
 from .output import Output
 from .place import Place
+from .plan import EventsPlan
 from .report import Progress, Report
 from .reporting import Reporting
 from .sinks import Encoder, Target
@@ -134,15 +135,24 @@ class Part(Generic[R, S]):
         self._reporting.output = place.target.name
         self.is_open = True
 
-    def encode_ahead(self, encoder: Callable[[], Encoder], kinds: Kinds) -> None:
+    def encode_ahead(
+        self, target: Target, encoder: Callable[[], Encoder], kinds: Kinds, *, stages: bool
+    ) -> None:
         """Have rows encoded while others are gathered, if this kind of export allows it.
 
         Args:
+            target: the output.
             encoder: returns a new encoder.
             kinds: observes every record that is encoded.
+            stages: whether a stage of the target may take the encoded rows.
         """
-        if isinstance(self.gathering, Arriving):
-            ahead = Ahead(self.run.store.folder, encoder, self.gathering.arrived, kinds)
+        if not isinstance(self.gathering, Arriving):
+            return
+        folder, plan = self.run.store.folder, self.gathering.plan
+        changes = isinstance(plan, EventsPlan) and len(plan.wholes) > 1
+        stage = target.stage(folder, changes=changes) if stages else None
+        if target.encodes or stage is not None:
+            ahead = Ahead(folder, encoder, self.gathering.arrived, kinds, stage)
             self.ahead, self.kinds = ahead, kinds
             self.run.grown = ahead.grown
 

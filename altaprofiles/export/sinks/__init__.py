@@ -9,6 +9,6 @@ A new format is a module with a `Target` and a `Sink`, and an entry in `resolve.
 
 from .encoding import Encoded, Encoder
 from .resolve import resolve
-from .target import BlockSink, FileSink, Sink, Target
+from .target import BlockSink, FileSink, Sink, Stage, Target
 
-__all__ = ["BlockSink", "Encoded", "Encoder", "FileSink", "Sink", "Target", "resolve"]
+__all__ = ["BlockSink", "Encoded", "Encoder", "FileSink", "Sink", "Stage", "Target", "resolve"]

@@ -2,50 +2,96 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from ...base.extras import require, zstd_module
+from .gzip_pieces import GzipWriter, StoredPieces
 
-__all__ = ["COMPRESSIONS", "Coder", "check_compression", "coder_of"]
+__all__ = ["COMPRESSIONS", "Writer", "check_compression", "is_gzip", "writer_of"]
 
 
-class Coder(Protocol):
+class Writer(Protocol):
     """Compresses one stream of bytes."""
 
-    def compress(self, data: bytes, /) -> bytes: ...
-    def flush(self) -> bytes: ...
+    def write(self, data: bytes, /) -> None:
+        """Add bytes."""
+        ...
+
+    def finish(self) -> None:
+        """Write all that is left."""
+        ...
+
+    def abort(self) -> None:
+        """Stop. Never raises."""
+        ...
 
 
 class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
-        return data
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
 
-    def flush(self) -> bytes:
-        return b""
+    def write(self, data: bytes) -> None:
+        self._write(data)
 
+    def finish(self) -> None:
+        pass
 
-def _gzip() -> Coder:
-    # The gzip header that zlib writes holds neither a time nor a file name.
-    return zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-
-
-def _zstd() -> Coder:
-    zstd = zstd_module()
-    # Without a checksum, damage on a disk would be decompressed into different text.
-    coder: Coder = zstd.ZstdCompressor(options={zstd.CompressionParameter.checksum_flag: 1})
-    return coder
+    def abort(self) -> None:
+        pass
 
 
-COMPRESSIONS: dict[str, Callable[[], Coder]] = {".gz": _gzip, ".zst": _zstd}
-"""A function that makes a coder, by file ending."""
+_PIECE = 1 << 20
+"""Bytes in each call of the compressor, whose output may depend on where calls end."""
 
 
-def coder_of(path: Path) -> Coder:
-    """Return a coder for the compression that the ending of `path` names, if it names one."""
-    return COMPRESSIONS.get(path.suffix.lower(), _Plain)()
+class _Zstd(_Plain):
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        super().__init__(write)
+        zstd = zstd_module()
+        # Without a checksum, damage on a disk would be decompressed into different text.
+        options = {zstd.CompressionParameter.checksum_flag: 1}
+        self._coder = zstd.ZstdCompressor(options=options)
+        self._gathered = bytearray()
+
+    def write(self, data: bytes) -> None:
+        gathered = self._gathered
+        gathered += data
+        whole = len(gathered) - len(gathered) % _PIECE
+        if whole:
+            for start in range(0, whole, _PIECE):
+                piece = bytes(gathered[start : start + _PIECE])
+                self._write(self._coder.compress(piece))
+            del gathered[:whole]
+
+    def finish(self) -> None:
+        self._write(self._coder.compress(bytes(self._gathered)))
+        self._write(self._coder.flush())
+
+
+COMPRESSIONS = (".gz", ".zst")
+"""The file endings of compressions."""
+
+
+def writer_of(
+    path: Path, write: Callable[[bytes], object], stored: StoredPieces | None = None
+) -> Writer:
+    """Return a writer for the compression that the ending of `path` names, if it names one.
+
+    Args:
+        path: the file.
+        write: takes the bytes of the file.
+        stored: pieces that are compressed already, for gzip.
+    """
+    if is_gzip(path):
+        return GzipWriter(write, stored)
+    return _Zstd(write) if path.suffix.lower() == ".zst" else _Plain(write)
+
+
+def is_gzip(path: Path) -> bool:
+    """Return whether the ending of `path` names gzip."""
+    return path.suffix.lower() == ".gz"
 
 
 def check_compression(path: Path, name: str) -> None:

@@ -52,8 +52,12 @@ class Encoded(Struct, frozen=True):
         block: made by the encoder of the sink's target.
         choice: the rows that are written.
         mended: number of values that were replaced in those.
+        matched: the events that each row has in the block.
+        staged: the number of its first row in the stage, if that holds them; else None.
     """
 
     block: memoryview
     choice: Choice
     mended: int
+    matched: tuple[str, ...] = ()
+    staged: int | None = None

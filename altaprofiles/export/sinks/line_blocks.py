@@ -9,7 +9,7 @@ from itertools import accumulate, chain, compress, pairwise, repeat
 from ...tables.layout import Column
 from .encoding import MATCHED, Encoded
 
-__all__ = ["LineBlocks", "lines_of"]
+__all__ = ["LineBlocks", "all_lines_of", "count_of", "lines_of"]
 
 
 class LineBlocks:
@@ -58,6 +58,18 @@ class LineBlocks:
         return b"".join([*head, *lines])
 
 
+def count_of(block: bytes) -> int:
+    """Return the number of lines of a block, made by `LineBlocks`."""
+    numbers = array("I")
+    numbers.frombytes(block[: numbers.itemsize])
+    return numbers[0]
+
+
+def all_lines_of(block: bytes) -> Sequence[memoryview]:
+    """Return the lines of a block, made by `LineBlocks`, as they are."""
+    return _parsed(memoryview(block))[0]
+
+
 def lines_of(
     encoded: Encoded, cell_of: Callable[[tuple[str, ...]], bytes]
 ) -> Sequence[bytes | memoryview]:
@@ -67,7 +79,24 @@ def lines_of(
         encoded: the block, made by `LineBlocks`.
         cell_of: returns the cell with the events of a person.
     """
-    block, choice = encoded.block, encoded.choice
+    choice = encoded.choice
+    lines, starts, ends = _parsed(encoded.block)
+    written = [*compress(lines, choice.flags)]
+    if choice.matched is None:
+        return written
+    cells = {events: cell_of(events) for events in {*choice.matched}}
+    return [
+        *_exchanged(
+            written,
+            compress(starts, choice.flags),
+            compress(ends, choice.flags),
+            map(cells.__getitem__, choice.matched),
+        )
+    ]
+
+
+def _parsed(block: memoryview) -> tuple[Sequence[memoryview], array[int], array[int]]:
+    """Return the lines of a block, and where the events of each one start and end."""
     numbers = array("I")
     width = numbers.itemsize
     numbers.frombytes(block[:width])
@@ -76,13 +105,7 @@ def lines_of(
     sizes = numbers[1 : 1 + count]
     start = (1 + 3 * count) * width
     lines = [block[a:b] for a, b in pairwise(accumulate(chain([start], sizes)))]
-    written = [*compress(lines, choice.flags)]
-    if choice.matched is None:
-        return written
-    starts = compress(numbers[1 + count : 1 + 2 * count], choice.flags)
-    ends = compress(numbers[1 + 2 * count :], choice.flags)
-    cells = {events: cell_of(events) for events in {*choice.matched}}
-    return [*_exchanged(written, starts, ends, map(cells.__getitem__, choice.matched))]
+    return lines, numbers[1 + count : 1 + 2 * count], numbers[1 + 2 * count :]
 
 
 def _exchanged(

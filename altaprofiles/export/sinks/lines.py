@@ -15,13 +15,19 @@ from ...tables.rows import Row, Table
 from ..formats import Format
 from ..output import Output
 from ..tables import Origin
-from .compression import COMPRESSIONS, coder_of
+from .compression import COMPRESSIONS, is_gzip, writer_of
 from .encoding import Encoded, Encoder
 from .files import PartialFile
-from .line_blocks import LineBlocks, lines_of
-from .target import FileTarget, Layout
+from .gzip_pieces import StoredPieces
+from .gzip_stage import GzipStage
+from .line_blocks import LineBlocks, all_lines_of, lines_of
+from .target import FileTarget, Layout, Stage
 
 __all__ = ["CsvTarget", "NdjsonTarget"]
+
+
+_SLICE = 100
+"""Rows that are written at once, so that memory holds few rows twice."""
 
 
 class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
@@ -33,24 +39,31 @@ class NdjsonTarget(FileTarget, frozen=True, kw_only=True):
     uploads: ClassVar[bool] = True
     has_columns: ClassVar[bool] = False
 
+    def stage(self, folder: Path, *, changes: bool) -> Stage | None:
+        return GzipStage(folder, None, self._sink) if is_gzip(self.path) else None
+
     def open(self, table: Table, origin: Origin) -> NdjsonSink:
-        return NdjsonSink(self)
+        return self._sink(table, origin, None)
+
+    def _sink(self, table: Table, origin: Origin, stored: StoredPieces | None) -> NdjsonSink:
+        return NdjsonSink(self, stored)
 
 
 class NdjsonSink:
     absorbed = 0
     notes: Sequence[str] = ()
 
-    def __init__(self, target: NdjsonTarget) -> None:
+    def __init__(self, target: NdjsonTarget, stored: StoredPieces | None) -> None:
         self.mended = 0
-        self._stream = _Stream(target.path)
+        self._stream = _Stream(target.path, stored)
         self.abort = self._stream.abort
         self.adopt = self._stream.adopt
         self.close = self._stream.close
 
     def write(self, rows: Sequence[Row]) -> None:
-        if rows:
-            self._stream.write(b"\n".join([*[row.record for row in rows], b""]))
+        for start in range(0, len(rows), _SLICE):
+            some = rows[start : start + _SLICE]
+            self._stream.write(b"\n".join([*[row.record for row in some], b""]))
 
 
 class CsvTarget(FileTarget, frozen=True, kw_only=True):
@@ -80,23 +93,31 @@ class CsvTarget(FileTarget, frozen=True, kw_only=True):
     def encoder(self, table: Table) -> Encoder:
         return _CsvEncoder(table, guarded=self.bom)
 
+    def stage(self, folder: Path, *, changes: bool) -> Stage | None:
+        if changes or not is_gzip(self.path):
+            return None
+        return GzipStage(folder, _text_of, self._sink)
+
     def open(self, table: Table, origin: Origin) -> CsvSink:
-        return CsvSink(self, table)
+        return self._sink(table, origin, None)
+
+    def _sink(self, table: Table, origin: Origin, stored: StoredPieces | None) -> CsvSink:
+        return CsvSink(self, table, stored)
 
 
-_SLICE = 100
-"""Rows that are turned into cells at once."""
+def _text_of(block: bytes) -> bytes:
+    return b"".join(all_lines_of(block))
 
 
 class CsvSink:
     absorbed = 0
     notes: Sequence[str] = ()
 
-    def __init__(self, target: CsvTarget, table: Table) -> None:
+    def __init__(self, target: CsvTarget, table: Table, stored: StoredPieces | None) -> None:
         self._columns = table.columns
         self._cells = _Cells(table, guarded=target.bom)
         self._mended = 0
-        self._stream = _Stream(target.path)
+        self._stream = _Stream(target.path, stored)
         self.abort = self._stream.abort
         self.close = self._stream.close
         try:
@@ -230,36 +251,27 @@ def _as_plain_cell(value: bytes | None) -> bytes | None:
     return value if value is None or not _GUARDED.match(value) else b"'" + value
 
 
-_PIECE = 1 << 20
-"""Bytes in each call of the compressor, whose output may depend on where calls end."""
-
-
 class _Stream:
-    """Writes a partial file through a compressor, in pieces that do not depend on the calls."""
+    """Writes a partial file, compressed as its name says.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        stored: pieces that are compressed already, if there are any.
+    """
+
+    def __init__(self, path: Path, stored: StoredPieces | None = None) -> None:
         self._partial = PartialFile(path)
-        self._coder = coder_of(path)
         self._is_plain = path.suffix.lower() not in COMPRESSIONS
-        self._gathered = bytearray()
-
-    def write(self, data: bytes) -> None:
-        gathered = self._gathered
-        gathered += data
-        whole = len(gathered) - len(gathered) % _PIECE
-        if whole:
-            for start in range(0, whole, _PIECE):
-                piece = bytes(gathered[start : start + _PIECE])
-                self._partial.file.write(self._coder.compress(piece))
-            del gathered[:whole]
+        self._writer = writer_of(path, self._partial.file.write, stored)
+        self.write = self._writer.write
 
     def adopt(self, path: Path, length: int) -> BinaryIO | None:
         return self._partial.exchange(path, length) if self._is_plain else None
 
     def close(self) -> BinaryIO:
-        self._partial.file.write(self._coder.compress(bytes(self._gathered)))
-        self._partial.file.write(self._coder.flush())
+        self._writer.finish()
         return self._partial.put_in_place()
 
     def abort(self) -> None:
+        self._writer.abort()
         self._partial.discard()

@@ -7,6 +7,7 @@ the people of this export only ("replace"); or their rows are added to those of 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...base.wording import numbered
@@ -24,6 +25,7 @@ from .postgres_schema import of_no_account
 from .postgres_server import PostgresServer
 from .postgres_shape import rows_in, shape_of
 from .postgres_sink import PostgresSink
+from .postgres_stage import PostgresStage, Staged
 from .postgres_sync import SYNC, read
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
@@ -133,8 +135,16 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
     def encoder(self, table: Table) -> Encoder:
         return BlockEncoder(table)
 
+    def stage(self, folder: Path, *, changes: bool) -> PostgresStage:
+        return PostgresStage(self.server, self.table, self._sink)
+
     def open(self, table: Table, origin: Origin) -> PostgresSink:
-        return PostgresSink(self.server, self.table, table, origin, marks_keys=self.replaces_keys)
+        return self._sink(table, origin, None)
+
+    def _sink(self, table: Table, origin: Origin, staged: Staged | None) -> PostgresSink:
+        return PostgresSink(
+            self.server, self.table, table, origin, staged, marks_keys=self.replaces_keys
+        )
 
     def connect(self) -> psycopg.Connection[Any]:
         """Return a new connection, as `PostgresServer.connect` does."""

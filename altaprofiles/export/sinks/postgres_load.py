@@ -6,6 +6,7 @@ Sets of rows are moved, by the server. Nothing is committed here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...base.sql import quoted
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
     import psycopg
 
 __all__ = [
+    "CHOICE",
     "REPEATED",
     "STAGE",
     "Load",
+    "analyze",
     "append",
+    "create_stage",
     "drop_repeated",
     "find_repeated",
+    "leave_out",
     "put_bindings",
     "replace",
     "staged_columns",
@@ -30,6 +35,7 @@ __all__ = [
 ]
 
 STAGE = "pg_temp.altaprofiles_stage"
+CHOICE = "pg_temp.altaprofiles_choice"
 REPEATED = "pg_temp.altaprofiles_repeated"
 KNOWN = "pg_temp.altaprofiles_known"
 CHANGED = "pg_temp.altaprofiles_changed"
@@ -79,11 +85,15 @@ class Load:
     def insert(self, condition: str = "") -> int:
         """Add the staged rows that meet a condition on `new`, and return their number."""
         values = self.columns | self.nulls
-        return self.run(
+        # Rows of one chain lie side by side, which the server's statistics do not show.
+        self.run("SET LOCAL enable_sort = off")
+        inserted = self.run(
             f"INSERT INTO {self.table} ({', '.join(values)})"
             f" SELECT {', '.join(values.values())} FROM {STAGE} AS new {condition}"
             " ORDER BY number"
         )
+        self.run("SET LOCAL enable_sort TO DEFAULT")
+        return inserted
 
     def same(self, columns: Sequence[str]) -> str:
         """Return the condition that `old` has the values of `new` in some columns."""
@@ -132,6 +142,52 @@ def staged_columns(table: PostgresTable) -> dict[str, str]:
     # A key may have any name, even that of a column that only the temporary table has.
     lifted = {name: f"lifted_{number}" for number, name in enumerate(table.flattened)}
     return {quoted(name): lifted.get(name, name) for name in table.columns}
+
+
+def create_stage(
+    connection: psycopg.Connection[Any], name: str, table: PostgresTable, end: str = ""
+) -> None:
+    """Create the temporary table, by the given name; `end` ends the statement."""
+    columns = zip(staged_columns(table).values(), table.columns.values(), strict=True)
+    types = ", ".join(f"{column} {type_}" for column, type_ in columns)
+    connection.execute(
+        f"CREATE TEMP TABLE {_name(name)} (number bigint, nameless boolean, {types}) {end}"
+    )
+    index_by_number(connection, name)
+
+
+def index_by_number(connection: psycopg.Connection[Any], name: str) -> None:
+    """Index the temporary table, if this user may.
+
+    Without it the server sorts all documents, to write them in their order.
+    """
+    from psycopg import Error
+
+    # An event trigger may refuse an index. The transaction goes on after that.
+    with suppress(Error), connection.transaction():
+        connection.execute(f"CREATE INDEX ON {name} (number)")
+
+
+def analyze(connection: psycopg.Connection[Any], name: str, table: PostgresTable) -> None:
+    """Have the server look at the temporary table."""
+    # Only the columns by which rows are found: to analyse documents takes long.
+    connection.execute(f"ANALYZE {name} (number, nameless, {table.found_by})")
+
+
+def leave_out(connection: psycopg.Connection[Any], unused: Sequence[tuple[int, int]]) -> None:
+    """Drop the staged rows that are not written, and give others the events that they get.
+
+    Args:
+        connection: a connection in a transaction, with the table `CHOICE`.
+        unused: the number of the first row, and the number of rows, of each block that is not used.
+    """
+    for first, count in unused:
+        connection.execute(
+            f"DELETE FROM {STAGE} WHERE number >= %s AND number < %s", [first, first + count]
+        )
+    same = f"FROM {CHOICE} AS choice WHERE choice.number = new.number AND choice.matched"
+    connection.execute(f"DELETE FROM {STAGE} AS new USING {same.removeprefix('FROM ')} IS NULL")
+    connection.execute(f"UPDATE {STAGE} AS new SET matched = choice.matched {same} IS NOT NULL")
 
 
 def find_repeated(load: Load) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from operator import ne
+from itertools import compress
+from operator import ne, not_
 from typing import Any
 
 from ...models.people import exact_ids, indexable
@@ -18,25 +19,23 @@ from .encoding import Encoded
 from .line_blocks import LineBlocks, lines_of
 from .postgres_json import fit_json
 
-__all__ = ["SLICE", "BlockEncoder", "RowEncoder"]
+__all__ = ["SLICE", "BlockEncoder", "RowEncoder", "number_lines"]
 
 
 class RowEncoder:
     """Turns rows into lines: number, whether nameless, and the columns of the table.
 
-    Lines are numbered from 0. A nameless person has no identity, but at least one `objectId`.
+    A nameless person has no identity, but at least one `objectId`.
 
     Args:
         table: the columns, and the cells of the rows.
         marks_keys: whether a row without cells is a line without a number, of its account and key.
 
     Attributes:
-        count: the number of lines so far.
         columns: the columns of the table.
     """
 
     def __init__(self, table: Table, *, marks_keys: bool = False) -> None:
-        self.count = 0
         self.columns = table.columns
         self._cells = _Cells(table)
         self._mended = 0
@@ -47,33 +46,57 @@ class RowEncoder:
         """Number of values that were replaced because PostgreSQL cannot hold them."""
         return self._cells.mended + self._mended
 
-    def encode(self, rows: Sequence[Row]) -> bytes:
-        """Return the lines of `rows`.
+    def encode(self, rows: Sequence[Row]) -> tuple[list[bytes], bytes]:
+        """Return the lines of `rows` without their numbers, and the lines that have none.
 
         Raises:
             DecodeError: a record is not a JSON object.
         """
         cells, columns = self._cells.of(rows)
-        lines = [b"\t".join(row) for row in zip(*columns, strict=True)]
-        marks = self._marks(rows, cells) if self._marks_keys else []
-        return b"\n".join([*self._numbered(lines), *marks, b""])
+        lines = [b"\t".join(row) + b"\n" for row in zip(*columns, strict=True)]
+        return lines, b"".join(self._marks(rows, cells) if self._marks_keys else [])
 
-    def numbered(self, encoded: Encoded) -> bytes:
-        """Return the lines of rows that a `BlockEncoder` has encoded."""
-        self._mended += encoded.mended
-        return b"".join(self._numbered(lines_of(encoded, self._cells.of_events)))
+    def lines_of(self, encoded: Encoded) -> Sequence[bytes | memoryview]:
+        """Return the lines of rows that a `BlockEncoder` has encoded, without their numbers."""
+        return lines_of(encoded, self._cells.of_events)
 
-    def _numbered(self, lines: Sequence[bytes | memoryview]) -> Iterator[bytes]:
-        first = self.count
-        self.count += len(lines)
-        return (b"".join((b"%d\t" % number, line)) for number, line in enumerate(lines, first))
+    def choices(self, encoded: Encoded, first: int) -> bytes:
+        """Return lines on the staged rows of a block that are left out, or get other events.
 
-    def _marks(self, rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[bytes]:
+        Each one has the number of a row, and its events unless it is left out.
+
+        Args:
+            encoded: the block.
+            first: the number of its first row.
+        """
+        choice, numbers = encoded.choice, range(first, first + len(encoded.choice.flags))
+        lines = [b"%d\t\\N\n" % number for number in compress(numbers, map(not_, choice.flags))]
+        if choice.matched is not None:
+            cells = {events: self._cells.of_events(events) for events in {*choice.matched}}
+            lines += [
+                b"%d\t%b\n" % (number, cells[events])
+                for number, events in zip(
+                    compress(numbers, choice.flags), choice.matched, strict=True
+                )
+                if events != encoded.matched
+            ]
+        return b"".join(lines)
+
+    def mend(self, values: int) -> None:
+        """Take note that values of rows that were encoded before have been replaced."""
+        self._mended += values
+
+    def _marks(self, rows: Sequence[Row], cells: Sequence[list[Any]]) -> Iterator[bytes]:
         others = [None] * (len(cells) - 2)
-        return [
-            b"\t".join(map(_cell, (None, b"f", account.encode(), _fitted(key).encode(), *others)))
-            for account, key in unbound_keys(rows, cells)
-        ]
+        for account, key in unbound_keys(rows, cells):
+            mark = (None, b"f", account.encode(), _fitted(key).encode(), *others)
+            yield b"\t".join(map(_cell, mark)) + b"\n"
+
+
+def number_lines(lines: Sequence[bytes | memoryview], first: int) -> bytes:
+    """Return lines with their numbers, of which the first one is given."""
+    pairs = enumerate(lines, first)
+    return b"".join([b"".join((b"%d\t" % number, line)) for number, line in pairs])
 
 
 class BlockEncoder:

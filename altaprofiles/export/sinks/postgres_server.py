@@ -38,6 +38,25 @@ class PostgresServer(Struct, frozen=True):
     conninfo: str
     secrets: tuple[Secret, ...]
 
+    def connect_idle(self, timeout: int) -> psycopg.Connection[Any]:
+        """Return a new connection that is in no transaction.
+
+        Args:
+            timeout: longest wait, in seconds, for a host of the server.
+
+        Raises:
+            ExportError: the server cannot be reached, or refuses.
+        """
+        return self._connect(connect_timeout=timeout)
+
+    def begin(self, connection: psycopg.Connection[Any]) -> None:
+        """Begin a transaction like that of `connect`.
+
+        Raises:
+            ExportError: the connection is lost, or the server refuses.
+        """
+        self.guard(partial(_begin, connection))
+
     def connect(self) -> psycopg.Connection[Any]:
         """Return a new connection, in a transaction that the user's own time limits do not end.
 
@@ -56,13 +75,13 @@ class PostgresServer(Struct, frozen=True):
 
     def _begun(self, connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
         try:
-            self.guard(partial(_begin, connection))
+            self.begin(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _connect(self, options: str | None = None) -> psycopg.Connection[Any]:
+    def _connect(self, **options: Any) -> psycopg.Connection[Any]:
         import psycopg
 
         # No local holds the plain text, which a traceback with locals would show.
@@ -73,7 +92,7 @@ class PostgresServer(Struct, frozen=True):
                 autocommit=True,
                 client_encoding="utf8",
                 prepare_threshold=None,
-                options=options,
+                **options,
             )
         )
 

@@ -1,7 +1,7 @@
 """Writes the rows of one export to a PostgreSQL table, in one transaction.
 
-Rows are copied into a temporary table. Only at the end, when it is the export's turn, do they
-become rows of the table itself.
+Rows are copied into a temporary table, which may have some of them already. Only at the end, when
+it is the export's turn, do they become rows of the table itself.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ from ..tables import Origin, of_left_out, under_other_keys
 from . import postgres_runs, postgres_sync
 from .encoding import Encoded
 from .postgres_load import (
+    CHOICE,
     STAGE,
     Load,
+    analyze,
     append,
+    create_stage,
     drop_repeated,
     find_repeated,
+    leave_out,
     put_bindings,
     replace,
-    staged_columns,
     take_back,
 )
 from .postgres_rights import check_take_back
-from .postgres_rows import SLICE, RowEncoder
+from .postgres_rows import SLICE, RowEncoder, number_lines
 from .postgres_schema import add_index, prepare
 from .postgres_server import PostgresServer
 from .postgres_shape import Shape, shape_of
+from .postgres_stage import WRITTEN, Staged
 from .postgres_table import PostgresTable
 from .postgres_upsert import upsert
 
@@ -51,6 +55,7 @@ class PostgresSink:
         table: the table.
         rows: the columns, and the cells of the rows.
         origin: the export.
+        staged: the rows that are copied already, if there are any. The connection is theirs then.
         marks_keys: whether all rows of the keys of rows without cells are deleted.
 
     Raises:
@@ -63,6 +68,7 @@ class PostgresSink:
         table: PostgresTable,
         rows: Table,
         origin: Origin,
+        staged: Staged | None,
         *,
         marks_keys: bool,
     ) -> None:
@@ -74,9 +80,15 @@ class PostgresSink:
         self._rows = RowEncoder(rows, marks_keys=marks_keys)
         self._digest = hashlib.sha256(repr(table.columns).encode())
         self._copying: AbstractContextManager[psycopg.Copy] | None = None
-        self._connection = server.connect()
+        self._copied_into = ""
+        # The number of the next row, and how many there have been.
+        self._number = 0 if staged is None else WRITTEN
+        self._count = 0
+        self._staged = staged
+        self._unused = {} if staged is None else {**staged.counts}
+        self._connection = server.connect() if staged is None else staged.connection
         try:
-            self._copy = server.guard(self._begin)
+            server.guard(self._begin)
         except BaseException:
             self.abort()
             raise
@@ -87,17 +99,48 @@ class PostgresSink:
 
     def write(self, rows: Sequence[Row]) -> None:
         for start in range(0, len(rows), SLICE):
-            self._copy_lines(self._rows.encode(rows[start : start + SLICE]))
+            lines, marks = self._rows.encode(rows[start : start + SLICE])
+            self._write_lines(lines, marks)
 
     def takes(self, columns: Sequence[Column]) -> bool:
         return [*columns] == [*self._rows.columns]
 
     def put(self, encoded: Encoded) -> None:
-        self._copy_lines(self._rows.numbered(encoded))
+        self._rows.mend(encoded.mended)
+        if encoded.staged is None:
+            self._write_lines(self._rows.lines_of(encoded))
+            return
+        if self._table.has_digest:
+            self._digest.update(b"".join(self._rows.lines_of(encoded)))
+        first = encoded.staged
+        count = self._unused.pop(first)
+        self._number = first + count + WRITTEN
+        self._count += count
+        if choices := self._rows.choices(encoded, first):
+            self._copy(CHOICE, choices)
 
-    def _copy_lines(self, data: bytes) -> None:
-        self._digest.update(data)
-        self._server.guard(partial(self._copy.write, data))
+    def _write_lines(self, lines: Sequence[bytes | memoryview], marks: bytes = b"") -> None:
+        if self._table.has_digest:
+            self._digest.update(b"".join(lines))
+        self._copy(STAGE, number_lines(lines, self._number) + marks)
+        self._number += len(lines)
+        self._count += len(lines)
+
+    def _copy(self, table: str, data: bytes) -> None:
+        self._server.guard(partial(self._copy_into, table, data))
+
+    def _copy_into(self, table: str, data: bytes) -> None:
+        if self._copying is None or self._copied_into != table:
+            self._end_copy()
+            self._copied_into = table
+            self._copying = self._connection.cursor().copy(f"COPY {table} FROM STDIN")
+            self._copier = self._copying.__enter__()
+        self._copier.write(data)
+
+    def _end_copy(self) -> None:
+        if self._copying is not None:
+            copying, self._copying = self._copying, None
+            copying.__exit__(None, None, None)
 
     def close(self) -> None:
         self._server.guard(self._finish)
@@ -106,29 +149,27 @@ class PostgresSink:
         # The server rolls back an open transaction, even in the middle of a copy.
         with suppress(Exception):
             self._connection.close()
-        if self._copying is not None:
-            # A copy that is never exited would warn when it is garbage-collected.
-            with suppress(Exception):
-                self._copying.__exit__(None, None, None)
+        # A copy that is never exited would warn when it is garbage-collected.
+        with suppress(Exception):
+            self._end_copy()
 
-    def _begin(self) -> psycopg.Copy:
-        columns = zip(
-            staged_columns(self._table).values(), self._table.columns.values(), strict=True
-        )
-        cursor = self._connection.cursor()
-        cursor.execute(
-            "CREATE TEMP TABLE altaprofiles_stage (number bigint, nameless boolean, "
-            f"{', '.join(f'{name} {type_}' for name, type_ in columns)}) ON COMMIT DROP"
-        )
-        self._copying = cursor.copy(f"COPY {STAGE} FROM STDIN")
-        return self._copying.__enter__()
+    def _begin(self) -> None:
+        if self._staged is None:
+            create_stage(self._connection, STAGE, self._table, "ON COMMIT DROP")
+        else:
+            self._connection.execute(
+                "CREATE TEMP TABLE altaprofiles_choice (number bigint, matched text[])"
+                " ON COMMIT DROP"
+            )
 
     def _finish(self) -> None:
-        if self._copying is not None:
-            self._copying.__exit__(None, None, None)
+        self._end_copy()
         connection, table = self._connection, self._table
-        # Only the columns by which rows are found: to analyse documents takes long.
-        connection.execute(f"ANALYZE {STAGE} (number, nameless, {self._found_by})")
+        staged = self._staged
+        if staged is not None:
+            leave_out(connection, [*self._unused.items()])
+        if staged is None or 2 * staged.analyzed < self._count:
+            analyze(connection, STAGE, table)
         table.take_turns(connection)
         shape = shape_of(table, connection)
         if table.write == "append":
@@ -186,7 +227,7 @@ class PostgresSink:
             replace(load)
         if is_new:
             add_index(table, connection)
-            connection.execute(f"ANALYZE {table.quoted} ({self._found_by})")
+            connection.execute(f"ANALYZE {table.quoted} ({table.found_by})")
 
     def _write_people(self, load: Load, shape: Shape) -> None:
         repeated = find_repeated(load)
@@ -209,9 +250,3 @@ class PostgresSink:
     def _unites(self) -> bool:
         """True if the events that brought a person are added to those of earlier runs."""
         return self._origin.sync is not None and self._table.content.has_events
-
-    @property
-    def _found_by(self) -> str:
-        """The columns by which rows are found."""
-        devices = ["object_ids"] if self._table.content.of == "people" else []
-        return ", ".join([*self._table.content.identifies, *devices])

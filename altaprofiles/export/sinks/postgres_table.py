@@ -51,7 +51,18 @@ NAMELESS = "coalesce({}identity, '') = ''"
 
 TEMPORARY = frozenset(
     f"altaprofiles_{name}"
-    for name in ("stage", "repeated", "links", "known", "merged", "kept", "plan", "changed")
+    for name in (
+        "ahead",
+        "stage",
+        "choice",
+        "repeated",
+        "links",
+        "known",
+        "merged",
+        "kept",
+        "plan",
+        "changed",
+    )
 )
 """The names of the temporary tables of an export."""
 
@@ -155,6 +166,17 @@ class PostgresTable(Struct, frozen=True):
         if schema is None:
             raise self.error("the schema does not exist, or this user may not use it")
         return str(schema)
+
+    @property
+    def has_digest(self) -> bool:
+        """True if the run that has written the rows is recorded, with a digest of them."""
+        return self.write == "append" or self.is_repeating
+
+    @property
+    def found_by(self) -> str:
+        """The columns by which rows are found, in SQL."""
+        devices = ["object_ids"] if self.content.of == "people" else []
+        return ", ".join([*self.content.identifies, *devices])
 
     @property
     def required(self) -> list[str]:

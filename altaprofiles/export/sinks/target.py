@@ -26,7 +26,16 @@ from .encoding import Encoded, Encoder
 from .files import check_place
 from .remote import Remote
 
-__all__ = ["BlockSink", "FileSink", "FileTarget", "Layout", "Sink", "Target", "check_parent"]
+__all__ = [
+    "BlockSink",
+    "FileSink",
+    "FileTarget",
+    "Layout",
+    "Sink",
+    "Stage",
+    "Target",
+    "check_parent",
+]
 
 
 class Sink(Protocol):
@@ -108,6 +117,49 @@ class FileSink(Sink, Protocol):
             The file, open for reading; None if the system cannot do that, and rows have to be
             written.
         """
+        ...
+
+
+class Stage(Protocol):
+    """Takes encoded rows to where a sink needs them, while others are still being read.
+
+    A shortcut only: it may fail at any time, and the sink then takes the blocks. Every call blocks;
+    one call at a time, from any thread.
+    """
+
+    @property
+    def is_held(self) -> bool:
+        """True if the sink that was opened last has the staged rows."""
+        ...
+
+    @property
+    def takes_text(self) -> bool:
+        """True if it takes the records of the first chain as text, instead of blocks."""
+        ...
+
+    @property
+    def needs_blocks(self) -> bool:
+        """True if the sink needs the blocks of staged rows as well."""
+        ...
+
+    def put(self, block: bytes, chain: int) -> int | None:
+        """Add rows behind those of their chain; return the number of the first one.
+
+        Args:
+            block: made by an encoder of the target; for one that `takes_text`, any part of it.
+            chain: the place of their chain among all chains.
+
+        Returns:
+            None if there are no staged rows for a sink.
+        """
+        ...
+
+    def open(self, table: Table, origin: Origin) -> Sink:
+        """Do the same as `Target.open`, for a sink that has the staged rows if it can be."""
+        ...
+
+    def close(self) -> None:
+        """Drop the rows, unless a sink has them. Never raises."""
         ...
 
 
@@ -269,6 +321,15 @@ class Target(Struct, frozen=True, kw_only=True):
             table: the columns, and the cells of the rows.
         """
         raise NotImplementedError
+
+    def stage(self, folder: Path, *, changes: bool) -> Stage | None:
+        """Return a new stage for one sink, or None if rows only wait for that one in blocks.
+
+        Args:
+            folder: a folder for its files.
+            changes: whether the events of many rows may change until they are written.
+        """
+        return None
 
     def open(self, table: Table, origin: Origin) -> Sink:
         """Return a new sink. Blocking.

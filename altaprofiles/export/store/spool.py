@@ -25,6 +25,7 @@ __all__ = [
     "Whole",
     "checksum",
     "read_answers",
+    "read_bytes",
     "read_end",
     "read_lines",
     "sync_folder",
@@ -177,11 +178,25 @@ class Whole(Struct, frozen=True):
         Raises:
             SpoolDamaged, OSError: as from `read_lines`.
         """
-        start = 0
-        with _reading(self.path) as file:
-            for group in _grouped(self.parts, start):
-                yield from _verified(file, self.path, start, group)
-                start = group[-1].end
+        yield from read_bytes(self.path, self.parts)
+
+
+def read_bytes(path: Path, parts: Sequence[Part], read: int = 0) -> Iterator[bytes]:
+    """Yield the bytes of `parts` behind the first few, as `read_lines` yields lines.
+
+    Args:
+        path: the spool.
+        parts: its parts.
+        read: the number of parts before the first one that is yielded.
+
+    Raises:
+        SpoolDamaged, OSError: as from `read_lines`.
+    """
+    start = parts[read - 1].end if read else 0
+    with _reading(path) as file:
+        for group in _grouped(parts[read:], start):
+            yield from _verified(file, path, start, group)
+            start = group[-1].end
 
 
 def read_lines(path: Path, parts: Iterable[Part], offset: int = 0) -> Iterator[list[bytes]]:
