@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from .support.clock import Clock, stopped
 from .support.postgres import Cluster, Server, binaries
 from .support.thorough import with_each_value
+from .support.tried import TRIED
 
 # How long an example takes is no property of the code on a machine that does other things, too.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -69,7 +70,9 @@ def files_of_the_current_folder() -> set[str]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     # By the run, as processes that test side by side see each other's files.
-    if hasattr(session.config, "workerinput"):
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["tried"] = dict(TRIED)
         return
     before = session.config.stash[THERE]
     if left := files_of_the_current_folder() - before:
@@ -82,6 +85,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     node.workerinput["postgres"] = node.config.stash[FOLDER]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    # A process that has died tells nothing.
+    TRIED.update(getattr(node, "workeroutput", {}).get("tried", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TRIED:
+        tried = ", ".join(f"{number:,} {name}" for name, number in sorted(TRIED.items()))
+        terminalreporter.write_line(f"tried: {tried}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from altaprofiles import AltaProfilesError, Session
 
+from ..support.tried import TRIED
 from .account import EVENT, PEOPLE, Reply, answer, forged
 from .cells import PATIENCE, usable
 from .server import Exchange, Fault, Steps, WireServer
@@ -120,6 +121,7 @@ def _bits(body: bytes, step: int) -> Iterator[int]:
 
 
 def _flip(body: bytes, bit: int) -> bytes:
+    TRIED["flipped bits"] += 1
     changed = bytearray(body)
     changed[bit // 8] ^= 1 << bit % 8
     return bytes(changed)
@@ -222,6 +224,7 @@ def _mutations(draw: st.DrawFn) -> Callable[[bytes], bytes]:
 
 def mutated(body: bytes, chance: random.Random, kinds: Sequence[str]) -> bytes:
     """Return `body` with changes of these kinds at places that `chance` picks."""
+    TRIED["changed bodies"] += bool(kinds)
     for kind in kinds:
         # Mostly near the members of the page; elsewhere it is all records.
         near = chance.random() < 0.5

@@ -9,8 +9,16 @@ from collections.abc import AsyncGenerator, Callable
 import pytest
 from anyio import wait_all_tasks_blocked
 
-from altaprofiles import AltaProfilesError, CursorLoop, DecodeError, NotReady, Page, Profile
-from altaprofiles.flow.paging import Chain, walk
+from altaprofiles import (
+    AltaProfilesError,
+    CursorExpired,
+    CursorLoop,
+    DecodeError,
+    NotReady,
+    Page,
+    Profile,
+)
+from altaprofiles.flow.paging import Chain, mark, walk
 from altaprofiles.flow.slices import at_once
 from altaprofiles.models.page import new_people
 from altaprofiles.models.people import Distinct
@@ -109,6 +117,111 @@ async def test_a_repeated_cursor_ends_the_chain_with_an_error(back_to: str) -> N
     # What never ran warns when it is freed: here, and not in another test.
     gc.collect()
     assert chain.asked == found
+
+
+@pytest.mark.parametrize("pages", [1, 2, 7])
+async def test_a_failure_names_its_page_and_the_cursor_to_resume_at(pages: int) -> None:
+    gone = f"a{pages}"
+    following: dict[str, str | None] = {f"a{at}": f"a{at + 1}" for at in range(pages)}
+    with pytest.raises(NotReady) as caught:
+        async for _ in Book("a", following).walked():
+            pass
+    [note] = caught.value.__notes__
+    assert f"page {pages + 1} of its chain" in note
+    assert f"cursor={gone!r}" in note
+
+
+async def test_a_chain_that_cannot_go_on_names_no_cursor_to_resume_at() -> None:
+    async def fetch(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        raise CursorExpired(cursor)
+
+    with pytest.raises(CursorExpired) as caught:
+        async for _ in walk([Chain(book("a", 1).open, fetch)], prefetch=1, spawn=spawn):
+            pass
+    assert not hasattr(caught.value, "__notes__")
+
+
+async def test_a_page_knows_its_own_cursor_and_earlier_ones() -> None:
+    chain = book("a", 3)
+    known: dict[str, list[str]] = {}
+
+    async def fetch(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        if cursor != "a2":
+            ahead(f"a{int(cursor[1]) + 1}")
+        known[cursor] = [one for one in ("before", "a0", "a1", "a2", "a3") if asked(one)]
+        return await chain.fetch(cursor, ahead, asked)
+
+    resumed = Chain(chain.open, fetch, earlier=[mark("before")])
+    assert [page.cursor async for page in walk([resumed], prefetch=2, spawn=spawn)] == chain.asked
+    assert known == {
+        "a0": ["before", "a0"],
+        "a1": ["before", "a0", "a1"],
+        "a2": ["before", "a0", "a1", "a2"],
+    }
+
+
+async def test_a_chain_that_is_opened_again_is_a_new_one() -> None:
+    following: dict[str, str | None] = {"a0": "a1", "a1": None}
+    chain = Book("a", following)
+
+    async def reopen(page: Page) -> str | None:
+        if page.next_cursor is not None or len(chain.asked) > 2:
+            return None
+        following["a1"] = "gone"
+        return "a0"
+
+    opened = Chain(chain.open, chain.fetch, reopen=reopen)
+    found = []
+    with pytest.raises(NotReady, match="gone") as caught:
+        async for page in walk([opened], prefetch=0, spawn=spawn):
+            found.append(page.cursor)
+    assert found == ["a0", "a0", "a1"]
+    assert "page 3 of its chain" in caught.value.__notes__[0]
+
+
+async def test_pages_of_a_wrong_cursor_are_dropped_before_the_right_ones_are_asked_for() -> None:
+    """Two pages of a wrong cursor are on their way, of which the second turns out to be right."""
+    chain = book("a", 4)
+    under_way: list[str] = []
+
+    async def fetch(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        assert cursor not in under_way
+        under_way.append(cursor)
+        try:
+            if cursor == "wrong":
+                ahead("a2")
+                await asyncio.Event().wait()
+            if cursor == "a2" and "wrong" in under_way:
+                await asyncio.Event().wait()
+            if cursor == "a0":
+                ahead("wrong")
+                await wait_all_tasks_blocked()
+                assert under_way == ["a0", "wrong", "a2"]
+            return await chain.fetch(cursor, ahead, asked)
+        finally:
+            under_way.remove(cursor)
+
+    walked = walk([Chain(chain.open, fetch)], prefetch=3, spawn=spawn)
+    assert [page.cursor async for page in walked] == ["a0", "a1", "a2", "a3"]
+    assert chain.asked == ["a0", "a1", "a2", "a3"]
+
+
+async def test_a_page_that_is_not_delivered_is_discarded() -> None:
+    async def refuse(page: Page) -> str | None:
+        raise NotReady(page.cursor)
+
+    chain = book("a", 1)
+    discarded: list[Page] = []
+    refusing = Chain(chain.open, chain.fetch, reopen=refuse, discard=discarded.append)
+    with pytest.raises(NotReady):
+        await anext(walk([refusing], prefetch=0, spawn=spawn))
+    assert [page.cursor for page in discarded] == ["a0"]
 
 
 async def test_leaving_stops_the_fetching() -> None:

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 import pytest
-from anyio import create_task_group, wait_all_tasks_blocked
+from anyio import create_task_group, fail_after, wait_all_tasks_blocked
 
 from altaprofiles import Page
 from altaprofiles.flow.paging import MEMORY, Chain, Room, walk
 
-from ..support.tasks import nothing_left_behind, spawn
+from ..support.tasks import PATIENCE, nothing_left_behind, spawn
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +92,83 @@ async def test_a_size_that_is_known_once_a_page_begins_counts_at_once() -> None:
         await wait_all_tasks_blocked()
         heavy.exist -= 1
     assert heavy.most == 1
+
+
+@pytest.mark.parametrize(("chains", "ahead_of_it", "at_once"), [(5, 0, 4), (2, 1, 3), (1, 3, 2)])
+async def test_pages_of_unknown_size_are_so_many_at_once(
+    chains: int, ahead_of_it: int, at_once: int
+) -> None:
+    under_way: list[str] = []
+    go_on = asyncio.Event()
+
+    def heavy(name: str) -> Chain[Page]:
+        async def opened() -> str:
+            return f"{name}0"
+
+        async def fetch(
+            cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+        ) -> Page:
+            under_way.append(cursor)
+            number = int(cursor[1:])
+            following = f"{name}{number + 1}" if number < ahead_of_it else None
+            if following is not None:
+                ahead(following)
+            await go_on.wait()
+            return Page([], b"", cursor, following)
+
+        return Chain(opened, fetch, weigh=lambda page: 1000)
+
+    pages = walk([heavy(name) for name in "abcde"[:chains]], prefetch=5, spawn=spawn)
+    first = asyncio.ensure_future(anext(pages))
+    await wait_all_tasks_blocked()
+    assert len(under_way) == at_once
+    go_on.set()
+    found = [(await first).cursor, *[page.cursor async for page in pages]]
+    assert sorted(found) == sorted(under_way)
+    assert len(found) == chains * (1 + ahead_of_it)
+
+
+async def test_a_dropped_page_that_waits_for_room_holds_up_no_other() -> None:
+    async def opened() -> str:
+        return "0"
+
+    async def fetch(
+        cursor: str, ahead: Callable[[str], None], asked: Callable[[str], bool]
+    ) -> Page:
+        assert cursor.isdecimal()
+        ahead(f"wrong {cursor}")
+        await wait_all_tasks_blocked()
+        return Page([], b"", cursor, str(int(cursor) + 1) if cursor != "9" else None)
+
+    chain = Chain(opened, fetch, weigh=lambda page: MEMORY, expected=lambda: MEMORY)
+    found = []
+    with fail_after(PATIENCE):
+        async for page in walk([chain], prefetch=1, spawn=spawn):
+            found.append(page.cursor)
+    assert found == [str(number) for number in range(10)]
+
+
+async def test_room_is_given_first_come_first_served() -> None:
+    room = Room(10)
+    await room.acquire(8)
+    entered: list[str] = []
+
+    async def enter(name: str, weight: int) -> None:
+        await room.acquire(weight)
+        entered.append(name)
+
+    async with create_task_group() as group:
+        for name, weight in (("large", 9), ("small", 2)):
+            group.start_soon(enter, name, weight)
+            await wait_all_tasks_blocked()
+        room.release(1)
+        await wait_all_tasks_blocked()
+        assert entered == []
+        room.release(6)
+        await wait_all_tasks_blocked()
+        assert entered == ["large"]
+        room.release(9)
+    assert entered == ["large", "small"]
 
 
 async def test_room_that_somebody_gave_up_waiting_for_goes_to_the_next() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +16,7 @@ from altaprofiles import Page, Profile
 from altaprofiles.export.tables import Content
 from altaprofiles.flow.slices import at_once
 from altaprofiles.models.page import new_people
-from altaprofiles.models.people import Distinct, identity_of, object_ids_of
+from altaprofiles.models.people import Distinct, digest_of, identity_of, object_ids_of
 from altaprofiles.tables.columns import Columns
 
 from ..support.marks import told_apart
@@ -98,6 +99,54 @@ def test_every_room_knows_a_person_by_the_same(records: list[bytes]) -> None:
     keys = persons(records)
     first = [number for number in named if keys.index(keys[number]) == number]
     assert kept([records[number] for number in named]) == [named.index(one) for one in first]
+
+
+TEXTS = {
+    "letters": "user-7",
+    "no ASCII": "Zoë",
+    "the escape of a lone surrogate": r"\ud83d",
+    "a backslash": "a\\b",
+    "NUL": "a\0b",
+    "500 characters": "x" * 500,
+    "501 characters": "x" * 501,
+    "as long as an index can hold": "x" * 1000,
+    "too long for an index": "x" * 1001,
+    "too long for an index in UTF-8": "é" * 501,
+    "a lone surrogate": "a\ud83d",
+    "another lone surrogate": "a\ud83e",
+    "the character for a lone surrogate": "a\ufffd",
+    "its escape": r"a\ufffd",
+}
+DIGESTED = {
+    "NUL",
+    "too long for an index",
+    "too long for an index in UTF-8",
+    "a lone surrogate",
+    "another lone surrogate",
+}
+
+
+@pytest.mark.parametrize("kind", ["identity", "objectId"])
+def test_each_text_makes_a_person_of_its_own_that_any_database_can_hold(kind: str) -> None:
+    records = [json.dumps({kind: text}).encode() for text in TEXTS.values()]
+    expected = [
+        f"{kind}:{digest_of(text) if name in DIGESTED else text}" for name, text in TEXTS.items()
+    ]
+    assert persons(records) == expected
+    assert len({*expected}) == len(TEXTS)
+    assert kept([*records, *records]) == [*range(len(TEXTS))]
+
+
+def test_devices_in_any_order_make_one_key() -> None:
+    for ids in (["b", "a\0", "c"], ["c", "b", "a\0"]):
+        [key] = persons([json.dumps({"platformInfo": [{"objectId": one} for one in ids]}).encode()])
+        assert key == "objectId:b"
+
+
+@pytest.mark.parametrize("identity", ["7", "Zoë"])
+def test_an_identity_outranks_devices(identity: str) -> None:
+    record = json.dumps({"identity": identity, "objectId": "d"}).encode()
+    assert persons([record]) == [f"identity:{identity}"]
 
 
 def test_a_person_takes_some_hundred_bytes_whatever_the_identity() -> None:

@@ -170,6 +170,10 @@ class Exporter:
         await self._tell("reap")
         status = await self._hear()
         if os.WIFSIGNALED(status):
+            # Not at the top, as this module is a script as well.
+            from .tried import TRIED
+
+            TRIED["processes killed"] += 1
             return Outcome(signal=os.WTERMSIG(status))
         return msgspec.json.decode(self._result.read_bytes(), type=Outcome)
 

@@ -22,6 +22,7 @@ from altaprofiles.wire.pages import Pages
 
 from ..faults.test_bodies import KINDS, mutated
 from ..support.odd import DEEP, RECORDS, pretty
+from ..support.tried import TRIED
 
 Result = tuple[Any, ...]
 
@@ -66,6 +67,7 @@ def read_by(reader: PageReader[Page], pieces: Sequence[bytes]) -> Result:
 
 def split(body: bytes, chance: random.Random) -> list[bytes]:
     """Return `body` in pieces, of one byte or of many."""
+    TRIED["bodies split at random"] += 1
     longest = chance.choice([1, 3, 20, 300, 5000])
     pieces = []
     at = 0
