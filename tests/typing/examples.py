@@ -53,6 +53,9 @@ def module_of(test: doctest.DocTest) -> str:
 def write_examples(folder: Path) -> None:
     """Write each example to a module of its own."""
     for path in (README, *GUIDES.glob("*.md")):
+        if path.name == "gallery.md":
+            # Cells of one notebook, which are no modules. A kernel runs them.
+            continue
         document = path.stem.lower().replace("-", "_")
         for number, example in enumerate(document_at(path).examples()):
             # Some are files, of which one imports the other.
