@@ -11,11 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -26,7 +24,8 @@ from ..tables.kinds import Kinds
 from ..tables.rows import Row
 from .sinks import Encoder, Stage
 from .store.journal import Part
-from .store.spool import checksum, read_bytes, read_lines
+from .store.scratch import Scratch, Stored
+from .store.spool import read_bytes, read_lines
 from .threads import Threads
 
 __all__ = ["Ahead", "Arrived", "Block"]
@@ -86,9 +85,7 @@ class Block(Struct, frozen=True):
 class _Stored(Struct, frozen=True):
     """A block in the file."""
 
-    start: int
-    length: int
-    checksum: int
+    place: Stored
     block: Block
 
 
@@ -141,8 +138,7 @@ class Ahead:
         self._kinds = kinds
         self._threads = Threads()
         self._chains: dict[tuple[int, int], _Chain] = {}
-        self._file: Any = None
-        self._length = 0
+        self._scratch: Scratch | None = None
         self._is_over = False
 
     async def run(self) -> None:
@@ -171,8 +167,8 @@ class Ahead:
         self._chains.clear()
         if self.stage is not None:
             self.stage.close()
-        if self._file is not None:
-            self._file.close()
+        if self._scratch is not None:
+            self._scratch.close()
 
     # ------------------------------------------------------------------------- while records arrive
 
@@ -243,17 +239,14 @@ class Ahead:
         if encoder.mended != chain.mended:
             yield from self._find_mended(rows, mended)
         chain.mended = encoder.mended
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        if self._scratch is None:
+            self._scratch = Scratch(self._folder)
+        stored = self._scratch.put(data)
         yield True
         staged = None if self.stage is None else self.stage.put(data, place)
         block = Block(b"", len(rows), end, arrived.account, arrived.matched, mended, staged)
-        chain.stored.append(_Stored(self._length, len(data), checksum(data), block))
+        chain.stored.append(_Stored(stored, block))
         chain.end = end
-        self._length += len(data)
 
     def _pass_on(self, arrived: Arrived, chain: _Chain, stage: Stage) -> Iterator[bool]:
         """Pass on records as they are. Only of the first chain is it known where they stand."""
@@ -297,12 +290,8 @@ class Ahead:
             if is_staged and not needs_blocks:
                 yield stored.block
                 continue
-            try:
-                self._file.seek(stored.start)
-                data = self._file.read(stored.length)
-            except OSError:
-                return
-            if len(data) != stored.length or checksum(data) != stored.checksum:
+            data = None if self._scratch is None else self._scratch.get(stored.place)
+            if data is None:
                 return
             staged = stored.block.staged if is_staged else None
             yield replace(stored.block, data=data, staged=staged)

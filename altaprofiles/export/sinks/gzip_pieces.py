@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from msgspec import Struct
-
-from ..store.spool import checksum
+from ..store.scratch import Scratch, Stored
 
 __all__ = ["GzipWriter", "Pieces", "StoredPieces"]
 
@@ -87,25 +83,16 @@ def _deflated(piece: bytes) -> bytes:
     return coder.compress(piece) + coder.flush(zlib.Z_SYNC_FLUSH)
 
 
-class _Stored(Struct, frozen=True):
-    """A compressed piece in the file."""
-
-    start: int
-    length: int
-    checksum: int
-
-
 class StoredPieces:
-    """Compressed pieces that may become part of the output, in a file without a name.
+    """Compressed pieces that may become part of the output.
 
     Args:
-        folder: where the file is.
+        folder: where they are stored.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file: Any = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self._length = 0
-        self._stored: dict[bytes, _Stored] = {}
+        self._scratch = Scratch(folder)
+        self._stored: dict[bytes, Stored] = {}
 
     def put(self, piece: bytes) -> None:
         """Compress a piece, and store it.
@@ -113,29 +100,17 @@ class StoredPieces:
         Raises:
             OSError: the disk refuses.
         """
-        data = _deflated(piece)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._stored[_digest(piece)] = _Stored(self._length, len(data), checksum(data))
-        self._length += len(data)
+        self._stored[_digest(piece)] = self._scratch.put(_deflated(piece))
 
     def get(self, piece: bytes) -> bytes | None:
         """Return a compressed piece, or None if it is not stored, or damaged."""
         stored = self._stored.get(_digest(piece))
-        if stored is None:
-            return None
-        try:
-            self._file.seek(stored.start)
-            data: bytes = self._file.read(stored.length)
-        except OSError:
-            return None
-        return data if checksum(data) == stored.checksum else None
+        return None if stored is None else self._scratch.get(stored)
 
     def close(self) -> None:
         """Free the file."""
         self._stored.clear()
-        self._file.close()
+        self._scratch.close()
 
 
 def _digest(piece: bytes) -> bytes:

@@ -185,9 +185,11 @@ def leave_out(connection: psycopg.Connection[Any], unused: Sequence[tuple[int, i
         connection.execute(
             f"DELETE FROM {STAGE} WHERE number >= %s AND number < %s", [first, first + count]
         )
-    same = f"FROM {CHOICE} AS choice WHERE choice.number = new.number AND choice.matched"
-    connection.execute(f"DELETE FROM {STAGE} AS new USING {same.removeprefix('FROM ')} IS NULL")
-    connection.execute(f"UPDATE {STAGE} AS new SET matched = choice.matched {same} IS NOT NULL")
+    chosen = f"{CHOICE} AS choice WHERE choice.number = new.number AND choice.matched"
+    connection.execute(f"DELETE FROM {STAGE} AS new USING {chosen} IS NULL")
+    connection.execute(
+        f"UPDATE {STAGE} AS new SET matched = choice.matched FROM {chosen} IS NOT NULL"
+    )
 
 
 def find_repeated(load: Load) -> int:

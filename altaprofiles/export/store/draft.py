@@ -21,7 +21,7 @@ from ...flow.slices import Pace, Slices
 from ...wire.pages import check_objects
 from ..threads import Threads, deliver_cancellation
 from .marks import PageMarks
-from .spool import checksum
+from .spool import checksum, write_all
 
 __all__ = ["Draft", "Drafts"]
 
@@ -176,9 +176,7 @@ class Draft:
                 self._file = tempfile.TemporaryFile(dir=self._drafts.folder, buffering=0)  # noqa: SIM115
             self._file.seek(self._stored)
             for block in self._lines:
-                rest = memoryview(block)
-                while rest:
-                    rest = rest[self._file.write(rest) :]
+                write_all(self._file.write, block)
                 self._stored += len(block)
                 self._checksum = checksum(block, self._checksum)
         except OSError as error:

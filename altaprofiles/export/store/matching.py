@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from ...tables.rows import Row
 from .marks import Marks
 from .people import Choice, EachOnce, Origin
+from .spool import write_all
 
 __all__ = ["Matching"]
 
@@ -180,9 +181,7 @@ class _Notes:
         try:
             if self._file is None:
                 self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
-            rest = memoryview(b"".join(self._held))
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            write_all(self._file.write, b"".join(self._held))
         except OSError as error:
             # Errors of calls on an open file do not name it.
             raise OSError(error.errno, error.strerror, str(self._folder)) from error

@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -29,6 +30,7 @@ __all__ = [
     "read_end",
     "read_lines",
     "sync_folder",
+    "write_all",
 ]
 
 # fdatasync syncs the size of a file, too, and skips its timestamps, which do not matter here.
@@ -49,6 +51,13 @@ def checksum(data: bytes | memoryview, before: int = 0) -> int:
     do not choose their damage: a longer digest would gain nothing and take five times as long.
     """
     return zlib.crc32(data, before)
+
+
+def write_all(write: Callable[[memoryview], int], data: bytes) -> None:
+    """Write all of `data` by calls that may write a part each, as those on an unbuffered file."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[write(rest) :]
 
 
 class Spool:
@@ -100,9 +109,7 @@ class Spool:
             self._file.seek(self.offset)
             if file is not None:
                 _copy(file.fileno(), target, length)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(target, rest) :]
+            write_all(partial(os.write, target), data)
             _sync(target)
         except OSError as error:
             # Errors of calls on a file descriptor do not name the file.
@@ -142,12 +149,11 @@ def _copy(source: int, target: int, length: int) -> None:
                 break
             copied += step
     while copied < length:
-        block = memoryview(os.read(source, min(_COPIED, length - copied)))
+        block = os.read(source, min(_COPIED, length - copied))
         if not block:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         copied += len(block)
-        while block:
-            block = block[os.write(target, block) :]
+        write_all(partial(os.write, target), block)
 
 
 _COPIED = 1 << 20
