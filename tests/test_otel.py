@@ -249,6 +249,20 @@ async def test_a_request_that_is_cancelled_has_a_span_that_ends(
     assert len(plain) == services.requests - 3
 
 
+@contextlib.asynccontextmanager
+async def ending_calls(services: Both) -> AsyncIterator[list[Any]]:
+    """Serve `services` by one that never answers, and yield what it calls for each request."""
+    ending: list[Any] = []
+
+    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
+        ending[0]()
+        await asyncio.Event().wait()
+
+    async with scripted(silent) as server:
+        services.url = server.url
+        yield ending
+
+
 @pytest.mark.parametrize("way", ["task", "scope", "timeout"])
 async def test_a_hook_that_fails_does_not_take_the_place_of_a_cancellation(
     way: str, services: Both, caplog: pytest.LogCaptureFixture
@@ -260,14 +274,7 @@ async def test_a_hook_that_fails_does_not_take_the_place_of_a_cancellation(
     tracers = TracerProvider()
     tracers.add_span_processor(Failing())
     hooks = [altaprofiles.otel.hook(tracers, MeterProvider()) for _ in range(2)]
-    ending: list[Any] = []
-
-    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
-        ending[0]()
-        await asyncio.Event().wait()
-
-    async with scripted(silent) as server:
-        services.url = server.url
+    async with ending_calls(services) as ending:
         async with services.session() as session:
             view = session.with_options(on_event=hooks)
             await end_midway(way, ending, lambda: view.cdp.get(user_id="u"))
@@ -287,14 +294,7 @@ async def test_nor_does_one_that_is_cancelled_itself(services: Both) -> None:
     cancelled.add_span_processor(Cancelled())
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(spans))
-    ending: list[Any] = []
-
-    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
-        ending[0]()
-        await asyncio.Event().wait()
-
-    async with scripted(silent) as server:
-        services.url = server.url
+    async with ending_calls(services) as ending:
         async with services.session() as session:
             hooks = [altaprofiles.otel.hook(one, MeterProvider()) for one in (cancelled, tracers)]
             view = session.with_options(on_event=hooks)
@@ -337,14 +337,7 @@ async def test_a_hook_of_the_caller_may_have_any_attributes(services: Both) -> N
         def watch(self) -> str:
             return "its own"
 
-    ending: list[Any] = []
-
-    async def silent(head: bytes, writer: asyncio.StreamWriter) -> None:
-        ending[0]()
-        await asyncio.Event().wait()
-
-    async with scripted(silent) as server:
-        services.url = server.url
+    async with ending_calls(services) as ending:
         known = services.session()._credentials[1]  # noqa: SLF001
         monitor = Monitor()
         async with Session(alta=known, on_event=monitor) as session:

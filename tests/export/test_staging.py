@@ -199,7 +199,7 @@ STAGED = (
 
 
 class Between:
-    """What stands between a client and the server: a pooler, or a network that falls silent.
+    """A link between a client and the server: a pooler, or a network that falls silent.
 
     Args:
         port: the port of the server.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from typing import Any
 
 import pytest
 from anyio import create_task_group, fail_after, wait_all_tasks_blocked
@@ -148,14 +149,21 @@ async def test_a_dropped_page_that_waits_for_room_holds_up_no_other() -> None:
     assert found == [str(number) for number in range(10)]
 
 
-async def test_room_is_given_first_come_first_served() -> None:
-    room = Room(10)
-    await room.acquire(8)
+def entry_into(room: Room) -> tuple[Callable[[str, int], Coroutine[Any, Any, None]], list[str]]:
+    """Return a function that waits for room of some weight, and the names that have got it."""
     entered: list[str] = []
 
     async def enter(name: str, weight: int) -> None:
         await room.acquire(weight)
         entered.append(name)
+
+    return enter, entered
+
+
+async def test_room_is_given_first_come_first_served() -> None:
+    room = Room(10)
+    await room.acquire(8)
+    enter, entered = entry_into(room)
 
     async with create_task_group() as group:
         for name, weight in (("large", 9), ("small", 2)):
@@ -174,11 +182,7 @@ async def test_room_is_given_first_come_first_served() -> None:
 async def test_room_that_somebody_gave_up_waiting_for_goes_to_the_next() -> None:
     room = Room(10)
     await room.acquire(8)
-    entered: list[str] = []
-
-    async def enter(name: str, weight: int) -> None:
-        await room.acquire(weight)
-        entered.append(name)
+    enter, entered = entry_into(room)
 
     async with create_task_group() as group:
         first = asyncio.ensure_future(enter("large", 9))

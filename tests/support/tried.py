@@ -1,4 +1,4 @@
-"""What a run tries more often than it has tests. pytest prints it at the end."""
+"""Counts of the things that a run tries more often than it has tests. pytest prints them."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from collections import Counter
 __all__ = ["TRIED"]
 
 TRIED: Counter[str] = Counter()
-"""How often each of these was tried in this process."""
+"""The number of tries of each in this process."""
