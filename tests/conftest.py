@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import random
 import shutil
@@ -9,7 +10,7 @@ import signal
 import sys
 import tempfile
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -32,6 +33,12 @@ FOLDER = pytest.StashKey[str]()
 
 THERE = pytest.StashKey[set[str]]()
 """The contents of the current folder before the run."""
+
+STDERR = pytest.StashKey[int]()
+"""Standard error as it is outside of tests, which capture it."""
+
+HANGS = 600
+"""Seconds after which a test hangs: many times what any takes on a machine that is busy."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,6 +69,20 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = tempfile.mkdtemp(prefix="altaprofiles-") if given is None else given["postgres"]
     config.stash[FOLDER] = folder
     config.stash[THERE] = files_of_the_current_folder()
+    config.stash[STDERR] = os.dup(2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """End a process whose test hangs, and print what its threads do.
+
+    The run goes on in another process, and the test has failed.
+    """
+    faulthandler.dump_traceback_later(HANGS, file=item.config.stash[STDERR], exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def files_of_the_current_folder() -> set[str]:

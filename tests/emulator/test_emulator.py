@@ -28,10 +28,10 @@ from ..support.raw import (
     page,
     records,
     sent,
-    until,
     walked,
 )
 from ..support.samples import sample
+from ..support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

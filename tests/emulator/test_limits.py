@@ -11,7 +11,8 @@ import pytest
 
 from altaprofiles.emulator import Emulator
 
-from ..support.raw import JANUARY, Answer, ask, cdp, opened, page, records, until, walked
+from ..support.raw import JANUARY, Answer, ask, cdp, opened, page, records, walked
+from ..support.waiting import until
 
 pytestmark = pytest.mark.anyio
 

@@ -36,6 +36,7 @@ from ..support.records import BROKEN, ODD
 from ..support.servers import http, scripted
 from ..support.sessions import QUICK, session_for
 from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
+from ..support.waiting import until
 
 pytestmark = pytest.mark.each_value
 
@@ -290,7 +291,7 @@ async def held(to: Path) -> AsyncIterator[tuple[Held, asyncio.Task[Any]]]:
             )
         )
         try:
-            await service.asked.wait()
+            await until(service.asked.is_set, during=task)
             yield service, task
         finally:
             service.gate.set()
@@ -321,9 +322,10 @@ async def test_what_has_arrived_is_encoded_while_a_page_is_awaited(
     async with held(tmp_path / f"a.{ending}") as (service, task):
         pages = 2 * PAGES - 1
         # All but one page, whose records take 2,000 bytes each, in whatever form.
-        while sum(size for _, size in files_without_name(tmp_path)) < pages * 30 * 1000:
-            assert not task.done()
-            await asyncio.sleep(0.01)
+        await until(
+            lambda: sum(size for _, size in files_without_name(tmp_path)) >= pages * 30 * 1000,
+            during=task,
+        )
         if is_damaged:
             for link, size in files_without_name(tmp_path):
                 with link.open("r+b") as file:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import duckdb
 import pytest
 
@@ -27,6 +26,7 @@ from ..support.jobs import EVENTS, Emulated, at_emulator
 from ..support.sinks import opened, put_in_place, rows_of, target_of
 from ..support.tables import record, time_of
 from ..support.thorough import of_each_kind
+from ..support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -80,18 +80,13 @@ def rows(path: Path, table: str = "profiles") -> list[Any]:
 WAITS = "waiting for it, at most 10 min"
 
 
-async def until_logged(caplog: pytest.LogCaptureFixture, words: str) -> None:
-    while words not in caplog.text:
-        await anyio.sleep(0.01)
-
-
 async def test_a_file_that_is_open_elsewhere_is_waited_for(
     tmp_path: Path, case: Emulated, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = made(tmp_path / "p.duckdb")
     with held(path) as holder, caplog.at_level(logging.WARNING):
         task = asyncio.create_task(case.run(path))
-        await until_logged(caplog, WAITS)
+        await until(lambda: WAITS in caplog.text, during=task)
         # Everything has been fetched meanwhile.
         asked = case.requests
         assert asked > 0
@@ -129,7 +124,7 @@ async def test_the_wait_ends_when_the_export_is_cancelled(
     path = made(tmp_path / "p.duckdb")
     with held(path):
         task = asyncio.create_task(case.run(path))
-        await until_logged(caplog, WAITS)
+        await until(lambda: WAITS in caplog.text, during=task)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -20,6 +20,7 @@ from altaprofiles.export.sinks.gzip_pieces import GzipWriter, Pieces, StoredPiec
 
 from ..support.servers import scripted
 from ..support.sessions import QUICK
+from ..support.waiting import until
 from .test_ahead import PAGES, Held, Usage, files_without_name, rows_in
 
 DICE = random.Random(5)  # noqa: S311
@@ -109,12 +110,15 @@ async def exported(to: Path, *, damages: bool = False, waits: bool = True) -> tu
         task = asyncio.create_task(
             session.export("Second", start=20260101, end=20260101, windows=1, to=to, count=False)
         )
-        await service.asked.wait()
-        while waits and not (found := [one for one in files_without_name(to.parent) if one[1]]):
-            assert not task.done()
-            await asyncio.sleep(0.01)
+        await until(service.asked.is_set, during=task)
+
+        def found() -> list[tuple[Path, int]]:
+            return [one for one in files_without_name(to.parent) if one[1]]
+
+        if waits:
+            await until(found, during=task)
         if damages:
-            for path, size in found:
+            for path, size in found():
                 with path.open("r+b") as file:
                     file.seek(size // 2)
                     file.write(b"damage")

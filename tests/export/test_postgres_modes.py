@@ -33,11 +33,11 @@ from ..support.postgres_tables import (
     named,
     nameless,
     origin_of,
-    until,
     waits,
 )
 from ..support.sinks import ACCOUNT, PEOPLE, opened, target_of
 from ..support.thorough import examples
+from ..support.waiting import wait_until
 
 BINDINGS = Content(of="bindings")
 
@@ -1106,7 +1106,7 @@ def test_an_export_waits_for_another_one(postgres: Server) -> None:
         other.execute("BEGIN")
         other.execute("UPDATE people SET object_ids = '{b}', person = 'objectId:b'")
         closing: Future[Any] = threads.submit(sink.close)
-        until(lambda: waits(postgres) or closing.done())
+        wait_until(lambda: waits(postgres) or closing.done())
         assert not closing.done()
         other.execute("COMMIT")
         closing.result()
@@ -1122,7 +1122,7 @@ def test_two_tables_of_one_database_are_written_at_once(postgres: Server) -> Non
         other.execute("BEGIN")
         other.execute("LOCK TABLE one IN ACCESS EXCLUSIVE MODE")
         closing = threads.submit(sink.close)
-        until(lambda: waits(postgres))
+        wait_until(lambda: waits(postgres))
         export(second, [named("2")])
         assert postgres.rows("SELECT person FROM two") == [("identity:2",)]
         other.execute("COMMIT")
@@ -1143,7 +1143,7 @@ def test_a_session_that_the_server_ends_leaves_the_table_as_it_was(
         # A reader keeps it from the commit no longer than from its last lock.
         other.execute("LOCK TABLE people IN ACCESS EXCLUSIVE MODE")
         closing = threads.submit(sink.close)
-        until(lambda: waits(postgres))
+        wait_until(lambda: waits(postgres))
         postgres.cut_exports()
         with pytest.raises(ExportError):
             closing.result()

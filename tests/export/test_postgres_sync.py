@@ -31,9 +31,9 @@ from ..support.postgres_tables import (
     origin_of,
     waits,
 )
-from ..support.postgres_tables import until as wait_until
 from ..support.sessions import QUICK, session_for
 from ..support.sinks import ACCOUNT, opened, target_of
+from ..support.waiting import wait_until
 
 SETTINGS = '{"events": ["Charged"], "since": "2026-01-01"}'
 

@@ -26,6 +26,7 @@ from ..support.postgres import Server
 from ..support.servers import scripted
 from ..support.sessions import QUICK
 from ..support.sinks import ACCOUNT, ORIGIN, put_in_place, target_of
+from ..support.waiting import until, wait_until
 from .test_ahead import EVENTS, FLATTEN, PAGES, ROWS, Held
 
 CONTENT = Content(has_events=True)
@@ -181,8 +182,7 @@ def test_a_connection_that_is_lost_costs_nobody(postgres: Server) -> None:
 
     def cut() -> None:
         postgres.cut_exports()
-        while postgres.rows(SESSIONS) != [(0,)]:
-            pass
+        wait_until(lambda: postgres.rows(SESSIONS) == [(0,)])
 
     load(target, case, lost=cut)
     assert postgres.rows(TABLE.format("one")) == postgres.rows(TABLE.format("other"))
@@ -332,16 +332,13 @@ async def test_an_export_is_complete_whatever_becomes_of_staged_rows(
             )
 
         task = export()
-        while postgres.rows(STAGED) == [(0,)]:
-            assert not task.done()
-            await asyncio.sleep(0.01)
+        await until(lambda: postgres.rows(STAGED) != [(0,)], during=task)
         if event == "cut":
             postgres.cut_exports()
         elif event == "cancelled":
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            while postgres.rows(STAGED) != [(0,)]:
-                await asyncio.sleep(0.01)
+            await until(lambda: postgres.rows(STAGED) == [(0,)])
             task = export()
         elif event == "refused":
             # A table of that name is another program's, and the server says so at the end.
@@ -357,7 +354,6 @@ async def test_an_export_is_complete_whatever_becomes_of_staged_rows(
     assert len(rows) == report.people == len({*(who for who, _ in rows)}) == PAGES * 32
     for who, matched in rows:
         assert matched == (["First", "Second"] if who[0].isdigit() else [who.partition("-")[0]])
-    while postgres.rows(SESSIONS) != [(0,)]:
-        await asyncio.sleep(0.01)
+    await until(lambda: postgres.rows(SESSIONS) == [(0,)])
     # Nothing was asked for again, but the page that was awaited.
     assert len(service.requests) <= len(set(service.requests)) + (3 if event == "cancelled" else 1)

@@ -49,7 +49,7 @@ from ..support.servers import Scripted, always, http, in_turn, listening, script
 from ..support.services import Served, served
 from ..support.tasks import PATIENCE
 from ..support.terminals import emulated, environment
-from ..support.workers import until
+from ..support.waiting import wait_until
 
 GUIDE = "in-a-web-service.md"
 UVICORN = ["-m", "uvicorn", "service:app", "--port", "0"]
@@ -73,7 +73,7 @@ def quick(emulator: Emulator) -> Iterator[None]:
     yield
     emulator.think = 0.0
     emulator.faults = {}
-    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    wait_until(lambda: emulator.stats.in_flight["clevertap"] == 0)
 
 
 @pytest.fixture(scope="module", params=["service", "web"])
@@ -113,7 +113,7 @@ def test_a_refusal_is_503_with_a_time(service: Served, emulator: Emulator) -> No
     assert answer.status == 503
     assert int(answer.headers["Retry-After"]) >= 1
     emulator.faults = {}
-    until(lambda: service.ask("/people/1").status != 503)
+    wait_until(lambda: service.ask("/people/1").status != 503)
 
 
 def test_a_service_that_does_not_answer_is_504(service: Served, emulator: Emulator) -> None:
@@ -124,8 +124,8 @@ def test_a_service_that_does_not_answer_is_504(service: Served, emulator: Emulat
 def test_a_client_that_leaves_ends_its_request(service: Served, emulator: Emulator) -> None:
     emulator.think = 2 * PATIENCE
     with service.asking("/people/1?within=60"):
-        until(lambda: emulator.stats.in_flight["clevertap"] == 1)
-    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 1)
+    wait_until(lambda: emulator.stats.in_flight["clevertap"] == 0)
     emulator.think = 0.0
     assert service.ask("/people/5555555555").status == 200
 
@@ -274,7 +274,7 @@ def test_people_are_streamed_and_clients_that_leave_are_noticed(
         with service.asking(CHARGED) as client:
             for _ in range(20 * number):
                 assert client.recv(8192)
-    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+    wait_until(lambda: emulator.stats.in_flight["clevertap"] == 0)
     assert service.ask("/people/nobody").status == 404
     warnings = ("raised exception", "WARNING", "Traceback")
     assert [line for line in service.output if any(word in line for word in warnings)] == []
@@ -294,8 +294,8 @@ def test_the_first_page_of_a_stream_decides_the_status(
     emulator.passcode = passcode
     with service.asking(CHARGED):
         emulator.think = PATIENCE
-        until(lambda: emulator.stats.in_flight["clevertap"] > 0)
-    until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] > 0)
+    wait_until(lambda: emulator.stats.in_flight["clevertap"] == 0)
     emulator.think = 0.0
 
 
@@ -395,14 +395,14 @@ def test_four_workers_share_three_slots(folder: Path, tmp_path: Path) -> None:
             assert service.ask("/exports/2026-01-02/2026-01-01", "POST").status == 422
             assert service.ask(days).status == 404
             assert service.ask(days, "POST").status == 202
-            until(lambda: emulator.stats.requests["page"] > 0)
+            wait_until(lambda: emulator.stats.requests["page"] > 0)
             # Any worker knows of it.
-            until(lambda: service.ask(days).body["state"] in ("running", "done"))
+            wait_until(lambda: service.ask(days).body["state"] in ("running", "done"))
             # An export is under way, and a request is.
             emulator.think = 0.5
             before = emulator.stats.requests["profile"]
             with service.asking("/people/5555555555") as client:
-                until(lambda: emulator.stats.requests["profile"] > before)
+                wait_until(lambda: emulator.stats.requests["profile"] > before)
                 assert service.stop() == 0
                 assert client.makefile().read().startswith("HTTP/1.1 200 OK")
         assert emulator.stats.too_many == 0
@@ -470,7 +470,7 @@ def test_a_worker_that_is_stopped_names_what_is_left(
         assert process.stdout is not None
         process.stdin.write("".join(f"{job}\n" for job in jobs))
         process.stdin.flush()
-        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 3)
         process.send_signal(signal.SIGTERM)
         lines = process.stdout.read().splitlines()
         assert process.wait(PATIENCE) == 0
@@ -489,7 +489,7 @@ def test_a_server_of_aiohttp_ends_its_calls(
     with served(["-u", "web.py"], folder, env, starts=0) as service:
         emulator.think = 0.5
         with service.asking("/people/5555555555?within=60") as client:
-            until(lambda: emulator.stats.in_flight["clevertap"] == 1)
+            wait_until(lambda: emulator.stats.in_flight["clevertap"] == 1)
             assert service.stop() == 0
             assert client.makefile().read().startswith("HTTP/1.1 200 OK")
 

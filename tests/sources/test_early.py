@@ -21,7 +21,8 @@ from altaprofiles.flow.paging import Chain, walk
 
 from ..support.servers import http, scripted
 from ..support.sessions import QUICK
-from ..support.tasks import PATIENCE, nothing_left_behind, spawn
+from ..support.tasks import nothing_left_behind, spawn
+from ..support.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -334,12 +335,6 @@ class Streaming:
         writer.write(body[2000:])
 
 
-async def eventually(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 def query(session: Session, prefetch: int) -> AsyncGenerator[Page, None]:
     return session.profiles.by_event(
         "Charged", start=20260101, end=20260102, prefetch=prefetch
@@ -356,7 +351,7 @@ async def test_the_next_page_is_asked_for_while_the_present_one_arrives(
         async with Session(clevertap=account, retry=QUICK) as session:
             pages = query(session, prefetch=4)
             reading = asyncio.ensure_future(anext(pages))
-            await eventually(lambda: len(service.arrived) == max_in_flight)
+            await until(lambda: len(service.arrived) == max_in_flight)
             await wait_all_tasks_blocked()
             # All pages are in flight, none has arrived, and no slot is left.
             assert dict(service.arrived) == dict.fromkeys(range(max_in_flight), 1)
@@ -377,7 +372,7 @@ async def test_with_the_cursor_at_its_end_a_page_is_waited_for() -> None:
             pages = query(session, prefetch=2)
             for number in range(3):
                 reading = asyncio.ensure_future(anext(pages))
-                await eventually(partial(service.has_arrived, number))
+                await until(partial(service.has_arrived, number))
                 await asyncio.sleep(0.02)
                 assert sum(service.arrived.values()) == number + 1
                 service.go_on[number].set()
@@ -392,7 +387,7 @@ async def test_a_page_that_breaks_off_is_retried_and_its_successor_left_alone() 
         async with Session(clevertap=account, retry=QUICK) as session:
             pages = query(session, prefetch=1)
             reading = asyncio.ensure_future(anext(pages))
-            await eventually(lambda: service.arrived[1] == 1)
+            await until(lambda: service.arrived[1] == 1)
             service.go_on[0].set()
             await reading
             assert dict(service.arrived) == {0: 3, 1: 1}
@@ -449,7 +444,7 @@ async def test_a_single_call_goes_before_the_pages_that_wait() -> None:
         async with Session(clevertap=account, retry=QUICK) as session:
             export = session.profiles.by_event("E", start=20260101, end=20260104, windows=4)
             reading = asyncio.ensure_future(anext(people := aiter(export)))
-            await eventually(lambda: len(server.heads) == 5)
+            await until(lambda: len(server.heads) == 5)
             await wait_all_tasks_blocked()
             getting = asyncio.ensure_future(session.profiles.get(identity="7"))
             await wait_all_tasks_blocked()

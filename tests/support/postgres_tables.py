@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any
@@ -27,7 +26,6 @@ __all__ = [
     "named",
     "nameless",
     "origin_of",
-    "until",
     "waits",
 ]
 
@@ -99,14 +97,6 @@ def days(postgres: Server, columns: str = "person", table: str = "people") -> li
         )
         for row in found
     ]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    # Bounds a test that hangs, and nothing else.
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def waits(postgres: Server) -> bool:

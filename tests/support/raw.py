@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus
 
-import anyio
-
 from altaprofiles.emulator import Emulator
-
-from .tasks import PATIENCE
 
 Headers = Mapping[str, str]
 NO_HEADERS: Headers = {}
@@ -107,9 +103,3 @@ def records(pages: list[Answer]) -> list[Any]:
 async def cdp(e: Emulator, **keys: str) -> Answer:
     query = "&".join(f"{name}={quote_plus(value)}" for name, value in keys.items())
     return await ask(e, "GET", f"/v1/user/get-user-cdp?{query}")
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(PATIENCE):
-        while not condition():
-            await anyio.sleep(0.001)

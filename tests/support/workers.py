@@ -12,8 +12,7 @@ import select
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -26,17 +25,9 @@ from altaprofiles.emulator import Emulator
 
 from .tasks import PATIENCE
 
-__all__ = ["Workers", "until", "work", "workers"]
+__all__ = ["Workers", "work", "workers"]
 
 _ROOT = Path(__file__).parents[2]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds."""
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it never holds"
-        time.sleep(0.005)
 
 
 class Workers:

@@ -17,7 +17,8 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
 from ...support.terminals import emulated
-from ...support.workers import until, workers
+from ...support.waiting import wait_until
+from ...support.workers import workers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="workers are forked")
 
@@ -32,7 +33,7 @@ def lookups(emulator: Emulator) -> int:
 def more(emulator: Emulator, requests: int) -> None:
     """Wait until the emulator has had so many more requests."""
     before = lookups(emulator)
-    until(lambda: lookups(emulator) >= before + requests)
+    wait_until(lambda: lookups(emulator) >= before + requests)
 
 
 def test_four_workers_on_three_slots_are_never_refused(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_killed_holders_and_waiters_hold_nothing_up(tmp_path: Path) -> None:
             some.kill(chance.choice(some.pids))
             more(emulator, 5)
             # On a busy machine, a killed process may take a while to end.
-            until(lambda: users() == sorted(some.pids))
+            wait_until(lambda: users() == sorted(some.pids))
             some.start()
         some.stop_all()
         # One that is killed has its request in flight until the emulator sees its connection end.
@@ -110,9 +111,9 @@ def test_killed_holders_and_waiters_hold_nothing_up(tmp_path: Path) -> None:
         use = use_of(tmp_path / "slots", account)
         assert (use.held, use.pids) == (0, [])
         # All three slots are there again.
-        until(lambda: emulator.stats.in_flight["clevertap"] == 0)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 0)
         some.start(callers=6)
-        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 3)
         assert users() == some.pids
         some.stop_all()
 
@@ -157,7 +158,7 @@ def test_the_smallest_figure_holds_while_its_process_lives(tmp_path: Path) -> No
         workers(emulator, tmp_path / "slots", callers=6) as some,
     ):
         large = some.start(most=4)
-        until(lambda: emulator.stats.in_flight["clevertap"] == 4)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 4)
         small = some.start(most=1)
         seen: set[int] = set()
         # Requests that were in flight before it came are let end.
@@ -168,10 +169,10 @@ def test_the_smallest_figure_holds_while_its_process_lives(tmp_path: Path) -> No
             return lookups(emulator) >= goal
 
         goal = lookups(emulator) + 60
-        until(look)
+        wait_until(look)
         assert max(seen) == 1
         some.kill(small)
-        until(lambda: emulator.stats.in_flight["clevertap"] == 4)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 4)
         assert some.stop(large)["done"] > 0
     assert emulator.stats.peak_in_flight["clevertap"] == 4
 
@@ -199,7 +200,7 @@ def test_a_limit_per_minute_is_kept_by_all_processes_together(tmp_path: Path) ->
     ):
         for _ in range(3):
             three.start()
-        until(lambda: emulator.stats.requests["cdp"] - emulator.stats.rate_limited >= 180)
+        wait_until(lambda: emulator.stats.requests["cdp"] - emulator.stats.rate_limited >= 180)
         counts = three.stop_all()
     assert [one["done"] for one in counts] == [60] * 3
     assert emulator.stats.rate_limited <= 0.15 * emulator.stats.requests["cdp"]
@@ -212,9 +213,9 @@ def test_auto_finds_one_limit_for_all_processes(tmp_path: Path) -> None:
     ):
         for _ in range(3):
             three.start()
-        until(lambda: emulator.stats.requests["cdp"] >= 600)
+        wait_until(lambda: emulator.stats.requests["cdp"] >= 600)
         settled = emulator.stats.too_many
-        until(lambda: emulator.stats.requests["cdp"] >= 1200)
+        wait_until(lambda: emulator.stats.requests["cdp"] >= 1200)
         three.stop_all()
         assert emulator.stats.peak_in_flight["alta"] >= 8
         assert settled <= 60
@@ -252,8 +253,8 @@ def test_a_forked_child_has_files_of_its_own(tmp_path: Path) -> None:
         assert emulator.stats.too_many == 0
         some.kill(parent)
         # The child keeps none of the locks of its parent.
-        until(lambda: emulator.stats.in_flight["clevertap"] == 0 or lookups(emulator) > 200)
-        until(lambda: emulator.stats.in_flight["clevertap"] == 3)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 0 or lookups(emulator) > 200)
+        wait_until(lambda: emulator.stats.in_flight["clevertap"] == 3)
         account = common_name(emulator.url, emulator.clevertap.account_id)
         assert use_of(tmp_path / "slots", account).pids == [child]
         assert some.stop(child)["done"] > 0

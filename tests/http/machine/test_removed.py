@@ -15,7 +15,8 @@ from altaprofiles.emulator import Emulator
 from altaprofiles.http.machine.commons import common_name, use_of
 
 from ...support.terminals import emulated
-from ...support.workers import until, workers
+from ...support.waiting import wait_until
+from ...support.workers import workers
 
 pytestmark = [
     pytest.mark.anyio,
@@ -158,7 +159,7 @@ def test_workers_find_those_that_use_the_new_folder(tmp_path: Path) -> None:
         some.start()
         name = folder_of(emulator, place).name
         # They look every second.
-        until(lambda: use_of(place, name).pids == sorted(some.pids))
+        wait_until(lambda: use_of(place, name).pids == sorted(some.pids))
         seen: set[int] = set()
 
         def look() -> bool:
@@ -166,9 +167,9 @@ def test_workers_find_those_that_use_the_new_folder(tmp_path: Path) -> None:
             return emulator.stats.requests["profile"] >= goal
 
         goal = emulator.stats.requests["profile"] + 20
-        until(look)
+        wait_until(look)
         seen.clear()
         goal += 60
-        until(look)
+        wait_until(look)
         assert max(seen) == 3
         some.stop_all()
