@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -473,7 +474,7 @@ async def test_a_sync_that_is_killed_at_any_step_is_as_if_it_had_not_been(
 @pytest.mark.anyio
 @forks
 async def test_two_processes_sync_one_table(
-    postgres: Server, processes: Exporter, tmp_path: Path
+    postgres: Server, processes: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Emulator(people=200, seed=2) as emulator:
         alone = await processes.run(job_of(postgres, emulator, 20260103))
@@ -483,13 +484,15 @@ async def test_two_processes_sync_one_table(
             postgres.run("TRUNCATE altaprofiles_sync", "DELETE FROM people")
             if is_new:
                 postgres.run("DROP TABLE people, altaprofiles_sync")
-            async with exporter(tmp_path / "others") as others:
+            async with AsyncExitStack() as stack:
                 runs: list[Coroutine[Any, Any, Outcome]] = []
-                for one in (processes, others):
+                for name in ("one", "other"):
                     # As on two machines, which see nothing of each other.
-                    folder = tmp_path / f"{len(runs)} {is_new}"
+                    folder = tmp_path / f"{name} {is_new}"
                     folder.mkdir()
-                    runs.append(one.run(job_of(postgres, emulator, 20260103, spool=str(folder))))
+                    monkeypatch.chdir(folder)
+                    process = await stack.enter_async_context(exporter(folder / "results"))
+                    runs.append(process.run(job_of(postgres, emulator, 20260103)))
                 outcomes = await asyncio.gather(*runs)
             assert all(outcome.report is not None for outcome in outcomes), outcomes
             assert (postgres.rows(PEOPLE), postgres.rows(STATES)) == expected

@@ -213,7 +213,13 @@ class Between:
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -222,9 +228,7 @@ class Between:
                 server = socket.create_connection(("127.0.0.1", self._port))
                 self._sockets += [client, server]
                 for one, other in ((client, server), (server, client)):
-                    to_client = other is client
-                    place = (one, other, len(self._sockets), to_client)
-                    threading.Thread(target=self._pump, args=place, daemon=True).start()
+                    self._start(self._pump, one, other, len(self._sockets), other is client)
 
     def _pump(
         self, source: socket.socket, sink: socket.socket, number: int, to_client: bool
@@ -236,17 +240,27 @@ class Between:
                 if self._renumbers and to_client:
                     data = _renumbered(data)
                 sink.sendall(data)
-        for one in (source, sink):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
+        _shut_down(source, sink)
 
     def fall_silent(self) -> None:
         """Lose all that is sent by the connections that there are."""
         self._silent.update(range(len(self._sockets) + 1))
 
     def close(self) -> None:
+        # A socket that a thread reads from stays open when it is closed, and with it the session.
+        _shut_down(self._listener)
+        self._threads[0].join()
+        _shut_down(*self._sockets)
+        for thread in self._threads:
+            thread.join()
         for one in (self._listener, *self._sockets):
             one.close()
+
+
+def _shut_down(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
 
 
 def _renumbered(data: bytes) -> bytes:
