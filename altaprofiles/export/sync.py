@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..errors import AltaProfilesError, ConfigurationError, Incomplete
-from .accounts import AccountsFailed, united
+from .accounts import AccountsFailed, summed, united
 from .assemble import when_free
 from .job import Job, in_workspaces
 from .output import Output
@@ -247,6 +247,7 @@ class Sync:
             **joined,
             "complete": all(one.complete for one in reports),
             "seconds": round(sums["seconds"], 3),
+            "mistyped": summed([one.mistyped for one in reports]) or {},
             "warnings": [*dict.fromkeys(sentences)],
         }
         return SyncReport(
@@ -347,6 +348,7 @@ class Syncs:
             bytes=last.bytes,
             sha256=last.sha256,
             mended=sum(one.mended for one in reports.values()),
+            mistyped=summed([one.mistyped for one in reports.values()]) or {},
             absorbed=sum(one.absorbed for one in reports.values()),
             warnings=[
                 text if text.startswith(f"{name}: ") else f"{name}: {text}"

@@ -15,8 +15,10 @@ import pytest
 import altaprofiles
 from altaprofiles import (
     ConfigurationError,
+    Customer,
     DecodeError,
     InvalidArgument,
+    Lookup,
     MissingExtra,
     Page,
     Profile,
@@ -277,6 +279,30 @@ def test_a_bad_option_of_a_table_is_refused(call: Any, options: Any, words: str)
     with pytest.raises(InvalidArgument) as caught:
         call(**options)
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (Lookup("s3cret", Profile.decode(b"{}")), "a value of type Lookup; pass its `value`, of"),
+        (Customer(Profile.decode(b"{}"), {}), "a value of type Customer; pass its `profile`: "),
+        (None, "null; leave out what was not found: [one for one in … if one]"),
+        ({"identity": "s3cret"}, "an object; pass profiles only"),
+        ("s3cret", "text; pass profiles only"),
+    ],
+)
+def test_anything_but_a_profile_is_refused_by_its_position(other: Any, words: str) -> None:
+    person = Profile.decode(b'{"identity":"7"}')
+    with pytest.raises(InvalidArgument) as caught:
+        to_arrow([person, other])
+    assert str(caught.value).startswith(f"profiles[1]: expected a Profile, got {words}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [Profile.decode(b"{}"), None])
+def test_one_profile_or_none_is_refused(other: Any) -> None:
+    with pytest.raises(InvalidArgument, match="profiles: expected a list of Profile, got "):
+        to_arrow(other)
 
 
 @pytest.mark.parametrize("call", [arrow_schema, page_of().to_arrow, page_of().__arrow_c_stream__])
