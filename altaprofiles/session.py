@@ -1247,8 +1247,8 @@ class Session:
 
         def __enter__(self) -> Never:
             raise TypeError(
-                "a Session is opened with `async with`, in an async function; where no event loop "
-                "runs, write `with altaprofiles.blocking(…) as session:`"
+                "a Session is opened with `async with`, in an async function or a notebook's cell; "
+                "where no event loop runs, write `with altaprofiles.blocking(…) as session:`"
             )
 
         def __exit__(self, *_: object) -> None:

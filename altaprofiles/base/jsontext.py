@@ -498,8 +498,9 @@ def _exact_number(text: str) -> Raw:
     except InvalidOperation:
         return Raw(text)
     assert isinstance(power, int)  # noqa: S101  JSON has no infinity
-    kept = "".join(map(str, digits)).rstrip("0")
-    return Raw(f"{'-' * sign}{Decimal(f'{kept}E{power + len(digits) - len(kept)}')}")
+    significant = "".join(map(str, digits)).rstrip("0")
+    power += len(digits) - len(significant)
+    return Raw(f"{'-' * sign}{Decimal(f'{significant}E{power}')}")
 
 
 _EXACT = msgspec.json.Decoder(float_hook=_exact_number)

@@ -260,8 +260,8 @@ def _put(block: Block, people: People | None, sink: Sink) -> int:
     choice = Choice.of_all(block.count)
     if isinstance(people, Chooser):
         choice = people.choose(block.count, block.account, block.matched)
-    kept = (values for row, values in block.mended.items() if choice.flags[row])
-    mended = sum(kept, Mended())
+    of_written = (values for row, values in block.mended.items() if choice.flags[row])
+    mended = sum(of_written, Mended())
     sink.put(Encoded(memoryview(block.data), choice, mended, block.matched, block.staged))
     return sum(choice.flags)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -265,7 +265,8 @@ def to_arrow(
     keys = _check_options("to_arrow", flatten, person, lists)
     if not isinstance(profiles, Iterable):
         raise InvalidArgument(
-            f"profiles: expected a list of Profile, got {form_of(profiles)}; write [profile]"
+            f"profiles: expected a list of Profile, got {form_of(profiles)}; write "
+            f"{'[one async for one in …]' if isinstance(profiles, AsyncIterable) else '[profile]'}"
         )
     records = [_record(number, profile) for number, profile in enumerate(profiles)]
     kinds = Kinds(keys)

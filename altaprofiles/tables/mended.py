@@ -33,8 +33,8 @@ class Mended(Struct, frozen=True):
 
     def __sub__(self, other: Mended) -> Mended:
         rest = {name: count - other.mistyped.get(name, 0) for name, count in self.mistyped.items()}
-        kept = {name: count for name, count in rest.items() if count}
-        return Mended(self.replaced - other.replaced, kept)
+        differing = {name: count for name, count in rest.items() if count}
+        return Mended(self.replaced - other.replaced, differing)
 
 
 def mistyped_words(mistyped: dict[str, int]) -> str:

@@ -14,7 +14,7 @@ import pytest
 from altaprofiles import ChainStatus, ExportReport, LookupReport, SyncReport
 from altaprofiles.emulator import Emulator
 
-from ..support.sessions import EVENT, RANGE, session_for
+from ..support.sessions import END, EVENT, RANGE, START, session_for
 
 pytestmark = pytest.mark.anyio
 
@@ -129,6 +129,12 @@ async def test_an_export_names_the_columns_whose_values_are_null(
     with caplog.at_level(logging.WARNING, "altaprofiles"):
         async with Emulator(records=records) as emulator, session_for(emulator) as session:
             report = await session.export(["Charged", EVENT], **RANGE, to=path, flatten=flatten)
+            if to == "p.duckdb":
+                days = {"since": START, "until": END, "timezone": "UTC"}
+                synced = await session.sync(
+                    ["Charged", EVENT], **days, to=tmp_path / "s.duckdb", flatten=flatten
+                )
+                assert synced.mistyped == report.mistyped
     assert (report.people, report.mended, report.mistyped) == (5, 3, {"Score": 3})
     words = "3 values of another type are null: 'Score' 3"
     assert report.warnings == [f'{words}; as "text" a column keeps every value']

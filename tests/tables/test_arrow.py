@@ -14,6 +14,7 @@ import pytest
 
 import altaprofiles
 from altaprofiles import (
+    CleverTap,
     ConfigurationError,
     Customer,
     DecodeError,
@@ -22,6 +23,7 @@ from altaprofiles import (
     MissingExtra,
     Page,
     Profile,
+    Session,
     arrow_schema,
     to_arrow,
 )
@@ -301,8 +303,16 @@ def test_anything_but_a_profile_is_refused_by_its_position(other: Any, words: st
 
 @pytest.mark.parametrize("other", [Profile.decode(b"{}"), None])
 def test_one_profile_or_none_is_refused(other: Any) -> None:
-    with pytest.raises(InvalidArgument, match="profiles: expected a list of Profile, got "):
+    with pytest.raises(InvalidArgument, match=r"profiles: expected a list .*; write \[profile\]"):
         to_arrow(other)
+
+
+def test_people_that_arrive_are_collected_first() -> None:
+    buyers: Any = Session(clevertap=CleverTap("A", "B")).profiles.by_event(
+        "Charged", start=20260101, end=20260131
+    )
+    with pytest.raises(InvalidArgument, match=r"EventProfiles; write \[one async for one in …\]"):
+        to_arrow(buyers)
 
 
 @pytest.mark.parametrize("call", [arrow_schema, page_of().to_arrow, page_of().__arrow_c_stream__])
