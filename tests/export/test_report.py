@@ -130,7 +130,7 @@ async def test_an_export_names_the_columns_whose_values_are_null(
         async with Emulator(records=records) as emulator, session_for(emulator) as session:
             report = await session.export(["Charged", EVENT], **RANGE, to=path, flatten=flatten)
             if to == "p.duckdb":
-                days = {"since": START, "until": END, "timezone": "UTC"}
+                days: Any = {"since": START, "until": END, "timezone": "UTC"}
                 synced = await session.sync(
                     ["Charged", EVENT], **days, to=tmp_path / "s.duckdb", flatten=flatten
                 )
