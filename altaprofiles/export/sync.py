@@ -20,7 +20,7 @@ from .assemble import when_free
 from .job import Job, in_workspaces
 from .output import Output
 from .place import Place
-from .plan import EventsPlan
+from .plan import EventsPlan, difference_in_words
 from .report import ExportProgress, ExportReport, Report, SyncReport
 from .sinks import Target
 from .state import SyncState
@@ -215,7 +215,9 @@ class Sync:
             if days is not None and days[0] <= first and last <= days[1]:
                 workspaces.discard(one.path.name)
             else:
-                sentence = one.warning(place.status)
+                begun = one.plan
+                now = replace(self._some, start=begun.start, end=begun.end, windows=begun.windows)
+                sentence = one.warning(place.status, difference_in_words(begun, now))
                 logger.warning("%s", sentence)
                 self._warnings.append(sentence)
 
