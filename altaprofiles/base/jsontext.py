@@ -474,12 +474,11 @@ def canonical(data: bytes) -> bytes:
     read as in `decode_json`. Each number keeps its exact value. Of several members of one name, the
     last one stays. A value nested too deep for a decoder only loses its white space.
     """
-    sent = mend_surrogates(data) or data if b"\\u" in data else data
-    try:
-        return _CANONICAL.encode(_EXACT.decode(sent))
-    except (*FAILURES, ValueError):
-        # Integers of thousands of digits are a `ValueError`.
-        return compact(sent)
+    # Integers of thousands of digits are a `ValueError`.
+    with suppress(*FAILURES, ValueError):
+        return _CANONICAL.encode(_EXACT.decode(data))
+    mended = mend_surrogates(data)
+    return compact(data) if mended is None else canonical(mended)
 
 
 def _exact_number(text: str) -> Raw:
