@@ -215,9 +215,9 @@ class Sync:
             if days is not None and days[0] <= first and last <= days[1]:
                 workspaces.discard(one.path.name)
             else:
-                begun = one.plan
-                now = replace(self._some, start=begun.start, end=begun.end, windows=begun.windows)
-                sentence = one.warning(place.status, difference_in_words(begun, now))
+                places = {name: getattr(self._some, name) for name in _PLACES}
+                difference = difference_in_words(one.plan, replace(one.plan, **places))
+                sentence = one.warning(place.status, difference)
                 logger.warning("%s", sentence)
                 self._warnings.append(sentence)
 
