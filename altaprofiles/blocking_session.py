@@ -191,7 +191,8 @@ def _check_no_loop(own: asyncio.AbstractEventLoop | None = None) -> None:
         return
     if running is not own:
         raise ConfigurationError(
-            "an event loop runs in this thread; use `async with Session(…) as session:` and `await`"
+            "an event loop runs in this thread, as in a notebook; use `async with Session(…) as "
+            "session:` and `await`, in a notebook at the top level of a cell"
         )
 
 

@@ -602,7 +602,8 @@ class Session:
                 types: `{"Signup Date": "timestamp", "Cart Value": "double", "plan": None}`. Types
                 are "bool", "int64", "double", "text" and "timestamp" (`$D_…` and ISO 8601), or None
                 for no name. A value of another type than the named one is null, and is counted in
-                `report.mended`.
+                `report.mended` and, by column, in `report.mistyped`. In a text column, equal lists
+                and objects are one text: members sorted, without white space.
             table: the table in a DuckDB file, or in PostgreSQL if the address names none;
                 "profiles" by default.
             write: "replace" for an output with the rows of this export only, the default of files;
@@ -1246,8 +1247,8 @@ class Session:
 
         def __enter__(self) -> Never:
             raise TypeError(
-                "a Session is opened with `async with`, in an async function; where no event loop "
-                "runs, write `with altaprofiles.blocking(…) as session:`"
+                "a Session is opened with `async with`, in an async function or a notebook's cell; "
+                "where no event loop runs, write `with altaprofiles.blocking(…) as session:`"
             )
 
         def __exit__(self, *_: object) -> None:

@@ -285,7 +285,10 @@ def test_an_interrupted_export_is_left_as_it_can_be_resumed(
 
 async def test_inside_of_an_event_loop_it_names_the_other_way(service: Emulator) -> None:
     with (
-        pytest.raises(ConfigurationError, match=r"event loop runs in this thread; use `async with"),
+        pytest.raises(
+            ConfigurationError,
+            match=r"event loop runs in this thread, as in a notebook; use `async with",
+        ),
         altaprofiles.blocking(partial(session_for, service)),
     ):
         pass
@@ -306,7 +309,10 @@ def test_an_open_session_does_not_block_an_event_loop(session: BlockingSession) 
 
     async def main() -> None:
         for use in uses:
-            with pytest.raises(ConfigurationError, match="event loop runs in this thread; use `as"):
+            with pytest.raises(
+                ConfigurationError,
+                match="event loop runs in this thread, as in a notebook; use `as",
+            ):
                 use()
         assert await asyncio.to_thread(session.profiles.get, identity="nobody") is None
 

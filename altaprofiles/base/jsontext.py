@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,6 +17,7 @@ from ..errors import DecodeError
 __all__ = [
     "FAILURES",
     "as_text",
+    "canonical",
     "check_utf8",
     "compact",
     "decode_json",
@@ -463,6 +465,45 @@ def _whole_number(data: bytes) -> str | None:
     if zeros < 0 or len(significant) + zeros > _MAX_DIGITS:
         return None
     return sign + significant + "0" * zeros
+
+
+def canonical(data: bytes) -> bytes:
+    """Return JSON as the one text that all equal values share, in UTF-8.
+
+    It has no white space, members are sorted, only what must be escaped is, and lone surrogates are
+    read as in `decode_json`. Each number keeps its exact value. Of several members of one name, the
+    last one stays. A value nested too deep for a decoder only loses its white space.
+    """
+    # Integers of thousands of digits are a `ValueError`.
+    with suppress(*FAILURES, ValueError):
+        return _CANONICAL.encode(_EXACT.decode(data))
+    mended = mend_surrogates(data)
+    return compact(data) if mended is None else canonical(mended)
+
+
+def _exact_number(text: str) -> Raw:
+    """Return a number with a fraction or an exponent as the one text of its value."""
+    number = float(text)
+    shortest = repr(number)
+    if shortest == text and not number.is_integer():
+        return Raw(text)
+    if (whole := _whole_number(text.encode())) is not None:
+        return Raw(whole)
+    try:
+        exact = Decimal(text)
+        if exact == Decimal(shortest):
+            return Raw(shortest)
+        sign, digits, power = exact.as_tuple()
+    except InvalidOperation:
+        return Raw(text)
+    assert isinstance(power, int)  # noqa: S101  JSON has no infinity
+    significant = "".join(map(str, digits)).rstrip("0")
+    power += len(digits) - len(significant)
+    return Raw(f"{'-' * sign}{Decimal(f'{significant}E{power}')}")
+
+
+_EXACT = msgspec.json.Decoder(float_hook=_exact_number)
+_CANONICAL = msgspec.json.Encoder(order="sorted")
 
 
 def as_text(value: Any) -> str | None:

@@ -22,6 +22,7 @@ __all__ = [
     "failure_of",
     "origin_of",
     "people_of",
+    "summed",
     "united",
 ]
 
@@ -159,14 +160,14 @@ def united(reports: Mapping[str, R], common: Report) -> R:
     values: dict[str, Any] = {
         name: getattr(common, name)
         if name in Report.__struct_fields__
-        else _sum([getattr(report, name) for report in reports.values()])
+        else summed([getattr(report, name) for report in reports.values()])
         for name in kind.__struct_fields__
     }
     values["accounts"] = dict(reports)
     return kind(**values)
 
 
-def _sum(values: Sequence[Any]) -> Any:
+def summed(values: Sequence[Any]) -> Any:
     """Return the sum of numbers, lists or counts by name; None if there are none."""
     match [value for value in values if value is not None]:
         case [int(), *_] as numbers:

@@ -21,6 +21,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..tables.kinds import Kinds
+from ..tables.mended import Mended
 from ..tables.rows import Row
 from .sinks import Encoder, Stage
 from .store.journal import Part
@@ -69,7 +70,7 @@ class Block(Struct, frozen=True):
         count: the number of rows.
         end: the length of the spool with their records, in bytes.
         account, matched: as in `Arrived`.
-        mended: the number of values that were replaced in a row, for each row that has some.
+        mended: the values that are not as they were, for each row that has some.
         staged: the number of its first row in the stage, if the sink has them; else None.
     """
 
@@ -78,7 +79,7 @@ class Block(Struct, frozen=True):
     end: int
     account: str
     matched: tuple[str, ...]
-    mended: dict[int, int]
+    mended: dict[int, Mended]
     staged: int | None = None
 
 
@@ -96,7 +97,7 @@ class _Chain:
         stored: the blocks.
         parts: the number of parts of its spool that they are made of.
         end: the length of these, in bytes.
-        mended: the number of values that the present encoder has replaced.
+        mended: the values so far that the present encoder has not kept as they were.
         is_damaged: whether its spool has turned out to be damaged.
     """
 
@@ -104,7 +105,7 @@ class _Chain:
         self.stored: list[_Stored] = []
         self.parts = 0
         self.end = 0
-        self.mended = 0
+        self.mended = Mended()
         self.is_damaged = False
 
 
@@ -204,7 +205,7 @@ class Ahead:
         before = max(chain.parts - 1, 0)
         parts = arrived.parts[before:]
         encoder = self._encoder()
-        chain.mended = 0
+        chain.mended = Mended()
         rows: list[Row] = []
         size = 0
         end = chain.end
@@ -235,7 +236,7 @@ class Ahead:
     ) -> Iterator[bool]:
         data = encoder.take()
         # The encoder has counted them so far, but not by row.
-        mended: dict[int, int] = {}
+        mended: dict[int, Mended] = {}
         if encoder.mended != chain.mended:
             yield from self._find_mended(rows, mended)
         chain.mended = encoder.mended
@@ -256,10 +257,10 @@ class Ahead:
                 yield True
         chain.parts = len(arrived.parts)
 
-    def _find_mended(self, rows: Sequence[Row], mended: dict[int, int]) -> Iterator[bool]:
+    def _find_mended(self, rows: Sequence[Row], mended: dict[int, Mended]) -> Iterator[bool]:
         """Find out how many values were replaced in each row, by its number."""
         encoder = self._encoder()
-        before = 0
+        before = Mended()
         for number, row in enumerate(rows):
             encoder.add([row])
             encoder.take()

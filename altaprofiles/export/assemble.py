@@ -20,6 +20,7 @@ from ..base.deadline import Deadline
 from ..base.wording import duration
 from ..errors import ExportLocked
 from ..tables.kinds import Kinds
+from ..tables.mended import Mended, mistyped_words
 from ..tables.rows import Row, Table
 from .ahead import Block
 from .sinks import BlockSink, Encoded, FileSink, Sink, Stage, Target
@@ -53,15 +54,15 @@ class Written(Struct, frozen=True):
     Attributes:
         records: number of records in it.
         bytes, sha256: size and digest of the file; None for a database server.
-        mended: values that had to be changed.
+        mended: the values that are not as they were.
         absorbed: rows of earlier runs that are rows of other people now.
-        notes: sentences on what has happened to a table, for the report.
+        notes: sentences for the report, on what has happened to a table and to values.
     """
 
     records: int
     bytes: int | None
     sha256: str | None
-    mended: int
+    mended: Mended
     absorbed: int
     notes: Sequence[str]
 
@@ -145,10 +146,17 @@ async def assemble(
     for key in kinds.unseen:
         logger.warning("nobody has the property %r, so that its column is empty", key)
     if file is None:
-        return Written(written, None, None, sink.mended, sink.absorbed, sink.notes)
+        return Written(written, None, None, sink.mended, sink.absorbed, _notes(sink))
     with file:
         size, digest = await _digest(threads, file)
-    return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
+    return Written(written, size, digest, sink.mended, sink.absorbed, _notes(sink))
+
+
+def _notes(sink: Sink) -> list[str]:
+    mistyped = sink.mended.mistyped
+    if not mistyped:
+        return [*sink.notes]
+    return [*sink.notes, f'{mistyped_words(mistyped)}; as "text" a column keeps every value']
 
 
 async def _adopt(
@@ -180,7 +188,7 @@ async def _adopt(
     if file is None:
         return None
     file.close()
-    return Written(whole.rows, whole.length, digest.hexdigest(), 0, 0, [])
+    return Written(whole.rows, whole.length, digest.hexdigest(), Mended(), 0, [])
 
 
 def _keeps_all(people: People) -> bool:
@@ -252,7 +260,8 @@ def _put(block: Block, people: People | None, sink: Sink) -> int:
     choice = Choice.of_all(block.count)
     if isinstance(people, Chooser):
         choice = people.choose(block.count, block.account, block.matched)
-    mended = sum(number for row, number in block.mended.items() if choice.flags[row])
+    of_written = (values for row, values in block.mended.items() if choice.flags[row])
+    mended = sum(of_written, Mended())
     sink.put(Encoded(memoryview(block.data), choice, mended, block.matched, block.staged))
     return sum(choice.flags)
 

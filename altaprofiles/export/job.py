@@ -28,6 +28,7 @@ from ..errors import (
 )
 from ..http.machine.folder import default_place
 from ..tables.kinds import Kinds
+from ..tables.mended import Mended
 from ..tables.rows import Table
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
@@ -35,7 +36,7 @@ from .manifest import encode_manifest
 from .output import Output
 from .part import Part
 from .place import Place
-from .plan import EventsPlan
+from .plan import EventsPlan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
@@ -256,12 +257,21 @@ class Job(Generic[R, S]):
             if one.is_empty:
                 workspaces.discard(one.path.name)
         self._left = [
-            one.warning(place.status)
+            one.warning(place.status, self._difference(one))
             for one in others
             if not one.is_empty and not self._is_next(one, workspaces)
         ]
         for sentence in self._left:
             logger.warning("%s", sentence)
+
+    def _difference(self, one: Unfinished) -> str:
+        """Return how an unfinished export differs from this one, in words."""
+        if one.plan is None:
+            return ""
+        plans = [part.gathering.plan for part in self._parts]
+        accounts = [plan.account for plan in plans]
+        same = accounts.index(one.plan.account) if one.plan.account in accounts else 0
+        return difference_in_words(one.plan, plans[same])
 
     def _is_next(self, one: Unfinished, workspaces: Workspaces) -> bool:
         """Return whether the sync that this export is one of finishes another one as well."""
@@ -541,6 +551,7 @@ class Job(Generic[R, S]):
     def _describe(self, place: Place) -> R:
         totals = [part.totals for part in self._parts]
         written = self._written
+        mended = sum((one.mended for one in written), Mended())
         common = Report(
             output=place.target.name,
             manifest=place.address_of(place.manifest),
@@ -551,7 +562,8 @@ class Job(Generic[R, S]):
             seconds=round(max(one["seconds"] for one in totals), 3),
             bytes=written[-1].bytes if written else None,
             sha256=written[-1].sha256 if written else None,
-            mended=sum(one.mended for one in written),
+            mended=mended.total,
+            mistyped=mended.mistyped,
             absorbed=sum(one.absorbed for one in written),
             warnings=[*self._left, *self._warnings],
         )

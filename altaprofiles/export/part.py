@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from ..errors import AltaProfilesError, ExportError
 from ..tables.kinds import Kinds
+from ..tables.mended import Mended
 from ..tables.rows import Row
 from .ahead import Ahead, Block
 from .assemble import Written
@@ -270,13 +271,15 @@ class Part(Generic[R, S]):
         """
         totals = self.totals
         if self.name is not None:
+            mended = Mended() if self._written is None else self._written.mended
             common = replace(
                 common,
                 complete=self.error is None and self.people is not None,
                 requests=totals["requests"],
                 retries=totals["retries"],
                 seconds=round(totals["seconds"], 3),
-                mended=0 if self._written is None else self._written.mended,
+                mended=mended.total,
+                mistyped=mended.mistyped,
                 absorbed=0 if self._written is None else self._written.absorbed,
                 warnings=self.warnings,
             )

@@ -21,7 +21,16 @@ from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
 if TYPE_CHECKING:
     from ..http.service import Service
 
-__all__ = ["IDENTITY", "EventsPlan", "KeysPlan", "Plan", "check_same", "in_words", "parse_plan"]
+__all__ = [
+    "IDENTITY",
+    "EventsPlan",
+    "KeysPlan",
+    "Plan",
+    "check_same",
+    "difference_in_words",
+    "in_words",
+    "parse_plan",
+]
 
 IDENTITY = "identity"
 """The key of a join that is a member of the record itself, and not one of its properties."""
@@ -278,7 +287,7 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
     differences = _differences(begun, now)
     if not differences:
         return
-    parts = "; ".join(in_words(name, *values) for name, values in differences.items())
+    parts = _in_words(differences)
     hidden = (
         f". The values of filters are not shown here: `differences` has them, and the journal in "
         f"{where} has the earlier ones"
@@ -289,6 +298,17 @@ def check_same(begun: Plan, now: Plan, where: str) -> None:
         f"`to` or `spool`{hidden if _OF_FILTERS.intersection(differences) else ''}",
         differences=differences,
     )
+
+
+def difference_in_words(begun: Plan, now: Plan) -> str:
+    """Return the difference of two plans in words; empty between an export and a lookup."""
+    if type(begun) is not type(now):
+        return ""
+    return _in_words(_differences(begun, now))
+
+
+def _in_words(differences: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(in_words(name, *values) for name, values in differences.items())
 
 
 def _differences(begun: Plan, now: Plan) -> Mapping[str, tuple[Any, Any]]:

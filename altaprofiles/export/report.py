@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 from ..base.wording import clock, moment, numbered, percent, share, sized
+from ..tables.mended import mistyped_words
 from .formats import Format
 from .summary import Rows, beside, html_table, path_text, text_lines
 
@@ -66,6 +67,8 @@ class Report(Struct, frozen=True, kw_only=True):
         sha256: the output's SHA-256 in hexadecimal digits; None for a database server.
         mended: values that the output's format cannot hold as they were. What counts differs
             between formats; see the result of `Session.export`.
+        mistyped: those of them that are null because they are of another type than their column,
+            by the name of the column.
         absorbed: rows without an identity, of earlier runs, that were taken out of a table because
             a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
@@ -85,6 +88,7 @@ class Report(Struct, frozen=True, kw_only=True):
     bytes: int | None = None
     sha256: str | None = None
     mended: int = 0
+    mistyped: dict[str, int] = {}
     absorbed: int = 0
     warnings: list[str] = []
     accounts: dict[str, Report] | None = None
@@ -111,10 +115,16 @@ class Report(Struct, frozen=True, kw_only=True):
                 )
             )
         if self.mended:
-            rows.append(("mended", f"{self.mended:,} texts that {self.format} cannot hold"))
+            rows.append(("mended", self._mended))
         rows.append(("output", path_text(self.output)))
         rows.append(("manifest", path_text(self.manifest)))
         return rows
+
+    @property
+    def _mended(self) -> str:
+        replaced = self.mended - sum(self.mistyped.values())
+        words = [f"{replaced:,} texts that {self.format} cannot hold"] if replaced else []
+        return "; ".join(words + ([mistyped_words(self.mistyped)] if self.mistyped else []))
 
     @property
     def _figures(self) -> Rows:
@@ -319,6 +329,8 @@ class ExportReport(Report, frozen=True, kw_only=True):
             `message`; None when there are none.
         mended: values that the output's format cannot hold as they were. What counts differs
             between formats; see the result of `Session.export`.
+        mistyped: those of them that are null because they are of another type than their column,
+            by the name of the column.
         absorbed: rows without an identity, of earlier runs, that were taken out of a table because
             a person with an identity now has their device.
         warnings: sentences on what may be wrong with a complete output, as in the log: fewer people
@@ -361,8 +373,8 @@ class SyncReport(Report, frozen=True, kw_only=True):
     finished, and of one for its own days.
 
     Attributes:
-        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
-            warnings: as in `ExportReport`. The manifest is that of the last export.
+        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, mistyped,
+            absorbed, warnings: as in `ExportReport`. The manifest is that of the last export.
         complete: whether all days are in the table, each person with the lookups of a join.
         first, last: the first and the last day that this run has brought; None if it had none to
             bring.
@@ -483,8 +495,8 @@ class LookupReport(Report, frozen=True, kw_only=True):
     """The result of a bulk lookup, including the runs it resumed. As text: see `ExportReport`.
 
     Attributes:
-        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, absorbed,
-            warnings, accounts: as in `ExportReport`.
+        output, manifest, format, requests, retries, seconds, bytes, sha256, mended, mistyped,
+            absorbed, warnings, accounts: as in `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
         repeated: repetitions of keys in the source; each key is asked for once.

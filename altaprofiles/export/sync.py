@@ -15,12 +15,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from ..errors import AltaProfilesError, ConfigurationError, Incomplete
-from .accounts import AccountsFailed, united
+from .accounts import AccountsFailed, summed, united
 from .assemble import when_free
 from .job import Job, in_workspaces
 from .output import Output
 from .place import Place
-from .plan import EventsPlan
+from .plan import EventsPlan, difference_in_words
 from .report import ExportProgress, ExportReport, Report, SyncReport
 from .sinks import Target
 from .state import SyncState
@@ -215,7 +215,9 @@ class Sync:
             if days is not None and days[0] <= first and last <= days[1]:
                 workspaces.discard(one.path.name)
             else:
-                sentence = one.warning(place.status)
+                places = {name: getattr(self._some, name) for name in _PLACES}
+                difference = difference_in_words(one.plan, replace(one.plan, **places))
+                sentence = one.warning(place.status, difference)
                 logger.warning("%s", sentence)
                 self._warnings.append(sentence)
 
@@ -247,6 +249,7 @@ class Sync:
             **joined,
             "complete": all(one.complete for one in reports),
             "seconds": round(sums["seconds"], 3),
+            "mistyped": summed([one.mistyped for one in reports]) or {},
             "warnings": [*dict.fromkeys(sentences)],
         }
         return SyncReport(
@@ -347,6 +350,7 @@ class Syncs:
             bytes=last.bytes,
             sha256=last.sha256,
             mended=sum(one.mended for one in reports.values()),
+            mistyped=summed([one.mistyped for one in reports.values()]) or {},
             absorbed=sum(one.absorbed for one in reports.values()),
             warnings=[
                 text if text.startswith(f"{name}: ") else f"{name}: {text}"

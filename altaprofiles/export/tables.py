@@ -35,6 +35,7 @@ from ..models.people import person_of
 from ..tables.columns import Columns
 from ..tables.kinds import Kinds
 from ..tables.layout import CORE_COLUMNS, RESERVED, Column, Kind
+from ..tables.mended import Mended
 from ..tables.rows import Row, Table, lifted_columns
 from .state import SyncState
 
@@ -174,7 +175,7 @@ class _People:
         fetched_at: datetime,
     ) -> None:
         self.columns = columns
-        self.mended = 0
+        self.mended = Mended()
         self._content = content
         self._keys = keys
         self._lifted = columns[len(columns) - len(keys) :]
@@ -223,7 +224,7 @@ def unbound_keys(rows: Sequence[Row], cells: Sequence[list[Any]]) -> list[tuple[
 
 
 class _Bindings:
-    mended = 0
+    mended = Mended()
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = columns

@@ -103,16 +103,19 @@ class Unfinished(Struct, frozen=True, kw_only=True):
         """True if a cursor that it needs has died, so that its chain starts over."""
         return self.cursors_until is not None and self.cursors_until < time.time()
 
-    def warning(self, status: str) -> str:
+    def warning(self, status: str, difference: str = "") -> str:
         """Return a sentence on this export beside another one to the same output.
 
         Args:
             status: the command line that shows both.
+            difference: how this export and the other one differ, in words.
         """
         words = (
             f"an earlier export is unfinished: {self.subject} ({self.progress}), "
             f"{sized(self.size)} in {self.path}, begun {self.age}"
         )
+        if difference:
+            words += f"; the present export is another one: {difference}"
         if self.is_stale:
             words = (
                 f"UNFINISHED for more than {CURSOR_LIFE // 86_400} days: {words}; its cursors are "

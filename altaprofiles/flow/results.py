@@ -25,7 +25,8 @@ class AsyncOnly:
             # the same reason there is no `__await__`: Python's own message is clear.
             raise TypeError(
                 f"{self!r} is not read with `for`, `in` or an index: write `async for … in …` in "
-                f"an async function, or use altaprofiles.blocking(…) where no event loop runs"
+                f"an async function or a notebook's cell, or use altaprofiles.blocking(…) where no "
+                f"event loop runs"
             )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Raw, Struct
 
-from ..base.checks import check_flag
+from ..base.checks import check_flag, form_of
 from ..base.extras import require
 from ..base.jsontext import one_line
 from ..errors import InvalidArgument
@@ -17,6 +17,7 @@ from ..tables.arrow import records_to_arrow, schema_of
 from ..tables.kinds import Kinds
 from ..tables.layout import CORE, PERSON, Flatten, Kind, Lists, check_flatten, check_lists
 from ..tables.rows import RecordTable
+from .customer import Customer, Lookup
 from .people import Distinct, identity_of, person_of
 from .profile import Profile
 
@@ -245,14 +246,16 @@ def to_arrow(
         profiles: any iterable. It is read once, to the end.
         flatten: keys of `profile_data` that get a column of their own. The type is bool, int64,
             double or timestamp if all values fit it, else text; a mapping of keys to types names
-            it, and a value that does not fit is null. The column is named after its key, with the
-            prefix `profile_data.` if that name is taken.
+            it, and a value that does not fit is null. Name them where tables of several calls are
+            put together. As text, equal lists and objects are one text. The column is named after
+            its key, with the prefix `profile_data.` if that name is taken.
         person: begin with the column `person`, the key that tables of exports have: equal for
             records with the same identity, and never null.
         lists: "json" for `object_ids` as JSON text, where a reader has no lists.
 
     Raises:
-        ConfigurationError: pyarrow is not installed, or an argument cannot work.
+        ConfigurationError: pyarrow is not installed, or an argument cannot work, such as a `Lookup`
+            among `profiles` instead of its `value`.
 
     >>> person = await session.profiles.get(identity="5555555555")
     >>> table = to_arrow([person] if person else [], flatten=["favoriteFood"])
@@ -260,10 +263,28 @@ def to_arrow(
     [{'identity': '5555555555', 'favoriteFood': 'pizza'}]
     """
     keys = _check_options("to_arrow", flatten, person, lists)
-    records = [profile.raw for profile in profiles]
+    if not isinstance(profiles, Iterable):
+        raise InvalidArgument(
+            f"profiles: expected a list of Profile, got {form_of(profiles)}; write "
+            f"{'[one async for one in …]' if isinstance(profiles, AsyncIterable) else '[profile]'}"
+        )
+    records = [_record(number, profile) for number, profile in enumerate(profiles)]
     kinds = Kinds(keys)
     kinds.observe(records)
     return records_to_arrow(records, _table(keys, kinds, person, lists))
+
+
+def _record(number: int, profile: object) -> bytes:
+    if isinstance(profile, Profile):
+        return profile.raw
+    fix = "pass profiles only"
+    if isinstance(profile, Lookup):
+        fix = "pass its `value`, of those that have one: [one.value for one in … if one.value]"
+    elif isinstance(profile, Customer):
+        fix = "pass its `profile`: [one.profile for one in … if one.profile]"
+    elif profile is None:
+        fix = "leave out what was not found: [one for one in … if one]"
+    raise InvalidArgument(f"profiles[{number}]: expected a Profile, got {form_of(profile)}; {fix}")
 
 
 def arrow_schema(

@@ -17,6 +17,7 @@ from msgspec import Raw
 from ..base.dates import moment_in
 from ..base.jsontext import (
     FAILURES,
+    canonical,
     check_utf8,
     decode_mended,
     each_once,
@@ -24,6 +25,7 @@ from ..base.jsontext import (
     mend_surrogates,
 )
 from .layout import TEXTS, Column, ColumnKind
+from .mended import Mended
 from .parts import NULL, TextId, core_text, device_ids, properties
 
 __all__ = [
@@ -36,6 +38,7 @@ _LIST = msgspec.json.Decoder(list[Any])
 _ANY = msgspec.json.Decoder(Any)
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _KEY = msgspec.json.Decoder(str)
+_BRACKETS = (b"[", b"{")
 
 
 class Columns:
@@ -46,8 +49,9 @@ class Columns:
         object_ids: the `objectId` of each record and of its devices, without duplicates.
         json_texts: a column for each of `JSON_TEXTS`: the JSON as it was sent, or None if it is
             missing or null. `extra` is an object of all top-level keys that have no column.
-        mended: number of values in which U+FFFD replaces a lone surrogate. Text cannot hold one,
+        replaced: number of values in which U+FFFD replaces a lone surrogate. Text cannot hold one,
             and strict readers of JSON refuse even its escape.
+        mistyped: number of values of `lift` that are null because they do not fit, by column.
 
     Args:
         records: JSON objects. They are UTF-8 already: it is checked where they arrive.
@@ -58,7 +62,8 @@ class Columns:
     """
 
     def __init__(self, records: Iterable[bytes], flatten: Sequence[str]) -> None:
-        self.mended = 0
+        self.replaced = 0
+        self.mistyped: dict[str, int] = {}
         rows = [self._members(record) for record in records]
         data = [row.pop("profileData", NULL) for row in rows]
         platform_info = [row.pop("platformInfo", NULL) for row in rows]
@@ -83,13 +88,21 @@ class Columns:
 
     def lift(self, columns: Sequence[Column]) -> list[list[Any]]:
         """Return the cells of the flattened keys, each as the kind of its column."""
-        return [self.lifted(number, column.kind) for number, column in enumerate(columns)]
+        return [
+            self.lifted(number, column.kind, column.name) for number, column in enumerate(columns)
+        ]
 
-    def lifted(self, number: int, kind: ColumnKind) -> list[Any]:
+    @property
+    def mended(self) -> Mended:
+        """The values that are not as they were, of all columns so far."""
+        return Mended(self.replaced, self.mistyped)
+
+    def lifted(self, number: int, kind: ColumnKind, name: str = "") -> list[Any]:
         """Return the values of one key of `flatten`, None for those that are null or missing.
 
-        As "text", a string stands for itself, and any other value is written as JSON. Of the other
-        kinds, a value that does not fit is None, and is counted as mended.
+        As "text", a string stands for itself, and any other value is written as JSON: a list or an
+        object in the one text of all equal ones, a number as it was sent. Of the other kinds, a
+        value that does not fit is None, and is counted under `name`.
         """
         parts = self._lifted[number]
         try:
@@ -98,12 +111,13 @@ class Columns:
             values = [_value(part) for part in parts]
         if kind == "text":
             return [
-                value if value is None or type(value) is str else bytes(part).decode()
+                value if value is None or type(value) is str else _json(part)
                 for value, part in zip(values, parts, strict=True)
             ]
         fit = _FITS[kind]
         fitted = [None if value is None else fit(value) for value in values]
-        self.mended += fitted.count(None) - values.count(None)
+        if lost := fitted.count(None) - values.count(None):
+            self.mistyped[name] = lost
         return fitted
 
     def _members(self, record: bytes) -> dict[str, Raw]:
@@ -115,7 +129,7 @@ class Columns:
         for key, value in members(record):
             name, mended_key = decode_mended(_KEY, key, "$")
             mended = mend_surrogates(bytes(value))
-            self.mended += (mended_key is not None) + (mended is not None)
+            self.replaced += (mended_key is not None) + (mended is not None)
             found[name] = value if mended is None else Raw(mended)
         return found
 
@@ -198,7 +212,12 @@ def _value(part: Raw) -> Any:
     except FAILURES:
         text = bytes(part)
     check_utf8(text, "$")
-    return text.decode()
+    return _json(part)
+
+
+def _json(part: Raw) -> str:
+    text = bytes(part)
+    return (canonical(text) if text[:1] in _BRACKETS else text).decode()
 
 
 def _json_texts(parts: list[Raw]) -> list[bytes | None]:

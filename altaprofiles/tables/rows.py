@@ -12,6 +12,7 @@ from msgspec import Struct
 from .columns import Columns
 from .kinds import Kinds
 from .layout import CORE, CORE_COLUMNS, PERSON, Column, Kind, Lists, column_names
+from .mended import Mended
 
 __all__ = ["PersonOf", "RecordTable", "Row", "Table", "lifted_columns"]
 
@@ -48,8 +49,8 @@ class Table(Protocol):
         ...
 
     @property
-    def mended(self) -> int:
-        """Number of values replaced so far, because no table can hold them."""
+    def mended(self) -> Mended:
+        """The values so far that no table can hold as they were."""
         ...
 
     def cells(self, rows: Sequence[Row]) -> list[list[Any]]:
@@ -95,7 +96,7 @@ class RecordTable:
         person: PersonOf | None = None,
         lists: Lists = "list",
     ) -> None:
-        self.mended = 0
+        self.mended = Mended()
         self._keys = [*flatten]
         self._person = person
         self._in_json = lists == "json"

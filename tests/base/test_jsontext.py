@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from altaprofiles import DecodeError
 from altaprofiles.base.jsontext import (
+    canonical,
     compact,
     decode_mended,
     elements,
@@ -152,3 +155,52 @@ def test_a_whole_number_is_its_integer_and_other_json_stays(sent: str, text: str
 
 def test_without_whole_a_number_stays_as_it_was_sent() -> None:
     assert [plain_text(sent) for sent in (b"1.0", b"9.1E3", b"7")] == ["1.0", "9.1E3", "7"]
+
+
+ALIKE = [
+    # White space, escapes, and the order of members.
+    ('["寿司"]', r'["\u5bff\u53f8"]', '[ "寿\\u53f8"\n]'),
+    ('{"a":1,"b":{"c":"/","d":[]}}', r'{"b" : {"d":[ ],"c":"\/"}, "a":1}',
+     r'{"\u0061":1,"b":{"c":"\u002f","d":[]}}'),
+    # Numbers, exactly.
+    ("[100,-5,0]", "[1e2,-5.0,-0]", "[100.0,-0.5E1,0e9]"),
+    ("[12.5,1e-05]", "[12.50,0.00001]", "[125e-1,1.0E-5]"),
+    ("[9007199254740993,123456789012345678901234567890]",
+     "[9007199254740993.0,1.2345678901234567890123456789E29]"),
+    ("[0.1]", "[0.10]"),
+    ("[0.1000000000000000000001]", "[0.10000000000000000000010]", "[1000000000000000000001e-22]"),
+    ("[1E+400,1E-400]", "[10e399,0.1e-399]"),
+    # Half a surrogate pair, a NUL.
+    ('["\ufffd"]', r'["\ud83d"]', r'["\ufffd"]'),
+    (r'["\u0000"]', r'[ "\u0000" ]'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("texts", ALIKE, ids=[texts[0][:30] for texts in ALIKE])
+def test_equal_values_have_one_canonical_text(texts: tuple[str, ...]) -> None:
+    assert {canonical(text.encode()).decode() for text in texts} == {texts[0]}
+
+
+def test_different_numbers_have_different_canonical_texts() -> None:
+    sent = ["0.1", "0.1000000000000000055511151231257827", "9007199254740993", "9007199254740992",
+            "1e400", "1e401", "1e-400", "0", "1e999999999999999999999", "1" * 5000]  # fmt: skip
+    assert len({canonical(b"[%b]" % number.encode()) for number in sent}) == len(sent)
+
+
+@pytest.mark.parametrize("levels", [1000, 100_000])
+def test_canonical_text_too_deep_for_a_decoder_has_no_white_space(levels: int) -> None:
+    deep = nested(levels, rb'" \ud800 "')
+    assert canonical(deep.replace(b":", b" : ")) == deep.replace(rb"\ud800", rb"\ufffd")
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("aé\"\\0"), inner),
+))  # fmt: skip
+def test_canonical_text_means_the_same_however_it_was_sent(value: Any) -> None:
+    texts = [json.dumps([value]), json.dumps([value], indent=1, ensure_ascii=False)]
+    first, second = (canonical(text.encode()) for text in texts)
+    assert first == second == canonical(first)
+    exact = partial(json.loads, parse_int=Decimal, parse_float=Decimal)
+    assert exact(first) == exact(texts[0])

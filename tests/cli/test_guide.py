@@ -48,7 +48,14 @@ def test_words_are_found_in_any_order_and_case(env: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("words", "guide"),
-    [("rotate secret", "many-accounts"), ("workers share slots", "many-accounts")],
+    [
+        ("rotate secret", "many-accounts"),
+        ("workers share slots", "many-accounts"),
+        ("Jupyter", "dataframes"),
+        ("to_pandas", "dataframes"),
+        ("passcode notebook", "dataframes"),
+        ("IPython session cells", "dataframes"),
+    ],
 )
 def test_words_of_one_section_are_found_in_other_forms(
     env: dict[str, str], words: str, guide: str

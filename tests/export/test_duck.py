@@ -434,7 +434,7 @@ DATE = 1_767_225_600
         (True, 1, ["true", "1"]),
         (2.5, "x", ["2.5", "x"]),
         (f"$D_{DATE}", "soon", [f"$D_{DATE}", "soon"]),
-        (3, {"a": 1}, ["3", '{"a": 1}']),
+        (3, {"a": 1}, ["3", '{"a":1}']),
     ],
 )
 def test_a_value_of_another_type_makes_a_column_text(
@@ -481,7 +481,7 @@ def test_a_named_type_never_widens(tmp_path: Path) -> None:
     named = {"value": "int64"}
     load(tmp_path, [record("a", ["1"], 3)], origin(1), flatten=named)
     sink = load(tmp_path, [record("b", ["2"], "x")], origin(2), flatten=named)
-    assert (sink.mended, sink.notes, values(tmp_path)) == (1, [], [3, None])
+    assert (sink.mended.mistyped, sink.notes, values(tmp_path)) == ({"value": 1}, [], [3, None])
     target = target_of(tmp_path / TO, flatten={"value": "timestamp"})
     words = "flatten: 'value' .*'timestamp'.*'profiles'.*is BIGINT; name 'int64'.*--write replace"
     with pytest.raises(ConfigurationError, match=words):

@@ -42,7 +42,7 @@ def export(target: Target, records: Sequence[bytes], step: int = 7) -> int:
     except BaseException:
         sink.abort()
         raise
-    return sink.mended
+    return sink.mended.total
 
 
 def line(**record: Any) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from altaprofiles import ChainStatus, ExportReport, LookupReport, SyncReport
 from altaprofiles.emulator import Emulator
 
-from ..support.sessions import EVENT, RANGE, session_for
+from ..support.sessions import END, EVENT, RANGE, START, session_for
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +104,44 @@ def test_a_sync() -> None:
         "through   2026-01-02, by days of Asia/Kolkata",
         "retries   5 in 1,234 requests",
     ]
+
+
+def test_values_of_another_type_are_named_by_column() -> None:
+    some = msgspec.structs.replace(EXPORT, mended=1003, mistyped={"Last Score": 1000, "a b": 1})
+    words = "1,001 values of another type are null: 'Last Score' 1,000, 'a b' 1"
+    assert f"mended    2 texts that duckdb cannot hold; {words}\n" in str(some)
+    assert f"mended    {words}\n" in str(msgspec.structs.replace(some, mended=1001))
+
+
+@pytest.mark.parametrize("to", ["p.parquet", "p.duckdb", "p.csv", "days/"])
+async def test_an_export_names_the_columns_whose_values_are_null(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, to: str
+) -> None:
+    """Each person counts once, as in the output, and no value is in a text."""
+    values = [("1", "7.5"), ("2", 7), ("3", "gold"), ("4", None), ("5", True)]
+    both = {name: {"count": 1, "first_seen": 1767600000} for name in ("Charged", EVENT)}
+    records = [
+        {"identity": identity, "events": both, "profileData": {"Score": value, "plan": value}}
+        for identity, value in values
+    ]
+    flatten: Any = {"Score": "int64", "plan": None, "none": "int64"}
+    path = f"{tmp_path}/{to}"
+    with caplog.at_level(logging.WARNING, "altaprofiles"):
+        async with Emulator(records=records) as emulator, session_for(emulator) as session:
+            report = await session.export(["Charged", EVENT], **RANGE, to=path, flatten=flatten)
+            if to == "p.duckdb":
+                days: Any = {"since": START, "until": END, "timezone": "UTC"}
+                synced = await session.sync(
+                    ["Charged", EVENT], **days, to=tmp_path / "s.duckdb", flatten=flatten
+                )
+                assert synced.mistyped == report.mistyped
+    assert (report.people, report.mended, report.mistyped) == (5, 3, {"Score": 3})
+    words = "3 values of another type are null: 'Score' 3"
+    assert report.warnings == [f'{words}; as "text" a column keeps every value']
+    assert report.warnings[0] in caplog.messages
+    assert ("mended", words) in report.summary
+    assert json.loads(Path(report.manifest).read_bytes())["mistyped"] == {"Score": 3}
+    assert "gold" not in f"{report} {caplog.messages}"
 
 
 def test_lookups() -> None:

@@ -74,7 +74,7 @@ def export(target: Target, records: Sequence[bytes], step: int = 100) -> int:
     except BaseException:
         sink.abort()
         raise
-    return sink.mended
+    return sink.mended.total
 
 
 # Some of the records are of the same people.

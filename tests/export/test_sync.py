@@ -595,6 +595,17 @@ async def test_an_export_beside_a_sync_stays_unfinished(
     assert len(workspaces_of(to)) == 1
 
 
+async def test_an_unfinished_night_at_another_address_stays_and_says_so(
+    case: Scripted, to: Path
+) -> None:
+    await sync(case, to, 10)
+    await interrupt(case, to, 15)
+    async with at_script(EVENTS) as other:
+        [warning] = (await sync(other, to, 12)).warnings
+    was, now = (one.environment["CLEVERTAP_BASE_URL"] for one in (case, other))
+    assert f"another one: `host` was '{was}' and is now '{now}'; `altaprofiles" in warning
+
+
 async def test_unfinished_work_of_another_sync_stays(case: Scripted, to: Path) -> None:
     """The table has not been begun, so that another sync may begin it."""
     await interrupt(case, to, 15)

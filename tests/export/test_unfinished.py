@@ -98,11 +98,22 @@ async def test_yesterday_s_never_blocks_today_s(to: Path, caplog: pytest.LogCapt
             assert "from 20260105 to 20260105" in warning
             assert str(workspace_of(to)) in warning
             assert "ago" in warning
+            begun = f"`start` was 20260105 and is now {night['start']}"
+            assert f"; the present export is another one: {begun}; `end` was" in warning
             assert [r.message for r in caplog.records if "unfinished" in r.message] == [warning]
         [one] = unfinished_at(folder_of(to))
         await finish(case, one, to)
         assert not folder_of(to).exists()
         assert (await case.run(to, **tuesday)).warnings == []
+
+
+async def test_the_same_export_at_another_address_is_told_apart(to: Path, case: Scripted) -> None:
+    """As of an emulator that a restarted notebook starts again, on another port."""
+    await case.interrupt(to)
+    async with at_script(case.kind) as other:
+        warning, *_ = (await other.run(to)).warnings
+    was, now = (one.environment["CLEVERTAP_BASE_URL"] for one in (case, other))
+    assert f"; the present export is another one: `host` was '{was}' and is now '{now}'" in warning
 
 
 async def test_dead_cursors_are_told_louder(to: Path) -> None:

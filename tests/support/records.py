@@ -36,7 +36,7 @@ ODD: list[tuple[bytes, str, Any]] = [
     (b'{"profileData":[1]}', "profile_data", b"[1]"),
     (b'{"profileData":[1]}', "a", None),
     (b'{"profileData":"{"}', "a", None),
-    (b'{"profileData":{"a":[1, 2]}}', "a", "[1, 2]"),
+    (b'{"profileData":{"a":[1, 2]}}', "a", "[1,2]"),
     (b'{"profileData":{"a":1.50}}', "a", "1.50"),
     (b'{"profileData":{"a":1e999}}', "a", "1e999"),
     (b'{"profileData":{"a":%b}}' % DEEP, "a", DEEP.decode()),

@@ -14,12 +14,16 @@ import pytest
 
 import altaprofiles
 from altaprofiles import (
+    CleverTap,
     ConfigurationError,
+    Customer,
     DecodeError,
     InvalidArgument,
+    Lookup,
     MissingExtra,
     Page,
     Profile,
+    Session,
     arrow_schema,
     to_arrow,
 )
@@ -277,6 +281,38 @@ def test_a_bad_option_of_a_table_is_refused(call: Any, options: Any, words: str)
     with pytest.raises(InvalidArgument) as caught:
         call(**options)
     assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (Lookup("s3cret", Profile.decode(b"{}")), "a value of type Lookup; pass its `value`, of"),
+        (Customer(Profile.decode(b"{}"), {}), "a value of type Customer; pass its `profile`: "),
+        (None, "null; leave out what was not found: [one for one in … if one]"),
+        ({"identity": "s3cret"}, "an object; pass profiles only"),
+        ("s3cret", "text; pass profiles only"),
+    ],
+)
+def test_anything_but_a_profile_is_refused_by_its_position(other: Any, words: str) -> None:
+    person = Profile.decode(b'{"identity":"7"}')
+    with pytest.raises(InvalidArgument) as caught:
+        to_arrow([person, other])
+    assert str(caught.value).startswith(f"profiles[1]: expected a Profile, got {words}")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("other", [Profile.decode(b"{}"), None])
+def test_one_profile_or_none_is_refused(other: Any) -> None:
+    with pytest.raises(InvalidArgument, match=r"profiles: expected a list .*; write \[profile\]"):
+        to_arrow(other)
+
+
+def test_people_that_arrive_are_collected_first() -> None:
+    buyers: Any = Session(clevertap=CleverTap("A", "B")).profiles.by_event(
+        "Charged", start=20260101, end=20260131
+    )
+    with pytest.raises(InvalidArgument, match=r"EventProfiles; write \[one async for one in …\]"):
+        to_arrow(buyers)
 
 
 @pytest.mark.parametrize("call", [arrow_schema, page_of().to_arrow, page_of().__arrow_c_stream__])

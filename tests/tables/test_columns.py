@@ -27,7 +27,7 @@ def row(record: bytes, *flatten: str) -> dict[str, Any]:
     cells["object_ids"] = columns.object_ids[0]
     cells |= {name: column[0] for name, column in zip(JSON_TEXTS, columns.json_texts, strict=True)}
     cells |= {key: columns.lifted(number, "text")[0] for number, key in enumerate(flatten)}
-    return {**cells, "mended": columns.mended}
+    return {**cells, "mended": columns.mended.total}
 
 
 def test_a_record_has_its_cells() -> None:
@@ -79,6 +79,33 @@ def test_half_a_surrogate_pair_is_mended_in_text_and_in_json() -> None:
     assert cells["extra"] == '{"\ufffd":1,"x":"\\ud83d\\ude00"}'.encode()
     # The top-level key, identity, and the three parts.
     assert cells["mended"] == 5
+
+
+def test_equal_lists_and_objects_are_one_text_in_a_flattened_column() -> None:
+    """Else counts, groups and joins by that column tell them apart."""
+    values = [
+        '["寿司"]', r'["\u5bff\u53f8"]', '[\n  "寿司"\n]',
+        '{"name":"soup","price":1.50}', '{"price" : 1.5, "name" : "soup"}',
+        # Beside one that no decoder takes, and one that is not UTF-16.
+        "[" * 5000 + "]" * 5000, '[ 1e999 ]', r'["\ud83d"]', '["\ufffd" ]', "1.50", '" [ ] "',
+    ]  # fmt: skip
+    records = [b'{"profileData":{"a":%b}}' % value.encode() for value in values]
+    food, soup, deep = '["寿司"]', '{"name":"soup","price":1.5}', values[5]
+    expected = [
+        food,
+        food,
+        food,
+        soup,
+        soup,
+        deep,
+        "[1E+999]",
+        *['["\ufffd"]'] * 2,
+        "1.50",
+        " [ ] ",
+    ]
+    assert Columns(records, ["a"]).lifted(0, "text") == expected
+    few = [*records[:5], *records[9:]]
+    assert Columns(few, ["a"]).lifted(0, "text") == [*expected[:5], *expected[9:]]
 
 
 @pytest.mark.parametrize("record", [b"", b"7", b"[]", b"{", b"{}{}", b'{"a":"\\x"}'])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 
 from ...tables.arrow import Tables
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from .encoding import MATCHED, Encoded
 
@@ -32,7 +33,7 @@ class ArrowEncoder:
         self._lengths = array("I")
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._table.mended
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -57,12 +58,12 @@ class EncodedRows(Struct, frozen=True):
     Attributes:
         batch: the rows.
         lengths: the size of each record, in bytes.
-        mended: number of values that were replaced.
+        mended: the values of them that are not as they were.
     """
 
     batch: pyarrow.RecordBatch
     lengths: Sequence[int]
-    mended: int
+    mended: Mended
 
     @classmethod
     def of(cls, encoded: Encoded, schema: pyarrow.Schema) -> Self:

@@ -27,6 +27,7 @@ from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.arrow import schema_of
 from ...tables.layout import Column
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Format, Write
 from ..output import Output
@@ -234,7 +235,7 @@ class DuckDbSink:
         return target.content.table(self._fit.kinds, None, self._origin)
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._rows.mended
 
     def write(self, rows: Sequence[Row]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...tables.arrow import schema_of
 from ...tables.layout import Column
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..tables import unbound_keys
 
@@ -37,7 +38,7 @@ class Numbered:
         self._count = 0
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._table.mended
 
     def batch(self, rows: pyarrow.RecordBatch) -> pyarrow.RecordBatch:

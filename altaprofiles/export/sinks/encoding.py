@@ -11,6 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from ...tables.mended import Mended
 from ...tables.rows import Row
 from ..store.people import Choice
 
@@ -24,8 +25,8 @@ class Encoder(Protocol):
     """Turns rows into blocks of bytes. Blocking; a sink of the same format takes the blocks."""
 
     @property
-    def mended(self) -> int:
-        """The number of values replaced so far, complete after each `take`."""
+    def mended(self) -> Mended:
+        """The values so far that are not as they were, complete after each `take`."""
         ...
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -51,13 +52,13 @@ class Encoded(Struct, frozen=True):
     Attributes:
         block: made by the encoder of the sink's target.
         choice: the rows that are written.
-        mended: number of values that were replaced in those.
+        mended: the values of those that are not as they were.
         matched: the events that each row has in the block.
         staged: the number of its first row in the stage, if that holds them; else None.
     """
 
     block: memoryview
     choice: Choice
-    mended: int
+    mended: Mended
     matched: tuple[str, ...] = ()
     staged: int | None = None

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from ...base.wording import numbered
 from ...errors import ExportError
 from ...tables.layout import Kind
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Write
 from ..state import SyncState
@@ -135,8 +136,8 @@ class DaysSink:
         return Earlier(self._target.file_of(day), self._new.account)
 
     @property
-    def mended(self) -> int:
-        return sum(table.mended for table in self._tables.values())
+    def mended(self) -> Mended:
+        return sum((table.mended for table in self._tables.values()), Mended())
 
     @property
     def notes(self) -> list[str]:

@@ -25,6 +25,7 @@ from typing import BinaryIO, ClassVar
 from ...base.wording import numbered
 from ...errors import ExportError, ExportLocked, InvalidArgument
 from ...tables.layout import Column, ColumnKind
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Write
 from ..store.spool import sync_folder
@@ -146,7 +147,7 @@ class FilesSink:
             raise
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._rows.mended
 
     def write(self, rows: Sequence[Row]) -> None:

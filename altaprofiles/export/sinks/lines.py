@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, ClassVar, Self
 import msgspec
 
 from ...tables.layout import Column, ColumnKind
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Format
 from ..output import Output
@@ -54,7 +55,7 @@ class NdjsonSink:
     notes: Sequence[str] = ()
 
     def __init__(self, target: NdjsonTarget, stored: StoredPieces | None) -> None:
-        self.mended = 0
+        self.mended = Mended()
         self._stream = _Stream(target.path, stored)
         self.abort = self._stream.abort
         self.adopt = self._stream.adopt
@@ -116,7 +117,7 @@ class CsvSink:
     def __init__(self, target: CsvTarget, table: Table, stored: StoredPieces | None) -> None:
         self._columns = table.columns
         self._cells = _Cells(table, guarded=target.bom)
-        self._mended = 0
+        self._mended = Mended()
         self._stream = _Stream(target.path, stored)
         self.abort = self._stream.abort
         self.close = self._stream.close
@@ -130,7 +131,7 @@ class CsvSink:
             raise
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._cells.mended + self._mended
 
     def takes(self, columns: Sequence[Column]) -> bool:
@@ -161,7 +162,7 @@ class _CsvEncoder:
         self._blocks = LineBlocks(table.columns, b",", b"\r\n")
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._cells.mended
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -186,9 +187,9 @@ class _Cells:
         self._without_nul = 0
 
     @property
-    def mended(self) -> int:
-        """Number of values that were replaced."""
-        return self._table.mended + self._without_nul
+    def mended(self) -> Mended:
+        """The values that are not as they were."""
+        return self._table.mended + Mended(self._without_nul)
 
     def of(self, rows: Sequence[Row]) -> list[list[bytes]]:
         """Return the cells of each column."""

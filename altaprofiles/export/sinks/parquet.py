@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, ClassVar
 from ...errors import ExportError
 from ...tables.arrow import Tables, schema_of
 from ...tables.layout import Column
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Format
 from ..tables import Origin
@@ -63,12 +64,12 @@ class Groups:
         self._table = table
         self._tables = Tables(table)
         self._write = write
-        self._mended = 0
+        self._mended = Mended()
         self.schema = self._tables.schema
 
     @property
-    def mended(self) -> int:
-        """Number of values that were replaced."""
+    def mended(self) -> Mended:
+        """The values that are not as they were."""
         return self._table.mended + self._mended
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -128,7 +129,7 @@ class ParquetSink:
             raise
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._groups.mended
 
     def takes(self, columns: Sequence[Column]) -> bool:

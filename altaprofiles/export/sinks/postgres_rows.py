@@ -13,6 +13,7 @@ from typing import Any
 
 from ...models.people import exact_ids, indexable
 from ...tables.layout import Column
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..tables import unbound_keys
 from .encoding import Encoded
@@ -38,12 +39,12 @@ class RowEncoder:
     def __init__(self, table: Table, *, marks_keys: bool = False) -> None:
         self.columns = table.columns
         self._cells = _Cells(table)
-        self._mended = 0
+        self._mended = Mended()
         self._marks_keys = marks_keys
 
     @property
-    def mended(self) -> int:
-        """Number of values that were replaced because PostgreSQL cannot hold them."""
+    def mended(self) -> Mended:
+        """The values that PostgreSQL cannot hold as they were."""
         return self._cells.mended + self._mended
 
     def encode(self, rows: Sequence[Row]) -> tuple[list[bytes], bytes]:
@@ -82,7 +83,7 @@ class RowEncoder:
             ]
         return b"".join(lines)
 
-    def mend(self, values: int) -> None:
+    def mend(self, values: Mended) -> None:
         """Take note that values of rows that were encoded before have been replaced."""
         self._mended += values
 
@@ -112,7 +113,7 @@ class BlockEncoder:
         self._blocks = LineBlocks([Column("nameless", "bool"), *table.columns], b"\t", b"\n")
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._cells.mended
 
     def add(self, rows: Sequence[Row]) -> None:
@@ -137,14 +138,14 @@ class _Cells:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._mended = 0
+        self._replaced = 0
         names = [column.name for column in table.columns]
         self._person = names.index("person") if "person" in names else None
 
     @property
-    def mended(self) -> int:
-        """Number of values that were replaced."""
-        return self._mended + self._table.mended
+    def mended(self) -> Mended:
+        """The values that are not as they were."""
+        return self._table.mended + Mended(self._replaced)
 
     def of(self, rows: Sequence[Row]) -> tuple[list[list[Any]], list[list[bytes]]]:
         """Return the cells that rows have in their table, and those of lines, by column."""
@@ -187,17 +188,17 @@ class _Cells:
     def _fit_text(self, value: str) -> bytes:
         if "\0" in value:
             value = _fitted(value)
-            self._mended += 1
+            self._replaced += 1
         return value.encode()
 
     def _fit_ids(self, ids: list[str]) -> list[str]:
         fitted = [*map(indexable, ids)]
-        self._mended += sum(map(ne, fitted, ids))
+        self._replaced += sum(map(ne, fitted, ids))
         return fitted
 
     def _fit_json(self, data: bytes) -> bytes:
         fitted, is_mended = fit_json(data)
-        self._mended += is_mended
+        self._replaced += is_mended
         return fitted
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...base.wording import numbered
 from ...tables.layout import Column
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..tables import Origin, of_left_out, under_other_keys
 from . import postgres_runs, postgres_sync
@@ -94,7 +95,7 @@ class PostgresSink:
             raise
 
     @property
-    def mended(self) -> int:
+    def mended(self) -> Mended:
         return self._rows.mended
 
     def write(self, rows: Sequence[Row]) -> None:

@@ -16,6 +16,7 @@ from ...base.paths import absolute_path, status_of
 from ...base.wording import numbered
 from ...errors import ExportError, InvalidArgument
 from ...tables.layout import Column, Kind
+from ...tables.mended import Mended
 from ...tables.rows import Row, Table
 from ..formats import Format, Write
 from ..output import Output
@@ -42,8 +43,8 @@ class Sink(Protocol):
     """Takes the rows of one export. Every call blocks; one call at a time, from any thread."""
 
     @property
-    def mended(self) -> int:
-        """The number of values that were replaced because the target cannot hold them."""
+    def mended(self) -> Mended:
+        """The values that the target cannot hold as they were."""
         ...
 
     @property
