@@ -7,7 +7,8 @@ import time
 from html import escape
 from typing import Any
 
-from .base.wording import share
+from .base.wording import clock, numbered, share
+from .export.report import ExportProgress, LookupProgress
 from .export.report import Progress as ProgressReport
 
 __all__ = ["Progress"]
@@ -34,21 +35,19 @@ class Progress:
         self._at: ProgressReport | None = None
         self._updated_at = float("-inf")
         self._handle: Any = None
-        self._stopped = False
+        self._end = ""
 
     def __call__(self, progress: ProgressReport) -> None:
         """Display `progress`, unless the last update is too recent and nothing has ended."""
         before, self._at = self._at, progress
-        self._stopped = False
+        self._end = ""
         display = _display()
-        # The end of a stage is always displayed, because no update may follow it.
-        is_due = before is None or before.stage != progress.stage or progress.done == progress.goal
         interval = _LINE_INTERVAL if display is None else _DISPLAY_INTERVAL
-        if not is_due and time.monotonic() - self._updated_at < interval:
+        if not _is_news(before, progress) and time.monotonic() - self._updated_at < interval:
             return
         self._updated_at = time.monotonic()
         if display is None:
-            sys.stderr.write(f"{progress}\n")
+            sys.stderr.write(f"{self}\n")
         elif self._handle is None:
             self._handle = display(self, display_id=True)
             self._events().register("post_run_cell", self._end_cell)
@@ -62,9 +61,9 @@ class Progress:
         """Display that an error or an interruption has ended the cell, and with it the work."""
         is_complete = self._at is not None and self._at.complete
         if not result.success and not is_complete:
-            self._stopped = True
+            self._end = _end_by(result.error_in_exec or result.error_before_exec)
             self._handle.update(self)
-        if is_complete or self._stopped:
+        if is_complete or self._end:
             self._events().unregister("post_run_cell", self._end_cell)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
@@ -74,19 +73,16 @@ class Progress:
         return f"<Progress: {self}>"
 
     def __str__(self) -> str:
-        text = "nothing yet" if self._at is None else str(self._at)
-        return (
-            f"stopped; run it again to resume. At the end it was {text}" if self._stopped else text
-        )
+        if self._at is None:
+            return "nothing yet"
+        if self._at.complete:
+            return _result(self._at)
+        return f"{self._end}. At the end it was {self._at}" if self._end else str(self._at)
 
     def _html(self) -> str:
         line = f"<div>{escape(str(self))}</div>"
         # A bar that is not full would look as if the work went on.
-        if (
-            self._stopped
-            or self._at is None
-            or (part := share(self._at.done, self._at.goal)) is None
-        ):
+        if self._end or self._at is None or (part := share(self._at.done, self._at.goal)) is None:
             return line
         return f'<progress value="{part:.3f}" style="width: 100%"></progress>{line}'
 
@@ -102,3 +98,34 @@ def _display() -> Any:
     from IPython.display import display
 
     return display
+
+
+def _is_news(before: ProgressReport | None, at: ProgressReport) -> bool:
+    """Return whether a report is displayed at once, because no update may follow it soon."""
+    if before is None or before.stage != at.stage or before.complete != at.complete:
+        return True
+    if at.trouble and not before.trouble:
+        return True
+    return at.done == at.goal and before.done != before.goal
+
+
+def _end_by(error: BaseException | None) -> str:
+    """Return how a cell has ended. What an interruption has ended can simply run again."""
+    if error is None or not isinstance(error, Exception):
+        return "stopped; run it again to resume"
+    return f"failed with {type(error).__name__}"
+
+
+def _result(at: ProgressReport) -> str:
+    """Return the last line of an export: what it has brought."""
+    parts: list[str] = []
+    if isinstance(at, ExportProgress):
+        parts.append(f"{numbered(at.people, 'people')} of {numbered(at.records, 'record')}")
+    elif isinstance(at, LookupProgress):
+        parts.append(numbered(at.keys, "key"))
+    parts += [f"{count:,} {name}" for name, count in at.outcomes.items()]
+    return f"done: {', '.join(parts)}, {clock(at.seconds)}"
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -247,3 +247,7 @@ def _slots_of(provider: MeterProvider, meter: Meter, *, is_global: bool) -> _Slo
         if is_global:
             _known[_GLOBAL] = slots
         return slots
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -105,3 +105,7 @@ def _facts(progress: Progress) -> dict[str, Any]:
         "pace": progress.pace,
         "eta": progress.eta,
     }
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -300,7 +300,8 @@ class Session:
             raise MissingCredentials(
                 "; ".join(["no credentials in the environment", *ignored])
                 + f"; set {account_id} and {passcode} (and {region}), or "
-                f"{variable('ALTA', 'token', prefix)}, or both"
+                f"{variable('ALTA', 'token', prefix)}, or both, before Python "
+                f"starts, or use Session.from_account() after `altaprofiles login`"
             )
         for sentence in ignored:
             logger.warning("%s", sentence)

@@ -1008,7 +1008,8 @@ def test_what_is_missing_or_without_effect_is_named_with_its_prefix(
         Session.from_env("SHOP_")
     assert str(caught.value) == (
         f"no credentials in the environment; {idle}; set SHOP_CLEVERTAP_ACCOUNT_ID and "
-        f"SHOP_CLEVERTAP_PASSCODE (and SHOP_CLEVERTAP_REGION), or SHOP_ALTA_TOKEN, or both"
+        f"SHOP_CLEVERTAP_PASSCODE (and SHOP_CLEVERTAP_REGION), or SHOP_ALTA_TOKEN, or both, "
+        "before Python starts, or use Session.from_account() after `altaprofiles login`"
     )
     for kind, name in ((CleverTap, "CLEVERTAP_ACCOUNT_ID"), (Alta, "ALTA_TOKEN")):
         with pytest.raises(MissingCredentials, match=f"variable SHOP_{name} is not set"):

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import altaprofiles.emulator
 from altaprofiles.notebook import Progress
 
-from .support.notebooks import executed, shown_as
+from .support.notebooks import executed, shown_as, text_of
 from .support.records import AT, LOOKING_UP
 
 CONNECT = """
@@ -48,8 +49,51 @@ def test_a_bar_does_not_stand_still_after_an_interruption(tmp_path: Path) -> Non
     assert html.startswith("<div>stopped; run it again to resume. At the end it was reading: ")
     assert "<progress" not in html
     (html,) = shown_as(resumed, "text/html")
-    assert html.startswith('<progress value="1.000"')
+    assert html.startswith('<progress value="1.000" style="width: 100%"></progress><div>done: ')
     assert "stopped" not in html
+
+
+REFUSED = """
+bar = Progress()
+
+def refuse(progress):
+    bar(progress)
+    if progress.records:
+        raise PermissionError("no")
+
+async with connect() as session:
+    await session.export(
+        "App Launched", start=20260101, end=20260131, to="p.ndjson", on_progress=refuse
+    )
+"""
+
+
+def test_a_bar_after_an_error_names_it_and_promises_nothing(tmp_path: Path) -> None:
+    *_, failed = executed(tmp_path, [CONNECT, REFUSED], raising=1)
+    (html,) = shown_as(failed, "text/html")
+    assert html.startswith("<div>failed with PermissionError. At the end it was reading: ")
+    assert "again" not in html
+
+
+COMPLETED = """
+from IPython.core.completer import provisionalcompleter
+import altaprofiles.emulator, altaprofiles.notebook, altaprofiles.otel, altaprofiles.progress
+with provisionalcompleter():
+    for module in (altaprofiles.notebook, altaprofiles.progress, altaprofiles.otel):
+        text = f"{module.__name__}."
+        print(*[one.text for one in get_ipython().Completer.completions(text, len(text))])
+print(*dir(altaprofiles.emulator))
+"""
+
+
+def test_a_kernel_completes_public_names_only(tmp_path: Path) -> None:
+    (completed,) = executed(tmp_path, [COMPLETED])
+    assert text_of(completed).splitlines() == [
+        "Progress",
+        "Log log",
+        "Hook hook",
+        " ".join(sorted(altaprofiles.emulator.__all__)),
+    ]
 
 
 def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,7 +102,11 @@ def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[
     show(AT)
     show(msgspec.structs.replace(AT, records=60))
     show(msgspec.structs.replace(AT, records=200))
-    show(msgspec.structs.replace(AT, stage="finishing", records=200, finished=20))
+    show(msgspec.structs.replace(AT, records=200))
+    ending = msgspec.structs.replace(AT, stage="finishing", records=200, finished=20)
+    show(ending)
+    for complete in (False, False, True):
+        show(msgspec.structs.replace(ending, finished=200, people=150, complete=complete))
     out, err = capsys.readouterr()
     assert out == ""
     traffic = "2 of 3 slots, 1 retry, 0:00:02"
@@ -66,7 +114,25 @@ def test_without_a_notebook_it_is_lines_on_stderr(capsys: pytest.CaptureFixture[
         f"reading: 50 of 200 records (25 %), 25 a second, {traffic}, 0:00:06 left",
         f"reading: 200 of 200 records (100 %), 100 a second, {traffic}, 0:00:00 left",
         "finishing: 20 of 200 records (10 %), 0:00:02",
+        "finishing: 200 of 200 records (100 %), 0:00:02",
+        "done: 150 people of 200 records, 0:00:02",
     ]
+    Progress()(msgspec.structs.replace(LOOKING_UP, stage="finishing", complete=True))
+    done = "done: 10 keys, 1 found, 2 not found, 3 failed, 0:00:01"
+    assert capsys.readouterr().err == f"{done}\n"
+
+
+def test_the_reason_of_retries_is_shown_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show = Progress()
+    reason = "CleverTap: no connection to h: Connection refused"
+    for trouble in ("", reason, reason):
+        show(msgspec.structs.replace(AT, trouble=trouble))
+    first, second = capsys.readouterr().err.splitlines()
+    assert second == f"{first}, retried: {reason}"
+    # A wait says more.
+    waiting = msgspec.structs.replace(AT, trouble=reason, throttled=True)
+    assert reason not in str(waiting)
+    assert "waiting for the rate limit" in str(waiting)
 
 
 def test_progress_is_a_line_for_a_person() -> None:

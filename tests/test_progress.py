@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,23 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 import altaprofiles
-from altaprofiles import ConfigurationError, InvalidArgument, LookupProgress, Session, progress
+from altaprofiles import (
+    CleverTap,
+    ConfigurationError,
+    ConnectError,
+    InvalidArgument,
+    LookupProgress,
+    Session,
+    progress,
+)
 from altaprofiles.emulator import Emulator
 
 from .support.records import AT, LOOKING_UP
-from .support.sessions import EVENT, QUICK, RANGE, session_for
+from .support.servers import closed, http, scripted
+from .support.sessions import EVENT, QUICK, RANGE, session_at, session_for
 from .support.terminals import emulated
 
 pytestmark = pytest.mark.anyio
@@ -239,3 +250,56 @@ async def test_the_last_report_comes_with_the_output(tmp_path: Path) -> None:
             )
     assert reports[-1] == (True, True)
     assert not any(complete for complete, _ in reports[:-1])
+
+
+async def test_the_reason_of_a_retry_is_in_every_report_from_then_on(tmp_path: Path) -> None:
+    reported = anyio.Event()
+    refused = False
+
+    async def answer(head: bytes, writer: asyncio.StreamWriter) -> None:
+        nonlocal refused
+        if not refused:
+            refused = True
+            writer.write(http(b"", "503 Service Unavailable"))
+            return
+        # Answered only once the reason has been reported.
+        await reported.wait()
+        writer.write(http(b'{"status":"success","record":null}'))
+
+    def note(progress: LookupProgress) -> None:
+        reports.append(progress)
+        if progress.trouble:
+            reported.set()
+
+    reports: list[LookupProgress] = []
+    async with scripted(answer) as server, session_at(server) as session:
+        with anyio.fail_after(60):
+            await session.export_lookups(
+                ["7"], by="identity", to=tmp_path / "to.ndjson", on_progress=note
+            )
+    troubled = [report for report in reports if report.trouble]
+    assert reports[-len(troubled) :] == troubled
+    asking = [str(report) for report in troubled if report.stage == "asking"]
+    assert asking
+    assert all("retried: CleverTap answered HTTP 503" in line for line in asking)
+    assert reports[-1].complete
+    assert "503" not in str(reports[-1])
+
+
+async def test_a_refused_connection_names_the_next_step_once(tmp_path: Path) -> None:
+    async with closed() as place:
+        session = Session(
+            clevertap=CleverTap("W9R", "passcode", base_url=place.url),
+            retry=replace(QUICK, attempts=2),
+        )
+        async with session:
+            calls: list[Callable[[], Awaitable[Any]]] = [
+                lambda: session.profiles.get(identity="7"),
+                lambda: session.export(EVENT, **FIRST, to=tmp_path / "people.ndjson"),
+                lambda: anext(aiter(session.profiles.by_event(EVENT, **FIRST))),
+            ]
+            for call in calls:
+                with pytest.raises(ConnectError, match="no connection to 127") as caught:
+                    await call()
+                notes = caught.value.__notes__
+                assert len([note for note in notes if "`altaprofiles doctor` shows" in note]) == 1

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from inspect import iscoroutinefunction, isroutine
+from numbers import Rational, Real
 from operator import index
+from typing import TypeGuard
 
 from ..errors import InvalidArgument
 
 __all__ = [
+    "AS_INTS",
     "check_callback",
     "check_called",
     "check_flag",
@@ -24,6 +27,7 @@ __all__ = [
     "check_whole",
     "form_of",
     "is_unicode",
+    "is_whole_float",
     "shown",
     "whole",
     "whole_in",
@@ -86,6 +90,11 @@ def check_callback(name: str, value: object, *, takes: str) -> None:
     if iscoroutinefunction(value):
         raise InvalidArgument(
             f"{name}: expected a plain function of {takes}, not an async one, got {shown(value)}"
+        )
+    if isinstance(value, type):
+        made = value.__name__
+        raise InvalidArgument(
+            f"{name}: expected a plain function of {takes}, got the class {made}; pass {made}()"
         )
     if value is not None and not callable(value):
         # Its `repr` may show a secret, as that of a client does.
@@ -209,11 +218,7 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
             value=value,
         )
     if not isinstance(value, str):
-        raise InvalidArgument(
-            f"{name}: expected text or an int, got a value of type {type(value).__name__}; "
-            f"convert it to str the way the service stores it",
-            value=value,
-        )
+        raise InvalidArgument(f"{name}: expected text or an int, got {_no_key(value)}", value=value)
     if not value.strip():
         raise InvalidArgument(f"{name}: empty; pass the {noun} itself", value=value)
     for position, character in enumerate(value):
@@ -231,6 +236,35 @@ def check_key(name: str, value: object, *, noun: str = "identifier") -> str:
             )
     # The plain text of a subclass such as NumPy's.
     return _fitting(name, str.__str__(value), noun)
+
+
+AS_INTS = "convert to int, a column of pandas with .dropna().astype('Int64')"
+"""The fix of a whole number that is a float, as pandas has in columns with missing numbers."""
+
+
+def _no_key(value: object) -> str:
+    """Return the type of a value that is not an identifier, with the fix."""
+    kind = type(value).__name__
+    if value is None or kind in ("NAType", "NaTType") or (_is_float(value) and value != value):
+        return f"a missing value ({kind}); leave such keys out, in pandas with .dropna()"
+    if is_whole_float(value):
+        return f"a whole number as a float; {AS_INTS}"
+    if isinstance(value, Mapping | list | tuple):
+        fix = "pass one value of each row"
+    elif hasattr(type(value), "as_py"):
+        fix = "pass .to_pylist() of a column of Arrow"
+    else:
+        fix = "convert it to str the way the service stores it"
+    return f"a value of type {kind}; {fix}"
+
+
+def is_whole_float(value: object) -> bool:
+    """Return whether `value` is a float, also one of NumPy, without a fraction."""
+    return _is_float(value) and float(value).is_integer()
+
+
+def _is_float(value: object) -> TypeGuard[Real]:
+    return isinstance(value, Real) and not isinstance(value, Rational)
 
 
 _LONGEST = 8000

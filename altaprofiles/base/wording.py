@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 __all__ = [
+    "DOCTOR",
     "after_failure",
     "clock",
     "duration",
@@ -19,6 +20,13 @@ __all__ = [
     "share",
     "sized",
 ]
+
+
+DOCTOR = (
+    "Check region or endpoint, base URL, network and proxy; `altaprofiles doctor` shows which of "
+    "them it is."
+)
+"""The next step after an error of a connection."""
 
 
 def numbered(count: int, noun: str) -> str:

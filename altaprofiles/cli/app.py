@@ -524,6 +524,7 @@ class App:
             error: the error.
             account: the name of the account that it is about, if there are several.
         """
+        from ..base.wording import DOCTOR
         from ..errors import AltaProfilesError, Forbidden, Incomplete, RateLimited, Unauthorized
 
         if isinstance(error, BrokenPipeError):
@@ -553,7 +554,9 @@ class App:
                 )
         cause = error.__cause__ or error
         if advice := self.advice(error, account) or self.advice(cause, account):
-            error.add_note(advice)
+            # It says the same, with the names of the settings.
+            notes = [note for note in getattr(error, "__notes__", ()) if note != DOCTOR]
+            vars(error)["__notes__"] = [*notes, advice]
         self._log_error(error, account)
         if isinstance(error, Incomplete) and account is None and _is_kept(error):
             self._log_resumption()

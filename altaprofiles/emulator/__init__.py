@@ -23,3 +23,7 @@ __all__ = [
     "Recorder",
     "Stats",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

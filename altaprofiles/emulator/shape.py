@@ -148,6 +148,11 @@ def check_records(records: object, name: str) -> list[dict[str, Any]]:
     """
     if isinstance(records, str | bytes | Mapping) or not isinstance(records, Iterable):
         raise InvalidShape(f"{name}: expected a list of records, got {_kind(records)}")
+    if hasattr(type(records), "columns"):
+        raise InvalidShape(
+            f"{name}: expected a list of records, got {_kind(records)}; pass its rows as dicts, "
+            f"in pandas by .to_dict('records'), without keys of missing values"
+        )
     checked: list[dict[str, Any]] = []
     identities: dict[str, int] = {}
     for number, record in enumerate(records):
@@ -201,7 +206,9 @@ def _json(value: object, place: str) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidShape(f"{place}: is not a finite number, which JSON cannot hold")
+            raise InvalidShape(
+                f"{place}: is not a finite number, which JSON cannot hold; leave the key out"
+            )
         return float(value)
     raise InvalidShape(f"{place}: {_kind(value)} cannot be sent as JSON")
 

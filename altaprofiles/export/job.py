@@ -32,6 +32,7 @@ from ..tables.mended import Mended
 from ..tables.rows import Table
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
+from .holders import holding, naming_holder
 from .manifest import encode_manifest
 from .output import Output
 from .part import Part
@@ -651,18 +652,9 @@ async def in_workspaces(
     try:
         # In a thread, because it may import pyarrow.
         place = await threads.run(find_place)
-        guard = await threads.run(lambda: _guard_of(place))
-        try:
-            workspaces = await threads.run(lambda: Workspaces.open(place.folder, resume=resume))
-            try:
-                report = await work(workspaces, place, threads)
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await threads.run(workspaces.close)
-        finally:
-            if guard is not None:
-                with anyio.CancelScope(shield=True):
-                    await threads.run(partial(_release, guard))
+        with naming_holder(place):
+            open_workspaces = partial(Workspaces.open, place.folder, resume=resume)
+            report = await _in_place(place, open_workspaces, work, threads)
     except CallbackFailed as failed:
         failure = failed.error
     else:
@@ -672,6 +664,27 @@ async def in_workspaces(
         await _finish(report)
     # Outside of the handler, so that the caller's error gets no context.
     raise failure
+
+
+async def _in_place(
+    place: Place,
+    open_workspaces: Callable[[], Workspaces],
+    work: Callable[[Workspaces, Place, Threads], Awaitable[R]],
+    threads: Threads,
+) -> R:
+    guard = await threads.run(lambda: _guard_of(place))
+    try:
+        workspaces = await threads.run(open_workspaces)
+        try:
+            with holding(place):
+                return await work(workspaces, place, threads)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await threads.run(workspaces.close)
+    finally:
+        if guard is not None:
+            with anyio.CancelScope(shield=True):
+                await threads.run(partial(_release, guard))
 
 
 def _new_encoder(target: Target, new_table: Callable[[], Table]) -> Encoder:

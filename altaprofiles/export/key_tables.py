@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from ..base.checks import is_whole_float
 from ..base.extras import require
 from ..base.sql import quoted
 from ..base.wording import numbered
@@ -139,8 +140,10 @@ def _numbered(path: Path, cells: Iterator[Any]) -> Iterator[tuple[int, str | Non
         elif isinstance(cell, int | UUID) and not isinstance(cell, bool):
             yield number, str(cell)
         else:
+            is_whole = is_whole_float(cell)
+            kind = "whole number as a float" if is_whole else f"value of type {type(cell).__name__}"
             raise InvalidArgument(
-                f"keys: row {number:,} of {path} holds a value of type {type(cell).__name__}, "
-                f"which is not an identifier; convert the column to text or whole numbers",
+                f"keys: row {number:,} of {path} holds a {kind}, which is not an identifier; "
+                f"convert the column to {'whole numbers' if is_whole else 'text or whole numbers'}",
                 value=cell,
             )

@@ -165,6 +165,8 @@ class Progress(Struct, frozen=True, kw_only=True):
         output: the file, or the address of the table, without credentials.
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
+        trouble: the last error after which a request of this run was repeated, as text; empty
+            without one.
     """
 
     unit: ClassVar[str]
@@ -189,6 +191,7 @@ class Progress(Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     output: str = ""
     complete: bool = False
+    trouble: str = ""
 
     @property
     def fetching(self) -> bool:
@@ -292,6 +295,9 @@ class Progress(Struct, frozen=True, kw_only=True):
         parts.append(clock(self.seconds))
         if self.fetching and self.eta is not None:
             parts.append(f"{clock(self.eta)} left")
+        if self.fetching and self.trouble and not self.wait:
+            # At the end, as its length varies.
+            parts.append(f"retried: {self.trouble}")
         return ", ".join(parts)
 
     @property
@@ -453,6 +459,8 @@ class ExportProgress(Progress, frozen=True, kw_only=True):
         output: the file, or the address of the table, without credentials.
         complete: whether the output is in place. Only the last report of a run that has succeeded
             has it.
+        trouble: the last error after which a request of this run was repeated, as text; empty
+            without one.
     """
 
     unit = "record"
@@ -557,7 +565,7 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         finished: people written to the output so far.
         joins, joined, joins_resumed, joins_throttled, joins_wait_until: as in `ExportProgress`.
         requests, retries, in_flight, slots, throttled, waits_until, seconds, started_at, output,
-            complete: as in `ExportProgress`.
+            complete, trouble: as in `ExportProgress`.
     """
 
     unit = "key"

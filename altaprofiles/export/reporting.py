@@ -55,6 +55,7 @@ class Traffic(TypedDict):
     started_at: float
     output: str
     complete: bool
+    trouble: str
 
 
 class CallbackFailed(Exception):
@@ -104,10 +105,14 @@ class Reporting(Generic[S]):
         self._began = time.monotonic()
         self._started_at = time.time()
         self._earlier = _Earlier()
+        self._trouble = ""
 
     def counting(self, engine: Engine) -> Engine:
         """Return `engine` such that the calls of this run are counted."""
-        return engine.counting(self.tally, partial(setattr, self, "failure"))
+        return engine.counting(self.tally, partial(setattr, self, "failure"), self._note_retry)
+
+    def _note_retry(self, error: AltaProfilesError) -> None:
+        self._trouble = str(error)
 
     def resume(self, journal: Journal) -> None:
         """Count on from the totals of earlier runs. Blocking."""
@@ -153,6 +158,7 @@ class Reporting(Generic[S]):
                 "started_at": self._started_at,
                 "output": self.output,
                 "complete": complete,
+                "trouble": self._trouble,
             }
         )
         if report is None:

@@ -13,6 +13,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Mapping,
 )
 from typing import Generic, TypeAlias, TypeVar
 
@@ -40,13 +41,34 @@ _AHEAD = 4
 
 
 def check_items(name: str, items: object) -> None:
-    """Raise `ConfigurationError` unless `items` is an iterable and not a single text."""
-    if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
+    """Raise `ConfigurationError` unless `items` is an iterable of items.
+
+    A single text is not one, nor a table or a mapping, whose iteration yields names at best.
+    """
+    kind = type(items).__name__
+    if _is_table(items):
         raise InvalidArgument(
-            f"{name}: expected an iterable or async iterable, got a value of type "
-            f"{type(items).__name__}; put a single item in a list",
+            f"{name}: got a {kind}, which is a table; pass one column, such as {name}['ID'], with "
+            f"the column's name",
             value=items,
         )
+    if isinstance(items, Mapping):
+        raise InvalidArgument(
+            f"{name}: got a {kind}, whose iteration yields its keys; pass its .keys() or .values()",
+            value=items,
+        )
+    if isinstance(items, str | bytes) or not isinstance(items, Iterable | AsyncIterable):
+        raise InvalidArgument(
+            f"{name}: expected an iterable or async iterable, got a value of type {kind}; put a "
+            f"single item in a list",
+            value=items,
+        )
+
+
+def _is_table(items: object) -> bool:
+    """Return whether `items` has columns, as tables of pandas, polars, Arrow and DuckDB have."""
+    # As a method, it is something else.
+    return not callable(getattr(type(items), "columns", len))
 
 
 async def fan_out(

@@ -22,7 +22,7 @@ from ..errors import AltaProfilesError, CursorError, CursorLoop
 from .handover import Ended, Handover
 from .lifetime import INTERRUPTED, Spawn
 
-__all__ = ["MEMORY", "Chain", "Linked", "mark", "walk"]
+__all__ = ["MEMORY", "Chain", "Linked", "drop_position", "mark", "walk"]
 
 MEMORY = 192 << 20
 """Bytes of pages that exist at once in one walk, at most: two of a real account's largest ones.
@@ -46,6 +46,17 @@ class Linked(Protocol):
 
 
 P = TypeVar("P", bound=Linked)
+
+
+_POSITION = "This was page "
+
+
+def drop_position(error: Exception) -> None:
+    """Remove the note of a walk's error that names the cursor to resume at."""
+    notes = vars(error).pop("__notes__", [])
+    for note in notes:
+        if not note.startswith(_POSITION):
+            error.add_note(note)
 
 
 class Chain(Struct, Generic[P], frozen=True):
@@ -312,7 +323,7 @@ class _Walk(Generic[P]):
             await step.confirmed.wait()
             if not isinstance(error, CursorError):
                 error.add_note(
-                    f"This was page {self._delivered + 1} of its chain; all earlier pages were "
+                    f"{_POSITION}{self._delivered + 1} of its chain; all earlier pages were "
                     f"delivered. To resume here, pass cursor={step.cursor!r}"
                 )
             raise

@@ -24,9 +24,10 @@ from msgspec.structs import replace
 
 from ..base.calls import CallName, naming
 from ..base.deadline import Deadline
-from ..base.wording import after_failure, numbered
+from ..base.wording import DOCTOR, after_failure, numbered
 from ..errors import (
     AltaProfilesError,
+    ConnectError,
     DecodeError,
     RateLimited,
     RequestTimeout,
@@ -131,6 +132,7 @@ class Engine:
         self._numbers = count(1)
         self._whole: Deadline | None = None
         self._failed: Callable[[AltaProfilesError], object] | None = None
+        self._retried: Callable[[AltaProfilesError], object] | None = None
 
     async def open(self) -> None:
         """Open the connection pool and start the host of background tasks."""
@@ -169,17 +171,24 @@ class Engine:
         """True once nothing is sent any more."""
         return self._lifetime.is_closed
 
-    def counting(self, tally: Stats, failed: Callable[[AltaProfilesError], object]) -> Engine:
+    def counting(
+        self,
+        tally: Stats,
+        failed: Callable[[AltaProfilesError], object],
+        retried: Callable[[AltaProfilesError], object],
+    ) -> Engine:
         """Return this engine over the same connections, counting in `tally` as well.
 
         Args:
             tally: counts the requests.
             failed: called with the error of each call, and with the last one of a call that is
                 cancelled while it is repeated.
+            retried: called with the error of each attempt that is followed by another.
         """
         counting = copy(self)
         counting._tallies = [*self._tallies, tally]  # noqa: SLF001
         counting._failed = failed  # noqa: SLF001
+        counting._retried = retried  # noqa: SLF001
         return counting
 
     def viewed(
@@ -436,12 +445,16 @@ class Engine:
             )
             delay = await self._delay(service, tries, error, attempt, renewed)
             if delay is None:
+                if isinstance(error, ConnectError) and not error.permanent:
+                    error.add_note(DOCTOR)
                 try:
                     raise error
                 finally:
                     # The traceback holds this frame, which would keep the error alive.
                     del error, attempt
                     tries.failure = None
+            if self._retried is not None:
+                self._retried(error)
             await self._pause(service, delay)
 
     async def _delay(

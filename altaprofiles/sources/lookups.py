@@ -5,6 +5,8 @@ An API is an `Endpoint`, plain data; nothing here depends on which one it is.
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from itertools import count
 from typing import Any, Generic, TypeVar, get_args
@@ -13,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from ..base.calls import CallName
-from ..base.checks import check_flag, check_whole, shown
+from ..base.checks import AS_INTS, check_flag, check_whole, shown
 from ..base.verdicts import dooms_all
 from ..base.wording import one_of
 from ..errors import AltaProfilesError, ConfigurationError, InvalidArgument
@@ -26,11 +28,19 @@ from ..models.customer import Found, bytes_in_memory
 from ..wire import alta, clevertap
 from ..wire.messages import Request, Response
 
-__all__ = ["CDP", "PROFILES", "Endpoint", "Lookups", "endpoint_of"]
+__all__ = ["CDP", "LIKE_FLOATS", "PROFILES", "Endpoint", "Lookups", "endpoint_of"]
+
+logger = logging.getLogger("altaprofiles")
 
 R = TypeVar("R")
 T = TypeVar("T")
 V = TypeVar("V")
+
+
+LIKE_FLOATS = f"digits and '.0', the text of a float; if these were floats, {AS_INTS}"
+"""A warning of keys that were not found, behind their number."""
+
+_LIKE_FLOAT = re.compile(r"[0-9]+\.0")
 
 
 class Endpoint(Struct, Generic[V], frozen=True):
@@ -143,10 +153,20 @@ class Lookups(Generic[V]):
         check_items("keys", keys)
         # Calls start in the order of the keys.
         indexes = count()
+        warned = False
+
+        async def look_up(key: Key) -> Lookup[V]:
+            nonlocal warned
+            lookup = await self.look_up(by, key, f"keys[{next(indexes)}]")
+            if not warned and _is_like_float(lookup):
+                warned = True
+                logger.warning("some keys not found: %s", LIKE_FLOATS)
+            return lookup
+
         return self.each(
             "get_many",
             keys,
-            lambda key: self.look_up(by, key, f"keys[{next(indexes)}]"),
+            look_up,
             concurrency=concurrency,
             ordered=ordered,
             size=bytes_in_memory,
@@ -187,3 +207,10 @@ class Lookups(Generic[V]):
             name=self._endpoint.name,
         )
         return Results(name, results, reading)
+
+
+def _is_like_float(lookup: Lookup[Any]) -> bool:
+    """Return whether a key that was not found is the text of a number that was a float."""
+    if lookup.value is not None or lookup.error is not None or not isinstance(lookup.key, str):
+        return False
+    return _LIKE_FLOAT.fullmatch(lookup.key) is not None

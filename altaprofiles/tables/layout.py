@@ -102,7 +102,7 @@ def check_flatten(flatten: object, *, reserved: Sequence[str] = CORE) -> dict[st
     if isinstance(flatten, str) or not isinstance(flatten, Sequence | Mapping):
         raise InvalidArgument(
             f"flatten: expected a list of profileData keys, got {shown(flatten)}; write "
-            "['plan', 'city']"
+            "['plan', 'city'], or pass list(…) of it"
         )
     for key in flatten:
         if not isinstance(key, str) or not key or "\0" in key or not is_unicode(key):

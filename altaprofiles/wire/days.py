@@ -88,6 +88,8 @@ def check_day(name: str, value: object, fix: str = _FIX) -> int:
     Raises:
         ConfigurationError: it is neither a day nor epoch seconds.
     """
+    if type(value).__name__ == "NaTType":
+        raise InvalidArgument(f"{name}: got NaT, which is no day; {fix}")
     if isinstance(value, datetime):
         raise InvalidArgument(
             f"{name}: got the datetime {shown(value)}, which could mean a day or a second; "

@@ -202,7 +202,13 @@ async def test_any_source_of_keys(tmp_path: Path) -> None:
             await asyncio.sleep(0)
             yield key
 
-    sources: list[Any] = [["b", "a"], ("b", "a"), {"b": 1, "a": 2}, generator(), asynchronous()]
+    sources: list[Any] = [
+        ["b", "a"],
+        ("b", "a"),
+        {"b": 1, "a": 2}.keys(),
+        generator(),
+        asynchronous(),
+    ]
     async with scripted(directory.answer) as server, session_for(server.url) as session:
         for number, source in enumerate(sources):
             to = tmp_path / f"{number}.ndjson"

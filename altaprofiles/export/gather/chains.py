@@ -29,7 +29,7 @@ from ...errors import (
     InvalidArgument,
 )
 from ...flow.lifetime import INTERRUPTED
-from ...flow.paging import mark
+from ...flow.paging import drop_position, mark
 from ...flow.slices import at_once
 from ...sources.chains import REOPENINGS, Chains, is_short, shortfall
 from ...tables.rows import Row
@@ -419,8 +419,8 @@ class EventsGathering:
             finally:
                 await pages.aclose()
         except AltaProfilesError as error:
-            # The note names the cursor to resume at, which the journal holds here.
-            vars(error).pop("__notes__", None)
+            # The journal holds the cursor here.
+            drop_position(error)
             raise
         finally:
             spool.close()

@@ -19,7 +19,7 @@ from ...base.wording import numbered
 from ...errors import ConfigurationError, ExportError, InvalidArgument
 from ...flow.fanout import Items
 from ...models import Key
-from ...sources.lookups import Lookups
+from ...sources.lookups import LIKE_FLOATS, Lookups
 from ...tables.rows import Row
 from ..keys import KeyFile, are_letters_of, as_text_key, in_batches
 from ..place import Place
@@ -90,6 +90,7 @@ class KeysGathering(Generic[V]):
         self._first_refusal: ConfigurationError | None = None
         self._first: Key | None = None
         self._is_first_in_vain = False
+        self._like_floats = 0
 
     # --------------------------------------------------------------- from the source to the journal
 
@@ -187,6 +188,7 @@ class KeysGathering(Generic[V]):
         in_vain = run.store.journal.keys.answered
         found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
         self._is_first_in_vain = [number for number, _ in found] == [0]
+        self._like_floats = await run.threads.run(run.store.journal.keys.not_found_like_floats)
         return [] if failure is None else [f"the service does not answer: {failure}"]
 
     # -------------------------------------------------------------------- from spool to output
@@ -235,6 +237,9 @@ class KeysGathering(Generic[V]):
             refusal = "was refused and stays" if refused == 1 else "were refused and stay"
             path = place.beside_at(FAILED_FILE)
             sentences.append(f"{numbered(refused, 'key')} {refusal} without an answer, see {path}")
+        if self._like_floats:
+            subject = f"{numbered(self._like_floats, 'key')} not found"
+            sentences.append(f"{subject}: {LIKE_FLOATS}")
         if self._is_first_in_vain:
             sentences += self._about_header()
         return sentences

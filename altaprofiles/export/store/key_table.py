@@ -120,6 +120,16 @@ class KeyTable:
             )
             return dict(rows.fetchall())
 
+    def not_found_like_floats(self) -> int:
+        """Return the number of keys not found that are digits and `.0`."""
+        with self._explained():
+            (number,) = self._db.execute(
+                f"select count(*) from {self._name} where outcome = ? "  # noqa: S608
+                "and key glob '[0-9]*.0' and substr(key, 1, length(key) - 2) not glob '*[^0-9]*'",
+                (NOT_FOUND,),
+            ).fetchone()
+        return int(number)
+
     def unanswered(self, after: int, count: int) -> list[tuple[int, str]]:
         """Return up to `count` unanswered keys and their numbers, in order from `after` + 1 on."""
         with self._explained():

@@ -1,0 +1,211 @@
+"""Columns of tables as keys: what is not one is refused, and a column of numbers says its fix."""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from altaprofiles import CleverTap, InvalidArgument, Session, to_arrow
+from altaprofiles.emulator import Emulator
+from altaprofiles.notebook import Progress
+
+from .support.servers import always, http, scripted
+from .support.sessions import session_at
+
+pytestmark = pytest.mark.anyio
+
+NOBODY = http(b'{"status":"success","record":null}')
+
+WHOLE = (
+    "expected text or an int, got a whole number as a float; convert to int, a column of pandas "
+    "with .dropna().astype('Int64')"
+)
+LIKE_FLOATS = " not found: digits and '.0', the text of a float; if these were floats, convert to "
+MISSING = "; leave such keys out, in pandas with .dropna()"
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    records = [{"identity": "7"}, {"identity": "8"}]
+    async with Emulator(records=records) as emulator:
+        yield emulator
+
+
+def tables() -> dict[str, Any]:
+    """Return what has a column of keys, and yields names when iterated, by its name."""
+    import duckdb
+    import pandas as pd  # type: ignore[import-untyped]
+    import polars as pl
+    import pyarrow as pa
+
+    columns = {"my_id": ["7", "8"]}
+    table = pa.table(columns)
+    return {
+        "pandas": pd.DataFrame(columns),
+        "polars": pl.DataFrame(columns),
+        "lazy": pl.LazyFrame(columns),
+        "arrow": table,
+        "batch": table.to_batches()[0],
+        "duckdb": duckdb.connect().from_arrow(table),
+        "dict": columns,
+        "mapping": collections.ChainMap(columns),
+    }
+
+
+async def test_a_table_in_place_of_its_column_is_refused(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    calls: dict[str, Callable[[Session, Any], Any]] = {
+        "keys": lambda session, keys: session.profiles.get_many(keys, by="identity"),
+        "keys ": lambda session, keys: session.cdp.get_many(keys, by="user_id"),
+        "profiles": lambda session, keys: session.with_cdp(keys),
+    }
+    async with Session(clevertap=emulator.clevertap, alta=emulator.alta) as session:
+        for kind, table in tables().items():
+            of_columns = kind not in ("dict", "mapping")
+            fix = "pass one column, such as " if of_columns else "pass its .keys() or .values()"
+            for name, call in calls.items():
+                with pytest.raises(InvalidArgument, match=f"^{name.strip()}: got a ") as caught:
+                    call(session, table)
+                assert fix in str(caught.value), kind
+            # `column` is a column of a file.
+            with pytest.raises(InvalidArgument, match=r"^keys: got a ") as caught:
+                await session.export_lookups(
+                    table, by="identity", column="my_id", to=tmp_path / "to.ndjson"
+                )
+            assert fix in str(caught.value), kind
+        assert session.stats.requests == 0
+
+
+async def test_one_column_of_a_table_is_looked_up(emulator: Emulator) -> None:
+    found = tables()
+    numbers = found["pandas"]["my_id"].astype("Int64")
+    columns = [found["pandas"]["my_id"], found["polars"]["my_id"], numbers, numbers.to_numpy()]
+    columns += [found["arrow"]["my_id"].to_pylist(), {"7": 1, "8": 2}.keys()]
+    async with Session(clevertap=emulator.clevertap) as session:
+        for keys in columns:
+            results = session.profiles.get_many(keys, by="identity")
+            assert all([lookup.value async for lookup in results])
+
+
+async def test_the_fix_of_a_key_of_another_type_fits_its_type(emulator: Emulator) -> None:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+
+    by_key: list[tuple[Any, str]] = [
+        (5555555555.0, WHOLE),
+        (np.float32(7), WHOLE),
+        (float("nan"), f"a missing value (float){MISSING}"),
+        (pd.NA, f"a missing value (NAType){MISSING}"),
+        (None, f"a missing value (NoneType){MISSING}"),
+        (1.5, "got a value of type float; convert it to str"),
+        (("7",), "got a value of type tuple; pass one value of each row"),
+        ({"id": "7"}, "got a value of type dict; pass one value of each row"),
+        (
+            pa.scalar("7"),
+            "got a value of type StringScalar; pass .to_pylist() of a column of Arrow",
+        ),
+    ]
+    async with Session(clevertap=emulator.clevertap) as session:
+        keys = [key for key, _ in by_key]
+        results = session.profiles.get_many(keys, by="identity", ordered=True)
+        texts = [str(lookup.error) async for lookup in results]
+    for text, (key, fix) in zip(texts, by_key, strict=True):
+        assert fix in text, key
+
+
+async def test_whole_numbers_in_a_file_of_floats_say_their_fix(
+    emulator: Emulator, tmp_path: Path
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    path, to = tmp_path / "keys.parquet", tmp_path / "to.ndjson"
+    parquet.write_table(pa.table({"id": [7.0, 8.0, None]}), path)
+    fix = r"row 1 of .* holds a whole number as a float, .*; convert the column to whole numbers$"
+    async with Session(clevertap=emulator.clevertap) as session:
+        with pytest.raises(InvalidArgument, match=fix):
+            await session.export_lookups(path, by="identity", to=to)
+        # JSON does not tell the two apart.
+        lines = tmp_path / "keys.ndjson"
+        lines.write_text('{"id":7.0}\n{"id":8}\n')
+        report = await session.export_lookups(lines, by="identity", column="id", to=to)
+    assert report.found == 2
+
+
+async def test_keys_not_found_that_were_floats_are_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = ["7.0", "8.0", "9", "v1.0", "1.00"]
+    async with scripted(always(NOBODY)) as server:
+        async with session_at(server) as session:
+            report = await session.export_lookups(keys, by="identity", to=tmp_path / "to.ndjson")
+            (warning,) = [text for text in report.warnings if ".0" in text]
+            assert warning.startswith(f"2 keys{LIKE_FLOATS}")
+            assert ".astype('Int64')" in warning
+            caplog.clear()
+            async for _ in session.profiles.get_many(keys, by="identity"):
+                pass
+            (record,) = [one for one in caplog.records if one.levelno == logging.WARNING]
+            assert f"some keys{LIKE_FLOATS}" in record.getMessage()
+            assert "7.0" not in record.getMessage()
+            caplog.clear()
+            report = await session.export_lookups(
+                keys[2:], by="identity", to=tmp_path / "to.ndjson"
+            )
+            async for _ in session.profiles.get_many(keys[2:], by="identity"):
+                pass
+            assert not [text for text in report.warnings if ".0" in text]
+            assert ".0" not in caplog.text.replace("127.0.0.1", "")
+
+
+async def test_a_float_that_is_a_key_of_a_person_is_no_warning(tmp_path: Path) -> None:
+    async with (
+        Emulator(records=[{"identity": "7.0"}]) as emulator,
+        Session(clevertap=emulator.clevertap) as session,
+    ):
+        report = await session.export_lookups(
+            ["7.0", "8"], by="identity", to=tmp_path / "to.ndjson"
+        )
+    assert (report.found, report.not_found, report.warnings) == (1, 1, [])
+
+
+def test_small_misfits_of_a_notebook_say_their_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pandas as pd
+
+    session = Session(clevertap=CleverTap("W9R", "passcode"))
+    index: Any = pd.Index(["plan"])
+    days: dict[str, Any] = {"start": pd.NaT, "end": 20260131}
+    frame: Any = pd.DataFrame({"identity": ["7"]})
+    not_a_number = float("nan")
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: session.profiles.by_event("Charged", **days), "start: got NaT, which is no day;"),
+        (lambda: to_arrow([], flatten=index), "; write ['plan', 'city'], or pass list(…) of it"),
+        (lambda: Emulator(records=frame), "in pandas by .to_dict('records'), without keys of miss"),
+        (lambda: Emulator(records=[{"identity": "7", "ls": not_a_number}]), "; leave the key out"),
+        (Session.from_env, "or use Session.from_account() after `altaprofiles login`"),
+    ]
+    for name in [*os.environ]:
+        if name.startswith(("CLEVERTAP_", "ALTA_")):
+            monkeypatch.delenv(name)
+    for call, fix in calls:
+        with pytest.raises(ValueError, match=re.escape(fix)):
+            call()
+
+
+async def test_a_class_is_no_callback_but_its_instance_is(tmp_path: Path) -> None:
+    bar: Any = Progress
+    async with Session(clevertap=CleverTap("W9R", "passcode")) as session:
+        with pytest.raises(InvalidArgument, match=r"got the class Progress; pass Progress\(\)$"):
+            await session.export_lookups(
+                ["7"], by="identity", to=tmp_path / "to.ndjson", on_progress=bar
+            )
+        assert session.stats.requests == 0
