@@ -495,7 +495,8 @@ class Job(Generic[R, S]):
         self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
     ) -> Origin:
         """Return the origin of the rows; of a sync, with the state that comes with them."""
-        origin, plan = origin_of(parts), parts[0].gathering.plan
+        origin = replace(origin_of(parts), others=self._accounts)
+        plan = parts[0].gathering.plan
         if self._output.sync is None or not isinstance(plan, EventsPlan):
             return origin
         before = await when_free(

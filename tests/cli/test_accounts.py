@@ -431,6 +431,8 @@ def test_users_of_each(env: dict[str, str], accounts: Accounts, tmp_path: Path) 
     with duckdb.connect(str(tmp_path / "users.duckdb"), read_only=True) as connection:
         rows = connection.execute("select distinct account from bindings order by 1").fetchall()
     assert rows == [("outlet",), ("shop",)]
+    # The account that is written second is no surprise.
+    assert "other accounts" not in done.stderr
     accounts.set("twin", **accounts.tables["shop"])
     done = run(env, *command, "--account", "twin", cwd=tmp_path)
     assert done.code == 2
