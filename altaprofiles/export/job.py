@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 from msgspec.structs import replace
@@ -31,11 +31,11 @@ from ..tables.kinds import Kinds
 from ..tables.rows import Table
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
-from .manifest import encode_manifest
+from .manifest import encode_manifest, of_state
 from .output import Output
 from .part import Part
 from .place import Place
-from .plan import EventsPlan
+from .plan import EventsPlan, Plan
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
@@ -530,12 +530,20 @@ class Job(Generic[R, S]):
         return notes
 
     def _write_manifest(self, place: Place, report: R) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        options = {**self._parts[0].gathering.options, **place.layout}
-        if (state := self._state) is not None:
-            options["sync"] = {"account": state.account, "through": str(state.through)}
+        options = self.options(place)
+        if self._state is not None:
+            options["sync"] = of_state(self._state)
         plans = {part.name: part.gathering.executed_plan for part in self._parts}
-        write_file(place.manifest, [encode_manifest(report, plans, options, now)])
+        write_file(place.manifest, [encode_manifest(report, plans, options, datetime.now(UTC))])
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first account, as it has been executed."""
+        return self._parts[0].gathering.executed_plan
+
+    def options(self, place: Place) -> dict[str, Any]:
+        """Return the arguments beside the plan, as the manifest names them."""
+        return {**self._parts[0].gathering.options, **place.layout}
 
     # ----------------------------------------------------------------------------------- the report
 
