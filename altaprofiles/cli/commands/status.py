@@ -82,7 +82,8 @@ def status(
     Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not
-    done is fetched from its beginning. The last success of a file in a bucket is read there.
+    done is fetched from its beginning. The last success of a file in a bucket is read there. The
+    days of a sync are read in its table, on a server only if URL names it, else in the manifest.
 
     \b
     Examples:
