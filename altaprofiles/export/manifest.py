@@ -26,7 +26,7 @@ _ORDER = (
     *("people", "records", "pages", "chains"),
     *("keys", "repeated", "skipped", "found", "not_found", "failed"),
     *("matched", "unmatched", "join_failed"),
-    *("requests", "retries", "seconds", "bytes", "sha256", "counted"),
+    *("resumed", "requests", "retries", "seconds", "bytes", "sha256", "counted"),
     *("mended", "absorbed", "warnings"),
     *("not_found_file", "failed_file"),
 )

@@ -322,6 +322,8 @@ def _parsed(content: bytes) -> Success | None:
     by_key = manifest.found is not None
     found = manifest.found if by_key else manifest.people
     one, several = ("key found", "keys found") if by_key else ("person", "people")
+    if manifest.syncs and manifest.output.endswith("/"):
+        one, several = (f"{noun}, each once a day" for noun in (one, several))
     return Success(
         output=manifest.output,
         written=manifest.written,

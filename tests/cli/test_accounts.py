@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -403,6 +404,7 @@ def test_the_same_keys_are_asked_of_each(
         assert Path(share["not_found_file"]).name == f"found.csv.{name}.not-found.txt"
         assert sorted([*found, *missing]) == sorted({*keys})
     assert report["keys"] == 2 * len({*keys})
+    assert re.search(rf"keys +{2 * len({*keys})}, in 2 accounts together\b", done.stderr)
     assert not (tmp_path / "found.csv.not-found.txt").exists()
 
 
@@ -654,6 +656,9 @@ def test_one_folder_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pa
     for until in ("2026-01-03", "2026-01-05", "2026-01-05"):
         done = run(env, *NIGHTLY, "--until", until, "-o", "crm/", cwd=tmp_path)
         assert done.code == 0, done.stderr
+        # Nobody takes the sum of days for a number of people.
+        assert re.search(r"people +[0-9,]+, each once a day\n", done.stderr)
+    assert ", each once a day\n" in run(env, "status", "crm/", cwd=tmp_path).stdout.decode()
     days = sorted(path.name for path in (tmp_path / "crm").glob("day=*"))
     assert days == [f"day=2026-01-0{day}" for day in range(1, 6)]
     for day in days:

@@ -661,6 +661,7 @@ def test_a_table_is_resumed_from_any_folder(
         )
         assert done.returncode == 0, done.stderr
         assert not folder.exists()
+        assert re.search(rb"records +[0-9,]+ on .*, [0-9,]+ of them in earlier runs", done.stderr)
         assert not [*(tmp_path / "elsewhere").iterdir()]
 
 

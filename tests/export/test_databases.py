@@ -101,6 +101,22 @@ async def test_rows_under_another_name_of_an_agent_come_with_a_warning(
         assert not any("outlet" in warning for warning in report.warnings)
 
 
+async def test_keys_of_the_other_kind_are_said(tmp_path: Path) -> None:
+    async with both() as services, services.session() as session:
+        services.users = {"1": [user("1", "a")]}
+        for by, other in (("user_id", "anonymous_id"), ("anonymous_id", "user_id")):
+            to = tmp_path / f"{by}.ndjson"
+            options: Any = {"by": by}
+            [warning] = (await session.export_lookups(["x", "y"], to=to, **options)).warnings
+            option = other.replace("_", "-")
+            assert warning == (
+                f"0 users in {to}; if these are IDs of the other kind, pass by={other!r} "
+                f"(--by {option})"
+            )
+        report = await session.export_lookups(["1", "x"], by="user_id", to=tmp_path / "1.ndjson")
+        assert report.warnings == []
+
+
 async def test_a_key_of_nobody_leaves_the_rows_of_people_alone(place: tuple[str, Query]) -> None:
     to, query = place
     async with both() as services, services.session() as session:
