@@ -272,8 +272,8 @@ class Session:
 
         Reads `CLEVERTAP_ACCOUNT_ID`, `CLEVERTAP_PASSCODE`, `CLEVERTAP_REGION`,
         `CLEVERTAP_BASE_URL`, `CLEVERTAP_MAX_IN_FLIGHT`, `CLEVERTAP_TIMEZONE`, `ALTA_TOKEN`,
-        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE` and
-        `ALTAPROFILES_SHARED`. One service is enough.
+        `ALTA_ENDPOINT`, `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE`,
+        `ALTA_NAME` and `ALTAPROFILES_SHARED`. One service is enough.
 
         Args:
             prefix: text in front of each of these names, as for `CleverTap.from_env`.

@@ -49,6 +49,7 @@ VARIABLES = [
     "ALTA_ENDPOINT",
     "ALTA_MAX_IN_FLIGHT",
     "ALTA_REQUESTS_PER_MINUTE",
+    "ALTA_NAME",
     "ALTAPROFILES_SHARED",
 ]
 
@@ -915,10 +916,12 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
         "SHOP_ALTA_TOKEN": TOKEN,
         "SHOP_ALTA_MAX_IN_FLIGHT": "auto",
         "SHOP_ALTA_REQUESTS_PER_MINUTE": "90",
+        "ALTA_NAME": "other",
+        "SHOP_ALTA_NAME": "shop",
     }.items():
         monkeypatch.setenv(name, value)
     project = CleverTap("W9R", PASSCODE, timezone="Asia/Kolkata", max_in_flight=2)
-    agent = Alta(TOKEN, max_in_flight="auto", requests_per_minute=90)
+    agent = Alta(TOKEN, max_in_flight="auto", requests_per_minute=90, name="shop")
     assert CleverTap.from_env("SHOP_") == CleverTap.from_env(prefix="SHOP_") == project
     assert Alta.from_env(prefix="SHOP_") == agent
     session = Session.from_env(prefix="SHOP_", retry=Retry(attempts=2))
@@ -944,6 +947,7 @@ def test_a_prefix_stands_before_every_name(monkeypatch: pytest.MonkeyPatch) -> N
         ("SHOP_ALTA_REQUESTS_PER_MINUTE", "1.5", "of at least 1, got '1.5'"),
         ("SHOP_ALTA_MAX_IN_FLIGHT", "-1", "SHOP_ALTA_MAX_IN_FLIGHT: expected a whole"),
         ("SHOP_ALTA_ENDPOINT", "mars", "SHOP_ALTA_ENDPOINT: unknown platform"),
+        ("SHOP_ALTA_NAME", "a\tb", "SHOP_ALTA_NAME: expected 1 to 100 printable characters"),
         ("SHOP_ALTAPROFILES_SHARED", "yes", "SHOP_ALTAPROFILES_SHARED: expected 1, 0 or the"),
     ],
 )
@@ -1069,3 +1073,16 @@ def test_a_token_of_a_function_needs_a_name_in_the_environment_too(
         Alta.from_env(token=lambda: TOKEN, name="")
     monkeypatch.setenv("ALTA_TOKEN", TOKEN)
     assert Alta.from_env(name="bot") == Alta(TOKEN, name="bot")
+
+
+def test_an_agent_of_the_environment_keeps_its_name_when_its_key_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ALTA_NAME", "shop")
+    for token in (TOKEN, "rotated"):
+        monkeypatch.setenv("ALTA_TOKEN", token)
+        assert Alta.from_env().account == Alta(token, name="shop").account == "shop"
+        assert Alta.from_env(name="bot").account == "bot"
+    assert Alta.from_env(token=lambda: TOKEN).account == "shop"
+    monkeypatch.setenv("ALTA_NAME", "")
+    assert Alta.from_env().account == Alta("rotated").account

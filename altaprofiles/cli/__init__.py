@@ -44,7 +44,8 @@ def cli(context: click.Context) -> None:
     variables are CLEVERTAP_ACCOUNT_ID, CLEVERTAP_PASSCODE and CLEVERTAP_REGION (or
     CLEVERTAP_BASE_URL), ALTA_TOKEN (and ALTA_ENDPOINT or ALTA_BASE_URL), and for the number of
     requests at once CLEVERTAP_MAX_IN_FLIGHT and ALTA_MAX_IN_FLIGHT, for the pace
-    ALTA_REQUESTS_PER_MINUTE. `demo` and `emulator` need none.
+    ALTA_REQUESTS_PER_MINUTE; ALTA_NAME is the account of Alta's users in tables. `demo` and
+    `emulator` need none.
 
     \b
     First steps:

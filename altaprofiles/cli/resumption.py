@@ -20,7 +20,11 @@ __all__ = ["command_line", "quoted_word"]
 
 
 def command_line(context: click.Context) -> str:
-    """Return a command line, ready to paste into a shell, without passwords."""
+    """Return a command line, ready to paste into a shell, without passwords.
+
+    It works in any folder if the output is not a file: what has been gathered is in the current
+    folder then, which the output's address does not name.
+    """
     arguments: list[str] = []
     options: list[str] = []
     for param in context.command.params:
@@ -40,7 +44,12 @@ def command_line(context: click.Context) -> str:
     words = [*arguments, *options]
     if any(text.startswith("-") and text != "-" for text in arguments):
         words = [*options, "--", *arguments]
-    return " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
+    line = " ".join(map(quoted_word, [*_program(), context.info_name or "", *words]))
+    to = context.params.get("to") or context.params.get("out")
+    if "://" in str(to) and context.params.get("spool") is None:
+        # In parentheses, because keys may be piped into it.
+        return f"(cd {quoted_word(str(Path.cwd()))} && {line})"
+    return line
 
 
 def quoted_word(word: str) -> str:

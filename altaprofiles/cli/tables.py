@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..base.dates import moment_in
 from ..errors import DecodeError
 from ..models import CdpUser, Customer, EventSummary, Lookup, Platform, Profile
 from ..models.people import object_ids_of
@@ -47,6 +48,8 @@ def profile_table(profile: Profile, *, width: int) -> RenderableType:
     def add_properties() -> None:
         for name, value in profile.profile_data.items():
             text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            if (date := moment_in(text)) is not None:
+                text = f"{date:%Y-%m-%d %H:%M:%S} UTC"
             fields.add_row(plain(name), plain(text))
 
     def add_events() -> None:

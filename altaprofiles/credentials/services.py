@@ -242,9 +242,9 @@ class Alta:
             as many as the service turns out to take. The vendor documents no limit.
         requests_per_minute: most requests per minute, spread evenly; None for no limit. The vendor
             documents no limit for this call; a sibling call allows about 100.
-        name: a name for the agent, 1 to 100 printable characters. It identifies the account, for
-            example in resumed work, even after the token has changed. With None, a digest of the
-            token does so.
+        name: a name for the agent, 1 to 100 printable characters. It identifies the account, in
+            resumed work and in the column `account` of its users, even after the token has changed.
+            With None, a digest of the token does so.
         endpoint: the platform that issued the key: "altatech" for `https://altatech.ai`, which is
             the default; "sg", "jp" or "th" for that one of GPTBots; else the `${endpoint}` of the
             vendor's pages, such as "gptbots.ai" for `https://api.gptbots.ai`. In any case.
@@ -313,14 +313,14 @@ class Alta:
     ) -> Alta:
         """Return the API key in `ALTA_TOKEN`.
 
-        `ALTA_ENDPOINT` or `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE` and
-        `ALTAPROFILES_SHARED` (1 or a path) are optional.
+        `ALTA_ENDPOINT` or `ALTA_BASE_URL`, `ALTA_MAX_IN_FLIGHT`, `ALTA_REQUESTS_PER_MINUTE`,
+        `ALTA_NAME` and `ALTAPROFILES_SHARED` (1 or a path) are optional.
 
         Args:
             prefix: as for `CleverTap.from_env`.
             token: the API key or a function, as for `Alta`. `ALTA_TOKEN` is not read then, and need
                 not be set. None for the variable.
-            name: as for `Alta`, which needs it if `token` is a function. No variable has it.
+            name: as for `Alta`, which needs it if `token` is a function. None for `ALTA_NAME`.
 
         Raises:
             ConfigurationError: `ALTA_TOKEN` is unset or empty, both of the addresses are set, or a
@@ -330,10 +330,12 @@ class Alta:
         """
         kind, token = _given("token", token)
         _check_secret(token, kind, check_api_key)
-        _check_agent(token, name)
         prefix = check_prefix(prefix)
-        shared = shared_from_env(prefix)
         service = "ALTA"
+        named = text_from_env(service, "name", prefix) if name is None else None
+        if named is None:
+            _check_agent(token, name)
+        shared = shared_from_env(prefix)
         with naming_variables(service, prefix):
             return cls(
                 token=required_from_env(service, "token", prefix) if token is None else token,
@@ -341,7 +343,7 @@ class Alta:
                 endpoint=text_from_env(service, "endpoint", prefix),
                 max_in_flight=number_from_env(service, "max_in_flight", prefix, 16),
                 requests_per_minute=number_from_env(service, "requests_per_minute", prefix, None),
-                name=name,
+                name=name if named is None else named,
                 shared=shared,
             )
 

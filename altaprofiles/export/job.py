@@ -6,17 +6,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 from msgspec.structs import replace
 
 from ..base.deadline import Deadline
 from ..base.wording import after_failure
+from ..base.zones import today
 from ..errors import (
     AltaProfilesError,
     ConfigurationError,
@@ -33,11 +34,11 @@ from ..tables.rows import Table
 from .accounts import counts_of, failure_of, origin_of, people_of, united
 from .assemble import Written, assemble, table_of, when_free
 from .holders import holding, naming_holder
-from .manifest import encode_manifest
+from .manifest import encode_manifest, of_state
 from .output import Output
 from .part import Part
 from .place import Place
-from .plan import EventsPlan, difference_in_words
+from .plan import EventsPlan, Plan, difference_in_words
 from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
@@ -62,6 +63,9 @@ T = TypeVar("T")
 
 NOTHING_KEPT = "nothing of it has been kept"
 """Part of the message of an error after which a later run begins from scratch."""
+
+_LATEST = timezone(timedelta(hours=14))
+"""The zone in which a day begins first. That of a project may be unknown."""
 
 _REPORT_EVERY = 1.0
 """Longest time, in seconds, between two progress reports."""
@@ -243,7 +247,7 @@ class Job(Generic[R, S]):
         target.accept(origin)
 
     def _look_around(self, workspaces: Workspaces, place: Place) -> None:
-        """Warn of what earlier runs of other plans have left."""
+        """Warn of days to come, and of what earlier runs of other plans have left."""
         with explaining_disk_errors(place.folder):
             found = unfinished_at(place.folder)
         own = {part.run.store.folder for part in self._parts if part.is_open}
@@ -257,7 +261,10 @@ class Job(Generic[R, S]):
         for one in others:
             if one.is_empty:
                 workspaces.discard(one.path.name)
-        self._left = [
+        plan = self._parts[0].gathering.plan
+        to_come = plan.to_come(today(_LATEST)) if isinstance(plan, EventsPlan) else None
+        self._left = [] if to_come is None else [to_come]
+        self._left += [
             one.warning(place.status, self._difference(one))
             for one in others
             if not one.is_empty and not self._is_next(one, workspaces)
@@ -490,7 +497,7 @@ class Job(Generic[R, S]):
             part.wrote(counts, written if len(parts) == 1 else None)
             warnings += part.warnings
         if not written.records:
-            nobody = _nobody(target.name, replaced) + parts[0].gathering.nobody
+            nobody = _nobody(target, replaced) + parts[0].gathering.nobody
             warnings.append(nobody if parts[0].name is None else f"{parts[0].name}: {nobody}")
         for part in parts:
             if (store := part.run.store).is_outdated:
@@ -506,7 +513,8 @@ class Job(Generic[R, S]):
         self, parts: Sequence[Part[R, S]], target: Target, threads: Threads
     ) -> Origin:
         """Return the origin of the rows; of a sync, with the state that comes with them."""
-        origin, plan = origin_of(parts), parts[0].gathering.plan
+        origin = replace(origin_of(parts), others=self._accounts)
+        plan = parts[0].gathering.plan
         if self._output.sync is None or not isinstance(plan, EventsPlan):
             return origin
         before = await when_free(
@@ -540,12 +548,20 @@ class Job(Generic[R, S]):
         return notes
 
     def _write_manifest(self, place: Place, report: R) -> None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        options = {**self._parts[0].gathering.options, **place.layout}
-        if (state := self._state) is not None:
-            options["sync"] = {"account": state.account, "through": str(state.through)}
+        options = self.options(place)
+        if self._state is not None:
+            options["sync"] = of_state(self._state)
         plans = {part.name: part.gathering.executed_plan for part in self._parts}
-        write_file(place.manifest, [encode_manifest(report, plans, options, now)])
+        write_file(place.manifest, [encode_manifest(report, plans, options, datetime.now(UTC))])
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first account, as it has been executed."""
+        return self._parts[0].gathering.executed_plan
+
+    def options(self, place: Place) -> dict[str, Any]:
+        """Return the arguments beside the plan, as the manifest names them."""
+        return {**self._parts[0].gathering.options, **place.layout}
 
     # ----------------------------------------------------------------------------------- the report
 
@@ -578,12 +594,23 @@ class Job(Generic[R, S]):
     ) -> Incomplete:
         place = next(part.place for part in parts if part.is_open)
         end = self._resumption(parts, is_written=report is not None)
-        return self._error(place, missing, end, report or self._describe(place))
+        is_written = report is not None
+        report = report or self._describe(place)
+        return self._error(place, missing, end, report, is_written=is_written)
 
-    def _error(self, place: Place, missing: list[str], end: str, report: R | None) -> Incomplete:
+    def _error(
+        self,
+        place: Place,
+        missing: list[str],
+        end: str,
+        report: R | None,
+        *,
+        is_written: bool = False,
+    ) -> Incomplete:
         lines = "".join(f"\n  {sentence}" for sentence in missing)
+        written = "is written, but " if is_written else ""
         return Incomplete(
-            f"the {self._noun} to {place.target.name} is not complete:{lines}\n{end}",
+            f"the {self._noun} to {place.target.name} {written}is not complete:{lines}\n{end}",
             missing=missing,
             report=report,
         )
@@ -605,11 +632,12 @@ class Job(Generic[R, S]):
         again = f"run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
+        if is_written:
+            until = f"; until then, {number:,} {unit} stay in {folders[0].parent}" if number else ""
+            return f"{again} to ask for what is missing{until}"
         if number:
             folder = folders[0] if len(folders) == 1 else folders[0].parent
             return f"{number:,} {unit} are in {folder}; {again} to resume it"
-        if is_written:
-            return f"its files are written; {again} to ask for what is missing"
         return f"{NOTHING_KEPT}; {again}{', with a longer `deadline`' if is_late else ''}"
 
     def _leave(self, workspaces: Workspaces) -> None:
@@ -691,9 +719,10 @@ def _new_encoder(target: Target, new_table: Callable[[], Table]) -> Encoder:
     return target.encoder(new_table())
 
 
-def _nobody(name: str, replaced: str | None) -> str:
+def _nobody(target: Target, replaced: str | None) -> str:
     """Return the warning about an output of nobody, which may be a mistake."""
-    return f"0 people in {name}" if replaced is None else f"0 people; it replaced {replaced}"
+    none = "0 people" if target.content.of == "people" else "0 users"
+    return f"{none} in {target.name}" if replaced is None else f"{none}; it replaced {replaced}"
 
 
 async def _finish(report: Report | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,9 +14,9 @@ from ..redaction import readable
 if TYPE_CHECKING:
     from .plan import Plan
     from .report import Report
+    from .state import SyncState
 
-
-__all__ = ["as_builtins", "encode_manifest"]
+__all__ = ["as_builtins", "encode_manifest", "of_state"]
 
 
 # The order in manifests and `--json`: people read the results first.
@@ -25,7 +26,7 @@ _ORDER = (
     *("people", "records", "pages", "chains"),
     *("keys", "repeated", "skipped", "found", "not_found", "failed"),
     *("matched", "unmatched", "join_failed"),
-    *("requests", "retries", "seconds", "bytes", "sha256", "counted"),
+    *("resumed", "requests", "retries", "seconds", "bytes", "sha256", "counted"),
     *("mended", "mistyped", "absorbed", "warnings"),
     *("not_found_file", "failed_file"),
 )
@@ -62,7 +63,7 @@ def encode_manifest(
     report: Report,
     plans: Mapping[str | None, Plan],
     options: dict[str, Any],
-    written: str,
+    written: datetime,
 ) -> bytes:
     """Return the manifest: the report, the arguments, the time, and the version of this library.
 
@@ -71,16 +72,21 @@ def encode_manifest(
         plans: the arguments that decide what is fetched, by the name of the account; None is the
             name of a single one.
         options: the other arguments.
-        written: the time, in ISO 8601.
+        written: the time.
     """
     manifest: dict[str, Any] = {
         **as_builtins(report),
         **_encoded(plans),
         "options": options,
-        "written": written,
+        "written": written.isoformat(timespec="seconds"),
         "altaprofiles": __version__,
     }
     return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def of_state(state: SyncState) -> dict[str, str]:
+    """Return the state of one account of a sync, as the options of a manifest have it."""
+    return {"account": state.account, "through": str(state.through)}
 
 
 def _encoded(plans: Mapping[str | None, Plan]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .unfinished import Unfinished, unfinished_at
 __all__ = [
     "OutputState",
     "Success",
+    "SyncedDays",
     "days_of",
     "events_in",
     "outputs_at",
@@ -54,7 +55,8 @@ class Success(Struct, frozen=True, kw_only=True):
         bytes: its size; None for a database server.
         format: its format.
         table: the table that was named, or None.
-        sync: the account and the last day of a sync, as "account" and "through"; None without.
+        syncs: the account and the last day of each sync, as "account" and "through", by the name
+            of the account; the name of a single one is empty.
     """
 
     output: str
@@ -65,7 +67,7 @@ class Success(Struct, frozen=True, kw_only=True):
     bytes: int | None
     format: Format
     table: str | None
-    sync: Mapping[str, str] | None = None
+    syncs: Mapping[str, Mapping[str, str]] = {}
 
 
 class OutputState(Struct, frozen=True, kw_only=True):
@@ -171,20 +173,45 @@ def unfinished_in(
     return sorted(found, key=lambda one: one.began or 0.0)
 
 
-def days_of(state: OutputState) -> dict[str, str]:
-    """Return the last day that `Session.sync` has brought, by account. Waits for nobody.
+class SyncedDays(Struct, frozen=True, kw_only=True):
+    """The last day that `Session.sync` has brought, of each account.
 
-    A database server, or a file that is in use, is not asked: then it is that of the last manifest.
+    Attributes:
+        days: the day, by account.
+        names: the name of an account in the credentials file, as far as the manifest has it.
+        unread: the reason why they are those of the last manifest; None if the output itself has
+            been read.
+    """
+
+    days: Mapping[str, str] = {}
+    names: Mapping[str, str] = {}
+    unread: str | None = None
+
+
+def days_of(state: OutputState, to: str | None = None) -> SyncedDays:
+    """Return the last day that `Session.sync` has brought. Waits for no other run.
+
+    Args:
+        state: the output.
+        to: its URL with the password; None to ask no database server.
     """
     success = state.success
     if success is None:
-        return {}
-    if "://" not in state.name:
-        with suppress(ConfigurationError, ExportError, OSError):
-            output = Output(to=state.name, table=state.table, format=success.format, sync="")
-            states = resolve(output, Content()).states()
-            return {one.account: str(one.through) for one in states}
-    return {} if success.sync is None else {success.sync["account"]: success.sync["through"]}
+        return SyncedDays()
+    syncs = success.syncs
+    names = {one["account"]: name for name, one in syncs.items() if name}
+    by_manifest = {one["account"]: one["through"] for one in syncs.values()}
+    if "://" in state.name and (to is None or not syncs):
+        unread = "to read the database, pass its URL" if syncs else None
+        return SyncedDays(days=by_manifest, names=names, unread=unread)
+    address = to if to is not None and "://" in state.name else state.name
+    output = Output(to=address, table=state.table, format=success.format, sync="")
+    try:
+        states = resolve(output, Content()).states()
+    except (ConfigurationError, ExportError, OSError) as error:
+        unread = f"as the table cannot be read: {error}" if syncs else None
+        return SyncedDays(days=by_manifest, names=names, unread=unread)
+    return SyncedDays(days={one.account: str(one.through) for one in states}, names=names)
 
 
 def events_in(folder: Path) -> set[str]:
@@ -295,6 +322,8 @@ def _parsed(content: bytes) -> Success | None:
     by_key = manifest.found is not None
     found = manifest.found if by_key else manifest.people
     one, several = ("key found", "keys found") if by_key else ("person", "people")
+    if manifest.syncs and manifest.output.endswith("/"):
+        one, several = (f"{noun}, each once a day" for noun in (one, several))
     return Success(
         output=manifest.output,
         written=manifest.written,
@@ -304,7 +333,7 @@ def _parsed(content: bytes) -> Success | None:
         bytes=manifest.bytes,
         format=manifest.format,
         table=manifest.options.get("table"),
-        sync=manifest.options.get("sync"),
+        syncs=manifest.syncs,
     )
 
 
@@ -327,3 +356,10 @@ class _Manifest(Struct, frozen=True):
     bytes: int | None = None
     people: int | None = None
     found: int | None = None
+
+    @property
+    def syncs(self) -> dict[str, dict[str, str]]:
+        """The value of `Success.syncs`."""
+        single = self.options.get("sync")
+        several: dict[str, dict[str, str]] = self.options.get("syncs") or {}
+        return several if single is None else {"": single}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -13,7 +14,7 @@ from msgspec import Struct
 from ..base.checks import check_flag, check_whole, shown
 from ..base.wording import numbered
 from ..errors import InvalidArgument, PlanMismatch
-from ..wire.days import Day
+from ..wire.days import Day, date_of
 from ..wire.language import Filters
 from ..wire.members import shown_key
 from ..wire.query import BATCH_SIZE, EventQuery, is_everyone
@@ -162,6 +163,20 @@ class EventsPlan(Struct, frozen=True, tag="events", tag_field="kind"):
         days = "" if self.start is None else f" from {self.start} to {self.end}"
         filtered = ", filtered" if self.filters else ""
         return f"the export of {events}{days}{filtered}{_joined(self)}"
+
+    def to_come(self, today: date) -> str | None:
+        """Return a sentence on a last day that is after `today`, or None if there is none."""
+        if self.end is None:
+            return None
+        # Another form than a day is a time.
+        is_day = self.end < 10**8
+        last = date_of(self.end) if is_day else datetime.fromtimestamp(self.end, UTC).date()
+        if last <= today:
+            return None
+        return (
+            f"the last day, {last}, is in the future, as it is {today}; nobody of days to come is "
+            f"in the output"
+        )
 
     def encode(self) -> bytes:
         """Return the bytes that `parse_plan` reads."""

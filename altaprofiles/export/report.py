@@ -318,6 +318,7 @@ class ExportReport(Report, frozen=True, kw_only=True):
         complete: whether everything is in the output. If not, there is no output yet.
         people: written to the output.
         records: received. There are more records than people where a person is in several chains.
+        resumed: those of `records` that earlier runs had received.
         pages: received.
         chains: every chain, in the order in which their people count.
         requests: HTTP requests sent, retries included.
@@ -348,6 +349,7 @@ class ExportReport(Report, frozen=True, kw_only=True):
 
     people: int
     records: int
+    resumed: int = 0
     pages: int
     chains: list[ChainStatus]
     counted: dict[str, int] | None = None
@@ -359,7 +361,7 @@ class ExportReport(Report, frozen=True, kw_only=True):
     @property
     def _figures(self) -> Rows:
         return [
-            *_received(self.people, self.records, self.pages),
+            *_received(self.people, self.records, self.pages, self.resumed),
             *_joined(self.matched, self.unmatched, self.failed, self.failed_file),
             *(
                 ("counted", f"{event}: {numbered(people, 'people')} by the service")
@@ -387,7 +389,8 @@ class SyncReport(Report, frozen=True, kw_only=True):
         through: the last day that the table has; None if it has none yet.
         timezone: the time zone whose days they are.
         finished: unfinished exports of earlier runs that this run has finished.
-        people: people brought. A person whom two exports bring is counted twice.
+        people: people brought. A person whom two exports bring is counted twice, and in a folder
+            a person of several days once for each.
         records, pages: received.
         chains: every chain, in the order in which they were read.
         matched, unmatched, failed, failed_file: as in `ExportReport`.
@@ -416,7 +419,9 @@ class SyncReport(Report, frozen=True, kw_only=True):
         if self.finished:
             rows.append(("finished", f"{numbered(self.finished, 'export')} of earlier runs"))
         if has_days:
-            rows += _received(self.people, self.records, self.pages)
+            # A folder has a file for each day, with all people of the day.
+            by_day = self.output.endswith("/")
+            rows += _received(self.people, self.records, self.pages, by_day=by_day)
         return rows + _joined(self.matched, self.unmatched, self.failed, self.failed_file)
 
     @property
@@ -507,6 +512,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
             absorbed, warnings, accounts: as in `ExportReport`.
         complete: whether every key has an answer that asking again would not change.
         keys: different keys in the source.
+        resumed: those of `keys` that earlier runs had an answer to.
         repeated: repetitions of keys in the source; each key is asked for once.
         skipped: rows or objects in the source without a key.
         found: keys with a person, who is in the output.
@@ -520,6 +526,7 @@ class LookupReport(Report, frozen=True, kw_only=True):
     """
 
     keys: int
+    resumed: int = 0
     repeated: int
     skipped: int = 0
     found: int
@@ -539,8 +546,10 @@ class LookupReport(Report, frozen=True, kw_only=True):
         ]
         texts = [f"{count:,} {words}" for count, words in others if count]
         also = f", and {' and '.join(texts)}" if texts else ""
+        earlier = f", {self.resumed:,} of them answered in earlier runs" if self.resumed else ""
+        each = f", in {len(self.accounts)} accounts together" if self.accounts else ""
         return [
-            ("keys", f"{self.keys:,}{also}"),
+            ("keys", f"{self.keys:,}{each}{earlier}{also}"),
             ("found", f"{self.found:,}"),
             ("not found", f"{self.not_found:,}{beside(self.not_found_file)}"),
             ("failed", f"{self.failed:,}{beside(self.failed_file) if self.failed else ''}"),
@@ -625,10 +634,14 @@ class LookupProgress(Progress, frozen=True, kw_only=True):
         return "people"
 
 
-def _received(people: int, records: int, pages: int) -> Rows:
+def _received(
+    people: int, records: int, pages: int, resumed: int = 0, *, by_day: bool = False
+) -> Rows:
+    daily = ", each once a day" if by_day else ""
+    earlier = f", {resumed:,} of them in earlier runs" if resumed else ""
     return [
-        ("people", f"{people:,}"),
-        ("records", f"{records:,} on {numbered(pages, 'page')}"),
+        ("people", f"{people:,}{daily}"),
+        ("records", f"{records:,} on {numbered(pages, 'page')}{earlier}"),
     ]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import Any
 
@@ -18,11 +18,13 @@ from ..errors import AltaProfilesError, ConfigurationError, Incomplete
 from .accounts import AccountsFailed, summed, united
 from .assemble import when_free
 from .job import Job, in_workspaces
+from .manifest import encode_manifest, of_state
 from .output import Output
 from .place import Place
-from .plan import EventsPlan, difference_in_words
+from .plan import EventsPlan, Plan, difference_in_words
 from .report import ExportProgress, ExportReport, Report, SyncReport
 from .sinks import Target
+from .sinks.files import write_file
 from .state import SyncState
 from .store.workspaces import Workspaces
 from .synced import Days, Settings, days_of
@@ -53,6 +55,11 @@ class Sync:
         timezone: the name of the time zone, or None if it is not known.
         name: the name of the account, for a sync of several; else None.
 
+    Attributes:
+        name: the argument.
+        last: the export that has written rows last, or None.
+        state: the state of the table for the account, as far as it is known.
+
     Raises:
         ConfigurationError: an argument cannot work.
     """
@@ -80,6 +87,8 @@ class Sync:
         self._brought: list[date] = []
         self._failures: list[Incomplete] = []
         self._finished: list[EventsPlan] = []
+        self.last: Job[ExportReport, ExportProgress] | None = None
+        self.state: SyncState | None = None
 
     async def run(self) -> SyncReport:
         """Bring everything, and return the report.
@@ -153,6 +162,7 @@ class Sync:
         _, last = days = days_of(plan)
         try:
             self._reports.append(await job.run_in(workspaces, place, threads))
+            self.last = job
         except Incomplete as error:
             state = await self._state(workspaces, place.target, threads)
             if isinstance(error.report, ExportReport):
@@ -160,6 +170,7 @@ class Sync:
             if state is None or state.through < last:
                 error.report = self._describe(place, state)
                 raise
+            self.last = job
             # The rows are there without some lookups of a join, for which later days do not wait.
             self._failures.append(error)
             self._brought += days
@@ -178,6 +189,7 @@ class Sync:
                 self._output.deadline,
             )
         self._settings.check(state, target.label)
+        self.state = state
         return state
 
     def _left(self, place: Place) -> list[Unfinished]:
@@ -304,7 +316,25 @@ class Syncs:
                 for name, place in self._places.items()
             ]
         )
+        if any(sync.last is not None for sync in self._syncs.values()):
+            async with workspaces.turn:
+                await threads.run(self._write_manifest)
         return self._described()
+
+    def _write_manifest(self) -> None:
+        """Write the manifest of all accounts, in place of those that each of them has written."""
+        jobs = {name: sync.last for name, sync in self._syncs.items() if sync.last is not None}
+        name = next(iter(jobs))
+        place = self._places[name]
+        options = jobs[name].options(place)
+        options["syncs"] = {
+            name: of_state(sync.state)
+            for name, sync in self._syncs.items()
+            if sync.state is not None
+        }
+        plans: dict[str | None, Plan] = {name: job.plan for name, job in jobs.items()}
+        manifest = encode_manifest(self._united(), plans, options, datetime.now(UTC))
+        write_file(place.manifest, [manifest])
 
     async def _run_one(
         self, name: str, workspaces: Workspaces, place: Place, threads: Threads

@@ -84,6 +84,7 @@ class Origin(Struct, frozen=True):
         sync: the state that a table has with these rows, for an export of `Session.sync`. Then
             `matched` is united with that of the row before.
         days: the first and the last day that it brings, for an export of `Session.sync`.
+        others: accounts whose rows the same run of the command brings by themselves.
     """
 
     run: str
@@ -91,6 +92,25 @@ class Origin(Struct, frozen=True):
     fetched_at: datetime
     sync: SyncState | None = None
     days: tuple[date, date] | None = None
+    others: tuple[str, ...] = ()
+
+    def of_other_accounts(self, label: str, known: Sequence[tuple[str | None, int]]) -> str | None:
+        """Return the note on bindings that come under other accounts than all those of a table.
+
+        Args:
+            label: the table.
+            known: the accounts that it has, and the number of rows of each.
+        """
+        if not known or {*self.accounts, *self.others} & {account for account, _ in known}:
+            return None
+        rows = numbered(sum(count for _, count in known), "row")
+        names = ", ".join(str(account) for account, _ in known)
+        return (
+            f"{label} has {rows} of other accounts ({names}), and gets those of "
+            f"{', '.join(self.accounts)} beside them; if that is the same agent of Alta, its users "
+            f"are there twice: name it the same each time (the saved account, ALTA_NAME in the "
+            f"environment, Alta(name=) in Python), and delete the rows of the other name"
+        )
 
 
 class Content(Struct, frozen=True, kw_only=True):

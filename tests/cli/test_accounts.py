@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shlex
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -402,6 +404,7 @@ def test_the_same_keys_are_asked_of_each(
         assert Path(share["not_found_file"]).name == f"found.csv.{name}.not-found.txt"
         assert sorted([*found, *missing]) == sorted({*keys})
     assert report["keys"] == 2 * len({*keys})
+    assert re.search(rf"keys +{2 * len({*keys})}, in 2 accounts together\b", done.stderr)
     assert not (tmp_path / "found.csv.not-found.txt").exists()
 
 
@@ -431,6 +434,8 @@ def test_users_of_each(env: dict[str, str], accounts: Accounts, tmp_path: Path) 
     with duckdb.connect(str(tmp_path / "users.duckdb"), read_only=True) as connection:
         rows = connection.execute("select distinct account from bindings order by 1").fetchall()
     assert rows == [("outlet",), ("shop",)]
+    # The account that is written second is no surprise.
+    assert "other accounts" not in done.stderr
     accounts.set("twin", **accounts.tables["shop"])
     done = run(env, *command, "--account", "twin", cwd=tmp_path)
     assert done.code == 2
@@ -605,6 +610,15 @@ def test_one_table_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pat
         assert [*report["accounts"]] == ["shop", "outlet"]
         assert report["through"] == until
         assert days_of(tmp_path / "crm.duckdb") == dict.fromkeys(ids, until)
+        manifest = json.loads((tmp_path / "crm.duckdb.manifest.json").read_text())
+        assert {name: manifest[name] for name in report} == report
+        assert {name: plan["account"] for name, plan in manifest["plans"].items()} == dict(
+            zip(("shop", "outlet"), ids, strict=True)
+        )
+        text = run(env, "status", "crm.duckdb", cwd=tmp_path).stdout.decode()
+        assert f", {report['people']:,} people" in text
+        for name, account in zip(("shop", "outlet"), ids, strict=True):
+            assert f"  synced      through {until} for {name} ({account})\n" in text
     # Each account by itself leaves the same rows, in whatever steps.
     done = run(env, *NIGHTLY, "--until", "2026-01-20", "-o", "{account}.duckdb", cwd=tmp_path)
     assert done.code == 0, done.stderr
@@ -642,6 +656,9 @@ def test_one_folder_of_two_syncs(env: dict[str, str], accounts: Accounts, tmp_pa
     for until in ("2026-01-03", "2026-01-05", "2026-01-05"):
         done = run(env, *NIGHTLY, "--until", until, "-o", "crm/", cwd=tmp_path)
         assert done.code == 0, done.stderr
+        # Nobody takes the sum of days for a number of people.
+        assert re.search(r"people +[0-9,]+, each once a day\n", done.stderr)
+    assert ", each once a day\n" in run(env, "status", "crm/", cwd=tmp_path).stdout.decode()
     days = sorted(path.name for path in (tmp_path / "crm").glob("day=*"))
     assert days == [f"day=2026-01-0{day}" for day in range(1, 6)]
     for day in days:
@@ -665,6 +682,47 @@ def test_one_table_of_a_server_of_two_syncs(
     }
     states = postgres.rows("select account, through::text from altaprofiles_sync")
     assert dict(states) == dict.fromkeys(dict(rows), "2026-01-31")
+
+
+def test_the_account_of_a_server_that_is_behind_is_seen(
+    env: dict[str, str], accounts: Accounts, tmp_path: Path, postgres: Server
+) -> None:
+    url = postgres.url("nightly")
+    command = (*NIGHTLY, "-o", url, "--until")
+    assert run(env, *command, "2026-01-05", cwd=tmp_path).code == 0
+    accounts.set("outlet", passcode="wrong")
+    assert run(env, *command, "2026-01-07", cwd=tmp_path).code == 3
+    shop, outlet = (accounts.account(name) for name in ("shop", "outlet"))
+    behind = [
+        f"  synced      through 2026-01-07 for shop ({shop})",
+        f"  synced      through 2026-01-05 for outlet ({outlet})",
+    ]
+    # As the server has it; without its URL, or without the server, as the manifest does.
+    postgres.run(f"update altaprofiles_sync set through = '2026-01-06' where account = '{outlet}'")
+    read = [line.replace("2026-01-05", "2026-01-06") for line in behind]
+    text = run(env, "status", url, cwd=tmp_path).stdout.decode()
+    assert sorted(lines_of(text, "  synced")) == sorted(read)
+    assert "manifest" not in text
+    text = run(env, "status", cwd=tmp_path).stdout.decode()
+    assert lines_of(text, "  synced") == behind
+    assert "by the manifest; to read the database, pass its URL" in text
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = str(closed.getsockname()[1])
+        nowhere = url.replace(f":{postgres.port}/", f":{port}/")
+        manifest = next(tmp_path.glob("*.manifest.json"))
+        manifest.rename(tmp_path / manifest.name.replace(str(postgres.port), port))
+        done = run(env, "status", nowhere, cwd=tmp_path)
+        assert lines_of(done.stdout.decode(), "  synced") == behind
+        assert "by the manifest, as the table cannot be read: " in done.stdout.decode()
+        [line] = run(env, "status", nowhere, "--json", cwd=tmp_path).stdout.splitlines()
+    state = json.loads(line)
+    assert state["synced"] == {shop: "2026-01-07", outlet: "2026-01-05"}
+    assert state["synced_from"] == "manifest"
+
+
+def lines_of(text: str, start: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(start)]
 
 
 @pytest.mark.slow

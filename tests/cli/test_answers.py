@@ -72,6 +72,16 @@ def test_a_record_is_a_table_on_a_terminal(env: dict[str, str], columns: int) ->
     assert "…" not in terminal.text
 
 
+def test_a_date_is_a_date_on_a_terminal(env: dict[str, str], tmp_path: Path) -> None:
+    record = {"identity": "bo", "profileData": {"Signup Date": "$D_1609903166"}}
+    with emulated(records=[record]) as emulator:
+        own = environment(tmp_path, emulator.environment)
+        with Terminal(own, "get", "--identity", "bo") as terminal:
+            assert terminal.ended().code == 0
+        assert "2021-01-06 03:19:26 UTC" in terminal.text
+        assert b'"Signup Date":"$D_1609903166"' in run(own, "get", "--identity", "bo").stdout
+
+
 def test_a_terminal_gets_no_colours_with_no_color(env: dict[str, str]) -> None:
     with Terminal(env | {"NO_COLOR": "1"}, "get", "--identity", "5555555555") as terminal:
         assert terminal.ended().code == 0

@@ -30,6 +30,7 @@ from altaprofiles.export.sinks.resolve import FORMATS
 from altaprofiles.wire.query import BATCH_SIZE
 
 from ..support.forks import start
+from ..support.jobs import journal
 from ..support.postgres import PASSWORD, Server
 from ..support.tasks import PATIENCE
 from ..support.terminals import (
@@ -43,6 +44,7 @@ from ..support.terminals import (
     run,
     stopping,
 )
+from ..support.waiting import wait_until
 
 EVENTS = ("App Launched", "Charged")
 DAYS = ("--from", "2026-01-01", "--to", "2026-01-31")
@@ -515,7 +517,7 @@ def command_of(*arguments: str) -> str:
             return command_line(context).partition(" ")[2]
 
 
-def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["altaprofiles"])
     days = "--from 2026-01-01 --to 2026-01-31"
     out = "--out p.csv"
@@ -541,8 +543,8 @@ def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
             f"lookup - --by object-id {out} --resume --log-format json",
         ),
         (
-            ["export", "a", *DAYS, "-o", "postgresql://me:s3cret@h/d/t?sslmode=require"],
-            f"export a {days} --out 'postgresql://me@h/d/t?sslmode=require'",
+            ["export", "a", *DAYS, "-o", "postgresql://me:s3cret@h/d/t", "--spool", str(tmp_path)],
+            f"export a {days} --out postgresql://me@h/d/t --spool {tmp_path}",
         ),
         (
             # Bytes that are not text, and characters that a shell would interpret.
@@ -551,6 +553,13 @@ def test_the_command_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
     ):
         assert command_of(*given) == shown
+    # The records of what is not a file are in the current folder, which the address does not say.
+    (tmp_path / "my work").mkdir()
+    monkeypatch.chdir(tmp_path / "my work")
+    for url in ("postgresql://h/d/t?sslmode=require", "s3://bucket/p.csv"):
+        command = command_of("export", "a", *DAYS, "-o", url)
+        assert command.startswith(f"'{tmp_path}/my work' && ")
+        assert command.endswith(f"altaprofiles export a {days} --out {shlex.quote(url)})")
 
 
 def test_the_command_that_goes_on_is_the_one_that_was_started(
@@ -617,6 +626,43 @@ def test_a_password_on_the_command_line_is_not_printed(
         assert resumed.code == 0, resumed.stderr
         # And none at all is an error that says so.
         assert run(env, *again, cwd=tmp_path).code == 1
+
+
+@pytest.mark.slow
+def test_a_table_is_resumed_from_any_folder(
+    env: dict[str, str], small: Emulator, tmp_path: Path, postgres: Server
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    pages = "select coalesce(sum(pages), 0) from chains"
+
+    def is_begun() -> bool:
+        return any(journal(path, pages) > [(0,)] for path in work.glob("*.export/*-*"))
+
+    with held(small, passing=3, holding=9) as (variables, let_pass):
+        env |= variables
+        arguments = (*WORDS, "-o", postgres.url("anywhere"))
+        with Terminal(env, *arguments, cwd=work) as terminal:
+            terminal.expect("records/s")
+            wait_until(is_begun)
+            terminal.press_ctrl_c()
+            assert terminal.ended().code == 130
+        [folder] = work.glob("*.export")
+        line = terminal.text.partition("To resume: ")[2].partition("\n")[0].strip()
+        let_pass()
+        done = subprocess.run(
+            ["/bin/sh", "-c", line],
+            env={**env, "PGPASSWORD": PASSWORD},
+            cwd=tmp_path / "elsewhere",
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert not folder.exists()
+        assert re.search(rb"records +[0-9,]+ on .*, [0-9,]+ of them in earlier runs", done.stderr)
+        assert not [*(tmp_path / "elsewhere").iterdir()]
 
 
 # -------------------------------------------------------------------------------------- lookups

@@ -408,5 +408,6 @@ async def test_files_that_are_written_are_not_said_to_be_lost(tmp_path: Path) ->
     assert done.code == 4
     assert (tmp_path / "found.ndjson.failed.ndjson").exists()
     assert "nothing of it has been kept" not in done.stderr
-    assert "its files are written; run the same lookup again to ask for what is" in done.stderr
+    assert "is written, but is not complete" in done.stderr
+    assert "run the same lookup again to ask for what is" in done.stderr
     assert "To resume: " in done.stderr

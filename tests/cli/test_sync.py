@@ -197,6 +197,7 @@ def test_status_of_a_file_in_use_does_not_wait(
         done = run(env, "status", cwd=tmp_path)
         assert done.code == 0
         assert "  synced      through 2026-01-02\n" in done.stdout.decode()
+        assert "by the manifest, as the table cannot be read: " in done.stdout.decode()
         process.stdin.close()
 
 

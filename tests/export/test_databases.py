@@ -9,7 +9,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from altaprofiles import Incomplete, LookupReport
+from altaprofiles import Alta, Incomplete, LookupReport
 
 from ..support.joining import DOWN, Both, both, user
 from ..support.postgres import Server
@@ -40,8 +40,10 @@ def place(
 PAIRS = "SELECT key, user_id, anonymous_id FROM bindings ORDER BY 1, 2, 3"
 
 
-async def look_up(services: Both, to: str, *keys: str, **options: Any) -> LookupReport:
-    async with services.session() as session:
+async def look_up(
+    services: Both, to: str, *keys: str, agent: str | None = None, **options: Any
+) -> LookupReport:
+    async with services.session(agent=agent) as session:
         return await session.export_lookups(keys, by="user_id", to=to, **options)
 
 
@@ -72,6 +74,47 @@ async def test_the_rows_of_every_key_that_was_answered_are_replaced(
         report = await look_up(services, to, *"15")
         assert (report.found, report.not_found) == (0, 2)
         assert query(PAIRS) == []
+
+
+async def test_rows_under_another_name_of_an_agent_come_with_a_warning(
+    place: tuple[str, Query], caplog: pytest.LogCaptureFixture
+) -> None:
+    to, query = place
+    async with both() as services:
+        services.users = {key: [user(key, "a")] for key in "123"}
+        assert (await look_up(services, to, *"12", agent="shop")).warnings == []
+        assert (await look_up(services, to, *"13", agent="shop")).warnings == []
+        # By the same key, whose digest is the account without a name.
+        digest = Alta("TOKEN").account
+        [warning] = (await look_up(services, to, *"12")).warnings
+        assert "bindings" in warning
+        assert f" has 3 rows of other accounts (shop), and gets those of {digest}" in warning
+        assert "ALTA_NAME" in warning
+        assert warning in caplog.messages
+        # From then on the table has both.
+        for agent in (None, "shop"):
+            assert (await look_up(services, to, *"12", agent=agent)).warnings == []
+        rows = query("SELECT account, count(*) FROM bindings GROUP BY 1 ORDER BY 1")
+        assert rows == [(digest, 2), ("shop", 3)]
+        # A run that brings nothing changes nothing.
+        report = await look_up(services, to, "nobody", agent="outlet")
+        assert not any("outlet" in warning for warning in report.warnings)
+
+
+async def test_keys_of_the_other_kind_are_said(tmp_path: Path) -> None:
+    async with both() as services, services.session() as session:
+        services.users = {"1": [user("1", "a")]}
+        for by, other in (("user_id", "anonymous_id"), ("anonymous_id", "user_id")):
+            to = tmp_path / f"{by}.ndjson"
+            options: Any = {"by": by}
+            [warning] = (await session.export_lookups(["x", "y"], to=to, **options)).warnings
+            option = other.replace("_", "-")
+            assert warning == (
+                f"0 users in {to}; if these are IDs of the other kind, pass by={other!r} "
+                f"(--by {option})"
+            )
+        report = await session.export_lookups(["1", "x"], by="user_id", to=tmp_path / "1.ndjson")
+        assert report.warnings == []
 
 
 async def test_a_key_of_nobody_leaves_the_rows_of_people_alone(place: tuple[str, Query]) -> None:

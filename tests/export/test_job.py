@@ -33,7 +33,8 @@ from altaprofiles import (
     PlanMismatch,
     Unauthorized,
 )
-from altaprofiles.export.report import Progress
+from altaprofiles.emulator import Emulator
+from altaprofiles.export.report import ExportProgress, Progress
 
 from ..support.jobs import (
     KINDS,
@@ -54,6 +55,7 @@ from ..support.jobs import (
     workspaces_of,
 )
 from ..support.servers import http
+from ..support.sessions import session_for
 from ..support.tasks import end_midway, nothing_left_behind
 from ..support.thorough import THOROUGH, rotating
 
@@ -109,6 +111,30 @@ class Name(str):
 
 
 # ----------------------------------------------------------------------------------- what comes out
+
+
+async def test_days_to_come_are_said_before_anything_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Emulator(people=20) as emulator, session_for(emulator) as session:
+        for end in (99991231, 20260131, None):
+            caplog.clear()
+            meanwhile: list[str] = []
+
+            def watch(progress: ExportProgress, meanwhile: list[str] = meanwhile) -> None:
+                if not progress.complete:
+                    meanwhile[:] = caplog.messages
+
+            report = await session.export(
+                "Charged" if end else None,
+                start=20260101 if end else None,
+                end=end,
+                to=tmp_path / f"{end}.ndjson",
+                on_progress=watch,
+            )
+            for texts in (report.warnings, meanwhile):
+                found = [text for text in texts if "the last day, 9999-12-31, is in the" in text]
+                assert len(found) == (end == 99991231)
 
 
 async def test_output_report_and_manifest(to: Path, tmp_path: Path, case: Scripted) -> None:

@@ -240,6 +240,9 @@ async def test_failed_lookups_alone_are_asked_for_again(services: Both, to: Path
     assert (report.people, report.matched, report.unmatched, report.failed) == (30, 18, 9, 3)
     [sentence] = caught.value.missing
     assert "2 people" in sentence
+    # The output is there, which is what somebody wants to know first.
+    assert str(caught.value).startswith(f"the export to {to} is written, but is not complete:")
+    assert "run the same export again to ask for what is missing" in str(caught.value)
     assert report.failed_file == f"{to}.failed.ndjson"
     failed = lines_of(Path(report.failed_file))
     assert [(one["key"], one["error"]) for one in failed] == [

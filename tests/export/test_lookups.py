@@ -152,6 +152,8 @@ async def test_found_and_not_found_failed_and_invalid(tmp_path: Path) -> None:
         assert directory.asked == {"ill": 1}
         assert report.complete
         assert (report.found, report.not_found, report.failed) == (5, 2, 5)
+        assert report.resumed == 11
+        assert "12, 11 of them answered in earlier runs" in str(report)
         assert found_in(to) == ["z", "7", "ill", "a", "m"]
     manifest = json.loads(tmp_path.joinpath("people.ndjson.manifest.json").read_bytes())
     assert manifest["sha256"] == report.sha256
@@ -369,6 +371,21 @@ async def test_bad_input_is_refused_before_anything_is_sent(
             await session.export_lookups(**arguments)
     assert not directory.asked
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_keys_that_a_program_has_changed_are_said(tmp_path: Path) -> None:
+    directory = Directory()
+    spaced, numbers = [" a", "b "], ["9.19876543210E11", "9.2e+11", "1E+5"]
+    # Real ones, and such as are found.
+    directory.unknown = {*spaced, *numbers, "12E5", "a b", "E1.5", "1.5"}
+    keys = [*directory.unknown, " found ", "1.5E5"]
+    to = tmp_path / "people.ndjson"
+    async with scripted(directory.answer) as server, session_for(server.url) as session:
+        report = await session.export_lookups(keys, by="identity", to=to)
+        assert report.found == 2
+        blanks, rounded = report.warnings
+        assert blanks.startswith("2 keys not found have blanks at an end")
+        assert rounded.startswith("3 keys not found are numbers as a spreadsheet shortens them")
 
 
 @pytest.mark.parametrize(

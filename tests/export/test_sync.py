@@ -742,7 +742,7 @@ async def test_status_has_the_last_day_and_never_waits(
     account = emulator.environment["CLEVERTAP_ACCOUNT_ID"]
     await night(session, to, 4)
     [output] = outputs_at(str(to), table=None, spool=None)
-    assert days_of(output) == {account: "2026-01-04"}
+    assert days_of(output).days == {account: "2026-01-04"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -754,12 +754,12 @@ async def test_status_has_the_last_day_and_never_waits(
     assert process.stdin is not None
     assert await process.stdout.readline() == b"open\n"
     # From the manifest.
-    assert days_of(output) == {account: "2026-01-04"}
+    assert days_of(output).days == {account: "2026-01-04"}
     process.stdin.close()
     await process.wait()
     with duckdb.connect(str(to)) as connection:
         connection.execute("UPDATE altaprofiles_sync SET through = '2026-01-02'")
-    assert days_of(output) == {account: "2026-01-02"}
+    assert days_of(output).days == {account: "2026-01-02"}
 
 
 # --------------------------------------------------------------------------- kills, processes

@@ -58,11 +58,13 @@ class Both:
         self.before_page: Callable[[int], Any] | None = None
         self.was_asked = asyncio.Event()
 
-    def session(self, *, retry: Retry = QUICK, has_alta: bool = True) -> Session:
-        """Return a session at both, or at CleverTap alone."""
+    def session(
+        self, *, retry: Retry = QUICK, has_alta: bool = True, agent: str | None = None
+    ) -> Session:
+        """Return a session at both, or at CleverTap alone; `agent` is the name of Alta's."""
         return Session(
             clevertap=CleverTap("TEST", "PASS", base_url=self.url),
-            alta=Alta("TOKEN", base_url=self.url) if has_alta else None,
+            alta=Alta("TOKEN", base_url=self.url, name=agent) if has_alta else None,
             retry=retry,
         )
 

@@ -157,6 +157,7 @@ class Terminal:
         arguments: the arguments after `altaprofiles`.
         columns: the width of the terminal.
         piped: the output streams that go into pipes instead.
+        cwd: the folder it starts in.
 
     Attributes:
         screen: everything written to the terminal, including colours and cursor movements.
@@ -169,6 +170,7 @@ class Terminal:
         columns: int = 80,
         piped: tuple[str, ...] = (),
         command: list[str] = COMMAND,
+        cwd: Path | None = None,
     ) -> None:
         self._master, slave = pty.openpty()
         termios.tcsetwinsize(slave, (24, columns))
@@ -176,7 +178,7 @@ class Terminal:
             name: subprocess.PIPE if name in piped else slave for name in ("stdout", "stderr")
         }
         self.process = start(
-            [*command, *arguments], env=env, terminal=slave, stdin=slave, **streams
+            [*command, *arguments], env=env, terminal=slave, cwd=cwd, stdin=slave, **streams
         )
         os.close(slave)
         self.screen = ""

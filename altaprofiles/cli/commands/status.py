@@ -82,7 +82,8 @@ def status(
     Without FILE or URL, those of the current folder. An unfinished export is resumed by the same
     command that started it, or by --finish-unfinished. It stays until then, and other exports to
     the same output run beside it. Cursors live for four days; after that, a chain that is not
-    done is fetched from its beginning. The last success of a file in a bucket is read there.
+    done is fetched from its beginning. The last success of a file in a bucket is read there. The
+    days of a sync are read in its table, on a server only if URL names it, else in the manifest.
 
     \b
     Examples:
@@ -133,14 +134,16 @@ def _show(app: App, states: list[OutputState], out: str | None, *, as_json: bool
         if as_json:
             from msgspec import json
 
-            app.write(json.encode(_as_json(state)) + b"\n")
+            app.write(json.encode(_as_json(state, out)) + b"\n")
         else:
             app.write(
-                "".join(f"{line}\n" for line in _lines(state)).encode(errors="backslashreplace")
+                "".join(f"{line}\n" for line in _lines(state, out)).encode(
+                    errors="backslashreplace"
+                )
             )
 
 
-def _lines(state: OutputState) -> list[str]:
+def _lines(state: OutputState, out: str | None) -> list[str]:
     from ...base.wording import sized
     from ...export.outputs import days_of
     from ...redaction import harmless
@@ -155,10 +158,18 @@ def _lines(state: OutputState) -> list[str]:
             f"  {word:<11} {_time(datetime.fromisoformat(success.written).timestamp())}, "
             f"{success.people:,} {success.unit}{size}"
         )
-    days = days_of(state)
-    for account, through in days.items():
-        of_account = "" if len(days) == 1 else f" for {account}"
+    synced = days_of(state, out)
+    for account, through in synced.days.items():
+        of_account = ""
+        if name := synced.names.get(account):
+            of_account = f" for {name} ({account})"
+        elif len(synced.days) > 1:
+            of_account = f" for {account}"
         lines.append(f"  synced      through {through}{of_account}")
+    if synced.unread is not None:
+        reason = synced.unread
+        separator = "," if reason.startswith("as ") else ";"
+        lines.append(f"              by the manifest{separator} {reason}")
     if state.is_running:
         lines.append("  running")
     for one in state.unfinished:
@@ -185,16 +196,19 @@ def _iso(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _as_json(state: OutputState) -> dict[str, Any]:
+def _as_json(state: OutputState, out: str | None) -> dict[str, Any]:
     from ...export.outputs import days_of
     from ...redaction import readable
 
-    success = state.success
+    success, synced = state.success, days_of(state, out)
     return {
         "output": readable(state.name),
         "table": state.table,
         "running": state.is_running,
-        "synced": days_of(state),
+        "synced": synced.days,
+        "synced_from": (
+            None if not synced.days else "output" if synced.unread is None else "manifest"
+        ),
         "success": None
         if success is None
         else {

@@ -727,6 +727,7 @@ class EventsGathering:
             **asdict(common),
             people=people or 0,
             records=self.records,
+            resumed=sum(state.resumed for state in self._states),
             pages=sum(state.row.pages for state in self._states),
             chains=[state.status for state in self._states],
             counted=counted or None,

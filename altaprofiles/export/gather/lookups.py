@@ -59,7 +59,6 @@ class KeysGathering(Generic[V]):
     endings: Sequence[str] = (_NOT_FOUND_FILE, FAILED_FILE)
     options: Mapping[str, Any] = {}
     arguments: Mapping[str, Any] = {}
-    nobody = ""
 
     def __init__(
         self,
@@ -91,8 +90,16 @@ class KeysGathering(Generic[V]):
         self._first: Key | None = None
         self._is_first_in_vain = False
         self._like_floats = 0
+        self._with_blanks = self._shortened = 0
 
     # --------------------------------------------------------------- from the source to the journal
+
+    @property
+    def nobody(self) -> str:
+        if (other := _OTHERS.get(self.plan.by)) is None:
+            return ""
+        option = other.replace("_", "-")
+        return f"; if these are IDs of the other kind, pass by={other!r} (--by {option})"
 
     @property
     def executed_plan(self) -> KeysPlan:
@@ -189,6 +196,8 @@ class KeysGathering(Generic[V]):
         found = await run.threads.run(lambda: in_vain((NOT_FOUND, INVALID), -1, 1))
         self._is_first_in_vain = [number for number, _ in found] == [0]
         self._like_floats = await run.threads.run(run.store.journal.keys.not_found_like_floats)
+        changed = await run.threads.run(run.store.journal.keys.not_found_as_changed)
+        self._with_blanks, self._shortened = changed
         return [] if failure is None else [f"the service does not answer: {failure}"]
 
     # -------------------------------------------------------------------- from spool to output
@@ -240,6 +249,18 @@ class KeysGathering(Generic[V]):
         if self._like_floats:
             subject = f"{numbered(self._like_floats, 'key')} not found"
             sentences.append(f"{subject}: {LIKE_FLOATS}")
+        if self._with_blanks:
+            have = "has" if self._with_blanks == 1 else "have"
+            sentences.append(
+                f"{numbered(self._with_blanks, 'key')} not found {have} blanks at an end, which "
+                f"belong to the key; remove them from the keys"
+            )
+        if self._shortened:
+            are = "is a number" if self._shortened == 1 else "are numbers"
+            sentences.append(
+                f"{numbered(self._shortened, 'key')} not found {are} as a spreadsheet shortens "
+                f"them (1.2E+11), which has lost digits; export the keys again, as text"
+            )
         if self._is_first_in_vain:
             sentences += self._about_header()
         return sentences
@@ -283,6 +304,7 @@ class KeysGathering(Generic[V]):
         return LookupReport(
             **asdict(common),
             keys=keys,
+            resumed=self._resumed,
             repeated=self._read - keys,
             skipped=self._skipped,
             found=self._answers.count(FOUND),
@@ -291,6 +313,10 @@ class KeysGathering(Generic[V]):
             not_found_file=place.beside_at(_NOT_FOUND_FILE) if written and not_found else None,
             failed_file=place.beside_at(FAILED_FILE) if written and failed else None,
         )
+
+
+_OTHERS = {"user_id": "anonymous_id", "anonymous_id": "user_id"}
+"""The kind of key that may be meant, of a kind of which nothing is found."""
 
 
 def lines_of(answers: Iterator[list[Answer]], line: Callable[[Answer], bytes]) -> Iterator[bytes]:

@@ -99,6 +99,7 @@ class Load:
                         f"export has fetched them"
                     )
             else:
+                self._note_other_accounts()
                 self._put()
         people.drop()
         self._note(write)
@@ -110,6 +111,16 @@ class Load:
     def _note_repeated(self, repeated: int) -> None:
         if repeated:
             self.notes.append(under_other_keys(self._table.label, repeated))
+
+    def _note_other_accounts(self) -> None:
+        """Note if the rows come under other accounts than all that the table has."""
+        known = self._execute(
+            f"SELECT account, count(*) FROM {self._table.quoted}"
+            f" WHERE EXISTS (FROM {self._rows} WHERE number IS NOT NULL)"
+            " GROUP BY account ORDER BY account"
+        )
+        if note := self._origin.of_other_accounts(self._table.label, known):
+            self.notes.append(note)
 
     # ------------------------------------------------------------------------------- the table
 

@@ -26,7 +26,7 @@ from .postgres_server import PostgresServer
 from .postgres_shape import rows_in, shape_of
 from .postgres_sink import PostgresSink
 from .postgres_stage import PostgresStage, Staged
-from .postgres_sync import SYNC, read
+from .postgres_sync import SYNC, read, read_all
 from .postgres_table import TEMPORARY, TYPES, PostgresTable, check_columns
 from .postgres_url import SCHEMES, check_conninfo, check_name, parse, table_of
 from .target import Layout, Target
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     import psycopg
 
 __all__ = ["PostgresTarget"]
+
+_PATIENCE = 10
+"""Longest wait, in seconds, for a server that is only asked for its states."""
 
 
 class PostgresTarget(Target, frozen=True, kw_only=True):
@@ -119,6 +122,15 @@ class PostgresTarget(Target, frozen=True, kw_only=True):
         connection = self.connect()
         try:
             return self.server.guard(lambda: read(self.table, connection, account))
+        finally:
+            connection.close()
+
+    def states(self) -> list[SyncState]:
+        # A server may be out of reach, and this is for somebody who waits.
+        connection = self.server.connect_idle(_PATIENCE)
+        try:
+            self.server.begin(connection)
+            return self.server.guard(lambda: read_all(self.table, connection))
         finally:
             connection.close()
 

@@ -28,6 +28,7 @@ __all__ = [
     "drop_repeated",
     "find_repeated",
     "leave_out",
+    "other_accounts",
     "put_bindings",
     "replace",
     "staged_columns",
@@ -279,6 +280,19 @@ def take_back(load: Load, origin: Origin, transaction: str | None) -> None:
 
 _OF_ONE_RUN = ('"key"', '"account"', '"person"', '"fetched_at"')
 """The columns by which a row of people is found among those of its run."""
+
+
+def other_accounts(load: Load, origin: Origin) -> list[tuple[str | None, int]]:
+    """Return the accounts of a table and their rows, if an export adds rows under none of them."""
+    table = escaped(load.table)
+    return load.connection.execute(
+        f"SELECT account, count(*) FROM {table}"
+        f" WHERE EXISTS (SELECT FROM {STAGE} WHERE number IS NOT NULL)"
+        # Ends with the first row, for nearly every table.
+        f" AND NOT EXISTS (SELECT FROM {table} WHERE account = ANY(%(accounts)s))"
+        " GROUP BY account ORDER BY account",
+        {"accounts": [*origin.accounts, *origin.others]},
+    ).fetchall()
 
 
 def put_bindings(load: Load) -> None:

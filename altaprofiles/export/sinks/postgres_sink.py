@@ -29,6 +29,7 @@ from .postgres_load import (
     drop_repeated,
     find_repeated,
     leave_out,
+    other_accounts,
     put_bindings,
     replace,
     take_back,
@@ -223,6 +224,9 @@ class PostgresSink:
         elif table.content.of == "people":
             self._write_people(load, shape)
         elif table.write == "upsert":
+            known = other_accounts(load, self._origin)
+            if note := self._origin.of_other_accounts(table.label, known):
+                self.notes.append(note)
             put_bindings(load)
         else:
             replace(load)

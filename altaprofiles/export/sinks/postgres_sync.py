@@ -18,7 +18,7 @@ from .postgres_table import PostgresTable, escaped, row_of
 if TYPE_CHECKING:
     import psycopg
 
-__all__ = ["SYNC", "check_forget", "forget", "read", "write"]
+__all__ = ["SYNC", "check_forget", "forget", "read", "read_all", "write"]
 
 SYNC = OwnTable(
     "altaprofiles_sync",
@@ -39,29 +39,33 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def read(
     table: PostgresTable, connection: psycopg.Connection[Any], account: str
 ) -> SyncState | None:
-    """Return the state of the rows of one account; None if they have none, or there is no table.
+    """Return the state of the rows of one account; see `read_all`."""
+    return next((one for one in read_all(table, connection) if one.account == account), None)
+
+
+def read_all(table: PostgresTable, connection: psycopg.Connection[Any]) -> list[SyncState]:
+    """Return the states of a table by account; none if there is no table.
 
     Raises:
         ExportError: this user may not read the states, or something else has made their table.
     """
     (exists,) = row_of(connection, "SELECT to_regclass(%s) IS NOT NULL", [table.quoted])
     if not exists or (place := SYNC.readable(table, connection)) is None:
-        return None
-    row = row_of(
-        connection,
-        "SELECT settings, through, (extract(epoch FROM synced_at) * 1000000)::bigint"
-        f" FROM {escaped(place)} WHERE table_name = %s AND account = %s",
-        [table.name, account],
+        return []
+    rows = connection.execute(
+        "SELECT account, settings, through, (extract(epoch FROM synced_at) * 1000000)::bigint"
+        f" FROM {escaped(place)} WHERE table_name = %s ORDER BY account",
+        [table.name],
     )
-    if row is None:
-        return None
-    settings, through, synced_at = row
-    return SyncState(
-        account=account,
-        settings=settings,
-        through=through,
-        synced_at=_EPOCH + timedelta(microseconds=synced_at),
-    )
+    return [
+        SyncState(
+            account=account,
+            settings=settings,
+            through=through,
+            synced_at=_EPOCH + timedelta(microseconds=synced_at),
+        )
+        for account, settings, through, synced_at in rows
+    ]
 
 
 def write(table: PostgresTable, connection: psycopg.Connection[Any], state: SyncState) -> None:

@@ -130,6 +130,16 @@ class KeyTable:
             ).fetchone()
         return int(number)
 
+    def not_found_as_changed(self) -> tuple[int, int]:
+        """Return the number of keys not found with blanks at an end, and of shortened numbers."""
+        with self._explained():
+            blanks, shortened = self._db.execute(
+                f"select total({_HAS_BLANKS}), total({_IS_SHORTENED}) "  # noqa: S608
+                f"from {self._name} where outcome = ?",
+                (NOT_FOUND,),
+            ).fetchone()
+        return int(blanks), int(shortened)
+
     def unanswered(self, after: int, count: int) -> list[tuple[int, str]]:
         """Return up to `count` unanswered keys and their numbers, in order from `after` + 1 on."""
         with self._explained():
@@ -231,3 +241,11 @@ class KeyList:
 
 def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
+
+
+_HAS_BLANKS = "trim(key, ' ' || char(9, 10, 13, 160)) != key"
+_IS_SHORTENED = (
+    # Such as 9.2E+11, but not an ID such as 12E5.
+    "key glob '[0-9]*[eE]*[0-9]' and key not glob '*[^0-9.eE+]*'"
+    " and (instr(key, '.') or instr(key, '+'))"
+)
