@@ -267,14 +267,37 @@ def join_options(command: F) -> F:
 
 
 def _flattened(key: str) -> tuple[str, Kind | None]:
-    """Return a key of the profile, and the type that follows it, if that is one."""
+    """Return a key of the profile, and the type that follows it, if that is one.
+
+    Raises:
+        click.BadParameter: the key ends in a type of another program.
+    """
+    from ..base.wording import nearest
     from ..tables.layout import KINDS
 
     name, _, suffix = key.rpartition(":")
     for kind in KINDS:
         if name and suffix == kind:
             return name, kind
+    word = suffix.strip().lower()
+    meant = _OTHER_TYPES.get(word) or nearest(word, KINDS, cutoff=0.75)
+    if name and meant:
+        raise click.BadParameter(
+            f"{key!r} ends in no TYPE, which is {', '.join(KINDS[:-1])} or {KINDS[-1]}; did you "
+            f"mean '{name}:{meant}'? The column of a key of just that name is '{key}:text'",
+            param_hint="--flatten",
+        )
     return key, None
+
+
+_OTHER_TYPES = {
+    **dict.fromkeys(("string", "str", "varchar", "char"), "text"),
+    **dict.fromkeys(("int", "integer", "bigint", "int32", "long"), "int64"),
+    **dict.fromkeys(("float", "number", "decimal", "numeric", "real", "float64"), "double"),
+    **dict.fromkeys(("boolean",), "bool"),
+    **dict.fromkeys(("date", "datetime", "timestamptz"), "timestamp"),
+}
+"""Names that other programs have for types, and ours."""
 
 
 _OUT = click.option(

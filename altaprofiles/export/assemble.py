@@ -55,7 +55,8 @@ class Written(Struct, frozen=True):
         bytes, sha256: size and digest of the file; None for a database server.
         mended: values that had to be changed.
         absorbed: rows of earlier runs that are rows of other people now.
-        notes: sentences on what has happened to a table, for the report.
+        notes: sentences on what has happened to a table, and on columns without a value, for the
+            report.
     """
 
     records: int
@@ -142,13 +143,12 @@ async def assemble(
         with anyio.CancelScope(shield=True):
             await threads.run(sink.abort)
         raise
-    for key in kinds.unseen:
-        logger.warning("nobody has the property %r, so that its column is empty", key)
+    notes = [*sink.notes, *kinds.advice]
     if file is None:
-        return Written(written, None, None, sink.mended, sink.absorbed, sink.notes)
+        return Written(written, None, None, sink.mended, sink.absorbed, notes)
     with file:
         size, digest = await _digest(threads, file)
-    return Written(written, size, digest, sink.mended, sink.absorbed, sink.notes)
+    return Written(written, size, digest, sink.mended, sink.absorbed, notes)
 
 
 async def _adopt(

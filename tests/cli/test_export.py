@@ -189,6 +189,40 @@ def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -
     assert done.code == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "type_name"),
+    [
+        ("Customer Type:string", "text"),
+        ("Cart Value:Float", "double"),
+        ("Since: datetime", "timestamp"),
+    ],
+)
+def test_a_type_that_flatten_does_not_know_is_refused(
+    env: dict[str, str], tmp_path: Path, key: str, type_name: str
+) -> None:
+    done = run(env, "export", "Charged", *DAYS, "-op.csv", "--flatten", key, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr.startswith("error: --flatten: ")
+    assert f"did you mean '{key.partition(':')[0]}:{type_name}'?" in done.stderr
+    assert f"'{key}:text'" in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_property_that_nobody_has_is_named_in_the_report(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    flattened = ("--flatten", "Cutomer Type", "--flatten", "utm:source")
+    for out in ("p.csv", "p.parquet"):
+        done = run(env, "export", "Charged", *DAYS, "-o", out, *flattened, "--json", cwd=tmp_path)
+        [near, far] = json.loads(done.stdout)["warnings"]
+        assert near.startswith("nobody has the property 'Cutomer Type', ")
+        assert near.endswith("did you mean 'Customer Type'?")
+        assert far.startswith("nobody has the property 'utm:source', ")
+        manifest = json.loads((tmp_path / f"{out}.manifest.json").read_bytes())
+        assert manifest["warnings"] == [near, far]
+        assert done.stderr.count(near) == done.stderr.count(far) == 1
+
+
 def test_an_empty_pipe_is_no_list_of_keys(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, "lookup", "-", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
     assert (done.code, done.stdout) == (2, b"")
