@@ -43,7 +43,7 @@ from .sinks.files import write_file
 from .state import SyncState
 from .store.lock import Lock
 from .store.spool import SpoolDamaged
-from .store.workspace import explaining_disk_errors
+from .store.workspace import disk_remedy, explaining_disk_errors
 from .store.workspaces import Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
@@ -336,7 +336,7 @@ class Job(Generic[R, S]):
             error.add_note(f"Nothing has to be fetched again: {self._resumption(parts)}.")
             raise
         except ExportError as error:
-            raise self._incomplete(parts, [str(error)]) from error
+            raise self._incomplete(parts, [str(error)], cause=error) from error
         except SessionClosed as error:
             raise SessionClosed(
                 f"the {self._noun} was cut off, because its Session was closed; "
@@ -348,7 +348,7 @@ class Job(Generic[R, S]):
                 error.add_note(f"{self._resumption(parts)}.")
             raise
         except OSError as error:
-            raise self._incomplete(parts, [str(error)]) from error
+            raise self._incomplete(parts, [str(error)], cause=error) from error
 
     @property
     def _complete(self) -> list[Part[R, S]]:
@@ -561,10 +561,16 @@ class Job(Generic[R, S]):
         return united({name: one for name, one in reports.items() if name is not None}, common)
 
     def _incomplete(
-        self, parts: Sequence[Part[R, S]], missing: list[str], report: R | None = None
+        self,
+        parts: Sequence[Part[R, S]],
+        missing: list[str],
+        report: R | None = None,
+        *,
+        cause: Exception | None = None,
     ) -> Incomplete:
         place = next(part.place for part in parts if part.is_open)
-        end = self._resumption(parts, is_written=report is not None)
+        remedy = disk_remedy(cause)
+        end = self._resumption(parts, is_written=report is not None, remedy=remedy)
         return self._error(place, missing, end, report or self._describe(place))
 
     def _error(self, place: Place, missing: list[str], end: str, report: R | None) -> Incomplete:
@@ -580,7 +586,12 @@ class Job(Generic[R, S]):
         return "sync" if self._output.sync is not None else self._parts[0].gathering.noun
 
     def _resumption(
-        self, parts: Sequence[Part[R, S]], *, is_late: bool = False, is_written: bool = False
+        self,
+        parts: Sequence[Part[R, S]],
+        *,
+        is_late: bool = False,
+        is_written: bool = False,
+        remedy: str = "",
     ) -> str:
         """Return what a later run can do.
 
@@ -588,8 +599,9 @@ class Job(Generic[R, S]):
             parts: those that are not complete.
             is_late: whether the deadline has ended them.
             is_written: whether the output is in place all the same.
+            remedy: what is to be done first, as `disk_remedy` returns it.
         """
-        again = f"run the same {self._noun} again"
+        again = f"{remedy}run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
         if number:
