@@ -328,11 +328,13 @@ _FLATTEN = click.option(
     "values decide in Parquet files and DuckDB, and it is text elsewhere. Repeatable.",
 )
 
+_DOTS = "In PostgreSQL, the part before a dot is the schema; in DuckDB a dot belongs to the name."
+
 _TABLE = click.option(
     "--table",
     metavar="NAME",
     help='The table in DuckDB or PostgreSQL; "profiles" by default, and "bindings" for '
-    "users of Alta.",
+    f"users of Alta. {_DOTS}",
 )
 
 _SPOOL = click.option(
@@ -405,7 +407,9 @@ def table_options(command: F) -> F:
         help="The kind of table; by default the file's ending decides.",
     )
     table = click.option(
-        "--table", metavar="NAME", help='The table in DuckDB or PostgreSQL; "profiles" by default.'
+        "--table",
+        metavar="NAME",
+        help=f'The table in DuckDB or PostgreSQL; "profiles" by default. {_DOTS}',
     )
     return _with_output(command, [out, kind, _FLATTEN, table, _SPOOL, _JSON])
 

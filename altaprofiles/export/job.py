@@ -40,6 +40,7 @@ from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
 from .sinks.files import write_file
+from .sinks.resolve import odd_ending
 from .state import SyncState
 from .store.lock import Lock
 from .store.spool import SpoolDamaged
@@ -260,6 +261,8 @@ class Job(Generic[R, S]):
             for one in others
             if not one.is_empty and not self._is_next(one, workspaces)
         ]
+        if (odd := odd_ending(self._output, place.target)) is not None:
+            self._left.append(odd)
         for sentence in self._left:
             logger.warning("%s", sentence)
 
