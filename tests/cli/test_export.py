@@ -223,6 +223,24 @@ def test_a_property_that_nobody_has_is_named_in_the_report(
         assert done.stderr.count(near) == done.stderr.count(far) == 1
 
 
+def test_an_ending_that_tells_another_format_is_warned_of(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    for out, named, is_odd in (
+        ("p.csv", "parquet", True),
+        ("p.ndjson.gz", "csv", True),
+        ("p.csv", "csv", False),
+        ("p.dat", "csv", False),
+        ("p.jsonl", "ndjson", False),
+    ):
+        command = ["export", "Charged", *DAYS, "-o", out, "--format", named, "--json", "--fresh"]
+        done = run(env, *command, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        warnings = json.loads(done.stdout)["warnings"]
+        assert [f"is written as {named}" in text for text in warnings] == [True] * is_odd
+        assert done.stderr.count("warning: ") == is_odd
+
+
 def test_an_empty_pipe_is_no_list_of_keys(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, "lookup", "-", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
     assert (done.code, done.stdout) == (2, b"")
@@ -498,6 +516,40 @@ def test_interrupted_and_gone_on_with(
     assert digest(out) == uninterrupted
     if stage != "opening":
         assert not resumed.stderr.startswith("reading: 0 records")
+
+
+@pytest.mark.parametrize("kind", ["picture", "spinner"])
+def test_ctrl_z_clears_the_display_and_shows_the_cursor(
+    env: dict[str, str], small: Emulator, tmp_path: Path, kind: str
+) -> None:
+    command = [*WORDS, "-o", str(tmp_path / "p.ndjson")]
+    shown, holding = "reading", held(small, passing=4)
+    if kind == "spinner":
+        command, shown = ["get", "--identity", "5555555555"], "retrying: "
+        holding = held(small, b"", passing=1)
+        small.faults = {"server_error": 1}
+    words = shlex.join([*COMMAND, *command])
+    with holding as (variables, let_pass):
+        # Job control is that of a shell.
+        program = "import os; os.execv('/bin/bash', ['bash', '--norc', '--noprofile', '-i'])"
+        shell = [sys.executable, "-c", program]
+        with Terminal(env | variables | {"PS1": "$ "}, command=shell) as terminal:
+            terminal.type(words)
+            terminal.expect("\n")
+            terminal.expect(shown if kind == "spinner" else SOME_READ)
+            terminal.press("\x1a")
+            terminal.expect("Stopped")
+            end = terminal.screen.rpartition(shown)[2].partition("Stopped")[0]
+            assert "\x1b[2K" in end
+            assert end.rfind("\x1b[?25h") > end.rfind("\x1b[?25l")
+            small.faults = FAULTS
+            let_pass()
+            terminal.type("fg")
+            terminal.expect("fg\n")
+            terminal.type("exit $?")
+            assert terminal.ended().code == 0, terminal.text[-2000:]
+            after = terminal.screen.rpartition("fg\r\n")[2]
+            assert after.rfind("\x1b[?25h") >= after.rfind("\x1b[?25l")
 
 
 @pytest.mark.slow
