@@ -288,6 +288,7 @@ def test_what_the_command_line_says_by_default_is_the_library_s() -> None:
             "--to: 2026-01-31 is before",
         ),
         ((*DAYS, "-o", "people.xlsx"), "--out: the ending of 'people.xlsx' implies no format"),
+        ((*DAYS, "-o", "people.xlsx"), "a slash; for Excel, write .csv with --bom"),
         ((*DAYS, "-o", "people.xlsx"), "or pass --format, one of"),
         ((*DAYS, "-o", "p.csv", "--windows", "many"), "'many' is neither auto nor a number"),
         ((*DAYS, "-o", "p.csv", "--batch-size", "100"), "--batch-size: 100 is not"),
