@@ -15,11 +15,14 @@ _PIECE = re.compile(
     r"(\s*)((?:`[^`\n]+`|(?<=: )altaprofiles(?: (?:'[^']*'|[^\s;,'])+)+|\S)+)",
 )
 
+# The name of a figure, or the blanks that a sentence begins with.
+_NAME = re.compile(r"\S+(?: \S+)?\s{2,}|\s+")
+
 
 def wrapped(text: str, width: int) -> str:
     """Return `text` with line breaks between words where a line is wider than `width` columns.
 
-    A line begins like the one that it continues. What is to be copied stays in one piece.
+    A line begins below the value that it continues. What is to be copied stays in one piece.
     """
     return "\n".join(_wrapped(line, width) for line in text.split("\n"))
 
@@ -27,10 +30,13 @@ def wrapped(text: str, width: int) -> str:
 def _wrapped(line: str, width: int) -> str:
     if _columns(line) <= width or line.startswith(_RESUMPTION):
         return line
-    indent = line[: len(line) - len(line.lstrip())]
+    name = _NAME.match(line)
+    indent = " " * len(name[0]) if name and 2 * len(name[0]) <= width else ""
     lines = [""]
     for gap, piece in _PIECE.findall(line):
-        if lines[-1].strip() and _columns(lines[-1] + gap + piece) > width:
+        # A value, such as a path, stays behind its name, even if it fits on no line.
+        is_first = not lines[-1].strip() or (name is not None and lines[-1] + gap == name[0])
+        if not is_first and _columns(lines[-1] + gap + piece) > width:
             lines.append(indent + piece)
         else:
             lines[-1] += gap + piece
