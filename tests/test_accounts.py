@@ -158,6 +158,7 @@ def test_a_file_that_others_can_reach_is_refused_with_the_fix(place: Path, mode:
     ("text", "words"),
     [
         ('[accounts.a]\npasscode = "s3cr3t-PASS" "', "is not TOML"),
+        ("default = a\n[accounts.a]", 'text stands in quotation marks, as in default = "NAME"'),
         ('secret = "s3cr3t-PASS"', "unknown key 'secret'"),
         ("accounts = 3", "accounts must be tables"),
         ('[accounts]\nshop = "s3cr3t-PASS"', "accounts must be tables"),
@@ -607,6 +608,16 @@ MAKERS = [CleverTap.from_account, Alta.from_account, Session.from_account]
         (None, "x", "no account 'x': {} does not exist; run: altaprofiles login x"),
         (SHOP, "x", "no account 'x': {} has shop, other; run: altaprofiles login x"),
         (SHOP, "", "no account '': {} has shop, other; run: altaprofiles login NAME"),
+        (
+            SHOP,
+            "Shopp",
+            "has shop, other; did you mean 'shop'? For a new one, run: altaprofiles login",
+        ),
+        (
+            SHOP,
+            "shop, other",
+            "has shop, other; name each by itself, as in --account shop --account",
+        ),
         (WITHOUT_DEFAULT, None, "{} has the accounts shop, other; pass the name of one, or add"),
         ("[accounts.a]", None, "{}: account 'a' has no "),
         ("[accounts.a]\nshared = true", "a", "{}: account 'a' has no "),

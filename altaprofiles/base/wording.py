@@ -12,6 +12,7 @@ __all__ = [
     "clock",
     "duration",
     "moment",
+    "nearest",
     "next_step",
     "numbered",
     "one_of",
@@ -100,6 +101,22 @@ def next_step(*, has_event: bool, has_filters: bool) -> str:
         parts.append("names, operators and values of the filters")
     parts.append("and that the account is the right one" if parts else "that the account is right")
     return f"check {', '.join(parts)}"
+
+
+def nearest(given: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the one of `known` that `given` is likely to mean, case aside; None if there is none.
+
+    Args:
+        given: a name that is not known.
+        known: the names.
+        cutoff: the likeness that is asked for, from 0 to 1.
+    """
+    # Only errors need it, and its import takes time.
+    from difflib import get_close_matches
+
+    by_fold = {name.strip().casefold(): name for name in known}
+    close = get_close_matches(given.strip().casefold(), by_fold, n=1, cutoff=cutoff)
+    return by_fold[close[0]] if close else None
 
 
 def one_of(known: Iterable[str], given: object) -> str:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import RenderableType
-from rich.live import Live
 from rich.table import Table
 
 from ..base.wording import share
@@ -17,6 +16,7 @@ from .progress import (
     WIDE,
     LiveDisplay,
     LogDisplay,
+    Picture,
     ProgressDisplay,
     View,
     bar,
@@ -39,9 +39,9 @@ class _Share(ProgressDisplay):
     # Each change draws the whole picture.
     interval = LiveDisplay.interval
 
-    def __init__(self, live: Live, account: str, shares: dict[str, _Share]) -> None:
+    def __init__(self, picture: Picture, account: str, shares: dict[str, _Share]) -> None:
         super().__init__()
-        self._live = live
+        self._picture = picture
         self._shares = shares
         self.progress: Progress | None = None
         self.has_failed = False
@@ -49,13 +49,12 @@ class _Share(ProgressDisplay):
 
     def fail(self) -> None:
         self.has_failed = True
-        if self._live.is_started:
-            self._live.update(AccountsView(self._shares), refresh=True)
+        if self._picture.is_shown:
+            self._picture.draw(AccountsView(self._shares))
 
     def update(self, progress: Progress) -> None:
         self.progress = progress
-        self._live.start()
-        self._live.update(AccountsView(self._shares), refresh=True)
+        self._picture.draw(AccountsView(self._shares))
 
 
 @contextmanager
@@ -64,9 +63,9 @@ def account_displays(app: App, accounts: Sequence[str]) -> Iterator[dict[str, Pr
     if not app.interactive:
         yield {account: LogDisplay(app, account) for account in accounts}
         return
-    with live_display(app) as live:
+    with live_display(app) as picture:
         shares: dict[str, _Share] = {}
-        yield {account: _Share(live, account, shares) for account in accounts}
+        yield {account: _Share(picture, account, shares) for account in accounts}
 
 
 class State(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NoReturn
 
@@ -53,6 +55,10 @@ class Command(click.Command):
         self.params += _shared_options(several=several)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        with _known_by(ctx):
+            return self._parse(ctx, args)
+
+    def _parse(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             _check_repeated(self, ctx, args)
         except click.NoSuchOption as error:
@@ -115,8 +121,9 @@ class Group(click.Group):
         self.params += _shared_options(several=True)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _check_repeated(self, ctx, args)
-        return super().parse_args(ctx, args)
+        with _known_by(ctx):
+            _check_repeated(self, ctx, args)
+            return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         try:
@@ -143,11 +150,11 @@ class Group(click.Group):
             from difflib import get_close_matches
 
             close = get_close_matches(name, self.commands)
-            advice = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else f"for a person, run: {ctx.command_path} get --email ADDRESS, or --identity ID"
-            )
+            advice = f"for a person, run: {ctx.command_path} get --email ADDRESS, or --identity ID"
+            if name in ("help", "version"):
+                advice = f"run: {ctx.command_path} --{name}"
+            elif close:
+                advice = f"did you mean {' or '.join(close)}?"
             ctx.fail(f"no such command; {advice}")
         return super().resolve_command(ctx, args)
 
@@ -228,6 +235,16 @@ def _store_in_app(context: click.Context, option: click.Parameter, value: object
             f"give it once"
         )
     setattr(app, name, value)
+
+
+@contextmanager
+def _known_by(context: click.Context) -> Iterator[None]:
+    """Name the command in an error of its options, which decides how the error is shown."""
+    try:
+        yield
+    except click.UsageError as error:
+        error.ctx = error.ctx or context
+        raise
 
 
 def _check_repeated(command: click.Command, context: click.Context, args: list[str]) -> None:
@@ -311,6 +328,8 @@ def _message(error: click.ClickException, context: click.Context) -> str:
         if not isinstance(error, click.MissingParameter):
             return f"{name}: {text}"
         return f"{name}: missing; {text or f'see {context.command_path} --help'}"
+    if isinstance(error, click.BadOptionUsage) and "requires" in error.message:
+        return f"{error.option_name}: its value is missing; see {context.command_path} --help"
     text = " ".join(error.format_message().split())
     text = f"{text[:1].lower()}{text[1:]}".rstrip(".")
     if isinstance(error, click.UsageError) and not isinstance(error, click.BadParameter):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,7 +18,7 @@ from ..redaction import harmless
 if TYPE_CHECKING:
     from ..models import Attempt
 
-__all__ = ["error_console", "output_console", "plain", "retry_status"]
+__all__ = ["error_console", "output_console", "plain", "retry_status", "suspending"]
 
 
 class _Console(Console):
@@ -53,7 +56,45 @@ def retry_status(console: Console) -> Iterator[Callable[[Attempt], None]]:
             status.update(line)
             status.start()
 
+    def resume() -> None:
+        # The next failure starts it otherwise.
+        if status.status:
+            status.start()
+
     try:
-        yield show
+        with suspending(status.stop, resume):
+            yield show
     finally:
         status.stop()
+
+
+@contextmanager
+def suspending(pause: Callable[[], object], resume: Callable[[], object]) -> Iterator[None]:
+    """Call `pause` before Ctrl-Z stops this process, and `resume` when it goes on.
+
+    A display hides the cursor, which the shell needs.
+    """
+    number = getattr(signal, "SIGTSTP", None)
+    if number is None or signal.getsignal(number) is not signal.SIG_DFL:
+        yield
+        return
+
+    def suspend() -> None:
+        pause()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+        signal.signal(number, stop)
+        resume()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        try:
+            # Between two callbacks, as the display may be in the middle of a line.
+            asyncio.get_running_loop().call_soon_threadsafe(suspend)
+        except RuntimeError:
+            suspend()
+
+    signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.signal(number, signal.SIG_DFL)

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from ..redaction import harmless
+from .lines import wrapped
+from .streams import terminal_width
 
 __all__ = ["Handler"]
 
@@ -39,11 +41,14 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = record.getMessage()
-        text = self.formatMessage(record)
+        text = harmless(self.formatMessage(record), keep="\n\t")
+        if (width := terminal_width(sys.stderr)) is not None:
+            text = wrapped(text, width)
         # The traceback first, so that the message comes last, where users look.
         if record.exc_info:
-            text = f"{self.formatException(record.exc_info)}\n{text}"
-        return harmless(text, keep="\n\t")
+            trace = harmless(self.formatException(record.exc_info), keep="\n\t")
+            text = f"{trace}\n{text}"
+        return text
 
 
 class _Json(logging.Formatter):

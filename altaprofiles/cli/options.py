@@ -267,14 +267,37 @@ def join_options(command: F) -> F:
 
 
 def _flattened(key: str) -> tuple[str, Kind | None]:
-    """Return a key of the profile, and the type that follows it, if that is one."""
+    """Return a key of the profile, and the type that follows it, if that is one.
+
+    Raises:
+        click.BadParameter: the key ends in a type of another program.
+    """
+    from ..base.wording import nearest
     from ..tables.layout import KINDS
 
     name, _, suffix = key.rpartition(":")
     for kind in KINDS:
         if name and suffix == kind:
             return name, kind
+    word = suffix.strip().lower()
+    meant = _OTHER_TYPES.get(word) or nearest(word, KINDS, cutoff=0.75)
+    if name and meant:
+        raise click.BadParameter(
+            f"{key!r} ends in no TYPE, which is {', '.join(KINDS[:-1])} or {KINDS[-1]}; did you "
+            f"mean '{name}:{meant}'? The column of a key of just that name is '{key}:text'",
+            param_hint="--flatten",
+        )
     return key, None
+
+
+_OTHER_TYPES = {
+    **dict.fromkeys(("string", "str", "varchar", "char"), "text"),
+    **dict.fromkeys(("int", "integer", "bigint", "int32", "long"), "int64"),
+    **dict.fromkeys(("float", "number", "decimal", "numeric", "real", "float64"), "double"),
+    **dict.fromkeys(("boolean",), "bool"),
+    **dict.fromkeys(("date", "datetime", "timestamptz"), "timestamp"),
+}
+"""Names that other programs have for types, and ours."""
 
 
 _OUT = click.option(
@@ -305,11 +328,13 @@ _FLATTEN = click.option(
     "values decide in Parquet files and DuckDB, and it is text elsewhere. Repeatable.",
 )
 
+_DOTS = "In PostgreSQL, the part before a dot is the schema; in DuckDB a dot belongs to the name."
+
 _TABLE = click.option(
     "--table",
     metavar="NAME",
     help='The table in DuckDB or PostgreSQL; "profiles" by default, and "bindings" for '
-    "users of Alta.",
+    f"users of Alta. {_DOTS}",
 )
 
 _SPOOL = click.option(
@@ -382,7 +407,9 @@ def table_options(command: F) -> F:
         help="The kind of table; by default the file's ending decides.",
     )
     table = click.option(
-        "--table", metavar="NAME", help='The table in DuckDB or PostgreSQL; "profiles" by default.'
+        "--table",
+        metavar="NAME",
+        help=f'The table in DuckDB or PostgreSQL; "profiles" by default. {_DOTS}',
     )
     return _with_output(command, [out, kind, _FLATTEN, table, _SPOOL, _JSON])
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ..base.wording import clock, numbered, percent, share
 from ..export.report import ChainStatus, ExportProgress, Progress
-from .consoles import plain
+from .consoles import plain, suspending
 
 if TYPE_CHECKING:
     from ..models import Attempt
@@ -29,6 +29,7 @@ __all__ = [
     "Figures",
     "LiveDisplay",
     "LogDisplay",
+    "Picture",
     "ProgressDisplay",
     "View",
     "bar",
@@ -116,14 +117,57 @@ class LiveDisplay(ProgressDisplay):
     # Shorter intervals only flicker.
     interval = 0.1
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, picture: Picture) -> None:
         super().__init__()
-        self._live = live
+        self._picture = picture
 
     def update(self, progress: Progress) -> None:
+        self._picture.draw(View(progress, self.trouble))
+
+
+class Picture:
+    """A picture on a terminal that is redrawn in place, also after another program has drawn there.
+
+    Attributes:
+        is_shown: whether it has been drawn.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._view: View | None = None
+        self._live = self._new()
+
+    @property
+    def is_shown(self) -> bool:
+        return self._view is not None
+
+    def draw(self, view: View) -> None:
+        """Draw `view` in the place of the earlier one."""
+        self._view = view
         # Not started earlier: an empty display would leave an empty line.
         self._live.start()
-        self._live.update(View(progress, self.trouble), refresh=True)
+        self._live.update(view, refresh=True)
+
+    def end(self, *, erased: bool) -> None:
+        """Show the cursor again, below the picture or in its place."""
+        self._live.transient = erased
+        if self._live.is_started:
+            self._live.stop()
+
+    def pause(self) -> None:
+        """Erase the picture until `resume` draws it again."""
+        self.end(erased=True)
+        # The old one would go back to where its picture was.
+        self._live = self._new()
+
+    def resume(self) -> None:
+        """Draw the picture again, where the cursor is."""
+        if self._view is not None:
+            self.draw(self._view)
+
+    def _new(self) -> Live:
+        # Without a refresh thread: progress is reported at least every second.
+        return Live(console=self._console, auto_refresh=False)
 
 
 @contextmanager
@@ -136,21 +180,21 @@ def progress_display(app: App) -> Iterator[ProgressDisplay]:
     if not app.interactive:
         yield LogDisplay(app)
         return
-    with live_display(app) as live:
-        yield LiveDisplay(live)
+    with live_display(app) as picture:
+        yield LiveDisplay(picture)
 
 
 @contextmanager
-def live_display(app: App) -> Iterator[Live]:
-    """Yield a display that is redrawn in place; it stays when the body raises."""
-    # Without a refresh thread: progress is reported at least every second.
-    live = Live(console=app.console, auto_refresh=False)
+def live_display(app: App) -> Iterator[Picture]:
+    """Yield a picture, which disappears at the end; it stays when the body raises."""
+    picture = Picture(app.console)
+    is_over = False
     try:
-        yield live
-        live.transient = True
+        with suspending(picture.pause, picture.resume):
+            yield picture
+        is_over = True
     finally:
-        if live.is_started:
-            live.stop()
+        picture.end(erased=is_over)
 
 
 class Figures(Protocol):
@@ -190,7 +234,9 @@ class View:
     def __rich_console__(
         self, console: Console, options: ConsoleOptions
     ) -> Iterator[RenderableType]:
-        width = min(options.max_width, _WIDEST)
+        # With room for the "^C" that a terminal shows behind the last line: if it went to another
+        # line, what is drawn there next would be a line too low.
+        width = min(options.max_width - 2, _WIDEST)
         yield Constrain(Group(*self._parts(width, console.size.height)), width)
 
     def _parts(self, width: int, height: int) -> Iterator[RenderableType]:

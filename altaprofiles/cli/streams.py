@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from io import TextIOWrapper
+from typing import TextIO
 
-__all__ = ["abandon_broken_streams", "heeded_signals", "settle_streams"]
+__all__ = ["abandon_broken_streams", "heeded_signals", "settle_streams", "terminal_width"]
 
 
 def heeded_signals() -> list[signal.Signals]:
@@ -26,6 +27,14 @@ def settle_streams() -> None:
         # Files and pipes get UTF-8; a terminal gets its own encoding. stderr escapes by itself.
         encoding = sys.stdout.encoding if sys.stdout.isatty() else "utf-8"
         sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Return the width of the terminal behind `stream`, in columns; None if there is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
 def abandon_broken_streams() -> None:

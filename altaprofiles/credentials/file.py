@@ -37,7 +37,7 @@ from typing import Any, Literal, Self, TypeVar
 from ..base.checks import shown
 from ..base.extras import is_installed
 from ..base.paths import absolute_path, status_of
-from ..base.wording import one_of
+from ..base.wording import nearest, one_of
 from ..errors import ConfigurationError, InvalidArgument, MissingCredentials
 from ..redaction import Secret, as_secret, mask_values
 from .environment import shared_from_env
@@ -191,6 +191,8 @@ class AccountsFile:
             failure = f"{path} is not UTF-8; save it as UTF-8"
         except tomllib.TOMLDecodeError as error:
             failure = f"{path} is not TOML: {error}"
+            if "value" in str(error):
+                failure += '; text stands in quotation marks, as in default = "NAME"'
         except (ValueError, RecursionError):
             # Python itself refuses numbers of thousands of digits, and as many brackets.
             failure = f"{path} cannot be read: a number is too long, or it is nested too deeply"
@@ -218,8 +220,7 @@ class AccountsFile:
             if not self.path.exists():
                 has = "does not exist"
             raise MissingCredentials(
-                f"no account {shown(account)}: {self.path} {has}; "
-                f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
+                f"no account {shown(account)}: {self.path} {has}; {self._step(account)}"
             )
         if account is None and self.default is None and len(self.tables) > 1:
             raise MissingCredentials(
@@ -227,6 +228,16 @@ class AccountsFile:
                 f'default = "NAME" at its top'
             )
         return account if account is not None else self.default or next(iter(self.tables), None)
+
+    def _step(self, account: str) -> str:
+        """Return the next step after the name of an account that does not exist."""
+        several = [name.strip() for name in account.split(",")]
+        if len(several) > 1 and all(name in self.tables for name in several):
+            options = " ".join(f"--account {shlex.quote(name)}" for name in several)
+            return f"name each by itself, as in {options}"
+        login = f"run: altaprofiles login {shlex.quote(account or 'NAME')}"
+        close = nearest(account, self.tables)
+        return login if close is None else f"did you mean {close!r}? For a new one, {login}"
 
     def named(self, name: object) -> str:
         """Return the name of an account that must exist: `name`, the default, or the only one.

@@ -56,7 +56,8 @@ class Written(Struct, frozen=True):
         bytes, sha256: size and digest of the file; None for a database server.
         mended: the values that are not as they were.
         absorbed: rows of earlier runs that are rows of other people now.
-        notes: sentences for the report, on what has happened to a table and to values.
+        notes: sentences for the report, on what has happened to a table and to values, and on
+            columns without a value.
     """
 
     records: int
@@ -143,13 +144,12 @@ async def assemble(
         with anyio.CancelScope(shield=True):
             await threads.run(sink.abort)
         raise
-    for key in kinds.unseen:
-        logger.warning("nobody has the property %r, so that its column is empty", key)
+    notes = [*_notes(sink), *kinds.advice]
     if file is None:
-        return Written(written, None, None, sink.mended, sink.absorbed, _notes(sink))
+        return Written(written, None, None, sink.mended, sink.absorbed, notes)
     with file:
         size, digest = await _digest(threads, file)
-    return Written(written, size, digest, sink.mended, sink.absorbed, _notes(sink))
+    return Written(written, size, digest, sink.mended, sink.absorbed, notes)
 
 
 def _notes(sink: Sink) -> list[str]:

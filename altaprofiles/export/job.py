@@ -43,10 +43,11 @@ from .report import Progress, Report
 from .reporting import CallbackFailed
 from .sinks import Encoder, Target
 from .sinks.files import write_file
+from .sinks.resolve import odd_ending
 from .state import SyncState
 from .store.lock import Lock
 from .store.spool import SpoolDamaged
-from .store.workspace import explaining_disk_errors
+from .store.workspace import disk_remedy, explaining_disk_errors
 from .store.workspaces import Workspaces
 from .synced import Settings, days_of
 from .tables import Origin
@@ -269,6 +270,8 @@ class Job(Generic[R, S]):
             for one in others
             if not one.is_empty and not self._is_next(one, workspaces)
         ]
+        if (odd := odd_ending(self._output, place.target)) is not None:
+            self._left.append(odd)
         for sentence in self._left:
             logger.warning("%s", sentence)
 
@@ -354,7 +357,7 @@ class Job(Generic[R, S]):
             error.add_note(f"Nothing has to be fetched again: {self._resumption(parts)}.")
             raise
         except ExportError as error:
-            raise self._incomplete(parts, [str(error)]) from error
+            raise self._incomplete(parts, [str(error)], cause=error) from error
         except SessionClosed as error:
             raise SessionClosed(
                 f"the {self._noun} was cut off, because its Session was closed; "
@@ -366,7 +369,7 @@ class Job(Generic[R, S]):
                 error.add_note(f"{self._resumption(parts)}.")
             raise
         except OSError as error:
-            raise self._incomplete(parts, [str(error)]) from error
+            raise self._incomplete(parts, [str(error)], cause=error) from error
 
     @property
     def _complete(self) -> list[Part[R, S]]:
@@ -590,11 +593,16 @@ class Job(Generic[R, S]):
         return united({name: one for name, one in reports.items() if name is not None}, common)
 
     def _incomplete(
-        self, parts: Sequence[Part[R, S]], missing: list[str], report: R | None = None
+        self,
+        parts: Sequence[Part[R, S]],
+        missing: list[str],
+        report: R | None = None,
+        *,
+        cause: Exception | None = None,
     ) -> Incomplete:
         place = next(part.place for part in parts if part.is_open)
-        end = self._resumption(parts, is_written=report is not None)
         is_written = report is not None
+        end = self._resumption(parts, is_written=is_written, remedy=disk_remedy(cause))
         report = report or self._describe(place)
         return self._error(place, missing, end, report, is_written=is_written)
 
@@ -620,7 +628,12 @@ class Job(Generic[R, S]):
         return "sync" if self._output.sync is not None else self._parts[0].gathering.noun
 
     def _resumption(
-        self, parts: Sequence[Part[R, S]], *, is_late: bool = False, is_written: bool = False
+        self,
+        parts: Sequence[Part[R, S]],
+        *,
+        is_late: bool = False,
+        is_written: bool = False,
+        remedy: str = "",
     ) -> str:
         """Return what a later run can do.
 
@@ -628,8 +641,9 @@ class Job(Generic[R, S]):
             parts: those that are not complete.
             is_late: whether the deadline has ended them.
             is_written: whether the output is in place all the same.
+            remedy: what is to be done first, as `disk_remedy` returns it.
         """
-        again = f"run the same {self._noun} again"
+        again = f"{remedy}run the same {self._noun} again"
         folders = [part.run.store.folder for part in parts if part.is_open]
         number, unit = sum(part.kept() for part in parts), parts[0].gathering.unit
         if is_written:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,12 +11,12 @@ from uuid import UUID
 from ..base.checks import is_whole_float
 from ..base.extras import require
 from ..base.sql import quoted
-from ..base.wording import numbered
+from ..base.wording import nearest, numbered
 from ..errors import ExportLocked, InvalidArgument
 from .sinks.duck_file import is_locked
 from .sinks.duck_table import OWN_PREFIX
 
-__all__ = ["duckdb_keys", "parquet_keys"]
+__all__ = ["duckdb_keys", "in_brackets", "parquet_keys"]
 
 _AT_ONCE = 2000
 
@@ -119,14 +118,19 @@ def _column(where: str, columns: Sequence[str], column: str | None) -> str:
 
 
 def _refuse(argument: str, where: str, noun: str, names: Sequence[str], name: str | None) -> str:
-    text = f"{argument}: {where} has {numbered(len(names), noun)}"
-    if names:
-        text += f" ({', '.join(map(repr, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''})"
+    text = f"{argument}: {where} has {numbered(len(names), noun)}{in_brackets(names)}"
     if name is None:
         raise InvalidArgument(f"{text}; name the one that holds the keys")
-    close = get_close_matches(name, names, 1)
-    guess = f"; did you mean {close[0]!r}?" if close else ""
+    close = nearest(name, names)
+    guess = "" if close is None else f"; did you mean {close!r}?"
     raise InvalidArgument(f"{text}, and none of them is {name!r}{guess}")
+
+
+def in_brackets(names: Sequence[str]) -> str:
+    """Return the first names in brackets, after a blank; nothing if there are none."""
+    if not names:
+        return ""
+    return f" ({', '.join(map(repr, names[:_NAMES]))}{', …' if len(names) > _NAMES else ''})"
 
 
 _NAMES = 12

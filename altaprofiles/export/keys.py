@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
@@ -18,14 +18,14 @@ from msgspec import Raw
 from ..base.checks import check_key, shown
 from ..base.jsontext import elements, members, parts, plain_text
 from ..base.paths import path_text, status_of
-from ..base.wording import numbered
+from ..base.wording import nearest, numbered
 from ..errors import ConfigurationError, DecodeError, InvalidArgument
 from ..flow.fanout import Items, check_items
 from ..models import Key
 from ..tables.parts import NULL
 from .csv_rows import csv_rows
 from .key_lines import split_lines
-from .key_tables import duckdb_keys, parquet_keys
+from .key_tables import duckdb_keys, in_brackets, parquet_keys
 from .threads import Threads, read_ahead
 
 __all__ = ["KeyFile", "Keys", "are_letters_of", "as_text_key", "check_keys", "in_batches"]
@@ -252,20 +252,25 @@ class KeyFile:
                 f"has a semicolon or a tab; save it with commas, or as .txt if that line is a key",
                 value=first[0],
             )
+        count = numbered(len(first), "column")
+        if are_names := _are_names(first, self._column):
+            count += in_brackets(first)
         if self._column is None:
             if len(first) > 1:
                 raise InvalidArgument(
-                    f"column: {self.path} has {len(first)} columns; name the one that holds the "
+                    f"column: {self.path} has {count}; name the one that holds the "
                     f"keys, as its first line does",
                     value=first,
                 )
             return 0
         found = first.count(self._column)
         if found != 1:
+            close = nearest(self._column, first) if are_names and not found else None
             raise InvalidArgument(
-                f"column: the first line of {self.path} has {numbered(len(first), 'column')}, of "
+                f"column: the first line of {self.path} has {count}, of "
                 f"which {found or 'none'} {'is' if len(first) == 1 else 'are'} named "
-                f"{self._column!r}; name exactly one",
+                f"{self._column!r}; "
+                f"{'name exactly one' if close is None else f'did you mean {close!r}?'}",
                 value=first,
             )
         return first.index(self._column)
@@ -364,6 +369,22 @@ _KINDS = {b"t": "a boolean", b"f": "a boolean", b"[": "a list", b"{": "an object
 def are_letters_of(name: str, *texts: str) -> bool:
     """Return whether there is one text, and it is `name` but for case and punctuation."""
     return [_letters(text) for text in texts] == [_letters(name)]
+
+
+_NAMES = {
+    *("identity", "email", "objectid", "userid", "anonymousid"),
+    *("id", "key", "name", "phone", "person", "account"),
+}
+"""Names that columns of people often have, in small letters."""
+
+
+def _are_names(first: Sequence[str], column: str | None) -> bool:
+    """Return whether a first line has names of columns for certain. Else it may be somebody."""
+    names = _NAMES if column is None else _NAMES | {_letters(column)}
+    return not names.isdisjoint(map(_letters, first)) or any(map(_OF_ID.fullmatch, first))
+
+
+_OF_ID = re.compile(r"\w+[_ ]id", re.IGNORECASE)
 
 
 def _letters(text: str) -> str:

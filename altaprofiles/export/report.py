@@ -651,7 +651,7 @@ def _joined(
     """Return the row of a join, if there was one."""
     if matched is None or unmatched is None or failed is None:
         return []
-    counts = f"{matched:,} matched, {unmatched:,} unmatched, {failed:,} failed"
+    counts = f"{matched:,} with users at Alta, {unmatched:,} without, {failed:,} failed"
     return [("joined", f"{counts}{beside(failed_file) if failed else ''}")]
 
 

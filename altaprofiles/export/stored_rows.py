@@ -96,10 +96,11 @@ def stored(
     path = Path(path_text("to", to))
     try:
         is_folder = path.is_dir()
-        if not is_folder and not path.exists():
-            raise InvalidArgument(f"to: there is no file {shown(to)}")
+        is_there = is_folder or path.exists()
     except (OSError, ValueError) as error:
         raise InvalidArgument(f"to: {shown(to)} cannot be read: {error}") from None
+    if not is_there:
+        raise InvalidArgument(f"to: there is no file {shown(to)}; check the path")
     if is_folder:
         _check_no_table(table, to)
         files = parquet_files(path, to)

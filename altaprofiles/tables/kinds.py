@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
 
 from ..base.dates import moment_in
+from ..base.wording import nearest
 from .layout import Kind
 from .parts import profile_data, properties
 
@@ -28,6 +29,7 @@ class Kinds:
         self._seen = dict.fromkeys(flatten, 0)
         # Keys that are not known to be text yet.
         self._open = set(self._seen)
+        self._names: set[str] = set()
 
     def observe(self, records: Iterable[bytes]) -> None:
         """Add the values of `records`, which are JSON objects in UTF-8."""
@@ -35,6 +37,8 @@ class Kinds:
             if not self._open:
                 return
             data = properties(profile_data(record))
+            if len(self._names) < _NAMES:
+                self._names.update(data)
             for key in [*self._open]:
                 if (part := data.get(key)) is not None:
                     self._seen[key] |= _class_of(bytes(part))
@@ -46,8 +50,22 @@ class Kinds:
         """The keys for which no record has a value other than null."""
         return [key for key, seen in self._seen.items() if not seen]
 
+    @property
+    def advice(self) -> list[str]:
+        """A sentence on each of `unseen`, with the property that may have been meant."""
+        sentences = []
+        for key in self.unseen:
+            close = nearest(key, self._names, cutoff=0.75)
+            guess = "" if close is None else f"; did you mean {close!r}?"
+            sentences.append(f"nobody has the property {key!r}, so that its column is empty{guess}")
+        return sentences
+
     def __getitem__(self, key: str) -> Kind:
         return self._named[key] or _KINDS.get(self._seen[key], "text")
+
+
+_NAMES = 1000
+"""Names of properties that are remembered, so that one of them can be proposed."""
 
 
 ValueKind: TypeAlias = Literal[Kind, "json"]

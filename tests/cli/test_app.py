@@ -23,7 +23,16 @@ from altaprofiles.emulator import Emulator
 
 from ..support.forks import start
 from ..support.tasks import PATIENCE
-from ..support.terminals import COMMAND, Done, Terminal, emulated, environment, held, run
+from ..support.terminals import (
+    COMMAND,
+    Done,
+    Terminal,
+    emulated,
+    environment,
+    held,
+    longest,
+    run,
+)
 
 MAIN = """
 import asyncio, sys
@@ -289,6 +298,24 @@ def emulator() -> Iterator[Emulator]:
 
 
 COUNT = ["count", "Charged", "--from", "2026-01-01", "--to", "2026-01-31"]
+
+
+def test_prose_is_wrapped_at_words_on_a_terminal_only(
+    env: dict[str, str], emulator: Emulator, tmp_path: Path
+) -> None:
+    env |= emulator.environment
+    command = ["status", str(tmp_path / "nothing that has ever been here.ndjson")]
+    piped = run(env, *command)
+    assert piped.stderr.count("\n") == 1
+    with Terminal(env, *command, columns=60) as terminal:
+        assert terminal.ended().code == piped.code
+    assert terminal.text.split() == piped.stderr.split()
+    assert longest(terminal.text) <= max(60, *map(len, piped.stderr.split()))
+    # To be copied in one piece, however long it is.
+    command = ["count", "Charged", "--account", "a-name-that-is-longer-than-this-terminal-is-wide"]
+    with Terminal(env, *command, *COUNT[2:], columns=40) as terminal:
+        assert terminal.ended().code == 3
+    assert f"\naltaprofiles login {command[3]}\n" in terminal.text
 
 
 def test_options_for_all_commands_stand_before_or_behind(

@@ -75,6 +75,26 @@ def test_a_mistyped_command_gets_the_one_that_is_meant(name: str, meant: str) ->
     assert "jane" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["help", "version"])
+def test_a_command_that_is_an_option_gets_that_one(name: str) -> None:
+    done = run(name)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: no such command; run: altaprofiles --{name}")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("get", "--email"), ("--account",), ("emulator", "--port", "8123", "--people")]
+)
+def test_an_option_without_its_value_is_an_error_like_any_other(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    command = " ".join(("altaprofiles", *arguments[:1])) if len(arguments) > 1 else "altaprofiles"
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: {arguments[-1]}: its value is missing; see {command} --help\n"
+    if len(arguments) > 1:
+        done = run("--log-format", "json", *arguments)
+        assert json.loads(done.stderr)["level"] == "error"
+
+
 def test_an_unknown_option_is_still_named() -> None:
     assert "--nonesuch" in run("--nonesuch").stderr
 

@@ -469,7 +469,7 @@ def test_what_is_not_an_output(env: dict[str, str], outputs: Path, tmp_path: Pat
         connection.execute("CREATE TABLE a (b INT)")
     (tmp_path / "empty").mkdir()
     for name, words in (
-        ("nowhere.ndjson", "there is no file 'nowhere.ndjson'"),
+        ("nowhere.ndjson", "error: FILE|URL: there is no file 'nowhere.ndjson'; check the path\n"),
         ("", "expected a path"),
         ("other.ndjson", "its lines have none of the members of a profile"),
         ("other.csv", "it has no column profile_data"),

@@ -40,7 +40,7 @@ from ..support.servers import (
     scripted,
     tunnel,
 )
-from ..support.terminals import Terminal, emulated, environment, run
+from ..support.terminals import Terminal, emulated, environment, longest, run
 
 pytestmark = [pytest.mark.anyio, pytest.mark.each_value]
 
@@ -320,6 +320,20 @@ async def test_the_right_region_is_named(
         assert "CLEVERTAP_REGION=in1" in told[0].advice
         # A region that works is reported, but the configuration still fails.
         assert Exit.CREDENTIALS in [x.code for x in await found(app, regions)]
+
+
+def test_lines_are_wrapped_at_words_and_commands_are_not(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    piped = run(env, "doctor").stdout.decode()
+    with Terminal(env, "doctor", columns=50) as terminal:
+        assert terminal.ended().code == 3
+    assert " ".join(terminal.text.split()) == " ".join(piped.split())
+    lines = terminal.text.splitlines()
+    assert len(lines) > len(piped.splitlines())
+    assert any(line == "       Run: altaprofiles login; or set" for line in lines)
+    assert all(line[:1] != " " or line.startswith(" " * 7) for line in lines)
+    # A path is a word.
+    assert longest(terminal.text) <= max(50, 7 + max(map(len, piped.split())))
 
 
 REFUSED = http(b'{"status":"fail","error":"Invalid Credentials","code":401}', "401 No")

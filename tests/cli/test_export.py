@@ -191,6 +191,58 @@ def test_every_option_reaches_the_library(env: dict[str, str], tmp_path: Path) -
     assert done.code == 0
 
 
+@pytest.mark.parametrize(
+    ("key", "type_name"),
+    [
+        ("Customer Type:string", "text"),
+        ("Cart Value:Float", "double"),
+        ("Since: datetime", "timestamp"),
+    ],
+)
+def test_a_type_that_flatten_does_not_know_is_refused(
+    env: dict[str, str], tmp_path: Path, key: str, type_name: str
+) -> None:
+    done = run(env, "export", "Charged", *DAYS, "-op.csv", "--flatten", key, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, b"")
+    assert done.stderr.startswith("error: --flatten: ")
+    assert f"did you mean '{key.partition(':')[0]}:{type_name}'?" in done.stderr
+    assert f"'{key}:text'" in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_property_that_nobody_has_is_named_in_the_report(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    flattened = ("--flatten", "Cutomer Type", "--flatten", "utm:source")
+    for out in ("p.csv", "p.parquet"):
+        done = run(env, "export", "Charged", *DAYS, "-o", out, *flattened, "--json", cwd=tmp_path)
+        [near, far] = json.loads(done.stdout)["warnings"]
+        assert near.startswith("nobody has the property 'Cutomer Type', ")
+        assert near.endswith("did you mean 'Customer Type'?")
+        assert far.startswith("nobody has the property 'utm:source', ")
+        manifest = json.loads((tmp_path / f"{out}.manifest.json").read_bytes())
+        assert manifest["warnings"] == [near, far]
+        assert done.stderr.count(near) == done.stderr.count(far) == 1
+
+
+def test_an_ending_that_tells_another_format_is_warned_of(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    for out, named, is_odd in (
+        ("p.csv", "parquet", True),
+        ("p.ndjson.gz", "csv", True),
+        ("p.csv", "csv", False),
+        ("p.dat", "csv", False),
+        ("p.jsonl", "ndjson", False),
+    ):
+        command = ["export", "Charged", *DAYS, "-o", out, "--format", named, "--json", "--fresh"]
+        done = run(env, *command, cwd=tmp_path)
+        assert done.code == 0, done.stderr
+        warnings = json.loads(done.stdout)["warnings"]
+        assert [f"is written as {named}" in text for text in warnings] == [True] * is_odd
+        assert done.stderr.count("warning: ") == is_odd
+
+
 def test_an_empty_pipe_is_no_list_of_keys(env: dict[str, str], tmp_path: Path) -> None:
     done = run(env, "lookup", "-", "--by", "identity", "-o", "f.ndjson", cwd=tmp_path)
     assert (done.code, done.stdout) == (2, b"")
@@ -238,6 +290,7 @@ def test_what_the_command_line_says_by_default_is_the_library_s() -> None:
             "--to: 2026-01-31 is before",
         ),
         ((*DAYS, "-o", "people.xlsx"), "--out: the ending of 'people.xlsx' implies no format"),
+        ((*DAYS, "-o", "people.xlsx"), "a slash; for Excel, write .csv with --bom"),
         ((*DAYS, "-o", "people.xlsx"), "or pass --format, one of"),
         ((*DAYS, "-o", "p.csv", "--windows", "many"), "'many' is neither auto nor a number"),
         ((*DAYS, "-o", "p.csv", "--batch-size", "100"), "--batch-size: 100 is not"),
@@ -466,6 +519,40 @@ def test_interrupted_and_gone_on_with(
     assert digest(out) == uninterrupted
     if stage != "opening":
         assert not resumed.stderr.startswith("reading: 0 records")
+
+
+@pytest.mark.parametrize("kind", ["picture", "spinner"])
+def test_ctrl_z_clears_the_display_and_shows_the_cursor(
+    env: dict[str, str], small: Emulator, tmp_path: Path, kind: str
+) -> None:
+    command = [*WORDS, "-o", str(tmp_path / "p.ndjson")]
+    shown, holding = "reading", held(small, passing=4)
+    if kind == "spinner":
+        command, shown = ["get", "--identity", "5555555555"], "retrying: "
+        holding = held(small, b"", passing=1)
+        small.faults = {"server_error": 1}
+    words = shlex.join([*COMMAND, *command])
+    with holding as (variables, let_pass):
+        # Job control is that of a shell.
+        program = "import os; os.execv('/bin/bash', ['bash', '--norc', '--noprofile', '-i'])"
+        shell = [sys.executable, "-c", program]
+        with Terminal(env | variables | {"PS1": "$ "}, command=shell) as terminal:
+            terminal.type(words)
+            terminal.expect("\n")
+            terminal.expect(shown if kind == "spinner" else SOME_READ)
+            terminal.press("\x1a")
+            terminal.expect("Stopped")
+            end = terminal.screen.rpartition(shown)[2].partition("Stopped")[0]
+            assert "\x1b[2K" in end
+            assert end.rfind("\x1b[?25h") > end.rfind("\x1b[?25l")
+            small.faults = FAULTS
+            let_pass()
+            terminal.type("fg")
+            terminal.expect("fg\n")
+            terminal.type("exit $?")
+            assert terminal.ended().code == 0, terminal.text[-2000:]
+            after = terminal.screen.rpartition("fg\r\n")[2]
+            assert after.rfind("\x1b[?25h") >= after.rfind("\x1b[?25l")
 
 
 @pytest.mark.slow

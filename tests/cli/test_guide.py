@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -33,6 +34,35 @@ def test_a_guide_is_rendered_on_a_terminal(env: dict[str, str]) -> None:
     assert "Glossary" in terminal.text
     assert "# Glossary" not in terminal.text
     assert "| --- |" not in terminal.text
+
+
+def test_a_guide_is_readable_in_a_pager_that_has_no_options(
+    env: dict[str, str], tmp_path: Path
+) -> None:
+    """The pager shows colours as their characters, as less does without -R."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    pager = folder / "less"
+    pager.write_text('#!/bin/sh\n[ -t 0 ] && exit\necho "LESS is $LESS"\ncat\n')
+    pager.chmod(0o755)
+    env = {name: value for name, value in env.items() if name not in ("LESS", "PAGER")}
+    env["PATH"] = f"{folder}{os.pathsep}{env['PATH']}"
+    for given, seen in (({}, "-R"), ({"LESS": "-S"}, "-S"), ({"LESS": ""}, "")):
+        with Terminal(env | given, "guide", "glossary") as terminal:
+            assert terminal.ended().code == 0
+        assert f"LESS is {seen}\n" in terminal.text
+        # Colours only where it shows them as such.
+        assert ("\x1b[1" in terminal.screen) == (seen == "-R")
+        assert "Glossary" in terminal.text
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [("untested", "start-here"), ("cancelled export", "export-and-resume")],
+)
+def test_what_readers_ask_for_is_found(env: dict[str, str], words: str, name: str) -> None:
+    done = run(env, "guide", "--search", words)
+    assert (done.code, name in done.stdout.decode()) == (0, True)
 
 
 def test_words_are_found_in_any_order_and_case(env: dict[str, str]) -> None:

@@ -373,10 +373,8 @@ def test_a_second_account_does_not_become_the_default(env: dict[str, str], path:
     assert "(the default)" not in terminal.text
     # Until now there was only one account, so that no default was needed.
     assert Accounts.read(path).default == "shop"
-    assert (
-        "CLEVERTAP_ACCOUNT_ID takes precedence over it, unless you pass --account x"
-        in terminal.text
-    )
+    advice = "CLEVERTAP_ACCOUNT_ID takes precedence over it, unless you pass --account x"
+    assert advice in " ".join(terminal.text.split())
 
 
 def test_a_key_that_alta_refuses_is_none_of_clevertap_s_regions(

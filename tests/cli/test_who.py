@@ -127,7 +127,9 @@ def test_an_export_with_cdp(env: dict[str, str], emulator: Emulator, tmp_path: P
     lines = [json.loads(line) for line in (tmp_path / "p.ndjson").read_bytes().splitlines()]
     matched = sum(bool(line["cdp"]) for line in lines)
     assert matched > 10
-    assert f"{matched:,} matched, {len(lines) - matched:,} unmatched, 0 failed" in done.stderr
+    assert (
+        f"{matched:,} with users at Alta, {len(lines) - matched:,} without, 0 failed" in done.stderr
+    )
 
 
 def test_a_lookup_with_cdp(env: dict[str, str], bound: str, tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ async def test_a_failed_join_is_incomplete_and_the_same_command_asks_again(tmp_p
         services.read.clear()
         done = await to_thread.run_sync(command)
         assert done.code == 0, done.stderr
-        assert "0 matched, 2 unmatched, 0 failed" in done.stderr
+        assert "0 with users at Alta, 2 without, 0 failed" in done.stderr
         assert services.read == []
         services.answer = NO_TOKEN
         done = await to_thread.run_sync(command)

@@ -294,14 +294,25 @@ async def test_files(
 @pytest.mark.parametrize(
     ("name", "data", "column", "words"),
     [
-        ("k.csv", b"id,name\n1,Ann\n", None, "column: .* has 2 columns; name the one"),
+        (
+            "k.csv",
+            b"id,name\n1,Ann\n",
+            None,
+            r"column: .* has 2 columns \('id', 'name'\); name the one",
+        ),
         (
             "k.csv",
             b"id,name\n1,Ann\n",
             "ID",
-            "column: .* has 2 columns, of which none are named 'ID'",
+            r"column: .* 2 columns \('id', 'name'\), of which none .* 'ID'; did you mean 'id'",
         ),
-        ("k.csv", b"id,id\n1,2\n", "id", "column: .* has 2 columns, of which 2 are named 'id'"),
+        (
+            "k.csv",
+            b"\xef\xbb\xbfuser_id,note\n1,Ann\n",
+            "userid",
+            r"column: .* \('user_id', 'note'\), of which none .* 'userid'; did you mean 'user_id'",
+        ),
+        ("k.csv", b"id,id\n1,2\n", "id", "column: .* 2 columns .*, of which 2 are named 'id'"),
         ("k.csv", b"", "id", "column: .* has 0 columns, of which none are named 'id'"),
         ("k.csv", b"id,name\n1,Ann\n2\n", "name", "keys: line 3 of .* has 1 column,"),
         (
@@ -342,6 +353,22 @@ async def test_wrong_files(
     if "first line" in words or " named " in words or "value of type" in words:
         assert caught.value.value is not None
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("column", [None, "mail", "Anne"])
+async def test_a_first_line_that_may_be_somebody_is_not_shown(
+    tmp_path: Path, column: str | None
+) -> None:
+    source = tmp_path / "k.csv"
+    source.write_bytes(b"Ann,555\nBo,556\n")
+    async with scripted(Directory().answer) as server, session_for(server.url) as session:
+        with pytest.raises(InvalidArgument, match=r"^column: .* has 2 columns[;,] ") as caught:
+            await session.export_lookups(
+                source, by="identity", column=column, to=tmp_path / "people.ndjson"
+            )
+    assert "Ann'" not in str(caught.value)
+    assert "555" not in str(caught.value)
+    assert caught.value.value == ["Ann", "555"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -365,7 +366,7 @@ def test_a_table_of_another_shape_is_refused_before_anything_is_sent(
 ) -> None:
     postgres.run(*statements)
     target = target_of(postgres.url("people"))
-    with pytest.raises(ExportError, match="name another table, or drop or rename") as caught:
+    with pytest.raises(ExportError, match=r"name another table, or rename this one$") as caught:
         target.check()
     assert said in str(caught.value)
     sink = opened(target)
@@ -487,6 +488,18 @@ def test_a_url_that_cannot_work_is_refused_without_being_shown(url: str) -> None
         target_of(url)
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     assert SECRET not in str(caught.value.__context__)
+
+
+def test_a_server_that_is_not_there_is_answered_with_the_next_step(postgres: Server) -> None:
+    with pytest.raises(ExportError) as caught:
+        target_of(postgres.url("people").replace(postgres.database, "nowhere")).check()
+    assert 'database "nowhere" does not exist' in str(caught.value)
+    assert str(caught.value).endswith("create it, or correct its name in the URL")
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        port = bound.getsockname()[1]
+    with pytest.raises(ExportError, match="refused") as caught:
+        target_of(f"postgresql://owner@127.0.0.1:{port}/crm/people").check()
+    assert str(caught.value).endswith("correct host and port in the URL, or start the server")
 
 
 def test_a_target_without_a_password_pickles() -> None:

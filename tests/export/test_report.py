@@ -74,7 +74,10 @@ def test_an_export() -> None:
     assert str(EXPORT).splitlines() == [
         "people    2,000",
         "records   3,000 on 2 pages",
-        "joined    1,500 matched, 499 unmatched, 1 failed, in /data/crm.duckdb.failed.ndjson",
+        (
+            "joined    1,500 with users at Alta, 499 without, 1 failed, "
+            "in /data/crm.duckdb.failed.ndjson"
+        ),
         "counted   <b>Charged & co</b>: 2,001 people by the service",
         "retries   5 in 1,234 requests",
         "time      1:02:03",

@@ -6,6 +6,7 @@ import click
 
 from ..app import App
 from ..command import Command
+from ..exits import Failure
 from ..numbers import WholeRange
 
 __all__ = ["demo"]
@@ -57,4 +58,4 @@ def demo(app: App, people: int, out: str | None) -> None:
         scenario.out.replace(path)
     app.write(b"The people are in %b\n" % os.fsencode(path))
     if not scenario.complete:
-        raise click.ClickException("the export is not complete")
+        raise Failure("the export is not complete")

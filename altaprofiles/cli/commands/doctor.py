@@ -10,6 +10,7 @@ import click
 from ..app import App
 from ..command import Command
 from ..exits import Exit
+from ..streams import terminal_width
 
 __all__ = ["doctor"]
 
@@ -44,6 +45,7 @@ def doctor(app: App, try_regions: bool) -> None:
     from ..doctor.examine import examine
 
     console = output_console()
+    width = terminal_width(sys.stdout)
     codes: list[Exit] = []
 
     async def main() -> None:
@@ -51,7 +53,7 @@ def doctor(app: App, try_regions: bool) -> None:
         async for finding in examine(app, *places, patience=app.timeout or _PATIENCE):
             if finding.code is not None:
                 codes.append(finding.code)
-            console.print(finding.line(), soft_wrap=True)
+            console.print(finding.line(width), soft_wrap=True)
 
     app.run(main, is_limited=True)
     if codes:

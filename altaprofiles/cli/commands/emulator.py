@@ -12,6 +12,7 @@ import click
 
 from ..command import Command
 from ..completion import complete_fault
+from ..exits import Failure
 from ..numbers import DecimalNumber, WholeNumber, WholeRange, number_in
 
 if TYPE_CHECKING:
@@ -284,4 +285,7 @@ async def _serve(emulator: Emulator, port: int, *, is_replay: bool) -> None:
             click.echo(f"{served} at {emulator.url}; stop with Ctrl-C", err=True)
             await interrupted.wait()
     except OSError as error:
-        raise click.ClickException(f"cannot listen on port {port}: {error.strerror}") from None
+        raise Failure(
+            f"cannot listen on port {port}: {error.strerror}; pass another --port, or none for a "
+            f"free one"
+        ) from None

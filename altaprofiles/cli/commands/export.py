@@ -92,7 +92,8 @@ def export(
     With several --account, all are exported side by side into one output, whose column account
     names them; or with {account} in FILE, each into its own. When one fails, the others go on.
 
-    A password for PostgreSQL need not be in the URL: PGPASSWORD and ~/.pgpass are read as well.
+    A password for PostgreSQL need not be in the URL: ~/.pgpass and PGPASSWORD are read as well.
+    `duckdb` in an example is DuckDB's own command line, which the extra does not bring.
 
     \b
     Examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -142,5 +143,8 @@ def _show(text: str) -> None:
     if len(lines) < console.height:
         console.print(document)
         return
-    with console.pager(styles=True):
+    # As git does it: without that option, less shows the characters of the colours.
+    options = os.environ.setdefault("LESS", "-R")
+    is_less = "PAGER" not in os.environ and "MANPAGER" not in os.environ
+    with console.pager(styles=not is_less or "r" in options.lower()):
         console.print(document)

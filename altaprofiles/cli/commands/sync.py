@@ -117,6 +117,7 @@ def sync(
     in CleverTap. A full export (same EVENTs, all days since --since) into the same table now and
     then updates the first; one with --write replace into another --table leaves out the second.
     Name --flatten every night: a column that is left out is null in the rows that are written.
+    `duckdb` in an example is DuckDB's own command line, which the extra does not bring.
 
     \b
     Examples:

@@ -8,8 +8,12 @@ from rich.text import Text
 
 from ..consoles import plain
 from ..exits import Exit
+from ..lines import wrapped
 
 __all__ = ["Finding"]
+
+_INDENT = 7
+_BREAK = f"\n{' ' * _INDENT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +32,19 @@ class Finding:
     code: Exit | None = None
     is_note: bool = False
 
-    def line(self) -> Text:
-        """Return the finding as text for the terminal, its advice on a second line."""
+    def line(self, width: int | None = None) -> Text:
+        """Return the finding as text for the terminal, its advice on a line of its own.
+
+        Args:
+            width: the width of the terminal, in columns; None to leave lines as long as they are.
+        """
         if self.code is not None:
             word, style = "wrong", "bold red"
         elif self.is_note:
             word, style = "note", "yellow"
         else:
             word, style = "ok", "green"
-        line = Text(f"{word:<7}", style) + plain(self.text)
-        if self.advice is not None:
-            line += Text("\n       ") + plain(self.advice)
-        return line
+        texts = [self.text] if self.advice is None else [self.text, self.advice]
+        if width is not None:
+            texts = [wrapped(text, width - _INDENT) for text in texts]
+        return Text(f"{word:<{_INDENT}}", style) + plain("\n".join(texts).replace("\n", _BREAK))

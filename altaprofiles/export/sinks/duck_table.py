@@ -58,7 +58,7 @@ TYPES: dict[ColumnKind, str] = {
     "timestamp": "TIMESTAMP WITH TIME ZONE",
 }
 
-OTHER_NAME = "name another table with `table`, or drop or rename this one"
+OTHER_NAME = "name another table with `table`, or rename this one"
 """The advice on a table that cannot be used."""
 
 

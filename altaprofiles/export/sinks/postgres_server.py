@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -23,6 +24,18 @@ LOCK_TIMEOUT = 30
 
 _IDLE_SESSION_TIMEOUT = 14_00_00
 """The first version of the server that ends idle sessions."""
+
+
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+_REMEDIES = {
+    "password": "set PGPASSWORD, or write the password into ~/.pgpass",
+    "does not exist": "create it, or correct its name in the URL",
+    "refused": "correct host and port in the URL, or start the server",
+    "timeout": "correct host and port in the URL, or check the network",
+    "resolve host": "correct the host in the URL, or check the network",
+}
+"""Advice on a connection that cannot be made, by words of the reason. Other languages have none."""
 
 
 class PostgresServer(Struct, frozen=True):
@@ -93,11 +106,16 @@ class PostgresServer(Struct, frozen=True):
                 client_encoding="utf8",
                 prepare_threshold=None,
                 **options,
-            )
+            ),
+            remedies=_REMEDIES,
         )
 
-    def guard(self, call: Callable[[], T]) -> T:
+    def guard(self, call: Callable[[], T], *, remedies: Mapping[str, str] = _NONE) -> T:
         """Return the result of `call`.
+
+        Args:
+            call: asks the server.
+            remedies: advice, by words of the reason.
 
         Raises:
             ExportError: in place of an error of the driver, with the server's reason, but without
@@ -110,7 +128,8 @@ class PostgresServer(Struct, frozen=True):
         except psycopg.Error as error:
             reason = masked(_reason(error), self.secrets)
         # Outside of the block, so that the driver's error does not stay as the context.
-        raise ExportError(f"{self.label}: {reason}")
+        words = next((advice for words, advice in remedies.items() if words in reason), None)
+        raise ExportError(f"{self.label}: {reason}{'' if words is None else f'; {words}'}")
 
 
 def _begin(connection: psycopg.Connection[Any]) -> None:

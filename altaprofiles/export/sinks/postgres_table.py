@@ -66,7 +66,7 @@ TEMPORARY = frozenset(
 )
 """The names of the temporary tables of an export."""
 
-RENAME = "name another table, or drop or rename this one"
+RENAME = "name another table, or rename this one"
 
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 """Names that no column can have ("System Columns")."""

@@ -27,7 +27,7 @@ from .postgres import PostgresTarget
 from .remote import Remote
 from .target import Target
 
-__all__ = ["FORMATS", "TARGETS", "resolve", "text_of"]
+__all__ = ["FORMATS", "TARGETS", "odd_ending", "resolve", "text_of"]
 
 TARGETS: tuple[type[Target], ...] = (
     NdjsonTarget,
@@ -103,6 +103,21 @@ def resolve(output: Output, content: Content) -> Target:
         )
     write = _checked_write(target, output.write)
     return target.of(text, {"content": content, "write": write, "flatten": flatten}, output)
+
+
+def odd_ending(output: Output, target: Target) -> str | None:
+    """Return a warning if the ending of a file tells readers of another format than it has."""
+    text = text_of(output.to)
+    if output.format is None or target.schemes or names_folder(text):
+        return None
+    implied = _implied_by_ending(Path(text))
+    if implied is None or implied.format == target.format:
+        return None
+    return (
+        f"{target.name} is written as {target.format}, although its ending stands for "
+        f"{implied.format}: programs that go by the ending cannot read it; name it *"
+        f"{target.endings[0]}, or leave the format to the ending"
+    )
 
 
 def _checked_write(target: type[Target], write: object) -> Write:
@@ -209,8 +224,13 @@ def _class_of(text: str, format: str | None) -> type[Target]:
     raise InvalidArgument(
         f"to: the ending of {shown(text)} implies no format; use {', '.join(_BY_ENDING)} "
         f"({compressed} also with {' or '.join(COMPRESSIONS)}), or pass `format`, one of "
-        f"{known}; a folder of Parquet files ends in a slash"
+        f"{known}; a folder of Parquet files ends in a slash{_for_excel(text)}"
     )
+
+
+def _for_excel(text: str) -> str:
+    is_sheet = Path(text).suffix.lower() in (".xls", ".xlsx", ".ods")
+    return "; for Excel, write .csv with `bom`" if is_sheet else ""
 
 
 def _implied_by_ending(path: Path) -> type[Target] | None:

@@ -25,6 +25,7 @@ __all__ = [
     "JOURNAL",
     "OVER",
     "Workspace",
+    "disk_remedy",
     "explaining_disk_errors",
     "files_in",
     "made_folder",
@@ -220,13 +221,25 @@ def explaining_disk_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         message = f"cannot write in {folder}: {error}"
+        remedy = disk_remedy(error)
+        again = f"{message}; {remedy}run the same call again, which resumes what it has kept"
         if not _is_full(error):
-            raise ExportError(message) from error
-        raise Incomplete(
-            f"{message}; free some space, and run the same call again, which resumes what it has "
-            f"kept",
-            missing=[message],
-        ) from error
+            raise ExportError(again if remedy else message) from error
+        raise Incomplete(again, missing=[message]) from error
+
+
+def disk_remedy(error: BaseException | None) -> str:
+    """Return what is to be done before a call is repeated that the disk has refused.
+
+    It ends in ", and "; it is empty where no remedy is known.
+    """
+    if _is_full(error):
+        return "free some space, and "
+    while error is not None:
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            return "raise the limit of a file's size (`ulimit -f`), and "
+        error = error.__cause__
+    return ""
 
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
